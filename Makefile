@@ -1,0 +1,46 @@
+# Two commands are for everybody: `make demo` and `make test`. Both need Python 3.11 or newer, pip and nothing else;
+# what they install lies in .venv. `make PYTHON=/path/to/python` chooses the interpreter.
+
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+endif
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+
+.PHONY: help demo test check lock clean python
+
+help:
+	@echo 'make demo    start a relay with a broadcaster of its own, and print the address of its page'
+	@echo 'make test    check format, lint and types, and run every test'
+	@echo 'make check   only format, lint and types'
+	@echo 'make lock    choose the newest versions that pyproject.toml allows, into requirements/*.lock'
+	@echo 'make clean   remove the environment and all caches'
+
+demo: python
+	@$(PYTHON) scripts/environment.py $(VENV) media
+	@$(VENV)/bin/relay demo
+
+# Playwright's driver needs libatomic.
+test: check
+	@$(PYTHON) scripts/debian_packages.py chromium=chromium libatomic1=libatomic.so.1
+	@$(RUN) pytest --cov --cov-report=term
+
+check: python
+	@$(PYTHON) scripts/environment.py $(VENV) test
+	@$(RUN) ruff format --check --quiet . || { echo 'make: to format them: $(RUN) ruff format .'; exit 1; }
+	@$(RUN) ruff check --quiet .
+	@$(RUN) mypy
+
+lock: python
+	@$(PYTHON) -m venv $(VENV)/lock
+	@$(VENV)/lock/bin/python -m pip -qq install 'uv>=0.13,<0.14'
+	@$(VENV)/lock/bin/python scripts/lock.py
+
+clean:
+	rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find relay scripts tests -name __pycache__ -type d -exec rm -rf {} +
+
+python:
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo 'make: this needs Python 3.11 or newer (on Debian: apt-get install python3 python3-venv)' >&2; exit 1; }

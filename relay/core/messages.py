@@ -1,0 +1,142 @@
+"""The control messages of `relay.v1`: JSON objects in text messages, `type` first.
+
+Source: docs/protocol.md. Building and reading are pure; sending is the business of the floors above.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from relay.core.wire import MAX_TEXT_BYTES, SUBPROTOCOL, WORD_MASK
+from relay.vocabulary.audio import AudioFormat, Codec, Place
+from relay.vocabulary.errors import PolicyError
+from relay.vocabulary.names import ChannelAddress
+
+ControlMessage = Mapping[str, Any]
+
+
+def encode(message_type: str, **members: object) -> str:
+    """Give the text of a control message; `type` stands first, the members follow in the order given."""
+    return json.dumps({"type": message_type, **members}, separators=(",", ":"))
+
+
+def decode(text: str) -> ControlMessage:
+    """Read a control message.
+
+    Raises:
+        PolicyError: The text is over 4 KiB, is not JSON, is not an object, or its `type` is not a string.
+    """
+    size = len(text.encode())
+    if size > MAX_TEXT_BYTES:
+        raise PolicyError(f"A control message of {size} bytes is over the limit of {MAX_TEXT_BYTES}.")
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PolicyError("A control message is not JSON.") from error
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise PolicyError('A control message is not a JSON object with a string "type".')
+    return message
+
+
+def describe_format(audio_format: AudioFormat | None) -> dict[str, object] | None:
+    """Give a format as the wire names it; None while no broadcaster has said."""
+    if audio_format is None:
+        return None
+    return {
+        "codec": audio_format.codec.value,
+        "rate": audio_format.rate,
+        "channels": audio_format.channels,
+        "clock_rate": audio_format.clock_rate,
+    }
+
+
+def read_format(described: Any) -> AudioFormat | None:  # noqa: ANN401 - whatever JSON held
+    """Read what `describe_format` wrote; a client's side of it.
+
+    Raises:
+        PolicyError: The members do not describe a format that this implementation knows.
+    """
+    if described is None:
+        return None
+    try:
+        return AudioFormat(Codec(described["codec"]), described["rate"], described["channels"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PolicyError(f"The format {described!r} is not one that this implementation knows.") from error
+
+
+def error_message(code: int, sentence: str) -> str:
+    """Give the text of an `error`: the close code it goes with, and the sentence for a person."""
+    return encode("error", code=code, message=sentence)
+
+
+def pong_message(ping: ControlMessage, clock_ms: int) -> str:
+    """Answer a `ping` with every member it had, plus the relay's clock."""
+    members = {name: value for name, value in ping.items() if name not in ("type", "clock_ms")}
+    return encode("pong", **members, clock_ms=clock_ms)
+
+
+def broadcaster_hello(*, connection_id: str, address: ChannelAddress, audio_format: AudioFormat, clock_ms: int) -> str:
+    """Greet a broadcaster whose claim on the channel was accepted."""
+    return encode(
+        "hello",
+        protocol=SUBPROTOCOL,
+        connection_id=connection_id,
+        session=address.session,
+        channel=address.channel,
+        format=describe_format(audio_format),
+        clock_ms=clock_ms,
+    )
+
+
+def listener_hello(
+    *,
+    connection_id: str,
+    address: ChannelAddress,
+    state: str,
+    audio_format: AudioFormat | None,
+    place: Place,
+    clock_ms: int,
+    buffer_seconds: float,
+) -> str:
+    """Greet a listener; `place` is the first frame that its account begins with."""
+    return encode(
+        "hello",
+        protocol=SUBPROTOCOL,
+        connection_id=connection_id,
+        session=address.session,
+        channel=address.channel,
+        state=state,
+        pace="live",
+        format=describe_format(audio_format),
+        epoch=place.epoch,
+        next_seq=place.seq & WORD_MASK,
+        clock_ms=clock_ms,
+        buffer_ms=round(buffer_seconds * 1000),
+        coalesce_ms=0,
+        resumed=False,
+    )
+
+
+def state_message(state: str) -> str:
+    """Tell a listener what became of its channel's source."""
+    return encode("state", state=state)
+
+
+def format_message(audio_format: AudioFormat, epoch: int) -> str:
+    """Tell a listener that a new epoch begins, and what its audio is."""
+    return encode("format", format=describe_format(audio_format), epoch=epoch)
+
+
+def gap_message(lost_from: Place, lost_to: Place, clock_rate: int, reason: str) -> str:
+    """Tell a listener which frames it will not get: from `lost_from` up to, not including, `lost_to`.
+
+    Both places are of one epoch, whose media time has `clock_rate` ticks a second.
+    """
+    return encode(
+        "gap",
+        epoch=lost_from.epoch,
+        from_seq=lost_from.seq & WORD_MASK,
+        to_seq=(lost_to.seq - 1) & WORD_MASK,
+        duration_ms=round((lost_to.media_time - lost_from.media_time) * 1000 / clock_rate),
+        reason=reason,
+    )

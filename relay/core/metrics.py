@@ -1,0 +1,223 @@
+"""Metric data on its way to CloudWatch: merged, bounded, and cut into requests. Shapes are PutMetricData's.
+
+Which series a datum counts in:
+
+- One that names no session counts in the series as it is.
+- One that names a session and is of `SUMMED_METRICS` counts in the series without the session, which so is the
+  sum over all sessions, and also in the session's own when `session_dimension` is on.
+- Any other that names a session, for example a utilization, counts in the session's own series when
+  `session_dimension` is on, and nowhere else: mixed into the series over all sessions, an average of one session
+  would spoil the average of all. Who wants that series gives a datum without a session.
+
+Invariants:
+- Sum, SampleCount, minimum, maximum and percentiles of what is taken are exactly those of what was added.
+- At most `max_datums` are held; beyond them the oldest is dropped. `measurements_not_sent` counts what was lost,
+  and the metric `MetricsNotSent` reports it with the next data that is sent.
+- `add` is O(1), whatever is held.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Literal, NotRequired, TypedDict
+
+Unit = Literal["Count", "Percent", "Milliseconds", "Seconds", "Bytes"]
+"""Units of CloudWatch that the relay uses."""
+
+SESSION_DIMENSION = "SessionId"
+"""The dimension that names a session."""
+
+SUMMED_METRICS = frozenset({"BufferOverflow"})
+"""Metrics whose value over all sessions is the sum of the sessions'; every other needs a datum of its own."""
+
+METRICS_NOT_SENT = "MetricsNotSent"
+"""Count of measurements that were lost on the way: dropped for room, refused, or no number."""
+
+MAX_DISTINCT_VALUES = 150
+"""Values in one datum; docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html"""
+
+MAX_MAGNITUDE = 2.0**360
+"""CloudWatch refuses values beyond it, and NaN and infinity; same source."""
+
+MAX_DATUMS = 5_000
+"""Datums held while CloudWatch can't be reached: hours of a small relay's, at most about 60 MB."""
+
+MAX_REQUEST_DATUMS = 100
+MAX_REQUEST_VALUES = 1_500
+"""Size of one request. CloudWatch takes 1000 datums and 1 MB, but to serialize those blocks the event loop for
+50 ms and more, which listeners would hear; these block it for about 10 ms and are at most some 200 KB."""
+
+
+class Dimension(TypedDict):
+    """A name and a value that distinguish a series."""
+
+    Name: str
+    Value: str
+
+
+class MetricDatum(TypedDict):
+    """One measurement, as it is given to `put_metric_data`."""
+
+    MetricName: str
+    Value: float
+    Unit: Unit
+    Dimensions: NotRequired[Sequence[Dimension]]
+
+
+class MergedDatum(TypedDict):
+    """Measurements of one series, as they are sent: `Counts[i]` of them had the value `Values[i]`."""
+
+    MetricName: str
+    Unit: Unit
+    Dimensions: list[Dimension]
+    Timestamp: datetime
+    Values: list[float]
+    Counts: list[float]
+
+
+_Series = tuple[str, Unit, tuple[tuple[str, str], ...]]
+_Values = dict[float, int]
+
+
+class MetricBatch:
+    """Collects measurements between two flushes.
+
+    Attributes:
+        measurements_not_sent: How many measurements were lost since the start.
+    """
+
+    def __init__(self, *, session_dimension: bool, max_datums: int = MAX_DATUMS) -> None:
+        """Make an empty batch.
+
+        Args:
+            session_dimension: Whether sessions have series of their own.
+            max_datums: How many datums are held at most, at least 1.
+        """
+        self.measurements_not_sent = 0
+        self._session_dimension = session_dimension
+        self._max_datums = max_datums
+        # From the oldest to the newest: what came back, what is full, and what still grows (oldest first, too).
+        self._returned: deque[MergedDatum] = deque()
+        self._full: deque[tuple[_Series, _Values]] = deque()
+        self._growing: dict[_Series, _Values] = {}
+        self._unreported = 0
+
+    def __len__(self) -> int:
+        """Give how many datums are held."""
+        return len(self._returned) + len(self._full) + len(self._growing)
+
+    @property
+    def measurements_held(self) -> int:
+        """How many measurements wait to be sent."""
+        collected = (*self._full, *self._growing.items())
+        return sum(map(_measurements, self._returned)) + sum(sum(values.values()) for _, values in collected)
+
+    def add(self, datum: MetricDatum) -> None:
+        """Count one measurement in its series, see the module's rule; O(1).
+
+        A value that CloudWatch would refuse counts as not sent, lest it make whole requests fail.
+        """
+        value = float(datum["Value"])
+        if not (math.isfinite(value) and abs(value) <= MAX_MAGNITUDE):
+            self.lose(1)
+            return
+        dimensions = tuple((dimension["Name"], dimension["Value"]) for dimension in datum.get("Dimensions", ()))
+        for series in self._series(datum["MetricName"], datum["Unit"], dimensions):
+            self._count(series, value)
+
+    def take(self, now: datetime) -> list[MergedDatum]:
+        """Give what is held, the oldest first, and hold nothing any more.
+
+        Args:
+            now: The timestamp of what was added since the last `take`; what came back keeps its own.
+        """
+        data = list(self._returned)
+        data += [_merged(series, values, now) for series, values in (*self._full, *self._growing.items())]
+        if self._unreported:
+            data.append(_merged((METRICS_NOT_SENT, "Count", ()), {float(self._unreported): 1}, now))
+        self._unreported = 0
+        self._clear()
+        return data
+
+    def put_back(self, data: Sequence[MergedDatum]) -> None:
+        """Hold again what was taken and could not be sent, before all that was added since."""
+        self._unreported += _reported_losses(data)
+        self._returned.extendleft(datum for datum in reversed(data) if datum["MetricName"] != METRICS_NOT_SENT)
+        self._make_room()
+
+    def give_up(self, data: Sequence[MergedDatum]) -> None:
+        """Count as lost what was taken and will never be sent."""
+        self._unreported += _reported_losses(data)
+        self.lose(sum(_measurements(datum) for datum in data if datum["MetricName"] != METRICS_NOT_SENT))
+
+    def lose(self, measurements: int) -> None:
+        """Count measurements that were lost before they could be added."""
+        self.measurements_not_sent += measurements
+        self._unreported += measurements
+
+    def _clear(self) -> None:
+        self._returned.clear()
+        self._full.clear()
+        self._growing.clear()
+
+    def _series(self, name: str, unit: Unit, dimensions: tuple[tuple[str, str], ...]) -> Iterator[_Series]:
+        without_session = tuple(dimension for dimension in dimensions if dimension[0] != SESSION_DIMENSION)
+        names_session = without_session != dimensions
+        if not names_session or name in SUMMED_METRICS:
+            yield name, unit, without_session
+        if names_session and self._session_dimension:
+            yield name, unit, dimensions
+
+    def _count(self, series: _Series, value: float) -> None:
+        values = self._growing.get(series)
+        if values is not None and len(values) == MAX_DISTINCT_VALUES and value not in values:
+            self._full.append((series, self._growing.pop(series)))
+            values = None
+        if values is None:
+            values = self._growing[series] = {}
+            self._make_room()
+        values[value] = values.get(value, 0) + 1
+
+    def _make_room(self) -> None:
+        while len(self) > self._max_datums:
+            if self._returned:
+                self.lose(_measurements(self._returned.popleft()))
+            elif self._full:
+                self.lose(sum(self._full.popleft()[1].values()))
+            else:
+                self.lose(sum(self._growing.pop(next(iter(self._growing))).values()))
+
+
+def requests(data: Iterable[MergedDatum]) -> Iterator[list[MergedDatum]]:
+    """Cut `data` into requests of at most `MAX_REQUEST_DATUMS` datums and `MAX_REQUEST_VALUES` values, in order."""
+    request: list[MergedDatum] = []
+    values = 0
+    for datum in data:
+        values += len(datum["Values"])
+        if request and (len(request) == MAX_REQUEST_DATUMS or values > MAX_REQUEST_VALUES):
+            yield request
+            request, values = [], len(datum["Values"])
+        request.append(datum)
+    if request:
+        yield request
+
+
+def _merged(series: _Series, values: _Values, timestamp: datetime) -> MergedDatum:
+    name, unit, dimensions = series
+    return {
+        "MetricName": name,
+        "Unit": unit,
+        "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions],
+        "Timestamp": timestamp,
+        "Values": list(values),
+        "Counts": [float(count) for count in values.values()],
+    }
+
+
+def _measurements(datum: MergedDatum) -> int:
+    return int(sum(datum["Counts"]))
+
+
+def _reported_losses(data: Iterable[MergedDatum]) -> int:
+    return sum(int(datum["Values"][0]) for datum in data if datum["MetricName"] == METRICS_NOT_SENT)

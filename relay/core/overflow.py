@@ -1,0 +1,182 @@
+"""Overflow episodes: what is logged when listeners lose audio, without a line for each frame.
+
+An episode of a session begins with its first overflow and ends when there was none for one interval. Begin and
+end are reported, and between them one report for each interval.
+
+Invariants: time is an argument and does not run backwards; the reports of an episode add up to exactly what was
+noted, and its last one has the totals; at most `max_sessions` episodes are open, further sessions' overflows are
+counted in `untracked_frames`; `note` is O(1).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+REPORT_INTERVAL_SECONDS = 10.0
+"""Between two reports of an episode; as often as utilization is sampled by default."""
+
+MAX_SESSIONS = 1_000
+"""Episodes open at a time; a log with more lines than these in an interval is read by nobody."""
+
+
+class Phase(StrEnum):
+    """Where in its episode a report stands."""
+
+    BEGAN = "began"
+    CONTINUES = "continues"
+    ENDED = "ended"
+
+
+_MESSAGES = {
+    Phase.BEGAN: "listeners began to lose audio",
+    Phase.CONTINUES: "listeners are losing audio",
+    Phase.ENDED: "listeners stopped losing audio",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OverflowReport:
+    """What to log.
+
+    Attributes:
+        session: The session's id.
+        phase: Begin, middle or end of the episode.
+        listeners: Listeners that the session had at the last overflow.
+        overflowing_listeners: The most that lost audio at one time since the previous report.
+        dropped_frames: Frames lost since the previous report, counted once for each listener that lost them.
+        dropped_seconds: Their duration.
+        total_frames: Frames lost since the episode began.
+        total_seconds: Their duration.
+        episode_seconds: From the first to the last overflow.
+    """
+
+    session: str
+    phase: Phase
+    listeners: int
+    overflowing_listeners: int
+    dropped_frames: int
+    dropped_seconds: float
+    total_frames: int
+    total_seconds: float
+    episode_seconds: float
+
+    @property
+    def message(self) -> str:
+        """The line's text."""
+        return _MESSAGES[self.phase]
+
+    def fields(self) -> dict[str, str | int | float]:
+        """Give what varies, for `extra` of a log call; durations are rounded to milliseconds."""
+        return {
+            "session": self.session,
+            "listeners": self.listeners,
+            "overflowing_listeners": self.overflowing_listeners,
+            "dropped_frames": self.dropped_frames,
+            "dropped_seconds": round(self.dropped_seconds, 3),
+            "total_frames": self.total_frames,
+            "total_seconds": round(self.total_seconds, 3),
+            "episode_seconds": round(self.episode_seconds, 3),
+        }
+
+
+@dataclass(slots=True)
+class _Episode:
+    began: float
+    last_overflow: float
+    last_report: float
+    listeners: int = 0
+    overflowing_listeners: int = 0
+    dropped_frames: int = 0
+    dropped_seconds: float = 0.0
+    total_frames: int = 0
+    total_seconds: float = 0.0
+
+    def report(self, session: str, phase: Phase, now: float) -> OverflowReport:
+        """Give the report, and count from zero towards the next."""
+        report = OverflowReport(
+            session=session,
+            phase=phase,
+            listeners=self.listeners,
+            overflowing_listeners=self.overflowing_listeners,
+            dropped_frames=self.dropped_frames,
+            dropped_seconds=self.dropped_seconds,
+            total_frames=self.total_frames,
+            total_seconds=self.total_seconds,
+            episode_seconds=self.last_overflow - self.began,
+        )
+        self.last_report = now
+        self.overflowing_listeners = self.dropped_frames = 0
+        self.dropped_seconds = 0.0
+        return report
+
+
+class OverflowEpisodes:
+    """Turns overflows into a few reports.
+
+    Attributes:
+        untracked_frames: Frames lost by sessions beyond `max_sessions`.
+    """
+
+    def __init__(self, *, interval_seconds: float = REPORT_INTERVAL_SECONDS, max_sessions: int = MAX_SESSIONS) -> None:
+        """Start without episodes; the arguments are the two limits of the module's docstring."""
+        self.untracked_frames = 0
+        self._interval_seconds = interval_seconds
+        self._max_sessions = max_sessions
+        self._episodes: dict[str, _Episode] = {}
+
+    def __len__(self) -> int:
+        """Give how many episodes are open."""
+        return len(self._episodes)
+
+    def note(
+        self,
+        session: str,
+        *,
+        dropped_frames: int,
+        dropped_seconds: float,
+        overflowing_listeners: int,
+        listeners: int,
+        now: float,
+    ) -> OverflowReport | None:
+        """Count an overflow; called once for each frame that was too much for some listeners.
+
+        Args:
+            session: The session's id.
+            dropped_frames: Frames that were dropped, over all listeners.
+            dropped_seconds: Their duration, over all listeners.
+            overflowing_listeners: How many listeners lost something.
+            listeners: How many listeners the session has.
+            now: Seconds of the relay's clock.
+
+        Returns:
+            The report that an episode began, or None when one is under way or there is no room for another.
+        """
+        episode = self._episodes.get(session)
+        begins = episode is None
+        if episode is None:
+            if len(self._episodes) >= self._max_sessions:
+                self.untracked_frames += dropped_frames
+                return None
+            episode = self._episodes[session] = _Episode(began=now, last_overflow=now, last_report=now)
+        episode.last_overflow = now
+        episode.listeners = listeners
+        episode.overflowing_listeners = max(episode.overflowing_listeners, overflowing_listeners)
+        episode.dropped_frames += dropped_frames
+        episode.dropped_seconds += dropped_seconds
+        episode.total_frames += dropped_frames
+        episode.total_seconds += dropped_seconds
+        return episode.report(session, Phase.BEGAN, now) if begins else None
+
+    def due(self, now: float) -> list[OverflowReport]:
+        """Give the reports that are due, at most one for each session, and close the episodes that ended.
+
+        Args:
+            now: Seconds of the relay's clock.
+        """
+        reports = []
+        for session, episode in list(self._episodes.items()):
+            if now - episode.last_overflow >= self._interval_seconds:
+                del self._episodes[session]
+                reports.append(episode.report(session, Phase.ENDED, now))
+            elif now - episode.last_report >= self._interval_seconds:
+                reports.append(episode.report(session, Phase.CONTINUES, now))
+        return reports

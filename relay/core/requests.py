@@ -1,0 +1,115 @@
+"""What a client asks for when it connects: the address and the query, read and checked.
+
+Source: docs/protocol.md. Raw path segments are matched, never percent-decoded; numbers are ASCII digits; a
+repeated query name is a bad request; unknown names are ignored.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import unquote_plus
+
+from relay.vocabulary.audio import AudioFormat, Codec
+from relay.vocabulary.errors import BadRequestError
+from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
+
+_NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
+_LONGEST_SHOWN = 40
+
+
+class Role(StrEnum):
+    """What a WebSocket client wants to be."""
+
+    BROADCASTER = "broadcast"
+    LISTENER = "listen"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRequest:
+    """A checked request for a WebSocket.
+
+    Attributes:
+        role: Broadcaster or listener.
+        address: The channel.
+        audio_format: What a broadcaster will send; None for a listener.
+    """
+
+    role: Role
+    address: ChannelAddress
+    audio_format: AudioFormat | None
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Split a request target into path and query, either possibly empty."""
+    path, _, query = target.partition("?")
+    return path, query
+
+
+def websocket_role(path: str) -> Role | None:
+    """Tell which role a path is for; None when it is no WebSocket address at all."""
+    for role in Role:
+        if path.startswith(f"/v1/{role}/"):
+            return role
+    return None
+
+
+def read_connect_request(role: Role, path: str, query: str) -> ConnectRequest:
+    """Read the address and the query of a path for which `websocket_role` gave `role`.
+
+    Raises:
+        BadRequestError: The text says which part is wrong and what would be right.
+    """
+    segments = path.removeprefix(f"/v1/{role}/").split("/")
+    if len(segments) > 2:  # noqa: PLR2004 - session and channel
+        raise BadRequestError(f"The address is /v1/{role}/SESSION or /v1/{role}/SESSION/CHANNEL.")
+    address = ChannelAddress(segments[0], segments[1] if len(segments) > 1 else DEFAULT_CHANNEL)
+    values = _read_query(query)
+    if role is Role.LISTENER:
+        _check_playable(values)
+        return ConnectRequest(role, address, None)
+    return ConnectRequest(role, address, _read_format(values))
+
+
+def _read_query(query: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        name, _, value = part.partition("=")
+        name = unquote_plus(name)
+        if name in values:
+            raise BadRequestError(f"The query names {_shown(name)} more than once.")
+        values[name] = unquote_plus(value)
+    return values
+
+
+def _read_format(values: dict[str, str]) -> AudioFormat:
+    codec = values.get("codec", Codec.PCM_S16LE.value)
+    if codec not in set(Codec):
+        raise BadRequestError(f"codec must be {_names_of_codecs()}, not {_shown(codec)}.")
+    try:
+        return AudioFormat(Codec(codec), _read_number(values, "rate", 16_000), _read_number(values, "channels", 1))
+    except ValueError as error:
+        raise BadRequestError(f"{error}.") from error
+
+
+def _check_playable(values: dict[str, str]) -> None:
+    codecs = values.get("codec")
+    if codecs is not None and not set(Codec) & set(codecs.split(",")):
+        raise BadRequestError(f"codec must name one of {_names_of_codecs()}, not {_shown(codecs)}.")
+
+
+def _read_number(values: dict[str, str], name: str, default: int) -> int:
+    text = values.get(name)
+    if text is None:
+        return default
+    if _NUMBER.fullmatch(text) is None:
+        raise BadRequestError(f"{name} must be a whole number in ASCII digits, not {_shown(text)}.")
+    return int(text)
+
+
+def _names_of_codecs() -> str:
+    return ", ".join(Codec)
+
+
+def _shown(text: str) -> str:
+    """Quote a peer's text for a sentence: escaped, so it can not forge a log line, and not too long."""
+    return ascii(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…")

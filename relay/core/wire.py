@@ -1,0 +1,99 @@
+"""The binary header of `relay.v1` and the splitting of a broadcaster's audio into frames.
+
+Source: docs/protocol.md. Everything is in network byte order; the header is 16 bytes, so 16-bit samples after
+it are aligned.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.errors import PolicyError
+
+SUBPROTOCOL = "relay.v1"
+"""The WebSocket subprotocol of the header and the control messages; without it framing is raw."""
+
+TOKEN_SUBPROTOCOL_PREFIX = "relay.token."  # noqa: S105 - a prefix on the wire, not a secret
+"""A browser can not set headers on a WebSocket, so it offers its key as a second subprotocol; never echoed."""
+
+HEADER_BYTES = 16
+"""Length of the header before the audio."""
+
+MAX_FRAME_SECONDS = 0.25
+"""Longer messages of PCM are split, so that bounds and gaps stay fine-grained."""
+
+MAX_BROADCAST_BYTES = 256 * 1024
+"""The longest message a broadcaster may send."""
+
+MAX_TEXT_BYTES = 4096
+"""The longest control message that the relay reads."""
+
+WORD_MASK = 0xFFFF_FFFF
+"""Seq, media time and due time wrap at 32 bits on the wire."""
+
+_VERSION = 1
+_HEADER = struct.Struct("!BBHIII")
+_EPOCH_MASK = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What stands before a frame's audio; every field wraps.
+
+    Attributes:
+        epoch: 16 bits.
+        seq: 32 bits, consecutive within an epoch.
+        media_time: Of the first sample, in ticks of the format's clock rate, 32 bits.
+        due_ms: When the frame is due, in milliseconds of the relay's clock, 32 bits.
+    """
+
+    epoch: int
+    seq: int
+    media_time: int
+    due_ms: int
+
+    def pack(self) -> bytes:
+        """Give the 16 bytes."""
+        return _HEADER.pack(
+            _VERSION,
+            0,
+            self.epoch & _EPOCH_MASK,
+            self.seq & WORD_MASK,
+            self.media_time & WORD_MASK,
+            self.due_ms & WORD_MASK,
+        )
+
+    @classmethod
+    def unpack(cls, message: bytes) -> "Header":
+        """Read the header at the beginning of a binary message; unknown flags are ignored.
+
+        Raises:
+            PolicyError: The message is shorter than a header, or of another version.
+        """
+        if len(message) < HEADER_BYTES:
+            raise PolicyError(f"A binary message of {len(message)} bytes is too short for the 16-byte header.")
+        version, _flags, epoch, seq, media_time, due_ms = _HEADER.unpack_from(message)
+        if version != _VERSION:
+            raise PolicyError(f"The header's version is {version}; this implementation knows {_VERSION}.")
+        return cls(epoch, seq, media_time, due_ms)
+
+
+def split_audio(message: bytes, audio_format: AudioFormat) -> list[bytes]:
+    """Cut a broadcaster's message into frames of at most 250 ms, at whole samples.
+
+    Returns:
+        The frames in order; joined they are the message. An empty message has none.
+
+    Raises:
+        PolicyError: The message is not whole samples.
+    """
+    sample_bytes = audio_format.sample_bytes
+    if len(message) % sample_bytes:
+        raise PolicyError(
+            f"An audio message of {len(message)} bytes is not whole samples: "
+            f"{audio_format.codec} with {audio_format.channels} channel(s) needs a multiple of {sample_bytes}."
+        )
+    limit = int(audio_format.rate * MAX_FRAME_SECONDS) * sample_bytes
+    if len(message) <= limit:
+        return [message] if message else []
+    return [message[start : start + limit] for start in range(0, len(message), limit)]

@@ -1,0 +1,167 @@
+"""Everything that an operator can set, with its default, unit and reason.
+
+Invariants: settings are frozen; an unknown key is an error; `"never"` (in a file or the environment) is `None`
+and switches a limit off, zero and negatives never do; a secret is shown by nothing but its own
+`get_secret_value`. Where values come from is `relay.adapters.configuration`.
+"""
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+NEVER = "never"
+"""How a limit that is switched off is written."""
+
+
+def _never_is_none(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    if value is None or value == NEVER:
+        return None
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError(f'must be a number of seconds above 0, or "{NEVER}"') from error
+
+
+def _none_is_never(value: float | None) -> float | str:
+    return NEVER if value is None else value
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    if re.fullmatch(r"[A-Za-z0-9._~-]{8,256}", secret.get_secret_value()) is None:
+        raise ValueError("must be 8 to 256 of the characters A-Z a-z 0-9 . _ ~ -")
+    return secret
+
+
+def _web_address(text: str) -> str:
+    if not _is_address(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
+        raise ValueError("must be an address such as http://127.0.0.1:5000")
+    return text
+
+
+def _relay_address(text: str) -> str:
+    if not _is_address(r"(wss?|https?)://[^/?#@\s]+/?", text):
+        raise ValueError("must be an address without a path, such as ws://127.0.0.1:8080")
+    return text
+
+
+def _is_address(form: str, text: str) -> bool:
+    if re.fullmatch(form, text) is None:
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number up to 65535, or a bracket that is not closed
+        return False
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrNever = Annotated[Seconds | None, WrapValidator(_never_is_none), PlainSerializer(_none_is_never)]
+Key = Annotated[SecretStr, AfterValidator(_key)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Section):
+    """Where the relay listens, and how it stops."""
+
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on. Any other than loopback needs broadcast.key.",
+    )
+    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
+    shutdown_timeout_seconds: Seconds = Field(
+        10.0, description="After SIGTERM, how long closing may take before what is left is cut off."
+    )
+
+
+class BroadcastSettings(_Section):
+    """Who may broadcast, and what happens when the broadcaster goes."""
+
+    key: Key | None = Field(
+        None, description="Required of broadcasters once it is set. 8 to 256 of A-Z a-z 0-9 . _ ~ -"
+    )
+    grace_seconds: Seconds = Field(
+        30.0,
+        description="How long a channel whose broadcaster vanished is source_lost before it is waiting again.",
+    )
+
+
+class ListenerSettings(_Section):
+    """What one listener may cost."""
+
+    max_buffer_seconds: Annotated[float, Field(ge=0.5, le=600, allow_inf_nan=False)] = Field(
+        10.0, description="Audio kept for a listener that does not keep up; beyond it the oldest is dropped."
+    )
+    stall_limit_seconds: SecondsOrNever = Field(
+        15.0,
+        description="A listener that cannot be written to, or answers no ping, for this long is cut off; "
+        '"never" keeps it.',
+    )
+
+
+class CloudWatchSettings(_Section):
+    """Metrics to CloudWatch; credentials come from the standard AWS chain."""
+
+    enabled: bool = Field(
+        False, description="Send metrics. CloudWatch bills each metric, so it is off until asked for."
+    )
+    region: str | None = Field(
+        None,
+        min_length=1,
+        description="AWS region; unset: what the AWS environment says.",
+        examples=["eu-central-1"],
+    )
+    endpoint_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
+        None,
+        description="Another endpoint, for example a local moto server.",
+        examples=["http://127.0.0.1:5000"],
+    )
+    namespace: str = Field("AudioRelay", min_length=1, max_length=255, description="CloudWatch namespace.")
+    flush_interval_seconds: Seconds = Field(60.0, description="How often collected metrics are sent.")
+    utilization_interval_seconds: Seconds = Field(10.0, description="How often buffer utilization is sampled.")
+    session_dimension: bool = Field(
+        False, description="Also send each metric per session (SessionId); each session is then billed."
+    )
+
+
+class LogSettings(_Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level that is written.")
+    format: Literal["auto", "console", "json"] = Field(
+        "auto", description="console for a person, json for a machine; auto: console on a terminal."
+    )
+
+
+class ClientSettings(_Section):
+    """Where `relay broadcast` and `relay listen` connect to."""
+
+    url: Annotated[str, AfterValidator(_relay_address)] = Field(
+        "ws://127.0.0.1:8080", description="The relay's address."
+    )
+
+
+class Settings(_Section):
+    """All settings; a section is a table of the TOML file, `RELAY_SECTION_KEY` is its environment variable."""
+
+    server: ServerSettings = ServerSettings()
+    broadcast: BroadcastSettings = BroadcastSettings()
+    listener: ListenerSettings = ListenerSettings()
+    cloudwatch: CloudWatchSettings = CloudWatchSettings()
+    log: LogSettings = LogSettings()
+    client: ClientSettings = ClientSettings()

@@ -1,0 +1,98 @@
+"""The life of a channel and the places of its frames."""
+
+import pytest
+
+from relay.core.channel import Channel, ChannelState, IllegalTransitionError
+from relay.core.wire import HEADER_BYTES, Header
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat
+from relay.vocabulary.errors import CloseCode
+
+MONO = AudioFormat()
+STEREO = AudioFormat(rate=48_000, channels=2)
+
+
+def plain(payload: bytes) -> bytes:
+    return payload
+
+
+def live_channel(first_epoch: int = 7) -> Channel:
+    channel = Channel(first_epoch, plain)
+    channel.go_live(MONO)
+    return channel
+
+
+def test_frames_are_consecutive_in_every_respect() -> None:
+    channel = live_channel()
+    first = channel.release(bytes(640), 1.0)
+    second = channel.release(bytes(320), 1.5)
+    assert first.start == (0, 7, 0, 0)
+    assert first.end is second.start
+    assert second.start == (1, 7, 1, 320)
+    assert second.end == (2, 7, 2, 480)
+    assert first.duration == FLICKS_PER_SECOND // 50
+    assert (first.audio, first.timestamp) == (bytes(640), 1.0)
+
+
+def test_the_wire_form_is_header_and_audio() -> None:
+    frame = live_channel().release(b"\1\2" * 320, 12.3456)
+    assert Header.unpack(frame.wire) == Header(epoch=7, seq=0, media_time=0, due_ms=12_345)
+    assert frame.wire[HEADER_BYTES:] == b"\1\2" * 320
+
+
+def test_a_broadcaster_that_returns_with_the_same_format_continues() -> None:
+    channel = live_channel()
+    channel.release(bytes(640), 0.0)
+    channel.lose_source(1.0)
+    assert channel.go_live(MONO) is False
+    assert channel.release(bytes(640), 2.0).start == (1, 7, 1, 320)
+
+
+def test_another_format_begins_a_new_epoch() -> None:
+    channel = live_channel(first_epoch=0xFFFF)
+    channel.release(bytes(640), 0.0)
+    channel.lose_source(1.0)
+    assert channel.go_live(STEREO) is True
+    frame = channel.release(bytes(4 * 48), 2.0)
+    assert frame.start == (1, 0, 0, 0), "the epoch wraps at 16 bits, the position goes on"
+    assert frame.end.media_time == 48
+
+
+def test_the_first_format_begins_no_new_epoch() -> None:
+    channel = Channel(9, plain)
+    assert channel.go_live(STEREO) is True
+    assert channel.place.epoch == 9
+
+
+def test_the_grace_ends_at_its_time() -> None:
+    channel = live_channel()
+    assert channel.give_up_source(100.0, 30.0) is False, "it is live"
+    channel.lose_source(100.0)
+    assert channel.give_up_source(129.9, 30.0) is False
+    assert channel.give_up_source(130.0, 30.0) is True
+    assert channel.state is ChannelState.WAITING
+    assert channel.give_up_source(200.0, 30.0) is False
+
+
+def test_an_illegal_transition_raises_and_changes_nothing() -> None:
+    channel = live_channel()
+    place = channel.place
+    with pytest.raises(IllegalTransitionError) as caught:
+        channel.go_live(STEREO)
+    assert caught.value.close_code is CloseCode.INTERNAL
+    assert (channel.state, channel.audio_format, channel.place) == (ChannelState.LIVE, MONO, place)
+    channel.end()
+    for illegal in (channel.end, lambda: channel.go_live(MONO), lambda: channel.lose_source(0.0)):
+        with pytest.raises(IllegalTransitionError):
+            illegal()
+    assert channel.state is ChannelState.ENDED
+
+
+def test_only_a_live_channel_releases_audio() -> None:
+    channel = Channel(0, plain)
+    with pytest.raises(IllegalTransitionError, match="waiting"):
+        channel.release(b"12", 0.0)
+    channel.go_live(MONO)
+    channel.lose_source(0.0)
+    with pytest.raises(IllegalTransitionError, match="source_lost"):
+        channel.release(b"12", 0.0)
+    assert channel.place.position == 0

@@ -1,0 +1,100 @@
+"""Control messages: built as the protocol says, and read without trust."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core import messages
+from relay.vocabulary.audio import AudioFormat, Place
+from relay.vocabulary.errors import CloseCode, PolicyError
+from relay.vocabulary.names import ChannelAddress
+
+
+def test_type_stands_first() -> None:
+    assert messages.encode("state", state="live") == '{"type":"state","state":"live"}'
+
+
+def test_listener_hello() -> None:
+    text = messages.listener_hello(
+        connection_id="c1",
+        address=ChannelAddress("ev1", "de"),
+        state="live",
+        audio_format=AudioFormat(rate=48_000, channels=2),
+        place=Place(2**33, 5, 2**32 + 17, 99),
+        clock_ms=1234,
+        buffer_seconds=10,
+    )
+    assert json.loads(text) == {
+        "type": "hello",
+        "protocol": "relay.v1",
+        "connection_id": "c1",
+        "session": "ev1",
+        "channel": "de",
+        "state": "live",
+        "pace": "live",
+        "format": {"codec": "pcm_s16le", "rate": 48000, "channels": 2, "clock_rate": 48000},
+        "epoch": 5,
+        "next_seq": 17,
+        "clock_ms": 1234,
+        "buffer_ms": 10_000,
+        "coalesce_ms": 0,
+        "resumed": False,
+    }
+
+
+def test_gap_names_both_ends_inclusive_and_the_sum_of_durations() -> None:
+    lost_from, lost_to = Place(10, 3, 2**32 - 1, 16_000), Place(12, 3, 2**32 + 1, 16_640)
+    assert json.loads(messages.gap_message(lost_from, lost_to, 16_000, "overflow")) == {
+        "type": "gap",
+        "epoch": 3,
+        "from_seq": 2**32 - 1,
+        "to_seq": 0,
+        "duration_ms": 40,
+        "reason": "overflow",
+    }
+
+
+def test_pong_repeats_the_ping_and_adds_the_clock() -> None:
+    ping = messages.decode('{"type":"ping","id":7,"t":[1,2],"clock_ms":"a lie"}')
+    assert json.loads(messages.pong_message(ping, 99)) == {"type": "pong", "id": 7, "t": [1, 2], "clock_ms": 99}
+
+
+def test_format_is_read_back() -> None:
+    audio_format = AudioFormat(rate=44_100, channels=2)
+    assert messages.read_format(messages.describe_format(audio_format)) == audio_format
+    assert messages.read_format(messages.describe_format(None)) is None
+    unknown: list[Any] = [{}, [], "pcm", {"codec": "opus", "rate": 48_000, "channels": 1}, {"codec": "pcm_s16le"}]
+    for strange in unknown:
+        with pytest.raises(PolicyError, match="not one that"):
+            messages.read_format(strange)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[" * 4000, "not JSON"),
+        ("1", "not a JSON object"),
+        ("[]", "not a JSON object"),
+        ("{}", '"type"'),
+        ('{"type":1}', '"type"'),
+        ('{"type":"ping","x":"' + "é" * 2048 + '"}', "over the limit of 4096"),
+    ],
+)
+def test_what_is_no_control_message_is_a_policy_error(text: str, says: str) -> None:
+    with pytest.raises(PolicyError, match=says) as caught:
+        messages.decode(text)
+    assert caught.value.close_code is CloseCode.POLICY
+
+
+@given(st.text())
+def test_no_text_crashes_the_reader(text: str) -> None:
+    try:
+        message = messages.decode(text)
+    except PolicyError:
+        return
+    assert isinstance(message["type"], str)

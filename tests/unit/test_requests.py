@@ -1,0 +1,74 @@
+"""Addresses and queries: what is taken, and the sentence for what is not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.requests import ConnectRequest, Role, read_connect_request, split_target, websocket_role
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.errors import BadRequestError, CloseCode
+from relay.vocabulary.names import ChannelAddress
+
+
+def read(target: str) -> ConnectRequest:
+    path, query = split_target(target)
+    role = websocket_role(path)
+    assert role is not None
+    return read_connect_request(role, path, query)
+
+
+def test_a_listener() -> None:
+    assert read("/v1/listen/ev1") == ConnectRequest(Role.LISTENER, ChannelAddress("ev1", "main"), None)
+    assert read("/v1/listen/ev1/fr?codec=opus,pcm_s16le").address == ChannelAddress("ev1", "fr")
+
+
+def test_a_broadcaster() -> None:
+    assert read("/v1/broadcast/ev1").audio_format == AudioFormat(rate=16_000, channels=1)
+    request = read("/v1/broadcast/Ev.1_~-/de?codec=pcm_s16le&rate=48000&channels=2&whatever=1")
+    assert request.address == ChannelAddress("Ev.1_~-", "de")
+    assert request.audio_format == AudioFormat(rate=48_000, channels=2)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/listen", "/v1/listens/ev1", "/v2/listen/ev1", "/listen/ev1", "*", ""])
+def test_other_paths_are_no_websocket_addresses(path: str) -> None:
+    assert websocket_role(path) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("/v1/listen/", "session id ''"),
+        ("/v1/listen/.", "dots alone"),
+        ("/v1/listen/a%20b", "session id 'a%20b'"),
+        ("/v1/listen/" + "x" * 65, "1 to 64"),
+        ("/v1/listen/ev1/", "channel id ''"),
+        ("/v1/listen/ev1/caf\u00e9", r"channel id 'caf\\xe9'"),
+        ("/v1/listen/ev1/main/more", "/v1/listen/SESSION/CHANNEL"),
+        ("/v1/listen/ev1?codec=flac", "codec must name one of pcm_s16le, not 'flac'"),
+        ("/v1/broadcast/ev1?codec=opus", "codec must be pcm_s16le, not 'opus'"),
+        ("/v1/broadcast/ev1?rate=16001", "rate must be one of 8000, .*, 48000, not 16001"),
+        ("/v1/broadcast/ev1?rate=-1", "rate must be a whole number in ASCII digits, not '-1'"),
+        ("/v1/broadcast/ev1?rate=\u0661", "ASCII digits"),
+        ("/v1/broadcast/ev1?rate=", "ASCII digits, not ''"),
+        ("/v1/broadcast/ev1?channels=3", "channels must be 1 or 2, not 3"),
+        ("/v1/broadcast/ev1?channels=1&channels=1", "'channels' more than once"),
+        ("/v1/broadcast/ev1?codec=x%0Ay", r"not 'x\\ny'"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_sentence(target: str, says: str) -> None:
+    with pytest.raises(BadRequestError, match=says) as caught:
+        read(target)
+    assert caught.value.close_code is CloseCode.BAD_REQUEST
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 250
+
+
+@given(st.text(), st.text())
+def test_no_target_is_anything_but_a_request_or_a_bad_request(path: str, query: str) -> None:
+    for role in Role:
+        try:
+            request = read_connect_request(role, f"/v1/{role}/{path}", query)
+        except BadRequestError as error:
+            assert str(error).isprintable()
+        else:
+            assert request.role is role

@@ -1,0 +1,72 @@
+"""The binary header, against vectors that another implementation can run too, and the splitting of audio."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.wire import HEADER_BYTES, MAX_FRAME_SECONDS, Header, split_audio
+from relay.vocabulary.audio import CHANNEL_COUNTS, FLICKS_PER_SECOND, SAMPLE_RATES, AudioFormat
+from relay.vocabulary.clock import wire_milliseconds
+from relay.vocabulary.errors import PolicyError
+
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "header.json").read_text())
+
+formats = st.builds(AudioFormat, rate=st.sampled_from(SAMPLE_RATES), channels=st.sampled_from(CHANNEL_COUNTS))
+
+
+@pytest.mark.parametrize("vector", VECTORS["headers"], ids=lambda vector: str(vector["name"]))
+def test_header_vectors(vector: dict[str, object]) -> None:
+    fields = {name: vector[name] for name in ("epoch", "seq", "media_time", "due_ms")}
+    header = Header(**fields)  # type: ignore[arg-type] # JSON's integers
+    assert header.pack().hex() == vector["hex"]
+    assert Header.unpack(bytes.fromhex(str(vector["hex"])) + b"audio") == header
+
+
+@given(st.integers(0), st.integers(0), st.integers(0), st.integers(0))
+def test_every_field_wraps(epoch: int, seq: int, media_time: int, due_ms: int) -> None:
+    packed = Header(epoch, seq, media_time, due_ms).pack()
+    assert len(packed) == HEADER_BYTES
+    assert Header.unpack(packed) == Header(epoch % 2**16, seq % 2**32, media_time % 2**32, due_ms % 2**32)
+
+
+def test_unknown_flags_are_ignored() -> None:
+    packed = bytearray(Header(1, 2, 3, 4).pack())
+    packed[1] = 0xFF
+    assert Header.unpack(bytes(packed)) == Header(1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(("message", "says"), [(b"\1" * 15, "too short"), (b"\2" + bytes(15), "version is 2")])
+def test_what_is_no_header_is_refused(message: bytes, says: str) -> None:
+    with pytest.raises(PolicyError, match=says):
+        Header.unpack(message)
+
+
+@given(formats, st.integers(0, 200_000))
+def test_frames_are_whole_samples_of_at_most_250_ms_and_lose_nothing(audio_format: AudioFormat, samples: int) -> None:
+    message = bytes(samples * audio_format.sample_bytes)
+    frames = split_audio(message, audio_format)
+    assert b"".join(frames) == message
+    for frame in frames:
+        assert len(frame) % audio_format.sample_bytes == 0
+        assert 0 < audio_format.flicks(len(frame)) <= MAX_FRAME_SECONDS * FLICKS_PER_SECOND
+
+
+def test_a_message_that_is_not_whole_samples_is_refused() -> None:
+    with pytest.raises(PolicyError, match="641 bytes is not whole samples"):
+        split_audio(bytes(641), AudioFormat())
+    with pytest.raises(PolicyError, match="multiple of 4"):
+        split_audio(bytes(642), AudioFormat(channels=2))
+
+
+@pytest.mark.parametrize("rate", SAMPLE_RATES)
+def test_a_sample_of_every_rate_is_whole_flicks(rate: int) -> None:
+    assert FLICKS_PER_SECOND % rate == 0
+    assert AudioFormat(rate=rate, channels=2).flicks(4) == FLICKS_PER_SECOND // rate
+
+
+def test_the_relays_clock_wraps_at_32_bits_of_milliseconds() -> None:
+    assert wire_milliseconds(1.2345) == 1234
+    assert wire_milliseconds(2**32 / 1000 + 0.5) == 500
