@@ -1,0 +1,1 @@
+"""The WebSocket server, on the `websockets` library: handshakes, broadcasters' and listeners' connections."""

@@ -1,0 +1,209 @@
+"""The listening socket and what happens on each accepted WebSocket.
+
+Invariants: audio enters only through `Hub.publish`; a peer's fault closes that peer's connection and nothing else;
+stopping ends before its deadline, whatever the peers do.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from types import TracebackType
+from typing import Self
+
+from websockets.asyncio.server import Server, serve
+from websockets.exceptions import ConnectionClosed
+
+from relay.adapters.server.admission import Admission, select_subprotocol
+from relay.adapters.server.connection import CLOSE_SECONDS, RelayConnection, SocketPort
+from relay.core import messages
+from relay.core.requests import ConnectRequest, Role
+from relay.core.wire import MAX_BROADCAST_BYTES
+from relay.runtime.hub import Hub, LiveChannel
+from relay.runtime.listener import Framing
+from relay.runtime.tasks import TaskRegistry
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.errors import CloseCode, ConfigurationError, PeerError, PolicyError
+from relay.vocabulary.settings import ListenerSettings, ServerSettings
+
+PING_INTERVAL_SECONDS = 20.0
+"""How often a quiet connection is asked whether it is still there."""
+
+CUT_OFF_SECONDS = 1.0
+"""How long the rest of a connection that was cut off may take; the process ends anyway."""
+
+MAX_AUDIO_FAULTS = 5
+"""Messages that are not whole samples: each is told, the fifth closes."""
+
+logger = logging.getLogger(__name__)
+
+
+class RelayServer:
+    """An async context manager: inside it, clients are served."""
+
+    def __init__(
+        self, hub: Hub, admission: Admission, tasks: TaskRegistry, *, server: ServerSettings, listener: ListenerSettings
+    ) -> None:
+        """Make a server that does not listen yet.
+
+        Args:
+            hub: Where audio goes.
+            admission: Answers opening handshakes.
+            tasks: Runs closing handshakes.
+            server: Where to listen, and how long stopping may take.
+            listener: How long an unanswered ping is waited for.
+        """
+        self._hub = hub
+        self._admission = admission
+        self._tasks = tasks
+        self._settings = server
+        self._ping_timeout = listener.stall_limit_seconds
+        self._server: Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin to listen.
+
+        Raises:
+            ConfigurationError: The address is in use, or can't be listened on.
+        """
+        host, port = self._settings.host, self._settings.port
+        try:
+            self._server = await serve(
+                self._handle,  # type: ignore[arg-type] # create_connection decides the class
+                host,
+                port,
+                process_request=self._admission.process_request,  # type: ignore[arg-type] # create_connection decides the class
+                select_subprotocol=select_subprotocol,
+                compression=None,
+                server_header="relay",
+                ping_interval=PING_INTERVAL_SECONDS,
+                ping_timeout=self._ping_timeout,
+                close_timeout=CLOSE_SECONDS,
+                max_size=MAX_BROADCAST_BYTES,
+                write_limit=0,
+                create_connection=RelayConnection,
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"Can not listen on {host} port {port}: {_reason(error)}. Choose another with --port or --host."
+            ) from error
+        self._admission.ready = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop accepting, close everybody with 1012, and cut off whoever is left at the deadline."""
+        server = self._server
+        if server is None:
+            return
+        self._admission.ready = False
+        logger.info("relay stopping", extra={"connections": len(server.connections)})
+        server.close(code=CloseCode.RESTARTING, reason="The relay is restarting.")
+        try:
+            async with asyncio.timeout(self._settings.shutdown_timeout_seconds):
+                await server.wait_closed()
+        except TimeoutError:
+            left = list(server.all_connections)
+            logger.warning("clients that did not close in time are cut off", extra={"connections": len(left)})
+            for connection in left:
+                connection.transport.abort()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CUT_OFF_SECONDS):
+                    await server.wait_closed()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; useful when any free one was asked for."""
+        assert self._server is not None  # noqa: S101 - asked inside the context only
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _handle(self, connection: RelayConnection) -> None:
+        admission = connection.admission
+        if not isinstance(admission, ConnectRequest):
+            await connection.refuse(admission)
+            return
+        try:
+            if admission.role is Role.BROADCASTER:
+                await self._serve_broadcaster(connection, admission)
+            else:
+                await self._serve_listener(connection, admission)
+        except ConnectionClosed:
+            return
+        except PeerError as error:
+            await connection.refuse(error)
+        except Exception:
+            logger.exception("a connection failed by our fault", extra={"connection": str(connection.id)})
+            await connection.close_in_time(CloseCode.INTERNAL, "The relay failed; try again.")
+
+    async def _serve_broadcaster(self, connection: RelayConnection, request: ConnectRequest) -> None:
+        hub, connection_id = self._hub, str(connection.id)
+        audio_format = request.audio_format or AudioFormat()
+        live = hub.claim(request.address, audio_format, connection_id)
+        try:
+            if connection.speaks_relay:
+                hello = messages.broadcaster_hello(
+                    connection_id=connection_id,
+                    address=request.address,
+                    audio_format=audio_format,
+                    clock_ms=hub.clock_ms,
+                )
+                await connection.send(hello)
+            await self._read_broadcaster(connection, live)
+        finally:
+            hub.release(live, connection_id)
+
+    async def _read_broadcaster(self, connection: RelayConnection, live: LiveChannel) -> None:
+        faults = 0
+        async for message in connection:
+            if isinstance(message, str):
+                if await self._obey_broadcaster(connection, live, message):
+                    return
+                continue
+            try:
+                self._hub.publish(live, message)
+            except PolicyError as error:
+                faults += 1
+                if faults >= MAX_AUDIO_FAULTS:
+                    raise
+                if connection.speaks_relay:
+                    await connection.send(messages.error_message(error.close_code, str(error)))
+
+    async def _obey_broadcaster(self, connection: RelayConnection, live: LiveChannel, text: str) -> bool:
+        """Do what a broadcaster's control message says; tell whether the session ended by it."""
+        message = messages.decode(text)
+        if message["type"] == "end":
+            self._hub.end(live)
+            await connection.close_in_time(CloseCode.SESSION_ENDED, "The session ended.")
+            return True
+        await self._answer_common(connection, message)
+        return False
+
+    async def _serve_listener(self, connection: RelayConnection, request: ConnectRequest) -> None:
+        framing = Framing.RELAY_V1 if connection.speaks_relay else Framing.RAW
+        port = SocketPort(connection, self._tasks)
+        listener = self._hub.join(request.address, str(connection.id), port, framing)
+        connection.attach(self._hub, listener)
+        try:
+            # Always reading also keeps the library's receive queue empty, without which it notices no close.
+            async for message in connection:
+                if not isinstance(message, str):
+                    raise PolicyError("A listener must not send audio; broadcast at /v1/broadcast/SESSION.")
+                await self._answer_common(connection, messages.decode(message))
+        finally:
+            self._hub.leave(listener)
+
+    async def _answer_common(self, connection: RelayConnection, message: messages.ControlMessage) -> None:
+        """Answer a `ping`; messages of unknown types are ignored, so that newer clients can be served."""
+        if message["type"] != "ping":
+            self._hub.ignored_messages += 1
+        elif connection.speaks_relay:
+            await connection.send(messages.pong_message(message, self._hub.clock_ms))
+
+
+def _reason(error: OSError) -> str:
+    """Give the plain reason; asyncio wraps it in words about the address, which the sentence names already."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return str(error.strerror or error)
+    return os.strerror(error.errno).lower()

@@ -1,0 +1,110 @@
+"""`relay config`: the settings in force and where each came from; no secret is shown.
+
+Invariants: the `toml` output can be loaded again; where nothing is set it is the text of `config/relay.toml`.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from relay.adapters.configuration import DEFAULT_ORIGIN, KEYS, Key, LoadedSettings, load_settings, section_models
+from relay.cli.options import config_option
+
+PREAMBLE = """\
+# Settings of the relay: every key, what it means and its environment variable. Delete what you do not change;
+# a value without a note "from …" is the default. The command line overrides the environment, the environment
+# overrides this file, and `relay config` shows what is in force and what set it. A limit that may be "never" is
+# switched off by that word, not by zero.
+"""
+
+_HIDDEN = "…"
+"""Stands for a secret; it is no valid value of one, so nobody can mistake it for a key."""
+
+
+@click.command("config")
+@config_option
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "toml", "json"]),
+    default="table",
+    show_default=True,
+    help="table for a person, toml to start a configuration file from, json for a machine.",
+)
+def config_command(config_path: Path | None, output_format: Literal["table", "toml", "json"]) -> None:
+    """Print the settings in force and where each comes from.
+
+    The command line overrides the environment (RELAY_SECTION_KEY), which overrides the file; secrets are not
+    shown.
+    """
+    render = {"table": render_table, "toml": render_toml, "json": render_json}[output_format]
+    click.echo(render(load_settings(config_path, {}, os.environ)), nl=False)
+
+
+def render_table(loaded: LoadedSettings) -> str:
+    """Give one line for each setting: name, value, origin; what somebody set is bold on a terminal."""
+    rows = [("setting", "value", "from")]
+    for key, value in _values(loaded):
+        if value is None:
+            shown = "(unset)"
+        elif key.is_secret:
+            shown = "(set, not shown)"
+        else:
+            shown = _toml_value(value)
+        rows.append((key.dotted, shown, loaded.origins[key.dotted]))
+    name_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"{name:<{name_width}}  {shown:<{value_width}}  {origin}" for name, shown, origin in rows]
+    lines[1:] = [
+        line if row[2] == DEFAULT_ORIGIN else click.style(line, bold=True)
+        for line, row in zip(lines[1:], rows[1:], strict=True)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render_toml(loaded: LoadedSettings) -> str:
+    """Give a TOML file that sets what is in force; comments explain each key and tell what set it."""
+    parts = [PREAMBLE]
+    section = ""
+    for key, value in _values(loaded):
+        if key.section != section:
+            section = key.section
+            parts.append(f"\n# {section_models()[section].__doc__}\n[{section}]\n")
+        origin = loaded.origins[key.dotted]
+        note = "" if origin == DEFAULT_ORIGIN else f"  # from {_one_line(origin)}"
+        parts.append(f"\n# {key.field.description}\n# Environment: {key.variable}\n")
+        if key.is_secret:
+            parts.append(f'# {key.name} = "{_HIDDEN}"{note}{", not shown" if value is not None else ""}\n')
+        elif value is None:
+            parts.append(f"# {key.name} = {_toml_value((key.field.examples or [''])[0])}\n")
+        else:
+            parts.append(f"{key.name} = {_toml_value(value)}{note}\n")
+    return "".join(parts)
+
+
+def render_json(loaded: LoadedSettings) -> str:
+    """Give an object of sections, of keys, of `value` and `origin`; a secret that is set has the value "…"."""
+    tree: dict[str, dict[str, dict[str, object]]] = {}
+    for key, value in _values(loaded):
+        shown = _HIDDEN if key.is_secret and value is not None else value
+        tree.setdefault(key.section, {})[key.name] = {"value": shown, "origin": loaded.origins[key.dotted]}
+    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+
+
+def _values(loaded: LoadedSettings) -> Iterator[tuple[Key, object]]:
+    """Give every key with its value as a file would write it; secrets are masked, None is a key that is not set."""
+    dump = loaded.settings.model_dump(mode="json")
+    for key in KEYS.values():
+        yield key, dump[key.section][key.name]
+
+
+def _toml_value(value: object) -> str:
+    # JSON's booleans, numbers and strings are TOML's, but for one character that TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else ascii(text)

@@ -1,0 +1,42 @@
+"""`relay demo`: a relay with a voice in it, to try the listening page in a minute."""
+
+import os
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import click
+
+from relay.adapters.configuration import load_settings
+from relay.adapters.logs import configure_logging
+from relay.adapters.media import open_audio
+from relay.cli.app import running_relay
+from relay.cli.broadcast import Broadcast, broadcast
+from relay.cli.client import read_address, run, say
+from relay.cli.options import config_option
+from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
+from relay.vocabulary.settings import Settings
+
+SAMPLE = "counting.wav"
+"""A voice that counts, so that a gap is heard."""
+
+
+@click.command("demo")
+@click.option("--port", type=int, help="TCP port to listen on; 0 takes a free one.")
+@click.option("--session", default="demo", show_default=True, help="The session to broadcast to.")
+@config_option
+def demo_command(port: int | None, session: str, config_path: Path | None) -> None:
+    """Run a relay on this machine with a broadcaster that counts aloud, until Ctrl-C."""
+    loaded = load_settings(config_path, {"server.port": port}, os.environ)
+    configure_logging(loaded.settings.log)
+    address = read_address(session, DEFAULT_CHANNEL)
+    with as_file(files("relay") / "samples" / SAMPLE) as sample:
+        run(_demo(loaded.settings, address, sample))
+
+
+async def _demo(settings: Settings, address: ChannelAddress, sample: Path) -> None:
+    key = settings.broadcast.key
+    source = open_audio(sample)
+    async with running_relay(settings) as relay:
+        say(f"\n  Open {relay.url}/listen/{address.session} and press Play. Ctrl-C ends the demo.\n")
+        secret = None if key is None else key.get_secret_value()
+        await broadcast(Broadcast(relay.url, address, secret, source, loop=True))

@@ -1,0 +1,36 @@
+"""`relay health`: ask a relay on this machine whether it is well; for a container's health check."""
+
+import http.client
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from relay.adapters.configuration import load_settings
+from relay.cli.app import reachable_host
+from relay.cli.options import config_option
+
+TIMEOUT_SECONDS = 3.0
+"""Less than a container's usual limit, so that the sentence is printed."""
+
+
+@click.command("health")
+@config_option
+def health_command(config_path: Path | None) -> None:
+    """Exit with 0 when the relay of these settings answers, with 1 when it does not."""
+    server = load_settings(config_path, {}, os.environ).settings.server
+    host = reachable_host(server.host)
+    connection = http.client.HTTPConnection(host, server.port, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        status = connection.getresponse().status
+    except OSError as error:
+        click.echo(f"relay: no relay answers at {host} port {server.port}: {error}", err=True)
+        sys.exit(1)
+    finally:
+        connection.close()
+    if status != http.client.OK:
+        click.echo(f"relay: {host} port {server.port} answers /healthz with HTTP {status}", err=True)
+        sys.exit(1)
+    click.echo("ok")

@@ -1,0 +1,73 @@
+/** Shows peak and RMS of the sound on a decibel scale, in a picture and for a screen reader. */
+
+const FLOOR_DB = -60;
+const INTERVAL_MS = 50;
+const PEAK_HOLD_MS = 1500;
+
+export class LevelMeter {
+  #meter;
+  #output;
+  #peak = 0;
+  #power = 0;
+  #frames = 0;
+  #shownAt = 0;
+  #held = 0;
+  #heldAt = 0;
+
+  /**
+   * @param {HTMLElement} meter with the role `meter`; gets `--rms` and `--peak` between 0 and 1, and the class
+   *   `clipped` while full scale is held.
+   * @param {HTMLElement} output gets the held peak in words.
+   */
+  constructor(meter, output) {
+    this.#meter = meter;
+    this.#output = output;
+  }
+
+  /** Takes the levels of one frame, 1 is full scale; shows them together with those since the last picture. */
+  take({ peak, rms }) {
+    this.#peak = Math.max(this.#peak, peak);
+    this.#power += rms * rms;
+    this.#frames += 1;
+    const now = performance.now();
+    if (now - this.#shownAt >= INTERVAL_MS) {
+      this.#show(now);
+    }
+  }
+
+  reset() {
+    this.#held = 0;
+    this.#peak = 0;
+    this.#power = 0;
+    this.#frames = 1;
+    this.#show(performance.now());
+  }
+
+  #show(now) {
+    if (this.#peak >= this.#held || now - this.#heldAt > PEAK_HOLD_MS) {
+      this.#held = this.#peak;
+      this.#heldAt = now;
+    }
+    const clipped = this.#held >= 1;
+    const decibels = toDecibels(this.#held);
+    const words = decibels <= FLOOR_DB ? "no sound" : `${decibels.toFixed(0).replace("-", "−")} dB`;
+    this.#meter.style.setProperty("--rms", toFraction(Math.sqrt(this.#power / this.#frames)));
+    this.#meter.style.setProperty("--peak", toFraction(this.#held));
+    this.#meter.classList.toggle("clipped", clipped);
+    this.#meter.setAttribute("aria-valuenow", decibels.toFixed(0));
+    this.#meter.setAttribute("aria-valuetext", words);
+    this.#output.textContent = clipped ? "too loud" : words;
+    this.#peak = 0;
+    this.#power = 0;
+    this.#frames = 0;
+    this.#shownAt = now;
+  }
+}
+
+function toDecibels(amplitude) {
+  return Math.min(0, Math.max(FLOOR_DB, 20 * Math.log10(amplitude + 1e-9)));
+}
+
+function toFraction(amplitude) {
+  return (1 - toDecibels(amplitude) / FLOOR_DB).toFixed(3);
+}

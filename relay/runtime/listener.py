@@ -1,0 +1,158 @@
+"""One listener as the runtime sees it: its buffer, its place in the channel, and what must be told in order.
+
+Invariants: what is written are the channel's frames from `place` on, in order; what was dropped is told by a gap
+before whatever follows it; notes keep their place between the frames.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, cast
+
+from relay.core import messages
+from relay.core.listener_buffer import ListenerBuffer
+from relay.vocabulary.audio import AudioFormat, Frame, Place
+from relay.vocabulary.errors import CloseCode
+
+MAX_NOTES = 64
+"""Changes that wait to be told to one listener. One that is so far behind is cut off: it has missed whole shows."""
+
+
+class Framing(StrEnum):
+    """What a listener's binary messages are."""
+
+    RELAY_V1 = "relay.v1"
+    """Header and audio, with control messages."""
+
+    RAW = "raw"
+    """Bare audio, and no text at all."""
+
+
+class ListenerPort(Protocol):
+    """A listener's socket, seen from the runtime; nothing here blocks or raises."""
+
+    def write(self, wire: bytes) -> None:
+        """Write complete WebSocket messages. When the socket takes no more, `Listener.blocked_since` is set."""
+        ...
+
+    def send_text(self, text: str) -> None:
+        """Write one control message, likewise."""
+        ...
+
+    def fit_kernel(self, bytes_per_second: int) -> None:
+        """Bound what the kernel holds for this socket, for audio of that rate."""
+        ...
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Begin the closing handshake; a peer that does not answer in time is cut off."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection off at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that must be told between two frames.
+
+    Attributes:
+        place: It stands after all frames before this place.
+        text: A control message; None when there is none.
+        audio_format: A new format begins here, at the place `new_place`; None when the present one goes on.
+        new_place: Where the frames after it begin; given with `audio_format`.
+        close: The connection ends here, with this code and reason; None when it goes on.
+    """
+
+    place: Place
+    text: str | None = None
+    audio_format: AudioFormat | None = None
+    new_place: Place | None = None
+    close: tuple[CloseCode, str] | None = None
+
+
+class Listener:
+    """A connection that receives one channel.
+
+    Attributes:
+        connection_id: Names it in logs and metrics, and its buffer.
+        port: Its socket.
+        framing: What its binary messages are.
+        buffer: Its bounded queue.
+        frames: The chunks of the buffer, which are frames: only the hub fills it.
+        place: The first frame that it has been neither written nor told lost.
+        notes: What must be told in order, oldest first.
+        blocked_since: When its socket stopped taking data, in seconds of the relay's clock; None while it takes it.
+        bound_seconds: No audio older than this is written to it.
+    """
+
+    __slots__ = (
+        "_clock_rate",
+        "_overflows_told",
+        "blocked_since",
+        "bound_seconds",
+        "buffer",
+        "connection_id",
+        "frames",
+        "framing",
+        "notes",
+        "place",
+        "port",
+    )
+
+    def __init__(
+        self,
+        connection_id: str,
+        port: ListenerPort,
+        framing: Framing,
+        buffer: ListenerBuffer,
+        place: Place,
+    ) -> None:
+        """Make a listener that has got nothing yet; `place` is the first frame that its account begins with."""
+        self.connection_id = connection_id
+        self.port = port
+        self.framing = framing
+        self.buffer = buffer
+        self.frames = cast("deque[Frame]", buffer.chunks)
+        self.place = place
+        self.notes: deque[Note] = deque()
+        self.blocked_since: float | None = None
+        self.bound_seconds = buffer.max_buffer_seconds
+        self._clock_rate = buffer.audio_format.clock_rate
+        self._overflows_told = 0
+        port.fit_kernel(buffer.audio_format.bytes_per_second)
+
+    def add_note(self, note: Note) -> None:
+        """Have something told after all frames so far; one that is `MAX_NOTES` behind is cut off."""
+        if len(self.notes) >= MAX_NOTES:
+            self.port.abort()
+            return
+        if note.audio_format is not None:
+            self.buffer.change_format(note.audio_format)
+        self.notes.append(note)
+
+    def tell_next_note(self) -> None:
+        """Tell the oldest note now, and before it what was lost of the frames before it."""
+        note = self.notes.popleft()
+        self.tell_gap(note.place)
+        if note.text is not None:
+            self._tell(note.text)
+        if note.audio_format is not None and note.new_place is not None:
+            self.place = note.new_place
+            self._clock_rate = note.audio_format.clock_rate
+            self.port.fit_kernel(note.audio_format.bytes_per_second)
+        if note.close is not None:
+            self.port.close(*note.close)
+
+    def tell_gap(self, place: Place) -> None:
+        """Tell that the frames up to `place`, of the present epoch, are lost; nothing when none are."""
+        lost_from, self.place = self.place, place
+        if place.position == lost_from.position:
+            return
+        overflowed = self.buffer.overflows != self._overflows_told
+        self._overflows_told = self.buffer.overflows
+        self._tell(messages.gap_message(lost_from, place, self._clock_rate, "overflow" if overflowed else "stale"))
+
+    def _tell(self, text: str) -> None:
+        if self.framing is Framing.RELAY_V1:
+            self.port.send_text(text)

@@ -1,0 +1,128 @@
+"""A headless Chromium with a microphone that hears a tone, and a real relay that serves it the pages."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from tests.browser.peers import Network, network
+from tests.browser.tones import sine, write_wav
+from tests.support.processes import RelayProcess, relay_process
+
+FOLDER = Path(__file__).parent
+
+MICROPHONE_FREQUENCY = 440
+MICROPHONE_RATE = 48_000
+
+INSECURE_HOST = "relay.test"
+"""This machine under a name that a browser trusts as little as an address in the local network."""
+
+PAGE_TIMEOUT_MS = 20_000
+"""Generous, because other work may keep the machine busy."""
+
+
+class Tab:
+    """A page of the relay, with everything that the browser complains about.
+
+    Attributes:
+        page: The browser's page.
+        network: What is between it and the relay.
+        complaints: Errors in the console, among them breaches of the Content-Security-Policy, and uncaught
+            exceptions. A test that causes some on purpose takes them out; what is left at its end fails it.
+    """
+
+    def __init__(self, page: Page, network: Network) -> None:
+        self.page = page
+        self.network = network
+        self.complaints: list[str] = []
+        page.set_default_timeout(PAGE_TIMEOUT_MS)
+        page.on("console", lambda message: self._hear(message.type, message.text))
+        page.on("pageerror", lambda error: self._hear("error", str(error)))
+
+    async def open(self, path: str) -> None:
+        await self.page.goto(self.network.url + path)
+
+    async def state(self, state: str) -> None:
+        """Wait until the player or the broadcaster of the page is in a state."""
+        await self.page.wait_for_selector(f"main[data-state={state}]")
+
+    async def status(self, sentence: str) -> None:
+        """Wait until the page says a sentence."""
+        await self.page.get_by_role("status").filter(has_text=sentence).wait_for()
+
+    async def press(self, button: str) -> None:
+        await self.page.get_by_role("button", name=button, exact=True).click()
+
+    def forgive(self, text: str) -> None:
+        """Take out the complaints that a test caused on purpose."""
+        self.complaints = [complaint for complaint in self.complaints if text not in complaint]
+
+    def _hear(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def relay() -> AsyncIterator[RelayProcess]:
+    async with relay_process() as process:
+        yield process
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    executable = shutil.which("chromium")
+    assert executable, "Chromium is missing; `make test` installs it."
+    heard = tmp_path_factory.mktemp("microphone") / "tone.wav"
+    write_wav(heard, sine(MICROPHONE_FREQUENCY, MICROPHONE_RATE, 10), MICROPHONE_RATE)
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(
+            executable_path=executable,
+            args=[
+                "--no-sandbox",
+                "--disable-background-networking",
+                f"--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={heard}",
+            ],
+        )
+        yield chromium
+        await chromium.close()
+
+
+@asynccontextmanager
+async def open_context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """Open what holds pages that know nothing of other tests."""
+    context = await browser.new_context()
+    await context.add_init_script(path=FOLDER / "helpers.js")
+    yield context
+    await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    async with open_context(browser) as context:
+        yield context
+
+
+@asynccontextmanager
+async def open_tab(context: BrowserContext, relay_url: str) -> AsyncIterator[Tab]:
+    """Open an empty page, with a network of its own to a relay."""
+    # The recorder is served as if it were the relay's, because the pages allow no script of another origin.
+    recorder = {"/assets/test-recorder.js": (FOLDER / "recorder.js").read_bytes()}
+    async with network(relay_url, recorder) as between:
+        page = await context.new_page()
+        yield Tab(page, between)
+        await page.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tab(context: BrowserContext, relay: RelayProcess) -> AsyncIterator[Tab]:
+    """A page, which fails the test when the browser had something to complain about."""
+    async with open_tab(context, relay.url) as tab:
+        yield tab
+        assert tab.complaints == []

@@ -1,0 +1,156 @@
+"""The other ends of the pages under test: a broadcaster, a listener, and a bad network between page and relay."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from relay.core.messages import encode
+from relay.core.wire import HEADER_BYTES, SUBPROTOCOL, Header
+
+FRAME_SECONDS = 0.02
+
+LEAD_SECONDS = 1.0
+"""How far ahead of real time a broadcaster begins, so that a busy machine does not starve a page under test."""
+
+
+@asynccontextmanager
+async def broadcasting(relay_url: str, path: str, rate: int, second: bytes) -> AsyncIterator[None]:
+    """Broadcast one second of PCM over and over while the block runs, then end the session.
+
+    Args:
+        relay_url: `http://…`.
+        path: `SESSION` or `SESSION/CHANNEL`.
+        rate: Samples a second; whether it is mono or stereo follows from the length of `second`.
+        second: Audio that continues itself.
+    """
+    channels = len(second) // (2 * rate)
+    address = f"{relay_url.replace('http', 'ws', 1)}/v1/broadcast/{path}?rate={rate}&channels={channels}"
+    async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as socket:
+        await socket.recv()
+        frame_bytes = round(len(second) * FRAME_SECONDS)
+        twice = second + second
+
+        async def send() -> None:
+            loop = asyncio.get_running_loop()
+            start = loop.time() - LEAD_SECONDS
+            position = 0
+            count = 0
+            while True:
+                await socket.send(twice[position : position + frame_bytes])
+                position = (position + frame_bytes) % len(second)
+                count += 1
+                await asyncio.sleep(max(0.0, start + count * FRAME_SECONDS - loop.time()))
+
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(send())
+            try:
+                yield
+            finally:
+                sending.cancel()
+                await asyncio.wait([sending])
+        await socket.send(encode("end"))
+        await socket.wait_closed()
+
+
+async def listen(relay_url: str, path: str) -> AsyncGenerator[bytes]:
+    """Give the payloads of a channel's frames, from the first that is not silence on; fails on a missing frame."""
+    address = f"{relay_url.replace('http', 'ws', 1)}/v1/listen/{path}"
+    expected_seq = None
+    heard = False
+    async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as socket:
+        async for message in socket:
+            if isinstance(message, str):
+                continue
+            seq = Header.unpack(message).seq
+            assert expected_seq in (None, seq)
+            expected_seq = seq + 1
+            payload = message[HEADER_BYTES:]
+            heard = heard or any(payload)
+            if heard:
+                yield payload
+
+
+class Network:
+    """Forwards HTTP and WebSocket connections to a relay until told to misbehave.
+
+    Attributes:
+        url: Where a browser reaches the relay through it.
+    """
+
+    def __init__(self, relay_port: int, extra: Mapping[str, bytes]) -> None:
+        """Make it; `extra` are scripts, by path, that it serves itself as if they were the relay's."""
+        self._relay_port = relay_port
+        self._extra = extra
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._generation = 0
+        self._broken = False
+        self.url = ""
+
+    def break_down(self) -> None:
+        """Cut every connection, and every new one, until `repair`."""
+        self._broken = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def repair(self) -> None:
+        self._broken = False
+
+    def swallow(self) -> None:
+        """From now on nothing passes on the present connections, though they stay open; new ones are good."""
+        self._generation += 1
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection; the relay answers one request on each."""
+        if self._broken:
+            writer.transport.abort()
+            return
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            writer.close()
+            return
+        script = self._extra.get(request.split(b" ", 2)[1].decode())
+        if script is not None:
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: text/javascript\r\nContent-Length: {len(script)}\r\n"
+            writer.write(head.encode() + b"Connection: close\r\n\r\n" + script)
+            writer.close()
+            return
+        relay_reader, relay_writer = await asyncio.open_connection("127.0.0.1", self._relay_port)
+        relay_writer.write(request)
+        pair = {writer, relay_writer}
+        self._writers |= pair
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pump(reader, relay_writer))
+                tasks.create_task(self._pump(relay_reader, writer))
+        finally:
+            self._writers -= pair
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        generation = self._generation
+        try:
+            while data := await reader.read(65536):
+                if generation == self._generation:
+                    writer.write(data)
+                    await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def network(relay_url: str, extra: Mapping[str, bytes]) -> AsyncIterator[Network]:
+    """Run a `Network` before a relay; all its connections end with the block."""
+    between = Network(int(relay_url.rpartition(":")[2]), extra)
+    server = await asyncio.start_server(between.serve, "127.0.0.1", 0)
+    between.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield between
+    finally:
+        server.close()
+        between.break_down()
+        await server.wait_closed()

@@ -1,0 +1,393 @@
+"""`relay broadcast` and `relay listen` as a person runs them: processes, pipes, signals and terminals."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import wave
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from tests.support.processes import Process, RelayProcess, environment, relay_process
+
+KEY = "a-key-for-the-test"
+
+Settings = Mapping[str, str]
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def relay() -> AsyncIterator[RelayProcess]:
+    async with relay_process(RELAY_BROADCAST_KEY=KEY) as process:
+        yield process
+
+
+@pytest.fixture
+def settings(relay: RelayProcess) -> Settings:
+    """Those of a client that may broadcast."""
+    return {"RELAY_CLIENT_URL": relay.url, "RELAY_BROADCAST_KEY": KEY}
+
+
+@asynccontextmanager
+async def client(
+    settings: Settings, *arguments: str, stdin: int = DEVNULL, stdout: int = DEVNULL
+) -> AsyncIterator[Process]:
+    """Run `relay ARGUMENTS` on file descriptors; it is ended when the block ends."""
+    command = (sys.executable, "-m", "relay", *arguments)
+    process = Process(
+        await asyncio.create_subprocess_exec(
+            *command, stdin=stdin, stdout=stdout, stderr=PIPE, env=environment(settings)
+        )
+    )
+    try:
+        yield process
+    finally:
+        await process.kill()
+
+
+async def run(settings: Settings, *arguments: str, stdin: int = DEVNULL, stdout: int = DEVNULL) -> Process:
+    """Run `relay ARGUMENTS` to its end."""
+    async with client(settings, *arguments, stdin=stdin, stdout=stdout) as process:
+        await process.wait()
+    return process
+
+
+@contextmanager
+def pipe_holding(content: bytes) -> Iterator[int]:
+    """A pipe whose writer has written `content`, less than the 64 KiB that it holds, and is gone."""
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    yield reading
+    os.close(reading)
+
+
+def noise(samples: int, channels: int = 1) -> bytes:
+    """Audio in which every sample is another, so that nothing can be lost, doubled or swapped unseen."""
+    return np.random.default_rng(samples).integers(-32768, 32768, samples * channels, np.int16).astype("<i2").tobytes()
+
+
+def write_wav(path: Path, audio: bytes, rate: int = 16_000, channels: int = 1) -> Path:
+    with wave.open(str(path), "wb") as writer:
+        writer.setnchannels(channels)
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        writer.writeframes(audio)
+    return path
+
+
+def read_wav(path: Path) -> tuple[int, int, bytes]:
+    with wave.open(str(path)) as reader:
+        return reader.getframerate(), reader.getnchannels(), reader.readframes(reader.getnframes())
+
+
+async def ready(listener: Process) -> None:
+    await listener.line(lambda line: line.startswith("listening to "))
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "samples"), [(48_000, 2, 48_123), (16_000, 1, 16_007), (11_025, 1, 9_999)]
+)
+async def test_a_file_is_received_sample_for_sample(
+    tmp_path: Path, settings: Settings, rate: int, channels: int, samples: int
+) -> None:
+    sent = write_wav(tmp_path / "sent.wav", noise(samples, channels), rate, channels)
+    session = f"exact-{rate}"
+    async with client(settings, "listen", session, "-o", str(tmp_path / "received.wav")) as listener:
+        await ready(listener)
+        broadcaster = await run(settings, "broadcast", session, str(sent))
+        assert await listener.wait() == 0
+    assert broadcaster.returncode == 0
+    assert read_wav(tmp_path / "received.wav") == read_wav(sent)
+    sound = "stereo" if channels == 2 else "mono"
+    url = settings["RELAY_CLIENT_URL"]
+    assert broadcaster.lines == [
+        f"broadcasting sent.wav ({rate} Hz, {sound}) to {session}/main at {url}",
+        f"sent {samples / rate:.2f} s of audio",
+    ]
+    assert listener.lines == [
+        f"listening to {session}/main at {url} (waiting for the broadcaster)",
+        f"the audio is {rate} Hz, {sound}",
+        "live",
+        "the session ended",
+        f"received {samples / rate:.2f} s of audio, lost 0.00 s in 0 gap(s)",
+    ]
+
+
+async def test_raw_pcm_goes_from_pipe_to_pipe(relay: RelayProcess, settings: Settings) -> None:
+    audio = noise(12_000, 2)
+    here = ("pipes", "--channel", "b", "--url", relay.websocket_url)
+    reading, writing = os.pipe()
+    output = asyncio.StreamReader()
+    with os.fdopen(reading, "rb") as file:
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(output), file)
+        # A relay on this machine is not looked for through a proxy.
+        proxy = {"http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
+        async with client(proxy, "listen", *here, stdout=writing) as listener:
+            os.close(writing)
+            await ready(listener)
+            with pipe_holding(audio) as pipe:
+                options = ("--rate", "24000", "--channels", "2", "--frame-ms", "50")
+                broadcaster = await run(settings, "broadcast", *here, "-", *options, stdin=pipe)
+            assert await listener.wait() == 0
+            assert broadcaster.returncode == 0, broadcaster.text
+            assert await output.read() == audio
+
+
+async def test_half_a_sample_is_told_after_all_whole_ones_were_sent(tmp_path: Path, settings: Settings) -> None:
+    audio = noise(5_000)
+    path = tmp_path / "out.pcm"
+    with path.open("wb") as file, pipe_holding(audio + b"\1") as pipe:
+        async with client(settings, "listen", "odd", "-o", "-", stdout=file.fileno()) as listener:
+            await ready(listener)
+            broadcaster = await run(settings, "broadcast", "odd", "-", stdin=pipe)
+            assert await listener.wait() == 0
+    assert broadcaster.returncode == 2
+    assert broadcaster.lines[-1].startswith("relay: Standard input ended in the middle of a sample: 10001 bytes")
+    assert path.read_bytes() == audio
+
+
+def encode(path: Path, codec: str, samples: Any) -> Path:
+    """Encode 48 kHz mono with PyAV, in the container that the name of the file stands for."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+        frame.sample_rate = 48_000
+        resampler = av.AudioResampler(
+            stream.codec_context.format, "mono", 48_000, frame_size=stream.codec_context.frame_size
+        )
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.flac", "flac"), ("a.mp3", "libmp3lame"), ("a.opus", "libopus")])
+async def test_what_pyav_decodes_is_broadcast(tmp_path: Path, settings: Settings, name: str, codec: str) -> None:
+    tone = (12_000 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)).astype(np.int16)
+    path = encode(tmp_path / name, codec, tone)
+    async with client(settings, "listen", name, "-o", str(tmp_path / "out.wav")) as listener:
+        await ready(listener)
+        assert (await run(settings, "broadcast", name, str(path))).returncode == 0
+        assert await listener.wait() == 0
+    rate, channels, received = read_wav(tmp_path / "out.wav")
+    heard = np.frombuffer(received, "<i2")
+    assert (rate, channels) == (48_000, 1)
+    assert len(heard) == pytest.approx(48_000, abs=2_400)
+    assert np.argmax(np.abs(np.fft.rfft(heard[:24_000]))) * 2 == pytest.approx(440, abs=2)
+    if codec == "flac":
+        assert np.array_equal(heard, tone)
+
+
+async def test_a_broadcast_takes_as_long_as_its_audio(tmp_path: Path, settings: Settings) -> None:
+    sent = write_wav(tmp_path / "sent.wav", noise(32_000))
+    loop = asyncio.get_running_loop()
+    async with client(settings, "broadcast", "pace", str(sent)) as broadcaster:
+        await broadcaster.line(lambda line: line.startswith("broadcasting "))
+        start = loop.time()
+        await broadcaster.line(lambda line: line.startswith("sent "))
+        assert loop.time() - start == pytest.approx(2.0, abs=0.3)
+        assert await broadcaster.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_a_recording_in_order(tmp_path: Path, settings: Settings, number: signal.Signals) -> None:
+    # The file is shorter than the broadcast, which loops until its own signal comes.
+    audio = noise(8_000)
+    sent = write_wav(tmp_path / "sent.wav", audio)
+    session = f"stop-{number.name}"
+    async with (
+        client(settings, "listen", session, "-o", str(tmp_path / "one.wav")) as one,
+        client(settings, "listen", session, "-o", str(tmp_path / "other.wav")) as other,
+    ):
+        await ready(one)
+        await ready(other)
+        async with client(settings, "broadcast", session, str(sent), "--loop") as broadcaster:
+            await one.line(lambda line: line == "live")
+            while (tmp_path / "one.wav").stat().st_size < 30_000:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.02)
+            one.signal(number)
+            assert await one.wait() == 0
+            broadcaster.signal(number)
+            assert await broadcaster.wait() == 0
+            assert broadcaster.lines[-1].startswith("sent ")
+        assert await other.wait() == 0, "the broadcaster ended the session"
+    assert one.lines[-1].startswith("received ")
+    for name in ("one.wav", "other.wav"):
+        received = read_wav(tmp_path / name)[2]
+        assert len(received) > 29_000
+        assert received == (audio * 10)[: len(received)]
+
+
+async def test_a_session_that_is_kept_goes_on_with_the_next_broadcaster(tmp_path: Path, settings: Settings) -> None:
+    audio = noise(3_200)
+    sent = write_wav(tmp_path / "sent.wav", audio)
+    async with client(settings, "listen", "kept", "-o", str(tmp_path / "received.wav")) as listener:
+        await ready(listener)
+        assert (await run(settings, "broadcast", "kept", str(sent), "--keep")).returncode == 0
+        await listener.line(lambda line: line == "the broadcaster is gone, waiting for it to return")
+        assert (await run(settings, "broadcast", "kept", str(sent))).returncode == 0
+        assert await listener.wait() == 0
+    assert read_wav(tmp_path / "received.wav") == (16_000, 1, audio + audio)
+
+
+async def test_a_recording_stops_after_its_duration(tmp_path: Path, settings: Settings) -> None:
+    finished = await run(settings, "listen", "nobody", "--duration", "0.2", "-o", str(tmp_path / "out.wav"))
+    assert finished.returncode == 0
+    assert finished.lines[-1] == "received 0.00 s of audio, lost 0.00 s in 0 gap(s)"
+    assert read_wav(tmp_path / "out.wav") == (16_000, 1, b"")
+
+
+async def test_a_relay_that_dies_ends_both_with_a_sentence(tmp_path: Path) -> None:
+    sent = write_wav(tmp_path / "sent.wav", noise(16_000))
+    async with (
+        relay_process() as doomed,
+        client({"RELAY_CLIENT_URL": doomed.url}, "listen", "ev1", "-o", str(tmp_path / "out.wav")) as listener,
+    ):
+        await ready(listener)
+        async with client({"RELAY_CLIENT_URL": doomed.url}, "broadcast", "ev1", str(sent), "--loop") as broadcaster:
+            await listener.line(lambda line: line == "live")
+            await doomed.kill()
+            assert await listener.wait() == 1
+            assert await broadcaster.wait() == 1
+    lost = f"relay: The connection to {doomed.url} was lost."
+    assert listener.lines[-1] == lost
+    assert listener.lines[-2].startswith("received ")
+    assert broadcaster.lines[-1] == lost
+    received = read_wav(tmp_path / "out.wav")[2]
+    assert received == (noise(16_000) * 10)[: len(received)]
+
+
+async def test_a_player_that_goes_away_is_no_error(tmp_path: Path, settings: Settings) -> None:
+    reading, writing = os.pipe()
+    async with client(settings, "listen", "unheard", stdout=writing) as listener:
+        os.close(writing)
+        await ready(listener)
+        os.close(reading)
+        sent = write_wav(tmp_path / "sent.wav", noise(3_200))
+        assert (await run(settings, "broadcast", "unheard", str(sent))).returncode == 0
+        assert await listener.wait() == 0
+    assert listener.lines[-1].startswith("received ")
+
+
+async def test_a_player_that_hangs_does_not_hold_up_the_end(tmp_path: Path, settings: Settings) -> None:
+    reading, writing = os.pipe()
+    async with client(settings, "listen", "stuck", stdout=writing) as listener:
+        await ready(listener)
+        # 96 kB at 96 kB/s; a pipe holds 64 KiB of it, so the listener hangs in a write when the broadcast is over.
+        sent = write_wav(tmp_path / "sent.wav", noise(48_000), 48_000)
+        assert (await run(settings, "broadcast", "stuck", str(sent), "--keep")).returncode == 0
+        assert await listener.terminate(10) == 0
+    os.close(reading)
+    os.close(writing)
+    assert listener.lines[-1].startswith("received ")
+
+
+async def test_ctrl_c_while_connecting_is_quiet(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"ws://127.0.0.1:{server.getsockname()[1]}"
+        path = str(write_wav(tmp_path / "a.wav", b"\0\0"))
+        async with client({}, "broadcast", "ev1", path, "--url", url) as process:
+            connection, _ = await asyncio.get_running_loop().sock_accept(server)
+            with connection:
+                process.signal(signal.SIGINT)
+                assert await process.wait() == 130
+    assert process.lines == []
+
+
+async def refused(settings: Settings, *arguments: str, code: int, stdin: int = DEVNULL, stdout: int = DEVNULL) -> str:
+    """Run a command that must fail; gives its last sentence."""
+    finished = await run(settings, *arguments, stdin=stdin, stdout=stdout)
+    assert finished.returncode == code, finished.text
+    assert "Traceback" not in finished.text
+    assert finished.lines[-1].startswith("relay: ")
+    return finished.lines[-1].removeprefix("relay: ")
+
+
+async def test_a_second_broadcaster_and_a_wrong_key_are_refused(tmp_path: Path, settings: Settings) -> None:
+    sent = str(write_wav(tmp_path / "sent.wav", noise(16_000)))
+    async with client(settings, "broadcast", "busy", sent, "--loop") as broadcaster:
+        await broadcaster.line(lambda line: line.startswith("broadcasting "))
+        second = await refused(settings, "broadcast", "busy", sent, code=1)
+        assert await broadcaster.terminate() == 0
+    no_key = {"RELAY_CLIENT_URL": settings["RELAY_CLIENT_URL"]}
+    without = await refused(no_key, "broadcast", "free", sent, code=1)
+    wrong = await refused({**no_key, "RELAY_BROADCAST_KEY": "another-key"}, "broadcast", "free", sent, code=1)
+    assert "has a broadcaster" in second
+    assert "key" in without
+    assert without == wrong, "one answer for every reason"
+
+
+async def test_input_that_can_not_be_used_is_one_sentence(tmp_path: Path, settings: Settings) -> None:
+    empty = tmp_path / "empty.wav"
+    empty.touch()
+    good = str(write_wav(tmp_path / "good.wav", b"\0\0" * 100))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"ws://127.0.0.1:{free.getsockname()[1]}"
+        cases = {
+            ("broadcast", "ev1", str(tmp_path / "none.wav")): "none.wav can not be read: No such file or directory.",
+            ("broadcast", "ev1", str(empty)): "empty.wav is empty.",
+            ("broadcast", "ev1", __file__): "can not be read as audio",
+            ("broadcast", "ev 1", good): "The session id 'ev 1' is not 1 to 64 of the characters",
+            ("broadcast", "ev1", good, "--channel", "a/b"): "The channel id 'a/b' is not 1 to 64 of the characters",
+            ("broadcast", "ev1", good, "--url", nobody): f"Nothing listens at {nobody}",
+            ("broadcast", "ev1", "-", "--loop"): "Standard input can be read only once",
+            ("broadcast", "ev1", "-"): "Standard input holds no audio.",
+            ("listen", "..", "-o", str(tmp_path / "a.wav")): "The session id '..' is not",
+            ("listen", "ev1", "-o", str(tmp_path)): "is not a regular file",
+            ("listen", "ev1", "-o", str(tmp_path / "no" / "a.wav")): "can not be written: No such file or directory.",
+            ("listen", "ev1", "--url", nobody): f"Nothing listens at {nobody}",
+            ("listen", "ev1", "--url", "relay.example.org"): "client.url",
+        }
+        sentences = await asyncio.gather(*(refused(settings, *arguments, code=2) for arguments in cases))
+    for sentence, expected in zip(sentences, cases.values(), strict=True):
+        assert expected in sentence
+
+
+async def test_a_terminal_is_neither_a_source_nor_a_sink_of_audio(settings: Settings) -> None:
+    controller, terminal = os.openpty()
+    try:
+        broadcaster = await refused(settings, "broadcast", "ev1", "-", code=2, stdin=terminal)
+        listener = await refused(settings, "listen", "ev1", code=2, stdout=terminal)
+    finally:
+        os.close(terminal)
+        os.close(controller)
+    assert broadcaster.startswith("Standard input is a terminal; pipe raw PCM into it, for example `ffmpeg ")
+    assert listener.startswith("Standard output is a terminal; write to a file with -o FILE.wav, or pipe")
+
+
+async def test_a_terminal_shows_how_far_a_broadcast_is(tmp_path: Path, settings: Settings) -> None:
+    sent = write_wav(tmp_path / "a [b].wav", noise(24_000))
+    controller, terminal = os.openpty()
+    shown = bytearray()
+    loop = asyncio.get_running_loop()
+    # Somebody must read, as a terminal emulator does, or the command would block when the terminal is full.
+    loop.add_reader(controller, lambda: shown.extend(os.read(controller, 65_536)))
+    command = (sys.executable, "-m", "relay", "broadcast", "shown", str(sent))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stderr=terminal, env={**environment(settings), "TERM": "xterm", "COLUMNS": "100"}
+        )
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+    finally:
+        loop.remove_reader(controller)
+        os.close(terminal)
+        os.close(controller)
+    text = shown.decode()
+    assert text.startswith("broadcasting a [b].wav (16000 Hz, mono) to shown/main at ")
+    assert "a [b].wav 0:01 sent" in text
+    assert "of 0:01" in text
+    assert "sent 1.50 s of audio" in text

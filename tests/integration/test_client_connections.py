@@ -1,0 +1,408 @@
+"""The clients against a relay that follows a script, over real sockets: what a good relay does rarely or never."""
+
+import asyncio
+import json
+import os
+import socket
+import threading
+import wave
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from relay.adapters import websocket_client
+from relay.adapters.media import RawInput
+from relay.adapters.wav_recorder import WavRecorder
+from relay.cli.broadcast import Broadcast, broadcast
+from relay.cli.listen import PcmSink, WavSink, listen
+from relay.core.wire import Header
+from relay.runtime.blocking import BlockingThread
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.errors import (
+    BadRequestError,
+    ChannelBusyError,
+    NotAllowedError,
+    PolicyError,
+    RelayError,
+    UserError,
+)
+from relay.vocabulary.names import ChannelAddress
+
+ADDRESS = ChannelAddress("ev1", "english")
+MONO = {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000}
+STEREO = {"codec": "pcm_s16le", "rate": 48_000, "channels": 2, "clock_rate": 48_000}
+HELLO = {
+    "type": "hello",
+    "protocol": "relay.v1",
+    "connection_id": "c1",
+    "state": "live",
+    "format": MONO,
+    "epoch": 1,
+    "next_seq": 0,
+}
+
+Script = Callable[[ServerConnection], Awaitable[None]]
+
+
+@asynccontextmanager
+async def scripted(script: Script, **options: Any) -> AsyncIterator[str]:
+    """A WebSocket server whose every connection runs `script` and is closed with 1000 after it; gives its URL."""
+    options.setdefault("subprotocols", [Subprotocol("relay.v1")])
+    async with serve(script, "127.0.0.1", 0, compression=None, **options) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+
+
+async def say(connection: ServerConnection, *messages: dict[str, Any] | bytes) -> None:
+    for message in messages:
+        await connection.send(message if isinstance(message, bytes) else json.dumps(message))
+
+
+def frame(seq: int, audio: bytes) -> bytes:
+    return Header(1, seq, 0, 0).pack() + audio
+
+
+async def record(url: str, path: Path) -> None:
+    async with asyncio.timeout(15):
+        with WavRecorder(path) as recorder:
+            await listen(url, ADDRESS, WavSink(recorder))
+
+
+async def send(url: str, audio: bytes, *, keep: bool = False) -> None:
+    """Broadcast raw PCM that a pipe holds."""
+    reading, writing = os.pipe()
+    os.write(writing, audio)
+    os.close(writing)
+    try:
+        async with asyncio.timeout(15):
+            await broadcast(Broadcast(url, ADDRESS, None, RawInput(reading, AudioFormat()), keep=keep))
+    finally:
+        os.close(reading)
+
+
+def recorded(path: Path) -> tuple[int, int, bytes]:
+    with wave.open(str(path)) as reader:
+        return reader.getframerate(), reader.getnchannels(), reader.readframes(reader.getnframes())
+
+
+async def test_gaps_are_told_and_counted_and_unknown_messages_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def script(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        assert connection.request.path == "/v1/listen/ev1/english"
+        gap = {"type": "gap", "epoch": 1, "from_seq": 1, "to_seq": 64, "duration_ms": 1280, "reason": "overflow"}
+        await say(connection, HELLO, {"type": "applause"}, frame(0, b"\1\2" * 8_000), gap, frame(65, b"\3\4" * 8_000))
+        await say(connection, {**gap, "from_seq": 66, "to_seq": 66, "duration_ms": 20, "reason": "stale"})
+        await say(connection, {"type": "state", "state": "ended"})
+
+    async with scripted(script) as url:
+        await record(url, tmp_path / "out.wav")
+    assert recorded(tmp_path / "out.wav") == (16_000, 1, b"\1\2" * 8_000 + b"\3\4" * 8_000)
+    assert capsys.readouterr().err.splitlines() == [
+        f"listening to ev1/english at {url} (live)",
+        "lost 1.28 s of audio (overflow)",
+        "lost 0.02 s of audio (stale)",
+        "the session ended",
+        "received 1.00 s of audio, lost 1.30 s in 2 gap(s)",
+    ]
+
+
+async def changing_format(connection: ServerConnection) -> None:
+    await say(connection, {**HELLO, "state": "waiting", "format": None}, {"type": "format", "format": MONO, "epoch": 1})
+    await say(connection, {"type": "state", "state": "live"}, frame(0, b"\1\2" * 16_000))
+    await say(connection, {"type": "format", "format": STEREO, "epoch": 2}, frame(0, b"\3\4\5\6" * 48_000))
+
+
+async def test_a_recording_goes_on_in_a_next_file_when_the_format_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with scripted(changing_format) as url:
+        await record(url, tmp_path / "out.wav")
+    assert recorded(tmp_path / "out.wav") == (16_000, 1, b"\1\2" * 16_000)
+    assert recorded(tmp_path / "out-2.wav") == (48_000, 2, b"\3\4\5\6" * 48_000)
+    assert capsys.readouterr().err.splitlines() == [
+        f"listening to ev1/english at {url} (waiting for the broadcaster)",
+        "the audio is 16000 Hz, mono",
+        "live",
+        "the audio is 48000 Hz, stereo",
+        f"continuing in {tmp_path / 'out-2.wav'}",
+        "received 2.00 s of audio, lost 0.00 s in 0 gap(s)",
+    ]
+
+
+async def test_raw_pcm_stops_when_the_format_changes(tmp_path: Path) -> None:
+    path = tmp_path / "out.pcm"
+    async with scripted(changing_format) as url:
+        problem = "^The audio is now 48000 Hz, stereo, and raw PCM can not say so"
+        with path.open("wb") as file, BlockingThread("test") as writer, pytest.raises(RelayError, match=problem):
+            await listen(url, ADDRESS, PcmSink(file.fileno(), writer))
+    assert path.read_bytes() == b"\1\2" * 16_000
+
+
+async def test_a_player_that_stalls_leaves_the_connection_alive() -> None:
+    answered = threading.Event()
+    # A pipe holds 64 KiB, and 96 kB are sent, so the write blocks until the player takes them.
+    reading, writing = os.pipe()
+
+    async def script(connection: ServerConnection) -> None:
+        await say(connection, HELLO, *(frame(seq, b"\1\2" * 4_000) for seq in range(12)))
+        await (await connection.ping())
+        answered.set()
+
+    def play() -> tuple[bool, bytes]:
+        in_time = answered.wait(5)
+        heard = b""
+        while len(heard) < 96_000:
+            heard += os.read(reading, 65_536)
+        return in_time, heard
+
+    async with scripted(script) as url:
+        with BlockingThread("test") as writer, BlockingThread("player") as player:
+            playing = asyncio.ensure_future(player.call(play))
+            async with asyncio.timeout(10):
+                await listen(url, ADDRESS, PcmSink(writing, writer))
+                in_time, heard = await playing
+    os.close(reading)
+    os.close(writing)
+    assert in_time, "the ping was answered while the write was blocked"
+    assert heard == b"\1\2" * 48_000
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (4502, NotAllowedError),
+        (4503, ChannelBusyError),
+        (4504, BadRequestError),
+        (1008, PolicyError),
+        (4501, RelayError),
+    ],
+)
+async def test_a_refusal_is_the_relays_own_sentence(tmp_path: Path, code: int, kind: type[RelayError]) -> None:
+    async def refuse(connection: ServerConnection) -> None:
+        await say(connection, {"type": "error", "code": code, "message": "Not \x1b[2Jtoday."})
+        await connection.close(code, "Not today.")
+
+    async with scripted(refuse) as url:
+        for attempt in (record(url, tmp_path / "out.wav"), send(url, b"\0\0")):
+            with pytest.raises(RelayError) as refusal:
+                await attempt
+            assert type(refusal.value) is kind
+            assert str(refusal.value) == "Not ?[2Jtoday.", "the text does not steer the terminal"
+    assert recorded(tmp_path / "out.wav") == (16_000, 1, b"")
+
+
+async def test_a_close_reason_does_when_there_was_no_error_message(tmp_path: Path) -> None:
+    async def close(connection: ServerConnection) -> None:
+        await say(connection, HELLO, {"type": "error", "code": 4504, "message": "Something earlier."})
+        await connection.close(1012, "The relay is shutting down.")
+
+    async with scripted(close) as url:
+        with pytest.raises(RelayError, match=r"^The relay is shutting down\.$"):
+            await record(url, tmp_path / "out.wav")
+
+
+async def test_a_close_without_a_reason_has_its_code(tmp_path: Path) -> None:
+    async def close(connection: ServerConnection) -> None:
+        await connection.close(4999)
+
+    async with scripted(close) as url:
+        with pytest.raises(RelayError, match=rf"^{url} closed the connection with code 4999\.$"):
+            await record(url, tmp_path / "out.wav")
+
+
+async def test_a_lost_connection_is_told_and_the_recording_is_valid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def vanish(connection: ServerConnection) -> None:
+        await say(connection, HELLO, frame(0, b"\1\2" * 320))
+        # The answer to the ping tells that the audio before it was taken.
+        await (await connection.ping())
+        connection.transport.abort()
+
+    async with scripted(vanish) as url:
+        with pytest.raises(RelayError, match=rf"^The connection to {url} was lost\.$"):
+            await record(url, tmp_path / "out.wav")
+        assert "received 0.02 s of audio, lost 0.00 s in 0 gap(s)" in capsys.readouterr().err
+        with pytest.raises(RelayError, match="was lost"):
+            await send(url, b"\0\0" * 32_000)
+    assert recorded(tmp_path / "out.wav") == (16_000, 1, b"\1\2" * 320)
+
+
+async def test_a_session_that_is_ended_at_the_relay_stops_the_broadcaster() -> None:
+    async def end(connection: ServerConnection) -> None:
+        await say(connection, HELLO)
+        await connection.recv()
+
+    async with scripted(end) as url:
+        with pytest.raises(RelayError, match=r"^ev1/english was ended at the relay\.$"):
+            await send(url, b"\0\0" * 32_000)
+
+
+async def test_an_end_that_is_not_confirmed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_client, "END_TIMEOUT_SECONDS", 0.1)
+
+    async def ignore(connection: ServerConnection) -> None:
+        await say(connection, HELLO)
+        async for _ in connection:
+            pass
+
+    async with scripted(ignore) as url:
+        with pytest.raises(RelayError, match=rf"^The relay at {url} did not confirm the end of ev1/english\.$"):
+            await send(url, b"\0\0" * 320)
+
+
+@pytest.mark.parametrize(("audio", "keep", "texts"), [(b"\0\0" * 320, False, 1), (b"\0\0" * 320, True, 0)])
+async def test_end_is_sent_unless_the_session_is_kept(audio: bytes, keep: bool, texts: int) -> None:
+    got: list[str | bytes] = []
+
+    async def script(connection: ServerConnection) -> None:
+        await say(connection, HELLO)
+        async for message in connection:
+            got.append(message)
+            if isinstance(message, str):
+                break
+
+    async with scripted(script) as url:
+        await send(url, audio, keep=keep)
+    assert got == [audio, *['{"type":"end"}'] * texts]
+
+
+async def test_a_session_is_not_ended_by_a_source_without_audio() -> None:
+    got: list[str | bytes] = []
+
+    async def script(connection: ServerConnection) -> None:
+        await say(connection, HELLO)
+        got.extend([message async for message in connection])
+
+    async with scripted(script) as url:
+        with pytest.raises(UserError, match="Standard input holds no audio"):
+            await send(url, b"")
+    assert got == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([{**HELLO, "protocol": "relay.v2"}], "The relay speaks 'relay.v2', and this client speaks relay.v1."),
+        ([b"\0" * 100], "does not greet like a relay of this version"),
+        ([["hello"]], "A control message is not a JSON object"),
+    ],
+)
+async def test_what_does_not_greet_is_no_relay(tmp_path: Path, messages: list[Any], problem: str) -> None:
+    async def script(connection: ServerConnection) -> None:
+        await say(connection, *messages)
+        await connection.wait_closed()
+
+    async with scripted(script) as url:
+        for attempt in (record(url, tmp_path / "out.wav"), send(url, b"\0\0")):
+            with pytest.raises(UserError) as refusal:
+                await attempt
+            assert str(refusal.value).startswith(url)
+            assert problem in str(refusal.value)
+
+
+async def test_what_says_nothing_is_no_relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_client, "OPEN_TIMEOUT_SECONDS", 0.2)
+
+    async def script(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async with scripted(script) as url:
+        with pytest.raises(UserError, match=rf"^{url} accepted the connection and did not greet"):
+            await record(url, tmp_path / "out.wav")
+
+
+async def test_another_version_is_told(tmp_path: Path) -> None:
+    async def script(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async with scripted(script, subprotocols=None) as url:
+        with pytest.raises(UserError, match=rf"^{url} accepts WebSockets, but does not speak relay\.v1"):
+            await record(url, tmp_path / "out.wav")
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (HTTPStatus.NOT_FOUND, "answered HTTP 404 and no relay; check the address."),
+        (HTTPStatus.OK, "answered HTTP 200 and no relay; check the address."),
+        (HTTPStatus.SERVICE_UNAVAILABLE, "is overloaded (HTTP 503); try again later."),
+    ],
+)
+async def test_http_is_no_relay(tmp_path: Path, status: HTTPStatus, problem: str) -> None:
+    async def script(connection: ServerConnection) -> None:
+        raise AssertionError("nothing is upgraded")
+
+    def answer(connection: ServerConnection, request: Request) -> Response:
+        return connection.respond(status, "no\n")
+
+    async with scripted(script, process_request=answer) as url:
+        with pytest.raises(UserError) as refusal:
+            await record(url, tmp_path / "out.wav")
+    assert str(refusal.value) == f"{url} {problem}"
+
+
+async def test_what_is_not_http_is_no_relay(tmp_path: Path) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UserError, match="did not answer like a relay"):
+            await record(f"ws://127.0.0.1:{port}", tmp_path / "out.wav")
+        with pytest.raises(
+            UserError, match=rf"^wss://127\.0\.0\.1:{port} (did not answer with TLS|broke the connection)"
+        ):
+            await record(f"wss://127.0.0.1:{port}", tmp_path / "out.wav")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("ws://127.0.0.1:{port}", "Nothing listens at ws://127.0.0.1:{port}: start it with `relay serve`"),
+        ("http://localhost:{port}", "Nothing listens at http://localhost:{port}: start it with `relay serve`"),
+        ("ws://[fe80::1%nowhere]:1", "The host of ws://[fe80::1%nowhere]:1 is unknown: "),
+        ("ws://127.0.0.1:99999", "ws://127.0.0.1:99999 is not the address of a relay"),
+        ("ws://[half:1", "ws://[half:1 is not the address of a relay"),
+    ],
+)
+async def test_an_address_without_anybody_is_one_sentence(tmp_path: Path, url: str, problem: str) -> None:
+    with socket.socket() as free:
+        # Bound and not listening: the port stays free of others for the time of the test.
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        with pytest.raises(UserError) as refusal:
+            await record(url.format(port=port), tmp_path / "out.wav")
+    assert str(refusal.value).startswith(problem.format(port=port))
+
+
+async def test_a_name_with_several_addresses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("0.0.0.0", 0))  # noqa: S104 - nobody can connect to a socket that does not listen
+        port = free.getsockname()[1]
+        kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        addresses = [(*kind, (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+        with pytest.raises(UserError, match=rf"^Nothing listens at ws://relay\.test:{port}: start it with"):
+            await record(f"ws://relay.test:{port}", tmp_path / "out.wav")
+
+
+async def test_audio_without_a_format_is_refused(tmp_path: Path) -> None:
+    async def script(connection: ServerConnection) -> None:
+        await say(connection, {**HELLO, "format": None}, frame(0, b"\0\0"))
+        await connection.wait_closed()
+
+    async with scripted(script) as url:
+        with pytest.raises(RelayError, match=r"^The relay sent audio without saying its format\.$"):
+            await record(url, tmp_path / "out.wav")

@@ -1,0 +1,184 @@
+"""Real processes of the `relay` command, for tests: started, watched line by line, and always ended."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+
+
+class Process:
+    """A process whose standard error is read as it comes.
+
+    Attributes:
+        lines: What it wrote to standard error so far.
+        returncode: How it ended; None while it runs.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._news = asyncio.Condition()
+        self._reader = asyncio.get_running_loop().create_task(self._read())
+        self.lines: list[str] = []
+        self._ended = False
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def line(self, matches: Callable[[str], bool], seconds: float = START_SECONDS) -> str:
+        """Wait for a line of standard error; fails with all lines when it does not come."""
+        seen = 0
+
+        def found() -> str | None:
+            nonlocal seen
+            for line in self.lines[seen:]:
+                if matches(line):
+                    return line
+                seen += 1
+            return None
+
+        async with self._news:
+            try:
+                async with asyncio.timeout(seconds):
+                    while (line := found()) is None:
+                        assert not self._ended, f"ended with {self.returncode} before the line came:\n{self.text}"
+                        await self._news.wait()
+            except TimeoutError:
+                raise AssertionError(f"no such line within {seconds} s:\n{self.text}") from None
+        return line
+
+    async def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait until it ends by itself; gives its exit code."""
+        async with asyncio.timeout(seconds):
+            await self._process.wait()
+            await asyncio.wait([self._reader])
+        assert self.returncode is not None
+        return self.returncode
+
+    async def terminate(self, seconds: float = STOP_SECONDS) -> int:
+        """Ask it to stop with SIGTERM; gives its exit code."""
+        self.signal(signal.SIGTERM)
+        return await self.wait(seconds)
+
+    async def kill(self) -> None:
+        """End it, whatever it does; nothing when it has ended."""
+        if self.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        await asyncio.wait([self._reader])
+
+    async def _read(self) -> None:
+        stream = self._process.stderr
+        assert stream is not None
+        while line := await stream.readline():
+            async with self._news:
+                self.lines.append(line.decode(errors="replace").rstrip("\n"))
+                self._news.notify_all()
+        async with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child: this one's, without any settings of its own, and with these."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "AWS_"))}
+    return {**inherited, "AWS_EC2_METADATA_DISABLED": "true", **settings}
+
+
+@asynccontextmanager
+async def running(*arguments: str, **settings: str) -> AsyncIterator[Process]:
+    """Run `relay ARGUMENTS` with `settings` as environment variables; it is ended when the block ends."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "relay",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(settings),
+    )
+    process = Process(child)
+    try:
+        yield process
+    finally:
+        await process.kill()
+
+
+class RelayProcess(Process):
+    """A running `relay serve`.
+
+    Attributes:
+        url: `http://127.0.0.1:PORT`.
+    """
+
+    url = ""
+
+    @property
+    def websocket_url(self) -> str:
+        return self.url.replace("http://", "ws://")
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """All log lines so far, read."""
+        return [json.loads(line) for line in self.lines if line.startswith("{")]
+
+    async def event(self, name: str, seconds: float = START_SECONDS, **fields: object) -> dict[str, Any]:
+        """Wait for a log line with this event and these fields."""
+
+        def matches(line: str) -> bool:
+            if not line.startswith("{"):
+                return False
+            record: dict[str, Any] = json.loads(line)
+            return record["event"] == name and fields.items() <= record.items()
+
+        record: dict[str, Any] = json.loads(await self.line(matches, seconds))
+        return record
+
+
+@asynccontextmanager
+async def relay_process(*arguments: str, **settings: str) -> AsyncIterator[RelayProcess]:
+    """Run `relay serve` on a free loopback port; it is ready when the block begins and ended when it ends.
+
+    Args:
+        arguments: More options of `relay serve`.
+        settings: Environment variables, for example `RELAY_BROADCAST_KEY`.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "relay",
+        "serve",
+        "--port",
+        "0",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment({"RELAY_LOG_FORMAT": "json", **settings}),
+    )
+    process = RelayProcess(child)
+    try:
+        ready = await process.event("relay ready")
+        process.url = ready["url"]
+        yield process
+    finally:
+        await process.kill()

@@ -1,0 +1,108 @@
+import re
+from importlib.resources import files
+
+import pytest
+
+from relay.adapters.pages import Page, Pages
+from relay.vocabulary.errors import BadRequestError
+
+FOLDER = files("relay") / "pages"
+
+
+@pytest.fixture(scope="module")
+def pages() -> Pages:
+    return Pages()
+
+
+def found(pages: Pages, path: str) -> Page:
+    page = pages.find(path)
+    assert page is not None, path
+    return page
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("/", "index.html"),
+        ("/listen/town-hall", "listen.html"),
+        ("/listen/town-hall/english", "listen.html"),
+        ("/broadcast/town-hall", "broadcast.html"),
+        ("/broadcast/town-hall/english", "broadcast.html"),
+    ],
+)
+def test_pages_for_a_person(pages: Pages, path: str, file: str) -> None:
+    page = found(pages, path)
+    assert page.body == (FOLDER / file).read_bytes()
+    assert page.content_type == "text/html; charset=utf-8"
+
+
+def test_every_file_of_the_folder_is_served_and_nothing_else(pages: Pages) -> None:
+    names = {file.name for file in FOLDER.iterdir()}
+    assets = {name for name in names if not name.endswith(".html")}
+    assert names - assets == {"index.html", "listen.html", "broadcast.html"}
+    for name in assets:
+        assert found(pages, f"/assets/{name}").body == (FOLDER / name).read_bytes()
+
+
+def test_every_reference_to_an_asset_is_served(pages: Pages) -> None:
+    for file in FOLDER.iterdir():
+        text = file.read_text(encoding="utf-8")
+        modules = re.findall(r'(?:from|new URL\() ?"\./([\w.-]+)"', text)
+        for name in [*re.findall(r'"/assets/([\w.-]+)"', text), *modules]:
+            found(pages, f"/assets/{name}")
+
+
+def test_no_page_has_a_script_or_style_that_its_policy_forbids() -> None:
+    for name in ("index.html", "listen.html", "broadcast.html"):
+        text = (FOLDER / name).read_text(encoding="utf-8")
+        assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text), name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "*",
+        "listen/town-hall",
+        "/listen",
+        "/index.html",
+        "/assets/",
+        "/assets/listen.html",
+        "/assets/nothing.js",
+        "/assets/../pages/wire.js",
+        "/assets/../../vocabulary/errors.py",
+        "/assets/%2e%2e/__init__.py",
+        "//etc/passwd",
+        "/v1/listen/town-hall",
+        "/favicon.ico",
+    ],
+)
+def test_other_paths_are_none(pages: Pages, path: str) -> None:
+    assert pages.find(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("/listen/", "session id ''"),
+        ("/listen/town%20hall", "session id 'town%20hall'"),
+        ("/listen/..", "session id '..'"),
+        ("/listen/town-hall/", "channel id ''"),
+        ("/broadcast/town-hall/a+b", "channel id 'a+b'"),
+        ("/listen/a/b/c", "/listen/SESSION/CHANNEL"),
+    ],
+)
+def test_ids_that_are_no_names_get_a_sentence(pages: Pages, path: str, wrong: str) -> None:
+    with pytest.raises(BadRequestError, match=re.escape(wrong)):
+        pages.find(path)
+
+
+@pytest.mark.parametrize("path", ["/", "/listen/a", "/assets/wire.js", "/assets/icon.svg"])
+def test_every_page_comes_with_security_headers(pages: Pages, path: str) -> None:
+    headers = found(pages, path).headers
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "no-cache"
+    assert not {"content-type", "content-length"} & {name.lower() for name in headers}
