@@ -1,0 +1,35 @@
+ARG BASE_IMAGE=python:3.13-slim
+
+FROM ${BASE_IMAGE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+# The dependencies are a layer of their own: a change of the source leaves it as it is.
+COPY requirements/build.lock requirements/runtime.lock ./requirements/
+RUN python -m venv /build/tools \
+ && /build/tools/bin/python -m pip install --quiet --require-hashes -r requirements/build.lock \
+ && python -m venv --without-pip /opt/relay \
+ && python -m pip --python /opt/relay/bin/python install --quiet --require-hashes -r requirements/runtime.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY relay ./relay
+RUN /build/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
+ && python -m pip --python /opt/relay/bin/python install --quiet --no-deps --no-index dist/*.whl
+
+FROM ${BASE_IMAGE}
+LABEL org.opencontainers.image.title="audio-relay" \
+      org.opencontainers.image.description="Carries one broadcaster's live audio to thousands of browser listeners." \
+      org.opencontainers.image.licenses="MIT"
+COPY --from=build /opt/relay /opt/relay
+# Any address but loopback needs a broadcast key: give RELAY_BROADCAST_KEY when the container is run.
+ENV PATH=/opt/relay/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    RELAY_SERVER_HOST=0.0.0.0 \
+    RELAY_LOG_FORMAT=json
+# A number, so that an orchestrator can see that it is not root.
+USER 10001:10001
+WORKDIR /
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 CMD ["relay", "health"]
+ENTRYPOINT ["relay"]
+CMD ["serve"]
