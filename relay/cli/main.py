@@ -1,37 +1,37 @@
 """The `relay` command: a person's mistake is one sentence on standard error and exit code 2, never a traceback."""
 
+import importlib
 import sys
 
 import click
 
 from relay import __version__
-from relay.cli.broadcast import broadcast_command
-from relay.cli.config import config_command
-from relay.cli.demo import demo_command
-from relay.cli.health import health_command
-from relay.cli.listen import listen_command
-from relay.cli.serve import serve_command
 from relay.vocabulary.errors import RelayError, UserError
 
 EXIT_USER_ERROR = 2
 EXIT_FAILURE = 1
 
+COMMANDS = ("serve", "demo", "broadcast", "listen", "loadtest", "config", "health")
+"""In the order of the help; each is `NAME_command` in `relay.cli.NAME`."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: a health check needs neither audio files nor a load test."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"relay.cli.{cmd_name}"), f"{cmd_name}_command")
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="relay")
 def relay_command() -> None:
     """Carry one broadcaster's live audio to thousands of listeners."""
-
-
-for _command in (
-    serve_command,
-    demo_command,
-    broadcast_command,
-    listen_command,
-    config_command,
-    health_command,
-):
-    relay_command.add_command(_command)
 
 
 def main() -> None:

@@ -149,6 +149,14 @@ class ListenerBuffer:
         self._taken_bytes += size
         self._taken_flicks += duration
 
+    def take_all(self, count: int, size: int, duration: int) -> None:
+        """Let all that is held go as taken, by a caller that knows how much it is: chunks, bytes, flicks."""
+        self.chunks.clear()
+        self.held_bytes = self.held_flicks = 0
+        self._taken_chunks += count
+        self._taken_bytes += size
+        self._taken_flicks += duration
+
     def drop_before(self, timestamp: float) -> AudioAmount | None:
         """Drop chunks from the old end whose timestamp is before `timestamp`, in seconds of the relay's clock.
 

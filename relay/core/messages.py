@@ -96,7 +96,8 @@ def listener_hello(
     audio_format: AudioFormat | None,
     place: Place,
     clock_ms: int,
-    buffer_seconds: float,
+    buffer_ms: int,
+    coalesce_ms: int,
 ) -> str:
     """Greet a listener; `place` is the first frame that its account begins with."""
     return encode(
@@ -111,8 +112,8 @@ def listener_hello(
         epoch=place.epoch,
         next_seq=place.seq & WORD_MASK,
         clock_ms=clock_ms,
-        buffer_ms=round(buffer_seconds * 1000),
-        coalesce_ms=0,
+        buffer_ms=buffer_ms,
+        coalesce_ms=coalesce_ms,
         resumed=False,
     )
 

@@ -5,7 +5,7 @@ repeated query name is a bad request; unknown names are ignored.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import unquote_plus
 
@@ -25,18 +25,33 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a listener wants its audio; None leaves it to the relay, which also clamps what is out of its range.
+
+    Attributes:
+        buffer_ms: Bound on the age of what it is sent.
+        coalesce_ms: Interval over which frames are joined into one write.
+    """
+
+    buffer_ms: int | None = None
+    coalesce_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectRequest:
     """A checked request for a WebSocket.
 
     Attributes:
         role: Broadcaster or listener.
         address: The channel.
-        audio_format: What a broadcaster will send; None for a listener.
+        audio_format: What a broadcaster will send; the default for a listener.
+        delivery: What a listener asks for; nothing for a broadcaster.
     """
 
     role: Role
     address: ChannelAddress
-    audio_format: AudioFormat | None
+    audio_format: AudioFormat = field(default_factory=AudioFormat)
+    delivery: Delivery = field(default_factory=Delivery)
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -66,7 +81,8 @@ def read_connect_request(role: Role, path: str, query: str) -> ConnectRequest:
     values = _read_query(query)
     if role is Role.LISTENER:
         _check_playable(values)
-        return ConnectRequest(role, address, None)
+        delivery = Delivery(_read_number(values, "buffer_ms"), _read_number(values, "coalesce_ms"))
+        return ConnectRequest(role, address, delivery=delivery)
     return ConnectRequest(role, address, _read_format(values))
 
 
@@ -86,7 +102,13 @@ def _read_format(values: dict[str, str]) -> AudioFormat:
     if codec not in set(Codec):
         raise BadRequestError(f"codec must be {_names_of_codecs()}, not {_shown(codec)}.")
     try:
-        return AudioFormat(Codec(codec), _read_number(values, "rate", 16_000), _read_number(values, "channels", 1))
+        rate, channels = _read_number(values, "rate"), _read_number(values, "channels")
+        default = AudioFormat()
+        return AudioFormat(
+            Codec(codec),
+            default.rate if rate is None else rate,
+            default.channels if channels is None else channels,
+        )
     except ValueError as error:
         raise BadRequestError(f"{error}.") from error
 
@@ -97,10 +119,10 @@ def _check_playable(values: dict[str, str]) -> None:
         raise BadRequestError(f"codec must name one of {_names_of_codecs()}, not {_shown(codecs)}.")
 
 
-def _read_number(values: dict[str, str], name: str, default: int) -> int:
+def _read_number(values: dict[str, str], name: str) -> int | None:
     text = values.get(name)
     if text is None:
-        return default
+        return None
     if _NUMBER.fullmatch(text) is None:
         raise BadRequestError(f"{name} must be a whole number in ASCII digits, not {_shown(text)}.")
     return int(text)

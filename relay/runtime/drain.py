@@ -7,15 +7,17 @@ to little. A pass gives way to the rest of the event loop every `SLICE_SECONDS`.
 
 Why one task: when a pass takes longer than a frame lasts, the next pass finds two frames in each buffer and
 writes them as one, so the cost of a frame falls as the load rises.
+
+Nearly every listener of a pass needs exactly what the one before it needed. `_Pass.serve` open-codes that case;
+`_Pass.serve_apart` is the whole rule.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
 
 from relay.runtime.listener import Framing, Listener
-from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame
+from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place
 from relay.vocabulary.clock import Clock
 
 MAX_WRITE_SECONDS = 0.25
@@ -24,7 +26,7 @@ MAX_WRITE_SECONDS = 0.25
 SLICE_SECONDS = 0.002
 """How long a pass may keep the event loop from ingest, handshakes and control messages."""
 
-_SLICE_CHECK = 16
+_BATCH = 16
 """Listeners between two looks at the clock; each costs some ten microseconds."""
 
 _MAX_WRITE_FLICKS = round(MAX_WRITE_SECONDS * FLICKS_PER_SECOND)
@@ -42,17 +44,16 @@ class Drain:
         """
         self._clock = clock
         self._serialize = serialize
-        self._ready: dict[Listener, None] = {}
+        self._ready: dict[int, Mapping[Listener, object]] = {}
         self._wake = asyncio.Event()
 
-    def wake(self, listeners: Iterable[Listener]) -> None:
-        """Note that these listeners have something to get, or can take something again."""
-        self._ready.update(dict.fromkeys(listeners))
-        self._wake.set()
+    def wake(self, listeners: Mapping[Listener, object]) -> None:
+        """Note that these listeners (the keys) have something to get, or can take something again.
 
-    def forget(self, listener: Listener) -> None:
-        """Note that a listener is gone."""
-        self._ready.pop(listener, None)
+        Who is among them is looked up when they are served.
+        """
+        self._ready[id(listeners)] = listeners
+        self._wake.set()
 
     async def run(self) -> None:
         """Serve listeners for ever; cancellation leaves every buffer consistent."""
@@ -60,20 +61,86 @@ class Drain:
             await self._wake.wait()
             self._wake.clear()
             ready, self._ready = self._ready, {}
-            await self._pass(ready)
+            listeners = tuple(chain.from_iterable(ready.values()))
+            one_pass = _Pass(self._clock, self._serialize)
+            slice_end = self._clock() + SLICE_SECONDS
+            for start in range(0, len(listeners), _BATCH):
+                now = one_pass.serve(listeners[start : start + _BATCH])
+                if now > slice_end:
+                    await asyncio.sleep(0)
+                    slice_end = self._clock() + SLICE_SECONDS
 
-    async def _pass(self, listeners: Iterable[Listener]) -> None:
-        joined = _JoinedRuns(self._serialize)
-        slice_end = self._clock() + SLICE_SECONDS
-        for number, listener in enumerate(listeners):
-            if number % _SLICE_CHECK == 0 and self._clock() > slice_end:
-                await asyncio.sleep(0)
-                slice_end = self._clock() + SLICE_SECONDS
-            if listener.blocked_since is None:
-                self._serve(listener, joined)
 
-    def _serve(self, listener: Listener, joined: "_JoinedRuns") -> None:
-        """Write all that the socket takes now."""
+class _Run:
+    """Consecutive frames, joined for one framing.
+
+    Attributes:
+        first: The oldest of them; kept here, so that its id is not given to another frame.
+        count: How many they are.
+        size: Bytes of their audio.
+        duration: Their duration in flicks.
+        place: Before the first.
+        end: After the last.
+        wire: What is written.
+    """
+
+    __slots__ = ("count", "duration", "end", "first", "place", "size", "wire")
+
+    def __init__(self, frames: Sequence[Frame], wire: bytes) -> None:
+        self.first = frames[0]
+        self.count = len(frames)
+        self.size = sum(len(frame[0]) for frame in frames)
+        self.duration = sum(frame.duration for frame in frames)
+        self.place: Place = frames[0].start
+        self.end: Place = frames[-1].end
+        self.wire = wire
+
+
+class _Pass:
+    """What the listeners of one pass share: the runs that were joined."""
+
+    def __init__(self, clock: Clock, serialize: Callable[[bytes], bytes]) -> None:
+        self._clock = clock
+        self._serialize = serialize
+        self._runs: dict[tuple[int, int, Framing], _Run] = {}
+        self._latest: _Run | None = None
+        self._latest_framing = Framing.RELAY_V1
+
+    def serve(self, listeners: Sequence[Listener]) -> float:
+        """Write to each listener all that its socket takes now; gives the time at the beginning."""
+        now = self._clock()
+        run, framing = self._latest, self._latest_framing
+        if run is None:
+            for listener in listeners:
+                self.serve_apart(listener)
+            return now
+        first, count, place, end, wire = run.first, run.count, run.place, run.end, run.wire
+        size, duration, age, wire_bytes = run.size, run.duration, now - first[1], len(run.wire)
+        for listener in listeners:
+            frames = listener.frames
+            if (
+                listener.place is place
+                and len(frames) == count
+                and frames[0] is first
+                and listener.blocked_since is None
+                and listener.framing is framing
+                and not listener.notes
+                and age <= listener.bound_seconds
+            ):
+                listener.place = end
+                listener.buffer.take_all(count, size, duration)
+                try:
+                    written = listener.write(wire)
+                except OSError:
+                    written = 0
+                if written != wire_bytes:
+                    listener.port.write_rest(wire[written:])
+            else:
+                self.serve_apart(listener)
+        return now
+
+    def serve_apart(self, listener: Listener) -> None:
+        """Write to one listener all that its socket takes now, whatever it has to get."""
         frames, notes = listener.frames, listener.notes
         while listener.blocked_since is None and (frames or notes):
             if frames and frames[0][1] < (oldest := self._clock() - listener.bound_seconds):
@@ -81,43 +148,32 @@ class Drain:
             elif notes and (not frames or frames[0].start.position >= notes[0].place.position):
                 listener.tell_next_note()
             elif frames[0].start is listener.place:
-                _write_run(listener, joined)
+                run = self._run_of(listener)
+                listener.place = run.end
+                listener.buffer.take(run.count)
+                try:
+                    written = listener.write(run.wire)
+                except OSError:
+                    written = 0
+                if written != len(run.wire):
+                    listener.port.write_rest(run.wire[written:])
             else:
                 listener.tell_gap(frames[0].start)
 
+    def _run_of(self, listener: Listener) -> _Run:
+        """Give the oldest frames of a listener that go into one write."""
+        frames = listener.frames
+        count = listener.buffer.count_within(_MAX_WRITE_FLICKS)
+        if listener.notes:
+            count = min(count, listener.notes[0].place.position - listener.place.position)
+        key = (id(frames[0]), count, listener.framing)
+        run = self._runs.get(key)
+        if run is None:
+            run = self._runs[key] = self._join(list(islice(frames, count)), listener.framing)
+        self._latest, self._latest_framing = run, listener.framing
+        return run
 
-def _write_run(listener: Listener, joined: "_JoinedRuns") -> None:
-    frames, buffer = listener.frames, listener.buffer
-    count = buffer.count_within(_MAX_WRITE_FLICKS)
-    if listener.notes:
-        count = min(count, listener.notes[0].place.position - listener.place.position)
-    wire = joined.get(listener.framing, frames, count)
-    listener.place = frames[count - 1].end
-    buffer.take(count)
-    listener.port.write(wire)
-
-
-class _JoinedRuns:
-    """The joined bytes of each run of frames, made once in a pass and shared by all listeners that need it."""
-
-    def __init__(self, serialize: Callable[[bytes], bytes]) -> None:
-        self._serialize = serialize
-        # The frame stays in the value, so that its id is not given to another one while the pass goes on.
-        self._runs: dict[tuple[int, int, Framing], tuple[Frame, bytes]] = {}
-
-    def get(self, framing: Framing, frames: deque[Frame], count: int) -> bytes:
-        """Give the oldest `count` frames as the bytes that are written to a listener with this framing."""
-        first = frames[0]
-        if count == 1 and framing is Framing.RELAY_V1:
-            return first.wire
-        key = (id(first), count, framing)
-        known = self._runs.get(key)
-        if known is not None:
-            return known[1]
-        run = islice(frames, count)
-        if framing is Framing.RELAY_V1:
-            wire = b"".join([frame.wire for frame in run])
-        else:
-            wire = b"".join([self._serialize(frame.audio) for frame in run])
-        self._runs[key] = (first, wire)
-        return wire
+    def _join(self, frames: Sequence[Frame], framing: Framing) -> _Run:
+        if framing is Framing.RAW:
+            return _Run(frames, b"".join([self._serialize(frame.audio) for frame in frames]))
+        return _Run(frames, frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames]))

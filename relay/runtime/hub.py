@@ -8,17 +8,20 @@ happens in `run`, every `HOUSEKEEPING_SECONDS`.
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Callable
 
 from relay.core import messages
 from relay.core.amounts import AudioAmount
 from relay.core.audio_buffer_manager import AudioBufferManager
-from relay.core.channel import Channel, ChannelState
+from relay.core.channel import Channel
 from relay.core.overflow import OverflowEpisodes, OverflowReport
-from relay.core.wire import split_audio
+from relay.core.requests import Delivery
+from relay.core.wire import MAX_FRAME_SECONDS, split_audio
 from relay.runtime.drain import Drain
 from relay.runtime.listener import Framing, Listener, ListenerPort, Note
+from relay.runtime.live_channel import Group, LiveChannel
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import Clock, wire_milliseconds
 from relay.vocabulary.errors import ChannelBusyError, CloseCode
@@ -28,41 +31,17 @@ from relay.vocabulary.settings import BroadcastSettings, ListenerSettings
 HOUSEKEEPING_SECONDS = 0.5
 """How late a grace or a stall limit may be noticed."""
 
+MIN_BOUND_MS = 200
+"""The least bound on the age of audio that a listener may ask for; below it every hiccup of a network is a loss."""
+
+MAX_COALESCE_MS = 200
+"""The most that a listener may have its frames wait for each other; less than one write may carry."""
+
+_AS_THE_RELAY_WANTS = Delivery()
+
 _ENDED = (CloseCode.SESSION_ENDED, "The session ended.")
 
 logger = logging.getLogger(__name__)
-
-
-class LiveChannel:
-    """A channel with the connections that use it.
-
-    Attributes:
-        address: Its session and name.
-        channel: Its state and numbering.
-        listeners: Who receives it.
-        source: The connection id of who publishes to it; None while nobody does.
-    """
-
-    def __init__(self, address: ChannelAddress, channel: Channel) -> None:
-        """Make a channel that nobody uses yet."""
-        self.address = address
-        self.channel = channel
-        self.listeners: dict[Listener, None] = {}
-        self.source: str | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody would notice if it were forgotten."""
-        return not self.listeners and self.channel.state in (ChannelState.WAITING, ChannelState.ENDED)
-
-    def tell(self, note: Note) -> None:
-        """Have all listeners told something, each after the frames so far."""
-        for listener in self.listeners:
-            listener.add_note(note)
-
-    def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
-        """Have all listeners told the state; with `close`, that is the last they hear."""
-        self.tell(Note(self.channel.place, messages.state_message(self.channel.state), close=close))
 
 
 class Hub:
@@ -91,7 +70,7 @@ class Hub:
             clock: Gives seconds.
             serialize: Makes the complete WebSocket message of a binary payload.
             broadcast: How long a lost broadcaster is waited for.
-            listener: How long a stalled listener is kept.
+            listener: How long a stalled listener is kept, and how frames are joined.
         """
         self.manager = manager
         self._drain = drain
@@ -99,8 +78,9 @@ class Hub:
         self._serialize = serialize
         self._grace_seconds = broadcast.grace_seconds
         self._stall_limit_seconds = listener.stall_limit_seconds
+        self._coalesce_ms = listener.coalesce_ms
         self._channels: dict[ChannelAddress, LiveChannel] = {}
-        self._memberships: dict[Listener, LiveChannel] = {}
+        self._memberships: dict[Listener, tuple[LiveChannel, int]] = {}
         self._blocked: dict[Listener, None] = {}
         self._overflows = OverflowEpisodes()
         self.ignored_messages = 0
@@ -135,7 +115,7 @@ class Hub:
             live.tell(Note(before, text, audio_format, place))
         live.source = connection_id
         live.tell_state()
-        self._drain.wake(live.listeners)
+        self._wake_now(live)
         self._log(live, "broadcaster joined", connection=connection_id, rate=audio_format.rate)
         return live
 
@@ -149,13 +129,14 @@ class Hub:
         if audio_format is None:
             return
         now = self._clock()
-        buffers = [listener.buffer for listener in live.listeners]
         for audio in split_audio(message, audio_format):
             frame = live.channel.release(audio, now)
-            overflowed, dropped = self.manager.fan_out(frame, buffers, live.address.session)
-            if overflowed:
-                self._note_overflow(live, overflowed, dropped, now)
-        self._drain.wake(live.listeners)
+            for group in live.groups.values():
+                overflowed, dropped = self.manager.fan_out(frame, group.buffers.values(), live.address.session)
+                if overflowed:
+                    self._note_overflow(live, overflowed, dropped, now)
+        for group in live.groups.values():
+            self._wake_in_time(group)
 
     def end(self, live: LiveChannel) -> None:
         """End a channel as its broadcaster asked: listeners get what they are owed, then are closed with 1000."""
@@ -163,7 +144,7 @@ class Hub:
         live.channel.end()
         self._channels.pop(live.address, None)
         live.tell_state(close=_ENDED)
-        self._drain.wake(live.listeners)
+        self._wake_now(live)
         self._log(live, "session ended", frames=live.channel.place.position)
 
     def release(self, live: LiveChannel, connection_id: str) -> None:
@@ -173,15 +154,31 @@ class Hub:
         live.source = None
         live.channel.lose_source(self._clock())
         live.tell_state()
-        self._drain.wake(live.listeners)
+        self._wake_now(live)
         self._log(live, "broadcaster lost", connection=connection_id)
 
-    def join(self, address: ChannelAddress, connection_id: str, port: ListenerPort, framing: Framing) -> Listener:
+    def join(
+        self,
+        address: ChannelAddress,
+        connection_id: str,
+        port: ListenerPort,
+        framing: Framing,
+        delivery: Delivery = _AS_THE_RELAY_WANTS,
+    ) -> Listener:
         """Make a connection a listener of a channel, from now on, and greet it."""
         live = self._open(address)
         channel = live.channel
-        buffer = self.manager.open_buffer(connection_id, session_id=address.session, audio_format=channel.audio_format)
-        listener = Listener(connection_id, port, framing, buffer, channel.place)
+        bound_seconds, coalesce_ms = self._settle(delivery)
+        buffer = self.manager.open_buffer(
+            connection_id,
+            session_id=address.session,
+            audio_format=channel.audio_format,
+            # A frame that comes when the bound is just full must not push out what could still be written in time.
+            max_buffer_seconds=min(bound_seconds + MAX_FRAME_SECONDS, self.manager.max_buffer_seconds),
+        )
+        listener = Listener(
+            connection_id, port, framing, buffer=buffer, place=channel.place, bound_seconds=bound_seconds
+        )
         if framing is Framing.RELAY_V1:
             hello = messages.listener_hello(
                 connection_id=connection_id,
@@ -190,24 +187,26 @@ class Hub:
                 audio_format=channel.audio_format,
                 place=channel.place,
                 clock_ms=self.clock_ms,
-                buffer_seconds=buffer.max_buffer_seconds,
+                buffer_ms=round(bound_seconds * 1000),
+                coalesce_ms=coalesce_ms,
             )
             port.send_text(hello)
-        live.listeners[listener] = None
-        self._memberships[listener] = live
+        live.add(listener, coalesce_ms)
+        self._memberships[listener] = (live, coalesce_ms)
         self._log(live, "listener joined", logging.DEBUG, connection=connection_id)
         return listener
 
     def leave(self, listener: Listener) -> None:
         """Forget a listener; done twice, it changes nothing."""
-        live = self._memberships.pop(listener, None)
-        if live is None:
+        membership = self._memberships.pop(listener, None)
+        if membership is None:
             return
+        live, coalesce_ms = membership
+        listener.blocked_since = math.inf
         counters = listener.buffer.counters
         self.manager.clear_buffer(listener.connection_id)
-        self._drain.forget(listener)
         self._blocked.pop(listener, None)
-        live.listeners.pop(listener, None)
+        live.remove(listener, coalesce_ms)
         self._log(
             live,
             "listener left",
@@ -218,22 +217,25 @@ class Hub:
         )
 
     def block(self, listener: Listener) -> None:
-        """Note that a listener's socket takes no more data for now."""
+        """Note that a listener's socket takes no more data for now; nothing when it left."""
+        if listener not in self._memberships:
+            return
         listener.blocked_since = self._clock()
         self._blocked[listener] = None
 
     def unblock(self, listener: Listener) -> None:
-        """Note that a listener's socket takes data again."""
+        """Note that a listener's socket takes data again; nothing when it left."""
+        if listener not in self._memberships:
+            return
         listener.blocked_since = None
         self._blocked.pop(listener, None)
-        if listener in self._memberships:
-            self._drain.wake((listener,))
+        self._drain.wake({listener: None})
 
     def emit_utilization(self, *, per_session: bool) -> None:
         """Sample how full the buffers are, for the metrics."""
         self.manager.emit_utilization_metrics()
         if per_session:
-            for session in {live.address.session for live in self._channels.values() if live.listeners}:
+            for session in {live.address.session for live in self._channels.values() if live.groups}:
                 self.manager.emit_utilization_metrics(session)
 
     async def run(self) -> None:
@@ -249,12 +251,35 @@ class Hub:
         for live in list(self._channels.values()):
             if live.channel.give_up_source(now, self._grace_seconds):
                 live.tell_state()
-                self._drain.wake(live.listeners)
+                self._wake_now(live)
                 self._log(live, "broadcaster did not return")
             if live.idle:
                 del self._channels[live.address]
         for report in self._overflows.due(now):
             self._log_overflow(report)
+
+    def _settle(self, delivery: Delivery) -> tuple[float, int]:
+        """Give the bound in seconds and the coalescing in milliseconds that a listener gets."""
+        most_ms = round(self.manager.max_buffer_seconds * 1000)
+        bound_ms = most_ms if delivery.buffer_ms is None else delivery.buffer_ms
+        coalesce_ms = self._coalesce_ms if delivery.coalesce_ms is None else delivery.coalesce_ms
+        return min(max(bound_ms, MIN_BOUND_MS), most_ms) / 1000, min(coalesce_ms, MAX_COALESCE_MS)
+
+    def _wake_in_time(self, group: Group) -> None:
+        """Have a group served now, or when its interval is over."""
+        if not group.coalesce_seconds:
+            self._drain.wake(group.buffers)
+        elif not group.is_due:
+            group.is_due = True
+            asyncio.get_running_loop().call_later(group.coalesce_seconds, self._wake_due, group)
+
+    def _wake_due(self, group: Group) -> None:
+        group.is_due = False
+        self._drain.wake(group.buffers)
+
+    def _wake_now(self, live: LiveChannel) -> None:
+        for group in live.groups.values():
+            self._drain.wake(group.buffers)
 
     def _open(self, address: ChannelAddress) -> LiveChannel:
         live = self._channels.get(address)
@@ -282,7 +307,7 @@ class Hub:
             dropped_frames=dropped.chunks,
             dropped_seconds=dropped.seconds,
             overflowing_listeners=overflowed,
-            listeners=len(live.listeners),
+            listeners=live.listener_count,
             now=now,
         )
         if report is not None:
@@ -300,7 +325,7 @@ class Hub:
             extra={
                 "session": live.address.session,
                 "channel": live.address.channel,
-                "listeners": len(live.listeners),
+                "listeners": live.listener_count,
                 **fields,
             },
         )

@@ -5,6 +5,7 @@ before whatever follows it; notes keep their place between the frames.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, cast
@@ -29,10 +30,18 @@ class Framing(StrEnum):
 
 
 class ListenerPort(Protocol):
-    """A listener's socket, seen from the runtime; nothing here blocks or raises."""
+    """A listener's socket, seen from the runtime; nothing here blocks, and only `write` raises."""
 
-    def write(self, wire: bytes) -> None:
-        """Write complete WebSocket messages. When the socket takes no more, `Listener.blocked_since` is set."""
+    @property
+    def write(self) -> Callable[[bytes], int]:
+        """Writes complete WebSocket messages to an open socket that is not blocked, and gives how many bytes it took.
+
+        It raises OSError when the socket takes none. Whatever is left goes to `write_rest`.
+        """
+        ...
+
+    def write_rest(self, rest: bytes) -> None:
+        """Take what the socket did not: it goes out when the socket takes data again. `Hub.block` is called."""
         ...
 
     def send_text(self, text: str) -> None:
@@ -77,12 +86,14 @@ class Listener:
     Attributes:
         connection_id: Names it in logs and metrics, and its buffer.
         port: Its socket.
+        write: The port's `write`.
         framing: What its binary messages are.
         buffer: Its bounded queue.
         frames: The chunks of the buffer, which are frames: only the hub fills it.
         place: The first frame that it has been neither written nor told lost.
         notes: What must be told in order, oldest first.
-        blocked_since: When its socket stopped taking data, in seconds of the relay's clock; None while it takes it.
+        blocked_since: When its socket stopped taking data, in seconds of the relay's clock; None while it takes it,
+            and infinity when it never will again.
         bound_seconds: No audio older than this is written to it.
     """
 
@@ -98,6 +109,7 @@ class Listener:
         "notes",
         "place",
         "port",
+        "write",
     )
 
     def __init__(
@@ -105,19 +117,23 @@ class Listener:
         connection_id: str,
         port: ListenerPort,
         framing: Framing,
+        *,
         buffer: ListenerBuffer,
         place: Place,
+        bound_seconds: float,
     ) -> None:
-        """Make a listener that has got nothing yet; `place` is the first frame that its account begins with."""
+        """Make a listener that has got nothing yet; its account begins with the frame at `place`."""
         self.connection_id = connection_id
         self.port = port
+        self.write = port.write
         self.framing = framing
         self.buffer = buffer
         self.frames = cast("deque[Frame]", buffer.chunks)
         self.place = place
-        self.notes: deque[Note] = deque()
+        # Nearly always empty, and a list costs a tenth of a deque then.
+        self.notes: list[Note] = []
         self.blocked_since: float | None = None
-        self.bound_seconds = buffer.max_buffer_seconds
+        self.bound_seconds = bound_seconds
         self._clock_rate = buffer.audio_format.clock_rate
         self._overflows_told = 0
         port.fit_kernel(buffer.audio_format.bytes_per_second)
@@ -133,7 +149,7 @@ class Listener:
 
     def tell_next_note(self) -> None:
         """Tell the oldest note now, and before it what was lost of the frames before it."""
-        note = self.notes.popleft()
+        note = self.notes.pop(0)
         self.tell_gap(note.place)
         if note.text is not None:
             self._tell(note.text)

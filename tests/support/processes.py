@@ -1,6 +1,7 @@
 """Real processes of the `relay` command, for tests: started, watched line by line, and always ended."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -77,6 +78,13 @@ class Process:
         """Ask it to stop with SIGTERM; gives its exit code."""
         self.signal(signal.SIGTERM)
         return await self.wait(seconds)
+
+    async def end(self) -> None:
+        """Ask it to stop, and end it when it does not; nothing when it has ended."""
+        if self.returncode is None:
+            with contextlib.suppress(TimeoutError):
+                await self.terminate()
+        await self.kill()
 
     async def kill(self) -> None:
         """End it, whatever it does; nothing when it has ended."""
@@ -181,4 +189,4 @@ async def relay_process(*arguments: str, **settings: str) -> AsyncIterator[Relay
         process.url = ready["url"]
         yield process
     finally:
-        await process.kill()
+        await process.end()

@@ -23,10 +23,12 @@ FILE = "relay.toml"
 VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "server.host": ("::1", "localhost", "127.0.0.2"),
     "server.port": (1, 2, 3),
+    "server.loop": ("asyncio", "uvloop", "auto"),
     "server.shutdown_timeout_seconds": (1.5, 2.5, 3.5),
     "broadcast.key": ("first-key", "second-key", "third-key"),
     "broadcast.grace_seconds": (1.0, 2.0, 3.0),
     "listener.max_buffer_seconds": (1.0, 2.0, 3.0),
+    "listener.coalesce_ms": (20, 40, 60),
     "listener.stall_limit_seconds": (1.0, 2.0, "never"),
     "cloudwatch.enabled": (True, False, True),
     "cloudwatch.region": ("eu-west-1", "eu-west-2", "eu-west-3"),

@@ -46,14 +46,26 @@ class FakePort:
         self.written: list[bytes | dict[str, Any]] = []
         self.closed: tuple[CloseCode, str] | None = None
         self.aborted = False
+        self.cut = b""
         self.hub: Hub | None = None
         self.listener: Listener | None = None
 
-    def write(self, wire: bytes) -> None:
-        self.written.append(wire)
+    def write(self, wire: bytes) -> int:
         self.room -= 1
-        if self.room <= 0 and self.hub is not None and self.listener is not None:
-            self.hub.block(self.listener)
+        if self.room > 0:
+            self.written.append(wire)
+            return len(wire)
+        if self.room == 0:
+            self.cut = wire[: len(wire) // 2]
+            return len(self.cut)
+        raise BlockingIOError
+
+    def write_rest(self, rest: bytes) -> None:
+        self.written.append(self.cut + rest)
+        self.cut = b""
+        assert self.hub is not None
+        assert self.listener is not None
+        self.hub.block(self.listener)
 
     def send_text(self, text: str) -> None:
         self.written.append(json.loads(text))

@@ -33,7 +33,8 @@ def test_what_the_relay_writes_is_what_a_listener_reads() -> None:
         audio_format=STEREO,
         place=Place(0, 7, 41, 0),
         clock_ms=5,
-        buffer_seconds=10,
+        buffer_ms=10_000,
+        coalesce_ms=0,
     )
     assert read_listener_event(hello) == Hello("c1", ChannelState.LIVE, STEREO, 7, 41)
     assert read_listener_event(messages.state_message("source_lost")) == StateChange(ChannelState.SOURCE_LOST)

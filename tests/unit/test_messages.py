@@ -25,7 +25,8 @@ def test_listener_hello() -> None:
         audio_format=AudioFormat(rate=48_000, channels=2),
         place=Place(2**33, 5, 2**32 + 17, 99),
         clock_ms=1234,
-        buffer_seconds=10,
+        buffer_ms=10_000,
+        coalesce_ms=40,
     )
     assert json.loads(text) == {
         "type": "hello",
@@ -40,7 +41,7 @@ def test_listener_hello() -> None:
         "next_seq": 17,
         "clock_ms": 1234,
         "buffer_ms": 10_000,
-        "coalesce_ms": 0,
+        "coalesce_ms": 40,
         "resumed": False,
     }
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.requests import ConnectRequest, Role, read_connect_request, split_target, websocket_role
+from relay.core.requests import ConnectRequest, Delivery, Role, read_connect_request, split_target, websocket_role
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import BadRequestError, CloseCode
 from relay.vocabulary.names import ChannelAddress
@@ -18,8 +18,9 @@ def read(target: str) -> ConnectRequest:
 
 
 def test_a_listener() -> None:
-    assert read("/v1/listen/ev1") == ConnectRequest(Role.LISTENER, ChannelAddress("ev1", "main"), None)
+    assert read("/v1/listen/ev1") == ConnectRequest(Role.LISTENER, ChannelAddress("ev1", "main"))
     assert read("/v1/listen/ev1/fr?codec=opus,pcm_s16le").address == ChannelAddress("ev1", "fr")
+    assert read("/v1/listen/ev1?buffer_ms=600&coalesce_ms=40").delivery == Delivery(600, 40)
 
 
 def test_a_broadcaster() -> None:
@@ -45,6 +46,8 @@ def test_other_paths_are_no_websocket_addresses(path: str) -> None:
         ("/v1/listen/ev1/caf\u00e9", r"channel id 'caf\\xe9'"),
         ("/v1/listen/ev1/main/more", "/v1/listen/SESSION/CHANNEL"),
         ("/v1/listen/ev1?codec=flac", "codec must name one of pcm_s16le, not 'flac'"),
+        ("/v1/listen/ev1?buffer_ms=ten", "buffer_ms must be a whole number in ASCII digits, not 'ten'"),
+        ("/v1/listen/ev1?coalesce_ms=-1", "coalesce_ms must be a whole number"),
         ("/v1/broadcast/ev1?codec=opus", "codec must be pcm_s16le, not 'opus'"),
         ("/v1/broadcast/ev1?rate=16001", "rate must be one of 8000, .*, 48000, not 16001"),
         ("/v1/broadcast/ev1?rate=-1", "rate must be a whole number in ASCII digits, not '-1'"),

@@ -5,12 +5,15 @@ the hub at once; closing ends in bounded time, whatever the peer does.
 """
 
 import asyncio
+import os
+from collections.abc import Callable
+from functools import partial
 
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
-from relay.adapters.server.kernel_buffer import bound_kernel_buffer
+from relay.adapters.server.kernel import bound_kernel_buffer
 from relay.core import messages
 from relay.core.requests import ConnectRequest
 from relay.core.wire import SUBPROTOCOL
@@ -22,10 +25,12 @@ from relay.vocabulary.errors import CloseCode, RelayError
 CLOSE_SECONDS = 5.0
 """How long a closing handshake may take before the connection is cut off."""
 
+MAX_UNREAD_BYTES = 256 * 1024
+"""What may wait for a socket that is full: the library writes pongs without flow control, so whoever asks for more
+and reads none is cut off. A page and a write of audio are shorter."""
+
 _REASON_BYTES = 123
 """What a close frame holds beside its code, RFC 6455 section 5.5."""
-
-_OPEN = State.OPEN
 
 
 def serialize_binary(payload: bytes) -> bytes:
@@ -44,11 +49,33 @@ class RelayConnection(ServerConnection):
     _listener: Listener | None = None
     _hub: Hub | None = None
 
+    def forget_handshake(self) -> None:
+        """Let the headers of the handshake go, kilobytes that nobody reads again; the library needs the objects."""
+        for message in (self.request, self.response):
+            if message is not None:
+                message.headers.clear()
+
     def attach(self, hub: Hub, listener: Listener) -> None:
         """Begin to tell `hub` of the flow control of `listener`, who is served here."""
         self._hub, self._listener = hub, listener
         if self.paused:
             hub.block(listener)
+
+    def send_data(self) -> None:
+        """Write what the protocol has (called by the library); after a close frame nothing of ours may follow."""
+        super().send_data()
+        self._leave_unless_open()
+        if self.paused and self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that the connection is gone (called by the transport)."""
+        super().connection_lost(exc)
+        self._leave_unless_open()
+
+    def _leave_unless_open(self) -> None:
+        if self._listener is not None and self._hub is not None and self.protocol.state is not State.OPEN:
+            self._hub.leave(self._listener)
 
     def pause_writing(self) -> None:
         """Take note that the socket is full (called by the transport)."""
@@ -88,21 +115,36 @@ class RelayConnection(ServerConnection):
 
 
 class SocketPort:
-    """A listener's socket as the runtime sees it (`relay.runtime.listener.ListenerPort`)."""
+    """A listener's socket as the runtime sees it (`relay.runtime.listener.ListenerPort`).
 
-    __slots__ = ("_connection", "_protocol", "_tasks", "_transport")
+    Audio goes to the socket by one system call while the transport holds nothing, which is the invariant of a
+    listener that is not blocked: the transport's limit is 0, so it says when it holds a byte. Only what the socket
+    does not take goes to the transport. A listener leaves the hub at the very moment at which its connection is no
+    longer open (`RelayConnection.send_data`), and until then the descriptor is this connection's: event loops
+    report a loss before they close it. Under TLS all goes through the transport.
+
+    Attributes:
+        write: See `ListenerPort`; without TLS it is the system call itself, since there are millions of them.
+    """
+
+    __slots__ = ("_connection", "_tasks", "_transport", "write")
 
     def __init__(self, connection: RelayConnection, tasks: TaskRegistry) -> None:
         """Make the port of an open connection; `tasks` runs its closing handshake."""
         self._connection = connection
-        self._protocol = connection.protocol
         self._transport = connection.transport
         self._tasks = tasks
+        self.write: Callable[[bytes], int] = self._write_through
+        if connection.transport.get_extra_info("ssl_object") is None:
+            self.write = partial(os.write, connection.transport.get_extra_info("socket").fileno())
 
-    def write(self, wire: bytes) -> None:
-        """Write complete messages; nothing when the connection is closing."""
-        if self._protocol.state is _OPEN:
-            self._transport.write(wire)
+    def write_rest(self, rest: bytes) -> None:
+        """Give the transport what the socket did not take; a broken connection it notices by itself."""
+        self._transport.write(rest)
+
+    def _write_through(self, wire: bytes) -> int:
+        self._transport.write(wire)
+        return len(wire)
 
     def send_text(self, text: str) -> None:
         """Write one control message; nothing when the connection is closing."""

@@ -17,18 +17,28 @@ from websockets.exceptions import ConnectionClosed
 
 from relay.adapters.server.admission import Admission, select_subprotocol
 from relay.adapters.server.connection import CLOSE_SECONDS, RelayConnection, SocketPort
+from relay.adapters.server.kernel import notice_dead_peer, widen_backlog
 from relay.core import messages
 from relay.core.requests import ConnectRequest, Role
 from relay.core.wire import MAX_BROADCAST_BYTES
-from relay.runtime.hub import Hub, LiveChannel
+from relay.runtime.hub import Hub
 from relay.runtime.listener import Framing
+from relay.runtime.live_channel import LiveChannel
 from relay.runtime.tasks import TaskRegistry
-from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import CloseCode, ConfigurationError, PeerError, PolicyError
 from relay.vocabulary.settings import ListenerSettings, ServerSettings
 
 PING_INTERVAL_SECONDS = 20.0
 """How often a quiet connection is asked whether it is still there."""
+
+ACCEPT_BATCH = 4
+"""Connections accepted in one turn of the event loop, so that a crowd at the door does not delay those inside."""
+
+PENDING_CONNECTIONS = 4096
+"""Connections that the kernel may hold until they are accepted; of more, a client's first try is lost for a second."""
+
+DEAD_PEER_SECONDS = 5.0
+"""How much later than the stall limit the kernel gives a peer up by itself, so that the log tells of a stall."""
 
 CUT_OFF_SECONDS = 1.0
 """How long the rest of a connection that was cut off may take; the process ends anyway."""
@@ -58,7 +68,7 @@ class RelayServer:
         self._admission = admission
         self._tasks = tasks
         self._settings = server
-        self._ping_timeout = listener.stall_limit_seconds
+        self._stall_limit_seconds = listener.stall_limit_seconds
         self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -78,16 +88,19 @@ class RelayServer:
                 compression=None,
                 server_header="relay",
                 ping_interval=PING_INTERVAL_SECONDS,
-                ping_timeout=self._ping_timeout,
+                ping_timeout=self._stall_limit_seconds,
                 close_timeout=CLOSE_SECONDS,
                 max_size=MAX_BROADCAST_BYTES,
                 write_limit=0,
                 create_connection=RelayConnection,
+                backlog=ACCEPT_BATCH,
             )
         except OSError as error:
             raise ConfigurationError(
                 f"Can not listen on {host} port {port}: {_reason(error)}. Choose another with --port or --host."
             ) from error
+        for listening in self._server.sockets:
+            widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
         self._admission.ready = True
         return self
 
@@ -120,6 +133,10 @@ class RelayServer:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def _handle(self, connection: RelayConnection) -> None:
+        limit = self._stall_limit_seconds
+        dead_after = None if limit is None else limit + DEAD_PEER_SECONDS
+        notice_dead_peer(connection.transport.get_extra_info("socket"), dead_after)
+        connection.forget_handshake()
         admission = connection.admission
         if not isinstance(admission, ConnectRequest):
             await connection.refuse(admission)
@@ -139,14 +156,13 @@ class RelayServer:
 
     async def _serve_broadcaster(self, connection: RelayConnection, request: ConnectRequest) -> None:
         hub, connection_id = self._hub, str(connection.id)
-        audio_format = request.audio_format or AudioFormat()
-        live = hub.claim(request.address, audio_format, connection_id)
+        live = hub.claim(request.address, request.audio_format, connection_id)
         try:
             if connection.speaks_relay:
                 hello = messages.broadcaster_hello(
                     connection_id=connection_id,
                     address=request.address,
-                    audio_format=audio_format,
+                    audio_format=request.audio_format,
                     clock_ms=hub.clock_ms,
                 )
                 await connection.send(hello)
@@ -183,7 +199,7 @@ class RelayServer:
     async def _serve_listener(self, connection: RelayConnection, request: ConnectRequest) -> None:
         framing = Framing.RELAY_V1 if connection.speaks_relay else Framing.RAW
         port = SocketPort(connection, self._tasks)
-        listener = self._hub.join(request.address, str(connection.id), port, framing)
+        listener = self._hub.join(request.address, str(connection.id), port, framing, request.delivery)
         connection.attach(self._hub, listener)
         try:
             # Always reading also keeps the library's receive queue empty, without which it notices no close.

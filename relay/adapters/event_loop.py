@@ -1,0 +1,32 @@
+"""Which event loop runs the relay: asyncio's own, or uvloop where it is installed."""
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from typing import Literal
+
+from relay.vocabulary.errors import ConfigurationError
+
+LoopChoice = Literal["auto", "asyncio", "uvloop"]
+
+
+def loop_factory(choice: LoopChoice) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Give what makes the event loop.
+
+    Args:
+        choice: `auto` is asyncio's own loop, which keeps the better tail when a core is saturated and costs the
+            same otherwise (docs/performance.md).
+
+    Raises:
+        ConfigurationError: uvloop is asked for and not installed.
+    """
+    if choice != "uvloop":
+        return asyncio.new_event_loop
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError as error:
+        raise ConfigurationError(
+            "server.loop is uvloop, which is not installed: pip install 'audio-relay[uvloop]', or choose asyncio."
+        ) from error
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,74 @@
+"""What the kernel is told about the relay's sockets.
+
+Linux takes megabytes into a TCP socket before a write fails, which is minutes of audio that no buffer of ours
+knows of. `TCP_NOTSENT_LOWAT` bounds what is not sent yet, `SO_SNDBUF` everything that is not acknowledged.
+"""
+
+import os
+import socket
+
+UNSENT_SECONDS = 0.2
+"""Audio that may wait in the kernel for the network; less would let a fast network run dry between passes."""
+
+MIN_UNSENT_BYTES = 4096
+"""Below this the kernel wakes the relay for every segment."""
+
+SEND_BUFFER_BYTES = 64 * 1024
+"""Enough for 48 kHz stereo over a round trip of 300 ms. Linux books twice this for its own bookkeeping."""
+
+RECEIVE_BUFFER_BYTES = 8 * 1024
+"""A listener has little to say; this bounds what a flood of its pings makes the relay do in one turn of the loop."""
+
+KEEPALIVE_IDLE_SECONDS = 15
+KEEPALIVE_INTERVAL_SECONDS = 5
+KEEPALIVE_PROBES = 3
+"""A peer that is gone without a word is noticed in half a minute, even when nothing is being sent to it."""
+
+
+def bound_kernel_buffer(sock: socket.socket, bytes_per_second: int) -> None:
+    """Bound what the kernel holds for a listener's socket.
+
+    Args:
+        sock: A connected TCP socket; of other kinds nothing is set.
+        bytes_per_second: Rate of the audio that it carries.
+    """
+    if not _is_tcp(sock):
+        return
+    unsent = max(MIN_UNSENT_BYTES, int(bytes_per_second * UNSENT_SECONDS))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
+
+
+def notice_dead_peer(sock: socket.socket, unacknowledged_seconds: float | None) -> None:
+    """Have the kernel end a connection whose other end is gone.
+
+    Args:
+        sock: A connected TCP socket; of other kinds nothing is set.
+        unacknowledged_seconds: How long data may stay unacknowledged, or the peer's window closed; None for ever.
+    """
+    if not _is_tcp(sock):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # only Linux has all of them
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    if unacknowledged_seconds is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_seconds * 1000))
+
+
+def widen_backlog(descriptor: int, connections: int) -> None:
+    """Let a listening socket hold more connections until they are accepted.
+
+    Event loops use one number for the kernel's queue and for how many they accept in one turn; this sets the first
+    alone.
+    """
+    with socket.socket(fileno=os.dup(descriptor)) as listening:
+        listening.listen(connections)
+
+
+def _is_tcp(sock: socket.socket) -> bool:
+    return sock.family in (socket.AF_INET, socket.AF_INET6)

@@ -1,0 +1,277 @@
+"""`relay loadtest`: would this relay, on this machine and this network, carry the event?"""
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+from rich.console import Console
+
+from relay.adapters.load.process_statistics import check_ports, is_this_machine, raise_file_limit
+from relay.adapters.load.reach import reach
+from relay.adapters.load.report_page import report_page
+from relay.cli.client import load_client_settings, run, say, url_option
+from relay.cli.load_run import STOPPED, LoadRun, Probe
+from relay.cli.load_source import RelaySource
+from relay.cli.load_table import LoadProgressLine, result_table
+from relay.cli.options import config_option
+from relay.core.load.fail_if import Condition, parse_condition
+from relay.core.load.plan import LoadPlan, Profile
+from relay.core.load.results import LoadResult
+from relay.core.load.worker_messages import Target
+from relay.core.requests import Role
+from relay.vocabulary.errors import UserError
+from relay.vocabulary.names import ChannelAddress
+
+FRAMES_PER_PROCESS = 150_000
+"""Frames a second that one receiving process is given when nobody says how many there shall be."""
+
+PIPE_WIDTH = 120
+"""Columns of the table where there is no terminal."""
+
+_SECURE_PORT, _PLAIN_PORT = 443, 80
+
+
+@click.command("loadtest")
+@url_option
+@click.option("--listeners", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At a time, in all.")
+@click.option(
+    "--sessions",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Sessions, each with a broadcaster; the listeners are spread over them.",
+)
+@click.option(
+    "--duration",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Length of the audio.",
+)
+@click.option("--fps", type=click.IntRange(1, 1000), default=50, show_default=True, help="Frames a second.")
+@click.option(
+    "--frame-ms",
+    type=click.IntRange(1, 250),
+    default=20,
+    show_default=True,
+    help="Audio in a frame, in milliseconds; 16 kHz mono.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(Profile, case_sensitive=False),
+    default=Profile.STEADY,
+    show_default=True,
+    help="What happens; see above.",
+)
+@click.option(
+    "--slow-percent",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Share of listeners that do not read, with the profile slow.",
+)
+@click.option(
+    "--late-ms",
+    type=click.IntRange(1, 10_000),
+    default=200,
+    show_default=True,
+    help="Frames that take longer than this are counted as late.",
+)
+@click.option(
+    "--processes", type=click.IntRange(1, 256), help="Receiving processes; without it, as many as it should take."
+)
+@click.option("--pin", metavar="CPU[,CPU…]", help="Run the generator on these CPUs only; for benchmarks.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page with plots to this file.")
+@click.option(
+    "--fail-if",
+    "conditions",
+    metavar="CONDITION",
+    multiple=True,
+    help="Exit with 1 when this holds, such as 'p99_ms>200'; may be given several times.",
+)
+@config_option
+def loadtest_command(
+    *,
+    url: str | None,
+    listeners: int,
+    sessions: int,
+    duration: float,
+    fps: int,
+    frame_ms: int,
+    profile: Profile,
+    slow_percent: float,
+    late_ms: int,
+    processes: int | None,
+    pin: str | None,
+    json_path: Path | None,
+    html_path: Path | None,
+    conditions: Sequence[str],
+    config_path: Path | None,
+) -> None:
+    """Load a relay with broadcasters and listeners of its own, and measure what each listener gets.
+
+    \b
+    --profile steady  all listeners join before the audio begins, and stay
+              ramp    they join evenly over the first two thirds
+              churn   each stays 5 to 15 s, then another one comes
+              slow    some stop reading: do the others notice?
+              burst   the broadcaster sends a second of audio at once, each second
+
+    Sessions are called loadtest-…, with random letters; the broadcast key is the setting broadcast.key, best given as
+    RELAY_BROADCAST_KEY. Ctrl-C ends the test and prints what was measured.
+
+    Exit code: 0; 1 when a --fail-if holds, frames are unaccounted for, or the relay failed; 2 for a mistake of yours.
+    """  # noqa: D301 - \b is click's mark for lines that are kept
+    if sys.platform != "linux":
+        raise UserError("relay loadtest needs Linux: its receiver is made for epoll.")
+    settings = load_client_settings(config_path, url)
+    failures = [parse_condition(condition) for condition in conditions]
+    if sessions > listeners:
+        raise UserError(f"{sessions} sessions need as many listeners at least, not {listeners}.")
+    for path in (json_path, html_path):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise UserError(f"{path} can not be written: it is a folder, or in one that is not there.")
+    plan = LoadPlan(
+        url=settings.client.url,
+        listeners=listeners,
+        sessions=sessions,
+        duration_seconds=duration,
+        fps=fps,
+        frame_ms=frame_ms,
+        profile=profile,
+        slow_percent=slow_percent,
+        late_ms=late_ms,
+        processes=processes or _processes_for(listeners * fps),
+        cpus=_read_cpus(pin),
+    )
+    key = settings.broadcast.key
+    results: list[LoadResult] = []
+    run(_measure(plan, None if key is None else key.get_secret_value(), results))
+    (result,) = results
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(result_table(result))
+    sys.exit(_conclude(result, failures, json_path, html_path))
+
+
+async def _measure(plan: LoadPlan, key: str | None, results: list[LoadResult]) -> None:
+    """Run the test and append its result."""
+    name = f"loadtest-{secrets.token_hex(2)}"
+    addresses = [ChannelAddress(f"{name}-{number + 1}") for number in range(plan.sessions)]
+    _prepare_this_machine(plan)
+    async with RelaySource(plan, plan.url, addresses, key) as source:
+        targets = _find_targets(plan.url, addresses)
+        probe, notes = _find_probe(plan, targets[0])
+        with LoadProgressLine(plan) as line:
+            load_run = LoadRun(plan, targets, source, probe=probe, show=line.show)
+            result = await load_run.run([*notes, *_plan_notes(plan)])
+    results.append(replace(result, measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"))
+
+
+def _prepare_this_machine(plan: LoadPlan) -> None:
+    """Get what so many connections need.
+
+    Raises:
+        UserError: It can not be had.
+    """
+    # Who left is still closing while who came is connecting.
+    spare = 1.5 if plan.profile is Profile.CHURN else 1.0
+    raise_file_limit(max(plan.sessions, round(plan.listeners / plan.processes * spare)))
+    check_ports(plan.listeners + plan.sessions)
+    if plan.cpus:
+        os.sched_setaffinity(0, plan.cpus)
+
+
+def _find_targets(url: str, addresses: Sequence[ChannelAddress]) -> list[Target]:
+    parts = urlsplit(url)
+    secure = parts.scheme in {"wss", "https"}
+    name = parts.hostname or ""
+    port = parts.port or (_SECURE_PORT if secure else _PLAIN_PORT)
+    host = reach(name, port)
+    tls_name = name if secure else None
+    return [
+        Target(host, port, f"/v1/{Role.LISTENER}/{address}", parts.netloc, tls_name=tls_name) for address in addresses
+    ]
+
+
+def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]]:
+    """Find the server's processes, if they are here; gives notes for the person, too."""
+    if not is_this_machine(target.host):
+        return None, []
+    try:
+        from relay.adapters.load.server_probe import find_server  # noqa: PLC0415 - optional: the extra "load"
+    except ImportError:
+        return None, ["For the server's CPU time and memory install psutil: pip install 'audio-relay[load]'."]
+    probe = find_server(target.port)
+    if probe is None:
+        return None, ["The server's CPU time and memory are not measured: this user can not see its processes."]
+    needed = plan.listeners + plan.sessions
+    if probe.max_files is not None and probe.max_files < needed:
+        few = f"The server may open {probe.max_files} files, fewer than this test's {needed} connections"
+        return probe, [f"{few}: raise its `ulimit -n`."]
+    return probe, []
+
+
+def _plan_notes(plan: LoadPlan) -> list[str]:
+    """Say what is unusual about a plan."""
+    share = plan.fps * plan.frame_ms / 10
+    if round(share) == 100:  # noqa: PLR2004 - per cent
+        return []
+    return [f"{plan.fps} frames/s of {plan.frame_ms} ms are {share:.0f} % of real time."]
+
+
+def _processes_for(frames_per_second: int) -> int:
+    """Give how many receiving processes it should take; one CPU is for the server, if it is here."""
+    needed = -(-frames_per_second // FRAMES_PER_PROCESS)
+    return min(needed, max(1, len(os.sched_getaffinity(0)) - 1))
+
+
+def _read_cpus(text: str | None) -> tuple[int, ...]:
+    """Read the numbers of CPUs.
+
+    Raises:
+        UserError: One is no number, or not a CPU that this process may use.
+    """
+    if text is None:
+        return ()
+    allowed = os.sched_getaffinity(0)
+    numbers = [int(word) if word.isdecimal() else -1 for word in text.split(",")]
+    if not set(numbers) <= allowed:
+        raise UserError(f"--pin {text}: the CPUs that may be used here are {', '.join(map(str, sorted(allowed)))}.")
+    return tuple(numbers)
+
+
+def _conclude(
+    result: LoadResult, conditions: Sequence[Condition], json_path: Path | None, html_path: Path | None
+) -> int:
+    """Write the files, say which conditions hold, and give the exit code."""
+    metrics = result.metrics()
+    held = [condition for condition in conditions if condition.holds(metrics)]
+    if json_path is not None:
+        told = [
+            {"condition": str(condition), "value": metrics[condition.metric], "holds": condition in held}
+            for condition in conditions
+        ]
+        _write(json_path, json.dumps(result.to_json() | {"conditions": told}, indent=1) + "\n")
+    if html_path is not None:
+        _write(html_path, report_page(result))
+    for condition in held:
+        value = metrics[condition.metric]
+        found = "could not be measured" if value is None else f"is {value:,.6g}"
+        say(f"relay: --fail-if {condition}: {condition.metric} {found}.")
+    failed = result.ended_early is not None and result.ended_early != STOPPED
+    return int(failed or bool(held) or bool(metrics["unaccounted_frames"]))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} can not be written: {error.strerror}.") from error

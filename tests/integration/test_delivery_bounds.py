@@ -1,0 +1,508 @@
+"""What a listener is promised on the wire of a real relay: the age of its audio, its account, peace from others."""
+
+import asyncio
+import json
+import random
+import resource
+import statistics
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import Frame, Opcode
+from websockets.typing import Subprotocol
+
+from relay.adapters.server.kernel import UNSENT_SECONDS
+from relay.runtime.drain import MAX_WRITE_SECONDS
+from tests.support.processes import RelayProcess, relay_process
+from tests.support.wire_listener import (
+    SMALL_BUFFER_BYTES,
+    ReceivedFrame,
+    WireListener,
+    closing,
+    milliseconds_between,
+    numbered_audio,
+    open_listener,
+    read_at,
+    take_snapshots,
+    upgrade,
+    wire_clock,
+)
+
+FRAME_SECONDS = 0.02
+MONO_BYTES = 640
+"""A frame of 16 kHz mono."""
+
+STEREO = "?rate=48000&channels=2"
+STEREO_BYTES = 3840
+STEREO_BYTES_PER_SECOND = 192_000
+"""Of this a small receive buffer holds 20 ms, so that nearly all that a listener is behind by is the relay's."""
+
+HEADERS_BYTES = 20
+"""What the wire adds to a frame: the WebSocket's header and the relay's."""
+
+LOOPS = ("asyncio", "uvloop")
+
+SLACK_MS = 100
+"""What the relay may lose between a look at the clock and a write, when others want the processor."""
+
+LATE_MS = 250
+"""No frame may reach one who reads later than this, whatever others do."""
+
+
+class Broadcaster:
+    """A source of numbered frames in real time.
+
+    Attributes:
+        connection_id: The relay's name of it.
+        published: Frames sent so far, for each epoch of the channel.
+        sent_ms: When this broadcaster sent each of its frames, by the relay's clock.
+    """
+
+    def __init__(
+        self, connection: ClientConnection, connection_id: str, frame_bytes: int, published: list[int]
+    ) -> None:
+        self._connection = connection
+        self._frame_bytes = frame_bytes
+        self.connection_id = connection_id
+        self.published = published
+        self.sent_ms: list[int] = []
+
+    async def play(self, seconds: float) -> None:
+        """Publish one frame every 20 ms, catching up when this process was held up."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for count in range(round(seconds / FRAME_SECONDS)):
+            await asyncio.sleep(began + count * FRAME_SECONDS - loop.time())
+            self.sent_ms.append(wire_clock())
+            await self._connection.send(numbered_audio(self.published[-1], self._frame_bytes))
+            self.published[-1] += 1
+
+    async def end(self) -> None:
+        """End the session: all listeners get what they are owed and are closed with 1000."""
+        await self._connection.send('{"type":"end"}')
+        await self._connection.wait_closed()
+
+
+@asynccontextmanager
+async def broadcasting(
+    relay: RelayProcess,
+    session: str,
+    query: str = "",
+    *,
+    frame_bytes: int = MONO_BYTES,
+    published: Sequence[int] = (0,),
+) -> AsyncIterator[Broadcaster]:
+    """Broadcast to a session, from `published` on; a new epoch is a 0 more at its end."""
+    async with connect(
+        f"{relay.websocket_url}/v1/broadcast/{session}{query}",
+        subprotocols=[Subprotocol("relay.v1")],
+        compression=None,
+        proxy=None,
+    ) as connection:
+        hello = json.loads(await connection.recv())
+        yield Broadcaster(connection, hello["connection_id"], frame_bytes, list(published))
+
+
+async def on_both_loops(scenario: Callable[[RelayProcess], Coroutine[None, None, None]], **settings: str) -> None:
+    """Run a scenario that mostly waits against a relay on each event loop, both at once."""
+    async with (
+        relay_process(RELAY_SERVER_LOOP=LOOPS[0], **settings) as first,
+        relay_process(RELAY_SERVER_LOOP=LOOPS[1], **settings) as second,
+        asyncio.TaskGroup() as group,
+    ):
+        for relay in (first, second):
+            group.create_task(scenario(relay))
+
+
+class Lateness:
+    """How late this process itself was, which looks like lateness of the relay.
+
+    Attributes:
+        most_ms: At worst.
+    """
+
+    def __init__(self) -> None:
+        self.most_ms = 0.0
+
+    async def watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            self.most_ms = max(self.most_ms, (loop.time() - before) * 1000 - 5)
+
+
+@pytest.fixture
+async def lateness() -> AsyncIterator[Lateness]:
+    lateness = Lateness()
+    watching = asyncio.get_running_loop().create_task(lateness.watch())
+    yield lateness
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+
+
+async def check_accounts(listeners: Iterable[WireListener], broadcaster: Broadcaster) -> None:
+    """Wait until the end of the session has closed all, and hold what they got against what was published."""
+    for listener in listeners:
+        await listener.until_ended()
+        assert listener.close_code == 1000
+        account = listener.account()
+        assert account == broadcaster.published[-len(account) :]
+
+
+def check_untouched(listeners: Iterable[WireListener], broadcaster: Broadcaster, late_ms: float) -> None:
+    """Listeners who read lost nothing and got nothing late, on the way from the broadcaster that sent it all."""
+    for listener in listeners:
+        assert listener.gaps == []
+        way_ms = (milliseconds_between(broadcaster.sent_ms[frame.number], frame.read_ms) for frame in listener.frames)
+        assert max(way_ms) <= late_ms
+
+
+async def listen_beside(relay: RelayProcess, session: str, count: int) -> list[WireListener]:
+    """Listeners who read whatever comes."""
+    return [await open_listener(relay.url, f"/v1/listen/{session}") for _ in range(count)]
+
+
+async def test_no_byte_older_than_the_bound_is_written_to_a_listener_at_half_speed(lateness: Lateness) -> None:
+    async def scenario(relay: RelayProcess) -> None:
+        healthy = await listen_beside(relay, "ev1", 1)
+        slow = [
+            await open_listener(
+                relay.url, f"/v1/listen/ev1{query}", receive_buffer=SMALL_BUFFER_BYTES, is_reading=False
+            )
+            for query in ("?buffer_ms=1000", "")
+        ]
+        with closing([*healthy, *slow]):
+            async with broadcasting(relay, "ev1", STEREO, frame_bytes=STEREO_BYTES) as broadcaster:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(broadcaster.play(9.5))
+                    group.create_task(take_snapshots(slow, 9.5))
+                    await read_at(slow, STEREO_BYTES_PER_SECOND / 2, 8)
+                    for listener in slow:
+                        listener.resume()
+                await broadcaster.end()
+                await check_accounts([*healthy, *slow], broadcaster)
+        check_untouched(healthy, broadcaster, LATE_MS + lateness.most_ms)
+        assert [listener.hello["buffer_ms"] for listener in slow] == [1000, 2000]
+        for listener in slow:
+            check_written_in_time(listener, lateness.most_ms)
+            assert max(frame.age_ms for frame in listener.frames[-25:]) <= LATE_MS + lateness.most_ms, "live again"
+
+    await on_both_loops(scenario, RELAY_LISTENER_MAX_BUFFER_SECONDS="2")
+
+
+def check_written_in_time(listener: WireListener, lateness_ms: float) -> None:
+    """Hold the ages of a stereo listener's frames against its bound, who read at half speed for a time."""
+    bound_ms = listener.hello["buffer_ms"]
+    frame_bytes = STEREO_BYTES + HEADERS_BYTES
+    write_bytes = int(MAX_WRITE_SECONDS / FRAME_SECONDS) * frame_bytes
+    assert len(listener.gaps) >= 3, "it was not slow enough"
+    # Whatever write a frame was part of, its first byte is at most one write before the frame's end.
+    assert max(listener.least_age_ms(frame, write_bytes) for frame in listener.frames) <= bound_ms + SLACK_MS
+    # After a gap a frame begins a write.
+    after_gaps = [two for one, two in pairwise(listener.events) if one in listener.gaps]
+    ages = [listener.least_age_ms(frame, frame_bytes) for frame in after_gaps if isinstance(frame, ReceivedFrame)]
+    assert max(ages) <= bound_ms + SLACK_MS
+    assert max(ages) >= bound_ms - 2 * MAX_WRITE_SECONDS * 1000, "it loses more than its bound demands"
+    # The kernels hold what the relay lets wait for the network, and the small windows: what is on the way, what was
+    # received, and what is being acknowledged.
+    held_bytes = max(snapshot.held_bytes for snapshot in listener.snapshots)
+    assert held_bytes <= UNSENT_SECONDS * STEREO_BYTES_PER_SECOND + 4 * SMALL_BUFFER_BYTES
+    # At half speed, what is under way in front of a frame takes twice as long as it lasts, and so does a delay here.
+    under_way_ms = 2 * (held_bytes / STEREO_BYTES_PER_SECOND + MAX_WRITE_SECONDS) * 1000
+    assert listener.oldest_ms <= bound_ms + under_way_ms + 2 * SLACK_MS + 2 * lateness_ms
+
+
+async def test_a_listener_that_stalled_resumes_at_what_its_bound_allows(lateness: Lateness) -> None:
+    async def scenario(relay: RelayProcess) -> None:
+        healthy = await listen_beside(relay, "ev1", 5)
+        stalled = await open_listener(relay.url, "/v1/listen/ev1?buffer_ms=500", receive_buffer=SMALL_BUFFER_BYTES)
+        with closing([*healthy, stalled]):
+            async with broadcasting(relay, "ev1") as broadcaster:
+                await broadcaster.play(0.4)
+                stalled.pause()
+                await broadcaster.play(3)
+                assert not stalled.has_ended
+                stalled.resume()
+                await broadcaster.play(1.2)
+                await broadcaster.end()
+                await check_accounts([*healthy, stalled], broadcaster)
+        check_untouched(healthy, broadcaster, LATE_MS + lateness.most_ms)
+        assert len(stalled.gaps) == 1
+        gap = stalled.gaps[0]
+        before = [frame for frame in stalled.frames if frame.seq < gap["from_seq"]]
+        after = [frame for frame in stalled.frames if frame.seq > gap["to_seq"]]
+        assert len(before) * FRAME_SECONDS <= 0.4 + 1.0, "more was under way than a write and small buffers hold"
+        assert max(frame.age_ms for frame in after) <= 500 + SLACK_MS + lateness.most_ms
+        assert max(frame.age_ms for frame in after[-25:]) <= LATE_MS + lateness.most_ms, "live within a second"
+
+    await on_both_loops(scenario, RELAY_LISTENER_STALL_LIMIT_SECONDS="never")
+
+
+async def test_audio_that_grew_old_while_the_source_paused_is_not_written() -> None:
+    async def scenario(relay: RelayProcess) -> None:
+        stalled = await open_listener(
+            relay.url, "/v1/listen/ev1?buffer_ms=500", receive_buffer=SMALL_BUFFER_BYTES, is_reading=False
+        )
+        with closing([stalled]):
+            async with broadcasting(relay, "ev1") as broadcaster:
+                await broadcaster.play(1.6)
+                await asyncio.sleep(0.8)
+                stalled.resume()
+                await broadcaster.end()
+                await check_accounts([stalled], broadcaster)
+            assert stalled.gaps[-1]["to_seq"] == broadcaster.published[-1] - 1
+            assert len(stalled.frames) * FRAME_SECONDS <= 1.0
+
+    await on_both_loops(scenario)
+
+
+async def test_what_a_listener_asks_for_is_clamped_and_told() -> None:
+    settings = {"RELAY_LISTENER_MAX_BUFFER_SECONDS": "2.5", "RELAY_LISTENER_COALESCE_MS": "60"}
+    async with relay_process(**settings) as relay:
+        for query, buffer_ms, coalesce_ms in (
+            ("", 2500, 60),
+            ("?buffer_ms=50&coalesce_ms=0", 200, 0),
+            ("?buffer_ms=700&coalesce_ms=80", 700, 80),
+            ("?buffer_ms=99999&coalesce_ms=500", 2500, 200),
+        ):
+            listener = await open_listener(relay.url, f"/v1/listen/ev1{query}")
+            with closing([listener]):
+                assert (listener.hello["buffer_ms"], listener.hello["coalesce_ms"]) == (buffer_ms, coalesce_ms)
+
+
+async def test_frames_wait_for_each_other_as_long_as_the_listener_or_the_relay_says(lateness: Lateness) -> None:
+    async def scenario(relay: RelayProcess) -> None:
+        intervals_ms = {"": 100, "?coalesce_ms=0": 0, "?coalesce_ms=60": 60}
+        listeners = {query: await open_listener(relay.url, f"/v1/listen/ev1{query}") for query in intervals_ms}
+        with closing(listeners.values()):
+            async with broadcasting(relay, "ev1") as broadcaster:
+                await broadcaster.play(2)
+                await broadcaster.end()
+                await check_accounts(listeners.values(), broadcaster)
+        for query, interval_ms in intervals_ms.items():
+            listener = listeners[query]
+            # A process that was late reads more at once, so the median; the first frame waits for those that follow.
+            runs = [len(list(run)) for _, run in groupby(listener.frames, key=lambda frame: frame.read_index)]
+            together = interval_ms / (FRAME_SECONDS * 1000)
+            assert together <= statistics.median(runs) <= together + 1
+            ages = sorted(frame.age_ms for frame in listener.frames)
+            assert ages[int(len(ages) * 0.9)] <= interval_ms + SLACK_MS
+            check_untouched([listener], broadcaster, interval_ms + LATE_MS + lateness.most_ms)
+
+    await on_both_loops(scenario, RELAY_LISTENER_COALESCE_MS="100")
+
+
+async def test_a_stalled_listener_is_cut_off_at_the_limit_and_nobody_else() -> None:
+    async def scenario(relay: RelayProcess) -> None:
+        loop = asyncio.get_running_loop()
+        healthy = await listen_beside(relay, "ev1", 3)
+        stalled = await open_listener(relay.url, "/v1/listen/ev1", receive_buffer=SMALL_BUFFER_BYTES, is_reading=False)
+        with closing([*healthy, stalled]):
+            async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
+                playing = group.create_task(broadcaster.play(3.5))
+                began = loop.time()
+                await relay.event("stalled listener cut off", connection=stalled.hello["connection_id"], seconds=5)
+                # A second of audio fills what lies between, the limit is another, housekeeping is twice a second.
+                assert 1 <= loop.time() - began <= 3
+                stalled.resume()
+                await stalled.until_ended(2)
+                assert stalled.close_code is None
+                await playing
+                await broadcaster.end()
+                await check_accounts(healthy, broadcaster)
+            check_untouched(healthy, broadcaster, 1000)
+            stalled.account()
+            assert sum(record["event"] == "stalled listener cut off" for record in relay.log) == 1
+
+    await on_both_loops(scenario, RELAY_LISTENER_STALL_LIMIT_SECONDS="1")
+
+
+async def ask_repeatedly(listener: WireListener, seconds: float) -> list[float]:
+    """Ping for a time, on both layers in turn; gives how long each answer took, in milliseconds."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    took_ms: list[float] = []
+    while loop.time() - began < seconds:
+        asked = loop.time()
+        await ask(listener, len(took_ms))
+        took_ms.append((loop.time() - asked) * 1000)
+        await asyncio.sleep(0.03)
+    return took_ms
+
+
+async def ask(listener: WireListener, number: int) -> None:
+    """Ping, by a control message or on the WebSocket layer, and wait for the answer."""
+    if number % 2:
+        listener.send_text("ping", id=number)
+        await listener.until(lambda: listener.told[-1].get("id") == number)
+    else:
+        payload = b"%d" % number
+        listener.send_ping(payload)
+        await listener.until(lambda: listener.last_pong == payload)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_control_messages_are_prompt_beside_a_large_fan_out(loop: str) -> None:
+    async with relay_process(RELAY_SERVER_LOOP=loop) as relay:
+        listeners = await listen_beside(relay, "ev1", 200)
+        with closing(listeners):
+            async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
+                playing = group.create_task(broadcaster.play(2.5))
+                took_ms = await ask_repeatedly(listeners[0], 2)
+                await playing
+                await broadcaster.end()
+                await check_accounts(listeners, broadcaster)
+        assert percentile(took_ms, 95) <= 100
+        check_untouched(listeners, broadcaster, 1000)
+
+
+FLOODS = (
+    Frame(Opcode.PING, bytes(125)).serialize(mask=True) * 500,
+    Frame(Opcode.PING, b"").serialize(mask=True) * 10_000,
+    Frame(Opcode.PONG, b"").serialize(mask=True) * 10_000,
+    Frame(Opcode.TEXT, b'{"type":"ping"}').serialize(mask=True) * 3_000,
+)
+
+FLOODERS = {
+    "listener": "/v1/listen/ev1",
+    "broadcaster": "/v1/broadcast/other",
+    "refused": "/v1/listen/ev1?buffer_ms=none",
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("flooder", FLOODERS)
+async def test_a_flood_from_one_who_reads_nothing_stops_nobody_else(
+    loop: str, flooder: str, lateness: Lateness
+) -> None:
+    async with relay_process(RELAY_SERVER_LOOP=loop) as relay:
+        listeners = await listen_beside(relay, "ev1", 10)
+        with closing(listeners):
+            resident_before = resident_bytes(relay)
+            async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
+                playing = group.create_task(broadcaster.play(1.8))
+                asking = group.create_task(ask_repeatedly(listeners[0], 1.7))
+                for flood in FLOODS:
+                    await send_flood(relay, FLOODERS[flooder], flood, 0.4)
+                resident = resident_bytes(relay)
+                took_ms = await asking
+                await playing
+                await broadcaster.end()
+                await check_accounts(listeners, broadcaster)
+        assert resident - resident_before <= 10e6, "what a peer does not read piles up"
+        assert percentile(took_ms, 95) <= 100
+        check_untouched(listeners, broadcaster, LATE_MS + lateness.most_ms)
+
+
+async def send_flood(relay: RelayProcess, target: str, flood: bytes, seconds: float) -> None:
+    """Connect and send as much as the relay takes, until it has enough, and read nothing."""
+    sock, _, _ = await upgrade(relay.url, target)
+    with sock, suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(seconds):
+            while True:
+                await asyncio.get_running_loop().sock_sendall(sock, flood)
+
+
+def percentile(values: Iterable[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def resident_bytes(relay: RelayProcess) -> int:
+    """Memory of the relay."""
+    return int(Path(f"/proc/{relay.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+async def come_and_go(relay: RelayProcess, choice: random.Random, until: float, listeners: list[WireListener]) -> None:
+    """Join, stall, read in pieces and leave at random until a time of the loop's clock, then stay and read on."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < until:
+        query = f"buffer_ms={choice.choice((200, 500, 2000))}&coalesce_ms={choice.choice((0, 0, 40, 100))}"
+        receive_buffer = choice.choice((None, SMALL_BUFFER_BYTES))
+        listener = await open_listener(relay.url, f"/v1/listen/ev1?{query}", receive_buffer=receive_buffer)
+        listeners.append(listener)
+        for _ in range(choice.randint(1, 4)):
+            await behave(listener, choice, min(loop.time() + choice.uniform(0.1, 1.5), until))
+        if loop.time() < until and choice.random() < 0.7:
+            listener.close()
+
+
+async def behave(listener: WireListener, choice: random.Random, until: float) -> None:
+    """Read, read nothing, or read in pieces until a time of the loop's clock, and read then."""
+    loop = asyncio.get_running_loop()
+    behaviour = choice.choice(("read", "stall", "read in pieces"))
+    if behaviour != "read":
+        listener.pause()
+    while (left := until - loop.time()) > 0:
+        if behaviour == "read in pieces":
+            listener.read(choice.randint(1, 2000))
+            left = min(left, FRAME_SECONDS)
+        await asyncio.sleep(left)
+    listener.resume()
+
+
+async def test_every_account_is_exact_however_listeners_come_stall_and_go() -> None:
+    async def scenario(relay: RelayProcess) -> None:
+        listeners = await listen_beside(relay, "ev1", 1)
+        with closing(listeners):
+            until = asyncio.get_running_loop().time() + 4.5
+            async with asyncio.TaskGroup() as group:
+                for number in range(30):
+                    choice = random.Random(number)  # noqa: S311 - the same every time, which a secret must not be
+                    group.create_task(come_and_go(relay, choice, until, listeners))
+                async with broadcasting(relay, "ev1", STEREO, frame_bytes=STEREO_BYTES) as first:
+                    await first.play(1.8)
+                await relay.event("broadcaster lost", connection=first.connection_id)
+                again = broadcasting(relay, "ev1", STEREO, frame_bytes=STEREO_BYTES, published=first.published)
+                async with again as second:
+                    await second.play(1.2)
+                await relay.event("broadcaster lost", connection=second.connection_id)
+                async with broadcasting(relay, "ev1", published=[*second.published, 0]) as last:
+                    await last.play(2)
+                    await last.end()
+            await check_accounts([listener for listener in listeners if not listener.is_closed], last)
+        check_partial_accounts(listeners, last)
+        assert sum(len(listener.gaps) for listener in listeners) >= 10, "they were not slow enough"
+
+    await on_both_loops(scenario)
+
+
+def check_partial_accounts(listeners: Sequence[WireListener], broadcaster: Broadcaster) -> None:
+    """What listeners got until they left is exact, too; the first of them was there from the beginning."""
+    for listener in listeners:
+        account = listener.account()
+        joined = (listener.hello["epoch"] - listeners[0].hello["epoch"]) % (1 << 16)
+        published = broadcaster.published[joined : joined + len(account)]
+        assert account[:-1] == published[:-1]
+        assert account[-1] <= published[-1]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_crowd_at_the_door_delays_nobody_inside(loop: str, lateness: Lateness) -> None:
+    crowd: list[WireListener] = []
+    # This process pays as much for a joining listener as the relay does, so not all at one time.
+    gate = asyncio.Semaphore(20)
+
+    async def join(relay: RelayProcess) -> None:
+        async with gate:
+            crowd.append(await open_listener(relay.url, "/v1/listen/ev1"))
+
+    async with relay_process(RELAY_SERVER_LOOP=loop) as relay:
+        present = await listen_beside(relay, "ev1", 20)
+        with closing(present), closing(crowd):
+            async with broadcasting(relay, "ev1") as broadcaster:
+                await broadcaster.play(0.4)
+                async with asyncio.TaskGroup() as group:
+                    joining = [group.create_task(join(relay)) for _ in range(300)]
+                    while not all(task.done() for task in joining):
+                        await broadcaster.play(0.2)
+                await broadcaster.play(0.6)
+                await broadcaster.end()
+                await check_accounts([*present, *crowd], broadcaster)
+        check_untouched(present, broadcaster, LATE_MS + lateness.most_ms)
+        check_untouched(crowd, broadcaster, 1000)

@@ -1,0 +1,31 @@
+"""`relay demo`: one command, and a voice is on the air."""
+
+import asyncio
+import re
+import signal
+import wave
+from importlib.resources import files
+
+from websockets.asyncio.client import connect
+
+from tests.support.processes import running
+
+
+async def test_the_voice_is_on_the_air_until_ctrl_c() -> None:
+    with wave.open(str(files("relay") / "samples" / "counting.wav"), "rb") as sample:
+        voice = sample.readframes(sample.getnframes())
+    async with running("demo", "--port", "0") as demo:
+        invitation = await demo.line(lambda line: "press Play" in line)
+        url = re.search(r"http://(127\.0\.0\.1:\d+/listen/demo) ", invitation)
+        assert url is not None
+        await demo.line(lambda line: line.startswith("broadcasting"))
+        async with connect("ws://" + url[1].replace("/listen", "/v1/listen"), compression=None, proxy=None) as listener:
+            heard = b""
+            async with asyncio.timeout(10):
+                while len(heard) < 32_000:
+                    frame = await listener.recv(decode=False)
+                    heard += frame
+        assert heard in voice + voice, "not the voice, or with a hole"
+        demo.signal(signal.SIGINT)
+        assert await demo.wait() == 0, demo.text
+        assert "Traceback" not in demo.text

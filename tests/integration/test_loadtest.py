@@ -1,0 +1,534 @@
+"""`relay loadtest` as a person runs it, against a real relay; and its receiver against servers of other kinds."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, broadcast, serve
+from websockets.typing import Subprotocol
+
+from relay.cli.load_run import LoadRun
+from relay.core.load.frame_reader import Expect
+from relay.core.load.metrics import METRICS
+from relay.core.load.plan import LoadPlan, Profile, frame_count, plan_visits, send_seconds
+from relay.core.load.results import LoadResult
+from relay.core.load.stamp import stamp
+from relay.core.load.worker_messages import Target
+from relay.core.messages import decode, encode, pong_message
+from relay.core.wire import Header
+from relay.vocabulary.clock import relay_clock, wire_milliseconds
+from tests.support.processes import Process, RelayProcess, environment, relay_process
+
+KEY = "a-key-for-the-test"
+SECONDS = 2
+LISTENERS = 30
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def relay() -> AsyncIterator[RelayProcess]:
+    async with relay_process(RELAY_BROADCAST_KEY=KEY, RELAY_LISTENER_MAX_BUFFER_SECONDS="1") as process:
+        yield process
+
+
+class LoadTest(Process):
+    """A running `relay loadtest`.
+
+    Attributes:
+        table: What it wrote to standard output, once it has ended.
+    """
+
+    table = ""
+
+
+@asynccontextmanager
+async def starting(url: str, *arguments: str, **settings: str) -> AsyncIterator[LoadTest]:
+    """Run `relay loadtest`, which is ended when the block ends."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", "loadtest", "--url", url, *arguments),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=environment({"RELAY_BROADCAST_KEY": KEY, **settings}),
+    )
+    process = LoadTest(child)
+    try:
+        yield process
+        assert child.stdout is not None
+        process.table = (await child.stdout.read()).decode()
+        await process.wait(30)
+    finally:
+        await process.kill()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a load test ended."""
+
+    code: int
+    table: str
+    errors: list[str]
+    result: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = self.result["metrics"]
+        return metrics
+
+
+async def load_test(folder: Path, url: str, *arguments: str, **settings: str) -> Finished:
+    """Run one to its end."""
+    path = folder / "result.json"
+    async with starting(url, *arguments, "--json", str(path), **settings) as process:
+        pass
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    assert process.returncode is not None
+    assert "Traceback" not in process.text + process.table
+    return Finished(process.returncode, process.table, process.lines, result)
+
+
+async def audio_of(relay: RelayProcess, seconds: float) -> None:
+    """Wait until the load test's first session has had so much audio, by listening to it."""
+    joined = await relay.event("broadcaster joined")
+    async with connect(f"{relay.websocket_url}/v1/listen/{joined['session']}") as listener:
+        for _ in range(round(seconds * 50)):
+            assert isinstance(await listener.recv(), bytes)
+
+
+def options(**values: object) -> list[str]:
+    chosen = {"listeners": LISTENERS, "duration": SECONDS, "processes": 1} | values
+    return [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def check_sums(finished: Finished, frames: int = 50 * SECONDS) -> None:
+    """Every frame that was published reached every listener that was there, and nothing is open."""
+    metrics = finished.metrics
+    assert list(metrics) == list(METRICS)
+    assert metrics["published_frames"] == frames
+    for name in ("unaccounted_frames", "undelivered_frames", "join_failures", "disconnects", "gap_frames"):
+        assert metrics[name] == 0, name
+    assert finished.result["healthy"]["delivered"] == metrics["delivered_frames"]
+
+
+PROFILES = {
+    "steady": options(sessions=3, processes=2),
+    "ramp": options(),
+    "churn": options(duration=3),
+    "slow": options(slow_percent=20, duration=3, frame_ms=100, fps=10),
+    "burst": options(frame_ms=10, fps=40),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def finished(relay: RelayProcess, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
+    """Each profile once, all at the same time, as several people at one relay."""
+
+    async def run(profile: str) -> Finished:
+        folder = tmp_path_factory.mktemp(profile)
+        conditions = ("--fail-if", "p50_ms<0", "--fail-if", "joins==1")
+        page = ("--html", str(folder / "page.html"))
+        finished = await load_test(
+            folder, relay.websocket_url, "--profile", profile, *PROFILES[profile], *page, *conditions
+        )
+        assert "<svg" in (folder / "page.html").read_text(encoding="utf-8")
+        return finished
+
+    return dict(zip(PROFILES, await asyncio.gather(*map(run, PROFILES)), strict=True))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_every_profile_ends_well_and_in_silence(finished: dict[str, Finished], profile: str) -> None:
+    assert (finished[profile].code, finished[profile].errors) == (0, []), finished[profile].table
+    assert finished[profile].table.startswith(f"{profile}: {LISTENERS} listeners of ")
+
+
+async def test_steady(finished: dict[str, Finished]) -> None:
+    steady = finished["steady"]
+    metrics = steady.metrics
+    check_sums(steady, 3 * 50 * SECONDS)
+    assert metrics["delivered_frames"] == LISTENERS * 50 * SECONDS
+    assert metrics["joins"] == LISTENERS
+    assert metrics["frames_per_second"] == LISTENERS * 50
+    assert metrics["bytes_per_second"] == pytest.approx(LISTENERS * 50 * 660, rel=0.1)
+    assert 0 <= metrics["p50_ms"] <= metrics["p99_ms"] <= metrics["max_ms"] < 1000
+    assert steady.result["closes"] == {"1000": LISTENERS}
+    assert steady.result["clock_uncertainty_ms"] < 5
+    assert [use["name"] for use in steady.result["generator"]] == ["receiver 1", "receiver 2", "broadcaster"]
+    assert len(steady.result["seconds"]) == SECONDS
+    assert steady.result["conditions"] == [
+        {"condition": "p50_ms<0", "value": metrics["p50_ms"], "holds": False},
+        {"condition": "joins==1", "value": LISTENERS, "holds": False},
+    ]
+    for words in ("p99.9", f"{LISTENERS * 50 * SECONDS:,} frames", "µs per delivery", "receiver 2"):
+        assert words in steady.table
+
+
+async def test_the_server_is_found_and_measured(finished: dict[str, Finished], relay: RelayProcess) -> None:
+    for one in finished.values():
+        assert one.result["server"]["name"].endswith(f"(process {relay.pid})")
+        assert one.metrics["server_cpu_seconds"] > 0
+        assert one.metrics["server_rss_peak_mb"] >= one.metrics["server_rss_before_mb"] > 10
+        assert one.metrics["server_uss_peak_mb"] >= one.metrics["server_uss_before_mb"] > 10
+
+
+async def test_ramp(finished: dict[str, Finished]) -> None:
+    ramp = finished["ramp"]
+    check_sums(ramp)
+    # They join over two thirds of the time, so each is there for two thirds of it on average.
+    assert ramp.metrics["delivered_frames"] == pytest.approx(LISTENERS * 50 * SECONDS * 2 / 3, rel=0.15)
+    connected = [second["connected"] for second in ramp.result["seconds"]]
+    assert connected[0] < connected[-1] == LISTENERS
+
+
+async def test_churn(finished: dict[str, Finished]) -> None:
+    churn = finished["churn"]
+    check_sums(churn, 150)
+    closes = churn.result["closes"]
+    assert closes["1000"] == LISTENERS
+    assert closes["left"] == churn.metrics["joins"] - LISTENERS > 0
+
+
+async def test_slow(finished: dict[str, Finished]) -> None:
+    slow = finished["slow"]
+    check_sums(slow, 30)
+    accounts = slow.result["slow"]
+    assert accounts["connections"] == 6
+    assert accounts["gap_frames"] > 0
+    assert accounts["delivered"] + accounts["gap_frames"] == 6 * 30
+    assert slow.metrics["delivered_frames"] == 24 * 30
+    assert "not reading" in slow.table
+
+
+async def test_burst(finished: dict[str, Finished]) -> None:
+    burst = finished["burst"]
+    check_sums(burst, 80)
+    assert burst.metrics["delivered_frames"] == LISTENERS * 80
+    assert burst.result["notes"] == ["40 frames/s of 10 ms are 40 % of real time."]
+
+
+async def test_a_condition_that_holds_is_exit_code_1(tmp_path: Path, relay: RelayProcess) -> None:
+    finished = await load_test(
+        tmp_path, relay.websocket_url, *options(listeners=3, duration=1), "--fail-if", "joins<10", "--fail-if", "gaps>0"
+    )
+    assert finished.code == 1
+    assert finished.errors == ["relay: --fail-if joins<10: joins is 3."]
+    assert [condition["holds"] for condition in finished.result["conditions"]] == [True, False]
+
+
+async def test_a_terminal_shows_how_far_it_is(relay: RelayProcess) -> None:
+    controller, terminal = os.openpty()
+    shown = bytearray()
+    loop = asyncio.get_running_loop()
+    # Somebody must read, as a terminal emulator does, or the command would block when the terminal is full.
+    loop.add_reader(controller, lambda: shown.extend(os.read(controller, 65_536)))
+    command = (sys.executable, "-m", "relay", "loadtest", "--url", relay.url, *options(duration=1))
+    settings = {"RELAY_BROADCAST_KEY": KEY}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdout=DEVNULL,
+            stderr=terminal,
+            env={**environment(settings), "TERM": "xterm", "COLUMNS": "120"},
+        )
+        async with asyncio.timeout(30):
+            assert await process.wait() == 0
+    finally:
+        loop.remove_reader(controller)
+        os.close(terminal)
+        os.close(controller)
+    assert b"30 of 30 listeners" in shown
+    assert b"1 of 1 s, 30 listeners, " in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_prints_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "result.json"
+    async with relay_process() as relay:
+        arguments = (*options(duration=60), "--json", str(path))
+        async with starting(relay.websocket_url, *arguments) as process:
+            await audio_of(relay, 1)
+            process.signal(number)
+        ended = await relay.event("session ended")
+    assert process.returncode == 0
+    assert "The test ended early: a signal stopped it." in process.table
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["metrics"]["published_frames"] == ended["frames"] > 0
+    assert result["metrics"]["delivered_frames"] == ended["frames"] * LISTENERS
+    assert result["metrics"]["unaccounted_frames"] == 0
+
+
+async def test_a_relay_that_dies_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    async with relay_process() as relay:
+        async with starting(relay.websocket_url, *options(duration=60), "--json", str(path)) as process:
+            await audio_of(relay, 1)
+            await relay.kill()
+        url = relay.websocket_url
+    assert process.returncode == 1
+    assert process.lines == []
+    assert f"The test ended early: The connection to {url} was lost." in process.table
+    assert "30 were disconnected: 1006 (no close frame)" in process.table
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["metrics"]["delivered_frames"] > 0
+    assert (result["metrics"]["disconnects"], result["metrics"]["unaccounted_frames"]) == (LISTENERS, 0)
+
+
+async def test_mistakes_are_one_sentence_before_anything_begins(tmp_path: Path, relay: RelayProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    url = relay.websocket_url
+    mistakes: list[tuple[list[str], Mapping[str, str], int, str]] = [
+        (["--url", f"ws://127.0.0.1:{port}"], {}, 2, f"Nothing listens at ws://127.0.0.1:{port}: start it with"),
+        (["--fail-if", "p99>1"], {}, 2, "--fail-if 'p99>1': p99 is not measured; the nearest is p99_ms."),
+        (["--sessions", "5", "--listeners", "3"], {}, 2, "5 sessions need as many listeners at least, not 3."),
+        (["--pin", "none"], {}, 2, "--pin none: the CPUs that may be used here are "),
+        (["--html", str(tmp_path)], {}, 2, f"{tmp_path} can not be written: it is a folder"),
+        (["--json", str(tmp_path / "no" / "x")], {}, 2, "can not be written"),
+        (["--duration", "1"], {"RELAY_BROADCAST_KEY": "another-key"}, 1, "needs the relay's broadcast key"),
+    ]
+
+    async def run(arguments: list[str], settings: Mapping[str, str]) -> tuple[int | None, list[str], str]:
+        async with starting(url, *arguments, **settings) as process:
+            pass
+        return process.returncode, process.lines, process.table
+
+    found = await asyncio.gather(*(run(arguments, settings) for arguments, settings, _, _ in mistakes))
+    for (code, lines, table), (_, _, expected_code, sentence) in zip(found, mistakes, strict=True):
+        assert (code, table) == (expected_code, ""), lines
+        (line,) = lines
+        assert line.startswith("relay: ")
+        assert sentence in line
+
+
+async def test_a_server_that_takes_no_listeners_is_reported(tmp_path: Path) -> None:
+    """A gate in front of the relay lets the broadcaster in, and nobody else."""
+    async with relay_process(RELAY_BROADCAST_KEY=KEY) as relay:
+        port = int(relay.url.rsplit(":", 1)[1])
+
+        async def gate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                request = await reader.readuntil(b"\r\n\r\n")
+                if b"/v1/listen/" in request:
+                    writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nFull.")
+                    writer.close()
+                    return
+                await pipe_to(port, request, reader, writer)
+
+        async with await asyncio.start_server(quietly(gate), "127.0.0.1", 0) as server:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            finished = await load_test(tmp_path, url, *options(listeners=7))
+    assert finished.code == 1
+    assert "The test ended early: No listener could join: HTTP 503 Full." in finished.table
+    assert "7 could not join: HTTP 503 Full." in finished.table
+    assert finished.metrics["join_failures"] == 7
+
+
+def quietly(handle: Any) -> Any:
+    """A connection that the other side broke off, or that the end of the test cancels, is no news."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await handle(reader, writer)
+        writer.close()
+
+    return handler
+
+
+async def pipe_to(port: int, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Go on between a client and a port of this machine, after `first` came from the client."""
+    there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+    there_writer.write(first)
+
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while piece := await source.read(65_536):
+            sink.write(piece)
+            await sink.drain()
+        sink.close()
+
+    try:
+        await asyncio.gather(copy(reader, there_writer), copy(there_reader, writer))
+    finally:
+        there_writer.close()
+
+
+def make_certificate(folder: Path) -> Path:
+    """A certificate of 127.0.0.1 that is its own authority, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    path.write_bytes(
+        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain) + certificate.public_bytes(encoding)
+    )
+    return path
+
+
+async def test_through_tls(tmp_path: Path, relay: RelayProcess) -> None:
+    certificate = make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    port = int(relay.url.rsplit(":", 1)[1])
+
+    async def terminate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await pipe_to(port, b"", reader, writer)
+
+    async with await asyncio.start_server(quietly(terminate), "127.0.0.1", 0, ssl=context) as server:
+        url = f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finished = await load_test(tmp_path, url, *options(duration=1), SSL_CERT_FILE=str(certificate))
+    assert finished.code == 0, finished.table
+    check_sums(finished, 50)
+    assert finished.metrics["delivered_frames"] == LISTENERS * 50
+
+
+class AnotherServer:
+    """`websockets.broadcast()` of frames with the sender's header, and who sends them: a benchmark's baseline.
+
+    Attributes:
+        expect: What it sends.
+        close_codes: How connections were closed.
+    """
+
+    expect = Expect.STAMPED
+
+    def __init__(self, plan: LoadPlan, lost: int | None = None) -> None:
+        self.published = [0]
+        self.close_codes: Counter[int | None] = Counter()
+        self._connections: set[ServerConnection] = set()
+        self._plan = plan
+        self._lost = lost
+
+    async def handle(self, connection: ServerConnection) -> None:
+        self._connections.add(connection)
+        await self.converse(connection)
+        self._connections.remove(connection)
+        self.close_codes[connection.close_code] += 1
+
+    async def converse(self, connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    def frame(self, seq: int) -> bytes:
+        return stamp(seq, relay_clock(), bytes(640))
+
+    def take_late_ms(self) -> float:
+        return 0.0
+
+    async def play(self, begins_at: float) -> None:
+        for seq in range(frame_count(self._plan)):
+            await asyncio.sleep(max(0.0, begins_at + send_seconds(self._plan, seq) - relay_clock()))
+            if seq != self._lost:
+                broadcast(self._connections, self.frame(seq))
+            self.published[0] = seq + 1
+
+    async def end(self) -> None:
+        pass
+
+
+async def measure(server: AnotherServer, plan: LoadPlan) -> LoadResult:
+    """Measure it; it closes who does not answer its pings."""
+    subprotocols = [Subprotocol("relay.v1")] if server.expect is Expect.RELAY_V1 else None
+    async with serve(
+        server.handle,
+        "127.0.0.1",
+        0,
+        compression=None,
+        subprotocols=subprotocols,
+        ping_interval=0.3,
+        ping_timeout=3.0,
+    ) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        target = Target("127.0.0.1", port, "/", "another", expect=server.expect)
+        return await LoadRun(plan, [target], server, finish_seconds=0.5).run()
+
+
+@pytest.mark.parametrize(
+    ("lost", "delivered", "unaccounted", "undelivered"), [(None, 500, 0, 0), (20, 490, 10, 0), (49, 490, 0, 10)]
+)
+async def test_another_server_is_measured_by_the_same_instrument(
+    lost: int | None, delivered: int, unaccounted: int, undelivered: int
+) -> None:
+    plan = LoadPlan("ws://another", listeners=10, duration_seconds=1.0)
+    result = await measure(AnotherServer(plan, lost), plan)
+    metrics = result.metrics()
+    assert result.ended_early is None
+    assert metrics["delivered_frames"] == delivered
+    assert (metrics["unaccounted_frames"], metrics["undelivered_frames"]) == (unaccounted, undelivered)
+    assert metrics["disconnects"] == 0
+    assert dict(result.closes) == {"still open" if undelivered else "left": 10}
+    assert metrics["p99_ms"] is not None
+    assert 0 <= metrics["p99_ms"] < 500
+
+
+async def test_who_leaves_says_so() -> None:
+    plan = LoadPlan("ws://another", listeners=40, duration_seconds=2.0, profile=Profile.CHURN)
+    server = AnotherServer(plan)
+    result = await measure(server, plan)
+    leaving = sum(visit.leave_at is not None for visit in plan_visits(plan))
+    assert server.close_codes[1001] == leaving > 0
+    assert result.metrics()["unaccounted_frames"] == 0
+
+
+class FarAwayRelay(AnotherServer):
+    """A server of `relay.v1` whose clock is not ours, as on another machine."""
+
+    expect = Expect.RELAY_V1
+
+    @property
+    def clock_ms(self) -> int:
+        return wire_milliseconds(relay_clock() + 3_000_000.123)
+
+    async def converse(self, connection: ServerConnection) -> None:
+        members = {"connection_id": "c", "state": "live", "format": None, "epoch": 9, "next_seq": 0}
+        await connection.send(encode("hello", protocol="relay.v1", **members, clock_ms=self.clock_ms))
+        async for message in connection:
+            assert isinstance(message, str)
+            await connection.send(pong_message(decode(message), self.clock_ms))
+
+    def frame(self, seq: int) -> bytes:
+        return Header(9, seq, 0, self.clock_ms).pack() + bytes(640)
+
+
+async def test_the_clock_of_another_machine_is_compared_with_ours() -> None:
+    """And whoever asks whether we are there gets an answer, or would have disconnected us."""
+    plan = LoadPlan("ws://far-away", listeners=10, duration_seconds=4.0)
+    result = await measure(FarAwayRelay(plan), plan)
+    metrics = result.metrics()
+    assert metrics["delivered_frames"] == 10 * 200
+    assert result.clock_uncertainty_ms is not None
+    assert result.clock_uncertainty_ms < 5
+    assert metrics["p50_ms"] is not None
+    assert metrics["p50_ms"] <= 10
+    assert metrics["disconnects"] == metrics["unaccounted_frames"] == 0

@@ -1,0 +1,258 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+
+from relay.core import messages
+from relay.core.listener_events import ErrorNotice
+from relay.core.load.frame_reader import (
+    MAX_MESSAGE_BYTES,
+    Closing,
+    Expect,
+    FrameReader,
+    Greeting,
+    Happening,
+    PingFrame,
+    Pong,
+    Stream,
+    ToldGap,
+)
+from relay.core.load.stamp import stamp
+from relay.core.wire import Header
+from relay.vocabulary.errors import PolicyError
+
+EPOCH = 65_535
+WRAP = 1 << 32
+
+
+def websocket(opcode: Opcode, payload: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, payload, fin).serialize(mask=False)
+
+
+def text(message: str) -> bytes:
+    return websocket(Opcode.TEXT, message.encode())
+
+
+FORMAT = {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000}
+
+
+def hello(next_seq: int) -> bytes:
+    members = {"connection_id": "c", "state": "live", "format": FORMAT, "epoch": EPOCH, "next_seq": next_seq}
+    return text(messages.encode("hello", protocol="relay.v1", **members, clock_ms=77))
+
+
+def audio(seq: int, length: int = 640, due_ms: int = 0, epoch: int = EPOCH) -> bytes:
+    return websocket(Opcode.BINARY, Header(epoch, seq, 0, due_ms).pack() + bytes(length))
+
+
+def gap(first: int, count: int) -> bytes:
+    members = {"epoch": EPOCH, "from_seq": first, "to_seq": (first + count - 1) % WRAP, "duration_ms": 20 * count}
+    return text(messages.encode("gap", **members, reason="overflow"))
+
+
+def receive(
+    reader: FrameReader, stream: Stream, received: bytes, cuts: Sequence[int] = (), now_ms: int = 0
+) -> list[Happening]:
+    """Do what the receiver does with bytes that arrive in these pieces."""
+    happenings: list[Happening] = []
+    edges = [0, *sorted({cut % (len(received) + 1) for cut in cuts}), len(received)]
+    for first, last in pairwise(edges):
+        piece = stream.rest + received[first:last]
+        reader.buffer[: len(piece)] = piece
+        happenings += reader.take(stream, len(piece), now_ms)
+    return happenings
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Bytes of a relay, and what they come to."""
+
+    received: bytes
+    end: int
+    delivered: int
+    gap_frames: int
+    happenings: tuple[type, ...]
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> Conversation:
+    start = draw(st.integers(0, WRAP - 1) | st.integers(WRAP - 40, WRAP - 1))
+    seq, delivered, gap_frames = start, 0, 0
+    parts = [hello(start)]
+    happenings: list[type] = [Greeting]
+    for _ in range(draw(st.integers(0, 12))):
+        kind = draw(st.sampled_from(["audio", "audio", "audio", "fragments", "gap", "ping", "pong", "state", "error"]))
+        if kind == "audio":
+            length = draw(st.sampled_from([640, 640, 640, 0, 100, 109, 110, 66_000]))
+            count = draw(st.integers(1, 6 if length < 66_000 else 1))
+            parts += [audio((seq + number) % WRAP, length) for number in range(count)]
+            seq, delivered = seq + count, delivered + count
+        elif kind == "fragments":
+            payload = Header(EPOCH, seq % WRAP, 0, 0).pack() + bytes(30)
+            parts += [
+                websocket(Opcode.BINARY, payload[:9], fin=False),
+                websocket(Opcode.PING, b"between"),
+                websocket(Opcode.CONT, payload[9:20], fin=False),
+                websocket(Opcode.CONT, payload[20:]),
+            ]
+            happenings.append(PingFrame)
+            seq, delivered = seq + 1, delivered + 1
+        elif kind == "gap":
+            count = draw(st.integers(1, 100))
+            parts.append(gap(seq % WRAP, count))
+            happenings.append(ToldGap)
+            seq, gap_frames = seq + count, gap_frames + count
+        elif kind == "ping":
+            parts.append(websocket(Opcode.PING, draw(st.binary(max_size=125))))
+            happenings.append(PingFrame)
+        elif kind == "pong":
+            parts += [text(messages.encode("pong", id=3, clock_ms=9)), websocket(Opcode.PONG, b"")]
+            happenings.append(Pong)
+        elif kind == "state":
+            parts += [text(messages.state_message("live")), text(messages.encode("tomorrow", value=1))]
+        else:
+            parts.append(text(messages.error_message(1008, "No.")))
+            happenings.append(ErrorNotice)
+    parts.append(websocket(Opcode.CLOSE, (1000).to_bytes(2) + b"The session ended."))
+    return Conversation(b"".join(parts), seq % WRAP, delivered, gap_frames, (*happenings, Closing))
+
+
+@given(conversations(), st.lists(st.integers(0, 1 << 20), max_size=30), st.integers(0, 30_000))
+def test_everything_is_read_wherever_the_bytes_are_cut(
+    conversation: Conversation, cuts: list[int], late_ms: int
+) -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    happenings = receive(reader, stream, conversation.received, cuts, now_ms=late_ms)
+    account = stream.account
+    assert tuple(type(happening) for happening in happenings) == conversation.happenings
+    assert (account.delivered, account.gap_frames) == (conversation.delivered, conversation.gap_frames)
+    assert (account.unaccounted, account.owed(conversation.end)) == (0, 0)
+    assert stream.rest == b""
+    assert reader.latency.total == conversation.delivered
+    assert reader.latency.maximum == (late_ms if conversation.delivered else None)
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 40), st.lists(st.integers(0, 1 << 20), max_size=10))
+def test_no_loss_is_overlooked_in_a_run_of_frames(count: int, lost: int, doubled: int, cuts: list[int]) -> None:
+    frames = [audio(seq) for seq in range(count)]
+    wrong = [frame for seq, frame in enumerate(frames) if seq != lost for _ in range(2 if seq == doubled else 1)]
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    receive(reader, stream, hello(0) + b"".join(wrong), cuts)
+    found = stream.account.unaccounted + stream.account.owed(count)
+    assert found == (lost < count) + (doubled < count and doubled != lost)
+    assert reader.latency.total == len(wrong)
+    assert stream.rest == b""
+
+
+def test_a_frame_that_comes_in_two_reads_is_one() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    receive(reader, stream, hello(WRAP - 1) + audio(WRAP - 1) + audio(0))
+    receive(reader, stream, audio(1) + audio(2), cuts=[1000])
+    receive(reader, stream, audio(3))
+    assert (stream.account.delivered, stream.account.unaccounted, stream.account.next_seq) == (5, 0, 4)
+
+
+def test_numbers_wrap_in_the_middle_of_a_run() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    run = [WRAP - 3, WRAP - 2, WRAP - 1, 0, 1]
+    receive(reader, stream, hello(run[0]) + audio(run[0]))
+    receive(reader, stream, b"".join(map(audio, run[1:3])))
+    assert stream.account.next_seq == 0
+    receive(reader, stream, b"".join(map(audio, run[3:])))
+    assert (stream.account.delivered, stream.account.unaccounted, stream.account.next_seq) == (5, 0, 2)
+
+
+def test_a_run_is_taken_at_once_and_each_frame_has_its_own_latency() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    receive(reader, stream, hello(0) + audio(0, due_ms=1000), now_ms=1005)
+    run = b"".join(audio(seq, due_ms=1000 + 20 * seq) for seq in range(1, 5))
+    assert receive(reader, stream, run, now_ms=1090) == []
+    assert reader.latency.items() == [(5, 1), (10, 1), (30, 1), (50, 1), (70, 1)]
+
+
+def test_due_times_wrap_and_a_clock_may_be_a_little_behind() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    receive(reader, stream, hello(0) + audio(0, due_ms=WRAP - 10) + audio(1, due_ms=WRAP - 10), now_ms=5)
+    receive(reader, stream, audio(2, due_ms=WRAP - 5), now_ms=5)
+    receive(reader, stream, audio(3, due_ms=8), now_ms=5)
+    assert reader.latency.items() == [(0, 1), (10, 1), (15, 2)]
+
+
+def test_another_epoch_is_noticed_at_full_speed() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    receive(reader, stream, hello(0) + audio(0) + audio(1))
+    receive(reader, stream, audio(2, epoch=1))
+    assert stream.account.unaccounted == 1
+
+
+def test_a_format_message_begins_an_epoch() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    new = text(messages.encode("format", format=FORMAT, epoch=9))
+    receive(reader, stream, hello(5) + audio(5) + new + audio(0, epoch=9) + audio(1, epoch=9))
+    assert (stream.account.delivered, stream.account.unaccounted) == (3, 0)
+
+
+def test_who_does_not_read_is_accounted_for_and_not_measured() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1, measured=False)
+    receive(reader, stream, hello(0) + b"".join(audio(seq) for seq in range(9)))
+    receive(reader, stream, audio(9))
+    assert (stream.account.delivered, reader.latency.total) == (10, 0)
+
+
+def test_a_sender_s_own_header_does_where_a_server_adds_none() -> None:
+    reader, stream = FrameReader(), Stream(Expect.STAMPED)
+    frames = [websocket(Opcode.BINARY, stamp(seq, 1.0, bytes(640))) for seq in range(3, 9)]
+    receive(reader, stream, text("welcome") + b"".join(frames), now_ms=1007)
+    assert (stream.account.delivered, stream.account.unaccounted, stream.account.owed(9)) == (6, 0, 0)
+    assert reader.latency.items() == [(7, 6)]
+
+
+def test_what_is_not_audio_is_told() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    close = websocket(Opcode.CLOSE, (4503).to_bytes(2) + b"Taken.")
+    told = receive(reader, stream, hello(0) + text(messages.error_message(4503, "Taken.")) + close)
+    assert isinstance(told[0], Greeting)
+    assert (told[0].clock_ms, told[0].hello.next_seq) == (77, 0)
+    assert told[1:] == [ErrorNotice(4503, "Taken."), Closing(4503, "Taken.")]
+    assert receive(reader, stream, websocket(Opcode.CLOSE, b"")) == [Closing(1005, "")]
+    assert receive(reader, stream, text(messages.encode("pong", id=4, clock_ms=5))) == [Pong(4, 5)]
+    assert receive(reader, stream, gap(0, 3)) == [ToldGap(3)]
+
+
+FORMAT_WITHOUT_EPOCH = messages.encode("format", format=FORMAT)
+
+BAD = {
+    "masked": (Frame(Opcode.BINARY, b"x" * 20).serialize(mask=True), "masked"),
+    "reserved bits": (b"\xc2\x01x", "reserved bits"),
+    "unknown opcode": (b"\x83\x00", "begins with 0x83"),
+    "too long": (b"\x82\x7f" + (MAX_MESSAGE_BYTES + 1).to_bytes(8), "at most"),
+    "too short for a header": (websocket(Opcode.BINARY, b"abc"), "too short"),
+    "not UTF-8": (websocket(Opcode.TEXT, b"\xff"), "not UTF-8"),
+    "not JSON": (text("hello"), "not JSON"),
+    "a pong without a clock": (text(messages.encode("pong", id=1)), "clock_ms"),
+    "a format without an epoch": (text(FORMAT_WITHOUT_EPOCH), "epoch"),
+    "fragments of nothing": (websocket(Opcode.CONT, b"x"), "fragments"),
+    "a message in a message": (websocket(Opcode.TEXT, b"x", fin=False) + text("y"), "fragments"),
+    "a long ping": (b"\x89\x7e\x00\x7e" + bytes(126), "control frame"),
+    "endless fragments": (
+        websocket(Opcode.BINARY, bytes(MAX_MESSAGE_BYTES), fin=False) + websocket(Opcode.CONT, b"x"),
+        "over",
+    ),
+}
+
+
+@pytest.mark.parametrize(("received", "sentence"), BAD.values(), ids=BAD.keys())
+def test_what_is_not_the_protocol_is_refused(received: bytes, sentence: str) -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    receive(reader, stream, hello(0))
+    with pytest.raises(PolicyError, match=sentence):
+        receive(reader, stream, received)
+
+
+def test_audio_before_the_greeting_is_refused() -> None:
+    with pytest.raises(PolicyError, match="before its greeting"):
+        receive(FrameReader(), Stream(Expect.RELAY_V1), audio(0))
