@@ -46,7 +46,7 @@ HEADERS_BYTES = 20
 
 LOOPS = ("asyncio", "uvloop")
 
-SLACK_MS = 100
+SLACK_MS = 60
 """What the relay may lose between a look at the clock and a write, when others want the processor."""
 
 LATE_MS = 250
@@ -233,10 +233,11 @@ async def test_a_listener_that_stalled_resumes_at_what_its_bound_allows(lateness
                 await broadcaster.end()
                 await check_accounts([*healthy, stalled], broadcaster)
         check_untouched(healthy, broadcaster, LATE_MS + lateness.most_ms)
-        assert len(stalled.gaps) == 1
-        gap = stalled.gaps[0]
-        before = [frame for frame in stalled.frames if frame.seq < gap["from_seq"]]
-        after = [frame for frame in stalled.frames if frame.seq > gap["to_seq"]]
+        # What grows too old while a gap is being told is told in another, right behind it.
+        first_lost, last_lost = stalled.gaps[0]["from_seq"], stalled.gaps[-1]["to_seq"]
+        before = [frame for frame in stalled.frames if frame.seq < first_lost]
+        after = [frame for frame in stalled.frames if frame.seq > last_lost]
+        assert len(before) + len(after) == len(stalled.frames), "more than one piece is missing"
         assert len(before) * FRAME_SECONDS <= 0.4 + 1.0, "more was under way than a write and small buffers hold"
         assert max(frame.age_ms for frame in after) <= 500 + SLACK_MS + lateness.most_ms
         assert max(frame.age_ms for frame in after[-25:]) <= LATE_MS + lateness.most_ms, "live within a second"
@@ -377,23 +378,24 @@ async def test_what_a_flooding_listener_does_not_read_does_not_pile_up_and_costs
         with closing(listeners):
             resident_before = resident_bytes(relay)
             async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
-                playing = group.create_task(broadcaster.play(1.8))
-                for flood in FLOODS:
-                    await send_flood(relay, "/v1/listen/ev1", flood, 0.4)
-                resident = resident_bytes(relay)
+                playing = group.create_task(broadcaster.play(2.2))
+                resident = [await send_flood(relay, "/v1/listen/ev1", flood, 0.5) for flood in FLOODS]
                 await playing
                 await broadcaster.end()
                 await check_accounts(listeners, broadcaster)
-        assert resident - resident_before <= 10e6
+        assert all(listener.gaps == [] for listener in listeners)
+        assert max(resident) - resident_before <= 4e6
 
 
-async def send_flood(relay: RelayProcess, target: str, flood: bytes, seconds: float) -> None:
-    """Connect and send as much as the relay takes, until it has enough, and read nothing."""
+async def send_flood(relay: RelayProcess, target: str, flood: bytes, seconds: float) -> int:
+    """Connect and send as much as the relay takes, and read nothing; gives the relay's memory while it is connected."""
     sock, _, _ = await upgrade(relay.url, target)
-    with sock, suppress(TimeoutError, ConnectionError):
-        async with asyncio.timeout(seconds):
-            while True:
-                await asyncio.get_running_loop().sock_sendall(sock, flood)
+    with sock:
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    await asyncio.get_running_loop().sock_sendall(sock, flood)
+        return resident_bytes(relay)
 
 
 def percentile(values: Iterable[float], percent: int) -> float:
