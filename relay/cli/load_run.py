@@ -40,6 +40,12 @@ FINISH_SECONDS = 10.0
 INTERVAL_SECONDS = 1.0
 """How often everybody reports."""
 
+OVERRUN_SECONDS = 10.0
+"""How long a server may take the audio later than it is due, before the test gives up."""
+
+USS_INTERVALS = 5
+"""Looking through the memory of a server with thousands of listeners takes milliseconds, so it is not always done."""
+
 JOIN_INTERVAL_SECONDS = 0.2
 """How often everybody reports before the audio."""
 
@@ -148,7 +154,7 @@ class LoadRun:
             self._note_end(STOPPED)
         reports = await pool.settle(self._source.published)
         if began:
-            self._note(reports)
+            self._note(reports, with_uss=True)
         else:
             self._recorder.join(reports)
         try:
@@ -176,19 +182,27 @@ class LoadRun:
         begins_at = relay_clock() + LEAD_SECONDS
         await pool.start(begins_at)
         playing = tasks.create_task(self._play_source(begins_at), name="broadcasters")
-        await asyncio.sleep(begins_at - relay_clock())
-        self._recorder.begin(begins_at, await pool.report(), own_use(), self._sample())
+        try:
+            await asyncio.sleep(begins_at - relay_clock())
+            self._recorder.begin(begins_at, await pool.report(), own_use(), self._sample())
+            await self._watch(pool, begins_at, {playing, stop})
+        finally:
+            playing.cancel()
+            await asyncio.wait({playing})
+
+    async def _watch(self, pool: WorkerPool, begins_at: float, ends: set[asyncio.Task[None]]) -> None:
+        """Note every interval until one of `ends` is done, or they should long be."""
+        deadline = begins_at + self._plan.duration_seconds + OVERRUN_SECONDS
         intervals = 1
-        while not playing.done() and not stop.done():
-            next_report = begins_at + intervals * INTERVAL_SECONDS
-            await asyncio.wait(
-                {playing, stop}, timeout=max(0.0, next_report - relay_clock()), return_when=asyncio.FIRST_COMPLETED
-            )
-            second = self._note(await pool.report())
+        while not any(end.done() for end in ends):
+            wait_seconds = begins_at + intervals * INTERVAL_SECONDS - relay_clock()
+            await asyncio.wait(ends, timeout=max(0.0, wait_seconds), return_when=asyncio.FIRST_COMPLETED)
+            second = self._note(await pool.report(), with_uss=intervals % USS_INTERVALS == 0)
             self._show(Progress(self._recorder.joined, sum(self._recorder.failures.values()), second))
             intervals += 1
-        playing.cancel()
-        await asyncio.wait({playing})
+            if relay_clock() > deadline:
+                self._note_end(f"The server had not taken all audio {OVERRUN_SECONDS:g} s after its end.")
+                return
 
     async def _play_source(self, begins_at: float) -> None:
         try:
@@ -196,12 +210,12 @@ class LoadRun:
         except RelayError as error:
             self._note_end(str(error))
 
-    def _note(self, reports: Sequence[Report]) -> Second:
+    def _note(self, reports: Sequence[Report], *, with_uss: bool) -> Second:
         late_ms = self._source.take_late_ms()
-        return self._recorder.note(relay_clock(), reports, own_use(), late_ms, self._sample())
+        return self._recorder.note(relay_clock(), reports, own_use(), late_ms, self._sample(with_uss=with_uss))
 
-    def _sample(self) -> ServerSample | None:
-        return None if self._probe is None else self._probe.sample(with_uss=True)
+    def _sample(self, *, with_uss: bool = True) -> ServerSample | None:
+        return None if self._probe is None else self._probe.sample(with_uss=with_uss)
 
     def _note_end(self, sentence: str) -> None:
         """Note why the test does not come to its planned end; what came first is the reason for the rest."""

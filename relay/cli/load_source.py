@@ -128,14 +128,14 @@ class RelaySource:
 
     async def _send(self, number: int, connection: BroadcasterConnection, begins_at: float) -> None:
         frame = quiet_noise(AudioFormat(), self._plan.frame_ms)
-        last_due = 0.0
         for index in range(frame_count(self._plan)):
             due = begins_at + send_seconds(self._plan, index)
-            await asyncio.sleep(max(0.0, due - relay_clock()))
-            if due > last_due:
-                # The rest of a burst is due with its first frame, and can not be on time.
+            wait_seconds = due - relay_clock()
+            await asyncio.sleep(max(0.0, wait_seconds))
+            if wait_seconds > 0:
+                # Only waking up late is this process's fault: the rest of a burst can not be on time, nor can what
+                # comes after the relay took no more for a while.
                 self._late_seconds = max(self._late_seconds, relay_clock() - due)
-            last_due = due
             if self._problem is not None or not await connection.send_audio(frame):
                 return
             self.published[number] += 1

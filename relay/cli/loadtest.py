@@ -66,8 +66,8 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 )
 @click.option(
     "--profile",
-    type=click.Choice(Profile, case_sensitive=False),
-    default=Profile.STEADY,
+    type=click.Choice([profile.value for profile in Profile]),
+    default=Profile.STEADY.value,
     show_default=True,
     help="What happens; see above.",
 )
@@ -107,7 +107,7 @@ def loadtest_command(
     duration: float,
     fps: int,
     frame_ms: int,
-    profile: Profile,
+    profile: str,
     slow_percent: float,
     late_ms: int,
     processes: int | None,
@@ -147,7 +147,7 @@ def loadtest_command(
         duration_seconds=duration,
         fps=fps,
         frame_ms=frame_ms,
-        profile=profile,
+        profile=Profile(profile),
         slow_percent=slow_percent,
         late_ms=late_ms,
         processes=processes or _processes_for(listeners * fps),

@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 from cryptography import x509
@@ -27,13 +28,14 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.typing import Subprotocol
 
+from relay.adapters.load import receiver as receiver_module
 from relay.cli.load_run import LoadRun
 from relay.core.load.frame_reader import Expect
 from relay.core.load.metrics import METRICS
-from relay.core.load.plan import LoadPlan, Profile, frame_count, plan_visits, send_seconds
+from relay.core.load.plan import LoadPlan, Profile, Visit, frame_count, plan_visits, send_seconds
 from relay.core.load.results import LoadResult
 from relay.core.load.stamp import stamp
-from relay.core.load.worker_messages import Target
+from relay.core.load.worker_messages import Target, WorkerPlan
 from relay.core.messages import decode, encode, pong_message
 from relay.core.wire import Header
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
@@ -42,6 +44,8 @@ from tests.support.processes import Process, RelayProcess, environment, relay_pr
 KEY = "a-key-for-the-test"
 SECONDS = 2
 LISTENERS = 30
+END_SECONDS = 40.0
+"""How long a test that was waited for may take to end, and audio to come."""
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,8 +80,9 @@ async def starting(url: str, *arguments: str, **settings: str) -> AsyncIterator[
     try:
         yield process
         assert child.stdout is not None
-        process.table = (await child.stdout.read()).decode()
-        await process.wait(30)
+        async with asyncio.timeout(END_SECONDS):
+            process.table = (await child.stdout.read()).decode()
+        await process.wait()
     finally:
         await process.kill()
 
@@ -109,9 +114,10 @@ async def load_test(folder: Path, url: str, *arguments: str, **settings: str) ->
 
 
 async def audio_of(relay: RelayProcess, seconds: float) -> None:
-    """Wait until the load test's first session has had so much audio, by listening to it."""
+    """Wait until the relay's first session has had so much audio, by listening to it."""
     joined = await relay.event("broadcaster joined")
-    async with connect(f"{relay.websocket_url}/v1/listen/{joined['session']}") as listener:
+    url = f"{relay.websocket_url}/v1/listen/{joined['session']}"
+    async with asyncio.timeout(END_SECONDS), connect(url) as listener:
         for _ in range(round(seconds * 50)):
             assert isinstance(await listener.recv(), bytes)
 
@@ -261,21 +267,32 @@ async def test_a_terminal_shows_how_far_it_is(relay: RelayProcess) -> None:
     assert b"1 of 1 s, 30 listeners, " in shown
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_prints_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
-    path = tmp_path / "result.json"
-    async with relay_process() as relay:
-        arguments = (*options(duration=60), "--json", str(path))
-        async with starting(relay.websocket_url, *arguments) as process:
-            await audio_of(relay, 1)
-            process.signal(number)
-        ended = await relay.event("session ended")
-    assert process.returncode == 0
-    assert "The test ended early: a signal stopped it." in process.table
-    result = json.loads(path.read_text(encoding="utf-8"))
-    assert result["metrics"]["published_frames"] == ended["frames"] > 0
-    assert result["metrics"]["delivered_frames"] == ended["frames"] * LISTENERS
-    assert result["metrics"]["unaccounted_frames"] == 0
+async def test_a_signal_prints_what_was_measured(tmp_path: Path) -> None:
+    async def interrupt(number: signal.Signals) -> None:
+        path = tmp_path / number.name
+        async with relay_process() as relay:
+            arguments = (*options(duration=60), "--json", str(path))
+            async with starting(relay.websocket_url, *arguments) as process:
+                await audio_of(relay, 1)
+                process.signal(number)
+            ended = await relay.event("session ended")
+        assert process.returncode == 0
+        assert "The test ended early: a signal stopped it." in process.table
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert result["metrics"]["published_frames"] == ended["frames"] > 0
+        assert result["metrics"]["delivered_frames"] == ended["frames"] * LISTENERS
+        assert result["metrics"]["unaccounted_frames"] == 0
+
+    await asyncio.gather(interrupt(signal.SIGINT), interrupt(signal.SIGTERM))
+
+
+async def test_a_receiving_process_that_dies_is_reported() -> None:
+    async with relay_process() as relay, starting(relay.websocket_url, *options(duration=60)) as process:
+        await audio_of(relay, 0.5)
+        (worker,) = psutil.Process(process.pid).children()
+        worker.kill()
+    assert (process.returncode, process.lines) == (1, [])
+    assert "The test ended early: A receiving process ended by itself, with signal 9; what it measured" in process.table
 
 
 async def test_a_relay_that_dies_is_reported(tmp_path: Path) -> None:
@@ -319,6 +336,19 @@ async def test_mistakes_are_one_sentence_before_anything_begins(tmp_path: Path, 
         (line,) = lines
         assert line.startswith("relay: ")
         assert sentence in line
+
+
+async def test_too_few_open_files_are_told_with_what_to_do() -> None:
+    command = 'ulimit -n 100 && exec "$0" -m relay loadtest --listeners 200 --processes 1'
+    child = await asyncio.create_subprocess_exec(
+        *("sh", "-c", command, sys.executable), stdout=DEVNULL, stderr=PIPE, env=environment({})
+    )
+    _, errors = await child.communicate()
+    assert child.returncode == 2
+    assert errors.decode().startswith(
+        "relay: A process needs 264 open sockets for this, and may have 100 (the hard limit"
+    )
+    assert "--processes" in errors.decode()
 
 
 async def test_a_server_that_takes_no_listeners_is_reported(tmp_path: Path) -> None:
@@ -457,20 +487,21 @@ class AnotherServer:
         pass
 
 
-async def measure(server: AnotherServer, plan: LoadPlan) -> LoadResult:
+async def measure(server: AnotherServer, plan: LoadPlan, context: ssl.SSLContext | None = None) -> LoadResult:
     """Measure it; it closes who does not answer its pings."""
-    subprotocols = [Subprotocol("relay.v1")] if server.expect is Expect.RELAY_V1 else None
     async with serve(
         server.handle,
         "127.0.0.1",
         0,
+        ssl=context,
         compression=None,
-        subprotocols=subprotocols,
+        subprotocols=[Subprotocol("relay.v1")] if server.expect is Expect.RELAY_V1 else None,
         ping_interval=0.3,
         ping_timeout=3.0,
     ) as listening:
         port = listening.sockets[0].getsockname()[1]
-        target = Target("127.0.0.1", port, "/", "another", expect=server.expect)
+        tls_name = None if context is None else "127.0.0.1"
+        target = Target("127.0.0.1", port, "/", "another", tls_name=tls_name, expect=server.expect)
         return await LoadRun(plan, [target], server, finish_seconds=0.5).run()
 
 
@@ -532,3 +563,47 @@ async def test_the_clock_of_another_machine_is_compared_with_ours() -> None:
     assert metrics["p50_ms"] is not None
     assert metrics["p50_ms"] <= 10
     assert metrics["disconnects"] == metrics["unaccounted_frames"] == 0
+
+
+class RudeRelay(FarAwayRelay):
+    """Sends audio before it greets."""
+
+    async def converse(self, connection: ServerConnection) -> None:
+        await connection.send(self.frame(0))
+        await connection.wait_closed()
+
+
+async def test_a_server_that_breaks_the_protocol_is_reported() -> None:
+    plan = LoadPlan("ws://rude", listeners=3, duration_seconds=1.0)
+    result = await measure(RudeRelay(plan), plan)
+    assert dict(result.failures) == {"The relay sent audio before its greeting.": 3}
+    assert result.ended_early == "No listener could join: The relay sent audio before its greeting."
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_reported(tmp_path: Path) -> None:
+    plan = LoadPlan("wss://another", listeners=3, duration_seconds=1.0)
+    server = AnotherServer(plan)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(make_certificate(tmp_path))
+    result = await measure(server, plan, context)
+    assert dict(result.failures) == {"the certificate is not trusted: self-signed certificate": 3}
+
+
+async def test_a_server_that_never_greets_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver_module, "JOIN_SECONDS", 0.2)
+    reading, writing = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = Target("127.0.0.1", silent.getsockname()[1], "/", "silent")
+        plan = WorkerPlan([target], [Visit(0)] * 3, joining_at_once=2, join_limit_seconds=0.1)
+        receiver = receiver_module.Receiver(plan)
+        receiver.watch(reading, receiver.stop)
+        running = asyncio.create_task(asyncio.to_thread(receiver.run))  # noqa: TID251 - joined below
+        await asyncio.sleep(0.5)
+        os.write(writing, b"stop")
+        await running
+        report = receiver.report()
+        receiver.close()
+    os.close(reading)
+    os.close(writing)
+    assert report.failures == {"no greeting within 0.2 s": 2, "not reached within 0.1 s": 1}
+    assert (report.joining, report.connected) == (0, 0)

@@ -64,6 +64,12 @@ def receive(
         piece = stream.rest + received[first:last]
         reader.buffer[: len(piece)] = piece
         happenings += reader.take(stream, len(piece), now_ms)
+        while happenings and isinstance(happenings[-1], Greeting) and stream.rest:
+            reader.buffer[: len(stream.rest)] = stream.rest
+            told = reader.take(stream, len(stream.rest), now_ms)
+            if not told:
+                break
+            happenings += told
     return happenings
 
 
@@ -251,6 +257,17 @@ def test_what_is_not_the_protocol_is_refused(received: bytes, sentence: str) -> 
     receive(reader, stream, hello(0))
     with pytest.raises(PolicyError, match=sentence):
         receive(reader, stream, received)
+
+
+def test_what_comes_after_a_greeting_waits_until_its_clock_is_known() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    received = hello(0) + audio(0, due_ms=1000)
+    reader.buffer[: len(received)] = received
+    (greeting,) = reader.take(stream, len(received), now_ms=0)
+    assert isinstance(greeting, Greeting)
+    assert stream.rest == audio(0, due_ms=1000)
+    assert receive(reader, stream, b"", now_ms=1003) == []
+    assert reader.latency.items() == [(3, 1)]
 
 
 def test_audio_before_the_greeting_is_refused() -> None:

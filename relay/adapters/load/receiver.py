@@ -169,7 +169,7 @@ class Receiver:
                     now_ms = int(clock() * 1000.0 + offset_ms) & WORD_MASK
                     happenings = take(stream, start + length, now_ms)
                     if happenings:
-                        self._react(connection, happenings)
+                        self._digest(connection, happenings)
                         offset_ms = self._questions.offset_ms
                 else:
                     self._end(connection, _LOST)
@@ -220,13 +220,22 @@ class Receiver:
                 return
             if connection.visit.reads:
                 self._tally.received_bytes += received
-            self._take(connection, start + received)
+            self._digest(connection, self._take(connection, start + received))
             if not connection.reading or not self._is_open(connection):
                 return
 
-    def _take(self, connection: Connection, length: int) -> None:
+    def _take(self, connection: Connection, length: int) -> Sequence[Happening]:
         now_ms = int(self._clock() * 1000.0 + self._questions.offset_ms) & WORD_MASK
-        self._react(connection, self._reader.take(connection.stream, length, now_ms))
+        return self._reader.take(connection.stream, length, now_ms)
+
+    def _digest(self, connection: Connection, happenings: Sequence[Happening]) -> None:
+        """React to what happened, and take what came after a greeting, now that the relay's clock is known."""
+        self._react(connection, happenings)
+        while happenings and isinstance(happenings[-1], Greeting):
+            rest = connection.stream.rest
+            self._reader.buffer[: len(rest)] = rest
+            happenings = self._take(connection, len(rest))
+            self._react(connection, happenings)
 
     def _join_more(self) -> None:
         """Connect as many as may be under way at once."""
@@ -268,7 +277,7 @@ class Receiver:
             if connection.expect is Expect.STAMPED:
                 self._joined(connection)
             self._reader.buffer[: len(rest)] = rest
-            self._take(connection, len(rest))
+            self._digest(connection, self._take(connection, len(rest)))
         except (JoinError, PolicyError) as error:
             self._end(connection, printable(str(error)))
 

@@ -37,6 +37,7 @@ _MASKED = 0x80
 _LENGTH_16, _LENGTH_64 = 126, 127
 _MAX_CONTROL_BYTES = 125
 _NO_CODE = 1005
+_MAX_FORMS = 100
 _HALF = 1 << 31
 
 
@@ -145,7 +146,8 @@ class FrameReader:
             now_ms: The relay's clock (for `Expect.STAMPED` the sender's), in milliseconds modulo 2**32.
 
         Returns:
-            What is not audio, in order.
+            What is not audio, in order. A greeting is the last: what came after it stays in the stream's `rest`, since
+            only the greeting tells what the relay's clock shows.
 
         Raises:
             PolicyError: They are not WebSocket or not of the protocol; the text says what is wrong.
@@ -189,6 +191,8 @@ class FrameReader:
                 if happening is not None:
                     happenings.append(happening)
             position = end
+            if happenings and isinstance(happenings[-1], Greeting):
+                break
         stream.rest = bytes(self.view[position:length])
         return happenings
 
@@ -210,6 +214,8 @@ class FrameReader:
         key = (start - position, end - position)
         form = self._forms.get(key)
         if form is None:
+            if len(self._forms) >= _MAX_FORMS:
+                self._forms.clear()
             before_seq = key[0] + 4
             pattern = f">{before_seq}sI4xI{end - start - HEADER_BYTES}x"
             form = self._forms[key] = _Form(end - position, struct.Struct(pattern))
