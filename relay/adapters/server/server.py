@@ -16,16 +16,15 @@ from websockets.asyncio.server import Server, serve
 from websockets.exceptions import ConnectionClosed
 
 from relay.adapters.server.admission import Admission, select_subprotocol
-from relay.adapters.server.connection import CLOSE_SECONDS, RelayConnection, SocketPort
+from relay.adapters.server.broadcaster import serve_broadcaster
+from relay.adapters.server.connection import CLOSE_SECONDS, RelayConnection
 from relay.adapters.server.kernel import notice_dead_peer, widen_backlog
-from relay.core import messages
+from relay.adapters.server.listener import serve_listener
 from relay.core.requests import ConnectRequest, Role
 from relay.core.wire import MAX_BROADCAST_BYTES
 from relay.runtime.hub import Hub
-from relay.runtime.listener import Framing
-from relay.runtime.live_channel import LiveChannel
 from relay.runtime.tasks import TaskRegistry
-from relay.vocabulary.errors import CloseCode, ConfigurationError, PeerError, PolicyError
+from relay.vocabulary.errors import CloseCode, ConfigurationError, PeerError
 from relay.vocabulary.settings import ListenerSettings, ServerSettings
 
 PING_INTERVAL_SECONDS = 20.0
@@ -42,9 +41,6 @@ DEAD_PEER_SECONDS = 5.0
 
 CUT_OFF_SECONDS = 1.0
 """How long the rest of a connection that was cut off may take; the process ends anyway."""
-
-MAX_AUDIO_FAULTS = 5
-"""Messages that are not whole samples: each is told, the fifth closes."""
 
 logger = logging.getLogger(__name__)
 
@@ -143,9 +139,9 @@ class RelayServer:
             return
         try:
             if admission.role is Role.BROADCASTER:
-                await self._serve_broadcaster(connection, admission)
+                await serve_broadcaster(connection, admission, self._hub)
             else:
-                await self._serve_listener(connection, admission)
+                await serve_listener(connection, admission, self._hub, self._tasks)
         except ConnectionClosed:
             return
         except PeerError as error:
@@ -153,69 +149,6 @@ class RelayServer:
         except Exception:
             logger.exception("a connection failed by our fault", extra={"connection": str(connection.id)})
             await connection.close_in_time(CloseCode.INTERNAL, "The relay failed; try again.")
-
-    async def _serve_broadcaster(self, connection: RelayConnection, request: ConnectRequest) -> None:
-        hub, connection_id = self._hub, str(connection.id)
-        live = hub.claim(request.address, request.audio_format, connection_id)
-        try:
-            if connection.speaks_relay:
-                hello = messages.broadcaster_hello(
-                    connection_id=connection_id,
-                    address=request.address,
-                    audio_format=request.audio_format,
-                    clock_ms=hub.clock_ms,
-                )
-                await connection.send(hello)
-            await self._read_broadcaster(connection, live)
-        finally:
-            hub.release(live, connection_id)
-
-    async def _read_broadcaster(self, connection: RelayConnection, live: LiveChannel) -> None:
-        faults = 0
-        async for message in connection:
-            if isinstance(message, str):
-                if await self._obey_broadcaster(connection, live, message):
-                    return
-                continue
-            try:
-                self._hub.publish(live, message)
-            except PolicyError as error:
-                faults += 1
-                if faults >= MAX_AUDIO_FAULTS:
-                    raise
-                if connection.speaks_relay:
-                    await connection.send(messages.error_message(error.close_code, str(error)))
-
-    async def _obey_broadcaster(self, connection: RelayConnection, live: LiveChannel, text: str) -> bool:
-        """Do what a broadcaster's control message says; tell whether the session ended by it."""
-        message = messages.decode(text)
-        if message["type"] == "end":
-            self._hub.end(live)
-            await connection.close_in_time(CloseCode.SESSION_ENDED, "The session ended.")
-            return True
-        await self._answer_common(connection, message)
-        return False
-
-    async def _serve_listener(self, connection: RelayConnection, request: ConnectRequest) -> None:
-        framing = Framing.RELAY_V1 if connection.speaks_relay else Framing.RAW
-        port = SocketPort(connection, self._tasks)
-        listener = self._hub.join(request.address, str(connection.id), port, framing, request.delivery)
-        connection.attach(self._hub, listener)
-        try:
-            # Always reading also keeps the library's receive queue empty, without which it notices no close.
-            async for message in connection:
-                if not isinstance(message, str):
-                    raise PolicyError("A listener must not send audio; broadcast at /v1/broadcast/SESSION.")
-                await self._answer_common(connection, messages.decode(message))
-        finally:
-            self._hub.leave(listener)
-
-    async def _answer_common(self, connection: RelayConnection, message: messages.ControlMessage) -> None:
-        """Answer a `ping`; messages of unknown types are ignored, so that newer clients can be served."""
-        if message["type"] != "ping":
-            self._hub.ignored_messages += 1
-        elif connection.speaks_relay:
-            await connection.send(messages.pong_message(message, self._hub.clock_ms))
 
 
 def _reason(error: OSError) -> str:
