@@ -4,37 +4,25 @@ Invariants: a path is only ever a key of a table, never a name in a file system,
 every page forbids what it does not need (scripts, styles and connections of other origins, framing).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.names import ChannelAddress
 
 _HTML = "text/html; charset=utf-8"
-_SCRIPT = "text/javascript; charset=utf-8"
 
-_ASSETS = {
-    "style.css": "text/css; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-    "start-page.js": _SCRIPT,
-    "listen-page.js": _SCRIPT,
-    "player.js": _SCRIPT,
-    "playback-processor.js": _SCRIPT,
-    "playout.js": _SCRIPT,
-    "broadcast-page.js": _SCRIPT,
-    "broadcaster.js": _SCRIPT,
-    "capture-processor.js": _SCRIPT,
-    "capture.js": _SCRIPT,
-    "level-meter.js": _SCRIPT,
-    "send-queue.js": _SCRIPT,
-    "sources.js": _SCRIPT,
-    "relay-socket.js": _SCRIPT,
-    "resampler.js": _SCRIPT,
-    "wire.js": _SCRIPT,
+_CONTENT_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
 }
-"""Names under /assets/, with their content types."""
+"""Of the files under /assets/, by suffix; other files of the folder are not served."""
 
 _CHANNEL_PAGES = ("listen", "broadcast")
 """Pages about one channel: /NAME/SESSION and /NAME/SESSION/CHANNEL."""
@@ -79,8 +67,9 @@ class Pages:
         """
         folder = files("relay") / "pages"
         self._fixed = {"/": Page(_HTML, (folder / "index.html").read_bytes())}
-        for name, content_type in _ASSETS.items():
-            self._fixed[f"/assets/{name}"] = Page(content_type, (folder / name).read_bytes())
+        for path, file in _walk(folder, PurePosixPath("/assets")):
+            if content_type := _CONTENT_TYPES.get(path.suffix):
+                self._fixed[str(path)] = Page(content_type, file.read_bytes())
         self._channel_pages = {name: Page(_HTML, (folder / f"{name}.html").read_bytes()) for name in _CHANNEL_PAGES}
 
     def find(self, path: str) -> Page | None:
@@ -107,3 +96,12 @@ class Pages:
             raise BadRequestError(f"The address is /{name}/SESSION or /{name}/SESSION/CHANNEL.")
         ChannelAddress(*ids)
         return page
+
+
+def _walk(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:
+    """Give all files below a folder of the package, each with its path under `path`."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, path / entry.name)
+        else:
+            yield path / entry.name, entry

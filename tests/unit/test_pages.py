@@ -1,12 +1,13 @@
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from relay.adapters.pages import Page, Pages
 from relay.vocabulary.errors import BadRequestError
 
-FOLDER = files("relay") / "pages"
+FOLDER = Path(str(files("relay"))) / "pages"
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +37,24 @@ def test_pages_for_a_person(pages: Pages, path: str, file: str) -> None:
     assert page.content_type == "text/html; charset=utf-8"
 
 
-def test_every_file_of_the_folder_is_served_and_nothing_else(pages: Pages) -> None:
-    names = {file.name for file in FOLDER.iterdir()}
-    assets = {name for name in names if not name.endswith(".html")}
-    assert names - assets == {"index.html", "listen.html", "broadcast.html"}
-    for name in assets:
-        assert found(pages, f"/assets/{name}").body == (FOLDER / name).read_bytes()
+def test_every_script_style_and_text_of_the_folder_is_served_and_nothing_else(pages: Pages) -> None:
+    served = {".js", ".css", ".json", ".svg"}
+    for file in FOLDER.rglob("*"):
+        path = f"/assets/{file.relative_to(FOLDER).as_posix()}"
+        if file.suffix in served:
+            assert found(pages, path).body == file.read_bytes()
+        else:
+            assert pages.find(path) is None
 
 
 def test_every_reference_to_an_asset_is_served(pages: Pages) -> None:
-    for file in FOLDER.iterdir():
+    for file in FOLDER.rglob("*.*"):
         text = file.read_text(encoding="utf-8")
-        modules = re.findall(r'(?:from|new URL\() ?"\./([\w.-]+)"', text)
-        for name in [*re.findall(r'"/assets/([\w.-]+)"', text), *modules]:
-            found(pages, f"/assets/{name}")
+        for name in re.findall(r'"(/assets/[\w./-]+)"', text):
+            found(pages, name)
+        for name in re.findall(r'(?:from|import|new URL\() ?"(\.{1,2}/[\w./-]+)"', text):
+            assert (file.parent / name).resolve().is_relative_to(FOLDER), (file, name)
+            found(pages, "/assets/" + (file.parent / name).resolve().relative_to(FOLDER).as_posix())
 
 
 def test_no_page_has_a_script_or_style_that_its_policy_forbids() -> None:
