@@ -5,25 +5,31 @@ Invariant: whatever is started here is stopped here, in the reverse order: the s
 
 import asyncio
 import contextlib
-import ipaddress
+import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 
 from relay.adapters.cloudwatch import CloudWatchSender
+from relay.adapters.local_key import runtime_directory, stored_key
 from relay.adapters.pages import Pages
 from relay.adapters.server.admission import Admission
 from relay.adapters.server.connection import serialize_binary
+from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.server import RelayServer
+from relay.cli.access import choose_keys, read_rules
+from relay.core.access import Access
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.runtime.drain import Drain
 from relay.runtime.hub import Hub
 from relay.runtime.reporter import MetricsReporter
 from relay.runtime.tasks import TaskRegistry
-from relay.vocabulary.clock import relay_clock
-from relay.vocabulary.errors import ConfigurationError
+from relay.vocabulary.clock import relay_clock, wall_clock
 from relay.vocabulary.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LAST_FLUSH_SECONDS = 5.0
 """How long the last metrics may take when the relay stops; with the sockets' time it is less than a container waits."""
@@ -36,39 +42,41 @@ class RunningRelay:
     Attributes:
         hub: Its channels.
         url: Where a browser on this machine finds it, without a slash at the end.
+        broadcast_key: What broadcasters may show; None when there is none.
+        has_made_key: Whether it made that key for itself, so that nobody knows it yet.
+        admission: Answers opening handshakes.
+        rechecks: Holds open connections to what let them in.
     """
 
     hub: Hub
     url: str
+    broadcast_key: str | None
+    has_made_key: bool
+    admission: Admission
+    rechecks: Rechecks
 
+    def replace_access(self, settings: Settings) -> int:
+        """Put the access rules and keys of other settings in force, and close whoever they do not admit.
 
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a server on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        A key that the relay made for itself stays, as long as the settings have none.
+
+        Returns:
+            How many connections are being closed.
+
+        Raises:
+            ConfigurationError: The settings can not be used here; nothing was changed.
+        """
+        keys = choose_keys(settings)
+        key = self.broadcast_key if keys.is_made and self.has_made_key else keys.broadcast_key
+        rules = read_rules(settings, key)
+        self.admission.allowed_origins = settings.access.allowed_origins
+        self.admission.token_in_query = settings.access.token_in_query
+        return self.rechecks.replace(rules)
 
 
 def reachable_host(host: str) -> str:
     """Give the address by which this machine itself reaches a server that listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - looked up, not bound
-
-
-def check_who_may_broadcast(settings: Settings) -> None:
-    """Refuse a relay that anybody on the network could broadcast to.
-
-    Raises:
-        ConfigurationError: The address is not loopback and there is no broadcast key.
-    """
-    if settings.broadcast.key is None and not is_loopback(settings.server.host):
-        raise ConfigurationError(
-            f"server.host is {settings.server.host}, which others can reach, but there is no broadcast key, so anybody "
-            "could broadcast. Set RELAY_BROADCAST_KEY (8 to 256 characters, for example from: openssl rand -hex 24), "
-            "or listen on 127.0.0.1."
-        )
 
 
 @contextlib.asynccontextmanager
@@ -78,8 +86,8 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
     Raises:
         ConfigurationError: The settings can not be used here; the text says why and what to do.
     """
-    check_who_may_broadcast(settings)
-    key = settings.broadcast.key
+    keys = choose_keys(settings)
+    access = Access(read_rules(settings, keys.broadcast_key), wall_clock)
     tasks = TaskRegistry()
     async with contextlib.AsyncExitStack() as stack:
         reporter = await _open_reporter(settings, stack)
@@ -101,12 +109,32 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         if reporter is not None:
             sample = partial(hub.emit_utilization, per_session=settings.cloudwatch.session_dimension)
             tasks.start(reporter.run(sample), "metrics")
-        admission = Admission(hub, Pages(), None if key is None else key.get_secret_value())
-        server = await stack.enter_async_context(
-            RelayServer(hub, admission, tasks, server=settings.server, listener=settings.listener)
+        rechecks = Rechecks(access, tasks)
+        tasks.start(rechecks.run(), "rechecks of access")
+        admission = Admission(
+            hub,
+            Pages(),
+            access,
+            allowed_origins=settings.access.allowed_origins,
+            token_in_query=settings.access.token_in_query,
         )
+        server = await stack.enter_async_context(
+            RelayServer(hub, admission, rechecks, tasks, server=settings.server, listener=settings.listener)
+        )
+        if keys.is_made and keys.broadcast_key is not None:
+            _store_key(stack, server.port, keys.broadcast_key)
         host = reachable_host(settings.server.host)
-        yield RunningRelay(hub, f"http://{f'[{host}]' if ':' in host else host}:{server.port}")
+        url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+        yield RunningRelay(hub, url, keys.broadcast_key, keys.is_made, admission, rechecks)
+
+
+def _store_key(stack: contextlib.AsyncExitStack, port: int, key: str) -> None:
+    """Keep a key that the relay made where `relay broadcast` of the same person finds it, until `stack` ends."""
+    try:
+        stack.enter_context(stored_key(runtime_directory(os.environ), port, key))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        logger.warning("the broadcast key is not stored for `relay broadcast`", extra={"reason": reason})
 
 
 async def _open_reporter(settings: Settings, stack: contextlib.AsyncExitStack) -> MetricsReporter | None:

@@ -12,6 +12,7 @@ import click
 from relay.adapters.media import AudioSource, RawInput, open_audio
 from relay.adapters.websocket_client import BroadcasterConnection, connect_broadcaster
 from relay.cli.client import (
+    broadcast_credential,
     channel_option,
     first_error,
     format_name,
@@ -42,7 +43,7 @@ class Broadcast:
     Attributes:
         url: Of the relay.
         address: The channel.
-        key: The relay's broadcast key, if it has one.
+        key: The token or broadcast key to show, if any.
         source: The audio.
         frame_ms: Length of a frame.
         loop: Begin again when the audio ends, for ever.
@@ -101,8 +102,9 @@ def broadcast_command(
     16-bit WAV is sent as it is; anything else that FFmpeg decodes needs the extra "media". The session ends with
     the audio. SIGINT (Ctrl-C) and SIGTERM end it early, in order, with exit code 0.
 
-    A relay that asks for a broadcast key gets the setting broadcast.key, best given as the environment variable
-    RELAY_BROADCAST_KEY: an option would show it in the list of processes.
+    A relay that asks for a token or a broadcast key gets the setting client.token or broadcast.key, best given as the
+    environment variable RELAY_CLIENT_TOKEN or RELAY_BROADCAST_KEY: an option would show it in the list of processes. A
+    relay on this machine that made its own key has left it where this command finds it.
     """
     settings = load_client_settings(config_path, url)
     address = read_address(session, channel)
@@ -112,7 +114,7 @@ def broadcast_command(
         raise UserError("Standard input can be read only once; --loop needs a file.")
     else:
         source = RawInput(_standard_input(), AudioFormat(rate=rate or 16_000, channels=channels or 1))
-    key = None if settings.broadcast.key is None else settings.broadcast.key.get_secret_value()
+    key = broadcast_credential(settings)
     run(broadcast(Broadcast(settings.client.url, address, key, source, frame_ms, loop, keep)))
 
 

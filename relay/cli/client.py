@@ -5,10 +5,13 @@ import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
 from relay.adapters.configuration import load_settings
+from relay.adapters.local_key import find_key, runtime_directory
+from relay.cli.options import is_loopback
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import BadRequestError, RelayError, UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
@@ -35,6 +38,26 @@ def load_client_settings(config_path: Path | None, url: str | None) -> Settings:
         ConfigurationError: They can not be used.
     """
     return load_settings(config_path, {"client.url": url}, os.environ).settings
+
+
+def broadcast_credential(settings: Settings) -> str | None:
+    """Give what a broadcaster of these settings shows: its token, the broadcast key, or one that the relay made.
+
+    The last is for a relay of the same person on this machine that was not given any key, see
+    `relay.adapters.local_key`.
+    """
+    for secret in (settings.client.token, settings.broadcast.key):
+        if secret is not None:
+            return secret.get_secret_value()
+    parts = urlsplit(settings.client.url)
+    if parts.port is None or not is_loopback(parts.hostname or ""):
+        return None
+    return find_key(runtime_directory(os.environ), parts.port)
+
+
+def listen_credential(settings: Settings) -> str | None:
+    """Give what a listener of these settings shows: its token, if it has one."""
+    return None if settings.client.token is None else settings.client.token.get_secret_value()
 
 
 def read_address(session: str, channel: str) -> ChannelAddress:

@@ -34,9 +34,7 @@ def demo_command(port: int | None, session: str, config_path: Path | None) -> No
 
 
 async def _demo(settings: Settings, address: ChannelAddress, sample: Path) -> None:
-    key = settings.broadcast.key
     source = open_audio(sample)
     async with running_relay(settings) as relay:
         say(f"\n  Open {relay.url}/listen/{address.session} and press Play. Ctrl-C ends the demo.\n")
-        secret = None if key is None else key.get_secret_value()
-        await broadcast(Broadcast(relay.url, address, secret, source, loop=True))
+        await broadcast(Broadcast(relay.url, address, relay.broadcast_key, source, loop=True))

@@ -16,7 +16,7 @@ from rich.console import Console
 from relay.adapters.load.process_statistics import check_ports, is_this_machine, raise_file_limit
 from relay.adapters.load.reach import reach
 from relay.adapters.load.report_page import report_page
-from relay.cli.client import load_client_settings, run, say, url_option
+from relay.cli.client import broadcast_credential, load_client_settings, run, say, url_option
 from relay.cli.load_run import STOPPED, LoadRun, Probe
 from relay.cli.load_source import RelaySource
 from relay.cli.load_table import LoadProgressLine, result_table
@@ -153,9 +153,8 @@ def loadtest_command(
         processes=processes or _processes_for(listeners * fps),
         cpus=_read_cpus(pin),
     )
-    key = settings.broadcast.key
     results: list[LoadResult] = []
-    run(_measure(plan, None if key is None else key.get_secret_value(), results))
+    run(_measure(plan, broadcast_credential(settings), results))
     (result,) = results
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(result_table(result))
     sys.exit(_conclude(result, failures, json_path, html_path))

@@ -1,6 +1,7 @@
 """`relay serve`: run the relay until it is asked to stop."""
 
 import asyncio
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -10,9 +11,12 @@ import click
 from relay.adapters.configuration import load_settings
 from relay.adapters.event_loop import loop_factory
 from relay.adapters.logs import configure_logging
-from relay.cli.app import running_relay, until_asked_to_stop
+from relay.cli.app import RunningRelay, running_relay, until_asked_to_stop
 from relay.cli.options import config_option
 from relay.vocabulary.settings import Settings
+
+EXAMPLE_SESSION = "ev1"
+"""The session in the links that are printed."""
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +27,12 @@ logger = logging.getLogger(__name__)
 @click.option("--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), help="Event loop; see docs/performance.md.")
 @config_option
 def serve_command(host: str | None, port: int | None, loop: str | None, config_path: Path | None) -> None:
-    """Run the relay until SIGTERM or Ctrl-C."""
+    """Run the relay until SIGTERM or Ctrl-C.
+
+    On loopback, a relay without a broadcast key or keys of tokens makes a broadcast key and prints, once and on
+    standard output, a link to the broadcasting page that has it. `relay broadcast` of the same person finds the
+    key by itself.
+    """
     options = {"server.host": host, "server.port": port, "server.loop": loop}
     settings = load_settings(config_path, options, os.environ).settings
     configure_logging(settings.log)
@@ -34,5 +43,19 @@ def serve_command(host: str | None, port: int | None, loop: str | None, config_p
 async def _serve(settings: Settings) -> None:
     async with running_relay(settings) as relay:
         logger.info("relay ready", extra={"url": relay.url})
+        if relay.has_made_key:
+            _print_links(relay)
         await until_asked_to_stop()
     logger.info("relay stopped")
+
+
+def _print_links(relay: RunningRelay) -> None:
+    """Give a person what a relay is for, with the key that nobody else has."""
+    links = (
+        f"\n  Broadcast  {relay.url}/broadcast/{EXAMPLE_SESSION}#key={relay.broadcast_key}"
+        f"\n  Listen     {relay.url}/listen/{EXAMPLE_SESSION}"
+        f"\n\n  Any other name in place of {EXAMPLE_SESSION} is another session. The key holds until the relay ends.\n"
+    )
+    # Who closed standard output does not want to know.
+    with contextlib.suppress(OSError):
+        click.echo(links)

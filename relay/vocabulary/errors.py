@@ -18,6 +18,7 @@ class CloseCode(IntEnum):
     INTERNAL = 1011
     RESTARTING = 1012
     TOO_SLOW = 4000
+    TOKEN_EXPIRED = 4001
     NOT_ALLOWED = 4502
     CHANNEL_BUSY = 4503
     BAD_REQUEST = 4504
@@ -45,9 +46,16 @@ class BadRequestError(PeerError):
 
 
 class NotAllowedError(PeerError):
-    """The key is missing or wrong; one answer for every reason."""
+    """The token or key is missing, wrong or not for this, or there is no such session; one answer for every reason."""
 
     close_code = CloseCode.NOT_ALLOWED
+    http_status = 401
+
+
+class TokenExpiredError(PeerError):
+    """What let a client in holds no longer, while it is connected."""
+
+    close_code = CloseCode.TOKEN_EXPIRED
     http_status = 401
 
 

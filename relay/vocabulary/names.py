@@ -11,6 +11,7 @@ from relay.vocabulary.errors import BadRequestError
 DEFAULT_CHANNEL = "main"
 """The channel that is meant when none is named."""
 
+_PATTERN = re.compile(r"[A-Za-z0-9._~*-]{1,64}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._~-]{1,64}", re.ASCII)
 
 
@@ -30,6 +31,11 @@ def check_name(kind: str, name: str) -> str:
             f"The {kind} id {shown!a} is not 1 to 64 of the characters A-Z a-z 0-9 . _ ~ - (and not dots alone)."
         )
     return name
+
+
+def is_pattern(text: str) -> bool:
+    """Tell whether a text is of the form of a pattern of names: one in which `*` stands for any characters."""
+    return _PATTERN.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -20,6 +21,9 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
+
+from relay.vocabulary.names import is_pattern
+from relay.vocabulary.origins import ANY_ORIGIN, SAME_ORIGIN, read_origin
 
 NEVER = "never"
 """How a limit that is switched off is written."""
@@ -42,6 +46,37 @@ def _key(secret: SecretStr) -> SecretStr:
     if re.fullmatch(r"[A-Za-z0-9._~-]{8,256}", secret.get_secret_value()) is None:
         raise ValueError("must be 8 to 256 of the characters A-Z a-z 0-9 . _ ~ -")
     return secret
+
+
+def _token_secret(secret: SecretStr) -> SecretStr:
+    if re.fullmatch(r"[!-~]{32,512}", secret.get_secret_value()) is None:
+        raise ValueError("must be 32 to 512 printable ASCII characters without spaces")
+    return secret
+
+
+def _token(secret: SecretStr) -> SecretStr:
+    if re.fullmatch(r"[A-Za-z0-9._~-]{8,4096}", secret.get_secret_value()) is None:
+        raise ValueError("must be 8 to 4096 of the characters A-Z a-z 0-9 . _ ~ -")
+    return secret
+
+
+def _split_words(value: object) -> object:
+    """Take a list apart that an environment variable has as text: `a, b`, or `[]` for an empty one."""
+    if isinstance(value, str):
+        return () if value.strip() == "[]" else tuple(value.replace(",", " ").split())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _pattern(text: str) -> str:
+    if not is_pattern(text):
+        raise ValueError("must be names of A-Z a-z 0-9 . _ ~ - in which * stands for any characters")
+    return text
+
+
+def _origin(text: str) -> str:
+    if text not in {SAME_ORIGIN, ANY_ORIGIN} and read_origin(text) is None:
+        raise ValueError(f'must be origins such as https://relay.example.org, or "{SAME_ORIGIN}", or "*" for any')
+    return text
 
 
 def _web_address(text: str) -> str:
@@ -69,6 +104,11 @@ def _is_address(form: str, text: str) -> bool:
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrNever = Annotated[Seconds | None, WrapValidator(_never_is_none), PlainSerializer(_none_is_never)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
+TokenSecret = Annotated[SecretStr, AfterValidator(_token_secret)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+NamePatterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_split_words)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split_words)]
+FileNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_words)]
 
 
 class _Section(BaseModel):
@@ -97,11 +137,51 @@ class BroadcastSettings(_Section):
     """Who may broadcast, and what happens when the broadcaster goes."""
 
     key: Key | None = Field(
-        None, description="Required of broadcasters once it is set. 8 to 256 of A-Z a-z 0-9 . _ ~ -"
+        None,
+        description="A secret that lets whoever has it broadcast. 8 to 256 of A-Z a-z 0-9 . _ ~ -; "
+        "unset and without tokens, a relay on loopback makes one at each start.",
+    )
+    open: bool = Field(
+        False,
+        description="Let everybody on this machine broadcast without a key; only for tests, and only on loopback.",
     )
     grace_seconds: Seconds = Field(
         30.0,
         description="How long a channel whose broadcaster vanished is source_lost before it is waiting again.",
+    )
+
+
+class AccessSettings(_Section):
+    """Who may do what; tokens are JSON Web Tokens, made by `relay token`. In patterns * is any characters."""
+
+    sessions: NamePatterns = Field(
+        ("*",), description="Patterns of the sessions that exist; any other is refused like a wrong token."
+    )
+    open_sessions: NamePatterns = Field(
+        ("*",), description="Patterns of the sessions that anybody may listen to; others need a token. [] is none."
+    )
+    allowed_origins: Origins = Field(
+        (SAME_ORIGIN,),
+        description='Whose pages may connect: origins such as "https://relay.example.org"; "same-origin" is the '
+        'address that the request was sent to, "*" is any.',
+    )
+    token_secret: TokenSecret | None = Field(
+        None, description='Shared secret of tokens by HS256, with the key id "secret"; 32 to 512 characters.'
+    )
+    token_key_files: FileNames = Field(
+        (),
+        description="Files with keys of tokens: JWKS, or PEM of an Ed25519 or RSA key, whose id is the file's name "
+        "up to its first dot.",
+    )
+    token_issuer: str = Field("relay", min_length=1, max_length=256, description="What a token's iss must be.")
+    token_audience: str = Field("relay", min_length=1, max_length=256, description="What a token's aud must contain.")
+    token_leeway_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = Field(
+        10.0,
+        description="How far other machines' clocks may be off: tokens hold this much earlier and longer, 0 to 300.",
+    )
+    token_in_query: bool = Field(
+        False,
+        description="Take tokens from ?token= too, which proxies write down; for clients that have no other way.",
     )
 
 
@@ -164,6 +244,9 @@ class ClientSettings(_Section):
     url: Annotated[str, AfterValidator(_relay_address)] = Field(
         "ws://127.0.0.1:8080", description="The relay's address."
     )
+    token: Token | None = Field(
+        None, description="What they show: a token. Without one, `relay broadcast` shows broadcast.key."
+    )
 
 
 class Settings(_Section):
@@ -171,6 +254,7 @@ class Settings(_Section):
 
     server: ServerSettings = ServerSettings()
     broadcast: BroadcastSettings = BroadcastSettings()
+    access: AccessSettings = AccessSettings()
     listener: ListenerSettings = ListenerSettings()
     cloudwatch: CloudWatchSettings = CloudWatchSettings()
     log: LogSettings = LogSettings()

@@ -40,7 +40,7 @@ class Server:
 
 def relay(name: str = "relay", loop: str = "asyncio", **settings: str) -> Server:
     command = ("-m", "relay", "serve", "--port", "PORT", "--loop", loop)
-    quiet = {"RELAY_LOG_LEVEL": "error", **settings}
+    quiet = {"RELAY_LOG_LEVEL": "error", "RELAY_BROADCAST_OPEN": "true", **settings}
     return Server(name, command, tuple(quiet.items()))
 
 

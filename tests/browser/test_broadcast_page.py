@@ -117,7 +117,7 @@ async def test_key_comes_from_the_fragment_or_the_person_and_never_in_an_address
         tab.page.on("websocket", lambda socket: requested.append(socket.url))
         await tab.open("/broadcast/guarded#key=wrong-key")
         await tab.press("Go live")
-        await tab.status("it is missing or wrong")
+        await tab.status("missing, wrong, expired")
         field = tab.page.get_by_label("Broadcast key")
         assert await field.get_attribute("aria-invalid") == "true"
         await field.fill("with space")

@@ -168,8 +168,10 @@ async def relay_process(*arguments: str, **settings: str) -> AsyncIterator[Relay
 
     Args:
         arguments: More options of `relay serve`.
-        settings: Environment variables, for example `RELAY_BROADCAST_KEY`.
+        settings: Environment variables, for example `RELAY_BROADCAST_KEY`; without one of access anybody may broadcast.
     """
+    if not any(name.startswith(("RELAY_BROADCAST_KEY", "RELAY_BROADCAST_OPEN", "RELAY_ACCESS_")) for name in settings):
+        settings["RELAY_BROADCAST_OPEN"] = "true"
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -1,30 +1,34 @@
 """The opening handshake: which page, which WebSocket, or which refusal an HTTP request gets.
 
 Invariants: every path, method and query has a defined answer; a client that offers `relay.v1` is upgraded before
-it is refused, because a browser can not read the status of a refused upgrade; a key is compared in constant time
-and never written down.
+it is refused, because a browser can not read the status of a refused upgrade; a page of a foreign origin is refused
+before anything else is looked at; who is not admitted learns nothing of what exists.
 
 Source: docs/protocol.md, "Addresses" and "Refusals".
 """
 
-import hmac
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHeaderFormat
-from websockets.headers import parse_subprotocol
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
 from relay.adapters.server.connection import RelayConnection
-from relay.core.requests import Role, read_connect_request, split_target, websocket_role
-from relay.core.wire import SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX
+from relay.adapters.server.credentials import offered_subprotocols, read_credential
+from relay.core.access import Access, RefusedError, TokenRole
+from relay.core.origins import is_allowed_origin
+from relay.core.requests import ConnectRequest, Role, read_connect_request, split_target, websocket_role
+from relay.core.wire import SUBPROTOCOL
 from relay.runtime.hub import Hub
-from relay.vocabulary.errors import BadRequestError, NotAllowedError, RelayError
+from relay.vocabulary.errors import BadRequestError, RelayError
 
-_BEARER = "Bearer "
+logger = logging.getLogger(__name__)
+
+
+def ignore_refusal(_connection: RelayConnection, _request: Request) -> None:
+    """Take no note of a refusal."""
 
 
 class FoundPage(Protocol):
@@ -63,19 +67,36 @@ class Admission:
 
     Attributes:
         ready: Whether new work is welcome; `/readyz` tells it.
+        allowed_origins: See `__init__`; may be replaced.
+        token_in_query: See `__init__`; may be replaced.
     """
 
-    def __init__(self, hub: Hub, pages: PageTable, broadcast_key: str | None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        pages: PageTable,
+        access: Access,
+        *,
+        allowed_origins: Sequence[str],
+        token_in_query: bool,
+        note_refusal: Callable[[RelayConnection, Request], None] = ignore_refusal,
+    ) -> None:
         """Make it.
 
         Args:
             hub: Knows which channels are free.
             pages: For people.
-            broadcast_key: Asked of broadcasters; None lets everybody broadcast.
+            access: Knows who may do what.
+            allowed_origins: Whose pages may connect, see `relay.core.origins`.
+            token_in_query: Whether a token may be in the query.
+            note_refusal: Called for each request with a wrong token, or with none where one is needed: a guess.
         """
         self._hub = hub
         self._pages = pages
-        self._broadcast_key = broadcast_key
+        self._access = access
+        self._note_refusal = note_refusal
+        self.allowed_origins = allowed_origins
+        self.token_in_query = token_in_query
         self.ready = False
 
     def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
@@ -88,20 +109,34 @@ class Admission:
             return response
         if role is None:
             return self._serve_http(path)
-        offered = offered_subprotocols(request.headers)
+        headers = request.headers
+        if not is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host")):
+            return _text(HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; see access.allowed_origins.")
+        offered = offered_subprotocols(headers)
         try:
-            admission = read_connect_request(role, path, query)
-            if role is Role.BROADCASTER:
-                self._check_key(request.headers, offered)
-                # Claimed after the upgrade; whoever comes second in between is closed with the same code.
-                self._hub.check_free(admission.address)
+            connection.admission = self._admit(connection, request, read_connect_request(role, path, query), offered)
         except RelayError as error:
             if SUBPROTOCOL not in offered:
                 return _text(error.http_status, str(error))
             connection.admission = error
-        else:
-            connection.admission = admission
         return None
+
+    def _admit(
+        self, connection: RelayConnection, request: Request, wanted: ConnectRequest, offered: list[str]
+    ) -> ConnectRequest:
+        query = split_target(request.path)[1] if self.token_in_query else None
+        credential = read_credential(request.headers, offered, query)
+        try:
+            connection.permit = self._access.admit(TokenRole(wanted.role), wanted.address, credential)
+        except RefusedError as error:
+            # Not the detail, which may have words of the token; `relay token inspect` tells it to whoever has one.
+            logger.debug("not admitted", extra={"role": wanted.role, "address": wanted.address, "reason": error.reason})
+            self._note_refusal(connection, request)
+            raise
+        if wanted.role is Role.BROADCASTER:
+            # Claimed after the upgrade; whoever comes second in between is closed with the same code.
+            self._hub.check_free(wanted.address)
+        return wanted
 
     def _serve_http(self, path: str) -> Response:
         if path == "/healthz":
@@ -117,36 +152,6 @@ class Admission:
         if page is None:
             return _text(HTTPStatus.NOT_FOUND, "There is nothing here; listen at /listen/SESSION.")
         return _response(HTTPStatus.OK, page.content_type, page.body, page.headers)
-
-    def _check_key(self, headers: Headers, offered: Sequence[str]) -> None:
-        if self._broadcast_key is None:
-            return
-        given = _bearer(headers)
-        if given is None:
-            tokens = (name for name in offered if name.startswith(TOKEN_SUBPROTOCOL_PREFIX))
-            given = next(tokens, "").removeprefix(TOKEN_SUBPROTOCOL_PREFIX)
-        if not hmac.compare_digest(given.encode(), self._broadcast_key.encode()):
-            raise NotAllowedError("Broadcasting here needs the relay's broadcast key; it is missing or wrong.")
-
-
-def offered_subprotocols(headers: Headers) -> list[str]:
-    """Give the subprotocols that a client offers; none when the header is malformed (the library refuses it then)."""
-    try:
-        return [name for value in headers.get_all("Sec-WebSocket-Protocol") for name in parse_subprotocol(value)]
-    except InvalidHeaderFormat:
-        return []
-
-
-def select_subprotocol(_connection: object, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Choose `relay.v1` when it is offered; nothing else is ever echoed, least of all a token."""
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
-
-
-def _bearer(headers: Headers) -> str | None:
-    values = headers.get_all("Authorization")
-    if len(values) == 1 and values[0].startswith(_BEARER):
-        return values[0].removeprefix(_BEARER)
-    return None
 
 
 def _text(status: int, sentence: str) -> Response:

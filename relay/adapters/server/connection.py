@@ -15,6 +15,7 @@ from websockets.protocol import State
 
 from relay.adapters.server.kernel import bound_kernel_buffer
 from relay.core import messages
+from relay.core.access import Permit
 from relay.core.requests import ConnectRequest
 from relay.core.wire import SUBPROTOCOL
 from relay.runtime.hub import Hub
@@ -43,9 +44,11 @@ class RelayConnection(ServerConnection):
 
     Attributes:
         admission: What the opening handshake found: a request to serve, or a refusal to tell after the upgrade.
+        permit: What let the client in; only beside a request to serve.
     """
 
     admission: ConnectRequest | RelayError
+    permit: Permit
     _listener: Listener | None = None
     _hub: Hub | None = None
 

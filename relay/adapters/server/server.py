@@ -15,11 +15,13 @@ from typing import Self
 from websockets.asyncio.server import Server, serve
 from websockets.exceptions import ConnectionClosed
 
-from relay.adapters.server.admission import Admission, select_subprotocol
+from relay.adapters.server.admission import Admission
 from relay.adapters.server.broadcaster import serve_broadcaster
 from relay.adapters.server.connection import CLOSE_SECONDS, RelayConnection
+from relay.adapters.server.credentials import select_subprotocol
 from relay.adapters.server.kernel import notice_dead_peer, widen_backlog
 from relay.adapters.server.listener import serve_listener
+from relay.adapters.server.rechecks import Rechecks
 from relay.core.requests import ConnectRequest, Role
 from relay.core.wire import MAX_BROADCAST_BYTES
 from relay.runtime.hub import Hub
@@ -49,19 +51,28 @@ class RelayServer:
     """An async context manager: inside it, clients are served."""
 
     def __init__(
-        self, hub: Hub, admission: Admission, tasks: TaskRegistry, *, server: ServerSettings, listener: ListenerSettings
+        self,
+        hub: Hub,
+        admission: Admission,
+        rechecks: Rechecks,
+        tasks: TaskRegistry,
+        *,
+        server: ServerSettings,
+        listener: ListenerSettings,
     ) -> None:
         """Make a server that does not listen yet.
 
         Args:
             hub: Where audio goes.
             admission: Answers opening handshakes.
+            rechecks: Asks again, while a connection is open, whether it may be.
             tasks: Runs closing handshakes.
             server: Where to listen, and how long stopping may take.
             listener: How long an unanswered ping is waited for.
         """
         self._hub = hub
         self._admission = admission
+        self._rechecks = rechecks
         self._tasks = tasks
         self._settings = server
         self._stall_limit_seconds = listener.stall_limit_seconds
@@ -138,10 +149,11 @@ class RelayServer:
             await connection.refuse(admission)
             return
         try:
-            if admission.role is Role.BROADCASTER:
-                await serve_broadcaster(connection, admission, self._hub)
-            else:
-                await serve_listener(connection, admission, self._hub, self._tasks)
+            with self._rechecks.watching(connection, connection.permit):
+                if admission.role is Role.BROADCASTER:
+                    await serve_broadcaster(connection, admission, self._hub)
+                else:
+                    await serve_listener(connection, admission, self._hub, self._tasks)
         except ConnectionClosed:
             return
         except PeerError as error:

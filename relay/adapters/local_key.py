@@ -1,0 +1,72 @@
+"""The broadcast key that a relay without one makes for itself, where programs of the same person find it.
+
+Invariants: only the person who runs the relay can read the file or be made to read another's; the file is gone when
+the relay has ended in order, and a later relay on the same port replaces it.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+KEY_BYTES = 24
+"""Of randomness in a key that nobody has to remember."""
+
+
+def generate_key() -> str:
+    """Make a broadcast key."""
+    return secrets.token_urlsafe(KEY_BYTES)
+
+
+def runtime_directory(environ: Mapping[str, str]) -> Path:
+    """Give the person's own directory for what running programs share: that of the desktop, or one in /tmp."""
+    own = environ.get("XDG_RUNTIME_DIR")
+    return Path(own, "relay") if own else Path(tempfile.gettempdir(), f"relay-{os.getuid()}")
+
+
+@contextlib.contextmanager
+def stored_key(directory: Path, port: int, key: str) -> Iterator[Path]:
+    """Keep the key of the relay on `port` in a file while the context lasts; gives the file.
+
+    Raises:
+        OSError: The file can not be written, or others could read or replace it.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_ours(directory)
+    path = _key_path(directory, port)
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:  # noqa: PTH123 - by descriptor
+        file.write(key)
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            if path.read_text() == key:
+                path.unlink()
+
+
+def find_key(directory: Path, port: int) -> str | None:
+    """Give the key that the relay on `port` of this machine made; None when there is none of this person's."""
+    try:
+        _check_ours(directory)
+        return _key_path(directory, port).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _key_path(directory: Path, port: int) -> Path:
+    return directory / f"broadcast-key-{port}"
+
+
+def _check_ours(directory: Path) -> None:
+    """Make sure that nobody else could have put a file there.
+
+    Raises:
+        PermissionError: Somebody else could.
+    """
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{directory} is not a directory that only this user can use")

@@ -1,0 +1,76 @@
+"""Open connections and what let them in: who may no longer be here is closed with 4001.
+
+Invariants: a connection whose token expires is closed within `RECHECK_SECONDS` and a little; one whose key was
+withdrawn, at once when the rules are replaced; asking costs nothing per connection while nothing expires.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+
+from relay.adapters.server.connection import RelayConnection
+from relay.core.access import Access, AccessRules, Permit
+from relay.runtime.tasks import TaskRegistry
+from relay.vocabulary.errors import TokenExpiredError
+
+RECHECK_SECONDS = 1.0
+"""How late an expiry may be noticed."""
+
+logger = logging.getLogger(__name__)
+
+
+class Rechecks:
+    """Holds connections to what let them in. `run` is a task of the caller's."""
+
+    def __init__(self, access: Access, tasks: TaskRegistry) -> None:
+        """Begin with nobody; `tasks` runs the closing handshakes."""
+        self._access = access
+        self._tasks = tasks
+        self._inside: dict[RelayConnection, Permit] = {}
+        self._expiring: dict[RelayConnection, float] = {}
+
+    @contextlib.contextmanager
+    def watching(self, connection: RelayConnection, permit: Permit) -> Iterator[None]:
+        """Watch a connection while the context lasts.
+
+        Raises:
+            TokenExpiredError: The permit ceased to hold during the handshake.
+        """
+        permit.check()
+        self._inside[connection] = permit
+        if permit.expires_at < float("inf"):
+            self._expiring[connection] = permit.expires_at
+        try:
+            yield
+        finally:
+            self._forget(connection)
+
+    def replace(self, rules: AccessRules) -> int:
+        """Put other rules in force, and close whoever they do not admit; gives how many those are."""
+        self._access.rules = rules
+        return self._close_refused(self._inside)
+
+    async def run(self) -> None:
+        """Look for expired tokens, for ever."""
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            now = self._access.now
+            self._close_refused([connection for connection, expiry in self._expiring.items() if expiry <= now])
+
+    def _close_refused(self, connections: Iterable[RelayConnection]) -> int:
+        closed = 0
+        for connection in list(connections):
+            try:
+                self._inside[connection].check()
+            except TokenExpiredError as error:
+                closed += 1
+                self._forget(connection)
+                self._tasks.start(connection.refuse(error), f"close {connection.id}")
+        if closed:
+            logger.info("connections closed whose token expired or was withdrawn", extra={"connections": closed})
+        return closed
+
+    def _forget(self, connection: RelayConnection) -> None:
+        self._inside.pop(connection, None)
+        self._expiring.pop(connection, None)

@@ -1,0 +1,104 @@
+"""Who may do what, made of the settings: keys are read, rules composed, mistakes told before anything listens."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.adapters.local_key import generate_key
+from relay.adapters.tokens import TokenKey, TokenVerifier, read_key_file, read_secret
+from relay.cli.options import is_loopback
+from relay.core.access import AccessRules
+from relay.vocabulary.errors import ConfigurationError
+from relay.vocabulary.settings import AccessSettings, Settings
+
+_EVERYTHING = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayKeys:
+    """What a relay's broadcasters may show beside tokens.
+
+    Attributes:
+        broadcast_key: The key, if there is one.
+        is_made: Whether the relay made it for itself.
+    """
+
+    broadcast_key: str | None
+    is_made: bool
+
+
+def choose_keys(settings: Settings) -> RelayKeys:
+    """Give the broadcast key of a relay that starts; one on loopback that nobody gave any key makes its own.
+
+    Raises:
+        ConfigurationError: Others can reach the relay, and nothing says who may broadcast.
+    """
+    broadcast, host = settings.broadcast, settings.server.host
+    if broadcast.open and broadcast.key is not None:
+        raise ConfigurationError("broadcast.open lets everybody broadcast, broadcast.key does not: unset one of them.")
+    if broadcast.key is not None:
+        return RelayKeys(broadcast.key.get_secret_value(), is_made=False)
+    if broadcast.open and not is_loopback(host):
+        raise ConfigurationError(
+            f"server.host is {host}, which others can reach, and broadcast.open would let them broadcast: unset it."
+        )
+    if broadcast.open or has_token_keys(settings.access):
+        return RelayKeys(None, is_made=False)
+    if not is_loopback(host):
+        raise ConfigurationError(
+            f"server.host is {host}, which others can reach, but there is no broadcast key, so anybody could "
+            "broadcast. Set RELAY_BROADCAST_KEY (8 to 256 characters, for example from: openssl rand -hex 24), or keys "
+            "of tokens (access.token_secret, access.token_key_files), or listen on 127.0.0.1."
+        )
+    return RelayKeys(generate_key(), is_made=True)
+
+
+def read_rules(settings: Settings, broadcast_key: str | None) -> AccessRules:
+    """Give the rules that settings make.
+
+    Args:
+        settings: Their key files are read now.
+        broadcast_key: See `choose_keys`; not read from the settings, since a relay may have made its own.
+
+    Raises:
+        ConfigurationError: A file of keys can not be used, or there are sessions that nobody could listen to.
+    """
+    access = settings.access
+    if access.open_sessions != _EVERYTHING and not has_token_keys(access):
+        raise ConfigurationError(
+            "access.open_sessions leaves sessions that need a token to listen to, but there are no keys of tokens: set "
+            "access.token_secret or access.token_key_files."
+        )
+    return AccessRules(
+        sessions=access.sessions,
+        open_sessions=access.open_sessions,
+        open_broadcast=settings.broadcast.open,
+        broadcast_key=broadcast_key,
+        verifier=read_verifier(access) if has_token_keys(access) else None,
+        leeway_seconds=access.token_leeway_seconds,
+    )
+
+
+def read_verifier(access: AccessSettings) -> TokenVerifier:
+    """Give what reads tokens by the settings' keys.
+
+    Raises:
+        ConfigurationError: One of them can not be used.
+    """
+    return TokenVerifier(read_token_keys(access), access.token_issuer, access.token_audience)
+
+
+def read_token_keys(access: AccessSettings) -> list[TokenKey]:
+    """Read all keys of tokens that the settings name.
+
+    Raises:
+        ConfigurationError: One of them can not be used.
+    """
+    keys = [key for name in access.token_key_files for key in read_key_file(Path(name))]
+    if access.token_secret is not None:
+        keys.append(read_secret(access.token_secret.get_secret_value(), "access.token_secret"))
+    return keys
+
+
+def has_token_keys(access: AccessSettings) -> bool:
+    """Tell whether the settings name keys of tokens."""
+    return bool(access.token_key_files) or access.token_secret is not None

@@ -1,0 +1,259 @@
+"""`relay token`: makes tokens; `relay token inspect`: explains one."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay.adapters.configuration import load_settings
+from relay.adapters.tokens import (
+    TokenKey,
+    TokenVerifier,
+    make_token,
+    read_header,
+    read_key_file,
+    read_unverified_claims,
+)
+from relay.cli.access import read_token_keys
+from relay.cli.client import say
+from relay.cli.options import config_option
+from relay.core.access import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, TokenRole, join_words, shown
+from relay.vocabulary.clock import wall_clock
+from relay.vocabulary.errors import UserError
+from relay.vocabulary.names import is_pattern
+from relay.vocabulary.settings import AccessSettings
+
+_REFUSED = 1
+_STANDARD_INPUT = "-"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_SECONDS = 10 * 366 * 86400
+"""Longer than ten years is a mistake of somebody who means for ever; that is what a broadcast key is for."""
+
+_LAST_TIME = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+
+class _Duration(click.ParamType[Any]):
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"([0-9]{1,9})([smhd])", str(value))
+        seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+        if not 1 <= seconds <= _LONGEST_SECONDS:
+            self.fail(f"{value!a} is no time such as 90s, 30m, 12h or 7d, up to ten years.", param, ctx)
+        return seconds
+
+
+class _Pattern(click.ParamType[Any]):
+    name = "pattern"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not is_pattern(str(value)):
+            self.fail(f"{value!a} is no name of A-Z a-z 0-9 . _ ~ - in which * stands for any characters.", param, ctx)
+        return str(value)
+
+
+key_file_option = click.option(
+    "--key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Private key, as PEM or JWKS, instead of the keys of the settings.",
+)
+
+
+@click.group("token", invoke_without_command=True)
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice([role.value for role in TokenRole]),
+    help="Repeat it for several.",
+)
+@click.option(
+    "--session", "sessions", multiple=True, type=_Pattern(), help="Sessions it is for, * being any characters."
+)
+@click.option("--channel", "channels", multiple=True, type=_Pattern(), help="Channels it is for; all when not said.")
+@click.option(
+    "--valid", type=_Duration(), default="12h", show_default=True, help="How long it holds: 90s, 30m, 12h, 7d."
+)
+@click.option("--key-id", help="Id of the key that signs; needed when there are several.")
+@key_file_option
+@config_option
+@click.pass_context
+def token_command(
+    context: click.Context,
+    *,
+    roles: tuple[str, ...],
+    sessions: tuple[str, ...],
+    channels: tuple[str, ...],
+    valid: int,
+    key_id: str | None,
+    key_file: Path | None,
+    config_path: Path | None,
+) -> None:
+    """Make a token that lets its bearer broadcast, listen or administer; only the token goes to standard output.
+
+    \b
+    relay token --role broadcast --session ev1 --valid 12h
+    relay token --role listen --session 'ev1' --channel de --channel fr
+    relay token --role listen --session '2026-*' --key-file keys/2026.pem
+
+    It is signed with access.token_secret or a private key of access.token_key_files. docs/access.md tells how to make
+    keys, and what else there is to know.
+    """  # noqa: D301 - \b is click's mark for lines that are kept
+    if context.invoked_subcommand is not None:
+        return
+    access = load_settings(config_path, {}, os.environ).settings.access
+    if not roles or not sessions:
+        raise UserError("A token needs --role and --session, for example: relay token --role listen --session ev1")
+    key = _choose_key(read_key_file(key_file) if key_file else read_token_keys(access), key_id)
+    now = int(wall_clock())
+    claims = {
+        "iss": access.token_issuer,
+        "aud": access.token_audience,
+        "iat": now,
+        "exp": now + valid,
+        "role": _one_or_all(roles),
+        "session": _one_or_all(sessions),
+        "channel": _one_or_all(channels or ("*",)),
+    }
+    token = make_token(key, claims)
+    if len(token) > MAX_TOKEN_CHARACTERS:
+        raise UserError(f"The token would be longer than the {MAX_TOKEN_CHARACTERS} characters that a relay takes.")
+    say(f"signed with the key {key.key_id} ({key.algorithm}), expires {_moment(now + valid, now)}")
+    click.echo(token)
+
+
+@token_command.command("inspect")
+@click.argument("token", default=_STANDARD_INPUT)
+@key_file_option
+@config_option
+def inspect_command(token: str, key_file: Path | None, config_path: Path | None) -> None:
+    """Explain TOKEN, from standard input when it is - or left out: what it says, and whether a relay would take it.
+
+    The relay is one of these settings; --key-file puts another file's keys in the place of theirs. On a command line,
+    other users of the machine can see a token, so better pipe it in. Exit code: 0 when it would be taken, otherwise 1.
+    """
+    access = load_settings(config_path, {}, os.environ).settings.access
+    keys = read_key_file(key_file) if key_file else read_token_keys(access)
+    text = (_read_standard_input() if token == _STANDARD_INPUT else token).strip()
+    now = wall_clock()
+    try:
+        _explain(text, keys, now)
+        grant = TokenVerifier(keys, access.token_issuer, access.token_audience).verify(text)
+        grant.check_time(now, access.token_leeway_seconds)
+    except RefusedError as error:
+        click.echo(f"refused: {error.detail}{_advice(error.reason, access)}")
+        sys.exit(_REFUSED)
+    click.echo(f"taken:   {_permission(grant)}")
+
+
+def _choose_key(keys: Sequence[TokenKey], key_id: str | None) -> TokenKey:
+    """Give the key that signs.
+
+    Raises:
+        UserError: None can, or it is not clear which.
+    """
+    able = {key.key_id: key for key in keys if key.signing is not None}
+    if key_id is not None:
+        key = able.get(key_id)
+        if key is None:
+            raise UserError(f"There is no private key with the id {key_id!a}; {_listed(keys, able)}")
+        return key
+    if not able:
+        raise UserError(
+            f"There is no key to sign with; {_listed(keys, able)} Set RELAY_ACCESS_TOKEN_SECRET (for example from: "
+            "openssl rand -hex 32), or give a private key with --key-file."
+        )
+    if len(able) > 1:
+        raise UserError(f"There are several keys to sign with: choose one of {', '.join(able)} with --key-id.")
+    return next(iter(able.values()))
+
+
+def _listed(keys: Sequence[TokenKey], able: dict[str, TokenKey]) -> str:
+    if able:
+        return f"there are: {', '.join(able)}."
+    if keys:
+        return f"only the public halves are there of: {', '.join(key.key_id for key in keys)}."
+    return "the settings name none."
+
+
+def _one_or_all(words: tuple[str, ...]) -> str | list[str]:
+    return words[0] if len(words) == 1 else list(words)
+
+
+def _read_standard_input() -> str:
+    """Give the token that is piped in.
+
+    Raises:
+        UserError: There is no pipe.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UserError("Pipe a token into it, for example: relay token inspect < token.txt")
+    return sys.stdin.buffer.read(4 * MAX_TOKEN_CHARACTERS).decode("ascii", "replace")
+
+
+def _explain(token: str, keys: Sequence[TokenKey], now: float) -> None:
+    """Print what a token says about itself, true or not.
+
+    Raises:
+        RefusedError: It can not be read.
+    """
+    header = read_header(token)
+    claims = read_unverified_claims(token)
+    key_id = header.get("kid")
+    named = next((key for key in keys if key.key_id == key_id), None)
+    origin = "none of the keys here" if named is None else f"here for {named.algorithm}, from {named.origin}"
+    lines = {
+        "role": _text(claims.get("role")),
+        "session": _text(claims.get("session")),
+        "channel": _text(claims.get("channel")),
+        "issuer": _text(claims.get("iss")),
+        "for": _text(claims.get("aud")),
+        "from": _time(claims.get("nbf", claims.get("iat")), now),
+        "expires": _time(claims.get("exp"), now),
+        "key": f"{_text(key_id)} by {_text(header.get('alg'))} ({origin})",
+    }
+    for name, value in lines.items():
+        click.echo(f"{name + ':':<9}{value}")
+
+
+def _text(value: object) -> str:
+    """Give a value of a stranger's as text that can not steer a terminal."""
+    if value is None:
+        return "(not said)"
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        value = ", ".join(value)
+    return value if isinstance(value, str) and value.isprintable() and len(value) < 80 else shown(value)  # noqa: PLR2004 - about a line
+
+
+def _time(value: object, now: float) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LAST_TIME:
+        return _moment(value, now)
+    return _text(value)
+
+
+def _moment(seconds: float, now: float) -> str:
+    """Name a time of day, and how far it is from now."""
+    distance = abs(round(seconds - now))
+    unit = next(unit for unit in "dhms" if distance >= 2 * _UNITS[unit] or unit == "s")
+    amount = f"{distance // _UNITS[unit]} {unit}"
+    relative = f"in {amount}" if seconds >= now else f"{amount} ago"
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC ({relative})"
+
+
+def _permission(grant: Grant) -> str:
+    return f"{join_words(grant.roles)}: sessions {join_words(grant.sessions)}; channels {join_words(grant.channels)}"
+
+
+def _advice(reason: Reason, access: AccessSettings) -> str:
+    """Say what the relay of these settings asks for, where that helps."""
+    if reason is Reason.ISSUER:
+        return f" Here it is {json.dumps(access.token_issuer)}, the setting access.token_issuer."
+    if reason is Reason.AUDIENCE:
+        return f" Here it is {json.dumps(access.token_audience)}, the setting access.token_audience."
+    return ""

@@ -1,0 +1,329 @@
+"""Who gets in, asked of real relays over real sockets; the threats that need no browser, each by its name."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import stat
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin, Subprotocol
+
+from relay.adapters.configuration import resolve
+from relay.cli.app import running_relay
+from relay.vocabulary.settings import Settings
+from tests.support.processes import RelayProcess, environment, relay_process, running
+from tests.support.tokens import ED25519_KEY, SECRET, public_pem, seconds_from_now, token, write_keys
+
+RELAY_V1 = Subprotocol("relay.v1")
+BY_TOKEN = {"RELAY_ACCESS_TOKEN_SECRET": SECRET, "RELAY_ACCESS_OPEN_SESSIONS": "[]"}
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[RelayProcess]:
+    """A relay at which everything needs a token, and in which the session `closed` does not exist."""
+    async with relay_process(RELAY_ACCESS_SESSIONS="ev*", RELAY_LOG_LEVEL="debug", **BY_TOKEN) as process:
+        yield process
+
+
+@asynccontextmanager
+async def client(url: str, target: str, shown: str | None = None, **options: Any) -> AsyncIterator[ClientConnection]:
+    """Connect, showing a token in the header."""
+    headers = {} if shown is None else {"Authorization": f"Bearer {shown}"}
+    address = url.replace("http://", "ws://") + target
+    options = {"subprotocols": [RELAY_V1], "additional_headers": headers, **options}
+    async with connect(address, compression=None, proxy=None, **options) as connection:
+        yield connection
+
+
+async def first_word(connection: ClientConnection) -> str:
+    """The type of the first control message."""
+    async with asyncio.timeout(10):
+        return str(json.loads(await connection.recv(decode=True))["type"])
+
+
+async def closing(connection: ClientConnection) -> tuple[int, str]:
+    """Close code, and the last sentence before."""
+    sentence = ""
+    async with asyncio.timeout(15):
+        with pytest.raises(ConnectionClosed) as caught:
+            while True:
+                message = await connection.recv()
+                if isinstance(message, str):
+                    sentence = json.loads(message).get("message", sentence)
+    assert caught.value.rcvd is not None, "cut off without a close frame"
+    return caught.value.rcvd.code, sentence
+
+
+async def answer(url: str, target: str, shown: str | None = None, **options: Any) -> tuple[int, str]:
+    """HTTP status and body of the answer to a client without `relay.v1`; 101 when it is let in."""
+    try:
+        async with client(url, target, shown, subprotocols=None, **options):
+            return 101, ""
+    except InvalidStatus as refused:
+        return refused.response.status_code, refused.response.body.decode()
+
+
+ROLES = ("broadcast", "listen", "admin")
+PLACES = tuple(itertools.product(("ev1", "ev2", "closed"), ("main", "de")))
+SESSIONS: Mapping[str, set[str]] = {"ev1": {"ev1"}, "ev*": {"ev1", "ev2"}, "*": {"ev1", "ev2"}, "closed": set()}
+CHANNELS: Mapping[str, set[str]] = {"main": {"main"}, "d*": {"de"}, "*": {"main", "de"}}
+
+
+async def test_matrix_of_role_session_and_channel(relay: RelayProcess) -> None:
+    """What each token opens is exactly what it says, of what exists."""
+    wrong = []
+    for role, session, channel in itertools.product(ROLES, SESSIONS, CHANNELS):
+        shown = token(role=role, session=session, channel=channel)
+        for asked, (place, track) in itertools.product(("broadcast", "listen"), PLACES):
+            status, _ = await answer(relay.url, f"/v1/{asked}/{place}/{track}", shown)
+            right = asked == role and place in SESSIONS[session] and track in CHANNELS[channel]
+            if status != (101 if right else 401):
+                wrong.append(f"{role} {session}/{channel} asked to {asked} {place}/{track}: {status}")
+    assert not wrong
+
+
+async def test_one_answer_for_unknown_and_forbidden(relay: RelayProcess) -> None:
+    """Whoever guesses sessions learns nothing: not in a status, not in a sentence, not in a close code."""
+    shown = (None, "guess-guess", token(session="ev2"), token(role="admin"), token(exp=1), token(aud="x"))
+    answers = set()
+    for given, target in itertools.product(shown, ("/v1/listen/ev1", "/v1/listen/closed", "/v1/broadcast/ev1")):
+        status, body = await answer(relay.url, target, given)
+        async with client(relay.url, target, given) as refused:
+            answers.add((status, body, *await closing(refused)))
+    assert len(answers) == 1
+    ((status, body, code, sentence),) = answers
+    assert (status, code) == (401, 4502)
+    assert body.strip() == sentence
+
+
+async def test_an_occupied_channel_is_told_only_to_who_may_broadcast(relay: RelayProcess) -> None:
+    right = token(role="broadcast")
+    async with client(relay.url, "/v1/broadcast/ev1", right) as first:
+        assert await first_word(first) == "hello"
+        assert (await answer(relay.url, "/v1/broadcast/ev1", token()))[0] == 401
+        assert (await answer(relay.url, "/v1/broadcast/ev1", right))[0] == 409
+
+
+async def test_header_before_subprotocol_before_query() -> None:
+    right, wrong = token(), "wrong-token"
+    async with relay_process(RELAY_ACCESS_TOKEN_IN_QUERY="true", **BY_TOKEN) as relay:  # noqa: S106 - it is a setting
+        for header, subprotocol, query in itertools.product((None, right, wrong), repeat=3):
+            subprotocols = [RELAY_V1] + [Subprotocol(f"relay.token.{subprotocol}")] * (subprotocol is not None)
+            target = "/v1/listen/ev1" + (f"?token={query}" if query else "")
+            async with client(relay.url, target, header, subprotocols=subprotocols) as connection:
+                expected = "hello" if (header or subprotocol or query) == right else "error"
+                assert await first_word(connection) == expected, (header, subprotocol, query)
+                assert connection.subprotocol == RELAY_V1
+
+
+async def test_a_token_in_the_query_is_no_token_unless_allowed(relay: RelayProcess) -> None:
+    assert (await answer(relay.url, f"/v1/listen/ev1?token={token()}"))[0] == 401
+
+
+async def test_token_confusion_at_a_real_relay(tmp_path: Path) -> None:
+    """Keys of three kinds, and tokens that mix them up."""
+    keys = write_keys(tmp_path)
+    async with relay_process(RELAY_ACCESS_TOKEN_KEY_FILES=",".join(keys), **BY_TOKEN) as relay:
+        by_ed = token(key=ED25519_KEY, algorithm="EdDSA", headers={"kid": "ed"})
+        assert (await answer(relay.url, "/v1/listen/ev1", by_ed))[0] == 101
+        assert (await answer(relay.url, "/v1/listen/ev1", token()))[0] == 101
+        forged = {
+            "id of another key": token(headers={"kid": "ed"}),
+            "unknown id": token(headers={"kid": "no"}),
+            "key of another id": token(key=ED25519_KEY, algorithm="EdDSA", headers={"kid": "rsa"}),
+            "no signature": by_ed.rpartition(".")[0] + ".",
+            "not yet": token(nbf=2**40, exp=2**41),
+        }
+        for name, shown in forged.items():
+            assert (await answer(relay.url, "/v1/listen/ev1", shown))[0] == 401, name
+
+
+async def test_listening_is_open_by_pattern() -> None:
+    settings = {**BY_TOKEN, "RELAY_ACCESS_OPEN_SESSIONS": "public-*, ev1"}
+    async with relay_process(**settings) as relay:
+        for session, status in (("public-7", 101), ("ev1", 101), ("private", 401), ("ev12", 401)):
+            assert (await answer(relay.url, f"/v1/listen/{session}"))[0] == status
+        assert (await answer(relay.url, "/v1/broadcast/public-7"))[0] == 401
+        assert (await answer(relay.url, "/v1/listen/public-7", "an old token, not needed"))[0] == 101
+
+
+class TestOpenConnections:
+    """Whoever is inside is held to what let them in."""
+
+    @pytest.mark.parametrize("role", ["broadcast", "listen"])
+    async def test_expired_while_connected(self, role: str) -> None:
+        async with relay_process(RELAY_ACCESS_TOKEN_LEEWAY_SECONDS="0", **BY_TOKEN) as relay:  # noqa: S106 - it is a setting
+            loop = asyncio.get_running_loop()
+            short = token(role=role, exp=seconds_from_now(2.5))
+            async with (
+                client(relay.url, f"/v1/{role}/ev1", short) as expiring,
+                client(relay.url, "/v1/listen/ev1", token()) as staying,
+            ):
+                begun = loop.time()
+                assert await first_word(expiring) == "hello"
+                code, sentence = await closing(expiring)
+                assert code == 4001
+                assert "expired" in sentence
+                assert loop.time() - begun >= 2, "too early"
+                assert await first_word(staying) == "hello"
+                await staying.ping()
+            assert (await answer(relay.url, f"/v1/{role}/ev1", short))[0] == 401
+
+    async def test_a_key_that_is_replaced_closes_those_whom_it_let_in(self, tmp_path: Path) -> None:
+        old, new = tmp_path / "old.pub.pem", tmp_path / "new.pub.pem"
+        for path in (old, new):
+            path.write_text(public_pem(ED25519_KEY))
+        by_old, by_new = (
+            token(key=ED25519_KEY, algorithm="EdDSA", headers={"kid": kid}, role=["listen", "broadcast"])
+            for kid in ("old", "new")
+        )
+
+        def settings(*keys: Path, **access: Any) -> Settings:
+            files = {"token_key_files": [str(path) for path in keys], "open_sessions": ["public"], **access}
+            return resolve({"server": {"port": 0}, "access": files}, "test", {}, {}).settings
+
+        async with running_relay(settings(old)) as relay, contextlib.AsyncExitStack() as stack:
+
+            async def enter(target: str, shown: str | None = None) -> ClientConnection:
+                connection = await stack.enter_async_context(client(relay.url, target, shown))
+                assert await first_word(connection) == "hello"
+                return connection
+
+            closed = [await enter("/v1/listen/ev1", by_old), await enter("/v1/broadcast/ev1", by_old)]
+            public = await enter("/v1/listen/public")
+            assert relay.replace_access(settings(old, new)) == 0, "a further key harms nobody"
+            staying = await enter("/v1/listen/ev1", by_new)
+            assert relay.replace_access(settings(new)) == 2
+            for connection in closed:
+                assert (await closing(connection))[0] == 4001
+            assert (await answer(relay.url, "/v1/listen/ev1", by_old))[0] == 401
+            assert relay.replace_access(settings(new, open_sessions=[])) == 1
+            assert (await closing(public))[0] == 4001
+            await staying.ping()
+            assert relay.replace_access(settings(new, sessions=["other"])) == 1
+            assert (await closing(staying))[0] == 4001
+
+    async def test_settings_that_can_not_be_used_change_nothing(self, tmp_path: Path) -> None:
+        settings = resolve({"server": {"port": 0}, "access": {"token_secret": SECRET}}, "test", {}, {}).settings
+        broken = resolve({"access": {"token_key_files": [str(tmp_path / "no.pem")]}}, "test", {}, {}).settings
+        async with running_relay(settings) as relay, client(relay.url, "/v1/broadcast/ev1", token(role="broadcast")):
+            with pytest.raises(Exception, match="can not be read"):
+                relay.replace_access(broken)
+            assert (await answer(relay.url, "/v1/broadcast/ev2", token(role="broadcast", session="*")))[0] == 101
+
+
+class TestOrigin:
+    """Cross-site WebSocket: a page of another origin is refused before the upgrade."""
+
+    async def test_cross_site_websocket(self) -> None:
+        async with relay_process() as relay:
+            for target, subprotocols in itertools.product(
+                ("/v1/broadcast/ev1", "/v1/listen/ev1"), ([RELAY_V1], [RELAY_V1, Subprotocol("relay.token.x")], None)
+            ):
+                for origin in ("https://evil.example", "null", "http://127.0.0.1", relay.url.replace("127", "128")):
+                    with pytest.raises(InvalidStatus) as caught:
+                        async with client(relay.url, target, subprotocols=subprotocols, origin=Origin(origin)):
+                            raise AssertionError(f"a page of {origin} got in")
+                    assert caught.value.response.status_code == 403
+                    assert b"origin" in caught.value.response.body
+                async with client(relay.url, target, subprotocols=subprotocols, origin=Origin(relay.url)):
+                    pass
+
+    async def test_allowed_origins_behind_a_proxy(self) -> None:
+        allowed = {"RELAY_BROADCAST_OPEN": "true", "RELAY_ACCESS_ALLOWED_ORIGINS": "https://relay.example.org"}
+        async with relay_process(**allowed) as relay:
+            good = Origin("https://relay.example.org")
+            assert (await answer(relay.url, "/v1/listen/ev1", origin=good))[0] == 101
+            assert (await answer(relay.url, "/v1/listen/ev1", origin=Origin(relay.url)))[0] == 403
+            assert (await answer(relay.url, "/v1/listen/ev1"))[0] == 101, "not a browser"
+
+    async def test_pages_and_health_are_for_every_origin(self) -> None:
+        async with relay_process() as relay:
+            command = ("curl", "-sS", "-o", os.devnull, "-w", "%{http_code}", "-H", "Origin: https://evil.example")
+            for path in ("/", "/listen/ev1", "/healthz"):
+                curl = await asyncio.create_subprocess_exec(
+                    *command, relay.url + path, stdout=asyncio.subprocess.PIPE, env=environment({})
+                )
+                assert (await curl.communicate())[0] == b"200"
+
+
+class TestNoSecret:
+    """A relay without any key is for this machine and this person."""
+
+    async def test_broadcasting_needs_the_key_that_was_made(self, tmp_path: Path) -> None:
+        settings = {"XDG_RUNTIME_DIR": str(tmp_path), "RELAY_BROADCAST_OPEN": "false"}
+        async with relay_process(**settings) as relay:
+            assert (await answer(relay.url, "/v1/listen/ev1"))[0] == 101
+            assert (await answer(relay.url, "/v1/broadcast/ev1"))[0] == 401
+            (path,) = (tmp_path / "relay").iterdir()
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+            key = path.read_text()
+            assert (await answer(relay.url, "/v1/broadcast/ev0", key))[0] == 101
+            wav = Path(__file__).parents[2] / "relay/samples/counting.wav"
+            broadcast = ("broadcast", "ev1", str(wav), "--url", relay.websocket_url)
+            for runtime, finds in ((str(tmp_path), True), (str(tmp_path / "other"), False)):
+                async with running(*broadcast, XDG_RUNTIME_DIR=runtime) as command:
+                    if finds:
+                        await relay.event("session ended")
+                    else:
+                        assert await command.wait() == 1
+                        assert "Not allowed" in command.text
+            assert key not in relay.text
+            assert await relay.terminate() == 0
+            assert not path.exists()
+
+    async def test_the_link_is_printed_once_and_opens(self, tmp_path: Path) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(os.sys.executable, "-m", "relay", "serve", "--port", "0"),  # type: ignore[attr-defined]
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=environment({"XDG_RUNTIME_DIR": str(tmp_path)}),
+        )
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(30):
+                while b"#key=" not in (line := await process.stdout.readline()):
+                    assert line, "it ended without a link"
+            link, _, key = line.split()[-1].decode().partition("#key=")
+            url, _, session = link.partition("/broadcast/")
+            assert (await answer(url, f"/v1/broadcast/{session}", key))[0] == 101
+            process.terminate()
+            rest = await process.stdout.read()
+            assert key.encode() not in rest
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            ({}, "there is no broadcast key"),
+            ({"RELAY_BROADCAST_OPEN": "true"}, "broadcast.open would let them broadcast"),
+            ({"RELAY_BROADCAST_OPEN": "true", "RELAY_BROADCAST_KEY": "open-sesame"}, "unset one of them"),
+        ],
+    )
+    async def test_another_address_refuses_to_start(self, settings: dict[str, str], says: str) -> None:
+        async with running("serve", "--host", "0.0.0.0", "--port", "0", **settings) as process:  # noqa: S104 - it must refuse
+            assert await process.wait() == 2
+            assert len(process.lines) == 1
+            assert says in process.text
+
+    async def test_sessions_that_nobody_could_listen_to_refuse_to_start(self) -> None:
+        async with running("serve", "--port", "0", RELAY_ACCESS_OPEN_SESSIONS="[]") as process:
+            assert await process.wait() == 2
+            assert "there are no keys of tokens" in process.text
+
+    async def test_another_address_with_keys_of_tokens_starts(self) -> None:
+        async with relay_process("--host", "0.0.0.0", **BY_TOKEN) as relay:  # noqa: S104 - it has a secret
+            assert (await answer(relay.url, "/v1/broadcast/ev1", token(role="broadcast")))[0] == 101
+            assert (await answer(relay.url, "/v1/broadcast/ev1"))[0] == 401
