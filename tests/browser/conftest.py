@@ -10,8 +10,8 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.browser.peers import Network, network
-from tests.browser.tones import sine, write_wav
 from tests.support.processes import RelayProcess, relay_process
+from tests.support.tone import sine, write_wav
 
 FOLDER = Path(__file__).parent
 

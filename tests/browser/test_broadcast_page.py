@@ -9,8 +9,8 @@ from playwright.async_api import BrowserContext
 
 from tests.browser.conftest import INSECURE_HOST, MICROPHONE_FREQUENCY, Tab, open_tab
 from tests.browser.peers import broadcasting, listen
-from tests.browser.tones import assert_clean_tone, from_pcm, is_clean_tone, sine, to_pcm, write_wav
 from tests.support.processes import RelayProcess, relay_process
+from tests.support.tone import assert_clean_tone, from_pcm, is_clean_tone, sine, to_pcm, write_wav
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.browser.conftest import INSECURE_HOST, Tab
 from tests.browser.peers import broadcasting
-from tests.browser.tones import Samples, assert_clean_tone, judge, sine, to_pcm
 from tests.support.processes import RelayProcess
+from tests.support.tone import Samples, assert_clean_tone, judge, sine, to_pcm
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -14,8 +14,8 @@ from relay.vocabulary.audio import SAMPLE_RATES
 from relay.vocabulary.errors import BadRequestError, CloseCode
 from relay.vocabulary.names import check_name
 from tests.browser.conftest import Tab, open_context, open_tab
-from tests.browser.tones import AMPLITUDE, Samples, judge, sine, to_pcm
 from tests.support.processes import RelayProcess
+from tests.support.tone import AMPLITUDE, Samples, judge, sine, to_pcm
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
