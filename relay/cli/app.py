@@ -15,6 +15,7 @@ from functools import partial
 from relay.adapters.cloudwatch import CloudWatchSender
 from relay.adapters.local_key import runtime_directory, stored_key
 from relay.adapters.pages import Pages
+from relay.adapters.qr_codes import QrCodes
 from relay.adapters.server.admission import Admission
 from relay.adapters.server.connection import serialize_binary
 from relay.adapters.server.rechecks import Rechecks
@@ -114,6 +115,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         admission = Admission(
             hub,
             Pages(),
+            QrCodes(),
             access,
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,

@@ -62,6 +62,18 @@ class PageTable(Protocol):
         ...
 
 
+class CodeTable(Protocol):
+    """The QR codes, by path."""
+
+    def find(self, path: str, query: str, host: str) -> FoundPage | None:
+        """Give the code of a raw request path on a host; None when there is none.
+
+        Raises:
+            BadRequestError: No code can be made for it.
+        """
+        ...
+
+
 class Admission:
     """Answers opening handshakes.
 
@@ -75,6 +87,7 @@ class Admission:
         self,
         hub: Hub,
         pages: PageTable,
+        codes: CodeTable,
         access: Access,
         *,
         allowed_origins: Sequence[str],
@@ -86,6 +99,7 @@ class Admission:
         Args:
             hub: Knows which channels are free.
             pages: For people.
+            codes: QR codes of addresses.
             access: Knows who may do what.
             allowed_origins: Whose pages may connect, see `relay.core.origins`.
             token_in_query: Whether a token may be in the query.
@@ -93,6 +107,7 @@ class Admission:
         """
         self._hub = hub
         self._pages = pages
+        self._codes = codes
         self._access = access
         self._note_refusal = note_refusal
         self.allowed_origins = allowed_origins
@@ -108,7 +123,7 @@ class Admission:
             response.headers["Allow"] = "GET"
             return response
         if role is None:
-            return self._serve_http(path)
+            return self._serve_http(path, query, ",".join(request.headers.get_all("Host")))
         headers = request.headers
         if not is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host")):
             return _text(HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; see access.allowed_origins.")
@@ -138,7 +153,7 @@ class Admission:
             self._hub.check_free(wanted.address)
         return wanted
 
-    def _serve_http(self, path: str) -> Response:
+    def _serve_http(self, path: str, query: str, host: str) -> Response:
         if path == "/healthz":
             return _text(HTTPStatus.OK, "ok")
         if path == "/readyz":
@@ -146,7 +161,7 @@ class Admission:
                 return _text(HTTPStatus.OK, "ready")
             return _text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
         try:
-            page = self._pages.find(path)
+            page = self._pages.find(path) or self._codes.find(path, query, host)
         except BadRequestError as error:
             return _text(error.http_status, str(error))
         if page is None:

@@ -1,0 +1,95 @@
+"""QR codes of listening pages' addresses, for posters and screens, on the `segno` library.
+
+Invariants: a code holds the address of a listening page on the host that the request was sent to and nothing else, so
+nobody can have one made for a text of their choice; it costs about a millisecond, and the last ones are kept.
+"""
+
+import io
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import parse_qs
+
+import segno
+
+from relay.vocabulary.errors import BadRequestError
+from relay.vocabulary.names import ChannelAddress
+
+_PREFIX, _SUFFIX = "/qr/listen/", ".svg"
+_HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?", re.ASCII)
+_SCHEMES = ("http", "https")
+
+_KEPT = 256
+"""Codes that are kept, of about 2 KB each; the one that was not asked for the longest goes first."""
+
+_MASK = 2
+"""Every reader takes every mask; to look for the best of the eight takes four times as long as all the rest."""
+
+_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+        # Not for shared caches: some do not tell hosts apart.
+        "Cache-Control": "private, max-age=86400",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A response for a browser; its `<title>` is the address that the code holds."""
+
+    body: bytes
+    content_type: str = "image/svg+xml"
+    headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
+
+
+class QrCodes:
+    """Answers `/qr/listen/SESSION.svg` and `/qr/listen/SESSION/CHANNEL.svg`, with the query `scheme=https`."""
+
+    def __init__(self) -> None:
+        """Make it, without any code yet."""
+        self._made: OrderedDict[str, Picture] = OrderedDict()
+
+    def find(self, path: str, query: str, host: str) -> Picture | None:
+        """Give the code for a path.
+
+        Args:
+            path: The raw path of the request.
+            query: Its raw query; `scheme` is that of the page's own address, `http` when it says nothing.
+            host: The Host header: the name by which the browser reaches this relay.
+
+        Returns:
+            The picture, or None when the path is not one of a code.
+
+        Raises:
+            BadRequestError: The ids are not names, the scheme is another one, or the host is not one.
+        """
+        if not (path.startswith(_PREFIX) and path.endswith(_SUFFIX)):
+            return None
+        ids = path.removeprefix(_PREFIX).removesuffix(_SUFFIX).split("/")
+        if len(ids) > 2:  # noqa: PLR2004 - session and channel
+            raise BadRequestError("The address is /qr/listen/SESSION.svg or /qr/listen/SESSION/CHANNEL.svg.")
+        ChannelAddress(*ids)
+        scheme = parse_qs(query).get("scheme", ["http"])[-1]
+        if scheme not in _SCHEMES:
+            raise BadRequestError("scheme must be http or https.")
+        if _HOST.fullmatch(host) is None:
+            raise BadRequestError("The Host header is not a host's name with or without a port.")
+        return self._picture("/".join([f"{scheme}://{host}/listen", *ids]))
+
+    def _picture(self, address: str) -> Picture:
+        picture = self._made.pop(address, None) or Picture(_draw(address))
+        self._made[address] = picture
+        if len(self._made) > _KEPT:
+            self._made.popitem(last=False)
+        return picture
+
+
+def _draw(address: str) -> bytes:
+    drawing = io.BytesIO()
+    code = segno.make_qr(address, error="m", mask=_MASK)
+    code.save(drawing, kind="svg", xmldecl=False, light="#fff", omitsize=True, title=address)
+    return drawing.getvalue()
