@@ -9,6 +9,7 @@ Source: docs/protocol.md, "Numbering and time" and "Life of a channel".
 from collections.abc import Callable
 from enum import StrEnum
 
+from relay.core.history import History
 from relay.core.wire import Header
 from relay.vocabulary.audio import AudioFormat, Frame, Place
 from relay.vocabulary.clock import wire_milliseconds
@@ -28,7 +29,8 @@ class ChannelState(StrEnum):
 
 _TRANSITIONS: dict[ChannelState, frozenset[ChannelState]] = {
     ChannelState.WAITING: frozenset({ChannelState.LIVE, ChannelState.ENDED}),
-    ChannelState.LIVE: frozenset({ChannelState.SOURCE_LOST, ChannelState.ENDED}),
+    # From live to live: another broadcaster took over.
+    ChannelState.LIVE: frozenset({ChannelState.LIVE, ChannelState.SOURCE_LOST, ChannelState.ENDED}),
     ChannelState.SOURCE_LOST: frozenset({ChannelState.LIVE, ChannelState.WAITING, ChannelState.ENDED}),
     ChannelState.ENDED: frozenset(),
 }
@@ -45,37 +47,42 @@ class Channel:
         state: Where it is in its life.
         audio_format: Of the present epoch; None before the first broadcaster.
         place: Where the next frame goes.
+        history: What it released lately.
     """
 
-    def __init__(self, first_epoch: int, serialize: Callable[[bytes], bytes]) -> None:
+    def __init__(self, first_epoch: int, serialize: Callable[[bytes], bytes], history_seconds: float = 10.0) -> None:
         """Make a channel that waits for its first broadcaster.
 
         Args:
             first_epoch: Random, so that listeners notice a relay that lost its state.
             serialize: Makes the complete WebSocket message of a binary payload, as a server writes it.
+            history_seconds: How much audio is kept for those who return.
         """
         self.state = ChannelState.WAITING
         self.audio_format: AudioFormat | None = None
         self.place = Place(0, first_epoch % _EPOCHS, 0, 0)
+        self.history = History(history_seconds)
         self._serialize = serialize
         self._lost_at = 0.0
 
     def go_live(self, audio_format: AudioFormat) -> bool:
-        """Note that a broadcaster came, sending `audio_format`.
+        """Note that a broadcaster came or took over, sending `audio_format`.
 
         Returns:
             Whether the format is not what listeners know: then a new epoch began (at the first broadcaster the
             epoch stays, since it has no frames yet).
 
         Raises:
-            IllegalTransitionError: There is a broadcaster, or the channel ended.
+            IllegalTransitionError: The channel ended.
         """
         self._enter(ChannelState.LIVE)
         if audio_format == self.audio_format:
             return False
+        before = self.place
         if self.audio_format is not None:
-            self.place = Place(self.place.position, (self.place.epoch + 1) % _EPOCHS, 0, 0)
+            self.place = Place(before.position, (before.epoch + 1) % _EPOCHS, 0, 0)
         self.audio_format = audio_format
+        self.history.begin_epoch(audio_format, before, self.place)
         return True
 
     def lose_source(self, now: float) -> None:
@@ -122,7 +129,7 @@ class Channel:
             start.seq + 1,
             start.media_time + self.audio_format.samples(len(audio)),
         )
-        return Frame(
+        frame = Frame(
             audio,
             due,
             self.audio_format.flicks(len(audio)),
@@ -130,6 +137,8 @@ class Channel:
             end=self.place,
             wire=self._serialize(header.pack() + audio),
         )
+        self.history.add(frame)
+        return frame
 
     def _enter(self, state: ChannelState) -> None:
         if state not in _TRANSITIONS[self.state]:

@@ -149,13 +149,16 @@ class ListenerBuffer:
         self._taken_bytes += size
         self._taken_flicks += duration
 
-    def take_all(self, count: int, size: int, duration: int) -> None:
-        """Let all that is held go as taken, by a caller that knows how much it is: chunks, bytes, flicks."""
+    def count_taken(self, amount: AudioAmount) -> None:
+        """Count audio as taken that reached the listener without being held here."""
+        self._taken_chunks += amount.chunks
+        self._taken_bytes += amount.bytes
+        self._taken_flicks += amount.flicks
+
+    def hand_over(self) -> None:
+        """Let all that is held go uncounted, to somebody who will count it."""
         self.chunks.clear()
         self.held_bytes = self.held_flicks = 0
-        self._taken_chunks += count
-        self._taken_bytes += size
-        self._taken_flicks += duration
 
     def drop_before(self, timestamp: float) -> AudioAmount | None:
         """Drop chunks from the old end whose timestamp is before `timestamp`, in seconds of the relay's clock.
@@ -186,10 +189,11 @@ class ListenerBuffer:
         self._leave(held.bytes, held.flicks)
         return self._count_dropped(held + AudioAmount(0, byte_count, flicks))
 
-    def change_format(self, audio_format: AudioFormat) -> AudioAmount | None:
-        """Keep the bound in seconds for audio of another format, dropping the oldest if the bytes are now too many."""
+    def rebound(self, max_buffer_seconds: float, audio_format: AudioFormat) -> AudioAmount | None:
+        """Set another bound, for audio of perhaps another format, dropping the oldest if it is now too much."""
         if self.closed:
             return None
+        self.max_buffer_seconds = max_buffer_seconds
         self.audio_format = audio_format
         self.max_bytes, self.max_flicks = bounds(self.max_buffer_seconds, audio_format)
         return self._make_room(0, 0)

@@ -4,12 +4,13 @@ Source: docs/protocol.md. Building and reading are pure; sending is the business
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from relay.core.wire import MAX_TEXT_BYTES, SUBPROTOCOL, WORD_MASK
-from relay.vocabulary.audio import AudioFormat, Codec, Place
-from relay.vocabulary.errors import PolicyError
+from relay.core.wire import MAX_BROADCAST_BYTES, MAX_TEXT_BYTES, SUBPROTOCOL, WORD_MASK
+from relay.vocabulary.audio import AudioFormat, Codec, Pace, Place
+from relay.vocabulary.errors import BadRequestError, PolicyError
 from relay.vocabulary.names import ChannelAddress
 
 ControlMessage = Mapping[str, Any]
@@ -75,16 +76,47 @@ def pong_message(ping: ControlMessage, clock_ms: int) -> str:
     return encode("pong", **members, clock_ms=clock_ms)
 
 
-def broadcaster_hello(*, connection_id: str, address: ChannelAddress, audio_format: AudioFormat, clock_ms: int) -> str:
-    """Greet a broadcaster whose claim on the channel was accepted."""
+@dataclass(frozen=True, slots=True)
+class ChannelEntry:
+    """A channel in the list of its session.
+
+    Attributes:
+        id: Its id.
+        name: What people call it; the id when nobody said.
+        lang: BCP 47 tag; None when nobody said.
+        state: Where it is in its life.
+    """
+
+    id: str
+    name: str
+    lang: str | None
+    state: str
+
+    def members(self) -> dict[str, str | None]:
+        """Give it as the wire writes it."""
+        return {"id": self.id, "name": self.name, "lang": self.lang, "state": self.state}
+
+
+def _describe_channels(channels: Sequence[ChannelEntry]) -> list[dict[str, str | None]]:
+    return [entry.members() for entry in channels]
+
+
+def broadcaster_hello(
+    *, connection_id: str, address: ChannelAddress, audio_format: AudioFormat, pace: Pace, place: Place, clock_ms: int
+) -> str:
+    """Greet a broadcaster whose claim on the channel was accepted; `place` is where its first frame goes."""
     return encode(
         "hello",
         protocol=SUBPROTOCOL,
         connection_id=connection_id,
         session=address.session,
         channel=address.channel,
+        pace=pace,
         format=describe_format(audio_format),
+        epoch=place.epoch,
+        next_seq=place.seq & WORD_MASK,
         clock_ms=clock_ms,
+        limits={"message_bytes": MAX_BROADCAST_BYTES, "text_bytes": MAX_TEXT_BYTES},
     )
 
 
@@ -92,12 +124,15 @@ def listener_hello(
     *,
     connection_id: str,
     address: ChannelAddress,
+    channels: Sequence[ChannelEntry],
     state: str,
+    pace: Pace,
     audio_format: AudioFormat | None,
     place: Place,
     clock_ms: int,
     buffer_ms: int,
     coalesce_ms: int,
+    resumed: bool,
 ) -> str:
     """Greet a listener; `place` is the first frame that its account begins with."""
     return encode(
@@ -106,21 +141,43 @@ def listener_hello(
         connection_id=connection_id,
         session=address.session,
         channel=address.channel,
+        channels=_describe_channels(channels),
         state=state,
-        pace="live",
+        pace=pace,
         format=describe_format(audio_format),
         epoch=place.epoch,
         next_seq=place.seq & WORD_MASK,
         clock_ms=clock_ms,
         buffer_ms=buffer_ms,
         coalesce_ms=coalesce_ms,
-        resumed=False,
+        resumed=resumed,
+        limits={"text_bytes": MAX_TEXT_BYTES},
     )
 
 
-def state_message(state: str) -> str:
-    """Tell a listener what became of its channel's source."""
-    return encode("state", state=state)
+def channels_message(channels: Sequence[ChannelEntry]) -> str:
+    """Tell a listener that the list of its session's channels changed."""
+    return encode("channels", channels=_describe_channels(channels))
+
+
+def clear_message() -> str:
+    """Tell a listener to throw away what it has not played."""
+    return encode("clear")
+
+
+def broadcaster_stats(*, listeners: int, dropped_frames: int, lead_ms: int, queued_ms: int) -> str:
+    """Tell a broadcaster who hears it, and how far ahead of real time it is."""
+    return encode("stats", listeners=listeners, dropped_frames=dropped_frames, lead_ms=lead_ms, queued_ms=queued_ms)
+
+
+def backpressure_message(*, on: bool) -> str:
+    """Tell a broadcaster to stop sending, or to go on."""
+    return encode("backpressure", on=on)
+
+
+def state_message(state: str, pace: Pace) -> str:
+    """Tell a listener what became of its channel's source, and in which pace it sends."""
+    return encode("state", state=state, pace=pace)
 
 
 def format_message(audio_format: AudioFormat, epoch: int) -> str:
@@ -141,3 +198,15 @@ def gap_message(lost_from: Place, lost_to: Place, clock_rate: int, reason: str) 
         duration_ms=round((lost_to.media_time - lost_from.media_time) * 1000 / clock_rate),
         reason=reason,
     )
+
+
+def wanted_channel(switch: ControlMessage) -> str:
+    """Read the channel that a `switch` names.
+
+    Raises:
+        BadRequestError: It names none.
+    """
+    channel = switch.get("channel")
+    if not isinstance(channel, str):
+        raise BadRequestError('A switch names its channel: {"type": "switch", "channel": "de"}.')
+    return channel

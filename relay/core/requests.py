@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import unquote_plus
 
-from relay.vocabulary.audio import AudioFormat, Codec
+from relay.vocabulary.audio import AudioFormat, Codec, Pace
 from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 _LONGEST_SHOWN = 40
+_LONGEST_NAME = 64
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}", re.ASCII)
+"""The form of a BCP 47 tag; whether there is such a language, only the person's browser needs to know."""
 
 
 class Role(StrEnum):
@@ -31,10 +34,41 @@ class Delivery:
     Attributes:
         buffer_ms: Bound on the age of what it is sent.
         coalesce_ms: Interval over which frames are joined into one write.
+        burst_ms: How much audio from before the join it begins with.
+        resume: Where it goes on; None joins anew.
     """
 
     buffer_ms: int | None = None
     coalesce_ms: int | None = None
+    burst_ms: int = 0
+    resume: "Resume | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The last frame that a listener got on an earlier connection, as the wire numbers it."""
+
+    epoch: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a broadcaster says of itself.
+
+    Attributes:
+        audio_format: What it will send.
+        pace: Whether it is a microphone or synthesis.
+        takeover: Whether it replaces the present broadcaster.
+        name: What people call the channel; None when it does not say.
+        lang: BCP 47 tag of its language; None when it does not say.
+    """
+
+    audio_format: AudioFormat = field(default_factory=AudioFormat)
+    pace: Pace = Pace.LIVE
+    takeover: bool = False
+    name: str | None = None
+    lang: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +78,13 @@ class ConnectRequest:
     Attributes:
         role: Broadcaster or listener.
         address: The channel.
-        audio_format: What a broadcaster will send; the default for a listener.
+        offer: What a broadcaster says of itself; the default for a listener.
         delivery: What a listener asks for; nothing for a broadcaster.
     """
 
     role: Role
     address: ChannelAddress
-    audio_format: AudioFormat = field(default_factory=AudioFormat)
+    offer: Offer = field(default_factory=Offer)
     delivery: Delivery = field(default_factory=Delivery)
 
 
@@ -81,9 +115,8 @@ def read_connect_request(role: Role, path: str, query: str) -> ConnectRequest:
     values = _read_query(query)
     if role is Role.LISTENER:
         _check_playable(values)
-        delivery = Delivery(_read_number(values, "buffer_ms"), _read_number(values, "coalesce_ms"))
-        return ConnectRequest(role, address, delivery=delivery)
-    return ConnectRequest(role, address, _read_format(values))
+        return ConnectRequest(role, address, delivery=_read_delivery(values))
+    return ConnectRequest(role, address, _read_offer(values))
 
 
 def _read_query(query: str) -> dict[str, str]:
@@ -95,6 +128,48 @@ def _read_query(query: str) -> dict[str, str]:
             raise BadRequestError(f"The query names {_shown(name)} more than once.")
         values[name] = unquote_plus(value)
     return values
+
+
+def _read_delivery(values: dict[str, str]) -> Delivery:
+    return Delivery(
+        buffer_ms=_read_number(values, "buffer_ms"),
+        coalesce_ms=_read_number(values, "coalesce_ms"),
+        burst_ms=_read_number(values, "burst_ms") or 0,
+        resume=_read_resume(values),
+    )
+
+
+def _read_resume(values: dict[str, str]) -> Resume | None:
+    epoch, after = _read_number(values, "epoch"), _read_number(values, "after")
+    if after is None:
+        return None
+    if epoch is None:
+        raise BadRequestError("after needs epoch, since numbers begin anew with each epoch.")
+    return Resume(epoch, after)
+
+
+def _read_offer(values: dict[str, str]) -> Offer:
+    pace = values.get("pace", Pace.LIVE.value)
+    if pace not in set(Pace):
+        raise BadRequestError(f"pace must be live or speech, not {_shown(pace)}.")
+    takeover = values.get("takeover", "0")
+    if takeover not in ("0", "1"):
+        raise BadRequestError(f"takeover must be 0 or 1, not {_shown(takeover)}.")
+    return Offer(_read_format(values), Pace(pace), takeover == "1", _read_name(values), _read_language(values))
+
+
+def _read_name(values: dict[str, str]) -> str | None:
+    name = values.get("name")
+    if name is None or (0 < len(name) <= _LONGEST_NAME and name.isprintable() and name.strip()):
+        return name
+    raise BadRequestError(f"name must be 1 to {_LONGEST_NAME} printable characters, not {_shown(name)}.")
+
+
+def _read_language(values: dict[str, str]) -> str | None:
+    language = values.get("lang")
+    if language is None or _LANGUAGE.fullmatch(language) is not None:
+        return language
+    raise BadRequestError(f"lang must be a BCP 47 tag such as de or pt-BR, not {_shown(language)}.")
 
 
 def _read_format(values: dict[str, str]) -> AudioFormat:

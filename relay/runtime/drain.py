@@ -1,27 +1,25 @@
-"""The drain task: takes frames from the listeners' buffers to their sockets, as fast as each socket takes them.
+"""The drain task: takes frames from the channels to the listeners' sockets, as fast as each socket takes them.
 
 Invariants: no `await` per listener; a listener whose socket does not take data is left alone until it does; audio
 older than a listener's bound is not written; frames that queued up are joined once for all listeners that have
 the same run, and a joined write carries at most `MAX_WRITE_SECONDS` of audio, so a slow socket commits the relay
 to little. A pass gives way to the rest of the event loop every `SLICE_SECONDS`.
 
-Why one task: when a pass takes longer than a frame lasts, the next pass finds two frames in each buffer and
-writes them as one, so the cost of a frame falls as the load rises.
+Why one task: when a pass takes longer than a frame lasts, the next pass finds two frames and writes them as one, so the
+cost of a frame falls as the load rises.
 
-Nearly every listener of a pass needs exactly what the one before it needed. `_Pass.serve` open-codes that case;
-`_Pass.serve_apart` is the whole rule.
+The listeners that are current in their group are served by `Group.write_some`; `_serve_apart` is the whole rule, for
+one that has a queue of its own.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterable
+from itertools import islice
 
-from relay.runtime.listener import Framing, Listener
-from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place
+from relay.runtime.group import Group
+from relay.runtime.listener import APART, Listener
+from relay.runtime.run import MAX_WRITE_FLICKS, Run, Runs
 from relay.vocabulary.clock import Clock
-
-MAX_WRITE_SECONDS = 0.25
-"""The audio of one write; what is under way can not be taken back when it grows old."""
 
 SLICE_SECONDS = 0.002
 """How long a pass may keep the event loop from ingest, handshakes and control messages."""
@@ -29,11 +27,9 @@ SLICE_SECONDS = 0.002
 _BATCH = 16
 """Listeners between two looks at the clock; each costs some ten microseconds."""
 
-_MAX_WRITE_FLICKS = round(MAX_WRITE_SECONDS * FLICKS_PER_SECOND)
-
 
 class Drain:
-    """One pass after another over the listeners that have something to get."""
+    """One pass after another over the groups that have something to get."""
 
     def __init__(self, clock: Clock, serialize: Callable[[bytes], bytes]) -> None:
         """Make a drain; `run` is its task.
@@ -44,113 +40,77 @@ class Drain:
         """
         self._clock = clock
         self._serialize = serialize
-        self._ready: dict[int, Mapping[Listener, object]] = {}
+        self._groups: dict[Group, None] = {}
+        self._listeners: dict[Listener, Group] = {}
         self._wake = asyncio.Event()
+        self._slice_end = 0.0
 
-    def wake(self, listeners: Mapping[Listener, object]) -> None:
-        """Note that these listeners (the keys) have something to get, or can take something again.
+    def wake(self, group: Group) -> None:
+        """Note that the listeners of a group have something to get; who they are is looked up when they are served."""
+        self._groups[group] = None
+        self._wake.set()
 
-        Who is among them is looked up when they are served.
-        """
-        self._ready[id(listeners)] = listeners
+    def wake_listener(self, listener: Listener, group: Group) -> None:
+        """Note that a listener that is apart in its group has something to get, or can take something again."""
+        self._listeners[listener] = group
         self._wake.set()
 
     async def run(self) -> None:
-        """Serve listeners for ever; cancellation leaves every buffer consistent."""
+        """Serve listeners for ever; cancellation leaves every account consistent."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            ready, self._ready = self._ready, {}
-            listeners = tuple(chain.from_iterable(ready.values()))
-            one_pass = _Pass(self._clock, self._serialize)
-            slice_end = self._clock() + SLICE_SECONDS
-            for start in range(0, len(listeners), _BATCH):
-                now = one_pass.serve(listeners[start : start + _BATCH])
-                if now > slice_end:
-                    await asyncio.sleep(0)
-                    slice_end = self._clock() + SLICE_SECONDS
+            groups, self._groups = self._groups, {}
+            listeners, self._listeners = self._listeners, {}
+            runs = Runs(self._serialize)
+            self._slice_end = self._clock() + SLICE_SECONDS
+            for group in groups:
+                await self._serve(group, runs)
+            await self._serve_all_apart(listeners.items(), runs)
 
+    async def _serve(self, group: Group, runs: Runs) -> None:
+        while group.begin_run(runs):
+            while group.write_some(_BATCH, await self._now()):
+                pass
+            group.finish_run()
+        if group.apart:
+            await self._serve_all_apart([(listener, group) for listener in group.apart], runs)
 
-class _Run:
-    """Consecutive frames, joined for one framing.
+    async def _serve_all_apart(self, listeners: Iterable[tuple[Listener, Group]], runs: Runs) -> None:
+        for count, (listener, group) in enumerate(listeners):
+            if count % _BATCH == 0:
+                await self._now()
+            self._serve_apart(listener, group, runs)
 
-    Attributes:
-        first: The oldest of them; kept here, so that its id is not given to another frame.
-        count: How many they are.
-        size: Bytes of their audio.
-        duration: Their duration in flicks.
-        place: Before the first.
-        end: After the last.
-        wire: What is written.
-    """
-
-    __slots__ = ("count", "duration", "end", "first", "place", "size", "wire")
-
-    def __init__(self, frames: Sequence[Frame], wire: bytes) -> None:
-        self.first = frames[0]
-        self.count = len(frames)
-        self.size = sum(len(frame[0]) for frame in frames)
-        self.duration = sum(frame.duration for frame in frames)
-        self.place: Place = frames[0].start
-        self.end: Place = frames[-1].end
-        self.wire = wire
-
-
-class _Pass:
-    """What the listeners of one pass share: the runs that were joined."""
-
-    def __init__(self, clock: Clock, serialize: Callable[[bytes], bytes]) -> None:
-        self._clock = clock
-        self._serialize = serialize
-        self._runs: dict[tuple[int, int, Framing], _Run] = {}
-        self._latest: _Run | None = None
-        self._latest_framing = Framing.RELAY_V1
-
-    def serve(self, listeners: Sequence[Listener]) -> float:
-        """Write to each listener all that its socket takes now; gives the time at the beginning."""
+    async def _now(self) -> float:
+        """Give the time, after a turn of the event loop when the slice is over."""
         now = self._clock()
-        run, framing = self._latest, self._latest_framing
-        if run is None:
-            for listener in listeners:
-                self.serve_apart(listener)
+        if now < self._slice_end:
             return now
-        first, count, place, end, wire = run.first, run.count, run.place, run.end, run.wire
-        size, duration, age, wire_bytes = run.size, run.duration, now - first[1], len(run.wire)
-        for listener in listeners:
-            frames = listener.frames
-            if (
-                listener.place is place
-                and len(frames) == count
-                and frames[0] is first
-                and listener.blocked_since is None
-                and listener.framing is framing
-                and not listener.notes
-                and age <= listener.bound_seconds
-            ):
-                listener.place = end
-                listener.buffer.take_all(count, size, duration)
-                try:
-                    written = listener.write(wire)
-                except OSError:
-                    written = 0
-                if written != wire_bytes:
-                    listener.port.write_rest(wire[written:])
-            else:
-                self.serve_apart(listener)
+        await asyncio.sleep(0)
+        now = self._clock()
+        self._slice_end = now + SLICE_SECONDS
         return now
 
-    def serve_apart(self, listener: Listener) -> None:
-        """Write to one listener all that its socket takes now, whatever it has to get."""
+    def _serve_apart(self, listener: Listener, group: Group, runs: Runs) -> None:
+        """Write to one listener all that its socket takes now, until it owes what the current ones owe."""
+        if listener.index != APART:
+            return
         frames, notes = listener.frames, listener.notes
-        while listener.blocked_since is None and (frames or notes):
+        while listener.blocked_since is None and not group.take_back(listener):
             if frames and frames[0][1] < (oldest := self._clock() - listener.bound_seconds):
-                listener.buffer.drop_before(oldest)
+                group.drop_stale(listener, oldest)
             elif notes and (not frames or frames[0].start.position >= notes[0].place.position):
                 listener.tell_next_note()
+            elif not frames:
+                if (end := group.end_at_rest) is None or end.position <= listener.place.position:
+                    return
+                listener.tell_gap(end)
             elif frames[0].start is listener.place:
-                run = self._run_of(listener)
+                run = _next_run(listener, group, runs)
                 listener.place = run.end
-                listener.buffer.take(run.count)
+                listener.buffer.take(run.amount.chunks)
+                group.count_delivered(run)
                 try:
                     written = listener.write(run.wire)
                 except OSError:
@@ -160,20 +120,13 @@ class _Pass:
             else:
                 listener.tell_gap(frames[0].start)
 
-    def _run_of(self, listener: Listener) -> _Run:
-        """Give the oldest frames of a listener that go into one write."""
-        frames = listener.frames
-        count = listener.buffer.count_within(_MAX_WRITE_FLICKS)
-        if listener.notes:
-            count = min(count, listener.notes[0].place.position - listener.place.position)
-        key = (id(frames[0]), count, listener.framing)
-        run = self._runs.get(key)
-        if run is None:
-            run = self._runs[key] = self._join(list(islice(frames, count)), listener.framing)
-        self._latest, self._latest_framing = run, listener.framing
-        return run
 
-    def _join(self, frames: Sequence[Frame], framing: Framing) -> _Run:
-        if framing is Framing.RAW:
-            return _Run(frames, b"".join([self._serialize(frame.audio) for frame in frames]))
-        return _Run(frames, frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames]))
+def _next_run(listener: Listener, group: Group, runs: Runs) -> Run:
+    """Give the oldest frames of a listener that go into one write, up to its next note and to its group's place."""
+    count = listener.buffer.count_within(MAX_WRITE_FLICKS)
+    position = listener.place.position
+    if listener.notes:
+        count = min(count, listener.notes[0].place.position - position)
+    if (behind := group.place.position - position) > 0:
+        count = min(count, behind)
+    return runs.join(list(islice(listener.frames, count)), listener.framing)

@@ -4,40 +4,41 @@ Invariants: what is written are the channel's frames from `place` on, in order; 
 before whatever follows it; notes keep their place between the frames.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from relay.core import messages
+from relay.core.amounts import AudioAmount
 from relay.core.listener_buffer import ListenerBuffer
+from relay.runtime.run import Framing
 from relay.vocabulary.audio import AudioFormat, Frame, Place
 from relay.vocabulary.errors import CloseCode
 
 MAX_NOTES = 64
 """Changes that wait to be told to one listener. One that is so far behind is cut off: it has missed whole shows."""
 
+APART: Final = -1
+"""The index of a listener that is not current in its group."""
 
-class Framing(StrEnum):
-    """What a listener's binary messages are."""
+_NOTHING = AudioAmount()
 
-    RELAY_V1 = "relay.v1"
-    """Header and audio, with control messages."""
 
-    RAW = "raw"
-    """Bare audio, and no text at all."""
+Write = Callable[[bytes], int]
+"""Writes complete WebSocket messages to an open socket that is not blocked, and gives how many bytes it took.
+
+It raises OSError when the socket takes none.
+"""
 
 
 class ListenerPort(Protocol):
     """A listener's socket, seen from the runtime; nothing here blocks, and only `write` raises."""
 
     @property
-    def write(self) -> Callable[[bytes], int]:
-        """Writes complete WebSocket messages to an open socket that is not blocked, and gives how many bytes it took.
-
-        It raises OSError when the socket takes none. Whatever is left goes to `write_rest`.
-        """
+    def write(self) -> Write:
+        """What a write does not take goes to `write_rest`."""
         ...
 
     def write_rest(self, rest: bytes) -> None:
@@ -70,6 +71,7 @@ class Note:
         text: A control message; None when there is none.
         audio_format: A new format begins here, at the place `new_place`; None when the present one goes on.
         new_place: Where the frames after it begin; given with `audio_format`.
+        clears: What was released before it and not written is not to be written any more.
         close: The connection ends here, with this code and reason; None when it goes on.
     """
 
@@ -77,6 +79,7 @@ class Note:
     text: str | None = None
     audio_format: AudioFormat | None = None
     new_place: Place | None = None
+    clears: bool = False
     close: tuple[CloseCode, str] | None = None
 
 
@@ -88,9 +91,11 @@ class Listener:
         port: Its socket.
         write: The port's `write`.
         framing: What its binary messages are.
-        buffer: Its bounded queue.
-        frames: The chunks of the buffer, which are frames: only the hub fills it.
-        place: The first frame that it has been neither written nor told lost.
+        buffer: Its bounded queue, of what it owes when it is apart from its group.
+        frames: The chunks of the buffer, which are frames: only its group fills it.
+        place: The first frame that it has been neither written nor told lost; kept while it is apart.
+        index: Where it stands among the current listeners of its group; `APART` when it is none of them.
+        written_before: What its group had written when it became current.
         notes: What must be told in order, oldest first.
         blocked_since: When its socket stopped taking data, in seconds of the relay's clock; None while it takes it,
             and infinity when it never will again.
@@ -98,7 +103,9 @@ class Listener:
     """
 
     __slots__ = (
+        "_clears",
         "_clock_rate",
+        "_missed_until",
         "_overflows_told",
         "blocked_since",
         "bound_seconds",
@@ -106,10 +113,12 @@ class Listener:
         "connection_id",
         "frames",
         "framing",
+        "index",
         "notes",
         "place",
         "port",
         "write",
+        "written_before",
     )
 
     def __init__(
@@ -130,27 +139,40 @@ class Listener:
         self.buffer = buffer
         self.frames = cast("deque[Frame]", buffer.chunks)
         self.place = place
+        self.index: int = APART
+        self.written_before = _NOTHING
         # Nearly always empty, and a list costs a tenth of a deque then.
         self.notes: list[Note] = []
         self.blocked_since: float | None = None
         self.bound_seconds = bound_seconds
         self._clock_rate = buffer.audio_format.clock_rate
         self._overflows_told = 0
+        self._missed_until = 0
+        self._clears = 0
         port.fit_kernel(buffer.audio_format.bytes_per_second)
+
+    def note_missed(self, place: Place) -> None:
+        """Note that frames before `place` were released while it was away; a gap that begins there says so."""
+        self._missed_until = place.position
 
     def add_note(self, note: Note) -> None:
         """Have something told after all frames so far; one that is `MAX_NOTES` behind is cut off."""
         if len(self.notes) >= MAX_NOTES:
             self.port.abort()
             return
+        if note.clears:
+            self.buffer.drop_before(math.inf)
+            self._clears += 1
         if note.audio_format is not None:
-            self.buffer.change_format(note.audio_format)
+            self.buffer.rebound(self.buffer.max_buffer_seconds, note.audio_format)
         self.notes.append(note)
 
     def tell_next_note(self) -> None:
         """Tell the oldest note now, and before it what was lost of the frames before it."""
         note = self.notes.pop(0)
         self.tell_gap(note.place)
+        if note.clears:
+            self._clears -= 1
         if note.text is not None:
             self._tell(note.text)
         if note.audio_format is not None and note.new_place is not None:
@@ -166,8 +188,14 @@ class Listener:
         if place.position == lost_from.position:
             return
         overflowed = self.buffer.overflows != self._overflows_told
+        if self._clears:
+            reason = "clear"
+        elif lost_from.position < self._missed_until:
+            reason = "resume"
+        else:
+            reason = "overflow" if overflowed else "stale"
         self._overflows_told = self.buffer.overflows
-        self._tell(messages.gap_message(lost_from, place, self._clock_rate, "overflow" if overflowed else "stale"))
+        self._tell(messages.gap_message(lost_from, place, self._clock_rate, reason))
 
     def _tell(self, text: str) -> None:
         if self.framing is Framing.RELAY_V1:

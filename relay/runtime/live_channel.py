@@ -3,30 +3,82 @@
 Invariant: a listener is in exactly one group of one channel, from its joining to its leaving.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
 from relay.core import messages
+from relay.core.amounts import AudioAmount
+from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.channel import Channel, ChannelState
-from relay.core.listener_buffer import ListenerBuffer
+from relay.core.ingest import Ingest, Timed
+from relay.core.requests import Offer
+from relay.runtime.group import Group, Tally
 from relay.runtime.listener import Listener, Note
+from relay.runtime.run import Framing
+from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.names import ChannelAddress
 
 
-class Group:
-    """The listeners of a channel that are served at the same moments.
+class SourcePort(Protocol):
+    """A broadcaster's socket, seen from the runtime; nothing here blocks or raises."""
+
+    def send_text(self, text: str) -> None:
+        """Write one control message; nothing when the peer reads none, or the connection is closing."""
+        ...
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Begin the closing handshake; a peer that does not answer in time is cut off."""
+        ...
+
+
+class Source:
+    """A connection that publishes to a channel, or did until another took over.
 
     Attributes:
-        coalesce_seconds: How long the first frame waits for those that join its write; 0 for not at all.
-        buffers: Each listener's buffer.
-        is_due: Whether a moment is set already.
+        connection_id: Names it in logs.
+        live: Its channel.
+        port: Its socket.
+        is_held: Whether it was told to stop sending.
+        stats_told: The last `stats` it was sent, and when; None before the first.
     """
 
-    __slots__ = ("buffers", "coalesce_seconds", "is_due")
+    __slots__ = ("connection_id", "is_held", "live", "port", "stats_told")
 
-    def __init__(self, coalesce_seconds: float) -> None:
-        """Make an empty group."""
-        self.coalesce_seconds = coalesce_seconds
-        self.buffers: dict[Listener, ListenerBuffer] = {}
-        self.is_due = False
+    def __init__(self, connection_id: str, live: "LiveChannel", port: SourcePort) -> None:
+        """Make the source of a channel."""
+        self.connection_id = connection_id
+        self.live = live
+        self.port = port
+        self.is_held = False
+        self.stats_told: tuple[str, float] | None = None
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the channel is still its own."""
+        return self.live.source is self
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """How a broadcaster went whose last audio is still waiting to be released.
+
+    Attributes:
+        is_end: Whether the session ends with it; else the broadcaster may return.
+        at: When, in seconds of the relay's clock.
+    """
+
+    is_end: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What people call a channel; None where nobody said."""
+
+    name: str | None = None
+    lang: str | None = None
 
 
 class LiveChannel:
@@ -35,47 +87,98 @@ class LiveChannel:
     Attributes:
         address: Its session and name.
         channel: Its state and numbering.
-        groups: Who receives it, by coalescing interval in milliseconds.
-        source: The connection id of who publishes to it; None while nobody does.
+        groups: Who receives it, by framing and coalescing interval in milliseconds.
+        source: Who publishes to it; None while nobody does.
+        ingest: What stands between the source and the channel; None before the first source. It stays when a
+            source goes, with what waits in it.
+        departure: How the source went, while its last audio is waiting.
+        label: What people call it.
+        is_listed: Whether it is shown to people: it was declared, or had a source.
+        idle_since: Since when nobody uses it; None while somebody does.
+        tally: What became of its frames.
     """
 
-    def __init__(self, address: ChannelAddress, channel: Channel) -> None:
-        """Make a channel that nobody uses yet."""
+    def __init__(
+        self, address: ChannelAddress, channel: Channel, manager: AudioBufferManager, label: Label, *, is_listed: bool
+    ) -> None:
+        """Make a channel that nobody uses yet; `manager` owns its listeners' queues."""
         self.address = address
         self.channel = channel
-        self.groups: dict[int, Group] = {}
-        self.source: str | None = None
+        self.groups: dict[tuple[Framing, int], Group] = {}
+        self.source: Source | None = None
+        self.ingest: Ingest | None = None
+        self.departure: Departure | None = None
+        self.label = label
+        self.is_listed = is_listed
+        self.idle_since: float | None = None
+        self.tally = Tally()
+        self._manager = manager
+
+    @property
+    def pace(self) -> Pace:
+        """What its source produces, or produced last."""
+        return Pace.LIVE if self.ingest is None else self.ingest.pace
 
     @property
     def listener_count(self) -> int:
         """How many listeners it has."""
-        return sum(len(group.buffers) for group in self.groups.values())
+        return sum(map(len, self.groups.values()))
 
     @property
-    def idle(self) -> bool:
-        """Whether nobody would notice if it were forgotten."""
-        return not self.groups and self.channel.state in (ChannelState.WAITING, ChannelState.ENDED)
+    def listeners(self) -> Iterator[Listener]:
+        """All its listeners."""
+        return (listener for group in self.groups.values() for listener in group)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses it."""
+        return not self.groups and self.source is None and self.channel.state is ChannelState.WAITING
+
+    @property
+    def entry(self) -> messages.ChannelEntry:
+        """How it stands in the list of its session."""
+        label = self.label
+        return messages.ChannelEntry(
+            self.address.channel, label.name or self.address.channel, label.lang, self.channel.state
+        )
+
+    def describe(self, offer: Offer, declared: Label) -> None:
+        """Take what a broadcaster calls the channel; what the operator declared stands."""
+        self.is_listed = True
+        self.label = Label(declared.name or offer.name, declared.lang or offer.lang)
+
+    def release(
+        self, frames: Iterable[Timed], note_overflow: Callable[["LiveChannel", int, AudioAmount], None]
+    ) -> None:
+        """Number frames and have them written to all listeners by the next passes."""
+        for timed in frames:
+            frame = self.channel.release(timed.audio, timed.due)
+            for group in self.groups.values():
+                overflowed, dropped = group.publish(frame, self.address.session)
+                if overflowed:
+                    note_overflow(self, overflowed, dropped)
 
     def tell(self, note: Note) -> None:
         """Have all listeners told something, each after the frames so far."""
         for group in self.groups.values():
-            for listener in group.buffers:
-                listener.add_note(note)
+            group.tell(note)
 
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
         """Have all listeners told the state; with `close`, that is the last they hear."""
-        self.tell(Note(self.channel.place, messages.state_message(self.channel.state), close=close))
+        self.tell(Note(self.channel.place, messages.state_message(self.channel.state, self.pace), close=close))
 
-    def add(self, listener: Listener, coalesce_ms: int) -> None:
-        """Take a listener in."""
-        group = self.groups.get(coalesce_ms)
+    def add(self, listener: Listener, coalesce_ms: int) -> Group:
+        """Take a listener in; gives its group."""
+        key = (listener.framing, coalesce_ms)
+        group = self.groups.get(key)
         if group is None:
-            group = self.groups[coalesce_ms] = Group(coalesce_ms / 1000)
-        group.buffers[listener] = listener.buffer
+            group = Group(self._manager, self.tally, self.channel.place, listener.framing, coalesce_ms / 1000)
+            self.groups[key] = group
+        group.add(listener)
+        return group
 
-    def remove(self, listener: Listener, coalesce_ms: int) -> None:
-        """Let a listener go that was added with the same interval."""
-        group = self.groups[coalesce_ms]
-        del group.buffers[listener]
-        if not group.buffers:
-            del self.groups[coalesce_ms]
+    def remove(self, listener: Listener, group: Group) -> None:
+        """Let a listener of one of its groups go."""
+        group.remove(listener)
+        if not group:
+            self.groups = {key: kept for key, kept in self.groups.items() if kept is not group}

@@ -28,6 +28,16 @@ class Codec(StrEnum):
     """Signed 16-bit little-endian samples, the channels interleaved."""
 
 
+class Pace(StrEnum):
+    """What a broadcaster produces: lateness and lead are different things, and only it knows which it has."""
+
+    LIVE = "live"
+    """A microphone: audio that comes late is late, and is passed on at once."""
+
+    SPEECH = "speech"
+    """Synthesis: audio that comes early is early, and must not be skipped."""
+
+
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
     """The format of a channel's audio.

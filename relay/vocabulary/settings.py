@@ -149,6 +149,18 @@ class BroadcastSettings(_Section):
         30.0,
         description="How long a channel whose broadcaster vanished is source_lost before it is waiting again.",
     )
+    ahead_seconds: Annotated[float, Field(ge=0.5, le=60, allow_inf_nan=False)] = Field(
+        2.0, description="How far ahead of real time a broadcaster of pace live may send before it is held back."
+    )
+    lead_seconds: Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)] = Field(
+        2.0, description="How long before it is due audio of pace speech is sent to listeners, who hold it until then."
+    )
+    queue_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = Field(
+        60.0, description="Audio of pace speech that waits in the relay before its broadcaster is held back."
+    )
+    forget_seconds: Seconds = Field(
+        60.0, description="How long a channel that nobody uses is remembered, with its name and its numbering."
+    )
 
 
 class AccessSettings(_Section):
@@ -190,6 +202,9 @@ class ListenerSettings(_Section):
 
     max_buffer_seconds: Annotated[float, Field(ge=0.5, le=600, allow_inf_nan=False)] = Field(
         10.0, description="Audio kept for a listener that does not keep up; beyond it the oldest is dropped."
+    )
+    history_seconds: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = Field(
+        10.0, description="Audio kept in each channel for listeners that reconnect; 0 keeps none."
     )
     coalesce_ms: int = Field(
         0,

@@ -16,7 +16,7 @@ from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
 from relay.adapters.server.kernel import UNSENT_SECONDS
-from relay.runtime.drain import MAX_WRITE_SECONDS
+from relay.runtime.run import MAX_WRITE_SECONDS
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import (
     SMALL_BUFFER_BYTES,

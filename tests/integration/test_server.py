@@ -36,18 +36,24 @@ async def client(relay: RelayProcess, target: str, **options: Any) -> AsyncItera
 
 
 async def control(connection: ClientConnection) -> dict[str, Any]:
-    """The next message, which must be a control message."""
-    async with asyncio.timeout(10):
-        message = await connection.recv()
+    """The next message but the list of channels, which must be a control message."""
+    message = await next_message(connection)
     assert isinstance(message, str), "expected a control message, got audio"
     read: dict[str, Any] = json.loads(message)
     return read
 
 
+async def next_message(connection: ClientConnection) -> str | bytes:
+    """The next message but the list of channels."""
+    async with asyncio.timeout(10):
+        while isinstance(message := await connection.recv(), str) and '"type":"channels"' in message:
+            pass
+    return message
+
+
 async def audio(connection: ClientConnection) -> tuple[Header, bytes]:
     """The next message, which must be audio."""
-    async with asyncio.timeout(10):
-        message = await connection.recv()
+    message = await next_message(connection)
     assert isinstance(message, bytes), f"expected audio, got {message}"
     return Header.unpack(message), message[HEADER_BYTES:]
 
@@ -77,7 +83,7 @@ async def test_audio_reaches_a_listener_in_order_with_its_header(relay: RelayPro
             assert greeting["format"] == {"codec": "pcm_s16le", "rate": 48000, "channels": 2, "clock_rate": 48000}
             changed = await control(listener)
             assert (changed["type"], changed["epoch"]) == ("format", hello["epoch"])
-            assert await control(listener) == {"type": "state", "state": "live"}
+            assert await control(listener) == {"type": "state", "state": "live", "pace": "live"}
             for number in range(3):
                 await broadcaster.send(bytes([number]) * 960 * 4)
             headers = []
@@ -136,7 +142,8 @@ async def test_end_closes_everybody_and_the_session_may_start_again(relay: Relay
         await broadcaster.send('{"type":"end"}')
         code, reason, told = await closing(listener)
         assert (code, reason) == (1000, "The session ended.")
-        assert [message["type"] for message in told] == ["hello", "format", "state", "state"]
+        types = [message["type"] for message in told if message["type"] != "channels"]
+        assert types == ["hello", "format", "state", "state"]
         assert told[-1]["state"] == "ended"
         assert (await closing(broadcaster))[0] == 1000
     async with client(relay, "/v1/listen/ev1") as listener:

@@ -313,7 +313,7 @@ class TestOpenBuffer:
         buffer = manager.open_buffer("a", audio_format=stereo)
         for _ in range(10):
             manager.add_audio("a", bytes(stereo.bytes_per_second))
-        buffer.change_format(mono)
+        buffer.rebound(buffer.max_buffer_seconds, mono)
         assert manager.buffer_sizes["a"] <= 10 * mono.bytes_per_second
         assert buffer.counters.dropped.chunks == 10
 
@@ -342,7 +342,7 @@ class TestFanOut:
         assert manager.fan_out(Chunk(b"late", 0.0, 1), [buffer]) == (0, AudioAmount())
         assert manager.buffers == {}
         assert len(buffer.chunks) == buffer.held_bytes == 0
-        assert buffer.change_format(AudioFormat(rate=8_000)) is None
+        assert buffer.rebound(1.0, AudioFormat(rate=8_000)) is None
         assert buffer.closed
         assert buffer.utilization_percent == 0.0
 

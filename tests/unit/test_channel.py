@@ -73,18 +73,25 @@ def test_the_grace_ends_at_its_time() -> None:
     assert channel.give_up_source(200.0, 30.0) is False
 
 
-def test_an_illegal_transition_raises_and_changes_nothing() -> None:
+def test_who_takes_over_with_the_same_format_continues() -> None:
     channel = live_channel()
-    place = channel.place
+    channel.release(bytes(640), 0.0)
+    assert channel.go_live(MONO) is False
+    assert channel.release(bytes(640), 2.0).start == (1, 7, 1, 320)
+
+
+def test_an_illegal_transition_raises_and_changes_nothing() -> None:
+    channel = Channel(7, plain)
     with pytest.raises(IllegalTransitionError) as caught:
-        channel.go_live(STEREO)
+        channel.lose_source(0.0)
     assert caught.value.close_code is CloseCode.INTERNAL
-    assert (channel.state, channel.audio_format, channel.place) == (ChannelState.LIVE, MONO, place)
+    assert (channel.state, channel.audio_format) == (ChannelState.WAITING, None)
     channel.end()
+    place = channel.place
     for illegal in (channel.end, lambda: channel.go_live(MONO), lambda: channel.lose_source(0.0)):
         with pytest.raises(IllegalTransitionError):
             illegal()
-    assert channel.state is ChannelState.ENDED
+    assert (channel.state, channel.place) == (ChannelState.ENDED, place)
 
 
 def test_only_a_live_channel_releases_audio() -> None:

@@ -1,126 +1,16 @@
 """The drain task and a listener's account, with sockets whose fullness the test decides."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
-from relay.core.audio_buffer_manager import AudioBufferManager
-from relay.core.wire import Header
-from relay.runtime.drain import MAX_WRITE_SECONDS, Drain
-from relay.runtime.hub import Hub
-from relay.runtime.listener import MAX_NOTES, Framing, Listener
+from relay.runtime.listener import MAX_NOTES
+from relay.runtime.run import MAX_WRITE_SECONDS, Framing
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import CloseCode
-from relay.vocabulary.names import ChannelAddress
-from relay.vocabulary.settings import BroadcastSettings, ListenerSettings
-
-ADDRESS = ChannelAddress("ev1")
-MONO = AudioFormat()
-FRAME_SECONDS = 0.02
-FRAME = bytes(640)
-
-
-def serialize(payload: bytes) -> bytes:
-    return len(payload).to_bytes(4, "big") + payload
-
-
-def split(wire: bytes) -> list[bytes]:
-    """The payloads that were serialized and joined."""
-    payloads = []
-    while wire:
-        length = int.from_bytes(wire[:4], "big")
-        payloads.append(wire[4 : 4 + length])
-        wire = wire[4 + length :]
-    return payloads
-
-
-class FakePort:
-    """A socket that takes `room` writes and then none, until the test makes room."""
-
-    def __init__(self) -> None:
-        self.room = 1_000_000
-        self.written: list[bytes | dict[str, Any]] = []
-        self.closed: tuple[CloseCode, str] | None = None
-        self.aborted = False
-        self.cut = b""
-        self.hub: Hub | None = None
-        self.listener: Listener | None = None
-
-    def write(self, wire: bytes) -> int:
-        self.room -= 1
-        if self.room > 0:
-            self.written.append(wire)
-            return len(wire)
-        if self.room == 0:
-            self.cut = wire[: len(wire) // 2]
-            return len(self.cut)
-        raise BlockingIOError
-
-    def write_rest(self, rest: bytes) -> None:
-        self.written.append(self.cut + rest)
-        self.cut = b""
-        assert self.hub is not None
-        assert self.listener is not None
-        self.hub.block(self.listener)
-
-    def send_text(self, text: str) -> None:
-        self.written.append(json.loads(text))
-
-    def fit_kernel(self, bytes_per_second: int) -> None:
-        self.bytes_per_second = bytes_per_second
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        self.closed = (code, reason)
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    @property
-    def told(self) -> list[dict[str, Any]]:
-        return [message for message in self.written if isinstance(message, dict)]
-
-    @property
-    def writes(self) -> list[bytes]:
-        return [message for message in self.written if isinstance(message, bytes)]
-
-    @property
-    def frames(self) -> list[Header]:
-        """Headers of all frames written, in order."""
-        return [Header.unpack(payload) for write in self.writes for payload in split(write)]
-
-
-class Bench:
-    """A hub with a clock that the test moves, and its drain task."""
-
-    def __init__(self, *, bound_seconds: float = 1.0, stall_limit_seconds: float | None = 15.0) -> None:
-        self.now = 1_000.0
-        self.tasks = TaskRegistry()
-        self.manager = AudioBufferManager(bound_seconds, clock=lambda: self.now)
-        self.drain = Drain(lambda: self.now, serialize)
-        self.hub = Hub(
-            self.manager,
-            self.drain,
-            clock=lambda: self.now,
-            serialize=serialize,
-            broadcast=BroadcastSettings(),
-            listener=ListenerSettings(stall_limit_seconds=stall_limit_seconds),
-        )
-        self.tasks.start(self.drain.run(), "drain")
-
-    def join(self, name: str = "listener", framing: Framing = Framing.RELAY_V1) -> FakePort:
-        port = FakePort()
-        port.hub = self.hub
-        port.listener = self.hub.join(ADDRESS, name, port, framing)
-        return port
-
-    async def settle(self) -> None:
-        """Let the drain finish what it has been woken for."""
-        for _ in range(10):
-            await asyncio.sleep(0)
+from tests.support.hub_bench import FRAME, FRAME_SECONDS, Bench, block, check_account, serialize, split, unblock
 
 
 @pytest.fixture
@@ -130,41 +20,13 @@ async def bench() -> AsyncIterator[Bench]:
     await bench.tasks.close()
 
 
-def block(port: FakePort) -> None:
-    assert port.hub is not None
-    assert port.listener is not None
-    port.hub.block(port.listener)
-
-
-def unblock(port: FakePort) -> None:
-    assert port.hub is not None
-    assert port.listener is not None
-    port.room = 1_000_000
-    port.hub.unblock(port.listener)
-
-
-def check_account(port: FakePort, published: int) -> None:
-    """Delivered plus gaps are exactly the published frames of the epoch, in order, without overlap."""
-    expected = 0
-    for message in port.written:
-        if isinstance(message, dict):
-            if message["type"] == "gap":
-                assert message["from_seq"] == expected
-                expected = message["to_seq"] + 1
-            continue
-        for payload in split(message):
-            assert Header.unpack(payload).seq == expected
-            expected += 1
-    assert expected == published
-
-
 async def test_one_write_for_each_frame_while_the_socket_keeps_up(bench: Bench) -> None:
     port = bench.join()
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     for _ in range(3):
-        bench.hub.publish(live, FRAME)
+        bench.publish(source)
         await bench.settle()
-    assert [message["type"] for message in port.told] == ["hello", "format", "state"]
+    assert port.kinds == ["hello", "format", "state"]
     assert len(port.writes) == 3
     check_account(port, 3)
 
@@ -172,10 +34,10 @@ async def test_one_write_for_each_frame_while_the_socket_keeps_up(bench: Bench) 
 async def test_what_queued_up_is_joined_once_and_shared(bench: Bench) -> None:
     ports = [bench.join(name) for name in ("a", "b")]
     raw = bench.join("raw", Framing.RAW)
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     await bench.settle()
     for _ in range(3):
-        bench.hub.publish(live, FRAME)
+        bench.publish(source)
     await bench.settle()
     assert len(ports[0].writes) == 1
     assert ports[0].writes[0] is ports[1].writes[0]
@@ -186,9 +48,9 @@ async def test_what_queued_up_is_joined_once_and_shared(bench: Bench) -> None:
 
 async def test_a_joined_write_carries_no_more_than_its_limit(bench: Bench) -> None:
     port = bench.join()
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     for _ in range(30):
-        bench.hub.publish(live, FRAME)
+        bench.publish(source)
     await bench.settle()
     most = int(MAX_WRITE_SECONDS / FRAME_SECONDS)
     assert [len(split(write)) for write in port.writes] == [most, most, 30 - 2 * most]
@@ -197,11 +59,11 @@ async def test_a_joined_write_carries_no_more_than_its_limit(bench: Bench) -> No
 
 async def test_a_full_socket_is_left_alone_and_loses_its_oldest(bench: Bench) -> None:
     healthy, stalled = bench.join("healthy"), bench.join("stalled")
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     await bench.settle()
     stalled.room = 5
     for _ in range(100):
-        bench.hub.publish(live, FRAME)
+        bench.publish(source)
         bench.now += FRAME_SECONDS
         await bench.settle()
     assert len(stalled.frames) == 5
@@ -219,11 +81,11 @@ async def test_a_full_socket_is_left_alone_and_loses_its_oldest(bench: Bench) ->
 
 async def test_audio_older_than_the_bound_is_not_written(bench: Bench) -> None:
     port = bench.join()
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     await bench.settle()
     block(port)
     for _ in range(10):
-        bench.hub.publish(live, FRAME)
+        bench.publish(source)
         bench.now += 0.15
     unblock(port)
     await bench.settle()
@@ -235,34 +97,38 @@ async def test_audio_older_than_the_bound_is_not_written(bench: Bench) -> None:
 
 async def test_states_keep_their_place_between_the_frames(bench: Bench) -> None:
     port = bench.join()
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     await bench.settle()
     block(port)
-    bench.hub.publish(live, FRAME)
-    bench.hub.release(live, "source")
-    bench.hub.claim(ADDRESS, MONO, "source")
-    bench.hub.publish(live, FRAME)
+    bench.publish(source)
+    bench.release(source)
+    source = bench.claim()
+    bench.publish(source)
     unblock(port)
     await bench.settle()
-    shape = [message["state"] if isinstance(message, dict) else "audio" for message in port.written[2:]]
+    shape = [
+        message["state"] if isinstance(message, dict) else "audio"
+        for message in port.written[2:]
+        if not (isinstance(message, dict) and message["type"] == "channels")
+    ]
     assert shape == ["live", "audio", "source_lost", "live", "audio"]
 
 
 async def test_what_was_lost_before_a_new_epoch_is_told_in_the_old_one(bench: Bench) -> None:
     port = bench.join()
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     await bench.settle()
     block(port)
-    old_epoch = live.channel.place.epoch
+    old_epoch = source.live.channel.place.epoch
     for _ in range(10):
-        bench.hub.publish(live, FRAME)
-    bench.hub.release(live, "source")
-    bench.hub.claim(ADDRESS, AudioFormat(rate=48_000, channels=2), "source")
+        bench.publish(source)
+    bench.release(source)
+    source = bench.claim(AudioFormat(rate=48_000, channels=2))
     for _ in range(60):
-        bench.hub.publish(live, bytes(48 * 20 * 4))
+        bench.publish(source, audio=bytes(48 * 20 * 4))
     unblock(port)
     await bench.settle()
-    told = port.told[3:]
+    told = [message for message in port.told if message["type"] != "channels"][3:]
     assert [message["type"] for message in told] == ["gap", "state", "format", "state", "gap"]
     assert (told[0]["epoch"], told[0]["from_seq"], told[0]["to_seq"]) == (old_epoch, 0, 9)
     assert told[0]["duration_ms"] == 200
@@ -274,11 +140,11 @@ async def test_what_was_lost_before_a_new_epoch_is_told_in_the_old_one(bench: Be
 
 async def test_a_session_that_ends_gives_everybody_what_is_owed_first(bench: Bench) -> None:
     quick, slow = bench.join("quick"), bench.join("slow")
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     await bench.settle()
     block(slow)
-    bench.hub.publish(live, FRAME)
-    bench.hub.end(live)
+    bench.publish(source)
+    bench.hub.broadcasting.end(source)
     await bench.settle()
     assert quick.closed == (CloseCode.SESSION_ENDED, "The session ended.")
     assert slow.closed is None
@@ -312,14 +178,14 @@ async def test_without_a_limit_a_stalled_listener_stays() -> None:
 
 async def test_a_listener_that_left_gets_nothing_and_is_not_resurrected(bench: Bench) -> None:
     port = bench.join()
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     await bench.settle()
     assert port.listener is not None
-    bench.hub.publish(live, FRAME)
-    bench.hub.leave(port.listener)
-    bench.hub.leave(port.listener)
-    bench.hub.unblock(port.listener)
-    bench.hub.publish(live, FRAME)
+    bench.publish(source)
+    bench.hub.listening.leave(port.listener)
+    bench.hub.listening.leave(port.listener)
+    bench.hub.listening.unblock(port.listener)
+    bench.publish(source)
     await bench.settle()
     assert port.writes == []
     assert bench.manager.buffers == {}
@@ -328,35 +194,38 @@ async def test_a_listener_that_left_gets_nothing_and_is_not_resurrected(bench: B
 async def test_one_who_is_too_many_changes_behind_is_cut_off(bench: Bench) -> None:
     port = bench.join()
     block(port)
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
     for _ in range(MAX_NOTES // 2):
-        bench.hub.release(live, "source")
-        bench.hub.claim(ADDRESS, MONO, "source")
+        bench.release(source)
+        source = bench.claim()
     assert port.aborted
 
 
 async def test_idle_channels_are_forgotten(bench: Bench) -> None:
     port = bench.join()
-    first = bench.hub.claim(ADDRESS, MONO, "source")
-    bench.hub.release(first, "source")
-    assert port.listener is not None
-    bench.hub.leave(port.listener)
-    bench.hub.keep_house()
-    assert bench.hub.claim(ADDRESS, MONO, "source") is first, "the grace is not over"
-    bench.hub.release(first, "source")
+    source = bench.claim()
+    bench.release(source)
+    bench.leave(port)
     bench.now += 30
     bench.hub.keep_house()
-    assert bench.hub.claim(ADDRESS, MONO, "source") is not first
+    bench.now += 59
+    bench.hub.keep_house()
+    again = bench.claim()
+    assert again.live is source.live, "it is remembered for a while"
+    bench.release(again)
+    bench.now += 30
+    bench.hub.keep_house()
+    bench.now += 60
+    bench.hub.keep_house()
+    assert bench.claim().live is not source.live
 
 
 async def test_a_pass_gives_way_to_the_loop() -> None:
     """With a clock that runs, a long pass lets other work in between two slices."""
-    bench = Bench()
-    bench.drain = Drain(tick := _Ticking(), serialize)
-    assert tick() < tick()
+    bench = Bench(clock=_Ticking())
     ports = [bench.join(f"l{n}") for n in range(200)]
-    bench.hub._drain = bench.drain
-    live = bench.hub.claim(ADDRESS, MONO, "source")
+    source = bench.claim()
+    await bench.settle()
     progress: list[int] = []
 
     async def watch() -> None:
@@ -364,8 +233,7 @@ async def test_a_pass_gives_way_to_the_loop() -> None:
             progress.append(sum(bool(port.writes) for port in ports))
             await asyncio.sleep(0)
 
-    bench.hub.publish(live, FRAME)
-    bench.tasks.start(bench.drain.run(), "drain")
+    bench.publish(source)
     await watch()
     assert 0 < progress[2] < 200, progress
     await bench.tasks.close()

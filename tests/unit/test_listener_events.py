@@ -18,7 +18,7 @@ from relay.core.listener_events import (
     read_listener_event,
 )
 from relay.core.wire import Header
-from relay.vocabulary.audio import AudioFormat, Place
+from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import PolicyError
 from relay.vocabulary.names import ChannelAddress
 
@@ -29,15 +29,20 @@ def test_what_the_relay_writes_is_what_a_listener_reads() -> None:
     hello = messages.listener_hello(
         connection_id="c1",
         address=ChannelAddress("s"),
+        channels=[],
         state="live",
+        pace=Pace.LIVE,
         audio_format=STEREO,
         place=Place(0, 7, 41, 0),
         clock_ms=5,
         buffer_ms=10_000,
         coalesce_ms=0,
+        resumed=False,
     )
     assert read_listener_event(hello) == Hello("c1", ChannelState.LIVE, STEREO, 7, 41)
-    assert read_listener_event(messages.state_message("source_lost")) == StateChange(ChannelState.SOURCE_LOST)
+    assert read_listener_event(messages.state_message("source_lost", Pace.LIVE)) == StateChange(
+        ChannelState.SOURCE_LOST
+    )
     assert read_listener_event(messages.format_message(STEREO, 8)) == FormatChange(STEREO)
     assert read_listener_event(messages.error_message(4503, "Busy.")) == ErrorNotice(4503, "Busy.")
     gap = messages.gap_message(Place(0, 7, 41, 0), Place(2, 7, 43, 960), 48_000, "overflow")

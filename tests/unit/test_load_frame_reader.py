@@ -23,6 +23,7 @@ from relay.core.load.frame_reader import (
 )
 from relay.core.load.stamp import stamp
 from relay.core.wire import Header
+from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import PolicyError
 
 EPOCH = 65_535
@@ -119,7 +120,7 @@ def conversations(draw: st.DrawFn) -> Conversation:
             parts += [text(messages.encode("pong", id=3, clock_ms=9)), websocket(Opcode.PONG, b"")]
             happenings.append(Pong)
         elif kind == "state":
-            parts += [text(messages.state_message("live")), text(messages.encode("tomorrow", value=1))]
+            parts += [text(messages.state_message("live", Pace.LIVE)), text(messages.encode("tomorrow", value=1))]
         else:
             parts.append(text(messages.error_message(1008, "No.")))
             happenings.append(ErrorNotice)

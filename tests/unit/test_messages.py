@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core import messages
-from relay.vocabulary.audio import AudioFormat, Place
+from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import CloseCode, PolicyError
 from relay.vocabulary.names import ChannelAddress
 
@@ -21,12 +21,18 @@ def test_listener_hello() -> None:
     text = messages.listener_hello(
         connection_id="c1",
         address=ChannelAddress("ev1", "de"),
+        channels=[
+            messages.ChannelEntry("de", "Deutsch", "de", "live"),
+            messages.ChannelEntry("x", "x", None, "waiting"),
+        ],
         state="live",
+        pace=Pace.SPEECH,
         audio_format=AudioFormat(rate=48_000, channels=2),
         place=Place(2**33, 5, 2**32 + 17, 99),
         clock_ms=1234,
         buffer_ms=10_000,
         coalesce_ms=40,
+        resumed=True,
     )
     assert json.loads(text) == {
         "type": "hello",
@@ -34,15 +40,20 @@ def test_listener_hello() -> None:
         "connection_id": "c1",
         "session": "ev1",
         "channel": "de",
+        "channels": [
+            {"id": "de", "name": "Deutsch", "lang": "de", "state": "live"},
+            {"id": "x", "name": "x", "lang": None, "state": "waiting"},
+        ],
         "state": "live",
-        "pace": "live",
+        "pace": "speech",
         "format": {"codec": "pcm_s16le", "rate": 48000, "channels": 2, "clock_rate": 48000},
         "epoch": 5,
         "next_seq": 17,
         "clock_ms": 1234,
         "buffer_ms": 10_000,
         "coalesce_ms": 40,
-        "resumed": False,
+        "resumed": True,
+        "limits": {"text_bytes": 4096},
     }
 
 

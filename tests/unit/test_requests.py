@@ -4,8 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.requests import ConnectRequest, Delivery, Role, read_connect_request, split_target, websocket_role
-from relay.vocabulary.audio import AudioFormat
+from relay.core.requests import (
+    ConnectRequest,
+    Delivery,
+    Offer,
+    Resume,
+    Role,
+    read_connect_request,
+    split_target,
+    websocket_role,
+)
+from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import BadRequestError, CloseCode
 from relay.vocabulary.names import ChannelAddress
 
@@ -21,13 +30,18 @@ def test_a_listener() -> None:
     assert read("/v1/listen/ev1") == ConnectRequest(Role.LISTENER, ChannelAddress("ev1", "main"))
     assert read("/v1/listen/ev1/fr?codec=opus,pcm_s16le").address == ChannelAddress("ev1", "fr")
     assert read("/v1/listen/ev1?buffer_ms=600&coalesce_ms=40").delivery == Delivery(600, 40)
+    resumed = read("/v1/listen/ev1?epoch=7&after=4294967295&burst_ms=500").delivery
+    assert resumed == Delivery(burst_ms=500, resume=Resume(epoch=7, after=4_294_967_295))
+    assert read("/v1/listen/ev1?epoch=7").delivery.resume is None
 
 
 def test_a_broadcaster() -> None:
-    assert read("/v1/broadcast/ev1").audio_format == AudioFormat(rate=16_000, channels=1)
+    assert read("/v1/broadcast/ev1").offer == Offer(AudioFormat(rate=16_000, channels=1), Pace.LIVE)
     request = read("/v1/broadcast/Ev.1_~-/de?codec=pcm_s16le&rate=48000&channels=2&whatever=1")
     assert request.address == ChannelAddress("Ev.1_~-", "de")
-    assert request.audio_format == AudioFormat(rate=48_000, channels=2)
+    assert request.offer.audio_format == AudioFormat(rate=48_000, channels=2)
+    described = read("/v1/broadcast/ev1?pace=speech&takeover=1&name=Fran%C3%A7ais+(cabine)&lang=fr-CA").offer
+    assert described == Offer(AudioFormat(), Pace.SPEECH, takeover=True, name="Français (cabine)", lang="fr-CA")
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/listen", "/v1/listens/ev1", "/v2/listen/ev1", "/listen/ev1", "*", ""])
@@ -48,6 +62,14 @@ def test_other_paths_are_no_websocket_addresses(path: str) -> None:
         ("/v1/listen/ev1?codec=flac", "codec must name one of pcm_s16le, not 'flac'"),
         ("/v1/listen/ev1?buffer_ms=ten", "buffer_ms must be a whole number in ASCII digits, not 'ten'"),
         ("/v1/listen/ev1?coalesce_ms=-1", "coalesce_ms must be a whole number"),
+        ("/v1/listen/ev1?after=17", "after needs epoch"),
+        ("/v1/listen/ev1?epoch=7&after=-1", "after must be a whole number"),
+        ("/v1/broadcast/ev1?pace=fast", "pace must be live or speech, not 'fast'"),
+        ("/v1/broadcast/ev1?takeover=yes", "takeover must be 0 or 1, not 'yes'"),
+        ("/v1/broadcast/ev1?name=", "name must be 1 to 64 printable characters, not ''"),
+        ("/v1/broadcast/ev1?name=a%0Ab", r"name must be .* not 'a\\nb'"),
+        ("/v1/broadcast/ev1?name=" + "x" * 65, "name must be 1 to 64"),
+        ("/v1/broadcast/ev1?lang=german%21", "lang must be a BCP 47 tag such as de or pt-BR, not 'german!'"),
         ("/v1/broadcast/ev1?codec=opus", "codec must be pcm_s16le, not 'opus'"),
         ("/v1/broadcast/ev1?rate=16001", "rate must be one of 8000, .*, 48000, not 16001"),
         ("/v1/broadcast/ev1?rate=-1", "rate must be a whole number in ASCII digits, not '-1'"),

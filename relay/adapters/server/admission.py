@@ -150,7 +150,7 @@ class Admission:
             raise
         if wanted.role is Role.BROADCASTER:
             # Claimed after the upgrade; whoever comes second in between is closed with the same code.
-            self._hub.check_free(wanted.address)
+            self._hub.broadcasting.check_free(wanted.address, wanted.offer)
         return wanted
 
     def _serve_http(self, path: str, query: str, host: str) -> Response:

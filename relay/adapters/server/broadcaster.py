@@ -1,66 +1,88 @@
 """What is said with a broadcaster: a greeting, its audio, its control messages.
 
-Invariants: audio enters only through `Hub.publish`; whatever ends the conversation, the channel is released.
+Invariants: audio enters only through `Broadcasting.publish`; a broadcaster that is too far ahead of real time is not
+read, so that TCP slows it down; whatever ends the conversation, the channel is released.
 """
 
+import asyncio
+
+from websockets.protocol import State
+
 from relay.adapters.server.answers import answer_common
-from relay.adapters.server.connection import RelayConnection
+from relay.adapters.server.connection import BroadcasterPort, RelayConnection
 from relay.core import messages
 from relay.core.requests import ConnectRequest
 from relay.runtime.hub import Hub
-from relay.runtime.live_channel import LiveChannel
+from relay.runtime.live_channel import Source
+from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import CloseCode, PolicyError
 
 MAX_AUDIO_FAULTS = 5
 """Messages that are not whole samples: each is told, the fifth closes."""
 
+LONGEST_HOLD_SECONDS = 0.25
+"""How late a broadcaster that is held back may notice that it was replaced, or that it may go on."""
 
-async def serve_broadcaster(connection: RelayConnection, request: ConnectRequest, hub: Hub) -> None:
+
+async def serve_broadcaster(
+    connection: RelayConnection, request: ConnectRequest, hub: Hub, tasks: TaskRegistry
+) -> None:
     """Claim the channel for an open connection and publish what it sends, until it ends.
 
     Raises:
         PeerError: The peer did what it must not; the caller tells it and closes.
         ConnectionClosed: The connection ended otherwise than by `end`.
     """
-    connection_id = str(connection.id)
-    live = hub.claim(request.address, request.audio_format, connection_id)
+    connection_id, offer = str(connection.id), request.offer
+    # What it sends may wait unread for as long as the relay holds it back, and its pongs with it.
+    connection.ping_timeout = None
+    port = BroadcasterPort(connection, tasks)
+    source = hub.broadcasting.claim(request.address, offer, connection_id, port)
     try:
-        if connection.speaks_relay:
-            hello = messages.broadcaster_hello(
-                connection_id=connection_id,
-                address=request.address,
-                audio_format=request.audio_format,
-                clock_ms=hub.clock_ms,
-            )
-            await connection.send(hello)
-        await _read(connection, hub, live)
+        hello = messages.broadcaster_hello(
+            connection_id=connection_id,
+            address=request.address,
+            audio_format=offer.audio_format,
+            pace=offer.pace,
+            place=source.live.channel.place,
+            clock_ms=hub.clock_ms,
+        )
+        port.send_text(hello)
+        await _read(connection, hub, source)
     finally:
-        hub.release(live, connection_id)
+        hub.broadcasting.release(source)
 
 
-async def _read(connection: RelayConnection, hub: Hub, live: LiveChannel) -> None:
+async def _read(connection: RelayConnection, hub: Hub, source: Source) -> None:
     faults = 0
     async for message in connection:
         if isinstance(message, str):
-            if await _obey(connection, hub, live, message):
+            if await _obey(connection, hub, source, message):
                 return
             continue
         try:
-            hub.publish(live, message)
+            wait_seconds = hub.broadcasting.publish(source, message)
         except PolicyError as error:
             faults += 1
             if faults >= MAX_AUDIO_FAULTS:
                 raise
-            if connection.speaks_relay:
-                await connection.send(messages.error_message(error.close_code, str(error)))
+            source.port.send_text(messages.error_message(error.close_code, str(error)))
+            continue
+        while wait_seconds and connection.state is State.OPEN:
+            await asyncio.sleep(min(wait_seconds, LONGEST_HOLD_SECONDS))
+            wait_seconds = hub.broadcasting.wait_seconds(source)
 
 
-async def _obey(connection: RelayConnection, hub: Hub, live: LiveChannel, text: str) -> bool:
+async def _obey(connection: RelayConnection, hub: Hub, source: Source, text: str) -> bool:
     """Do what a control message says; tell whether the session ended by it."""
     message = messages.decode(text)
-    if message["type"] == "end":
-        hub.end(live)
-        await connection.close_in_time(CloseCode.SESSION_ENDED, "The session ended.")
-        return True
-    await answer_common(connection, hub, message)
+    match message["type"]:
+        case "end":
+            hub.broadcasting.end(source)
+            await connection.close_in_time(CloseCode.SESSION_ENDED, "The session ended.")
+            return True
+        case "clear":
+            hub.broadcasting.clear(source)
+        case _:
+            await answer_common(connection, hub, message)
     return False

@@ -6,7 +6,6 @@ the hub at once; closing ends in bounded time, whatever the peer does.
 
 import asyncio
 import os
-from collections.abc import Callable
 from functools import partial
 
 from websockets.asyncio.server import ServerConnection, broadcast
@@ -18,8 +17,8 @@ from relay.core import messages
 from relay.core.access import Permit
 from relay.core.requests import ConnectRequest
 from relay.core.wire import SUBPROTOCOL
-from relay.runtime.hub import Hub
-from relay.runtime.listener import Listener
+from relay.runtime.listener import Listener, Write
+from relay.runtime.listening import Listening
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import CloseCode, RelayError
 
@@ -50,7 +49,7 @@ class RelayConnection(ServerConnection):
     admission: ConnectRequest | RelayError
     permit: Permit
     _listener: Listener | None = None
-    _hub: Hub | None = None
+    _listening: Listening | None = None
 
     def forget_handshake(self) -> None:
         """Let the headers of the handshake go, kilobytes that nobody reads again; the library needs the objects."""
@@ -58,11 +57,11 @@ class RelayConnection(ServerConnection):
             if message is not None:
                 message.headers.clear()
 
-    def attach(self, hub: Hub, listener: Listener) -> None:
-        """Begin to tell `hub` of the flow control of `listener`, who is served here."""
-        self._hub, self._listener = hub, listener
+    def attach(self, listening: Listening, listener: Listener) -> None:
+        """Begin to tell `listening` of the flow control of `listener`, who is served here."""
+        self._listening, self._listener = listening, listener
         if self.paused:
-            hub.block(listener)
+            listening.block(listener)
 
     def send_data(self) -> None:
         """Write what the protocol has (called by the library); after a close frame nothing of ours may follow."""
@@ -77,20 +76,20 @@ class RelayConnection(ServerConnection):
         self._leave_unless_open()
 
     def _leave_unless_open(self) -> None:
-        if self._listener is not None and self._hub is not None and self.protocol.state is not State.OPEN:
-            self._hub.leave(self._listener)
+        if self._listener is not None and self._listening is not None and self.protocol.state is not State.OPEN:
+            self._listening.leave(self._listener)
 
     def pause_writing(self) -> None:
         """Take note that the socket is full (called by the transport)."""
         super().pause_writing()
-        if self._listener is not None and self._hub is not None:
-            self._hub.block(self._listener)
+        if self._listener is not None and self._listening is not None:
+            self._listening.block(self._listener)
 
     def resume_writing(self) -> None:
         """Take note that everything was written (called by the transport)."""
         super().resume_writing()
-        if self._listener is not None and self._hub is not None:
-            self._hub.unblock(self._listener)
+        if self._listener is not None and self._listening is not None:
+            self._listening.unblock(self._listener)
 
     @property
     def speaks_relay(self) -> bool:
@@ -137,17 +136,13 @@ class SocketPort:
         self._connection = connection
         self._transport = connection.transport
         self._tasks = tasks
-        self.write: Callable[[bytes], int] = self._write_through
+        self.write: Write = _take_nothing
         if connection.transport.get_extra_info("ssl_object") is None:
             self.write = partial(os.write, connection.transport.get_extra_info("socket").fileno())
 
     def write_rest(self, rest: bytes) -> None:
         """Give the transport what the socket did not take; a broken connection it notices by itself."""
         self._transport.write(rest)
-
-    def _write_through(self, wire: bytes) -> int:
-        self._transport.write(wire)
-        return len(wire)
 
     def send_text(self, text: str) -> None:
         """Write one control message; nothing when the connection is closing."""
@@ -164,3 +159,28 @@ class SocketPort:
     def abort(self) -> None:
         """Cut the connection off."""
         self._transport.abort()
+
+
+class BroadcasterPort:
+    """A broadcaster's socket as the runtime sees it (`relay.runtime.live_channel.SourcePort`)."""
+
+    __slots__ = ("_connection", "_tasks")
+
+    def __init__(self, connection: RelayConnection, tasks: TaskRegistry) -> None:
+        """Make the port of an open connection; `tasks` runs its closing handshake."""
+        self._connection = connection
+        self._tasks = tasks
+
+    def send_text(self, text: str) -> None:
+        """Write one control message; nothing when the peer reads none, or the connection is closing."""
+        if self._connection.speaks_relay:
+            broadcast((self._connection,), text)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Begin the closing handshake."""
+        self._tasks.start(self._connection.close_in_time(code, reason), f"close {self._connection.id}")
+
+
+def _take_nothing(wire: bytes) -> int:  # noqa: ARG001 - the signature of a write
+    """Leave all to the transport: what TLS takes is not what the socket takes."""
+    return 0

@@ -8,9 +8,10 @@ from relay.adapters.server.connection import RelayConnection, SocketPort
 from relay.core import messages
 from relay.core.requests import ConnectRequest
 from relay.runtime.hub import Hub
-from relay.runtime.listener import Framing
+from relay.runtime.listener import Listener
+from relay.runtime.run import Framing
 from relay.runtime.tasks import TaskRegistry
-from relay.vocabulary.errors import PolicyError
+from relay.vocabulary.errors import BadRequestError, PolicyError
 
 
 async def serve_listener(connection: RelayConnection, request: ConnectRequest, hub: Hub, tasks: TaskRegistry) -> None:
@@ -22,13 +23,28 @@ async def serve_listener(connection: RelayConnection, request: ConnectRequest, h
     """
     framing = Framing.RELAY_V1 if connection.speaks_relay else Framing.RAW
     port = SocketPort(connection, tasks)
-    listener = hub.join(request.address, str(connection.id), port, framing, request.delivery)
-    connection.attach(hub, listener)
+    listener = hub.listening.join(request.address, str(connection.id), port, framing, request.delivery)
+    connection.attach(hub.listening, listener)
     try:
         # Always reading also keeps the library's receive queue empty, without which it notices no close.
         async for message in connection:
             if not isinstance(message, str):
                 raise PolicyError("A listener must not send audio; broadcast at /v1/broadcast/SESSION.")
-            await answer_common(connection, hub, messages.decode(message))
+            control = messages.decode(message)
+            if control["type"] == "switch" and connection.speaks_relay:
+                listener = _switch(connection, hub, listener, control)
+            else:
+                await answer_common(connection, hub, control)
     finally:
-        hub.leave(listener)
+        hub.listening.leave(listener)
+
+
+def _switch(connection: RelayConnection, hub: Hub, listener: Listener, control: messages.ControlMessage) -> Listener:
+    """Move a listener to the channel that it names; when that can not be, it is told why and stays where it is."""
+    try:
+        moved = hub.listening.switch(listener, messages.wanted_channel(control))
+    except BadRequestError as error:
+        listener.port.send_text(messages.error_message(error.close_code, str(error)))
+        return listener
+    connection.attach(hub.listening, moved)
+    return moved

@@ -151,7 +151,7 @@ class RelayServer:
         try:
             with self._rechecks.watching(connection, connection.permit):
                 if admission.role is Role.BROADCASTER:
-                    await serve_broadcaster(connection, admission, self._hub)
+                    await serve_broadcaster(connection, admission, self._hub, self._tasks)
                 else:
                     await serve_listener(connection, admission, self._hub, self._tasks)
         except ConnectionClosed:

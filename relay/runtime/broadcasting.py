@@ -1,0 +1,281 @@
+"""The broadcasters' side of the hub: who publishes to which channel, and how their audio meets real time.
+
+Invariants: a channel has at most one source; audio enters by `publish` alone, and only from the source; what was
+accepted is released in order, also after its source went; a source that is too far ahead is told to wait, and
+nothing of its audio is dropped.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from relay.core import messages
+from relay.core.amounts import AudioAmount
+from relay.core.channel import ChannelState
+from relay.core.ingest import IngestLimits, Timed, ingest_for
+from relay.core.requests import Offer
+from relay.core.wire import split_audio
+from relay.runtime.channel_log import log_event
+from relay.runtime.directory import Directory
+from relay.runtime.drain import Drain
+from relay.runtime.group import Group
+from relay.runtime.listener import Note
+from relay.runtime.live_channel import Departure, LiveChannel, Source, SourcePort
+from relay.vocabulary.clock import Clock
+from relay.vocabulary.errors import ChannelBusyError, CloseCode
+from relay.vocabulary.names import ChannelAddress
+
+STATS_SECONDS = 5.0
+"""How often a broadcaster is told its figures when they do not change; a change is told at the next housekeeping."""
+
+_ENDED: Final = (CloseCode.SESSION_ENDED, "The session ended.")
+_TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, "Another broadcaster took over.")
+
+
+class Broadcasting:
+    """Claims on channels, and the way of audio from a source into its channel."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        drain: Drain,
+        *,
+        clock: Clock,
+        limits: IngestLimits,
+        grace_seconds: float,
+        fit_queues: Callable[[LiveChannel], None],
+        note_overflow: Callable[[LiveChannel, int, AudioAmount], None],
+    ) -> None:
+        """Make it.
+
+        Args:
+            directory: The channels.
+            drain: Is woken when listeners have something to get.
+            clock: Gives seconds.
+            limits: How far ahead of real time a source may be.
+            grace_seconds: How long a source that vanished is waited for.
+            fit_queues: Is called when the pace of a channel changed, and with it what a listener's queue may hold.
+            note_overflow: Is called with how many listeners' queues overflowed, and what they lost.
+        """
+        self._directory = directory
+        self._drain = drain
+        self._clock = clock
+        self._limits = limits
+        self._grace_seconds = grace_seconds
+        self._fit_queues = fit_queues
+        self._note_overflow = note_overflow
+        self._timers: dict[LiveChannel, asyncio.TimerHandle] = {}
+
+    def check_free(self, address: ChannelAddress, offer: Offer) -> None:
+        """Make sure that a channel could be claimed now.
+
+        Raises:
+            ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
+        """
+        live = self._directory.find(address)
+        if live is not None and live.source is not None and not offer.takeover:
+            raise ChannelBusyError(f"The channel {address} has a broadcaster already; takeover=1 replaces it.")
+
+    def claim(self, address: ChannelAddress, offer: Offer, connection_id: str, port: SourcePort) -> Source:
+        """Make a connection the broadcaster of a channel; the listeners are told.
+
+        Raises:
+            ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
+        """
+        self.check_free(address, offer)
+        live = self._directory.open(address)
+        replaced, listed_before = live.source, live.entry if live.is_listed else None
+        source = live.source = Source(connection_id, live, port)
+        live.idle_since = live.departure = None
+        if replaced is not None:
+            replaced.port.close(*_TAKEN_OVER)
+        self._prepare(live, offer)
+        live.describe(offer, self._directory.declared(address))
+        self._wake(live)
+        if live.entry != listed_before:
+            self._tell_list(live)
+        event = "broadcaster joined" if replaced is None else "broadcaster taken over"
+        log_event(live, event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
+        return source
+
+    def publish(self, source: Source, message: bytes) -> float:
+        """Take a broadcaster's message, as one frame or more; from one who was replaced, nothing is taken.
+
+        Returns:
+            How many seconds nothing more should be read from it; 0 when it may go on.
+
+        Raises:
+            PolicyError: The message is not whole samples; nothing of it is taken.
+        """
+        live = source.live
+        ingest, audio_format = live.ingest, live.channel.audio_format
+        if not source.is_present or ingest is None or audio_format is None:
+            return 0.0
+        now = self._clock()
+        self._release(live, ingest.offer(split_audio(message, audio_format), now))
+        wait = ingest.must_wait(now)
+        if wait and not source.is_held:
+            source.is_held = True
+            source.port.send_text(messages.backpressure_message(on=True))
+        return wait
+
+    def wait_seconds(self, source: Source) -> float:
+        """Tell how many seconds nothing should be read from a broadcaster; 0 also for one who was replaced."""
+        ingest = source.live.ingest
+        return 0.0 if ingest is None or not source.is_present else ingest.must_wait(self._clock())
+
+    def clear(self, source: Source) -> None:
+        """Throw away what listeners have not been sent, and have them throw away what they have not played."""
+        live = source.live
+        if not source.is_present or live.ingest is None:
+            return
+        dropped = live.ingest.clear(self._clock())
+        live.channel.history.clear()
+        live.tell(Note(live.channel.place, messages.clear_message(), clears=True))
+        self._set_timer(live)
+        self._wake(live)
+        self._relieve(source)
+        log_event(live, "audio cleared", unreleased_seconds=round(dropped.seconds, 2))
+
+    def end(self, source: Source) -> None:
+        """End a channel as its broadcaster asked: listeners get what they are owed, then are closed with 1000."""
+        self._depart(source, is_end=True)
+
+    def release(self, source: Source) -> None:
+        """Note that a broadcaster's connection is gone; after `end` or a take-over this changes nothing."""
+        self._depart(source, is_end=False)
+
+    def keep_house(self) -> None:
+        """Tell sources how they do, and go on where a grace is over."""
+        now = self._clock()
+        for live in self._directory:
+            if live.channel.give_up_source(now, self._grace_seconds):
+                self._tell_state(live)
+                log_event(live, "broadcaster did not return")
+            if live.source is not None:
+                self._relieve(live.source)
+                self._tell_stats(live.source, now)
+
+    def close(self) -> None:
+        """Release nothing more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _prepare(self, live: LiveChannel, offer: Offer) -> None:
+        """Bring state, format and pace to what a new source says; what waits of the old one stays if it can."""
+        channel, before, state_before = live.channel, live.channel.place, live.channel.state
+        ingest = live.ingest
+        is_changed = ingest is None or ingest.pace is not offer.pace
+        if ingest is None or is_changed or channel.audio_format != offer.audio_format:
+            if ingest is not None and (lost := ingest.clear(self._clock())).chunks:
+                log_event(live, "unreleased audio thrown away", seconds=round(lost.seconds, 2))
+            live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits)
+            self._set_timer(live)
+        if channel.go_live(offer.audio_format):
+            text = messages.format_message(offer.audio_format, channel.place.epoch)
+            live.tell(Note(before, text, offer.audio_format, channel.place))
+        if is_changed:
+            self._fit_queues(live)
+        if is_changed or state_before is not ChannelState.LIVE:
+            live.tell_state()
+
+    def _release(self, live: LiveChannel, frames: list[Timed]) -> None:
+        if frames:
+            live.release(frames, self._note_overflow)
+            for group in live.groups.values():
+                self._wake_in_time(group)
+        self._set_timer(live)
+
+    def _set_timer(self, live: LiveChannel) -> None:
+        """Have what waits released when its time comes."""
+        at = None if live.ingest is None else live.ingest.next_release()
+        timer = self._timers.pop(live, None)
+        if timer is not None:
+            timer.cancel()
+        if at is not None:
+            delay = max(0.0, at - self._clock())
+            self._timers[live] = asyncio.get_running_loop().call_later(delay, self.release_due, live)
+
+    def release_due(self, live: LiveChannel) -> None:
+        """Release what has to be by now; when the last is released of a source that went, note that it went."""
+        if live.ingest is None:
+            return
+        self._release(live, live.ingest.release(self._clock()))
+        if live.departure is not None and live.ingest.next_release() is None:
+            departure, live.departure = live.departure, None
+            self._finish(live, departure)
+
+    def _depart(self, source: Source, *, is_end: bool) -> None:
+        live = source.live
+        if not source.is_present:
+            return
+        live.source = None
+        departure = Departure(is_end, self._clock())
+        log_event(live, "session ended" if is_end else "broadcaster lost", connection=source.connection_id)
+        if live.ingest is not None and live.ingest.next_release() is not None:
+            live.departure = departure
+        else:
+            self._finish(live, departure)
+
+    def _finish(self, live: LiveChannel, departure: Departure) -> None:
+        """Tell listeners that the source went, after the last of its audio."""
+        if departure.is_end:
+            live.channel.end()
+            self._directory.forget(live)
+            self._tell_state(live, _ENDED)
+        else:
+            live.channel.lose_source(departure.at)
+            self._tell_state(live)
+
+    def _tell_state(self, live: LiveChannel, close: tuple[CloseCode, str] | None = None) -> None:
+        live.tell_state(close)
+        self._wake(live)
+        self._tell_list(live)
+
+    def _tell_list(self, changed: LiveChannel) -> None:
+        """Tell the session's listeners, also those of the other channels, what there is to choose from."""
+        session = changed.address.session
+        text = messages.channels_message(self._directory.listed(session))
+        for live in self._directory.channels_of(session):
+            live.tell(Note(live.channel.place, text))
+            self._wake(live)
+
+    def _relieve(self, source: Source) -> None:
+        """Tell a source that was told to stop that it may go on, when it may."""
+        ingest = source.live.ingest
+        if source.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
+            source.is_held = False
+            source.port.send_text(messages.backpressure_message(on=False))
+
+    @staticmethod
+    def _tell_stats(source: Source, now: float) -> None:
+        live, ingest = source.live, source.live.ingest
+        if ingest is None:
+            return
+        text = messages.broadcaster_stats(
+            listeners=live.listener_count,
+            dropped_frames=live.tally.dropped_frames,
+            lead_ms=round(ingest.lead_seconds(now) * 1000),
+            queued_ms=round(ingest.queued_seconds() * 1000),
+        )
+        told = source.stats_told
+        if told is None or told[0] != text or now - told[1] >= STATS_SECONDS:
+            source.stats_told = (text, now)
+            source.port.send_text(text)
+
+    def _wake_in_time(self, group: Group) -> None:
+        """Have a group served now, or when its interval is over."""
+        if not group.coalesce_seconds:
+            self._drain.wake(group)
+        elif not group.is_due:
+            group.is_due = True
+            asyncio.get_running_loop().call_later(group.coalesce_seconds, self._wake_due, group)
+
+    def _wake_due(self, group: Group) -> None:
+        group.is_due = False
+        self._drain.wake(group)
+
+    def _wake(self, live: LiveChannel) -> None:
+        for group in live.groups.values():
+            self._drain.wake(group)

@@ -1,0 +1,89 @@
+"""Which channels there are: made when somebody first uses them, forgotten when nobody has for a while."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from relay.core.messages import ChannelEntry
+from relay.runtime.live_channel import Label, LiveChannel
+from relay.vocabulary.names import ChannelAddress
+
+MAX_LISTED = 64
+"""Channels in one session's list; of more, those that came first are shown. A message of the list is then 16 KiB."""
+
+ANY_SESSION = "*"
+"""Stands for every session where the operator names a channel."""
+
+_NO_LABEL = Label()
+
+
+class Directory:
+    """The channels of all sessions."""
+
+    def __init__(
+        self, make: Callable[[ChannelAddress, Label, bool], LiveChannel], declared: Mapping[tuple[str, str], Label]
+    ) -> None:
+        """Make an empty directory.
+
+        Args:
+            make: Makes a channel, from its address, its label, and whether it is shown in the list.
+            declared: What the operator calls channels, by session (or `ANY_SESSION`) and channel.
+        """
+        self._make = make
+        self._declared = declared
+        self._sessions: dict[str, dict[str, LiveChannel]] = {}
+
+    def __iter__(self) -> Iterator[LiveChannel]:
+        """Give all channels; the caller may forget some meanwhile."""
+        return iter([live for channels in self._sessions.values() for live in channels.values()])
+
+    @property
+    def sessions(self) -> Iterator[str]:
+        """Names of the sessions that have channels."""
+        return iter(self._sessions)
+
+    def find(self, address: ChannelAddress) -> LiveChannel | None:
+        """Give a channel that is in use."""
+        return self._sessions.get(address.session, {}).get(address.channel)
+
+    def open(self, address: ChannelAddress) -> LiveChannel:
+        """Give a channel, made anew when nobody uses it yet."""
+        channels = self._sessions.setdefault(address.session, {})
+        live = channels.get(address.channel)
+        if live is None:
+            label = self.declared(address)
+            live = channels[address.channel] = self._make(address, label, label is not _NO_LABEL)
+        return live
+
+    def forget(self, live: LiveChannel) -> None:
+        """Take a channel out; a later one of the same address is another."""
+        channels = self._sessions[live.address.session]
+        del channels[live.address.channel]
+        if not channels:
+            del self._sessions[live.address.session]
+
+    def declared(self, address: ChannelAddress) -> Label:
+        """Give what the operator calls a channel."""
+        for session in (address.session, ANY_SESSION):
+            label = self._declared.get((session, address.channel))
+            if label is not None:
+                return label
+        return _NO_LABEL
+
+    def knows(self, address: ChannelAddress) -> bool:
+        """Tell whether there is such a channel to switch to: in use, or declared."""
+        return self.find(address) is not None or self.declared(address) is not _NO_LABEL
+
+    def channels_of(self, session: str) -> Iterator[LiveChannel]:
+        """Give the channels of a session that are in use."""
+        return iter(list(self._sessions.get(session, {}).values()))
+
+    def listed(self, session: str) -> list[ChannelEntry]:
+        """Give the list that people choose from: declared channels first, then those that had a broadcaster."""
+        entries = {
+            channel: ChannelEntry(channel, label.name or channel, label.lang, "waiting")
+            for (of, channel), label in self._declared.items()
+            if of in (session, ANY_SESSION)
+        }
+        for live in self.channels_of(session):
+            if live.is_listed:
+                entries[live.address.channel] = live.entry
+        return list(entries.values())[:MAX_LISTED]

@@ -1,0 +1,244 @@
+"""The listeners of a channel that are served at the same moments with the same bytes.
+
+Nearly all of them need, at any moment, exactly what the others need. These are *current*: they stand at one place,
+share one backlog, and serving one is a system call and a comparison; nothing of theirs is read or changed. Whoever
+does not take a write whole, or has something to be told, is *apart*: it has a place and a bounded queue of its own,
+and comes back when it owes what the others owe.
+
+Invariants:
+- A current listener's place is the group's, its queue and its notes are empty, its socket takes data.
+- While a run is being written, `_current[:_cursor]` have got it and the others have not.
+- What is released is in the backlog while anybody is current, and in the queue of everybody who is apart.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from relay.core.amounts import AudioAmount
+from relay.core.audio_buffer_manager import AudioBufferManager
+from relay.core.listener_buffer import ListenerBuffer
+from relay.runtime.listener import APART, Listener, Note, Write
+from relay.runtime.run import Framing, Run, Runs, count_for_one_write
+from relay.vocabulary.audio import Frame, Place
+
+_NOTHING = AudioAmount()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a channel's frames, over all listeners, also those that left.
+
+    Attributes:
+        delivered_frames: Frames given to sockets, each counted for each listener.
+        dropped_frames: The same of frames that were not, because a listener was too slow.
+    """
+
+    delivered_frames: int = 0
+    dropped_frames: int = 0
+
+
+class Group:
+    """The listeners of a channel with one framing and one coalescing interval.
+
+    Attributes:
+        framing: What their binary messages are.
+        coalesce_seconds: How long the first frame waits for those that join its write; 0 for not at all.
+        place: Where the current listeners stand; while a run is being written, those that have not got it.
+        apart: The others, each with its buffer.
+        is_due: Whether a moment for the next pass is set already.
+    """
+
+    def __init__(
+        self, manager: AudioBufferManager, tally: Tally, place: Place, framing: Framing, coalesce_seconds: float
+    ) -> None:
+        """Make an empty group at the channel's `place`; `manager` owns the queues."""
+        self.framing = framing
+        self.coalesce_seconds = coalesce_seconds
+        self.place = place
+        self.apart: dict[Listener, ListenerBuffer] = {}
+        self.is_due = False
+        self._manager = manager
+        self._tally = tally
+        self._backlog: list[Frame] = []
+        self._current: list[Listener] = []
+        self._writes: list[Write] = []
+        self._run: Run | None = None
+        self._cursor = 0
+        self._written = _NOTHING
+        self._least_bound_seconds = float("inf")
+
+    def __len__(self) -> int:
+        """Give how many listeners it has."""
+        return len(self._current) + len(self.apart)
+
+    def __iter__(self) -> Iterator[Listener]:
+        """Give all its listeners."""
+        return chain(self._current, self.apart)
+
+    @property
+    def end_at_rest(self) -> Place | None:
+        """The channel's place, when nothing is being written and nothing waits to be."""
+        return None if self._backlog or self._run is not None else self.place
+
+    def add(self, listener: Listener) -> None:
+        """Take a listener in, whose queue holds what it owes."""
+        self.apart[listener] = listener.buffer
+
+    def remove(self, listener: Listener) -> None:
+        """Let a listener go; its buffer's counters are exact then."""
+        self.set_apart(listener)
+        del self.apart[listener]
+
+    def publish(self, frame: Frame, session: str) -> tuple[int, AudioAmount]:
+        """Have a frame written to all listeners by the next pass.
+
+        Returns:
+            How many queues overflowed, and how much they dropped together.
+        """
+        if self._current or self._run is not None:
+            self._backlog.append(frame)
+        else:
+            self.place = frame.end
+        if not self.apart:
+            return 0, _NOTHING
+        overflowed, dropped = self._manager.fan_out(frame, self.apart.values(), session)
+        self._tally.dropped_frames += dropped.chunks
+        return overflowed, dropped
+
+    def tell(self, note: Note) -> None:
+        """Have all listeners told something, each after the frames so far."""
+        for listener in list(self._current):
+            self.set_apart(listener)
+        for listener in self.apart:
+            listener.add_note(note)
+        if note.new_place is not None:
+            self.place = note.new_place
+
+    def set_apart(self, listener: Listener) -> None:
+        """Give a current listener a queue of its own; nothing when it has one."""
+        index = listener.index
+        if index == APART:
+            return
+        run = self._run
+        is_served = run is not None and index < self._cursor
+        self._take_out(index)
+        listener.place = self.place if run is None or not is_served else run.end
+        listener.buffer.count_taken(self._written - listener.written_before)
+        if run is not None and is_served:
+            listener.buffer.count_taken(run.amount)
+        self.apart[listener] = listener.buffer
+        owed = self._backlog if run is None or is_served else chain(run.frames, self._backlog)
+        for frame in owed:
+            _, dropped = self._manager.fan_out(frame, (listener.buffer,), listener.buffer.session_id)
+            self._tally.dropped_frames += dropped.chunks
+        self._skip_backlog_of_nobody()
+
+    def take_back(self, listener: Listener) -> bool:
+        """Make a listener current when it owes what the current ones owe; tell whether it did."""
+        if listener.place is not self.place or self._run is not None or listener.notes:
+            return False
+        backlog = self._backlog
+        if len(listener.frames) != len(backlog) or (backlog and listener.frames[0] is not backlog[0]):
+            return False
+        listener.buffer.hand_over()
+        del self.apart[listener]
+        listener.index = len(self._current)
+        self._current.append(listener)
+        self._writes.append(listener.write)
+        listener.written_before = self._written
+        self._least_bound_seconds = min(self._least_bound_seconds, listener.bound_seconds)
+        return True
+
+    def drop_stale(self, listener: Listener, oldest: float) -> None:
+        """Drop what is due before `oldest` from the queue of a listener that is apart."""
+        dropped = listener.buffer.drop_before(oldest)
+        if dropped is not None:
+            self._tally.dropped_frames += dropped.chunks
+
+    def count_delivered(self, run: Run) -> None:
+        """Count a run that was written to a listener that is apart."""
+        self._tally.delivered_frames += run.amount.chunks
+
+    def begin_run(self, runs: Runs) -> bool:
+        """Take the next frames of the backlog to be written to the current listeners; tell whether there are any."""
+        if not self._backlog:
+            return False
+        count = count_for_one_write(self._backlog)
+        self._run = runs.join(self._backlog[:count], self.framing)
+        del self._backlog[:count]
+        self._cursor = 0
+        return True
+
+    def write_some(self, most: int, now: float) -> bool:
+        """Write the run to the next `most` current listeners; tell whether there are others left.
+
+        `now` is in seconds of the relay's clock.
+        """
+        run = self._run
+        if run is None:
+            return False
+        if now - run.due > self._least_bound_seconds:
+            self._set_apart_for_whom_it_is_stale(now - run.due)
+        wire, wire_bytes = run.wire, len(run.wire)
+        stop = min(self._cursor + most, len(self._writes))
+        while self._cursor < stop:
+            cursor = self._cursor
+            written = wire_bytes
+            for write in self._writes[cursor:stop]:
+                try:
+                    written = write(wire)
+                except OSError:
+                    written = 0
+                cursor += 1
+                if written != wire_bytes:
+                    break
+            self._tally.delivered_frames += (cursor - self._cursor) * run.amount.chunks
+            self._cursor = cursor
+            if written != wire_bytes:
+                # Its socket is full: the port says so, and with that the listener leaves this list.
+                self._current[cursor - 1].port.write_rest(wire[written:])
+                stop = min(stop, len(self._writes))
+        return self._cursor < len(self._writes)
+
+    def finish_run(self) -> None:
+        """Note that all current listeners have got the run."""
+        run = self._run
+        if run is None:
+            return
+        self._run = None
+        if self.place is run.place:
+            self.place = run.end
+        self._written += run.amount
+        self._skip_backlog_of_nobody()
+
+    def _set_apart_for_whom_it_is_stale(self, age: float) -> None:
+        for listener in self._current[self._cursor :]:
+            if listener.bound_seconds < age:
+                self.set_apart(listener)
+        self._least_bound_seconds = min((each.bound_seconds for each in self._current), default=float("inf"))
+
+    def _skip_backlog_of_nobody(self) -> None:
+        """Go to the channel's place when nobody is current, so that those who are apart can come back."""
+        if self._backlog and not self._current and self._run is None:
+            self.place = self._backlog[-1].end
+            self._backlog.clear()
+
+    def _take_out(self, index: int) -> None:
+        """Remove a current listener without changing who has got the run."""
+        listener = self._current[index]
+        if self._run is not None and index < self._cursor:
+            self._cursor -= 1
+            self._move(self._cursor, index)
+            index = self._cursor
+        self._move(len(self._current) - 1, index)
+        self._current.pop()
+        self._writes.pop()
+        listener.index = APART
+
+    def _move(self, source: int, target: int) -> None:
+        if source != target:
+            moved = self._current[source]
+            moved.index = target
+            self._current[target] = moved
+            self._writes[target] = self._writes[source]

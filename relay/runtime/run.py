@@ -1,0 +1,85 @@
+"""Frames that are written together: joined once, for all listeners that need the same."""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from relay.core.amounts import AudioAmount
+from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place
+
+MAX_WRITE_SECONDS = 0.25
+"""The audio of one write; what is under way can not be taken back when it grows old."""
+
+MAX_WRITE_FLICKS = round(MAX_WRITE_SECONDS * FLICKS_PER_SECOND)
+
+
+class Framing(StrEnum):
+    """What a listener's binary messages are."""
+
+    RELAY_V1 = "relay.v1"
+    """Header and audio, with control messages."""
+
+    RAW = "raw"
+    """Bare audio, and no text at all."""
+
+
+class Run:
+    """Consecutive frames, joined for one framing.
+
+    Attributes:
+        frames: The frames.
+        amount: How much audio they are.
+        due: When the oldest is due, in seconds of the relay's clock.
+        place: Before the first.
+        end: After the last.
+        wire: What is written.
+    """
+
+    __slots__ = ("amount", "due", "end", "frames", "place", "wire")
+
+    def __init__(self, frames: Sequence[Frame], wire: bytes) -> None:
+        """Make the run of `frames`, which are `wire` in its framing."""
+        self.frames = frames
+        self.amount = AudioAmount(
+            len(frames), sum(len(frame[0]) for frame in frames), sum(frame.duration for frame in frames)
+        )
+        self.due = frames[0][1]
+        self.place: Place = frames[0].start
+        self.end: Place = frames[-1].end
+        self.wire = wire
+
+
+class Runs:
+    """The runs that were joined lately, so that none is joined twice; a new one is made for each pass."""
+
+    def __init__(self, serialize: Callable[[bytes], bytes]) -> None:
+        """Make it empty.
+
+        Args:
+            serialize: Makes the complete WebSocket message of a binary payload, for raw framing.
+        """
+        self._serialize = serialize
+        self._runs: dict[tuple[int, int, Framing], Run] = {}
+
+    def join(self, frames: Sequence[Frame], framing: Framing) -> Run:
+        """Give the run of these frames."""
+        # The run keeps its frames, so an id is not given to another frame while it stands here.
+        key = (id(frames[0]), len(frames), framing)
+        run = self._runs.get(key)
+        if run is None:
+            run = self._runs[key] = Run(frames, self._wire(frames, framing))
+        return run
+
+    def _wire(self, frames: Sequence[Frame], framing: Framing) -> bytes:
+        if framing is Framing.RAW:
+            return b"".join([self._serialize(frame.audio) for frame in frames])
+        return frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
+
+
+def count_for_one_write(frames: Sequence[Frame]) -> int:
+    """Tell how many of the oldest frames go into one write; at least 1."""
+    duration = 0
+    for count, frame in enumerate(frames):
+        duration += frame.duration
+        if duration > MAX_WRITE_FLICKS:
+            return max(count, 1)
+    return len(frames)

@@ -1,0 +1,225 @@
+"""A hub with a clock that the test moves, and sockets whose fullness the test decides."""
+
+import asyncio
+import json
+from typing import Any
+
+from relay.core.audio_buffer_manager import AudioBufferManager
+from relay.core.requests import Delivery, Offer
+from relay.core.wire import Header
+from relay.runtime.drain import Drain
+from relay.runtime.hub import Hub
+from relay.runtime.listener import Listener
+from relay.runtime.live_channel import Label, Source
+from relay.runtime.run import Framing
+from relay.runtime.tasks import TaskRegistry
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.clock import Clock
+from relay.vocabulary.errors import CloseCode
+from relay.vocabulary.names import ChannelAddress
+from relay.vocabulary.settings import BroadcastSettings, ListenerSettings
+
+ADDRESS = ChannelAddress("ev1")
+MONO = AudioFormat()
+FRAME_SECONDS = 0.02
+FRAME = bytes(640)
+
+
+def serialize(payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "big") + payload
+
+
+def split(wire: bytes) -> list[bytes]:
+    """The payloads that were serialized and joined."""
+    payloads = []
+    while wire:
+        length = int.from_bytes(wire[:4], "big")
+        payloads.append(wire[4 : 4 + length])
+        wire = wire[4 + length :]
+    return payloads
+
+
+class FakePort:
+    """A socket that takes `room` writes and then none, until the test makes room."""
+
+    def __init__(self) -> None:
+        self.room = 1_000_000
+        self.written: list[bytes | dict[str, Any]] = []
+        self.closed: tuple[CloseCode, str] | None = None
+        self.aborted = False
+        self.cut = b""
+        self.hub: Hub | None = None
+        self.listener: Listener | None = None
+
+    def write(self, wire: bytes) -> int:
+        self.room -= 1
+        if self.room > 0:
+            self.written.append(wire)
+            return len(wire)
+        if self.room == 0:
+            self.cut = wire[: len(wire) // 2]
+            return len(self.cut)
+        raise BlockingIOError
+
+    def write_rest(self, rest: bytes) -> None:
+        self.written.append(self.cut + rest)
+        self.cut = b""
+        assert self.hub is not None
+        assert self.listener is not None
+        self.hub.listening.block(self.listener)
+
+    def send_text(self, text: str) -> None:
+        self.written.append(json.loads(text))
+
+    def fit_kernel(self, bytes_per_second: int) -> None:
+        self.bytes_per_second = bytes_per_second
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        self.closed = (code, reason)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    @property
+    def hello(self) -> dict[str, Any]:
+        return self.told[0]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What it was told, without the lists of channels and the frames."""
+        return [message["type"] for message in self.told if message["type"] != "channels"]
+
+    def of_type(self, message_type: str) -> list[dict[str, Any]]:
+        return [message for message in self.told if message["type"] == message_type]
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [message for message in self.written if isinstance(message, dict)]
+
+    @property
+    def writes(self) -> list[bytes]:
+        return [message for message in self.written if isinstance(message, bytes)]
+
+    @property
+    def frames(self) -> list[Header]:
+        """Headers of all frames written, in order."""
+        return [Header.unpack(payload) for write in self.writes for payload in split(write)]
+
+
+class FakeSourcePort:
+    """A broadcaster's socket that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.closed: tuple[CloseCode, str] | None = None
+
+    def send_text(self, text: str) -> None:
+        self.told.append(json.loads(text))
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        self.closed = (code, reason)
+
+    def of_type(self, message_type: str) -> list[dict[str, Any]]:
+        return [message for message in self.told if message["type"] == message_type]
+
+
+class Bench:
+    """A hub with a clock that the test moves, and its drain task."""
+
+    def __init__(
+        self,
+        *,
+        bound_seconds: float = 1.0,
+        stall_limit_seconds: float | None = 15.0,
+        declared: dict[tuple[str, str], Label] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.now = 1_000.0
+        clock = clock or self.time
+        self.source_ports: dict[object, FakeSourcePort] = {}
+        self.tasks = TaskRegistry()
+        self.manager = AudioBufferManager(bound_seconds, clock=clock)
+        self.drain = Drain(clock, serialize)
+        self.hub = Hub(
+            self.manager,
+            self.drain,
+            clock=clock,
+            serialize=serialize,
+            broadcast=BroadcastSettings(),
+            listener=ListenerSettings(stall_limit_seconds=stall_limit_seconds),
+            declared=declared,
+        )
+        self.tasks.start(self.drain.run(), "drain")
+
+    def time(self) -> float:
+        return self.now
+
+    def join(
+        self,
+        name: str = "listener",
+        framing: Framing = Framing.RELAY_V1,
+        *,
+        channel: str = "main",
+        delivery: Delivery | None = None,
+    ) -> FakePort:
+        port = FakePort()
+        port.hub = self.hub
+        address = ChannelAddress("ev1", channel)
+        port.listener = self.hub.listening.join(address, name, port, framing, delivery or Delivery())
+        return port
+
+    def leave(self, port: FakePort) -> None:
+        assert port.listener is not None
+        self.hub.listening.leave(port.listener)
+
+    def switch(self, port: FakePort, channel: str) -> None:
+        assert port.listener is not None
+        port.listener = self.hub.listening.switch(port.listener, channel)
+
+    def claim(self, audio_format: AudioFormat = MONO, *, channel: str = "main", offer: Offer | None = None) -> Source:
+        address = ChannelAddress("ev1", channel)
+        wanted = offer or Offer(audio_format)
+        port = FakeSourcePort()
+        source = self.hub.broadcasting.claim(address, wanted, f"source {self.now}", port)
+        self.source_ports[source] = port
+        return source
+
+    def publish(self, source: Source, frames: int = 1, audio: bytes = FRAME) -> None:
+        for _ in range(frames):
+            self.hub.broadcasting.publish(source, audio)
+
+    def release(self, source: Source) -> None:
+        self.hub.broadcasting.release(source)
+
+    async def settle(self) -> None:
+        """Let the drain finish what it has been woken for."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+def block(port: FakePort) -> None:
+    assert port.hub is not None
+    assert port.listener is not None
+    port.hub.listening.block(port.listener)
+
+
+def unblock(port: FakePort) -> None:
+    assert port.hub is not None
+    assert port.listener is not None
+    port.room = 1_000_000
+    port.hub.listening.unblock(port.listener)
+
+
+def check_account(port: FakePort, published: int) -> None:
+    """Delivered plus gaps are exactly the frames published since it joined, in order, without overlap."""
+    expected = port.hello["next_seq"]
+    for message in port.written:
+        if isinstance(message, dict):
+            if message["type"] == "gap":
+                assert message["from_seq"] == expected, f"{message}, {expected} was due"
+                expected = message["to_seq"] + 1
+            continue
+        for payload in split(message):
+            assert Header.unpack(payload).seq == expected
+            expected += 1
+    assert expected == published

@@ -1,0 +1,102 @@
+"""What a channel remembers: which numbers it knows, and which frames it still has."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.channel import Channel
+from relay.core.history import MAX_STRETCHES
+from relay.core.wire import WORD_MASK
+from relay.vocabulary.audio import AudioFormat, Place
+
+MONO = AudioFormat()
+STEREO = AudioFormat(rate=48_000, channels=2)
+FRAME = bytes(640)
+
+
+def channel_with(frames: int, *, history_seconds: float = 1.0, first_epoch: int = 7) -> Channel:
+    channel = Channel(first_epoch, bytes, history_seconds)
+    channel.go_live(MONO)
+    for _ in range(frames):
+        channel.release(FRAME, 0.0)
+    return channel
+
+
+def place_of(channel: Channel, epoch: int, seq: int) -> Place | None:
+    known = channel.history.find(epoch, seq, channel.place)
+    return None if known is None else known.place
+
+
+def test_it_holds_no_more_audio_than_its_bound() -> None:
+    history = channel_with(60).history
+    assert len(history.frames) == 50
+    assert [frame.start.seq for frame in history.since(58)] == [58, 59]
+    assert [frame.start.seq for frame in history.since(3)] == list(range(10, 60)), "what is gone is not given"
+    assert history.since(60) == []
+
+
+def test_numbers_are_known_longer_than_their_audio() -> None:
+    channel = channel_with(60)
+    assert place_of(channel, 7, 3) == (3, 7, 3, 3 * 320)
+    assert place_of(channel, 7, 60) is channel.place, "the number behind the last frame is a place"
+
+
+def test_what_is_yet_to_come_or_of_another_numbering_is_unknown() -> None:
+    channel = channel_with(60)
+    assert place_of(channel, 7, 61) is None
+    assert place_of(channel, 7, WORD_MASK) is None, "before the first"
+    assert place_of(channel, 8, 3) is None
+    assert Channel(7, bytes, 1.0).history.find(7, 0, Place(0, 7, 0, 0)) is None, "nobody has said a format"
+
+
+def test_frames_of_changing_length_have_exact_places() -> None:
+    channel = channel_with(3)
+    channel.release(bytes(320), 0.0)
+    channel.release(bytes(320), 0.0)
+    channel.release(FRAME, 0.0)
+    assert [place_of(channel, 7, seq) for seq in range(7)] == [
+        (seq, 7, seq, ticks) for seq, ticks in enumerate((0, 320, 640, 960, 1120, 1280, 1600))
+    ]
+
+
+def test_an_older_epoch_leads_to_the_present_one() -> None:
+    channel = channel_with(5)
+    channel.go_live(STEREO)
+    channel.release(bytes(192), 0.0)
+    known = channel.history.find(7, 5, channel.place)
+    assert known is not None
+    assert known.place == (5, 7, 5, 1600)
+    (later,) = channel.history.epochs_after(known.epoch)
+    assert (later.before, later.start, later.audio_format) == ((5, 7, 5, 1600), (5, 8, 0, 0), STEREO)
+    assert place_of(channel, 7, 6) is None, "that epoch has no such frame"
+    assert place_of(channel, 8, 1) is channel.place
+
+
+def test_numbers_that_wrap_are_found() -> None:
+    channel = channel_with(0)
+    channel.place = Place(10, 7, WORD_MASK, 0)
+    channel.release(FRAME, 0.0)
+    channel.release(FRAME, 0.0)
+    found = place_of(channel, 7, 0)
+    assert found is not None
+    assert (found.position, found.seq, found.media_time) == (11, WORD_MASK + 1, 320)
+
+
+def test_what_was_cleared_is_not_given_but_known() -> None:
+    channel = channel_with(5)
+    channel.history.clear()
+    channel.release(FRAME, 0.0)
+    assert [frame.start.seq for frame in channel.history.since(0)] == [5]
+    assert place_of(channel, 7, 2) == (2, 7, 2, 640)
+
+
+@given(st.lists(st.integers(1, 3), max_size=MAX_STRETCHES * 2), st.data())
+def test_every_place_it_gives_is_the_frames_own(lengths: list[int], data: st.DataObject) -> None:
+    channel = Channel(3, bytes, 0.01)
+    channel.go_live(MONO)
+    places = [channel.place]
+    for length in lengths:
+        channel.release(bytes(2 * length), 0.0)
+        places.append(channel.place)
+    seq = data.draw(st.integers(0, len(lengths)))
+    found = place_of(channel, 3, seq)
+    assert found == places[seq] or (found is None and len(lengths) - seq > MAX_STRETCHES // 2)

@@ -1,0 +1,238 @@
+"""Whatever happens in whatever order, each listener's account is exact and a channel has one broadcaster at most."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from relay.core.channel import ChannelState
+from relay.core.requests import Delivery, Offer, Resume
+from relay.core.wire import Header
+from relay.runtime.live_channel import Source
+from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.errors import BadRequestError, ChannelBusyError
+from tests.support.hub_bench import FRAME, Bench, FakePort, split
+
+CHANNELS = ("main", "de")
+FORMATS = (AudioFormat(), AudioFormat(rate=48_000, channels=2))
+
+
+class Account:
+    """What a listener heard and was told, checked as it comes.
+
+    Attributes:
+        epoch: Of the next frame.
+        seq: Of the next frame that it has to get, or be told lost.
+    """
+
+    def __init__(self, port: FakePort) -> None:
+        self._port = port
+        self._read = 0
+        self.epoch = self.seq = -1
+        self.channel = ""
+
+    def read(self) -> None:
+        news = self._port.written[self._read :]
+        self._read = len(self._port.written)
+        for item in news:
+            if isinstance(item, dict):
+                self._read_message(item)
+            else:
+                for payload in split(item):
+                    header = Header.unpack(payload)
+                    assert (header.epoch, header.seq) == (self.epoch, self.seq), "a frame out of order"
+                    self.seq += 1
+
+    def _read_message(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "hello":
+                self.epoch, self.seq, self.channel = message["epoch"], message["next_seq"], message["channel"]
+            case "gap":
+                assert (message["epoch"], message["from_seq"]) == (self.epoch, self.seq), "a gap out of order"
+                assert message["to_seq"] >= message["from_seq"]
+                self.seq = message["to_seq"] + 1
+            case "format" if message["epoch"] != self.epoch:
+                self.epoch, self.seq = message["epoch"], 0
+
+
+class Life(RuleBasedStateMachine):
+    listeners = Bundle("listeners")
+    gone = Bundle("gone")
+    sources = Bundle("sources")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.bench = self.loop.run_until_complete(self._make())
+        self.accounts: dict[FakePort, Account] = {}
+        self.all_sources: list[Source] = []
+        self.gone_ports: set[FakePort] = set()
+        self.names = 0
+
+    async def _make(self) -> Bench:
+        return Bench(bound_seconds=1.0, stall_limit_seconds=None)
+
+    def teardown(self) -> None:
+        try:
+            self._check_nothing_is_owed()
+        finally:
+            self.bench.hub.broadcasting.close()
+            self.loop.run_until_complete(self.bench.tasks.close())
+            self.loop.close()
+
+    def _check_nothing_is_owed(self) -> None:
+        for port in self.accounts:
+            if port not in self.gone_ports:
+                self.unblock(port)
+        self.settle()
+        for port, account in self.accounts.items():
+            account.read()
+            live = self.live(account.channel)
+            if port in self.gone_ports or port.closed is not None or port.aborted or live is None:
+                continue
+            place = live.channel.place
+            assert (account.epoch, account.seq) == (place.epoch, place.seq), "something is owed and not told"
+
+    def live(self, channel: str) -> Any:
+        return next((live for live in self.bench.hub.directory if live.address.channel == channel), None)
+
+    def _join(self, channel: str, delivery: Delivery) -> FakePort:
+        self.names += 1
+
+        async def join() -> FakePort:
+            return self.bench.join(f"listener {self.names}", channel=channel, delivery=delivery)
+
+        port = self.loop.run_until_complete(join())
+        self.accounts[port] = Account(port)
+        return port
+
+    @rule(
+        target=listeners,
+        channel=st.sampled_from(CHANNELS),
+        buffer_ms=st.sampled_from((None, 300)),
+        burst_ms=st.sampled_from((0, 500)),
+    )
+    def join(self, channel: str, buffer_ms: int | None, burst_ms: int) -> FakePort:
+        return self._join(channel, Delivery(buffer_ms=buffer_ms, burst_ms=burst_ms))
+
+    @rule(target=gone, port=consumes(listeners))
+    def leave(self, port: FakePort) -> FakePort:
+        self.accounts[port].read()
+        self.bench.leave(port)
+        self.gone_ports.add(port)
+        return port
+
+    @rule(target=listeners, before=consumes(gone))
+    def resume(self, before: FakePort) -> FakePort:
+        account = self.accounts.pop(before)
+        self.gone_ports.discard(before)
+        port = self._join(account.channel, Delivery(resume=Resume(account.epoch, account.seq - 1)))
+        if port.hello["resumed"]:
+            assert (port.hello["epoch"], port.hello["next_seq"]) == (account.epoch, account.seq)
+        return port
+
+    @rule(port=listeners)
+    def block(self, port: FakePort) -> None:
+        assert port.listener is not None
+        self.bench.hub.listening.block(port.listener)
+
+    @rule(port=listeners, room=st.integers(1, 4))
+    def tighten(self, port: FakePort, room: int) -> None:
+        port.room = room
+
+    @rule(port=listeners)
+    def unblock(self, port: FakePort) -> None:
+        assert port.listener is not None
+        port.room = 1_000_000
+        self.bench.hub.listening.unblock(port.listener)
+
+    @rule(port=listeners, channel=st.sampled_from((*CHANNELS, "nowhere")))
+    def switch(self, port: FakePort, channel: str) -> None:
+        with contextlib.suppress(BadRequestError):
+            self.bench.switch(port, channel)
+
+    @rule(
+        target=sources,
+        channel=st.sampled_from(CHANNELS),
+        audio_format=st.sampled_from(FORMATS),
+        pace=st.sampled_from(Pace),
+        takeover=st.booleans(),
+    )
+    def claim(self, channel: str, audio_format: AudioFormat, pace: Pace, takeover: bool) -> Any:
+        async def claim() -> Source:
+            return self.bench.claim(channel=channel, offer=Offer(audio_format, pace, takeover))
+
+        live = self.live(channel)
+        was_taken = live is not None and live.source is not None
+        try:
+            source = self.loop.run_until_complete(claim())
+        except ChannelBusyError:
+            assert was_taken
+            assert not takeover
+            return multiple()
+        assert takeover or not was_taken
+        self.all_sources.append(source)
+        return source
+
+    @rule(source=sources, frames=st.integers(1, 40))
+    def publish(self, source: Source, frames: int) -> None:
+        async def publish() -> None:
+            self.bench.publish(source, frames, FRAME)
+
+        before = source.live.channel.place
+        self.loop.run_until_complete(publish())
+        assert source.is_present or source.live.channel.place is before, "one who was replaced published"
+
+    @rule(source=sources)
+    def clear(self, source: Source) -> None:
+        async def clear() -> None:
+            self.bench.hub.broadcasting.clear(source)
+
+        self.loop.run_until_complete(clear())
+
+    @rule(source=consumes(sources), is_end=st.booleans())
+    def depart(self, source: Source, is_end: bool) -> None:
+        async def depart() -> None:
+            (self.bench.hub.broadcasting.end if is_end else self.bench.hub.broadcasting.release)(source)
+
+        self.loop.run_until_complete(depart())
+
+    @rule(seconds=st.sampled_from((0.01, 0.2, 0.9, 5.0)))
+    def time_passes(self, seconds: float) -> None:
+        async def release() -> None:
+            for live in self.bench.hub.directory:
+                self.bench.hub.broadcasting.release_due(live)
+            self.bench.hub.keep_house()
+
+        self.bench.now += seconds
+        self.loop.run_until_complete(release())
+
+    @rule(turns=st.integers(1, 3))
+    def loop_turns(self, turns: int) -> None:
+        for _ in range(turns):
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    @rule()
+    def settle(self) -> None:
+        self.loop.run_until_complete(self.bench.settle())
+        self.bench.now += 0.003
+
+    @invariant()
+    def one_broadcaster_at_most(self) -> None:
+        for live in self.bench.hub.directory:
+            present = [source for source in self.all_sources if source.live is live and source.is_present]
+            assert len(present) == (live.source is not None)
+            if present:
+                assert live.channel.state is ChannelState.LIVE
+
+    @invariant()
+    def accounts_are_exact(self) -> None:
+        for account in self.accounts.values():
+            account.read()
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

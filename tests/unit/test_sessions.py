@@ -1,0 +1,374 @@
+"""Channels of a session through what happens in real life: take-overs, returns, switches, bursts, clears."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from relay.core.requests import Delivery, Offer, Resume
+from relay.runtime.live_channel import Label
+from relay.runtime.run import Framing
+from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.errors import BadRequestError, ChannelBusyError, CloseCode
+from tests.support.hub_bench import (
+    FRAME,
+    FRAME_SECONDS,
+    MONO,
+    Bench,
+    FakeSourcePort,
+    block,
+    check_account,
+    unblock,
+)
+
+STEREO = AudioFormat(rate=48_000, channels=2)
+SPEECH = Offer(pace=Pace.SPEECH)
+DECLARED = {("*", "main"): Label("Original"), ("ev1", "de"): Label("Deutsch", "de")}
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench(bound_seconds=10.0, declared=DECLARED)
+    yield bench
+    bench.hub.broadcasting.close()
+    await bench.tasks.close()
+
+
+def port_of(bench: Bench, source: object) -> FakeSourcePort:
+    return bench.source_ports[source]
+
+
+async def test_a_list_has_what_was_declared_and_what_had_a_broadcaster(bench: Bench) -> None:
+    port = bench.join(channel="nobody-said")
+    assert port.hello["channels"] == [
+        {"id": "main", "name": "Original", "lang": None, "state": "waiting"},
+        {"id": "de", "name": "Deutsch", "lang": "de", "state": "waiting"},
+    ]
+    bench.claim(channel="fr", offer=Offer(name="Français", lang="fr"))
+    bench.claim(channel="de", offer=Offer(name="what the operator said stands"))
+    await bench.settle()
+    assert port.of_type("channels")[-1]["channels"] == [
+        {"id": "main", "name": "Original", "lang": None, "state": "waiting"},
+        {"id": "de", "name": "Deutsch", "lang": "de", "state": "live"},
+        {"id": "fr", "name": "Français", "lang": "fr", "state": "live"},
+    ]
+
+
+async def test_a_listener_switches_and_hears_nothing_of_the_old_channel(bench: Bench) -> None:
+    main, german = bench.claim(), bench.claim(STEREO, channel="de")
+    port = bench.join(delivery=Delivery(buffer_ms=500))
+    bench.publish(main, 3)
+    await bench.settle()
+    block(port)
+    bench.publish(main, 3)
+    bench.switch(port, "de")
+    unblock(port)
+    bench.publish(main, 3)
+    bench.publish(german, 2, bytes(192))
+    await bench.settle()
+    hello = port.of_type("hello")[1]
+    assert (hello["channel"], hello["format"]["rate"], hello["buffer_ms"]) == ("de", 48_000, 500)
+    assert hello["connection_id"] == port.hello["connection_id"]
+    behind = port.written[port.written.index(hello) :]
+    assert [item for item in behind if isinstance(item, dict)] == [hello], "no gap is told of the old channel"
+    assert [header.epoch for header in port.frames[3:]] == [hello["epoch"]] * 2
+
+
+async def test_a_switch_to_nowhere_changes_nothing(bench: Bench) -> None:
+    source, port = bench.claim(), bench.join()
+    with pytest.raises(BadRequestError, match=r"The channel id 'xx\\n' is not"):
+        bench.switch(port, "xx\n")
+    with pytest.raises(BadRequestError, match="There is no channel 'xx' in this session"):
+        bench.switch(port, "xx")
+    bench.publish(source)
+    await bench.settle()
+    check_account(port, 1)
+
+
+async def test_a_stalled_listener_does_not_gain_time_by_switching(bench: Bench) -> None:
+    bench.claim(channel="de")
+    port = bench.join()
+    block(port)
+    for _ in range(4):
+        bench.now += 5
+        bench.switch(port, "de")
+        bench.hub.keep_house()
+    assert port.aborted
+
+
+async def test_a_second_broadcaster_is_refused_unless_it_takes_over(bench: Bench) -> None:
+    port, first = bench.join(), bench.claim()
+    bench.publish(first, 2)
+    with pytest.raises(ChannelBusyError, match="takeover=1 replaces it"):
+        bench.claim()
+    second = bench.claim(offer=Offer(takeover=True))
+    third = bench.claim(offer=Offer(takeover=True))
+    assert [port_of(bench, source).closed for source in (first, second, third)] == [
+        (CloseCode.TAKEN_OVER, "Another broadcaster took over."),
+        (CloseCode.TAKEN_OVER, "Another broadcaster took over."),
+        None,
+    ]
+    bench.publish(first)
+    bench.publish(second)
+    bench.publish(third, 2)
+    bench.release(first)
+    await bench.settle()
+    assert [header.seq for header in port.frames] == [0, 1, 2, 3], "epoch and numbers go on"
+    assert [message["state"] for message in port.of_type("state")] == ["live"], "listeners notice nothing"
+
+
+async def test_a_broadcaster_that_returns_within_the_grace_continues(bench: Bench) -> None:
+    port, source = bench.join(), bench.claim()
+    bench.publish(source, 2)
+    await bench.settle()
+    bench.release(source)
+    bench.now += 29
+    bench.hub.keep_house()
+    bench.publish(bench.claim(), 2)
+    await bench.settle()
+    assert [header.seq for header in port.frames] == [0, 1, 2, 3]
+    assert [message["state"] for message in port.of_type("state")] == ["live", "source_lost", "live"]
+
+
+async def test_one_who_returns_gets_exactly_what_it_missed(bench: Bench) -> None:
+    source, port = bench.claim(), bench.join()
+    bench.publish(source, 5)
+    await bench.settle()
+    bench.leave(port)
+    for _ in range(150):
+        bench.now += FRAME_SECONDS
+        bench.publish(source)
+    again = bench.join("again", delivery=Delivery(resume=Resume(port.hello["epoch"], 4)))
+    bench.publish(source)
+    await bench.settle()
+    assert again.hello["resumed"]
+    assert again.hello["next_seq"] == 5
+    assert [header.seq for header in again.frames] == list(range(5, 156))
+    assert again.of_type("gap") == []
+
+
+async def test_what_one_missed_beyond_its_bound_is_one_gap(bench: Bench) -> None:
+    source, port = bench.claim(), bench.join()
+    bench.publish(source, 5)
+    await bench.settle()
+    bench.leave(port)
+    for _ in range(100):
+        bench.publish(source)
+        bench.now += FRAME_SECONDS
+    resume = Resume(port.hello["epoch"], 4)
+    again = bench.join("again", delivery=Delivery(buffer_ms=1000, resume=resume))
+    await bench.settle()
+    (gap,) = again.of_type("gap")
+    assert (gap["from_seq"], gap["reason"]) == (5, "resume")
+    assert gap["duration_ms"] == (gap["to_seq"] - 4) * 20
+    assert 48 <= len(again.frames) <= 51
+    check_account(again, 105)
+
+
+async def test_one_who_comes_back_after_a_format_change_is_led_through_it(bench: Bench) -> None:
+    source, port = bench.claim(), bench.join()
+    bench.publish(source, 5)
+    await bench.settle()
+    bench.leave(port)
+    bench.publish(source, 2)
+    bench.release(source)
+    source = bench.claim(STEREO)
+    bench.publish(source, 3, bytes(192))
+    again = bench.join("again", delivery=Delivery(resume=Resume(port.hello["epoch"], 4)))
+    await bench.settle()
+    assert again.hello["format"]["rate"] == 16_000
+    assert [(header.epoch - port.hello["epoch"], header.seq) for header in again.frames] == [
+        (0, 5),
+        (0, 6),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+    ]
+    assert again.kinds == ["hello", "format"]
+
+
+@pytest.mark.parametrize("after", [5, 1000, 2**32 - 2])
+async def test_a_number_that_is_not_known_is_a_fresh_join(bench: Bench, after: int) -> None:
+    source, port = bench.claim(), bench.join()
+    bench.publish(source, 5)
+    again = bench.join("again", delivery=Delivery(resume=Resume(port.hello["epoch"], after)))
+    foreign = bench.join("foreign", delivery=Delivery(resume=Resume(port.hello["epoch"] ^ 1, 3)))
+    for fresh in (again, foreign):
+        assert (fresh.hello["resumed"], fresh.hello["next_seq"]) == (False, 5)
+
+
+async def test_a_burst_begins_with_the_past_and_then_goes_on_live(bench: Bench) -> None:
+    source = bench.claim()
+    for _ in range(100):
+        bench.publish(source)
+        bench.now += FRAME_SECONDS
+    port = bench.join(delivery=Delivery(burst_ms=500))
+    bench.publish(source)
+    await bench.settle()
+    assert port.hello["next_seq"] in (75, 76)
+    assert [header.seq for header in port.frames] == list(range(port.hello["next_seq"], 101))
+    bench.leave(port)
+    plain = bench.join("plain")
+    assert plain.hello["next_seq"] == 101
+
+
+async def test_a_burst_of_speech_costs_a_healthy_listener_nothing(bench: Bench) -> None:
+    source, port = bench.claim(offer=SPEECH), bench.join()
+    assert port.hello["pace"] == "speech"
+    bench.publish(source, 750)
+    await bench.settle()
+    assert len(port.frames) == 101, "the lead of 2 s"
+    await pass_seconds(bench, 15)
+    assert [header.seq for header in port.frames] == list(range(750))
+    assert port.of_type("gap") == []
+
+
+async def test_a_listener_that_is_slow_in_speech_keeps_its_bound_and_the_lead(bench: Bench) -> None:
+    source = bench.claim(offer=SPEECH)
+    port = bench.join(delivery=Delivery(buffer_ms=1000))
+    block(port)
+    bench.publish(source, 500)
+    assert len(bench.manager.buffers["listener"]) == 101
+    await pass_seconds(bench, 10)
+    unblock(port)
+    await bench.settle()
+    (gap,) = port.of_type("gap")
+    assert 440 <= gap["to_seq"] <= 460, "all that is older than a second, and nothing that is not"
+    check_account(port, 500)
+
+
+async def test_who_is_too_far_ahead_is_told_to_wait_and_to_go_on(bench: Bench) -> None:
+    source = bench.claim(offer=SPEECH)
+    port = port_of(bench, source)
+    for _ in range(20):
+        bench.publish(source, 200)
+    assert bench.hub.broadcasting.wait_seconds(source) > 0
+    assert port.of_type("backpressure") == [{"type": "backpressure", "on": True}]
+    await pass_seconds(bench, 40)
+    assert bench.hub.broadcasting.wait_seconds(source) == 0
+    assert port.of_type("backpressure")[1:] == [{"type": "backpressure", "on": False}]
+
+
+async def test_a_source_that_goes_is_heard_to_its_end(bench: Bench) -> None:
+    port, source = bench.join(), bench.claim(offer=SPEECH)
+    bench.publish(source, 250)
+    bench.hub.broadcasting.end(source)
+    await bench.settle()
+    assert port.closed is None
+    await pass_seconds(bench, 5)
+    assert len(port.frames) == 250
+    assert port.closed == (CloseCode.SESSION_ENDED, "The session ended.")
+    assert [message["state"] for message in port.of_type("state")] == ["live", "ended"]
+
+
+async def test_a_source_that_returns_meanwhile_goes_on_behind_its_own_audio(bench: Bench) -> None:
+    port, source = bench.join(), bench.claim(offer=SPEECH)
+    bench.publish(source, 250)
+    bench.release(source)
+    bench.publish(bench.claim(offer=SPEECH), 10)
+    await pass_seconds(bench, 10)
+    assert len(port.frames) == 260
+    assert [message["state"] for message in port.of_type("state")] == ["live"]
+
+
+async def test_clear_throws_away_what_was_not_written_and_tells_so(bench: Bench) -> None:
+    source = bench.claim(offer=SPEECH)
+    healthy, slow, raw = bench.join("healthy"), bench.join("slow"), bench.join("raw", Framing.RAW)
+    block(slow)
+    bench.publish(source, 500)
+    await bench.settle()
+    bench.hub.broadcasting.clear(source)
+    bench.publish(source, 5)
+    unblock(slow)
+    await bench.settle()
+    assert [header.seq for header in healthy.frames] == list(range(106))
+    assert healthy.kinds[-1] == "clear"
+    assert [message["type"] for message in slow.told if message["type"] in ("gap", "clear")] == ["gap", "clear"]
+    (gap,) = slow.of_type("gap")
+    assert (gap["from_seq"], gap["to_seq"], gap["reason"]) == (0, 100, "clear")
+    assert [header.seq for header in slow.frames] == list(range(101, 106))
+    assert raw.told == []
+    for port in (healthy, slow):
+        check_account(port, 106)
+
+
+async def test_what_was_cleared_is_not_replayed(bench: Bench) -> None:
+    source, port = bench.claim(), bench.join()
+    bench.publish(source, 5)
+    bench.hub.broadcasting.clear(source)
+    again = bench.join("again", delivery=Delivery(resume=Resume(port.hello["epoch"], 1)))
+    bench.publish(source)
+    await bench.settle()
+    (gap,) = again.of_type("gap")
+    assert (gap["from_seq"], gap["to_seq"], gap["reason"]) == (2, 4, "resume")
+    assert [header.seq for header in again.frames] == [5]
+
+
+async def test_another_pace_is_told_with_the_state(bench: Bench) -> None:
+    port, source = bench.join(), bench.claim()
+    bench.release(source)
+    bench.claim(offer=SPEECH)
+    await bench.settle()
+    told = [(message["state"], message["pace"]) for message in port.of_type("state")]
+    assert told == [("live", "live"), ("source_lost", "live"), ("live", "speech")]
+
+
+async def test_a_broadcaster_is_told_who_listens(bench: Bench) -> None:
+    source = bench.claim()
+    bench.hub.keep_house()
+    bench.join()
+    bench.hub.keep_house()
+    bench.hub.keep_house()
+    told = port_of(bench, source).of_type("stats")
+    assert [message["listeners"] for message in told] == [0, 1], "only what changed"
+    bench.now += 5
+    bench.hub.keep_house()
+    assert len(port_of(bench, source).of_type("stats")) == 3
+
+
+async def test_listeners_that_keep_up_share_one_backlog(bench: Bench) -> None:
+    """Nothing is queued for one that is not behind; one that falls behind gets a queue with all that it owes."""
+    ports, source = [bench.join(name) for name in "abc"], bench.claim()
+    bench.publish(source)
+    await bench.settle()
+    bench.publish(source, 2)
+    assert set(bench.manager.buffer_sizes.values()) == {0}
+    block(ports[1])
+    assert bench.manager.buffer_sizes["b"] == 2 * len(FRAME)
+    await bench.settle()
+    unblock(ports[1])
+    await bench.settle()
+    assert bench.manager.buffer_sizes["b"] == 0
+    for port in ports:
+        check_account(port, 3)
+        bench.leave(port)
+
+
+async def test_counters_are_exact_whichever_way_audio_went(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    port, source = bench.join(), bench.claim()
+    bench.publish(source, 3)
+    await bench.settle()
+    block(port)
+    bench.publish(source, 2)
+    unblock(port)
+    await bench.settle()
+    bench.publish(source, 5)
+    await bench.settle()
+    bench.leave(port)
+    (left,) = [record for record in caplog.records if record.message == "listener left"]
+    assert left.__dict__["delivered_seconds"] == 0.2
+    assert source.live.tally.delivered_frames == 10
+
+
+async def pass_seconds(bench: Bench, seconds: float) -> None:
+    """Let time pass, with what it brings about."""
+    for _ in range(round(seconds / 0.1)):
+        bench.now += 0.1
+        for live in bench.hub.directory:
+            bench.hub.broadcasting.release_due(live)
+        bench.hub.keep_house()
+        await bench.settle()
+
+
+def test_the_format_of_a_frame_of_this_test() -> None:
+    assert MONO.bytes_per_second * FRAME_SECONDS == len(FRAME)
