@@ -5,8 +5,8 @@ from pathlib import Path
 
 from relay.adapters.local_key import generate_key
 from relay.adapters.tokens import TokenKey, TokenVerifier, read_key_file, read_secret
-from relay.cli.options import is_loopback
 from relay.core.access import AccessRules
+from relay.core.loopback import is_loopback
 from relay.vocabulary.errors import ConfigurationError
 from relay.vocabulary.settings import AccessSettings, Settings
 

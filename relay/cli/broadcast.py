@@ -1,4 +1,4 @@
-"""`relay broadcast`: sends a file or raw PCM from standard input to a channel, in real time."""
+"""`relay broadcast`: sends a file or raw PCM from standard input to a channel."""
 
 import asyncio
 import os
@@ -9,15 +9,17 @@ from pathlib import Path
 
 import click
 
+from relay import client
 from relay.adapters.media import AudioSource, RawInput, open_audio
-from relay.adapters.websocket_client import BroadcasterConnection, connect_broadcaster
 from relay.cli.client import (
+    ConnectionTeller,
     broadcast_credential,
     channel_option,
     first_error,
     format_name,
     load_client_settings,
     read_address,
+    reconnect_option,
     run,
     say,
     session_argument,
@@ -26,7 +28,8 @@ from relay.cli.client import (
 from relay.cli.options import config_option
 from relay.cli.progress import BroadcastProgress
 from relay.cli.stopping import until_stopped
-from relay.core.pace import Pace, cut_frames
+from relay.client import Broadcaster, ErrorNotice, Pace, Reconnect, Reconnected, Reconnecting
+from relay.core.pace import Schedule, cut_frames
 from relay.runtime.blocking import BlockingThread
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.clock import relay_clock
@@ -43,20 +46,30 @@ class Broadcast:
     Attributes:
         url: Of the relay.
         address: The channel.
-        key: The token or broadcast key to show, if any.
+        token: The token or broadcast key to show, if any.
         source: The audio.
+        pace: `live` sends it in real time; `speech` as fast as the relay takes it, which has it heard in real time.
+        name: What people call the channel.
+        lang: BCP 47 tag of its language.
+        takeover: Replace a broadcaster that the channel has.
         frame_ms: Length of a frame.
         loop: Begin again when the audio ends, for ever.
         keep: Leave without ending the session.
+        reconnect: How to come back after a lost connection; None does not.
     """
 
     url: str
     address: ChannelAddress
-    key: str | None
+    token: str | None
     source: AudioSource
+    pace: Pace = Pace.LIVE
+    name: str | None = None
+    lang: str | None = None
+    takeover: bool = False
     frame_ms: int = 20
     loop: bool = False
     keep: bool = False
+    reconnect: Reconnect | None = None
 
 
 @click.command("broadcast")
@@ -82,8 +95,19 @@ class Broadcast:
     type=click.Choice(CHANNEL_COUNTS),
     help="Channels: of raw PCM from standard input (1 when not said); a file is converted to them.",
 )
+@click.option(
+    "--pace",
+    type=click.Choice(list(Pace)),
+    default=Pace.LIVE,
+    show_default=True,
+    help="live: sent in real time, like a microphone. speech: sent at once, and heard whole in real time.",
+)
+@click.option("--takeover", is_flag=True, help="Replace a broadcaster that the channel has.")
+@click.option("--name", help="What people call the channel, for example Deutsch.")
+@click.option("--lang", help="The channel's language, a BCP 47 tag, for example de.")
 @click.option("--loop", is_flag=True, help="Begin again when the file ends.")
 @click.option("--keep", is_flag=True, help="Do not end the session: the channel waits for a broadcaster to return.")
+@reconnect_option
 def broadcast_command(
     *,
     session: str,
@@ -94,13 +118,21 @@ def broadcast_command(
     frame_ms: int,
     rate: int | None,
     channels: int | None,
+    pace: Pace,
+    takeover: bool,
+    name: str | None,
+    lang: str | None,
     loop: bool,
     keep: bool,
+    reconnect: Reconnect | None,
 ) -> None:
-    """Send FILE to SESSION in real time; with - as FILE, raw 16-bit little-endian PCM from standard input.
+    """Send FILE to SESSION; with - as FILE, raw 16-bit little-endian PCM from standard input.
 
     16-bit WAV is sent as it is; anything else that FFmpeg decodes needs the extra "media". The session ends with
     the audio. SIGINT (Ctrl-C) and SIGTERM end it early, in order, with exit code 0.
+
+    A lost connection is made again, and the channel taken back. Meanwhile up to 5 s of audio wait; of more, pace live
+    drops the oldest, and pace speech waits.
 
     A relay that asks for a token or a broadcast key gets the setting client.token or broadcast.key, best given as the
     environment variable RELAY_CLIENT_TOKEN or RELAY_BROADCAST_KEY: an option would show it in the list of processes. A
@@ -114,60 +146,109 @@ def broadcast_command(
         raise UserError("Standard input can be read only once; --loop needs a file.")
     else:
         source = RawInput(_standard_input(), AudioFormat(rate=rate or 16_000, channels=channels or 1))
-    key = broadcast_credential(settings)
-    run(broadcast(Broadcast(settings.client.url, address, key, source, frame_ms, loop, keep)))
+    job = Broadcast(
+        url=settings.client.url,
+        address=address,
+        token=broadcast_credential(settings),
+        source=source,
+        pace=pace,
+        name=name,
+        lang=lang,
+        takeover=takeover,
+        frame_ms=frame_ms,
+        loop=loop,
+        keep=keep,
+        reconnect=reconnect,
+    )
+    run(broadcast(job))
 
 
 async def broadcast(job: Broadcast) -> None:
-    """Send all of the source in real time, then end the session; a signal to stop ends it early.
+    """Send all of the source, then end the session; a signal to stop ends it early.
 
     Raises:
         UserError: No relay answers, or the source can not be read to its end; what was read was sent.
-        RelayError: The relay refused, or the connection was lost.
+        RelayError: The relay refused, or the connection was lost for good.
     """
     source = job.source
-    pace = Pace(source.audio_format)
-    async with connect_broadcaster(job.url, job.address, source.audio_format, job.key) as connection:
+    schedule = Schedule(source.audio_format)
+    broadcaster = client.broadcast(
+        job.url,
+        job.address.session,
+        channel=job.address.channel,
+        audio_format=source.audio_format,
+        pace=job.pace,
+        name=job.name,
+        lang=job.lang,
+        takeover=job.takeover,
+        token=job.token,
+        reconnect=job.reconnect,
+    )
+    async with broadcaster:
         say(f"broadcasting {source.name} ({format_name(source.audio_format)}) to {job.address} at {job.url}")
         try:
             with first_error():
-                problem = await _send_and_end(connection, job, pace)
+                problem = await _send_and_end(broadcaster, job, schedule)
         finally:
             damaged = f"; left out {source.damaged_packets} damaged piece(s) of it" if source.damaged_packets else ""
-            say(f"sent {pace.sent_seconds:.2f} s of audio{damaged}")
+            say(f"sent {schedule.sent_seconds:.2f} s of audio{damaged}")
     if problem is not None:
         raise problem
 
 
-async def _send_and_end(connection: BroadcasterConnection, job: Broadcast, pace: Pace) -> UserError | None:
+async def _send_and_end(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule) -> UserError | None:
     """Send all and end the session in order; give what was wrong with the source."""
     problem: UserError | None = None
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(connection.wait_closed(), name="wait_closed")
+        telling = tasks.create_task(_tell_events(broadcaster), name="events")
         try:
             with until_stopped():
-                await _send(connection, job, pace)
+                await _send(broadcaster, job, schedule)
         except UserError as error:
             problem = error
         # A source without any audio is a mistake that the session's listeners need not suffer from.
-        await (connection.end() if pace.sent_seconds and not job.keep else connection.leave())
+        if schedule.sent_seconds and not job.keep:
+            await broadcaster.end()
+        telling.cancel()
     return problem
 
 
-async def _send(connection: BroadcasterConnection, job: Broadcast, pace: Pace) -> None:
+async def _send(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule) -> None:
     source = job.source
     audio_format = source.audio_format
     blocks = _repeat(source) if job.loop else source.blocks()
     frames = cut_frames(blocks, audio_format.rate * job.frame_ms // 1000 * audio_format.sample_bytes)
     with BlockingThread("source") as reader, BroadcastProgress(source.name, source.duration_seconds) as progress:
         while frame := await reader.call(next, frames, b""):
-            await asyncio.sleep(pace.wait_seconds(relay_clock()))
-            if not await connection.send_audio(frame):
-                return
-            pace.sent(len(frame))
-            progress.update(pace.sent_seconds)
+            await _until_due(job, schedule)
+            await broadcaster.send(frame)
+            schedule.sent(len(frame))
+            progress.update(schedule.sent_seconds)
         # The session ends when its last frame is over, not when it begins.
-        await asyncio.sleep(pace.wait_seconds(relay_clock()))
+        await _until_due(job, schedule)
+
+
+async def _until_due(job: Broadcast, schedule: Schedule) -> None:
+    """Wait as a microphone would; speech is sent as it comes, and the relay holds back what is early."""
+    if job.pace is Pace.LIVE:
+        await asyncio.sleep(schedule.wait_seconds(relay_clock()))
+
+
+async def _tell_events(broadcaster: Broadcaster) -> None:
+    """Tell the person what becomes of the connection."""
+    connection = ConnectionTeller()
+    told_seconds = 0.0
+    async for event in broadcaster:
+        match event:
+            case Reconnecting():
+                connection.lost(event)
+            case Reconnected():
+                dropped_seconds = broadcaster.stats.dropped.seconds
+                lost = f"; {dropped_seconds - told_seconds:.2f} s of audio were dropped meanwhile"
+                connection.back(lost if dropped_seconds > told_seconds else "")
+                told_seconds = dropped_seconds
+            case ErrorNotice():
+                say(f"the relay says: {event.message}")
 
 
 def _repeat(source: AudioSource) -> Iterator[bytes]:

@@ -5,13 +5,11 @@ import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
 from relay.adapters.configuration import load_settings
-from relay.adapters.local_key import find_key, runtime_directory
-from relay.cli.options import is_loopback
+from relay.client import Reconnect, Reconnecting
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import BadRequestError, RelayError, UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
@@ -24,6 +22,15 @@ session_argument = click.argument("session")
 
 channel_option = click.option(
     "--channel", default=DEFAULT_CHANNEL, show_default=True, help="The audio track of the session."
+)
+
+reconnect_option = click.option(
+    "--no-reconnect",
+    "reconnect",
+    flag_value=None,
+    default=Reconnect(),
+    type=click.UNPROCESSED,
+    help="End when the connection is lost.",
 )
 
 url_option = click.option(
@@ -41,18 +48,11 @@ def load_client_settings(config_path: Path | None, url: str | None) -> Settings:
 
 
 def broadcast_credential(settings: Settings) -> str | None:
-    """Give what a broadcaster of these settings shows: its token, the broadcast key, or one that the relay made.
-
-    The last is for a relay of the same person on this machine that was not given any key, see
-    `relay.adapters.local_key`.
-    """
+    """Give what a broadcaster of these settings shows: its token or the broadcast key, if they have one."""
     for secret in (settings.client.token, settings.broadcast.key):
         if secret is not None:
             return secret.get_secret_value()
-    parts = urlsplit(settings.client.url)
-    if parts.port is None or not is_loopback(parts.hostname or ""):
-        return None
-    return find_key(runtime_directory(os.environ), parts.port)
+    return None
 
 
 def listen_credential(settings: Settings) -> str | None:
@@ -97,6 +97,25 @@ def first_error() -> Iterator[None]:
         if expected is None or others is not None:
             raise
         raise expected.exceptions[0] from group
+
+
+class ConnectionTeller:
+    """Tells the person what becomes of the connection; of tries that fail alike, only the first."""
+
+    def __init__(self) -> None:
+        """Begin with a connection that is there."""
+        self._reason: str | None = None
+
+    def lost(self, event: Reconnecting) -> None:
+        """Tell that it is gone."""
+        if event.reason != self._reason:
+            self._reason = event.reason
+            say(f"{event.reason} Trying again in {event.delay_seconds:.1f} s.")
+
+    def back(self, how: str) -> None:
+        """Tell that it is there again."""
+        self._reason = None
+        say(f"connected again{how}")
 
 
 def say(sentence: str) -> None:

@@ -3,19 +3,21 @@
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import click
 
+from relay import client
 from relay.adapters.wav_recorder import WavRecorder
-from relay.adapters.websocket_client import ListenerConnection, connect_listener
 from relay.cli.client import (
+    ConnectionTeller,
     channel_option,
     format_name,
+    listen_credential,
     load_client_settings,
     read_address,
+    reconnect_option,
     run,
     say,
     session_argument,
@@ -23,12 +25,27 @@ from relay.cli.client import (
 )
 from relay.cli.options import config_option
 from relay.cli.stopping import until_stopped
-from relay.core.channel import ChannelState
-from relay.core.listener_events import Audio, ErrorNotice, FormatChange, Gap, StateChange
+from relay.client import (
+    Audio,
+    AudioFormat,
+    ChannelState,
+    Clear,
+    ErrorNotice,
+    FormatChange,
+    Gap,
+    Hello,
+    Listener,
+    ListeningEvent,
+    ReceptionStats,
+    Reconnect,
+    Reconnected,
+    Reconnecting,
+    RelayError,
+    StateChange,
+    UnknownLoss,
+    UserError,
+)
 from relay.runtime.blocking import BlockingThread
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat
-from relay.vocabulary.errors import RelayError, UserError
-from relay.vocabulary.names import ChannelAddress
 
 _STANDARD_OUTPUT = Path("-")
 
@@ -37,6 +54,11 @@ _STATES = {
     ChannelState.LIVE: "live",
     ChannelState.SOURCE_LOST: "the broadcaster is gone, waiting for it to return",
     ChannelState.ENDED: "the session ended",
+}
+
+_LOSSES = {
+    "restart": "audio may be missing here: the relay was restarted, or has forgotten the channel",
+    "untold": "audio is missing here, and the relay did not tell how much",
 }
 
 
@@ -116,22 +138,6 @@ class PcmSink(Sink):
             raise UserError(f"Standard output can not be written: {error.strerror}.") from error
 
 
-@dataclass(slots=True)
-class Account:
-    """What was received and what was not."""
-
-    received_flicks: int = 0
-    lost_ms: float = 0.0
-    gaps: int = 0
-
-    def __str__(self) -> str:
-        """Give the last line of the command."""
-        return (
-            f"received {self.received_flicks / FLICKS_PER_SECOND:.2f} s of audio, "
-            f"lost {self.lost_ms / 1000:.2f} s in {self.gaps} gap(s)"
-        )
-
-
 @click.command("listen")
 @session_argument
 @click.option(
@@ -143,6 +149,13 @@ class Account:
 @channel_option
 @url_option
 @config_option
+@click.option(
+    "--buffer-ms",
+    type=click.IntRange(min=0),
+    help="How old audio may be that the relay sends; without it, as old as the relay grants, to lose least.",
+)
+@click.option("--burst-ms", type=click.IntRange(min=0), help="Begin with this much audio from before the join.")
+@reconnect_option
 @click.option(
     "--duration",
     metavar="SECONDS",
@@ -156,72 +169,105 @@ def listen_command(
     channel: str,
     url: str | None,
     config_path: Path | None,
+    buffer_ms: int | None,
+    burst_ms: int | None,
+    reconnect: Reconnect | None,
     duration: float | None,
 ) -> None:
     """Receive SESSION, which need not have begun, and record it or pipe it into a player.
 
     Audio that the relay dropped, because this end was too slow, is told on standard error and is not in the
-    output. When the format changes, the recording goes on in a next file, NAME-2.wav.
+    output. When the format changes, the recording goes on in a next file, NAME-2.wav. A lost connection is made
+    again, and goes on where it broke off if the relay still has the audio.
 
     SIGINT (Ctrl-C) and SIGTERM stop it in order, with exit code 0; a recording is valid however it ends.
     """
-    relay_url = load_client_settings(config_path, url).client.url
+    settings = load_client_settings(config_path, url)
+    relay_url = settings.client.url
     address = read_address(session, channel)
+    listener = client.listen(
+        relay_url,
+        address.session,
+        channel=address.channel,
+        buffer_ms=buffer_ms,
+        burst_ms=burst_ms,
+        token=listen_credential(settings),
+        reconnect=reconnect,
+    )
     if output is None or output == _STANDARD_OUTPUT:
         descriptor = _standard_output()
         with BlockingThread("standard output") as writer, suppress(BrokenPipeError):
-            run(listen(relay_url, address, PcmSink(descriptor, writer), duration))
+            run(listen(listener, relay_url, PcmSink(descriptor, writer), duration))
     else:
         with WavRecorder(output) as recorder:
-            run(listen(relay_url, address, WavSink(recorder), duration))
+            run(listen(listener, relay_url, WavSink(recorder), duration))
 
 
-async def listen(url: str, address: ChannelAddress, sink: Sink, duration_seconds: float | None = None) -> None:
+async def listen(listener: Listener, url: str, sink: Sink, duration_seconds: float | None = None) -> None:
     """Receive a channel until its session ends, a signal arrives, or the time is over.
 
     Raises:
         UserError: No relay answers, or the sink can not be written.
-        RelayError: The relay refused, or the connection was lost.
+        RelayError: The relay refused, or the connection was lost for good.
         BrokenPipeError: Nobody reads standard output any more.
     """
     with until_stopped() as stop:
-        async with connect_listener(url, address) as connection:
-            say(f"listening to {address} at {url} ({_STATES[connection.hello.state]})")
+        async with listener:
+            say(f"listening to {listener.address} at {url} ({_STATES[listener.state]})")
             if duration_seconds is not None:
                 stop.after(duration_seconds)
-            account = Account()
             try:
-                await _receive(connection, sink, account)
+                await _receive(listener, sink)
             finally:
-                say(str(account))
+                say(_summary(listener.stats))
 
 
-async def _receive(connection: ListenerConnection, sink: Sink, account: Account) -> None:
-    audio_format = connection.hello.audio_format
-    if audio_format is not None:
-        sink.set_format(audio_format)
-    async for event in connection:
+async def _receive(listener: Listener, sink: Sink) -> None:
+    connection = ConnectionTeller()
+    async for event in listener:
         match event:
             case Audio(payload=payload):
-                if audio_format is None:
-                    raise RelayError("The relay sent audio without saying its format.")
                 await sink.write(payload)
-                account.received_flicks += audio_format.flicks(len(payload))
-            case Gap():
-                account.lost_ms += event.duration_ms
-                account.gaps += 1
-                say(f"lost {event.duration_ms / 1000:.2f} s of audio ({event.reason})")
-            case FormatChange():
-                audio_format = event.audio_format
+            case Hello(audio_format=AudioFormat() as audio_format):
+                sink.set_format(audio_format)
+            case FormatChange(audio_format=audio_format):
                 say(f"the audio is {format_name(audio_format)}")
                 sink.set_format(audio_format)
-            case StateChange():
-                say(_STATES[event.state])
-            case ErrorNotice():
-                say(f"the relay says: {event.message}")
-            case _:
-                # A later greeting belongs to a switch of channels, which this client does not ask for.
-                pass
+            case Reconnecting():
+                connection.lost(event)
+            case Reconnected(resumed=resumed):
+                connection.back(", where it broke off" if resumed else "")
+            case _ if (sentence := _sentence(event)) is not None:
+                say(sentence)
+
+
+def _sentence(event: ListeningEvent) -> str | None:
+    """Give the words for an event that needs nothing but words; None when it needs none either."""
+    match event:
+        case Gap():
+            return f"lost {event.duration_ms / 1000:.2f} s of audio ({event.reason})"
+        case UnknownLoss():
+            return _LOSSES.get(event.reason, f"audio may be missing here ({event.reason})")
+        case Clear():
+            return "the broadcaster took back what was not heard yet"
+        case StateChange():
+            return _STATES[event.state]
+        case ErrorNotice():
+            return f"the relay says: {event.message}"
+        case _:
+            return None
+
+
+def _summary(stats: ReceptionStats) -> str:
+    """Give the last line of the command."""
+    parts = [
+        f"received {stats.received.seconds:.2f} s of audio, lost {stats.lost_ms / 1000:.2f} s in {stats.gaps} gap(s)"
+    ]
+    if stats.unknown_losses:
+        parts.append(f"and an unknown amount {stats.unknown_losses} time(s)")
+    if stats.reconnects:
+        parts.append(f"over {stats.reconnects} reconnect(s)")
+    return ", ".join(parts)
 
 
 def _standard_output() -> int:

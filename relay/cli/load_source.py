@@ -8,9 +8,8 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
-from relay.adapters.websocket_client import BroadcasterConnection, connect_broadcaster
+from relay.client import Broadcaster, broadcast
 from relay.core.load.plan import LoadPlan, frame_count, send_seconds
-from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
@@ -68,10 +67,9 @@ class RelaySource:
         self._url = url
         self._addresses = addresses
         self._key = key
-        self._connections: list[BroadcasterConnection] = []
+        self._broadcasters: list[Broadcaster] = []
         self._problem: RelayError | None = None
         self._late_seconds = 0.0
-        self._tasks = TaskRegistry()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -83,13 +81,11 @@ class RelaySource:
         """
         async with AsyncExitStack() as stack:
             for address in self._addresses:
-                connection = await stack.enter_async_context(
-                    connect_broadcaster(self._url, address, AudioFormat(), self._key)
+                # A test that went on after a lost connection would measure the pause.
+                broadcaster = broadcast(
+                    self._url, address.session, channel=address.channel, token=self._key, reconnect=None
                 )
-                self._connections.append(connection)
-            stack.push_async_callback(self._tasks.close)
-            for connection in self._connections:
-                self._tasks.start(self._watch(connection), "broadcaster")
+                self._broadcasters.append(await stack.enter_async_context(broadcaster))
             self._stack = stack.pop_all()
         return self
 
@@ -110,10 +106,10 @@ class RelaySource:
         Raises:
             RelayError: A connection was lost.
         """
-        apart = 1 / self._plan.fps / len(self._connections)
+        apart = 1 / self._plan.fps / len(self._broadcasters)
         async with asyncio.TaskGroup() as tasks:
-            for number, connection in enumerate(self._connections):
-                tasks.create_task(self._send(number, connection, begins_at + number * apart))
+            for number, broadcaster in enumerate(self._broadcasters):
+                tasks.create_task(self._send(number, broadcaster, begins_at + number * apart))
         if self._problem is not None:
             raise self._problem
 
@@ -123,10 +119,10 @@ class RelaySource:
         Raises:
             RelayError: The relay does not confirm it.
         """
-        for connection in self._connections:
-            await connection.end()
+        for broadcaster in self._broadcasters:
+            await broadcaster.end()
 
-    async def _send(self, number: int, connection: BroadcasterConnection, begins_at: float) -> None:
+    async def _send(self, number: int, broadcaster: Broadcaster, begins_at: float) -> None:
         frame = quiet_noise(AudioFormat(), self._plan.frame_ms)
         for index in range(frame_count(self._plan)):
             due = begins_at + send_seconds(self._plan, index)
@@ -136,15 +132,13 @@ class RelaySource:
                 # Only waking up late is this process's fault: the rest of a burst can not be on time, nor can what
                 # comes after the relay took no more for a while.
                 self._late_seconds = max(self._late_seconds, relay_clock() - due)
-            if self._problem is not None or not await connection.send_audio(frame):
+            try:
+                await broadcaster.send(frame)
+            except RelayError as error:
+                self._problem = self._problem or error
+            if self._problem is not None:
                 return
             self.published[number] += 1
-
-    async def _watch(self, connection: BroadcasterConnection) -> None:
-        try:
-            await connection.wait_closed()
-        except RelayError as error:
-            self._problem = self._problem or error
 
 
 def quiet_noise(audio_format: AudioFormat, milliseconds: int) -> bytes:

@@ -8,20 +8,29 @@ Source: docs/protocol.md.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from relay.core.channel import ChannelState
-from relay.core.messages import ControlMessage, decode, read_format
-from relay.core.wire import HEADER_BYTES, SUBPROTOCOL, Header
-from relay.vocabulary.audio import AudioFormat
+from relay.core.messages import ChannelEntry, ControlMessage, read_format
+from relay.core.shared_events import (
+    ErrorNotice,
+    Goaway,
+    Pong,
+    read_control,
+    read_error,
+    read_goaway,
+    read_member,
+    read_optional,
+    read_pong,
+)
+from relay.core.wire import HEADER_BYTES, Header
+from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import PolicyError
-
-T = TypeVar("T")
+from relay.vocabulary.names import DEFAULT_CHANNEL
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The greeting, always the first event.
+    """The greeting, always the first event, and once more after a switch of channels.
 
     Attributes:
         connection_id: The relay's name of this connection.
@@ -29,6 +38,13 @@ class Hello:
         audio_format: What the audio is; None while no broadcaster has said.
         epoch: Which run of numbers the next frame belongs to.
         next_seq: The first frame that this connection accounts for.
+        channel: Its id.
+        channels: All channels of the session; empty when the relay does not say.
+        pace: What the broadcaster produces; in `SPEECH`, audio comes before it is due.
+        clock_ms: The relay's clock, in milliseconds, 32 bits.
+        buffer_ms: The bound on the age of what is sent, as the relay grants it.
+        coalesce_ms: How long frames wait for each other, likewise.
+        resumed: Whether it goes on where the client asked.
     """
 
     connection_id: str
@@ -36,20 +52,41 @@ class Hello:
     audio_format: AudioFormat | None
     epoch: int
     next_seq: int
+    channel: str = DEFAULT_CHANNEL
+    channels: tuple[ChannelEntry, ...] = ()
+    pace: Pace = Pace.LIVE
+    clock_ms: int = 0
+    buffer_ms: int = 0
+    coalesce_ms: int = 0
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """The channel is in another state."""
+    """The channel is in another state; `pace` is that of the hello."""
 
     state: ChannelState
+    pace: Pace = Pace.LIVE
 
 
 @dataclass(frozen=True, slots=True)
 class FormatChange:
-    """The audio that follows has this format."""
+    """The audio that follows has this format, and `epoch` numbers it, from 0 on."""
 
     audio_format: AudioFormat
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The list of the session's channels is another now."""
+
+    channels: tuple[ChannelEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """What was received and not played yet is to be thrown away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +117,19 @@ class Audio:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorNotice:
-    """Something that the relay objects to; a close follows or does not.
+class UnknownLoss:
+    """Frames may be missing here, and nobody can tell how many.
 
     Attributes:
-        code: The close code it goes with.
-        message: One sentence for a person.
+        reason: `restart`: the relay does not know what this listener had, since it was restarted or has forgotten
+            the channel; `untold`: the numbers have a hole that the relay did not tell.
     """
 
-    code: int
-    message: str
+    reason: str
 
 
-ListenerEvent = Hello | StateChange | FormatChange | Gap | Audio | ErrorNotice
+ListenerEvent = Hello | StateChange | FormatChange | Gap | Audio | Channels | Clear | Goaway | Pong | ErrorNotice
+"""What a relay tells."""
 
 
 def read_listener_event(message: str | bytes) -> ListenerEvent | None:
@@ -103,29 +140,9 @@ def read_listener_event(message: str | bytes) -> ListenerEvent | None:
     """
     if isinstance(message, bytes):
         return Audio(Header.unpack(message), message[HEADER_BYTES:])
-    control = decode(message)
+    control = read_control(message)
     reader = _READERS.get(control["type"])
     return None if reader is None else reader(control)
-
-
-def check_protocol(hello: ControlMessage) -> None:
-    """Refuse the greeting of a relay that speaks something else.
-
-    Raises:
-        PolicyError: `protocol` is not the one that this implementation speaks.
-    """
-    spoken = hello.get("protocol")
-    if spoken != SUBPROTOCOL:
-        raise PolicyError(f"The relay speaks {spoken!r}, and this client speaks {SUBPROTOCOL}.")
-
-
-def read_error(message: ControlMessage) -> ErrorNotice:
-    """Read an `error`, which broadcasters get as well.
-
-    Raises:
-        PolicyError: A member is missing or of another type.
-    """
-    return ErrorNotice(_member(message, "code", int), _member(message, "message", str))
 
 
 def read_hello(message: ControlMessage) -> Hello:
@@ -134,50 +151,84 @@ def read_hello(message: ControlMessage) -> Hello:
     Raises:
         PolicyError: A member is missing or of another type.
     """
+    state = _read_state(message)
     return Hello(
-        _member(message, "connection_id", str),
-        _read_state(message).state,
+        read_member(message, "connection_id", str),
+        state.state,
         read_format(message.get("format")),
-        _member(message, "epoch", int),
-        _member(message, "next_seq", int),
+        read_member(message, "epoch", int),
+        read_member(message, "next_seq", int),
+        read_optional(message, "channel", DEFAULT_CHANNEL),
+        _read_channel_list(message),
+        state.pace,
+        read_optional(message, "clock_ms", 0),
+        read_optional(message, "buffer_ms", 0),
+        read_optional(message, "coalesce_ms", 0),
+        read_optional(message, "resumed", default=False),
     )
 
 
 def _read_state(message: ControlMessage) -> StateChange:
-    state = _member(message, "state", str)
+    state = read_member(message, "state", str)
     try:
-        return StateChange(ChannelState(state))
+        return StateChange(ChannelState(state), _read_pace(message))
     except ValueError as error:
         raise PolicyError(f"The state {state!r} is not one that this implementation knows.") from error
 
 
+def _read_pace(message: ControlMessage) -> Pace:
+    pace = read_optional(message, "pace", Pace.LIVE.value)
+    try:
+        return Pace(pace)
+    except ValueError as error:
+        raise PolicyError(f"The pace {pace!r} is not one that this implementation knows.") from error
+
+
 def _read_format_change(message: ControlMessage) -> FormatChange:
     audio_format = read_format(message.get("format"))
-    if audio_format is None:  # pragma: no cover - only an absent description gives None
+    if audio_format is None:
         raise PolicyError("A format message names no format.")
-    return FormatChange(audio_format)
+    return FormatChange(audio_format, read_member(message, "epoch", int))
 
 
 def _read_gap(message: ControlMessage) -> Gap:
     return Gap(
-        _member(message, "epoch", int),
-        _member(message, "from_seq", int),
-        _member(message, "to_seq", int),
+        read_member(message, "epoch", int),
+        read_member(message, "from_seq", int),
+        read_member(message, "to_seq", int),
         _read_duration(message),
-        _member(message, "reason", str),
+        read_member(message, "reason", str),
     )
 
 
 def _read_duration(message: ControlMessage) -> float:
     value = message.get("duration_ms")
-    return float(value) if isinstance(value, int) else _member(message, "duration_ms", float)
+    return float(value) if isinstance(value, int) else read_member(message, "duration_ms", float)
 
 
-def _member(message: ControlMessage, name: str, kind: type[T]) -> T:
-    value = message.get(name)
-    if not isinstance(value, kind):
-        raise PolicyError(f"The {message['type']} message has no usable {name!r}.")
-    return value
+def _read_channels(message: ControlMessage) -> Channels:
+    return Channels(_read_channel_list(message))
+
+
+def _read_channel_list(message: ControlMessage) -> tuple[ChannelEntry, ...]:
+    entries = read_optional(message, "channels", list[object]())
+    return tuple(
+        _read_channel_entry({"type": message["type"], **entry}) for entry in entries if isinstance(entry, dict)
+    )
+
+
+def _read_channel_entry(entry: ControlMessage) -> ChannelEntry:
+    channel_id = read_member(entry, "id", str)
+    return ChannelEntry(
+        channel_id,
+        read_optional(entry, "name", channel_id),
+        None if entry.get("lang") is None else read_member(entry, "lang", str),
+        read_optional(entry, "state", ChannelState.WAITING.value),
+    )
+
+
+def _read_clear(_message: ControlMessage) -> Clear:
+    return Clear()
 
 
 _READERS: dict[str, Callable[[ControlMessage], ListenerEvent]] = {
@@ -185,5 +236,9 @@ _READERS: dict[str, Callable[[ControlMessage], ListenerEvent]] = {
     "state": _read_state,
     "format": _read_format_change,
     "gap": _read_gap,
+    "channels": _read_channels,
+    "clear": _read_clear,
+    "goaway": read_goaway,
+    "pong": read_pong,
     "error": read_error,
 }

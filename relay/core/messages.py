@@ -21,15 +21,15 @@ def encode(message_type: str, **members: object) -> str:
     return json.dumps({"type": message_type, **members}, separators=(",", ":"))
 
 
-def decode(text: str) -> ControlMessage:
+def decode(text: str, max_bytes: int = MAX_TEXT_BYTES) -> ControlMessage:
     """Read a control message.
 
     Raises:
-        PolicyError: The text is over 4 KiB, is not JSON, is not an object, or its `type` is not a string.
+        PolicyError: The text is over `max_bytes`, is not JSON, is not an object, or its `type` is not a string.
     """
     size = len(text.encode())
-    if size > MAX_TEXT_BYTES:
-        raise PolicyError(f"A control message of {size} bytes is over the limit of {MAX_TEXT_BYTES}.")
+    if size > max_bytes:
+        raise PolicyError(f"A control message of {size} bytes is over the limit of {max_bytes}.")
     try:
         message = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -45,7 +45,7 @@ def cut_frames(blocks: Iterable[bytes], frame_bytes: int) -> Iterator[bytes]:
         raise problem
 
 
-class Pace:
+class Schedule:
     """The schedule of one stream of audio."""
 
     def __init__(self, audio_format: AudioFormat, max_catch_up_seconds: float = MAX_CATCH_UP_SECONDS) -> None:

@@ -79,3 +79,25 @@ class UserError(RelayError):
 
 class ConfigurationError(UserError):
     """A configuration that cannot be used; the text names the key and where it was set."""
+
+
+class UnreachableError(UserError):
+    """A client finds nobody who answers like a relay, and later somebody may.
+
+    Attributes:
+        retry_after_seconds: How long the other end asks to wait before another try.
+    """
+
+    def __init__(self, sentence: str, retry_after_seconds: float = 0.0) -> None:
+        """Take the sentence for the person, and the time that the other end asked for."""
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ConnectionLostError(RelayError):
+    """A client's connection ended in a way that welcomes another one; the attribute is that of `UnreachableError`."""
+
+    def __init__(self, sentence: str, retry_after_seconds: float = 0.0) -> None:
+        """Take the sentence for the person, and the time that the relay asked for."""
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds

@@ -248,18 +248,17 @@ async def test_a_recording_stops_after_its_duration(tmp_path: Path, settings: Se
     assert read_wav(tmp_path / "out.wav") == (16_000, 1, b"")
 
 
-async def test_a_relay_that_dies_ends_both_with_a_sentence(tmp_path: Path) -> None:
+async def test_a_relay_that_dies_ends_both_with_a_sentence_when_they_do_not_reconnect(tmp_path: Path) -> None:
     sent = write_wav(tmp_path / "sent.wav", noise(16_000))
-    async with (
-        relay_process() as doomed,
-        client({"RELAY_CLIENT_URL": doomed.url}, "listen", "ev1", "-o", str(tmp_path / "out.wav")) as listener,
-    ):
-        await ready(listener)
-        async with client({"RELAY_CLIENT_URL": doomed.url}, "broadcast", "ev1", str(sent), "--loop") as broadcaster:
-            await listener.line(lambda line: line == "live")
-            await doomed.kill()
-            assert await listener.wait() == 1
-            assert await broadcaster.wait() == 1
+    async with relay_process() as doomed:
+        here = {"RELAY_CLIENT_URL": doomed.url}
+        async with client(here, "listen", "ev1", "--no-reconnect", "-o", str(tmp_path / "out.wav")) as listener:
+            await ready(listener)
+            async with client(here, "broadcast", "ev1", str(sent), "--loop", "--no-reconnect") as broadcaster:
+                await listener.line(lambda line: line == "live")
+                await doomed.kill()
+                assert await listener.wait() == 1
+                assert await broadcaster.wait() == 1
     lost = f"relay: The connection to {doomed.url} was lost."
     assert listener.lines[-1] == lost
     assert listener.lines[-2].startswith("received ")

@@ -1,28 +1,25 @@
 """The clients against a relay that follows a script, over real sockets: what a good relay does rarely or never."""
 
 import asyncio
-import json
 import os
 import socket
 import threading
 import wave
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
-from relay.adapters import websocket_client
+from relay import client
 from relay.adapters.media import RawInput
 from relay.adapters.wav_recorder import WavRecorder
+from relay.adapters.websocket_client import connection as client_connection
 from relay.cli.broadcast import Broadcast, broadcast
 from relay.cli.listen import PcmSink, WavSink, listen
-from relay.core.wire import Header
+from relay.client import broadcaster as client_broadcaster
 from relay.runtime.blocking import BlockingThread
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import (
@@ -34,45 +31,15 @@ from relay.vocabulary.errors import (
     UserError,
 )
 from relay.vocabulary.names import ChannelAddress
+from tests.support.scripted_relay import HELLO, MONO, STEREO, frame, say, scripted
 
 ADDRESS = ChannelAddress("ev1", "english")
-MONO = {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000}
-STEREO = {"codec": "pcm_s16le", "rate": 48_000, "channels": 2, "clock_rate": 48_000}
-HELLO = {
-    "type": "hello",
-    "protocol": "relay.v1",
-    "connection_id": "c1",
-    "state": "live",
-    "format": MONO,
-    "epoch": 1,
-    "next_seq": 0,
-}
-
-Script = Callable[[ServerConnection], Awaitable[None]]
-
-
-@asynccontextmanager
-async def scripted(script: Script, **options: Any) -> AsyncIterator[str]:
-    """A WebSocket server whose every connection runs `script` and is closed with 1000 after it; gives its URL."""
-    options.setdefault("subprotocols", [Subprotocol("relay.v1")])
-    async with serve(script, "127.0.0.1", 0, compression=None, **options) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-
-
-async def say(connection: ServerConnection, *messages: dict[str, Any] | bytes) -> None:
-    for message in messages:
-        await connection.send(message if isinstance(message, bytes) else json.dumps(message))
-
-
-def frame(seq: int, audio: bytes) -> bytes:
-    return Header(1, seq, 0, 0).pack() + audio
 
 
 async def record(url: str, path: Path) -> None:
     async with asyncio.timeout(15):
         with WavRecorder(path) as recorder:
-            await listen(url, ADDRESS, WavSink(recorder))
+            await listen(client.listen(url, "ev1", channel="english", reconnect=None), url, WavSink(recorder))
 
 
 async def send(url: str, audio: bytes, *, keep: bool = False) -> None:
@@ -118,7 +85,7 @@ async def test_gaps_are_told_and_counted_and_unknown_messages_are_not(
 async def changing_format(connection: ServerConnection) -> None:
     await say(connection, {**HELLO, "state": "waiting", "format": None}, {"type": "format", "format": MONO, "epoch": 1})
     await say(connection, {"type": "state", "state": "live"}, frame(0, b"\1\2" * 16_000))
-    await say(connection, {"type": "format", "format": STEREO, "epoch": 2}, frame(0, b"\3\4\5\6" * 48_000))
+    await say(connection, {"type": "format", "format": STEREO, "epoch": 2}, frame(0, b"\3\4\5\6" * 48_000, 2))
 
 
 async def test_a_recording_goes_on_in_a_next_file_when_the_format_changes(
@@ -143,7 +110,9 @@ async def test_raw_pcm_stops_when_the_format_changes(tmp_path: Path) -> None:
     async with scripted(changing_format) as url:
         problem = "^The audio is now 48000 Hz, stereo, and raw PCM can not say so"
         with path.open("wb") as file, BlockingThread("test") as writer, pytest.raises(RelayError, match=problem):
-            await listen(url, ADDRESS, PcmSink(file.fileno(), writer))
+            await listen(
+                client.listen(url, "ev1", channel="english", reconnect=None), url, PcmSink(file.fileno(), writer)
+            )
     assert path.read_bytes() == b"\1\2" * 16_000
 
 
@@ -168,7 +137,9 @@ async def test_a_player_that_stalls_leaves_the_connection_alive() -> None:
         with BlockingThread("test") as writer, BlockingThread("player") as player:
             playing = asyncio.ensure_future(player.call(play))
             async with asyncio.timeout(10):
-                await listen(url, ADDRESS, PcmSink(writing, writer))
+                await listen(
+                    client.listen(url, "ev1", channel="english", reconnect=None), url, PcmSink(writing, writer)
+                )
                 in_time, heard = await playing
     os.close(reading)
     os.close(writing)
@@ -248,7 +219,7 @@ async def test_a_session_that_is_ended_at_the_relay_stops_the_broadcaster() -> N
 
 
 async def test_an_end_that_is_not_confirmed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_client, "END_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(client_broadcaster, "END_TIMEOUT_SECONDS", 0.1)
 
     async def ignore(connection: ServerConnection) -> None:
         await say(connection, HELLO)
@@ -311,7 +282,7 @@ async def test_what_does_not_greet_is_no_relay(tmp_path: Path, messages: list[An
 
 
 async def test_what_says_nothing_is_no_relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_client, "OPEN_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(client_connection, "OPEN_TIMEOUT_SECONDS", 0.2)
 
     async def script(connection: ServerConnection) -> None:
         await connection.wait_closed()

@@ -9,14 +9,13 @@ from relay.core import messages
 from relay.core.channel import ChannelState
 from relay.core.listener_events import (
     Audio,
-    ErrorNotice,
     FormatChange,
     Gap,
     Hello,
     StateChange,
-    check_protocol,
     read_listener_event,
 )
+from relay.core.shared_events import ErrorNotice, check_protocol
 from relay.core.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import PolicyError
@@ -29,7 +28,7 @@ def test_what_the_relay_writes_is_what_a_listener_reads() -> None:
     hello = messages.listener_hello(
         connection_id="c1",
         address=ChannelAddress("s"),
-        channels=[],
+        channels=[messages.ChannelEntry("main", "Main", "en", "live")],
         state="live",
         pace=Pace.LIVE,
         audio_format=STEREO,
@@ -39,11 +38,20 @@ def test_what_the_relay_writes_is_what_a_listener_reads() -> None:
         coalesce_ms=0,
         resumed=False,
     )
-    assert read_listener_event(hello) == Hello("c1", ChannelState.LIVE, STEREO, 7, 41)
-    assert read_listener_event(messages.state_message("source_lost", Pace.LIVE)) == StateChange(
-        ChannelState.SOURCE_LOST
+    assert read_listener_event(hello) == Hello(
+        "c1",
+        ChannelState.LIVE,
+        STEREO,
+        7,
+        41,
+        channels=(messages.ChannelEntry("main", "Main", "en", "live"),),
+        clock_ms=5,
+        buffer_ms=10_000,
     )
-    assert read_listener_event(messages.format_message(STEREO, 8)) == FormatChange(STEREO)
+    assert read_listener_event(messages.state_message("source_lost", Pace.SPEECH)) == StateChange(
+        ChannelState.SOURCE_LOST, Pace.SPEECH
+    )
+    assert read_listener_event(messages.format_message(STEREO, 8)) == FormatChange(STEREO, 8)
     assert read_listener_event(messages.error_message(4503, "Busy.")) == ErrorNotice(4503, "Busy.")
     gap = messages.gap_message(Place(0, 7, 41, 0), Place(2, 7, 43, 960), 48_000, "overflow")
     assert read_listener_event(gap) == Gap(7, 41, 42, 20.0, "overflow")

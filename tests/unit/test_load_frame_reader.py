@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from relay.core import messages
-from relay.core.listener_events import ErrorNotice
 from relay.core.load.frame_reader import (
     MAX_MESSAGE_BYTES,
     Closing,
@@ -17,11 +16,11 @@ from relay.core.load.frame_reader import (
     Greeting,
     Happening,
     PingFrame,
-    Pong,
     Stream,
     ToldGap,
 )
 from relay.core.load.stamp import stamp
+from relay.core.shared_events import ErrorNotice, Pong
 from relay.core.wire import Header
 from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import PolicyError

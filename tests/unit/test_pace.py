@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.pace import MAX_CATCH_UP_SECONDS, Pace, cut_frames
+from relay.core.pace import MAX_CATCH_UP_SECONDS, Schedule, cut_frames
 from relay.vocabulary.audio import SAMPLE_RATES, AudioFormat
 from relay.vocabulary.errors import UserError
 
@@ -18,7 +18,7 @@ def test_an_hour_of_frames_leaves_in_an_hour(rate: int, channels: int, frame_ms:
     audio_format = AudioFormat(rate=rate, channels=channels)
     frame_bytes = rate * frame_ms // 1000 * audio_format.sample_bytes
     frames = 3600 * audio_format.bytes_per_second // frame_bytes
-    pace = Pace(audio_format)
+    pace = Schedule(audio_format)
     assert pace.wait_seconds(START) == 0
     for _ in range(frames // 1000):
         pace.sent(1000 * frame_bytes)
@@ -30,7 +30,7 @@ def test_an_hour_of_frames_leaves_in_an_hour(rate: int, channels: int, frame_ms:
 @given(delays=st.lists(st.floats(0, 0.9), min_size=1, max_size=200))
 def test_late_wake_ups_never_add_up(delays: list[float]) -> None:
     audio_format = AudioFormat()
-    pace = Pace(audio_format)
+    pace = Schedule(audio_format)
     now = START
     pace.wait_seconds(now)
     for count, delay in enumerate(delays, start=1):
@@ -41,7 +41,7 @@ def test_late_wake_ups_never_add_up(delays: list[float]) -> None:
 
 
 def test_what_is_a_little_late_is_due_at_once_and_the_next_is_on_time() -> None:
-    pace = Pace(AudioFormat(), max_catch_up_seconds=1.0)
+    pace = Schedule(AudioFormat(), max_catch_up_seconds=1.0)
     assert pace.wait_seconds(START) == 0
     pace.sent(3200)
     assert pace.wait_seconds(START + 1.0) == 0
@@ -50,7 +50,7 @@ def test_what_is_a_little_late_is_due_at_once_and_the_next_is_on_time() -> None:
 
 
 def test_what_is_very_late_moves_the_schedule() -> None:
-    pace = Pace(AudioFormat())
+    pace = Schedule(AudioFormat())
     assert pace.wait_seconds(START) == 0
     pace.sent(3200)
     resumed = START + 60

@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Iterable
 
 from relay.adapters.load.connection import Connection
-from relay.core.load.clock_offset import ClockOffset
-from relay.core.load.frame_reader import Expect, Pong
+from relay.core.clock_offset import ClockOffset
+from relay.core.load.frame_reader import Expect
 from relay.core.messages import encode
+from relay.core.shared_events import Pong
 
 MAX_QUESTIONS = 64
 """Unanswered questions that are remembered; an answer to an older one would say little."""

@@ -19,7 +19,6 @@ from relay.adapters.load.clock_questions import ClockQuestions
 from relay.adapters.load.connection import Connection
 from relay.adapters.load.poll_loop import Events, PollLoop
 from relay.adapters.load.process_statistics import cpu_seconds, waiting_seconds
-from relay.core.listener_events import ErrorNotice
 from relay.core.load.frame_reader import (
     Closing,
     Expect,
@@ -27,7 +26,6 @@ from relay.core.load.frame_reader import (
     Greeting,
     Happening,
     PingFrame,
-    Pong,
     ToldGap,
 )
 from relay.core.load.histogram import Histogram
@@ -35,6 +33,7 @@ from relay.core.load.plan import Visit
 from relay.core.load.tally import Tally
 from relay.core.load.upgrade import JoinError, printable
 from relay.core.load.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN, Report, WorkerPlan
+from relay.core.shared_events import ErrorNotice, Pong
 from relay.core.wire import WORD_MASK
 from relay.vocabulary.clock import Clock, relay_clock
 from relay.vocabulary.errors import CloseCode, PolicyError

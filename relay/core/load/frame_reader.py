@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.core.listener_events import ErrorNotice, FormatChange, Gap, Hello, read_listener_event
+from relay.core.listener_events import FormatChange, Gap, Hello, read_listener_event
 from relay.core.load.account import ListenerAccount
 from relay.core.load.histogram import EXACT_MS, Histogram
-from relay.core.messages import ControlMessage, decode
+from relay.core.shared_events import ErrorNotice, Pong
 from relay.core.wire import HEADER_BYTES, WORD_MASK, Header
 from relay.vocabulary.errors import PolicyError
 
@@ -49,14 +49,6 @@ class Expect(StrEnum):
 
     STAMPED = "stamped"
     """Whatever the sender put in; it begins with a header that the sender wrote by the receiver's clock, epoch 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """The answer to a `ping` of ours: its `id`, and the relay's clock."""
-
-    ping_id: int
-    clock_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,20 +304,11 @@ def _control(stream: Stream, payload: bytes) -> Happening | None:
     match event:
         case Hello(epoch=epoch, next_seq=next_seq):
             stream.account.begin(epoch, next_seq)
-            return Greeting(event, _number(decode(text), "clock_ms"))
-        case FormatChange():
-            stream.account.begin(_number(decode(text), "epoch"), 0)
+            return Greeting(event, event.clock_ms)
+        case FormatChange(epoch=epoch):
+            stream.account.begin(epoch, 0)
         case Gap():
             return ToldGap(stream.account.gap(event))
-        case ErrorNotice():
+        case ErrorNotice() | Pong():
             return event
-        case None if (message := decode(text))["type"] == "pong":
-            return Pong(_number(message, "id"), _number(message, "clock_ms"))
     return None
-
-
-def _number(message: ControlMessage, name: str) -> int:
-    value = message.get(name)
-    if not isinstance(value, int):
-        raise PolicyError(f"The {message['type']} message has no usable {name!r}.")
-    return value

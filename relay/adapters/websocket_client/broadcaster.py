@@ -1,0 +1,101 @@
+"""A broadcaster's connection to a relay: audio one way, typed events the other, from one greeting to one close."""
+
+from urllib.parse import quote, urlencode
+
+from relay.adapters.websocket_client.connection import Endpoint, RelaySocket, open_socket
+from relay.core.broadcaster_events import BroadcasterEvent, read_broadcaster_event
+from relay.core.messages import encode
+from relay.core.requests import Offer, Role
+from relay.core.shared_events import ErrorNotice, Goaway
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.names import ChannelAddress
+
+SILENCE_SECONDS = 20.0
+"""How long a relay may be silent that was asked: on a slow network the question waits behind much audio."""
+
+
+class BroadcasterConnection:
+    """A connection that may publish; made by `connect_broadcaster`."""
+
+    def __init__(self, socket: RelaySocket, audio_format: AudioFormat) -> None:
+        """Take over a connection that was greeted."""
+        self._socket = socket
+        self._bytes_per_second = audio_format.bytes_per_second
+        # The relay may hold back all that was sent until it is due, which is when its audio is over at the latest.
+        self._audio_ends_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something can still be sent."""
+        return self._socket.is_open
+
+    @property
+    def lead_seconds(self) -> float:
+        """How much of what was sent on this connection is yet to be heard, at the most."""
+        return max(0.0, self._audio_ends_at - relay_clock())
+
+    async def send_audio(self, audio: bytes) -> bool:
+        """Send whole samples, at most 256 KiB; waits while the relay takes no more.
+
+        Returns:
+            Whether the connection is open; when it is not, `receive` knows why.
+        """
+        self._audio_ends_at = max(self._audio_ends_at, relay_clock()) + len(audio) / self._bytes_per_second
+        self._socket.answers_by = self._audio_ends_at
+        return await self._socket.send(audio)
+
+    async def tell(self, message_type: str, **members: object) -> bool:
+        """Send a control message; tells whether the connection is open."""
+        return await self._socket.send(encode(message_type, **members))
+
+    async def receive(self) -> BroadcasterEvent | None:
+        """Give what the relay tells next, or None when the session ended; this must be asked all the while.
+
+        Cancelling it loses nothing.
+
+        Raises:
+            ConnectionLostError: The connection ended, and another is welcome.
+            RelayError: It ended, and another is not; or what came is not of the protocol.
+        """
+        while (message := await self._socket.receive()) is not None:
+            event = read_broadcaster_event(message)
+            match event:
+                case None:
+                    continue
+                case ErrorNotice():
+                    self._socket.notice = event
+                case Goaway():
+                    self._socket.retry_after_seconds = event.reconnect_after_ms / 1000
+            return event
+        return None
+
+    async def close(self) -> None:
+        """Leave without ending the session, so that a broadcaster may return; done twice, it does nothing."""
+        await self._socket.close()
+
+
+async def connect_broadcaster(endpoint: Endpoint, address: ChannelAddress, offer: Offer) -> BroadcasterConnection:
+    """Become the broadcaster of a channel.
+
+    Raises:
+        UserError: Nothing that speaks `relay.v1` answers there; an `UnreachableError` when later something may.
+        ConnectionLostError: The relay closed the connection, and another is welcome.
+        RelayError: The relay refused; the text is its own sentence.
+    """
+    target = f"/v1/{Role.BROADCASTER}/{address}?{_query(offer)}"
+    socket, _ = await open_socket(endpoint, target, SILENCE_SECONDS)
+    return BroadcasterConnection(socket, offer.audio_format)
+
+
+def _query(offer: Offer) -> str:
+    members = {
+        "codec": offer.audio_format.codec,
+        "rate": offer.audio_format.rate,
+        "channels": offer.audio_format.channels,
+        "pace": offer.pace,
+        "name": offer.name,
+        "lang": offer.lang,
+        "takeover": 1 if offer.takeover else None,
+    }
+    return urlencode({name: value for name, value in members.items() if value is not None}, quote_via=quote)

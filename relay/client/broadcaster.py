@@ -1,0 +1,320 @@
+"""A broadcaster that outlives its connections."""
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from relay.adapters.websocket_client.broadcaster import BroadcasterConnection, connect_broadcaster
+from relay.adapters.websocket_client.connection import Endpoint
+from relay.client.reconnecting import PassingError, Reconnector
+from relay.core.amounts import AudioAmount
+from relay.core.broadcaster_events import Audience, Backpressure, BroadcasterEvent
+from relay.core.reconnect import Reconnected, Reconnecting
+from relay.core.requests import Offer
+from relay.core.send_queue import SendQueue
+from relay.core.wire import split_audio
+from relay.runtime.tasks import TaskRegistry
+from relay.vocabulary.audio import Pace
+from relay.vocabulary.errors import RelayError
+from relay.vocabulary.names import ChannelAddress
+
+END_TIMEOUT_SECONDS = 10.0
+"""How long it may take to send what is queued and to have the end of the session confirmed, beside the audio's time."""
+
+MAX_EVENTS = 64
+"""Events that wait to be taken; of more, the oldest are forgotten, since the properties know what is in force."""
+
+BroadcastingEvent = BroadcasterEvent | Reconnecting | Reconnected
+"""What the iteration gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendingStats:
+    """What became of the audio.
+
+    Attributes:
+        sent: Handed to a connection; what was under way when one broke is in it as well.
+        dropped: Pushed out of the queue while there was no connection, or left in it at the end.
+        cleared: Thrown away by `clear` before it was sent.
+        queued_seconds: What waits to be sent.
+        reconnects: Connections after the first.
+    """
+
+    sent: AudioAmount
+    dropped: AudioAmount
+    cleared: AudioAmount
+    queued_seconds: float
+    reconnects: int
+
+
+class Broadcaster:
+    """Sends the audio of one channel; an async context manager, and in it an asynchronous iterator of events.
+
+    Audio goes through a queue of at most `queue_seconds`. While there is a connection, `send` waits when the queue is
+    full: the relay is holding back what is ahead of real time, or the network is slow. While there is none, pace `live`
+    drops the oldest and counts it, since a microphone does not wait; pace `speech` waits, since every word counts.
+
+    Attributes:
+        audience: Who listens, as the relay told last; None before it did.
+        is_held_back: Whether the relay wants no more audio for now.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, address: ChannelAddress, offer: Offer, reconnector: Reconnector, queue_seconds: float
+    ) -> None:
+        """Prepare a broadcaster; `relay.client.broadcast` is the way to make one."""
+        self.audience: Audience | None = None
+        self.is_held_back = False
+        self._endpoint = endpoint
+        self._address = address
+        self._offer = offer
+        self._reconnector = reconnector
+        self._queue = SendQueue(offer.audio_format, queue_seconds)
+        self._reconnects = 0
+        self._connection: BroadcasterConnection | None = None
+        self._owes_clear = False
+        self._is_ending = False
+        self._has_told_end = False
+        self._is_sending = False
+        self._problem: RelayError | None = None
+        # Each is set exactly while its condition holds; `_settle` sees to it after every change.
+        self._may_put = asyncio.Event()
+        self._may_send = asyncio.Event()
+        self._is_sent = asyncio.Event()
+        self._is_over = asyncio.Event()
+        self._events: deque[BroadcastingEvent] = deque(maxlen=MAX_EVENTS)
+        self._has_events = asyncio.Event()
+        self._tasks = TaskRegistry()
+
+    async def __aenter__(self) -> Self:
+        """Become the broadcaster.
+
+        Raises:
+            UserError: Nothing that speaks `relay.v1` answers there.
+            RelayError: The relay refused; the text is its own sentence.
+        """
+        connection = await connect_broadcaster(self._endpoint, self._address, self._offer)
+        self._adopt(connection)
+        self._tasks.start(self._run(connection), "broadcaster")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave: the session goes on without a broadcaster, unless `end` ended it.
+
+        What was queued is sent first, when the body ended without an error; after 10 s without a connection it is
+        dropped and counted.
+        """
+        try:
+            if kind is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(END_TIMEOUT_SECONDS + self._lead_seconds):
+                        await self._is_sent.wait()
+        finally:
+            await self._tasks.close()
+
+    def __aiter__(self) -> Self:
+        """Give the iterator, which is the broadcaster."""
+        return self
+
+    async def __anext__(self) -> BroadcastingEvent:
+        """Give what the relay tells next, or what became of the connection. It ends with `end` or the context.
+
+        Nobody has to ask: of events that wait, the latest 64 are kept.
+
+        Raises:
+            RelayError: The connection is lost and there is no further try, or the session was ended at the relay.
+        """
+        await self._has_events.wait()
+        if self._events:
+            event = self._events.popleft()
+            self._settle()
+            return event
+        if self._problem is not None:
+            raise self._problem
+        raise StopAsyncIteration
+
+    @property
+    def stats(self) -> SendingStats:
+        """What became of the audio so far."""
+        queue = self._queue
+        return SendingStats(queue.taken, queue.dropped, queue.cleared, queue.held_seconds, self._reconnects)
+
+    async def send(self, audio: bytes) -> None:
+        """Send whole samples, of any length; waits while the queue is full.
+
+        Cancelled, it has queued as much as it could; never a part of a sample.
+
+        Raises:
+            PolicyError: It is not whole samples; nothing of it is sent.
+            RelayError: The connection is lost and there is no further try, or the session has ended.
+        """
+        for piece in split_audio(audio, self._offer.audio_format):
+            await self._may_put.wait()
+            self._check_open()
+            if self._connection is None and self._offer.pace is Pace.LIVE:
+                self._queue.make_room()
+            self._queue.put(piece)
+            self._settle()
+
+    async def clear(self) -> None:
+        """Throw away what was sent and not heard yet: here, at the relay, and in the players.
+
+        Without a connection, the relay is told on the next one.
+
+        Raises:
+            RelayError: The connection is lost and there is no further try, or the session has ended.
+        """
+        self._check_open()
+        self._queue.clear()
+        self._owes_clear = True
+        self._settle()
+        if self._connection is not None:
+            await self._send_clear(self._connection)
+
+    async def end(self) -> None:
+        """End the session when all was sent: listeners are told, and the relay closes the connection.
+
+        Raises:
+            RelayError: It was not confirmed within 10 s beyond the audio's own time, or it failed before.
+        """
+        self._is_ending = True
+        self._settle()
+        try:
+            async with asyncio.timeout(END_TIMEOUT_SECONDS + self._lead_seconds):
+                await self._is_over.wait()
+        except TimeoutError as error:
+            raise RelayError(
+                f"The relay at {self._endpoint.url} did not confirm the end of {self._address}."
+            ) from error
+        if self._problem is not None:
+            raise self._problem
+
+    @property
+    def _lead_seconds(self) -> float:
+        """How long the relay may take until it reads what is sent next: it holds back what is ahead of real time."""
+        lead_seconds = 0.0 if self._connection is None else self._connection.lead_seconds
+        return lead_seconds + self._queue.held_seconds
+
+    async def _run(self, connection: BroadcasterConnection) -> None:
+        """Serve one connection after the other, until the session ends or nothing more can be done."""
+        try:
+            while (lost := await self._serve(connection)) is not None:
+                connection = await self._reconnect(lost)
+        except RelayError as error:
+            self._problem = error
+        finally:
+            self._connection = None
+            self._is_over.set()
+            self._queue.drop()
+            self._settle()
+            await connection.close()
+
+    async def _serve(self, connection: BroadcasterConnection) -> RelayError | None:
+        """Send and read until the connection ends; give why it did, None when the session ended as asked."""
+        async with asyncio.TaskGroup() as tasks:
+            sender = tasks.create_task(self._send_queued(connection), name="broadcaster's sender")
+            try:
+                await self._read(connection)
+            except RelayError as error:
+                return error
+            finally:
+                sender.cancel()
+        return None
+
+    async def _read(self, connection: BroadcasterConnection) -> None:
+        while (event := await connection.receive()) is not None:
+            match event:
+                case Audience():
+                    self.audience = event
+                case Backpressure(on=on):
+                    self.is_held_back = on
+            self._tell(event)
+        if not self._has_told_end:
+            raise RelayError(f"{self._address} was ended at the relay.")
+
+    async def _send_queued(self, connection: BroadcasterConnection) -> None:
+        await self._send_clear(connection)
+        while connection.is_open:
+            await self._may_send.wait()
+            if not self._queue:
+                self._has_told_end = True
+                self._settle()
+                await connection.tell("end")
+            elif connection.is_open:
+                audio = self._queue.take()
+                self._is_sending = True
+                self._settle()
+                await connection.send_audio(audio)
+                self._is_sending = False
+                self._settle()
+
+    async def _send_clear(self, connection: BroadcasterConnection) -> None:
+        if self._owes_clear:
+            self._owes_clear = not await connection.tell("clear")
+
+    async def _reconnect(self, lost: RelayError) -> BroadcasterConnection:
+        """Try to connect until it succeeds.
+
+        Raises:
+            RelayError: There is no further try.
+        """
+        self._connection = None
+        while True:
+            if not isinstance(lost, PassingError):
+                raise lost
+            self._tell(self._reconnector.lost(lost))
+            await self._reconnector.wait()
+            try:
+                connection = await connect_broadcaster(self._endpoint, self._address, self._offer)
+            except PassingError as error:
+                lost = error
+                continue
+            self._reconnects += 1
+            self._adopt(connection)
+            self._tell(Reconnected())
+            return connection
+
+    def _adopt(self, connection: BroadcasterConnection) -> None:
+        """Take a connection as the present one."""
+        self._reconnector.connected()
+        self._connection = connection
+        self.is_held_back = False
+        self._has_told_end = False
+        self._is_sending = False
+        # The relay may not have noticed yet that this connection's predecessor is gone.
+        self._offer = replace(self._offer, takeover=True)
+        self._settle()
+
+    def _tell(self, event: BroadcastingEvent) -> None:
+        self._events.append(event)
+        self._settle()
+
+    def _check_open(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+        if self._is_over.is_set():
+            raise RelayError(f"The broadcast to {self._address} is over.")
+
+    def _settle(self) -> None:
+        """Set each event exactly when what it stands for holds."""
+        is_over = self._is_over.is_set()
+        drops = self._connection is None and self._offer.pace is Pace.LIVE
+        has_audio = len(self._queue) > 0
+        owes_end = self._is_ending and not self._has_told_end and not has_audio
+        may_send = self._connection is not None and ((has_audio and not self.is_held_back) or owes_end)
+        _keep(self._may_put, drops or is_over or not self._queue.is_full)
+        _keep(self._may_send, may_send)
+        _keep(self._is_sent, not has_audio and not self._is_sending)
+        _keep(self._has_events, is_over or len(self._events) > 0)
+
+
+def _keep(event: asyncio.Event, holds: bool) -> None:
+    if holds:
+        event.set()
+    else:
+        event.clear()

@@ -1,0 +1,18 @@
+"""What a broadcaster shows that was not told anything."""
+
+import os
+from urllib.parse import urlsplit
+
+from relay.adapters.local_key import find_key, runtime_directory
+from relay.core.loopback import is_loopback
+
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+
+def find_local_key(url: str) -> str | None:
+    """Give the key that a relay of the same person on this machine made for itself; None when there is none."""
+    parts = urlsplit(url)
+    port = parts.port or _PORTS.get(parts.scheme)
+    if port is None or not is_loopback(parts.hostname or ""):
+        return None
+    return find_key(runtime_directory(os.environ), port)

@@ -1,0 +1,221 @@
+"""A listener that outlives its connections."""
+
+import itertools
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from relay.adapters.websocket_client.connection import Endpoint
+from relay.adapters.websocket_client.listener import ListenerConnection, connect_listener
+from relay.client.reconnecting import PassingError, Reconnector
+from relay.core.channel import ChannelState
+from relay.core.clock_offset import ClockOffset
+from relay.core.listener_events import Audio, Hello, ListenerEvent
+from relay.core.messages import ChannelEntry
+from relay.core.reception import Reception, ReceptionEvent, ReceptionStats
+from relay.core.reconnect import Reconnecting
+from relay.core.shared_events import ErrorNotice, Pong
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.names import ChannelAddress
+
+MAX_QUESTIONS = 16
+"""Unanswered pings that are remembered; the oldest is forgotten, and its answer then says nothing."""
+
+_WORDS = 1 << 32
+
+ListeningEvent = ReceptionEvent | Reconnecting
+"""What the iteration gives."""
+
+
+class Listener:
+    """Receives one channel of a session; an async context manager, and in it an asynchronous iterator of events.
+
+    The iteration does all the work: it receives, it connects again, it ends with the session. Audio that nobody takes
+    from it stays with the relay, whose bound on it applies. Cancelling a step of it loses nothing.
+
+    Each frame comes once and in order, whatever becomes of the connection. What is missing is told: as a `Gap` when it
+    is known how much, else as an `UnknownLoss`.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        address: ChannelAddress,
+        query: Mapping[str, int | None],
+        reconnector: Reconnector,
+    ) -> None:
+        """Prepare a listener; `relay.client.listen` is the way to make one."""
+        self._endpoint = endpoint
+        self._address = address
+        self._query = query
+        self._reconnector = reconnector
+        self._connection: ListenerConnection | None = None
+        self._reception: Reception | None = None
+        # Bounded by what one message can mean: a step adds to it only when it is empty.
+        self._events: deque[ListeningEvent] = deque()
+        self._wanted_channel: str | None = None
+        self._has_ended = False
+        self._clock = ClockOffset()
+        self._ping_ids = itertools.count()
+        self._asked_ms: dict[int, float] = {}
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            UserError: Nothing that speaks `relay.v1` answers there.
+            RelayError: The relay refused; the text is its own sentence.
+        """
+        hello = await self._connect()
+        self._reception = Reception(hello)
+        self._events.append(hello)
+        self._reconnector.connected()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the channel."""
+        connection, self._connection = self._connection, None
+        self._has_ended = True
+        if connection is not None:
+            await connection.close()
+
+    def __aiter__(self) -> Self:
+        """Give the iterator, which is the listener."""
+        return self
+
+    async def __anext__(self) -> ListeningEvent:
+        """Give the next event; the first is the `Hello`.
+
+        Raises:
+            RelayError: The connection is lost and there is no further try, or what came is not of the protocol.
+        """
+        while not self._events:
+            if self._has_ended:
+                raise StopAsyncIteration
+            try:
+                await self._step()
+            except PassingError as error:
+                self._connection = None
+                self._events.append(self._reconnector.lost(error))
+        return self._events.popleft()
+
+    @property
+    def hello(self) -> Hello:
+        """The latest greeting."""
+        return self._known.hello
+
+    @property
+    def address(self) -> ChannelAddress:
+        """The session, and the channel of it that is received."""
+        return self._address
+
+    @property
+    def channels(self) -> tuple[ChannelEntry, ...]:
+        """All channels of the session, as far as the relay told."""
+        return self._known.channels
+
+    @property
+    def state(self) -> ChannelState:
+        """What the channel's source does."""
+        return self._known.state
+
+    @property
+    def audio_format(self) -> AudioFormat | None:
+        """What the audio is; None before the first broadcaster."""
+        return self._known.audio_format
+
+    @property
+    def stats(self) -> ReceptionStats:
+        """What was received and what was not, up to the last event given."""
+        return self._known.stats
+
+    @property
+    def clock_offset_ms(self) -> float:
+        """The relay's clock less this machine's monotonic clock, in milliseconds modulo 2**32; see `ping`."""
+        return self._clock.milliseconds % _WORDS
+
+    def age_ms(self, audio: Audio) -> float:
+        """Give how long ago a frame was due, as exactly as the clocks' difference is known; negative: it is early."""
+        relay_ms = relay_clock() * 1000 + self._clock.milliseconds
+        return (relay_ms - audio.header.due_ms + _WORDS / 2) % _WORDS - _WORDS / 2
+
+    async def switch(self, channel: str) -> None:
+        """Ask for another channel of the session; the answer is a `Hello`, after which nothing of the old one comes.
+
+        When there is no such channel the answer is an `ErrorNotice`, and everything stays as it is. Lost on the way, it
+        is asked again on the next connection.
+
+        Raises:
+            BadRequestError: No channel can have that name.
+        """
+        ChannelAddress(self._address.session, channel)
+        self._wanted_channel = channel
+        await self._ask_for_channel()
+
+    async def ping(self) -> None:
+        """Ask for the relay's clock; the answer is a `Pong`, and makes `clock_offset_ms` more exact.
+
+        A greeting tells the clock as well, but may be as old as a connection takes to come about.
+        """
+        if self._connection is None:
+            return
+        if len(self._asked_ms) >= MAX_QUESTIONS:
+            del self._asked_ms[next(iter(self._asked_ms))]
+        ping_id = next(self._ping_ids)
+        self._asked_ms[ping_id] = relay_clock() * 1000
+        await self._connection.tell("ping", id=ping_id)
+
+    @property
+    def _known(self) -> Reception:
+        if self._reception is None:
+            raise RuntimeError("A listener knows nothing before `async with` connected it.")
+        return self._reception
+
+    async def _step(self) -> None:
+        """Receive one message, or make one try to connect again."""
+        if self._connection is None:
+            await self._reconnector.wait()
+            hello = await self._connect()
+            self._reconnector.connected()
+            self._events.extend(self._known.resume(hello))
+            await self._ask_for_channel()
+            return
+        event = await self._connection.receive()
+        if event is None:
+            self._has_ended = True
+            return
+        self._note(event)
+        self._events.extend(self._known.take(event))
+
+    async def _connect(self) -> Hello:
+        resume: dict[str, int] = {}
+        if self._reception is not None:
+            resume["epoch"], resume["after"] = self._reception.resume_point
+        asked_ms = relay_clock() * 1000
+        self._connection = await connect_listener(self._endpoint, self._address, **self._query, **resume)
+        hello = self._connection.hello
+        # After a restart it may be another machine, with another clock.
+        self._clock = ClockOffset()
+        self._clock.note(asked_ms, relay_clock() * 1000, hello.clock_ms)
+        self._asked_ms.clear()
+        return hello
+
+    async def _ask_for_channel(self) -> None:
+        if self._connection is not None and self._wanted_channel is not None:
+            await self._connection.tell("switch", channel=self._wanted_channel)
+
+    def _note(self, event: ListenerEvent) -> None:
+        """Take note of what answers a question."""
+        match event:
+            case Hello(channel=channel):
+                self._address = ChannelAddress(self._address.session, channel)
+                if channel == self._wanted_channel:
+                    self._wanted_channel = None
+            case ErrorNotice():
+                self._wanted_channel = None
+            case Pong(ping_id=ping_id, clock_ms=clock_ms) if ping_id in self._asked_ms:
+                self._clock.note(self._asked_ms.pop(ping_id), relay_clock() * 1000, clock_ms)

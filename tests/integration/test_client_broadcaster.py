@@ -1,0 +1,400 @@
+"""`relay.client.broadcast` against a relay that follows a script: cuts, back-pressure, clear, take-over, silence."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from relay.adapters.websocket_client import broadcaster as client_connection_of_broadcaster
+from relay.adapters.websocket_client import connection as client_connection
+from relay.client import (
+    Audience,
+    AudioFormat,
+    Backpressure,
+    Broadcaster,
+    BroadcastingEvent,
+    ConnectionLostError,
+    ErrorNotice,
+    NotAllowedError,
+    PolicyError,
+    Reconnect,
+    Reconnected,
+    Reconnecting,
+    RelayError,
+    broadcast,
+)
+from relay.client import broadcaster as client_broadcaster
+from tests.support.scripted_relay import HELLO, Script, cut, in_turn, query_of, say, scripted
+
+SOON = Reconnect(first_seconds=0.01, max_seconds=0.02)
+TENTH = b"\1\2" * 1_600
+"""100 ms of audio."""
+
+
+class Heard:
+    """What a relay got, over all connections: whole messages in order."""
+
+    def __init__(self) -> None:
+        self.messages: list[str | bytes] = []
+        self._news = asyncio.Condition()
+
+    async def read(self, connection: ServerConnection) -> None:
+        """Read until the connection ends, or `end` comes."""
+        async for message in connection:
+            async with self._news:
+                self.messages.append(message)
+                self._news.notify_all()
+            if message == '{"type":"end"}':
+                return
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10), self._news:
+            await self._news.wait_for(lambda: len(self.messages) >= count)
+
+
+def numbered(number: int) -> bytes:
+    return bytes([number, number]) * 1_600
+
+
+async def greeted(connection: ServerConnection) -> None:
+    await say(connection, HELLO)
+
+
+async def test_what_was_sent_arrives_and_leaving_does_not_end_the_session() -> None:
+    heard = Heard()
+
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        await heard.read(connection)
+
+    async with scripted(script) as url:
+        async with broadcast(url, "ev1") as broadcaster:
+            for number in range(40):
+                await broadcaster.send(numbered(number))
+        assert heard.messages == [numbered(number) for number in range(40)]
+        async with broadcast(url, "ev1") as broadcaster:
+            await broadcaster.send(TENTH)
+            await broadcaster.end()
+            with pytest.raises(RelayError, match=r"^The broadcast to ev1/main is over\.$"):
+                await broadcaster.send(TENTH)
+    assert heard.messages[40:] == [TENTH, '{"type":"end"}']
+    assert broadcaster.stats.sent.seconds == pytest.approx(0.1)
+
+
+async def test_what_the_broadcaster_is_goes_into_the_query() -> None:
+    queries = []
+
+    async def script(connection: ServerConnection) -> None:
+        queries.append(query_of(connection))
+        await greeted(connection)
+
+    stereo = AudioFormat(rate=48_000, channels=2)
+    async with scripted(script) as url:
+        with pytest.raises(RelayError, match=r"^ev1/de was ended at the relay\.$"):
+            async with broadcast(
+                url,
+                "ev1",
+                channel="de",
+                audio_format=stereo,
+                pace="speech",
+                name="Grüß & Gott",
+                lang="de",
+                takeover=True,
+            ) as broadcaster:
+                _ = [event async for event in broadcaster]
+    assert queries == [
+        {
+            "codec": "pcm_s16le",
+            "rate": "48000",
+            "channels": "2",
+            "pace": "speech",
+            "name": "Grüß & Gott",
+            "lang": "de",
+            "takeover": "1",
+        }
+    ]
+    with pytest.raises(ValueError, match="allegro"):
+        broadcast("http://127.0.0.1:1", "ev1", pace="allegro")  # type: ignore[arg-type]
+
+
+async def test_long_audio_is_cut_into_what_can_be_taken_back_and_half_samples_are_refused() -> None:
+    heard = Heard()
+
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        await heard.read(connection)
+
+    async with scripted(script) as url, broadcast(url, "ev1") as broadcaster:
+        with pytest.raises(PolicyError, match="not whole samples"):
+            await broadcaster.send(b"\1\2\3")
+        await broadcaster.send(TENTH * 30)
+        await broadcaster.end()
+    audio = [message for message in heard.messages if isinstance(message, bytes)]
+    assert b"".join(audio) == TENTH * 30
+    assert max(map(len, audio)) == 8_000
+
+
+class Cut:
+    """A relay that cuts its first connection off after `count` messages, and takes the second when told."""
+
+    def __init__(self, count: int) -> None:
+        self.heard = Heard()
+        self.queries: list[dict[str, str]] = []
+        self.may_return = asyncio.Event()
+        self._count = count
+
+    async def first(self, connection: ServerConnection) -> None:
+        self.queries.append(query_of(connection))
+        await greeted(connection)
+        for _ in range(self._count):
+            self.heard.messages.append(await connection.recv())
+        connection.transport.abort()
+
+    async def second(self, connection: ServerConnection) -> None:
+        self.queries.append(query_of(connection))
+        await self.may_return.wait()
+        await greeted(connection)
+        await self.heard.read(connection)
+
+
+async def until(broadcaster: Broadcaster, kind: type[BroadcastingEvent]) -> None:
+    async for event in broadcaster:
+        if isinstance(event, kind):
+            return
+
+
+async def test_a_live_broadcaster_drops_its_oldest_audio_during_a_cut_and_takes_its_channel_back() -> None:
+    relay = Cut(2)
+    async with (
+        scripted(in_turn(relay.first, relay.second)) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", reconnect=SOON, queue_seconds=0.5) as broadcaster,
+    ):
+        for number in range(2):
+            await broadcaster.send(numbered(number))
+        await until(broadcaster, Reconnecting)
+        for number in range(2, 12):
+            await broadcaster.send(numbered(number))
+        assert broadcaster.stats.dropped.chunks == 5
+        assert broadcaster.stats.queued_seconds == pytest.approx(0.5)
+        relay.may_return.set()
+        await until(broadcaster, Reconnected)
+        await broadcaster.end()
+    assert relay.heard.messages == [*(numbered(number) for number in (0, 1, 7, 8, 9, 10, 11)), '{"type":"end"}']
+    assert [query.get("takeover") for query in relay.queries] == [None, "1"]
+    assert broadcaster.stats.reconnects == 1
+
+
+async def test_a_speaking_broadcaster_waits_during_a_cut_and_loses_nothing() -> None:
+    relay = Cut(2)
+    async with (
+        scripted(in_turn(relay.first, relay.second)) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", pace="speech", reconnect=SOON, queue_seconds=0.5) as broadcaster,
+    ):
+        for number in range(2):
+            await broadcaster.send(numbered(number))
+        await until(broadcaster, Reconnecting)
+        for number in range(2, 7):
+            await broadcaster.send(numbered(number))
+        blocked = asyncio.ensure_future(broadcaster.send(numbered(7)))
+        await asyncio.wait([blocked], timeout=0.1)
+        assert not blocked.done()
+        relay.may_return.set()
+        await blocked
+        await broadcaster.end()
+    assert relay.heard.messages == [*(numbered(number) for number in range(8)), '{"type":"end"}']
+    assert broadcaster.stats.dropped.chunks == 0
+
+
+async def test_back_pressure_holds_the_audio_where_clear_reaches_it() -> None:
+    heard = Heard()
+    turns: list[ServerConnection] = []
+
+    async def script(connection: ServerConnection) -> None:
+        turns.append(connection)
+        await say(connection, HELLO, {"type": "backpressure", "on": True})
+        await heard.read(connection)
+
+    async with (
+        scripted(script) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", queue_seconds=0.5) as broadcaster,
+    ):
+        assert await anext(broadcaster) == Backpressure(on=True)
+        assert broadcaster.is_held_back
+        for number in range(5):
+            await broadcaster.send(numbered(number))
+        blocked = asyncio.ensure_future(broadcaster.send(numbered(5)))
+        await asyncio.wait([blocked], timeout=0.1)
+        assert not blocked.done()
+        assert heard.messages == []
+        await broadcaster.clear()
+        await blocked
+        await heard.until(1)
+        await say(turns[0], {"type": "backpressure", "on": False})
+        await broadcaster.end()
+    assert heard.messages == ['{"type":"clear"}', numbered(5), '{"type":"end"}']
+    assert broadcaster.stats.cleared.chunks == 5
+
+
+async def test_a_clear_during_a_cut_is_told_before_any_audio_on_the_next_connection() -> None:
+    relay = Cut(1)
+    async with (
+        scripted(in_turn(relay.first, relay.second)) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", reconnect=SOON) as broadcaster,
+    ):
+        await broadcaster.send(numbered(0))
+        await until(broadcaster, Reconnecting)
+        await broadcaster.send(numbered(1))
+        await broadcaster.clear()
+        await broadcaster.send(numbered(2))
+        relay.may_return.set()
+        await broadcaster.end()
+    assert relay.heard.messages == [numbered(0), '{"type":"clear"}', numbered(2), '{"type":"end"}']
+
+
+async def test_what_the_relay_tells_is_given_as_events_and_of_those_that_nobody_takes_the_latest() -> None:
+    taken = asyncio.Event()
+
+    async def script(connection: ServerConnection) -> None:
+        stats = {"type": "stats", "listeners": 3, "dropped_frames": 7, "lead_ms": 12.5, "queued_ms": 40}
+        await say(connection, HELLO, {"type": "applause"}, b"\0\0", stats)
+        await say(connection, {"type": "error", "code": 1008, "message": "Half a sample."})
+        await taken.wait()
+        await say(connection, *({"type": "stats", "listeners": count} for count in range(100)))
+        await say(connection, {"type": "backpressure", "on": True})
+        await connection.wait_closed()
+
+    async with scripted(script) as url, asyncio.timeout(15):
+        async with broadcast(url, "ev1") as broadcaster:
+            assert await anext(broadcaster) == Audience(3, 7, 12.5, 40.0)
+            assert await anext(broadcaster) == ErrorNotice(1008, "Half a sample.")
+            taken.set()
+            while not broadcaster.is_held_back:  # noqa: ASYNC110 - taking an event would change what is tested
+                await asyncio.sleep(0.01)
+            assert broadcaster.audience == Audience(99)
+            assert await anext(broadcaster) == Audience(100 - client_broadcaster.MAX_EVENTS + 1)
+        rest = [event async for event in broadcaster]
+    assert rest[-1] == Backpressure(on=True)
+    assert len(rest) == client_broadcaster.MAX_EVENTS - 1
+
+
+@pytest.mark.parametrize(("code", "kind"), [(4500, RelayError), (4502, NotAllowedError), (1008, PolicyError)])
+async def test_a_broadcaster_that_was_replaced_or_refused_stops_for_good(code: int, kind: type[RelayError]) -> None:
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        await connection.close(code, "Another broadcaster took over.")
+
+    async with scripted(in_turn(script)) as url, asyncio.timeout(15):
+        broadcaster = await broadcast(url, "ev1", reconnect=SOON).__aenter__()
+        for attempt in (anext(broadcaster), broadcaster.end(), broadcaster.send(TENTH), broadcaster.clear()):
+            with pytest.raises(kind, match=r"^Another broadcaster took over\.$"):
+                await attempt
+        await broadcaster.__aexit__(None, None, None)
+
+
+async def test_a_loss_without_a_policy_is_the_end_and_wakes_a_sender_that_waits() -> None:
+    async def script(connection: ServerConnection) -> None:
+        await say(connection, HELLO, {"type": "backpressure", "on": True})
+        await cut(connection)
+
+    async with scripted(in_turn(script)) as url, asyncio.timeout(15):
+        broadcaster = await broadcast(url, "ev1", reconnect=None, queue_seconds=0.1).__aenter__()
+        with pytest.raises(ConnectionLostError, match="was lost"):
+            while True:
+                await broadcaster.send(TENTH)
+        await broadcaster.__aexit__(None, None, None)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_connection, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(client_connection_of_broadcaster, "SILENCE_SECONDS", 0.3)
+
+
+async def silent_for(audio: bytes) -> float:
+    """Broadcast to a relay that reads nothing after its greeting; gives the seconds until that counts as a loss."""
+
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        connection.transport.pause_reading()
+        await connection.wait_closed()
+
+    loop = asyncio.get_running_loop()
+    async with scripted(in_turn(script), close_timeout=0.1) as url, asyncio.timeout(15):
+        broadcaster = await broadcast(url, "ev1", reconnect=None).__aenter__()
+        await broadcaster.send(audio)
+        began = loop.time()
+        with pytest.raises(ConnectionLostError, match="has not answered for"):
+            await anext(broadcaster)
+        await broadcaster.__aexit__(None, None, None)
+        return loop.time() - began
+
+
+async def test_a_relay_that_is_gone_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch)
+    assert 0.2 < await silent_for(TENTH) < 5
+
+
+async def test_a_relay_that_holds_back_is_not_taken_for_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch)
+    # It may read nothing until the audio so far is due.
+    assert 2.2 < await silent_for(TENTH * 20) < 10
+
+
+async def test_the_kernel_holds_little_of_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    keep = client_connection.RelaySocket.__init__
+
+    def note(self: client_connection.RelaySocket, websocket: Any, *arguments: Any) -> None:
+        sock = websocket.transport.get_extra_info("socket")
+        sizes.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+        keep(self, websocket, *arguments)
+
+    monkeypatch.setattr(client_connection.RelaySocket, "__init__", note)
+    async with scripted(greeted_for_ever()) as url, broadcast(url, "ev1"):
+        pass
+    # Linux doubles what it is asked for, for its own bookkeeping.
+    assert sizes == [128 * 1024]
+
+
+def greeted_for_ever() -> Script:
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        await connection.wait_closed()
+
+    return script
+
+
+async def test_leaving_without_a_connection_is_over_in_time_and_counts_what_was_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_broadcaster, "END_TIMEOUT_SECONDS", 0.2)
+
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        await cut(connection)
+
+    async with scripted(script) as url:
+        broadcaster = await broadcast(url, "ev1", reconnect=Reconnect(60, 60)).__aenter__()
+        await until(broadcaster, Reconnecting)
+        await broadcaster.send(TENTH)
+        async with asyncio.timeout(10):
+            await broadcaster.__aexit__(None, None, None)
+    assert (broadcaster.stats.sent.chunks, broadcaster.stats.dropped.chunks) == (0, 1)
+
+
+async def test_an_end_without_a_connection_is_told() -> None:
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        await cut(connection)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_broadcaster, "END_TIMEOUT_SECONDS", 0.2)
+        async with scripted(script) as url, broadcast(url, "ev1", reconnect=Reconnect(60, 60)) as broadcaster:
+            await until(broadcaster, Reconnecting)
+            with pytest.raises(RelayError, match=rf"^The relay at {url} did not confirm the end of ev1/main\.$"):
+                await broadcaster.end()

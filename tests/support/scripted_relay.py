@@ -1,0 +1,68 @@
+"""A relay that follows a script, over real sockets: what a good relay does rarely or never."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from relay.core.wire import Header
+
+MONO = {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000}
+STEREO = {"codec": "pcm_s16le", "rate": 48_000, "channels": 2, "clock_rate": 48_000}
+HELLO = {
+    "type": "hello",
+    "protocol": "relay.v1",
+    "connection_id": "c1",
+    "state": "live",
+    "format": MONO,
+    "epoch": 1,
+    "next_seq": 0,
+}
+
+Script = Callable[[ServerConnection], Awaitable[None]]
+
+
+@asynccontextmanager
+async def scripted(script: Script, **options: Any) -> AsyncIterator[str]:
+    """A WebSocket server whose every connection runs `script` and is closed with 1000 after it; gives its URL."""
+    options.setdefault("subprotocols", [Subprotocol("relay.v1")])
+    async with serve(script, "127.0.0.1", 0, compression=None, **options) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+
+
+async def say(connection: ServerConnection, *messages: dict[str, Any] | bytes) -> None:
+    for message in messages:
+        await connection.send(message if isinstance(message, bytes) else json.dumps(message))
+
+
+def frame(seq: int, audio: bytes, epoch: int = 1) -> bytes:
+    return Header(epoch, seq, 0, 0).pack() + audio
+
+
+def in_turn(*scripts: Script) -> Script:
+    """One script after the other, one for each connection; any further connection fails the test."""
+    left = iter(scripts)
+
+    async def script(connection: ServerConnection) -> None:
+        following = next(left, None)
+        assert following is not None, "one connection more than the script has"
+        await following(connection)
+
+    return script
+
+
+def query_of(connection: ServerConnection) -> dict[str, str]:
+    """What a connection asked for."""
+    assert connection.request is not None
+    return dict(parse_qsl(urlsplit(connection.request.path).query))
+
+
+async def cut(connection: ServerConnection) -> None:
+    """Cut a connection off without a close frame, after all that was sent was received."""
+    await (await connection.ping())
+    connection.transport.abort()
