@@ -1,0 +1,331 @@
+"""A real relay through what happens at an event: languages, take-overs, bursts, cuts, interruptions, a restart.
+
+Times are those of the relay's own header: `ReceivedFrame.due_ms` and the relay's clock, which is this machine's.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from tests.support.processes import RelayProcess, relay_process
+from tests.support.wire_listener import (
+    ReceivedFrame,
+    WireListener,
+    closing,
+    milliseconds_between,
+    numbered_audio,
+    open_listener,
+    wire_clock,
+)
+
+FRAME_SECONDS = 0.02
+FRAME_BYTES = 640
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[RelayProcess]:
+    async with relay_process() as process:
+        yield process
+
+
+class Speaker:
+    """A broadcaster of numbered frames.
+
+    Attributes:
+        told: What the relay told it.
+        sent: How many frames it sent.
+    """
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.told: list[dict[str, Any]] = []
+        self.sent = 0
+        self._news = asyncio.Event()
+
+    async def send(self, frames: int, *, every: float = 0.0) -> None:
+        for _ in range(frames):
+            await self.connection.send(numbered_audio(self.sent, FRAME_BYTES))
+            self.sent += 1
+            if every:
+                await asyncio.sleep(every)
+
+    async def say(self, message_type: str) -> None:
+        await self.connection.send(json.dumps({"type": message_type}))
+
+    async def read(self) -> None:
+        async for message in self.connection:
+            self.told.append(json.loads(message))
+            self._news.set()
+
+    async def until_told(self, message_type: str, seconds: float = 10.0, **members: object) -> dict[str, Any]:
+        async with asyncio.timeout(seconds):
+            while True:
+                for message in self.told:
+                    if message["type"] == message_type and members.items() <= message.items():
+                        return message
+                self._news.clear()
+                await self._news.wait()
+
+
+@asynccontextmanager
+async def speaker(relay: RelayProcess, target: str) -> AsyncIterator[Speaker]:
+    url = relay.url.replace("http", "ws") + "/v1/broadcast/" + target
+    async with connect(url, subprotocols=[Subprotocol("relay.v1")], compression=None, close_timeout=1) as connection:
+        speaking = Speaker(connection)
+        reading = asyncio.ensure_future(speaking.read())
+        try:
+            await speaking.until_told("hello")
+            yield speaking
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+
+
+def listen(relay: RelayProcess, target: str) -> Any:
+    return open_listener(relay.url, f"/v1/listen/{target}")
+
+
+def numbers(listener: WireListener) -> list[int]:
+    return [frame.number for frame in listener.frames]
+
+
+async def test_a_listener_changes_language_within_half_a_second(relay: RelayProcess) -> None:
+    async with (
+        speaker(relay, "ev1/en?name=English&lang=en") as english,
+        speaker(relay, "ev1/de?name=Deutsch&lang=de") as german,
+    ):
+        listener = await listen(relay, "ev1/en")
+        with closing([listener]):
+            talking = [asyncio.ensure_future(each.send(150, every=FRAME_SECONDS)) for each in (english, german)]
+            await listener.until(lambda: len(listener.frames) > 20)
+            assert {entry["id"]: (entry["name"], entry["lang"]) for entry in listener.hello["channels"]} == {
+                "en": ("English", "en"),
+                "de": ("Deutsch", "de"),
+            }
+            asked = wire_clock()
+            listener.send_text("switch", channel="de")
+            await listener.until(lambda: len([told for told in listener.told if told["type"] == "hello"]) == 2)
+            assert milliseconds_between(asked, wire_clock()) < 500
+            hello = [told for told in listener.told if told["type"] == "hello"][1]
+            heard = len(listener.frames)
+            await listener.until(lambda: len(listener.frames) > heard + 20)
+            after = listener.events[listener.events.index(hello) + 1 :]
+            frames = [event for event in after if isinstance(event, ReceivedFrame)]
+            assert hello["channel"] == "de"
+            assert [(frame.epoch, frame.seq) for frame in frames] == [
+                (hello["epoch"], hello["next_seq"] + n) for n in range(len(frames))
+            ]
+            assert milliseconds_between(asked, frames[0].read_ms) < 500
+            await asyncio.gather(*talking)
+
+
+async def test_a_switch_to_a_channel_that_there_is_not_changes_nothing(relay: RelayProcess) -> None:
+    async with speaker(relay, "ev1") as speaking:
+        listener = await listen(relay, "ev1")
+        with closing([listener]):
+            for channel in ("nowhere", "a/b", 7, None):
+                listener.send_text("switch", channel=channel)
+            await speaking.send(5)
+            await listener.until(lambda: len(listener.frames) == 5)
+            errors = [told for told in listener.told if told["type"] == "error"]
+            await listener.until(lambda: len([told for told in listener.told if told["type"] == "error"]) == 4)
+            assert all(error["code"] == 4504 for error in errors)
+            assert listener.account() == [listener.hello["next_seq"] + 5]
+
+
+async def test_what_is_not_for_a_listener_is_ignored(relay: RelayProcess) -> None:
+    async with speaker(relay, "ev1") as speaking:
+        listener = await listen(relay, "ev1")
+        with closing([listener]):
+            listener.send_text("clear")
+            listener.send_text("end")
+            await speaking.send(5)
+            await listener.until(lambda: len(listener.frames) == 5)
+            assert listener.account() == [5]
+
+
+async def test_of_many_who_take_over_one_has_the_channel(relay: RelayProcess) -> None:
+    listener = await listen(relay, "ev1")
+    with closing([listener]):
+        url = relay.url.replace("http", "ws") + "/v1/broadcast/ev1?takeover=1"
+        connections = await asyncio.gather(
+            *(connect(url, subprotocols=[Subprotocol("relay.v1")], compression=None) for _ in range(20))
+        )
+        codes = await asyncio.gather(*(closed_with(connection) for connection in connections))
+        assert sorted(codes, key=str) == [4500] * 19 + [None]
+        winner = connections[codes.index(None)]
+        for number in range(3):
+            await winner.send(numbered_audio(number, FRAME_BYTES))
+        await listener.until(lambda: len(listener.frames) == 3)
+        assert listener.account() == [3]
+        assert [told["state"] for told in listener.told if told["type"] == "state"] == ["live"]
+        await winner.close()
+
+
+async def closed_with(connection: ClientConnection) -> int | None:
+    """Give the code with which the relay closes a connection, or None when it stays open for a while."""
+    try:
+        async with asyncio.timeout(2):
+            while True:
+                await connection.recv()
+    except TimeoutError:
+        return None
+    except ConnectionClosed as closed:
+        return None if closed.rcvd is None else closed.rcvd.code
+
+
+async def test_a_cut_of_three_seconds_loses_nothing_and_repeats_nothing(relay: RelayProcess) -> None:
+    async with speaker(relay, "ev1") as speaking:
+        first = await listen(relay, "ev1")
+        talking = asyncio.ensure_future(speaking.send(250, every=FRAME_SECONDS))
+        await first.until(lambda: len(first.frames) >= 50)
+        first.close()
+        last = first.frames[-1]
+        await asyncio.sleep(3)
+        again = await listen(relay, f"ev1?epoch={last.epoch}&after={last.seq}")
+        with closing([again]):
+            await talking
+            await again.until(lambda: again.frames[-1].number == 249)
+            assert again.hello["resumed"] is True
+            assert numbers(first) + numbers(again) == list(range(250))
+            assert again.gaps == []
+
+
+async def test_a_restarted_relay_says_that_it_can_not_go_on() -> None:
+    async with relay_process() as relay, speaker(relay, "ev1") as speaking:
+        listener = await listen(relay, "ev1")
+        await speaking.send(10)
+        await listener.until(lambda: len(listener.frames) == 10)
+        last = listener.frames[-1]
+        listener.close()
+    async with relay_process() as relay, speaker(relay, "ev1"):
+        listener = await listen(relay, f"ev1?epoch={last.epoch}&after={last.seq}")
+        with closing([listener]):
+            assert (listener.hello["resumed"], listener.hello["next_seq"]) == (False, 0)
+            assert listener.hello["epoch"] != last.epoch
+
+
+async def test_fifteen_seconds_of_speech_at_once_cost_a_healthy_listener_nothing(relay: RelayProcess) -> None:
+    async with speaker(relay, "ev1?pace=speech") as speaking:
+        listener = await listen(relay, "ev1")
+        with closing([listener]):
+            began = wire_clock()
+            await speaking.send(750)
+            sent_ms = milliseconds_between(began, wire_clock())
+            await speaking.say("end")
+            await listener.until_ended(30)
+            assert sent_ms < 5000
+            assert numbers(listener) == list(range(750))
+            assert listener.gaps == []
+            leads = [-frame.age_ms for frame in listener.frames]
+            assert max(leads) <= 2000 + 5, "nothing is released more than the lead before it is due"
+            due = [milliseconds_between(listener.frames[0].due_ms, frame.due_ms) for frame in listener.frames]
+            assert all(abs(ms - 20 * index) <= 1 for index, ms in enumerate(due)), "due word after word"
+
+
+async def test_a_stall_of_the_microphone_leaves_no_lasting_delay(relay: RelayProcess) -> None:
+    async with speaker(relay, "ev1") as speaking:
+        listener = await listen(relay, "ev1")
+        with closing([listener]):
+            await speaking.send(50, every=FRAME_SECONDS)
+            await asyncio.sleep(3)
+            await speaking.send(150)
+            resumed = wire_clock()
+            await speaking.send(25, every=FRAME_SECONDS)
+            await listener.until(lambda: len(listener.frames) == 225)
+            late = listener.frames[200:]
+            assert all(milliseconds_between(frame.due_ms, frame.read_ms) < 250 for frame in late)
+            assert milliseconds_between(resumed, late[0].read_ms) < 250, "what was late is passed on at once"
+            assert listener.account() == [225]
+
+
+async def test_audio_sent_at_full_speed_is_slowed_down_and_none_is_lost() -> None:
+    async with relay_process(RELAY_BROADCAST_QUEUE_SECONDS="2") as relay:
+        await asyncio.gather(slowed_down(relay, "live"), slowed_down(relay, "speech"))
+
+
+async def slowed_down(relay: RelayProcess, pace: str) -> None:
+    async with speaker(relay, f"{pace}?pace={pace}") as speaking:
+        listener = await listen(relay, pace)
+        with closing([listener]):
+            began = wire_clock()
+            sending = asyncio.ensure_future(speaking.send(2500))
+            await speaking.until_told("backpressure", on=True)
+            await listener.until(lambda: len(listener.frames) >= 300, 30)
+            took_ms = milliseconds_between(began, wire_clock())
+            assert took_ms > (300 - 200) * 20, "the relay passed it on faster than real time"
+            assert listener.account() == [len(listener.frames)]
+            sending.cancel()
+            await asyncio.wait([sending])
+
+
+async def test_clear_is_silence_within_200_ms(relay: RelayProcess) -> None:
+    async with speaker(relay, "ev1?pace=speech") as speaking:
+        listener = await listen(relay, "ev1")
+        with closing([listener]):
+            await speaking.send(500)
+            await listener.until(lambda: len(listener.frames) >= 100)
+            asked = wire_clock()
+            await speaking.say("clear")
+            await listener.until(lambda: any(told["type"] == "clear" for told in listener.told))
+            assert milliseconds_between(asked, wire_clock()) < 200
+            heard = len(listener.frames)
+            speaking.sent = heard
+            await speaking.send(10)
+            await listener.until(lambda: len(listener.frames) == heard + 10)
+            assert listener.frames[heard].age_ms >= 0, "what is said next is due at once"
+            assert listener.account() == [heard + 10]
+
+
+async def test_a_broadcaster_learns_within_two_seconds_who_listens(relay: RelayProcess) -> None:
+    async with speaker(relay, "ev1") as speaking:
+        await speaking.until_told("stats", listeners=0)
+        listener = await listen(relay, "ev1")
+        await speaking.until_told("stats", seconds=2, listeners=1)
+        speaking.told.clear()
+        listener.close()
+        await speaking.until_told("stats", seconds=2, listeners=0)
+
+
+async def test_listeners_may_come_first_and_stay_through_a_loss() -> None:
+    async with relay_process(RELAY_BROADCAST_GRACE_SECONDS="1") as relay:
+        listener = await listen(relay, "ev1")
+        with closing([listener]):
+            assert (listener.hello["state"], listener.hello["format"]) == ("waiting", None)
+            async with speaker(relay, "ev1") as speaking:
+                await speaking.send(3)
+                await listener.until(lambda: len(listener.frames) == 3)
+            await listener.until(lambda: listener.told[-1]["type"] == "channels" and states(listener)[-1] == "waiting")
+            async with speaker(relay, "ev1") as speaking:
+                speaking.sent = 3
+                await speaking.send(3)
+                await listener.until(lambda: len(listener.frames) == 6)
+            assert states(listener)[:4] == ["live", "source_lost", "waiting", "live"]
+            assert listener.account() == [6], "the numbering goes on"
+
+
+def states(listener: WireListener) -> list[str]:
+    return [told["state"] for told in listener.told if told["type"] == "state"]
+
+
+async def test_a_burst_begins_before_the_join(relay: RelayProcess) -> None:
+    async with speaker(relay, "ev1") as speaking:
+        first = await listen(relay, "ev1")
+        with closing([first]):
+            await speaking.send(75, every=FRAME_SECONDS)
+            await first.until(lambda: len(first.frames) == 75)
+            joined = wire_clock()
+            listener = await listen(relay, "ev1?burst_ms=1000")
+            with closing([listener]):
+                await speaking.send(1)
+                await listener.until(lambda: listener.frames[-1:] != [] and listener.frames[-1].number == 75)
+                assert numbers(listener) == list(range(listener.hello["next_seq"], 76))
+                behind = milliseconds_between(listener.frames[0].due_ms, joined)
+                assert 900 <= behind <= 1000 + 5
