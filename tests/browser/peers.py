@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from relay.adapters.pages import Pages
 from relay.core.messages import encode
 from relay.core.wire import HEADER_BYTES, SUBPROTOCOL, Header
 
@@ -81,7 +82,7 @@ class Network:
     """
 
     def __init__(self, relay_port: int, extra: Mapping[str, bytes]) -> None:
-        """Make it; `extra` are scripts, by path, that it serves itself as if they were the relay's."""
+        """Make it; `extra` are scripts and pages, by path, that it serves itself as if they were the relay's."""
         self._relay_port = relay_port
         self._extra = extra
         self._writers: set[asyncio.StreamWriter] = set()
@@ -112,10 +113,9 @@ class Network:
         except asyncio.IncompleteReadError:
             writer.close()
             return
-        script = self._extra.get(request.split(b" ", 2)[1].decode())
-        if script is not None:
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: text/javascript\r\nContent-Length: {len(script)}\r\n"
-            writer.write(head.encode() + b"Connection: close\r\n\r\n" + script)
+        path = request.split(b" ", 2)[1].decode().partition("?")[0]
+        if path in self._extra:
+            writer.write(_response(path, self._extra[path]))
             writer.close()
             return
         relay_reader, relay_writer = await asyncio.open_connection("127.0.0.1", self._relay_port)
@@ -140,6 +140,16 @@ class Network:
             pass
         finally:
             writer.close()
+
+
+def _response(path: str, body: bytes) -> bytes:
+    """Give a file with the headers of the relay's own pages, their Content-Security-Policy among them."""
+    page = Pages().find("/")
+    assert page is not None
+    content_type = "text/javascript" if path.endswith(".js") else "text/html"
+    head = {"Content-Type": content_type, "Content-Length": len(body), "Connection": "close", **page.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + body
 
 
 @asynccontextmanager

@@ -71,11 +71,18 @@ class Jump:
 
     Attributes:
         at: Seconds from the beginning of the recording.
-        seconds: What was left out of the signal; negative: repeated, or filled with something else.
+        seconds: How much further ahead the signal is than the recording, compared with before.
+        unknown: How long nothing of the signal was heard before it went on: silence, or something else.
     """
 
     at: float
     seconds: float
+    unknown: float
+
+    @property
+    def left_out(self) -> float:
+        """Seconds of the signal that were not heard; negative: heard again. Exact to 30 ms."""
+        return self.seconds + self.unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +103,16 @@ class Path:
         """All of them, in order; what was not recognized in between is part of the jump."""
         known = ~np.isnan(self.places)
         times, ahead = self.times[known], (self.places - self.times)[known]
-        steps = np.diff(ahead)
+        steps, missing = np.diff(ahead), np.diff(times) - _HOP_SECONDS
         found: list[Jump] = []
-        for index in np.flatnonzero(np.abs(steps) > _SAME_SECONDS):
+        for index in np.flatnonzero((np.abs(steps) > _SAME_SECONDS) | (missing > _BLOCK_SECONDS)):
+            jump = Jump(float(times[index]), float(steps[index]), float(missing[index]))
             # Blocks that straddle a splice are recognized on one side or the other: one jump, not several.
-            if found and times[index] - found[-1].at < 2 * _BLOCK_SECONDS:
-                found[-1] = Jump(found[-1].at, found[-1].seconds + float(steps[index]))
-            else:
-                found.append(Jump(float(times[index]), float(steps[index])))
-        return [jump for jump in found if abs(jump.seconds) > _SAME_SECONDS]
+            if found and jump.at - found[-1].at - found[-1].unknown < 2 * _BLOCK_SECONDS:
+                before = found.pop()
+                jump = Jump(before.at, before.seconds + jump.seconds, before.unknown + jump.unknown)
+            found.append(jump)
+        return [jump for jump in found if abs(jump.seconds) > _SAME_SECONDS or jump.unknown > _BLOCK_SECONDS]
 
     @property
     def unknown_seconds(self) -> float:

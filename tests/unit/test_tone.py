@@ -153,7 +153,16 @@ def test_what_is_missing_under_a_silence_is_found() -> None:
     (jump,) = path.jumps
     assert jump.at == pytest.approx(1, abs=0.02)
     assert jump.seconds == pytest.approx(-0.5, abs=1e-4)
+    assert jump.left_out == pytest.approx(0, abs=0.03)
     assert path.unknown_seconds == pytest.approx(0.5, abs=0.03)
+
+
+def test_what_was_left_out_under_a_silence_is_found() -> None:
+    signal = noise(RATE)
+    path = follow(np.concatenate((signal[: at(1)], np.zeros(at(0.5)), signal[at(1.5) : at(2)])), RATE)
+    (jump,) = path.jumps
+    assert jump.seconds == pytest.approx(0, abs=1e-4)
+    assert jump.left_out == pytest.approx(0.5, abs=0.03)
 
 
 def test_stretched_ruler_is_followed() -> None:

@@ -1,0 +1,62 @@
+"""A person's ear at a player: a page with a player and nothing else, and a recording of all that it plays."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+from playwright.async_api import BrowserContext
+
+from tests.browser.conftest import Tab
+from tests.browser.peers import network
+from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.live_source import LiveSource
+from tests.support.recording import Recording, read_recording
+
+FOLDER = Path(__file__).parent / "ear_page"
+
+
+@dataclass(frozen=True)
+class Ear:
+    """A page with a player.
+
+    Attributes:
+        tab: The page, with what the browser complained about.
+        faults: What is between it and the relay.
+    """
+
+    tab: Tab
+    faults: FaultProxy
+
+    async def play(self) -> None:
+        """Press Play."""
+        await self.tab.press("Play")
+
+    async def state(self, state: str) -> None:
+        """Wait until the player is in a state."""
+        await self.tab.page.wait_for_selector(f"body[data-state={state}]", state="attached")
+
+    async def recording(self, source: LiveSource) -> Recording:
+        """Give what was recorded so far; it goes on."""
+        return read_recording(await self.tab.page.evaluate("ear.recording()"), source)
+
+
+@asynccontextmanager
+async def open_ear(context: BrowserContext, relay_url: str, session: str, **options: str) -> AsyncIterator[Ear]:
+    """Open a page with a player of a session, which reaches the relay through faults; nothing is pressed yet.
+
+    Args:
+        context: Where to open it.
+        relay_url: `http://…`.
+        session: Its id.
+        options: More options of the player.
+    """
+    files = {f"/assets/test-{path.name}": path.read_bytes() for path in FOLDER.iterdir()}
+    async with fault_proxy(relay_url) as faults, network(faults.url, files) as front:
+        page = await context.new_page()
+        tab = Tab(page, front)
+        await tab.open("/assets/test-ear.html?" + urlencode({"session": session, **options}))
+        yield Ear(tab, faults)
+        await page.close()
+        assert not tab.complaints, tab.complaints

@@ -1,0 +1,16 @@
+// Beats every 10 ms, and says when a beat came late: then the machine, and not the player, was busy.
+const BEAT_MS = 10;
+const LATE_MS = 10;
+
+let expected = performance.now() + BEAT_MS;
+
+function beat() {
+  const now = performance.now();
+  if (now - expected > LATE_MS) {
+    postMessage([(performance.timeOrigin + expected) / 1000, (now - expected) / 1000]);
+  }
+  expected = now + BEAT_MS;
+  setTimeout(beat, BEAT_MS);
+}
+
+setTimeout(beat, BEAT_MS);

@@ -1,0 +1,57 @@
+// Records every block that it is given, silent or not, with the time at which the block was rendered.
+//
+// Message in: anything, to be sent what is left. Messages out: {frame, left, right, walls}, of BLOCKS blocks: the
+// context's number of the first frame, the samples, and Date.now() at each block.
+const BLOCKS = 32;
+
+class Tap extends AudioWorkletProcessor {
+  #chunk;
+  #count = 0;
+
+  constructor() {
+    super();
+    this.#begin();
+    this.port.onmessage = () => this.#post();
+  }
+
+  process([[left, right]], [output]) {
+    const blockLength = output[0].length;
+    if (this.#count === 0) {
+      this.#chunk.frame = currentFrame;
+    }
+    this.#chunk.walls[this.#count] = Date.now();
+    if (left !== undefined) {
+      this.#chunk.left.set(left, this.#count * blockLength);
+      this.#chunk.right.set(right ?? left, this.#count * blockLength);
+    }
+    this.#count += 1;
+    if (this.#count === BLOCKS) {
+      this.#post();
+    }
+    return true;
+  }
+
+  #begin() {
+    this.#chunk = {
+      frame: 0,
+      left: new Float32Array(BLOCKS * 128),
+      right: new Float32Array(BLOCKS * 128),
+      walls: new Float64Array(BLOCKS),
+    };
+    this.#count = 0;
+  }
+
+  #post() {
+    const { frame, left, right, walls } = this.#chunk;
+    const length = this.#count * 128;
+    this.port.postMessage({
+      frame,
+      left: left.subarray(0, length),
+      right: right.subarray(0, length),
+      walls: walls.subarray(0, this.#count),
+    });
+    this.#begin();
+  }
+}
+
+registerProcessor("test-tap", Tap);

@@ -1,0 +1,146 @@
+"""A recording of what a player played of the ruler, with what the page noted meanwhile, all on one time axis.
+
+Times are seconds from the recording's first sample as somebody before the loudspeaker hears it, except where they are
+said to be of the relay's clock or of the wall's.
+"""
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relay.vocabulary.clock import relay_clock
+from tests.support.live_source import LiveSource
+from tests.support.ruler import PERIOD_SECONDS, TONE, Jump, Path, follow
+from tests.support.tone import Samples, Verdict, judge
+
+_BLOCK = 128
+"""Samples in a block of the Web Audio API."""
+
+_LATE_SECONDS = 0.03
+"""What happens later than this was delayed by the machine. Blocks are rendered a few at a time, every 10 ms; a timer
+and a broadcaster are a millisecond late, or two."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All that was played from when the player had an output until the recording was asked for.
+
+    Attributes:
+        rate: In samples a second.
+        left: The tone.
+        right: The noise of the ruler.
+        heard: When the first sample left the speaker, in seconds of the relay's clock.
+        events: What the page noted, each with `type` and `at`.
+        hiccups: When the machine, and not the player, was late, and a sentence about it.
+    """
+
+    rate: int
+    left: Samples
+    right: Samples
+    heard: float
+    events: list[dict[str, Any]]
+    hiccups: list[tuple[float, str]]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.left) / self.rate
+
+    def onset(self) -> float:
+        """Give when the first sound began; fails when there is none."""
+        sounding = np.flatnonzero(self.left)
+        assert len(sounding), "nothing was heard"
+        return float(sounding[0] / self.rate)
+
+    def at(self, relay_seconds: float) -> float:
+        """Give the time of a moment of the relay's clock."""
+        return relay_seconds - self.heard
+
+    def between(self, start: float, end: float) -> "Piece":
+        """Give a piece of it."""
+        first, last = round(start * self.rate), round(end * self.rate)
+        assert 0 <= first < last <= len(self.left), f"{start:.2f} to {end:.2f} s of {self.seconds:.2f} s"
+        return Piece(self, first / self.rate, self.left[first:last], self.right[first:last])
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Give the events of a type, in order."""
+        return [event for event in self.events if event["type"] == kind]
+
+    def stats(self, at: float) -> dict[str, Any]:
+        """Give the last `stats` of the player before a time."""
+        return [event for event in self.of("stats") if event["at"] <= at][-1]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a recording, from `start` on."""
+
+    recording: Recording
+    start: float
+    left: Samples
+    right: Samples
+
+    @property
+    def end(self) -> float:
+        return self.start + len(self.left) / self.recording.rate
+
+    def verdict(self) -> Verdict:
+        """Judge the tone; places of clicks and silences count from the piece's beginning."""
+        return judge(self.left, self.recording.rate, TONE)
+
+    def path(self) -> Path:
+        """Find which part of the ruler was heard when; times count from the piece's beginning."""
+        return follow(self.right, self.recording.rate)
+
+    def skips(self, seconds: float) -> list[Jump]:
+        """Give where more than some seconds were left out or repeated; a catch-up leaves out a few milliseconds."""
+        return [jump for jump in self.path().jumps if abs(jump.left_out) > seconds]
+
+    def rise(self, name: str) -> float:
+        """Give by how much a counter of the player's `stats` grew meanwhile."""
+        return float(self.recording.stats(self.end)[name] - self.recording.stats(self.start)[name])
+
+    def delays(self, source: LiveSource) -> NDArray[np.float64]:
+        """Give, every 10 ms, how long after it was spoken what is heard is heard; NaN where it is not the ruler."""
+        path = self.path()
+        delays = self.recording.heard + self.start + path.times - source.began - path.places
+        # The ruler begins again and again; no delay is as long as it.
+        return np.mod(delays + PERIOD_SECONDS / 2, PERIOD_SECONDS) - PERIOD_SECONDS / 2
+
+    def delay(self, source: LiveSource) -> float:
+        """Give the median of `delays`."""
+        return float(np.nanmedian(self.delays(source)))
+
+
+def read_recording(raw: dict[str, Any], source: LiveSource) -> Recording:
+    """Read what the page of `tests/browser/ear_page` gives, just after it gave it."""
+    wall_ahead = datetime.now(UTC).timestamp() - relay_clock()
+    rate = int(raw["rate"])
+    frames: list[int] = raw["frames"]
+    left, right = (_decode(raw[side], np.float32) for side in ("left", "right"))
+    assert frames[-1] - frames[0] <= len(left), "the recording has a hole"
+    began = frames[0] / rate
+    # The context tells which of its times is heard when; that is its time and a constant.
+    heard_wall = began + float(np.median([wall - context for context, wall in raw["clocks"]]))
+    events = [event | {"at": event["at"] - heard_wall} for event in raw["events"]]
+    hiccups = _late_blocks(_decode(raw["walls"], np.float64) / 1000, rate)
+    delays = [(wall, late, "a timer of the browser") for wall, late in raw["stalls"]]
+    delays += [(due + wall_ahead, late, "the broadcaster") for due, late in source.delays]
+    hiccups += [(at, f"{who} was {late * 1000:.0f} ms late") for at, late, who in delays if late > _LATE_SECONDS]
+    hiccups = [(wall - heard_wall, sentence) for wall, sentence in hiccups]
+    return Recording(rate, left, right, heard_wall - wall_ahead, events, sorted(hiccups))
+
+
+def _decode(text: str, kind: type[np.floating[Any]]) -> NDArray[np.float64]:
+    return np.frombuffer(base64.b64decode(text), kind).astype(np.float64)
+
+
+def _late_blocks(walls: NDArray[np.float64], rate: int) -> list[tuple[float, str]]:
+    """Find when rendering was behind the context's own clock, from the wall's time at each block."""
+    late = walls - np.arange(len(walls)) * (_BLOCK / rate)
+    late -= np.minimum.accumulate(late)
+    begins = np.flatnonzero(np.diff((late > _LATE_SECONDS).astype(np.int8), prepend=0) == 1)
+    return [(float(walls[block]), f"the audio thread was {late[block] * 1000:.0f} ms late") for block in begins]
