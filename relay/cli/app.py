@@ -28,6 +28,7 @@ from relay.runtime.hub import Hub
 from relay.runtime.reporter import MetricsReporter
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.clock import relay_clock, wall_clock
+from relay.vocabulary.labels import Declaration
 from relay.vocabulary.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             serialize=serialize_binary,
             broadcast=settings.broadcast,
             listener=settings.listener,
+            declared=[Declaration.read(text) for text in settings.channel.declared],
         )
         tasks.start(drain.run(), "drain")
         tasks.start(hub.run(), "housekeeping")

@@ -47,6 +47,7 @@ from relay.vocabulary.errors import (
     UnreachableError,
     UserError,
 )
+from relay.vocabulary.labels import Label
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 
 __all__ = [
@@ -159,10 +160,10 @@ def broadcast(
         queue_seconds: How much audio waits here at the most; `Broadcaster` tells when it does and what is dropped.
 
     Raises:
-        BadRequestError: The session or the channel can not have that name.
+        BadRequestError: The session or the channel can not have that name, or people could not read the label.
         ValueError: There is no such pace.
     """
-    offer = Offer(audio_format, Pace(pace), takeover, name, lang)
+    offer = Offer(audio_format, Pace(pace), takeover, Label(name, lang))
     address = ChannelAddress(session, channel)
     # Asked at every connection: a relay that was restarted has made itself another key.
     endpoint = Endpoint(url, partial(find_local_key, url) if token is None else token)

@@ -11,13 +11,11 @@ from urllib.parse import unquote_plus
 
 from relay.vocabulary.audio import AudioFormat, Codec, Pace
 from relay.vocabulary.errors import BadRequestError
+from relay.vocabulary.labels import Label
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 _LONGEST_SHOWN = 40
-_LONGEST_NAME = 64
-_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}", re.ASCII)
-"""The form of a BCP 47 tag; whether there is such a language, only the person's browser needs to know."""
 
 
 class Role(StrEnum):
@@ -60,15 +58,13 @@ class Offer:
         audio_format: What it will send.
         pace: Whether it is a microphone or synthesis.
         takeover: Whether it replaces the present broadcaster.
-        name: What people call the channel; None when it does not say.
-        lang: BCP 47 tag of its language; None when it does not say.
+        label: What people call the channel.
     """
 
     audio_format: AudioFormat = field(default_factory=AudioFormat)
     pace: Pace = Pace.LIVE
     takeover: bool = False
-    name: str | None = None
-    lang: str | None = None
+    label: Label = field(default_factory=Label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,21 +151,7 @@ def _read_offer(values: dict[str, str]) -> Offer:
     takeover = values.get("takeover", "0")
     if takeover not in ("0", "1"):
         raise BadRequestError(f"takeover must be 0 or 1, not {_shown(takeover)}.")
-    return Offer(_read_format(values), Pace(pace), takeover == "1", _read_name(values), _read_language(values))
-
-
-def _read_name(values: dict[str, str]) -> str | None:
-    name = values.get("name")
-    if name is None or (0 < len(name) <= _LONGEST_NAME and name.isprintable() and name.strip()):
-        return name
-    raise BadRequestError(f"name must be 1 to {_LONGEST_NAME} printable characters, not {_shown(name)}.")
-
-
-def _read_language(values: dict[str, str]) -> str | None:
-    language = values.get("lang")
-    if language is None or _LANGUAGE.fullmatch(language) is not None:
-        return language
-    raise BadRequestError(f"lang must be a BCP 47 tag such as de or pt-BR, not {_shown(language)}.")
+    return Offer(_read_format(values), Pace(pace), takeover == "1", Label(values.get("name"), values.get("lang")))
 
 
 def _read_format(values: dict[str, str]) -> AudioFormat:

@@ -1,16 +1,14 @@
 """Which channels there are: made when somebody first uses them, forgotten when nobody has for a while."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 from relay.core.messages import ChannelEntry
-from relay.runtime.live_channel import Label, LiveChannel
+from relay.runtime.live_channel import LiveChannel
+from relay.vocabulary.labels import ANY_SESSION, Declaration, Label
 from relay.vocabulary.names import ChannelAddress
 
 MAX_LISTED = 64
 """Channels in one session's list; of more, those that came first are shown. A message of the list is then 16 KiB."""
-
-ANY_SESSION = "*"
-"""Stands for every session where the operator names a channel."""
 
 _NO_LABEL = Label()
 
@@ -19,16 +17,16 @@ class Directory:
     """The channels of all sessions."""
 
     def __init__(
-        self, make: Callable[[ChannelAddress, Label, bool], LiveChannel], declared: Mapping[tuple[str, str], Label]
+        self, make: Callable[[ChannelAddress, Label, bool], LiveChannel], declared: Iterable[Declaration]
     ) -> None:
         """Make an empty directory.
 
         Args:
             make: Makes a channel, from its address, its label, and whether it is shown in the list.
-            declared: What the operator calls channels, by session (or `ANY_SESSION`) and channel.
+            declared: What the operator calls channels.
         """
         self._make = make
-        self._declared = declared
+        self._declared = {(each.session, each.channel): each.label for each in declared}
         self._sessions: dict[str, dict[str, LiveChannel]] = {}
 
     def __iter__(self) -> Iterator[LiveChannel]:

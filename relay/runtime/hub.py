@@ -7,7 +7,7 @@ happen at a message (grace, stalls, idle channels, log summaries) happens in `ru
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 from relay.core.amounts import AudioAmount
 from relay.core.audio_buffer_manager import AudioBufferManager
@@ -18,8 +18,9 @@ from relay.runtime.broadcasting import Broadcasting
 from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
 from relay.runtime.listening import Listening
-from relay.runtime.live_channel import Label, LiveChannel
+from relay.runtime.live_channel import LiveChannel
 from relay.vocabulary.clock import Clock, wire_milliseconds
+from relay.vocabulary.labels import Declaration, Label
 from relay.vocabulary.names import ChannelAddress
 from relay.vocabulary.settings import BroadcastSettings, ListenerSettings
 
@@ -49,7 +50,7 @@ class Hub:
         serialize: Callable[[bytes], bytes],
         broadcast: BroadcastSettings,
         listener: ListenerSettings,
-        declared: Mapping[tuple[str, str], Label] | None = None,
+        declared: Iterable[Declaration] = (),
     ) -> None:
         """Make a hub without channels.
 
@@ -60,7 +61,7 @@ class Hub:
             serialize: Makes the complete WebSocket message of a binary payload.
             broadcast: How far ahead a broadcaster may be, and how long a lost one is waited for.
             listener: How long a stalled listener is kept, how frames are joined, and what is kept for who returns.
-            declared: What the operator calls channels, by session (or `*`) and channel.
+            declared: What the operator calls channels.
         """
         self.manager = manager
         self._clock = clock
@@ -69,7 +70,7 @@ class Hub:
         self._forget_seconds = broadcast.forget_seconds
         self._overflows = OverflowEpisodes()
         self.ignored_messages = 0
-        self.directory = Directory(self._make, declared or {})
+        self.directory = Directory(self._make, declared)
         self.listening = Listening(
             self.directory,
             drain,

@@ -18,6 +18,7 @@ from relay.runtime.listener import Listener, Note
 from relay.runtime.run import Framing
 from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import CloseCode
+from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
 
 
@@ -71,14 +72,6 @@ class Departure:
 
     is_end: bool
     at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What people call a channel; None where nobody said."""
-
-    name: str | None = None
-    lang: str | None = None
 
 
 class LiveChannel:
@@ -145,7 +138,8 @@ class LiveChannel:
     def describe(self, offer: Offer, declared: Label) -> None:
         """Take what a broadcaster calls the channel; what the operator declared stands."""
         self.is_listed = True
-        self.label = Label(declared.name or offer.name, declared.lang or offer.lang)
+        said = offer.label
+        self.label = Label(declared.name or said.name, declared.lang or said.lang)
 
     def release(
         self, frames: Iterable[Timed], note_overflow: Callable[["LiveChannel", int, AudioAmount], None]

@@ -22,6 +22,8 @@ from pydantic import (
     WrapValidator,
 )
 
+from relay.vocabulary.errors import BadRequestError
+from relay.vocabulary.labels import Declaration
 from relay.vocabulary.names import is_pattern
 from relay.vocabulary.origins import ANY_ORIGIN, SAME_ORIGIN, read_origin
 
@@ -79,6 +81,23 @@ def _origin(text: str) -> str:
     return text
 
 
+def _split_lines(value: object) -> object:
+    """Take a list apart that an environment variable has as text: `a; b`, or `[]` for an empty one."""
+    if isinstance(value, str):
+        return () if value.strip() == "[]" else tuple(part.strip() for part in value.split(";"))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _declaration(text: str) -> str:
+    try:
+        Declaration.read(text)
+    except BadRequestError as error:
+        raise ValueError(
+            'must be texts such as "ev1/de de Deutsch": an address, a BCP 47 tag or -, a name of 64 characters at most'
+        ) from error
+    return text
+
+
 def _web_address(text: str) -> str:
     if not _is_address(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
         raise ValueError("must be an address such as http://127.0.0.1:5000")
@@ -107,6 +126,7 @@ Key = Annotated[SecretStr, AfterValidator(_key)]
 TokenSecret = Annotated[SecretStr, AfterValidator(_token_secret)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 NamePatterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_split_words)]
+Declarations = Annotated[tuple[Annotated[str, AfterValidator(_declaration)], ...], BeforeValidator(_split_lines)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split_words)]
 FileNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_words)]
 
@@ -219,6 +239,17 @@ class ListenerSettings(_Section):
     )
 
 
+class ChannelSettings(_Section):
+    """What people see of channels before anybody broadcasts to them."""
+
+    declared: Declarations = Field(
+        (),
+        description="Channels with their names, each SESSION/CHANNEL LANGUAGE NAME; * is every session, - is no "
+        "language. In the environment they are separated by semicolons.",
+        examples=["*/de de Deutsch"],
+    )
+
+
 class CloudWatchSettings(_Section):
     """Metrics to CloudWatch; credentials come from the standard AWS chain."""
 
@@ -271,6 +302,7 @@ class Settings(_Section):
     broadcast: BroadcastSettings = BroadcastSettings()
     access: AccessSettings = AccessSettings()
     listener: ListenerSettings = ListenerSettings()
+    channel: ChannelSettings = ChannelSettings()
     cloudwatch: CloudWatchSettings = CloudWatchSettings()
     log: LogSettings = LogSettings()
     client: ClientSettings = ClientSettings()

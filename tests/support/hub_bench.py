@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from relay.core.audio_buffer_manager import AudioBufferManager
@@ -10,12 +11,13 @@ from relay.core.wire import Header
 from relay.runtime.drain import Drain
 from relay.runtime.hub import Hub
 from relay.runtime.listener import Listener
-from relay.runtime.live_channel import Label, Source
+from relay.runtime.live_channel import Source
 from relay.runtime.run import Framing
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import CloseCode
+from relay.vocabulary.labels import Declaration
 from relay.vocabulary.names import ChannelAddress
 from relay.vocabulary.settings import BroadcastSettings, ListenerSettings
 
@@ -131,7 +133,7 @@ class Bench:
         *,
         bound_seconds: float = 1.0,
         stall_limit_seconds: float | None = 15.0,
-        declared: dict[tuple[str, str], Label] | None = None,
+        declared: Iterable[Declaration] = (),
         clock: Clock | None = None,
     ) -> None:
         self.now = 1_000.0

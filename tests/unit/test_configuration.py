@@ -45,6 +45,7 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "listener.max_buffer_seconds": (1.0, 2.0, 3.0),
     "listener.coalesce_ms": (20, 40, 60),
     "listener.stall_limit_seconds": (1.0, 2.0, "never"),
+    "channel.declared": (["ev1/de de Deutsch"], ["*/main - The speaker", "a/fr fr Français"], []),
     "cloudwatch.enabled": (True, False, True),
     "cloudwatch.region": ("eu-west-1", "eu-west-2", "eu-west-3"),
     "cloudwatch.endpoint_url": ("http://127.0.0.1:1", "https://a.example/x", "http://[::1]:3"),
@@ -62,7 +63,7 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
 
 def text(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(value) or "[]"
+        return ("; " if any(" " in part for part in value) else ", ").join(value) or "[]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

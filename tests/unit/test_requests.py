@@ -16,6 +16,7 @@ from relay.core.requests import (
 )
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import BadRequestError, CloseCode
+from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
 
 
@@ -41,7 +42,7 @@ def test_a_broadcaster() -> None:
     assert request.address == ChannelAddress("Ev.1_~-", "de")
     assert request.offer.audio_format == AudioFormat(rate=48_000, channels=2)
     described = read("/v1/broadcast/ev1?pace=speech&takeover=1&name=Fran%C3%A7ais+(cabine)&lang=fr-CA").offer
-    assert described == Offer(AudioFormat(), Pace.SPEECH, takeover=True, name="Français (cabine)", lang="fr-CA")
+    assert described == Offer(AudioFormat(), Pace.SPEECH, takeover=True, label=Label("Français (cabine)", "fr-CA"))
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/listen", "/v1/listens/ev1", "/v2/listen/ev1", "/listen/ev1", "*", ""])

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.core.requests import Delivery, Offer, Resume
-from relay.runtime.live_channel import Label
 from relay.runtime.run import Framing
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError, CloseCode
+from relay.vocabulary.labels import Declaration, Label
 from tests.support.hub_bench import (
     FRAME,
     FRAME_SECONDS,
@@ -22,7 +22,7 @@ from tests.support.hub_bench import (
 
 STEREO = AudioFormat(rate=48_000, channels=2)
 SPEECH = Offer(pace=Pace.SPEECH)
-DECLARED = {("*", "main"): Label("Original"), ("ev1", "de"): Label("Deutsch", "de")}
+DECLARED = (Declaration.read("*/main - Original"), Declaration.read("ev1/de de Deutsch"))
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ async def test_a_list_has_what_was_declared_and_what_had_a_broadcaster(bench: Be
         {"id": "main", "name": "Original", "lang": None, "state": "waiting"},
         {"id": "de", "name": "Deutsch", "lang": "de", "state": "waiting"},
     ]
-    bench.claim(channel="fr", offer=Offer(name="Français", lang="fr"))
-    bench.claim(channel="de", offer=Offer(name="what the operator said stands"))
+    bench.claim(channel="fr", offer=Offer(label=Label("Français", "fr")))
+    bench.claim(channel="de", offer=Offer(label=Label("what the operator said stands")))
     await bench.settle()
     assert port.of_type("channels")[-1]["channels"] == [
         {"id": "main", "name": "Original", "lang": None, "state": "waiting"},

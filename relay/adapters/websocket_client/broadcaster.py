@@ -94,8 +94,8 @@ def _query(offer: Offer) -> str:
         "rate": offer.audio_format.rate,
         "channels": offer.audio_format.channels,
         "pace": offer.pace,
-        "name": offer.name,
-        "lang": offer.lang,
+        "name": offer.label.name,
+        "lang": offer.label.lang,
         "takeover": 1 if offer.takeover else None,
     }
     return urlencode({name: value for name, value in members.items() if value is not None}, quote_via=quote)

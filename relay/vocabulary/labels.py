@@ -1,0 +1,82 @@
+"""What people call a channel: a name, and the language that is spoken in it.
+
+Invariant: a name is short and printable, and a language has the form of a BCP 47 tag; whether there is such a language,
+only the person's browser needs to know.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from relay.vocabulary.errors import BadRequestError
+from relay.vocabulary.names import check_name
+
+ANY_SESSION = "*"
+"""Stands for every session where the operator names a channel."""
+
+LONGEST_NAME = 64
+"""Characters of a name."""
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}", re.ASCII)
+_NO_LANGUAGE = "-"
+_LONGEST_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What people call a channel; None where nobody said.
+
+    Attributes:
+        name: For a list to choose from.
+        lang: BCP 47 tag.
+    """
+
+    name: str | None = None
+    lang: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check both.
+
+        Raises:
+            BadRequestError: One of them is not of its form.
+        """
+        name, lang = self.name, self.lang
+        if name is not None and not (0 < len(name) <= LONGEST_NAME and name.isprintable() and name.strip()):
+            raise BadRequestError(f"name must be 1 to {LONGEST_NAME} printable characters, not {_shown(name)}.")
+        if lang is not None and _LANGUAGE.fullmatch(lang) is None:
+            raise BadRequestError(f"lang must be a BCP 47 tag such as de or pt-BR, not {_shown(lang)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A channel that the operator names before anybody broadcasts to it.
+
+    Attributes:
+        session: Of which session; `ANY_SESSION` for every one.
+        channel: Its id.
+        label: What people call it.
+    """
+
+    session: str
+    channel: str
+    label: Label
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read `SESSION/CHANNEL LANGUAGE NAME`, with `*` for every session and `-` for no language.
+
+        Raises:
+            BadRequestError: The text is not of this form.
+        """
+        address, lang, name = [*text.split(maxsplit=2), "", "", ""][:3]
+        session, slash, channel = address.partition("/")
+        if not (slash and lang and name):
+            raise BadRequestError(f'A channel is declared as "ev1/de de Deutsch", not as {_shown(text)}.')
+        if session != ANY_SESSION:
+            check_name("session", session)
+        check_name("channel", channel)
+        return cls(session, channel, Label(name.strip(), None if lang == _NO_LANGUAGE else lang))
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…")
