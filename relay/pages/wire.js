@@ -13,14 +13,14 @@ export const HEADER_BYTES = 16;
 
 const VERSION = 1;
 const NAME = /^(?!\.+$)[A-Za-z0-9._~-]{1,64}$/;
-const KEY = /^[A-Za-z0-9._~-]{8,256}$/;
+const KEY = /^[A-Za-z0-9._~-]{8,4096}$/;
 
 /** @returns {boolean} whether `text` can name a session or a channel. */
 export function isName(text) {
   return NAME.test(text);
 }
 
-/** @returns {boolean} whether `text` has the form of a broadcast key; any other can not be sent at all. */
+/** @returns {boolean} whether `text` has the form of a broadcast key or a token; any other can not be sent at all. */
 export function isKey(text) {
   return KEY.test(text);
 }

@@ -1,6 +1,7 @@
 """The protocol, spoken to a real relay over real sockets."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import signal
@@ -317,6 +318,14 @@ class TestPeersThatMisbehave:
         for garbage in (b"\0\1\2\3\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"GET /v1/listen/\xff HTTP/1.1\r\n\r\n", b""):
             with socket.create_connection((parts.hostname, parts.port or 0), timeout=10) as sock:
                 sock.sendall(garbage)
+        head = b"HTTP/1.1\r\nHost: x\r\n\r\n"
+        for request in (b"GET /v1/listen/ev1 " + head, b"GET /nothing " + head, b"GET / " + head):
+            for hasty in (b"\x81\x00", b""):
+                with socket.create_connection((parts.hostname, parts.port or 0), timeout=10) as sock:
+                    sock.sendall(request + hasty)
+                    with contextlib.suppress(ConnectionError):
+                        while sock.recv(65536):
+                            pass
         async with client(relay, "/v1/listen/ev1") as listener:
             await control(listener)
             await listener.send(b"audio")

@@ -22,6 +22,7 @@ from relay.adapters.server.credentials import select_subprotocol
 from relay.adapters.server.kernel import notice_dead_peer, widen_backlog
 from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
+from relay.adapters.server.responses import secure_response
 from relay.core.requests import ConnectRequest, Role
 from relay.core.wire import MAX_BROADCAST_BYTES
 from relay.runtime.hub import Hub
@@ -91,6 +92,7 @@ class RelayServer:
                 host,
                 port,
                 process_request=self._admission.process_request,  # type: ignore[arg-type] # create_connection decides the class
+                process_response=secure_response,
                 select_subprotocol=select_subprotocol,
                 compression=None,
                 server_header="relay",
