@@ -325,14 +325,13 @@ class Permit:
     address: ChannelAddress
     grant: Grant | None
 
-    def move(self, address: ChannelAddress) -> None:
-        """Go to another channel.
+    def check_move(self, address: ChannelAddress) -> None:
+        """Make sure that the client may go to another channel; whoever moves it sets `address`.
 
         Raises:
-            RefusedError: It may not go there, and stays where it is.
+            RefusedError: It may not.
         """
         self.access.check(self, address)
-        self.address = address
 
     def check(self) -> None:
         """Make sure that it still holds.

@@ -128,6 +128,35 @@ async def test_a_token_in_the_query_is_no_token_unless_allowed(relay: RelayProce
     assert (await answer(relay.url, f"/v1/listen/ev1?token={token()}"))[0] == 401
 
 
+async def test_a_listener_switches_only_to_channels_that_its_token_is_for(relay: RelayProcess) -> None:
+    shown = token(channel=["main", "de"])
+    async with contextlib.AsyncExitStack() as stack:
+        for channel in ("main", "de", "fr"):
+            broadcaster = client(relay.url, f"/v1/broadcast/ev1/{channel}", token(role="broadcast"))
+            assert await first_word(await stack.enter_async_context(broadcaster)) == "hello"
+        listener = await stack.enter_async_context(client(relay.url, "/v1/listen/ev1", shown))
+        for channel, told in (("fr", 4502), ("de", "de"), ("fr", 4502), ("main", "main")):
+            await listener.send(json.dumps({"type": "switch", "channel": channel}))
+            async with asyncio.timeout(10):
+                while (message := json.loads(await listener.recv(decode=True)))["type"] not in {"hello", "error"} or (
+                    message.get("channel") == "main" != told
+                ):
+                    pass
+            assert message.get("code", message.get("channel")) == told
+
+
+async def test_a_take_over_needs_the_right_to_broadcast_there(relay: RelayProcess) -> None:
+    right = token(role="broadcast", channel="main")
+    async with client(relay.url, "/v1/broadcast/ev1", right) as first:
+        assert await first_word(first) == "hello"
+        for wrong in (token(), token(role="broadcast", channel="de"), token(role="broadcast", session="ev2"), None):
+            assert (await answer(relay.url, "/v1/broadcast/ev1?takeover=1", wrong))[0] == 401
+        await first.ping()
+        async with client(relay.url, "/v1/broadcast/ev1?takeover=1", right) as second:
+            assert await first_word(second) == "hello"
+            assert (await closing(first))[0] == 4500
+
+
 async def test_token_confusion_at_a_real_relay(tmp_path: Path) -> None:
     """Keys of three kinds, and tokens that mix them up."""
     keys = write_keys(tmp_path)

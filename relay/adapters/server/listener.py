@@ -11,7 +11,8 @@ from relay.runtime.hub import Hub
 from relay.runtime.listener import Listener
 from relay.runtime.run import Framing
 from relay.runtime.tasks import TaskRegistry
-from relay.vocabulary.errors import BadRequestError, PolicyError
+from relay.vocabulary.errors import BadRequestError, NotAllowedError, PolicyError
+from relay.vocabulary.names import ChannelAddress
 
 
 async def serve_listener(connection: RelayConnection, request: ConnectRequest, hub: Hub, tasks: TaskRegistry) -> None:
@@ -41,10 +42,14 @@ async def serve_listener(connection: RelayConnection, request: ConnectRequest, h
 
 def _switch(connection: RelayConnection, hub: Hub, listener: Listener, control: messages.ControlMessage) -> Listener:
     """Move a listener to the channel that it names; when that can not be, it is told why and stays where it is."""
+    permit = connection.permit
     try:
-        moved = hub.listening.switch(listener, messages.wanted_channel(control))
-    except BadRequestError as error:
+        address = ChannelAddress(permit.address.session, messages.wanted_channel(control))
+        permit.check_move(address)
+        moved = hub.listening.switch(listener, address.channel)
+    except (BadRequestError, NotAllowedError) as error:
         listener.port.send_text(messages.error_message(error.close_code, str(error)))
         return listener
+    permit.address = address
     connection.attach(hub.listening, moved)
     return moved

@@ -144,10 +144,12 @@ def test_another_broadcast_key_and_closed_listening_hold_for_those_inside() -> N
 def test_a_listener_moves_only_where_its_token_is_for() -> None:
     access, _ = access_of(AccessRules(open_sessions=(), verifier=FakeVerifier("key")))
     permit = access.admit(TokenRole.LISTEN, EV1, "key")
-    permit.move(ChannelAddress("ev1", "de"))
+    permit.check_move(ChannelAddress("ev1", "de"))
     with pytest.raises(RefusedError):
-        permit.move(ChannelAddress("ev2", "de"))
-    assert permit.address == ChannelAddress("ev1", "de")
+        permit.check_move(ChannelAddress("ev2", "de"))
+    permit.address = ChannelAddress("ev2", "de")
+    with pytest.raises(TokenExpiredError):
+        permit.check()
 
 
 NAMES = st.text("abAB01._~-", min_size=1, max_size=64)
