@@ -18,13 +18,17 @@ from relay.adapters.pages import Pages
 from relay.adapters.qr_codes import QrCodes
 from relay.adapters.server.admission import Admission
 from relay.adapters.server.connection import serialize_binary
+from relay.adapters.server.door import Door
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.server import RelayServer
 from relay.cli.access import choose_keys, read_rules
 from relay.core.access import Access
 from relay.core.audio_buffer_manager import AudioBufferManager
+from relay.core.limits.addresses import TrustedProxies
 from relay.runtime.drain import Drain
 from relay.runtime.hub import Hub
+from relay.runtime.lag import LagMeter
+from relay.runtime.limits import LimitsInForce
 from relay.runtime.reporter import MetricsReporter
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.clock import relay_clock, wall_clock
@@ -122,8 +126,14 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,
         )
+        limits = LimitsInForce(settings.limits)
+        stack.callback(limits.tell)
+        tasks.start(limits.run(), "limits")
+        lag = LagMeter(relay_clock)
+        tasks.start(lag.run(), "lag")
+        door = Door(admission, limits, lag, TrustedProxies(settings.server.trusted_proxies))
         server = await stack.enter_async_context(
-            RelayServer(hub, admission, rechecks, tasks, server=settings.server, listener=settings.listener)
+            RelayServer(hub, door, rechecks, limits, tasks, server=settings.server, listener=settings.listener)
         )
         if keys.is_made and keys.broadcast_key is not None:
             _store_key(stack, server.port, keys.broadcast_key)

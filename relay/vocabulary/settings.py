@@ -5,130 +5,27 @@ and switches a limit off, zero and negatives never do; a secret is shown by noth
 `get_secret_value`. Where values come from is `relay.adapters.configuration`.
 """
 
-import re
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    SecretStr,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
+from pydantic import BaseModel, ConfigDict, Field
+
+from relay.vocabulary.origins import SAME_ORIGIN
+from relay.vocabulary.setting_types import (
+    Count,
+    CountOrNever,
+    Declarations,
+    FileNames,
+    Key,
+    NamePatterns,
+    Networks,
+    Origins,
+    RelayAddress,
+    Seconds,
+    SecondsOrNever,
+    Token,
+    TokenSecret,
+    WebAddress,
 )
-
-from relay.vocabulary.errors import BadRequestError
-from relay.vocabulary.labels import Declaration
-from relay.vocabulary.names import is_pattern
-from relay.vocabulary.origins import ANY_ORIGIN, SAME_ORIGIN, read_origin
-
-NEVER = "never"
-"""How a limit that is switched off is written."""
-
-
-def _never_is_none(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    if value is None or value == NEVER:
-        return None
-    try:
-        return check(value)
-    except ValidationError as error:
-        raise ValueError(f'must be a number of seconds above 0, or "{NEVER}"') from error
-
-
-def _none_is_never(value: float | None) -> float | str:
-    return NEVER if value is None else value
-
-
-def _key(secret: SecretStr) -> SecretStr:
-    if re.fullmatch(r"[A-Za-z0-9._~-]{8,256}", secret.get_secret_value()) is None:
-        raise ValueError("must be 8 to 256 of the characters A-Z a-z 0-9 . _ ~ -")
-    return secret
-
-
-def _token_secret(secret: SecretStr) -> SecretStr:
-    if re.fullmatch(r"[!-~]{32,512}", secret.get_secret_value()) is None:
-        raise ValueError("must be 32 to 512 printable ASCII characters without spaces")
-    return secret
-
-
-def _token(secret: SecretStr) -> SecretStr:
-    if re.fullmatch(r"[A-Za-z0-9._~-]{8,4096}", secret.get_secret_value()) is None:
-        raise ValueError("must be 8 to 4096 of the characters A-Z a-z 0-9 . _ ~ -")
-    return secret
-
-
-def _split_words(value: object) -> object:
-    """Take a list apart that an environment variable has as text: `a, b`, or `[]` for an empty one."""
-    if isinstance(value, str):
-        return () if value.strip() == "[]" else tuple(value.replace(",", " ").split())
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _pattern(text: str) -> str:
-    if not is_pattern(text):
-        raise ValueError("must be names of A-Z a-z 0-9 . _ ~ - in which * stands for any characters")
-    return text
-
-
-def _origin(text: str) -> str:
-    if text not in {SAME_ORIGIN, ANY_ORIGIN} and read_origin(text) is None:
-        raise ValueError(f'must be origins such as https://relay.example.org, or "{SAME_ORIGIN}", or "*" for any')
-    return text
-
-
-def _split_lines(value: object) -> object:
-    """Take a list apart that an environment variable has as text: `a; b`, or `[]` for an empty one."""
-    if isinstance(value, str):
-        return () if value.strip() == "[]" else tuple(part.strip() for part in value.split(";"))
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _declaration(text: str) -> str:
-    try:
-        Declaration.read(text)
-    except BadRequestError as error:
-        raise ValueError(
-            'must be texts such as "ev1/de de Deutsch": an address, a BCP 47 tag or -, a name of 64 characters at most'
-        ) from error
-    return text
-
-
-def _web_address(text: str) -> str:
-    if not _is_address(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
-        raise ValueError("must be an address such as http://127.0.0.1:5000")
-    return text
-
-
-def _relay_address(text: str) -> str:
-    if not _is_address(r"(wss?|https?)://[^/?#@\s]+/?", text):
-        raise ValueError("must be an address without a path, such as ws://127.0.0.1:8080")
-    return text
-
-
-def _is_address(form: str, text: str) -> bool:
-    if re.fullmatch(form, text) is None:
-        return False
-    try:
-        parts = urlsplit(text)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number up to 65535, or a bracket that is not closed
-        return False
-
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-SecondsOrNever = Annotated[Seconds | None, WrapValidator(_never_is_none), PlainSerializer(_none_is_never)]
-Key = Annotated[SecretStr, AfterValidator(_key)]
-TokenSecret = Annotated[SecretStr, AfterValidator(_token_secret)]
-Token = Annotated[SecretStr, AfterValidator(_token)]
-NamePatterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_split_words)]
-Declarations = Annotated[tuple[Annotated[str, AfterValidator(_declaration)], ...], BeforeValidator(_split_lines)]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split_words)]
-FileNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_words)]
 
 
 class _Section(BaseModel):
@@ -147,6 +44,10 @@ class ServerSettings(_Section):
     loop: Literal["auto", "asyncio", "uvloop"] = Field(
         "auto",
         description='Event loop; uvloop needs the extra "uvloop", auto is the one that measured better: asyncio.',
+    )
+    trusted_proxies: Networks = Field(
+        ("127.0.0.1", "::1"),
+        description="Addresses and networks of proxies; what they write into X-Forwarded-For is a client's address.",
     )
     shutdown_timeout_seconds: Seconds = Field(
         10.0, description="After SIGTERM, how long closing may take before what is left is cut off."
@@ -250,6 +151,51 @@ class ChannelSettings(_Section):
     )
 
 
+class LimitSettings(_Section):
+    """What a client, an address and a session may cost; reasons and what a client sees: docs/limits.md."""
+
+    max_connections: Count = Field(
+        10_000, description="Listeners at one time, and again broadcasters; of more, HTTP 503."
+    )
+    max_listeners_per_session: CountOrNever = Field(
+        10_000, description="Listeners of one session at one time; of more, HTTP 503."
+    )
+    max_broadcasters_per_session: CountOrNever = Field(
+        64, description="Broadcasters of one session at one time, and so its channels that are live."
+    )
+    max_connections_per_address: CountOrNever = Field(
+        1_000, description="WebSockets of one address (IPv6: of one /64) at one time; of more, HTTP 429."
+    )
+    max_failures_per_minute: CountOrNever = Field(
+        30, description="Wrong tokens and bad requests of one address in a minute; after more, HTTP 429."
+    )
+    max_pending_handshakes: Count = Field(
+        1_000, description="Connections that are no WebSocket yet; of more, the oldest is cut off."
+    )
+    handshake_timeout_seconds: Seconds = Field(10.0, description="How long an opening handshake may take.")
+    max_handshake_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = Field(
+        32_768, description="Size of a request with its headers, 4096 to 1048576."
+    )
+    max_audio_messages_per_second: CountOrNever = Field(
+        400, description="Of one broadcaster, with a burst of five seconds' worth; of more, it is read no faster."
+    )
+    max_texts_per_second: CountOrNever = Field(
+        50, description="Control messages of one client, with a burst of two seconds' worth; of more, closed with 1008."
+    )
+    max_pings_per_second: CountOrNever = Field(
+        50, description="Pings and pongs of one client's WebSocket layer, likewise."
+    )
+    max_fragments_per_second: CountOrNever = Field(
+        200, description="Continuation frames of one client's messages, likewise."
+    )
+    max_unread_bytes: Annotated[int, Field(ge=65_536)] = Field(
+        262_144, description="What may wait for a client that does not read; at more it is cut off. At least 65536."
+    )
+    max_lag_ms: CountOrNever = Field(
+        500, description="How late the relay may be before it refuses new listeners with HTTP 503."
+    )
+
+
 class CloudWatchSettings(_Section):
     """Metrics to CloudWatch; credentials come from the standard AWS chain."""
 
@@ -262,7 +208,7 @@ class CloudWatchSettings(_Section):
         description="AWS region; unset: what the AWS environment says.",
         examples=["eu-central-1"],
     )
-    endpoint_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
+    endpoint_url: WebAddress | None = Field(
         None,
         description="Another endpoint, for example a local moto server.",
         examples=["http://127.0.0.1:5000"],
@@ -287,9 +233,7 @@ class LogSettings(_Section):
 class ClientSettings(_Section):
     """Where `relay broadcast` and `relay listen` connect to."""
 
-    url: Annotated[str, AfterValidator(_relay_address)] = Field(
-        "ws://127.0.0.1:8080", description="The relay's address."
-    )
+    url: RelayAddress = Field("ws://127.0.0.1:8080", description="The relay's address.")
     token: Token | None = Field(
         None, description="What they show: a token. Without one, `relay broadcast` shows broadcast.key."
     )
@@ -303,6 +247,7 @@ class Settings(_Section):
     access: AccessSettings = AccessSettings()
     listener: ListenerSettings = ListenerSettings()
     channel: ChannelSettings = ChannelSettings()
+    limits: LimitSettings = LimitSettings()
     cloudwatch: CloudWatchSettings = CloudWatchSettings()
     log: LogSettings = LogSettings()
     client: ClientSettings = ClientSettings()

@@ -24,6 +24,7 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "server.host": ("::1", "localhost", "127.0.0.2"),
     "server.port": (1, 2, 3),
     "server.loop": ("asyncio", "uvloop", "auto"),
+    "server.trusted_proxies": (["10.0.0.0/8"], ["::1", "127.0.0.1"], []),
     "server.shutdown_timeout_seconds": (1.5, 2.5, 3.5),
     "broadcast.key": ("first-key", "second-key", "third-key"),
     "broadcast.grace_seconds": (1.0, 2.0, 3.0),
@@ -46,6 +47,20 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "listener.coalesce_ms": (20, 40, 60),
     "listener.stall_limit_seconds": (1.0, 2.0, "never"),
     "channel.declared": (["ev1/de de Deutsch"], ["*/main - The speaker", "a/fr fr Français"], []),
+    "limits.max_connections": (1, 2, 3),
+    "limits.max_listeners_per_session": (1, 2, "never"),
+    "limits.max_broadcasters_per_session": (1, 2, "never"),
+    "limits.max_connections_per_address": (1, "never", 3),
+    "limits.max_failures_per_minute": (1, 2, "never"),
+    "limits.max_pending_handshakes": (1, 2, 3),
+    "limits.handshake_timeout_seconds": (1.0, 2.0, 3.0),
+    "limits.max_handshake_bytes": (4096, 5000, 6000),
+    "limits.max_audio_messages_per_second": ("never", 2, 3),
+    "limits.max_texts_per_second": (1, 2, "never"),
+    "limits.max_pings_per_second": (1, 2, "never"),
+    "limits.max_fragments_per_second": (1, 2, "never"),
+    "limits.max_unread_bytes": (65_536, 70_000, 80_000),
+    "limits.max_lag_ms": (1, 2, "never"),
     "cloudwatch.enabled": (True, False, True),
     "cloudwatch.region": ("eu-west-1", "eu-west-2", "eu-west-3"),
     "cloudwatch.endpoint_url": ("http://127.0.0.1:1", "https://a.example/x", "http://[::1]:3"),
@@ -75,7 +90,7 @@ def plain(loaded: LoadedSettings, dotted: str) -> object:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return list(value)
-    return "never" if value is None and dotted == "listener.stall_limit_seconds" else value
+    return "never" if value is None and "never" in VALUES[dotted] else value
 
 
 def faults(

@@ -8,15 +8,15 @@ Source: docs/protocol.md, "Addresses" and "Refusals".
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
-from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from relay.adapters.server.connection import RelayConnection
 from relay.adapters.server.credentials import offered_subprotocols, read_credential
+from relay.adapters.server.http_response import make_response, text_response
 from relay.core.access import Access, RefusedError, TokenRole
 from relay.core.origins import is_allowed_origin
 from relay.core.requests import ConnectRequest, Role, read_connect_request, split_target, websocket_role
@@ -25,10 +25,6 @@ from relay.runtime.hub import Hub
 from relay.vocabulary.errors import BadRequestError, RelayError
 
 logger = logging.getLogger(__name__)
-
-
-def ignore_refusal(_connection: RelayConnection, _request: Request) -> None:
-    """Take no note of a refusal."""
 
 
 class FoundPage(Protocol):
@@ -78,7 +74,6 @@ class Admission:
     """Answers opening handshakes.
 
     Attributes:
-        ready: Whether new work is welcome; `/readyz` tells it.
         allowed_origins: See `__init__`; may be replaced.
         token_in_query: See `__init__`; may be replaced.
     """
@@ -92,7 +87,6 @@ class Admission:
         *,
         allowed_origins: Sequence[str],
         token_in_query: bool,
-        note_refusal: Callable[[RelayConnection, Request], None] = ignore_refusal,
     ) -> None:
         """Make it.
 
@@ -103,36 +97,33 @@ class Admission:
             access: Knows who may do what.
             allowed_origins: Whose pages may connect, see `relay.core.origins`.
             token_in_query: Whether a token may be in the query.
-            note_refusal: Called for each request with a wrong token, or with none where one is needed: a guess.
         """
         self._hub = hub
         self._pages = pages
         self._codes = codes
         self._access = access
-        self._note_refusal = note_refusal
         self.allowed_origins = allowed_origins
         self.token_in_query = token_in_query
-        self.ready = False
 
     def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
         """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set."""
         path, query = split_target(request.path)
         role = websocket_role(path)
         if request.method != "GET":
-            response = _text(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is served here.")
-            response.headers["Allow"] = "GET"
-            return response
+            return text_response(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is served here.", Allow="GET")
         if role is None:
             return self._serve_http(path, query, ",".join(request.headers.get_all("Host")))
         headers = request.headers
         if not is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host")):
-            return _text(HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; see access.allowed_origins.")
+            return text_response(
+                HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; see access.allowed_origins."
+            )
         offered = offered_subprotocols(headers)
         try:
             connection.admission = self._admit(connection, request, read_connect_request(role, path, query), offered)
         except RelayError as error:
             if SUBPROTOCOL not in offered:
-                return _text(error.http_status, str(error))
+                return text_response(error.http_status, str(error))
             connection.admission = error
         return None
 
@@ -146,7 +137,6 @@ class Admission:
         except RefusedError as error:
             # Not the detail, which may have words of the token; `relay token inspect` tells it to whoever has one.
             logger.debug("not admitted", extra={"role": wanted.role, "address": wanted.address, "reason": error.reason})
-            self._note_refusal(connection, request)
             raise
         if wanted.role is Role.BROADCASTER:
             # Claimed after the upgrade; whoever comes second in between is closed with the same code.
@@ -155,31 +145,11 @@ class Admission:
 
     def _serve_http(self, path: str, query: str, host: str) -> Response:
         if path == "/healthz":
-            return _text(HTTPStatus.OK, "ok")
-        if path == "/readyz":
-            if self.ready:
-                return _text(HTTPStatus.OK, "ready")
-            return _text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
+            return text_response(HTTPStatus.OK, "ok")
         try:
             page = self._pages.find(path) or self._codes.find(path, query, host)
         except BadRequestError as error:
-            return _text(error.http_status, str(error))
+            return text_response(error.http_status, str(error))
         if page is None:
-            return _text(HTTPStatus.NOT_FOUND, "There is nothing here; listen at /listen/SESSION.")
-        return _response(HTTPStatus.OK, page.content_type, page.body, page.headers)
-
-
-def _text(status: int, sentence: str) -> Response:
-    return _response(status, "text/plain; charset=utf-8", f"{sentence}\n".encode(), {"Cache-Control": "no-store"})
-
-
-def _response(status: int, content_type: str, body: bytes, more: Mapping[str, str]) -> Response:
-    headers = Headers()
-    headers["Content-Type"] = content_type
-    headers["Content-Length"] = str(len(body))
-    headers["Connection"] = "close"
-    headers["X-Content-Type-Options"] = "nosniff"
-    for name, value in more.items():
-        if name not in headers:
-            headers[name] = value
-    return Response(int(status), HTTPStatus(status).phrase, headers, body)
+            return text_response(HTTPStatus.NOT_FOUND, "There is nothing here; listen at /listen/SESSION.")
+        return make_response(HTTPStatus.OK, page.content_type, page.body, page.headers)

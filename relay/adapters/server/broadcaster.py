@@ -34,8 +34,6 @@ async def serve_broadcaster(
         ConnectionClosed: The connection ended otherwise than by `end`.
     """
     connection_id, offer = str(connection.id), request.offer
-    # What it sends may wait unread for as long as the relay holds it back, and its pongs with it.
-    connection.ping_timeout = None
     port = BroadcasterPort(connection, tasks)
     source = hub.broadcasting.claim(request.address, offer, connection_id, port)
     try:

@@ -1,36 +1,24 @@
-"""One accepted WebSocket, between the library's connection and the runtime.
+"""One accepted WebSocket, between the guarded connection and the runtime.
 
 Invariants: whatever is written is a complete message and only while the connection is open; flow control reaches
-the hub at once; closing ends in bounded time, whatever the peer does.
+the hub at once.
 """
 
-import asyncio
 import os
 from functools import partial
 
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import broadcast
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
+from relay.adapters.server.guarded import GuardedConnection
 from relay.adapters.server.kernel import bound_kernel_buffer
-from relay.core import messages
 from relay.core.access import Permit
 from relay.core.requests import ConnectRequest
-from relay.core.wire import SUBPROTOCOL
 from relay.runtime.listener import Listener, Write
 from relay.runtime.listening import Listening
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import CloseCode, RelayError
-
-CLOSE_SECONDS = 5.0
-"""How long a closing handshake may take before the connection is cut off."""
-
-MAX_UNREAD_BYTES = 256 * 1024
-"""What may wait for a socket that is full: the library writes pongs without flow control, so whoever asks for more
-and reads none is cut off. A page and a write of audio are shorter."""
-
-_REASON_BYTES = 123
-"""What a close frame holds beside its code, RFC 6455 section 5.5."""
 
 
 def serialize_binary(payload: bytes) -> bytes:
@@ -38,8 +26,8 @@ def serialize_binary(payload: bytes) -> bytes:
     return Frame(Opcode.BINARY, payload).serialize(mask=False)
 
 
-class RelayConnection(ServerConnection):
-    """The library's connection, which also tells the hub when its socket takes no more data and when it does again.
+class RelayConnection(GuardedConnection):
+    """A guarded connection, which also tells the hub when its socket takes no more data and when it does again.
 
     Attributes:
         admission: What the opening handshake found: a request to serve, or a refusal to tell after the upgrade.
@@ -51,12 +39,6 @@ class RelayConnection(ServerConnection):
     _listener: Listener | None = None
     _listening: Listening | None = None
 
-    def forget_handshake(self) -> None:
-        """Let the headers of the handshake go, kilobytes that nobody reads again; the library needs the objects."""
-        for message in (self.request, self.response):
-            if message is not None:
-                message.headers.clear()
-
     def attach(self, listening: Listening, listener: Listener) -> None:
         """Begin to tell `listening` of the flow control of `listener`, who is served here."""
         self._listening, self._listener = listening, listener
@@ -67,8 +49,6 @@ class RelayConnection(ServerConnection):
         """Write what the protocol has (called by the library); after a close frame nothing of ours may follow."""
         super().send_data()
         self._leave_unless_open()
-        if self.paused and self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
-            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the connection is gone (called by the transport)."""
@@ -90,30 +70,6 @@ class RelayConnection(ServerConnection):
         super().resume_writing()
         if self._listener is not None and self._listening is not None:
             self._listening.unblock(self._listener)
-
-    @property
-    def speaks_relay(self) -> bool:
-        """Whether the peer reads headers and control messages."""
-        return self.subprotocol == SUBPROTOCOL
-
-    async def close_in_time(self, code: CloseCode, reason: str) -> None:
-        """Close with `code` and `reason` (shortened to what a close frame holds), cutting off who does not answer.
-
-        The library's own timeout begins only after its close frame was written, which a stalled peer prevents.
-        Cancelled, it leaves the connection half closed; whoever cancels cuts it off.
-        """
-        shortened = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self.close(code, shortened)
-        except TimeoutError:
-            self.transport.abort()
-
-    async def refuse(self, error: RelayError) -> None:
-        """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
-        if self.speaks_relay:
-            broadcast((self,), messages.error_message(error.close_code, str(error)))
-        await self.close_in_time(error.close_code, str(error))
 
 
 class SocketPort:
@@ -158,7 +114,7 @@ class SocketPort:
 
     def abort(self) -> None:
         """Cut the connection off."""
-        self._transport.abort()
+        self._connection.cut_off()
 
 
 class BroadcasterPort:

@@ -4,8 +4,10 @@ Linux takes megabytes into a TCP socket before a write fails, which is minutes o
 knows of. `TCP_NOTSENT_LOWAT` bounds what is not sent yet, `SO_SNDBUF` everything that is not acknowledged.
 """
 
+import contextlib
 import os
 import socket
+import struct
 
 UNSENT_SECONDS = 0.2
 """Audio that may wait in the kernel for the network; less would let a fast network run dry between passes."""
@@ -18,6 +20,10 @@ SEND_BUFFER_BYTES = 64 * 1024
 
 RECEIVE_BUFFER_BYTES = 8 * 1024
 """A listener has little to say; this bounds what a flood of its pings makes the relay do in one turn of the loop."""
+
+BROADCAST_RECEIVE_BYTES = 256 * 1024
+"""A second or more of any audio, for networks that deliver in bursts; of a broadcaster that is too far ahead, no more
+than this waits unread. Linux books twice this for its own bookkeeping."""
 
 KEEPALIVE_IDLE_SECONDS = 15
 KEEPALIVE_INTERVAL_SECONDS = 5
@@ -41,6 +47,16 @@ def bound_kernel_buffer(sock: socket.socket, bytes_per_second: int) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
 
 
+def bound_receive_buffer(sock: socket.socket) -> None:
+    """Bound what the kernel holds of a broadcaster's audio that is not read yet.
+
+    Args:
+        sock: A connected TCP socket; of other kinds nothing is set.
+    """
+    if _is_tcp(sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BROADCAST_RECEIVE_BYTES)
+
+
 def notice_dead_peer(sock: socket.socket, unacknowledged_seconds: float | None) -> None:
     """Have the kernel end a connection whose other end is gone.
 
@@ -58,6 +74,16 @@ def notice_dead_peer(sock: socket.socket, unacknowledged_seconds: float | None) 
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
     if unacknowledged_seconds is not None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_seconds * 1000))
+
+
+def discard_unsent(sock: socket.socket) -> None:
+    """Have the kernel throw away what was not sent when the socket is closed, instead of keeping it for minutes.
+
+    Args:
+        sock: A socket that is about to be closed; its peer sees a reset. Nothing when it is closed already.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def widen_backlog(descriptor: int, connections: int) -> None:

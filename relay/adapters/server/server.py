@@ -9,29 +9,30 @@ import contextlib
 import logging
 import os
 import socket
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from websockets.asyncio.server import Server, serve
 from websockets.exceptions import ConnectionClosed
 
-from relay.adapters.server.admission import Admission
 from relay.adapters.server.broadcaster import serve_broadcaster
-from relay.adapters.server.connection import CLOSE_SECONDS, RelayConnection
+from relay.adapters.server.connection import RelayConnection
 from relay.adapters.server.credentials import select_subprotocol
-from relay.adapters.server.kernel import notice_dead_peer, widen_backlog
+from relay.adapters.server.door import Door
+from relay.adapters.server.guarded import CLOSE_SECONDS
+from relay.adapters.server.keepalive import keep_alive
+from relay.adapters.server.kernel import bound_receive_buffer, notice_dead_peer, widen_backlog
 from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.responses import secure_response
 from relay.core.requests import ConnectRequest, Role
 from relay.core.wire import MAX_BROADCAST_BYTES
 from relay.runtime.hub import Hub
+from relay.runtime.limits import LimitsInForce
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import CloseCode, ConfigurationError, PeerError
 from relay.vocabulary.settings import ListenerSettings, ServerSettings
-
-PING_INTERVAL_SECONDS = 20.0
-"""How often a quiet connection is asked whether it is still there."""
 
 ACCEPT_BATCH = 4
 """Connections accepted in one turn of the event loop, so that a crowd at the door does not delay those inside."""
@@ -41,6 +42,9 @@ PENDING_CONNECTIONS = 4096
 
 DEAD_PEER_SECONDS = 5.0
 """How much later than the stall limit the kernel gives a peer up by itself, so that the log tells of a stall."""
+
+MAX_LISTENER_MESSAGE_BYTES = 16 * 1024
+"""A listener's messages are at most 4 KiB; what is no larger than this is still read, to say what was wrong with it."""
 
 CUT_OFF_SECONDS = 1.0
 """How long the rest of a connection that was cut off may take; the process ends anyway."""
@@ -54,8 +58,9 @@ class RelayServer:
     def __init__(
         self,
         hub: Hub,
-        admission: Admission,
+        door: Door,
         rechecks: Rechecks,
+        limits: LimitsInForce,
         tasks: TaskRegistry,
         *,
         server: ServerSettings,
@@ -65,15 +70,17 @@ class RelayServer:
 
         Args:
             hub: Where audio goes.
-            admission: Answers opening handshakes.
+            door: Answers opening handshakes.
             rechecks: Asks again, while a connection is open, whether it may be.
-            tasks: Runs closing handshakes.
+            limits: What clients may.
+            tasks: Runs closing handshakes, and looks after open connections.
             server: Where to listen, and how long stopping may take.
-            listener: How long an unanswered ping is waited for.
+            listener: How long an answer is waited for.
         """
         self._hub = hub
-        self._admission = admission
+        self._door = door
         self._rechecks = rechecks
+        self._limits = limits
         self._tasks = tasks
         self._settings = server
         self._stall_limit_seconds = listener.stall_limit_seconds
@@ -87,21 +94,21 @@ class RelayServer:
         """
         host, port = self._settings.host, self._settings.port
         try:
-            self._server = await serve(
+            server = self._server = await serve(
                 self._handle,  # type: ignore[arg-type] # create_connection decides the class
                 host,
                 port,
-                process_request=self._admission.process_request,  # type: ignore[arg-type] # create_connection decides the class
+                process_request=self._door.process_request,  # type: ignore[arg-type] # create_connection decides the class
                 process_response=secure_response,
                 select_subprotocol=select_subprotocol,
                 compression=None,
                 server_header="relay",
-                ping_interval=PING_INTERVAL_SECONDS,
-                ping_timeout=self._stall_limit_seconds,
+                ping_interval=None,
+                open_timeout=None,
                 close_timeout=CLOSE_SECONDS,
                 max_size=MAX_BROADCAST_BYTES,
                 write_limit=0,
-                create_connection=RelayConnection,
+                create_connection=partial(RelayConnection, attendance=self._door, limits=self._limits),  # type: ignore[arg-type] # a callable does
                 backlog=ACCEPT_BATCH,
             )
         except OSError as error:
@@ -110,7 +117,9 @@ class RelayServer:
             ) from error
         for listening in self._server.sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
-        self._admission.ready = True
+        alive = keep_alive(lambda: server.all_connections, self._stall_limit_seconds)  # type: ignore[arg-type,return-value] # create_connection decides the class
+        self._tasks.start(alive, "keepalive")
+        self._door.is_open = True
         return self
 
     async def __aexit__(
@@ -120,7 +129,7 @@ class RelayServer:
         server = self._server
         if server is None:
             return
-        self._admission.ready = False
+        self._door.is_open = False
         logger.info("relay stopping", extra={"connections": len(server.connections)})
         server.close(code=CloseCode.RESTARTING, reason="The relay is restarting.")
         try:
@@ -150,6 +159,7 @@ class RelayServer:
         if not isinstance(admission, ConnectRequest):
             await connection.refuse(admission)
             return
+        _settle_in(connection, admission)
         try:
             with self._rechecks.watching(connection, connection.permit):
                 if admission.role is Role.BROADCASTER:
@@ -163,6 +173,26 @@ class RelayServer:
         except Exception:
             logger.exception("a connection failed by our fault", extra={"connection": str(connection.id)})
             await connection.close_in_time(CloseCode.INTERNAL, "The relay failed; try again.")
+
+
+def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
+    """Fit what a connection may send to its role, and write down who came."""
+    is_listener = request.role is Role.LISTENER
+    if is_listener:
+        connection.protocol.max_message_size = MAX_LISTENER_MESSAGE_BYTES
+    else:
+        bound_receive_buffer(connection.transport.get_extra_info("socket"))
+    logger.log(
+        logging.DEBUG if is_listener else logging.INFO,
+        "connection opened",
+        extra={
+            "connection": str(connection.id),
+            "client": connection.client_address,
+            "role": request.role,
+            "session": request.address.session,
+            "channel": request.address.channel,
+        },
+    )
 
 
 def _reason(error: OSError) -> str:

@@ -1,0 +1,150 @@
+"""The door, in front of admission: who may ask at all, and whether there is a place; it is cheap to be turned away.
+
+Invariants: a refusal here comes before the upgrade, as 503 or 429 with `Retry-After`, and costs neither a token's
+check nor a connection; those inside are not touched; a listener never keeps a broadcaster out, nor does lag. Of the
+connections that are no WebSocket yet, the oldest goes when there are too many: who means it asks within a moment, and
+who only holds a place open is always older. Every refusal is counted.
+"""
+
+import secrets
+from http import HTTPStatus
+
+from websockets.http11 import Request, Response
+
+from relay.adapters.server.admission import Admission
+from relay.adapters.server.connection import RelayConnection
+from relay.adapters.server.guarded import GuardedConnection
+from relay.adapters.server.http_response import text_response
+from relay.core.limits.addresses import TrustedProxies
+from relay.core.limits.names import Limit
+from relay.core.limits.places import Place, Places
+from relay.core.limits.rates import SlidingCounts
+from relay.core.requests import Role, split_target, websocket_role
+from relay.runtime.lag import LagMeter
+from relay.runtime.limits import LimitsInForce
+from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.errors import RelayError
+
+FAILURE_WINDOW_SECONDS = 60.0
+MAX_REMEMBERED_ADDRESSES = 10_000
+"""Addresses whose failures are counted, a megabyte or two; beyond it, those are forgotten that failed longest ago."""
+
+RETRY_SECONDS = (2, 10)
+"""What `Retry-After` says is drawn from this range, so that those who were refused together do not return together."""
+
+_FAILURES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
+_SENTENCES = {
+    Limit.CONNECTIONS: "The relay is full; try again in a moment.",
+    Limit.LISTENERS: "This session is full; try again in a moment.",
+    Limit.BROADCASTERS: "This session has as many broadcasters as it may; try again when one has ended.",
+    Limit.LAG: "The relay is too busy for more listeners; try again in a moment.",
+    Limit.CONNECTIONS_PER_ADDRESS: "There are too many connections from your address; close some.",
+    Limit.FAILURES_PER_ADDRESS: "There were too many wrong requests from your address; try again in a minute.",
+}
+_BY_ADDRESS = frozenset({Limit.CONNECTIONS_PER_ADDRESS, Limit.FAILURES_PER_ADDRESS})
+
+
+class Door:
+    """Lets connections in.
+
+    Attributes:
+        is_open: Whether the relay takes new clients at all; not before it is ready, nor when it stops.
+    """
+
+    def __init__(self, admission: Admission, limits: LimitsInForce, lag: LagMeter, trusted: TrustedProxies) -> None:
+        """Make a closed one.
+
+        Args:
+            admission: Answers whoever may ask.
+            limits: How many there may be.
+            lag: How late the relay is.
+            trusted: Whose word on a client's address is taken.
+        """
+        self._admission = admission
+        self._limits = limits
+        self._lag = lag
+        self._trusted = trusted
+        self._pending: dict[GuardedConnection, None] = {}
+        self._places = Places()
+        self._taken: dict[GuardedConnection, Place] = {}
+        self._failures = SlidingCounts(FAILURE_WINDOW_SECONDS, MAX_REMEMBERED_ADDRESSES)
+        self.is_open = False
+
+    def arrived(self, connection: GuardedConnection) -> None:
+        """Note a connection that has not asked for anything yet."""
+        self._pending[connection] = None
+        if len(self._pending) > self._limits.settings.max_pending_handshakes:
+            oldest = next(iter(self._pending))
+            del self._pending[oldest]
+            self._limits.applied(Limit.PENDING_HANDSHAKES)
+            oldest.cut_off()
+
+    def left(self, connection: GuardedConnection) -> None:
+        """Note that a connection is gone; its place is free."""
+        self._pending.pop(connection, None)
+        place = self._taken.pop(connection, None)
+        if place is not None:
+            self._places.give_back(place)
+
+    def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
+        """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set."""
+        path = split_target(request.path)[0]
+        peer = connection.remote_address
+        client = self._trusted.find_client(peer[0] if peer else "", request.headers.get_all("X-Forwarded-For"))
+        connection.client_address = client.address
+        if path == "/readyz" and request.method == "GET":
+            reason = self._why_not_ready()
+            status = HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE
+            return text_response(status, "ready" if reason is None else f"not ready: {reason}")
+        role = websocket_role(path)
+        if role is None:
+            return self._admission.process_request(connection, request)
+        limit = self._reached(role, client.group)
+        if limit is not None:
+            return self._refuse(limit)
+        response = self._admission.process_request(connection, request)
+        refused = response.status_code if response is not None else getattr(connection.admission, "http_status", None)
+        if refused in _FAILURES and client.group is not None:
+            self._failures.add(client.group, relay_clock())
+        if response is not None:
+            return response
+        session = None if isinstance(connection.admission, RelayError) else connection.admission.address.session
+        place = Place(role, session, client.group)
+        limit = self._places.full(place, self._limits.most)
+        if limit is not None:
+            return self._refuse(limit)
+        self._places.take(place)
+        self._taken[connection] = place
+        self._pending.pop(connection, None)
+        return None
+
+    def _reached(self, role: Role, group: str | None) -> Limit | None:
+        """Give the limit that keeps a client out whatever it asks for; None when it may ask."""
+        most_failures = self._limits.settings.max_failures_per_minute
+        failures = 0 if group is None else self._failures.count(group, relay_clock())
+        if most_failures is not None and failures >= most_failures:
+            return Limit.FAILURES_PER_ADDRESS
+        if role is Role.LISTENER and self._is_late:
+            return Limit.LAG
+        return self._places.full(Place(role, None, group), self._limits.most)
+
+    def _refuse(self, limit: Limit) -> Response:
+        self._limits.applied(limit)
+        status = HTTPStatus.TOO_MANY_REQUESTS if limit in _BY_ADDRESS else HTTPStatus.SERVICE_UNAVAILABLE
+        least, most = RETRY_SECONDS
+        return text_response(status, _SENTENCES[limit], Retry_After=str(least + secrets.randbelow(most - least + 1)))
+
+    def _why_not_ready(self) -> str | None:
+        if not self.is_open:
+            return "the relay is starting or stopping"
+        if self._is_late:
+            return f"the relay is {self._lag.lag_ms:.0f} ms late"
+        if self._places.count(Role.LISTENER) >= self._limits.settings.max_connections:
+            return "the relay is full"
+        return None
+
+    @property
+    def _is_late(self) -> bool:
+        most_ms = self._limits.settings.max_lag_ms
+        return most_ms is not None and self._lag.lag_ms > most_ms

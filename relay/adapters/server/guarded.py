@@ -1,0 +1,236 @@
+"""One accepted connection with what keeps its peer from hurting others: budgets, a bound on what waits, an end in time.
+
+Invariants: what a peer sends is taken by `Intake`, a little at a time; a peer that is over a budget is closed with
+1008 and a reason that names the limit, but a broadcaster's audio is only read no faster; whatever the peer does, a
+connection that is to end has ended within `CLOSE_SECONDS`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from websockets.asyncio.server import Server, ServerConnection, broadcast
+from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import Event, State
+from websockets.server import ServerProtocol
+from websockets.typing import Data
+
+from relay.adapters.server.intake import TURN_SECONDS, Intake
+from relay.adapters.server.kernel import discard_unsent
+from relay.core import messages
+from relay.core.limits.names import Limit
+from relay.core.limits.rates import Budget
+from relay.core.wire import SUBPROTOCOL
+from relay.runtime.limits import LimitsInForce
+from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.errors import CloseCode, RelayError
+
+CLOSE_SECONDS = 5.0
+"""How long a closing handshake may take before the connection is cut off."""
+
+LAST_WORDS_SECONDS = 1.0
+"""How long who is over a limit may take to read the close frame that says so."""
+
+BURST_SECONDS = 2.0
+"""Of this much time a budget may be spent at once."""
+
+AUDIO_BURST_SECONDS = 5.0
+"""Likewise of audio: synthesis sends a sentence in one burst."""
+
+_REASON_BYTES = 123
+"""What a close frame holds beside its code, RFC 6455 section 5.5."""
+
+_OVER_A_LIMIT, _AUDIO_RATE, _UNREAD_MESSAGES = "over a limit", "audio rate", "unread messages"
+"""Who holds an intake, and why."""
+
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+"""What the library has no words for; whoever reads it is a program."""
+
+_CLOSING_LIMITS = {
+    Opcode.PING: Limit.PING_RATE,
+    Opcode.PONG: Limit.PING_RATE,
+    Opcode.TEXT: Limit.TEXT_RATE,
+    Opcode.CONT: Limit.FRAGMENT_RATE,
+}
+
+
+class Attendance(Protocol):
+    """Who keeps count of the connections."""
+
+    def arrived(self, connection: "GuardedConnection") -> None:
+        """Note one that has not asked for anything yet."""
+        ...
+
+    def left(self, connection: "GuardedConnection") -> None:
+        """Note that one is gone; of those that arrived, each leaves once."""
+        ...
+
+
+class GuardedConnection(ServerConnection):
+    """The library's connection, guarded.
+
+    Attributes:
+        intake: What the peer sends comes through it; it knows when something was heard last.
+        limits: What the peer may.
+        client_address: Of the person or program, behind whatever proxies; empty before the opening handshake.
+        asked_at: When it was asked last whether it is there, by the relay's clock.
+    """
+
+    intake: Intake
+    _deadline: asyncio.TimerHandle
+    client_address = ""
+    asked_at = 0.0
+
+    def __init__(
+        self,
+        protocol: ServerProtocol,
+        server: Server,
+        *,
+        attendance: Attendance,
+        limits: LimitsInForce,
+        **options: Any,  # noqa: ANN401 - the library's
+    ) -> None:
+        """Make it (called by the library, with options of its own)."""
+        super().__init__(protocol, server, **options)
+        self.limits = limits
+        self._attendance = attendance
+        self._handshake_bytes = 0
+        self._budgets: dict[Limit, Budget] = {}
+        self._turn_end = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to take what the peer sends (called by the event loop)."""
+        super().connection_made(transport)
+        self.intake = Intake(self.transport, super().data_received)
+        self.recv_messages.pause = lambda: self.intake.hold(_UNREAD_MESSAGES)
+        self.recv_messages.resume = lambda: self.intake.let_go(_UNREAD_MESSAGES)
+        timeout_seconds = self.limits.settings.handshake_timeout_seconds
+        self._deadline = self.loop.call_later(timeout_seconds, self._end_handshake, Limit.HANDSHAKE_SECONDS)
+        self._attendance.arrived(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the peer sent (called by the transport)."""
+        if self.request is None:
+            self._handshake_bytes += len(data)
+            if self._handshake_bytes > self.limits.settings.max_handshake_bytes:
+                self._end_handshake(Limit.HANDSHAKE_BYTES)
+                return
+        self.intake.receive(data)
+
+    def _end_handshake(self, limit: Limit) -> None:
+        """Answer a handshake that is too slow or too large, and soon cut it off."""
+        if self.intake.is_held:
+            return
+        self.limits.applied(limit)
+        self.intake.hold(_OVER_A_LIMIT)
+        if self.request is None:
+            self.transport.write(_TOO_SLOW if limit is Limit.HANDSHAKE_SECONDS else _TOO_LARGE)
+        self.loop.call_later(LAST_WORDS_SECONDS, self.cut_off)
+
+    def forget_handshake(self) -> None:
+        """Let the headers of the handshake go, kilobytes that nobody reads again; the library needs the objects."""
+        self._deadline.cancel()
+        for message in (self.request, self.response):
+            if message is not None:
+                message.headers.clear()
+
+    def process_event(self, event: Event) -> None:
+        """Take one frame of what the peer sent (called by the library), on its budget."""
+        if isinstance(event, Request):
+            super().process_event(event)
+            return
+        assert isinstance(event, Frame)  # noqa: S101 - the library's own invariant
+        if event.opcode not in DATA_OPCODES or not self._is_leaving:
+            super().process_event(event)
+        if event.opcode is Opcode.BINARY:
+            over_seconds = self._spend(Limit.AUDIO_RATE, AUDIO_BURST_SECONDS)
+            if over_seconds and not self.intake.is_held:
+                self.limits.applied(Limit.AUDIO_RATE)
+                self.intake.hold(_AUDIO_RATE)
+                self.loop.call_later(over_seconds, self.intake.let_go, _AUDIO_RATE)
+        elif (limit := _CLOSING_LIMITS.get(event.opcode)) is not None and self._spend(limit, BURST_SECONDS):
+            self.end_over(limit)
+
+    def _spend(self, limit: Limit, burst_seconds: float) -> float:
+        budget = self._budgets.get(limit)
+        if budget is None:
+            budget = self._budgets[limit] = Budget()
+        return budget.spend(relay_clock(), self.limits.most(limit), burst_seconds)
+
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether this side began to close, so that nobody reads messages any more."""
+        return self.protocol.close_sent is not None and self.protocol.close_rcvd is None
+
+    def end_over(self, limit: Limit) -> None:
+        """Close the connection of a peer that is over a limit: it is told, read no more, and soon cut off."""
+        if self.protocol.eof_sent:
+            return
+        self.limits.applied(limit)
+        value = self.limits.most(limit)
+        self.protocol.fail(CloseCode.POLICY, f"This is over the relay's limit {limit} of {value}.")
+        self.send_data()
+        self.intake.hold(_OVER_A_LIMIT)
+        self.loop.call_later(LAST_WORDS_SECONDS, self.cut_off)
+
+    async def __aiter__(self) -> AsyncIterator[Data]:
+        """Give the messages, as the library does; who has many of them gives others a turn in between."""
+        async for message in super().__aiter__():
+            if relay_clock() > self._turn_end:
+                await asyncio.sleep(0)
+                self._turn_end = relay_clock() + TURN_SECONDS
+            yield message
+
+    def send_data(self) -> None:
+        """Write what the protocol has (called by the library); who lets too much wait is cut off."""
+        super().send_data()
+        if self.paused and self.transport.get_write_buffer_size() > self.limits.settings.max_unread_bytes:
+            self.limits.applied(Limit.UNREAD_BYTES)
+            self.cut_off()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that the connection is gone (called by the transport)."""
+        self._deadline.cancel()
+        self._attendance.left(self)
+        self.intake.drop()
+        super().connection_lost(exc)
+
+    @property
+    def speaks_relay(self) -> bool:
+        """Whether the peer reads headers and control messages."""
+        return self.subprotocol == SUBPROTOCOL
+
+    def ask(self) -> None:
+        """Ask the peer whether it is there, unless something waits for it already."""
+        if self.protocol.state is State.OPEN and not self.paused:
+            self.protocol.send_ping(b"")
+            self.send_data()
+
+    def cut_off(self) -> None:
+        """End the connection at once; what was not sent is thrown away, by the kernel, too."""
+        if self.protocol.state is not State.CLOSED:
+            discard_unsent(self.transport.get_extra_info("socket"))
+            self.transport.abort()
+
+    async def close_in_time(self, code: CloseCode, reason: str) -> None:
+        """Close with `code` and `reason` (shortened to what a close frame holds), cutting off who does not answer.
+
+        The library's own timeout begins only after its close frame was written, which a stalled peer prevents.
+        Cancelled, it leaves the connection half closed; whoever cancels cuts it off.
+        """
+        shortened = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+        # Else what waits unread would keep the peer's answer from being read.
+        self.intake.let_go(_UNREAD_MESSAGES)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.close(code, shortened)
+        except TimeoutError:
+            self.cut_off()
+
+    async def refuse(self, error: RelayError) -> None:
+        """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
+        if self.speaks_relay:
+            broadcast((self,), messages.error_message(error.close_code, str(error)))
+        await self.close_in_time(error.close_code, str(error))

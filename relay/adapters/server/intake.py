@@ -1,0 +1,100 @@
+"""What a peer sends, on its way from the transport to the protocol: a little at a time, and only while it is wanted.
+
+An event loop reads up to 256 KiB at once, and the library would answer all pings in it, and queue all messages, before
+anybody else has a turn. Here no piece is larger than `PIECE_BYTES`, and no turn longer than `TURN_SECONDS`.
+
+Invariants: order is kept; as long as anything waits here, or somebody holds the intake, nothing is read from the
+socket, so at most one read of the event loop waits and TCP slows the peer down.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from relay.vocabulary.clock import relay_clock
+
+PIECE_BYTES = 1024
+"""What is taken before anybody looks at the budgets: 170 pings of the smallest kind."""
+
+TURN_SECONDS = 0.002
+"""How long one peer may keep the event loop from all others."""
+
+
+class Intake:
+    """One connection's.
+
+    Attributes:
+        heard_at: When something came last, by the relay's clock; while the intake was held, nothing could.
+    """
+
+    __slots__ = ("_feed", "_holders", "_is_reading", "_loop", "_taken", "_transport", "_waiting", "heard_at")
+
+    def __init__(self, transport: asyncio.Transport, feed: Callable[[bytes], None]) -> None:
+        """Make an intake that nobody holds.
+
+        Args:
+            transport: Where bytes come from.
+            feed: Takes a piece, at once.
+        """
+        self._transport = transport
+        self._feed = feed
+        self._loop = asyncio.get_running_loop()
+        self._waiting = b""
+        self._taken = 0
+        self._holders: frozenset[str] = frozenset()
+        self._is_reading = True
+        self.heard_at = relay_clock()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody wants nothing more for now."""
+        return bool(self._holders)
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read."""
+        self.heard_at = relay_clock()
+        if not self._waiting and not self._holders and len(data) <= PIECE_BYTES:
+            self._feed(data)
+            return
+        self._waiting = self._waiting[self._taken :] + data
+        self._taken = 0
+        self._work()
+
+    def hold(self, holder: str) -> None:
+        """Take nothing more until `holder` lets go; done twice by one holder, it changes nothing."""
+        self._holders |= {holder}
+        self._settle()
+
+    def let_go(self, holder: str) -> None:
+        """Take more, unless somebody else holds it."""
+        if holder in self._holders:
+            self._holders -= {holder}
+            if not self._holders:
+                self.heard_at = relay_clock()
+                self._loop.call_soon(self._work)
+
+    def drop(self) -> None:
+        """Forget what waits; the connection is gone."""
+        self._waiting, self._taken = b"", 0
+
+    def _work(self) -> None:
+        turn_end = relay_clock() + TURN_SECONDS
+        while self._taken < len(self._waiting) and not self._holders:
+            if relay_clock() > turn_end:
+                self._loop.call_soon(self._work)
+                break
+            piece = self._waiting[self._taken : self._taken + PIECE_BYTES]
+            self._taken += PIECE_BYTES
+            self._feed(piece)
+        if self._taken >= len(self._waiting):
+            self.drop()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Read from the socket when all that was read is taken and nobody holds the intake, and only then."""
+        wanted = not self._holders and not self._waiting
+        if wanted is not self._is_reading and not self._transport.is_closing():
+            self._is_reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()

@@ -1,0 +1,59 @@
+"""Who is still there: quiet peers are asked by a ping of the WebSocket layer, and cut off when nothing comes.
+
+One task for all connections. It takes the place of the library's own keepalive, which needs a task for each connection,
+does nothing about a peer that can not be written to, and would give up a broadcaster whose answer waits behind audio
+that the relay does not want yet.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+
+from relay.adapters.server.guarded import GuardedConnection
+from relay.adapters.server.intake import TURN_SECONDS
+from relay.core.limits.names import Limit
+from relay.vocabulary.clock import relay_clock
+
+ASK_AFTER_SECONDS = 4.0
+"""A peer of which nothing was heard for this long is asked; with the stall limit, it is gone within 20 s."""
+
+ROUND_SECONDS = 1.0
+"""How often all are looked at."""
+
+logger = logging.getLogger(__name__)
+
+
+async def keep_alive(
+    connections: Callable[[], Collection[GuardedConnection]], stall_limit_seconds: float | None
+) -> None:
+    """Look after all connections for ever.
+
+    Args:
+        connections: Gives those that are open now.
+        stall_limit_seconds: How long an answer may take; while the relay does not read from a peer, it takes none.
+            None waits for ever.
+    """
+    while True:
+        await asyncio.sleep(ROUND_SECONDS)
+        turn_end = relay_clock() + TURN_SECONDS
+        for connection in list(connections()):
+            if (now := relay_clock()) > turn_end:
+                await asyncio.sleep(0)
+                turn_end = relay_clock() + TURN_SECONDS
+            if not connection.intake.is_held:
+                _look_after(connection, now, stall_limit_seconds)
+
+
+def _look_after(connection: GuardedConnection, now: float, stall_limit_seconds: float | None) -> None:
+    quiet_seconds = now - connection.intake.heard_at
+    if quiet_seconds < ASK_AFTER_SECONDS:
+        return
+    if stall_limit_seconds is not None and quiet_seconds >= ASK_AFTER_SECONDS + stall_limit_seconds:
+        connection.limits.applied(Limit.SILENCE)
+        logger.warning(
+            "silent connection cut off", extra={"connection": str(connection.id), "seconds": round(quiet_seconds, 1)}
+        )
+        connection.cut_off()
+    elif now - connection.asked_at >= ASK_AFTER_SECONDS:
+        connection.asked_at = now
+        connection.ask()

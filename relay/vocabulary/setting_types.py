@@ -1,0 +1,155 @@
+"""The types of the settings: what a value must be, and the sentence that says so when it is not.
+
+Invariants: `"never"` (in a file or the environment) is `None` and switches a limit off, zero and negatives never do;
+a list is a text in the environment.
+"""
+
+import re
+from ipaddress import ip_network
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from relay.vocabulary.errors import BadRequestError
+from relay.vocabulary.labels import Declaration
+from relay.vocabulary.names import is_pattern
+from relay.vocabulary.origins import ANY_ORIGIN, SAME_ORIGIN, read_origin
+
+NEVER = "never"
+"""How a limit that is switched off is written."""
+
+
+def _never_is_none(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    if value is None or value == NEVER:
+        return None
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError(f'must be a number of seconds above 0, or "{NEVER}"') from error
+
+
+def _never_counts(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    if value is None or value == NEVER:
+        return None
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError(f'must be a whole number above 0, or "{NEVER}"') from error
+
+
+def _none_is_never(value: float | None) -> float | str:
+    return NEVER if value is None else value
+
+
+def _no_count_is_never(value: int | None) -> int | str:
+    return NEVER if value is None else value
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    if re.fullmatch(r"[A-Za-z0-9._~-]{8,256}", secret.get_secret_value()) is None:
+        raise ValueError("must be 8 to 256 of the characters A-Z a-z 0-9 . _ ~ -")
+    return secret
+
+
+def _token_secret(secret: SecretStr) -> SecretStr:
+    if re.fullmatch(r"[!-~]{32,512}", secret.get_secret_value()) is None:
+        raise ValueError("must be 32 to 512 printable ASCII characters without spaces")
+    return secret
+
+
+def _token(secret: SecretStr) -> SecretStr:
+    if re.fullmatch(r"[A-Za-z0-9._~-]{8,4096}", secret.get_secret_value()) is None:
+        raise ValueError("must be 8 to 4096 of the characters A-Z a-z 0-9 . _ ~ -")
+    return secret
+
+
+def _split_words(value: object) -> object:
+    """Take a list apart that an environment variable has as text: `a, b`, or `[]` for an empty one."""
+    if isinstance(value, str):
+        return () if value.strip() == "[]" else tuple(value.replace(",", " ").split())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _pattern(text: str) -> str:
+    if not is_pattern(text):
+        raise ValueError("must be names of A-Z a-z 0-9 . _ ~ - in which * stands for any characters")
+    return text
+
+
+def _origin(text: str) -> str:
+    if text not in {SAME_ORIGIN, ANY_ORIGIN} and read_origin(text) is None:
+        raise ValueError(f'must be origins such as https://relay.example.org, or "{SAME_ORIGIN}", or "*" for any')
+    return text
+
+
+def _split_lines(value: object) -> object:
+    """Take a list apart that an environment variable has as text: `a; b`, or `[]` for an empty one."""
+    if isinstance(value, str):
+        return () if value.strip() == "[]" else tuple(part.strip() for part in value.split(";"))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _declaration(text: str) -> str:
+    try:
+        Declaration.read(text)
+    except BadRequestError as error:
+        raise ValueError(
+            'must be texts such as "ev1/de de Deutsch": an address, a BCP 47 tag or -, a name of 64 characters at most'
+        ) from error
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError("must be addresses such as 10.0.0.1, or networks such as 10.0.0.0/8") from error
+    return text
+
+
+def _web_address(text: str) -> str:
+    if not _is_address(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
+        raise ValueError("must be an address such as http://127.0.0.1:5000")
+    return text
+
+
+def _relay_address(text: str) -> str:
+    if not _is_address(r"(wss?|https?)://[^/?#@\s]+/?", text):
+        raise ValueError("must be an address without a path, such as ws://127.0.0.1:8080")
+    return text
+
+
+def _is_address(form: str, text: str) -> bool:
+    if re.fullmatch(form, text) is None:
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number up to 65535, or a bracket that is not closed
+        return False
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrNever = Annotated[Seconds | None, WrapValidator(_never_is_none), PlainSerializer(_none_is_never)]
+Count = Annotated[int, Field(gt=0)]
+CountOrNever = Annotated[Count | None, WrapValidator(_never_counts), PlainSerializer(_no_count_is_never)]
+Key = Annotated[SecretStr, AfterValidator(_key)]
+TokenSecret = Annotated[SecretStr, AfterValidator(_token_secret)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+NamePatterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_split_words)]
+Declarations = Annotated[tuple[Annotated[str, AfterValidator(_declaration)], ...], BeforeValidator(_split_lines)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split_words)]
+FileNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_words)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_split_words)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+RelayAddress = Annotated[str, AfterValidator(_relay_address)]

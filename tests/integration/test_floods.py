@@ -1,0 +1,158 @@
+"""Peers that send more than they may: each has a budget, is told which, and costs nobody else anything."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.typing import Subprotocol
+
+from tests.support.live_session import (
+    LATE_MS,
+    LOOPS,
+    Lateness,
+    ask_repeatedly,
+    broadcasting,
+    check_accounts,
+    check_untouched,
+    listen_beside,
+    percentile,
+    resident_bytes,
+)
+from tests.support.processes import RelayProcess, relay_process
+from tests.support.wire_listener import closing, upgrade
+
+
+def frames(opcode: Opcode, payload: bytes, count: int, *, fin: bool = True) -> bytes:
+    return Frame(opcode, payload, fin=fin).serialize(mask=True) * count
+
+
+FLOODS = {
+    "pings": frames(Opcode.PING, bytes(125), 500),
+    "empty pings": frames(Opcode.PING, b"", 10_000),
+    "pongs": frames(Opcode.PONG, b"", 10_000),
+    "texts": frames(Opcode.TEXT, b'{"type":"ping"}', 3_000),
+    "fragments": frames(Opcode.TEXT, b"x", 1, fin=False) + frames(Opcode.CONT, b"", 10_000, fin=False),
+    "empty audio": frames(Opcode.BINARY, b"", 10_000),
+    "tiny audio": frames(Opcode.BINARY, b"\1\2", 10_000),
+}
+
+FLOODERS = {
+    "listener": "/v1/listen/ev1",
+    "broadcaster": "/v1/broadcast/other",
+    "refused": "/v1/listen/ev1?buffer_ms=none",
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("flooder", FLOODERS)
+async def test_a_flood_from_one_who_reads_nothing_stops_nobody_else(
+    loop: str, flooder: str, lateness: Lateness
+) -> None:
+    async with relay_process(RELAY_SERVER_LOOP=loop) as relay:
+        listeners = await listen_beside(relay, "ev1", 10)
+        with closing(listeners):
+            resident_before = resident_bytes(relay)
+            async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
+                playing = group.create_task(broadcaster.play(3.2))
+                asking = group.create_task(ask_repeatedly(listeners[0], 3))
+                resident = [await send_flood(relay, FLOODERS[flooder], flood, 0.4) for flood in FLOODS.values()]
+                took_ms = await asking
+                await playing
+                await broadcaster.end()
+                await check_accounts(listeners, broadcaster)
+        assert max(resident) - resident_before <= 4e6, "what a peer does not read piles up"
+        assert percentile(took_ms, 95) <= 100
+        check_untouched(listeners, broadcaster, LATE_MS + lateness.most_ms)
+
+
+async def send_flood(relay: RelayProcess, target: str, flood: bytes, seconds: float) -> int:
+    """Connect and send as much as the relay takes, and read nothing; gives the relay's memory while it is connected."""
+    sock, _, _ = await upgrade(relay.url, target)
+    with sock:
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    await asyncio.get_running_loop().sock_sendall(sock, flood)
+        return resident_bytes(relay)
+
+
+@asynccontextmanager
+async def client(relay: RelayProcess, target: str) -> AsyncIterator[ClientConnection]:
+    address = relay.websocket_url + target
+    async with connect(address, subprotocols=[Subprotocol("relay.v1")], compression=None, proxy=None) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("target", ["/v1/listen/ev1", "/v1/broadcast/ev1"])
+@pytest.mark.parametrize(
+    ("flood", "limit"),
+    [
+        ("empty pings", "max_pings_per_second"),
+        ("pongs", "max_pings_per_second"),
+        ("texts", "max_texts_per_second"),
+        ("fragments", "max_fragments_per_second"),
+    ],
+)
+async def test_who_is_over_a_budget_is_told_which(target: str, flood: str, limit: str) -> None:
+    setting = {f"RELAY_LIMITS_{limit.upper()}": "20"}
+    async with relay_process(**setting) as relay, client(relay, target) as flooder:
+        flooder.transport.write(FLOODS[flood][:2000])
+        async with asyncio.timeout(5):
+            with pytest.raises(ConnectionClosed) as caught:
+                while True:
+                    await flooder.recv()
+        assert caught.value.rcvd is not None, "it was cut off without a word"
+        assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (
+            1008,
+            f"This is over the relay's limit {limit} of 20.",
+        )
+        assert await relay.terminate() == 0
+        assert relay.log[-1]["event"] == "relay stopped"
+        (applied,) = [record for record in relay.log if record["event"] == "limits were applied"]
+        assert applied[limit] == 1
+
+
+async def test_a_budget_that_is_kept_costs_nothing() -> None:
+    settings = {"RELAY_LIMITS_MAX_PINGS_PER_SECOND": "20", "RELAY_LIMITS_MAX_TEXTS_PER_SECOND": "20"}
+    async with relay_process(**settings) as relay:
+        (listener,) = await listen_beside(relay, "ev1", 1)
+        with closing([listener]):
+            assert len(await ask_repeatedly(listener, 3)) > 40, "more than a burst"
+            assert not listener.has_ended
+
+
+async def test_a_broadcaster_over_its_rate_is_read_no_faster_and_loses_nothing() -> None:
+    async with relay_process(RELAY_LIMITS_MAX_AUDIO_MESSAGES_PER_SECOND="100") as relay:
+        listeners = await listen_beside(relay, "ev1", 1)
+        with closing(listeners):
+            loop = asyncio.get_running_loop()
+            # Of a millisecond each, so that together they are hardly ahead of real time.
+            async with broadcasting(relay, "ev1", frame_bytes=32) as broadcaster:
+                began = loop.time()
+                await broadcaster.send(650)
+                await broadcaster.end()
+                await check_accounts(listeners, broadcaster)
+                # 500 at once, the burst of five seconds, and 150 at their rate.
+                assert loop.time() - began >= 1.4
+            assert listeners[0].gaps == []
+        await relay.terminate()
+        (applied,) = [record for record in relay.log if record["event"] == "limits were applied"]
+        assert applied["max_audio_messages_per_second"] >= 1
+
+
+async def test_who_reads_nothing_of_what_he_asks_for_is_cut_off_before_it_piles_up() -> None:
+    settings = {"RELAY_LIMITS_MAX_PINGS_PER_SECOND": "never", "RELAY_LIMITS_MAX_UNREAD_BYTES": "65536"}
+    async with relay_process(**settings) as relay:
+        sock, _, _ = await upgrade(relay.url, "/v1/listen/ev1", 4096)
+        with sock:
+            async with asyncio.timeout(10):
+                with pytest.raises(ConnectionError):
+                    while True:
+                        await asyncio.get_running_loop().sock_sendall(sock, FLOODS["pings"])
+        await relay.terminate()
+        (applied,) = [record for record in relay.log if record["event"] == "limits were applied"]
+        assert applied == applied | {"max_unread_bytes": 1}

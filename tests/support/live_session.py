@@ -1,0 +1,174 @@
+"""A broadcaster in real time, listeners beside it, and what they are owed; parts of the tests of a running relay."""
+
+import asyncio
+import json
+import resource
+import statistics
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from tests.support.processes import RelayProcess, relay_process
+from tests.support.wire_listener import (
+    WireListener,
+    milliseconds_between,
+    numbered_audio,
+    open_listener,
+    wire_clock,
+)
+
+FRAME_SECONDS = 0.02
+MONO_BYTES = 640
+"""A frame of 16 kHz mono."""
+
+LOOPS = ("asyncio", "uvloop")
+
+LATE_MS = 250
+"""No frame may reach one who reads later than this, whatever others do."""
+
+
+class Broadcaster:
+    """A source of numbered frames in real time.
+
+    Attributes:
+        connection_id: The relay's name of it.
+        published: Frames sent so far, for each epoch of the channel.
+        sent_ms: When this broadcaster sent each of its frames, by the relay's clock.
+    """
+
+    def __init__(
+        self, connection: ClientConnection, connection_id: str, frame_bytes: int, published: list[int]
+    ) -> None:
+        self._connection = connection
+        self._frame_bytes = frame_bytes
+        self.connection_id = connection_id
+        self.published = published
+        self.sent_ms: list[int] = []
+
+    async def play(self, seconds: float) -> None:
+        """Publish one frame every 20 ms, catching up when this process was held up."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for count in range(round(seconds / FRAME_SECONDS)):
+            await asyncio.sleep(began + count * FRAME_SECONDS - loop.time())
+            self.sent_ms.append(wire_clock())
+            await self._connection.send(numbered_audio(self.published[-1], self._frame_bytes))
+            self.published[-1] += 1
+
+    async def send(self, frames: int) -> None:
+        """Publish frames as fast as the relay takes them."""
+        for _ in range(frames):
+            await self._connection.send(numbered_audio(self.published[-1], self._frame_bytes))
+            self.published[-1] += 1
+
+    async def end(self) -> None:
+        """End the session: all listeners get what they are owed and are closed with 1000."""
+        await self._connection.send('{"type":"end"}')
+        await self._connection.wait_closed()
+
+
+@asynccontextmanager
+async def broadcasting(
+    relay: RelayProcess,
+    session: str,
+    query: str = "",
+    *,
+    frame_bytes: int = MONO_BYTES,
+    published: Sequence[int] = (0,),
+) -> AsyncIterator[Broadcaster]:
+    """Broadcast to a session, from `published` on; a new epoch is a 0 more at its end."""
+    async with connect(
+        f"{relay.websocket_url}/v1/broadcast/{session}{query}",
+        subprotocols=[Subprotocol("relay.v1")],
+        compression=None,
+        proxy=None,
+    ) as connection:
+        hello = json.loads(await connection.recv())
+        yield Broadcaster(connection, hello["connection_id"], frame_bytes, list(published))
+
+
+async def on_both_loops(scenario: Callable[[RelayProcess], Coroutine[None, None, None]], **settings: str) -> None:
+    """Run a scenario that mostly waits against a relay on each event loop, both at once."""
+    async with (
+        relay_process(RELAY_SERVER_LOOP=LOOPS[0], **settings) as first,
+        relay_process(RELAY_SERVER_LOOP=LOOPS[1], **settings) as second,
+        asyncio.TaskGroup() as group,
+    ):
+        for relay in (first, second):
+            group.create_task(scenario(relay))
+
+
+class Lateness:
+    """How late this process itself was, which looks like lateness of the relay.
+
+    Attributes:
+        most_ms: At worst.
+    """
+
+    def __init__(self) -> None:
+        self.most_ms = 0.0
+
+    async def watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            self.most_ms = max(self.most_ms, (loop.time() - before) * 1000 - 5)
+
+
+async def check_accounts(listeners: Iterable[WireListener], broadcaster: Broadcaster) -> None:
+    """Wait until the end of the session has closed all, and hold what they got against what was published."""
+    for listener in listeners:
+        await listener.until_ended()
+        assert listener.close_code == 1000
+        account = listener.account()
+        assert account == broadcaster.published[-len(account) :]
+
+
+def check_untouched(listeners: Iterable[WireListener], broadcaster: Broadcaster, late_ms: float) -> None:
+    """Listeners who read lost nothing and got nothing late, on the way from the broadcaster that sent it all."""
+    for listener in listeners:
+        assert listener.gaps == []
+        way_ms = (milliseconds_between(broadcaster.sent_ms[frame.number], frame.read_ms) for frame in listener.frames)
+        assert max(way_ms) <= late_ms
+
+
+async def listen_beside(relay: RelayProcess, session: str, count: int) -> list[WireListener]:
+    """Listeners who read whatever comes."""
+    return [await open_listener(relay.url, f"/v1/listen/{session}") for _ in range(count)]
+
+
+async def ask_repeatedly(listener: WireListener, seconds: float) -> list[float]:
+    """Ping for a time, on both layers in turn; gives how long each answer took, in milliseconds."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    took_ms: list[float] = []
+    while loop.time() - began < seconds:
+        asked = loop.time()
+        await ask(listener, len(took_ms))
+        took_ms.append((loop.time() - asked) * 1000)
+        await asyncio.sleep(0.03)
+    return took_ms
+
+
+async def ask(listener: WireListener, number: int) -> None:
+    """Ping, by a control message or on the WebSocket layer, and wait for the answer."""
+    if number % 2:
+        listener.send_text("ping", id=number)
+        await listener.until(lambda: listener.told[-1].get("id") == number)
+    else:
+        payload = b"%d" % number
+        listener.send_ping(payload)
+        await listener.until(lambda: listener.last_pong == payload)
+
+
+def percentile(values: Iterable[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def resident_bytes(relay: RelayProcess) -> int:
+    """Memory of the relay."""
+    return int(Path(f"/proc/{relay.pid}/statm").read_text().split()[1]) * resource.getpagesize()
