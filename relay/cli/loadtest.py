@@ -16,7 +16,7 @@ from rich.console import Console
 from relay.adapters.load.process_statistics import check_ports, is_this_machine, raise_file_limit
 from relay.adapters.load.reach import reach
 from relay.adapters.load.report_page import report_page
-from relay.cli.client import broadcast_credential, load_client_settings, run, say, url_option
+from relay.cli.client import broadcast_credential, listen_credential, load_client_settings, run, say, url_option
 from relay.cli.load_run import STOPPED, LoadRun, Probe
 from relay.cli.load_source import RelaySource
 from relay.cli.load_table import LoadProgressLine, result_table
@@ -126,8 +126,9 @@ def loadtest_command(
               slow    some stop reading: do the others notice?
               burst   the broadcaster sends a second of audio at once, each second
 
-    Sessions are called loadtest-…, with random letters; the broadcast key is the setting broadcast.key, best given as
-    RELAY_BROADCAST_KEY. Ctrl-C ends the test and prints what was measured.
+    Sessions are called loadtest-…, with random letters. The broadcast key is the setting broadcast.key; a token, for
+    both roles where the relay wants it for both, is client.token. Best give them as RELAY_BROADCAST_KEY and
+    RELAY_CLIENT_TOKEN. Ctrl-C ends the test and prints what was measured.
 
     Exit code: 0; 1 when a --fail-if holds, frames are unaccounted for, or the relay failed; 2 for a mistake of yours.
     """  # noqa: D301 - \b is click's mark for lines that are kept
@@ -154,19 +155,19 @@ def loadtest_command(
         cpus=_read_cpus(pin),
     )
     results: list[LoadResult] = []
-    run(_measure(plan, broadcast_credential(settings), results))
+    run(_measure(plan, broadcast_credential(settings), listen_credential(settings), results))
     (result,) = results
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(result_table(result))
     sys.exit(_conclude(result, failures, json_path, html_path))
 
 
-async def _measure(plan: LoadPlan, key: str | None, results: list[LoadResult]) -> None:
-    """Run the test and append its result."""
+async def _measure(plan: LoadPlan, key: str | None, token: str | None, results: list[LoadResult]) -> None:
+    """Run the test, whose broadcasters show `key` and whose listeners show `token`, and append its result."""
     name = f"loadtest-{secrets.token_hex(2)}"
     addresses = [ChannelAddress(f"{name}-{number + 1}") for number in range(plan.sessions)]
     _prepare_this_machine(plan)
     async with RelaySource(plan, plan.url, addresses, key) as source:
-        targets = _find_targets(plan.url, addresses)
+        targets = _find_targets(plan.url, addresses, token)
         probe, notes = _find_probe(plan, targets[0])
         with LoadProgressLine(plan) as line:
             load_run = LoadRun(plan, targets, source, probe=probe, show=line.show)
@@ -188,7 +189,7 @@ def _prepare_this_machine(plan: LoadPlan) -> None:
         os.sched_setaffinity(0, plan.cpus)
 
 
-def _find_targets(url: str, addresses: Sequence[ChannelAddress]) -> list[Target]:
+def _find_targets(url: str, addresses: Sequence[ChannelAddress], token: str | None) -> list[Target]:
     parts = urlsplit(url)
     secure = parts.scheme in {"wss", "https"}
     name = parts.hostname or ""
@@ -196,7 +197,8 @@ def _find_targets(url: str, addresses: Sequence[ChannelAddress]) -> list[Target]
     host = reach(name, port)
     tls_name = name if secure else None
     return [
-        Target(host, port, f"/v1/{Role.LISTENER}/{address}", parts.netloc, tls_name=tls_name) for address in addresses
+        Target(host, port, f"/v1/{Role.LISTENER}/{address}", parts.netloc, tls_name=tls_name, token=token)
+        for address in addresses
     ]
 
 

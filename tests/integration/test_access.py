@@ -184,6 +184,35 @@ async def test_listening_is_open_by_pattern() -> None:
         assert (await answer(relay.url, "/v1/listen/public-7", "an old token, not needed"))[0] == 101
 
 
+class TestCommands:
+    """The commands show what the settings have."""
+
+    async def test_broadcast_and_listen(self, tmp_path: Path) -> None:
+        wav, heard = str(Path(__file__).parents[2] / "relay/samples/counting.wav"), tmp_path / "heard.wav"
+        async with relay_process(**BY_TOKEN) as relay:
+            url = ("--url", relay.websocket_url)
+            async with running("listen", "ev1", "-o", str(heard), *url, RELAY_CLIENT_TOKEN=token()) as listening:
+                await listening.line(lambda line: "listening to" in line)
+                shown = token(role="broadcast")
+                async with running("broadcast", "ev1", wav, *url, RELAY_CLIENT_TOKEN=shown) as broadcasting:
+                    assert await broadcasting.wait() == 0, broadcasting.text
+                assert await listening.wait() == 0, listening.text
+            assert heard.stat().st_size > 100_000
+            for wrong in ({}, {"RELAY_CLIENT_TOKEN": token(session="ev2")}, {"RELAY_BROADCAST_KEY": "open-sesame"}):
+                for command in (("listen", "ev1", "-o", str(tmp_path / "none.wav")), ("broadcast", "ev1", wav)):
+                    async with running(*command, *url, **wrong) as refused:
+                        assert await refused.wait() == 1, refused.text
+                        assert "Not allowed" in refused.text
+
+    async def test_load_test(self) -> None:
+        async with relay_process(**BY_TOKEN) as relay:
+            command = ("loadtest", "--listeners", "4", "--duration", "1", "--url", relay.websocket_url)
+            both = token(role=["broadcast", "listen"], session="loadtest-*")
+            for shown, code in ((both, 0), (token(role="broadcast", session="*"), 1)):
+                async with running(*command, RELAY_CLIENT_TOKEN=shown) as load:
+                    assert await load.wait(60) == code, load.text
+
+
 class TestOpenConnections:
     """Whoever is inside is held to what let them in."""
 

@@ -43,6 +43,8 @@ def upgrade_request(target: Target) -> bytes:
     ]
     if target.expect is Expect.RELAY_V1:
         lines.append(f"Sec-WebSocket-Protocol: {SUBPROTOCOL}")
+    if target.token is not None:
+        lines.append(f"Authorization: Bearer {target.token}")
     return "\r\n".join([*lines, "", ""]).encode()
 
 

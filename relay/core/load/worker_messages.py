@@ -40,6 +40,7 @@ class Target:
         host_header: What the request says in `Host`.
         tls_name: The name that the certificate must have; None is without TLS.
         expect: What the server sends.
+        token: Shown to the server, if any.
     """
 
     host: str
@@ -48,6 +49,7 @@ class Target:
     host_header: str
     tls_name: str | None = None
     expect: Expect = Expect.RELAY_V1
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
