@@ -97,8 +97,8 @@ class Broadcast:
 )
 @click.option(
     "--pace",
-    type=click.Choice(list(Pace)),
-    default=Pace.LIVE,
+    type=click.Choice([pace.value for pace in Pace]),
+    default=Pace.LIVE.value,
     show_default=True,
     help="live: sent in real time, like a microphone. speech: sent at once, and heard whole in real time.",
 )

@@ -27,6 +27,19 @@ END_TIMEOUT_SECONDS = 10.0
 MAX_EVENTS = 64
 """Events that wait to be taken; of more, the oldest are forgotten, since the properties know what is in force."""
 
+FULL_SPEED_SECONDS = 20.0
+"""How far ahead of real time audio is sent as fast as the connection takes it."""
+
+CAUTIOUS_SPEED = 4.0
+"""How many times real time it is sent when it is further ahead.
+
+A relay that has enough reads nothing more, so what is under way when it says so is in front of a `clear`: on a fast
+network, seconds of audio in the buffers of two kernels. At this speed it is little more than a message.
+"""
+
+_CAUTION = 0.8
+"""Of the lead at which a relay had enough before, how much is sent at full speed."""
+
 BroadcastingEvent = BroadcasterEvent | Reconnecting | Reconnected
 """What the iteration gives."""
 
@@ -75,6 +88,7 @@ class Broadcaster:
         self._queue = SendQueue(offer.audio_format, queue_seconds)
         self._reconnects = 0
         self._connection: BroadcasterConnection | None = None
+        self._full_speed_seconds = FULL_SPEED_SECONDS
         self._owes_clear = False
         self._is_ending = False
         self._has_told_end = False
@@ -233,6 +247,8 @@ class Broadcaster:
                     self.audience = event
                 case Backpressure(on=on):
                     self.is_held_back = on
+                    if on:
+                        self._full_speed_seconds = min(self._full_speed_seconds, connection.lead_seconds * _CAUTION)
             self._tell(event)
         if not self._has_told_end:
             raise RelayError(f"{self._address} was ended at the relay.")
@@ -244,7 +260,7 @@ class Broadcaster:
             if not self._queue:
                 self._has_told_end = True
                 self._settle()
-                await connection.tell("end")
+                await connection.end()
             elif connection.is_open:
                 audio = self._queue.take()
                 self._is_sending = True
@@ -252,10 +268,12 @@ class Broadcaster:
                 await connection.send_audio(audio)
                 self._is_sending = False
                 self._settle()
+                if connection.lead_seconds > self._full_speed_seconds:
+                    await asyncio.sleep(len(audio) / self._offer.audio_format.bytes_per_second / CAUTIOUS_SPEED)
 
     async def _send_clear(self, connection: BroadcasterConnection) -> None:
         if self._owes_clear:
-            self._owes_clear = not await connection.tell("clear")
+            self._owes_clear = not await connection.clear()
 
     async def _reconnect(self, lost: RelayError) -> BroadcasterConnection:
         """Try to connect until it succeeds.

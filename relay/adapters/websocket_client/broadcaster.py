@@ -42,12 +42,17 @@ class BroadcasterConnection:
             Whether the connection is open; when it is not, `receive` knows why.
         """
         self._audio_ends_at = max(self._audio_ends_at, relay_clock()) + len(audio) / self._bytes_per_second
-        self._socket.answers_by = self._audio_ends_at
+        self._socket.answers_by = max(self._socket.answers_by, self._audio_ends_at)
         return await self._socket.send(audio)
 
-    async def tell(self, message_type: str, **members: object) -> bool:
-        """Send a control message; tells whether the connection is open."""
-        return await self._socket.send(encode(message_type, **members))
+    async def clear(self) -> bool:
+        """Have thrown away what was sent and not heard yet; tells whether the connection is open."""
+        self._audio_ends_at = 0.0
+        return await self._socket.send(encode("clear"))
+
+    async def end(self) -> bool:
+        """End the session; tells whether the connection is open."""
+        return await self._socket.send(encode("end"))
 
     async def receive(self) -> BroadcasterEvent | None:
         """Give what the relay tells next, or None when the session ended; this must be asked all the while.

@@ -1,0 +1,419 @@
+"""The clients and a real relay through what happens at an event: cuts, restarts, take-overs, bursts, interruptions."""
+
+import asyncio
+import re
+import signal
+import sys
+import wave
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relay.client import (
+    Audience,
+    Audio,
+    Backpressure,
+    Clear,
+    Gap,
+    Hello,
+    Listener,
+    Reconnected,
+    Reconnecting,
+    RelayError,
+    broadcast,
+    listen,
+)
+from relay.vocabulary.clock import relay_clock
+from tests.support.fault_proxy import fault_proxy
+from tests.support.processes import Process, RelayProcess, environment, relay_process
+
+KEY = "a-key-for-the-test"
+ROOT = Path(__file__).parent.parent.parent
+SECOND_BYTES = 32_000
+FRAME_BYTES = 640
+
+
+def noise(seconds: float, seed: int = 1) -> bytes:
+    """Audio in which every sample is another, so that nothing can be lost, doubled or swapped unseen."""
+    samples = round(seconds * SECOND_BYTES / 2)
+    return np.random.default_rng(seed).integers(-32768, 32768, samples, np.int16).astype("<i2").tobytes()
+
+
+def write_wav(path: Path, audio: bytes) -> Path:
+    with wave.open(str(path), "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(16_000)
+        writer.writeframes(audio)
+    return path
+
+
+def read_wav(path: Path) -> bytes:
+    with wave.open(str(path)) as reader:
+        return bytes(reader.readframes(reader.getnframes()))
+
+
+def common_beginning(one: bytes, other: bytes) -> bytes:
+    length = next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))
+    return one[:length]
+
+
+@asynccontextmanager
+async def command(url: str, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL) -> AsyncIterator[Process]:
+    """Run `relay ARGUMENTS` as a client of a relay; it is ended when the block ends."""
+    settings = {"RELAY_CLIENT_URL": url, "RELAY_BROADCAST_KEY": KEY}
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "relay", *arguments),
+        stdin=stdin,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=PIPE,
+        env=environment(settings),
+    )
+    process = Process(child)
+    try:
+        yield process
+    finally:
+        await process.kill()
+
+
+@asynccontextmanager
+async def a_relay(*arguments: str, **settings: str) -> AsyncIterator[RelayProcess]:
+    async with relay_process(*arguments, RELAY_BROADCAST_KEY=KEY, **settings) as relay:
+        yield relay
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+async def recorded(path: Path, byte_count: int) -> None:
+    """Wait until a recording has this much audio."""
+    async with asyncio.timeout(30):
+        while size(path) < byte_count:  # noqa: ASYNC110 - no event tells it
+            await asyncio.sleep(0.02)
+
+
+def trying(line: str) -> bool:
+    return "Trying again in " in line
+
+
+async def test_a_recording_has_no_hole_after_a_cut_of_three_seconds(tmp_path: Path) -> None:
+    # The last try of those that come before the end of the cut, and the one after it, come at most 7 s after the cut.
+    audio = noise(10)
+    sent, heard = write_wav(tmp_path / "sent.wav", audio), tmp_path / "heard.wav"
+    async with (
+        a_relay() as relay,
+        fault_proxy(relay.url) as proxy,
+        command(proxy.url, "listen", "ev1", "-o", str(heard)) as listener,
+    ):
+        await listener.line(lambda line: line.startswith("listening to "))
+        async with command(relay.url, "broadcast", "ev1", str(sent)) as broadcaster:
+            await recorded(heard, SECOND_BYTES)
+            proxy.cut()
+            await listener.line(trying)
+            await asyncio.sleep(3)
+            proxy.mend()
+            assert await broadcaster.wait(30) == 0
+        assert await listener.wait() == 0
+    assert read_wav(heard) == audio
+    assert "connected again, where it broke off" in listener.lines
+    assert listener.lines[-1] == "received 10.00 s of audio, lost 0.00 s in 0 gap(s), over 1 reconnect(s)"
+
+
+async def test_a_broadcaster_comes_back_after_a_cut_and_its_listeners_stay(tmp_path: Path) -> None:
+    audio = noise(4)
+    sent, heard = write_wav(tmp_path / "sent.wav", audio), tmp_path / "heard.wav"
+    async with (
+        a_relay() as relay,
+        fault_proxy(relay.url) as proxy,
+        command(relay.url, "listen", "ev1", "-o", str(heard)) as listener,
+    ):
+        await listener.line(lambda line: line.startswith("listening to "))
+        async with command(proxy.url, "broadcast", "ev1", str(sent)) as broadcaster:
+            await recorded(heard, SECOND_BYTES)
+            proxy.kill()
+            await broadcaster.line(lambda line: line == "connected again")
+            assert await broadcaster.wait(30) == 0
+        assert await listener.wait() == 0
+    received = read_wav(heard)
+    # No more is missing than what was under way when the connection broke.
+    kept = common_beginning(received, audio)
+    assert len(kept) >= SECOND_BYTES - 44
+    rest = received[len(kept) :]
+    assert audio.endswith(rest)
+    assert len(audio) - len(received) <= 5 * FRAME_BYTES
+    assert listener.lines[-1].endswith("lost 0.00 s in 0 gap(s)"), "the numbers went on"
+
+
+async def test_a_restart_of_the_relay_is_told_and_both_go_on(tmp_path: Path) -> None:
+    audio = noise(1)
+    sent, heard = write_wav(tmp_path / "sent.wav", audio), tmp_path / "heard.wav"
+    async with a_relay() as first:
+        port = first.url.rpartition(":")[2]
+        async with (
+            command(first.url, "listen", "ev1", "-o", str(heard)) as listener,
+            command(first.url, "broadcast", "ev1", str(sent), "--loop") as broadcaster,
+        ):
+            await recorded(heard, SECOND_BYTES)
+            await first.kill()
+            await listener.line(trying)
+            await broadcaster.line(trying)
+            until_the_kill = size(heard)
+            async with a_relay("--port", port):
+                await listener.line(lambda line: line.startswith("audio may be missing here: the relay was restarted"))
+                await recorded(heard, until_the_kill + SECOND_BYTES)
+                assert await broadcaster.terminate() == 0
+                assert await listener.wait() == 0
+    received = read_wav(heard)
+    before = common_beginning(received, audio * 60)
+    assert len(before) >= SECOND_BYTES - 44
+    assert received[len(before) :] in audio * 60
+    assert re.search(r"and an unknown amount 1 time\(s\), over \d reconnect\(s\)$", listener.lines[-1])
+
+
+async def test_a_broadcaster_takes_over_and_the_other_stops_with_a_sentence(tmp_path: Path) -> None:
+    one, other = noise(1), noise(1.5, seed=2)
+    first, second = write_wav(tmp_path / "one.wav", one), write_wav(tmp_path / "other.wav", other)
+    heard = tmp_path / "heard.wav"
+    async with (
+        a_relay() as relay,
+        command(relay.url, "listen", "ev1", "-o", str(heard)) as listener,
+    ):
+        await listener.line(lambda line: line.startswith("listening to "))
+        async with command(relay.url, "broadcast", "ev1", str(first), "--loop") as replaced:
+            await recorded(heard, SECOND_BYTES)
+            async with command(relay.url, "broadcast", "ev1", str(second), "--takeover") as broadcaster:
+                assert await replaced.wait() == 1
+                assert await broadcaster.wait() == 0
+        assert await listener.wait() == 0
+    assert replaced.lines[-1].startswith("relay: ")
+    assert "took over" in replaced.lines[-1]
+    received = read_wav(heard)
+    assert received.endswith(other)
+    assert received.removesuffix(other) == (one * 30)[: len(received) - len(other)]
+    assert [line for line in listener.lines if "gone" in line or "Trying" in line] == []
+
+
+async def test_a_file_piped_at_full_speed_is_heard_whole(tmp_path: Path) -> None:
+    audio, heard = noise(5), tmp_path / "heard.wav"
+    path = tmp_path / "speech.pcm"
+    path.write_bytes(audio)
+    async with (
+        a_relay() as relay,
+        command(relay.url, "listen", "ev1", "-o", str(heard)) as listener,
+    ):
+        await listener.line(lambda line: line.startswith("listening to "))
+        began = relay_clock()
+        with path.open("rb") as pipe:
+            async with command(relay.url, "broadcast", "ev1", "-", "--pace", "speech", stdin=pipe.fileno()) as process:
+                await process.line(lambda line: line == "sent 5.00 s of audio")
+                assert await process.wait() == 0
+        assert relay_clock() - began < 4.5, "it was sent as fast as the relay took it, not in real time"
+        assert await listener.wait() == 0
+    assert read_wav(heard) == audio
+
+
+async def frames(listener: Listener, count: int) -> list[Audio]:
+    """Take frames, and nothing that tells of a loss."""
+    found: list[Audio] = []
+    async for event in listener:
+        assert not isinstance(event, Gap | Reconnecting)
+        if isinstance(event, Audio):
+            found.append(event)
+            if len(found) == count:
+                break
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pace", "settings"),
+    [("speech", {"RELAY_BROADCAST_QUEUE_SECONDS": "1"}), ("live", {"RELAY_BROADCAST_AHEAD_SECONDS": "1"})],
+)
+async def test_a_program_that_sends_without_pause_is_held_back_and_loses_nothing(
+    pace: str, settings: Mapping[str, str]
+) -> None:
+    audio = noise(6)
+    async with (
+        a_relay(**settings) as relay,
+        listen(relay.url, "ev1") as listener,
+        broadcast(relay.url, "ev1", pace="live" if pace == "live" else "speech", token=KEY) as broadcaster,
+    ):
+        receiving = asyncio.ensure_future(frames(listener, 24))
+        began = relay_clock()
+        await broadcaster.send(audio)
+        await broadcaster.end()
+        assert relay_clock() - began > 1, "it was held back"
+        received = await asyncio.wait_for(receiving, 20)
+        events = [event async for event in broadcaster]
+    assert b"".join(event.payload for event in received) == audio
+    assert Backpressure(on=True) in events
+    assert broadcaster.stats.sent.seconds == pytest.approx(6)
+    due = [event.header.due_ms for event in received]
+    if pace == "speech":
+        assert {later - earlier for earlier, later in pairwise(due)} <= {249, 250, 251}
+
+
+@pytest.mark.parametrize("queue_seconds", ["60", "20"])
+async def test_clear_is_prompt_whatever_waits(queue_seconds: str) -> None:
+    """With the shorter queue the relay holds back, and reads nothing for as long as it does."""
+    async with (
+        a_relay(RELAY_BROADCAST_QUEUE_SECONDS=queue_seconds) as relay,
+        listen(relay.url, "ev1") as listener,
+        broadcast(relay.url, "ev1", pace="speech", token=KEY) as broadcaster,
+        asyncio.timeout(30),
+    ):
+        talking = asyncio.ensure_future(broadcaster.send(b"\1\0" * 16_000 * 60))
+        await frames(listener, 8)
+        while queue_seconds == "20" and not broadcaster.is_held_back:  # noqa: ASYNC110 - no event of its own
+            await asyncio.sleep(0.01)
+        talking.cancel()
+        await broadcaster.clear()
+        cleared_at = relay_clock()
+        await broadcaster.send(b"\2\0" * 1_600)
+        async for event in listener:
+            if isinstance(event, Clear):
+                break
+        assert relay_clock() - cleared_at < 1
+        (after,) = await frames(listener, 1)
+        assert after.payload == b"\2\0" * 1_600
+        assert relay_clock() - cleared_at < 1
+        await broadcaster.end()
+
+
+async def test_a_broadcaster_learns_who_listens_and_people_learn_what_there_is() -> None:
+    async with (
+        a_relay() as relay,
+        asyncio.timeout(20),
+        broadcast(relay.url, "ev1", channel="de", name="Deutsch", lang="de", token=KEY) as german,
+        broadcast(relay.url, "ev1", name="English", lang="en", token=KEY) as english,
+        listen(relay.url, "ev1") as listener,
+    ):
+        labels = {entry.id: (entry.name, entry.lang) for entry in listener.channels}
+        assert labels == {"de": ("Deutsch", "de"), "main": ("English", "en")}
+        async for told in english:
+            if isinstance(told, Audience) and told.listeners == 1:
+                break
+        await listener.switch("de")
+        # Its answer comes before any audio of the channel, so what is sent before that is not heard.
+        async for event in listener:
+            if isinstance(event, Hello) and event.channel == "de":
+                break
+        assert str(listener.address) == "ev1/de"
+        await listener.ping()
+        await german.send(b"\3\0" * 320)
+        (frame,) = await frames(listener, 1)
+        assert frame.payload == b"\3\0" * 320
+        # The relay's clock is this machine's.
+        assert -5 < listener.age_ms(frame) < 5_000
+
+
+async def test_a_library_listener_goes_on_behind_its_last_frame() -> None:
+    async with (
+        a_relay() as relay,
+        fault_proxy(relay.url) as proxy,
+        listen(proxy.url, "ev1") as listener,
+        broadcast(relay.url, "ev1", token=KEY) as broadcaster,
+        asyncio.timeout(20),
+    ):
+        for number in range(10):
+            await broadcaster.send(bytes([number, 0]) * 320)
+        before = await frames(listener, 10)
+        proxy.kill()
+        for number in range(10, 20):
+            await broadcaster.send(bytes([number, 0]) * 320)
+        after, others = [], []
+        async for event in listener:
+            if isinstance(event, Audio):
+                after.append(event)
+                if len(after) == 10:
+                    break
+            else:
+                others.append(event)
+    assert [event.payload[0] for event in before + after] == list(range(20))
+    assert [type(event) for event in others] == [Reconnecting, Reconnected]
+
+
+async def test_a_relay_that_shuts_down_is_no_end_for_its_clients(tmp_path: Path) -> None:
+    heard = tmp_path / "heard.wav"
+    async with a_relay() as first:
+        port = first.url.rpartition(":")[2]
+        async with command(first.url, "listen", "ev1", "-o", str(heard)) as listener:
+            await listener.line(lambda line: line.startswith("listening to "))
+            assert await first.terminate() == 0
+            await listener.line(trying)
+            async with a_relay("--port", port):
+                await listener.line(lambda line: line == "connected again")
+                listener.signal(signal.SIGINT)
+                assert await listener.wait() == 0
+
+
+def examples(document: str) -> list[str]:
+    """The Python programs of a document that are whole: those that run something."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    return [block for block in blocks if "asyncio.run(" in block]
+
+
+@asynccontextmanager
+async def program(text: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a Python program."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", text, *arguments),
+        stdin=PIPE,
+        stdout=PIPE,
+        env=environment({"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}),
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_the_examples_run_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (readme,) = examples("README.md")
+    listening, broadcasting = examples("docs/client.md")
+    assert readme == listening
+    # This relay has made its own key, which programs of the same person find.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    async with (
+        relay_process() as relay,
+        asyncio.timeout(30),
+        program(listening, relay.url, "ev1") as listener,
+        program(broadcasting, relay.url, "ev1") as broadcaster,
+    ):
+        assert listener.stdout is not None
+        assert broadcaster.stdin is not None
+        assert (await listener.stdout.readline()).startswith(b"Hello(")
+        broadcaster.stdin.write(noise(0.5))
+        broadcaster.stdin.close()
+        assert await broadcaster.wait() == 0
+        lines = (await listener.stdout.read()).decode().splitlines()
+        assert await listener.wait() == 0
+    assert lines.count("3200 bytes of audio") == 5
+    assert lines[-1].startswith("StateChange(state=<ChannelState.ENDED")
+
+
+async def test_an_old_key_is_not_kept_over_a_restart_of_a_relay_that_makes_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    async with relay_process() as first, asyncio.timeout(30):
+        port = first.url.rpartition(":")[2]
+        async with broadcast(first.url, "ev1") as broadcaster:
+            await first.kill()
+            assert isinstance(await anext(broadcaster), Reconnecting)
+            async with relay_process("--port", port) as second:
+                async for event in broadcaster:
+                    if isinstance(event, Reconnected):
+                        break
+                await second.event("broadcaster joined")
+                await broadcaster.end()
+        with pytest.raises(RelayError):
+            await broadcaster.send(b"\0\0")
