@@ -21,7 +21,7 @@ SECURITY_HEADERS = {
     # What the pages use, for themselves only; of the rest, what would hurt most.
     "Permissions-Policy": (
         "microphone=(self), autoplay=(self), screen-wake-lock=(self), camera=(), display-capture=(), geolocation=(), "
-        "payment=(), usb=(), serial=(), hid=(), bluetooth=(), midi=()"
+        "payment=(), usb=(), serial=(), hid=(), midi=()"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
