@@ -1,0 +1,91 @@
+/**
+ * How late frames arrive, against the line on which they should be played. Pure: all times are in milliseconds.
+ *
+ * A frame's place on the line is its media time in pace `live` (so that jitter on both ways is seen) and its due time in
+ * pace `speech` (so that what comes early is not early but has a lead). What matters is `baseMs`: the line shifted by it
+ * is when the fastest frame arrives.
+ */
+
+import { OBSERVATION_MS } from "./target-delay.js";
+import { WindowMinimum } from "./window-minimum.js";
+
+/** Long enough for a fast frame among jittered ones, short enough to follow a route that changed. */
+const BASE_WINDOW_MS = 2000;
+
+/** A fall of the base beyond the noise: a backlog is still arriving. */
+const FALL_MS = 5;
+
+export class Arrivals {
+  #clock;
+  #isSpeech = false;
+  #base = new WindowMinimum(BASE_WINDOW_MS);
+  #observedFromMs = null;
+  #slowestMs = null;
+  #fellAtMs = -Infinity;
+
+  /** @param {import("./relay-clock.js").RelayClock} clock */
+  constructor(clock) {
+    this.#clock = clock;
+  }
+
+  /** The shift of the line; null when it is not known. */
+  get baseMs() {
+    return this.#isSpeech ? this.#clock.fastestWayMs : this.#base.value;
+  }
+
+  /** When the base fell last: the frames of a backlog arrive ever earlier. */
+  get fellAtMs() {
+    return this.#fellAtMs;
+  }
+
+  /** Begins a new line, or the same one after a pause that must not count as delay. */
+  restart(isSpeech) {
+    this.#isSpeech = isSpeech;
+    this.#base.clear();
+    this.#observedFromMs = null;
+    this.#slowestMs = null;
+    this.#fellAtMs = -Infinity;
+  }
+
+  /**
+   * Notes a frame.
+   *
+   * @param {number} lineMs Its place on the line.
+   * @param {number} dueMs On the relay's clock, unwrapped.
+   * @param {number} arrivalMs
+   * @param {boolean} isPast Whether it was due before this connection began, so that its delay says nothing.
+   */
+  note(lineMs, dueMs, arrivalMs, isPast) {
+    if (!this.#isSpeech) {
+      this.#noteBase(lineMs, dueMs, arrivalMs);
+    }
+    if (isPast) {
+      return;
+    }
+    this.#observedFromMs ??= arrivalMs;
+    this.#slowestMs = Math.max(this.#slowestMs ?? -Infinity, arrivalMs - lineMs);
+  }
+
+  /** Gives the largest delay against the fastest frame, once each `OBSERVATION_MS` with frames; otherwise null. */
+  takeObservation(nowMs) {
+    if (this.#observedFromMs === null || nowMs - this.#observedFromMs < OBSERVATION_MS || this.baseMs === null) {
+      return null;
+    }
+    const observation = Math.max(0, this.#slowestMs - this.baseMs);
+    this.#observedFromMs = null;
+    this.#slowestMs = null;
+    return observation;
+  }
+
+  #noteBase(lineMs, dueMs, arrivalMs) {
+    const before = this.#base.value;
+    if (before === null && this.#clock.fastestWayMs !== null) {
+      // The first one after a stall is late itself; the relay's clock tells by how much.
+      this.#base.add(Math.min(this.#clock.fastestWayMs + dueMs, arrivalMs) - lineMs, arrivalMs);
+    }
+    this.#base.add(arrivalMs - lineMs, arrivalMs);
+    if (before !== null && this.#base.value < before - FALL_MS) {
+      this.#fellAtMs = arrivalMs;
+    }
+  }
+}

@@ -1,0 +1,57 @@
+/**
+ * What went wrong since the start, in numbers. Pure.
+ */
+
+export class Counts {
+  #numbers = { underruns: 0, jumps: 0, jumpedMs: 0, concealedMs: 0, gaps: 0, gapMs: 0 };
+  #reported = { underruns: 0, concealedSeconds: 0, lostSeconds: 0 };
+  #toldMs = 0;
+
+  get numbers() {
+    return { ...this.#numbers };
+  }
+
+  /** The audio thread counts from zero again. */
+  restart() {
+    this.#reported = { underruns: 0, concealedSeconds: 0, lostSeconds: 0 };
+  }
+
+  noteReport({ underruns, concealedSeconds, lostSeconds }) {
+    // One that was asked of an audio thread before this one may come late.
+    this.#numbers.underruns += Math.max(0, underruns - this.#reported.underruns);
+    this.#numbers.concealedMs += 1000 * Math.max(0, concealedSeconds - this.#reported.concealedSeconds);
+    this.#numbers.gapMs += 1000 * Math.max(0, lostSeconds - this.#reported.lostSeconds);
+    this.#reported = { underruns, concealedSeconds, lostSeconds };
+  }
+
+  noteUnderrun() {
+    this.#numbers.underruns += 1;
+  }
+
+  noteJump(byMs) {
+    this.#numbers.jumps += 1;
+    this.#numbers.jumpedMs += byMs;
+  }
+
+  /** Notes a `gap` that the relay told; what a `clear` took away is no loss. */
+  noteGap({ duration_ms: durationMs, reason }) {
+    this.#toldMs += durationMs;
+    if (reason !== "clear") {
+      this.#lose(durationMs);
+    }
+  }
+
+  /** Notes that sound is missing before a frame; what no gap told of it is a loss of a connection's. */
+  noteHole(holeMs) {
+    // Each gap is rounded to a millisecond.
+    if (holeMs > this.#toldMs + 2) {
+      this.#lose(holeMs - this.#toldMs);
+    }
+    this.#toldMs = 0;
+  }
+
+  #lose(durationMs) {
+    this.#numbers.gaps += 1;
+    this.#numbers.gapMs += durationMs;
+  }
+}

@@ -1,0 +1,159 @@
+/**
+ * What to do about a playout delay that is not the target: the mildest means that is enough. Pure.
+ *
+ *   1. always         play up to 0.2 % faster or slower (a PI loop): the drift of sound cards
+ *   2. somewhat late  1.05 times faster by WSOLA, silence first; 1.10 when 200 ms late
+ *   3. over a second  one jump, then 3 s of quiet
+ *   4. too early      0.95 times
+ *
+ * Positive errors are late: the sound is played later than the target says.
+ */
+
+/** A tone bent by 0.2 % (3.5 cents) is not noticed, and corrects 2 ms a second. */
+export const MAX_TRIM_PPM = 2000;
+
+/** Two sound cards differ by less; what the loop takes for more is noise. */
+const MAX_DRIFT_PPM = 500;
+
+/**
+ * The trim beyond the drift for a small error: a third of a hertz in a kilohertz. From `SMALL_MS` on it may rise, up to
+ * `MAX_TRIM_PPM` where the stretch begins.
+ */
+const SMALL_TRIM_PPM = 300;
+const SMALL_MS = 30;
+
+/**
+ * A critically damped loop of 0.04 rad/s: a step of 200 ppm in drift makes an error of 200e-6 / (0.04 e) = 1.8 ms, and
+ * noise of 5 ms in the measured delay bends the pitch by 0.04 %, a fraction of a cent.
+ */
+const LOOP_RADIANS_PER_SECOND = 0.04;
+const PROPORTIONAL_PPM_PER_MS = 2 * LOOP_RADIANS_PER_SECOND * 1000;
+const INTEGRAL_PPM_PER_MS_SECOND = LOOP_RADIANS_PER_SECOND ** 2 * 1000;
+
+/** Late enough for a stretch: so many ms, or this part of the target. */
+const LATE_MS = 60;
+const LATE_PART = 0.25;
+const LATE_FOR_MS = 1000;
+const VERY_LATE_MS = 200;
+
+/** Early enough: less, because an underrun is heard and a stretch is not. */
+const EARLY_MS = 20;
+const EARLY_PART = 0.25;
+const EARLY_FOR_MS = 300;
+
+/** A stretch goes on until the error is this part of what began it. */
+const RELEASE_PART = 0.25;
+
+export const JUMP_MS = 1000;
+const QUIET_AFTER_JUMP_MS = 3000;
+
+const FAST = 1.05;
+const FASTER = 1.1;
+const SLOW = 0.95;
+
+/** The delay is measured between messages and blocks, with an error of some ms that changes each time. */
+const SMOOTHING_MS = 500;
+
+export class Ladder {
+  #smoothMs = null;
+  #driftPpm = 0;
+  #trimPpm = 0;
+  #stretch = 1;
+  #lateSinceMs = null;
+  #earlySinceMs = null;
+  #quietUntilMs = -Infinity;
+  #decidedMs = null;
+
+  /** What the drift is thought to be: positive, the broadcaster's clock is faster than the sound card. */
+  get driftPpm() {
+    return this.#driftPpm;
+  }
+
+  get trimPpm() {
+    return this.#trimPpm;
+  }
+
+  get stretch() {
+    return this.#stretch;
+  }
+
+  /** The error without its noise. */
+  get errorMs() {
+    return this.#smoothMs ?? 0;
+  }
+
+  /** Begins to measure anew, after a start, a jump or another discontinuity; the drift is still what it was. */
+  restart() {
+    this.#smoothMs = null;
+    this.#decidedMs = null;
+    this.#stretch = 1;
+    this.#lateSinceMs = null;
+    this.#earlySinceMs = null;
+    this.#trimPpm = this.#driftPpm;
+  }
+
+  /** How late is too late to do nothing about it. */
+  static slackMs(targetMs) {
+    return Math.max(LATE_MS, LATE_PART * targetMs);
+  }
+
+  mayJump(nowMs) {
+    return nowMs >= this.#quietUntilMs;
+  }
+
+  noteJump(nowMs) {
+    this.#quietUntilMs = nowMs + QUIET_AFTER_JUMP_MS;
+    this.restart();
+  }
+
+  /** Decides on `trimPpm` and `stretch` while it plays, given the error as measured at `nowMs`. */
+  decide(errorMs, targetMs, nowMs) {
+    const elapsedMs = Math.min(nowMs - (this.#decidedMs ?? nowMs), SMOOTHING_MS);
+    this.#decidedMs = nowMs;
+    this.#smoothMs ??= errorMs;
+    this.#smoothMs += (1 - Math.exp(-elapsedMs / SMOOTHING_MS)) * (errorMs - this.#smoothMs);
+    this.#stretch = this.#chooseStretch(this.#smoothMs, targetMs, nowMs);
+    this.#chooseTrim(this.#smoothMs, elapsedMs / 1000);
+  }
+
+  #chooseStretch(errorMs, targetMs, nowMs) {
+    const late = Ladder.slackMs(targetMs);
+    const early = Math.max(EARLY_MS, EARLY_PART * targetMs);
+    this.#lateSinceMs = errorMs > late ? (this.#lateSinceMs ?? nowMs) : null;
+    this.#earlySinceMs = errorMs < -early ? (this.#earlySinceMs ?? nowMs) : null;
+    if (errorMs > VERY_LATE_MS && this.#stretch > 1) {
+      return FASTER;
+    }
+    if (this.#lateSinceMs !== null && nowMs - this.#lateSinceMs >= LATE_FOR_MS) {
+      return errorMs > VERY_LATE_MS ? FASTER : FAST;
+    }
+    if (this.#earlySinceMs !== null && nowMs - this.#earlySinceMs >= EARLY_FOR_MS) {
+      return SLOW;
+    }
+    if (this.#stretch > 1 && errorMs > RELEASE_PART * late) {
+      return FAST;
+    }
+    return this.#stretch < 1 && errorMs < -RELEASE_PART * early ? SLOW : 1;
+  }
+
+  #chooseTrim(errorMs, elapsedSeconds) {
+    if (this.#stretch !== 1) {
+      this.#trimPpm = this.#driftPpm;
+      return;
+    }
+    const part = Math.max(0, Math.min(1, (Math.abs(errorMs) - SMALL_MS) / (LATE_MS - SMALL_MS)));
+    const bound = SMALL_TRIM_PPM + part * (MAX_TRIM_PPM - SMALL_TRIM_PPM);
+    const correction = PROPORTIONAL_PPM_PER_MS * errorMs;
+    const wanted = this.#driftPpm + clamp(correction, bound);
+    this.#trimPpm = clamp(wanted, MAX_TRIM_PPM);
+    if (Math.abs(correction) <= bound && wanted === this.#trimPpm) {
+      // Only while the loop has room: what it can not correct is no drift.
+      const driftPpm = this.#driftPpm + INTEGRAL_PPM_PER_MS_SECOND * errorMs * elapsedSeconds;
+      this.#driftPpm = clamp(driftPpm, MAX_DRIFT_PPM);
+    }
+  }
+}
+
+function clamp(value, bound) {
+  return Math.max(-bound, Math.min(bound, value));
+}

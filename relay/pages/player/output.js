@@ -1,0 +1,162 @@
+/**
+ * The way from the renderer to the speakers: an AudioContext, its volume, and whether it really runs.
+ *
+ * Fires `condition` when `condition` changes:
+ *   starting      just made
+ *   running
+ *   blocked       the browser wants a click first, or suspended the context
+ *   interrupted   by a telephone call or the like; it ends by itself
+ *   stuck         it says that it runs, but its clock stands still: only another context helps
+ */
+
+import { openScheduled } from "./scheduled.js";
+
+const CHECK_INTERVAL_MS = 250;
+
+/** A context that was just made does not run for a moment; one that does not run for longer is held back. */
+const BLOCKED_AFTER_MS = 1000;
+
+/** A clock that stood still for so long, at three checks in a row, is broken and not just late. */
+const STUCK_AFTER_MS = 500;
+const STUCK_CHECKS = 3;
+
+/** Volume and end follow in so many seconds, without a click. */
+const RAMP_SECONDS = 0.01;
+const CLOSE_AFTER_MS = 60;
+
+/** A low delay is worth more wake-ups of the processor; a large one is not. */
+const LATENCY_HINTS = Object.freeze({ low: "interactive", balanced: "interactive", stable: "balanced" });
+
+export class Output extends EventTarget {
+  #context;
+  #gain;
+  #source = null;
+  #timer;
+  #condition = "starting";
+  #sinceMs = performance.now();
+  #clock = { seconds: 0, sinceMs: performance.now(), checks: 0 };
+  #wasInterrupted = false;
+
+  /** Make it inside a click: otherwise browsers hold the sound back. */
+  constructor({ volume, latency }) {
+    super();
+    if (navigator.audioSession !== undefined) {
+      // Without this an iPhone's mute switch silences the page.
+      navigator.audioSession.type = "playback";
+    }
+    this.#context = new AudioContext({ latencyHint: LATENCY_HINTS[latency] });
+    this.#gain = new GainNode(this.#context, { gain: volume });
+    this.#gain.connect(this.#context.destination);
+    this.#context.onstatechange = () => this.#check();
+    this.#timer = setInterval(() => this.#check(), CHECK_INTERVAL_MS);
+    this.resume();
+  }
+
+  get context() {
+    return this.#context;
+  }
+
+  /** The last node before the speakers. */
+  get node() {
+    return this.#gain;
+  }
+
+  get condition() {
+    return this.#condition;
+  }
+
+  /** From rendering to the speaker, as far as the browser knows. */
+  get latencyMs() {
+    return outputLatencyMs(this.#context) + (this.#source?.latencyMs() ?? 0);
+  }
+
+  set volume(gain) {
+    this.#gain.gain.setTargetAtTime(gain, this.#context.currentTime, RAMP_SECONDS);
+  }
+
+  /**
+   * Loads the audio thread's part.
+   *
+   * @returns {Promise<MessagePort>} for the conductor.
+   * @throws {Error} when it can not be loaded.
+   */
+  async open() {
+    if (this.#context.audioWorklet === undefined) {
+      this.#source = openScheduled(this.#context);
+      this.#source.node.connect(this.#gain);
+      return this.#source.port;
+    }
+    await this.#context.audioWorklet.addModule(new URL("./processor.js", import.meta.url));
+    const node = new AudioWorkletNode(this.#context, "relay-player", { numberOfInputs: 0, outputChannelCount: [2] });
+    const { port1, port2 } = new MessageChannel();
+    node.port.postMessage({ port: port1 }, [port1]);
+    node.connect(this.#gain);
+    return port2;
+  }
+
+  /** Lets the context run. That it may not, or was closed meanwhile, is no error: it shows in the condition. */
+  resume() {
+    // While a telephone call lasts, asking would be held against us (iOS).
+    if (this.#context.state === "suspended") {
+      this.#sinceMs = performance.now();
+      this.#context.resume().catch(() => {});
+    }
+  }
+
+  close() {
+    clearInterval(this.#timer);
+    this.#context.onstatechange = null;
+    this.#gain.gain.setTargetAtTime(0, this.#context.currentTime, RAMP_SECONDS);
+    setTimeout(() => {
+      this.#source?.close();
+      this.#context.close();
+    }, CLOSE_AFTER_MS);
+  }
+
+  #check() {
+    const condition = this.#conditionNow();
+    if (condition !== this.#condition) {
+      this.#condition = condition;
+      this.dispatchEvent(new Event("condition"));
+    }
+  }
+
+  #conditionNow() {
+    const nowMs = performance.now();
+    const { state, currentTime } = this.#context;
+    if (state === "interrupted") {
+      this.#wasInterrupted = true;
+      return "interrupted";
+    }
+    if (state !== "running") {
+      if (this.#wasInterrupted) {
+        this.#wasInterrupted = false;
+        this.resume();
+      }
+      if (this.#condition === "running") {
+        return "blocked";
+      }
+      return nowMs - this.#sinceMs < BLOCKED_AFTER_MS && this.#condition !== "blocked" ? "starting" : "blocked";
+    }
+    this.#wasInterrupted = false;
+    if (currentTime !== this.#clock.seconds || this.#clock.checks === 0) {
+      this.#clock = { seconds: currentTime, sinceMs: nowMs, checks: 1 };
+      return "running";
+    }
+    this.#clock.checks += 1;
+    const isStuck = this.#clock.checks > STUCK_CHECKS && nowMs - this.#clock.sinceMs > STUCK_AFTER_MS;
+    return isStuck ? "stuck" : "running";
+  }
+}
+
+function outputLatencyMs(context) {
+  if (context.outputLatency > 0) {
+    return context.outputLatency * 1000;
+  }
+  const { contextTime = 0, performanceTime = 0 } = context.getOutputTimestamp?.() ?? {};
+  if (contextTime > 0 && performanceTime > 0) {
+    const heardMs = contextTime * 1000 + performance.now() - performanceTime;
+    return Math.max(0, context.currentTime * 1000 - heardMs);
+  }
+  return (context.baseLatency ?? 0) * 1000;
+}

@@ -1,0 +1,331 @@
+/**
+ * The player as a page sees it; README.md has the interface. On the page's thread there is nothing but this.
+ */
+
+import { claimMediaSession, pauseMediaSession, releaseMediaSession } from "./media-session.js";
+import { Output } from "./output.js";
+import { FLOORS_MS } from "./target-delay.js";
+import { isName, originOf } from "./wire.js";
+
+const SPEAKER_INTERVAL_MS = 250;
+
+/** A context that stays broken however often it is made anew needs a person's click. */
+const MOST_REBUILDS = 3;
+
+const LOADING_FAILED = "The player could not be loaded. Reload the page.";
+const STOPPED = new Set(["idle", "failed", "ended"]);
+
+const NO_STATS = Object.freeze({
+  bufferMs: 0,
+  targetMs: 0,
+  playoutMs: 0,
+  delayMs: null,
+  underruns: 0,
+  jumps: 0,
+  jumpedMs: 0,
+  concealedMs: 0,
+  gaps: 0,
+  gapMs: 0,
+  driftPpm: 0,
+  rate: 1,
+  reconnects: 0,
+});
+
+export class RelayPlayer extends EventTarget {
+  #url;
+  #session;
+  #channel;
+  #token;
+  #latency;
+  #volume;
+  #worker = null;
+  #output = null;
+  #run = 0;
+  #rebuilds = 0;
+  #state = "idle";
+  #status = { state: "idle", reason: "", retryInMs: null };
+  #stats = NO_STATS;
+  #channels = [];
+  #timer;
+
+  /**
+   * @param {object} options
+   * @param {string} [options.url] `ws(s)://host`; the page's own host when left out.
+   * @param {string} options.session
+   * @param {string} [options.channel]
+   * @param {string | null} [options.token]
+   * @param {"low" | "balanced" | "stable"} [options.latency]
+   * @param {number} [options.volume] The gain, 0 to 1.
+   * @throws {TypeError} when one of them can not be.
+   */
+  constructor({ url = null, session, channel = "main", token = null, latency = "balanced", volume = 1 }) {
+    super();
+    checkName("session", session);
+    checkName("channel", channel);
+    checkLatency(latency);
+    this.#url = url ?? originOf(location);
+    this.#session = session;
+    this.#channel = channel;
+    this.#token = token;
+    this.#latency = latency;
+    this.#volume = volume;
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  /** Why it failed, ended or reconnects, in a sentence; otherwise empty. */
+  get reason() {
+    return this.#status.reason;
+  }
+
+  get session() {
+    return this.#session;
+  }
+
+  get channel() {
+    return this.#channel;
+  }
+
+  /** The channels of the session: [{id, name, lang, state}]; empty before the relay said. */
+  get channels() {
+    return this.#channels;
+  }
+
+  /** The numbers of the last `stats` event. */
+  get stats() {
+    return this.#stats;
+  }
+
+  /** The AudioContext while it plays, else null. */
+  get context() {
+    return this.#output?.context ?? null;
+  }
+
+  /** The last AudioNode before the speakers while it plays, else null. */
+  get output() {
+    return this.#output?.node ?? null;
+  }
+
+  get latency() {
+    return this.#latency;
+  }
+
+  set latency(preset) {
+    checkLatency(preset);
+    this.#latency = preset;
+    this.#post({ type: "latency", preset });
+  }
+
+  get volume() {
+    return this.#volume;
+  }
+
+  set volume(gain) {
+    this.#volume = gain;
+    if (this.#output !== null) {
+      this.#output.volume = gain;
+    }
+  }
+
+  /** For the next connection, for example after the notice 4001, that the old one has expired. */
+  set token(token) {
+    this.#token = token;
+    this.#post({ type: "token", token });
+  }
+
+  /** Loads the Worker, so that `play` finds it there; without this, `play` does. */
+  prepare() {
+    if (this.#worker !== null) {
+      return;
+    }
+    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "relay-player" });
+    worker.onmessage = ({ data }) => this.#hear(data);
+    worker.onerror = () => {
+      this.#worker = null;
+      this.#end("failed", LOADING_FAILED);
+    };
+    this.#worker = worker;
+  }
+
+  /**
+   * Starts, or goes on when `blocked`. Browsers allow sound only to a call from within a click or a key press.
+   *
+   * @returns {Promise<void>} when the audio thread is there. That it fails shows in the state, not here.
+   */
+  async play() {
+    if (this.#output !== null) {
+      this.#rebuilds = 0;
+      if (this.#output.condition === "stuck") {
+        await this.#rebuild();
+      } else {
+        this.#output.resume();
+      }
+      return;
+    }
+    this.#run += 1;
+    this.#rebuilds = 0;
+    this.#status = { state: "connecting", reason: "", retryInMs: null };
+    this.#stats = NO_STATS;
+    this.prepare();
+    const request = {
+      url: this.#url,
+      session: this.#session,
+      channel: this.#channel,
+      token: this.#token,
+      latency: this.#latency,
+    };
+    this.#post({ type: "play", run: this.#run, request });
+    this.#timer = setInterval(() => this.#tellLatency(), SPEAKER_INTERVAL_MS);
+    const opening = this.#openOutput();
+    claimMediaSession(this, { title: this.#titleOfChannel(), artist: this.#session });
+    this.#update();
+    await opening;
+  }
+
+  /** Stops at once. */
+  stop() {
+    if (this.#output !== null) {
+      this.#post({ type: "stop" });
+      this.#end("idle", "");
+    } else if (this.#state !== "idle") {
+      this.#status = { state: "idle", reason: "", retryInMs: null };
+      this.#update();
+    }
+  }
+
+  /** Plays another channel of the session, now or when it is started. */
+  switchChannel(id) {
+    checkName("channel", id);
+    if (this.#output === null) {
+      this.#channel = id;
+    } else {
+      this.#post({ type: "switch", channel: id });
+    }
+  }
+
+  /** Stops, and gives everything back; it can be started again. */
+  dispose() {
+    this.stop();
+    releaseMediaSession(this);
+    this.#worker?.terminate();
+    this.#worker = null;
+  }
+
+  async #openOutput() {
+    const output = new Output({ volume: this.#volume, latency: this.#latency });
+    this.#output = output;
+    output.addEventListener("condition", () => this.#follow(output));
+    try {
+      const port = await output.open();
+      if (this.#output === output) {
+        this.#post({ type: "port", port }, [port]);
+        this.#post({ type: "running", isRunning: output.context.state === "running" });
+      }
+    } catch {
+      if (this.#output === output) {
+        this.#post({ type: "stop" });
+        this.#end("failed", LOADING_FAILED);
+      }
+    }
+  }
+
+  async #rebuild() {
+    this.#output.close();
+    await this.#openOutput();
+  }
+
+  #follow(output) {
+    if (output !== this.#output) {
+      return;
+    }
+    this.#post({ type: "running", isRunning: output.condition === "running" });
+    if (output.condition === "stuck" && this.#rebuilds < MOST_REBUILDS) {
+      this.#rebuilds += 1;
+      this.#rebuild();
+    }
+    this.#update();
+  }
+
+  #hear({ run, type, ...message }) {
+    if (run !== this.#run || this.#output === null) {
+      return;
+    }
+    switch (type) {
+      case "status":
+        if (STOPPED.has(message.state)) {
+          this.#end(message.state, message.reason);
+        } else {
+          this.#status = message;
+          this.#update();
+        }
+        break;
+      case "stats":
+        this.#stats = message.stats;
+        this.#fire("stats", this.#stats);
+        break;
+      case "channel":
+        this.#channel = message.channel;
+        claimMediaSession(this, { title: this.#titleOfChannel(), artist: this.#session });
+        break;
+      case "channels":
+        this.#channels = message.channels;
+        this.#fire("channels", this.#channels);
+        break;
+      case "notice":
+        this.#fire("notice", message);
+        break;
+    }
+  }
+
+  #titleOfChannel() {
+    return this.#channels.find(({ id }) => id === this.#channel)?.name ?? this.#channel;
+  }
+
+  #tellLatency() {
+    this.#post({ type: "speaker", ms: this.#output.latencyMs });
+  }
+
+  #end(state, reason) {
+    clearInterval(this.#timer);
+    this.#output?.close();
+    this.#output = null;
+    pauseMediaSession(this);
+    this.#status = { state, reason, retryInMs: null };
+    this.#update();
+  }
+
+  #update() {
+    const condition = this.#output?.condition;
+    const isHeldBack = condition === "blocked" || (condition === "stuck" && this.#rebuilds >= MOST_REBUILDS);
+    const state = isHeldBack ? "blocked" : condition === "interrupted" ? "interrupted" : this.#status.state;
+    const previous = this.#state;
+    const isRetry = state === "reconnecting";
+    if (state !== previous || isRetry) {
+      this.#state = state;
+      const { reason, retryInMs } = this.#status;
+      this.#fire("statechange", { state, previous, reason, retryInMs });
+    }
+  }
+
+  #post(message, transfer = []) {
+    this.#worker?.postMessage(message, transfer);
+  }
+
+  #fire(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+function checkName(what, name) {
+  if (!isName(name)) {
+    throw new TypeError(`The ${what} ${JSON.stringify(name)} is not 1 to 64 of A-Z a-z 0-9 . _ ~ -`);
+  }
+}
+
+function checkLatency(preset) {
+  if (!Object.hasOwn(FLOORS_MS, preset)) {
+    throw new TypeError(`The latency ${JSON.stringify(preset)} is none of ${Object.keys(FLOORS_MS).join(", ")}`);
+  }
+}

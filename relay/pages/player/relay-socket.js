@@ -1,0 +1,191 @@
+/**
+ * One WebSocket to the relay that stays: it notices a dead connection, and connects again where the relay allows it.
+ *
+ * Events:
+ *   hello    detail: the relay's `hello`; the connection is accepted.
+ *   message  detail: any other control message.
+ *   audio    detail: an ArrayBuffer.
+ *   down     detail: {code, sentence, retryInMs}; the connection is gone and another attempt is under way.
+ *   stop     detail: {code, sentence}; nothing more comes, and the sentence says why.
+ *
+ * A connection that the page itself closes with `close` fires nothing.
+ */
+
+import { goawayDelayMs, retryDelayMs } from "./backoff.js";
+import { CONNECTION_BROKE, closeSentence, isFinal } from "./close-codes.js";
+import { PROTOCOL, readMessage } from "./wire.js";
+
+const PING_INTERVAL_MS = 2000;
+const DEAD_AFTER_MS = 6000;
+
+/** A connection that lasted this long was a good one; the next retry is a first one again. */
+const STABLE_AFTER_MS = 5000;
+
+/** What a browser does for a socket; tests hand in a virtual one. */
+export const WORLD = Object.freeze({
+  now: () => performance.now(),
+  random: () => Math.random(),
+  connect: (address, protocols) => new WebSocket(address, protocols),
+  setTimer: (callback, delayMs) => setTimeout(callback, delayMs),
+  clearTimer: (timer) => clearTimeout(timer),
+});
+
+export class RelaySocket extends EventTarget {
+  #address;
+  #protocols;
+  #isFinal;
+  #bufferedMs;
+  #world;
+  #socket = null;
+  #acceptedAt = null;
+  #unansweredSince = null;
+  #told = "";
+  #goawayMs = null;
+  #attempt = 0;
+  #retryTimer;
+  #pingTimer;
+
+  /**
+   * @param {string | (() => string)} address `ws:` or `wss:`; a function is asked anew for every attempt.
+   * @param {object} [options]
+   * @param {string[] | (() => string[])} [options.protocols] Subprotocols offered beside `relay.v1`.
+   * @param {(code: number) => boolean} [options.isFinal] Which close codes forbid to connect again.
+   * @param {() => number} [options.bufferedMs] What is left to play when the connection breaks, see `retryDelayMs`.
+   * @param {typeof WORLD} [options.world]
+   */
+  constructor(
+    address,
+    { protocols = [], isFinal: policy = isFinal, bufferedMs = () => Infinity, world = WORLD } = {},
+  ) {
+    super();
+    this.#address = typeof address === "function" ? address : () => address;
+    this.#protocols = typeof protocols === "function" ? protocols : () => protocols;
+    this.#isFinal = policy;
+    this.#bufferedMs = bufferedMs;
+    this.#world = world;
+  }
+
+  /** Whether the relay has accepted the present connection. */
+  get accepted() {
+    return this.#acceptedAt !== null;
+  }
+
+  /** Bytes given to `send` that have not left the browser. */
+  get bufferedAmount() {
+    return this.#socket?.bufferedAmount ?? 0;
+  }
+
+  open() {
+    const socket = this.#world.connect(this.#address(), [PROTOCOL, ...this.#protocols()]);
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onclose = ({ code, reason }) => this.#lose(code, reason);
+    this.#socket = socket;
+    this.#told = "";
+    this.#goawayMs = null;
+    this.#unansweredSince = this.#world.now();
+    this.#waitForPulse();
+  }
+
+  /** Sends bytes, or an object as a control message; only while `accepted`. */
+  send(data) {
+    this.#socket.send(ArrayBuffer.isView(data) || data instanceof ArrayBuffer ? data : JSON.stringify(data));
+  }
+
+  close() {
+    this.#world.clearTimer(this.#retryTimer);
+    this.#abandon()?.close(1000);
+  }
+
+  #receive(data) {
+    this.#unansweredSince = null;
+    if (data instanceof ArrayBuffer) {
+      this.#fire("audio", data);
+      return;
+    }
+    const message = readMessage(data);
+    if (message?.type === "hello") {
+      this.#acceptedAt ??= this.#world.now();
+      this.#fire("hello", message);
+      if (this.accepted) {
+        // At once, because the answer places the relay's clock.
+        this.#ping();
+      }
+    } else if (message !== null) {
+      this.#note(message);
+      this.#fire("message", message);
+    }
+  }
+
+  #note(message) {
+    if (message.type === "error") {
+      this.#told = String(message.message ?? "");
+    } else if (message.type === "goaway") {
+      this.#goawayMs = Number(message.reconnect_after_ms) || 0;
+    }
+  }
+
+  /** The browser answers the relay's pings behind our back, so only a ping of our own tells whether it is there. */
+  #checkPulse() {
+    const now = this.#world.now();
+    if (this.#unansweredSince !== null && now - this.#unansweredSince >= DEAD_AFTER_MS) {
+      this.#abandon().close();
+      this.#retry(CONNECTION_BROKE, "The relay was not heard any more.");
+      return;
+    }
+    if (this.accepted) {
+      this.#attempt = now - this.#acceptedAt >= STABLE_AFTER_MS ? 0 : this.#attempt;
+      this.#ping();
+    }
+    this.#waitForPulse();
+  }
+
+  #ping() {
+    const now = this.#world.now();
+    this.#unansweredSince ??= now;
+    this.send({ type: "ping", sent_ms: now });
+  }
+
+  #waitForPulse() {
+    this.#world.clearTimer(this.#pingTimer);
+    this.#pingTimer = this.#world.setTimer(() => this.#checkPulse(), PING_INTERVAL_MS);
+  }
+
+  #lose(code, reason) {
+    const told = this.#told || reason;
+    this.#abandon();
+    if (this.#isFinal(code)) {
+      this.#fire("stop", { code, sentence: closeSentence(code, told) });
+    } else {
+      this.#retry(code, told);
+    }
+  }
+
+  #retry(code, sentence) {
+    const random = this.#world.random();
+    const retryInMs =
+      this.#goawayMs === null
+        ? retryDelayMs(this.#attempt, random, this.#bufferedMs())
+        : goawayDelayMs(this.#goawayMs, random);
+    this.#retryTimer = this.#world.setTimer(() => this.open(), retryInMs);
+    this.#attempt += 1;
+    this.#fire("down", { code, sentence, retryInMs });
+  }
+
+  /** Forgets the present connection, so that nothing it still does is noticed. */
+  #abandon() {
+    const socket = this.#socket;
+    this.#world.clearTimer(this.#pingTimer);
+    if (socket !== null) {
+      socket.onmessage = null;
+      socket.onclose = null;
+    }
+    this.#socket = null;
+    this.#acceptedAt = null;
+    return socket;
+  }
+
+  #fire(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

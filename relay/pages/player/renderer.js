@@ -1,0 +1,199 @@
+/**
+ * The audio thread's whole work without the audio thread: takes orders and sound, fills blocks, tells its place.
+ *
+ * Orders, which are messages of `Conductor`:
+ *   {type: "format", rate, channels}                 sound of another format follows
+ *   {type: "audio", frame, samples, splice, pause}   `frame` is a number that `report` gives back; `samples`
+ *                                                    interleaved Int16Array; `splice`, it does not follow what came
+ *                                                    last; `pause`, seconds of silence before it
+ *   {type: "steer", trimPpm, stretch, expecting}     see `SincResampler.trim` and `Playhead`
+ *   {type: "start", inSeconds}                       play what is held, after a while; null takes that back
+ *   {type: "jump", seconds}                          skip
+ *   {type: "clear"}                                  fade out, and throw away what is held
+ *
+ * Invariants: `render` allocates nothing and always fills its output; memory is bounded: beyond `CAPACITY_SECONDS` the
+ * oldest sound is dropped and `lostSamples` counts it.
+ */
+
+import { CONCEALING, PLAYING, Playhead } from "./playhead.js";
+import { SincResampler } from "./resampler.js";
+import { Ring } from "./ring.js";
+
+/** More than a relay sends ahead (10 s) or holds for a listener (10 s), which come one or the other. */
+const CAPACITY_SECONDS = 16;
+
+/** Frames whose places are remembered: the capacity in the shortest frames that make sense, of 5 ms. */
+const MARKS = 4096;
+
+/** Blocks are rendered in pieces of at most this. */
+const PIECE = 128;
+
+/** Sound of one format. */
+class Voice {
+  #scratch;
+  #markPlaces = new Float64Array(MARKS);
+  #markFrames = new Float64Array(MARKS);
+  #marks = 0;
+  #lost = 0;
+
+  constructor(rate, channels, outputRate) {
+    this.rate = rate;
+    this.channels = channels;
+    this.ring = new Ring(channels, CAPACITY_SECONDS * rate);
+    this.playhead = new Playhead(this.ring, rate);
+    const step = Math.ceil((PIECE * rate) / outputRate);
+    this.resampler = new SincResampler({ inputRate: rate, outputRate, channels, capacity: 4 * step + 1024 });
+    this.#scratch = this.ring.planes.map(() => new Float32Array(4 * step + 1024));
+  }
+
+  get lostSamples() {
+    return this.#lost;
+  }
+
+  write({ frame, samples, splice, pause }) {
+    const { playhead, ring } = this;
+    const before = playhead.place;
+    playhead.write(samples, splice, Math.round(pause * this.rate));
+    this.#lost += Math.max(0, playhead.place - before);
+    const slot = this.#marks % MARKS;
+    this.#markPlaces[slot] = ring.end - Math.floor(samples.length / this.channels);
+    this.#markFrames[slot] = frame;
+    this.#marks += 1;
+  }
+
+  render(outputs, count) {
+    const missing = this.resampler.missing(count);
+    if (missing > 0) {
+      this.playhead.read(this.#scratch, missing);
+      this.resampler.writePlanar(this.#scratch, missing);
+    }
+    this.resampler.read(outputs, count);
+  }
+
+  /** The frame that is heard now, and how many samples of it have been heard; null before the first. */
+  locate() {
+    // What the resampler holds was read, but not heard.
+    const heard = this.playhead.place - this.resampler.held;
+    for (let mark = this.#marks - 1; mark >= Math.max(0, this.#marks - MARKS); mark -= 1) {
+      const slot = mark % MARKS;
+      if (this.#markPlaces[slot] <= heard || mark === 0) {
+        return { frame: this.#markFrames[slot], offset: heard - this.#markPlaces[slot] };
+      }
+    }
+    return null;
+  }
+}
+
+export class Renderer {
+  #outputRate;
+  #voice = null;
+  #leaving = null;
+  #planes = [new Float32Array(PIECE), new Float32Array(PIECE)];
+
+  /** @param {number} outputRate Samples a second that are rendered. */
+  constructor(outputRate) {
+    this.#outputRate = outputRate;
+  }
+
+  /** Does what an order says; one of an unknown type is ignored. */
+  obey(order) {
+    if (order.type === "format") {
+      this.#setFormat(order.rate, order.channels);
+      return;
+    }
+    const voice = this.#voice;
+    if (voice === null) {
+      return;
+    }
+    const { playhead } = voice;
+    switch (order.type) {
+      case "audio":
+        voice.write(order);
+        break;
+      case "steer":
+        voice.resampler.trim(order.trimPpm);
+        playhead.stretch = order.stretch;
+        playhead.isExpecting = order.expecting;
+        break;
+      case "start":
+        playhead.startIn = order.inSeconds === null ? -1 : Math.max(0, Math.round(order.inSeconds * voice.rate));
+        break;
+      case "jump":
+        playhead.jump(Math.round(order.seconds * voice.rate));
+        break;
+      case "clear":
+        playhead.clear();
+        break;
+    }
+  }
+
+  /** Fills one block of any length, of stereo. */
+  render(left, right) {
+    for (let at = 0; at < left.length; at += PIECE) {
+      this.#renderPiece(left, right, at, Math.min(PIECE, left.length - at));
+    }
+  }
+
+  /**
+   * Tells where it is.
+   *
+   * @returns {{mode: "silent" | "playing" | "concealing", frame: number, offsetSeconds: number, heldSeconds: number,
+   *   underruns: number, concealedSeconds: number, lostSeconds: number} | null} null before there is a format; `frame`
+   *   is -1 before the first, else what is heard is `offsetSeconds` behind its first sample.
+   */
+  report() {
+    const voice = this.#voice;
+    if (voice === null) {
+      return null;
+    }
+    const { playhead, rate } = voice;
+    const located = voice.locate();
+    return {
+      mode: playhead.mode === PLAYING ? "playing" : playhead.mode === CONCEALING ? "concealing" : "silent",
+      frame: located?.frame ?? -1,
+      offsetSeconds: (located?.offset ?? 0) / rate,
+      heldSeconds: playhead.held / rate,
+      underruns: playhead.underruns,
+      concealedSeconds: playhead.concealedSamples / rate,
+      lostSeconds: voice.lostSamples / rate,
+    };
+  }
+
+  #setFormat(rate, channels) {
+    const old = this.#voice;
+    if (old?.rate === rate && old.channels === channels) {
+      return;
+    }
+    const voice = new Voice(rate, channels, this.#outputRate);
+    if (old !== null) {
+      old.playhead.clear();
+      voice.playhead.underruns = old.playhead.underruns;
+      this.#leaving = old;
+    }
+    this.#voice = voice;
+  }
+
+  #renderPiece(left, right, at, count) {
+    left.fill(0, at, at + count);
+    right.fill(0, at, at + count);
+    if (this.#leaving !== null) {
+      this.#add(this.#leaving, left, right, at, count);
+      if (this.#leaving.playhead.isQuiet) {
+        this.#leaving = null;
+      }
+    }
+    if (this.#voice !== null) {
+      this.#add(this.#voice, left, right, at, count);
+    }
+  }
+
+  #add(voice, left, right, at, count) {
+    const planes = this.#planes;
+    voice.render(planes, count);
+    const second = voice.channels === 1 ? planes[0] : planes[1];
+    for (let i = 0; i < count; i += 1) {
+      left[at + i] += planes[0][i];
+      right[at + i] += second[i];
+    }
+  }
+}

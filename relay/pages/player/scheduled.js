@@ -1,0 +1,58 @@
+/**
+ * Sound without an AudioWorklet, which browsers keep from pages on plain http:// of another machine.
+ *
+ * The same `Renderer` works on the page's thread, some blocks ahead, and its blocks are scheduled as buffer sources.
+ * What drives it is the end of each block, which a hidden tab hears in time, unlike a timer.
+ */
+
+import { Renderer } from "./renderer.js";
+
+/** The page's thread may be busy for so long. */
+const AHEAD_SECONDS = 0.25;
+
+const BLOCK_SECONDS = 0.05;
+
+/**
+ * @param {AudioContext} context
+ * @returns {{node: AudioNode, port: MessagePort, latencyMs: () => number, close: () => void}} `port` is for the
+ *   conductor; `latencyMs`, from rendering to the context's own output.
+ */
+export function openScheduled(context) {
+  const renderer = new Renderer(context.sampleRate);
+  const node = new GainNode(context);
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = ({ data }) => {
+    if (data.type === "report") {
+      port1.postMessage({ id: data.id, report: renderer.report() });
+    } else {
+      renderer.obey(data);
+    }
+  };
+  let nextTime = 0;
+  let isOpen = true;
+
+  function fill() {
+    nextTime = Math.max(nextTime, context.currentTime + BLOCK_SECONDS / 2);
+    while (isOpen && nextTime < context.currentTime + AHEAD_SECONDS) {
+      const length = Math.round(BLOCK_SECONDS * context.sampleRate);
+      const buffer = new AudioBuffer({ length, numberOfChannels: 2, sampleRate: context.sampleRate });
+      renderer.render(buffer.getChannelData(0), buffer.getChannelData(1));
+      const source = new AudioBufferSourceNode(context, { buffer });
+      source.onended = fill;
+      source.connect(node);
+      source.start(nextTime);
+      nextTime += length / context.sampleRate;
+    }
+  }
+
+  fill();
+  return {
+    node,
+    port: port2,
+    latencyMs: () => Math.max(0, nextTime - context.currentTime) * 1000,
+    close() {
+      isOpen = false;
+      port1.close();
+    },
+  };
+}

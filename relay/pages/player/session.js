@@ -1,0 +1,337 @@
+/**
+ * One run of the player, from `play` to `stop`: a connection to the relay and the conductor behind it.
+ *
+ * It lives in the Worker, and is told about the audio thread and the page by messages, so that a page whose timers a
+ * browser throttles hears all the same. It tells the page:
+ *   {type: "status", state, reason, retryInMs}
+ *   {type: "stats", stats}            four times a second
+ *   {type: "channel", channel}        which one is played, when that changed
+ *   {type: "channels", channels}
+ *   {type: "notice", code, message}   something a person may want to know
+ */
+
+import { SESSION_ENDED, TOKEN_EXPIRED } from "./close-codes.js";
+import { Conductor } from "./conductor.js";
+import { RelaySocket, WORLD } from "./relay-socket.js";
+import { statusOf } from "./status.js";
+import { TOKEN_PREFIX, addressAt } from "./wire.js";
+
+const TICK_MS = 50;
+const TICKS_PER_STATS = 5;
+
+/** Frames of 5 ms must not ask the audio thread each time. */
+const ASK_AT_MOST_EVERY_MS = 20;
+
+/** Small, and often enough to see where a channel's listeners have trouble. */
+const REPORT_INTERVAL_MS = 5000;
+
+/** A relay that does not know how to switch ignores the message; then a new connection does. */
+const SWITCH_TIMEOUT_MS = 3000;
+
+/** What the last of the sound may take after the session ended, or the audio thread stands still. */
+const FAREWELL_MS = 5000;
+
+const CODEC = "pcm_s16le";
+
+export class Session {
+  #request;
+  #tell;
+  #world;
+  #conductor;
+  #socket = null;
+  #port = null;
+  #link = "connecting";
+  #told = { state: null, reason: "", retryInMs: null };
+  #reason = "";
+  #retryInMs = null;
+  #reconnects = -1;
+  #speakerMs = 0;
+  #switching = null;
+  #farewell = null;
+  #timer;
+  #ticks = 0;
+  #askedMs = -Infinity;
+  #reportedMs;
+  #isOver = false;
+
+  /**
+   * @param {object} options
+   * @param {{url: string, session: string, channel: string, token: string | null, latency: string}} options.request
+   * @param {(message: object) => void} options.tell The page.
+   * @param {typeof WORLD} [options.world]
+   */
+  constructor({ request, tell, world = WORLD }) {
+    this.#request = { ...request };
+    this.#tell = tell;
+    this.#world = world;
+    this.#reportedMs = world.now();
+    this.#conductor = new Conductor({
+      latency: request.latency,
+      send: (order, transfer = []) => this.#port?.postMessage(order, transfer),
+    });
+  }
+
+  start() {
+    this.#connect();
+    this.#tick();
+  }
+
+  stop() {
+    this.#isOver = true;
+    this.#world.clearTimer(this.#timer);
+    this.#world.clearTimer(this.#switching?.timer);
+    this.#socket.close();
+    this.setPort(null);
+  }
+
+  /** Takes the way to the audio thread; null when there is none any more. */
+  setPort(port) {
+    this.#port?.close();
+    this.#port = port;
+    this.#conductor.setRendering(false);
+    if (port !== null) {
+      port.onmessage = ({ data }) => {
+        this.#conductor.answer(data, this.#world.now());
+        this.#update();
+      };
+    }
+  }
+
+  /** Whether the audio thread renders: a context that is suspended or interrupted does not. */
+  setRunning(isRunning) {
+    this.#conductor.setRendering(isRunning && this.#port !== null);
+    this.#update();
+  }
+
+  /** How late sound leaves the speaker after it was rendered. */
+  setSpeakerLatency(ms) {
+    this.#speakerMs = ms;
+  }
+
+  setLatency(preset) {
+    this.#conductor.setLatency(preset);
+  }
+
+  /** For the next connection. */
+  setToken(token) {
+    this.#request.token = token;
+  }
+
+  switchChannel(channel) {
+    const previous = this.#request.channel;
+    if (channel === previous) {
+      return;
+    }
+    this.#request.channel = channel;
+    this.#world.clearTimer(this.#switching?.timer);
+    if (this.#socket.accepted) {
+      const timer = this.#world.setTimer(() => this.#reconnect(), SWITCH_TIMEOUT_MS);
+      this.#switching = { previous: this.#switching?.previous ?? previous, timer };
+      this.#socket.send({ type: "switch", channel });
+    } else {
+      this.#reconnect();
+    }
+  }
+
+  #connect() {
+    const { url, session } = this.#request;
+    const socket = new RelaySocket(
+      () => {
+        const { channel } = this.#request;
+        const query = { codec: CODEC, ...this.#conductor.connectQuery(channel, this.#world.now()) };
+        return addressAt(url, "listen", { session, channel }, query);
+      },
+      {
+        protocols: () => (this.#request.token ? [TOKEN_PREFIX + this.#request.token] : []),
+        bufferedMs: () => this.#conductor.heldMs,
+        world: this.#world,
+      },
+    );
+    socket.addEventListener("hello", ({ detail }) => this.#greet(detail));
+    socket.addEventListener("message", ({ detail }) => this.#obey(detail));
+    socket.addEventListener("audio", ({ detail }) => this.#take(detail));
+    socket.addEventListener("down", ({ detail }) => this.#lose(detail));
+    socket.addEventListener("stop", ({ detail }) => this.#end(detail));
+    this.#socket = socket;
+    socket.open();
+  }
+
+  #reconnect() {
+    this.#switching = null;
+    this.#socket.close();
+    this.#link = "connecting";
+    this.#connect();
+    this.#update();
+  }
+
+  #greet(hello) {
+    if (hello.format && hello.format.codec !== CODEC) {
+      this.#fail(`This player does not know the codec ${hello.format.codec}. Reload the page.`);
+      return;
+    }
+    this.#link = "up";
+    this.#reason = "";
+    this.#retryInMs = null;
+    this.#world.clearTimer(this.#switching?.timer);
+    this.#reconnects += this.#switching === null ? 1 : 0;
+    this.#switching = null;
+    this.#request.channel = hello.channel;
+    this.#conductor.hello(hello, this.#world.now());
+    this.#tell({ type: "channel", channel: hello.channel });
+    if (Array.isArray(hello.channels)) {
+      this.#tell({ type: "channels", channels: hello.channels });
+    }
+    this.#update();
+  }
+
+  #obey(message) {
+    switch (message.type) {
+      case "error":
+        this.#complain(message);
+        break;
+      case "channels":
+        this.#tell({ type: "channels", channels: message.channels });
+        break;
+      case "format":
+        if (message.format?.codec !== CODEC) {
+          this.#fail(`This player does not know the codec ${message.format?.codec}. Reload the page.`);
+          return;
+        }
+        this.#conductor.message(message, this.#world.now());
+        break;
+      default:
+        this.#conductor.message(message, this.#world.now());
+    }
+    this.#update();
+  }
+
+  /** A switch that failed changes nothing; any other error goes before a close, which says the same again. */
+  #complain({ code, message }) {
+    if (this.#switching !== null) {
+      this.#world.clearTimer(this.#switching.timer);
+      this.#request.channel = this.#switching.previous;
+      this.#switching = null;
+      this.#tell({ type: "channel", channel: this.#request.channel });
+    }
+    this.#tell({ type: "notice", code, message });
+  }
+
+  #take(message) {
+    const nowMs = this.#world.now();
+    try {
+      this.#conductor.frame(message, nowMs);
+    } catch (error) {
+      if (!(error instanceof RangeError)) {
+        throw error;
+      }
+      this.#fail("This player does not understand the relay's audio. Reload the page.");
+      return;
+    }
+    if (nowMs - this.#askedMs >= ASK_AT_MOST_EVERY_MS) {
+      this.#ask(nowMs);
+    }
+  }
+
+  #lose({ code, sentence, retryInMs }) {
+    this.#link = "down";
+    this.#reason = sentence;
+    this.#retryInMs = retryInMs;
+    this.#world.clearTimer(this.#switching?.timer);
+    this.#switching = null;
+    if (code === TOKEN_EXPIRED) {
+      this.#tell({ type: "notice", code, message: sentence || "The token has expired; set a new one." });
+    }
+    this.#update();
+  }
+
+  #end({ code, sentence }) {
+    if (code !== SESSION_ENDED) {
+      this.#fail(sentence);
+      return;
+    }
+    this.#farewell = { sentence, untilMs: this.#world.now() + FAREWELL_MS };
+    this.#conductor.end();
+    this.#update();
+  }
+
+  #fail(sentence) {
+    this.#finish("failed", sentence);
+  }
+
+  #finish(state, reason) {
+    this.stop();
+    this.#tell({ type: "status", state, reason, retryInMs: null });
+  }
+
+  #tick() {
+    this.#timer = this.#world.setTimer(() => this.#tick(), TICK_MS);
+    const nowMs = this.#world.now();
+    this.#ask(nowMs);
+    this.#ticks += 1;
+    if (this.#ticks % TICKS_PER_STATS === 0) {
+      this.#tell({ type: "stats", stats: this.#stats(nowMs) });
+    }
+    if (nowMs - this.#reportedMs >= REPORT_INTERVAL_MS) {
+      this.#reportedMs = nowMs;
+      this.#reportToRelay(nowMs);
+    }
+    this.#update();
+  }
+
+  #ask(nowMs) {
+    this.#askedMs = nowMs;
+    this.#conductor.ask();
+  }
+
+  #stats(nowMs) {
+    const stats = this.#conductor.stats(nowMs);
+    return {
+      ...stats,
+      delayMs: stats.delayMs === null ? null : stats.delayMs + this.#speakerMs,
+      reconnects: Math.max(0, this.#reconnects),
+    };
+  }
+
+  #reportToRelay(nowMs) {
+    if (!this.#socket.accepted || !this.#conductor.hasPlayed) {
+      return;
+    }
+    const { bufferMs, playoutMs, underruns, jumps } = this.#conductor.stats(nowMs);
+    this.#socket.send({
+      type: "stats",
+      buffer_ms: Math.round(bufferMs),
+      underruns,
+      playout_ms: Math.max(0, Math.round(playoutMs)),
+      jumps,
+    });
+  }
+
+  #update() {
+    if (this.#isOver) {
+      return;
+    }
+    const conductor = this.#conductor;
+    if (this.#farewell !== null) {
+      const { sentence, untilMs } = this.#farewell;
+      if (conductor.isDrained || this.#world.now() > untilMs) {
+        this.#finish("ended", sentence);
+      }
+      return;
+    }
+    const state = statusOf({
+      link: this.#link,
+      mode: conductor.mode,
+      channelState: conductor.channelState,
+      hasPlayed: conductor.hasPlayed,
+      isPausing: conductor.isPausing,
+    });
+    const isLost = state === "reconnecting";
+    const reason = isLost ? this.#reason : "";
+    const retryInMs = isLost ? this.#retryInMs : null;
+    const told = this.#told;
+    if (state !== told.state || reason !== told.reason || retryInMs !== told.retryInMs) {
+      this.#told = { state, reason, retryInMs };
+      this.#tell({ type: "status", state, reason, retryInMs });
+    }
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * Finds where a piece of sound continues most like another piece of it: the search of WSOLA.
+ *
+ * Source: W. Verhelst, M. Roelands, "An overlap-add technique based on waveform similarity (WSOLA) for high quality
+ * time-scale modification of speech", ICASSP 1993. Pure, and it allocates nothing: the result lies in fields.
+ */
+
+/** Both the places that are tried and the samples that are compared are thinned to this rate first. */
+const COARSE_RATE = 8000;
+
+/** Below this energy per sample (-70 dB) two pieces count as alike: both are silence. */
+const SILENT_POWER = 1e-7;
+
+export class Similarity {
+  #ring;
+
+  /** @param {import("./ring.js").Ring} ring @param {number} rate Samples a second. */
+  constructor(ring, rate) {
+    this.#ring = ring;
+    /** Samples from one that is compared to the next. */
+    this.stride = Math.max(1, Math.floor(rate / COARSE_RATE));
+    /** The best place of the last search. */
+    this.place = 0;
+    /** How alike it is: 1 the same but for loudness, 0 or less not at all. */
+    this.score = 0;
+  }
+
+  /**
+   * Looks among the places from `first` to `last` for the one whose next `length` samples are most like those at
+   * `model`. All of them must be in the ring.
+   */
+  search(model, first, last, length) {
+    const stride = this.stride;
+    this.#scan(model, first, last, length, stride, stride);
+    if (stride > 1) {
+      const middle = this.place;
+      this.#scan(model, Math.max(first, middle - stride + 1), Math.min(last, middle + stride - 1), length, 1, stride);
+    }
+  }
+
+  #scan(model, first, last, length, step, stride) {
+    this.score = -Infinity;
+    for (let place = first; place <= last; place += step) {
+      const score = this.#compare(model, place, length, stride);
+      if (score > this.score) {
+        this.score = score;
+        this.place = place;
+      }
+    }
+  }
+
+  #compare(model, place, length, stride) {
+    const { planes, mask } = this.#ring;
+    let product = 0;
+    let power = 0;
+    let modelPower = 0;
+    for (let channel = 0; channel < planes.length; channel += 1) {
+      const plane = planes[channel];
+      for (let i = 0; i < length; i += stride) {
+        const wanted = plane[(model + i) & mask];
+        const found = plane[(place + i) & mask];
+        product += wanted * found;
+        power += found * found;
+        modelPower += wanted * wanted;
+      }
+    }
+    const floor = (SILENT_POWER * length * planes.length) / stride;
+    if (power < floor && modelPower < floor) {
+      return 1;
+    }
+    return product / Math.sqrt(Math.max(power, floor) * Math.max(modelPower, floor));
+  }
+}
+
+/** Mean square of `length` samples at `place`, over all channels. */
+export function powerAt(ring, place, length) {
+  let sum = 0;
+  for (let channel = 0; channel < ring.planes.length; channel += 1) {
+    const plane = ring.planes[channel];
+    for (let i = 0; i < length; i += 1) {
+      const sample = plane[(place + i) & ring.mask];
+      sum += sample * sample;
+    }
+  }
+  return sum / (length * ring.planes.length);
+}

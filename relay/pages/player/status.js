@@ -1,0 +1,30 @@
+/**
+ * What is going on, in one word. Pure.
+ *
+ * What is heard comes first: while a connection is made anew behind the sound, it plays.
+ */
+
+/**
+ * @param {object} facts
+ * @param {"connecting" | "up" | "down"} facts.link To the relay.
+ * @param {"silent" | "playing" | "concealing"} facts.mode Of the audio thread.
+ * @param {"waiting" | "live" | "source_lost" | "ended"} facts.channelState
+ * @param {boolean} facts.hasPlayed
+ * @param {boolean} facts.isPausing Whether the speaker just says nothing.
+ * @returns {"connecting" | "waiting" | "buffering" | "playing" | "concealing" | "rebuffering" | "reconnecting"}
+ */
+export function statusOf({ link, mode, channelState, hasPlayed, isPausing }) {
+  if (mode !== "silent") {
+    return mode;
+  }
+  if (link !== "up") {
+    return link === "down" ? "reconnecting" : "connecting";
+  }
+  if (channelState !== "live") {
+    return "waiting";
+  }
+  if (!hasPlayed) {
+    return "buffering";
+  }
+  return isPausing ? "playing" : "rebuffering";
+}

@@ -1,0 +1,161 @@
+/**
+ * When to start, and how to get from the playout delay that is to the one that should be. Pure.
+ *
+ * It looks at one measurement after another, and gives orders for `Renderer`: "start", "jump" and "steer".
+ */
+
+import { JUMP_MS, Ladder } from "./ladder.js";
+
+/** A backlog counts as complete when the frames came no faster than usual for so long. */
+const BACKLOG_OVER_MS = 100;
+
+/** A lag whose backlog does not come is dealt with as it is after this. */
+const BACKLOG_PATIENCE_MS = 500;
+
+/** A jump by less than this is not worth it. */
+const SHORTEST_JUMP_MS = 300;
+
+/** Less than this is no news for the resampler. */
+const TRIM_STEP_PPM = 2;
+
+/**
+ * @typedef {object} Measurement
+ * @property {number} nowMs
+ * @property {number | null} playoutMs The delay of what is heard, or would be if it started; null when unknown.
+ * @property {number} heldMs Sound that is there.
+ * @property {number} targetMs
+ * @property {boolean} isLast Whether nothing follows for now, so that there is nothing to wait for.
+ * @property {boolean} isExpecting Whether running out of sound is a fault.
+ * @property {boolean} isSpeech Whether a pause of the speaker moves the line.
+ */
+
+export class Steering {
+  #ladder = new Ladder();
+  #arrivals;
+  #counts;
+  #send;
+  #disturb;
+  #isFirstStart = true;
+  #lateSinceMs = null;
+  #steered = null;
+
+  /**
+   * @param {object} options
+   * @param {import("./arrivals.js").Arrivals} options.arrivals
+   * @param {import("./counts.js").Counts} options.counts
+   * @param {(order: object) => void} options.send
+   * @param {(order: object) => void} options.disturb Sends an order after which older measurements are worthless.
+   */
+  constructor({ arrivals, counts, send, disturb }) {
+    this.#arrivals = arrivals;
+    this.#counts = counts;
+    this.#send = send;
+    this.#disturb = disturb;
+  }
+
+  /** Whether something has been heard since the beginning. */
+  get hasPlayed() {
+    return !this.#isFirstStart;
+  }
+
+  /** How late it is, without noise; negative is early. */
+  get errorMs() {
+    return this.#ladder.errorMs;
+  }
+
+  get driftPpm() {
+    return this.#ladder.driftPpm;
+  }
+
+  /** The speed, 1 is the broadcaster's. */
+  get rate() {
+    return this.#steered === null ? 1 : this.#steered.stretch * (1 + this.#steered.trimPpm * 1e-6);
+  }
+
+  /** Begins: what was heard before has nothing to do with what comes, and the audio thread may be another one. */
+  begin() {
+    this.#isFirstStart = true;
+    this.#lateSinceMs = null;
+    this.#steered = null;
+    this.#ladder.restart();
+  }
+
+  /** Something is heard. */
+  follow(measurement) {
+    this.#isFirstStart = false;
+    const { playoutMs, targetMs, nowMs } = measurement;
+    if (playoutMs !== null) {
+      this.#isWaitingForBacklog(measurement);
+      this.#ladder.decide(playoutMs - targetMs, targetMs, nowMs);
+    }
+    this.#steer(this.#ladder.trimPpm, this.#ladder.stretch, measurement.isExpecting);
+  }
+
+  /** Nothing is heard, but there is something to play. */
+  considerStart(measurement) {
+    const { playoutMs, heldMs, targetMs, isLast } = measurement;
+    const lateMs = playoutMs === null ? 0 : playoutMs - targetMs;
+    if (isLast || playoutMs === null) {
+      this.#start(0, measurement);
+    } else if (this.#isFirstStart && lateMs > 0) {
+      // Nobody has heard what came before, so nobody misses it.
+      this.#disturb({ type: "jump", seconds: Math.max(0, Math.min(lateMs, heldMs - targetMs)) / 1000 });
+      this.#start(0, measurement);
+    } else if (this.#isWaitingForBacklog(measurement)) {
+      this.#start(null, measurement);
+    } else {
+      this.#start(Math.max(0, -lateMs) / 1000, measurement);
+    }
+  }
+
+  #start(inSeconds, { isExpecting }) {
+    this.#ladder.restart();
+    this.#steer(this.#ladder.trimPpm, 1, isExpecting);
+    this.#send({ type: "start", inSeconds });
+  }
+
+  /** Jumps when that is due; tells whether it will be, as soon as the backlog is there. */
+  #isWaitingForBacklog({ playoutMs, heldMs, targetMs, nowMs, isSpeech }) {
+    const lateMs = playoutMs - targetMs;
+    if (lateMs <= JUMP_MS || !this.#ladder.mayJump(nowMs)) {
+      this.#lateSinceMs = null;
+      return false;
+    }
+    this.#lateSinceMs ??= nowMs;
+    const spareMs = heldMs - targetMs / 2;
+    if (spareMs >= lateMs && nowMs - this.#arrivals.fellAtMs >= BACKLOG_OVER_MS) {
+      this.#jump(lateMs, nowMs);
+      return false;
+    }
+    if (nowMs - this.#lateSinceMs < BACKLOG_PATIENCE_MS) {
+      return true;
+    }
+    this.#lateSinceMs = null;
+    if (spareMs >= SHORTEST_JUMP_MS) {
+      this.#jump(Math.min(lateMs, spareMs), nowMs);
+    } else if (!isSpeech) {
+      // There is nothing newer: the speaker made a pause, and the line moved.
+      this.#arrivals.restart(false);
+    }
+    return false;
+  }
+
+  #jump(byMs, nowMs) {
+    this.#counts.noteJump(byMs);
+    this.#ladder.noteJump(nowMs);
+    this.#disturb({ type: "jump", seconds: byMs / 1000 });
+  }
+
+  #steer(trimPpm, stretch, expecting) {
+    const old = this.#steered;
+    const isNews =
+      old === null ||
+      Math.abs(old.trimPpm - trimPpm) >= TRIM_STEP_PPM ||
+      old.stretch !== stretch ||
+      old.expecting !== expecting;
+    if (isNews) {
+      this.#steered = { trimPpm, stretch, expecting };
+      this.#send({ type: "steer", trimPpm, stretch, expecting });
+    }
+  }
+}

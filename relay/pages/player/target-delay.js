@@ -1,0 +1,82 @@
+/**
+ * How much delay keeps nearly all frames in time. Pure: time is an argument, in milliseconds.
+ *
+ * After the delay manager of WebRTC's NetEq: a histogram of relative delays that forgets, and a quantile of it.
+ */
+
+/** How often an observation is made. */
+export const OBSERVATION_MS = 500;
+
+const BINS = 100;
+const BIN_MS = 20;
+
+/** With one observation each half second, half of an observation is forgotten in 20 s. */
+const FORGETTING = 0.983;
+
+/** The part of the observations that must be in time. */
+const QUANTILE = 0.95;
+
+/** For what is between an arrival and the audio thread. */
+const MARGIN_MS = 15;
+
+const MAX_MS = 1500;
+
+/** Before anything is known; that is forgotten within the first observations, which count for more. */
+const START_MS = 150;
+const FIRST_OBSERVATIONS = 8;
+
+/** A target that falls is followed by a stretch; faster than this it would be heard. */
+const FALL_PER_SECOND_MS = 20;
+
+/** The least targets that a person can choose from. */
+export const FLOORS_MS = Object.freeze({ low: 60, balanced: 200, stable: 600 });
+
+export class TargetDelay {
+  #bins = new Float64Array(BINS);
+  #observations = 0;
+  #floorMs;
+  #targetMs;
+  #askedMs = null;
+
+  /** @param {keyof typeof FLOORS_MS} preset */
+  constructor(preset) {
+    this.#floorMs = FLOORS_MS[preset];
+    this.#bins[Math.floor((START_MS - MARGIN_MS) / BIN_MS) - 1] = 1;
+    this.#targetMs = this.#wantedMs();
+  }
+
+  /** A person's choice holds at once. */
+  choose(preset) {
+    this.#floorMs = FLOORS_MS[preset];
+    this.#targetMs = this.#wantedMs();
+  }
+
+  /** Notes the largest relative delay of the last `OBSERVATION_MS`. */
+  observe(delayMs) {
+    this.#observations += 1;
+    const forgetting = this.#observations <= FIRST_OBSERVATIONS ? 1 - 2 / (this.#observations + 2) : FORGETTING;
+    const bin = Math.min(BINS - 1, Math.max(0, Math.floor(delayMs / BIN_MS)));
+    for (let i = 0; i < BINS; i += 1) {
+      this.#bins[i] *= forgetting;
+    }
+    this.#bins[bin] += 1 - forgetting;
+  }
+
+  /** Gives the target now: it rises at once, and falls slowly. */
+  at(nowMs) {
+    const elapsedMs = nowMs - (this.#askedMs ?? nowMs);
+    this.#askedMs = nowMs;
+    this.#targetMs = Math.max(this.#wantedMs(), this.#targetMs - (FALL_PER_SECOND_MS * elapsedMs) / 1000);
+    return this.#targetMs;
+  }
+
+  #wantedMs() {
+    let sum = 0;
+    let bin = -1;
+    while (bin < BINS - 1 && sum < QUANTILE - 1e-9) {
+      bin += 1;
+      sum += this.#bins[bin];
+    }
+    return Math.min(MAX_MS, Math.max(this.#floorMs, (bin + 1) * BIN_MS + MARGIN_MS));
+  }
+}

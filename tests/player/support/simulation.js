@@ -1,0 +1,214 @@
+/**
+ * A relay, a network, a conductor and an audio thread on a virtual clock.
+ *
+ * The network is a trace of arrivals; everything behind it is the real player, only sockets, Worker and AudioWorklet are
+ * missing. Messages between conductor and renderer take as long as they do between threads, and the renderer works in
+ * bursts like a sound card's callback.
+ */
+
+import { Conductor } from "../../../relay/pages/player/conductor.js";
+import { Renderer } from "../../../relay/pages/player/renderer.js";
+
+const ASK_EVERY_MS = 50;
+const PING_EVERY_MS = 2000;
+const BLOCKS_IN_A_BURST = 4;
+const BLOCK = 128;
+const TO_AUDIO_MS = 1;
+const FROM_AUDIO_MS = 2;
+
+/** The relay's clock starts anywhere. */
+export const RELAY_CLOCK_MS = 4_294_960_000;
+
+const AMPLITUDE = 0.5;
+
+export class Simulation {
+  #trace;
+  #options;
+  #conductor;
+  #renderer;
+  #events = [];
+  #order = 0;
+  #deviceRate;
+  #blocks = 0;
+  #recording = [];
+  #left = new Float32Array(BLOCK);
+  #right = new Float32Array(BLOCK);
+  #sent = 0;
+  now = 0;
+  /** One row for each answer of the audio thread: {now, mode, held, playout, target, error, rate, jumps, underruns}. */
+  rows = [];
+  orders = [];
+
+  /**
+   * @param {object} trace See ../traces/README.md.
+   * @param {object} [options]
+   * @param {"low" | "balanced" | "stable"} [options.latency]
+   * @param {number} [options.rate] Of the sound.
+   * @param {number} [options.deviceRate]
+   * @param {number} [options.devicePpm] How much faster than its rate the sound card runs.
+   * @param {boolean} [options.record] Whether to keep what was heard.
+   * @param {(index: number) => number} [options.sound] Sample `index` of the broadcaster, -1 to 1.
+   */
+  constructor(trace, options = {}) {
+    this.#trace = trace;
+    this.#options = { latency: "balanced", rate: 16_000, deviceRate: 48_000, devicePpm: 0, record: false, ...options };
+    this.#options.sound ??= tone(997, this.#options.rate);
+    this.#deviceRate = this.#options.deviceRate * (1 + this.#options.devicePpm * 1e-6);
+    this.#renderer = new Renderer(this.#options.deviceRate);
+    this.#conductor = new Conductor({
+      latency: this.#options.latency,
+      send: (order) => {
+        this.orders.push({ now: this.now, ...order });
+        this.#at(this.now + TO_AUDIO_MS, () => this.#hear(order));
+      },
+    });
+  }
+
+  get conductor() {
+    return this.#conductor;
+  }
+
+  get stats() {
+    return this.#conductor.stats(this.now);
+  }
+
+  /** What was heard, at the device's rate. */
+  get recording() {
+    return this.#recording;
+  }
+
+  /** Runs until `untilMs`; can be called again to go on. */
+  run(untilMs) {
+    if (this.#blocks === 0 && this.#events.length === 0) {
+      this.#begin();
+    }
+    const frames = this.#trace.frames;
+    while (true) {
+      const frameMs = this.#sent < frames.length ? frames[this.#sent].arrivalMs : Infinity;
+      const eventMs = this.#events[0]?.atMs ?? Infinity;
+      if (Math.min(frameMs, eventMs) > untilMs) {
+        break;
+      }
+      if (frameMs <= eventMs) {
+        this.now = frameMs;
+        this.#deliver(frames[this.#sent]);
+        this.#sent += 1;
+      } else {
+        const { atMs, action } = this.#events.shift();
+        this.now = atMs;
+        action();
+      }
+    }
+    this.now = untilMs;
+  }
+
+  /** Hands the conductor a control message now. */
+  say(message) {
+    this.#conductor.message(message, this.now);
+  }
+
+  at(ms, action) {
+    this.#at(ms, action);
+  }
+
+  #begin() {
+    const { rate, channels = 1 } = this.#options;
+    const format = { codec: "pcm_s16le", rate, channels, clock_rate: rate };
+    this.format = format;
+    this.#conductor.setRendering(true);
+    const wayMs = this.#trace.wayMs ?? 10;
+    this.#conductor.hello(
+      {
+        type: "hello",
+        channel: "main",
+        state: "live",
+        pace: this.#trace.pace ?? "live",
+        format,
+        epoch: 7,
+        next_seq: 0,
+        clock_ms: this.#relayMs(-wayMs),
+        resumed: false,
+      },
+      0,
+    );
+    this.#every(ASK_EVERY_MS, () => this.#conductor.ask());
+    const ping = () => {
+      const sentMs = this.now;
+      const clockMs = this.#relayMs(sentMs + wayMs);
+      this.#at(sentMs + 2 * wayMs, () => this.say({ type: "pong", sent_ms: sentMs, clock_ms: clockMs }));
+    };
+    ping();
+    this.#every(PING_EVERY_MS, ping);
+    this.#renderBurst();
+  }
+
+  #relayMs(ms) {
+    return Math.round(RELAY_CLOCK_MS + ms) >>> 0;
+  }
+
+  #every(intervalMs, action) {
+    const tick = () => {
+      action();
+      this.#at(this.now + intervalMs, tick);
+    };
+    this.#at(this.now + intervalMs, tick);
+  }
+
+  #deliver(frame) {
+    const { rate, sound } = this.#options;
+    const ticks = Math.round((frame.mediaMs * rate) / 1000);
+    const count = Math.round((frame.durationMs * rate) / 1000);
+    const message = new ArrayBuffer(16 + 2 * count);
+    const header = new DataView(message);
+    header.setUint8(0, 1);
+    header.setUint16(2, frame.epoch ?? 7);
+    header.setUint32(4, frame.seq);
+    header.setUint32(8, ticks);
+    header.setUint32(12, this.#relayMs(frame.dueMs));
+    const samples = new Int16Array(message, 16);
+    for (let i = 0; i < count; i += 1) {
+      samples[i] = Math.round(32767 * sound(ticks + i));
+    }
+    this.#conductor.frame(message, this.now);
+  }
+
+  #hear(order) {
+    if (order.type !== "report") {
+      this.#renderer.obey(order);
+      return;
+    }
+    const answer = { id: order.id, report: this.#renderer.report() };
+    this.#at(this.now + FROM_AUDIO_MS, () => {
+      this.#conductor.answer(answer, this.now);
+      const stats = this.#conductor.stats(this.now);
+      this.rows.push({ now: this.now, mode: this.#conductor.mode, ...stats, error: stats.playoutMs - stats.targetMs });
+    });
+  }
+
+  #renderBurst() {
+    for (let block = 0; block < BLOCKS_IN_A_BURST; block += 1) {
+      this.#renderer.render(this.#left, this.#right);
+      this.#blocks += 1;
+      if (this.#options.record) {
+        this.#recording.push(...this.#left);
+      }
+      this.#options.tap?.(this.#left, this.now);
+    }
+    this.#at((this.#blocks * BLOCK * 1000) / this.#deviceRate, () => this.#renderBurst());
+  }
+
+  #at(atMs, action) {
+    this.#order += 1;
+    const event = { atMs, order: this.#order, action };
+    let index = this.#events.length;
+    while (index > 0 && this.#events[index - 1].atMs > atMs) {
+      index -= 1;
+    }
+    this.#events.splice(index, 0, event);
+  }
+}
+
+/** A tone of a frequency in Hz at half of full scale. */
+export function tone(frequency, rate) {
+  return (index) => AMPLITUDE * Math.sin((2 * Math.PI * ((frequency * index) % rate)) / rate);
+}
