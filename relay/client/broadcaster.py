@@ -15,7 +15,7 @@ from relay.core.broadcaster_events import Audience, Backpressure, BroadcasterEve
 from relay.core.reconnect import Reconnected, Reconnecting
 from relay.core.requests import Offer
 from relay.core.send_queue import SendQueue
-from relay.core.wire import split_audio
+from relay.core.wire import WORD_MASK, split_audio
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import RelayError
@@ -49,7 +49,8 @@ class SendingStats:
     """What became of the audio.
 
     Attributes:
-        sent: Handed to a connection; what was under way when one broke is in it as well.
+        sent: Handed to a connection. What was under way when one broke is sent again in pace `live`, and counts once;
+            in pace `speech` it is lost, and counts.
         dropped: Pushed out of the queue while there was no connection, or left in it at the end.
         cleared: Thrown away by `clear` before it was sent.
         queued_seconds: What waits to be sent.
@@ -68,7 +69,8 @@ class Broadcaster:
 
     Audio goes through a queue of at most `queue_seconds`. While there is a connection, `send` waits when the queue is
     full: the relay is holding back what is ahead of real time, or the network is slow. While there is none, pace `live`
-    drops the oldest and counts it, since a microphone does not wait; pace `speech` waits, since every word counts.
+    drops the oldest and counts it, since a microphone does not wait; pace `speech` waits, since every word counts. What
+    was under way when a connection broke is sent again in pace `live`, as far as the queue has room.
 
     Attributes:
         audience: Who listens, as the relay told last; None before it did.
@@ -89,6 +91,8 @@ class Broadcaster:
         self._reconnects = 0
         self._connection: BroadcasterConnection | None = None
         self._full_speed_seconds = FULL_SPEED_SECONDS
+        # The place of the channel, epoch and seq, when the present connection or the last one began.
+        self._began_at: tuple[int, int] | None = None
         self._owes_clear = False
         self._is_ending = False
         self._has_told_end = False
@@ -300,7 +304,13 @@ class Broadcaster:
     def _adopt(self, connection: BroadcasterConnection) -> None:
         """Take a connection as the present one."""
         self._reconnector.connected()
-        self._connection = connection
+        before, self._connection = self._began_at, connection
+        self._began_at = connection.epoch, connection.next_seq
+        if self._offer.pace is Pace.LIVE:
+            # Each message is a frame and gets its number when it arrives, so the numbers tell what did not. (In pace
+            # speech it gets it later.)
+            self._queue.begin(_frames_between(before, self._began_at))
+            self._queue.trim()
         self.is_held_back = False
         self._has_told_end = False
         self._is_sending = False
@@ -329,6 +339,13 @@ class Broadcaster:
         _keep(self._may_send, may_send)
         _keep(self._is_sent, not has_audio and not self._is_sending)
         _keep(self._has_events, is_over or len(self._events) > 0)
+
+
+def _frames_between(before: tuple[int, int] | None, after: tuple[int, int]) -> int | None:
+    """Give how many frames a channel got between two places, each an epoch and a seq; None when nobody knows."""
+    if before is None or before[0] != after[0]:
+        return None
+    return (after[1] - before[1]) & WORD_MASK
 
 
 def _keep(event: asyncio.Event, holds: bool) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from websockets.asyncio.server import ServerConnection
@@ -58,8 +58,8 @@ def numbered(number: int) -> bytes:
     return bytes([number, number]) * 1_600
 
 
-async def greeted(connection: ServerConnection) -> None:
-    await say(connection, HELLO)
+async def greeted(connection: ServerConnection, next_seq: int = 0) -> None:
+    await say(connection, {**HELLO, "next_seq": next_seq})
 
 
 async def test_what_was_sent_arrives_and_leaving_does_not_end_the_session() -> None:
@@ -137,9 +137,13 @@ async def test_long_audio_is_cut_into_what_can_be_taken_back_and_half_samples_ar
 
 
 class Cut:
-    """A relay that cuts its first connection off after `count` messages, and takes the second when told."""
+    """A relay that cuts its first connection off after `count` messages, and takes the second when told.
 
-    def __init__(self, count: int) -> None:
+    It then says that it got `arrived` of them.
+    """
+
+    def __init__(self, count: int, arrived: int | None = None) -> None:
+        self._arrived = arrived
         self.heard = Heard()
         self.queries: list[dict[str, str]] = []
         self.may_return = asyncio.Event()
@@ -155,7 +159,7 @@ class Cut:
     async def second(self, connection: ServerConnection) -> None:
         self.queries.append(query_of(connection))
         await self.may_return.wait()
-        await greeted(connection)
+        await greeted(connection, self._count if self._arrived is None else self._arrived)
         await self.heard.read(connection)
 
 
@@ -207,6 +211,28 @@ async def test_a_speaking_broadcaster_waits_during_a_cut_and_loses_nothing() -> 
         await broadcaster.end()
     assert relay.heard.messages == [*(numbered(number) for number in range(8)), '{"type":"end"}']
     assert broadcaster.stats.dropped.chunks == 0
+
+
+@pytest.mark.parametrize(
+    ("pace", "arrived", "again"), [("live", 1, [1, 2, 3]), ("live", 4, []), ("live", 9, []), ("speech", 1, [])]
+)
+async def test_what_did_not_arrive_before_a_cut_is_sent_again_where_the_numbers_tell_it(
+    pace: Literal["live", "speech"], arrived: int, again: list[int]
+) -> None:
+    relay = Cut(4, arrived)
+    async with (
+        scripted(in_turn(relay.first, relay.second)) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", pace=pace, reconnect=SOON) as broadcaster,
+    ):
+        for number in range(4):
+            await broadcaster.send(numbered(number))
+        await until(broadcaster, Reconnecting)
+        await broadcaster.send(numbered(4))
+        relay.may_return.set()
+        await broadcaster.end()
+    assert relay.heard.messages[4:] == [*(numbered(number) for number in (*again, 4)), '{"type":"end"}']
+    assert broadcaster.stats.sent.chunks == 5
 
 
 async def test_back_pressure_holds_the_audio_where_clear_reaches_it() -> None:

@@ -21,6 +21,7 @@ from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import PolicyError
 from relay.vocabulary.names import ChannelAddress
 
+MONO = {"codec": "pcm_s16le", "rate": 16_000, "channels": 1}
 STEREO = AudioFormat(rate=48_000, channels=2)
 
 
@@ -79,6 +80,10 @@ def test_a_type_of_a_newer_relay_is_no_event() -> None:
         ({"type": "gap", "epoch": 1, "from_seq": "0"}, "no usable 'from_seq'"),
         ({"type": "hello", "state": "live"}, "The hello message has no usable 'connection_id'."),
         ({"type": "error", "code": 1}, "The error message has no usable 'message'."),
+        ({"type": "state", "state": "live", "pace": "allegro"}, "The pace 'allegro' is not one that"),
+        ({"type": "format", "format": MONO}, "The format message has no usable 'epoch'."),
+        ({"type": "channels", "channels": 3}, "The channels message has no usable 'channels'."),
+        ({"type": "channels", "channels": [{"name": "Deutsch"}]}, "The channels message has no usable 'id'."),
     ],
 )
 def test_what_is_not_of_the_protocol_is_refused_with_its_name(message: dict[str, Any], problem: str) -> None:

@@ -4,22 +4,29 @@ from urllib.parse import quote, urlencode
 
 from relay.adapters.websocket_client.connection import Endpoint, RelaySocket, open_socket
 from relay.core.broadcaster_events import BroadcasterEvent, read_broadcaster_event
-from relay.core.messages import encode
+from relay.core.messages import ControlMessage, encode
 from relay.core.requests import Offer, Role
-from relay.core.shared_events import ErrorNotice, Goaway
+from relay.core.shared_events import ErrorNotice, Goaway, read_member
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.names import ChannelAddress
 
-SILENCE_SECONDS = 20.0
+SILENCE_SECONDS = 10.0
 """How long a relay may be silent that was asked: on a slow network the question waits behind much audio."""
 
 
 class BroadcasterConnection:
-    """A connection that may publish; made by `connect_broadcaster`."""
+    """A connection that may publish; made by `connect_broadcaster`.
 
-    def __init__(self, socket: RelaySocket, audio_format: AudioFormat) -> None:
+    Attributes:
+        epoch: Of the channel at the greeting.
+        next_seq: The number that the channel's next frame gets, likewise.
+    """
+
+    def __init__(self, socket: RelaySocket, greeting: ControlMessage, audio_format: AudioFormat) -> None:
         """Take over a connection that was greeted."""
+        self.epoch = read_member(greeting, "epoch", int)
+        self.next_seq = read_member(greeting, "next_seq", int)
         self._socket = socket
         self._bytes_per_second = audio_format.bytes_per_second
         # The relay may hold back all that was sent until it is due, which is when its audio is over at the latest.
@@ -89,8 +96,8 @@ async def connect_broadcaster(endpoint: Endpoint, address: ChannelAddress, offer
         RelayError: The relay refused; the text is its own sentence.
     """
     target = f"/v1/{Role.BROADCASTER}/{address}?{_query(offer)}"
-    socket, _ = await open_socket(endpoint, target, SILENCE_SECONDS)
-    return BroadcasterConnection(socket, offer.audio_format)
+    socket, greeting = await open_socket(endpoint, target, SILENCE_SECONDS)
+    return BroadcasterConnection(socket, greeting, offer.audio_format)
 
 
 def _query(offer: Offer) -> str:
