@@ -212,7 +212,8 @@ class Broadcasting:
             return
         live.source = None
         departure = Departure(is_end, self._clock())
-        log_event(live, "session ended" if is_end else "broadcaster lost", connection=source.connection_id)
+        if not is_end:
+            log_event(live, "broadcaster lost", connection=source.connection_id)
         if live.ingest is not None and live.ingest.next_release() is not None:
             live.departure = departure
         else:
@@ -224,6 +225,7 @@ class Broadcasting:
             live.channel.end()
             self._directory.forget(live)
             self._tell_state(live, _ENDED)
+            log_event(live, "session ended", frames=live.channel.place.position)
         else:
             live.channel.lose_source(departure.at)
             self._tell_state(live)
