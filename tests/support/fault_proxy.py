@@ -1,81 +1,162 @@
-"""A TCP proxy on loopback that does to connections what networks do to them.
+"""A TCP proxy on loopback that does to connections what networks do to them, each direction by itself.
 
-What comes from the target is put on a line of bounded length, and leaves it in order when it is due and may. While
-the line is full nothing is read, so the sender's own buffers fill, as they would.
+What comes from one side is put on a line of bounded length, and leaves it in order when it is due and may. While the
+line is full nothing is read, so the sender's own buffers fill, as they would.
 """
 
 import asyncio
-import contextlib
+import ctypes
 import math
 import random
 import socket
+import struct
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from urllib.parse import urlsplit
 
 LINE_BYTES = 1024 * 1024
-"""Held at most for each connection; then reading stops."""
+"""Held at most in each direction of a connection, unless a way says otherwise; then reading stops."""
 
 _READ_BYTES = 16 * 1024
 
 _RECEIVE_BYTES = 8 * 1024
-"""Room of the kernel and of asyncio for what was not read, so that it is soon the sender who waits."""
+"""Room of the kernel for what was not read, so that it is soon the sender who waits."""
+
+_STEP_SECONDS = 0.01
+"""What leaves a line of limited bandwidth leaves in pieces of this length."""
+
+_ATTACH_FILTER, _DETACH_FILTER = 26, 27
+"""SO_ATTACH_FILTER and SO_DETACH_FILTER of Linux, which the socket module does not name."""
+
+_DROP_ALL = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+"""A socket filter of one instruction: keep 0 bytes of each packet (BPF_RET | BPF_K)."""
+
+
+class Way:
+    """One direction of a proxy. What is set holds for present and for new connections, at once.
+
+    Attributes:
+        latency_seconds: How long everything is under way.
+        jitter_seconds: Up to so much longer, at random; the order is kept.
+        group_seconds: Everything arrives only at whole multiples of this time; 0: at once.
+        bytes_per_second: The bandwidth; None: any.
+        slice_bytes: Everything arrives in packets of at most this size; None: any.
+        line_bytes: What may be under way on one connection.
+    """
+
+    def __init__(self) -> None:
+        self.latency_seconds = 0.0
+        self.jitter_seconds = 0.0
+        self.group_seconds = 0.0
+        self.bytes_per_second: float | None = None
+        self.slice_bytes: int | None = None
+        self.line_bytes = LINE_BYTES
+        self.random = random.Random(1)  # noqa: S311 - the jitter of a test, the same in each run
+        self.passing = asyncio.Event()
+        self.passing.set()
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self._pipes: set[_Pipe] = set()
+
+    def stall(self) -> None:
+        """Let nothing arrive until `flow`; what is sent waits on the line."""
+        self.passing.clear()
+
+    def flow(self) -> None:
+        """Let everything arrive that `stall` held up, at once."""
+        self.passing.set()
+
+    def ignore(self) -> None:
+        """Read nothing until `heed`, so that the sender's window closes; what is under way goes on."""
+        self.reading.clear()
+
+    def heed(self) -> None:
+        """Read again."""
+        self.reading.set()
+
+    async def ignore_for(self, seconds: float) -> None:
+        """Read nothing for a time."""
+        self.ignore()
+        await asyncio.sleep(seconds)
+        self.heed()
+
+    def finish(self) -> None:
+        """Half close: end this direction of the present connections behind what is under way; the other goes on."""
+        for pipe in self._pipes:
+            pipe.finish()
+
+    @contextmanager
+    def holding(self, pipe: "_Pipe") -> Iterator[None]:
+        """Have a connection's pipe among those that `finish` ends."""
+        self._pipes.add(pipe)
+        try:
+            yield
+        finally:
+            self._pipes.discard(pipe)
 
 
 class FaultProxy:
     """Forwards connections to a port of this machine until told to misbehave.
 
-    What is set holds for present and for new connections, for what is under way to the client.
-
     Attributes:
-        port: Where it listens.
-        latency_seconds: How long everything is under way.
-        jitter_seconds: Up to so much longer, at random; the order is kept.
-        group_seconds: Everything arrives only at whole multiples of this time; 0: at once.
+        url: Where it listens.
+        up: The way from the clients to the target.
+        down: The way back.
     """
 
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._passing = asyncio.Event()
-        self._passing.set()
-        self._reading = asyncio.Event()
-        self._reading.set()
+    def __init__(self, target_url: str) -> None:
+        """Make a proxy that listens already; `fault_proxy` runs it."""
+        target = urlsplit(target_url)
+        self._target = (target.hostname or "127.0.0.1", target.port or 0)
+        self._connections: dict[asyncio.Task[bool], tuple[socket.socket, socket.socket]] = {}
+        self._crashes: list[BaseException] = []
         self._is_cut = False
-        self._random = random.Random(1)  # noqa: S311 - the jitter of a test, the same in each run
-        self.port = 0
-        self.latency_seconds = 0.0
-        self.jitter_seconds = 0.0
-        self.group_seconds = 0.0
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listening.setblocking(False)
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+        self.url = f"{target.scheme}://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.up = Way()
+        self.down = Way()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    async def until_left(self) -> None:
+        """Wait until there is no connection."""
+        while self._connections:
+            await asyncio.wait(self._connections)
 
     def stall(self) -> None:
-        """Let nothing pass until `flow`; the connections stay open."""
-        self._passing.clear()
+        """Let nothing arrive in either direction until `flow`; the connections stay open."""
+        self.up.stall()
+        self.down.stall()
 
     def flow(self) -> None:
-        """Let everything pass that `stall` held up, at once."""
-        self._passing.set()
+        """Let everything arrive that `stall` held up, at once."""
+        self.up.flow()
+        self.down.flow()
 
     async def stall_for(self, seconds: float) -> None:
-        """Let nothing pass for a time."""
+        """Let nothing arrive for a time."""
         self.stall()
         await asyncio.sleep(seconds)
         self.flow()
 
-    async def ignore_for(self, seconds: float) -> None:
-        """Read nothing from the target for a time; what is under way goes on."""
-        self._reading.clear()
-        await asyncio.sleep(seconds)
-        self._reading.set()
+    def vanish(self) -> None:
+        """Be a black hole until `appear`: no packet arrives or is acknowledged, new connections get no answer."""
+        self.stall()
+        program = struct.pack("HL", 1, ctypes.addressof(_DROP_ALL))
+        for sock in self._sockets():
+            sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
+
+    def appear(self) -> None:
+        """Be there again; the kernels send again what was lost."""
+        for sock in self._sockets():
+            sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+        self.flow()
 
     def kill(self) -> None:
         """Reset every connection; new ones are good."""
-        for writer in self._writers:
-            writer.transport.abort()
+        for task in self._connections:
+            task.cancel()
 
     def cut(self) -> None:
         """Reset every connection, and every new one until `mend`."""
@@ -86,110 +167,158 @@ class FaultProxy:
         """Take new connections again."""
         self._is_cut = False
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end."""
-        if self._is_cut:
-            writer.transport.abort()
-            return
-        target = socket.socket()
-        target.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
-        target.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(target, ("127.0.0.1", self._target_port))
-        target_reader, target_writer = await asyncio.open_connection(sock=target, limit=_RECEIVE_BYTES)
-        pair = {writer, target_writer}
-        self._writers |= pair
-        line = _Line()
+    def _sockets(self) -> Iterator[socket.socket]:
+        yield self._listening
+        for pair in self._connections.values():
+            yield from pair
+
+    async def accept(self) -> None:
+        """Take connections for ever; cancelled, it resets those that there are, and waits for their end."""
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._request(reader, target_writer))
-                tasks.create_task(self._fill(target_reader, line))
-                tasks.create_task(self._empty(line, writer))
+            while True:
+                client, _ = await loop.sock_accept(self._listening)
+                if self._is_cut:
+                    _close(client, is_orderly=False)
+                    continue
+                target = socket.socket()
+                target.setblocking(False)
+                target.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+                task = loop.create_task(self._serve(client, target))
+                self._connections[task] = client, target
+                task.add_done_callback(self._end)
         finally:
-            self._writers -= pair
-            for one in pair:
-                one.close()
+            self._listening.close()
+            self.kill()
+            await self.until_left()
+            if self._crashes:
+                raise BaseExceptionGroup("the proxy crashed", self._crashes)
 
-    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward what comes from the client."""
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(_READ_BYTES):
-                await self._passing.wait()
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+    async def _serve(self, client: socket.socket, target: socket.socket) -> bool:
+        """Serve one connection until both directions have ended; tells whether that was in order."""
+        is_orderly = False
+        try:
+            await asyncio.get_running_loop().sock_connect(target, self._target)
+            for sock in (client, target):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.TaskGroup() as tasks:
+                for way, source, sink in ((self.up, client, target), (self.down, target, client)):
+                    tasks.create_task(_Pipe(way, source, sink).run())
+            is_orderly = True
+        except* OSError:
+            pass
+        return is_orderly
 
-    async def _fill(self, reader: asyncio.StreamReader, line: "_Line") -> None:
-        """Put what comes from the target on its way."""
-        loop = asyncio.get_running_loop()
-        data = b"first"
-        while data:
-            await self._reading.wait()
-            try:
-                data = await reader.read(_READ_BYTES)
-            except ConnectionError:
-                data = b""
-            late = self.latency_seconds + self._random.uniform(0, self.jitter_seconds)
-            await line.put(loop.time() + late, data)
-
-    async def _empty(self, line: "_Line", writer: asyncio.StreamWriter) -> None:
-        """Give the client what has arrived."""
-        loop = asyncio.get_running_loop()
-        while True:
-            due, data = await line.first()
-            if self.group_seconds:
-                due = math.ceil(max(due, loop.time()) / self.group_seconds) * self.group_seconds
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            await self._passing.wait()
-            await line.drop_first()
-            if not data:
-                writer.close()
-                return
-            if not writer.is_closing():
-                writer.write(data)
-                with contextlib.suppress(ConnectionError):
-                    await writer.drain()
+    def _end(self, task: "asyncio.Task[bool]") -> None:
+        """Close both sides of a connection that was served, or was not because it was to be reset."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._crashes.append(error)
+        is_orderly = not task.cancelled() and error is None and task.result()
+        for sock in self._connections.pop(task):
+            _close(sock, is_orderly=is_orderly)
 
 
-class _Line:
-    """Pieces under way, each with the time at which it is due; an empty piece is the end."""
+def _close(sock: socket.socket, *, is_orderly: bool) -> None:
+    """Close a socket, with a reset unless what it carried has ended in order."""
+    if not is_orderly:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
-    def __init__(self) -> None:
-        self._pieces: deque[tuple[float, bytes]] = deque()
+
+class _Pipe:
+    """One direction of one connection."""
+
+    def __init__(self, way: Way, source: socket.socket, sink: socket.socket) -> None:
+        self._way = way
+        self._source = source
+        self._sink = sink
+        self._line: deque[tuple[float, bytes]] = deque()
         self._held_bytes = 0
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
+        self._is_finished = False
+        self._free_at = 0.0
 
-    async def put(self, due: float, data: bytes) -> None:
-        """Append a piece once there is room."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._held_bytes < LINE_BYTES)
-            self._pieces.append((due, data))
-            self._held_bytes += len(data)
-            self._changed.notify_all()
+    async def run(self) -> None:
+        """Carry what comes until its end has arrived."""
+        with self._way.holding(self):
+            async with asyncio.TaskGroup() as tasks:
+                filling = tasks.create_task(self._fill())
+                await self._empty()
+                filling.cancel()
 
-    async def first(self) -> tuple[float, bytes]:
-        """Wait for a piece and give it; it stays."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: bool(self._pieces))
-            return self._pieces[0]
+    def finish(self) -> None:
+        """Put the end on the line."""
+        if not self._is_finished:
+            self._is_finished = True
+            self._line.append((asyncio.get_running_loop().time() + self._way.latency_seconds, b""))
+            self._changed.set()
 
-    async def drop_first(self) -> None:
-        """Take the first piece out."""
-        async with self._changed:
-            _, data = self._pieces.popleft()
+    async def _fill(self) -> None:
+        """Put what comes on its way; of what comes after the end nothing."""
+        loop = asyncio.get_running_loop()
+        way = self._way
+        while not self._is_finished:
+            await way.reading.wait()
+            data = await loop.sock_recv(self._source, _READ_BYTES)
+            due = loop.time() + way.latency_seconds + way.random.uniform(0, way.jitter_seconds)
+            await self._until(lambda: self._held_bytes < way.line_bytes)
+            if not self._is_finished:
+                self._is_finished = not data
+                self._line.append((due, data))
+                self._held_bytes += len(data)
+                self._changed.set()
+
+    async def _empty(self) -> None:
+        """Give the other side what has arrived."""
+        loop = asyncio.get_running_loop()
+        way = self._way
+        while True:
+            await self._until(lambda: bool(self._line))
+            due, data = self._line[0]
+            if way.group_seconds:
+                due = math.ceil(due / way.group_seconds) * way.group_seconds
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            await way.passing.wait()
+            if not data:
+                self._sink.shutdown(socket.SHUT_WR)
+                return
+            await self._deliver(data)
+            self._line.popleft()
             self._held_bytes -= len(data)
-            self._changed.notify_all()
+            self._changed.set()
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds that only a change of the line can bring about."""
+        while not holds():
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _deliver(self, data: bytes) -> None:
+        """Send a piece in as many packets, and as slowly, as the way wants it at each moment."""
+        loop = asyncio.get_running_loop()
+        way = self._way
+        while data:
+            await way.passing.wait()
+            size = min(len(data), way.slice_bytes or len(data))
+            if way.bytes_per_second is not None:
+                size = min(size, max(1, int(way.bytes_per_second * _STEP_SECONDS)))
+                self._free_at = max(self._free_at, loop.time()) + size / way.bytes_per_second
+                await asyncio.sleep(self._free_at - loop.time())
+            await loop.sock_sendall(self._sink, data[:size])
+            data = data[size:]
+            if way.slice_bytes is not None:
+                await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def fault_proxy(target_url: str) -> AsyncIterator[FaultProxy]:
-    """Run a proxy before what listens at `http://127.0.0.1:PORT`; its connections end with the block."""
-    proxy = FaultProxy(int(target_url.rpartition(":")[2]))
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
+    """Run a proxy before what listens at `http://127.0.0.1:PORT`; its connections are reset when the block ends."""
+    proxy = FaultProxy(target_url)
+    accepting = asyncio.get_running_loop().create_task(proxy.accept())
     try:
         yield proxy
     finally:
-        server.close()
-        proxy.flow()
-        proxy.cut()
-        await server.wait_closed()
+        accepting.cancel()
+        with suppress(asyncio.CancelledError):
+            await accepting
