@@ -235,6 +235,24 @@ async def test_what_did_not_arrive_before_a_cut_is_sent_again_where_the_numbers_
     assert broadcaster.stats.sent.chunks == 5
 
 
+async def test_what_comes_back_after_a_cut_and_what_came_meanwhile_are_no_more_than_the_queue_holds() -> None:
+    relay = Cut(4, arrived=0)
+    async with (
+        scripted(in_turn(relay.first, relay.second)) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", reconnect=SOON, queue_seconds=0.5) as broadcaster,
+    ):
+        for number in range(4):
+            await broadcaster.send(numbered(number))
+        await until(broadcaster, Reconnecting)
+        for number in range(4, 7):
+            await broadcaster.send(numbered(number))
+        relay.may_return.set()
+        await broadcaster.end()
+    assert relay.heard.messages[4:] == [*(numbered(number) for number in (2, 3, 4, 5, 6)), '{"type":"end"}']
+    assert broadcaster.stats.dropped.chunks == 2
+
+
 async def test_back_pressure_holds_the_audio_where_clear_reaches_it() -> None:
     heard = Heard()
     turns: list[ServerConnection] = []

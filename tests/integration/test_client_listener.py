@@ -269,7 +269,11 @@ async def test_a_switch_that_was_lost_on_the_way_is_asked_again() -> None:
         assert await connection.recv() == '{"type":"switch","channel":"de"}'
         await say(connection, {**HELLO, "channel": "de"})
 
-    async with scripted(in_turn(first, second)) as url, listen(url, "ev1", reconnect=SOON) as listener:
+    async with (
+        scripted(in_turn(first, second)) as url,
+        asyncio.timeout(15),
+        listen(url, "ev1", reconnect=SOON) as listener,
+    ):
         await listener.switch("de")
         assert told([event async for event in listener]) == [Hello, Reconnecting, Reconnected(resumed=True), Hello]
 

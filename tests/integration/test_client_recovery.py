@@ -382,7 +382,7 @@ async def test_the_examples_run_as_they_are(tmp_path: Path, monkeypatch: pytest.
     # This relay has made its own key, which programs of the same person find.
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     async with (
-        relay_process() as relay,
+        relay_process(RELAY_BROADCAST_OPEN="false") as relay,
         asyncio.timeout(30),
         program(listening, relay.url, "ev1") as listener,
         program(broadcasting, relay.url, "ev1") as broadcaster,
@@ -403,12 +403,12 @@ async def test_an_old_key_is_not_kept_over_a_restart_of_a_relay_that_makes_its_o
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    async with relay_process() as first, asyncio.timeout(30):
+    async with relay_process(RELAY_BROADCAST_OPEN="false") as first, asyncio.timeout(30):
         port = first.url.rpartition(":")[2]
         async with broadcast(first.url, "ev1") as broadcaster:
             await first.kill()
             assert isinstance(await anext(broadcaster), Reconnecting)
-            async with relay_process("--port", port) as second:
+            async with relay_process("--port", port, RELAY_BROADCAST_OPEN="false") as second:
                 async for event in broadcaster:
                     if isinstance(event, Reconnected):
                         break

@@ -322,7 +322,12 @@ async def test_mistakes_are_one_sentence_before_anything_begins(tmp_path: Path, 
         (["--pin", "none"], {}, 2, "--pin none: the CPUs that may be used here are "),
         (["--html", str(tmp_path)], {}, 2, f"{tmp_path} can not be written: it is a folder"),
         (["--json", str(tmp_path / "no" / "x")], {}, 2, "can not be written"),
-        (["--duration", "1"], {"RELAY_BROADCAST_KEY": "another-key"}, 1, "Not allowed: the token or key is missing, wrong"),
+        (
+            ["--duration", "1"],
+            {"RELAY_BROADCAST_KEY": "another-key"},
+            1,
+            "Not allowed: the token or key is missing, wrong",
+        ),
     ]
 
     async def run(arguments: list[str], settings: Mapping[str, str]) -> tuple[int | None, list[str], str]:
