@@ -28,7 +28,7 @@ from relay.cli.client import (
 from relay.cli.options import config_option
 from relay.cli.progress import BroadcastProgress
 from relay.cli.stopping import until_stopped
-from relay.client import Broadcaster, ErrorNotice, Pace, Reconnect, Reconnected, Reconnecting
+from relay.client import Broadcaster, ErrorNotice, Pace, Reconnect, Reconnected, Reconnecting, RelayError
 from relay.core.pace import Schedule, cut_frames
 from relay.runtime.blocking import BlockingThread
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
@@ -118,7 +118,7 @@ def broadcast_command(
     frame_ms: int,
     rate: int | None,
     channels: int | None,
-    pace: Pace,
+    pace: str,
     takeover: bool,
     name: str | None,
     lang: str | None,
@@ -151,7 +151,7 @@ def broadcast_command(
         address=address,
         token=broadcast_credential(settings),
         source=source,
-        pace=pace,
+        pace=Pace(pace),
         name=name,
         lang=lang,
         takeover=takeover,
@@ -168,7 +168,7 @@ async def broadcast(job: Broadcast) -> None:
 
     Raises:
         UserError: No relay answers, or the source can not be read to its end; what was read was sent.
-        RelayError: The relay refused, or the connection was lost for good.
+        RelayError: The relay refused, the connection was lost for good, or it was not there when a signal came.
     """
     source = job.source
     schedule = Schedule(source.audio_format)
@@ -202,10 +202,13 @@ async def _send_and_end(broadcaster: Broadcaster, job: Broadcast, schedule: Sche
     async with asyncio.TaskGroup() as tasks:
         telling = tasks.create_task(_tell_events(broadcaster), name="events")
         try:
-            with until_stopped():
+            with until_stopped() as stop:
                 await _send(broadcaster, job, schedule)
         except UserError as error:
             problem = error
+        if stop.requested and not broadcaster.is_connected:
+            # Whoever stops it does not want to wait for a relay that may not come back.
+            raise RelayError(f"{job.address} was not ended, since there is no connection to {job.url}.")
         # A source without any audio is a mistake that the session's listeners need not suffer from.
         if schedule.sent_seconds and not job.keep:
             await broadcaster.end()

@@ -157,6 +157,11 @@ class Broadcaster:
         raise StopAsyncIteration
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None
+
+    @property
     def stats(self) -> SendingStats:
         """What became of the audio so far."""
         queue = self._queue

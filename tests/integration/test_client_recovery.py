@@ -352,6 +352,19 @@ async def test_a_relay_that_shuts_down_is_no_end_for_its_clients(tmp_path: Path)
                 assert await listener.wait() == 0
 
 
+async def test_a_signal_while_there_is_no_connection_does_not_wait_for_one(tmp_path: Path) -> None:
+    sent = write_wav(tmp_path / "sent.wav", noise(1))
+    async with a_relay() as relay, command(relay.url, "broadcast", "ev1", str(sent), "--loop") as broadcaster:
+        await broadcaster.line(lambda line: line.startswith("broadcasting "))
+        await relay.kill()
+        await broadcaster.line(trying)
+        began = relay_clock()
+        broadcaster.signal(signal.SIGINT)
+        assert await broadcaster.wait() == 1
+        assert relay_clock() - began < 5
+    assert broadcaster.lines[-1] == f"relay: ev1/main was not ended, since there is no connection to {relay.url}."
+
+
 def examples(document: str) -> list[str]:
     """The Python programs of a document that are whole: those that run something."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
