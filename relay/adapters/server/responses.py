@@ -23,15 +23,19 @@ SECURITY_HEADERS = {
         "microphone=(self), autoplay=(self), screen-wake-lock=(self), camera=(), display-capture=(), geolocation=(), "
         "payment=(), usb=(), serial=(), hid=(), midi=()"
     ),
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+HEADERS_OVER_TLS = {
+    # Without TLS a browser ignores it, and complains.
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 _PROTOCOL_HEADER = b"Sec-WebSocket-Protocol"
 _UNTOLD = b"The header Sec-WebSocket-Protocol is malformed.\n"
 
 
-def secure_response(connection: ServerConnection, _request: Request, response: Response) -> Response:
+def secure_response(connection: ServerConnection, request: Request, response: Response) -> Response:
     """Complete a response before it is sent (called by the library, also for its own refusals)."""
     if connection.protocol.eof_sent:
         # Whoever hung up, or sent what is no frame, before the answer: the library has ended that and would fail now.
@@ -39,7 +43,12 @@ def secure_response(connection: ServerConnection, _request: Request, response: R
         connection.protocol.state = State.CLOSED
     if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
         return response
-    for name, value in SECURITY_HEADERS.items():
+    is_over_tls = (
+        connection.transport.get_extra_info("ssl_object") is not None
+        # A proxy says so; who says so without one, says it of the answer to itself.
+        or request.headers.get_all("X-Forwarded-Proto") == ["https"]
+    )
+    for name, value in (SECURITY_HEADERS | (HEADERS_OVER_TLS if is_over_tls else {})).items():
         if name not in response.headers:
             response.headers[name] = value
     # The library quotes a header that it can not read.

@@ -1,0 +1,109 @@
+"""Who gets in, in a real browser: pages of other origins, links with keys, tokens."""
+
+import asyncio
+import contextlib
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import BrowserContext
+
+from tests.browser.conftest import open_tab
+from tests.support.processes import environment, relay_process
+from tests.support.tokens import SECRET, token
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+KEY = "open-sesame-of-this-test"
+
+ATTACK = """
+async ([relay, key]) => {
+  const attempt = (path, protocols) => new Promise((resolve) => {
+    const socket = new WebSocket(relay + path, protocols);
+    socket.onopen = () => resolve("open");
+    socket.onclose = ({ code }) => resolve(code);
+  });
+  const outcomes = [];
+  for (const path of ["/v1/broadcast/ev1", "/v1/listen/ev1"]) {
+    for (const protocols of [[], ["relay.v1"], ["relay.v1", `relay.token.${key}`]]) {
+      outcomes.push(await attempt(path, protocols));
+    }
+  }
+  return outcomes;
+}
+"""
+
+
+@asynccontextmanager
+async def foreign_page() -> AsyncIterator[str]:
+    """A web server of another origin on this machine; gives the address of its page."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<title>Evil</title>")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    finally:
+        server.close()
+
+
+async def test_cross_site_websocket(context: BrowserContext) -> None:
+    """A page of another origin gets neither to broadcast nor to listen, not even with the key."""
+    async with relay_process(RELAY_BROADCAST_KEY=KEY) as relay, foreign_page() as address:
+        page = await context.new_page()
+        await page.goto(address)
+        assert await page.evaluate(ATTACK, [relay.websocket_url, KEY]) == [1006] * 6
+        await page.goto(f"{relay.url}/listen/ev1")
+        outcomes = await page.evaluate(ATTACK, [relay.websocket_url, KEY])
+        assert outcomes[2:4] == ["open", "open"], "the relay's own page is refused too: the test shows nothing"
+        await page.close()
+
+
+async def test_the_printed_link_is_ready_to_go_live(context: BrowserContext, tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "relay", "serve", "--port", "0")
+    settings = environment({"XDG_RUNTIME_DIR": str(tmp_path)})
+    relay = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=settings
+    )
+    assert relay.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            printed = b""
+            while (match := re.search(r"(http://[0-9.:]+)(/broadcast/\S+)\n", printed.decode())) is None:
+                line = await relay.stdout.readline()
+                assert line, "it ended without a link"
+                printed += line
+        async with open_tab(context, match[1]) as tab:
+            await tab.open(match[2])
+            await tab.press("Go live")
+            await tab.status("You are live.")
+            await tab.press("Stop")
+            await tab.status("You are off the air.")
+            assert tab.complaints == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            relay.terminate()
+        await relay.communicate()
+
+
+async def test_a_token_opens_the_pages(context: BrowserContext) -> None:
+    settings = {"RELAY_ACCESS_TOKEN_SECRET": SECRET, "RELAY_ACCESS_OPEN_SESSIONS": "[]"}
+    async with relay_process(**settings) as relay, open_tab(context, relay.url) as broadcaster:
+        await broadcaster.open(f"/broadcast/ev1#key={token(role='broadcast')}")
+        await broadcaster.press("Go live")
+        await broadcaster.status("You are live.")
+        assert broadcaster.complaints == []
+        async with open_tab(context, relay.url) as stranger:
+            await stranger.open("/listen/ev1")
+            await stranger.press("Play")
+            await stranger.state("failed")
+            await stranger.status("Not allowed")
+        assert SECRET not in relay.text
