@@ -183,7 +183,7 @@ class AudioBufferManager:
         for buffer in buffers:
             held_bytes = buffer.held_bytes + size
             held_flicks = buffer.held_flicks + duration
-            if held_flicks <= buffer.max_flicks and held_bytes <= buffer.max_bytes:
+            if held_bytes != size and held_flicks <= buffer.max_flicks and held_bytes <= buffer.max_bytes:
                 buffer.chunks.append(chunk)
                 buffer.held_bytes = held_bytes
                 buffer.held_flicks = held_flicks

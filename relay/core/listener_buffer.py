@@ -8,9 +8,13 @@ Counters: `counters.dropped` and `counters.overflows`.
 """
 
 from collections import deque
+from typing import Final
 
 from relay.core.amounts import AudioAmount, BufferCounters
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk
+
+_NOTHING: Final[deque[Chunk]] = deque(maxlen=0)
+"""What all buffers that hold nothing share: a deque of its own costs 700 bytes, and most listeners never need one."""
 
 _CLOSED = -1
 """A bound that nothing fits, so a closed buffer takes the slow way without a test of its own on the fast one."""
@@ -19,11 +23,11 @@ _CLOSED = -1
 class ListenerBuffer:
     """A queue of shared chunks with exact accounting.
 
-    The fast way of adding (nothing overflows) is open-coded in `AudioBufferManager.fan_out`; `push` is the
-    whole rule. Counting is done where audio leaves, so adding costs one append and two additions.
+    The fast way of adding (something is held, nothing overflows) is open-coded in `AudioBufferManager.fan_out`;
+    `push` is the whole rule. Counting is done where audio leaves, so adding costs one append and two additions.
 
     Attributes:
-        chunks: The queue, oldest first. Change it only through the methods.
+        chunks: The queue, oldest first; another object from time to time. Change it only through the methods.
         held_bytes: Bytes of audio in the queue.
         held_flicks: Duration of the queue.
         max_bytes: The bound in bytes.
@@ -60,7 +64,7 @@ class ListenerBuffer:
         Raises:
             ValueError: The bound is not a positive duration.
         """
-        self.chunks: deque[Chunk] = deque()
+        self.chunks = _NOTHING
         self.held_bytes = 0
         self.held_flicks = 0
         self.max_buffer_seconds = max_buffer_seconds
@@ -109,6 +113,8 @@ class ListenerBuffer:
         if size > self.max_bytes or duration > self.max_flicks:
             dropped = self._count_dropped(AudioAmount(1, size, duration)) + (dropped or AudioAmount())
         else:
+            if self.chunks is _NOTHING:
+                self.chunks = deque()
             self.chunks.append(chunk)
             self.held_bytes += size
             self.held_flicks += duration
@@ -156,8 +162,8 @@ class ListenerBuffer:
         self._taken_flicks += amount.flicks
 
     def hand_over(self) -> None:
-        """Let all that is held go uncounted, to somebody who will count it."""
-        self.chunks.clear()
+        """Let all that is held go uncounted, to somebody who will count it, and the queue with it."""
+        self.chunks = _NOTHING
         self.held_bytes = self.held_flicks = 0
 
     def drop_before(self, timestamp: float) -> AudioAmount | None:

@@ -92,7 +92,6 @@ class Listener:
         write: The port's `write`.
         framing: What its binary messages are.
         buffer: Its bounded queue, of what it owes when it is apart from its group.
-        frames: The chunks of the buffer, which are frames: only its group fills it.
         place: The first frame that it has been neither written nor told lost; kept while it is apart.
         index: Where it stands among the current listeners of its group; `APART` when it is none of them.
         written_before: What its group had written when it became current.
@@ -111,7 +110,6 @@ class Listener:
         "bound_seconds",
         "buffer",
         "connection_id",
-        "frames",
         "framing",
         "index",
         "notes",
@@ -137,7 +135,6 @@ class Listener:
         self.write = port.write
         self.framing = framing
         self.buffer = buffer
-        self.frames = cast("deque[Frame]", buffer.chunks)
         self.place = place
         self.index: int = APART
         self.written_before = _NOTHING
@@ -150,6 +147,11 @@ class Listener:
         self._missed_until = 0
         self._clears = 0
         port.fit_kernel(buffer.audio_format.bytes_per_second)
+
+    @property
+    def frames(self) -> deque[Frame]:
+        """The chunks of the buffer, which are frames: only its group fills it."""
+        return cast("deque[Frame]", self.buffer.chunks)
 
     def note_missed(self, place: Place) -> None:
         """Note that frames before `place` were released while it was away; a gap that begins there says so."""
