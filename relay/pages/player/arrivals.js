@@ -18,6 +18,7 @@ const FALL_MS = 5;
 export class Arrivals {
   #clock;
   #isSpeech = false;
+  #isSameLine = false;
   #base = new WindowMinimum(BASE_WINDOW_MS);
   #observedFromMs = null;
   #slowestMs = null;
@@ -38,9 +39,10 @@ export class Arrivals {
     return this.#fellAtMs;
   }
 
-  /** Begins a new line, or the same one after a pause that must not count as delay. */
-  restart(isSpeech) {
+  /** Begins to measure anew: a new line, or the same one after a pause that must not count as delay. */
+  restart(isSpeech, isSameLine) {
     this.#isSpeech = isSpeech;
+    this.#isSameLine = isSameLine;
     this.#base.clear();
     this.#observedFromMs = null;
     this.#slowestMs = null;
@@ -79,7 +81,7 @@ export class Arrivals {
 
   #noteBase(lineMs, dueMs, arrivalMs) {
     const before = this.#base.value;
-    if (before === null && this.#clock.fastestWayMs !== null) {
+    if (before === null && this.#isSameLine && this.#clock.fastestWayMs !== null) {
       // The first one after a stall is late itself; the relay's clock tells by how much.
       this.#base.add(Math.min(this.#clock.fastestWayMs + dueMs, arrivalMs) - lineMs, arrivalMs);
     }

@@ -26,6 +26,7 @@ const NOTHING_YET = Object.freeze({
   mode: "silent",
   frame: -1,
   offsetSeconds: 0,
+  newest: -1,
   heldSeconds: 0,
   underruns: 0,
   concealedSeconds: 0,
@@ -179,9 +180,14 @@ export class Conductor {
     if (entry === null) {
       return;
     }
-    if (entry.line !== this.#line || (this.#isDry && !this.#intake.isSpeech)) {
+    const isSameLine = entry.line === this.#line;
+    if (!isSameLine || (this.#isDry && !this.#intake.isSpeech)) {
       this.#line = entry.line;
-      this.#arrivals.restart(this.#intake.isSpeech);
+      this.#arrivals.restart(this.#intake.isSpeech, isSameLine);
+    }
+    if (this.#isDry && this.#intake.isSpeech && this.hasPlayed && !entry.isSplice && entry.pauseMs === 0) {
+      // It should have been there when the frame before it ended.
+      this.#counts.noteUnderrun();
     }
     this.#isDry = false;
     this.#arrivals.note(entry.lineMs, entry.dueMs, nowMs, entry.dueMs < this.#greetedMs);
@@ -324,9 +330,6 @@ export class Conductor {
 
   #deliver(entry) {
     const isHeard = this.#report.mode !== "silent";
-    if (this.#intake.isSpeech && !isHeard && this.hasPlayed && entry.pauseMs === 0) {
-      this.#counts.noteUnderrun();
-    }
     // A pause is where a lag can be made up for without anybody noticing.
     const pauseMs = isHeard ? Math.max(0, entry.pauseMs - Math.max(0, this.#steering.errorMs)) : 0;
     const { number, samples, isSplice } = entry;
@@ -346,11 +349,18 @@ export class Conductor {
 
   /** @returns {import("./steering.js").Measurement} */
   #measure(report, nowMs) {
+    this.#locate(report, nowMs);
     const { isSpeech } = this.#intake;
     const isLast = this.#isOver || this.#channelState !== "live";
+    const newest = this.#intake.entry(report.newest);
+    const { baseMs } = this.#arrivals;
+    // Measured where the sound that is there ends: a gap in it makes up for its part of a delay all by itself.
+    const isKnown = newest !== null && newest.line === this.#line && baseMs !== null;
+    const playoutMs = isKnown ? nowMs - baseMs - newest.lineMs - newest.durationMs + this.heldMs : null;
+    this.#playoutMs = playoutMs ?? this.#playoutMs;
     return {
       nowMs,
-      playoutMs: this.#locate(report, nowMs),
+      playoutMs,
       heldMs: this.heldMs,
       targetMs: this.#target.at(nowMs),
       isLast,
@@ -359,18 +369,13 @@ export class Conductor {
     };
   }
 
-  /** Gives the playout delay of what is heard, or would be heard next; null when it can not be told. */
+  /** Notes when what is heard was captured. */
   #locate({ frame, offsetSeconds }, nowMs) {
     const entry = this.#intake.entry(frame);
-    const { baseMs } = this.#arrivals;
-    if (entry === null || entry.line !== this.#line || baseMs === null) {
-      return null;
+    if (entry !== null && entry.line === this.#line) {
+      // A frame of pace live is due when it arrives, which is not before its last sample was captured.
+      const capturedMs = entry.dueMs - (this.#intake.isSpeech ? 0 : entry.durationMs);
+      this.#capturedMs = capturedMs + offsetSeconds * 1000 - nowMs;
     }
-    const offsetMs = offsetSeconds * 1000;
-    this.#playoutMs = nowMs - baseMs - entry.lineMs - offsetMs;
-    // A frame of pace live is due when it arrives, which is not before its last sample was captured.
-    const capturedMs = entry.dueMs + offsetMs - (this.#intake.isSpeech ? 0 : entry.durationMs);
-    this.#capturedMs = capturedMs - nowMs;
-    return this.#playoutMs;
   }
 }

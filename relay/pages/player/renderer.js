@@ -70,6 +70,11 @@ class Voice {
     this.resampler.read(outputs, count);
   }
 
+  /** The frame that was written last; -1 before the first. */
+  get newest() {
+    return this.#marks === 0 ? -1 : this.#markFrames[(this.#marks - 1) % MARKS];
+  }
+
   /** The frame that is heard now, and how many samples of it have been heard; null before the first. */
   locate() {
     // What the resampler holds was read, but not heard.
@@ -137,9 +142,10 @@ export class Renderer {
   /**
    * Tells where it is.
    *
-   * @returns {{mode: "silent" | "playing" | "concealing", frame: number, offsetSeconds: number, heldSeconds: number,
-   *   underruns: number, concealedSeconds: number, lostSeconds: number} | null} null before there is a format; `frame`
-   *   is -1 before the first, else what is heard is `offsetSeconds` behind its first sample.
+   * @returns {{mode: "silent" | "playing" | "concealing", frame: number, offsetSeconds: number, newest: number,
+   *   heldSeconds: number, underruns: number, concealedSeconds: number, lostSeconds: number} | null} null before there
+   *   is a format; what is heard is `offsetSeconds` behind the first sample of `frame`, `newest` was written last, and
+   *   both are -1 before the first.
    */
   report() {
     const voice = this.#voice;
@@ -152,6 +158,7 @@ export class Renderer {
       mode: playhead.mode === PLAYING ? "playing" : playhead.mode === CONCEALING ? "concealing" : "silent",
       frame: located?.frame ?? -1,
       offsetSeconds: (located?.offset ?? 0) / rate,
+      newest: voice.newest,
       heldSeconds: playhead.held / rate,
       underruns: playhead.underruns,
       concealedSeconds: playhead.concealedSamples / rate,

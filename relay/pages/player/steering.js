@@ -135,7 +135,7 @@ export class Steering {
       this.#jump(Math.min(lateMs, spareMs), nowMs);
     } else if (!isSpeech) {
       // There is nothing newer: the speaker made a pause, and the line moved.
-      this.#arrivals.restart(false);
+      this.#arrivals.restart(false, true);
     }
     return false;
   }

@@ -41,7 +41,7 @@ export class TargetDelay {
   /** @param {keyof typeof FLOORS_MS} preset */
   constructor(preset) {
     this.#floorMs = FLOORS_MS[preset];
-    this.#bins[Math.floor((START_MS - MARGIN_MS) / BIN_MS) - 1] = 1;
+    this.#bins[Math.ceil((START_MS - MARGIN_MS) / BIN_MS) - 1] = 1;
     this.#targetMs = this.#wantedMs();
   }
 

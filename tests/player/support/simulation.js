@@ -11,7 +11,7 @@ import { Renderer } from "../../../relay/pages/player/renderer.js";
 
 const ASK_EVERY_MS = 50;
 const PING_EVERY_MS = 2000;
-const BLOCKS_IN_A_BURST = 4;
+const BURST_SECONDS = 0.0107;
 const BLOCK = 128;
 const TO_AUDIO_MS = 1;
 const FROM_AUDIO_MS = 2;
@@ -90,7 +90,8 @@ export class Simulation {
         break;
       }
       if (frameMs <= eventMs) {
-        this.now = frameMs;
+        // Sums of decimals can go back by a hair, and messages would overtake each other.
+        this.now = Math.max(this.now, frameMs);
         this.#deliver(frames[this.#sent]);
         this.#sent += 1;
       } else {
@@ -155,6 +156,9 @@ export class Simulation {
   }
 
   #deliver(frame) {
+    if (frame.gap) {
+      this.say(frame.gap);
+    }
     const { rate, sound } = this.#options;
     const ticks = Math.round((frame.mediaMs * rate) / 1000);
     const count = Math.round((frame.durationMs * rate) / 1000);
@@ -186,7 +190,8 @@ export class Simulation {
   }
 
   #renderBurst() {
-    for (let block = 0; block < BLOCKS_IN_A_BURST; block += 1) {
+    const blocks = Math.max(1, Math.round((BURST_SECONDS * this.#deviceRate) / BLOCK));
+    for (let block = 0; block < blocks; block += 1) {
       this.#renderer.render(this.#left, this.#right);
       this.#blocks += 1;
       if (this.#options.record) {

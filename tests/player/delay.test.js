@@ -1,0 +1,174 @@
+/** The target delay, the base of arrivals and the relay's clock. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Arrivals } from "../../relay/pages/player/arrivals.js";
+import { Ladder } from "../../relay/pages/player/ladder.js";
+import { RelayClock } from "../../relay/pages/player/relay-clock.js";
+import { TargetDelay } from "../../relay/pages/player/target-delay.js";
+import { WindowMinimum } from "../../relay/pages/player/window-minimum.js";
+
+/** Observes the same delay for a while, and gives the target at the end. */
+function settled(target, delayMs, seconds, fromMs = 0) {
+  let found;
+  for (let ms = fromMs; ms < fromMs + seconds * 1000; ms += 500) {
+    target.observe(delayMs);
+    found = target.at(ms);
+  }
+  return found;
+}
+
+test("the target begins at 150 ms or the preset's floor", () => {
+  assert.equal(new TargetDelay("low").at(0), 155);
+  assert.equal(new TargetDelay("balanced").at(0), 200);
+  assert.equal(new TargetDelay("stable").at(0), 600);
+});
+
+test("the target falls to its floor by 20 ms a second and rises at once", () => {
+  const target = new TargetDelay("low");
+  settled(target, 5, 4);
+  const before = target.at(4000);
+  assert.ok(Math.abs(before - target.at(5000) - 20) < 0.01);
+  assert.equal(settled(target, 5, 20, 5000), 60);
+  const risen = settled(target, 390, 4, 25_000);
+  assert.equal(risen, 415);
+  assert.ok(settled(target, 5, 1, 29_000) > 390);
+});
+
+test("one delay in sixty does not move the target, one in ten does", () => {
+  const rare = new TargetDelay("low");
+  settled(rare, 5, 30);
+  rare.observe(1900);
+  assert.equal(rare.at(30_000), 60);
+  const often = new TargetDelay("low");
+  for (let i = 0; i < 60; i += 1) {
+    often.observe(i % 10 === 9 ? 290 : 5);
+  }
+  assert.equal(often.at(30_000), 315);
+});
+
+test("the target never passes 1.5 s", () => {
+  assert.equal(settled(new TargetDelay("stable"), 60_000, 30), 1500);
+});
+
+test("a person's choice holds at once", () => {
+  const target = new TargetDelay("stable");
+  settled(target, 5, 10);
+  target.choose("low");
+  assert.equal(target.at(10_000), 60);
+});
+
+test("the least value of a window is forgotten with the window", () => {
+  const minimum = new WindowMinimum(2000);
+  assert.equal(minimum.value, null);
+  for (const [value, at] of [[5, 0], [9, 500], [7, 1000], [8, 1500]]) {
+    minimum.add(value, at);
+  }
+  assert.equal(minimum.value, 5);
+  minimum.add(9, 2100);
+  assert.equal(minimum.value, 7);
+  minimum.add(9, 3600);
+  assert.equal(minimum.value, 9);
+});
+
+test("delay is measured against the fastest frame of the last two seconds", () => {
+  const arrivals = new Arrivals(new RelayClock());
+  arrivals.restart(false, false);
+  let observation = null;
+  for (let i = 0; i <= 40; i += 1) {
+    const lineMs = i * 20;
+    const atMs = 1000 + lineMs + (i === 17 ? 44 : 3);
+    arrivals.note(lineMs, 0, atMs, false);
+    observation ??= arrivals.takeObservation(atMs);
+  }
+  assert.equal(arrivals.baseMs, 1003);
+  assert.equal(observation, 41);
+});
+
+test("in pace speech what comes early is no delay, and what is late is late behind its due time", () => {
+  const clock = new RelayClock();
+  clock.hear(50_000, 1010);
+  const arrivals = new Arrivals(clock);
+  arrivals.restart(true, false);
+  assert.equal(arrivals.baseMs, 1010 - 50_000);
+  arrivals.note(52_000, 52_000, 1012, false);
+  arrivals.note(52_020, 52_020, 1600, false);
+  assert.equal(arrivals.takeObservation(1600), 0);
+  arrivals.note(52_040, 52_040, 52_040 - 48_990 + 30, false);
+  arrivals.note(52_060, 52_060, 52_060 - 48_990 + 600, false);
+  assert.equal(arrivals.takeObservation(5000), 600);
+});
+
+test("what was sent before the join says nothing about the network", () => {
+  const arrivals = new Arrivals(new RelayClock());
+  arrivals.restart(false, false);
+  arrivals.note(0, 0, 1000, true);
+  arrivals.note(200, 200, 1000, false);
+  arrivals.note(800, 800, 1600, false);
+  assert.equal(arrivals.takeObservation(1600), 0);
+});
+
+test("the relay's clock is taken from the exchange with the shortest round trip, across its wrap", () => {
+  const clock = new RelayClock();
+  clock.exchange(1000, 0xffff_fff0, 1040);
+  clock.exchange(3000, 2004 - 16, 3008);
+  clock.exchange(5000, 4100 - 16, 5300);
+  assert.ok(Math.abs(clock.relayNow(3004) - (2 ** 32 + 2004 - 16)) < 1e-6);
+  assert.equal(clock.unwrap(2), 2 ** 32 + 2);
+  assert.equal(clock.unwrap(0xffff_ffff), 2 ** 32 - 1);
+});
+
+/** Runs a ladder on a simulated delay, and gives each decision. */
+function climb(ladder, startMs, seconds, { targetMs = 200, driftPpm = 0, noiseMs = 0, fromMs = 0 } = {}) {
+  let errorMs = startMs;
+  const rows = [];
+  for (let ms = 0; ms < seconds * 1000; ms += 50) {
+    const noise = (((ms * 7919) % 101) / 50 - 1) * noiseMs;
+    ladder.decide(errorMs + noise, targetMs, fromMs + ms);
+    const rate = ladder.stretch * (1 + ladder.trimPpm * 1e-6);
+    rows.push({ ms, errorMs, rate, stretch: ladder.stretch, trimPpm: ladder.trimPpm });
+    errorMs += 50 * (1 + driftPpm * 1e-6 - rate);
+  }
+  return rows;
+}
+
+test("a small error is trimmed away by less than anybody hears", () => {
+  const rows = climb(new Ladder(), 20, 120, { noiseMs: 5 });
+  assert.ok(rows.every(({ stretch, trimPpm }) => stretch === 1 && Math.abs(trimPpm) <= 500));
+  assert.ok(Math.abs(rows.at(-1).errorMs) < 3);
+});
+
+test("drift is learnt, and then leaves no error", () => {
+  for (const driftPpm of [200, -200]) {
+    const ladder = new Ladder();
+    const rows = climb(ladder, 0, 600, { driftPpm, noiseMs: 5 });
+    assert.ok(rows.every(({ errorMs }) => Math.abs(errorMs) < 4));
+    assert.ok(Math.abs(ladder.driftPpm - driftPpm) < 30, `${ladder.driftPpm}`);
+  }
+});
+
+test("a lag is waited for a second, then played 5 % faster, 10 % when it is large", () => {
+  const rows = climb(new Ladder(), 150, 6);
+  assert.ok(rows.filter(({ ms }) => ms < 1000).every(({ stretch }) => stretch === 1));
+  assert.ok(rows.some(({ stretch }) => stretch === 1.05) && !rows.some(({ stretch }) => stretch === 1.1));
+  assert.ok(Math.abs(rows.at(-1).errorMs) < 20);
+  const large = climb(new Ladder(), 700, 20);
+  assert.ok(large.some(({ stretch }) => stretch === 1.1));
+  assert.ok(Math.abs(large.at(-1).errorMs) < 20);
+});
+
+test("what is too early is played slower", () => {
+  const rows = climb(new Ladder(), -100, 5);
+  assert.ok(rows.some(({ stretch }) => stretch === 0.95));
+  assert.ok(rows.every(({ stretch }) => stretch <= 1));
+  assert.ok(Math.abs(rows.at(-1).errorMs) < 20);
+});
+
+test("after a jump there is quiet for three seconds", () => {
+  const ladder = new Ladder();
+  assert.ok(ladder.mayJump(0));
+  ladder.noteJump(1000);
+  assert.ok(!ladder.mayJump(3999));
+  assert.ok(ladder.mayJump(4000));
+});

@@ -1,0 +1,242 @@
+/** The whole player but for threads and sockets, on networks of all kinds and a virtual clock. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { levels, longestSilence, pitch, worstBreak } from "./support/ear.js";
+import { Simulation, tone } from "./support/simulation.js";
+import { droppedTrace, loadTrace, steadyTrace } from "./support/trace.js";
+
+const TONE = 997;
+const DEVICE_RATE = 48_000;
+const CLICK = 0.005;
+const PRESETS = ["low", "balanced", "stable"];
+
+function listen(trace, options = {}) {
+  const simulation = new Simulation(trace, { deviceRate: DEVICE_RATE, ...options });
+  simulation.run(trace.frames.at(-1).arrivalMs);
+  return simulation;
+}
+
+/** What was heard from behind the fade-in on. */
+function heardBy(simulation) {
+  const samples = simulation.recording;
+  const onset = samples.findIndex((sample) => sample !== 0);
+  return { onsetMs: (onset * 1000) / DEVICE_RATE, samples: samples.slice(onset + 0.05 * DEVICE_RATE) };
+}
+
+function meanError(simulation, fromMs, toMs = Infinity) {
+  const rows = simulation.rows.filter(({ now }) => now >= fromMs && now < toMs);
+  return rows.reduce((sum, { error }) => sum + error, 0) / rows.length;
+}
+
+for (const latency of PRESETS) {
+  for (const name of ["clean-20", "clean-256"]) {
+    test(`${name}, ${latency}: no gap, click or skip in a minute; level and pitch are right`, () => {
+      const simulation = listen(loadTrace(name), { latency, record: true });
+      const { samples } = heardBy(simulation);
+      const { underruns, jumps, gaps, concealedMs } = simulation.stats;
+      assert.deepEqual({ underruns, jumps, gaps, concealedMs }, { underruns: 0, jumps: 0, gaps: 0, concealedMs: 0 });
+      assert.ok(worstBreak(samples, TONE, DEVICE_RATE) < CLICK);
+      assert.ok(levels(samples, DEVICE_RATE, 0.02).every((level) => Math.abs(level) < 0.5));
+      assert.ok(Math.abs(pitch(samples, DEVICE_RATE) - TONE) < 0.5);
+      assert.ok(Math.abs(meanError(simulation, 30_000)) < 15);
+    });
+  }
+
+  test(`groups of five, ${latency}: no underrun after the first 5 s`, () => {
+    const simulation = listen(loadTrace("groups-of-five"), { latency });
+    const early = simulation.rows.filter(({ now }) => now < 5000).at(-1).underruns;
+    assert.equal(simulation.stats.underruns - early, 0);
+    assert.equal(simulation.stats.jumps, 0);
+  });
+
+  test(`a stall of 300 ms, ${latency}: no jump, and back within 60 ms of the target in 6 s`, () => {
+    const simulation = listen(loadTrace("stall-300"), { latency, record: true });
+    assert.equal(simulation.stats.jumps, 0);
+    const later = simulation.rows.filter(({ now }) => now > 26_300);
+    assert.ok(later.every(({ error }) => Math.abs(error) < 60));
+    assert.ok(worstBreak(heardBy(simulation).samples, TONE, DEVICE_RATE) < CLICK);
+  });
+
+  test(`a stall of 3 s, ${latency}: exactly one jump, and within 100 ms of the target in 2 s`, () => {
+    const simulation = listen(loadTrace("stall-3000"), { latency, record: true });
+    assert.equal(simulation.stats.jumps, 1);
+    const later = simulation.rows.filter(({ now }) => now > 25_000);
+    assert.ok(later.every(({ error }) => Math.abs(error) < 100));
+    assert.ok(worstBreak(heardBy(simulation).samples, TONE, DEVICE_RATE) < CLICK);
+  });
+
+  test(`a relay that drops a second, ${latency}: one splice, no silence over 10 ms`, () => {
+    const simulation = listen(droppedTrace(20, 500, 50), { latency, record: true });
+    const { gaps, gapMs, jumps, underruns } = simulation.stats;
+    assert.deepEqual({ gaps, gapMs, jumps, underruns }, { gaps: 1, gapMs: 1000, jumps: 0, underruns: 0 });
+    const { samples } = heardBy(simulation);
+    assert.ok(longestSilence(samples, DEVICE_RATE) < 0.01);
+    assert.ok(worstBreak(samples, TONE, DEVICE_RATE) < CLICK);
+    assert.equal(simulation.orders.filter(({ splice }) => splice).length, 2, "the first frame, and the one behind the gap");
+  });
+
+  test(`Wi-Fi, ${latency}: nothing is missing, and the delay is not more than it needs`, () => {
+    const simulation = listen(loadTrace("wifi"), { latency, record: true });
+    assert.deepEqual([simulation.stats.underruns, simulation.stats.jumps], [0, 0]);
+    assert.ok(simulation.rows.at(-1).targetMs <= Math.max(135, { low: 0, balanced: 200, stable: 600 }[latency]));
+    assert.ok(worstBreak(heardBy(simulation).samples, TONE, DEVICE_RATE) < CLICK);
+  });
+}
+
+for (const ppm of [200, -200]) {
+  test(`clocks that differ by ${ppm} ppm for an hour: the error stays within 15 ms, no jump, no underrun`, () => {
+    // A slow sound and a slow sound card, because only time matters here.
+    const simulation = new Simulation(steadyTrace(3600, { ppm, frameMs: 100 }), {
+      rate: 8000,
+      deviceRate: 8000,
+      sound: () => 0,
+      latency: "balanced",
+    });
+    const smooth = [];
+    for (let minute = 1; minute <= 60; minute += 1) {
+      simulation.rows = [];
+      simulation.orders = [];
+      simulation.run(minute * 60_000 - 1000);
+      smooth.push(meanError(simulation, 0));
+    }
+    assert.ok(smooth.slice(1).every((error) => Math.abs(error) < 15), `${smooth.map(Math.round)}`);
+    assert.deepEqual([simulation.stats.jumps, simulation.stats.underruns], [0, 0]);
+    assert.ok(Math.abs(simulation.stats.driftPpm - ppm) < 100, `${simulation.stats.driftPpm}`);
+  });
+}
+
+test("a sound card that is 200 ppm slow is as good as a broadcaster that is 200 ppm fast", () => {
+  const simulation = listen(steadyTrace(600, { frameMs: 100 }), { rate: 8000, deviceRate: 8000, sound: () => 0, devicePpm: -200 });
+  assert.ok(Math.abs(simulation.stats.driftPpm - 200) < 100, `${simulation.stats.driftPpm}`);
+  assert.ok(Math.abs(meanError(simulation, 300_000)) < 15);
+});
+
+test("a train: each stall longer than the delay is concealed and faded, never clicks, and is caught up without a jump", () => {
+  const simulation = listen(loadTrace("cellular"), { latency: "balanced", record: true });
+  assert.ok(simulation.stats.underruns <= 4);
+  assert.equal(simulation.stats.jumps, 0);
+  assert.ok(worstBreak(heardBy(simulation).samples, TONE, DEVICE_RATE) < CLICK);
+  const stable = listen(loadTrace("cellular"), { latency: "stable" });
+  assert.deepEqual([stable.stats.underruns, stable.stats.jumps], [0, 0]);
+});
+
+test("speech that comes in bursts is played whole, in time, with its pauses", () => {
+  const trace = loadTrace("speech");
+  const simulation = new Simulation(trace, { record: true, deviceRate: DEVICE_RATE });
+  const lastEndMs = trace.frames.at(-1).dueMs + 20;
+  simulation.run(lastEndMs + 1000);
+  const { underruns, jumps, gaps, targetMs } = simulation.stats;
+  assert.deepEqual({ underruns, jumps, gaps, targetMs }, { underruns: 0, jumps: 0, gaps: 0, targetMs: 200 });
+  const samples = simulation.recording;
+  const heardSeconds = samples.filter((sample) => sample !== 0).length / DEVICE_RATE;
+  assert.ok(Math.abs(heardSeconds - trace.frames.length * 0.02) < 0.25, `${heardSeconds}`);
+  const pauses = pausesIn(samples, 0.05);
+  const wanted = trace.frames.flatMap(({ dueMs }, i) => {
+    const pauseMs = i === 0 ? 0 : dueMs - trace.frames[i - 1].dueMs - 20;
+    return pauseMs > 50 ? [pauseMs / 1000] : [];
+  });
+  assert.equal(pauses.length, wanted.length);
+  pauses.forEach((pause, i) => assert.ok(Math.abs(pause - wanted[i]) < 0.06, `${pauses} instead of ${wanted}`));
+  const { rows } = simulation;
+  assert.ok(rows.filter(({ mode }) => mode === "playing").every(({ rate }) => Math.abs(rate - 1) < 0.0025));
+});
+
+/** The silences between sounds that last at least so many seconds. */
+function pausesIn(samples, shortest) {
+  const found = [];
+  let run = 0;
+  let isInside = false;
+  for (const sample of samples) {
+    if (sample === 0) {
+      run += 1;
+    } else {
+      if (isInside && run > shortest * DEVICE_RATE) {
+        found.push(run / DEVICE_RATE);
+      }
+      isInside = true;
+      run = 0;
+    }
+  }
+  return found;
+}
+
+test("a backlog of the microphone is caught up by one jump", () => {
+  const { frames, ...rest } = steadyTrace(20);
+  // The way to the relay stood still for 3 s: the frames are due when they arrive there.
+  const late = frames.map((frame) => {
+    const dueMs = frame.dueMs > 8000 && frame.dueMs < 11_000 ? 11_000 + frame.seq * 0.001 : frame.dueMs;
+    return { ...frame, dueMs, arrivalMs: dueMs + 12 };
+  });
+  const simulation = listen({ ...rest, frames: late });
+  assert.equal(simulation.stats.jumps, 1);
+  assert.ok(simulation.rows.filter(({ now }) => now > 13_000).every(({ error }) => Math.abs(error) < 60));
+});
+
+for (const pauseMs of [400, 1500, 5000]) {
+  test(`a broadcaster that sends nothing for ${pauseMs} ms costs no jump and no delay`, () => {
+    const { frames, ...rest } = steadyTrace(20);
+    const paused = frames.map((frame) => {
+      const shift = frame.seq < 400 ? 0 : pauseMs;
+      return { ...frame, dueMs: frame.dueMs + shift, arrivalMs: frame.arrivalMs + shift };
+    });
+    const simulation = listen({ ...rest, frames: paused });
+    assert.equal(simulation.stats.jumps, 0);
+    assert.ok(simulation.rows.filter(({ now }) => now > 8000 + pauseMs + 4000).every(({ error }) => Math.abs(error) < 60));
+    assert.equal(Math.round(simulation.stats.targetMs), 200);
+  });
+}
+
+test("clear throws away what is held, and what comes then is played", () => {
+  const trace = steadyTrace(10);
+  const simulation = new Simulation(trace, { record: true, deviceRate: DEVICE_RATE });
+  simulation.run(5000);
+  simulation.say({ type: "gap", epoch: 7, from_seq: 249, to_seq: 250, duration_ms: 40, reason: "clear" });
+  simulation.say({ type: "clear" });
+  simulation.run(5060);
+  assert.ok(simulation.stats.bufferMs < 80);
+  simulation.run(9000);
+  assert.equal(simulation.conductor.mode, "playing");
+  assert.equal(simulation.stats.gaps, 0);
+  assert.ok(worstBreak(simulation.recording.slice(DEVICE_RATE), TONE, DEVICE_RATE) < CLICK);
+});
+
+test("the end of a session plays what is left, and is drained then", () => {
+  const trace = steadyTrace(5);
+  const simulation = listen(trace, { latency: "stable" });
+  assert.ok(!simulation.conductor.isDrained);
+  simulation.conductor.end();
+  simulation.run(6000);
+  assert.ok(simulation.conductor.isDrained);
+  assert.equal(simulation.stats.underruns, 0);
+});
+
+test("the delay from capture to render is told within 5 ms", () => {
+  const simulation = new Simulation(steadyTrace(10), {
+    record: true,
+    deviceRate: DEVICE_RATE,
+    // A click of one period each second.
+    sound: (index) => (index % 16_000 < 16 ? tone(1000, 16_000)(index) : 0),
+  });
+  simulation.run(9000);
+  const samples = simulation.recording;
+  const at = samples.findIndex((sample, i) => i > 7.9 * DEVICE_RATE && Math.abs(sample) > 0.1);
+  // Sample k * 16000 was captured at k seconds on this clock.
+  const trueDelay = ((at / DEVICE_RATE) % 1) * 1000;
+  assert.ok(Math.abs(simulation.stats.delayMs - trueDelay) < 12, `${simulation.stats.delayMs} for ${trueDelay}`);
+});
+
+test("a change of preset is followed without a jump", () => {
+  const trace = steadyTrace(40);
+  const simulation = new Simulation(trace, { latency: "low", record: true, deviceRate: DEVICE_RATE });
+  simulation.run(8000);
+  simulation.conductor.setLatency("stable");
+  simulation.run(22_000);
+  assert.ok(Math.abs(meanError(simulation, 21_000)) < 30);
+  simulation.conductor.setLatency("low");
+  simulation.run(36_000);
+  assert.ok(Math.abs(meanError(simulation, 35_000)) < 30);
+  assert.deepEqual([simulation.stats.jumps, simulation.stats.underruns], [0, 0]);
+  assert.ok(worstBreak(heardBy(simulation).samples, TONE, DEVICE_RATE) < CLICK);
+});

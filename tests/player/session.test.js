@@ -1,0 +1,247 @@
+/** A whole run of the player but for threads: connection, resume, switching, the end; against a relay in virtual time. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { longestSilence, worstBreak } from "./support/ear.js";
+import { FakeRelay } from "./support/fake-relay.js";
+
+const TONE = 997;
+const DEVICE_RATE = 48_000;
+const CLICK = 0.005;
+
+function playing(options) {
+  const relay = new FakeRelay(options);
+  relay.run(3000);
+  assert.equal(relay.states.at(-1), "playing");
+  return relay;
+}
+
+test("from the click to the sound it goes through connecting and buffering, with the sound of just before", () => {
+  for (const latency of ["low", "balanced", "stable"]) {
+    const relay = new FakeRelay({ latency });
+    relay.run(1000);
+    assert.deepEqual(relay.states, ["connecting", "buffering", "playing"]);
+    const onsetMs = (relay.recording.findIndex((sample) => sample !== 0) * 1000) / DEVICE_RATE;
+    assert.ok(onsetMs < 200, `${latency}: ${onsetMs}`);
+    assert.match(relay.attempts[0].address, /^ws:\/\/relay\/v1\/listen\/ev1\/main\?codec=pcm_s16le&burst_ms=\d+$/);
+    relay.run(15_000);
+    assert.deepEqual([relay.stats.underruns, relay.stats.jumps], [0, 0]);
+    assert.ok(Math.abs(relay.stats.playoutMs - relay.stats.targetMs) < 30, `${latency}: ${relay.stats.playoutMs}`);
+  }
+});
+
+test("a token travels as a subprotocol, and a new one with the next connection", () => {
+  const relay = playing({ token: "abc-12345" });
+  assert.deepEqual(relay.sockets[0].protocols, ["relay.v1", "relay.token.abc-12345"]);
+  relay.session.setToken("new-12345");
+  relay.sockets[0].break(4001, "The token expired.");
+  relay.run(1500);
+  assert.deepEqual(relay.sockets[0].protocols, ["relay.v1", "relay.token.new-12345"]);
+  const [notice] = relay.told.filter(({ type }) => type === "notice");
+  assert.deepEqual([notice.code, notice.message], [4001, "The token expired."]);
+});
+
+for (const random of [0, 0.5, 1]) {
+  test(`a socket that is killed with 600 ms buffered: no gap, each sample once (retry after ${random} of the bound)`, () => {
+    const relay = new FakeRelay({ latency: "stable" });
+    relay.run(5000);
+    relay.random = random;
+    relay.recording = [];
+    relay.sockets[0].break(1006);
+    relay.run(5000);
+    assert.equal(relay.attempts.length, 2);
+    const query = new URL(relay.attempts[1].address).searchParams;
+    assert.equal(query.get("epoch"), "300");
+    assert.equal(Number(query.get("after")), Math.floor((6000 - 5) / 20));
+    assert.ok(Number(query.get("buffer_ms")) >= 600);
+    assert.ok(longestSilence(relay.recording, DEVICE_RATE) < 0.001);
+    assert.ok(worstBreak(relay.recording, TONE, DEVICE_RATE) < CLICK);
+    const { underruns, jumps, gaps, reconnects } = relay.stats;
+    assert.deepEqual({ underruns, jumps, gaps, reconnects }, { underruns: 0, jumps: 0, gaps: 0, reconnects: 1 });
+    assert.ok(relay.states.every((state) => ["connecting", "buffering", "playing"].includes(state)));
+  });
+}
+
+test("after a longer cut it says so, comes back with little old sound, and does not replay what is stale", () => {
+  const relay = playing();
+  relay.isReachable = false;
+  relay.sockets[0].break(1006);
+  relay.run(6000);
+  assert.equal(relay.states.at(-1), "reconnecting");
+  const lost = relay.told.filter(({ state }) => state === "reconnecting").at(-1);
+  assert.ok(lost.retryInMs > 0);
+  relay.isReachable = true;
+  relay.run(14_000);
+  assert.equal(relay.states.at(-1), "playing");
+  const { jumps, gaps, gapMs, playoutMs, targetMs } = relay.stats;
+  assert.equal(jumps, 0);
+  assert.equal(gaps, 1);
+  assert.ok(gapMs > 5000);
+  assert.ok(Math.abs(playoutMs - targetMs) < 60);
+  assert.ok(worstBreak(relay.recording.slice(0.5 * DEVICE_RATE), TONE, DEVICE_RATE) < CLICK);
+});
+
+test("attempts are spread by full jitter, up to 10 s", () => {
+  const relay = playing();
+  relay.isReachable = false;
+  relay.random = 1;
+  relay.attempts = [];
+  relay.sockets[0].break(1006);
+  relay.run(40_000);
+  const times = relay.attempts.map(({ now }) => now);
+  const waits = times.slice(1).map((time, i) => Math.round((time - times[i] - 5) / 100) * 100);
+  assert.deepEqual(waits, [2000, 4000, 8000, 10_000, 10_000]);
+});
+
+test("a relay that is not heard any more for 6 s is left", () => {
+  const relay = playing();
+  relay.isSilent = true;
+  relay.run(4500);
+  assert.equal(relay.attempts.length, 1);
+  relay.run(4500);
+  assert.equal(relay.attempts.length, 2);
+});
+
+test("it pings each 2 s, and reports what is heard each 5 s", () => {
+  const relay = playing();
+  relay.run(20_000);
+  const pings = relay.received.filter(({ type }) => type === "ping");
+  assert.ok(pings.length >= 11 && pings.length <= 13, `${pings.length}`);
+  const reports = relay.received.filter(({ type }) => type === "stats");
+  assert.ok(reports.length >= 4);
+  const { buffer_ms: buffer, underruns, playout_ms: playout, jumps } = reports.at(-1);
+  assert.ok(Number.isInteger(buffer) && buffer > 100 && buffer < 300);
+  assert.ok(Number.isInteger(playout) && playout > 150 && playout < 250);
+  assert.deepEqual([underruns, jumps], [0, 0]);
+});
+
+for (const code of [1000, 1008, 4500, 4501, 4502, 4504]) {
+  test(`close ${code} is final`, () => {
+    const relay = playing();
+    relay.sockets[0].tell(JSON.stringify({ type: "error", code, message: "The sentence." }));
+    relay.run(10);
+    relay.sockets[0].break(code, "");
+    relay.run(10_000);
+    assert.equal(relay.attempts.length, 1);
+    const last = relay.told.filter(({ type }) => type === "status").at(-1);
+    assert.deepEqual([last.state, last.reason], [code === 1000 ? "ended" : "failed", "The sentence."]);
+  });
+}
+
+test("a session that ends is played to its end first", () => {
+  const relay = playing({ latency: "stable" });
+  relay.recording = [];
+  relay.sockets[0].break(1000);
+  relay.run(400);
+  assert.equal(relay.states.at(-1), "playing");
+  relay.run(600);
+  assert.equal(relay.states.at(-1), "ended");
+  const heard = relay.recording.filter((sample) => sample !== 0).length / DEVICE_RATE;
+  assert.ok(heard > 0.5, `${heard}`);
+});
+
+for (const code of [1006, 1011, 1012, 1013, 4000]) {
+  test(`close ${code} is tried again`, () => {
+    const relay = playing();
+    relay.sockets[0].break(code);
+    relay.run(2000);
+    assert.equal(relay.attempts.length, 2);
+    assert.equal(relay.states.at(-1), "playing");
+  });
+}
+
+test("a goaway is obeyed", () => {
+  const relay = playing();
+  relay.sockets[0].tell(JSON.stringify({ type: "goaway", reconnect_after_ms: 3000 }));
+  relay.run(100);
+  const closedAt = relay.now;
+  relay.sockets[0].break(1012);
+  relay.run(6000);
+  assert.equal(relay.attempts[1].now - closedAt, 3500);
+});
+
+test("a switch goes to the other channel without a new connection or a click", () => {
+  const relay = playing();
+  relay.recording = [];
+  relay.session.switchChannel("de");
+  relay.run(4000);
+  assert.equal(relay.attempts.length, 1);
+  assert.deepEqual(relay.told.filter(({ type }) => type === "channel").map(({ channel }) => channel), ["main", "de"]);
+  assert.equal(relay.states.at(-1), "playing");
+  assert.ok(worstBreak(relay.recording, TONE, DEVICE_RATE) < CLICK);
+  assert.equal(relay.stats.reconnects, 0);
+  relay.sockets[0].break(1006);
+  relay.run(2000);
+  assert.match(relay.attempts[1].address, /\/ev1\/de\?.*after=/);
+});
+
+test("a switch that fails changes nothing", () => {
+  const relay = playing();
+  relay.session.switchChannel("xx");
+  relay.run(1000);
+  assert.equal(relay.states.at(-1), "playing");
+  assert.equal(relay.told.filter(({ type }) => type === "channel").at(-1).channel, "main");
+  assert.equal(relay.told.filter(({ type }) => type === "notice").at(-1).message, "There is no channel xx.");
+});
+
+test("a relay that does not know switches gets a new connection", () => {
+  const relay = playing();
+  relay.receive = () => {};
+  relay.session.switchChannel("de");
+  relay.run(4000);
+  assert.match(relay.attempts[1].address, /\/ev1\/de\?/);
+});
+
+test("the channels of the session are told", () => {
+  const relay = playing();
+  assert.deepEqual(relay.told.find(({ type }) => type === "channels").channels, relay.channels);
+  relay.sockets[0].tell(JSON.stringify({ type: "channels", channels: [relay.channels[0]] }));
+  relay.run(100);
+  assert.equal(relay.told.filter(({ type }) => type === "channels").at(-1).channels.length, 1);
+});
+
+test("a broadcaster who goes is waited for", () => {
+  const relay = playing();
+  relay.state = "source_lost";
+  relay.sockets[0].tell(JSON.stringify({ type: "state", state: "source_lost" }));
+  relay.run(1000);
+  assert.equal(relay.states.at(-1), "waiting");
+  assert.equal(relay.stats.underruns, 0);
+  relay.state = "live";
+  relay.sockets[0].tell(JSON.stringify({ type: "state", state: "live" }));
+  relay.run(1000);
+  assert.equal(relay.states.at(-1), "playing");
+});
+
+test("a relay that restarted begins anew", () => {
+  const relay = playing();
+  relay.epoch = 77;
+  relay.sockets[0].break(1006);
+  relay.run(3000);
+  assert.equal(relay.states.at(-1), "playing");
+  assert.equal(relay.stats.jumps, 0);
+});
+
+test("a context that stood still goes on at the target, without a jump that anybody hears", () => {
+  const relay = playing();
+  relay.session.setRunning(false);
+  relay.run(20_000);
+  relay.session.setRunning(true);
+  relay.run(1000);
+  assert.equal(relay.states.at(-1), "playing");
+  const { jumps, playoutMs, targetMs } = relay.stats;
+  assert.equal(jumps, 0);
+  assert.ok(Math.abs(playoutMs - targetMs) < 60, `${playoutMs}`);
+});
+
+test("an audio message that is none, or a codec that is not known, fails with a sentence", () => {
+  const relay = playing();
+  relay.sockets[0].tell(new ArrayBuffer(3));
+  relay.run(100);
+  assert.equal(relay.states.at(-1), "failed");
+  const other = playing();
+  other.sockets[0].tell(JSON.stringify({ type: "format", epoch: 301, format: { codec: "opus", rate: 48_000, channels: 1 } }));
+  other.run(100);
+  assert.match(other.told.filter(({ type }) => type === "status").at(-1).reason, /opus/);
+});

@@ -1,0 +1,257 @@
+/** A relay and its sockets on a virtual clock, for `Session`: what a browser's WebSocket, timers and Worker would be. */
+
+import { Renderer } from "../../../relay/pages/player/renderer.js";
+import { Session } from "../../../relay/pages/player/session.js";
+import { tone } from "./simulation.js";
+
+const WAY_MS = 5;
+const FRAME_MS = 20;
+const RATE = 16_000;
+const DEVICE_RATE = 48_000;
+const HISTORY_MS = 10_000;
+
+export const FORMAT = Object.freeze({ codec: "pcm_s16le", rate: RATE, channels: 1, clock_rate: RATE });
+
+class FakeSocket {
+  bufferedAmount = 0;
+  onmessage = null;
+  onclose = null;
+  isOpen = true;
+
+  constructor(relay, address, protocols) {
+    this.relay = relay;
+    this.url = new URL(address);
+    this.protocols = protocols;
+    this.isServed = false;
+  }
+
+  send(text) {
+    this.relay.after(WAY_MS, () => this.relay.receive(this, JSON.parse(text)));
+  }
+
+  close() {
+    this.isOpen = false;
+    this.relay.forget(this);
+  }
+
+  /** From the relay's side. */
+  tell(data) {
+    this.relay.after(WAY_MS, () => this.isOpen && this.onmessage?.({ data }));
+  }
+
+  break(code, reason = "") {
+    this.relay.forget(this);
+    this.isOpen = false;
+    this.onclose?.({ code, reason });
+  }
+}
+
+export class FakeRelay {
+  #timers = [];
+  #order = 0;
+  #blocks = 0;
+  #renderer = new Renderer(DEVICE_RATE);
+  #left = new Float32Array(128);
+  #right = new Float32Array(128);
+  now = 1000;
+  random = 0.5;
+  sockets = [];
+  /** Addresses of all attempts. */
+  attempts = [];
+  received = [];
+  told = [];
+  recording = [];
+  isReachable = true;
+  isSilent = false;
+  state = "live";
+  epoch = 300;
+  channels = [
+    { id: "main", name: "Floor", lang: null, state: "live" },
+    { id: "de", name: "Deutsch", lang: "de", state: "live" },
+  ];
+
+  constructor({ latency = "balanced", channel = "main", token = null } = {}) {
+    const world = {
+      now: () => this.now,
+      random: () => this.random,
+      connect: (address, protocols) => this.#connect(address, protocols),
+      setTimer: (callback, delayMs) => this.after(delayMs, callback),
+      clearTimer: (timer) => {
+        if (timer) {
+          timer.action = () => {};
+        }
+      },
+    };
+    this.session = new Session({
+      request: { url: "ws://relay", session: "ev1", channel, token, latency },
+      tell: (message) => this.told.push({ now: this.now, ...message }),
+      world,
+    });
+    const port = {
+      onmessage: null,
+      close() {},
+      postMessage: (order) => {
+        this.after(1, () => {
+          if (order.type === "report") {
+            const report = this.#renderer.report();
+            this.after(1, () => port.onmessage({ data: { id: order.id, report } }));
+          } else {
+            this.#renderer.obey(order);
+          }
+        });
+      },
+    };
+    this.session.start();
+    this.session.setPort(port);
+    this.session.setRunning(true);
+    this.#renderSome();
+    this.#broadcast(0);
+  }
+
+  get states() {
+    return this.told.filter(({ type }) => type === "status").map(({ state }) => state);
+  }
+
+  get stats() {
+    return this.told.filter(({ type }) => type === "stats").at(-1).stats;
+  }
+
+  after(delayMs, action) {
+    this.#order += 1;
+    const timer = { atMs: this.now + delayMs, order: this.#order, action };
+    let index = this.#timers.length;
+    while (index > 0 && this.#timers[index - 1].atMs > timer.atMs) {
+      index -= 1;
+    }
+    this.#timers.splice(index, 0, timer);
+    return timer;
+  }
+
+  run(ms) {
+    const untilMs = this.now + ms;
+    while (this.#timers.length > 0 && this.#timers[0].atMs <= untilMs) {
+      const { atMs, action } = this.#timers.shift();
+      this.now = atMs;
+      action();
+    }
+    this.now = untilMs;
+  }
+
+  forget(socket) {
+    this.sockets = this.sockets.filter((other) => other !== socket);
+  }
+
+  receive(socket, message) {
+    this.received.push({ now: this.now, ...message });
+    if (this.isSilent || !socket.isOpen) {
+      return;
+    }
+    if (message.type === "ping") {
+      socket.tell(JSON.stringify({ ...message, type: "pong", clock_ms: this.now }));
+    } else if (message.type === "switch") {
+      if (this.channels.some(({ id }) => id === message.channel)) {
+        socket.channel = message.channel;
+        this.#greet(socket, this.#liveSeq, false);
+      } else {
+        socket.tell(JSON.stringify({ type: "error", code: 4504, message: `There is no channel ${message.channel}.` }));
+      }
+    }
+  }
+
+  /** The next frame to be due; one is due each `FRAME_MS`, and seq 0 was due at 0. */
+  get #liveSeq() {
+    return Math.floor(this.now / FRAME_MS) + 1;
+  }
+
+  #connect(address, protocols) {
+    this.attempts.push({ now: this.now, address });
+    const socket = new FakeSocket(this, address, protocols);
+    if (!this.isReachable) {
+      this.after(WAY_MS, () => socket.isOpen && socket.break(1006));
+      return socket;
+    }
+    this.sockets.push(socket);
+    this.after(2 * WAY_MS, () => this.#serve(socket));
+    return socket;
+  }
+
+  #serve(socket) {
+    if (!socket.isOpen || this.isSilent) {
+      return;
+    }
+    const query = socket.url.searchParams;
+    socket.channel = socket.url.pathname.split("/")[4] ?? "main";
+    const isResumed = Number(query.get("epoch") ?? -1) === this.epoch;
+    let from = this.#liveSeq;
+    if (isResumed) {
+      from = Number(query.get("after")) + 1;
+    } else if (query.has("burst_ms")) {
+      from = Math.max(0, from - Math.round(Number(query.get("burst_ms")) / FRAME_MS));
+    }
+    this.#greet(socket, from, isResumed);
+    const oldest = this.#liveSeq - Math.round(Math.min(HISTORY_MS, Number(query.get("buffer_ms") ?? 10_000)) / FRAME_MS);
+    if (from < oldest) {
+      const duration = (oldest - from) * FRAME_MS;
+      const gap = { epoch: this.epoch, from_seq: from, to_seq: oldest - 1, duration_ms: duration, reason: "resume" };
+      socket.tell(JSON.stringify({ type: "gap", ...gap }));
+    }
+    for (let seq = Math.max(from, oldest); seq < this.#liveSeq; seq += 1) {
+      socket.tell(this.#frame(seq));
+    }
+  }
+
+  #greet(socket, nextSeq, resumed) {
+    socket.isServed = true;
+    socket.tell(
+      JSON.stringify({
+        type: "hello",
+        session: "ev1",
+        channel: socket.channel,
+        channels: this.channels,
+        state: this.state,
+        pace: "live",
+        format: FORMAT,
+        epoch: this.epoch,
+        next_seq: nextSeq,
+        clock_ms: this.now,
+        resumed,
+      }),
+    );
+  }
+
+  #frame(seq) {
+    const count = (RATE * FRAME_MS) / 1000;
+    const message = new ArrayBuffer(16 + 2 * count);
+    const header = new DataView(message);
+    header.setUint8(0, 1);
+    header.setUint16(2, this.epoch);
+    header.setUint32(4, seq);
+    header.setUint32(8, seq * count);
+    header.setUint32(12, seq * FRAME_MS);
+    const sound = tone(997, RATE);
+    new Int16Array(message, 16).forEach((_, i, samples) => {
+      samples[i] = Math.round(32_767 * sound(seq * count + i));
+    });
+    return message;
+  }
+
+  #broadcast() {
+    const seq = Math.round(this.now / FRAME_MS);
+    if (!this.isSilent && this.state === "live") {
+      for (const socket of this.sockets.filter(({ isServed }) => isServed)) {
+        socket.tell(this.#frame(seq));
+      }
+    }
+    this.after(FRAME_MS, () => this.#broadcast());
+  }
+
+  #renderSome() {
+    const begin = this.now - (this.#blocks * 128_000) / DEVICE_RATE;
+    for (let block = 0; block < 4; block += 1) {
+      this.#renderer.render(this.#left, this.#right);
+      this.recording.push(...this.#left);
+      this.#blocks += 1;
+    }
+    this.after(begin + (this.#blocks * 128_000) / DEVICE_RATE - this.now, () => this.#renderSome());
+  }
+}

@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { addressAt, ahead, epochAhead, isName, readFrame, readMessage } from "../../relay/pages/player/wire.js";
+
+const { headers } = JSON.parse(readFileSync(new URL("../vectors/header.json", import.meta.url), "utf8"));
+
+for (const { name, hex, epoch, seq, media_time: mediaTime, due_ms: dueMs } of headers) {
+  test(`reads the header "${name}" of the vectors that every implementation reads`, () => {
+    const message = Uint8Array.from([...Buffer.from(hex, "hex"), 1, 0, 0xfe, 0xff]).buffer;
+    const { samples, ...header } = readFrame(message);
+    assert.deepEqual(header, { epoch, seq, mediaTime, dueMs });
+    assert.deepEqual([...samples], [1, -2]);
+  });
+}
+
+test("refuses what is no frame", () => {
+  for (const bytes of [[], new Array(15).fill(1), [1, ...new Array(16).fill(0)], [2, ...new Array(19).fill(0)]]) {
+    assert.throws(() => readFrame(Uint8Array.from(bytes).buffer), RangeError);
+  }
+});
+
+test("numbers that wrap are compared by serial arithmetic", () => {
+  assert.equal(ahead(2, 0xffff_fffe), 4);
+  assert.equal(ahead(0xffff_fffe, 2), -4);
+  assert.equal(ahead(5, 2 ** 32 + 3), 2);
+  assert.equal(epochAhead(0, 0xffff), 1);
+  assert.equal(epochAhead(0xffff, 0), -1);
+});
+
+test("text that is no control message is null", () => {
+  assert.equal(readMessage("no"), null);
+  assert.equal(readMessage("[]"), null);
+  assert.equal(readMessage('{"type": 7}'), null);
+  assert.deepEqual(readMessage('{"type":"pong","id":1}'), { type: "pong", id: 1 });
+});
+
+test("addresses keep what stands before /v1", () => {
+  const address = { session: "ev1", channel: "de" };
+  assert.equal(addressAt("wss://a.example/", "listen", address), "wss://a.example/v1/listen/ev1/de");
+  assert.equal(
+    addressAt("ws://a.example/relay", "listen", { ...address, channel: null }, { epoch: 1, after: 2 }),
+    "ws://a.example/relay/v1/listen/ev1?epoch=1&after=2",
+  );
+});
+
+test("names are those of the relay", () => {
+  assert.deepEqual(
+    ["a", "A-Z_0.9~", "", ".", "...", ".a", "a b", "ä", "a/b", "x".repeat(64), "x".repeat(65), "a\n", "%20"].filter(isName),
+    ["a", "A-Z_0.9~", ".a", "x".repeat(64)],
+  );
+});
