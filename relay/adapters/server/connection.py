@@ -6,10 +6,12 @@ the hub at once.
 
 import os
 from functools import partial
+from typing import Any
 
-from websockets.asyncio.server import broadcast
+from websockets.asyncio.server import Server, broadcast
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from relay.adapters.server.guarded import GuardedConnection
 from relay.adapters.server.kernel import bound_kernel_buffer
@@ -34,10 +36,18 @@ class RelayConnection(GuardedConnection):
         permit: What let the client in; only beside a request to serve.
     """
 
+    __slots__ = ("_listener", "_listening", "admission", "permit")
+
     admission: ConnectRequest | RelayError
     permit: Permit
-    _listener: Listener | None = None
-    _listening: Listening | None = None
+    _listener: Listener | None
+    _listening: Listening | None
+
+    def __init__(self, protocol: ServerProtocol, server: Server, **options: Any) -> None:  # noqa: ANN401 - the library's
+        """Make it (called by the library, with options of its own and the guard's)."""
+        super().__init__(protocol, server, **options)
+        self._listener = None
+        self._listening = None
 
     def attach(self, listening: Listening, listener: Listener) -> None:
         """Begin to tell `listening` of the flow control of `listener`, who is served here."""
