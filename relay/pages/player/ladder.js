@@ -16,11 +16,12 @@ export const MAX_TRIM_PPM = 2000;
 const MAX_DRIFT_PPM = 500;
 
 /**
- * The trim beyond the drift for a small error: a third of a hertz in a kilohertz. From `SMALL_MS` on it may rise, up to
- * `MAX_TRIM_PPM` where the stretch begins.
+ * The trim beyond the drift: a third of a hertz in a kilohertz. Only an error that is too small for a stretch and still
+ * more than `SMALL_MS`, which the preset of the largest delay knows, is worth a pitch that a meter would see.
  */
 const SMALL_TRIM_PPM = 300;
-const SMALL_MS = 30;
+const SMALL_MS = 60;
+const LARGE_MS = 120;
 
 /**
  * A critically damped loop of 0.04 rad/s: a step of 200 ppm in drift makes an error of 200e-6 / (0.04 e) = 1.8 ms, and
@@ -141,7 +142,7 @@ export class Ladder {
       this.#trimPpm = this.#driftPpm;
       return;
     }
-    const part = Math.max(0, Math.min(1, (Math.abs(errorMs) - SMALL_MS) / (LATE_MS - SMALL_MS)));
+    const part = Math.max(0, Math.min(1, (Math.abs(errorMs) - SMALL_MS) / (LARGE_MS - SMALL_MS)));
     const bound = SMALL_TRIM_PPM + part * (MAX_TRIM_PPM - SMALL_TRIM_PPM);
     const correction = PROPORTIONAL_PPM_PER_MS * errorMs;
     const wanted = this.#driftPpm + clamp(correction, bound);
