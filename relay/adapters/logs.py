@@ -66,11 +66,16 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
         former.flush()
         former.close()
     root.addHandler(handler)
+    set_log_level(settings)
+    logging.captureWarnings(capture=True)
+
+
+def set_log_level(settings: LogSettings) -> None:
+    """Write lines of the level that `settings` say from now on; at any time."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
-    root.setLevel(level)
+    logging.getLogger().setLevel(level)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.INFO if level < logging.INFO else max(level, logging.WARNING))
-    logging.captureWarnings(capture=True)
 
 
 def _demote_peer_errors(record: logging.LogRecord) -> bool:

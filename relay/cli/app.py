@@ -8,7 +8,8 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,10 +22,12 @@ from relay.adapters.server.connection import serialize_binary
 from relay.adapters.server.door import Door
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.server import RelayServer
+from relay.adapters.server.tls import make_tls, renew_tls
 from relay.cli.access import choose_keys, read_rules
 from relay.core.access import Access
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.limits.addresses import TrustedProxies
+from relay.core.shutdown import ShutdownPlan
 from relay.runtime.drain import Drain
 from relay.runtime.hub import Hub
 from relay.runtime.lag import LagMeter
@@ -36,9 +39,6 @@ from relay.vocabulary.labels import Declaration
 from relay.vocabulary.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-LAST_FLUSH_SECONDS = 5.0
-"""How long the last metrics may take when the relay stops; with the sockets' time it is less than a container waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,9 @@ class RunningRelay:
         has_made_key: Whether it made that key for itself, so that nobody knows it yet.
         admission: Answers opening handshakes.
         rechecks: Holds open connections to what let them in.
+        limits: What clients may.
+        door: Knows who is a trusted proxy.
+        tls: What it speaks TLS by; None for none.
     """
 
     hub: Hub
@@ -60,11 +63,15 @@ class RunningRelay:
     has_made_key: bool
     admission: Admission
     rechecks: Rechecks
+    limits: LimitsInForce
+    door: Door
+    tls: ssl.SSLContext | None
 
-    def replace_access(self, settings: Settings) -> int:
-        """Put the access rules and keys of other settings in force, and close whoever they do not admit.
+    def replace(self, settings: Settings) -> int:
+        """Put the keys, limits, trusted proxies and certificate of other settings in force.
 
-        A key that the relay made for itself stays, as long as the settings have none.
+        Whoever the new keys do not admit is closed, nobody else notices. A key that the relay made for itself stays, as
+        long as the settings have none.
 
         Returns:
             How many connections are being closed.
@@ -75,6 +82,9 @@ class RunningRelay:
         keys = choose_keys(settings)
         key = self.broadcast_key if keys.is_made and self.has_made_key else keys.broadcast_key
         rules = read_rules(settings, key)
+        renew_tls(self.tls, settings.server)
+        self.limits.settings = settings.limits
+        self.door.trusted = TrustedProxies(settings.server.trusted_proxies)
         self.admission.allowed_origins = settings.access.allowed_origins
         self.admission.token_in_query = settings.access.token_in_query
         return self.rechecks.replace(rules)
@@ -94,9 +104,11 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
     """
     keys = choose_keys(settings)
     access = Access(read_rules(settings, keys.broadcast_key), wall_clock)
+    tls = make_tls(settings.server)
+    plan = ShutdownPlan.within(settings.server.shutdown_timeout_seconds, settings.server.shutdown_window_seconds)
     tasks = TaskRegistry()
     async with contextlib.AsyncExitStack() as stack:
-        reporter = await _open_reporter(settings, stack)
+        reporter = await _open_reporter(settings, plan, stack)
         stack.push_async_callback(tasks.close)
         manager = AudioBufferManager(
             settings.listener.max_buffer_seconds, reporter, namespace=settings.cloudwatch.namespace
@@ -133,13 +145,24 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         tasks.start(lag.run(), "lag")
         door = Door(admission, limits, lag, TrustedProxies(settings.server.trusted_proxies))
         server = await stack.enter_async_context(
-            RelayServer(hub, door, rechecks, limits, tasks, server=settings.server, listener=settings.listener)
+            RelayServer(
+                hub,
+                door,
+                rechecks,
+                limits,
+                tasks,
+                tls=tls,
+                plan=plan,
+                server=settings.server,
+                listener=settings.listener,
+            )
         )
         if keys.is_made and keys.broadcast_key is not None:
             _store_key(stack, server.port, keys.broadcast_key)
         host = reachable_host(settings.server.host)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
-        yield RunningRelay(hub, url, keys.broadcast_key, keys.is_made, admission, rechecks)
+        scheme = "http" if tls is None else "https"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
+        yield RunningRelay(hub, url, keys.broadcast_key, keys.is_made, admission, rechecks, limits, door, tls)
 
 
 def _store_key(stack: contextlib.AsyncExitStack, port: int, key: str) -> None:
@@ -151,25 +174,35 @@ def _store_key(stack: contextlib.AsyncExitStack, port: int, key: str) -> None:
         logger.warning("the broadcast key is not stored for `relay broadcast`", extra={"reason": reason})
 
 
-async def _open_reporter(settings: Settings, stack: contextlib.AsyncExitStack) -> MetricsReporter | None:
+async def _open_reporter(
+    settings: Settings, plan: ShutdownPlan, stack: contextlib.AsyncExitStack
+) -> MetricsReporter | None:
     """Give the metrics' reporter, if metrics are asked for; `stack` sends the last ones when everything else ended."""
     if not settings.cloudwatch.enabled:
         return None
     sender = await stack.enter_async_context(CloudWatchSender(settings.cloudwatch))
     reporter = MetricsReporter(sender, settings.cloudwatch)
-    stack.push_async_callback(reporter.flush, LAST_FLUSH_SECONDS)
+    stack.push_async_callback(reporter.flush, plan.flush)
     return reporter
 
 
-async def until_asked_to_stop() -> None:
-    """Wait for SIGTERM or SIGINT; a second one ends the process at once, as it would without this."""
+async def until_asked_to_stop(reload: Callable[[], None] | None = None) -> None:
+    """Wait for SIGTERM or SIGINT; a second one ends the process at once, as it would without this.
+
+    Args:
+        reload: Called for each SIGHUP meanwhile, which does nothing afterwards; None leaves SIGHUP alone.
+    """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
         loop.add_signal_handler(number, asked.set)
+    if reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await asked.wait()
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+        if reload is not None:
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from relay.adapters.event_loop import loop_factory
 from relay.adapters.logs import configure_logging
 from relay.cli.app import RunningRelay, running_relay, until_asked_to_stop
 from relay.cli.options import config_option
+from relay.cli.reload import Reload
 from relay.vocabulary.settings import Settings
 
 EXAMPLE_SESSION = "ev1"
@@ -27,25 +29,29 @@ logger = logging.getLogger(__name__)
 @click.option("--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), help="Event loop; see docs/performance.md.")
 @config_option
 def serve_command(host: str | None, port: int | None, loop: str | None, config_path: Path | None) -> None:
-    """Run the relay until SIGTERM or Ctrl-C.
+    """Run the relay until SIGTERM or Ctrl-C; on SIGHUP it reads its configuration again.
 
     On loopback, a relay without a broadcast key or keys of tokens makes a broadcast key and prints, once and on
     standard output, a link to the broadcasting page that has it. `relay broadcast` of the same person finds the
     key by itself.
     """
     options = {"server.host": host, "server.port": port, "server.loop": loop}
-    settings = load_settings(config_path, options, os.environ).settings
+
+    def read() -> Settings:
+        return load_settings(config_path, options, os.environ).settings
+
+    settings = read()
     configure_logging(settings.log)
     with asyncio.Runner(loop_factory=loop_factory(settings.server.loop)) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, read))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
     async with running_relay(settings) as relay:
         logger.info("relay ready", extra={"url": relay.url})
         if relay.has_made_key:
             _print_links(relay)
-        await until_asked_to_stop()
+        await until_asked_to_stop(Reload(relay, settings, read))
     logger.info("relay stopped")
 
 

@@ -160,6 +160,11 @@ def channels_message(channels: Sequence[ChannelEntry]) -> str:
     return encode("channels", channels=_describe_channels(channels))
 
 
+def goaway_message(reconnect_after_ms: int) -> str:
+    """Build the message that the relay is about to close, and how long the client should stay away then."""
+    return encode("goaway", reconnect_after_ms=reconnect_after_ms)
+
+
 def clear_message() -> str:
     """Tell a listener to throw away what it has not played."""
     return encode("clear")

@@ -49,8 +49,28 @@ class ServerSettings(_Section):
         ("127.0.0.1", "::1"),
         description="Addresses and networks of proxies; what they write into X-Forwarded-For is a client's address.",
     )
+    tls_certificate: str | None = Field(
+        None,
+        min_length=1,
+        description="File with the certificate and its chain, PEM; with it the relay speaks TLS, 1.2 or newer.",
+        examples=["/etc/relay/certificate.pem"],
+    )
+    tls_key: str | None = Field(
+        None,
+        min_length=1,
+        description="File with the certificate's private key, PEM, not encrypted.",
+        examples=["/etc/relay/key.pem"],
+    )
+    shutdown_delay_seconds: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = Field(
+        0.0,
+        description="After SIGTERM, how long the relay still serves those inside, so that load balancers notice that "
+        "it is not ready, 0 to 600.",
+    )
+    shutdown_window_seconds: Seconds = Field(
+        3.0, description="Over how long the clients are told to go, when they are many; half of the time-out at most."
+    )
     shutdown_timeout_seconds: Seconds = Field(
-        10.0, description="After SIGTERM, how long closing may take before what is left is cut off."
+        9.0, description="After SIGTERM and the delay, the relay has ended within this, whatever its clients do."
     )
 
 

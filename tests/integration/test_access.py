@@ -257,16 +257,16 @@ class TestOpenConnections:
 
             closed = [await enter("/v1/listen/ev1", by_old), await enter("/v1/broadcast/ev1", by_old)]
             public = await enter("/v1/listen/public")
-            assert relay.replace_access(settings(old, new)) == 0, "a further key harms nobody"
+            assert relay.replace(settings(old, new)) == 0, "a further key harms nobody"
             staying = await enter("/v1/listen/ev1", by_new)
-            assert relay.replace_access(settings(new)) == 2
+            assert relay.replace(settings(new)) == 2
             for connection in closed:
                 assert (await closing(connection))[0] == 4001
             assert (await answer(relay.url, "/v1/listen/ev1", by_old))[0] == 401
-            assert relay.replace_access(settings(new, open_sessions=[])) == 1
+            assert relay.replace(settings(new, open_sessions=[])) == 1
             assert (await closing(public))[0] == 4001
             await staying.ping()
-            assert relay.replace_access(settings(new, sessions=["other"])) == 1
+            assert relay.replace(settings(new, sessions=["other"])) == 1
             assert (await closing(staying))[0] == 4001
 
     async def test_settings_that_can_not_be_used_change_nothing(self, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ class TestOpenConnections:
         broken = resolve({"access": {"token_key_files": [str(tmp_path / "no.pem")]}}, "test", {}, {}).settings
         async with running_relay(settings) as relay, client(relay.url, "/v1/broadcast/ev1", token(role="broadcast")):
             with pytest.raises(Exception, match="can not be read"):
-                relay.replace_access(broken)
+                relay.replace(broken)
             assert (await answer(relay.url, "/v1/broadcast/ev2", token(role="broadcast", session="*")))[0] == 101
 
 

@@ -78,11 +78,13 @@ async def broadcasting(
     *,
     frame_bytes: int = MONO_BYTES,
     published: Sequence[int] = (0,),
+    key: str | None = None,
 ) -> AsyncIterator[Broadcaster]:
     """Broadcast to a session, from `published` on; a new epoch is a 0 more at its end."""
+    offered = ["relay.v1"] if key is None else ["relay.v1", f"relay.token.{key}"]
     async with connect(
         f"{relay.websocket_url}/v1/broadcast/{session}{query}",
-        subprotocols=[Subprotocol("relay.v1")],
+        subprotocols=[Subprotocol(name) for name in offered],
         compression=None,
         proxy=None,
     ) as connection:

@@ -142,7 +142,7 @@ class RelayProcess(Process):
 
     @property
     def websocket_url(self) -> str:
-        return self.url.replace("http://", "ws://")
+        return self.url.replace("http", "ws", 1)
 
     @property
     def log(self) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ RETRY_SECONDS = (2, 10)
 _FAILURES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 _SENTENCES = {
+    None: "The relay is restarting; try again in a moment.",
     Limit.CONNECTIONS: "The relay is full; try again in a moment.",
     Limit.LISTENERS: "This session is full; try again in a moment.",
     Limit.BROADCASTERS: "This session has as many broadcasters as it may; try again when one has ended.",
@@ -49,6 +50,7 @@ class Door:
     """Lets connections in.
 
     Attributes:
+        trusted: Whose word on a client's address is taken; may be replaced.
         is_open: Whether the relay takes new clients at all; not before it is ready, nor when it stops.
     """
 
@@ -64,7 +66,7 @@ class Door:
         self._admission = admission
         self._limits = limits
         self._lag = lag
-        self._trusted = trusted
+        self.trusted = trusted
         self._pending: dict[GuardedConnection, None] = {}
         self._places = Places()
         self._taken: dict[GuardedConnection, Place] = {}
@@ -87,11 +89,16 @@ class Door:
         if place is not None:
             self._places.give_back(place)
 
+    def cut_off_pending(self) -> None:
+        """Cut off all that are no WebSocket yet."""
+        for connection in list(self._pending):
+            connection.cut_off()
+
     def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
         """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set."""
         path = split_target(request.path)[0]
         peer = connection.remote_address
-        client = self._trusted.find_client(peer[0] if peer else "", request.headers.get_all("X-Forwarded-For"))
+        client = self.trusted.find_client(peer[0] if peer else "", request.headers.get_all("X-Forwarded-For"))
         connection.client_address = client.address
         if path == "/readyz" and request.method == "GET":
             reason = self._why_not_ready()
@@ -100,17 +107,26 @@ class Door:
         role = websocket_role(path)
         if role is None:
             return self._admission.process_request(connection, request)
-        limit = self._reached(role, client.group)
-        if limit is not None:
-            return self._refuse(limit)
+        refusal = self._refuse_cheaply(role, client.group)
+        if refusal is not None:
+            return refusal
         response = self._admission.process_request(connection, request)
         refused = response.status_code if response is not None else getattr(connection.admission, "http_status", None)
         if refused in _FAILURES and client.group is not None:
             self._failures.add(client.group, relay_clock())
-        if response is not None:
-            return response
-        session = None if isinstance(connection.admission, RelayError) else connection.admission.address.session
-        place = Place(role, session, client.group)
+        return self._give_place(connection, role, client.group) if response is None else response
+
+    def _refuse_cheaply(self, role: Role, group: str | None) -> Response | None:
+        """Turn away who is not let in whatever it asks for; None when it may ask."""
+        if not self.is_open:
+            return self._refuse(None)
+        limit = self._reached(role, group)
+        return None if limit is None else self._refuse(limit)
+
+    def _give_place(self, connection: RelayConnection, role: Role, group: str | None) -> Response | None:
+        """Give a place to who is admitted, or is to be told why not; a refusal when there is none."""
+        admission = connection.admission
+        place = Place(role, None if isinstance(admission, RelayError) else admission.address.session, group)
         limit = self._places.full(place, self._limits.most)
         if limit is not None:
             return self._refuse(limit)
@@ -129,8 +145,10 @@ class Door:
             return Limit.LAG
         return self._places.full(Place(role, None, group), self._limits.most)
 
-    def _refuse(self, limit: Limit) -> Response:
-        self._limits.applied(limit)
+    def _refuse(self, limit: Limit | None) -> Response:
+        """Turn somebody away by a limit, or because the door is closed."""
+        if limit is not None:
+            self._limits.applied(limit)
         status = HTTPStatus.TOO_MANY_REQUESTS if limit in _BY_ADDRESS else HTTPStatus.SERVICE_UNAVAILABLE
         least, most = RETRY_SECONDS
         return text_response(status, _SENTENCES[limit], Retry_After=str(least + secrets.randbelow(most - least + 1)))

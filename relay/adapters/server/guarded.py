@@ -18,6 +18,7 @@ from websockets.typing import Data
 
 from relay.adapters.server.intake import TURN_SECONDS, Intake
 from relay.adapters.server.kernel import discard_unsent
+from relay.adapters.server.tls import bound_tls_buffers
 from relay.core import messages
 from relay.core.limits.names import Limit
 from relay.core.limits.rates import Budget
@@ -117,6 +118,7 @@ class GuardedConnection(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to take what the peer sends (called by the event loop)."""
         super().connection_made(transport)
+        bound_tls_buffers(self.transport)
         self.intake = Intake(self.transport, super().data_received)
         self.recv_messages.pause = lambda: self.intake.hold(_UNREAD_MESSAGES)
         self.recv_messages.resume = lambda: self.intake.let_go(_UNREAD_MESSAGES)
@@ -234,17 +236,26 @@ class GuardedConnection(ServerConnection):
         The library's own timeout begins only after its close frame was written, which a stalled peer prevents.
         Cancelled, it leaves the connection half closed; whoever cancels cuts it off.
         """
-        shortened = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
         # Else what waits unread would keep the peer's answer from being read.
         self.intake.let_go(_UNREAD_MESSAGES)
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self.close(code, shortened)
+                await self.close(code, _shortened(reason))
         except TimeoutError:
             self.cut_off()
+
+    def begin_to_close(self, code: CloseCode, reason: str) -> None:
+        """Send the close frame to a connection that is open, and wait for nothing."""
+        self.intake.let_go(_UNREAD_MESSAGES)
+        self.protocol.send_close(code, _shortened(reason))
+        self.send_data()
 
     async def refuse(self, error: RelayError) -> None:
         """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
         if self.speaks_relay:
             broadcast((self,), messages.error_message(error.close_code, str(error)))
         await self.close_in_time(error.close_code, str(error))
+
+
+def _shortened(reason: str) -> str:
+    return reason.encode()[:_REASON_BYTES].decode(errors="ignore")

@@ -9,9 +9,11 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
+from collections.abc import Collection
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 from websockets.asyncio.server import Server, serve
 from websockets.exceptions import ConnectionClosed
@@ -19,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from relay.adapters.server.broadcaster import serve_broadcaster
 from relay.adapters.server.connection import RelayConnection
 from relay.adapters.server.credentials import select_subprotocol
+from relay.adapters.server.departure import see_off
 from relay.adapters.server.door import Door
 from relay.adapters.server.guarded import CLOSE_SECONDS
 from relay.adapters.server.keepalive import keep_alive
@@ -27,6 +30,7 @@ from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.responses import secure_response
 from relay.core.requests import ConnectRequest, Role
+from relay.core.shutdown import ShutdownPlan
 from relay.core.wire import MAX_BROADCAST_BYTES
 from relay.runtime.hub import Hub
 from relay.runtime.limits import LimitsInForce
@@ -46,9 +50,6 @@ DEAD_PEER_SECONDS = 5.0
 MAX_LISTENER_MESSAGE_BYTES = 16 * 1024
 """A listener's messages are at most 4 KiB; what is no larger than this is still read, to say what was wrong with it."""
 
-CUT_OFF_SECONDS = 1.0
-"""How long the rest of a connection that was cut off may take; the process ends anyway."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -63,6 +64,8 @@ class RelayServer:
         limits: LimitsInForce,
         tasks: TaskRegistry,
         *,
+        tls: ssl.SSLContext | None,
+        plan: ShutdownPlan,
         server: ServerSettings,
         listener: ListenerSettings,
     ) -> None:
@@ -74,7 +77,9 @@ class RelayServer:
             rechecks: Asks again, while a connection is open, whether it may be.
             limits: What clients may.
             tasks: Runs closing handshakes, and looks after open connections.
-            server: Where to listen, and how long stopping may take.
+            tls: What it speaks TLS by; None for none.
+            plan: How long stopping may take.
+            server: Where to listen.
             listener: How long an answer is waited for.
         """
         self._hub = hub
@@ -82,6 +87,8 @@ class RelayServer:
         self._rechecks = rechecks
         self._limits = limits
         self._tasks = tasks
+        self._tls = tls
+        self._plan = plan
         self._settings = server
         self._stall_limit_seconds = listener.stall_limit_seconds
         self._server: Server | None = None
@@ -94,7 +101,7 @@ class RelayServer:
         """
         host, port = self._settings.host, self._settings.port
         try:
-            server = self._server = await serve(
+            self._server = await serve(
                 self._handle,  # type: ignore[arg-type] # create_connection decides the class
                 host,
                 port,
@@ -110,6 +117,7 @@ class RelayServer:
                 write_limit=0,
                 create_connection=partial(RelayConnection, attendance=self._door, limits=self._limits),  # type: ignore[arg-type] # a callable does
                 backlog=ACCEPT_BATCH,
+                **self._tls_options(),
             )
         except OSError as error:
             raise ConfigurationError(
@@ -117,7 +125,7 @@ class RelayServer:
             ) from error
         for listening in self._server.sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
-        alive = keep_alive(lambda: server.all_connections, self._stall_limit_seconds)  # type: ignore[arg-type,return-value] # create_connection decides the class
+        alive = keep_alive(lambda: self._connections, self._stall_limit_seconds)
         self._tasks.start(alive, "keepalive")
         self._door.is_open = True
         return self
@@ -125,30 +133,47 @@ class RelayServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop accepting, close everybody with 1012, and cut off whoever is left at the deadline."""
+        """Stop accepting, tell everybody to go and come back, and cut off whoever is left when the time is over."""
         server = self._server
         if server is None:
             return
         self._door.is_open = False
         logger.info("relay stopping", extra={"connections": len(server.connections)})
-        server.close(code=CloseCode.RESTARTING, reason="The relay is restarting.")
-        try:
-            async with asyncio.timeout(self._settings.shutdown_timeout_seconds):
+        await asyncio.sleep(self._settings.shutdown_delay_seconds)
+        server.close(close_connections=False)
+        plan = self._plan
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(plan.closing):
+                await see_off(self._connections, plan.window)
+                self._door.cut_off_pending()
                 await server.wait_closed()
-        except TimeoutError:
-            left = list(server.all_connections)
-            logger.warning("clients that did not close in time are cut off", extra={"connections": len(left)})
-            for connection in left:
-                connection.transport.abort()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CUT_OFF_SECONDS):
-                    await server.wait_closed()
+                return
+        left = self._connections
+        logger.warning("clients that did not close in time are cut off", extra={"connections": len(left)})
+        self._door.cut_off_pending()
+        for connection in left:
+            connection.cut_off()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(plan.cut_off):
+                await server.wait_closed()
+
+    @property
+    def _connections(self) -> Collection[RelayConnection]:
+        """All that completed the opening handshake and are not gone."""
+        assert self._server is not None  # noqa: S101 - asked inside the context only
+        return cast("set[RelayConnection]", self._server.all_connections)
 
     @property
     def port(self) -> int:
         """The port that it listens on; useful when any free one was asked for."""
         assert self._server is not None  # noqa: S101 - asked inside the context only
         return int(self._server.sockets[0].getsockname()[1])
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        timeout_seconds = self._limits.settings.handshake_timeout_seconds
+        return {"ssl": self._tls, "ssl_handshake_timeout": timeout_seconds, "ssl_shutdown_timeout": CLOSE_SECONDS}
 
     async def _handle(self, connection: RelayConnection) -> None:
         limit = self._stall_limit_seconds

@@ -1,0 +1,123 @@
+"""Stopping ends, whatever the clients do, and those who listen are told when to come back."""
+
+import asyncio
+import http.client
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+
+from relay.cli.app import running_relay
+from relay.vocabulary.settings import BroadcastSettings, ListenerSettings, ServerSettings, Settings
+from tests.support.live_session import LOOPS, Broadcaster, broadcasting, listen_beside
+from tests.support.processes import RelayProcess, relay_process
+from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, open_listener
+
+KEPT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
+
+
+@asynccontextmanager
+async def stalled(relay: RelayProcess, count: int) -> AsyncIterator[tuple[Broadcaster, list[WireListener]]]:
+    """Listeners who read nothing, of whom more is written than their sockets take."""
+    listeners = [
+        await open_listener(relay.url, "/v1/listen/ev1", receive_buffer=SMALL_BUFFER_BYTES, is_reading=False)
+        for _ in range(count)
+    ]
+    stereo = broadcasting(relay, "ev1", "?rate=48000&channels=2", frame_bytes=3840)
+    with closing(listeners):
+        async with stereo as broadcaster:
+            await broadcaster.play(1)
+            yield broadcaster, listeners
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_it_ends_in_time_when_every_listener_is_stalled(loop: str) -> None:
+    async with relay_process(RELAY_SERVER_LOOP=loop, RELAY_SERVER_SHUTDOWN_TIMEOUT_SECONDS="2", **KEPT) as relay:
+        async with stalled(relay, 20):
+            began = asyncio.get_running_loop().time()
+            assert await relay.terminate() == 0
+            assert asyncio.get_running_loop().time() - began <= 3, "the process itself needs a moment"
+        events = [record["event"] for record in relay.log]
+        assert "clients that did not close in time are cut off" in events
+        assert events[-1] == "relay stopped"
+
+
+async def test_everybody_is_told_when_to_come_back_and_the_broadcaster_goes_last() -> None:
+    async with relay_process() as relay:
+        listeners = await listen_beside(relay, "ev1", 100)
+        source = connect(f"{relay.websocket_url}/v1/broadcast/ev1", subprotocols=["relay.v1"], proxy=None)  # type: ignore[list-item] # it is a NewType of str
+        with closing(listeners):
+            async with source as broadcaster:
+                assert "hello" in str(await broadcaster.recv())
+                relay.signal(signal.SIGTERM)
+                told = []
+                with pytest.raises(ConnectionClosedError):
+                    while True:
+                        told.append(str(await broadcaster.recv()))
+                assert '"goaway"' in told[-1]
+                assert broadcaster.close_code == 1012
+            for listener in listeners:
+                await listener.until_ended()
+                assert listener.close_code == 1012
+                assert listener.told[-1]["type"] == "goaway"
+                assert all(message.get("state") != "source_lost" for message in listener.told)
+        delays_ms = {listener.told[-1]["reconnect_after_ms"] for listener in listeners}
+        assert len(delays_ms) >= 50
+        assert min(delays_ms) >= 1000
+        assert max(delays_ms) <= 2300
+        assert await relay.wait() == 0
+
+
+async def test_it_is_not_ready_for_a_while_and_serves_those_inside() -> None:
+    async with relay_process(RELAY_SERVER_SHUTDOWN_DELAY_SECONDS="2") as relay:
+        listeners = await listen_beside(relay, "ev1", 1)
+        with closing(listeners):
+            async with broadcasting(relay, "ev1") as broadcaster:
+                relay.signal(signal.SIGTERM)
+                await relay.event("relay stopping")
+                assert await asyncio.to_thread(ready, relay) == 503
+                with pytest.raises(InvalidStatus) as caught:
+                    async with connect(f"{relay.websocket_url}/v1/listen/ev1", proxy=None):
+                        raise AssertionError("it was let in")
+                assert caught.value.response.status_code == 503
+                assert "Retry-After" in caught.value.response.headers
+                await broadcaster.play(0.5)
+                await listeners[0].until(lambda: len(listeners[0].frames) == broadcaster.published[-1])
+        assert await relay.wait() == 0
+
+
+def ready(relay: RelayProcess) -> int:
+    parts = urlsplit(relay.url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    connection.request("GET", "/readyz")
+    return connection.getresponse().status
+
+
+async def test_a_second_signal_ends_it_at_once() -> None:
+    async with relay_process(RELAY_SERVER_SHUTDOWN_TIMEOUT_SECONDS="60", **KEPT) as relay, stalled(relay, 1):
+        relay.signal(signal.SIGTERM)
+        await relay.event("relay stopping")
+        assert await relay.terminate(2) == -signal.SIGTERM
+
+
+async def test_no_task_is_left() -> None:
+    before = asyncio.all_tasks()
+    settings = Settings(
+        server=ServerSettings(port=0, shutdown_timeout_seconds=1),
+        broadcast=BroadcastSettings(open=True),
+        listener=ListenerSettings(stall_limit_seconds=None),
+    )
+    listeners = []
+    async with running_relay(settings) as relay:
+        for is_reading in (True, False):
+            listener = await open_listener(relay.url, "/v1/listen/ev1", receive_buffer=4096, is_reading=is_reading)
+            listeners.append(listener)
+        silent = await asyncio.open_connection(*relay.url.removeprefix("http://").split(":"))
+        assert len(asyncio.all_tasks() - before) >= 5
+    with closing(listeners):
+        assert {task.get_name() for task in asyncio.all_tasks() - before} == set()
+    silent[1].close()

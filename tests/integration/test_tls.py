@@ -1,0 +1,217 @@
+"""TLS in the process: what holds without it holds with it."""
+
+import asyncio
+import http.client
+import json
+import signal
+import socket
+import ssl
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from relay.core.wire import HEADER_BYTES, Header
+from tests.support.certificates import Certificate, make_certificate
+from tests.support.live_session import LOOPS
+from tests.support.processes import RelayProcess, relay_process, running
+from tests.support.wire_listener import SMALL_BUFFER_BYTES, milliseconds_between, wire_clock
+
+STEREO = "?rate=48000&channels=2"
+STEREO_FRAME = bytes(3840)
+FRAMES_PER_SECOND = 50
+
+
+def settings(certificate: Certificate, **more: str) -> dict[str, str]:
+    paths = {
+        "RELAY_SERVER_TLS_CERTIFICATE": str(certificate.certificate),
+        "RELAY_SERVER_TLS_KEY": str(certificate.key),
+    }
+    return paths | more
+
+
+@asynccontextmanager
+async def client(
+    relay: RelayProcess, certificate: Certificate, target: str, receive_buffer: int | None = None
+) -> AsyncIterator[ClientConnection]:
+    address = urlsplit(relay.url)
+    sock = socket.socket()
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (address.hostname, address.port))
+    async with connect(
+        relay.websocket_url + target,
+        sock=sock,
+        ssl=certificate.trusting,
+        server_hostname="127.0.0.1",
+        subprotocols=[Subprotocol("relay.v1")],
+        compression=None,
+        proxy=None,
+        max_queue=None,
+    ) as connection:
+        yield connection
+
+
+def socket_of(connection: ClientConnection) -> asyncio.ReadTransport:
+    """The transport below TLS: the one above it reads 256 KiB from it before it pauses."""
+    transport = connection.transport._ssl_protocol._transport  # type: ignore[attr-defined]
+    assert isinstance(transport, asyncio.ReadTransport)
+    return transport
+
+
+async def play(broadcaster: ClientConnection, frames: int) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for number in range(frames):
+        await asyncio.sleep(began + number / FRAMES_PER_SECOND - loop.time())
+        await broadcaster.send(STEREO_FRAME)
+
+
+async def account(listener: ClientConnection, ages_ms: list[int] | None = None) -> tuple[list[int], list[int]]:
+    """Read until the end; gives the seqs that came and those that a gap named, and the ages of what came."""
+    came: list[int] = []
+    lost: list[int] = []
+    with pytest.raises(ConnectionClosed):
+        while True:
+            message = await listener.recv()
+            if isinstance(message, bytes):
+                header = Header.unpack(message[:HEADER_BYTES])
+                came.append(header.seq)
+                if ages_ms is not None:
+                    ages_ms.append(milliseconds_between(header.due_ms, wire_clock()))
+            elif (told := json.loads(message))["type"] == "gap":
+                lost.extend(range(told["from_seq"], told["to_seq"] + 1))
+    return came, lost
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_listener_that_stalls_loses_its_oldest_and_no_other(loop: str, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    more = {"RELAY_SERVER_LOOP": loop, "RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
+    async with (
+        relay_process(**settings(certificate, **more)) as relay,
+        client(relay, certificate, "/v1/listen/ev1") as healthy,
+        client(relay, certificate, "/v1/listen/ev1?buffer_ms=500", SMALL_BUFFER_BYTES) as stalled,
+        client(relay, certificate, f"/v1/broadcast/ev1{STEREO}") as broadcaster,
+    ):
+        reading = asyncio.get_running_loop().create_task(account(healthy))
+        socket_of(stalled).pause_reading()
+        await play(broadcaster, 150)
+        socket_of(stalled).resume_reading()
+        await play(broadcaster, 25)
+        await broadcaster.send('{"type":"end"}')
+        ages_ms: list[int] = []
+        came, lost = await account(stalled, ages_ms)
+        assert sorted(came + lost) == list(range(175))
+        # What kernels and TLS took: another 64 KiB where the event loop does not give its lower transport.
+        held = came.index(lost[-1] + 1)
+        assert held / FRAMES_PER_SECOND <= (1.0 if loop == "asyncio" else 1.5)
+        assert max(ages_ms[held + 25 :], default=0) <= 600
+        assert await reading == (list(range(175)), [])
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_stalled_and_silent_peers_are_cut_off(loop: str, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    more = {"RELAY_SERVER_LOOP": loop, "RELAY_LISTENER_STALL_LIMIT_SECONDS": "1"}
+    async with (
+        relay_process(**settings(certificate, **more)) as relay,
+        client(relay, certificate, "/v1/listen/ev1", SMALL_BUFFER_BYTES) as stalled,
+        client(relay, certificate, "/v1/listen/quiet") as silent,
+        client(relay, certificate, f"/v1/broadcast/ev1{STEREO}") as broadcaster,
+    ):
+        stalled_hello, silent_hello = json.loads(await stalled.recv()), json.loads(await silent.recv())
+        socket_of(stalled).pause_reading()
+        socket_of(silent).pause_reading()
+        await play(broadcaster, 200)
+        await relay.event("stalled listener cut off", connection=stalled_hello["connection_id"], seconds=10)
+        await relay.event("silent connection cut off", connection=silent_hello["connection_id"], seconds=10)
+        stalled.transport.abort()
+        silent.transport.abort()
+        assert await relay.terminate() == 0
+
+
+async def test_it_stops_in_time_and_pages_come_by_https(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    async with (
+        relay_process(**settings(certificate, RELAY_SERVER_SHUTDOWN_TIMEOUT_SECONDS="2")) as relay,
+        client(relay, certificate, "/v1/listen/ev1", SMALL_BUFFER_BYTES) as stalled,
+    ):
+        address = urlsplit(relay.url)
+        assert address.scheme == "https"
+        page = http.client.HTTPSConnection("127.0.0.1", address.port, context=certificate.trusting, timeout=10)
+        await asyncio.to_thread(page.request, "GET", "/listen/ev1")
+        assert (await asyncio.to_thread(page.getresponse)).status == 200
+        async with running("health", RELAY_SERVER_PORT=str(address.port), **settings(certificate)) as health:
+            assert await health.wait() == 0
+        socket_of(stalled).pause_reading()
+        assert await relay.terminate(5) == 0
+        stalled.transport.abort()
+
+
+async def test_old_versions_of_tls_are_refused(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    async with relay_process(**settings(certificate)) as relay:
+        for version, fits in ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)):
+            context = certificate.trusting
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = context.maximum_version = version
+            context.set_ciphers("DEFAULT:@SECLEVEL=0")
+            assert (await asyncio.to_thread(serial_number, relay, context) == certificate.serial) is fits
+
+
+def serial_number(relay: RelayProcess, context: ssl.SSLContext) -> int | None:
+    """The serial number of the relay's certificate; None when there is no agreement."""
+    address = urlsplit(relay.url)
+    with socket.create_connection((address.hostname, address.port or 0), timeout=10) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+                certificate = secured.getpeercert()
+        except ssl.SSLError:
+            return None
+    return int(str((certificate or {})["serialNumber"]), 16)
+
+
+async def test_a_renewed_certificate_is_taken_on_sighup_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    first = make_certificate(tmp_path)
+    async with relay_process(**settings(first)) as relay, client(relay, first, "/v1/listen/ev1") as listener:
+        assert await asyncio.to_thread(serial_number, relay, first.trusting) == first.serial
+        trusting_first = first.trusting
+        second = make_certificate(tmp_path)
+        relay.signal(signal.SIGHUP)
+        await relay.event("configuration reloaded")
+        assert await asyncio.to_thread(serial_number, relay, second.trusting) == second.serial
+        assert await asyncio.to_thread(serial_number, relay, trusting_first) is None
+        trusting_second = second.trusting
+        second.key.write_bytes(make_certificate(tmp_path, "other").key.read_bytes())
+        relay.signal(signal.SIGHUP)
+        told = await relay.event("the configuration is not reloaded, the former stays")
+        assert "are no certificate with its key, in PEM: key values mismatch." in told["faults"]
+        assert await asyncio.to_thread(serial_number, relay, trusting_second) == second.serial
+        await listener.send('{"type":"ping","id":1}')
+        async with asyncio.timeout(5):
+            while '"pong"' not in str(await listener.recv()):
+                pass
+
+
+async def test_a_pair_that_can_not_be_used_is_one_sentence(tmp_path: Path) -> None:
+    good, other = make_certificate(tmp_path), make_certificate(tmp_path, "other")
+    missing = tmp_path / "missing.pem"
+    cases = [
+        ({"RELAY_SERVER_TLS_KEY": str(good.key)}, "server.tls_key is set, but server.tls_certificate is not;"),
+        (settings(Certificate(good.certificate, other.key, 0)), "are no certificate with its key, in PEM:"),
+        (settings(Certificate(missing, good.key, 0)), "can not be read: No such file or directory."),
+    ]
+    for environ, sentence in cases:
+        async with running("serve", "--port", "0", **environ) as process:
+            assert await process.wait() == 2
+            assert len(process.lines) == 1
+            assert sentence in process.lines[0]

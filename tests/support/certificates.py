@@ -1,0 +1,57 @@
+"""Certificates for tests, made when they are needed."""
+
+import datetime as dt
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate of 127.0.0.1 and localhost that nobody signed but itself, and its key.
+
+    Attributes:
+        certificate: PEM file.
+        key: PEM file.
+        serial: Its number.
+    """
+
+    certificate: Path
+    key: Path
+    serial: int
+
+    @property
+    def trusting(self) -> ssl.SSLContext:
+        """For a client that trusts it and nothing else."""
+        return ssl.create_default_context(cafile=str(self.certificate))
+
+
+def make_certificate(directory: Path, name: str = "relay") -> Certificate:
+    """Make one with its files, `NAME.pem` and `NAME.key`, in place of those that are there."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay test")])
+    now = dt.datetime.now(dt.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    made = Certificate(directory / f"{name}.pem", directory / f"{name}.key", certificate.serial_number)
+    made.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    made.key.write_bytes(key.private_bytes(*form))
+    return made
