@@ -23,7 +23,7 @@ demo: python
 
 # Playwright's driver needs libatomic.
 test: check
-	@$(PYTHON) scripts/debian_packages.py chromium=chromium libatomic1=libatomic.so.1 nodejs=node
+	@$(PYTHON) scripts/debian_packages.py chromium=chromium libatomic1=libatomic.so.1 nginx=nginx nodejs=node
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@$(RUN) pytest --cov --cov-report=term
 

@@ -4,8 +4,11 @@ import asyncio
 import http.client
 import signal
 import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,7 +18,7 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
 from tests.support.live_session import broadcasting, check_accounts, listen_beside
-from tests.support.processes import RelayProcess, relay_process
+from tests.support.processes import RelayProcess, environment, relay_process
 from tests.support.wire_listener import closing
 
 UPGRADE = (
@@ -196,3 +199,27 @@ async def test_a_relay_that_is_late_refuses_new_listeners_until_it_is_not() -> N
                 await listeners[0].until_ended()
                 assert listeners[0].account() == broadcaster.published
         assert await applied(relay) == {"max_lag_ms": 1}
+
+
+@pytest.mark.parametrize(("soft", "hard", "warned"), [(256, 20_000, False), (256, 300, True)])
+async def test_it_may_open_as_many_files_as_its_limits_need_or_says_so(soft: int, hard: int, *, warned: bool) -> None:
+    shell = f"ulimit -Sn {soft} && ulimit -Hn {hard} && exec {sys.executable} -m relay serve --port 0"
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", shell, env=environment({"RELAY_LOG_FORMAT": "json"}), stdout=DEVNULL, stderr=PIPE
+    )
+    assert process.stderr is not None
+    lines = []
+    async with asyncio.timeout(20):
+        while "relay ready" not in (line := (await process.stderr.readline()).decode()):
+            lines.append(line)
+    allowed = open_files(process.pid)
+    process.terminate()
+    await process.communicate()
+    assert allowed == ("300" if warned else "11256")
+    assert any("fewer open files are allowed" in line for line in lines) is warned
+
+
+def open_files(pid: int) -> str:
+    """How many files a process may open."""
+    limits = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8")
+    return next(line.split()[3] for line in limits.splitlines() if line.startswith("Max open files"))

@@ -149,6 +149,7 @@ async def test_it_stops_in_time_and_pages_come_by_https(tmp_path: Path) -> None:
         page = http.client.HTTPSConnection("127.0.0.1", address.port, context=certificate.trusting, timeout=10)
         await asyncio.to_thread(page.request, "GET", "/listen/ev1")
         assert (await asyncio.to_thread(page.getresponse)).status == 200
+        page.close()
         async with running("health", RELAY_SERVER_PORT=str(address.port), **settings(certificate)) as health:
             assert await health.wait() == 0
         socket_of(stalled).pause_reading()

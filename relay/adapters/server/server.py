@@ -25,7 +25,7 @@ from relay.adapters.server.departure import see_off
 from relay.adapters.server.door import Door
 from relay.adapters.server.guarded import CLOSE_SECONDS
 from relay.adapters.server.keepalive import keep_alive
-from relay.adapters.server.kernel import bound_receive_buffer, notice_dead_peer, widen_backlog
+from relay.adapters.server.kernel import allow_open_files, bound_receive_buffer, notice_dead_peer, widen_backlog
 from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.responses import secure_response
@@ -46,6 +46,9 @@ PENDING_CONNECTIONS = 4096
 
 DEAD_PEER_SECONDS = 5.0
 """How much later than the stall limit the kernel gives a peer up by itself, so that the log tells of a stall."""
+
+OTHER_FILES = 256
+"""Open files that are no client: libraries, logs, metrics, and broadcasters, who are counted apart."""
 
 MAX_LISTENER_MESSAGE_BYTES = 16 * 1024
 """A listener's messages are at most 4 KiB; what is no larger than this is still read, to say what was wrong with it."""
@@ -100,6 +103,7 @@ class RelayServer:
             ConfigurationError: The address is in use, or can't be listened on.
         """
         host, port = self._settings.host, self._settings.port
+        self._allow_connections()
         try:
             self._server = await serve(
                 self._handle,  # type: ignore[arg-type] # create_connection decides the class
@@ -168,6 +172,14 @@ class RelayServer:
         """The port that it listens on; useful when any free one was asked for."""
         assert self._server is not None  # noqa: S101 - asked inside the context only
         return int(self._server.sockets[0].getsockname()[1])
+
+    def _allow_connections(self) -> None:
+        limits = self._limits.settings
+        needed = limits.max_connections + limits.max_pending_handshakes + OTHER_FILES
+        allowed = allow_open_files(needed)
+        if allowed < needed:
+            sentence = "fewer open files are allowed than limits.max_connections needs"
+            logger.warning(sentence, extra={"files": allowed, "needed": needed})
 
     def _tls_options(self) -> dict[str, Any]:
         if self._tls is None:

@@ -1,0 +1,78 @@
+"""A real nginx with the project's site in front of a relay."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.support.certificates import Certificate
+
+SITE = Path(__file__).parents[2] / "config" / "nginx.conf"
+
+_AROUND = """
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 512; }}
+http {{
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+{site}
+}}
+"""
+
+
+@asynccontextmanager
+async def nginx(directory: Path, certificate: Certificate, relay_port: int) -> AsyncIterator[tuple[int, int]]:
+    """Run nginx with the site, adapted to this place only; gives its ports for http and https."""
+    http_port, https_port = _free_port(), _free_port()
+    site = SITE.read_text(encoding="utf-8")
+    for written, here in {
+        "server 127.0.0.1:8080;": f"server 127.0.0.1:{relay_port};",
+        "listen 80;": f"listen 127.0.0.1:{http_port};",
+        "listen 443 ssl": f"listen 127.0.0.1:{https_port} ssl",
+        "/etc/relay/certificate.pem": str(certificate.certificate),
+        "/etc/relay/key.pem": str(certificate.key),
+        "/var/log/nginx/relay.log": f"{directory}/access.log",
+    }.items():
+        assert site.count(written) == 1, f"{SITE.name} has no {written}"
+        site = site.replace(written, here)
+    configuration = directory / "nginx.conf"
+    configuration.write_text(_AROUND.format(directory=directory, site=site), encoding="utf-8")
+    process = await asyncio.create_subprocess_exec(
+        "nginx", "-e", "stderr", "-p", str(directory), "-c", str(configuration), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        await _until_it_listens(process, https_port)
+        yield http_port, https_port
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        _, written_bytes = await process.communicate()
+    assert b"[emerg]" not in written_bytes, written_bytes.decode()
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def _until_it_listens(process: asyncio.subprocess.Process, port: int) -> None:
+    async with asyncio.timeout(10):
+        while process.returncode is None:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+    assert process.stderr is not None
+    raise AssertionError(f"nginx ended: {(await process.stderr.read()).decode()}")
