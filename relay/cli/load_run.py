@@ -12,7 +12,7 @@ from relay.adapters.load.process_statistics import cpu_seconds, waiting_seconds
 from relay.adapters.load.workers import WorkerPool
 from relay.cli.app import until_asked_to_stop
 from relay.cli.load_source import Source
-from relay.core.load.plan import LoadPlan, plan_visits
+from relay.core.load.plan import LoadPlan, Profile, plan_visits
 from relay.core.load.recorder import OwnUse, Recorder
 from relay.core.load.results import LoadResult, Second, ServerSample
 from relay.core.load.worker_messages import Report, Target, WorkerPlan
@@ -133,13 +133,15 @@ class LoadRun:
     def _worker_plans(self) -> list[WorkerPlan]:
         plan = self._plan
         visits = plan_visits(plan)
+        at_once = plan.listeners if plan.profile is Profile.STORM else JOINING_AT_ONCE
         return [
             WorkerPlan(
                 targets=self._targets,
                 visits=visits[number :: plan.processes],
-                joining_at_once=max(1, JOINING_AT_ONCE // plan.processes),
+                joining_at_once=max(1, at_once // plan.processes),
                 join_limit_seconds=JOIN_SECONDS + JOIN_SECONDS_EACH * plan.listeners,
                 cpu=plan.cpus[number % len(plan.cpus)] if plan.cpus else None,
+                nap_seconds=plan.nap_ms / 1000,
             )
             for number in range(plan.processes)
         ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -10,6 +11,7 @@ from typing import Protocol, Self
 
 from relay.client import Broadcaster, broadcast
 from relay.core.load.plan import LoadPlan, frame_count, send_seconds
+from relay.core.load.stamp import stamp
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
@@ -50,10 +52,71 @@ class Source(Protocol):
         ...
 
 
-class RelaySource:
+class PacedSource(ABC):
+    """Sends the frames of a plan when they are due; how a frame is sent is the subclass's.
+
+    Attributes:
+        published: Frames sent to each channel so far.
+    """
+
+    def __init__(self, plan: LoadPlan) -> None:
+        """Prepare to send; nothing is sent before `play`."""
+        self.published = [0] * plan.sessions
+        self._plan = plan
+        self._audio = quiet_noise(AudioFormat(), plan.frame_ms)
+        self._problem: RelayError | None = None
+        self._late_seconds = 0.0
+
+    @abstractmethod
+    async def send(self, channel: int, seq: int) -> None:
+        """Send the next frame of a channel.
+
+        Raises:
+            RelayError: The connection is lost.
+        """
+
+    def take_late_ms(self) -> float:
+        """Give how late a frame was sent at worst since this was asked last."""
+        late_seconds, self._late_seconds = self._late_seconds, 0.0
+        return late_seconds * 1000
+
+    async def play(self, begins_at: float) -> None:
+        """Send all frames; channels take turns within a frame, so that they do not all send at once.
+
+        Raises:
+            RelayError: A connection was lost.
+        """
+        apart = 1 / self._plan.fps / self._plan.sessions
+        async with asyncio.TaskGroup() as tasks:
+            for channel in range(self._plan.sessions):
+                tasks.create_task(self._send_all(channel, begins_at + channel * apart))
+        if self._problem is not None:
+            raise self._problem
+
+    async def _send_all(self, channel: int, begins_at: float) -> None:
+        for seq in range(frame_count(self._plan)):
+            due = begins_at + send_seconds(self._plan, seq)
+            wait_seconds = due - relay_clock()
+            await asyncio.sleep(max(0.0, wait_seconds))
+            if wait_seconds > 0:
+                # Only waking up late is this process's fault: the rest of a burst can not be on time, nor can what
+                # comes after the relay took no more for a while.
+                self._late_seconds = max(self._late_seconds, relay_clock() - due)
+            try:
+                await self.send(channel, seq)
+            except RelayError as error:
+                self._problem = self._problem or error
+            if self._problem is not None:
+                return
+            self.published[channel] += 1
+
+
+class RelaySource(PacedSource):
     """Broadcasters at a relay, one for each address; an async context manager."""
 
-    def __init__(self, plan: LoadPlan, url: str, addresses: Sequence[ChannelAddress], key: str | None) -> None:
+    def __init__(
+        self, plan: LoadPlan, url: str, addresses: Sequence[ChannelAddress], key: str | None, *, stamps: bool = False
+    ) -> None:
         """Prepare broadcasters.
 
         Args:
@@ -61,15 +124,14 @@ class RelaySource:
             url: Of the relay.
             addresses: One channel for each session of the plan.
             key: The relay's broadcast key, if it has one.
+            stamps: Whether each frame carries when it was sent, for `Expect.RELAY_V1_STAMPED`.
         """
-        self.published = [0] * len(addresses)
-        self._plan = plan
+        super().__init__(plan)
         self._url = url
         self._addresses = addresses
         self._key = key
+        self._stamps = stamps
         self._broadcasters: list[Broadcaster] = []
-        self._problem: RelayError | None = None
-        self._late_seconds = 0.0
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -95,23 +157,13 @@ class RelaySource:
         """Leave; sessions that were not ended stay as they are."""
         await self._stack.aclose()
 
-    def take_late_ms(self) -> float:
-        """Give how late a frame was sent at worst since this was asked last."""
-        late_seconds, self._late_seconds = self._late_seconds, 0.0
-        return late_seconds * 1000
-
-    async def play(self, begins_at: float) -> None:
-        """Send all frames; sessions take turns within a frame, so that they do not all send at once.
+    async def send(self, channel: int, seq: int) -> None:
+        """Send a frame.
 
         Raises:
-            RelayError: A connection was lost.
+            RelayError: The connection is lost.
         """
-        apart = 1 / self._plan.fps / len(self._broadcasters)
-        async with asyncio.TaskGroup() as tasks:
-            for number, broadcaster in enumerate(self._broadcasters):
-                tasks.create_task(self._send(number, broadcaster, begins_at + number * apart))
-        if self._problem is not None:
-            raise self._problem
+        await self._broadcasters[channel].send(stamp(seq, relay_clock(), self._audio) if self._stamps else self._audio)
 
     async def end(self) -> None:
         """End all sessions.
@@ -121,24 +173,6 @@ class RelaySource:
         """
         for broadcaster in self._broadcasters:
             await broadcaster.end()
-
-    async def _send(self, number: int, broadcaster: Broadcaster, begins_at: float) -> None:
-        frame = quiet_noise(AudioFormat(), self._plan.frame_ms)
-        for index in range(frame_count(self._plan)):
-            due = begins_at + send_seconds(self._plan, index)
-            wait_seconds = due - relay_clock()
-            await asyncio.sleep(max(0.0, wait_seconds))
-            if wait_seconds > 0:
-                # Only waking up late is this process's fault: the rest of a burst can not be on time, nor can what
-                # comes after the relay took no more for a while.
-                self._late_seconds = max(self._late_seconds, relay_clock() - due)
-            try:
-                await broadcaster.send(frame)
-            except RelayError as error:
-                self._problem = self._problem or error
-            if self._problem is not None:
-                return
-            self.published[number] += 1
 
 
 def quiet_noise(audio_format: AudioFormat, milliseconds: int) -> bytes:

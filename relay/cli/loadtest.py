@@ -89,6 +89,13 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
     "--processes", type=click.IntRange(1, 256), help="Receiving processes; without it, as many as it should take."
 )
 @click.option("--pin", metavar="CPU[,CPU…]", help="Run the generator on these CPUs only; for benchmarks.")
+@click.option(
+    "--nap-ms",
+    type=click.FloatRange(0, 10),
+    default=0,
+    show_default=True,
+    help="How long a receiving process sleeps between two looks at its sockets; with 0 each frame wakes it.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page with plots to this file.")
 @click.option(
@@ -112,6 +119,7 @@ def loadtest_command(
     late_ms: int,
     processes: int | None,
     pin: str | None,
+    nap_ms: float,
     json_path: Path | None,
     html_path: Path | None,
     conditions: Sequence[str],
@@ -122,6 +130,7 @@ def loadtest_command(
     \b
     --profile steady  all listeners join before the audio begins, and stay
               ramp    they join evenly over the first two thirds
+              storm   they all come in the same moment, a second after the audio began
               churn   each stays 5 to 15 s, then another one comes
               slow    some stop reading: do the others notice?
               burst   the broadcaster sends a second of audio at once, each second
@@ -153,6 +162,7 @@ def loadtest_command(
         late_ms=late_ms,
         processes=processes or _processes_for(listeners * fps),
         cpus=_read_cpus(pin),
+        nap_ms=nap_ms,
     )
     results: list[LoadResult] = []
     run(_measure(plan, broadcast_credential(settings), listen_credential(settings), results))

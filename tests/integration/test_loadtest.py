@@ -30,7 +30,7 @@ from websockets.typing import Subprotocol
 
 from relay.adapters.load import receiver as receiver_module
 from relay.cli.load_run import LoadRun
-from relay.core.load.frame_reader import Expect
+from relay.core.load.expect import Expect
 from relay.core.load.metrics import METRICS
 from relay.core.load.plan import LoadPlan, Profile, Visit, frame_count, plan_visits, send_seconds
 from relay.core.load.results import LoadResult
@@ -140,6 +140,7 @@ def check_sums(finished: Finished, frames: int = 50 * SECONDS) -> None:
 PROFILES = {
     "steady": options(sessions=3, processes=2),
     "ramp": options(),
+    "storm": options(nap_ms=1),
     "churn": options(duration=3),
     "slow": options(slow_percent=20, duration=3, frame_ms=100, fps=10),
     "burst": options(frame_ms=10, fps=40),
@@ -205,6 +206,15 @@ async def test_ramp(finished: dict[str, Finished]) -> None:
     assert ramp.metrics["delivered_frames"] == pytest.approx(LISTENERS * 50 * SECONDS * 2 / 3, rel=0.15)
     connected = [second["connected"] for second in ramp.result["seconds"]]
     assert connected[0] < connected[-1] == LISTENERS
+
+
+async def test_storm(finished: dict[str, Finished]) -> None:
+    storm = finished["storm"]
+    check_sums(storm)
+    # They come after the first of two seconds.
+    assert storm.metrics["joins"] == LISTENERS
+    assert 0 < storm.metrics["delivered_frames"] <= LISTENERS * 50 * SECONDS / 2
+    assert storm.result["plan"]["nap_ms"] == 1.0
 
 
 async def test_churn(finished: dict[str, Finished]) -> None:

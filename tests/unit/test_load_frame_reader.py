@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from relay.core import messages
+from relay.core.load.expect import Expect
 from relay.core.load.frame_reader import (
     MAX_MESSAGE_BYTES,
     Closing,
-    Expect,
     FrameReader,
     Greeting,
     Happening,
@@ -19,7 +19,7 @@ from relay.core.load.frame_reader import (
     Stream,
     ToldGap,
 )
-from relay.core.load.stamp import stamp
+from relay.core.load.stamp import STREAM_MARK, stamp, stamp_for_stream
 from relay.core.shared_events import ErrorNotice, Pong
 from relay.core.wire import Header
 from relay.vocabulary.audio import Pace
@@ -215,6 +215,61 @@ def test_a_sender_s_own_header_does_where_a_server_adds_none() -> None:
     receive(reader, stream, text("welcome") + b"".join(frames), now_ms=1007)
     assert (stream.account.delivered, stream.account.unaccounted, stream.account.owed(9)) == (6, 0, 0)
     assert reader.latency.items() == [(7, 6)]
+
+
+def test_a_stamp_behind_the_relay_s_header_is_what_latency_counts_from() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1_STAMPED)
+    # The relay says that each frame came at 1500; the sender says that it left 20 ms after the one before it.
+    frames = [
+        websocket(Opcode.BINARY, Header(EPOCH, seq, 0, 1500).pack() + stamp(seq, 1 + seq / 50, bytes(640)))
+        for seq in range(4)
+    ]
+    receive(reader, stream, hello(0) + frames[0], now_ms=1100)
+    receive(reader, stream, b"".join(frames[1:]), now_ms=1100)
+    assert (stream.account.delivered, stream.account.unaccounted, stream.account.owed(4)) == (4, 0, 0)
+    assert reader.latency.items() == [(40, 1), (60, 1), (80, 1), (100, 1)]
+
+
+def test_stamped_or_not_one_reader_tells_frames_of_one_length_apart() -> None:
+    reader, plain, stamped = FrameReader(), Stream(Expect.RELAY_V1), Stream(Expect.RELAY_V1_STAMPED)
+    frames = [
+        websocket(Opcode.BINARY, Header(EPOCH, seq, 0, 1500).pack() + stamp(seq, 1.0, bytes(640))) for seq in range(3)
+    ]
+    for stream in (plain, stamped):
+        receive(reader, stream, hello(0) + frames[0], now_ms=1501)
+        receive(reader, stream, frames[1] + frames[2], now_ms=1501)
+    assert reader.latency.items() == [(1, 3), (501, 3)]
+
+
+@given(
+    st.lists(st.binary(max_size=50).filter(lambda filler: STREAM_MARK[0] not in filler), max_size=8),
+    st.lists(st.integers(0, 1 << 20), max_size=30),
+    st.integers(0, 700),
+)
+def test_frames_of_a_stream_are_found_wherever_it_begins_and_is_cut(
+    fillers: list[bytes], cuts: list[int], begins: int
+) -> None:
+    parts: list[bytes] = []
+    for seq, filler in enumerate([*fillers, b"", b""]):
+        parts += [stamp_for_stream(seq, 1.0, bytes(640)), filler]
+    reader, stream = FrameReader(), Stream(Expect.STREAM)
+    receive(reader, stream, b"".join(parts)[begins:], cuts, now_ms=1030)
+    expected = len(fillers) + 2 - (begins > 0) - (begins > 640 + len(parts[1]))
+    assert (stream.account.delivered, stream.account.unaccounted) == (expected, 0)
+    assert stream.account.owed(len(fillers) + 2) == 0
+    assert reader.latency.items() == [(30, expected)]
+    assert len(stream.rest) < len(STREAM_MARK)
+
+
+def test_a_frame_that_a_stream_lacks_is_missed() -> None:
+    reader, stream = FrameReader(), Stream(Expect.STREAM)
+    receive(reader, stream, b"".join(stamp_for_stream(seq, 1.0, bytes(640)) for seq in (0, 1, 2, 4, 5)))
+    assert (stream.account.delivered, stream.account.unaccounted) == (5, 1)
+
+
+def test_a_frame_of_a_stream_that_lies_about_its_length_is_refused() -> None:
+    with pytest.raises(PolicyError, match="8 bytes long"):
+        receive(FrameReader(), Stream(Expect.STREAM), STREAM_MARK + (0).to_bytes(4) + (8).to_bytes(4) + bytes(4))
 
 
 def test_what_is_not_audio_is_told() -> None:

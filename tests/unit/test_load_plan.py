@@ -26,6 +26,11 @@ def test_a_ramp_is_even_and_takes_two_thirds() -> None:
     assert times == pytest.approx([0.5 * number for number in range(40)])
 
 
+def test_a_storm_comes_while_the_audio_plays() -> None:
+    visits = visits_of(Profile.STORM)
+    assert [(visit.join_at, visit.leave_at, visit.reads) for visit in visits] == [(1.0, None, True)] * 40
+
+
 @given(st.integers(0, 1000), st.floats(1, 100))
 def test_with_churn_as_many_leave_as_come(seed: int, duration: float) -> None:
     visits = visits_of(Profile.CHURN, seed=seed, duration_seconds=duration)

@@ -6,7 +6,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from relay.core.load.frame_reader import Expect
+from relay.core.load.expect import Expect
 from relay.core.load.upgrade import MAX_RESPONSE_BYTES, JoinError, read_upgrade, upgrade_request
 from relay.core.load.worker_messages import Target
 
@@ -33,6 +33,14 @@ def test_a_server_that_adds_no_header_is_not_asked_for_a_subprotocol() -> None:
     target = Target("::1", 80, "/", "x", expect=Expect.STAMPED)
     assert b"Sec-WebSocket-Protocol" not in upgrade_request(target)
     assert read_upgrade(answer_of_websockets(target), Expect.STAMPED, is_all=False) == b""
+
+
+def test_a_stream_is_asked_for_without_an_upgrade() -> None:
+    target = Target("127.0.0.1", 80, "/music", "x", expect=Expect.STREAM)
+    assert upgrade_request(target) == b"GET /music HTTP/1.0\r\nHost: x\r\n\r\n"
+    assert read_upgrade(b"HTTP/1.0 200 OK\r\nServer: Icecast\r\n\r\nabc", Expect.STREAM, is_all=False) == b"abc"
+    with pytest.raises(JoinError, match="HTTP 101"):
+        read_upgrade(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", Expect.STREAM, is_all=True)
 
 
 def http(status: str, body: str = "", length: int | None = None) -> bytes:

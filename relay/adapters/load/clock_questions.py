@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from relay.adapters.load.connection import Connection
 from relay.core.clock_offset import ClockOffset
-from relay.core.load.frame_reader import Expect
 from relay.core.messages import encode
 from relay.core.shared_events import Pong
 
@@ -61,4 +60,4 @@ class ClockQuestions:
 
 def _can_ask(connection: Connection) -> bool:
     is_open = connection.joined and connection.outcome is None
-    return is_open and connection.reading and connection.expect is Expect.RELAY_V1
+    return is_open and connection.reading and not connection.expect.is_stamped

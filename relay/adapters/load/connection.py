@@ -9,7 +9,8 @@ import socket
 import ssl
 from select import EPOLLIN, EPOLLOUT
 
-from relay.core.load.frame_reader import Expect, Stream
+from relay.core.load.expect import Expect
+from relay.core.load.frame_reader import Stream
 from relay.core.load.plan import Visit
 from relay.core.load.upgrade import MAX_RESPONSE_BYTES, JoinError, read_upgrade, upgrade_request
 from relay.core.load.worker_messages import Target
@@ -30,7 +31,7 @@ class Connection:
         stream: What the reader knows of it.
         fileno: Of the socket.
         began: When connecting began, in seconds.
-        upgraded: Whether WebSocket frames are received.
+        upgraded: Whether what is received now is for the reader.
         streaming: Whether they are measured and come without TLS, so that one read for each event is enough.
         joined: Whether the greeting came; where there is none, whether the upgrade was accepted.
         reading: Whether it reads at all.
@@ -169,8 +170,8 @@ class Connection:
             self._send(_PONG, payload)
 
     def send_close(self, code: int) -> None:
-        """Send a close frame, once; closing the socket is the server's part."""
-        if not self.closing:
+        """Send a close frame, once; closing the socket is the server's part. A stream has no such thing."""
+        if not self.closing and self.expect.is_websocket:
             self.closing = True
             self._send(_CLOSE, code.to_bytes(2))
 

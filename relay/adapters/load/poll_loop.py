@@ -1,11 +1,15 @@
 """An event loop of epoll and timers, and nothing else: what asyncio does beside that costs more than a frame may.
 
 Invariants: at most `MAX_EVENTS` files are served before timers get their turn; how long anything waited is kept.
+
+Naps: a process that sleeps in epoll is woken by each write to one of its sockets, and on one machine the writer's CPU
+does that work. One that naps between two looks is not: the kernel puts the socket on a list, and that is all.
 """
 
 import heapq
 import itertools
 import select
+import time
 from collections.abc import Callable, Sequence
 
 from relay.vocabulary.clock import Clock
@@ -27,9 +31,16 @@ class PollLoop:
         running: Whether `run` goes on; set it to False to stop.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        """Make a loop that waits for nothing; `clock` gives seconds."""
+    def __init__(self, clock: Clock, nap_seconds: float = 0.0) -> None:
+        """Make a loop that waits for nothing.
+
+        Args:
+            clock: Gives seconds.
+            nap_seconds: How long to sleep before each look at the files, during which none wakes it; with 0 it sleeps
+                until one does.
+        """
         self._clock = clock
+        self._nap_seconds = nap_seconds
         self._epoll = select.epoll()
         self._watched: dict[int, Callable[[], None]] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -39,8 +50,11 @@ class PollLoop:
 
     def run(self, serve: Callable[[Events], None]) -> None:
         """Wait and call until `running` is False; `serve` gets what happened to all files but watched ones."""
-        clock, poll = self._clock, self._epoll.poll
+        clock, poll, nap_seconds = self._clock, self._epoll.poll, self._nap_seconds
+        events: Events = ()
         while self.running:
+            if nap_seconds and len(events) < MAX_EVENTS:
+                time.sleep(nap_seconds)
             asked = clock()
             wait = self._wait_seconds(asked)
             events = poll(wait, MAX_EVENTS)

@@ -21,7 +21,6 @@ from relay.adapters.load.poll_loop import Events, PollLoop
 from relay.adapters.load.process_statistics import cpu_seconds, waiting_seconds
 from relay.core.load.frame_reader import (
     Closing,
-    Expect,
     FrameReader,
     Greeting,
     Happening,
@@ -60,7 +59,7 @@ class Receiver:
         """Prepare to follow `plan`; `clock` gives seconds."""
         self._plan = plan
         self._clock = clock
-        self._loop = PollLoop(clock)
+        self._loop = PollLoop(clock, plan.nap_seconds)
         with_tls = any(target.tls_name is not None for target in plan.targets)
         self._tls = ssl.create_default_context() if with_tls else None
         self._connections: dict[int, Connection] = {}
@@ -273,7 +272,7 @@ class Receiver:
             rest = connection.advance(self._tls)
             if rest is None:
                 return
-            if connection.expect is Expect.STAMPED:
+            if not connection.expect.is_relay_v1:
                 self._joined(connection)
             self._reader.buffer[: len(rest)] = rest
             self._digest(connection, self._take(connection, len(rest)))
@@ -295,7 +294,8 @@ class Receiver:
         for happening in happenings:
             match happening:
                 case Greeting(clock_ms=clock_ms) if not connection.joined:
-                    self._questions.note(connection.began * 1000, self._clock() * 1000, clock_ms)
+                    if not connection.expect.is_stamped:
+                        self._questions.note(connection.began * 1000, self._clock() * 1000, clock_ms)
                     self._joined(connection)
                 case Pong():
                     self._questions.answer(happening, self._clock() * 1000)
@@ -332,7 +332,8 @@ class Receiver:
         connection.outcome = connection.outcome or LEFT
         connection.send_close(CloseCode.GOING_AWAY)
         self._update(connection)
-        self._loop.after(LEAVE_SECONDS, partial(self._end, connection, LEFT))
+        # A stream has no closing handshake to wait for.
+        self._loop.after(LEAVE_SECONDS if connection.expect.is_websocket else 0, partial(self._end, connection, LEFT))
 
     def _end(self, connection: Connection, how: str) -> None:
         """Close the socket and count how it ended; nothing when that was done."""
@@ -361,7 +362,7 @@ class Receiver:
         if self._published is not None:
             for connection in list(self._connections.values()):
                 is_complete = connection.stream.account.owed(self._published[connection.visit.target]) == 0
-                if connection.expect is Expect.STAMPED and is_complete:
+                if not connection.expect.is_relay_v1 and is_complete:
                     self._end(connection, LEFT)
         self._loop.after(SWEEP_SECONDS, self._end_complete)
 

@@ -14,11 +14,12 @@ Source: RFC 6455 section 5; docs/protocol.md, "Framing".
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from relay.core.listener_events import FormatChange, Gap, Hello, read_listener_event
 from relay.core.load.account import ListenerAccount
+from relay.core.load.expect import Expect
 from relay.core.load.histogram import EXACT_MS, Histogram
+from relay.core.load.stamp import STREAM_MARK
 from relay.core.shared_events import ErrorNotice, Pong
 from relay.core.wire import HEADER_BYTES, WORD_MASK, Header
 from relay.vocabulary.errors import PolicyError
@@ -39,16 +40,6 @@ _MAX_CONTROL_BYTES = 125
 _NO_CODE = 1005
 _MAX_FORMS = 100
 _HALF = 1 << 31
-
-
-class Expect(StrEnum):
-    """What the messages of a server are."""
-
-    RELAY_V1 = "relay.v1"
-    """Header and audio, with control messages."""
-
-    STAMPED = "stamped"
-    """Whatever the sender put in; it begins with a header that the sender wrote by the receiver's clock, epoch 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +118,7 @@ class FrameReader:
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
         self.latency = Histogram()
-        self._forms: dict[tuple[int, int], _Form] = {}
+        self._forms: dict[tuple[int, int, int], _Form] = {}
 
     def take(self, stream: Stream, length: int, now_ms: int) -> Sequence[Happening]:
         """Take what is in the buffer now.
@@ -135,7 +126,7 @@ class FrameReader:
         Args:
             stream: Whose bytes they are.
             length: How many: its `rest` and what was received after it.
-            now_ms: The relay's clock (for `Expect.STAMPED` the sender's), in milliseconds modulo 2**32.
+            now_ms: The clock that latencies count by (see `Expect`), in milliseconds modulo 2**32.
 
         Returns:
             What is not audio, in order. A greeting is the last: what came after it stays in the stream's `rest`, since
@@ -168,7 +159,24 @@ class FrameReader:
             if taken == length:
                 stream.rest = b""
                 return ()
+        if stream.expect is Expect.STREAM:
+            self._take_stream(stream, taken, length, now_ms)
+            return ()
         return self._take_one_by_one(stream, taken, length, now_ms)
+
+    def _take_stream(self, stream: Stream, position: int, length: int, now_ms: int) -> None:
+        """Find the next frames of a stream, and pass over what is none."""
+        while (start := self.buffer.find(STREAM_MARK, position, length)) >= 0 and length - start >= HEADER_BYTES:
+            size = Header.unpack(bytes(self.view[start : start + HEADER_BYTES])).media_time
+            if not HEADER_BYTES <= size <= MAX_MESSAGE_BYTES:
+                raise PolicyError(f"A frame of the stream says that it is {size} bytes long.")
+            if start + size > length:
+                break
+            position = start + size
+            self._audio(stream, self.view[start:position], now_ms)
+            self._expect_more_like(stream, start, start, position)
+        # What may be the beginning of a mark is kept, too.
+        stream.rest = bytes(self.view[start if start >= 0 else max(position, length - len(STREAM_MARK) + 1) : length])
 
     def _take_one_by_one(self, stream: Stream, position: int, length: int, now_ms: int) -> list[Happening]:
         happenings: list[Happening] = []
@@ -191,11 +199,13 @@ class FrameReader:
     def _audio(self, stream: Stream, message: memoryview, now_ms: int) -> None:
         header = Header.unpack(bytes(message[:HEADER_BYTES]))
         account = stream.account
-        if account.epoch is None and stream.expect is Expect.RELAY_V1:
+        if account.epoch is None and stream.expect.is_relay_v1:
             raise PolicyError("The relay sent audio before its greeting.")
         if account.epoch is None:
             account.begin(header.epoch, header.seq)
         account.frame(header.epoch, header.seq)
+        if stream.expect is Expect.RELAY_V1_STAMPED:
+            header = Header.unpack(bytes(message[HEADER_BYTES : 2 * HEADER_BYTES]))
         if stream.measured:
             self._record(now_ms - header.due_ms)
 
@@ -203,13 +213,16 @@ class FrameReader:
         """Prepare for frames of the same length and epoch."""
         if not stream.measured:
             return
-        key = (start - position, end - position)
+        # Between the seq and the time: the media time, and with a stamp of the sender the rest up to that one's.
+        between = 4 + (HEADER_BYTES if stream.expect is Expect.RELAY_V1_STAMPED else 0)
+        key = (start - position, end - position, between)
         form = self._forms.get(key)
         if form is None:
             if len(self._forms) >= _MAX_FORMS:
                 self._forms.clear()
             before_seq = key[0] + 4
-            pattern = f">{before_seq}sI4xI{end - start - HEADER_BYTES}x"
+            after = end - start - HEADER_BYTES - between + 4
+            pattern = f">{before_seq}sI{between}xI{after}x"
             form = self._forms[key] = _Form(end - position, struct.Struct(pattern))
         stream.form = form
         stream.head = bytes(self.view[position : start + 4])
@@ -294,7 +307,7 @@ def _join_fragments(stream: Stream, opcode: int, payload: bytes, *, is_last: boo
 
 def _control(stream: Stream, payload: bytes) -> Happening | None:
     """Read a control message, and note in the account what it says about the numbering."""
-    if stream.expect is not Expect.RELAY_V1:
+    if not stream.expect.is_relay_v1:
         return None
     try:
         text = payload.decode()

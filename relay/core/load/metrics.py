@@ -30,7 +30,7 @@ METRICS: dict[str, str] = {
     "generator_bottleneck": "1 when the generator was too busy for its latencies to be the server's, else 0",
     "server_cpu_seconds": "CPU time of the server while the audio played",
     "server_cpu_percent": "the same, as a share of one CPU",
-    "server_cpu_us_per_delivery": "the same, in microseconds for each frame delivered to a listener",
+    "server_cpu_us_per_delivery": "the same, in microseconds for each frame delivered to a listener meanwhile",
     "server_rss_before_mb": "resident memory of the server before the listeners, MB",
     "server_rss_peak_mb": "resident memory of the server, most that was seen, MB",
     "server_uss_before_mb": "memory that only the server uses, before the listeners, MB",

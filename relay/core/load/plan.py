@@ -11,6 +11,9 @@ from random import Random
 RAMP_SHARE = 2 / 3
 """The part of a ramp's duration over which listeners join; after it all are there."""
 
+STORM_SECONDS = 1.0
+"""When the listeners of a storm come, after the audio began."""
+
 CHURN_STAY_SECONDS = (5.0, 15.0)
 """How long a listener of the churn profile stays, at least and at most."""
 
@@ -26,6 +29,9 @@ class Profile(StrEnum):
 
     RAMP = "ramp"
     """Listeners join evenly over the first two thirds of the audio."""
+
+    STORM = "storm"
+    """All listeners come in the same moment, a second after the audio began."""
 
     CHURN = "churn"
     """Each listener stays 5 to 15 s, then another one takes its place."""
@@ -53,6 +59,7 @@ class LoadPlan:
         late_ms: Frames later than this are counted as late.
         processes: Receiving processes.
         cpus: The CPUs that the generator may run on, receiving processes taking turns; none is any.
+        nap_ms: How long a receiving process sleeps between two looks at its sockets; 0 has each of them wake it.
         seed: Of the random numbers of the profile.
     """
 
@@ -67,6 +74,7 @@ class LoadPlan:
     late_ms: int = 200
     processes: int = 1
     cpus: tuple[int, ...] = ()
+    nap_ms: float = 0.0
     seed: int = 1
 
 
@@ -101,6 +109,8 @@ def plan_visits(plan: LoadPlan) -> list[Visit]:
         target = listener % plan.sessions
         if plan.profile is Profile.CHURN:
             visits += _stays(target, plan.duration_seconds, random)
+        elif plan.profile is Profile.STORM:
+            visits.append(Visit(target, STORM_SECONDS))
         elif plan.profile is Profile.RAMP:
             visits.append(Visit(target, plan.duration_seconds * RAMP_SHARE * listener / plan.listeners))
         else:

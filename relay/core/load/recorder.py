@@ -88,6 +88,7 @@ class Recorder:
         self._latency = Histogram()
         self._joins = Histogram()
         self._received_bytes = 0
+        self._window_frames = 0
         self._uncertainty_ms: float | None = None
         self._reports: Sequence[Report] = ()
         self._seconds: list[Second] = []
@@ -135,6 +136,7 @@ class Recorder:
         assert self._began is not None  # noqa: S101 - the audio has begun
         length = max(1e-3, at - self._last)
         latency = self._add(reports)
+        self._window_frames += latency.total
         busy = [
             line.note(report.cpu_seconds, report.waiting_seconds, report.lag_ms, length)
             for line, report in zip(self._lines, reports, strict=True)
@@ -210,6 +212,7 @@ class Recorder:
             name=name,
             cpu_seconds=last.cpu_seconds - begin.cpu_seconds,
             window_seconds=window_seconds,
+            window_frames=self._window_frames,
             rss_before=before.rss,
             rss_peak=self._rss_peak,
             uss_before=before.uss,

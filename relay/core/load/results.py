@@ -37,6 +37,7 @@ class ServerUse:
         name: Its process, for people.
         cpu_seconds: All its processes together, from the first frame until half a second after the last.
         window_seconds: How long that was.
+        window_frames: Frames that reached a listener in that time; what came later cost later.
         rss_before: Resident memory before the listeners came, bytes.
         rss_peak: The most that was seen.
         uss_before: Memory that only it uses, likewise; None when the system does not tell.
@@ -46,6 +47,7 @@ class ServerUse:
     name: str
     cpu_seconds: float
     window_seconds: float
+    window_frames: int
     rss_before: int
     rss_peak: int
     uss_before: int | None
@@ -177,10 +179,10 @@ class LoadResult:
             "generator_busy_percent": max((process.worst_busy_percent for process in receiving), default=None),
             "generator_lag_ms": max((process.lag_ms for process in receiving), default=None),
             "generator_bottleneck": int(bool(self.bottlenecks)),
-            **self._server_metrics(frames),
+            **self._server_metrics(),
         }
 
-    def _server_metrics(self, frames: int) -> dict[str, float | None]:
+    def _server_metrics(self) -> dict[str, float | None]:
         server = self.server
         if server is None:
             return dict.fromkeys(_SERVER_METRICS)
@@ -190,7 +192,7 @@ class LoadResult:
         values = (
             server.cpu_seconds,
             percent(server.cpu_seconds, server.window_seconds),
-            server.cpu_seconds * 1e6 / frames if frames else None,
+            server.cpu_seconds * 1e6 / server.window_frames if server.window_frames else None,
             _megabytes(server.rss_before),
             _megabytes(server.rss_peak),
             _megabytes(server.uss_before),

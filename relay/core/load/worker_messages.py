@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from relay.core.load.account import Accounts
-from relay.core.load.frame_reader import Expect
+from relay.core.load.expect import Expect
 from relay.core.load.histogram import Histogram
 from relay.core.load.plan import Visit
 
@@ -62,6 +62,7 @@ class WorkerPlan:
         joining_at_once: How many connections may be under way to their greeting.
         join_limit_seconds: How long those before the audio may take together; who is not in by then has failed.
         cpu: The one CPU that it may run on; None leaves that to the system.
+        nap_seconds: How long it sleeps between two looks at its sockets; 0 has each of them wake it.
     """
 
     targets: list[Target]
@@ -69,6 +70,7 @@ class WorkerPlan:
     joining_at_once: int = 64
     join_limit_seconds: float = 60.0
     cpu: int | None = None
+    nap_seconds: float = 0.0
 
     def to_line(self) -> bytes:
         """Give the plan as a line."""

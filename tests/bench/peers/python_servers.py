@@ -1,6 +1,6 @@
 """Other ways to send one broadcaster's audio to many listeners, speaking enough of `relay.v1` to be measured alike.
 
-    python -m tests.bench.baselines broadcast|tasks|picows PORT
+    python -m tests.bench.peers.python_servers broadcast|tasks|picows PORT
 
 - `broadcast`: `websockets.broadcast()`, the library's own way: no bound, no backpressure.
 - `tasks`: a queue and a task for each listener, which awaits `connection.send()`: what one writes first.

@@ -1,0 +1,102 @@
+"""One measurement: a server on its CPU, the load test's own engine on the other, and what came of it.
+
+Every server is measured by the same receiver, from the moment that the broadcaster sends a frame until the listener's
+process has read it. The broadcaster writes that moment into the audio, so no server's clock is asked.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from relay.adapters.load.server_probe import find_server
+from relay.cli.load_run import STOPPED, LoadRun
+from relay.cli.load_source import RelaySource, Source
+from relay.core.load.expect import Expect
+from relay.core.load.plan import LoadPlan
+from relay.core.load.results import LoadResult
+from relay.core.load.worker_messages import Target
+from relay.vocabulary.names import ChannelAddress
+from tests.bench.disturbance import Disturbance, Witness
+from tests.bench.servers import GENERATOR_CPU, SERVER_CPU, Running, Server, Speaks, serving
+from tests.bench.sources import IcecastSource, NchanSource
+
+SESSION = "bench"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run gave.
+
+    Attributes:
+        result: Of the load test.
+        disturbances: What others used of the CPUs meanwhile.
+    """
+
+    result: LoadResult
+    disturbances: Sequence[Disturbance]
+
+    def __getitem__(self, metric: str) -> float:
+        """Give a figure by its name in `METRICS`.
+
+        Raises:
+            ValueError: This run could not measure it; the text says why, as far as it is known.
+        """
+        value = self.result.metrics()[metric]
+        if value is None:
+            why = self.result.ended_early or next(iter(self.result.failures), "nobody knows why")
+            raise ValueError(f"{metric} was not measured: {why}")
+        return value
+
+    @property
+    def lost(self) -> float:
+        """Frames that a listener did not get, whether the server said so or not."""
+        metrics = self.result.metrics()
+        names = ("gap_frames", "unaccounted_frames", "undelivered_frames")
+        return sum(metrics[name] or 0 for name in names)
+
+
+@asynccontextmanager
+async def source_at(server: Server, running: Running, plan: LoadPlan) -> AsyncIterator[tuple[Source, Target]]:
+    """Connect a broadcaster; gives it, and where its listeners go."""
+    host, port = "127.0.0.1", running.port
+    target = Target(host, port, f"/listen/{SESSION}", f"{host}:{port}", expect=Expect.STAMPED)
+    match server.speaks:
+        case Speaks.RELAY_V1:
+            address = ChannelAddress(SESSION)
+            async with RelaySource(plan, running.url, [address], None, stamps=True) as relay_source:
+                yield relay_source, replace(target, path=f"/v1/listen/{address}", expect=Expect.RELAY_V1_STAMPED)
+        case Speaks.NCHAN:
+            async with NchanSource(plan, running.url, SESSION) as nchan_source:
+                yield nchan_source, target
+        case Speaks.ICECAST:
+            async with IcecastSource(plan, port, SESSION) as icecast_source:
+                yield icecast_source, replace(target, path=f"/{SESSION}", expect=Expect.STREAM)
+
+
+def measure(server: Server, plan: LoadPlan) -> Measured:
+    """Start a server, load it by a plan, and end it.
+
+    Raises:
+        StartError: It does not come up.
+        RelayError: Nobody can broadcast there.
+        KeyboardInterrupt: The person does not want to know any more.
+    """
+    with serving(server) as running:
+        witness = Witness(running.pid, SERVER_CPU, GENERATOR_CPU)
+        result = asyncio.run(_load(server, running, plan))
+        disturbances = witness.tell()
+    return checked(Measured(result, disturbances))
+
+
+async def _load(server: Server, running: Running, plan: LoadPlan) -> LoadResult:
+    probe = find_server(running.port)
+    async with source_at(server, running, replace(plan, url=running.url)) as (source, target):
+        return await LoadRun(plan, [target], source, probe=probe).run()
+
+
+def checked(measured: Measured) -> Measured:
+    """Give it back, unless a person ended it."""
+    if measured.result.ended_early == STOPPED:
+        raise KeyboardInterrupt
+    return measured

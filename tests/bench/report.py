@@ -1,0 +1,160 @@
+"""What the benchmarks print: figures as medians with their range, verdicts, Markdown and JSON."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+DISTURBED = "†"
+"""Marks a figure that was measured while something else used the CPUs."""
+
+
+class Verdict(StrEnum):
+    AIM = "aim met"
+    LEAST = "met"
+    MISSED = "**missed**"
+    NONE = ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The same figure of several rounds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return float(median(self.values))
+
+    def text(self, digits: int = 0) -> str:
+        """Give the median, with the lowest and the highest where there are several."""
+        middle = _number(self.median, digits)
+        low, high = (_number(value, digits) for value in (min(self.values), max(self.values)))
+        return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def _number(value: float, digits: int) -> str:
+    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def ratios(ones: Sequence[float], others: Sequence[float]) -> Spread:
+    """Give one figure as a share of another, round by round, since only what is measured close together compares."""
+    return Spread(tuple(one / other for one, other in zip(ones, others, strict=True)))
+
+
+def judge(value: float, least: float | None, aim: float | None) -> Verdict:
+    """Hold a figure against its targets, each the most that it may be."""
+    if aim is not None and value <= aim:
+        return Verdict.AIM
+    if least is None:
+        return Verdict.NONE
+    return Verdict.LEAST if value <= least else Verdict.MISSED
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table of targets.
+
+    Attributes:
+        what: Was measured.
+        figure: What came out, in words.
+        value: The same as a number, which the targets are for.
+        least: The target that must be met: the most that the value may be; None is no target.
+        aim: The target that is aimed at, likewise.
+        unit: Of the targets.
+        disturbed: What else used the CPUs; empty when nothing did.
+    """
+
+    what: str
+    figure: str
+    value: float
+    least: float | None = None
+    aim: float | None = None
+    unit: str = ""
+    disturbed: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        return judge(self.value, self.least, self.aim)
+
+    def markdown(self) -> str:
+        targets = " | ".join("" if target is None else f"≤ {target:g}{self.unit}" for target in (self.least, self.aim))
+        mark = DISTURBED if self.disturbed else ""
+        return f"| {self.what} | {self.figure}{mark} | {targets} | {self.verdict} |"
+
+
+@dataclass
+class Report:
+    """All that was measured.
+
+    Attributes:
+        lines: The table of targets.
+        capacity: The second table: for each server, what became of each number of listeners.
+        missing: Servers that were not there, and how to install them.
+        notes: Sentences about the measurement.
+        seconds: How long each row took.
+    """
+
+    lines: list[Line] = field(default_factory=list)
+    capacity: dict[str, dict[int, str]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return any(line.verdict is Verdict.MISSED for line in self.lines)
+
+    def markdown(self) -> str:
+        parts = [describe_machine()]
+        if self.lines:
+            head = ["| what | figure | at least | aim | |", "|---|---|---|---|---|"]
+            parts.append("\n".join([*head, *(line.markdown() for line in self.lines)]))
+        if self.capacity:
+            parts.append(capacity_markdown(self.capacity))
+        if disturbed := [f"- {line.what}: {line.disturbed}" for line in self.lines if line.disturbed]:
+            parts.append("\n".join([f"{DISTURBED} measured while something else ran, at worst:", "", *disturbed]))
+        if self.notes:
+            parts.append("\n".join(f"- {note}" for note in self.notes))
+        if self.missing:
+            missing = [f"- {name}: `{install}`" for name, install in self.missing.items()]
+            parts.append("\n".join(["Not installed, so not measured:", "", *missing]))
+        return "\n\n".join(parts) + "\n"
+
+    def to_json(self) -> str:
+        lines: list[dict[str, Any]] = [asdict(line) | {"verdict": line.verdict.strip("*")} for line in self.lines]
+        for line in lines:
+            line["value"] = None if math.isinf(line["value"]) else line["value"]
+        members = {"machine": describe_machine(), "lines": lines}
+        rest = {name: getattr(self, name) for name in ("capacity", "missing", "notes", "seconds")}
+        return json.dumps(members | rest, indent=1, ensure_ascii=False) + "\n"
+
+
+def capacity_markdown(capacity: Mapping[str, Mapping[int, str]]) -> str:
+    """Give the second table: servers across, listeners down, `–` where nothing was measured."""
+    counts = sorted({count for cells in capacity.values() for count in cells})
+    names = list(capacity)
+    rows = [[f"{count:,}", *(capacity[name].get(count, "–") for name in names)] for count in counts]
+    head = ["50 frames/s to", *names]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def describe_machine() -> str:
+    """Say where and when this is measured, in one line."""
+    model = "unknown CPU"
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {os.cpu_count()} CPUs ({model}), Linux {platform.release()}, "
+        f"Python {platform.python_version()}, websockets {version('websockets')}."
+    )

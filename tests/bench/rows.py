@@ -1,0 +1,182 @@
+"""The rows of the table: what each measures, and how it is said."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from relay.core.load.plan import Profile
+from tests.bench.age import measure_ages
+from tests.bench.bench import Bench, figures, spread
+from tests.bench.measure import Measured
+from tests.bench.report import Spread, ratios
+from tests.bench.servers import Server, relay
+from tests.bench.storm import CROWD, PRESENT, measure_storm
+
+CPU = "server_cpu_us_per_delivery"
+REFERENCE = "websockets.broadcast()"
+COALESCING = "relay, coalescing 40 ms"
+NEVER = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
+
+COUNTS = (2000, 4000, 6000, 8000, 10_000)
+LATE_SHARE = 10.0
+"""A server that brings more than so many per cent of frames late is not asked for more."""
+
+
+def row_cpu(bench: Bench) -> None:
+    """CPU per delivery at 1000 listeners × 50/s against the others, and with frames that wait for each other."""
+    servers = [*bench.relays, relay(COALESCING, RELAY_LISTENER_COALESCE_MS="40"), *bench.peers]
+    runs = bench.alternate({server.name: partial(bench.measure, server, 1000) for server in servers})
+    reference, plain = figures(runs[REFERENCE], CPU), figures(runs["relay"], CPU)
+    for name, results in runs.items():
+        cost = figures(results, CPU)
+        share = ratios(cost, plain if name == COALESCING else reference)
+        figure = (
+            f"**{share.text(2)}**, {Spread(cost).text(1)} µs, p50 {spread(results, 'p50_ms').median:.0f} ms, "
+            f"p99 {spread(results, 'p99_ms').text()} ms"
+        )
+        if name == COALESCING:
+            what = "CPU per delivery, coalescing 40 ms against 0"
+            bench.row(what, figure, share.median, [*results, *runs["relay"]], least=0.50, aim=0.40)
+            continue
+        what = f"CPU per delivery, 1000 × 50/s, against `{REFERENCE}`: {name}"
+        targets = {"least": 0.80, "aim": 0.65} if name.startswith("relay") else {}
+        bench.row(what, figure, share.median, [*results, *runs[REFERENCE]], **targets)
+
+
+def row_capacity(bench: Bench) -> None:
+    """From 2000 to 10,000 listeners on one core: who keeps up, for how many, and the memory of a listener."""
+    runs: dict[str, dict[int, list[Measured]]] = {server.name: {} for server in [*bench.relays, *bench.peers]}
+    tired: set[str] = set()
+    for count in COUNTS:
+        for server in [*bench.relays, *bench.peers]:
+            if server.name not in tired:
+                run = bench.measure(server, count)
+                runs[server.name][count] = [run]
+                if (run["late_percent"] > LATE_SHARE or run.lost) and not server.name.startswith("relay"):
+                    tired.add(server.name)
+    targets = {4000: (120, 60), 8000: (300, None), 10_000: (None, 250)}
+    for _ in range(bench.rounds - 1):
+        for count in targets:
+            runs["relay"][count].append(bench.measure(relay(), count))
+    bench.report.capacity = {
+        name: {count: capacity_cell(results) for count, results in cells.items()} for name, cells in runs.items()
+    }
+    for server in bench.relays:
+        for count, (least, aim) in targets.items():
+            results = runs[server.name][count]
+            lost = max(run.lost for run in results)
+            p99 = spread(results, "p99_ms")
+            figure = f"p99 **{p99.text()}** ms, p50 {spread(results, 'p50_ms').text()} ms, lost {lost:g}"
+            value = math.inf if lost else p99.median
+            what = f"{count:,} × 50/s on one core: {server.name}"
+            bench.row(what, figure, value, results, least=least, aim=aim, unit=" ms")
+    results = runs["relay"][4000]
+    each = spread(results, "server_kib_per_listener")
+    bench.row("memory per listener, of 4,000", f"**{each.text(1)}** KiB", each.median, results, least=20, aim=14)
+
+
+def capacity_cell(runs: Sequence[Measured]) -> str:
+    """Say what became of all frames."""
+    late = spread(runs, "late_percent").median
+    p99 = spread(runs, "p99_ms").median
+    shown = f"p99 {p99:.0f} ms" if p99 < 1000 else f"p99 {p99 / 1000:.1f} s"
+    lost = max(run.lost for run in runs)
+    got = f"{lost:,.0f} lost" if lost else "all"
+    # What is later than 200 ms is a hole at a player that buffers this much.
+    return f"{got}, {shown}" if late < 1 else f"{got}, {late:.0f} % late, {shown}"
+
+
+def row_stalled(bench: Bench) -> None:
+    """Healthy listeners beside one that does not read, and the memory of a hundred of them."""
+    keeping = relay(**NEVER)
+
+    def slow(percent: float) -> Callable[[], Measured]:
+        return partial(bench.measure, keeping, 1000, profile=Profile.SLOW, slow_percent=percent)
+
+    healthy: Callable[[], Measured] = partial(bench.measure, keeping, 1000)
+    runs = bench.alternate({"none": healthy, "one": slow(0.1), "hundred": slow(10)})
+    none, one, hundred = runs["none"], runs["one"], runs["hundred"]
+    share = ratios(figures(one, "p99_ms"), figures(none, "p99_ms"))
+    lost = max(run.lost for run in [*one, *hundred])
+    figure = (
+        f"**{share.text(2)}**, {spread(one, 'p99_ms').text()} against {spread(none, 'p99_ms').text()} ms; "
+        f"the healthy lost {lost:g}"
+    )
+    what = "1 stalled + 999 healthy: p99 of the healthy against none stalled"
+    bench.row(what, figure, math.inf if lost else share.median, [*one, *none], least=1.2, aim=1.05)
+    peak = "server_uss_peak_mb"
+    extra = Spread(tuple(a - b for a, b in zip(figures(hundred, peak), figures(none, peak), strict=True)))
+    what = "100 stalled of 1000: extra memory"
+    bench.row(what, f"**{extra.text(1)}** MB", extra.median, [*hundred, *none], least=10, aim=2, unit=" MB")
+
+
+def row_joining(bench: Bench) -> None:
+    """A thousand listeners come in the same moment to a channel that five hundred listen to."""
+
+    def storm(server: Server) -> tuple[Measured, Measured]:
+        bench.say(f"{server.name}: {CROWD} join {PRESENT}")
+        return measure_storm(bench, server)
+
+    for name, pairs in bench.alternate({server.name: partial(storm, server) for server in bench.relays}).items():
+        inside, crowd = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        seconds = Spread(tuple(value / 1000 for value in figures(crowd, "join_max_ms")))
+        late = max(figures(inside, "late_frames"))
+        failed = max(figures(crowd, "join_failures"))
+        figure = (
+            f"**{seconds.text(2)}** s, {failed:g} failed; of those inside {late:g} frames later than 200 ms, "
+            f"p99 {spread(inside, 'p99_ms').text()} ms"
+        )
+        what = f"{CROWD} listeners join at once during a broadcast to {PRESENT}: {name}"
+        value = math.inf if late or failed else seconds.median
+        bench.row(what, figure, value, inside, least=2, aim=0.5, unit=" s")
+
+
+def row_age(bench: Bench) -> None:
+    """The oldest byte written to a listener that reads at half speed, as a share of its bound."""
+    for server in bench.relays:
+        bench.say(f"{server.name}: a listener at half speed")
+        ages = measure_ages(server)
+        share = ages.written_ms / ages.bound_ms
+        figure = (
+            f"**{share:.2f}**, {ages.written_ms} of {ages.bound_ms} ms; {ages.read_ms} ms old when read; "
+            f"{ages.gaps} gaps, all accounted for"
+        )
+        bench.row(f"age of the oldest byte written, of the bound: {server.name}", figure, share, [], least=1, aim=1)
+
+
+def row_receiver(bench: Bench) -> None:
+    """What a server is billed for waking the receiver: one that each frame wakes, and ones that nap."""
+    naps = {"woken by each frame": 0.0, "naps of 0.5 ms": 0.5, "naps of 1 ms": 1.0, "naps of 2 ms": 2.0}
+    servers = [bench.relays[0], *(peer for peer in bench.peers if peer.name == REFERENCE)]
+    runs = bench.alternate(
+        {
+            f"{name}, {server.name}": partial(bench.measure, server, 1000, nap_ms=nap)
+            for server in servers
+            for name, nap in naps.items()
+        }
+    )
+    for name, results in runs.items():
+        kind, _, server = name.partition(", ")
+        woken = figures(runs[f"woken by each frame, {server}"], CPU)
+        cost = figures(results, CPU)
+        figure = (
+            f"**{ratios(cost, woken).text(2)}**, {Spread(cost).text(1)} µs, p50 {spread(results, 'p50_ms').text()} ms, "
+            f"p99 {spread(results, 'p99_ms').text()} ms, generator {spread(results, 'generator_busy_percent').text()} %"
+        )
+        bench.row(f"CPU per delivery of {server}, receiver {kind}", figure, ratios(cost, woken).median, results)
+
+
+ROWS: dict[str, Callable[[Bench], None]] = {
+    "cpu": row_cpu,
+    "stalled": row_stalled,
+    "joining": row_joining,
+    "age": row_age,
+    "capacity": row_capacity,
+}
+"""What is measured when nobody chooses."""
+
+WITHOUT_PEERS = frozenset({"stalled", "joining", "age"})
+"""Rows that measure only the relay."""
+
+MORE_ROWS: dict[str, Callable[[Bench], None]] = {"receiver": row_receiver}
+"""What is measured only when it is asked for."""

@@ -1,0 +1,78 @@
+"""The benchmarks at a size that fits anywhere: every server that is installed, and the measurements of the relay."""
+
+from collections.abc import Callable
+
+import pytest
+
+from relay.core.load.plan import LoadPlan
+from tests.bench import storm
+from tests.bench.age import measure_ages
+from tests.bench.bench import Bench
+from tests.bench.measure import measure
+from tests.bench.servers import Server, StartError, peers, relay, serving
+
+PLAN = LoadPlan("", listeners=10, duration_seconds=0.5, nap_ms=1)
+FRAMES = 25
+
+INSTALLED = {server.name: server for server in [relay(), *peers()] if server.missing is None}
+
+
+def test_what_needs_nothing_is_there() -> None:
+    assert {"relay", "websockets.broadcast()", "a task for each listener"} <= set(INSTALLED)
+
+
+@pytest.mark.parametrize("server", INSTALLED.values(), ids=INSTALLED.keys())
+def test_every_listener_of_every_server_gets_every_frame(server: Server) -> None:
+    measured = measure(server, PLAN)
+    assert (measured["published_frames"], measured["joins"]) == (FRAMES, 10)
+    assert (measured["delivered_frames"], measured.lost) == (10 * FRAMES, 0)
+    assert measured["server_cpu_us_per_delivery"] >= 0
+    assert measured["p99_ms"] < 2000
+    assert measured.result.ended_early is None
+    assert [disturbance.cpu for disturbance in measured.disturbances] == [0, 1]
+
+
+def test_a_server_that_does_not_start_says_why() -> None:
+    with (
+        pytest.raises(StartError, match=r"relay did not start; it said: .*RELAY_SERVER_HOST"),
+        serving(relay(RELAY_SERVER_HOST="")),
+    ):
+        raise AssertionError("it runs")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(rounds=2, seconds=1, nap_ms=0)
+
+
+def test_a_crowd_is_measured_apart_from_those_inside(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storm, "PRESENT", 5)
+    monkeypatch.setattr(storm, "CROWD", 20)
+    inside, crowd = storm.measure_storm(bench, relay())
+    frames = (bench.seconds + storm.BEFORE_SECONDS) * 50
+    assert (inside["joins"], inside["delivered_frames"], inside.lost) == (5, 5 * frames, 0)
+    assert (crowd["joins"], crowd.lost) == (20, 0)
+    # It came in the middle.
+    assert 0 < crowd["delivered_frames"] < 20 * (frames - 50)
+
+
+def test_a_throttled_listener_sees_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.bench.age.SLOW_SECONDS", 4.0)
+    ages = measure_ages(relay())
+    assert ages.gaps > 1
+    assert 0.5 * ages.bound_ms < ages.written_ms <= ages.bound_ms + 60
+    assert ages.read_ms > ages.written_ms
+
+
+def test_runs_that_are_compared_alternate(bench: Bench) -> None:
+    order: list[str] = []
+
+    def run(name: str) -> Callable[[], int]:
+        def append() -> int:
+            order.append(name)
+            return len(order)
+
+        return append
+
+    assert bench.alternate({"one": run("one"), "two": run("two")}) == {"one": [1, 3], "two": [2, 4]}
+    assert order == ["one", "two", "one", "two"]
