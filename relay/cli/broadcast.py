@@ -35,6 +35,7 @@ from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.names import ChannelAddress
+from relay.vocabulary.text import printable
 
 _STANDARD_INPUT = "-"
 
@@ -226,7 +227,8 @@ async def _send(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule) ->
             await _until_due(job, schedule)
             await broadcaster.send(frame)
             schedule.sent(len(frame))
-            progress.update(schedule.sent_seconds)
+            audience = broadcaster.audience
+            progress.update(schedule.sent_seconds, None if audience is None else audience.listeners)
         # The session ends when its last frame is over, not when it begins.
         await _until_due(job, schedule)
 
@@ -251,7 +253,7 @@ async def _tell_events(broadcaster: Broadcaster) -> None:
                 connection.back(lost if dropped_seconds > told_seconds else "")
                 told_seconds = dropped_seconds
             case ErrorNotice():
-                say(f"the relay says: {event.message}")
+                say(f"the relay says: {printable(event.message)}")
 
 
 def _repeat(source: AudioSource) -> Iterator[bytes]:

@@ -46,6 +46,7 @@ from relay.client import (
     UserError,
 )
 from relay.runtime.blocking import BlockingThread
+from relay.vocabulary.text import printable
 
 _STANDARD_OUTPUT = Path("-")
 
@@ -214,12 +215,23 @@ async def listen(listener: Listener, url: str, sink: Sink, duration_seconds: flo
     with until_stopped() as stop:
         async with listener:
             say(f"listening to {listener.address} at {url} ({_STATES[listener.state]})")
+            if others := _other_channels(listener):
+                say(f"the channels of {listener.address.session} are {others}; --channel chooses one")
             if duration_seconds is not None:
                 stop.after(duration_seconds)
             try:
                 await _receive(listener, sink)
             finally:
                 say(_summary(listener.stats))
+
+
+def _other_channels(listener: Listener) -> str:
+    """Name the channels that there are when the chosen one is none of them; nothing when it is, or there is none."""
+    if listener.address.channel in {entry.id for entry in listener.channels}:
+        return ""
+    return ", ".join(
+        entry.id if entry.name == entry.id else f"{entry.id} ({printable(entry.name)})" for entry in listener.channels
+    )
 
 
 async def _receive(listener: Listener, sink: Sink) -> None:
@@ -253,7 +265,7 @@ def _sentence(event: ListeningEvent) -> str | None:
         case StateChange():
             return _STATES[event.state]
         case ErrorNotice():
-            return f"the relay says: {event.message}"
+            return f"the relay says: {printable(event.message)}"
         case _:
             return None
 

@@ -20,7 +20,7 @@ class BroadcastProgress:
         self._duration_seconds = duration_seconds
         columns: list[ProgressColumn] = [
             TextColumn("{task.description}"),
-            TextColumn("{task.fields[sent]} sent"),
+            TextColumn("{task.fields[sent]} sent{task.fields[audience]}"),
         ]
         if duration_seconds:
             columns += [BarColumn(), TextColumn("{task.fields[position]} of " + clock_time(duration_seconds))]
@@ -30,7 +30,7 @@ class BroadcastProgress:
         )
         # A bracket in a file's name is not markup.
         shown = name.replace("[", r"\[")
-        self._task = self._progress.add_task(shown, total=duration_seconds, sent="0:00", position="0:00")
+        self._task = self._progress.add_task(shown, total=duration_seconds, sent="0:00", position="0:00", audience="")
 
     def __enter__(self) -> Self:
         """Show the line."""
@@ -43,11 +43,20 @@ class BroadcastProgress:
         """Take the line away."""
         self._progress.stop()
 
-    def update(self, sent_seconds: float) -> None:
-        """Show that this much was sent; what is longer than the file has begun again."""
+    def update(self, sent_seconds: float, listeners: int | None) -> None:
+        """Show that this much was sent, and who listens.
+
+        Args:
+            sent_seconds: What is longer than the file has begun again.
+            listeners: How many; None while nobody knows.
+        """
         position = sent_seconds % self._duration_seconds if self._duration_seconds else sent_seconds
         self._progress.update(
-            self._task, completed=position, sent=clock_time(sent_seconds), position=clock_time(position)
+            self._task,
+            completed=position,
+            sent=clock_time(sent_seconds),
+            position=clock_time(position),
+            audience="" if listeners is None else f" to {listeners} listener(s)",
         )
 
 

@@ -95,6 +95,7 @@ class Broadcaster:
         self._began_at: tuple[int, int] | None = None
         self._owes_clear = False
         self._is_ending = False
+        self._is_leaving = False
         self._has_told_end = False
         self._is_sending = False
         self._problem: RelayError | None = None
@@ -124,14 +125,15 @@ class Broadcaster:
     ) -> None:
         """Leave: the session goes on without a broadcaster, unless `end` ended it.
 
-        What was queued is sent first, when the body ended without an error; after 10 s without a connection it is
-        dropped and counted.
+        What was sent arrives first, when the body ended without an error; after 10 s without a connection it is dropped
+        and counted.
         """
         try:
             if kind is None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(END_TIMEOUT_SECONDS + self._lead_seconds):
                         await self._is_sent.wait()
+                        await self._leave()
         finally:
             await self._tasks.close()
 
@@ -223,6 +225,11 @@ class Broadcaster:
         lead_seconds = 0.0 if self._connection is None else self._connection.lead_seconds
         return lead_seconds + self._queue.held_seconds
 
+    async def _leave(self) -> None:
+        self._is_leaving = True
+        if self._connection is not None:
+            await self._connection.leave()
+
     async def _run(self, connection: BroadcasterConnection) -> None:
         """Serve one connection after the other, until the session ends or nothing more can be done."""
         try:
@@ -259,18 +266,19 @@ class Broadcaster:
                     if on:
                         self._full_speed_seconds = min(self._full_speed_seconds, connection.lead_seconds * _CAUTION)
             self._tell(event)
-        if not self._has_told_end:
+        if not (self._has_told_end or self._is_leaving):
             raise RelayError(f"{self._address} was ended at the relay.")
 
     async def _send_queued(self, connection: BroadcasterConnection) -> None:
         await self._send_clear(connection)
         while connection.is_open:
             await self._may_send.wait()
-            if not self._queue:
+            # Since it was set, `clear` may have taken what was to be sent.
+            if self._owes_end:
                 self._has_told_end = True
                 self._settle()
                 await connection.end()
-            elif connection.is_open:
+            elif self._queue and connection.is_open:
                 audio = self._queue.take()
                 self._is_sending = True
                 self._settle()
@@ -323,6 +331,10 @@ class Broadcaster:
         self._offer = replace(self._offer, takeover=True)
         self._settle()
 
+    @property
+    def _owes_end(self) -> bool:
+        return self._is_ending and not self._has_told_end and not self._queue
+
     def _tell(self, event: BroadcastingEvent) -> None:
         self._events.append(event)
         self._settle()
@@ -338,8 +350,7 @@ class Broadcaster:
         is_over = self._is_over.is_set()
         drops = self._connection is None and self._offer.pace is Pace.LIVE
         has_audio = len(self._queue) > 0
-        owes_end = self._is_ending and not self._has_told_end and not has_audio
-        may_send = self._connection is not None and ((has_audio and not self.is_held_back) or owes_end)
+        may_send = self._connection is not None and ((has_audio and not self.is_held_back) or self._owes_end)
         _keep(self._may_put, drops or is_over or not self._queue.is_full)
         _keep(self._may_send, may_send)
         _keep(self._is_sent, not has_audio and not self._is_sending)

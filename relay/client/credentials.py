@@ -11,8 +11,12 @@ _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 def find_local_key(url: str) -> str | None:
     """Give the key that a relay of the same person on this machine made for itself; None when there is none."""
-    parts = urlsplit(url)
-    port = parts.port or _PORTS.get(parts.scheme)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        # Connecting has a sentence for what is no address.
+        return None
     if port is None or not is_loopback(parts.hostname or ""):
         return None
     return find_key(runtime_directory(os.environ), port)

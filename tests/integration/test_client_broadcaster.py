@@ -284,6 +284,25 @@ async def test_back_pressure_holds_the_audio_where_clear_reaches_it() -> None:
     assert broadcaster.stats.cleared.chunks == 5
 
 
+async def test_what_is_cleared_as_soon_as_it_was_sent_is_no_end_of_the_session() -> None:
+    heard = Heard()
+
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        await heard.read(connection)
+
+    async with scripted(script) as url, asyncio.timeout(15), broadcast(url, "ev1") as broadcaster:
+        await broadcaster.send(numbered(0))
+        await heard.until(1)
+        # Nothing is awaited in between, so what is sent is cleared before it can leave.
+        await broadcaster.send(numbered(1))
+        await broadcaster.clear()
+        await heard.until(2)
+        await broadcaster.send(numbered(2))
+        await broadcaster.end()
+    assert heard.messages == [numbered(0), '{"type":"clear"}', numbered(2), '{"type":"end"}']
+
+
 async def test_a_clear_during_a_cut_is_told_before_any_audio_on_the_next_connection() -> None:
     relay = Cut(1)
     async with (
@@ -359,11 +378,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_connection_of_broadcaster, "SILENCE_SECONDS", 0.3)
 
 
-async def silent_for(audio: bytes) -> float:
-    """Broadcast to a relay that reads nothing after its greeting; gives the seconds until that counts as a loss."""
+async def silent_for(audio: bytes, *told: dict[str, Any]) -> float:
+    """Broadcast to a relay that does nothing after it has told this; gives the seconds until that counts as a loss."""
 
     async def script(connection: ServerConnection) -> None:
-        await greeted(connection)
+        await say(connection, HELLO, *told)
         connection.transport.pause_reading()
         await connection.wait_closed()
 
@@ -371,6 +390,8 @@ async def silent_for(audio: bytes) -> float:
     async with scripted(in_turn(script), close_timeout=0.1) as url, asyncio.timeout(15):
         broadcaster = await broadcast(url, "ev1", reconnect=None).__aenter__()
         await broadcaster.send(audio)
+        for _ in told:
+            await anext(broadcaster)
         began = loop.time()
         with pytest.raises(ConnectionLostError, match="has not answered for"):
             await anext(broadcaster)
@@ -387,6 +408,30 @@ async def test_a_relay_that_holds_back_is_not_taken_for_one_that_is_gone(monkeyp
     impatient(monkeypatch)
     # It may read nothing until the audio so far is due.
     assert 2.2 < await silent_for(TENTH * 20) < 10
+
+
+async def test_a_relay_that_tells_how_it_does_every_few_seconds_is_not_excused_while_it_holds_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    impatient(monkeypatch)
+    assert await silent_for(TENTH * 60, {"type": "stats", "listeners": 0}) < 3
+
+
+async def test_who_leaves_waits_until_the_relay_has_read_what_was_sent() -> None:
+    heard = Heard()
+
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        connection.transport.pause_reading()
+        # Longer than leaving waits by itself; the relay holds back five seconds of audio.
+        await asyncio.sleep(client_connection.CLOSE_TIMEOUT_SECONDS + 0.5)
+        connection.transport.resume_reading()
+        await heard.read(connection)
+
+    async with scripted(script) as url, asyncio.timeout(15), broadcast(url, "ev1") as broadcaster:
+        await broadcaster.send(TENTH * 50)
+    assert sum(len(message) for message in heard.messages) == len(TENTH * 50)
+    assert [event async for event in broadcaster] == []
 
 
 async def test_the_kernel_holds_little_of_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -387,6 +387,6 @@ async def test_a_terminal_shows_how_far_a_broadcast_is(tmp_path: Path, settings:
         os.close(controller)
     text = shown.decode()
     assert text.startswith("broadcasting a [b].wav (16000 Hz, mono) to shown/main at ")
-    assert "a [b].wav 0:01 sent" in text
+    assert "a [b].wav 0:01 sent to 0 listener(s)" in text
     assert "of 0:01" in text
     assert "sent 1.50 s of audio" in text

@@ -352,6 +352,21 @@ async def test_a_relay_that_shuts_down_is_no_end_for_its_clients(tmp_path: Path)
                 assert await listener.wait() == 0
 
 
+async def test_who_listens_where_nothing_is_said_learns_where_something_is(tmp_path: Path) -> None:
+    recording = ("--duration", "0.1", "-o", str(tmp_path / "heard.wav"))
+    async with (
+        a_relay() as relay,
+        broadcast(relay.url, "ev1", channel="de", name="Deutsch", token=KEY),
+        broadcast(relay.url, "ev1", channel="fr", token=KEY),
+        command(relay.url, "listen", "ev1", *recording) as lost,
+        command(relay.url, "listen", "ev1", "--channel", "fr", *recording) as right,
+    ):
+        assert await lost.wait() == 0
+        assert await right.wait() == 0
+    assert lost.lines[1] == "the channels of ev1 are de (Deutsch), fr; --channel chooses one"
+    assert len(right.lines) == 2
+
+
 async def test_a_signal_while_there_is_no_connection_does_not_wait_for_one(tmp_path: Path) -> None:
     sent = write_wav(tmp_path / "sent.wav", noise(1))
     async with a_relay() as relay, command(relay.url, "broadcast", "ev1", str(sent), "--loop") as broadcaster:

@@ -30,12 +30,13 @@ from relay.core.load.frame_reader import (
 from relay.core.load.histogram import Histogram
 from relay.core.load.plan import Visit
 from relay.core.load.tally import Tally
-from relay.core.load.upgrade import JoinError, printable
+from relay.core.load.upgrade import JoinError
 from relay.core.load.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN, Report, WorkerPlan
 from relay.core.shared_events import ErrorNotice, Pong
 from relay.core.wire import WORD_MASK
 from relay.vocabulary.clock import Clock, relay_clock
 from relay.vocabulary.errors import CloseCode, PolicyError
+from relay.vocabulary.text import printable
 
 JOIN_SECONDS = 10.0
 """How long a listener may take to join."""

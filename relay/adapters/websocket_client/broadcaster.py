@@ -3,7 +3,7 @@
 from urllib.parse import quote, urlencode
 
 from relay.adapters.websocket_client.connection import Endpoint, RelaySocket, open_socket
-from relay.core.broadcaster_events import BroadcasterEvent, read_broadcaster_event
+from relay.core.broadcaster_events import Audience, BroadcasterEvent, read_broadcaster_event
 from relay.core.messages import ControlMessage, encode
 from relay.core.requests import Offer, Role
 from relay.core.shared_events import ErrorNotice, Goaway, read_member
@@ -31,6 +31,7 @@ class BroadcasterConnection:
         self._bytes_per_second = audio_format.bytes_per_second
         # The relay may hold back all that was sent until it is due, which is when its audio is over at the latest.
         self._audio_ends_at = 0.0
+        self._is_told_regularly = False
 
     @property
     def is_open(self) -> bool:
@@ -49,7 +50,8 @@ class BroadcasterConnection:
             Whether the connection is open; when it is not, `receive` knows why.
         """
         self._audio_ends_at = max(self._audio_ends_at, relay_clock()) + len(audio) / self._bytes_per_second
-        self._socket.answers_by = max(self._socket.answers_by, self._audio_ends_at)
+        if not self._is_told_regularly:
+            self._socket.answers_by = max(self._socket.answers_by, self._audio_ends_at)
         return await self._socket.send(audio)
 
     async def clear(self) -> bool:
@@ -75,6 +77,10 @@ class BroadcasterConnection:
             match event:
                 case None:
                     continue
+                case Audience():
+                    # It comes every few seconds, also while nothing is read, so silence is silence.
+                    self._is_told_regularly = True
+                    self._socket.answers_by = 0.0
                 case ErrorNotice():
                     self._socket.notice = event
                 case Goaway():
@@ -82,8 +88,12 @@ class BroadcasterConnection:
             return event
         return None
 
+    async def leave(self) -> None:
+        """Leave when the relay has read all that was sent; the session goes on, so a broadcaster may return."""
+        await self._socket.close(self.lead_seconds)
+
     async def close(self) -> None:
-        """Leave without ending the session, so that a broadcaster may return; done twice, it does nothing."""
+        """Leave at once, whatever the relay has not read; done twice, it does nothing."""
         await self._socket.close()
 
 

@@ -32,8 +32,8 @@ OPEN_TIMEOUT_SECONDS = 10.0
 PING_SECONDS = 2.0
 """After a silence this long the relay is asked whether it is there."""
 
-_CLOSE_TIMEOUT_SECONDS = 2.0
-"""How long leaving waits for the other side of the closing handshake; nothing depends on it any more."""
+CLOSE_TIMEOUT_SECONDS = 2.0
+"""How long leaving waits for the other side of the closing handshake."""
 
 _SEND_BUFFER_BYTES = 64 * 1024
 """What the kernel takes of a broadcaster's audio before it is sent.
@@ -127,8 +127,14 @@ class RelaySocket:
                 return None
             raise closing_error(self.url, closed, self.notice, self.retry_after_seconds) from closed
 
-    async def close(self) -> None:
-        """Close the connection; once it is, this does nothing. Cancelled, it is cut off."""
+    async def close(self, patience_seconds: float = 0.0) -> None:
+        """Close the connection; once it is, this does nothing. Cancelled, it is cut off.
+
+        Args:
+            patience_seconds: How much later than usually the other side may come to read of it. Who does not wait for
+                it takes back what it has not read yet.
+        """
+        self._websocket.close_timeout = CLOSE_TIMEOUT_SECONDS + patience_seconds
         try:
             await self._websocket.close()
         except asyncio.CancelledError:
@@ -154,18 +160,19 @@ async def open_socket(endpoint: Endpoint, target: str, silence_seconds: float) -
         RelayError: The relay refused; the text is its own sentence.
     """
     url = endpoint.url
+    headers = await _headers(endpoint.token)
     try:
         websocket = await connect(
             re.sub("^http", "ws", url).rstrip("/") + target,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
-            additional_headers=await _headers(endpoint.token),
+            additional_headers=headers,
             # A proxy of the environment would look for loopback on its own machine.
             proxy=None if is_loopback(_host(url)) else True,
             open_timeout=OPEN_TIMEOUT_SECONDS,
             # `receive` asks by itself: only it knows how late an answer may be.
             ping_interval=None,
-            close_timeout=_CLOSE_TIMEOUT_SECONDS,
+            close_timeout=CLOSE_TIMEOUT_SECONDS,
             max_size=_MAX_MESSAGE_BYTES,
         )
     except OSError as error:

@@ -31,6 +31,7 @@ from relay.vocabulary.errors import (
     UnreachableError,
     UserError,
 )
+from relay.vocabulary.text import printable
 
 _ERRORS: dict[int, type[RelayError]] = {
     error.close_code: error for error in (PolicyError, NotAllowedError, ChannelBusyError, BadRequestError)
@@ -69,17 +70,12 @@ def closing_error(
         # Without the other side's close frame; when ours says why, it is something that the other side sent.
         if sent is not None and not may_reconnect(sent.code):
             return RelayError(f"The connection to {url} was lost ({sent.reason or f'code {sent.code}'}).")
-        return ConnectionLostError(f"The connection to {url} was lost.")
+        return ConnectionLostError(f"The connection to {url} was lost.", retry_after_seconds)
     sentence = notice.message if notice is not None and notice.code == received.code else received.reason
     text = printable(sentence) if sentence else f"{url} closed the connection with code {received.code}."
     if may_reconnect(received.code):
         return ConnectionLostError(text, retry_after_seconds)
     return _ERRORS.get(received.code, RelayError)(text)
-
-
-def printable(text: str) -> str:
-    """Give another machine's text so that it can not steer the person's terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def handshake_error(url: str, error: Exception) -> UserError:

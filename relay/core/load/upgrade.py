@@ -12,6 +12,7 @@ from relay.core.load.expect import Expect
 from relay.core.load.worker_messages import Target
 from relay.core.wire import SUBPROTOCOL
 from relay.vocabulary.errors import PeerError
+from relay.vocabulary.text import printable
 
 MAX_RESPONSE_BYTES = 16 * 1024
 """The longest answer that is read."""
@@ -86,8 +87,3 @@ def read_upgrade(response: bytes, expect: Expect, *, is_all: bool) -> bytes | No
     if expect.is_relay_v1 and headers.get("sec-websocket-protocol") != SUBPROTOCOL:
         raise JoinError(f"does not speak {SUBPROTOCOL}")
     return rest
-
-
-def printable(text: str) -> str:
-    """Give another machine's text without what could steer the person's terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
