@@ -255,7 +255,7 @@ class TestRefusals:
             ("GET", "/listen/no%20way", 400, "The session id"),
             ("GET", "/listen/ev1", 200, "<html"),
             ("GET", "/broadcast/ev1/de", 200, "<html"),
-            ("GET", "/assets/player/player/wire.js", 200, "relay.v1"),
+            ("GET", "/assets/player/wire.js", 200, "relay.v1"),
             ("GET", "/assets/../__init__.py", 404, "nothing here"),
         ]
         for method, path, status, says in answers:
