@@ -95,6 +95,7 @@ class LoadRun:
         *,
         probe: Probe | None = None,
         show: Callable[[Progress], None] = lambda _progress: None,
+        calm_seconds: float = CALM_SECONDS,
         finish_seconds: float = FINISH_SECONDS,
     ) -> None:
         """Prepare a test.
@@ -105,6 +106,7 @@ class LoadRun:
             source: Sends to them, and is ready to.
             probe: Looks at the server; None when it is elsewhere.
             show: Called with what there is to show, several times a second at most.
+            calm_seconds: How long nothing happens between the last join and the first frame.
             finish_seconds: How long listeners may take to get the rest and be closed.
         """
         self._plan = plan
@@ -112,6 +114,7 @@ class LoadRun:
         self._source = source
         self._probe = probe
         self._show = show
+        self._calm_seconds = calm_seconds
         self._finish_seconds = finish_seconds
         self._recorder = Recorder(plan, self._sample())
         self._ended_early: str | None = None
@@ -169,7 +172,7 @@ class LoadRun:
         """Wait until everybody who comes before the audio is there or has failed, and the clocks are compared."""
         recorder = self._recorder
         calm_since: float | None = None
-        while not stop.done() and (calm_since is None or relay_clock() - calm_since < CALM_SECONDS):
+        while not stop.done() and (calm_since is None or relay_clock() - calm_since < self._calm_seconds):
             reports = await pool.report()
             recorder.join(reports)
             self._show(Progress(recorder.joined, sum(recorder.failures.values())))

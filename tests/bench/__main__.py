@@ -37,7 +37,7 @@ def main() -> None:
 
 def read_arguments(words: list[str]) -> argparse.Namespace:
     rows = {**ROWS, **MORE_ROWS}
-    listed = "\n".join(f"  {name:<10} {(row.__doc__ or '').splitlines()[0]}" for name, row in rows.items())
+    listed = "\n".join(f"  {name:<10} {(row.__doc__ or '').partition(chr(10))[0]}" for name, row in rows.items())
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description=(__doc__ or "").partition("\n")[0],
@@ -66,7 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
     bench.warm_up(bench.relays if WITHOUT_PEERS.issuperset(names) else [*bench.relays, *bench.peers])
     for name in names:
         began = time.perf_counter()
-        rows[name](bench)
+        try:
+            rows[name](bench)
+        except (RelayError, ValueError) as error:
+            # What the other rows give is not thrown away for it.
+            bench.report.failures.append(f"The row {name} failed: {error}")
+            bench.say(bench.report.failures[-1])
         bench.report.seconds[name] = round(time.perf_counter() - began, 1)
         bench.say(f"the row {name} took {bench.report.seconds[name]:.0f} s")
     print(bench.report.markdown(), end="")

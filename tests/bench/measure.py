@@ -23,6 +23,9 @@ from tests.bench.sources import IcecastSource, NchanSource
 
 SESSION = "bench"
 
+CALM_SECONDS = 0.2
+"""Between the last join and the first frame; no clocks are to be compared meanwhile."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -44,9 +47,15 @@ class Measured:
         """
         value = self.result.metrics()[metric]
         if value is None:
-            why = self.result.ended_early or next(iter(self.result.failures), "nobody knows why")
-            raise ValueError(f"{metric} was not measured: {why}")
+            raise ValueError(f"{metric} was not measured: {self.trouble or 'nobody knows why'}")
         return value
+
+    @property
+    def trouble(self) -> str | None:
+        """What kept listeners out or ended it early, one sentence; None when nothing did."""
+        for reason, count in self.result.failures.items():
+            return f"{count:,} did not get in: {reason}"
+        return self.result.ended_early
 
     @property
     def lost(self) -> float:
@@ -92,7 +101,7 @@ def measure(server: Server, plan: LoadPlan) -> Measured:
 async def _load(server: Server, running: Running, plan: LoadPlan) -> LoadResult:
     probe = find_server(running.port)
     async with source_at(server, running, replace(plan, url=running.url)) as (source, target):
-        return await LoadRun(plan, [target], source, probe=probe).run()
+        return await LoadRun(plan, [target], source, probe=probe, calm_seconds=CALM_SECONDS).run()
 
 
 def checked(measured: Measured) -> Measured:

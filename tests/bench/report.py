@@ -100,6 +100,7 @@ class Report:
         capacity: The second table: for each server, what became of each number of listeners.
         missing: Servers that were not there, and how to install them.
         notes: Sentences about the measurement.
+        failures: Rows that could not be measured, and why.
         seconds: How long each row took.
     """
 
@@ -107,11 +108,13 @@ class Report:
     capacity: dict[str, dict[int, str]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
-        return any(line.verdict is Verdict.MISSED for line in self.lines)
+        """Whether a target is missed, or not known to be met."""
+        return bool(self.failures) or any(line.verdict is Verdict.MISSED for line in self.lines)
 
     def markdown(self) -> str:
         parts = [describe_machine()]
@@ -122,8 +125,8 @@ class Report:
             parts.append(capacity_markdown(self.capacity))
         if disturbed := [f"- {line.what}: {line.disturbed}" for line in self.lines if line.disturbed]:
             parts.append("\n".join([f"{DISTURBED} measured while something else ran, at worst:", "", *disturbed]))
-        if self.notes:
-            parts.append("\n".join(f"- {note}" for note in self.notes))
+        if told := [*self.failures, *self.notes]:
+            parts.append("\n".join(f"- {sentence}" for sentence in told))
         if self.missing:
             missing = [f"- {name}: `{install}`" for name, install in self.missing.items()]
             parts.append("\n".join(["Not installed, so not measured:", "", *missing]))
@@ -134,7 +137,7 @@ class Report:
         for line in lines:
             line["value"] = None if math.isinf(line["value"]) else line["value"]
         members = {"machine": describe_machine(), "lines": lines}
-        rest = {name: getattr(self, name) for name in ("capacity", "missing", "notes", "seconds")}
+        rest = {name: getattr(self, name) for name in ("capacity", "missing", "notes", "failures", "seconds")}
         return json.dumps(members | rest, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -52,7 +52,8 @@ def row_capacity(bench: Bench) -> None:
             if server.name not in tired:
                 run = bench.measure(server, count)
                 runs[server.name][count] = [run]
-                if (run["late_percent"] > LATE_SHARE or run.lost) and not server.name.startswith("relay"):
+                late = run.result.metrics()["late_percent"]
+                if (late is None or late > LATE_SHARE or run.lost) and not server.name.startswith("relay"):
                     tired.add(server.name)
     targets = {4000: (120, 60), 8000: (300, None), 10_000: (None, 250)}
     for _ in range(bench.rounds - 1):
@@ -77,6 +78,8 @@ def row_capacity(bench: Bench) -> None:
 
 def capacity_cell(runs: Sequence[Measured]) -> str:
     """Say what became of all frames."""
+    if trouble := next((run.trouble for run in runs if run.result.failures), None):
+        return trouble
     late = spread(runs, "late_percent").median
     p99 = spread(runs, "p99_ms").median
     shown = f"p99 {p99:.0f} ms" if p99 < 1000 else f"p99 {p99 / 1000:.1f} s"

@@ -8,7 +8,7 @@ from relay.cli.load_run import LoadRun
 from relay.cli.load_source import Source
 from relay.core.load.plan import LoadPlan, Profile
 from tests.bench.disturbance import Witness
-from tests.bench.measure import Measured, checked, source_at
+from tests.bench.measure import CALM_SECONDS, Measured, checked, source_at
 from tests.bench.servers import GENERATOR_CPU, SERVER_CPU, Running, Server, serving
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ async def _storm(server: Server, running: Running, plan: LoadPlan) -> tuple[Meas
         shared = SharedSource(source)
         crowd_plan = replace(plan, listeners=CROWD, profile=Profile.STORM)
         async with asyncio.TaskGroup() as tasks:
-            inside = tasks.create_task(LoadRun(plan, [target], shared).run())
+            inside = tasks.create_task(LoadRun(plan, [target], shared, calm_seconds=CALM_SECONDS).run())
             await shared.plays.wait()
-            crowd = tasks.create_task(LoadRun(crowd_plan, [target], shared.of_the_crowd()).run())
+            crowd = tasks.create_task(
+                LoadRun(crowd_plan, [target], shared.of_the_crowd(), calm_seconds=CALM_SECONDS).run()
+            )
     return Measured(inside.result(), ()), Measured(crowd.result(), ())

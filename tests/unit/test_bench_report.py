@@ -7,7 +7,8 @@ from relay.core.load.account import Accounts
 from relay.core.load.histogram import Histogram
 from relay.core.load.plan import LoadPlan
 from relay.core.load.results import LoadResult
-from tests.bench.__main__ import read_arguments
+from tests.bench.__main__ import read_arguments, run
+from tests.bench.bench import Bench
 from tests.bench.disturbance import CpuTimes, Disturbance, compare, read_cpu_times, worst
 from tests.bench.measure import Measured
 from tests.bench.report import Line, Report, Spread, Verdict, judge, ratios
@@ -88,6 +89,26 @@ def test_what_became_of_a_number_of_listeners() -> None:
 def test_what_was_not_measured_says_why() -> None:
     with pytest.raises(ValueError, match="p99_ms was not measured: nobody knows why"):
         measured({})["p99_ms"]
+    alone = Measured(LoadResult(LoadPlan(""), 1.0, 100, failures={"no greeting within 10 s": 4000}), ())
+    with pytest.raises(ValueError, match="4,000 did not get in: no greeting within 10 s"):
+        alone["late_percent"]
+    assert capacity_cell([alone]) == "4,000 did not get in: no greeting within 10 s"
+    early = Measured(LoadResult(LoadPlan(""), 1.0, 100, ended_early="The connection was lost."), ())
+    assert early.trouble == "The connection was lost."
+
+
+def test_a_row_that_failed_does_not_throw_the_others_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(bench: Bench) -> None:
+        raise ValueError("p99_ms was not measured: nobody knows why")
+
+    monkeypatch.setattr(Bench, "warm_up", lambda *_: None)
+    monkeypatch.setitem(ROWS, "cpu", fail)
+    monkeypatch.setitem(ROWS, "age", lambda bench: bench.row("age", "**1**", 1, []))
+    told: list[str] = []
+    monkeypatch.setattr("builtins.print", lambda text, **_: told.append(text))
+    assert run(read_arguments(["cpu", "age"])) == 1
+    assert "| age | **1** |  |  |  |" in told[-1]
+    assert "- The row cpu failed: p99_ms was not measured" in told[-1]
 
 
 STAT = """\
