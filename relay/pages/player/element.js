@@ -135,7 +135,6 @@ export class RelayPlayerElement extends HTMLElement {
         player.addEventListener(type, ({ detail }) => this.#pass(player, type, detail));
       }
       this.#player = player;
-      player.prepare();
     }
     this.#show();
   }

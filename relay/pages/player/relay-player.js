@@ -69,6 +69,7 @@ export class RelayPlayer extends EventTarget {
     this.#token = token;
     this.#latency = latency;
     this.#volume = volume;
+    this.#prepare();
   }
 
   get state() {
@@ -135,20 +136,6 @@ export class RelayPlayer extends EventTarget {
     this.#post({ type: "token", token });
   }
 
-  /** Loads the Worker, so that `play` finds it there; without this, `play` does. */
-  prepare() {
-    if (this.#worker !== null) {
-      return;
-    }
-    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "relay-player" });
-    worker.onmessage = ({ data }) => this.#hear(data);
-    worker.onerror = () => {
-      this.#worker = null;
-      this.#end("failed", LOADING_FAILED);
-    };
-    this.#worker = worker;
-  }
-
   /**
    * Starts, or goes on when `blocked`. Browsers allow sound only to a call from within a click or a key press.
    *
@@ -168,7 +155,9 @@ export class RelayPlayer extends EventTarget {
     this.#rebuilds = 0;
     this.#status = { state: "connecting", reason: "", retryInMs: null };
     this.#stats = NO_STATS;
-    this.prepare();
+    if (this.#worker === null) {
+      this.#prepare();
+    }
     const request = {
       url: this.#url,
       session: this.#session,
@@ -211,6 +200,19 @@ export class RelayPlayer extends EventTarget {
     releaseMediaSession(this);
     this.#worker?.terminate();
     this.#worker = null;
+  }
+
+  /** Loads the Worker, which takes some tenths of a second over a slow network, so that `play` finds it there. */
+  #prepare() {
+    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "relay-player" });
+    worker.onmessage = ({ data }) => this.#hear(data);
+    worker.onerror = () => {
+      this.#worker = null;
+      if (this.#output !== null) {
+        this.#end("failed", LOADING_FAILED);
+      }
+    };
+    this.#worker = worker;
   }
 
   async #openOutput() {
