@@ -1,4 +1,4 @@
-"""What holds for every test: none is skipped.
+"""What holds for every test: none is skipped; and how much load the tests of the promises make.
 
 A skip hides, in a run that passed, that something was not tested. What a test needs, `make test` installs.
 """
@@ -6,6 +6,15 @@ A skip hides, in a run that passed, that something was not tested. What a test n
 from collections.abc import Generator
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--load",
+        choices=("ci", "reference"),
+        default="ci",
+        help="load of the tests of the promises (tests/reliability/loads.py); reference takes half an hour, by hand",
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -195,6 +195,9 @@ async def test_who_is_ignored_finds_a_closed_window() -> None:
     async with bench() as at:
         one = await at.connect()
         at.proxy.up.ignore()
+        await one.send(b"unheard")
+        with pytest.raises(TimeoutError):
+            await one.arrives(seconds=SHORT_SECONDS)
         await one.fill()
         stuck = await one.fill()
         assert stuck == 0

@@ -119,6 +119,11 @@ class FaultProxy:
         self.up = Way()
         self.down = Way()
 
+    @property
+    def ports(self) -> set[int]:
+        """Where its present connections to the target come from."""
+        return {target.getsockname()[1] for _, target in self._connections.values()}
+
     async def until_left(self) -> None:
         """Wait until there is no connection."""
         while self._connections:
@@ -140,6 +145,11 @@ class FaultProxy:
         await asyncio.sleep(seconds)
         self.flow()
 
+    def ignore(self) -> None:
+        """Read nothing from either side until `appear`, so that both find a closed window."""
+        self.up.ignore()
+        self.down.ignore()
+
     def vanish(self) -> None:
         """Be a black hole until `appear`: no packet arrives or is acknowledged, new connections get no answer."""
         self.stall()
@@ -148,9 +158,12 @@ class FaultProxy:
             sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
 
     def appear(self) -> None:
-        """Be there again; the kernels send again what was lost."""
+        """Be there again and read; the kernels send again what was lost."""
         for sock in self._sockets():
-            sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+            with suppress(FileNotFoundError):  # one that never vanished
+                sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+        self.up.heed()
+        self.down.heed()
         self.flow()
 
     def kill(self) -> None:
@@ -260,7 +273,10 @@ class _Pipe:
         way = self._way
         while not self._is_finished:
             await way.reading.wait()
-            data = await loop.sock_recv(self._source, _READ_BYTES)
+            await self._until_readable()
+            if not way.reading.is_set():
+                continue
+            data = self._source.recv(_READ_BYTES)
             due = loop.time() + way.latency_seconds + way.random.uniform(0, way.jitter_seconds)
             await self._until(lambda: self._held_bytes < way.line_bytes)
             if not self._is_finished:
@@ -268,6 +284,16 @@ class _Pipe:
                 self._line.append((due, data))
                 self._held_bytes += len(data)
                 self._changed.set()
+
+    async def _until_readable(self) -> None:
+        """Wait until there is something to read, and leave it there."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._source, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._source)
 
     async def _empty(self) -> None:
         """Give the other side what has arrived."""

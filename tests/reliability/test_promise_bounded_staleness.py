@@ -1,0 +1,78 @@
+"""Promise 3: nothing that is older than a listener's bound is written to it; here behind a network that is too slow.
+
+What the wire itself shows, byte by byte, is in tests/integration/test_delivery_bounds.py.
+"""
+
+import asyncio
+
+from tests.reliability.conftest import Figure
+from tests.reliability.loads import Load
+from tests.support.fault_proxy import fault_proxy
+from tests.support.live_session import LATE_MS, Lateness, broadcasting, check_accounts, listen_beside
+from tests.support.processes import relay_process
+from tests.support.wire_listener import closing, open_listener
+
+STEREO = "?rate=48000&channels=2"
+STEREO_BYTES = 3840
+STEREO_BYTES_PER_SECOND = 193_000
+"""Of audio and of what stands before it."""
+
+BOUND_MS = 1000
+
+WINDOW_BYTES = 64 * 1024
+"""What the network holds: the proxy's receive buffer, which the kernel doubles, one read, its line, a packet."""
+
+UNSENT_MS = 200
+"""What the relay lets wait in its kernel, in real time."""
+
+
+async def test_a_listener_behind_a_network_at_half_speed_gets_nothing_old(
+    load: Load, figure: Figure, lateness: Lateness
+) -> None:
+    async with relay_process() as relay, fault_proxy(relay.url) as network:
+        network.down.line_bytes = 4096
+        healthy = await listen_beside(relay, "ev1", 1)
+        slow = [await open_listener(network.url, f"/v1/listen/ev1?buffer_ms={BOUND_MS}") for _ in range(3)]
+        with closing([*healthy, *slow]):
+            async with broadcasting(relay, "ev1", STEREO, frame_bytes=STEREO_BYTES) as broadcaster:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(broadcaster.play(load.half_speed_seconds + 3))
+                    network.down.bytes_per_second = STEREO_BYTES_PER_SECOND / 2
+                    await asyncio.sleep(load.half_speed_seconds)
+                    network.down.bytes_per_second = None
+                await broadcaster.end()
+                await check_accounts([*healthy, *slow], broadcaster)
+    assert healthy[0].gaps == []
+    for listener in slow:
+        assert len(listener.gaps) >= 3, "the network was not slow enough"
+    oldest_ms = max(listener.oldest_ms for listener in slow)
+    again_ms = max(frame.age_ms for listener in slow for frame in listener.frames[-50:])
+    figure(
+        f"{load.half_speed_seconds:g} s at half speed, bound {BOUND_MS / 1000:g} s: the oldest audio that arrived was "
+        f"{oldest_ms / 1000:.2f} s old, and {again_ms} ms once the network was good again"
+    )
+    under_way_ms = 2 * (WINDOW_BYTES / STEREO_BYTES_PER_SECOND * 1000 + UNSENT_MS)
+    assert oldest_ms <= BOUND_MS + under_way_ms + 2 * lateness.most_ms + LATE_MS
+    assert again_ms <= LATE_MS + lateness.most_ms
+
+
+async def test_who_was_not_reached_for_seconds_is_live_at_once(figure: Figure, lateness: Lateness) -> None:
+    """A stall that drains a long line: everything that waited comes in one burst, and then the present."""
+
+    async with relay_process() as relay, fault_proxy(relay.url) as network:
+        network.down.line_bytes = 4096
+        listener = await open_listener(network.url, "/v1/listen/ev1?buffer_ms=500")
+        with closing([listener]):
+            async with broadcasting(relay, "ev1", STEREO, frame_bytes=STEREO_BYTES) as broadcaster:
+                await broadcaster.play(0.5)
+                network.stall()
+                await broadcaster.play(3)
+                network.flow()
+                await broadcaster.play(1)
+                await broadcaster.end()
+                await check_accounts([listener], broadcaster)
+        lost_seconds = sum(gap["duration_ms"] for gap in listener.gaps) / 1000
+        late_ms = max(frame.age_ms for frame in listener.frames[-25:])
+        figure(f"after 3 s without network: lost {lost_seconds:.1f} s with a bound of 0.5 s, then {late_ms} ms late")
+        assert 1 <= lost_seconds <= 3
+        assert late_ms <= LATE_MS + lateness.most_ms

@@ -1,0 +1,161 @@
+"""Promise 4: delivered + announced gaps = published, for every listener, in whatever a network does.
+
+Every other test of a fault checks the same rule (`WireListener.account`).
+"""
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from relay.core.messages import decode
+from tests.reliability.conftest import Figure
+from tests.reliability.loads import Load
+from tests.support.fault_proxy import FaultProxy, Way, fault_proxy
+from tests.support.live_session import Broadcaster, on_both_loops
+from tests.support.processes import RelayProcess
+from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, open_listener
+
+STEREO = "?rate=48000&channels=2"
+STEREO_BYTES = 3840
+
+NETWORKS = 6
+
+LINE_BYTES = 16_384
+"""Small, so that it is soon the relay that has to hold what a network does not take."""
+
+
+class Journey:
+    """One person who listens through a network, and comes back wherever it fails.
+
+    Attributes:
+        visits: The connections, in order; each goes on where the one before it ended.
+    """
+
+    def __init__(self, url: str, choice: random.Random) -> None:
+        self._url = url
+        self._choice = choice
+        self.visits: list[WireListener] = []
+
+    async def travel(self) -> None:
+        """Listen to the end of the session."""
+        while True:
+            listener = await self._join()
+            await listener.until_ended(300)
+            if listener.close_code == 1000:
+                return
+
+    async def _join(self) -> WireListener:
+        query = f"buffer_ms={self._choice.choice((300, 1000, 10_000))}"
+        if self.visits:
+            epoch, accounted = self.place()
+            query += f"&epoch={epoch}&after={(accounted - 1) % (1 << 32)}"
+        while True:
+            try:
+                listener = await open_listener(self._url, f"/v1/listen/ev1?{query}", receive_buffer=SMALL_BUFFER_BYTES)
+            except (AssertionError, ConnectionError, TimeoutError):
+                # The network failed during the handshake.
+                await asyncio.sleep(0.05)
+            else:
+                self.visits.append(listener)
+                return listener
+
+    def place(self) -> tuple[int, int]:
+        """Check the account of the last visit; gives its epoch, and up to which number all is accounted for."""
+        last = self.visits[-1]
+        (accounted,) = last.account()
+        return last.hello["epoch"], accounted
+
+    def check(self, published: int) -> None:
+        """Over all visits each frame came or was named by a gap, once."""
+        for before, after in zip(self.visits, self.visits[1:], strict=False):
+            assert after.hello["resumed"], "the relay does not know its own number"
+            assert after.hello["next_seq"] == before.account()[-1]
+        assert self.place()[1] == published
+
+    @property
+    def lost_frames(self) -> int:
+        return sum(gap["to_seq"] - gap["from_seq"] + 1 for visit in self.visits for gap in visit.gaps)
+
+
+async def misbehave(network: FaultProxy, choice: random.Random, until: float) -> None:
+    """Do one thing after the other to a network until a time of the loop's clock, then be good."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < until:
+        way = choice.choice((network.up, network.down))
+        match choice.randrange(8):
+            case 0:
+                network.kill()
+            case 1:
+                network.stall()
+            case 2:
+                network.vanish()
+            case 3:
+                way.ignore()
+            case 4:
+                way.bytes_per_second = choice.uniform(20_000, 200_000)
+            case 5:
+                way.latency_seconds, way.jitter_seconds = choice.uniform(0, 0.5), choice.uniform(0, 0.2)
+            case 6:
+                way.slice_bytes = choice.choice((20, 200, 1000))
+            case _:
+                way.group_seconds = choice.choice((0.05, 0.2))
+        await asyncio.sleep(choice.uniform(0.1, 0.8))
+        recover(network)
+        await asyncio.sleep(choice.uniform(0, 0.3))
+
+
+def recover(network: FaultProxy) -> None:
+    """End all faults."""
+    network.appear()
+    for way in (network.up, network.down):
+        good = Way()
+        way.bytes_per_second, way.slice_bytes = good.bytes_per_second, good.slice_bytes
+        way.latency_seconds, way.jitter_seconds, way.group_seconds = 0.0, 0.0, 0.0
+
+
+async def test_every_account_is_exact_through_a_storm_of_faults(load: Load, figure: Figure) -> None:
+    figures = []
+
+    async def scenario(relay: RelayProcess) -> None:
+        until = asyncio.get_running_loop().time() + load.storm_seconds
+        async with AsyncExitStack() as stack:
+            networks = [await stack.enter_async_context(fault_proxy(relay.url)) for _ in range(NETWORKS)]
+            for network in networks:
+                network.down.line_bytes = LINE_BYTES
+            uplink = await stack.enter_async_context(fault_proxy(relay.url))
+            url = f"{uplink.url.replace('http', 'ws')}/v1/broadcast/ev1{STEREO}"
+            source = await stack.enter_async_context(
+                connect(url, subprotocols=[Subprotocol("relay.v1")], compression=None, proxy=None)
+            )
+            hello = decode(str(await source.recv()))
+            broadcaster = Broadcaster(source, hello["connection_id"], STEREO_BYTES, [0])
+            journeys = [
+                Journey(network.url, random.Random(number))  # noqa: S311 - the same every time
+                for number, network in enumerate(networks)
+            ]
+            async with asyncio.TaskGroup() as group:
+                for journey in journeys:
+                    group.create_task(journey.travel())
+                for number, network in enumerate(networks):
+                    group.create_task(misbehave(network, random.Random(number), until))  # noqa: S311 - likewise
+                uplink.up.latency_seconds, uplink.up.jitter_seconds = 0.05, 0.1
+                await broadcaster.play(load.storm_seconds + 1)
+                await broadcaster.end()
+            with closing(visit for journey in journeys for visit in journey.visits):
+                for journey in journeys:
+                    journey.check(broadcaster.published[-1])
+        visits = sum(len(journey.visits) for journey in journeys)
+        lost = sum(journey.lost_frames for journey in journeys)
+        assert visits > len(journeys), "no connection failed"
+        assert lost > 0, "nothing was ever too slow"
+        figures.append((visits, lost))
+
+    await on_both_loops(scenario)
+    visits, lost = map(sum, zip(*figures, strict=True))
+    figure(
+        f"{2 * NETWORKS} listeners through {load.storm_seconds:g} s of faults: {visits} connections, "
+        f"{lost} frames named by gaps, 0 unaccounted"
+    )

