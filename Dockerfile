@@ -14,11 +14,20 @@ COPY relay ./relay
 RUN /build/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
  && python -m pip --python /opt/relay/bin/python install --quiet --no-deps --no-index dist/*.whl
 
+# What is in the image, by name, version and license, made from what was installed.
+FROM build AS sbom
+COPY requirements/sbom.lock ./requirements/
+RUN python -m venv /build/sbom \
+ && /build/sbom/bin/python -m pip install --quiet --require-hashes -r requirements/sbom.lock \
+ && /build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+    --output-file /build/sbom.cdx.json /opt/relay/bin/python
+
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="audio-relay" \
       org.opencontainers.image.description="Carries one broadcaster's live audio to thousands of browser listeners." \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/relay /opt/relay
+COPY --from=sbom /build/sbom.cdx.json /opt/relay/sbom.cdx.json
 # Any address but loopback needs a broadcast key: give RELAY_BROADCAST_KEY when the container is run.
 ENV PATH=/opt/relay/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -8,12 +8,14 @@ endif
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help demo test check lock clean python
+.PHONY: help demo test check sbom audit lock clean python
 
 help:
 	@echo 'make demo    start a relay with a broadcaster of its own, and print the address of its page'
 	@echo 'make test    check format, lint and types, and run every test'
 	@echo 'make check   only format, lint and types'
+	@echo 'make sbom    write dist/sbom.cdx.json, the bill of what the container ships (CycloneDX)'
+	@echo 'make audit   ask PyPI for known vulnerabilities of what the container ships; needs the internet'
 	@echo 'make lock    choose the newest versions that pyproject.toml allows, into requirements/*.lock'
 	@echo 'make clean   remove the environment and all caches'
 
@@ -32,6 +34,15 @@ check: python
 	@$(RUN) ruff format --check --quiet . || { echo 'make: to format them: $(RUN) ruff format .'; exit 1; }
 	@$(RUN) ruff check --quiet .
 	@$(RUN) mypy
+
+sbom: python
+	@$(PYTHON) scripts/sbom.py $(VENV)/sbom dist/sbom.cdx.json
+
+# It reads the lock alone, so it can run on another machine than this one; whatever can not be asked for is a failure.
+audit: python
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip -qq install --require-hashes -r requirements/audit.lock
+	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/runtime.lock
 
 lock: python
 	@$(PYTHON) -m venv $(VENV)/lock

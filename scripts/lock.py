@@ -48,6 +48,8 @@ def main() -> None:
     compile_lock("media", "the project with its media extra", "--extra", "media", "pyproject.toml", *test, *python)
     compile_lock("runtime", "the project alone, for the container", "pyproject.toml", *test, *python)
     compile_lock("build", "what builds the project", "-", *test, *python, requirements=build)
+    compile_lock("sbom", "what makes the bill of materials", "--group", "sbom", *python)
+    compile_lock("audit", "what asks for known vulnerabilities", "--group", "audit", *python)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""Write the bill of materials of what the container ships: each package with version, license and what it needs.
+
+    python scripts/sbom.py DIRECTORY FILE
+
+The packages are installed into an environment in DIRECTORY by their lock, since only an installed package tells its
+license; so is the tool, CycloneDX's own. No name of a package index or of a path of this machine is written down.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def make_environment(directory: Path, lock: str) -> Path:
+    """Make an environment of exactly what a lock names; gives its folder of programs."""
+    run(sys.executable, "-m", "venv", "--clear", str(directory))
+    programs = directory / "bin"
+    pip = (str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "-qq")
+    run(*pip, "install", "--require-hashes", "-r", str(ROOT / "requirements" / f"{lock}.lock"))
+    return programs
+
+
+def run(*command: str) -> None:
+    """Run a command, and end with its exit code if it fails: it has said why."""
+    finished = subprocess.run(command, check=False)
+    if finished.returncode:
+        sys.exit(finished.returncode)
+
+
+def main() -> None:
+    """Write the file that the command line names."""
+    directory, output = Path(sys.argv[1]).absolute(), Path(sys.argv[2])
+    shipped = make_environment(directory / "shipped", "runtime")
+    run(str(shipped / "python"), "-m", "pip", "-qq", "uninstall", "--yes", "setuptools", "pip")
+    tools = make_environment(directory / "tools", "sbom")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    run(
+        *(str(tools / "cyclonedx-py"), "environment", "--pyproject", str(ROOT / "pyproject.toml")),
+        *("--output-reproducible", "--output-file", str(output), str(shipped / "python")),
+    )
+    print(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    main()
