@@ -19,7 +19,7 @@ from typing import Any
 import jwt
 from jwt.algorithms import HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from relay.core.access import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, read_claims, shown
+from relay.core.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, read_claims, shown
 from relay.vocabulary.errors import ConfigurationError
 
 SECRET_KEY_ID = "secret"  # noqa: S105 - the id of a key, not a key

@@ -130,6 +130,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             tasks.start(reporter.run(sample), "metrics")
         rechecks = Rechecks(access, tasks)
         tasks.start(rechecks.run(), "rechecks of access")
+        stack.callback(rechecks.tell_refusals)
         admission = Admission(
             hub,
             Pages(),

@@ -23,7 +23,7 @@ from relay.adapters.tokens import (
 from relay.cli.access import read_token_keys
 from relay.cli.client import say
 from relay.cli.options import config_option
-from relay.core.access import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, TokenRole, join_words, shown
+from relay.core.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, TokenRole, join_words, shown
 from relay.vocabulary.clock import wall_clock
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.names import is_pattern

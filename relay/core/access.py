@@ -1,187 +1,21 @@
-"""Who may do what: roles, patterns of names, and the rules that admit a client. Pure: time is an argument.
+"""Who may do what: the rules that admit a client, and that hold for it while it is connected. Pure; the clock is given.
 
-Invariants: whatever was wrong, the peer gets one and the same sentence, which tells neither whether a session
-exists nor what a token lacked; what let a client in can be asked again at any time, after the rules changed too.
-
-Times are seconds of the wall clock, since tokens are made on other machines.
+Invariants: whoever is not admitted learns nothing of what exists; what let a client in can be asked again at any
+time, after the rules changed too.
 """
 
 import hmac
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from enum import StrEnum
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Protocol
 
+from relay.core.grants import Grant, Reason, RefusedError, TokenRole, matches
 from relay.vocabulary.clock import Clock
-from relay.vocabulary.errors import NotAllowedError, TokenExpiredError
-from relay.vocabulary.names import ChannelAddress, is_pattern
-
-MAX_TOKEN_CHARACTERS = 4096
-"""The longest token that is looked at; what a header of the handshake can hold is not much more."""
-
-MAX_PATTERNS = 64
-"""Patterns that one claim may have, so that asking them stays cheap."""
-
-
-class TokenRole(StrEnum):
-    """What a token lets its bearer do; the first two are what a WebSocket client wants to be."""
-
-    BROADCAST = "broadcast"
-    LISTEN = "listen"
-    ADMIN = "admin"
-
-
-class Reason(StrEnum):
-    """Why somebody was refused: for the operator's counters, never for the peer."""
-
-    MISSING = "no token"
-    MALFORMED = "not a token"
-    KEY_ID = "unknown key id"
-    ALGORITHM = "wrong algorithm"
-    SIGNATURE = "wrong signature"
-    CLAIMS = "wrong claims"
-    ISSUER = "wrong issuer"
-    AUDIENCE = "wrong audience"
-    EXPIRED = "expired"
-    NOT_YET = "not valid yet"
-    WITHDRAWN = "key withdrawn"
-    NOT_FOR_THIS = "not for this"
-    NO_SESSION = "no such session"
-
-
-class RefusedError(NotAllowedError):
-    """Somebody may not do what they want; its text is the same for every reason.
-
-    Attributes:
-        reason: For counters.
-        detail: A sentence for whoever holds the keys; it has nothing of a secret.
-    """
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        """Say why, for the operator alone."""
-        super().__init__(
-            "Not allowed: the token or key is missing, wrong, expired or not for this, or there is no such session."
-        )
-        self.reason = reason
-        self.detail = detail
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a token or key lets its bearer do.
-
-    Attributes:
-        roles: As which it may be used.
-        sessions: Patterns, one of which the session must match.
-        channels: Patterns, one of which the channel must match.
-        source: Which key vouches for it, under which terms; equal ones are the same.
-        not_before: When it begins to hold.
-        expires_at: When it ceases to hold.
-    """
-
-    roles: frozenset[TokenRole]
-    sessions: tuple[str, ...]
-    channels: tuple[str, ...]
-    source: Hashable = field(repr=False)
-    not_before: float = -math.inf
-    expires_at: float = math.inf
-
-    def check(self, role: TokenRole, address: ChannelAddress) -> None:
-        """Make sure that it is for `role` in `address`.
-
-        Raises:
-            RefusedError: It is not.
-        """
-        if role not in self.roles:
-            raise RefusedError(Reason.NOT_FOR_THIS, f"It is for {join_words(self.roles)}, not for {role}.")
-        if not matches(self.sessions, address.session):
-            raise RefusedError(Reason.NOT_FOR_THIS, f"It is for other sessions than {address.session}.")
-        if not matches(self.channels, address.channel):
-            raise RefusedError(Reason.NOT_FOR_THIS, f"It is for other channels than {address.channel}.")
-
-    def check_time(self, now: float, leeway_seconds: float) -> None:
-        """Make sure that it holds now.
-
-        Raises:
-            RefusedError: It does not yet, or no longer.
-        """
-        if now >= self.expires_at + leeway_seconds:
-            raise RefusedError(Reason.EXPIRED, "It has expired.")
-        if now < self.not_before - leeway_seconds:
-            raise RefusedError(Reason.NOT_YET, "It is not valid yet.")
-
-
-def matches(patterns: tuple[str, ...], name: str) -> bool:
-    """Tell whether a name matches one of the patterns, in which `*` stands for any characters, also none."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def join_words(words: frozenset[TokenRole] | tuple[str, ...]) -> str:
-    """Give words in a fixed order with commas between them."""
-    return ", ".join(sorted(words))
-
-
-def read_claims(claims: Mapping[str, object], source: Hashable) -> Grant:
-    """Read what a token says, after its signature, issuer and audience were found right.
-
-    Args:
-        claims: `role`, `session` and `channel` are a text or a list of texts each; `exp` is required, `nbf` is not.
-        source: See `Grant`.
-
-    Raises:
-        RefusedError: A claim is missing or not of its form.
-    """
-    roles = _read_texts(claims, "role")
-    unknown = [role for role in roles if role not in set(TokenRole)]
-    if unknown:
-        raise RefusedError(Reason.CLAIMS, f"Its role must be broadcast, listen or admin, not {shown(unknown[0])}.")
-    return Grant(
-        roles=frozenset(map(TokenRole, roles)),
-        sessions=_read_patterns(claims, "session"),
-        channels=_read_patterns(claims, "channel"),
-        source=source,
-        not_before=_read_time(claims, "nbf", -math.inf),
-        expires_at=_read_time(claims, "exp", None),
-    )
-
-
-def shown(value: object) -> str:
-    """Quote a value of a token for a sentence: escaped, so it can not forge a line, and not too long."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"  # noqa: PLR2004 - about a line
-
-
-def _read_texts(claims: Mapping[str, object], name: str) -> tuple[str, ...]:
-    value = claims.get(name)
-    texts = value if isinstance(value, list) else [value]
-    if not 1 <= len(texts) <= MAX_PATTERNS or not all(isinstance(text, str) for text in texts):
-        wanted = "missing" if value is None else f"{shown(value)}, not a text or a list of 1 to {MAX_PATTERNS} texts"
-        raise RefusedError(Reason.CLAIMS, f"Its claim {name} is {wanted}.")
-    return tuple(texts)
-
-
-def _read_patterns(claims: Mapping[str, object], name: str) -> tuple[str, ...]:
-    patterns = _read_texts(claims, name)
-    for pattern in patterns:
-        if not is_pattern(pattern):
-            raise RefusedError(Reason.CLAIMS, f"Its claim {name} has {shown(pattern)}, which no {name} can match.")
-    return patterns
-
-
-def _read_time(claims: Mapping[str, object], name: str, default: float | None) -> float:
-    value = claims.get(name, default)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            seconds = float(value)
-        except OverflowError:
-            seconds = math.nan
-        if math.isfinite(seconds) or value is default:
-            return seconds
-    raise RefusedError(Reason.CLAIMS, f"Its claim {name} must be a number of seconds, not {shown(value)}.")
+from relay.vocabulary.errors import TokenExpiredError
+from relay.vocabulary.names import ChannelAddress
 
 
 class Verifier(Protocol):
@@ -261,7 +95,7 @@ class Access:
 
     Attributes:
         rules: May be replaced at any time; whoever is inside is then asked again by `Permit.check`.
-        refusals: How often somebody was refused, by reason.
+        refusals: How often somebody was refused, by reason, since whoever tells of it cleared it.
     """
 
     def __init__(self, rules: AccessRules, clock: Clock) -> None:

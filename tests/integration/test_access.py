@@ -98,6 +98,10 @@ async def test_one_answer_for_unknown_and_forbidden(relay: RelayProcess) -> None
         status, body = await answer(relay.url, target, given)
         async with client(relay.url, target, given) as refused:
             answers.add((status, body, *await closing(refused)))
+    assert await relay.terminate() == 0
+    (told,) = [line for line in relay.log if line["event"] == "clients refused"]
+    assert told["refused"] == 2 * 3 * len(shown)
+    assert {"no token", "not a token", "not for this", "expired", "wrong audience"} <= set(told["reasons"])
     assert len(answers) == 1
     ((status, body, code, sentence),) = answers
     assert (status, code) == (401, 4502)

@@ -21,7 +21,7 @@ from relay.adapters.tokens import (
     read_secret,
     read_unverified_claims,
 )
-from relay.core.access import Reason, RefusedError, TokenRole
+from relay.core.grants import Reason, RefusedError, TokenRole
 from relay.vocabulary.errors import ConfigurationError
 from tests.support.tokens import (
     ED25519_KEY,

@@ -17,7 +17,8 @@ from websockets.http11 import Request, Response
 from relay.adapters.server.connection import RelayConnection
 from relay.adapters.server.credentials import offered_subprotocols, read_credential
 from relay.adapters.server.http_response import make_response, text_response
-from relay.core.access import Access, RefusedError, TokenRole
+from relay.core.access import Access
+from relay.core.grants import RefusedError, TokenRole
 from relay.core.origins import is_allowed_origin
 from relay.core.requests import ConnectRequest, Role, read_connect_request, split_target, websocket_role
 from relay.core.wire import SUBPROTOCOL

@@ -1,4 +1,4 @@
-"""Open connections and what let them in: who may no longer be here is closed with 4001.
+"""Open connections and what let them in: who may no longer be here is closed with 4001. Refusals are told in the log.
 
 Invariants: a connection whose token expires is closed within `RECHECK_SECONDS` and a little; one whose key was
 withdrawn, at once when the rules are replaced; asking costs nothing per connection while nothing expires.
@@ -16,6 +16,9 @@ from relay.vocabulary.errors import TokenExpiredError
 
 RECHECK_SECONDS = 1.0
 """How late an expiry may be noticed."""
+
+REPORT_SECONDS = 60.0
+"""How often the log tells how many were refused, and why; each by itself is only there at the level debug."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +55,24 @@ class Rechecks:
         return self._close_refused(self._inside)
 
     async def run(self) -> None:
-        """Look for expired tokens, for ever."""
+        """Look for expired tokens, and tell of refusals, for ever."""
+        loop = asyncio.get_running_loop()
+        report_at = loop.time() + REPORT_SECONDS
         while True:
             await asyncio.sleep(RECHECK_SECONDS)
+            if loop.time() >= report_at:
+                report_at += REPORT_SECONDS
+                self.tell_refusals()
             now = self._access.now
             self._close_refused([connection for connection, expiry in self._expiring.items() if expiry <= now])
+
+    def tell_refusals(self) -> None:
+        """Write to the log how many were refused since this was called last, by reason; nothing when none were."""
+        refusals = self._access.refusals
+        if refusals:
+            reasons = {str(reason): count for reason, count in refusals.most_common()}
+            logger.warning("clients refused", extra={"refused": refusals.total(), "reasons": reasons})
+            refusals.clear()
 
     def _close_refused(self, connections: Iterable[RelayConnection]) -> int:
         closed = 0
