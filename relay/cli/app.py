@@ -29,6 +29,7 @@ from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.limits.addresses import TrustedProxies
 from relay.core.shutdown import ShutdownPlan
 from relay.runtime.drain import Drain
+from relay.runtime.garbage import Garbage
 from relay.runtime.hub import Hub
 from relay.runtime.lag import LagMeter
 from relay.runtime.limits import LimitsInForce
@@ -125,6 +126,8 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         )
         tasks.start(drain.run(), "drain")
         tasks.start(hub.run(), "housekeeping")
+        garbage = stack.enter_context(Garbage(hub.listening))
+        tasks.start(garbage.run(), "garbage")
         if reporter is not None:
             sample = partial(hub.emit_utilization, per_session=settings.cloudwatch.session_dimension)
             tasks.start(reporter.run(sample), "metrics")

@@ -64,7 +64,11 @@ class _Membership:
 
 
 class Listening:
-    """The listeners of all channels."""
+    """The listeners of all channels.
+
+    Attributes:
+        departures: How many have left so far.
+    """
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class Listening:
         self._stall_limit_seconds = settings.stall_limit_seconds
         self._coalesce_ms = settings.coalesce_ms
         self._lead_seconds = lead_seconds
+        self.departures = 0
         self._memberships: dict[Listener, _Membership] = {}
         self._blocked: dict[Listener, None] = {}
 
@@ -173,6 +178,7 @@ class Listening:
         membership = self._memberships.pop(listener, None)
         if membership is None:
             return
+        self.departures += 1
         live = membership.live
         live.remove(listener, membership.group)
         listener.blocked_since = math.inf

@@ -125,7 +125,7 @@ class Admission:
         except RelayError as error:
             if SUBPROTOCOL not in offered:
                 return text_response(error.http_status, str(error))
-            connection.admission = error
+            connection.admission = error.with_traceback(None)  # whose frames refer to the connection
         return None
 
     def _admit(

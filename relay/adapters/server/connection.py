@@ -64,6 +64,7 @@ class RelayConnection(GuardedConnection):
         """Take note that the connection is gone (called by the transport)."""
         super().connection_lost(exc)
         self._leave_unless_open()
+        self._listener = None
 
     def _leave_unless_open(self) -> None:
         if self._listener is not None and self._listening is not None and self.protocol.state is not State.OPEN:

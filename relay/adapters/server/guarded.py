@@ -69,6 +69,10 @@ class Attendance(Protocol):
         ...
 
 
+def _do_nothing() -> None:
+    """Stand in for what a connection that is gone would do."""
+
+
 class GuardedConnection(ServerConnection):
     """The library's connection, guarded.
 
@@ -148,6 +152,8 @@ class GuardedConnection(ServerConnection):
     def forget_handshake(self) -> None:
         """Let the headers of the handshake go, kilobytes that nobody reads again; the library needs the objects."""
         self._deadline.cancel()
+        # The library's closure over this connection, which would hold it in a circle.
+        vars(self.protocol).pop("select_subprotocol", None)
         for message in (self.request, self.response):
             if message is not None:
                 message.headers.clear()
@@ -210,8 +216,14 @@ class GuardedConnection(ServerConnection):
         """Take note that the connection is gone (called by the transport)."""
         self._deadline.cancel()
         self._attendance.left(self)
-        self.intake.drop()
+        self.intake.end()
         super().connection_lost(exc)
+        # Nothing of it refers to itself any more, so it goes at once and not with the next collection of all garbage,
+        # which would hold everybody up.
+        self.recv_messages.pause = self.recv_messages.resume = _do_nothing
+        for error in (exc, self.protocol.parser_exc):
+            if error is not None:
+                error.__traceback__ = None
 
     @property
     def speaks_relay(self) -> bool:

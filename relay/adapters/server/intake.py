@@ -76,6 +76,11 @@ class Intake:
         """Forget what waits; the connection is gone."""
         self._waiting, self._taken = b"", 0
 
+    def end(self) -> None:
+        """Take nothing more, and let go of who would."""
+        self.drop()
+        self._feed = _leave
+
     def _work(self) -> None:
         turn_end = relay_clock() + TURN_SECONDS
         while self._taken < len(self._waiting) and not self._holders:
@@ -98,3 +103,7 @@ class Intake:
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+
+def _leave(piece: bytes) -> None:
+    """Stand in for a connection that is gone."""

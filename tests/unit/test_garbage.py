@@ -1,0 +1,66 @@
+"""Full collections wait until nobody would notice."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from relay.runtime.garbage import MIN_DEPARTURES, Garbage
+
+
+class Audience:
+    def __init__(self) -> None:
+        self.listeners = 0
+        self.departures = 0
+
+    def __len__(self) -> int:
+        return self.listeners
+
+
+class Knot:
+    """Refers to itself."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.fixture
+def audience() -> Audience:
+    return Audience()
+
+
+@pytest.fixture
+def garbage(audience: Audience) -> Iterator[Garbage]:
+    before = gc.get_threshold()
+    with Garbage(audience) as garbage:
+        assert gc.get_threshold()[:2] == before[:2]
+        yield garbage
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0
+
+
+def test_growth_alone_brings_no_full_look(garbage: Garbage) -> None:
+    full_looks = gc.get_stats()[2]["collections"]
+    grown = [Knot() for _ in range(100_000)]
+    assert gc.get_stats()[2]["collections"] == full_looks
+    assert len(grown) == 100_000
+
+
+def test_nobody_notices_when_nobody_listens(garbage: Garbage, audience: Audience) -> None:
+    assert not garbage.look(), "nobody left"
+    audience.departures = 1
+    assert garbage.look()
+    assert not garbage.look()
+
+
+def test_with_listeners_it_must_pay(garbage: Garbage, audience: Audience) -> None:
+    audience.listeners = 1
+    audience.departures = MIN_DEPARTURES - 1
+    assert not garbage.look()
+    audience.departures += 1
+    assert garbage.look()
+    audience.listeners = MIN_DEPARTURES
+    audience.departures += 2 * MIN_DEPARTURES - 1
+    assert not garbage.look()
+    audience.departures += 1
+    assert garbage.look()
