@@ -99,7 +99,7 @@ def token_command(
 
     \b
     relay token --role broadcast --session ev1 --valid 12h
-    relay token --role listen --session 'ev1' --channel de --channel fr
+    relay token --role listen --session ev1 --channel de --channel fr
     relay token --role listen --session '2026-*' --key-file keys/2026.pem
 
     It is signed with access.token_secret or a private key of access.token_key_files. docs/access.md tells how to make

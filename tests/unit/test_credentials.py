@@ -1,0 +1,41 @@
+"""Where a client may show its token, and which of several places counts."""
+
+import pytest
+from websockets.datastructures import Headers
+
+from relay.adapters.server.credentials import offered_subprotocols, read_credential, select_subprotocol
+
+
+@pytest.mark.parametrize(
+    ("authorization", "offer", "query", "credential"),
+    [
+        ([], [], None, None),
+        (["Bearer header"], ["relay.v1, relay.token.subprotocol"], "token=query", "header"),
+        (["bearer  header "], [], None, "header"),
+        (["Bearer "], ["relay.token.subprotocol"], None, ""),
+        (["Basic cHJveHk6cHJveHk="], ["relay.v1", "relay.token.subprotocol"], "token=query", "subprotocol"),
+        (["Basic cHJveHk6cHJveHk=", "Bearer header"], [], None, "header"),
+        ([], ["relay.token.one, relay.token.two"], None, "one"),
+        ([], ["relay.token.", "relay.v1"], "token=query", ""),
+        ([], ["relay.v1"], "a=b&token=qu%2Dery&c", "qu-ery"),
+        ([], ["relay.v1"], "TOKEN=query", None),
+        ([], ["relay.v1"], "token=", None),
+        ([], ["@"], "token=query", "query"),
+        ([], ["relay.v1"], None, None),
+    ],
+)
+def test_the_first_place_counts(
+    authorization: list[str], offer: list[str], query: str | None, credential: str | None
+) -> None:
+    headers = Headers()
+    for value in authorization:
+        headers["Authorization"] = value
+    for value in offer:
+        headers["Sec-WebSocket-Protocol"] = value
+    assert read_credential(headers, offered_subprotocols(headers), query) == credential
+
+
+def test_a_token_is_never_chosen_as_the_subprotocol() -> None:
+    for offered in (["relay.token.x"], ["relay.token.x", "relay.v2"], []):
+        assert select_subprotocol(None, offered) is None  # type: ignore[arg-type] # names are texts
+    assert select_subprotocol(None, ["relay.token.x", "relay.v1"]) == "relay.v1"  # type: ignore[list-item] # the same
