@@ -7,6 +7,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
 endif
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+NPM := tests/browser
 
 .PHONY: help demo test check sbom audit lock clean python
 
@@ -25,8 +26,10 @@ demo: python
 
 # Playwright's driver needs libatomic.
 test: check
-	@$(PYTHON) scripts/debian_packages.py chromium=chromium libatomic1=libatomic.so.1 nginx=nginx nodejs=node
+	@$(PYTHON) scripts/debian_packages.py chromium=chromium libatomic1=libatomic.so.1 nginx=nginx nodejs=node npm=npm
 	@node --test --test-reporter=dot tests/player/*.test.js
+	@cmp -s $(NPM)/package-lock.json $(NPM)/node_modules/installed || { \
+		npm ci --prefix $(NPM) --silent --no-audit --no-fund && cp $(NPM)/package-lock.json $(NPM)/node_modules/installed; }
 	@$(RUN) pytest --cov --cov-report=term
 
 check: python
@@ -50,7 +53,7 @@ lock: python
 	@$(VENV)/lock/bin/python scripts/lock.py
 
 clean:
-	rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NPM)/node_modules build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find relay scripts tests -name __pycache__ -type d -exec rm -rf {} +
 
 python:

@@ -1,194 +1,249 @@
-/** The broadcasting page: connects a `Broadcaster` and its sources to the elements of broadcast.html. */
+/** The broadcasting page: connects a `Broadcaster`, its sources and its audience to the elements of broadcast.html. */
 
+import { AudiencePanel } from "./audience-panel.js";
 import { Broadcaster } from "./broadcaster.js";
-import { BROADCAST_FORMAT } from "./capture.js";
+import { directionOf, formatMilliseconds, formatNumber, formatSeconds, knows, nameOfLanguage, startTranslating, t } from "./i18n.js";
 import { LevelMeter } from "./level-meter.js";
+import { MicrophonePanel } from "./microphone-panel.js";
+import { ScreenLock } from "./screen-lock.js";
 import { WARNING_SECONDS } from "./send-queue.js";
-import { SourceError, openFile, openMicrophone, unsupportedSentence } from "./sources.js";
-import { isKey, readPagePath, streamAddress } from "./wire.js";
+import { openFile, unsupportedCode } from "./sources.js";
+import { SPOKEN } from "./spoken-languages.js";
+import { isKey, isName, readPagePath, streamAddress } from "./player/wire.js";
+import { withTakeOver } from "./uplink.js";
 
 const NOT_ALLOWED = 4502;
+const CHANNEL_BUSY = 4503;
 const SILENCE_SHOWN_AFTER_SECONDS = 5;
+const PAUSE_SHOWN_AFTER_SECONDS = 2;
+/** A round trip that says as much as frames that wait in the browser: they wait in the network. */
+const SLOW_ROUND_TRIP_MS = 1500;
+const DROPS_SHOWN_MS = 10_000;
 const PROGRESS_INTERVAL_MS = 500;
 
-const WORDS = {
-  idle: "Nobody hears you yet.",
-  starting: "Opening the source…",
-  connecting: "Connecting…",
-  live: "You are live.",
-  reconnecting: "No connection to the relay. Trying again…",
-  stopping: "Ending…",
-};
+/** Enough for speech, and a quarter of a megabit a second. */
+const RATE = 16_000;
 
 const STOPPED = new Set(["idle", "failed"]);
 
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
-const address = readPagePath(location.pathname);
-const broadcaster = new Broadcaster(streamAddress("broadcast", address, location, BROADCAST_FORMAT));
+const page = readPagePath(location.pathname);
+const broadcaster = new Broadcaster();
+const meter = new LevelMeter(element("level"), element("level-shown"));
+const audience = new AudiencePanel(page.session);
+const screenLock = new ScreenLock();
+const unsupported = unsupportedCode();
+const microphone = unsupported ? null : new MicrophonePanel(broadcaster);
 
 /** For tests and the curious: the broadcaster of this page, see broadcaster.js. */
 Object.defineProperty(window, "relayBroadcaster", { value: broadcaster });
 
-element("session").textContent = address.session;
-element("channel").textContent = address.channel ?? "";
-element("channel").hidden = address.channel === null;
-document.title = `${address.session} – broadcast – relay`;
-element("audience").value = location.origin + location.pathname.replace("/broadcast/", "/listen/");
+let mistake = null;
+let liveSince = 0;
+let dropsSeen = 0;
+let dropsAt = -Infinity;
 
+element("session").textContent = page.session;
+element("channel").value = page.channel ?? "main";
 // A fragment never leaves the browser, so a link can carry the key without any server writing it down.
 element("key").value = new URLSearchParams(location.hash.slice(1)).get("key") ?? "";
-
-const unsupported = unsupportedSentence();
-if (unsupported) {
-  say(unsupported);
-  element("go").disabled = true;
-} else {
-  listDevices();
-  navigator.mediaDevices.addEventListener("devicechange", listDevices);
+element("go").disabled = unsupported !== null;
+const spoken = SPOKEN.map((tag) => [tag, nameOfLanguage(tag)]);
+for (const [tag, name] of spoken.sort(([, one], [, other]) => one.localeCompare(other))) {
+  const option = new Option(name, tag);
+  option.lang = tag;
+  option.dir = directionOf(tag);
+  element("tongue").add(option);
 }
 
 element("broadcast").addEventListener("submit", (event) => {
   event.preventDefault();
   if (STOPPED.has(broadcaster.state)) {
-    goLive();
+    goLive((address) => address);
   } else {
     broadcaster.stop();
   }
 });
 
-function goLive() {
-  const key = element("key").value.trim();
-  if (key !== "" && !isKey(key)) {
-    refuseKey("A broadcast key is 8 to 256 letters, digits or . _ ~ -");
-    return;
+element("take-over").addEventListener("click", () => goLive(withTakeOver));
+
+element("source-choice").addEventListener("change", renderPanels);
+
+element("channel").addEventListener("input", () => {
+  const channel = element("channel").value.trim();
+  if (isName(channel)) {
+    audience.showChannel(channel);
   }
-  if (chosenSource() === "file" && element("file").files.length === 0) {
-    say("Choose a file first.");
-    element("file").focus();
-    return;
+});
+
+/** @param {(address: string) => string} finish Gives the address to connect to from the plain one. */
+function goLive(finish) {
+  for (const field of ["channel", "key"]) {
+    element(field).removeAttribute("aria-invalid");
   }
-  element("key").removeAttribute("aria-invalid");
-  broadcaster.start(openSource, key);
+  const [channel, key] = [element("channel").value.trim(), element("key").value.trim()];
+  if (!isName(channel)) {
+    refuse("channel", "broadcast.channel-wrong");
+  } else if (key !== "" && !isKey(key)) {
+    refuse("key", "broadcast.key-wrong");
+  } else if (chosenSource() === "file" && element("file").files.length === 0) {
+    refuse("file", "broadcast.file-missing");
+  } else {
+    mistake = null;
+    microphone.reset();
+    const address = streamAddress("broadcast", { session: page.session, channel }, location, query());
+    broadcaster.start(openSource, { address: finish(address), rate: RATE, key });
+  }
+}
+
+/** Tells what is wrong with a field, and leads there. */
+function refuse(field, key) {
+  mistake = key;
+  element("more").open ||= element("more").contains(element(field));
+  element(field).setAttribute("aria-invalid", "true");
+  element(field).focus();
+  render();
+}
+
+function query() {
+  const said = { name: element("name").value.trim(), lang: element("tongue").value };
+  const known = Object.entries(said).filter(([, value]) => value !== "");
+  return { codec: "pcm_s16le", rate: RATE, channels: 1, pace: "live", ...Object.fromEntries(known) };
 }
 
 function openSource(context) {
   if (chosenSource() === "file") {
     return openFile(context, element("file").files[0], () => broadcaster.stop());
   }
-  const options = {
-    deviceId: element("device").value,
-    echoCancellation: element("echo").checked,
-    noiseSuppression: element("noise").checked,
-    autoGainControl: element("gain").checked,
-  };
-  const lost = "The microphone is gone. Connect it or choose another one, then press Go live.";
-  return openMicrophone(context, options, () => broadcaster.abort(lost));
+  return microphone.open(context);
 }
 
 function chosenSource() {
   return element("broadcast").elements.source.value;
 }
 
-element("source-choice").addEventListener("change", showPanel);
-showPanel();
+broadcaster.addEventListener("statechange", () => {
+  const { state, problem } = broadcaster;
+  if (state === "starting") {
+    liveSince = 0;
+    dropsSeen = 0;
+    dropsAt = -Infinity;
+  } else if (state === "live") {
+    liveSince ||= performance.now();
+    microphone.list();
+  } else if (STOPPED.has(state)) {
+    meter.reset();
+  }
+  screenLock.wanted = !STOPPED.has(state);
+  if (problem?.code === NOT_ALLOWED) {
+    refuse("key", null);
+  }
+  render();
+  if (problem?.code === CHANNEL_BUSY) {
+    element("take-over").focus();
+  }
+});
 
-function showPanel() {
+broadcaster.addEventListener("level", ({ detail }) => meter.take(detail));
+broadcaster.addEventListener("news", renderNews);
+setInterval(renderProgress, PROGRESS_INTERVAL_MS);
+
+function render() {
+  const { state, problem } = broadcaster;
+  const stopped = STOPPED.has(state);
+  main.dataset.state = state;
+  document.title = t("broadcast.title", { session: page.session });
+  element("go-label").textContent = t(stopped ? "broadcast.go" : "broadcast.stop");
+  element("go").disabled = state === "stopping" || unsupported !== null;
+  for (const id of ["source-choice", "file", "channel", "tongue", "name", "key"]) {
+    element(id).disabled = !stopped;
+  }
+  element("on-air").hidden = state !== "live";
+  element("take-over").hidden = !(stopped && problem?.code === CHANNEL_BUSY);
+  say(element("status"), sentence(state, problem));
+  microphone?.render();
+  audience.render();
+  renderPanels();
+  renderNews();
+  renderProgress();
+}
+
+function renderPanels() {
   element("microphone-panel").hidden = chosenSource() !== "microphone";
   element("file-panel").hidden = chosenSource() !== "file";
 }
 
-let deviceProblem = "";
-let lastChange = Promise.resolve();
-
-for (const id of ["device", "echo", "noise", "gain"]) {
-  // One after the other, or the slower of two changes would win over the later one.
-  element(id).addEventListener("change", () => (lastChange = lastChange.then(changeMicrophone)));
+function sentence(state, problem) {
+  if (mistake) {
+    return t(mistake);
+  }
+  if (problem === null) {
+    return unsupported ? t(`problem.${unsupported}`) : t(`broadcast.state.${state}`);
+  }
+  return describe(problem);
 }
 
-async function changeMicrophone() {
-  if (broadcaster.state !== "live" && broadcaster.state !== "reconnecting") {
-    return;
-  }
-  try {
-    await broadcaster.changeSource(openSource);
-    deviceProblem = "";
-  } catch (error) {
-    deviceProblem = error instanceof SourceError ? error.message : "The microphone could not be changed.";
-  }
+function describe({ code, detail = "" }) {
+  return t(knows(`problem.${code}`) ? `problem.${code}` : "problem.other", { code, detail }).trim();
 }
 
-/** Fills the list of microphones; their names are known only once the person has allowed one. */
-async function listDevices() {
-  const select = element("device");
-  const chosen = select.value;
-  const devices = await navigator.mediaDevices.enumerateDevices();
-  const named = devices.filter(({ kind, label, deviceId }) => kind === "audioinput" && label && deviceId !== "default");
-  select.length = 1;
-  for (const { deviceId, label } of named) {
-    select.add(new Option(label, deviceId));
-  }
-  select.value = named.some(({ deviceId }) => deviceId === chosen) ? chosen : "";
-}
-
-const meter = new LevelMeter(element("level"), element("level-shown"));
-let liveSince = 0;
-let progressShownAt = 0;
-
-broadcaster.addEventListener("statechange", () => {
-  const { state, sentence, closeCode } = broadcaster;
-  const stopped = STOPPED.has(state);
-  main.dataset.state = state;
-  element("go-label").textContent = stopped ? "Go live" : "Stop";
-  element("go").disabled = state === "stopping";
-  element("source-choice").disabled = !stopped;
-  element("file").disabled = !stopped;
-  element("key").disabled = !stopped;
-  element("on-air").hidden = state !== "live";
-  say(sentence || WORDS[state]);
-  if (state === "starting") {
-    liveSince = 0;
-    deviceProblem = "";
-  } else if (state === "live") {
-    liveSince ||= performance.now();
-    listDevices();
-    keepScreenOn();
-  } else if (stopped) {
-    warn("");
-    meter.reset();
-    screenLock?.release();
-    screenLock = null;
-  }
-  if (closeCode === NOT_ALLOWED) {
-    refuseKey(sentence);
-  }
-});
-
-function say(sentence) {
-  element("status").textContent = sentence;
-}
-
-function warn(sentence) {
-  if (element("warning").textContent !== sentence) {
-    element("warning").textContent = sentence;
+function renderNews() {
+  const { way, relay, state } = broadcaster;
+  const live = !STOPPED.has(state);
+  const show = (id, value, format) => {
+    element(id).textContent = live && Number.isFinite(value) ? format(value) : "–";
+  };
+  show("listeners", relay.stats?.listeners, formatNumber);
+  show("dropped", relay.stats?.dropped_frames, formatNumber);
+  show("lead", relay.stats?.lead_ms, formatMilliseconds);
+  show("way", way.roundTripMs, formatMilliseconds);
+  show("waiting", way.waitingSeconds, formatSeconds);
+  show("unsent", way.droppedSeconds, formatSeconds);
+  if (way.droppedSeconds > dropsSeen) {
+    dropsSeen = way.droppedSeconds;
+    dropsAt = performance.now();
   }
 }
 
-function refuseKey(sentence) {
-  say(sentence);
-  element("key").setAttribute("aria-invalid", "true");
-  element("key").focus();
+function renderProgress() {
+  const { state } = broadcaster;
+  if (state === "live") {
+    element("elapsed").textContent = toClock(Math.floor((performance.now() - liveSince) / 1000));
+  }
+  say(element("warning"), STOPPED.has(state) ? "" : warning());
 }
 
-broadcaster.addEventListener("level", ({ detail }) => {
-  meter.take(detail);
-  const now = performance.now();
-  if (now - progressShownAt > PROGRESS_INTERVAL_MS && broadcaster.state === "live") {
-    progressShownAt = now;
-    element("elapsed").textContent = toClock(Math.floor((now - liveSince) / 1000));
-    warn(warningNow());
+/** The one thing that a person should do something about first. */
+function warning() {
+  const { way, relay, silentSeconds, unheardSeconds, clipped, state } = broadcaster;
+  if (state !== "live" && state !== "reconnecting") {
+    return "";
   }
-});
+  if (unheardSeconds > PAUSE_SHOWN_AFTER_SECONDS) {
+    return t("broadcast.warning.paused");
+  }
+  if (state === "live" && (way.waitingSeconds > WARNING_SECONDS || way.roundTripMs > SLOW_ROUND_TRIP_MS)) {
+    return t(relay.heldBack ? "broadcast.warning.held-back" : "broadcast.warning.slow");
+  }
+  if (performance.now() - dropsAt < DROPS_SHOWN_MS) {
+    return t("broadcast.warning.dropped");
+  }
+  if (silentSeconds > SILENCE_SHOWN_AFTER_SECONDS) {
+    return t("broadcast.warning.silent");
+  }
+  if (clipped) {
+    return t("broadcast.warning.clipped");
+  }
+  return microphone.replaced ? t("broadcast.warning.replaced") : "";
+}
+
+/** Writes a sentence into a live region, which reads it out only when it is another one. */
+function say(region, sentence) {
+  if (region.textContent !== sentence) {
+    region.textContent = sentence;
+  }
+}
 
 function toClock(seconds) {
   const padded = (part) => String(part).padStart(2, "0");
@@ -197,51 +252,11 @@ function toClock(seconds) {
   return `${hours > 0 ? `${hours}:${padded(minutes)}` : minutes}:${padded(seconds % 60)}`;
 }
 
-function warningNow() {
-  const { waitingSeconds, droppedSeconds, silentSeconds } = broadcaster;
-  const lost = `${droppedSeconds.toFixed(1)} s of the sound were lost on the way to the relay.`;
-  const dropped = droppedSeconds > 0 ? lost : "";
-  if (waitingSeconds > WARNING_SECONDS) {
-    return `The connection is too slow for the sound. ${dropped}`.trim();
-  }
-  if (silentSeconds > SILENCE_SHOWN_AFTER_SECONDS) {
-    return "There is no sound from the source. Is it muted?";
-  }
-  return deviceProblem || dropped;
-}
-
-let screenLock = null;
-
-/** A telephone that locks its screen takes the microphone away. */
-async function keepScreenOn() {
-  try {
-    screenLock ??= (await navigator.wakeLock?.request("screen")) ?? null;
-    screenLock?.addEventListener("release", () => (screenLock = null), { once: true });
-  } catch {
-    // The browser may refuse, for example when the battery is low; the broadcast goes on.
-  }
-}
-
-document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "visible" && broadcaster.state === "live") {
-    keepScreenOn();
-  }
-});
-
 addEventListener("beforeunload", (event) => {
   if (!STOPPED.has(broadcaster.state)) {
     event.preventDefault();
   }
 });
 
-element("copy").addEventListener("click", async () => {
-  const button = element("copy");
-  element("audience").select();
-  try {
-    await navigator.clipboard.writeText(element("audience").value);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "Press Ctrl+C";
-  }
-  setTimeout(() => (button.textContent = "Copy"), 2000);
-});
+await startTranslating(render);
+audience.showChannel(element("channel").value);

@@ -1,81 +1,70 @@
 /**
- * Sends one source's sound to a channel: a worklet that makes frames, a bounded queue, a socket to the relay.
+ * Sends one source's sound to a channel: a worklet that makes frames, a Worker that sends them.
  *
- * Events: `statechange` when `state` or `sentence` changed, `level` for every frame, detail {peak, rms}.
+ * Events: `statechange` when `state` or `problem` changed, `level` for every frame, detail {peak, rms}, `news` when
+ * `way` or `relay` changed.
  *
  * States:
- *   idle          not started, or stopped; `sentence` may say why
+ *   idle          not started, or stopped
  *   starting      the source is being opened
  *   connecting    no answer from the relay yet
  *   live
- *   reconnecting  the connection is gone and another attempt is under way; the sound of that time is lost
+ *   reconnecting  the connection is gone and another attempt is under way; the last 1.5 s of the sound are kept
  *   stopping      the relay has been told that this was all
- *   failed        `sentence` says why
+ *   failed        `problem` says why
  */
 
-import { BROADCAST_FORMAT, FRAME_SECONDS } from "./capture.js";
-import { RelaySocket } from "./relay-socket.js";
-import { SendQueue } from "./send-queue.js";
+import { CLIPPED_PEAK, FRAME_SECONDS } from "./capture.js";
 import { SourceError } from "./sources.js";
-import { TOKEN_PREFIX, isFinal } from "./wire.js";
+import { TOKEN_PREFIX } from "./player/wire.js";
 
-const BYTES_PER_SECOND = 2 * BROADCAST_FORMAT.rate * BROADCAST_FORMAT.channels;
-const CHANNEL_BUSY = 4503;
+const BYTES_PER_SAMPLE = 2;
 const SESSION_ENDED = 1000;
-
-/** After a connection broke, the relay takes it for alive until a ping stays unanswered, and calls the channel busy. */
-const GHOST_MS = 40_000;
-
-/** How long the relay may take to say good-bye. */
-const FAREWELL_MS = 3000;
-
-const OFF_AIR = "You are off the air.";
 
 /** Below this (-60 dB) a frame counts as silent. */
 const SILENT_RMS = 0.001;
 
+/** How long a person is told of a clipped peak. */
+const CLIP_SHOWN_SECONDS = 3;
+
+const NO_WAY = Object.freeze({ waitingSeconds: 0, droppedSeconds: 0, roundTripMs: null });
+const NO_RELAY = Object.freeze({ stats: null, heldBack: false });
+
 export class Broadcaster extends EventTarget {
-  #address;
   #state = "idle";
-  #sentence = "";
+  #problem = null;
   #context = null;
   #source = null;
   #node = null;
-  #socket = null;
-  #queue = null;
-  #lostAt = -Infinity;
+  #worker = null;
+  #way = NO_WAY;
+  #relay = NO_RELAY;
   #silentSeconds = 0;
-  #closeCode = null;
-  #farewell;
-
-  /** @param {string} address of the broadcaster's WebSocket, with `BROADCAST_FORMAT` as its query. */
-  constructor(address) {
-    super();
-    this.#address = address;
-  }
+  #sinceClip = Infinity;
+  #heardAt = 0;
 
   get state() {
     return this.#state;
   }
 
-  /** Why it stopped or failed, for a person; otherwise empty. */
-  get sentence() {
-    return this.#sentence;
+  /** Why it stopped or failed: {code, detail}, a name or a close code and what is known beside it; otherwise null. */
+  get problem() {
+    return this.#problem;
   }
 
-  /** The code with which the relay refused or ended the last broadcast, or null. */
-  get closeCode() {
-    return this.#closeCode;
+  /** The way to the relay: {waitingSeconds, droppedSeconds, roundTripMs}, see uplink.js. */
+  get way() {
+    return this.#way;
   }
 
-  /** How late the sound leaves this browser. */
-  get waitingSeconds() {
-    return this.#queue?.waitingSeconds ?? 0;
+  /** What the relay says: {stats, heldBack}; `stats` is its last message of that type or null. */
+  get relay() {
+    return this.#relay;
   }
 
-  /** How much of the sound was lost since the start, because the connection was too slow or gone. */
-  get droppedSeconds() {
-    return this.#queue?.droppedSeconds ?? 0;
+  /** The source while it is open, else null; see sources.js. */
+  get source() {
+    return this.#source;
   }
 
   /** How long the source has been silent without a break. */
@@ -83,18 +72,32 @@ export class Broadcaster extends EventTarget {
     return this.#silentSeconds;
   }
 
+  /** Whether the sound was too loud a moment ago. */
+  get clipped() {
+    return this.#sinceClip < CLIP_SHOWN_SECONDS;
+  }
+
+  /** How long the browser has given no sound at all, as it does while a telephone rings. */
+  get unheardSeconds() {
+    return (performance.now() - this.#heardAt) / 1000;
+  }
+
   /**
    * Goes live. Browsers allow this only to a call from within a click or a key press.
    *
-   * @param {(context: AudioContext) => Promise<{node: AudioNode, begin: () => void, close: () => void}>} openSource
-   * @param {string} key The relay's broadcast key, or an empty string.
+   * @param {(context: AudioContext) => Promise<object>} openSource Gives a source, see sources.js.
+   * @param {object} target
+   * @param {string} target.address Of the broadcaster's WebSocket, with its query.
+   * @param {number} target.rate Samples a second that its query promises.
+   * @param {string} target.key The broadcast key or token, or an empty string.
    */
-  async start(openSource, key) {
-    const context = new AudioContext();
+  async start(openSource, { address, rate, key }) {
+    const context = new AudioContext({ latencyHint: "interactive" });
     this.#context = context;
     this.#silentSeconds = 0;
-    this.#closeCode = null;
-    this.#lostAt = -Infinity;
+    this.#sinceClip = Infinity;
+    this.#way = NO_WAY;
+    this.#relay = NO_RELAY;
     this.#setState("starting");
     // A telephone call suspends the context; the broadcast goes on behind it. Closing it rejects what is pending.
     const resume = () => context.state === "suspended" && context.resume().catch(() => {});
@@ -107,30 +110,31 @@ export class Broadcaster extends EventTarget {
         source.close();
         return;
       }
-      this.#connectSource(source);
+      this.#connect(source, rate);
     } catch (error) {
       if (this.#context === context) {
-        this.#close("failed", sentenceOf(error));
+        this.#close("failed", problemOf(error));
       }
       return;
     }
-    this.#openSocket(key);
+    this.#openUplink(address, rate, key);
   }
 
   /**
-   * Takes another source while it runs; the present one stays when the other can not be opened.
+   * Takes another source while it runs. The present one is closed before, because a browser goes on with the
+   * processing of a microphone that is open, whatever is asked for; when the other can not be opened there is silence.
    *
    * @throws {SourceError}
    */
   async changeSource(openSource) {
     const context = this.#context;
+    this.#source.node.disconnect();
+    this.#source.close();
     const source = await openSource(context);
     if (this.#context !== context) {
       source.close();
       return;
     }
-    this.#source.node.disconnect();
-    this.#source.close();
     this.#source = source;
     source.node.connect(this.#node);
     source.begin();
@@ -138,103 +142,111 @@ export class Broadcaster extends EventTarget {
 
   /** Ends the broadcast: what waits is sent, then the relay tells the listeners that the session is over. */
   stop() {
-    if (!this.#socket?.accepted) {
-      this.#close("idle", "");
-      return;
+    if (this.#state === "live") {
+      this.#setState("stopping");
+      this.#source.close();
+      this.#worker.postMessage({ type: "end" });
+    } else {
+      this.#close("idle");
     }
-    this.#setState("stopping");
-    this.#source.close();
-    this.#queue.flush();
-    this.#socket.send({ type: "end" });
-    this.#farewell = setTimeout(() => this.#close("idle", OFF_AIR), FAREWELL_MS);
   }
 
   /** Ends it because the source is lost; the relay keeps the listeners for a while in case it comes back. */
-  abort(sentence) {
-    this.#close("failed", sentence);
+  abort(problem) {
+    this.#close("failed", problem);
   }
 
-  #connectSource(source) {
+  #connect(source, rate) {
     this.#source = source;
     this.#node = new AudioWorkletNode(this.#context, "relay-capture", {
       channelCount: 1,
       channelCountMode: "explicit",
       channelInterpretation: "speakers",
+      processorOptions: { rate },
     });
-    this.#node.port.onmessage = ({ data }) => this.#takeFrame(data);
+    this.#heardAt = performance.now();
+    this.#node.port.onmessage = ({ data }) => this.#takeLevel(data);
     // Only what leads to the speakers is sure to run; the worklet's output is silence.
     source.node.connect(this.#node).connect(this.#context.destination);
   }
 
-  #openSocket(key) {
-    this.#setState("connecting");
-    const socket = new RelaySocket(this.#address, {
-      protocols: key ? [TOKEN_PREFIX + key] : [],
-      isFinal: (code) => isFinal(code) && !(code === CHANNEL_BUSY && performance.now() - this.#lostAt < GHOST_MS),
-    });
-    this.#socket = socket;
-    this.#queue = new SendQueue(socket, BYTES_PER_SECOND);
-    socket.addEventListener("hello", () => {
-      this.#source.begin();
-      this.#setState("live");
-    });
-    socket.addEventListener("down", () => this.#lose());
-    socket.addEventListener("stop", ({ detail }) => this.#end(detail));
-    socket.open();
+  #openUplink(address, rate, key) {
+    const worker = new Worker(new URL("./uplink-worker.js", import.meta.url), { type: "module" });
+    worker.onmessage = ({ data }) => this.#worker === worker && this.#hear(data);
+    worker.onerror = () => this.#worker === worker && this.#close("failed", { code: "not-loaded" });
+    this.#worker = worker;
+    const { port1, port2 } = new MessageChannel();
+    this.#node.port.postMessage({ frames: port1 }, [port1]);
+    const protocols = key ? [TOKEN_PREFIX + key] : [];
+    const bytesPerSecond = BYTES_PER_SAMPLE * rate;
+    worker.postMessage({ type: "open", address, protocols, bytesPerSecond, frames: port2 }, [port2]);
   }
 
-  #takeFrame({ pcm, peak, rms }) {
-    this.#silentSeconds = rms < SILENT_RMS ? this.#silentSeconds + FRAME_SECONDS : 0;
-    if (this.#state === "live") {
-      this.#queue.push(pcm);
-    } else if (this.#state === "reconnecting" && this.#lostAt > -Infinity) {
-      this.#queue.drop(pcm);
+  #hear(news) {
+    switch (news.type) {
+      case "state":
+        this.#follow(news);
+        return;
+      case "way":
+        this.#way = news;
+        break;
+      case "relay":
+        this.#takeMessage(news.message);
+        break;
     }
-    this.dispatchEvent(new CustomEvent("level", { detail: { peak, rms } }));
+    this.dispatchEvent(new Event("news"));
   }
 
-  #lose() {
-    if (this.#state === "stopping") {
-      this.#close("idle", OFF_AIR);
+  #follow({ state, code, told }) {
+    if (state === "stopped") {
+      const ended = this.#state === "stopping" || code === SESSION_ENDED;
+      const problem = this.#state === "stopping" ? { code: "off-air" } : { code, detail: told };
+      this.#close(ended ? "idle" : "failed", problem);
       return;
     }
-    if (this.#state === "live") {
-      this.#lostAt = performance.now();
+    if (state === "live") {
+      this.#source.begin();
     }
-    this.#setState("reconnecting");
-  }
-
-  #end({ code, sentence }) {
-    if (this.#state === "stopping") {
-      this.#close("idle", OFF_AIR);
-    } else {
-      this.#closeCode = code;
-      this.#close(code === SESSION_ENDED ? "idle" : "failed", sentence);
+    if (this.#state !== "stopping") {
+      this.#setState(state);
     }
   }
 
-  #close(state, sentence) {
-    clearTimeout(this.#farewell);
-    this.#socket?.close();
+  #takeMessage(message) {
+    if (message.type === "stats") {
+      this.#relay = { ...this.#relay, stats: message };
+    } else if (message.type === "backpressure") {
+      this.#relay = { ...this.#relay, heldBack: message.on === true };
+    }
+  }
+
+  #takeLevel(level) {
+    this.#heardAt = performance.now();
+    this.#silentSeconds = level.rms < SILENT_RMS ? this.#silentSeconds + FRAME_SECONDS : 0;
+    this.#sinceClip = level.peak >= CLIPPED_PEAK ? 0 : this.#sinceClip + FRAME_SECONDS;
+    this.dispatchEvent(new CustomEvent("level", { detail: level }));
+  }
+
+  #close(state, problem = null) {
+    this.#worker?.postMessage({ type: "close" });
     this.#source?.close();
     this.#context?.close();
-    this.#socket = null;
+    this.#worker = null;
     this.#source = null;
     this.#context = null;
     this.#node = null;
-    this.#queue = null;
-    this.#setState(state, sentence);
+    this.#setState(state, problem);
   }
 
-  #setState(state, sentence = "") {
-    if (state !== this.#state || sentence !== this.#sentence) {
+  #setState(state, problem = null) {
+    if (state !== this.#state || problem !== this.#problem) {
       this.#state = state;
-      this.#sentence = sentence;
+      this.#problem = problem;
       this.dispatchEvent(new Event("statechange"));
     }
   }
 }
 
-function sentenceOf(error) {
-  return error instanceof SourceError ? error.message : "The broadcaster could not be loaded. Reload the page.";
+function problemOf(error) {
+  return error instanceof SourceError ? { code: error.code, detail: error.message } : { code: "not-loaded" };
 }

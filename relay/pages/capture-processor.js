@@ -1,12 +1,25 @@
 /**
- * The audio thread of the broadcasting page: posts {pcm, peak, rms} for every frame of its mono input.
+ * The audio thread of the broadcasting page: makes frames of its mono input.
+ *
+ * Posts {peak, rms} for every frame; the frame itself, an Int16Array of PCM, goes to the MessagePort that comes with
+ * the message {frames: port}. Until then frames are made for their levels only.
  */
 
 import { FrameMaker } from "./capture.js";
 
 class CaptureProcessor extends AudioWorkletProcessor {
-  #frames = new FrameMaker(sampleRate, (frame) => this.port.postMessage(frame, [frame.pcm.buffer]));
+  #frames;
   #silence = new Float32Array(128);
+  #sink = null;
+
+  constructor({ processorOptions: { rate } }) {
+    super();
+    this.port.onmessage = ({ data }) => (this.#sink = data.frames);
+    this.#frames = new FrameMaker(sampleRate, rate, ({ pcm, peak, rms }) => {
+      this.#sink?.postMessage(pcm, [pcm.buffer]);
+      this.port.postMessage({ peak, rms });
+    });
+  }
 
   process(inputs) {
     // A source that is not connected has no channels; time goes on for the listeners all the same.

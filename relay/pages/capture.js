@@ -4,18 +4,16 @@
  * Pure: no AudioWorklet. Every frame lasts `FRAME_SECONDS` and has the levels of the sound it was made of.
  */
 
-import { SincResampler } from "./resampler.js";
-
-/** What this page broadcasts; enough for speech, and a quarter of a megabit a second. */
-export const BROADCAST_FORMAT = Object.freeze({ codec: "pcm_s16le", rate: 16_000, channels: 1 });
+import { SincResampler } from "./player/resampler.js";
 
 export const FRAME_SECONDS = 0.02;
 
-const FRAME_SAMPLES = BROADCAST_FORMAT.rate * FRAME_SECONDS;
+/** A peak from which the converter of a sound card has usually cut more off. */
+export const CLIPPED_PEAK = 0.999;
 
 export class FrameMaker {
   #resampler;
-  #output = [new Float32Array(FRAME_SAMPLES)];
+  #output;
   #emit;
   #peak = 0;
   #power = 0;
@@ -23,30 +21,28 @@ export class FrameMaker {
 
   /**
    * @param {number} inputRate Samples a second that are written.
+   * @param {number} outputRate Samples a second of the frames.
    * @param {(frame: {pcm: Int16Array, peak: number, rms: number}) => void} emit Gets every frame; `peak` and `rms`
    *   are of the input, 1 is full scale.
    */
-  constructor(inputRate, emit) {
+  constructor(inputRate, outputRate, emit) {
     this.#emit = emit;
-    this.#resampler = new SincResampler({
-      inputRate,
-      outputRate: BROADCAST_FORMAT.rate,
-      channels: BROADCAST_FORMAT.channels,
-      capacity: inputRate,
-    });
+    this.#output = [new Float32Array(Math.round(outputRate * FRAME_SECONDS))];
+    this.#resampler = new SincResampler({ inputRate, outputRate, channels: 1, capacity: inputRate });
   }
 
-  /** @param {Float32Array} samples Mono, at most a second. */
-  write(samples) {
-    for (const sample of samples) {
+  /** @param {Float32Array} input Mono, at most a second. */
+  write(input) {
+    for (const sample of input) {
       this.#peak = Math.max(this.#peak, Math.abs(sample));
       this.#power += sample * sample;
     }
-    this.#count += samples.length;
-    this.#resampler.write(samples);
-    while (this.#resampler.available >= FRAME_SAMPLES) {
-      this.#resampler.read(this.#output, FRAME_SAMPLES);
-      this.#emit({ pcm: toPcm(this.#output[0]), peak: this.#peak, rms: Math.sqrt(this.#power / this.#count) });
+    this.#count += input.length;
+    this.#resampler.write(input);
+    const [samples] = this.#output;
+    while (this.#resampler.available >= samples.length) {
+      this.#resampler.read(this.#output, samples.length);
+      this.#emit({ pcm: toPcm(samples), peak: this.#peak, rms: Math.sqrt(this.#power / this.#count) });
       this.#peak = 0;
       this.#power = 0;
       this.#count = 0;

@@ -1,8 +1,15 @@
 /** Shows peak and RMS of the sound on a decibel scale, in a picture and for a screen reader. */
 
+import { CLIPPED_PEAK } from "./capture.js";
+import { formatNumber, t } from "./i18n.js";
+
 const FLOOR_DB = -60;
 const INTERVAL_MS = 50;
 const PEAK_HOLD_MS = 1500;
+const CLIP_HOLD_MS = 3000;
+
+/** A screen reader that follows the meter is told of it no more often than it can speak. */
+const WORDS_INTERVAL_MS = 1000;
 
 export class LevelMeter {
   #meter;
@@ -13,10 +20,12 @@ export class LevelMeter {
   #shownAt = 0;
   #held = 0;
   #heldAt = 0;
+  #clippedAt = -Infinity;
+  #wordsAt = -Infinity;
 
   /**
    * @param {HTMLElement} meter with the role `meter`; gets `--rms` and `--peak` between 0 and 1, and the class
-   *   `clipped` while full scale is held.
+   *   `clipped` for a while after full scale was reached.
    * @param {HTMLElement} output gets the held peak in words.
    */
   constructor(meter, output) {
@@ -40,7 +49,10 @@ export class LevelMeter {
     this.#peak = 0;
     this.#power = 0;
     this.#frames = 1;
+    this.#clippedAt = -Infinity;
+    this.#wordsAt = -Infinity;
     this.#show(performance.now());
+    this.#output.textContent = "–";
   }
 
   #show(now) {
@@ -48,20 +60,32 @@ export class LevelMeter {
       this.#held = this.#peak;
       this.#heldAt = now;
     }
-    const clipped = this.#held >= 1;
+    if (this.#peak >= CLIPPED_PEAK) {
+      this.#clippedAt = now;
+    }
+    const clipped = now - this.#clippedAt < CLIP_HOLD_MS;
     const decibels = toDecibels(this.#held);
-    const words = decibels <= FLOOR_DB ? "no sound" : `${decibels.toFixed(0).replace("-", "−")} dB`;
     this.#meter.style.setProperty("--rms", toFraction(Math.sqrt(this.#power / this.#frames)));
     this.#meter.style.setProperty("--peak", toFraction(this.#held));
     this.#meter.classList.toggle("clipped", clipped);
-    this.#meter.setAttribute("aria-valuenow", decibels.toFixed(0));
-    this.#meter.setAttribute("aria-valuetext", words);
-    this.#output.textContent = clipped ? "too loud" : words;
+    this.#output.textContent = clipped ? t("broadcast.level.clipped") : describe(decibels);
+    if (now - this.#wordsAt >= WORDS_INTERVAL_MS) {
+      this.#wordsAt = now;
+      this.#meter.setAttribute("aria-valuenow", decibels.toFixed(0));
+      this.#meter.setAttribute("aria-valuetext", this.#output.textContent);
+    }
     this.#peak = 0;
     this.#power = 0;
     this.#frames = 0;
     this.#shownAt = now;
   }
+}
+
+function describe(decibels) {
+  if (decibels <= FLOOR_DB) {
+    return t("broadcast.level.none");
+  }
+  return `${formatNumber(decibels, { maximumFractionDigits: 0 })} dB`;
 }
 
 function toDecibels(amplitude) {

@@ -1,36 +1,53 @@
-/** The listening page: connects a `Player` to the elements of listen.html. */
+/** The listening page: connects a `RelayPlayer` and the session's channels to the elements of listen.html. */
 
-import { Player } from "./player.js";
-import { TARGET_SECONDS } from "./playout.js";
-import { readPagePath, streamAddress } from "./wire.js";
+import { ChannelChooser, preferredChannel } from "./channel-chooser.js";
+import { formatMilliseconds, formatNumber, formatSeconds, knows, recall, remember, startTranslating, t } from "./i18n.js";
+import { LivePicture } from "./live-picture.js";
+import { RelayPlayer } from "./player/index.js";
+import { originOf, readPagePath, streamAddress } from "./player/wire.js";
+import { glance } from "./session-glance.js";
 
-const METER_SAMPLES = 1024;
+/** A switch to a channel that is not there any more. */
+const BAD_REQUEST = 4504;
+
+const DEFAULT_CHANNEL = "main";
 const VOLUME_KEY = "relay.volume";
+const LATENCY_KEY = "relay.latency";
+const LATENCIES = ["low", "balanced", "stable"];
 
-const WORDS = {
-  idle: "Press Play to listen.",
-  connecting: "Connecting…",
-  waiting: "Waiting for the broadcaster. The sound starts by itself.",
-  buffering: "Buffering…",
-  playing: "Playing live.",
-  reconnecting: "Connection lost. Connecting again…",
-  blocked: "The browser holds the sound back. Press Play again.",
-};
+/** A picture in words for those who do not see it; nobody wants it to change while it is read. */
+const WORDS_INTERVAL_MS = 5000;
 
 const STOPPED = new Set(["idle", "blocked", "ended", "failed"]);
 
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
-const address = readPagePath(location.pathname);
-const player = new Player(streamAddress("listen", address, location));
+const page = readPagePath(location.pathname);
+// A fragment never leaves the browser, so a link can carry a token without any server writing it down.
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+const chooser = new ChannelChooser(element("channels"), page.channel ?? DEFAULT_CHANNEL);
+const picture = new LivePicture(element("buffer-shape"), element("delay-shape"));
+const latency = LATENCIES.find((name) => name === recall(LATENCY_KEY)) ?? "balanced";
+const player = new RelayPlayer({
+  url: originOf(location),
+  session: page.session,
+  channel: chooser.chosen,
+  token,
+  latency,
+});
 
-/** For tests and the curious: the player of this page, see player.js. */
+/** For tests and the curious: the player of this page, see player/index.js. */
 Object.defineProperty(window, "relayPlayer", { value: player });
 
-element("session").textContent = address.session;
-element("channel").textContent = address.channel ?? "";
-element("channel").hidden = address.channel === null;
-document.title = `${address.session} – relay`;
+/** Whether the address or the person named the channel. */
+let picked = page.channel !== null;
+let problem = null;
+let notice = null;
+let sourceState = null;
+let wordsAt = -Infinity;
+
+element("session").textContent = page.session;
+document.querySelector(`[name=latency][value=${latency}]`).checked = true;
 
 element("play").addEventListener("click", () => {
   if (STOPPED.has(player.state)) {
@@ -40,93 +57,146 @@ element("play").addEventListener("click", () => {
   }
 });
 
-player.addEventListener("statechange", () => {
-  main.dataset.state = player.state;
-  element("play-label").textContent = STOPPED.has(player.state) ? "Play" : "Stop";
-  element("status").textContent = player.sentence || WORDS[player.state];
-  showReport();
-  if (player.state === "playing") {
-    startDrawing();
+player.addEventListener("statechange", ({ detail }) => {
+  problem = null;
+  if (detail.state === "failed") {
+    // The relay says why it refuses before it closes, with the code that our own words go with.
+    problem = notice?.message === detail.reason ? notice.code : detail.reason;
+  }
+  if (STOPPED.has(detail.state)) {
+    picture.clear();
+  }
+  render();
+});
+
+player.addEventListener("stats", ({ detail }) => {
+  picture.take(detail, performance.now());
+  renderStats(detail);
+});
+
+player.addEventListener("notice", ({ detail }) => {
+  notice = detail;
+  if (detail.code === BAD_REQUEST && chooser.chosen !== player.channel) {
+    chooser.choose(player.channel);
+    showAddress();
   }
 });
 
-player.addEventListener("report", showReport);
+player.addEventListener("channels", ({ detail }) => showChannels(detail));
 
-let shownFill = 0;
+chooser.addEventListener("choose", () => {
+  picked = true;
+  player.switchChannel(chooser.chosen);
+  showAddress();
+  picture.clear();
+});
 
-function showReport() {
-  const { report, format } = player;
-  const running = player.context !== null;
-  const fill = Math.min(1, report.heldSeconds / TARGET_SECONDS);
-  // The level is a saw-tooth of the frames' length; a person wants to see where it tends to.
-  shownFill = running ? shownFill + 0.3 * (fill - shownFill) : 0;
-  main.style.setProperty("--fill", shownFill.toFixed(3));
-  element("buffer").textContent = running ? `${report.heldSeconds.toFixed(1)} s` : "–";
-  element("interruptions").textContent = running ? String(player.interruptions) : "–";
-  element("format").textContent = format ? describe(format) : "–";
-}
-
-function describe({ rate, channels }) {
-  return `${rate / 1000} kHz ${channels === 2 ? "stereo" : "mono"}`;
-}
-
-let meter = null;
-let drawing = false;
-
-/** Lets the halo around the button follow the loudness for as long as sound is played. */
-function startDrawing() {
-  if (!drawing && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
-    drawing = true;
-    draw(new Float32Array(METER_SAMPLES), 0);
+/** Takes the session's channels; who has not picked one gets the one in their language. */
+function showChannels(channels) {
+  chooser.show(channels);
+  const listed = channels.some(({ id }) => id === chooser.chosen);
+  if (!picked && channels.length > 0 && (player.state === "idle" || !listed)) {
+    chooser.choose(preferredChannel(channels, navigator.languages));
+    player.switchChannel(chooser.chosen);
   }
 }
 
-function draw(samples, shown) {
-  if (player.state !== "playing") {
-    drawing = false;
-    main.style.setProperty("--loudness", "0");
-    return;
-  }
-  if (meter?.context !== player.context) {
-    meter = new AnalyserNode(player.context, { fftSize: METER_SAMPLES });
-    player.output.connect(meter);
-  }
-  meter.getFloatTimeDomainData(samples);
-  const power = samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length;
-  const loudness = Math.min(1, Math.max(0, 1 + Math.log10(power + 1e-9) / 4));
-  const next = shown + (loudness > shown ? 0.5 : 0.08) * (loudness - shown);
-  main.style.setProperty("--loudness", next.toFixed(3));
-  requestAnimationFrame(() => draw(samples, next));
+/** The address is the one to pass on: it leads to what is heard. */
+function showAddress() {
+  const path = chooser.chosen === DEFAULT_CHANNEL ? "" : `/${chooser.chosen}`;
+  history.replaceState(null, "", `/listen/${page.session}${path}${location.hash}`);
 }
+
+element("latency").addEventListener("change", ({ target }) => {
+  player.latency = target.value;
+  remember(LATENCY_KEY, target.value);
+  renderLatency();
+});
 
 const volume = element("volume");
+volume.value = recall(VOLUME_KEY) ?? "100";
+volume.addEventListener("input", () => {
+  remember(VOLUME_KEY, volume.value);
+  applyVolume();
+});
+applyVolume();
 
 function applyVolume() {
   // Loudness is felt about as the square of the gain that a slider would give.
   player.volume = (volume.valueAsNumber / 100) ** 2;
-  element("volume-shown").textContent = `${volume.value} %`;
+  const shown = formatNumber(volume.valueAsNumber / 100, { style: "percent" });
+  element("volume-shown").textContent = shown;
+  volume.setAttribute("aria-valuetext", shown);
 }
 
-volume.value = readStoredVolume();
-volume.addEventListener("input", () => {
+function render() {
+  const { state } = player;
+  const running = !STOPPED.has(state);
+  main.dataset.state = state;
+  main.classList.toggle("running", running);
+  element("running").hidden = !running;
+  document.title = t("listen.title", { session: page.session });
+  element("play-label").textContent = t(running ? "listen.stop" : "listen.play");
+  say(sentence(state));
+  chooser.render();
+  renderLatency();
+  renderStats(player.stats);
   applyVolume();
-  storeVolume(volume.value);
-});
-applyVolume();
+}
 
-// Storage can be forbidden by the person; then the volume is just not remembered.
-function readStoredVolume() {
-  try {
-    return localStorage.getItem(VOLUME_KEY) ?? "100";
-  } catch {
-    return "100";
+function sentence(state) {
+  if (problem !== null) {
+    return describe(problem);
+  }
+  const before = state === "idle" && sourceState !== null ? `listen.before.${sourceState}` : "";
+  return t(knows(before) ? before : `listen.state.${state}`);
+}
+
+/** Tells in words why it can not go on: by a code of the relay's or the player's, or by the sentence that they told. */
+function describe(reason) {
+  const key = [`listen.problem.${reason}`, `problem.${reason}`].find(knows);
+  return key ? t(key, { detail: "" }).trim() : String(reason || t("listen.state.failed"));
+}
+
+function renderLatency() {
+  element("latency-hint").textContent = t(`listen.latency-hint.${player.latency}`);
+}
+
+function renderStats(stats) {
+  const show = (id, value, format) => {
+    element(id).textContent = !STOPPED.has(player.state) && Number.isFinite(value) ? format(value) : "–";
+  };
+  show("delay", stats?.delayMs, formatMilliseconds);
+  show("buffer", stats?.bufferMs, formatMilliseconds);
+  show("interruptions", stats?.underruns, formatNumber);
+  show("lost", stats && stats.gapMs / 1000, formatSeconds);
+  main.style.setProperty("--fill", Math.min(1, (stats?.bufferMs ?? 0) / (stats?.targetMs || 1)).toFixed(2));
+  const now = performance.now();
+  if (now - wordsAt >= WORDS_INTERVAL_MS) {
+    wordsAt = now;
+    const [delay, buffer] = ["delay", "buffer"].map((id) => element(id).textContent);
+    element("picture").setAttribute("aria-label", t("listen.picture.words", { delay, buffer }));
   }
 }
 
-function storeVolume(value) {
-  try {
-    localStorage.setItem(VOLUME_KEY, value);
-  } catch {
-    // Not remembered.
+/** Writes into the live region, which reads it out only when it is another sentence. */
+function say(words) {
+  if (element("status").textContent !== words) {
+    element("status").textContent = words;
   }
 }
+
+/** Shows the session's channels before anybody presses Play, and chooses the one in the person's language. */
+async function lookAhead() {
+  const { hello, refusal } = await glance(streamAddress("listen", page, location), token);
+  if (player.state !== "idle") {
+    return;
+  }
+  showChannels(hello?.channels ?? []);
+  sourceState = chooser.channel?.state ?? hello?.state ?? null;
+  problem = refusal;
+  render();
+}
+
+await startTranslating(render);
+lookAhead();

@@ -1,34 +1,33 @@
 /**
- * Where a broadcast's sound comes from. A source is {node, begin, close}: an AudioNode, a function that lets it
- * start, and one that gives back what it holds.
+ * Where a broadcast's sound comes from. A source is {node, begin, close, granted}: an AudioNode, a function that lets
+ * it start, one that gives back what it holds, and what the browser granted of the processing that was asked for:
+ * {echoCancellation, noiseSuppression, autoGainControl, deviceId}, or null for a file.
  */
 
 /** The end of a file is still on its way through the resampler and the last frame when its node has finished. */
 const TAIL_MS = 200;
 
-/** Its message is a sentence for the person who broadcasts. */
-export class SourceError extends Error {}
-
-const MICROPHONE_SENTENCES = {
-  NotAllowedError:
-    "The browser did not allow the microphone. Allow it in the settings beside the page's address, then press Go live.",
-  NotFoundError: "No microphone was found. Connect one, then press Go live.",
-  NotReadableError: "The microphone can not be used; perhaps another program has it. Close that, then press Go live.",
-  OverconstrainedError: "That microphone is not there any more. Choose another one.",
+const MICROPHONE_CODES = {
+  NotAllowedError: "microphone-not-allowed",
+  NotFoundError: "microphone-not-found",
+  NotReadableError: "microphone-not-readable",
+  OverconstrainedError: "microphone-gone",
 };
 
-/** @returns {string} why this page can not broadcast at all, or an empty string. */
-export function unsupportedSentence() {
+/** `code` names what is wrong, in words of the locales under `problem.CODE`; the message is what else is known. */
+export class SourceError extends Error {
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** @returns {string | null} the code of why this page can not broadcast at all. */
+export function unsupportedCode() {
   if (!globalThis.isSecureContext) {
-    return (
-      "Browsers give a page the microphone only over HTTPS, or on this same computer. " +
-      "Open this page through an https:// address, or broadcast from the command line with “relay broadcast”."
-    );
+    return "insecure";
   }
-  if (globalThis.AudioWorklet === undefined || navigator.mediaDevices === undefined) {
-    return "This browser is too old to broadcast. Use a current one.";
-  }
-  return "";
+  return globalThis.AudioWorklet === undefined || navigator.mediaDevices === undefined ? "too-old" : null;
 }
 
 /**
@@ -47,12 +46,13 @@ export async function openMicrophone(context, { deviceId, ...processing }, onLos
   try {
     stream = await navigator.mediaDevices.getUserMedia({ audio });
   } catch (error) {
-    throw new SourceError(MICROPHONE_SENTENCES[error.name] ?? `The microphone can not be used: ${error.message}`);
+    throw new SourceError(MICROPHONE_CODES[error.name] ?? "microphone-unusable", error.message);
   }
   const [track] = stream.getAudioTracks();
   track.onended = onLost;
   return {
     node: new MediaStreamAudioSourceNode(context, { mediaStream: stream }),
+    granted: track.getSettings(),
     begin() {},
     close() {
       track.onended = null;
@@ -72,7 +72,7 @@ export async function openFile(context, file, onEnd) {
   try {
     buffer = await context.decodeAudioData(await file.arrayBuffer());
   } catch {
-    throw new SourceError(`The browser can not read “${file.name}” as audio. Choose a WAV, MP3, Opus or FLAC file.`);
+    throw new SourceError("file-unreadable", file.name);
   }
   const node = new AudioBufferSourceNode(context, { buffer });
   let begun = false;
@@ -82,6 +82,7 @@ export async function openFile(context, file, onEnd) {
   };
   return {
     node,
+    granted: null,
     begin() {
       if (!begun) {
         begun = true;

@@ -1,9 +1,11 @@
 """A headless Chromium with a microphone that hears a tone, and a real relay that serves it the pages."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -54,6 +56,16 @@ class Tab:
         """Wait until the page says a sentence."""
         await self.page.get_by_role("status").filter(has_text=sentence).wait_for()
 
+    async def warning(self, sentence: str) -> None:
+        """Wait until the page warns of something."""
+        await self.page.get_by_role("alert").filter(has_text=sentence).wait_for()
+
+    async def until(self, condition: str) -> None:
+        """Wait until an expression of JavaScript is true; Playwright's own way breaks the pages' policy."""
+        check = f"const check = () => ({condition}) ? resolve() : setTimeout(check, 20); check();"
+        async with asyncio.timeout(PAGE_TIMEOUT_MS / 1000):
+            await self.page.evaluate(f"() => new Promise((resolve) => {{ {check} }})")
+
     async def press(self, button: str) -> None:
         await self.page.get_by_role("button", name=button, exact=True).click()
 
@@ -95,9 +107,9 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
 
 
 @asynccontextmanager
-async def open_context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """Open what holds pages that know nothing of other tests."""
-    context = await browser.new_context()
+async def open_context(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
+    """Open what holds pages that know nothing of other tests; `options` are those of Playwright's contexts."""
+    context = await browser.new_context(**options)
     await context.add_init_script(path=FOLDER / "helpers.js")
     yield context
     await context.close()

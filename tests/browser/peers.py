@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from relay.adapters.pages import Pages
@@ -23,12 +23,14 @@ async def broadcasting(relay_url: str, path: str, rate: int, second: bytes) -> A
 
     Args:
         relay_url: `http://…`.
-        path: `SESSION` or `SESSION/CHANNEL`.
+        path: `SESSION` or `SESSION/CHANNEL`, and behind a question mark what else it says of itself.
         rate: Samples a second; whether it is mono or stereo follows from the length of `second`.
         second: Audio that continues itself.
     """
     channels = len(second) // (2 * rate)
-    address = f"{relay_url.replace('http', 'ws', 1)}/v1/broadcast/{path}?rate={rate}&channels={channels}"
+    path, _, said = path.partition("?")
+    query = f"rate={rate}&channels={channels}&{said}"
+    address = f"{relay_url.replace('http', 'ws', 1)}/v1/broadcast/{path}?{query}"
     async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as socket:
         await socket.recv()
         frame_bytes = round(len(second) * FRAME_SECONDS)
@@ -56,6 +58,15 @@ async def broadcasting(relay_url: str, path: str, rate: int, second: bytes) -> A
         await socket.wait_closed()
 
 
+@asynccontextmanager
+async def claimed(relay_url: str, path: str, query: str = "") -> AsyncIterator[ClientConnection]:
+    """Hold a channel as its broadcaster, without a sound, while the block runs."""
+    address = f"{relay_url.replace('http', 'ws', 1)}/v1/broadcast/{path}?{query}"
+    async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as socket:
+        await socket.recv()
+        yield socket
+
+
 async def listen(relay_url: str, path: str) -> AsyncGenerator[bytes]:
     """Give the payloads of a channel's frames, from the first that is not silence on; fails on a missing frame."""
     address = f"{relay_url.replace('http', 'ws', 1)}/v1/listen/{path}"
@@ -79,6 +90,7 @@ class Network:
 
     Attributes:
         url: Where a browser reaches the relay through it.
+        requested: The targets of all requests, in order.
     """
 
     def __init__(self, relay_port: int, extra: Mapping[str, bytes]) -> None:
@@ -89,6 +101,7 @@ class Network:
         self._generation = 0
         self._broken = False
         self.url = ""
+        self.requested: list[str] = []
 
     def break_down(self) -> None:
         """Cut every connection, and every new one, until `repair`."""
@@ -113,7 +126,9 @@ class Network:
         except asyncio.IncompleteReadError:
             writer.close()
             return
-        path = request.split(b" ", 2)[1].decode().partition("?")[0]
+        target = request.split(b" ", 2)[1].decode()
+        self.requested.append(target)
+        path = target.partition("?")[0]
         if path in self._extra:
             writer.write(_response(path, self._extra[path]))
             writer.close()

@@ -197,26 +197,109 @@ def is_name(name: str) -> bool:
     return True
 
 
+QUEUE = """
+    const sent = [];
+    const socket = { bufferedAmount: 0, send: (frame) => sent.push(frame[0]) };
+    const queue = new module.SendQueue(1000);
+    const push = (first, last, nowMs = 0) => {
+      for (let number = first; number <= last; number += 1) {
+        queue.push(new Uint8Array(20).fill(number), nowMs);
+      }
+    };
+"""
+"""A queue for 1000 bytes a second, with frames of 20 ms whose bytes are their number."""
+
+
 async def test_send_queue_is_bounded_and_drops_the_oldest(tab: Tab) -> None:
-    result = await run(
-        tab,
-        "send-queue.js",
-        """
-        const sent = [];
-        const socket = { bufferedAmount: 0, send: (frame) => sent.push(frame[0]) };
-        const queue = new module.SendQueue(socket, 1000);
-        const frame = (number) => new Uint8Array(20).fill(number);
-        queue.push(frame(0));
+    script = """
+        queue.connect(socket, 0);
+        push(0, 0);
         socket.bufferedAmount = 300;
-        for (let number = 1; number <= 100; number += 1) {
-          queue.push(frame(number));
-        }
+        push(1, 100);
         const waiting = queue.waitingSeconds;
         socket.bufferedAmount = 0;
         queue.flush();
         return { sent, waiting, dropped: queue.droppedSeconds };
-        """,
-    )
+    """
+    result = await run(tab, "send-queue.js", QUEUE + script)
     assert result["waiting"] <= 1.5
     assert result["dropped"] == pytest.approx(0.8)
     assert result["sent"] == [0, *range(41, 101)]
+
+
+async def test_send_queue_keeps_the_newest_while_there_is_no_connection(tab: Tab) -> None:
+    script = """
+        queue.connect(socket, 0);
+        push(0, 8);
+        socket.bufferedAmount = 100;
+        push(9, 9);
+        queue.disconnect();
+        push(10, 99);
+        const waiting = queue.waitingSeconds;
+        queue.connect(socket, 0);
+        return { sent, waiting, dropped: queue.droppedSeconds };
+    """
+    result = await run(tab, "send-queue.js", QUEUE + script)
+    assert result["waiting"] == pytest.approx(1.5)
+    # 15 frames were too many, and the old connection had 0.1 s that it had not sent.
+    assert result["dropped"] == pytest.approx(0.3 + 0.1)
+    assert result["sent"] == [*range(10), *range(25, 100)]
+
+
+async def test_send_queue_notices_a_socket_that_takes_nothing(tab: Tab) -> None:
+    script = """
+        queue.connect(socket, 0);
+        const stuck = [];
+        const check = (bufferedAmount, nowMs) => {
+          socket.bufferedAmount = bufferedAmount;
+          push(1, 1, nowMs);
+          stuck.push(queue.isStuck(nowMs));
+        };
+        check(300, 0);
+        check(300, 4999);
+        check(299, 5000); // something left
+        check(299, 9999);
+        check(299, 10_000);
+        return stuck;
+    """
+    assert await run(tab, "send-queue.js", QUEUE + script) == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("languages", "chosen"),
+    [
+        (["de-AT", "en"], "de"),
+        (["pt-PT"], "pt-BR"),
+        (["pt-BR"], "pt-BR"),
+        (["sw", "ar"], "ar"),
+        (["sw"], "main"),
+        ([], "main"),
+    ],
+)
+async def test_who_picks_no_channel_gets_the_one_in_their_language(tab: Tab, languages: list[str], chosen: str) -> None:
+    channels = [
+        {"id": "ar", "name": "ar", "lang": "ar", "state": "waiting"},
+        {"id": "main", "name": "main", "lang": None, "state": "live"},
+        {"id": "de", "name": "de", "lang": "de", "state": "live"},
+        {"id": "pt", "name": "pt", "lang": "pt-AO", "state": "live"},
+        {"id": "pt-BR", "name": "pt", "lang": "pt-BR", "state": "live"},
+    ]
+    if languages == ["pt-PT"]:
+        channels = channels[-1:]
+    script = "return module.preferredChannel(channels, languages);"
+    assert await run(tab, "channel-chooser.js", script, channels=channels, languages=languages) == chosen
+
+
+async def test_who_has_no_channel_in_their_language_gets_one_that_is_live(tab: Tab) -> None:
+    channels = [
+        {"id": "one", "name": "one", "lang": "fr", "state": "waiting"},
+        {"id": "two", "name": "two", "lang": "es", "state": "live"},
+    ]
+    script = "return module.preferredChannel(channels, ['ja']);"
+    assert await run(tab, "channel-chooser.js", script, channels=channels) == "two"
+
+
+async def test_pages_speak_the_first_language_that_they_know(tab: Tab) -> None:
+    wanted = [[None, "ja", "uk-UA", "en"], ["de", "en"], ["AR-eg"], ["ja"], [None]]
+    chosen = await run(tab, "i18n.js", "return wanted.map(module.chooseLanguage);", wanted=wanted)
+    assert chosen == ["uk", "de", "ar", "en", "en"]

@@ -18,7 +18,7 @@ REQUESTS = [
     ("GET", "/listen/ev1", {}, 200),
     ("GET", "/broadcast/ev1", {}, 200),
     ("GET", "/assets/style.css", {}, 200),
-    ("GET", "/assets/wire.js", {}, 200),
+    ("GET", "/assets/i18n.js", {}, 200),
     ("GET", "/healthz", {}, 200),
     ("GET", "/readyz", {}, 200),
     ("GET", "/nothing", {}, 404),
@@ -70,6 +70,6 @@ async def test_behind_tls_pages_of_others_lose_the_window_that_they_opened() -> 
 async def test_no_response_invites_other_origins(headers: dict[str, str]) -> None:
     """Without these headers a browser keeps what it fetched from a script of another origin."""
     async with relay_process() as relay:
-        for method, path in itertools.product(("GET", "OPTIONS"), ("/", "/assets/wire.js", "/healthz")):
+        for method, path in itertools.product(("GET", "OPTIONS"), ("/", "/assets/i18n.js", "/healthz")):
             response = ask(relay, method, path, headers)
             assert not [name for name in response.headers if name.lower().startswith("access-control-")]

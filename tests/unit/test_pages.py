@@ -102,7 +102,7 @@ def test_ids_that_are_no_names_get_a_sentence(pages: Pages, path: str, wrong: st
         pages.find(path)
 
 
-@pytest.mark.parametrize("path", ["/", "/listen/a", "/assets/wire.js", "/assets/icon.svg"])
+@pytest.mark.parametrize("path", ["/", "/listen/a", "/assets/i18n.js", "/assets/icon.svg"])
 def test_every_page_comes_with_security_headers(pages: Pages, path: str) -> None:
     headers = found(pages, path).headers
     assert "default-src 'self'" in headers["Content-Security-Policy"]

@@ -97,6 +97,12 @@ export class RelaySocket extends EventTarget {
     this.#abandon()?.close(1000);
   }
 
+  /** Gives the present connection up, for a reason in a sentence, and connects again. */
+  reset(sentence) {
+    this.#abandon()?.close();
+    this.#retry(CONNECTION_BROKE, sentence);
+  }
+
   #receive(data) {
     this.#unansweredSince = null;
     if (data instanceof ArrayBuffer) {
@@ -129,8 +135,7 @@ export class RelaySocket extends EventTarget {
   #checkPulse() {
     const now = this.#world.now();
     if (this.#unansweredSince !== null && now - this.#unansweredSince >= DEAD_AFTER_MS) {
-      this.#abandon().close();
-      this.#retry(CONNECTION_BROKE, "The relay was not heard any more.");
+      this.reset("The relay was not heard any more.");
       return;
     }
     if (this.accepted) {

@@ -1,0 +1,93 @@
+/** The link for the audience: to copy, as a QR code, large for a wall, and on paper. */
+
+import { t } from "./i18n.js";
+
+const COPIED_SHOWN_MS = 2000;
+const LOOPBACK = /^(localhost|127\.[\d.]+|\[::1\])$/;
+
+const element = (id) => document.getElementById(id);
+
+export class AudiencePanel {
+  #session;
+  #channel = "";
+  #problem = null;
+  #drawing = 0;
+
+  /** @param {string} session */
+  constructor(session) {
+    this.#session = session;
+    element("reach").addEventListener("change", () => this.#draw());
+    element("copy").addEventListener("click", () => this.#copy());
+    element("enlarge").addEventListener("click", () => element("poster").showModal());
+    element("poster-close").addEventListener("click", () => element("poster").close());
+    element("print").addEventListener("click", () => print());
+    element("local-hint").hidden = !LOOPBACK.test(location.hostname);
+  }
+
+  /** Shows the link of another channel; `main` is the one that a link to the session alone leads to. */
+  showChannel(channel) {
+    if (channel !== this.#channel) {
+      this.#channel = channel;
+      element("reach").hidden = channel === "main";
+      this.#draw();
+    }
+  }
+
+  /** Puts the words in that no key of the page's HTML names. */
+  render() {
+    element("code").alt = t("audience.code");
+    element("poster-code").alt = t("audience.code");
+    element("code-problem").textContent = this.#problem ? t(this.#problem) : "";
+  }
+
+  get #path() {
+    const whole = this.#channel === "main" || document.querySelector("[name=reach]:checked").value === "session";
+    return whole ? `/listen/${this.#session}` : `/listen/${this.#session}/${this.#channel}`;
+  }
+
+  async #draw() {
+    const drawing = ++this.#drawing;
+    const address = location.origin + this.#path;
+    element("audience").value = address;
+    element("poster-title").textContent = this.#session;
+    element("poster-link").textContent = address.replace(/^https?:\/\//, "");
+    const code = `/qr${this.#path}.svg?scheme=${location.protocol.slice(0, -1)}`;
+    const problem = await findProblem(code, address);
+    if (drawing !== this.#drawing) {
+      return;
+    }
+    this.#problem = problem;
+    for (const id of ["code", "poster-code"]) {
+      element(id).src = problem ? "" : code;
+      element(id).hidden = Boolean(problem);
+    }
+    element("code-problem").hidden = !problem;
+    this.render();
+  }
+
+  async #copy() {
+    const button = element("copy");
+    element("audience").select();
+    try {
+      await navigator.clipboard.writeText(element("audience").value);
+      button.textContent = t("audience.copied");
+    } catch {
+      button.textContent = t("audience.copy-by-hand");
+    }
+    setTimeout(() => (button.textContent = t("audience.copy")), COPIED_SHOWN_MS);
+  }
+}
+
+/** Tells why a QR code must not be shown: a wrong one on a wall leads a whole audience astray. */
+async function findProblem(code, address) {
+  try {
+    const response = await fetch(code);
+    const picture = new DOMParser().parseFromString(await response.text(), "image/svg+xml");
+    if (!response.ok) {
+      return "audience.code-failed";
+    }
+    return picture.querySelector("title")?.textContent === address ? null : "audience.code-differs";
+  } catch {
+    return "audience.code-failed";
+  }
+}

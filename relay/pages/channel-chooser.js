@@ -1,0 +1,106 @@
+/** The choice of a session's channel: languages in their own names, those that are live marked. */
+
+import { directionOf, nameOfLanguage, t } from "./i18n.js";
+
+export class ChannelChooser extends EventTarget {
+  #fieldset;
+  #channels = [];
+  #chosen;
+
+  /**
+   * Fires `choose` when the person chose another channel; then `chosen` is its id.
+   *
+   * @param {HTMLFieldSetElement} fieldset
+   * @param {string} chosen The id of the channel at first.
+   */
+  constructor(fieldset, chosen) {
+    super();
+    this.#fieldset = fieldset;
+    this.#chosen = chosen;
+    fieldset.addEventListener("change", ({ target }) => {
+      this.#chosen = target.value;
+      this.dispatchEvent(new Event("choose"));
+    });
+  }
+
+  get chosen() {
+    return this.#chosen;
+  }
+
+  /** What is known of the chosen channel, {id, name, lang, state}, or undefined. */
+  get channel() {
+    return this.#channels.find(({ id }) => id === this.#chosen);
+  }
+
+  /** Marks another channel as chosen. */
+  choose(id) {
+    this.#chosen = id;
+    this.render();
+  }
+
+  /** @param {{id: string, name: ?string, lang: ?string, state: string}[]} channels Those of the session. */
+  show(channels) {
+    this.#channels = channels;
+    this.render();
+  }
+
+  /** Draws the choices anew, in the page's language. */
+  render() {
+    const focused = this.#fieldset.contains(document.activeElement) ? document.activeElement.value : null;
+    this.#fieldset.hidden = this.#channels.every(({ id }) => id === this.#chosen);
+    const choices = this.#channels.map((channel) => makeChoice(channel, channel.id === this.#chosen));
+    this.#fieldset.replaceChildren(this.#fieldset.firstElementChild, ...choices);
+    if (focused !== null) {
+      this.#fieldset.querySelector(`[value="${focused}"]`)?.focus();
+    }
+  }
+}
+
+/**
+ * Gives the channel that suits a person best: of their first language that is there, else `main`, else the first that
+ * is live, else the first.
+ *
+ * @param {{id: string, lang: ?string, state: string}[]} channels At least one.
+ * @param {readonly string[]} languages BCP 47 tags, best first.
+ */
+export function preferredChannel(channels, languages) {
+  const base = (tag) => tag?.toLowerCase().split("-")[0];
+  for (const language of languages) {
+    const fitting = channels.filter(({ lang }) => lang && base(lang) === base(language));
+    if (fitting.length > 0) {
+      return (fitting.find(({ lang }) => lang.toLowerCase() === language.toLowerCase()) ?? fitting[0]).id;
+    }
+  }
+  const main = channels.find(({ id }) => id === "main");
+  return (main ?? channels.find(({ state }) => state === "live") ?? channels[0]).id;
+}
+
+function makeChoice({ id, name, lang, state }, checked) {
+  const input = document.createElement("input");
+  Object.assign(input, { type: "radio", name: "channel", value: id, checked });
+  const choice = document.createElement("span");
+  choice.className = state === "live" ? "choice live" : "choice";
+  const title = lang ? nameOfLanguage(lang) : name || id;
+  choice.append(makeText("span", title, lang));
+  // The relay gives a channel that nobody named its id as a name.
+  if (name && name !== id && name.toLowerCase() !== title.toLowerCase()) {
+    choice.append(makeText("small", name), " ");
+    choice.lastElementChild.className = "by-name";
+  }
+  const live = makeText("span", ` – ${t(`listen.channel-state.${state === "live" ? "live" : "waiting"}`)}`);
+  live.className = "visually-hidden";
+  live.dir = "";
+  choice.append(live);
+  const label = document.createElement("label");
+  label.append(input, choice);
+  return label;
+}
+
+/** Text that others wrote, in its own language and direction. */
+function makeText(tag, text, lang = "") {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  element.dir = lang ? directionOf(lang) : "auto";
+  element.lang = lang || "";
+  return element;
+}

@@ -1,0 +1,140 @@
+/**
+ * The pages' words, in the language of the person who reads them.
+ *
+ * A page's HTML holds the English words, so that it says something before any script runs. An element with
+ * `data-i18n="key"` gets its text from the locale, `data-i18n-attributes="aria-label:key …"` names attributes that do.
+ * Locales are flat JSON objects from key to text; `{name}` in a text is a place for a value.
+ */
+
+/** Languages that the pages speak, each a file of `locales/`; the first one is what the HTML holds. */
+export const LANGUAGES = ["en", "de", "fr", "es", "ar", "uk"];
+
+const RIGHT_TO_LEFT = new Set(["ar", "fa", "he", "ur"]);
+const STORAGE_KEY = "relay.language";
+
+let language = LANGUAGES[0];
+let texts = {};
+let renderPage = () => {};
+
+/**
+ * Loads the words, puts them into the page, and fills its language chooser.
+ *
+ * @param {() => void} render Puts into the page what depends on more than a key; called now, and again whenever the
+ *   person chooses another language.
+ */
+export async function startTranslating(render) {
+  renderPage = render;
+  const chooser = document.getElementById("language");
+  for (const tag of LANGUAGES) {
+    const option = new Option(nameOfLanguage(tag), tag);
+    option.lang = tag;
+    chooser.add(option);
+  }
+  chooser.addEventListener("change", () => {
+    remember(STORAGE_KEY, chooser.value);
+    speak(chooser.value);
+  });
+  await speak(chooseLanguage([recall(STORAGE_KEY), ...navigator.languages]));
+  chooser.value = language;
+}
+
+/**
+ * Gives the first of the person's languages that the pages speak.
+ *
+ * @param {(string | null)[]} wanted BCP 47 tags, best first.
+ */
+export function chooseLanguage(wanted) {
+  const bases = wanted.map((tag) => tag?.toLowerCase().split("-")[0]);
+  return bases.find((base) => LANGUAGES.includes(base)) ?? LANGUAGES[0];
+}
+
+/**
+ * Gives the text of a key; the key itself where there is none, which a test forbids.
+ *
+ * @param {string} key
+ * @param {Record<string, string | number>} [values] For the places in the text.
+ */
+export function t(key, values = {}) {
+  return (texts[key] ?? key).replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
+}
+
+/** Tells whether there is a text for `key`. */
+export function knows(key) {
+  return key in texts;
+}
+
+/** Formats a number as the person's language does; `options` are those of `Intl.NumberFormat`. */
+export function formatNumber(value, options = {}) {
+  return new Intl.NumberFormat(language, options).format(value);
+}
+
+export const formatMilliseconds = (value) =>
+  formatNumber(value, { style: "unit", unit: "millisecond", maximumFractionDigits: 0 });
+
+export const formatSeconds = (value) =>
+  formatNumber(value, { style: "unit", unit: "second", unitDisplay: "narrow", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+/** Gives a language's name in that language itself, with a capital: `de` is "Deutsch"; the tag where nobody knows it. */
+export function nameOfLanguage(tag) {
+  try {
+    const name = new Intl.DisplayNames([tag], { type: "language" }).of(tag);
+    return name.charAt(0).toLocaleUpperCase(tag) + name.slice(1);
+  } catch {
+    return tag;
+  }
+}
+
+/** @returns {"ltr" | "rtl"} how a language is written. */
+export function directionOf(tag) {
+  return RIGHT_TO_LEFT.has(tag.toLowerCase().split("-")[0]) ? "rtl" : "ltr";
+}
+
+/** Gives what `remember` stored, or null; storage can be forbidden by the person. */
+export function recall(key) {
+  try {
+    return localStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+export function remember(key, value) {
+  try {
+    localStorage.setItem(key, value);
+  } catch {
+    // Then it is just not remembered.
+  }
+}
+
+async function speak(tag) {
+  try {
+    const response = await fetch(new URL(`locales/${tag}.json`, import.meta.url));
+    texts = await response.json();
+    language = tag;
+  } catch {
+    // The network broke in this moment: the words that are there stay.
+  }
+  document.documentElement.lang = language;
+  document.documentElement.dir = directionOf(language);
+  translate(document);
+  renderPage();
+  document.documentElement.dataset.ready = "";
+}
+
+function translate(root) {
+  for (const element of root.querySelectorAll("[data-i18n]")) {
+    put(element.dataset.i18n, (text) => (element.textContent = text));
+  }
+  for (const element of root.querySelectorAll("[data-i18n-attributes]")) {
+    for (const pair of element.dataset.i18nAttributes.split(" ")) {
+      const [attribute, key] = pair.split(":");
+      put(key, (text) => element.setAttribute(attribute, text));
+    }
+  }
+}
+
+function put(key, set) {
+  if (knows(key)) {
+    set(t(key));
+  }
+}

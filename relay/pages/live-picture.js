@@ -1,0 +1,72 @@
+/**
+ * Draws buffer and delay over the last half minute: the delay as a line, the buffer as the area below.
+ *
+ * With reduced motion the picture is renewed only now and then, so that nothing on the page moves by itself.
+ */
+
+const SECONDS = 30;
+const INTERVAL_MS = 250;
+const CALM_INTERVAL_MS = 5000;
+
+/** Of the drawing; the SVG's viewBox. */
+const WIDTH = 300;
+const HEIGHT = 60;
+
+/** Tops of the scale in ms; the least one that has room is taken. */
+const TOPS = [400, 800, 1600, 3200, 6400, 12_800];
+
+const POINTS = (SECONDS * 1000) / INTERVAL_MS;
+
+export class LivePicture {
+  #buffer;
+  #delay;
+  #history = [];
+  #takenAt = -Infinity;
+  #drawnAt = -Infinity;
+  #calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+  /**
+   * @param {SVGPathElement} buffer Gets the area.
+   * @param {SVGPathElement} delay Gets the line.
+   */
+  constructor(buffer, delay) {
+    this.#buffer = buffer;
+    this.#delay = delay;
+  }
+
+  /** Takes what a player measured, in ms; the delay may not be known. */
+  take({ bufferMs, delayMs }, nowMs) {
+    if (nowMs - this.#takenAt < INTERVAL_MS * 0.8) {
+      return;
+    }
+    this.#takenAt = nowMs;
+    this.#history.push({ bufferMs, delayMs });
+    this.#history.splice(0, this.#history.length - POINTS);
+    if (nowMs - this.#drawnAt >= (this.#calm.matches ? CALM_INTERVAL_MS : 0)) {
+      this.#drawnAt = nowMs;
+      this.#draw();
+    }
+  }
+
+  clear() {
+    this.#history = [];
+    this.#takenAt = -Infinity;
+    this.#drawnAt = -Infinity;
+    this.#draw();
+  }
+
+  #draw() {
+    const [buffers, delays] = ["bufferMs", "delayMs"].map((name) => this.#history.map((point) => point[name] ?? 0));
+    const most = Math.max(...buffers, ...delays);
+    const top = TOPS.find((candidate) => candidate >= most) ?? most;
+    const first = POINTS - this.#history.length;
+    const toPoint = (ms, i) => {
+      const x = ((first + i) / (POINTS - 1)) * WIDTH;
+      return `${x.toFixed(1)},${(HEIGHT * (1 - ms / top)).toFixed(1)}`;
+    };
+    const area = buffers.map(toPoint).join(" ");
+    const start = ((first / (POINTS - 1)) * WIDTH).toFixed(1);
+    this.#buffer.setAttribute("d", area && `M${start},${HEIGHT} L${area} L${WIDTH},${HEIGHT} Z`);
+    this.#delay.setAttribute("d", delays.some((ms) => ms > 0) ? `M${delays.map(toPoint).join(" L")}` : "");
+  }
+}

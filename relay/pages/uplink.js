@@ -1,0 +1,132 @@
+/**
+ * The way of a broadcaster's frames to the relay: one connection that comes back, and a bounded queue before it.
+ *
+ * Runs in a Worker, where neither a busy page nor a hidden tab delays audio; needs no DOM. It reports by a function:
+ *   {type: "state", state, code, told}   `state`: connecting, live, reconnecting, stopped. `code` is the close code
+ *                                        that stopped it, `told` why, in a sentence, the relay's own if it said one
+ *   {type: "relay", message}             a control message of the relay for the page: `stats`, `backpressure`, `error`
+ *   {type: "way", waitingSeconds, droppedSeconds, roundTripMs}   about four times a second while frames come
+ */
+
+import { RelaySocket } from "./player/relay-socket.js";
+import { SendQueue } from "./send-queue.js";
+
+const REPORT_INTERVAL_MS = 250;
+
+/** How often a `RelaySocket` asks the relay for an answer; one that is due this long is late. */
+const PING_INTERVAL_MS = 2000;
+
+/** How long the relay may take to say good-bye. */
+const FAREWELL_MS = 3000;
+
+const SESSION_ENDED = 1000;
+
+const FOR_THE_PAGE = new Set(["stats", "backpressure", "error"]);
+
+export class Uplink {
+  #socket;
+  #queue;
+  #report;
+  #state = "connecting";
+  #accepted = false;
+  #ending = false;
+  #reportedAt = -Infinity;
+  #pongAt = 0;
+  #roundTripMs = null;
+
+  /**
+   * @param {object} options
+   * @param {string} options.address Of the broadcaster's WebSocket, with its query.
+   * @param {string[]} options.protocols Subprotocols offered beside `relay.v1`: a token.
+   * @param {number} options.bytesPerSecond Of the audio.
+   * @param {(news: object) => void} report
+   */
+  constructor({ address, protocols, bytesPerSecond }, report) {
+    this.#report = report;
+    this.#queue = new SendQueue(bytesPerSecond);
+    // The relay may still take a connection that broke for alive; the next one comes in its place.
+    const target = () => (this.#accepted ? withTakeOver(address) : address);
+    this.#socket = new RelaySocket(target, { protocols });
+    this.#socket.addEventListener("hello", () => {
+      this.#accepted = true;
+      this.#pongAt = performance.now();
+      this.#queue.connect(this.#socket, performance.now());
+      this.#enter("live");
+    });
+    this.#socket.addEventListener("message", ({ detail }) => {
+      if (detail.type === "pong") {
+        this.#pongAt = performance.now();
+        this.#roundTripMs = this.#pongAt - detail.sent_ms;
+      } else if (FOR_THE_PAGE.has(detail.type)) {
+        this.#report({ type: "relay", message: detail });
+      }
+    });
+    this.#socket.addEventListener("down", () => {
+      this.#queue.disconnect();
+      this.#roundTripMs = null;
+      if (this.#ending) {
+        this.#stop(SESSION_ENDED, "");
+      } else {
+        this.#enter("reconnecting");
+      }
+    });
+    this.#socket.addEventListener("stop", ({ detail }) => this.#stop(detail.code, detail.sentence));
+    this.#enter("connecting");
+    this.#socket.open();
+  }
+
+  /** Takes a frame of audio; it is sent, or waits, unless there never was a connection. */
+  push(frame) {
+    const now = performance.now();
+    if (this.#accepted) {
+      this.#queue.push(frame, now);
+    }
+    if (this.#queue.isStuck(now)) {
+      this.#socket.reset("The connection takes no more.");
+    }
+    if (now - this.#reportedAt >= REPORT_INTERVAL_MS) {
+      this.#reportedAt = now;
+      const { waitingSeconds, droppedSeconds } = this.#queue;
+      const overdueMs = now - this.#pongAt - PING_INTERVAL_MS;
+      const roundTripMs = this.#roundTripMs === null ? null : Math.max(this.#roundTripMs, overdueMs);
+      this.#report({ type: "way", waitingSeconds, droppedSeconds, roundTripMs });
+    }
+  }
+
+  /** Sends what waits, then ends the session; reports `stopped` when the relay said good-bye, or after a while. */
+  end() {
+    if (this.#state !== "live") {
+      this.#stop(SESSION_ENDED, "");
+      return;
+    }
+    this.#ending = true;
+    this.#queue.flush();
+    this.#socket.send({ type: "end" });
+    setTimeout(() => this.#stop(SESSION_ENDED, ""), FAREWELL_MS);
+  }
+
+  /** Closes the connection without ending the session; reports nothing any more. */
+  close() {
+    this.#report = () => {};
+    this.#stop(SESSION_ENDED, "");
+  }
+
+  #stop(code, told) {
+    if (this.#state !== "stopped") {
+      this.#socket.close();
+      this.#enter("stopped", code, told);
+    }
+  }
+
+  #enter(state, code = null, told = "") {
+    this.#state = state;
+    this.#report({ type: "state", state, code, told });
+  }
+}
+
+/** Gives a broadcaster's address that replaces whoever has the channel. */
+export function withTakeOver(address) {
+  const url = new URL(address);
+  url.searchParams.set("takeover", "1");
+  return url.href;
+}

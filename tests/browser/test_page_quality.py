@@ -1,0 +1,193 @@
+"""All pages, in all languages, light and dark: the accessibility checker finds nothing, and everything fits."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from playwright.async_api import Browser
+
+from tests.browser.conftest import FOLDER, Tab, open_context, open_tab
+from tests.browser.peers import broadcasting, claimed
+from tests.support.processes import RelayProcess
+from tests.support.tone import sine, to_pcm
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Scheme = Literal["light", "dark"]
+
+AXE = FOLDER / "node_modules" / "axe-core" / "axe.min.js"
+"""The accessibility checker; `make test` installs it."""
+
+LANGUAGES = sorted(path.stem for path in Path("relay/pages/locales").glob("*.json"))
+PHONE = {"width": 360, "height": 740}
+
+SOUND = to_pcm(sine(440, 16_000, 1))
+
+
+@asynccontextmanager
+async def page_of(
+    browser: Browser, relay: RelayProcess, *, scheme: Scheme = "light", language: str = "en"
+) -> AsyncIterator[Tab]:
+    """Open a page on a phone of a person with these likings; nothing may be complained about in the console."""
+    async with (
+        open_context(browser, color_scheme=scheme, locale=language, viewport=PHONE, reduced_motion="reduce") as context,
+        open_tab(context, relay.url) as tab,
+    ):
+        yield tab
+        assert tab.complaints == []
+
+
+async def start(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/")
+    await tab.press("Listen")
+    await tab.page.get_by_role("alert").filter(has_text="without spaces").wait_for()
+
+
+async def listen_before(tab: Tab, relay: RelayProcess) -> None:
+    async with claimed(relay.url, "quality/de", "lang=de&name=Saal"), claimed(relay.url, "quality/ar", "lang=ar"):
+        await tab.open("/listen/quality")
+        await tab.page.get_by_role("radio", name="Deutsch").wait_for()
+        await check(tab)
+
+
+async def listen_while_it_plays(tab: Tab, relay: RelayProcess) -> None:
+    async with broadcasting(relay.url, "quality-live", 16_000, SOUND):
+        await tab.open("/listen/quality-live")
+        await tab.press("Play")
+        await tab.state("playing")
+        await check(tab)
+
+
+async def listen_while_nobody_speaks(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/listen/quality-waiting")
+    await tab.press("Play")
+    await tab.state("waiting")
+
+
+async def broadcast_before(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/broadcast/quality/en")
+    await tab.page.get_by_role("img", name="QR code").wait_for()
+    await tab.page.get_by_text("Channel, language and key").click()
+
+
+async def broadcast_file(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/broadcast/quality")
+    await tab.page.get_by_role("radio", name="File").check()
+    await tab.press("Go live")
+    await tab.status("Choose a file first.")
+
+
+async def broadcast_live(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/broadcast/quality-mine")
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    await check(tab)
+    await tab.press("Stop")
+    await tab.status("You are off the air.")
+
+
+async def broadcast_refused(tab: Tab, relay: RelayProcess) -> None:
+    async with claimed(relay.url, "quality-busy"):
+        await tab.open("/broadcast/quality-busy")
+        await tab.press("Go live")
+        await tab.page.get_by_role("button", name="Take over the channel").wait_for()
+
+
+async def poster(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/broadcast/quality")
+    await tab.page.get_by_role("img", name="QR code").wait_for()
+    await tab.press("Show large")
+
+
+SCENES: list[Callable[[Tab, RelayProcess], Awaitable[None]]] = [
+    start,
+    listen_before,
+    listen_while_it_plays,
+    listen_while_nobody_speaks,
+    broadcast_before,
+    broadcast_file,
+    broadcast_live,
+    broadcast_refused,
+    poster,
+]
+
+
+async def check(tab: Tab) -> None:
+    """Fail when the accessibility checker finds something on the page as it is now, or cannot tell."""
+    await tab.page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = await tab.page.evaluate(
+        """
+        async () => {
+          const options = { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] };
+          const { violations, passes } = await axe.run(document, options);
+          const name = ({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => html + failureSummary)}`;
+          return { problems: violations.map(name), passes: passes.length };
+        }
+        """
+    )
+    assert found["problems"] == []
+    assert found["passes"] > 10
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
+async def test_the_accessibility_checker_finds_nothing(
+    browser: Browser, relay: RelayProcess, scene: Callable[[Tab, RelayProcess], Awaitable[None]], scheme: Scheme
+) -> None:
+    async with page_of(browser, relay, scheme=scheme) as tab:
+        await scene(tab, relay)
+        await check(tab)
+
+
+OVERFLOWING = """
+    () => {
+      const isClipped = ({ scrollWidth, clientWidth }) => scrollWidth > clientWidth + 1;
+      const worded = [...document.querySelectorAll("button, label, legend, p, h1, h2, dt, dd, summary, small, .value")];
+      return [document.documentElement, document.body, ...worded]
+        .filter((element) => element.checkVisibility() && !element.closest(".visually-hidden, legend"))
+        .filter((element) => getComputedStyle(element).display !== "inline" && isClipped(element))
+        .map((element) => `${element.tagName} ${element.id}: ${element.textContent.trim().slice(0, 60)}`);
+    }
+"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_every_language_fits_on_a_narrow_phone(browser: Browser, relay: RelayProcess, language: str) -> None:
+    async with page_of(browser, relay, language=language) as tab:
+        for path in (
+            "/",
+            "/listen/a-session-with-a-rather-long-name",
+            "/broadcast/a-session-with-a-rather-long-name/de",
+        ):
+            await tab.open(path)
+            await tab.page.wait_for_selector("html[data-ready]")
+            await tab.page.evaluate("document.querySelectorAll('details').forEach((details) => (details.open = true))")
+            await tab.page.evaluate(
+                "document.querySelectorAll('[hidden]:not(dialog)').forEach((e) => (e.hidden = false))"
+            )
+            assert await tab.page.evaluate(OVERFLOWING) == [], path
+            assert await tab.page.evaluate("document.documentElement.lang") == language
+            direction = "rtl" if language == "ar" else "ltr"
+            assert await tab.page.evaluate("getComputedStyle(document.body).direction") == direction
+
+
+async def test_the_language_is_chosen_by_the_person_and_remembered(browser: Browser, relay: RelayProcess) -> None:
+    async with page_of(browser, relay, language="pt-BR") as tab:
+        await tab.open("/listen/words")
+        await tab.status("Press Play")
+        await tab.page.get_by_label("Language of this page").select_option("uk")
+        await tab.page.get_by_role("button", name="Слухати").wait_for()
+        assert await tab.page.title() == "words – слухати наживо"
+        await tab.open("/")
+        await tab.page.get_by_role("heading", name="Який сеанс?").wait_for()
+
+
+async def test_everything_is_there_in_forced_colours(browser: Browser, relay: RelayProcess) -> None:
+    async with open_context(browser, forced_colors="active") as context, open_tab(context, relay.url) as tab:
+        await tab.open("/listen/forced")
+        button = tab.page.get_by_role("button", name="Play")
+        await button.wait_for()
+        assert await button.evaluate("(play) => getComputedStyle(play).borderTopWidth") == "2px"
+        await check(tab)
