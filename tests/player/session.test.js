@@ -235,6 +235,15 @@ test("a context that stood still goes on at the target, without a jump that anyb
   assert.ok(Math.abs(playoutMs - targetMs) < 60, `${playoutMs}`);
 });
 
+test("to be told twice that the context runs changes nothing", () => {
+  const relay = playing();
+  relay.recording = [];
+  relay.session.setRunning(true);
+  relay.run(1000);
+  assert.ok(longestSilence(relay.recording, DEVICE_RATE) < 0.001);
+  assert.ok(worstBreak(relay.recording, TONE, DEVICE_RATE) < CLICK);
+});
+
 test("an audio message that is none, or a codec that is not known, fails with a sentence", () => {
   const relay = playing();
   relay.sockets[0].tell(new ArrayBuffer(3));

@@ -28,20 +28,24 @@ export function openScheduled(context) {
       renderer.obey(data);
     }
   };
-  let nextTime = 0;
+  const { sampleRate } = context;
+  const length = Math.round(BLOCK_SECONDS * sampleRate);
+  // In whole samples: a block that began between two of them would be interpolated, and click.
+  let next = 0;
   let isOpen = true;
 
+  const aheadSeconds = () => next / sampleRate - context.currentTime;
+
   function fill() {
-    nextTime = Math.max(nextTime, context.currentTime + BLOCK_SECONDS / 2);
-    while (isOpen && nextTime < context.currentTime + AHEAD_SECONDS) {
-      const length = Math.round(BLOCK_SECONDS * context.sampleRate);
-      const buffer = new AudioBuffer({ length, numberOfChannels: 2, sampleRate: context.sampleRate });
+    next = Math.max(next, Math.ceil((context.currentTime + BLOCK_SECONDS / 2) * sampleRate));
+    while (isOpen && aheadSeconds() < AHEAD_SECONDS) {
+      const buffer = new AudioBuffer({ length, numberOfChannels: 2, sampleRate });
       renderer.render(buffer.getChannelData(0), buffer.getChannelData(1));
       const source = new AudioBufferSourceNode(context, { buffer });
       source.onended = fill;
       source.connect(node);
-      source.start(nextTime);
-      nextTime += length / context.sampleRate;
+      source.start(next / sampleRate);
+      next += length;
     }
   }
 
@@ -49,7 +53,7 @@ export function openScheduled(context) {
   return {
     node,
     port: port2,
-    latencyMs: () => Math.max(0, nextTime - context.currentTime) * 1000,
+    latencyMs: () => Math.max(0, aheadSeconds()) * 1000,
     close() {
       isOpen = false;
       port1.close();

@@ -40,6 +40,7 @@ export class Session {
   #conductor;
   #socket = null;
   #port = null;
+  #isRendering = false;
   #link = "connecting";
   #told = { state: null, reason: "", retryInMs: null };
   #reason = "";
@@ -88,7 +89,7 @@ export class Session {
   setPort(port) {
     this.#port?.close();
     this.#port = port;
-    this.#conductor.setRendering(false);
+    this.setRunning(false);
     if (port !== null) {
       port.onmessage = ({ data }) => {
         this.#conductor.answer(data, this.#world.now());
@@ -99,8 +100,12 @@ export class Session {
 
   /** Whether the audio thread renders: a context that is suspended or interrupted does not. */
   setRunning(isRunning) {
-    this.#conductor.setRendering(isRunning && this.#port !== null);
-    this.#update();
+    const isRendering = isRunning && this.#port !== null;
+    if (isRendering !== this.#isRendering) {
+      this.#isRendering = isRendering;
+      this.#conductor.setRendering(isRendering);
+      this.#update();
+    }
   }
 
   /** How late sound leaves the speaker after it was rendered. */

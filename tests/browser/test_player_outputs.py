@@ -1,0 +1,173 @@
+"""The player's element, and the player where sound does not go its usual way: plain HTTP, broken contexts."""
+
+import base64
+
+import numpy as np
+import pytest
+from playwright.async_api import ElementHandle
+
+from tests.browser.conftest import INSECURE_HOST, Tab
+from tests.browser.peers import broadcasting
+from tests.support.processes import RelayProcess
+from tests.support.tone import assert_clean_tone, sine, to_pcm
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TONE = 997
+
+MONO_16K = to_pcm(sine(TONE, 16_000, 1))
+
+INSERT = """
+async (attributes) => {
+  await import("/assets/player/element.js");
+  const element = document.createElement("relay-player");
+  for (const [name, value] of Object.entries(attributes)) {
+    element.setAttribute(name, value);
+  }
+  document.body.append(element);
+  globalThis.relayPlayer = element.player;
+  return element;
+}
+"""
+
+
+async def insert(tab: Tab, **attributes: str) -> ElementHandle:
+    """Put a `<relay-player>` onto the start page, whose Content-Security-Policy holds for it."""
+    await tab.open("/")
+    handle = (await tab.page.evaluate_handle(INSERT, attributes)).as_element()
+    assert handle is not None
+    return handle
+
+
+async def wait_for_state(tab: Tab, state: str) -> None:
+    await tab.page.wait_for_function("(state) => relayPlayer.state === state", arg=state)
+
+
+async def press(tab: Tab, button: str) -> None:
+    await tab.page.locator("relay-player").get_by_role("button", name=button, exact=True).click()
+
+
+async def test_the_element_plays_stops_and_tells(tab: Tab, relay: RelayProcess) -> None:
+    element = await insert(tab, src="/listen/element/de", latency="low")
+    await element.evaluate("""(element) => {
+        globalThis.heard = [];
+        document.body.addEventListener("statechange", ({ detail }) => heard.push(detail.state));
+        document.body.addEventListener("stats", ({ detail }) => { globalThis.stats = detail; });
+    }""")
+    player = tab.page.locator("relay-player")
+    async with broadcasting(relay.url, "element/de", 16_000, MONO_16K):
+        await press(tab, "Play")
+        await player.get_by_text("Live", exact=True).wait_for()
+        await tab.page.wait_for_function("() => globalThis.stats?.delayMs > 0")
+        assert await tab.page.evaluate("navigator.mediaSession.metadata.artist") == "element"
+        assert await tab.page.evaluate("navigator.mediaSession.playbackState") == "playing"
+        assert await tab.page.evaluate("[relayPlayer.session, relayPlayer.channel]") == ["element", "de"]
+        await player.get_by_label("Volume").fill("50")
+        assert await tab.page.evaluate("relayPlayer.volume") == 0.25
+        await press(tab, "Stop")
+        await player.get_by_role("button", name="Play", exact=True).wait_for()
+        assert await tab.page.evaluate("relayPlayer.context") is None
+        assert await tab.page.evaluate("navigator.mediaSession.playbackState") == "paused"
+        await press(tab, "Play")
+        await wait_for_state(tab, "playing")
+    await player.get_by_text("The session has ended.").wait_for()
+    heard = await tab.page.evaluate("heard")
+    assert heard[0] == "connecting"
+    assert heard[-1] == "ended"
+    await element.evaluate("(element) => element.remove()")
+    assert await element.evaluate("(element) => element.player") is None
+
+
+async def test_the_element_lets_choose_among_the_channels_of_the_session(tab: Tab, relay: RelayProcess) -> None:
+    await insert(tab, session="choice", src="/")
+    player = tab.page.locator("relay-player")
+    async with (
+        broadcasting(relay.url, "choice", 16_000, MONO_16K),
+        broadcasting(relay.url, "choice/de", 48_000, to_pcm(sine(TONE, 48_000, 1), sine(TONE, 48_000, 1))),
+    ):
+        await press(tab, "Play")
+        await wait_for_state(tab, "playing")
+        await player.get_by_label("Channel").select_option("de")
+        await tab.page.wait_for_function("() => relayPlayer.channel === 'de' && relayPlayer.state === 'playing'")
+        rate, tone = await record(tab)
+        assert_clean_tone(tone, rate, TONE)
+
+
+RECORD = """
+async (seconds) => {
+  const { context, output } = relayPlayer;
+  const analyser = new AnalyserNode(context, { fftSize: 32768 });
+  output.connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  const until = context.currentTime + samples.length / context.sampleRate + seconds;
+  while (context.currentTime < until) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  analyser.getFloatTimeDomainData(samples);
+  return { rate: context.sampleRate, samples: encodeFloats(samples) };
+}
+"""
+
+
+async def record(tab: Tab, settle_seconds: float = 1) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Give the last 0.7 s of what is played after a while; no worklet is needed for it."""
+    result = await tab.page.evaluate(RECORD, settle_seconds)
+    samples = np.frombuffer(base64.b64decode(result["samples"]), np.float32).astype(np.float64)
+    return int(result["rate"]), samples
+
+
+async def test_plain_http_of_another_machine_is_played_from_scheduled_buffers(tab: Tab, relay: RelayProcess) -> None:
+    tab.network.url = tab.network.url.replace("127.0.0.1", INSECURE_HOST)
+    await insert(tab, src="/listen/plain")
+    assert await tab.page.evaluate("[isSecureContext, globalThis.AudioWorklet]") == [False, None]
+    async with broadcasting(relay.url, "plain", 16_000, MONO_16K):
+        await press(tab, "Play")
+        await wait_for_state(tab, "playing")
+        rate, tone = await record(tab, settle_seconds=2)
+    assert_clean_tone(tone, rate, TONE)
+
+
+async def test_a_context_whose_clock_stands_still_is_replaced(tab: Tab, relay: RelayProcess) -> None:
+    await insert(tab, src="/listen/stuck")
+    async with broadcasting(relay.url, "stuck", 16_000, MONO_16K):
+        await press(tab, "Play")
+        await wait_for_state(tab, "playing")
+        await tab.page.evaluate("""() => {
+            globalThis.broken = relayPlayer.context;
+            Object.defineProperty(broken, "currentTime", { get: () => 1 });
+        }""")
+        await tab.page.wait_for_function("() => relayPlayer.context !== broken && relayPlayer.state === 'playing'")
+        rate, tone = await record(tab)
+        assert_clean_tone(tone, rate, TONE)
+
+
+async def test_an_interruption_is_waited_for_and_a_suspended_context_asks_for_a_click(
+    tab: Tab, relay: RelayProcess
+) -> None:
+    await insert(tab, src="/listen/interrupted")
+    async with broadcasting(relay.url, "interrupted", 16_000, MONO_16K):
+        await press(tab, "Play")
+        await wait_for_state(tab, "playing")
+        await tab.page.evaluate("""() => {
+            Object.defineProperty(relayPlayer.context, "state", { get: () => "interrupted", configurable: true });
+        }""")
+        await wait_for_state(tab, "interrupted")
+        await tab.page.evaluate("delete relayPlayer.context.state")
+        await wait_for_state(tab, "playing")
+        await tab.page.evaluate("relayPlayer.context.suspend()")
+        await wait_for_state(tab, "blocked")
+        await press(tab, "Play")
+        await wait_for_state(tab, "playing")
+        rate, tone = await record(tab)
+        assert_clean_tone(tone, rate, TONE)
+        assert await tab.page.evaluate("relayPlayer.stats.jumps") == 0
+
+
+async def test_what_can_not_be_is_refused_with_a_sentence(tab: Tab) -> None:
+    await insert(tab, src="/")
+    assert await tab.page.locator("relay-player").get_by_role("button").is_disabled()
+    complaint = await tab.page.evaluate("""async () => {
+        const { RelayPlayer } = await import("/assets/player/index.js");
+        try { new RelayPlayer({ session: "no name" }); } catch (error) { return String(error); }
+    }""")
+    assert complaint == 'TypeError: The session "no name" is not 1 to 64 of A-Z a-z 0-9 . _ ~ -'
