@@ -24,6 +24,9 @@ from relay.vocabulary.clock import Clock
 SLICE_SECONDS = 0.002
 """How long a pass may keep the event loop from ingest, handshakes and control messages."""
 
+LONGEST_SLICE_SECONDS = 0.01
+"""The same when these take longer themselves: audio gets as much time as a crowd at the door does, up to this."""
+
 _BATCH = 16
 """Listeners between two looks at the clock; each costs some ten microseconds."""
 
@@ -43,6 +46,7 @@ class Drain:
         self._groups: dict[Group, None] = {}
         self._listeners: dict[Listener, Group] = {}
         self._wake = asyncio.Event()
+        self._slice_seconds = SLICE_SECONDS
         self._slice_end = 0.0
 
     def wake(self, group: Group) -> None:
@@ -63,7 +67,7 @@ class Drain:
             groups, self._groups = self._groups, {}
             listeners, self._listeners = self._listeners, {}
             runs = Runs(self._serialize)
-            self._slice_end = self._clock() + SLICE_SECONDS
+            self._slice_end = self._clock() + self._slice_seconds
             for group in groups:
                 await self._serve(group, runs)
             await self._serve_all_apart(listeners.items(), runs)
@@ -88,9 +92,10 @@ class Drain:
         if now < self._slice_end:
             return now
         await asyncio.sleep(0)
-        now = self._clock()
-        self._slice_end = now + SLICE_SECONDS
-        return now
+        back = self._clock()
+        self._slice_seconds = min(max(SLICE_SECONDS, back - now), LONGEST_SLICE_SECONDS)
+        self._slice_end = back + self._slice_seconds
+        return back
 
     def _serve_apart(self, listener: Listener, group: Group, runs: Runs) -> None:
         """Write to one listener all that its socket takes now, until it owes what the current ones owe."""

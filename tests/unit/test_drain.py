@@ -239,6 +239,40 @@ async def test_a_pass_gives_way_to_the_loop() -> None:
     await bench.tasks.close()
 
 
+async def test_audio_gets_as_much_time_as_what_else_there_is() -> None:
+    """When each turn of others takes 8 ms, a slice does, too."""
+    now = 0.0
+
+    def take(wire: bytes) -> int:
+        nonlocal now
+        now += 0.00005
+        written.append(now)
+        return len(wire)
+
+    bench = Bench(clock=lambda: now)
+    for n in range(600):
+        port = bench.join(f"l{n}")
+        assert port.listener is not None
+        port.listener.write = take
+    written: list[float] = []
+    source = bench.claim()
+    await bench.settle()
+    bench.publish(source)
+    await bench.settle()
+    written.clear()
+    bench.publish(source)
+    slices: list[int] = []
+    while sum(slices) < 600:
+        before = len(written)
+        await asyncio.sleep(0)
+        now += 0.008
+        slices.append(len(written) - before)
+    served = [count for count in slices if count]
+    assert served[0] < 60, slices
+    assert min(served[1:-1]) > 150, slices
+    await bench.tasks.close()
+
+
 class _Ticking:
     """A clock that moves a millisecond each time it is asked."""
 
