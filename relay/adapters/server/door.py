@@ -97,8 +97,7 @@ class Door:
     def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
         """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set."""
         path = split_target(request.path)[0]
-        peer = connection.remote_address
-        client = self.trusted.find_client(peer[0] if peer else "", request.headers.get_all("X-Forwarded-For"))
+        client = self.trusted.find_client(connection.peer_address, request.headers.get_all("X-Forwarded-For"))
         connection.client_address = client.address
         if path == "/readyz" and request.method == "GET":
             reason = self._why_not_ready()

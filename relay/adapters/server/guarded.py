@@ -79,6 +79,7 @@ class GuardedConnection(ServerConnection):
     Attributes:
         intake: What the peer sends comes through it; it knows when something was heard last.
         limits: What the peer may.
+        peer_address: Of the other end, empty when it is unknown; kept, since uvloop can not tell once it has gone.
         client_address: Of the person or program, behind whatever proxies; empty before the opening handshake.
         asked_at: When it was asked last whether it is there, by the relay's clock.
     """
@@ -128,6 +129,7 @@ class GuardedConnection(ServerConnection):
         self.recv_messages.resume = lambda: self.intake.let_go(_UNREAD_MESSAGES)
         timeout_seconds = self.limits.settings.handshake_timeout_seconds
         self._deadline = self.loop.call_later(timeout_seconds, self._end_handshake, Limit.HANDSHAKE_SECONDS)
+        self.peer_address = (self.remote_address or ("",))[0]
         self._attendance.arrived(self)
 
     def data_received(self, data: bytes) -> None:

@@ -1,0 +1,166 @@
+"""Everything that reads what strangers write, each as a function of bytes that may raise nothing.
+
+A refusal that the relay means is caught here; whatever else comes out is a bug. What was found so far lies in
+`found/TARGET/`, and is tried in every run of the tests.
+"""
+
+import tomllib
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import jwt
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHeader
+
+from relay.adapters.configuration import KEYS, resolve
+from relay.adapters.pages import Pages
+from relay.adapters.qr_codes import QrCodes
+from relay.adapters.server.credentials import offered_subprotocols, read_credential
+from relay.adapters.tokens import TokenVerifier, read_secret
+from relay.core.limits.addresses import TrustedProxies
+from relay.core.messages import decode, describe_format, pong_message, read_format, wanted_channel
+from relay.core.origins import is_allowed_origin
+from relay.core.requests import read_connect_request, split_target, websocket_role
+from relay.core.wire import Header, split_audio
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.errors import ConfigurationError, PeerError
+
+SECRET = "a-secret-of-the-fuzzer-that-is-long-enough"  # noqa: S105 - of nothing else
+FOUND = Path(__file__).parent / "found"
+
+_verifier = TokenVerifier([read_secret(SECRET, "the fuzzer")], "relay", "relay")
+_proxies = TrustedProxies(("127.0.0.1", "10.0.0.0/8", "::1"))
+
+
+def fuzz_header(data: bytes) -> None:
+    """The header before audio, and the audio of a broadcaster."""
+    with suppress(PeerError):
+        header = Header.unpack(data)
+        assert Header.unpack(header.pack()) == header
+    for audio_format in (AudioFormat(), AudioFormat(rate=48_000, channels=2)):
+        with suppress(PeerError):
+            assert b"".join(split_audio(data, audio_format)) == data
+
+
+def fuzz_message(data: bytes) -> None:
+    """A control message from anybody, and what becomes of it."""
+    with suppress(PeerError):
+        message = decode(data.decode(errors="replace"))
+        decode(pong_message(message, 1), max_bytes=1 << 20)
+        with suppress(PeerError):
+            wanted_channel(message)
+        audio_format = read_format(message.get("format"))
+        assert read_format(describe_format(audio_format)) == audio_format
+
+
+def fuzz_query(data: bytes) -> None:
+    """The target of a request for a WebSocket."""
+    path, query = split_target(data.decode("latin-1"))
+    role = websocket_role(path)
+    if role is not None:
+        with suppress(PeerError):
+            read_connect_request(role, path, query)
+
+
+def fuzz_headers(data: bytes) -> None:
+    """The headers of a request, one in each line: who shows what, from where, for whose page."""
+    headers = Headers()
+    for line in data.decode("latin-1").split("\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            with suppress(InvalidHeader):  # the library takes none of these in either
+                headers[name] = value.strip()
+    read_credential(headers, offered_subprotocols(headers), headers.get("X-Query"))
+    _proxies.find_client("127.0.0.1", headers.get_all("X-Forwarded-For"))
+    is_allowed_origin(("same-origin", "https://a.example"), headers.get_all("Origin"), headers.get_all("Host"))
+
+
+def fuzz_token(data: bytes) -> None:
+    """A token, and one that is signed with the right key but claims anything."""
+    with suppress(PeerError):
+        _verifier.verify(data.decode("latin-1"))
+    signed = jwt.api_jws.encode(data, SECRET, "HS256", {"kid": "secret"})
+    with suppress(PeerError):
+        _verifier.verify(signed)
+
+
+def fuzz_configuration(data: bytes) -> None:
+    """A configuration file, and the same values as environment variables."""
+    with suppress(ValueError, RecursionError):
+        document = tomllib.loads(data.decode(errors="replace"))
+        with suppress(ConfigurationError):
+            resolve(document, "fuzz.toml", {}, {})
+    lines = data.decode(errors="replace").split("\n")
+    environ = {f"RELAY_{name.upper()}": value for name, _, value in (line.partition("=") for line in lines)}
+    with suppress(ConfigurationError):
+        resolve({}, "", environ, {})
+
+
+def fuzz_page(data: bytes) -> None:
+    """The target of a request for a page or a QR code, and the host it was sent to, in a line each."""
+    target, _, host = data.decode("latin-1").partition("\n")
+    path, query = split_target(target)
+    pages, codes = _tables()
+    with suppress(PeerError):
+        page = pages.find(path)
+        assert page is None or b"root:" not in page.body, "a page from outside of the table"
+    with suppress(PeerError):
+        codes.find(path, query, host)
+
+
+@cache
+def _tables() -> tuple[Pages, QrCodes]:
+    return Pages(), QrCodes()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "header": fuzz_header,
+    "message": fuzz_message,
+    "query": fuzz_query,
+    "headers": fuzz_headers,
+    "token": fuzz_token,
+    "configuration": fuzz_configuration,
+    "page": fuzz_page,
+}
+
+SEEDS: dict[str, list[bytes]] = {
+    "header": [bytes.fromhex("01000001000000020000028000000bb8") + bytes(640)],
+    "message": [
+        b'{"type":"ping","id":1}',
+        b'{"type":"switch","channel":"de"}',
+        b'{"type":"hello","format":{"codec":"pcm_s16le","rate":16000,"channels":1,"clock_rate":16000}}',
+        b'{"type":"clear","deep":[[[{"a":[1e308,-0,"\\ud800"]}]]]}',
+    ],
+    "query": [
+        b"/v1/listen/ev1/de?buffer_ms=500&coalesce_ms=40&burst_ms=1000&codec=pcm_s16le",
+        b"/v1/listen/ev1?epoch=65535&after=4294967295",
+        b"/v1/broadcast/ev1?rate=48000&channels=2&pace=speech&takeover=1&name=Deutsch%20%C3%BC&lang=de-AT",
+    ],
+    "headers": [
+        b"Authorization: Bearer a.b.c\nSec-WebSocket-Protocol: relay.v1, relay.token.abc\nX-Query: token=abc",
+        b"Origin: https://a.example:443\nHost: a.example\nX-Forwarded-For: 198.51.100.7, [2001:db8::1]:80, 10.0.0.1",
+    ],
+    "token": [
+        b'{"iss":"relay","aud":["relay"],"exp":4102444800,"nbf":0,"role":"listen","session":"ev*","channel":["*"]}',
+        b"eyJhbGciOiJIUzI1NiIsImtpZCI6InNlY3JldCJ9.eyJpc3MiOiJyZWxheSJ9.c2ln",
+    ],
+    "configuration": [
+        b'[server]\nhost = "::"\nport = 8080\n[listener]\nstall_limit_seconds = "never"\nhistory_seconds = 1e1',
+        b'[access]\nsessions = ["ev*"]\nallowed_origins = ["*"]\n[limits]\nmax_lag_ms = 500',
+        b'server_port=8080\nlistener_stall_limit_seconds=never\naccess_sessions=["a"]\nlimits_max_lag_ms=-1',
+        *(key.variable.removeprefix("RELAY_").encode() + b"=1" for key in KEYS.values()),
+    ],
+    "page": [
+        b"/listen/ev1/de\nrelay.example:8080",
+        b"/qr/listen/ev1/de.svg?scheme=https\n[2001:db8::1]:443",
+        b"/assets/../../etc/passwd\nx",
+        b"/assets/wire.js\nlocalhost",
+    ],
+}  # fmt: skip
+
+
+def found(target: str) -> list[Path]:
+    """The inputs that were once a bug."""
+    return sorted((FOUND / target).glob("*")) if (FOUND / target).is_dir() else []
