@@ -353,9 +353,10 @@ async def test_an_address_without_anybody_is_one_sentence(tmp_path: Path, url: s
         # Bound and not listening: the port stays free of others for the time of the test.
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        with pytest.raises(UserError) as refusal:
-            await record(url.format(port=port), tmp_path / "out.wav")
-    assert str(refusal.value).startswith(problem.format(port=port))
+        for attempt in (record(url.format(port=port), tmp_path / "out.wav"), send(url.format(port=port), b"\0\0")):
+            with pytest.raises(UserError) as refusal:
+                await attempt
+            assert str(refusal.value).startswith(problem.format(port=port))
 
 
 async def test_a_name_with_several_addresses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,22 @@ async def test_a_close_that_forbids_it_is_the_end(code: int) -> None:
         await listen_to(in_turn(close))
 
 
+async def test_a_relay_that_says_what_is_not_of_the_protocol_is_not_asked_again() -> None:
+    async def too_long(connection: ServerConnection) -> None:
+        await say(connection, HELLO, bytes(300 * 1024))
+        await connection.wait_closed()
+
+    async def half_a_header(connection: ServerConnection) -> None:
+        await say(connection, HELLO, b"\1\0")
+        await connection.wait_closed()
+
+    with pytest.raises(RelayError, match=r"The connection to .* was lost \(.*\)\.$") as lost:
+        await listen_to(in_turn(too_long))
+    assert not isinstance(lost.value, ConnectionLostError)
+    with pytest.raises(RelayError, match="too short for the 16-byte header"):
+        await listen_to(in_turn(half_a_header))
+
+
 async def test_without_a_policy_a_loss_is_the_end() -> None:
     async def first(connection: ServerConnection) -> None:
         await say(connection, HELLO)

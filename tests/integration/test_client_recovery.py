@@ -208,12 +208,13 @@ async def test_a_file_piped_at_full_speed_is_heard_whole(tmp_path: Path) -> None
         command(relay.url, "listen", "ev1", "-o", str(heard)) as listener,
     ):
         await listener.line(lambda line: line.startswith("listening to "))
-        began = relay_clock()
         with path.open("rb") as pipe:
             async with command(relay.url, "broadcast", "ev1", "-", "--pace", "speech", stdin=pipe.fileno()) as process:
+                await process.line(lambda line: line.startswith("broadcasting "))
+                began = relay_clock()
                 await process.line(lambda line: line == "sent 5.00 s of audio")
+                assert relay_clock() - began < 4, "it was sent as fast as the relay took it, not in real time"
                 assert await process.wait() == 0
-        assert relay_clock() - began < 4.5, "it was sent as fast as the relay took it, not in real time"
         assert await listener.wait() == 0
     assert read_wav(heard) == audio
 
@@ -278,10 +279,10 @@ async def test_clear_is_prompt_whatever_waits(queue_seconds: str) -> None:
         async for event in listener:
             if isinstance(event, Clear):
                 break
-        assert relay_clock() - cleared_at < 1
+        assert relay_clock() - cleared_at < 2
         (after,) = await frames(listener, 1)
         assert after.payload == b"\2\0" * 1_600
-        assert relay_clock() - cleared_at < 1
+        assert relay_clock() - cleared_at < 2
         await broadcaster.end()
 
 

@@ -97,10 +97,10 @@ def handshake_error(url: str, error: Exception) -> UserError:
 
 def _passing_error(url: str, error: InvalidStatus) -> UnreachableError:
     status = error.response.status_code
-    retry_after_seconds = 0.0
+    retry_after_seconds = 0
     # The other form of the header is a date.
     with suppress(ValueError):
-        retry_after_seconds = max(0.0, float(error.response.headers.get("Retry-After", "")))
+        retry_after_seconds = max(0, int(error.response.headers.get("Retry-After", "")))
     what = "is overloaded" if status == HTTPStatus.SERVICE_UNAVAILABLE else "can not be reached for now"
     return UnreachableError(f"{url} {what} (HTTP {status}); try again later.", retry_after_seconds)
 
@@ -112,7 +112,7 @@ def network_error(url: str, error: OSError, timeout_seconds: float) -> UserError
             sentence = f"{url} did not answer within {timeout_seconds:g} s."
         case ssl.SSLCertVerificationError():
             return UserError(f"The certificate of {url} is not trusted: {error.verify_message}.")
-        case ssl.SSLError():
+        case ssl.SSLError() if not isinstance(error, ssl.SSLEOFError | ssl.SSLSyscallError):
             return UserError(
                 f"{url} did not answer with TLS ({error.reason}); a relay without TLS has a ws:// address."
             )
@@ -120,7 +120,7 @@ def network_error(url: str, error: OSError, timeout_seconds: float) -> UserError
             sentence = f"The host of {url} is unknown: {error.strerror}."
         case OSError() if _is_refused(error):
             sentence = f"Nothing listens at {url}: start it with `relay serve`, or name another address with --url."
-        case ConnectionError():
+        case ConnectionError() | ssl.SSLError():
             sentence = f"{url} broke the connection off; check the address: ws:// is without TLS, wss:// is with it."
         case _:
             sentence = f"{url} can not be reached: {error.strerror or error}."
