@@ -16,6 +16,7 @@ from functools import partial
 from relay.adapters.cloudwatch import CloudWatchSender
 from relay.adapters.local_key import runtime_directory, stored_key
 from relay.adapters.pages import Pages
+from relay.adapters.prometheus import PrometheusMetrics
 from relay.adapters.qr_codes import QrCodes
 from relay.adapters.server.admission import Admission
 from relay.adapters.server.connection import serialize_binary
@@ -35,9 +36,10 @@ from relay.runtime.lag import LagMeter
 from relay.runtime.limits import LimitsInForce
 from relay.runtime.reporter import MetricsReporter
 from relay.runtime.tasks import TaskRegistry
+from relay.runtime.vitals import VitalSigns
 from relay.vocabulary.clock import relay_clock, wall_clock
 from relay.vocabulary.labels import Declaration
-from relay.vocabulary.settings import Settings
+from relay.vocabulary.settings import CloudWatchSettings, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +130,18 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         tasks.start(hub.run(), "housekeeping")
         garbage = stack.enter_context(Garbage(hub.listening))
         tasks.start(garbage.run(), "garbage")
+        lag = LagMeter(relay_clock)
+        tasks.start(lag.run(), "lag")
+        signs = VitalSigns(hub, lag, relay_clock)
+        tasks.start(signs.run(), "vital signs")
         if reporter is not None:
-            sample = partial(hub.emit_utilization, per_session=settings.cloudwatch.session_dimension)
+            sample = partial(_sample, hub, signs, reporter, settings.cloudwatch)
             tasks.start(reporter.run(sample), "metrics")
+            # What was counted since the last sample goes with the last metrics.
+            stack.callback(sample)
+        limits = LimitsInForce(settings.limits)
+        stack.callback(limits.tell)
+        tasks.start(limits.run(), "limits")
         rechecks = Rechecks(access, tasks)
         tasks.start(rechecks.run(), "rechecks of access")
         stack.callback(rechecks.tell_refusals)
@@ -139,14 +150,10 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             Pages(),
             QrCodes(),
             access,
+            metrics=_prometheus(signs, limits).page if settings.prometheus.enabled else None,
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,
         )
-        limits = LimitsInForce(settings.limits)
-        stack.callback(limits.tell)
-        tasks.start(limits.run(), "limits")
-        lag = LagMeter(relay_clock)
-        tasks.start(lag.run(), "lag")
         door = Door(admission, limits, lag, TrustedProxies(settings.server.trusted_proxies))
         server = await stack.enter_async_context(
             RelayServer(
@@ -176,6 +183,16 @@ def _store_key(stack: contextlib.AsyncExitStack, port: int, key: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         logger.warning("the broadcast key is not stored for `relay broadcast`", extra={"reason": reason})
+
+
+def _sample(hub: Hub, signs: VitalSigns, reporter: MetricsReporter, settings: CloudWatchSettings) -> None:
+    """Give CloudWatch what is measured and not counted, and what was counted since the last time."""
+    hub.emit_utilization(per_session=settings.session_dimension)
+    signs.emit(reporter.put_metric_data, settings.namespace)
+
+
+def _prometheus(signs: VitalSigns, limits: LimitsInForce) -> PrometheusMetrics:
+    return PrometheusMetrics(signs.look, lambda: {limit.value: count for limit, count in limits.counters.items()})
 
 
 async def _open_reporter(

@@ -57,11 +57,13 @@ class Dimension(TypedDict):
 
 
 class MetricDatum(TypedDict):
-    """One measurement, as it is given to `put_metric_data`."""
+    """One measurement (`Value`), or many at once: `Counts[i]` of them had the value `Values[i]`."""
 
     MetricName: str
-    Value: float
     Unit: Unit
+    Value: NotRequired[float]
+    Values: NotRequired[Sequence[float]]
+    Counts: NotRequired[Sequence[float]]
     Dimensions: NotRequired[Sequence[Dimension]]
 
 
@@ -114,17 +116,21 @@ class MetricBatch:
         return sum(map(_measurements, self._returned)) + sum(sum(values.values()) for _, values in collected)
 
     def add(self, datum: MetricDatum) -> None:
-        """Count one measurement in its series, see the module's rule; O(1).
+        """Count a datum in its series, see the module's rule; O(1) for each of its values.
 
         A value that CloudWatch would refuse counts as not sent, lest it make whole requests fail.
         """
-        value = float(datum["Value"])
-        if not (math.isfinite(value) and abs(value) <= MAX_MAGNITUDE):
-            self.lose(1)
-            return
+        values = datum["Values"] if "Values" in datum else [datum["Value"]]
+        counts = datum["Counts"] if "Counts" in datum else [1] * len(values)
         dimensions = tuple((dimension["Name"], dimension["Value"]) for dimension in datum.get("Dimensions", ()))
-        for series in self._series(datum["MetricName"], datum["Unit"], dimensions):
-            self._count(series, value)
+        all_series = list(self._series(datum["MetricName"], datum["Unit"], dimensions))
+        for number, occurred in zip(values, counts, strict=True):
+            value, count = float(number), int(occurred)
+            if not (math.isfinite(value) and abs(value) <= MAX_MAGNITUDE):
+                self.lose(count)
+                continue
+            for series in all_series:
+                self._count(series, value, count)
 
     def take(self, now: datetime) -> list[MergedDatum]:
         """Give what is held, the oldest first, and hold nothing any more.
@@ -169,7 +175,7 @@ class MetricBatch:
         if names_session and self._session_dimension:
             yield name, unit, dimensions
 
-    def _count(self, series: _Series, value: float) -> None:
+    def _count(self, series: _Series, value: float, count: int) -> None:
         values = self._growing.get(series)
         if values is not None and len(values) == MAX_DISTINCT_VALUES and value not in values:
             self._full.append((series, self._growing.pop(series)))
@@ -177,7 +183,7 @@ class MetricBatch:
         if values is None:
             values = self._growing[series] = {}
             self._make_room()
-        values[value] = values.get(value, 0) + 1
+        values[value] = values.get(value, 0) + count
 
     def _make_room(self) -> None:
         while len(self) > self._max_datums:

@@ -115,7 +115,7 @@ class Drain:
                 run = _next_run(listener, group, runs)
                 listener.place = run.end
                 listener.buffer.take(run.amount.chunks)
-                group.count_delivered(run)
+                group.count_delivered(run, self._clock())
                 try:
                     written = listener.write(run.wire)
                 except OSError:

@@ -12,11 +12,13 @@ Invariants:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
+from typing import Self
 
 from relay.core.amounts import AudioAmount
 from relay.core.audio_buffer_manager import AudioBufferManager
+from relay.core.distribution import Distribution
 from relay.core.listener_buffer import ListenerBuffer
 from relay.runtime.listener import APART, Listener, Note, Write
 from relay.runtime.run import Framing, Run, Runs, count_for_one_write
@@ -32,10 +34,28 @@ class Tally:
     Attributes:
         delivered_frames: Frames given to sockets, each counted for each listener.
         dropped_frames: The same of frames that were not, because a listener was too slow.
+        released_frames: Frames that were to be given.
+        delivery_ms: How old the first frame of each write was, in milliseconds, counted once for each frame of it.
     """
 
     delivered_frames: int = 0
     dropped_frames: int = 0
+    released_frames: int = 0
+    delivery_ms: Distribution = field(default_factory=Distribution)
+
+    def deliver(self, run: Run, listeners: int, now: float) -> None:
+        """Count a run that was written to so many listeners."""
+        frames = listeners * run.amount.chunks
+        self.delivered_frames += frames
+        self.delivery_ms.note(max(0.0, now - run.due) * 1000, frames)
+
+    def __iadd__(self, other: "Tally") -> Self:
+        """Add another channel's."""
+        self.delivered_frames += other.delivered_frames
+        self.dropped_frames += other.dropped_frames
+        self.released_frames += other.released_frames
+        self.delivery_ms += other.delivery_ms
+        return self
 
 
 class Group:
@@ -156,9 +176,16 @@ class Group:
         if dropped is not None:
             self._tally.dropped_frames += dropped.chunks
 
-    def count_delivered(self, run: Run) -> None:
+    def count_delivered(self, run: Run, now: float) -> None:
         """Count a run that was written to a listener that is apart."""
-        self._tally.delivered_frames += run.amount.chunks
+        self._tally.deliver(run, 1, now)
+
+    def note_lag(self, lag_ms: Distribution, now: float) -> None:
+        """Count for each listener how old the oldest frame is that it owes; 0 for who owes none."""
+        if self._current:
+            lag_ms.note(max(0.0, now - self._backlog[0][1]) * 1000 if self._backlog else 0.0, len(self._current))
+        for listener in self.apart:
+            lag_ms.note(max(0.0, now - listener.frames[0][1]) * 1000 if listener.frames else 0.0)
 
     def begin_run(self, runs: Runs) -> bool:
         """Take the next frames of the backlog to be written to the current listeners; tell whether there are any."""
@@ -193,7 +220,7 @@ class Group:
                 cursor += 1
                 if written != wire_bytes:
                     break
-            self._tally.delivered_frames += (cursor - self._cursor) * run.amount.chunks
+            self._tally.deliver(run, cursor - self._cursor, now)
             self._cursor = cursor
             if written != wire_bytes:
                 # Its socket is full: the port says so, and with that the listener leaves this list.

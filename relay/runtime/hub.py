@@ -13,10 +13,12 @@ from relay.core.amounts import AudioAmount
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.channel import Channel
 from relay.core.ingest import IngestLimits
+from relay.core.listener_reports import ListenerReports
 from relay.core.overflow import OverflowEpisodes, OverflowReport
 from relay.runtime.broadcasting import Broadcasting
 from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
+from relay.runtime.group import Tally
 from relay.runtime.listening import Listening
 from relay.runtime.live_channel import LiveChannel
 from relay.vocabulary.clock import Clock, wire_milliseconds
@@ -39,6 +41,8 @@ class Hub:
         broadcasting: The broadcasters' side.
         listening: The listeners' side.
         ignored_messages: Control messages of types that this relay does not know.
+        reports: What listeners say of what they hear.
+        forgotten: What became of the frames of channels that were forgotten.
     """
 
     def __init__(
@@ -70,6 +74,8 @@ class Hub:
         self._forget_seconds = broadcast.forget_seconds
         self._overflows = OverflowEpisodes()
         self.ignored_messages = 0
+        self.reports = ListenerReports()
+        self.forgotten = Tally()
         self.directory = Directory(self._make, declared)
         self.listening = Listening(
             self.directory,
@@ -127,6 +133,7 @@ class Hub:
                 live.idle_since = now
             if live.idle_since is not None and now - live.idle_since >= self._forget_seconds:
                 self.directory.forget(live)
+                self.forgotten += live.tally
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> LiveChannel:
         channel = Channel(secrets.randbits(16), self._serialize, self._history_seconds)

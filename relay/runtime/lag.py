@@ -2,6 +2,7 @@
 
 import asyncio
 
+from relay.core.distribution import Distribution
 from relay.core.limits.rates import Smoothed
 from relay.vocabulary.clock import Clock
 
@@ -13,12 +14,17 @@ SMOOTHING_SECONDS = 2.0
 
 
 class LagMeter:
-    """Measures how late the event loop wakes a task; everything else on it is as late."""
+    """Measures how late the event loop wakes a task; everything else on it is as late.
+
+    Attributes:
+        every_ms: How late each wake-up was, in milliseconds.
+    """
 
     def __init__(self, clock: Clock) -> None:
         """Make it; `run` is its task."""
         self._clock = clock
         self._lag = Smoothed(SMOOTHING_SECONDS)
+        self.every_ms = Distribution()
 
     @property
     def lag_ms(self) -> float:
@@ -31,5 +37,7 @@ class LagMeter:
         while True:
             await asyncio.sleep(SAMPLE_SECONDS)
             now = self._clock()
-            self._lag.take(max(0.0, now - before - SAMPLE_SECONDS), now - before)
+            late_seconds = max(0.0, now - before - SAMPLE_SECONDS)
+            self._lag.take(late_seconds, now - before)
+            self.every_ms.note(late_seconds * 1000)
             before = now

@@ -147,6 +147,7 @@ class LiveChannel:
         """Number frames and have them written to all listeners by the next passes."""
         for timed in frames:
             frame = self.channel.release(timed.audio, timed.due)
+            self.tally.released_frames += 1
             for group in self.groups.values():
                 overflowed, dropped = group.publish(frame, self.address.session)
                 if overflowed:

@@ -241,6 +241,15 @@ class CloudWatchSettings(_Section):
     )
 
 
+class PrometheusSettings(_Section):
+    """Metrics for Prometheus, at /metrics of the relay's own port."""
+
+    enabled: bool = Field(
+        False,
+        description="Answer /metrics. It has numbers and no names, but whoever reaches the port can read it.",
+    )
+
+
 class LogSettings(_Section):
     """What is written to standard error."""
 
@@ -269,5 +278,6 @@ class Settings(_Section):
     channel: ChannelSettings = ChannelSettings()
     limits: LimitSettings = LimitSettings()
     cloudwatch: CloudWatchSettings = CloudWatchSettings()
+    prometheus: PrometheusSettings = PrometheusSettings()
     log: LogSettings = LogSettings()
     client: ClientSettings = ClientSettings()

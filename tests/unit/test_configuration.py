@@ -72,6 +72,7 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "cloudwatch.flush_interval_seconds": (1.0, 2.0, 3.0),
     "cloudwatch.utilization_interval_seconds": (1.0, 2.0, 3.0),
     "cloudwatch.session_dimension": (False, True, False),
+    "prometheus.enabled": (True, False, True),
     "log.level": ("debug", "warning", "error"),
     "log.format": ("console", "json", "auto"),
     "client.url": ("ws://a:1", "wss://b", "http://c:3/"),

@@ -68,6 +68,14 @@ def test_equal_series_are_merged_into_values_and_counts() -> None:
     assert batch.take(NOW) == []
 
 
+def test_many_measurements_at_once_count_as_so_many() -> None:
+    batch = MetricBatch(session_dimension=False)
+    batch.add({"MetricName": "Lag", "Values": [5.0, 10.0, float("inf")], "Counts": [3, 1, 2], "Unit": "Milliseconds"})
+    batch.add(datum("Lag", 5, "Milliseconds"))
+    assert (batch.measurements_held, batch.measurements_not_sent) == (5, 2)
+    assert totals(batch.take(NOW))["Lag", "Milliseconds", ()] == Counter({5.0: 4, 10.0: 1})
+
+
 def test_an_overflow_counts_without_its_session_when_sessions_have_no_series() -> None:
     batch = MetricBatch(session_dimension=False)
     batch.add(overflow("a"))

@@ -8,7 +8,7 @@ Source: docs/protocol.md, "Addresses" and "Refusals".
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
@@ -86,6 +86,7 @@ class Admission:
         codes: CodeTable,
         access: Access,
         *,
+        metrics: Callable[[], FoundPage] | None,
         allowed_origins: Sequence[str],
         token_in_query: bool,
     ) -> None:
@@ -96,6 +97,7 @@ class Admission:
             pages: For people.
             codes: QR codes of addresses.
             access: Knows who may do what.
+            metrics: Gives what `/metrics` answers; None when nobody is to read it.
             allowed_origins: Whose pages may connect, see `relay.core.origins`.
             token_in_query: Whether a token may be in the query.
         """
@@ -103,6 +105,7 @@ class Admission:
         self._pages = pages
         self._codes = codes
         self._access = access
+        self._metrics = metrics
         self.allowed_origins = allowed_origins
         self.token_in_query = token_in_query
 
@@ -147,6 +150,9 @@ class Admission:
     def _serve_http(self, path: str, query: str, host: str) -> Response:
         if path == "/healthz":
             return text_response(HTTPStatus.OK, "ok")
+        if path == "/metrics" and self._metrics is not None:
+            figures = self._metrics()
+            return make_response(HTTPStatus.OK, figures.content_type, figures.body, figures.headers)
         try:
             page = self._pages.find(path) or self._codes.find(path, query, host)
         except BadRequestError as error:
