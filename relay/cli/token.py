@@ -241,7 +241,7 @@ def _moment(seconds: float, now: float) -> str:
     """Name a time of day, and how far it is from now."""
     distance = abs(round(seconds - now))
     unit = next(unit for unit in "dhms" if distance >= 2 * _UNITS[unit] or unit == "s")
-    amount = f"{distance // _UNITS[unit]} {unit}"
+    amount = f"{round(distance / _UNITS[unit])} {unit}"
     relative = f"in {amount}" if seconds >= now else f"{amount} ago"
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC ({relative})"
 

@@ -101,9 +101,14 @@ async def test_a_token_opens_the_pages(context: BrowserContext) -> None:
         await broadcaster.press("Go live")
         await broadcaster.status("You are live.")
         assert broadcaster.complaints == []
+        async with open_tab(context, relay.url) as listener:
+            await listener.open(f"/listen/ev1#token={token()}")
+            await listener.press("Play")
+            await listener.state("playing")
+            assert listener.complaints == []
         async with open_tab(context, relay.url) as stranger:
             await stranger.open("/listen/ev1")
             await stranger.press("Play")
             await stranger.state("failed")
-            await stranger.status("Not allowed")
+            await stranger.status("You need an invitation to this session")
         assert SECRET not in relay.text
