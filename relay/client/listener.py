@@ -1,5 +1,6 @@
 """A listener that outlives its connections."""
 
+import asyncio
 import itertools
 from collections import deque
 from collections.abc import Mapping
@@ -16,8 +17,10 @@ from relay.core.messages import ChannelEntry
 from relay.core.reception import Reception, ReceptionEvent, ReceptionStats
 from relay.core.reconnect import Reconnecting
 from relay.core.shared_events import ErrorNotice, Pong
+from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
 MAX_QUESTIONS = 16
@@ -52,6 +55,10 @@ class Listener:
         self._query = query
         self._reconnector = reconnector
         self._connection: ListenerConnection | None = None
+        # A try to connect goes on when the step that began it is cancelled, or short steps would never succeed.
+        self._tasks = TaskRegistry()
+        self._trying: asyncio.Task[None] | None = None
+        self._outcome: ListenerConnection | RelayError | None = None
         self._reception: Reception | None = None
         # Bounded by what one message can mean: a step adds to it only when it is empty.
         self._events: deque[ListeningEvent] = deque()
@@ -68,20 +75,21 @@ class Listener:
             UserError: Nothing that speaks `relay.v1` answers there.
             RelayError: The relay refused; the text is its own sentence.
         """
-        hello = await self._connect()
+        await self._try()
+        hello = self._adopt_outcome()
         self._reception = Reception(hello)
         self._events.append(hello)
-        self._reconnector.connected()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the channel."""
-        connection, self._connection = self._connection, None
         self._has_ended = True
-        if connection is not None:
-            await connection.close()
+        await self._tasks.close()
+        for connection in (self._connection, self._outcome):
+            if isinstance(connection, ListenerConnection):
+                await connection.close()
 
     def __aiter__(self) -> Self:
         """Give the iterator, which is the listener."""
@@ -179,9 +187,11 @@ class Listener:
         """Receive one message, or make one try to connect again."""
         if self._connection is None:
             await self._reconnector.wait()
-            hello = await self._connect()
-            self._reconnector.connected()
-            self._events.extend(self._known.resume(hello))
+            if self._trying is None:
+                self._trying = self._tasks.start(self._try(), "listener's try to connect")
+            await asyncio.shield(self._trying)
+            self._trying = None
+            self._events.extend(self._known.resume(self._adopt_outcome()))
             await self._ask_for_channel()
             return
         event = await self._connection.receive()
@@ -191,18 +201,35 @@ class Listener:
         self._note(event)
         self._events.extend(self._known.take(event))
 
-    async def _connect(self) -> Hello:
+    async def _try(self) -> None:
+        """Try to connect; the outcome is a connection or an error."""
         resume: dict[str, int] = {}
         if self._reception is not None:
             resume["epoch"], resume["after"] = self._reception.resume_point
         asked_ms = relay_clock() * 1000
-        self._connection = await connect_listener(self._endpoint, self._address, **self._query, **resume)
-        hello = self._connection.hello
+        try:
+            connection = await connect_listener(self._endpoint, self._address, **self._query, **resume)
+        except RelayError as error:
+            self._outcome = error
+            return
+        self._outcome = connection
         # After a restart it may be another machine, with another clock.
         self._clock = ClockOffset()
-        self._clock.note(asked_ms, relay_clock() * 1000, hello.clock_ms)
+        self._clock.note(asked_ms, relay_clock() * 1000, connection.hello.clock_ms)
         self._asked_ms.clear()
-        return hello
+
+    def _adopt_outcome(self) -> Hello:
+        """Take the connection that a try came to as the present one.
+
+        Raises:
+            RelayError: It came to none.
+        """
+        outcome, self._outcome = self._outcome, None
+        if not isinstance(outcome, ListenerConnection):
+            raise outcome or RuntimeError("a try to connect without any outcome")
+        self._connection = outcome
+        self._reconnector.connected()
+        return outcome.hello
 
     async def _ask_for_channel(self) -> None:
         if self._connection is not None and self._wanted_channel is not None:

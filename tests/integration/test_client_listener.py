@@ -405,7 +405,7 @@ async def test_a_token_is_sent_and_a_function_is_asked_for_a_fresh_one_each_time
     assert heard == ["Bearer one", "Bearer two", "Bearer three", "Bearer four", None]
 
 
-async def test_cancelling_a_step_loses_nothing() -> None:
+async def test_cancelling_a_step_loses_nothing_and_ends_no_try_to_connect() -> None:
     go_on = asyncio.Event()
 
     async def first(connection: ServerConnection) -> None:
@@ -416,6 +416,10 @@ async def test_cancelling_a_step_loses_nothing() -> None:
 
     async def second(connection: ServerConnection) -> None:
         await say(connection, {**RESUMED, "next_seq": 1}, frame(1, SAMPLES))
+
+    async def take_time(connection: ServerConnection, request: Request) -> None:
+        # Many steps long.
+        await asyncio.sleep(0.3)
 
     policy = Reconnect(first_seconds=0.2, max_seconds=0.2)
 
@@ -431,7 +435,7 @@ async def test_cancelling_a_step_loses_nothing() -> None:
                 return events
 
     async with (
-        scripted(in_turn(first, second)) as url,
+        scripted(in_turn(first, second), process_request=take_time) as url,
         asyncio.timeout(15),
         listen(url, "ev1", reconnect=policy) as listener,
     ):
