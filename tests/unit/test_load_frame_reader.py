@@ -250,13 +250,13 @@ def test_frames_of_a_stream_are_found_wherever_it_begins_and_is_cut(
     fillers: list[bytes], cuts: list[int], begins: int
 ) -> None:
     parts: list[bytes] = []
-    for seq, filler in enumerate([*fillers, b"", b""]):
+    for seq, filler in enumerate([*fillers, b"", b"", b""]):
         parts += [stamp_for_stream(seq, 1.0, bytes(640)), filler]
     reader, stream = FrameReader(), Stream(Expect.STREAM)
     receive(reader, stream, b"".join(parts)[begins:], cuts, now_ms=1030)
-    expected = len(fillers) + 2 - (begins > 0) - (begins > 640 + len(parts[1]))
+    expected = len(fillers) + 3 - (begins > 0) - (begins > 640 + len(parts[1]))
     assert (stream.account.delivered, stream.account.unaccounted) == (expected, 0)
-    assert stream.account.owed(len(fillers) + 2) == 0
+    assert stream.account.owed(len(fillers) + 3) == 0
     assert reader.latency.items() == [(30, expected)]
     assert len(stream.rest) < len(STREAM_MARK)
 
@@ -312,6 +312,18 @@ def test_what_is_not_the_protocol_is_refused(received: bytes, sentence: str) -> 
     receive(reader, stream, hello(0))
     with pytest.raises(PolicyError, match=sentence):
         receive(reader, stream, received)
+
+
+def test_a_greeting_with_the_most_channels_is_taken_wherever_it_is_cut() -> None:
+    # 64 channels with long names: what the protocol allows, and much more than a listener may send.
+    entries = [{"id": f"{number:064}", "name": "é" * 100, "lang": "de", "state": "live"} for number in range(64)]
+    members = {"connection_id": "c", "state": "live", "format": FORMAT, "epoch": EPOCH, "next_seq": 7}
+    greeting = text(messages.encode("hello", protocol="relay.v1", **members, clock_ms=77, channels=entries))
+    assert 16 * 1024 < len(greeting) < 64 * 1024
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    told = receive(reader, stream, greeting + audio(7), cuts=[1, 1000, 20_000, len(greeting) - 1])
+    assert isinstance(told[0], Greeting)
+    assert (stream.account.delivered, stream.account.unaccounted) == (1, 0)
 
 
 def test_what_comes_after_a_greeting_waits_until_its_clock_is_known() -> None:

@@ -12,11 +12,13 @@ from html import escape
 WIDTH, HEIGHT = 640, 250
 """Of a chart, in its own units; the page scales it."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 76, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 92, 12, 34
 _Y_TICKS, _X_TICKS = 5, 10
 _LABEL_HEIGHT = 15
 _MAX_MARKS = 80
 _STEPS = (1, 2, 5, 10)
+_END = 1.01
+"""A round number that is so little beyond the last point is still marked: intervals are never quite a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,9 @@ class Chart:
         ys = [y for _, y in points] + ([] if self.limit is None else [self.limit[0]])
         y_ticks = round_ticks(max(ys))
         x_ticks = list(self.x_ticks) or [
-            (tick, f"{tick:g}") for tick in round_ticks(max(xs), _X_TICKS) if tick <= max(xs)
+            (tick, f"{tick:g}") for tick in round_ticks(max(xs), _X_TICKS) if tick <= max(xs) * _END
         ]
-        scale = _Scale(min(0.0, *xs), max(xs), y_ticks[-1])
+        scale = _Scale(min(0.0, *xs), max(*xs, x_ticks[-1][0]), y_ticks[-1])
         parts = [
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="{escape(self.title)}">',
             *_axes(scale, x_ticks, y_ticks, self.x_label),
