@@ -36,6 +36,7 @@ from relay.core.reception import ReceptionStats
 from relay.core.reconnect import Reconnect, Reconnected, Reconnecting
 from relay.core.requests import Offer
 from relay.core.shared_events import ErrorNotice, Goaway, Pong
+from relay.core.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import (
     BadRequestError,
@@ -68,6 +69,7 @@ __all__ = [
     "FormatChange",
     "Gap",
     "Goaway",
+    "Header",
     "Hello",
     "Listener",
     "ListeningEvent",

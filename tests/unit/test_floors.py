@@ -159,7 +159,8 @@ GOOD = {
     "relay/adapters/server/connection.py": "import socket\nfrom relay.runtime import hub",
     "relay/adapters/logs.py": "import structlog",
     "relay/pages/player.js": "export const player = null;",
-    "relay/cli/main.py": "import click\nfrom relay import __version__\nfrom relay.adapters.logs import configure",
+    "relay/client/listener.py": "import asyncio\nfrom relay.adapters.logs import configure",
+    "relay/cli/main.py": "import click\nfrom relay import __version__\nfrom relay.client.listener import Listener",
 }
 
 
@@ -182,6 +183,16 @@ BAD = {
         "relay/vocabulary/settings.py",
         "def f():\n    from relay import Buffer",
         ":2 imports relay, which goes up from vocabulary to core: hand it in from above instead.",
+    ),
+    "up, to the client": (
+        "relay/adapters/server/app.py",
+        "from relay.client.listener import Listener",
+        ":1 imports relay.client.listener, which goes up from adapters to client: hand it in from above instead.",
+    ),
+    "client with a third party": (
+        "relay/client/listener.py",
+        "from websockets.asyncio import client",
+        ":1 imports websockets.asyncio, which is no business of client: an adapter may.",
     ),
     "no floor": (
         "relay/helpers.py",
