@@ -28,7 +28,16 @@ from relay.cli.client import (
 from relay.cli.options import config_option
 from relay.cli.progress import BroadcastProgress
 from relay.cli.stopping import until_stopped
-from relay.client import Broadcaster, ErrorNotice, Pace, Reconnect, Reconnected, Reconnecting, RelayError
+from relay.client import (
+    Broadcaster,
+    ChannelBusyError,
+    ErrorNotice,
+    Pace,
+    Reconnect,
+    Reconnected,
+    Reconnecting,
+    RelayError,
+)
 from relay.core.pace import Schedule, cut_frames
 from relay.runtime.blocking import BlockingThread
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
@@ -161,7 +170,10 @@ def broadcast_command(
         keep=keep,
         reconnect=reconnect,
     )
-    run(broadcast(job))
+    try:
+        run(broadcast(job))
+    except ChannelBusyError as error:
+        raise ChannelBusyError(f"{address} has a broadcaster already; --takeover replaces it.") from error
 
 
 async def broadcast(job: Broadcast) -> None:

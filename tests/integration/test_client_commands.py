@@ -323,7 +323,7 @@ async def test_a_second_broadcaster_and_a_wrong_key_are_refused(tmp_path: Path, 
     no_key = {"RELAY_CLIENT_URL": settings["RELAY_CLIENT_URL"]}
     without = await refused(no_key, "broadcast", "free", sent, code=1)
     wrong = await refused({**no_key, "RELAY_BROADCAST_KEY": "another-key"}, "broadcast", "free", sent, code=1)
-    assert "has a broadcaster" in second
+    assert second == "busy/main has a broadcaster already; --takeover replaces it."
     assert "key" in without
     assert without == wrong, "one answer for every reason"
 
