@@ -19,7 +19,7 @@ from relay.core.load.worker_messages import Target
 from relay.vocabulary.names import ChannelAddress
 from tests.bench.disturbance import Disturbance, Witness
 from tests.bench.servers import GENERATOR_CPU, SERVER_CPU, Running, Server, Speaks, serving
-from tests.bench.sources import IcecastSource, NchanSource
+from tests.bench.sources import HttpSource, NchanSource
 
 SESSION = "bench"
 
@@ -78,9 +78,9 @@ async def source_at(server: Server, running: Running, plan: LoadPlan) -> AsyncIt
         case Speaks.NCHAN:
             async with NchanSource(plan, running.url, SESSION) as nchan_source:
                 yield nchan_source, target
-        case Speaks.ICECAST:
-            async with IcecastSource(plan, port, SESSION) as icecast_source:
-                yield icecast_source, replace(target, path=f"/{SESSION}", expect=Expect.STREAM)
+        case Speaks.HTTP:
+            async with HttpSource(plan, port, SESSION) as http_source:
+                yield http_source, replace(target, path=f"/{SESSION}", expect=Expect.STREAM)
 
 
 def measure(server: Server, plan: LoadPlan) -> Measured:

@@ -23,6 +23,8 @@ from pathlib import Path
 SERVER_CPU, GENERATOR_CPU = 0, 1
 START_SECONDS = 15.0
 STOP_SECONDS = 5.0
+FRAME_BYTES = 640
+"""20 ms of 16 kHz mono: a frame of every measurement but that of ages."""
 
 PEERS = Path(__file__).parent / "peers"
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
@@ -40,7 +42,7 @@ class Speaks(Enum):
 
     RELAY_V1 = "relay.v1"
     NCHAN = "nchan: WebSocket messages as they are"
-    ICECAST = "Icecast: an HTTP stream in blocks of its own"
+    HTTP = "a source and an endless answer, as with Icecast"
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,25 @@ def icecast() -> Server:
         conf = _written(folder, "icecast.xml", PORT=str(port), CHANGEOWNER=user)
         return [program or "", "-c", str(conf)]
 
-    return Server("Icecast 2 (C)", command, Speaks.ICECAST, missing=None if program else "apt-get install icecast2")
+    return Server("Icecast 2 (C)", command, Speaks.HTTP, missing=None if program else "apt-get install icecast2")
+
+
+def floor() -> Server:
+    """What the kernel alone takes, in C; compiled when it is started."""
+    compiler = shutil.which("cc")
+
+    def command(port: int, folder: Path) -> list[str]:
+        program = folder / "floor"
+        subprocess.run([compiler or "", "-O2", "-o", str(program), str(PEERS / "floor.c")], check=True)
+        return [str(program), str(port), str(FRAME_BYTES)]
+
+    return Server("the floor (C, only send)", command, Speaks.HTTP, missing=None if compiler else "apt-get install gcc")
 
 
 def peers() -> list[Server]:
     """All servers that are not the relay."""
     return [
+        floor(),
         python_server("websockets.broadcast()", "broadcast"),
         python_server("a task for each listener", "tasks"),
         python_server("picows (Cython)", "picows", needs="picows"),

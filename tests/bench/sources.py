@@ -59,8 +59,8 @@ class NchanSource(PacedSource):
                 pass
 
 
-class IcecastSource(PacedSource):
-    """A source client of Icecast; an async context manager.
+class HttpSource(PacedSource):
+    """A source client as Icecast knows it; an async context manager.
 
     Before the audio it sends bytes that are no frames: Icecast lets nobody in while nothing comes.
     """
@@ -81,7 +81,7 @@ class IcecastSource(PacedSource):
         )
         answer = await reader.readuntil(b"\r\n\r\n")
         if b" 200 " not in answer.partition(b"\r\n")[0] + b" ":
-            raise RelayError(f"Icecast did not take the source: {answer.decode(errors='replace').strip()}")
+            raise RelayError(f"The server did not take the source: {answer.decode(errors='replace').strip()}")
         self._filling = asyncio.get_running_loop().create_task(self._fill(self._writer))
         return self
 
@@ -112,7 +112,7 @@ class IcecastSource(PacedSource):
             self._writer.write(data)
             await self._writer.drain()
         except ConnectionError as error:
-            raise RelayError("The connection to Icecast was lost.") from error
+            raise RelayError("The source's connection was lost.") from error
 
     async def _fill(self, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

@@ -261,6 +261,15 @@ def test_frames_of_a_stream_are_found_wherever_it_begins_and_is_cut(
     assert len(stream.rest) < len(STREAM_MARK)
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_mark_that_comes_in_two_reads_is_found(cut: int) -> None:
+    reader, stream = FrameReader(), Stream(Expect.STREAM)
+    frame = stamp_for_stream(0, 1.0, bytes(640))
+    receive(reader, stream, bytes(100) + frame[:cut])
+    receive(reader, stream, frame[cut:])
+    assert stream.account.delivered == 1
+
+
 def test_a_frame_that_a_stream_lacks_is_missed() -> None:
     reader, stream = FrameReader(), Stream(Expect.STREAM)
     receive(reader, stream, b"".join(stamp_for_stream(seq, 1.0, bytes(640)) for seq in (0, 1, 2, 4, 5)))

@@ -85,6 +85,22 @@ async def test_delivery_is_as_late_as_the_drain() -> None:
     await bench.tasks.close()
 
 
+async def test_listeners_lag_by_what_waits_for_all_of_them() -> None:
+    bench = Watched()
+    bench.join("one")
+    bench.join("two")
+    source = bench.claim()
+    await bench.settle()
+    bench.publish(source)
+    bench.now += 0.06
+    bench.signs.sample()
+    assert list(bench.signs.look().listener_lag_ms.values()) == [(75.0, 2)]
+    await bench.settle()
+    bench.signs.sample()
+    assert list(bench.signs.look().listener_lag_ms.values()) == [(1.0, 2), (75.0, 2)]
+    await bench.tasks.close()
+
+
 async def test_a_channel_that_is_forgotten_keeps_its_counts() -> None:
     bench = Watched()
     listener = bench.join()
