@@ -72,7 +72,7 @@ def fuzz_headers(data: bytes) -> None:
         if colon:
             with suppress(InvalidHeader):  # the library takes none of these in either
                 headers[name] = value.strip()
-    read_credential(headers, offered_subprotocols(headers), headers.get("X-Query"))
+    read_credential(headers, offered_subprotocols(headers), "&".join(headers.get_all("X-Query")))
     _proxies.find_client("127.0.0.1", headers.get_all("X-Forwarded-For"))
     is_allowed_origin(("same-origin", "https://a.example"), headers.get_all("Origin"), headers.get_all("Host"))
 

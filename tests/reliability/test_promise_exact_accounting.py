@@ -13,7 +13,8 @@ from websockets.typing import Subprotocol
 from relay.core.messages import decode
 from tests.reliability.conftest import Figure
 from tests.reliability.loads import Load
-from tests.support.fault_proxy import FaultProxy, Way, fault_proxy
+from tests.reliability.storms import misbehave
+from tests.support.fault_proxy import fault_proxy
 from tests.support.live_session import Broadcaster, on_both_loops
 from tests.support.processes import RelayProcess
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, open_listener
@@ -78,42 +79,6 @@ class Journey:
     @property
     def lost_frames(self) -> int:
         return sum(gap["to_seq"] - gap["from_seq"] + 1 for visit in self.visits for gap in visit.gaps)
-
-
-async def misbehave(network: FaultProxy, choice: random.Random, until: float) -> None:
-    """Do one thing after the other to a network until a time of the loop's clock, then be good."""
-    loop = asyncio.get_running_loop()
-    while loop.time() < until:
-        way = choice.choice((network.up, network.down))
-        match choice.randrange(8):
-            case 0:
-                network.kill()
-            case 1:
-                network.stall()
-            case 2:
-                network.vanish()
-            case 3:
-                way.ignore()
-            case 4:
-                way.bytes_per_second = choice.uniform(20_000, 200_000)
-            case 5:
-                way.latency_seconds, way.jitter_seconds = choice.uniform(0, 0.5), choice.uniform(0, 0.2)
-            case 6:
-                way.slice_bytes = choice.choice((20, 200, 1000))
-            case _:
-                way.group_seconds = choice.choice((0.05, 0.2))
-        await asyncio.sleep(choice.uniform(0.1, 0.8))
-        recover(network)
-        await asyncio.sleep(choice.uniform(0, 0.3))
-
-
-def recover(network: FaultProxy) -> None:
-    """End all faults."""
-    network.appear()
-    for way in (network.up, network.down):
-        good = Way()
-        way.bytes_per_second, way.slice_bytes = good.bytes_per_second, good.slice_bytes
-        way.latency_seconds, way.jitter_seconds, way.group_seconds = 0.0, 0.0, 0.0
 
 
 async def test_every_account_is_exact_through_a_storm_of_faults(load: Load, figure: Figure) -> None:

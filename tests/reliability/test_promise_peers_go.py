@@ -1,6 +1,7 @@
 """Promise 5: dead and stalled peers go within 20 s, whatever they were, on both event loops, with and without TLS."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,8 +14,9 @@ from relay.core.messages import decode
 from relay.core.wire import Header
 from tests.reliability.conftest import Figure
 from tests.support.fault_proxy import FaultProxy, fault_proxy
-from tests.support.live_session import LOOPS
+from tests.support.live_session import LOOPS, broadcasting, on_both_loops
 from tests.support.processes import RelayProcess, relay_process
+from tests.support.wire_listener import SMALL_BUFFER_BYTES, upgrade
 
 GONE_SECONDS = 20.0
 SLACK_SECONDS = 2.0
@@ -119,3 +121,20 @@ async def test_dead_and_stalled_peers_go_within_twenty_seconds(figure: Figure) -
     figure(
         "listeners, with audio and without, and broadcasters: " + ", ".join(f"{f} {s:.1f} s" for f, s in worst.items())
     )
+
+
+async def test_who_leaves_while_much_waits_for_him_leaves_no_error() -> None:
+    async def scenario(relay: RelayProcess) -> None:
+        sock, _, _ = await upgrade(relay.url, "/v1/listen/ev1", SMALL_BUFFER_BYTES)
+        with sock:
+            async with broadcasting(relay, "ev1", "?rate=48000&channels=2", frame_bytes=3840) as broadcaster:
+                await broadcaster.play(1)
+                sock.shutdown(socket.SHUT_WR)
+                await broadcaster.play(0.5)
+                async with asyncio.timeout(5):
+                    while await asyncio.get_running_loop().sock_recv(sock, 65_536):
+                        pass
+        assert await relay.terminate() == 0
+        assert "Traceback" not in relay.text
+
+    await on_both_loops(scenario)

@@ -163,11 +163,12 @@ class RelayProcess(Process):
 
 
 @asynccontextmanager
-async def relay_process(*arguments: str, **settings: str) -> AsyncIterator[RelayProcess]:
+async def relay_process(*arguments: str, module: str = "relay", **settings: str) -> AsyncIterator[RelayProcess]:
     """Run `relay serve` on a free loopback port; it is ready when the block begins and ended when it ends.
 
     Args:
         arguments: More options of `relay serve`.
+        module: What to run in place of `relay`.
         settings: Environment variables, for example `RELAY_BROADCAST_KEY`; without one of access anybody may broadcast.
     """
     if not any(name.startswith(("RELAY_BROADCAST_KEY", "RELAY_BROADCAST_OPEN", "RELAY_ACCESS_")) for name in settings):
@@ -175,7 +176,7 @@ async def relay_process(*arguments: str, **settings: str) -> AsyncIterator[Relay
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "relay",
+        module,
         "serve",
         "--port",
         "0",

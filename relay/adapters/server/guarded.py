@@ -18,6 +18,7 @@ from websockets.typing import Data
 
 from relay.adapters.server.intake import TURN_SECONDS, Intake
 from relay.adapters.server.kernel import discard_unsent
+from relay.adapters.server.lost import LostTransport
 from relay.adapters.server.tls import bound_tls_buffers
 from relay.core import messages
 from relay.core.limits.names import Limit
@@ -220,6 +221,7 @@ class GuardedConnection(ServerConnection):
         self._attendance.left(self)
         self.intake.end()
         super().connection_lost(exc)
+        self.transport = LostTransport(self.transport)
         # Nothing of it refers to itself any more, so it goes at once and not with the next collection of all garbage,
         # which would hold everybody up.
         self.recv_messages.pause = self.recv_messages.resume = _do_nothing
