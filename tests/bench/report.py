@@ -85,9 +85,15 @@ class Line:
     def verdict(self) -> Verdict:
         return judge(self.value, self.least, self.aim)
 
+    @property
+    def has_target(self) -> bool:
+        return self.least is not None or self.aim is not None
+
     def markdown(self) -> str:
-        targets = " | ".join("" if target is None else f"≤ {target:g}{self.unit}" for target in (self.least, self.aim))
         mark = DISTURBED if self.disturbed else ""
+        if not self.has_target:
+            return f"| {self.what} | {self.figure}{mark} |"
+        targets = " | ".join("" if target is None else f"≤ {target:g}{self.unit}" for target in (self.least, self.aim))
         return f"| {self.what} | {self.figure}{mark} | {targets} | {self.verdict} |"
 
 
@@ -118,9 +124,13 @@ class Report:
 
     def markdown(self) -> str:
         parts = [describe_machine()]
-        if self.lines:
+        held = [line for line in self.lines if line.has_target]
+        if held:
             head = ["| what | figure | at least | aim | |", "|---|---|---|---|---|"]
-            parts.append("\n".join([*head, *(line.markdown() for line in self.lines)]))
+            parts.append("\n".join([*head, *(line.markdown() for line in held)]))
+        if facts := [line for line in self.lines if not line.has_target]:
+            head = ["| for comparison | figure |", "|---|---|"]
+            parts.append("\n".join([*head, *(line.markdown() for line in facts)]))
         if self.capacity:
             parts.append(capacity_markdown(self.capacity))
         if disturbed := [f"- {line.what}: {line.disturbed}" for line in self.lines if line.disturbed]:

@@ -107,7 +107,7 @@ def test_a_row_that_failed_does_not_throw_the_others_away(monkeypatch: pytest.Mo
     told: list[str] = []
     monkeypatch.setattr("builtins.print", lambda text, **_: told.append(text))
     assert run(read_arguments(["cpu", "age"])) == 1
-    assert "| age | **1** |  |  |  |" in told[-1]
+    assert "| for comparison | figure |\n|---|---|\n| age | **1** |" in told[-1]
     assert "- The row cpu failed: p99_ms was not measured" in told[-1]
 
 
