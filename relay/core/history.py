@@ -9,7 +9,7 @@ who ask for it are told by one gap.
 
 from collections import deque
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 from relay.core.wire import WORD_MASK
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Place
@@ -121,6 +121,9 @@ class History:
         """
         if self.epochs and (epoch, seq) == (end.epoch, end.seq % _WORDS):
             return Known(end, self.epochs[-1])
+        for ended, following in pairwise(self.epochs):
+            if (epoch, seq) == (following.before.epoch, following.before.seq % _WORDS):
+                return Known(following.before, ended)
         for stretch in reversed(self._stretches):
             if stretch.start.epoch == epoch:
                 count = end.position - stretch.start.position

@@ -24,6 +24,12 @@ CATCH_UP_SECONDS = 10.0
 CLOCK_ALLOWANCE = 1.01
 """A sound card that is this much faster than the relay's clock is not ahead of real time."""
 
+PAUSE_AT = 0.8
+"""How much of what a broadcaster may be ahead it is when it is asked to stop: what is under way still has room."""
+
+GO_ON_AT = 0.5
+"""The same when it may go on."""
+
 STEP_SECONDS = 0.02
 """The least wait; a broadcaster that is held back goes on in steps of about a frame."""
 
@@ -72,8 +78,12 @@ class Ingest(Protocol):
         """Tell how many seconds nothing more should be read from the broadcaster; 0 when it may go on."""
         ...
 
+    def should_pause(self, now: float) -> bool:
+        """Tell whether the broadcaster should stop by itself, before it is made to wait."""
+        ...
+
     def is_far_ahead(self, now: float) -> bool:
-        """Tell whether the broadcaster, once told to wait, should go on waiting."""
+        """Tell whether the broadcaster, once told to stop, should go on waiting."""
         ...
 
     def clear(self, now: float) -> AudioAmount:
@@ -120,9 +130,13 @@ class LiveIngest:
         excess = self.lead_seconds(now) - self._limit
         return 0.0 if excess <= 0 else max(excess, STEP_SECONDS)
 
+    def should_pause(self, now: float) -> bool:
+        """Tell whether it is nearly as far ahead as is allowed."""
+        return self.lead_seconds(now) > self._limit * PAUSE_AT
+
     def is_far_ahead(self, now: float) -> bool:
         """Tell whether it is more than half of what is allowed ahead."""
-        return self.lead_seconds(now) > self._limit / 2
+        return self.lead_seconds(now) > self._limit * GO_ON_AT
 
     def clear(self, now: float) -> AudioAmount:
         """Forget the lead: nothing of it will be heard."""
@@ -181,9 +195,13 @@ class SpeechIngest:
         excess = self.queued_seconds() - self._limits.queue_seconds
         return 0.0 if excess < 0 else max(excess, STEP_SECONDS)
 
+    def should_pause(self, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Tell whether the queue is nearly full."""
+        return self.queued_seconds() > self._limits.queue_seconds * PAUSE_AT
+
     def is_far_ahead(self, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Tell whether the queue has less than a tenth of its room."""
-        return self.queued_seconds() > self._limits.queue_seconds * 0.9
+        """Tell whether the queue is more than half full."""
+        return self.queued_seconds() > self._limits.queue_seconds * GO_ON_AT
 
     def clear(self, now: float) -> AudioAmount:
         """Throw the queue away; what comes next is due when it comes."""

@@ -20,7 +20,7 @@ from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
 from relay.runtime.group import Group
 from relay.runtime.listener import Note
-from relay.runtime.live_channel import Departure, LiveChannel, Source, SourcePort
+from relay.runtime.live_channel import ENDED, Departure, LiveChannel, Source, SourcePort
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode
 from relay.vocabulary.names import ChannelAddress
@@ -28,7 +28,6 @@ from relay.vocabulary.names import ChannelAddress
 STATS_SECONDS = 5.0
 """How often a broadcaster is told its figures when they do not change; a change is told at the next housekeeping."""
 
-_ENDED: Final = (CloseCode.SESSION_ENDED, "The session ended.")
 _TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, "Another broadcaster took over.")
 
 
@@ -113,11 +112,10 @@ class Broadcasting:
             return 0.0
         now = self._clock()
         self._release(live, ingest.offer(split_audio(message, audio_format), now))
-        wait = ingest.must_wait(now)
-        if wait and not source.is_held:
+        if not source.is_held and ingest.should_pause(now):
             source.is_held = True
             source.port.send_text(messages.backpressure_message(on=True))
-        return wait
+        return ingest.must_wait(now)
 
     def wait_seconds(self, source: Source) -> float:
         """Tell how many seconds nothing should be read from a broadcaster; 0 also for one who was replaced."""
@@ -223,8 +221,9 @@ class Broadcasting:
         """Tell listeners that the source went, after the last of its audio."""
         if departure.is_end:
             live.channel.end()
-            self._directory.forget(live)
-            self._tell_state(live, _ENDED)
+            live.idle_since = self._clock()
+            self._directory.retire(live)
+            self._tell_state(live, ENDED)
             log_event(live, "session ended", frames=live.channel.place.position)
         else:
             live.channel.lose_source(departure.at)

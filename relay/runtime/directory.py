@@ -27,6 +27,7 @@ class Directory:
         """
         self._make = make
         self._declared = {(each.session, each.channel): each.label for each in declared}
+        self._ended: dict[ChannelAddress, LiveChannel] = {}
         self._sessions: dict[str, dict[str, LiveChannel]] = {}
 
     def __iter__(self) -> Iterator[LiveChannel]:
@@ -57,6 +58,21 @@ class Directory:
         del channels[live.address.channel]
         if not channels:
             del self._sessions[live.address.session]
+
+    def retire(self, live: LiveChannel) -> None:
+        """Take a channel out that ended; who was away meanwhile still finds it."""
+        self.forget(live)
+        self._ended[live.address] = live
+
+    def ended(self, address: ChannelAddress) -> LiveChannel | None:
+        """Give the channel of this address that ended last, as long as it is kept."""
+        return self._ended.get(address)
+
+    def forget_ended(self, before: float) -> None:
+        """Forget channels that ended before a time, in seconds of the relay's clock."""
+        for address, live in list(self._ended.items()):
+            if live.idle_since is not None and live.idle_since < before:
+                del self._ended[address]
 
     def declared(self, address: ChannelAddress) -> Label:
         """Give what the operator calls a channel."""

@@ -126,6 +126,7 @@ class Hub:
 
     def _forget_idle(self) -> None:
         now = self._clock()
+        self.directory.forget_ended(now - self._history_seconds)
         for live in self.directory:
             if not live.is_idle:
                 live.idle_since = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from relay.core import messages
 from relay.core.audio_buffer_manager import AudioBufferManager
+from relay.core.channel import ChannelState
 from relay.core.history import Epoch
 from relay.core.requests import Delivery, Resume
 from relay.core.wire import MAX_FRAME_SECONDS, WORD_MASK
@@ -114,8 +115,7 @@ class Listening:
         delivery: Delivery = _AS_THE_RELAY_WANTS,
     ) -> Listener:
         """Make a connection a listener of a channel and greet it; where it begins is as `delivery` says."""
-        live = self._directory.open(address)
-        live.idle_since = None
+        live = self._find(address, delivery.resume)
         bound_seconds, coalesce_ms = self._settle(delivery)
         start = self._start(live, delivery, bound_seconds)
         buffer = self._manager.open_buffer(
@@ -141,6 +141,8 @@ class Listening:
             )
             port.send_text(hello)
         self._give_past(listener, start, live.channel.place)
+        if live.channel.state is ChannelState.ENDED:
+            listener.add_note(live.end_note)
         group = live.add(listener, coalesce_ms)
         self._memberships[listener] = _Membership(live, group, delivery)
         if listener.frames or listener.notes or start.place.position != live.channel.place.position:
@@ -232,6 +234,15 @@ class Listening:
                     extra={"connection": listener.connection_id, "stall_limit_seconds": limit},
                 )
                 listener.port.abort()
+
+    def _find(self, address: ChannelAddress, resume: Resume | None) -> LiveChannel:
+        """Give the channel to join: for who was away when it ended, the one that ended."""
+        ended = self._directory.ended(address)
+        if ended is not None and resume is not None and self._resume(ended, resume) is not None:
+            return ended
+        live = self._directory.open(address)
+        live.idle_since = None
+        return live
 
     def _settle(self, delivery: Delivery) -> tuple[float, int]:
         """Give the bound in seconds and the coalescing in milliseconds that a listener gets."""

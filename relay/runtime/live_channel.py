@@ -5,7 +5,7 @@ Invariant: a listener is in exactly one group of one channel, from its joining t
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.core import messages
 from relay.core.amounts import AudioAmount
@@ -20,6 +20,9 @@ from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
+
+ENDED: Final = (CloseCode.SESSION_ENDED, "The session ended.")
+"""How the listeners of a channel that ended are closed."""
 
 
 class SourcePort(Protocol):
@@ -157,6 +160,11 @@ class LiveChannel:
         """Have all listeners told something, each after the frames so far."""
         for group in self.groups.values():
             group.tell(note)
+
+    @property
+    def end_note(self) -> Note:
+        """What is told last in a channel that ended."""
+        return Note(self.channel.place, messages.state_message(self.channel.state, self.pace), close=ENDED)
 
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
         """Have all listeners told the state; with `close`, that is the last they hear."""

@@ -71,6 +71,19 @@ def test_an_older_epoch_leads_to_the_present_one() -> None:
     assert place_of(channel, 8, 1) is channel.place
 
 
+def test_an_epoch_without_frames_is_known() -> None:
+    channel = channel_with(0)
+    channel.go_live(STEREO)
+    channel.go_live(MONO)
+    channel.release(FRAME, 0.0)
+    for epoch in (7, 8):
+        known = channel.history.find(epoch, 0, channel.place)
+        assert known is not None
+        assert known.place == (0, epoch, 0, 0)
+        assert len(channel.history.epochs_after(known.epoch)) == 9 - epoch
+    assert place_of(channel, 8, 1) is None
+
+
 def test_numbers_that_wrap_are_found() -> None:
     channel = channel_with(0)
     channel.place = Place(10, 7, WORD_MASK, 0)

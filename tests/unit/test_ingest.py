@@ -71,6 +71,7 @@ def test_who_sends_faster_than_real_time_waits(live: LiveIngest) -> None:
     send(live, 10.0, 0.0)
     wait = live.must_wait(0.0)
     assert 0 < wait <= 10.0
+    assert live.should_pause(0.0)
     assert live.is_far_ahead(0.0)
     assert live.must_wait(wait) == 0
     assert not live.is_far_ahead(wait + 1.1)
@@ -99,7 +100,12 @@ def test_the_queue_of_speech_holds_its_source_back(speech: SpeechIngest) -> None
     assert speech.is_far_ahead(0.0)
     speech.release(1.5)
     assert speech.must_wait(1.5) == 0
-    assert not speech.is_far_ahead(1.5)
+    assert speech.should_pause(1.5)
+    speech.release(3.0)
+    assert not speech.should_pause(3.0)
+    assert speech.is_far_ahead(3.0)
+    speech.release(6.0)
+    assert not speech.is_far_ahead(6.0)
 
 
 def test_clearing_gives_what_was_thrown_away_and_begins_at_once(speech: SpeechIngest, live: LiveIngest) -> None:

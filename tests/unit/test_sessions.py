@@ -243,7 +243,7 @@ async def test_who_is_too_far_ahead_is_told_to_wait_and_to_go_on(bench: Bench) -
         bench.publish(source, 200)
     assert bench.hub.broadcasting.wait_seconds(source) > 0
     assert port.of_type("backpressure") == [{"type": "backpressure", "on": True}]
-    await pass_seconds(bench, 40)
+    await pass_seconds(bench, 52)
     assert bench.hub.broadcasting.wait_seconds(source) == 0
     assert port.of_type("backpressure")[1:] == [{"type": "backpressure", "on": False}]
 
@@ -289,6 +289,26 @@ async def test_clear_throws_away_what_was_not_written_and_tells_so(bench: Bench)
     assert raw.told == []
     for port in (healthy, slow):
         check_account(port, 106)
+
+
+async def test_one_who_was_away_at_the_end_gets_the_rest_and_the_end(bench: Bench) -> None:
+    source, port = bench.claim(), bench.join()
+    bench.publish(source, 5)
+    await bench.settle()
+    bench.leave(port)
+    bench.publish(source, 2)
+    bench.hub.broadcasting.end(source)
+    resume = Delivery(resume=Resume(port.hello["epoch"], 4))
+    late = bench.join("late", delivery=resume)
+    await bench.settle()
+    assert (late.hello["resumed"], late.hello["state"]) == (True, "ended")
+    assert [header.seq for header in late.frames] == [5, 6]
+    assert late.closed == (CloseCode.SESSION_ENDED, "The session ended.")
+    anew = bench.join("anew")
+    assert anew.hello["state"] == "waiting"
+    bench.now += 11
+    bench.hub.keep_house()
+    assert bench.join("too late", delivery=resume).hello["resumed"] is False
 
 
 async def test_what_was_cleared_is_not_replayed(bench: Bench) -> None:
