@@ -235,6 +235,22 @@ test("a context that stood still goes on at the target, without a jump that anyb
   assert.ok(Math.abs(playoutMs - targetMs) < 60, `${playoutMs}`);
 });
 
+test("a frame that comes twice is heard once", () => {
+  const relay = playing();
+  relay.run(1000);
+  const before = relay.stats.bufferMs;
+  relay.recording = [];
+  const deliver = relay.sockets[0].tell;
+  relay.sockets[0].tell = function tell(data) {
+    deliver.call(this, data);
+    deliver.call(this, data instanceof ArrayBuffer ? data.slice(0) : data);
+  };
+  relay.run(2000);
+  assert.ok(Math.abs(relay.stats.bufferMs - before) < 40);
+  assert.ok(worstBreak(relay.recording, TONE, DEVICE_RATE) < CLICK);
+  assert.equal(relay.stats.gaps, 0);
+});
+
 test("to be told twice that the context runs changes nothing", () => {
   const relay = playing();
   relay.recording = [];

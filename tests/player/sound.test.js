@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { Concealment } from "../../relay/pages/player/concealment.js";
 import { Renderer } from "../../relay/pages/player/renderer.js";
 import { SincResampler } from "../../relay/pages/player/resampler.js";
 import { Ring } from "../../relay/pages/player/ring.js";
@@ -167,18 +168,36 @@ test("undisturbed playing at equal rates is sample for sample what was sent", ()
   assert.ok(matches);
 });
 
-test("a gap of 40 ms is concealed, and the sound that comes late goes on behind it", () => {
-  const bench = new Bench();
-  bench.start(0.2);
-  bench.render(bench.held + 0.02);
-  assert.equal(bench.renderer.report().mode, "concealing");
-  bench.write(0.2);
-  bench.render(0.1);
-  const { mode, underruns, concealedSeconds } = bench.renderer.report();
-  assert.equal(mode, "playing");
-  assert.equal(underruns, 1);
-  assert.ok(concealedSeconds > 0.015 && concealedSeconds < 0.05);
-  bench.assertUnbroken("concealment", { level: 4 });
+for (const lateMs of [12, 12.25, 12.5, 12.75, 21, 27]) {
+  test(`sound that comes ${lateMs} ms late goes on behind its concealment, in phase`, () => {
+    const bench = new Bench();
+    bench.start(0.2);
+    bench.render(bench.held + lateMs / 1000);
+    assert.equal(bench.renderer.report().mode, "concealing");
+    bench.write(0.2);
+    bench.render(0.1);
+    const { mode, underruns, concealedSeconds } = bench.renderer.report();
+    assert.equal(mode, "playing");
+    assert.equal(underruns, 1);
+    assert.ok(concealedSeconds > (lateMs - 4) / 1000 && concealedSeconds < (lateMs + 21) / 1000, `${concealedSeconds}`);
+    bench.assertUnbroken("concealment", { level: 2.5 });
+  });
+}
+
+test("concealment repeats whole periods, decays to a half in 60 ms, and is silent after 80", () => {
+  const ring = new Ring(1, 4096);
+  ring.append(Int16Array.from({ length: 1600 }, (_, i) => Math.round(32_767 * tone(TONE, 16_000)(i))));
+  const concealment = new Concealment(ring, 16_000);
+  concealment.begin(true);
+  const periods = (concealment.period * TONE) / 16_000;
+  assert.ok(Math.abs(periods - Math.round(periods)) < 0.02, `${periods}`);
+  const samples = Array.from({ length: 1600 }, (_, i) => concealment.sampleAt(0, i));
+  const loudest = (from, to) => Math.max(...samples.slice(from * 16, to * 16).map(Math.abs));
+  assert.ok(Math.abs(loudest(0, 3) - 0.5) < 0.02);
+  assert.ok(Math.abs(loudest(58, 60) - 0.25) < 0.02);
+  assert.equal(loudest(80, 100), 0);
+  const joined = [...ring.planes[0].slice(1500, 1600), ...samples];
+  assert.ok(worstBreak(joined, TONE, 16_000) < 0.02);
 });
 
 test("a longer gap fades to exact silence without a click, and begins again likewise", () => {
