@@ -17,6 +17,11 @@ from tests.support.recording import Recording, read_recording
 FOLDER = Path(__file__).parent / "ear_page"
 
 
+def page_files() -> dict[str, bytes]:
+    """Give what a `Network` adds to the relay's pages, by path."""
+    return {f"/assets/test-{path.name}": path.read_bytes() for path in FOLDER.iterdir()}
+
+
 @dataclass(frozen=True)
 class Ear:
     """A page with a player.
@@ -52,8 +57,7 @@ async def open_ear(context: BrowserContext, relay_url: str, session: str, **opti
         session: Its id.
         options: More options of the player.
     """
-    files = {f"/assets/test-{path.name}": path.read_bytes() for path in FOLDER.iterdir()}
-    async with fault_proxy(relay_url) as faults, network(faults.url, files) as front:
+    async with fault_proxy(relay_url) as faults, network(faults.url, page_files()) as front:
         page = await context.new_page()
         tab = Tab(page, front)
         await tab.open("/assets/test-ear.html?" + urlencode({"session": session, **options}))

@@ -22,13 +22,14 @@ class LiveSource:
     """What a broadcaster does while `live` runs.
 
     Attributes:
+        frame_seconds: How long each message is.
         began: When the first sample of the ruler was spoken, in seconds of the relay's clock.
         delays: Of each frame so far: when it was due, in seconds of the relay's clock, and how much later it was sent.
     """
 
     def __init__(self, rate: int, frame_seconds: float) -> None:
         self._rate = rate
-        self._frame_seconds = frame_seconds
+        self.frame_seconds = frame_seconds
         self._twice = 2 * ruler_pcm(rate)
         self.began = 0.0
         self.delays: list[tuple[float, float]] = []
@@ -42,7 +43,7 @@ class LiveSource:
         """Give frame after frame, each when it is due."""
         loop = asyncio.get_running_loop()  # its clock is the relay's
         sample_bytes = CHANNELS * _SAMPLE_BYTES
-        frame_samples = round(self._frame_seconds * self._rate)
+        frame_samples = round(self.frame_seconds * self._rate)
         self.began = loop.time()
         sent = 0
         while True:
@@ -73,12 +74,16 @@ async def live(relay_url: str, session: str, rate: int, frame_seconds: float = 0
             async for frame in source.frames():
                 await socket.send(frame)
 
+        async def read() -> None:
+            async for _ in socket:
+                pass
+
         async with asyncio.TaskGroup() as tasks:
-            sending = tasks.create_task(send())
+            reading, sending = tasks.create_task(read()), tasks.create_task(send())
             try:
                 yield source
             finally:
                 sending.cancel()
                 await asyncio.wait([sending])
-        await socket.send(encode("end"))
-        await socket.wait_closed()
+                await socket.send(encode("end"))
+                await asyncio.wait([reading])

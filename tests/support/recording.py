@@ -7,6 +7,7 @@ said to be of the relay's clock or of the wall's.
 import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,21 @@ from tests.support.tone import Samples, Verdict, judge
 _BLOCK = 128
 """Samples in a block of the Web Audio API."""
 
+_CHUNK_BLOCKS = 32
+"""Blocks in what the tap posts at a time; the last is shorter."""
+
+_AROUND_SECONDS = 0.1
+
+_SKIP_SECONDS = 0.08
+"""Leaving out more is a skip. To catch up, a player leaves out a period of the voice at a time, at most some 20 ms, and
+what is left out in a pause of the sound is known to 50 ms."""
+
 _LATE_SECONDS = 0.03
 """What happens later than this was delayed by the machine. Blocks are rendered a few at a time, every 10 ms; a timer
 and a broadcaster are a millisecond late, or two."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recording:
     """All that was played from when the player had an output until the recording was asked for.
 
@@ -34,16 +44,20 @@ class Recording:
         left: The tone.
         right: The noise of the ruler.
         heard: When the first sample left the speaker, in seconds of the relay's clock.
+        output_seconds: How long before that it was made.
         events: What the page noted, each with `type` and `at`.
         hiccups: When the machine, and not the player, was late, and a sentence about it.
+        source: Who spoke.
     """
 
     rate: int
     left: Samples
     right: Samples
     heard: float
+    output_seconds: float
     events: list[dict[str, Any]]
     hiccups: list[tuple[float, str]]
+    source: LiveSource
 
     @property
     def seconds(self) -> float:
@@ -74,7 +88,7 @@ class Recording:
         return [event for event in self.of("stats") if event["at"] <= at][-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Piece:
     """A part of a recording, from `start` on."""
 
@@ -87,32 +101,36 @@ class Piece:
     def end(self) -> float:
         return self.start + len(self.left) / self.recording.rate
 
+    @cached_property
     def verdict(self) -> Verdict:
-        """Judge the tone; places of clicks and silences count from the piece's beginning."""
+        """What the tone is like; places of clicks and silences count from the piece's beginning."""
         return judge(self.left, self.recording.rate, TONE)
 
+    @cached_property
     def path(self) -> Path:
-        """Find which part of the ruler was heard when; times count from the piece's beginning."""
+        """Which part of the ruler was heard when; times count from the piece's beginning."""
         return follow(self.right, self.recording.rate)
 
-    def skips(self, seconds: float) -> list[Jump]:
-        """Give where more than some seconds were left out or repeated; a catch-up leaves out a few milliseconds."""
-        return [jump for jump in self.path().jumps if abs(jump.left_out) > seconds]
+    def skips(self) -> list[Jump]:
+        """Give where more was left out or heard again than a player leaves out while it catches up unnoticed."""
+        return [jump for jump in self.path.jumps if abs(jump.left_out) > _SKIP_SECONDS]
 
     def rise(self, name: str) -> float:
         """Give by how much a counter of the player's `stats` grew meanwhile."""
         return float(self.recording.stats(self.end)[name] - self.recording.stats(self.start)[name])
 
-    def delays(self, source: LiveSource) -> NDArray[np.float64]:
+    def delays(self) -> NDArray[np.float64]:
         """Give, every 10 ms, how long after it was spoken what is heard is heard; NaN where it is not the ruler."""
-        path = self.path()
-        delays = self.recording.heard + self.start + path.times - source.began - path.places
+        began = self.recording.source.began
+        delays = self.recording.heard + self.start + self.path.times - began - self.path.places
         # The ruler begins again and again; no delay is as long as it.
         return np.mod(delays + PERIOD_SECONDS / 2, PERIOD_SECONDS) - PERIOD_SECONDS / 2
 
-    def delay(self, source: LiveSource) -> float:
-        """Give the median of `delays`."""
-        return float(np.nanmedian(self.delays(source)))
+    def delay(self, at: float | None = None) -> float:
+        """Give the median of `delays`, in all or of the 200 ms around a time of the recording."""
+        times = self.start + self.path.times
+        near = np.ones(len(times), bool) if at is None else np.abs(times - at) < _AROUND_SECONDS
+        return float(np.nanmedian(self.delays()[near]))
 
 
 def read_recording(raw: dict[str, Any], source: LiveSource) -> Recording:
@@ -120,22 +138,35 @@ def read_recording(raw: dict[str, Any], source: LiveSource) -> Recording:
     wall_ahead = datetime.now(UTC).timestamp() - relay_clock()
     rate = int(raw["rate"])
     frames: list[int] = raw["frames"]
-    left, right = (_decode(raw[side], np.float32) for side in ("left", "right"))
-    assert frames[-1] - frames[0] <= len(left), "the recording has a hole"
+    left, right = (decode_floats(raw[side]) for side in ("left", "right"))
+    made = np.frombuffer(base64.b64decode(raw["walls"]), np.float64) / 1000
+    # Before a context runs steadily, blocks may be missing; what counts begins behind that.
+    chunk = _CHUNK_BLOCKS * _BLOCK
+    holes = np.flatnonzero(np.diff(frames[:-1]) != chunk)
+    first = int(holes[-1]) + 1 if len(holes) else 0
+    frames, left, right, made = (
+        frames[first:],
+        left[first * chunk :],
+        right[first * chunk :],
+        made[first * _CHUNK_BLOCKS :],
+    )
     began = frames[0] / rate
     # The context tells which of its times is heard when; that is its time and a constant.
     heard_wall = began + float(np.median([wall - context for context, wall in raw["clocks"]]))
     events = [event | {"at": event["at"] - heard_wall} for event in raw["events"]]
-    hiccups = _late_blocks(_decode(raw["walls"], np.float64) / 1000, rate)
+    # Blocks are made a few at a time; the first of each few is made when its time has come.
+    output_seconds = heard_wall - float(np.min(made - np.arange(len(made)) * (_BLOCK / rate)))
+    hiccups = _late_blocks(made, rate)
     delays = [(wall, late, "a timer of the browser") for wall, late in raw["stalls"]]
     delays += [(due + wall_ahead, late, "the broadcaster") for due, late in source.delays]
     hiccups += [(at, f"{who} was {late * 1000:.0f} ms late") for at, late, who in delays if late > _LATE_SECONDS]
     hiccups = [(wall - heard_wall, sentence) for wall, sentence in hiccups]
-    return Recording(rate, left, right, heard_wall - wall_ahead, events, sorted(hiccups))
+    return Recording(rate, left, right, heard_wall - wall_ahead, output_seconds, events, sorted(hiccups), source)
 
 
-def _decode(text: str, kind: type[np.floating[Any]]) -> NDArray[np.float64]:
-    return np.frombuffer(base64.b64decode(text), kind).astype(np.float64)
+def decode_floats(text: str) -> Samples:
+    """Read what a page wrote of a Float32Array."""
+    return np.frombuffer(base64.b64decode(text), np.float32).astype(np.float64)
 
 
 def _late_blocks(walls: NDArray[np.float64], rate: int) -> list[tuple[float, str]]:

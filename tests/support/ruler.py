@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.support.tone import AMPLITUDE, Samples, to_pcm
 
-PERIOD_SECONDS = 60
+PERIOD_SECONDS = 30
 """After this the signal begins again, without a seam."""
 
 TONE = 997
@@ -27,12 +27,14 @@ _NOISE_RMS = 0.1
 _BLOCK_SECONDS = 0.02
 _HOP_SECONDS = 0.01
 
+_NEAR_SECONDS = (0.001, 0.1)
+"""How far from where it is expected a block is looked for, one after the other."""
 
-_AROUND_SECONDS = (0.001, 0.1, 10)
-"""How far from where it is expected a block is looked for, one after the other; no buffer on the way holds more."""
+_FAR_SECONDS = 10
+"""How far a jump can be; no buffer on the way holds more."""
 
-_PATIENCE = 10
-"""Blocks between two searches of the whole signal, which take long."""
+_PATIENCE = 5
+"""Blocks between two searches that far, or of the whole signal, which take long."""
 
 _LIKE = 0.9
 """Least correlation of what is recognized. A block that is stretched by 2000 ppm has 0.99, one found by chance 0.5."""
@@ -72,17 +74,17 @@ class Jump:
     Attributes:
         at: Seconds from the beginning of the recording.
         seconds: How much further ahead the signal is than the recording, compared with before.
-        unknown: How long nothing of the signal was heard before it went on: silence, or something else.
+        silent: How long nothing was heard before it went on.
     """
 
     at: float
     seconds: float
-    unknown: float
+    silent: float
 
     @property
     def left_out(self) -> float:
-        """Seconds of the signal that were not heard; negative: heard again. Exact to 30 ms."""
-        return self.seconds + self.unknown
+        """Seconds of the signal that were not heard; negative: heard again. Exact to 30 ms where it was silent."""
+        return self.seconds + self.silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,26 +95,24 @@ class Path:
         times: Seconds from the beginning of the recording, every 10 ms.
         places: Seconds from the beginning of the signal, modulo its period at the start and then counted on; NaN
             where nothing of it was recognized.
+        silent: Where nothing was heard.
     """
 
     times: NDArray[np.float64]
     places: NDArray[np.float64]
+    silent: NDArray[np.bool_]
 
     @property
     def jumps(self) -> list[Jump]:
-        """All of them, in order; what was not recognized in between is part of the jump."""
+        """All of them, in order; also pauses behind which it went on where it was."""
         known = ~np.isnan(self.places)
         times, ahead = self.times[known], (self.places - self.times)[known]
-        steps, missing = np.diff(ahead), np.diff(times) - _HOP_SECONDS
-        found: list[Jump] = []
-        for index in np.flatnonzero((np.abs(steps) > _SAME_SECONDS) | (missing > _BLOCK_SECONDS)):
-            jump = Jump(float(times[index]), float(steps[index]), float(missing[index]))
-            # Blocks that straddle a splice are recognized on one side or the other: one jump, not several.
-            if found and jump.at - found[-1].at - found[-1].unknown < 2 * _BLOCK_SECONDS:
-                before = found.pop()
-                jump = Jump(before.at, before.seconds + jump.seconds, before.unknown + jump.unknown)
-            found.append(jump)
-        return [jump for jump in found if abs(jump.seconds) > _SAME_SECONDS or jump.unknown > _BLOCK_SECONDS]
+        silent = np.diff(np.cumsum(self.silent)[known]) * _HOP_SECONDS
+        steps = np.diff(ahead)
+        return [
+            Jump(float(times[index]), float(steps[index]), float(silent[index]))
+            for index in np.flatnonzero((np.abs(steps) > _SAME_SECONDS) | (silent > 0))
+        ]
 
     @property
     def unknown_seconds(self) -> float:
@@ -128,8 +128,17 @@ def follow(right: Samples, rate: int) -> Path:
     finder = _Finder(rate)
     block, hop = round(_BLOCK_SECONDS * rate), round(_HOP_SECONDS * rate)
     starts = np.arange(0, len(right) - block + 1, hop)
-    places = np.array([finder.find(right[start : start + block], int(start)) for start in starts])
-    return Path(starts / rate + _BLOCK_SECONDS / 2, places + _BLOCK_SECONDS / 2)
+    places = np.full(len(starts), np.nan)
+    for index, start in enumerate(starts):
+        places[index] = finder.find(right[start : start + block], int(start))
+        # What a rare search found is valid for the blocks before it that were not searched for.
+        before = index - 1
+        while places[index] == places[index] and 0 <= before > index - _PATIENCE and np.isnan(places[before]):
+            first = starts[before]
+            places[before] = finder.find_near(right[first : first + block], int(first))
+            before -= 1
+    silent = np.array([_is_faint(right[start : start + block]) for start in starts], bool)
+    return Path(starts / rate + _BLOCK_SECONDS / 2, places + _BLOCK_SECONDS / 2, silent)
 
 
 class _Finder:
@@ -138,29 +147,42 @@ class _Finder:
     def __init__(self, rate: int) -> None:
         self._signal = noise(rate)
         self._rate = rate
+        self._near = [round(seconds * rate) for seconds in _NEAR_SECONDS]
+        self._far = _FAR_SECONDS * rate
         self._block = round(_BLOCK_SECONDS * rate)
         self._ahead: float | None = None  # samples that the signal is ahead of the recording
         self._patience = 0
 
     def find(self, block: Samples, start: int) -> float:
         """Give the seconds into the signal of the block that starts at a sample of the recording, or NaN."""
-        if np.sqrt(np.mean(block**2)) < _NOISE_RMS / 10:
-            return np.nan
-        if self._ahead is not None:
-            expected = round(start + self._ahead)
-            reaches = (round(seconds * self._rate) for seconds in _AROUND_SECONDS)
-            found = (self._search(block, expected - reach, 2 * reach + 1) for reach in reaches)
-            place = next((place for place in found if place is not None), None)
-        elif self._patience:
+        place = self.find_near(block, start)
+        if not np.isnan(place) or _is_faint(block):
+            self._patience = 0
+            return place
+        if self._patience:
             self._patience -= 1
-            place = None
-        else:
-            self._patience = _PATIENCE
-            place = self._search(block, 0, len(self._signal))
-        if place is None:
             return np.nan
-        self._ahead = place - start
-        return place / self._rate
+        self._patience = _PATIENCE
+        if self._ahead is None:
+            found = self._search(block, 0, len(self._signal))
+        else:
+            found = self._search(block, round(start + self._ahead) - self._far, 2 * self._far)
+        if found is None:
+            return np.nan
+        self._ahead = found - start
+        self._patience = 0
+        return found / self._rate
+
+    def find_near(self, block: Samples, start: int) -> float:
+        """Look for a block only where the last one that was found lets expect it."""
+        if self._ahead is None or _is_faint(block):
+            return np.nan
+        for near in self._near:
+            found = self._search(block, round(start + self._ahead) - near, 2 * near + 1)
+            if found is not None:
+                self._ahead = found - start
+                return found / self._rate
+        return np.nan
 
     def _search(self, block: Samples, first: int, count: int) -> float | None:
         """Find the best of `count` places from `first` on; None when none is good."""
@@ -174,6 +196,10 @@ class _Finder:
         likeness = likeness / np.sqrt((energy[self._block :] - energy[: -self._block]) * np.sum(block**2))
         best = int(np.argmax(likeness))
         return first + best + _vertex(likeness, best) if likeness[best] > _LIKE else None
+
+
+def _is_faint(block: Samples) -> bool:
+    return bool(np.sqrt(np.mean(block**2)) < _NOISE_RMS / 10)
 
 
 def _vertex(values: Samples, index: int) -> float:

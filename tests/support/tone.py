@@ -82,7 +82,7 @@ class Verdict:
     """What a recording of a tone is like.
 
     Attributes:
-        frequency: Of the strongest tone, in Hz.
+        frequency: Of the strongest tone, in Hz; the mean of `frequencies`, where there are any.
         level_db: Of the expected tone against `AMPLITUDE`, in dB.
         levels_db: The same for every whole 100 ms.
         frequencies: Of the strongest tone in every whole second, in Hz.
@@ -108,11 +108,12 @@ class Verdict:
 
 def judge(samples: Samples, rate: int, expected: int) -> Verdict:
     """Judge a recording of a tone of `expected` Hz."""
+    frequencies = tuple(_strongest_frequency(part, rate) for part in _parts(samples, round(_PITCH_SECONDS * rate)))
     return Verdict(
-        frequency=_strongest_frequency(samples, rate),
+        frequency=float(np.mean(frequencies)) if frequencies else _strongest_frequency(samples, rate),
         level_db=_level_db(samples, rate, expected),
         levels_db=tuple(_level_db(part, rate, expected) for part in _parts(samples, round(_LEVEL_SECONDS * rate))),
-        frequencies=tuple(_strongest_frequency(part, rate) for part in _parts(samples, round(_PITCH_SECONDS * rate))),
+        frequencies=frequencies,
         clicks=tuple(_find_clicks(samples, rate, expected)),
         silences=tuple(_find_silences(samples, rate)),
     )

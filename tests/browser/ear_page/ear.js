@@ -14,7 +14,7 @@ let tap = null;
 
 const now = () => (performance.timeOrigin + performance.now()) / 1000;
 
-const player = new RelayPlayer({ url: location.origin, ...Object.fromEntries(new URLSearchParams(location.search)) });
+const player = new RelayPlayer(Object.fromEntries(new URLSearchParams(location.search)));
 
 async function attach() {
   const { context, output } = player;
