@@ -8,10 +8,10 @@
 import { Similarity } from "./similarity.js";
 
 /** Speech is nearly periodic for about so long; repeated longer it buzzes. */
-export const CONCEAL_SECONDS = 0.06;
+const CONCEAL_SECONDS = 0.06;
 
 /** Then what is left of it fades to nothing in this time; so it does where nothing more is expected. */
-export const FADE_SECONDS = 0.02;
+const FADE_SECONDS = 0.02;
 
 /** The loudness at the end of `CONCEAL_SECONDS`. */
 const DECAY = 0.5;

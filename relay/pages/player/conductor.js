@@ -77,10 +77,6 @@ export class Conductor {
     return this.#channelState;
   }
 
-  get format() {
-    return this.#format;
-  }
-
   /** "silent", "playing" or "concealing". */
   get mode() {
     return this.#report.mode;
@@ -142,7 +138,7 @@ export class Conductor {
     this.#channel = message.channel;
     this.#greetedMs = this.#clock.unwrap(message.clock_ms);
     this.#intake.setPace(message.pace);
-    this.#setState(message.state);
+    this.#channelState = message.state;
     this.#setFormat(message.format);
   }
 
@@ -150,7 +146,7 @@ export class Conductor {
     switch (message.type) {
       case "state":
         this.#intake.setPace(message.pace ?? (this.#intake.isSpeech ? "speech" : "live"));
-        this.#setState(message.state);
+        this.#channelState = message.state;
         break;
       case "format":
         this.#setFormat(message.format);
@@ -284,10 +280,6 @@ export class Conductor {
     this.#capturedMs = null;
     this.#steering.begin();
     this.#disturb({ type: "clear" });
-  }
-
-  #setState(state) {
-    this.#channelState = state;
   }
 
   #setFormat(format) {

@@ -44,10 +44,6 @@ export class Intake {
     this.#clock = clock;
   }
 
-  get line() {
-    return this.#line;
-  }
-
   get isSpeech() {
     return this.#isSpeech;
   }

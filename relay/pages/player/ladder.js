@@ -10,7 +10,7 @@
  */
 
 /** A tone bent by 0.2 % (3.5 cents) is not noticed, and corrects 2 ms a second. */
-export const MAX_TRIM_PPM = 2000;
+const MAX_TRIM_PPM = 2000;
 
 /** Two sound cards differ by less; what the loop takes for more is noise. */
 const MAX_DRIFT_PPM = 500;
@@ -93,11 +93,6 @@ export class Ladder {
     this.#trimPpm = this.#driftPpm;
   }
 
-  /** How late is too late to do nothing about it. */
-  static slackMs(targetMs) {
-    return Math.max(LATE_MS, LATE_PART * targetMs);
-  }
-
   mayJump(nowMs) {
     return nowMs >= this.#quietUntilMs;
   }
@@ -118,7 +113,7 @@ export class Ladder {
   }
 
   #chooseStretch(errorMs, targetMs, nowMs) {
-    const late = Ladder.slackMs(targetMs);
+    const late = Math.max(LATE_MS, LATE_PART * targetMs);
     const early = Math.max(EARLY_MS, EARLY_PART * targetMs);
     this.#lateSinceMs = errorMs > late ? (this.#lateSinceMs ?? nowMs) : null;
     this.#earlySinceMs = errorMs < -early ? (this.#earlySinceMs ?? nowMs) : null;

@@ -16,7 +16,7 @@ export const PLAYING = 1;
 /** The ring ran out a moment ago. */
 export const CONCEALING = 2;
 
-export const JUMP_FADE_SECONDS = 0.02;
+const JUMP_FADE_SECONDS = 0.02;
 const FADE_SECONDS = 0.01;
 
 /** A jump may land this much earlier or later, where the sound goes on best. */

@@ -85,19 +85,6 @@ export class SincResampler {
     this.#step = this.#nominalStep * (1 + ppm * 1e-6);
   }
 
-  /** Writes interleaved 16-bit samples. */
-  writeInterleaved(samples) {
-    const channels = this.#rings.length;
-    const count = Math.floor(samples.length / channels);
-    for (let channel = 0; channel < channels; channel += 1) {
-      const ring = this.#rings[channel];
-      for (let i = 0; i < count; i += 1) {
-        ring[(this.#written + i) & this.#mask] = samples[i * channels + channel] / 32768;
-      }
-    }
-    this.#advance(count);
-  }
-
   /**
    * Writes samples between -1 and 1.
    *
@@ -157,14 +144,9 @@ export class SincResampler {
     }
   }
 
-  /** Drops the oldest input samples until `count` are left. */
-  keep(count) {
-    this.#position = Math.max(this.#position, this.#written - count);
-  }
-
   #advance(count) {
     this.#written += count;
-    this.keep(this.#capacity);
+    this.#position = Math.max(this.#position, this.#written - this.#capacity);
   }
 }
 

@@ -29,14 +29,6 @@ export class Ring {
     return this.#mask;
   }
 
-  get capacity() {
-    return this.#capacity;
-  }
-
-  get channels() {
-    return this.planes.length;
-  }
-
   /** Appends interleaved 16-bit samples. */
   append(samples) {
     const channels = this.planes.length;
