@@ -20,6 +20,9 @@ const WORDS_INTERVAL_MS = 5000;
 
 const STOPPED = new Set(["idle", "blocked", "ended", "failed"]);
 
+/** In these there is something to measure. */
+const HEARD = new Set(["buffering", "playing", "concealing", "rebuffering", "reconnecting"]);
+
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
 const page = readPagePath(location.pathname);
@@ -134,7 +137,7 @@ function render() {
   const running = !STOPPED.has(state);
   main.dataset.state = state;
   main.classList.toggle("running", running);
-  element("running").hidden = !running;
+  element("running").hidden = !HEARD.has(state);
   document.title = t("listen.title", { session: page.session });
   element("play-label").textContent = t(running ? "listen.stop" : "listen.play");
   say(sentence(state));
