@@ -28,7 +28,7 @@ async def misbehave(network: FaultProxy, choice: random.Random, until: float) ->
                 way.slice_bytes = choice.choice((20, 200, 1000))
             case _:
                 way.group_seconds = choice.choice((0.05, 0.2))
-        await asyncio.sleep(choice.uniform(0.1, 0.8))
+        await asyncio.sleep(choice.uniform(0.1, 1.2))
         recover(network)
         await asyncio.sleep(choice.uniform(0, 0.3))
 

@@ -49,7 +49,7 @@ class Journey:
                 return
 
     async def _join(self) -> WireListener:
-        query = f"buffer_ms={self._choice.choice((300, 1000, 10_000))}"
+        query = f"buffer_ms={self._choice.choice((200, 300, 10_000))}"
         if self.visits:
             epoch, accounted = self.place()
             query += f"&epoch={epoch}&after={(accounted - 1) % (1 << 32)}"
@@ -115,11 +115,11 @@ async def test_every_account_is_exact_through_a_storm_of_faults(load: Load, figu
         visits = sum(len(journey.visits) for journey in journeys)
         lost = sum(journey.lost_frames for journey in journeys)
         assert visits > len(journeys), "no connection failed"
-        assert lost > 0, "nothing was ever too slow"
         figures.append((visits, lost))
 
     await on_both_loops(scenario)
     visits, lost = map(sum, zip(*figures, strict=True))
+    assert lost > 0, "nothing was ever too slow"
     figure(
         f"{2 * NETWORKS} listeners through {load.storm_seconds:g} s of faults: {visits} connections, "
         f"{lost} frames named by gaps, 0 unaccounted"

@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
@@ -13,6 +14,7 @@ from websockets.typing import Subprotocol
 from relay.core.messages import decode
 from relay.core.wire import Header
 from tests.reliability.conftest import Figure
+from tests.support.certificates import make_certificate
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.live_session import LOOPS, broadcasting, on_both_loops
 from tests.support.processes import RelayProcess, relay_process
@@ -110,16 +112,26 @@ async def times_to_go(relay: RelayProcess, trusting: ssl.SSLContext | None) -> d
     return times
 
 
-async def test_dead_and_stalled_peers_go_within_twenty_seconds(figure: Figure) -> None:
+async def test_dead_and_stalled_peers_go_within_twenty_seconds(figure: Figure, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    tls = {
+        "RELAY_SERVER_TLS_CERTIFICATE": str(certificate.certificate),
+        "RELAY_SERVER_TLS_KEY": str(certificate.key),
+    }
     async with AsyncExitStack() as stack:
-        relays = [await stack.enter_async_context(relay_process(RELAY_SERVER_LOOP=loop)) for loop in LOOPS]
-        times = await asyncio.gather(*(times_to_go(relay, None) for relay in relays))
-        for relay in relays:
+        relays = [
+            (await stack.enter_async_context(relay_process(RELAY_SERVER_LOOP=loop, **settings)), trusting)
+            for loop in LOOPS
+            for settings, trusting in (({}, None), (tls, certificate.trusting))
+        ]
+        times = await asyncio.gather(*(times_to_go(relay, trusting) for relay, trusting in relays))
+        for relay, _ in relays:
             assert await relay.terminate() == 0
             assert "Traceback" not in relay.text
     worst = {fault: max(time[fault] for time in times) for fault in FAULTS}
     figure(
-        "listeners, with audio and without, and broadcasters: " + ", ".join(f"{f} {s:.1f} s" for f, s in worst.items())
+        "listeners, with audio and without, and broadcasters, on both event loops, with and without TLS: "
+        + ", ".join(f"{fault} {seconds:.1f} s" for fault, seconds in worst.items())
     )
 
 

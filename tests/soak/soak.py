@@ -150,5 +150,6 @@ def _reconcile(relay: RelayProcess, churn: Churn, report: Report) -> None:
     log = relay.log
     report.cut_off = sum(record["event"].endswith(" cut off") for record in log)
     told = sum(int(record.get("stall_limit_seconds", 0)) for record in log if record["event"] == "limits were applied")
-    if told != report.cut_off:
-        report.problems.append(f"the counter says {told} were cut off, the log {report.cut_off}")
+    silent = sum(record["event"] == "silent connection cut off" for record in log)
+    if told != silent:
+        report.problems.append(f"the counter says {told} were cut off for their silence, the log {silent}")
