@@ -46,6 +46,7 @@ Object.defineProperty(window, "relayPlayer", { value: player });
 let picked = page.channel !== null;
 let problem = null;
 let notice = null;
+/** Of the channel, as it was seen before anybody pressed Play; null from then on. */
 let sourceState = null;
 let wordsAt = -Infinity;
 
@@ -62,6 +63,7 @@ element("play").addEventListener("click", () => {
 
 player.addEventListener("statechange", ({ detail }) => {
   problem = null;
+  sourceState = null;
   if (detail.state === "failed") {
     // The relay says why it refuses before it closes, with the code that our own words go with.
     problem = notice?.message === detail.reason ? notice.code : detail.reason;
