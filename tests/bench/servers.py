@@ -20,7 +20,9 @@ from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 
-SERVER_CPU, GENERATOR_CPU = 0, 1
+_CPUS = sorted(os.sched_getaffinity(0))
+SERVER_CPU, GENERATOR_CPU = _CPUS[0], _CPUS[min(1, len(_CPUS) - 1)]
+"""The first two that may be used here; where there is one, nothing can be measured, only tried."""
 START_SECONDS = 15.0
 STOP_SECONDS = 5.0
 FRAME_BYTES = 640
