@@ -130,7 +130,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         tasks.start(hub.run(), "housekeeping")
         garbage = stack.enter_context(Garbage(hub.listening))
         tasks.start(garbage.run(), "garbage")
-        lag = LagMeter(relay_clock)
+        lag = LagMeter(relay_clock, lambda: drain.busy_seconds)
         tasks.start(lag.run(), "lag")
         signs = VitalSigns(hub, lag, relay_clock)
         tasks.start(signs.run(), "vital signs")

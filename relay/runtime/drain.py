@@ -48,6 +48,12 @@ class Drain:
         self._wake = asyncio.Event()
         self._slice_seconds = SLICE_SECONDS
         self._slice_end = 0.0
+        self._run_began: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the frames that are being written to a group are under way already; 0 when none are."""
+        return 0.0 if self._run_began is None else self._clock() - self._run_began
 
     def wake(self, group: Group) -> None:
         """Note that the listeners of a group have something to get; who they are is looked up when they are served."""
@@ -74,9 +80,11 @@ class Drain:
 
     async def _serve(self, group: Group, runs: Runs) -> None:
         while group.begin_run(runs):
+            self._run_began = self._clock()
             while group.write_some(_BATCH, await self._now()):
                 pass
             group.finish_run()
+            self._run_began = None
         if group.apart:
             await self._serve_all_apart([(listener, group) for listener in group.apart], runs)
 

@@ -41,7 +41,7 @@ class Watched(Bench):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lag = LagMeter(self.time)
+        self.lag = LagMeter(self.time, lambda: 0.0)
         self.signs = VitalSigns(self.hub, self.lag, self.time)
         self.cloudwatch = Taken()
 

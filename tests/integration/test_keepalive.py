@@ -1,0 +1,43 @@
+"""Who is gone without a word is noticed, and who is only kept waiting is not given up."""
+
+import asyncio
+
+from tests.support.live_session import broadcasting, check_accounts, listen_beside, on_both_loops
+from tests.support.processes import RelayProcess
+from tests.support.wire_listener import closing, open_listener
+
+ASK_AFTER_SECONDS = 4
+LIMIT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "1"}
+
+
+async def test_who_answers_no_ping_is_cut_off_and_who_does_is_kept() -> None:
+    async def scenario(relay: RelayProcess) -> None:
+        answering, silent = await listen_beside(relay, "ev1", 2)
+        with closing([answering, silent]):
+            # It reads nothing, and so answers nothing.
+            silent.pause()
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            cut_off = await relay.event("silent connection cut off", seconds=10)
+            assert cut_off["connection"] == silent.hello["connection_id"]
+            assert ASK_AFTER_SECONDS <= loop.time() - began <= ASK_AFTER_SECONDS + 1 + 2.5
+            assert not answering.has_ended
+
+    await on_both_loops(scenario, **LIMIT)
+
+
+async def test_a_broadcaster_that_is_far_ahead_is_not_read_and_not_given_up() -> None:
+    async def scenario(relay: RelayProcess) -> None:
+        listener = await open_listener(relay.url, "/v1/listen/ev1")
+        with closing([listener]):
+            async with broadcasting(relay, "ev1", "?rate=48000&channels=2", frame_bytes=3840) as broadcaster:
+                loop = asyncio.get_running_loop()
+                began = loop.time()
+                await broadcaster.send(500)
+                await broadcaster.end()
+                assert loop.time() - began >= ASK_AFTER_SECONDS + 3, "the relay did not hold it back"
+                await check_accounts([listener], broadcaster)
+            assert listener.gaps == []
+        assert all(record["event"] != "silent connection cut off" for record in relay.log)
+
+    await on_both_loops(scenario, **LIMIT)
