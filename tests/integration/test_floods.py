@@ -1,6 +1,7 @@
 """Peers that send more than they may: each has a budget, is told which, and costs nobody else anything."""
 
 import asyncio
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -10,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
+from relay.adapters.server.guarded import CLOSE_SECONDS
 from tests.support.live_session import (
     LATE_MS,
     LOOPS,
@@ -156,3 +158,26 @@ async def test_who_reads_nothing_of_what_he_asks_for_is_cut_off_before_it_piles_
         await relay.terminate()
         (applied,) = [record for record in relay.log if record["event"] == "limits were applied"]
         assert applied == applied | {"max_unread_bytes": 1}
+
+
+async def test_who_does_not_hang_up_after_the_last_word_is_cut_off() -> None:
+    faults = {
+        "too large": b"\x82\xff" + (1 << 40).to_bytes(8) + bytes(4),
+        "no beginning": frames(Opcode.CONT, b"x", 1),
+        "no UTF-8": frames(Opcode.TEXT, b"\xff", 1),
+        "a listener's audio": frames(Opcode.BINARY, b"\1\2", 1),
+        "a close": frames(Opcode.CLOSE, b"\x03\xe8", 1),
+    }
+    async with relay_process() as relay, asyncio.TaskGroup() as group:
+        for fault in faults.values():
+            group.create_task(check_cut_off(relay, fault))
+
+
+async def check_cut_off(relay: RelayProcess, fault: bytes) -> None:
+    sock, _, _ = await upgrade(relay.url, "/v1/listen/ev1")
+    with sock:
+        await asyncio.get_running_loop().sock_sendall(sock, fault)
+        poll = select.poll()
+        poll.register(sock, 0)
+        # Only a reset tells that the relay let go: its own end it sent with the close frame.
+        assert await asyncio.to_thread(poll.poll, (CLOSE_SECONDS + 2) * 1000), fault

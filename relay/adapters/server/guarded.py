@@ -17,7 +17,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Data
 
 from relay.adapters.server.intake import TURN_SECONDS, Intake
-from relay.adapters.server.kernel import discard_unsent
+from relay.adapters.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buffer, discard_unsent
 from relay.adapters.server.lost import LostTransport
 from relay.adapters.server.tls import bound_tls_buffers
 from relay.core import messages
@@ -101,6 +101,7 @@ class GuardedConnection(ServerConnection):
 
     intake: Intake
     _deadline: asyncio.TimerHandle
+    _closing: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
@@ -124,6 +125,7 @@ class GuardedConnection(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to take what the peer sends (called by the event loop)."""
         super().connection_made(transport)
+        bound_receive_buffer(self.transport.get_extra_info("socket"), RECEIVE_BUFFER_BYTES)
         bound_tls_buffers(self.transport)
         self.intake = Intake(self.transport, super().data_received)
         self.recv_messages.pause = lambda: self.intake.hold(_UNREAD_MESSAGES)
@@ -171,7 +173,9 @@ class GuardedConnection(ServerConnection):
             super().process_event(event)
         if event.opcode is Opcode.BINARY:
             over_seconds = self._spend(Limit.AUDIO_RATE, AUDIO_BURST_SECONDS)
-            if over_seconds and not self.intake.is_held:
+            if over_seconds and self._is_leaving:
+                self.cut_off()
+            elif over_seconds and not self.intake.is_held:
                 self.limits.applied(Limit.AUDIO_RATE)
                 self.intake.hold(_AUDIO_RATE)
                 self.loop.call_later(over_seconds, self.intake.let_go, _AUDIO_RATE)
@@ -209,8 +213,13 @@ class GuardedConnection(ServerConnection):
             yield message
 
     def send_data(self) -> None:
-        """Write what the protocol has (called by the library); who lets too much wait is cut off."""
+        """Write what the protocol has (called by the library); who lets too much wait is cut off.
+
+        From the close frame on, whoever's fault it was, the peer has `CLOSE_SECONDS`.
+        """
         super().send_data()
+        if self._closing is None and self.protocol.state is State.CLOSING:
+            self._closing = self.loop.call_later(CLOSE_SECONDS, self.cut_off)
         if self.paused and self.transport.get_write_buffer_size() > self.limits.settings.max_unread_bytes:
             self.limits.applied(Limit.UNREAD_BYTES)
             self.cut_off()
@@ -218,6 +227,8 @@ class GuardedConnection(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the connection is gone (called by the transport)."""
         self._deadline.cancel()
+        if self._closing is not None:
+            self._closing.cancel()
         self._attendance.left(self)
         self.intake.end()
         super().connection_lost(exc)
@@ -252,8 +263,7 @@ class GuardedConnection(ServerConnection):
         The library's own timeout begins only after its close frame was written, which a stalled peer prevents.
         Cancelled, it leaves the connection half closed; whoever cancels cuts it off.
         """
-        # Else what waits unread would keep the peer's answer from being read.
-        self.intake.let_go(_UNREAD_MESSAGES)
+        self._listen_for_answer()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.close(code, _shortened(reason))
@@ -262,9 +272,14 @@ class GuardedConnection(ServerConnection):
 
     def begin_to_close(self, code: CloseCode, reason: str) -> None:
         """Send the close frame to a connection that is open, and wait for nothing."""
-        self.intake.let_go(_UNREAD_MESSAGES)
+        self._listen_for_answer()
         self.protocol.send_close(code, _shortened(reason))
         self.send_data()
+
+    def _listen_for_answer(self) -> None:
+        """Read on, although nobody wants messages any more: behind what waits comes the peer's own close frame."""
+        self.intake.let_go(_UNREAD_MESSAGES)
+        self.intake.let_go(_AUDIO_RATE)
 
     async def refuse(self, error: RelayError) -> None:
         """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""

@@ -20,7 +20,7 @@ SEND_BUFFER_BYTES = 64 * 1024
 """Enough for 48 kHz stereo over a round trip of 300 ms. Linux books twice this for its own bookkeeping."""
 
 RECEIVE_BUFFER_BYTES = 8 * 1024
-"""A listener has little to say; this bounds what a flood of its pings makes the relay do in one turn of the loop."""
+"""Who is no broadcaster has little to say; this bounds what a flood makes the relay hold."""
 
 BROADCAST_RECEIVE_BYTES = 256 * 1024
 """A second or more of any audio, for networks that deliver in bursts; of a broadcaster that is too far ahead, no more
@@ -43,19 +43,19 @@ def bound_kernel_buffer(sock: socket.socket, bytes_per_second: int) -> None:
         return
     unsent = max(MIN_UNSENT_BYTES, int(bytes_per_second * UNSENT_SECONDS))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
 
 
-def bound_receive_buffer(sock: socket.socket) -> None:
-    """Bound what the kernel holds of a broadcaster's audio that is not read yet.
+def bound_receive_buffer(sock: socket.socket, size: int) -> None:
+    """Bound what the kernel holds of what a peer sent and the relay did not read yet.
 
     Args:
         sock: A connected TCP socket; of other kinds nothing is set.
+        size: In bytes.
     """
     if _is_tcp(sock):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BROADCAST_RECEIVE_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 def notice_dead_peer(sock: socket.socket, unacknowledged_seconds: float | None) -> None:

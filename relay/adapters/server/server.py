@@ -25,7 +25,13 @@ from relay.adapters.server.departure import see_off
 from relay.adapters.server.door import Door
 from relay.adapters.server.guarded import CLOSE_SECONDS
 from relay.adapters.server.keepalive import keep_alive
-from relay.adapters.server.kernel import allow_open_files, bound_receive_buffer, notice_dead_peer, widen_backlog
+from relay.adapters.server.kernel import (
+    BROADCAST_RECEIVE_BYTES,
+    allow_open_files,
+    bound_receive_buffer,
+    notice_dead_peer,
+    widen_backlog,
+)
 from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.responses import secure_response
@@ -218,7 +224,7 @@ def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
     if is_listener:
         connection.protocol.max_message_size = MAX_LISTENER_MESSAGE_BYTES
     else:
-        bound_receive_buffer(connection.transport.get_extra_info("socket"))
+        bound_receive_buffer(connection.transport.get_extra_info("socket"), BROADCAST_RECEIVE_BYTES)
     logger.log(
         logging.DEBUG if is_listener else logging.INFO,
         "connection opened",
