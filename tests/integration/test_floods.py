@@ -138,8 +138,8 @@ async def test_a_broadcaster_over_its_rate_is_read_no_faster_and_loses_nothing()
                 await broadcaster.send(650)
                 await broadcaster.end()
                 await check_accounts(listeners, broadcaster)
-                # 500 at once, the burst of five seconds, and 150 at their rate.
-                assert loop.time() - began >= 1.4
+                # 500 at once, the burst of five seconds, and 150 at their rate, but for what is read together last.
+                assert loop.time() - began >= 1.1
             assert listeners[0].gaps == []
         await relay.terminate()
         (applied,) = [record for record in relay.log if record["event"] == "limits were applied"]

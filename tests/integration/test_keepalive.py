@@ -20,7 +20,7 @@ async def test_who_answers_no_ping_is_cut_off_and_who_does_is_kept() -> None:
             began = loop.time()
             cut_off = await relay.event("silent connection cut off", seconds=10)
             assert cut_off["connection"] == silent.hello["connection_id"]
-            assert ASK_AFTER_SECONDS <= loop.time() - began <= ASK_AFTER_SECONDS + 1 + 2.5
+            assert ASK_AFTER_SECONDS <= loop.time() - began <= ASK_AFTER_SECONDS + 1 + 3
             assert not answering.has_ended
 
     await on_both_loops(scenario, **LIMIT)

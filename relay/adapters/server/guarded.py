@@ -102,6 +102,7 @@ class GuardedConnection(ServerConnection):
     intake: Intake
     _deadline: asyncio.TimerHandle
     _closing: asyncio.TimerHandle | None = None
+    _waits_for_rate = False
 
     def __init__(
         self,
@@ -175,12 +176,22 @@ class GuardedConnection(ServerConnection):
             over_seconds = self._spend(Limit.AUDIO_RATE, AUDIO_BURST_SECONDS)
             if over_seconds and self._is_leaving:
                 self.cut_off()
-            elif over_seconds and not self.intake.is_held:
+            elif over_seconds and not self._waits_for_rate:
                 self.limits.applied(Limit.AUDIO_RATE)
+                self._waits_for_rate = True
                 self.intake.hold(_AUDIO_RATE)
-                self.loop.call_later(over_seconds, self.intake.let_go, _AUDIO_RATE)
+                self.loop.call_later(over_seconds, self._go_on)
         elif (limit := _CLOSING_LIMITS.get(event.opcode)) is not None and self._spend(limit, BURST_SECONDS):
             self.end_over(limit)
+
+    def _go_on(self) -> None:
+        """Read on, when what came together with the message that was too much is paid for, too."""
+        over_seconds = self._budgets[Limit.AUDIO_RATE].overdrawn_seconds(relay_clock(), AUDIO_BURST_SECONDS)
+        if over_seconds and not self._is_leaving:
+            self.loop.call_later(over_seconds, self._go_on)
+        else:
+            self._waits_for_rate = False
+            self.intake.let_go(_AUDIO_RATE)
 
     def _spend(self, limit: Limit, burst_seconds: float) -> float:
         budget = self._budgets.get(limit)

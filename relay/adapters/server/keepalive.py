@@ -17,7 +17,7 @@ from relay.vocabulary.clock import relay_clock
 ASK_AFTER_SECONDS = 4.0
 """A peer of which nothing was heard for this long is asked; with the stall limit, it is gone within 20 s."""
 
-ROUND_SECONDS = 1.0
+ROUND_SECONDS = 0.5
 """How often all are looked at."""
 
 logger = logging.getLogger(__name__)
@@ -45,15 +45,14 @@ async def keep_alive(
 
 
 def _look_after(connection: GuardedConnection, now: float, stall_limit_seconds: float | None) -> None:
-    quiet_seconds = now - connection.intake.heard_at
-    if quiet_seconds < ASK_AFTER_SECONDS:
+    heard_at = connection.intake.heard_at
+    if now - heard_at < ASK_AFTER_SECONDS:
         return
-    if stall_limit_seconds is not None and quiet_seconds >= ASK_AFTER_SECONDS + stall_limit_seconds:
-        connection.limits.applied(Limit.SILENCE)
-        logger.warning(
-            "silent connection cut off", extra={"connection": str(connection.id), "seconds": round(quiet_seconds, 1)}
-        )
-        connection.cut_off()
-    elif now - connection.asked_at >= ASK_AFTER_SECONDS:
+    if connection.asked_at <= heard_at:
         connection.asked_at = now
         connection.ask()
+    elif stall_limit_seconds is not None and now - connection.asked_at >= stall_limit_seconds:
+        connection.limits.applied(Limit.SILENCE)
+        seconds = round(now - heard_at, 1)
+        logger.warning("silent connection cut off", extra={"connection": str(connection.id), "seconds": seconds})
+        connection.cut_off()

@@ -37,6 +37,10 @@ class Budget:
         if per_second is None:
             return 0.0
         self._spent_until = max(self._spent_until, now) + 1 / per_second
+        return self.overdrawn_seconds(now, burst_seconds)
+
+    def overdrawn_seconds(self, now: float, burst_seconds: float) -> float:
+        """Give the seconds until the budget is no longer overdrawn; 0 when it is not."""
         over_seconds = self._spent_until - now - burst_seconds
         return over_seconds if over_seconds > _ROUNDING_SECONDS else 0.0
 
