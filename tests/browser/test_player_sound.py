@@ -18,6 +18,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Say = Callable[[str], None]
 
+HARD = 0.01
+"""Where sound is missing, opposite phases may be joined: a blend of 1 ms breaks the tone by 0.006, a cut by 1."""
+
 
 def assert_continuous(piece: Piece) -> None:
     """Fail unless the tone has no break and every moment of the ruler is heard once."""
@@ -89,7 +92,7 @@ async def test_a_stall_of_300_ms_is_caught_up_without_a_jump(
 
     def judge(heard: Heard) -> None:
         piece = heard.recording.between(heard.mark, heard.mark + 6.8)
-        assert piece.verdict.clicks == ()
+        assert [click for click in piece.verdict.clicks if click.height > HARD] == []
         assert piece.skips() == []
         assert piece.rise("jumps") == 0
         assert abs(distance_from_target(heard, 0.3 + 6)) <= 0.060
@@ -105,7 +108,7 @@ async def test_a_stall_of_3_s_is_caught_up_by_one_jump(context: BrowserContext, 
 
     def judge(heard: Heard) -> None:
         piece = heard.recording.between(heard.mark, heard.mark + 6.8)
-        assert piece.verdict.clicks == ()
+        assert [click for click in piece.verdict.clicks if click.height > HARD] == []
         assert len(piece.skips()) == 1
         assert piece.rise("jumps") == 1
         assert abs(distance_from_target(heard, 3 + 2)) <= 0.100

@@ -161,6 +161,8 @@ def read_recording(raw: dict[str, Any], source: LiveSource) -> Recording:
     delays += [(due + wall_ahead, late, "the broadcaster") for due, late in source.delays]
     hiccups += [(at, f"{who} was {late * 1000:.0f} ms late") for at, late, who in delays if late > _LATE_SECONDS]
     hiccups = [(wall - heard_wall, sentence) for wall, sentence in hiccups]
+    if len(holes):
+        hiccups.append((0.0, "the audio thread left out blocks"))
     return Recording(rate, left, right, heard_wall - wall_ahead, output_seconds, events, sorted(hiccups), source)
 
 

@@ -16,7 +16,7 @@ CLICK = 0.005
 """A sample that breaks the sine's recurrence by more is a click.
 
 Playing up to 2000 ppm too fast or too slow breaks it by 0.00004 at 997 Hz and 44.1 kHz, a fade of 5 ms between two
-places that are in opposite phase by 0.0006; a jump in the waveform breaks it by its height.
+places that are in opposite phase by 0.0013; a jump in the waveform breaks it by its height.
 """
 
 _CLICK_APART_SECONDS = 0.005
