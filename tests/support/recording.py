@@ -112,8 +112,8 @@ class Piece:
         return follow(self.right, self.recording.rate)
 
     def skips(self) -> list[Jump]:
-        """Give where more was left out or heard again than a player leaves out while it catches up unnoticed."""
-        return [jump for jump in self.path.jumps if abs(jump.left_out) > _SKIP_SECONDS]
+        """Give where more was left out than a player leaves out while it catches up unnoticed."""
+        return [jump for jump in self.path.jumps if jump.left_out > _SKIP_SECONDS]
 
     def rise(self, name: str) -> float:
         """Give by how much a counter of the player's `stats` grew meanwhile."""
