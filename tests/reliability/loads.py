@@ -39,7 +39,7 @@ BOUNDS = 60
 LOADS = {
     "ci": Load(
         listeners=200,
-        seconds=4,
+        seconds=6,
         stalled_listeners=50,
         bound_seconds=0.2,
         half_speed_seconds=5,
