@@ -28,6 +28,7 @@ from relay.cli.access import choose_keys, read_rules
 from relay.core.access import Access
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.limits.addresses import TrustedProxies
+from relay.core.limits.names import Limit
 from relay.core.shutdown import ShutdownPlan
 from relay.runtime.drain import Drain
 from relay.runtime.garbage import Garbage
@@ -116,6 +117,9 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         manager = AudioBufferManager(
             settings.listener.max_buffer_seconds, reporter, namespace=settings.cloudwatch.namespace
         )
+        limits = LimitsInForce(settings.limits)
+        stack.callback(limits.tell)
+        tasks.start(limits.run(), "limits")
         drain = Drain(relay_clock, serialize_binary)
         hub = Hub(
             manager,
@@ -125,6 +129,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             broadcast=settings.broadcast,
             listener=settings.listener,
             declared=[Declaration.read(text) for text in settings.channel.declared],
+            note_stalled=partial(limits.applied, Limit.SILENCE),
         )
         tasks.start(drain.run(), "drain")
         tasks.start(hub.run(), "housekeeping")
@@ -139,9 +144,6 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             tasks.start(reporter.run(sample), "metrics")
             # What was counted since the last sample goes with the last metrics.
             stack.callback(sample)
-        limits = LimitsInForce(settings.limits)
-        stack.callback(limits.tell)
-        tasks.start(limits.run(), "limits")
         rechecks = Rechecks(access, tasks)
         tasks.start(rechecks.run(), "rechecks of access")
         stack.callback(rechecks.tell_refusals)

@@ -32,6 +32,10 @@ HOUSEKEEPING_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
+def _nobody_counts() -> None:
+    """Stand in for a counter."""
+
+
 class Hub:
     """All channels, their broadcasters and their listeners.
 
@@ -55,6 +59,7 @@ class Hub:
         broadcast: BroadcastSettings,
         listener: ListenerSettings,
         declared: Iterable[Declaration] = (),
+        note_stalled: Callable[[], None] = _nobody_counts,
     ) -> None:
         """Make a hub without channels.
 
@@ -66,6 +71,7 @@ class Hub:
             broadcast: How far ahead a broadcaster may be, and how long a lost one is waited for.
             listener: How long a stalled listener is kept, how frames are joined, and what is kept for who returns.
             declared: What the operator calls channels.
+            note_stalled: Is called for each listener that is cut off because it was not writable for too long.
         """
         self.manager = manager
         self._clock = clock
@@ -84,6 +90,7 @@ class Hub:
             clock=clock,
             settings=listener,
             lead_seconds=broadcast.lead_seconds,
+            note_stalled=note_stalled,
         )
         self.broadcasting = Broadcasting(
             self.directory,

@@ -6,6 +6,7 @@ moved to another channel, gets nothing more of the old one.
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.core import messages
@@ -80,6 +81,7 @@ class Listening:
         clock: Clock,
         settings: ListenerSettings,
         lead_seconds: float,
+        note_stalled: Callable[[], None],
     ) -> None:
         """Make it.
 
@@ -90,6 +92,7 @@ class Listening:
             clock: Gives seconds.
             settings: How long a stalled listener is kept, and how frames are joined.
             lead_seconds: How long before it is due audio of pace speech is released.
+            note_stalled: Is called for each listener that is cut off because it was not writable for too long.
         """
         self._directory = directory
         self._drain = drain
@@ -98,6 +101,7 @@ class Listening:
         self._stall_limit_seconds = settings.stall_limit_seconds
         self._coalesce_ms = settings.coalesce_ms
         self._lead_seconds = lead_seconds
+        self._note_stalled = note_stalled
         self.departures = 0
         self._memberships: dict[Listener, _Membership] = {}
         self._blocked: dict[Listener, None] = {}
@@ -233,6 +237,7 @@ class Listening:
                     "stalled listener cut off",
                     extra={"connection": listener.connection_id, "stall_limit_seconds": limit},
                 )
+                self._note_stalled()
                 listener.port.abort()
 
     def _find(self, address: ChannelAddress, resume: Resume | None) -> LiveChannel:

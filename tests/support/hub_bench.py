@@ -139,6 +139,7 @@ class Bench:
         self.now = 1_000.0
         clock = clock or self.time
         self.source_ports: dict[object, FakeSourcePort] = {}
+        self.stalled: list[float] = []
         self.tasks = TaskRegistry()
         self.manager = AudioBufferManager(bound_seconds, clock=clock)
         self.drain = Drain(clock, serialize)
@@ -150,6 +151,7 @@ class Bench:
             broadcast=BroadcastSettings(),
             listener=ListenerSettings(stall_limit_seconds=stall_limit_seconds),
             declared=declared,
+            note_stalled=lambda: self.stalled.append(self.now),
         )
         self.tasks.start(self.drain.run(), "drain")
 

@@ -164,6 +164,7 @@ async def test_a_stalled_listener_is_cut_off_at_the_limit(bench: Bench) -> None:
     bench.hub.keep_house()
     assert port.aborted
     assert not other.aborted
+    assert len(bench.stalled) == 1
 
 
 async def test_without_a_limit_a_stalled_listener_stays() -> None:
