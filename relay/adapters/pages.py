@@ -2,13 +2,20 @@
 
 Invariants: a path is only ever a key of a table, never a name in a file system, so there is nothing to traverse;
 every page forbids what it does not need (scripts, styles and connections of other origins, framing).
+
+On a slow network it is the round trips that make a page slow. So each file has an entity tag, by which a browser that
+has it is told so, and each page names all modules that its script imports, so that they are asked for at once.
 """
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from itertools import chain
 from pathlib import PurePosixPath
+from posixpath import dirname, join, normpath
 from types import MappingProxyType
 
 from relay.vocabulary.errors import BadRequestError
@@ -41,6 +48,10 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
 )
 
 
+_SCRIPT = re.compile(r'<script type="module" src="([^"]+)"></script>')
+_IMPORT = re.compile(r'(?:\bfrom|^import) "(\.[^"]+)"', re.MULTILINE)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A response for a browser.
@@ -53,7 +64,7 @@ class Page:
 
     content_type: str
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
+    headers: Mapping[str, str]
 
 
 class Pages:
@@ -66,11 +77,32 @@ class Pages:
             OSError: A file is missing; the installation is broken.
         """
         folder = files("relay") / "pages"
-        self._fixed = {"/": Page(_HTML, (folder / "index.html").read_bytes())}
-        for path, file in _walk(folder, PurePosixPath("/assets")):
-            if content_type := _CONTENT_TYPES.get(path.suffix):
-                self._fixed[str(path)] = Page(content_type, file.read_bytes())
-        self._channel_pages = {name: Page(_HTML, (folder / f"{name}.html").read_bytes()) for name in _CHANNEL_PAGES}
+        self._fixed = {
+            str(path): _page(content_type, file.read_bytes())
+            for path, file in _walk(folder, PurePosixPath("/assets"))
+            if (content_type := _CONTENT_TYPES.get(path.suffix))
+        }
+        self._channel_pages = {name: self._html(folder / f"{name}.html") for name in _CHANNEL_PAGES}
+        self._fixed["/"] = self._html(folder / "index.html")
+
+    def _html(self, file: Traversable) -> Page:
+        """Read a page, and have it name all modules that it needs."""
+        text = file.read_text(encoding="utf-8")
+        modules = dict.fromkeys(chain.from_iterable(map(self._imports, _SCRIPT.findall(text))))
+        links = "".join(f'    <link rel="modulepreload" href="{path}">\n' for path in modules)
+        return _page(_HTML, text.replace("  </head>", f"{links}  </head>", 1).encode())
+
+    def _imports(self, module: str) -> Iterator[str]:
+        """Give the paths of all modules that one imports, and those import, each once."""
+        found, waiting = {module}, [module]
+        while waiting:
+            path = waiting.pop()
+            for name in _IMPORT.findall(self._fixed[path].body.decode()):
+                imported = normpath(join(dirname(path), name))
+                if imported not in found:
+                    found.add(imported)
+                    waiting.append(imported)
+                    yield imported
 
     def find(self, path: str) -> Page | None:
         """Find the page for a path.
@@ -96,6 +128,11 @@ class Pages:
             raise BadRequestError(f"The address is /{name}/SESSION or /{name}/SESSION/CHANNEL.")
         ChannelAddress(*ids)
         return page
+
+
+def _page(content_type: str, body: bytes) -> Page:
+    tag = f'"{sha256(body).hexdigest()[:32]}"'
+    return Page(content_type, body, MappingProxyType({**_HEADERS, "ETag": tag}))
 
 
 def _walk(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:

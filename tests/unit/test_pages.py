@@ -33,8 +33,27 @@ def found(pages: Pages, path: str) -> Page:
 )
 def test_pages_for_a_person(pages: Pages, path: str, file: str) -> None:
     page = found(pages, path)
-    assert page.body == (FOLDER / file).read_bytes()
+    links = re.compile(rb' *<link rel="modulepreload" href="[^"]+">\n')
+    assert links.sub(b"", page.body) == links.sub(b"", (FOLDER / file).read_bytes())
     assert page.content_type == "text/html; charset=utf-8"
+
+
+def test_a_page_names_all_modules_that_its_script_imports(pages: Pages) -> None:
+    text = found(pages, "/listen/ev1").body.decode()
+    named = set(re.findall(r'<link rel="modulepreload" href="([^"]+)">', text))
+    assert {"/assets/i18n.js", "/assets/player/index.js", "/assets/player/wire.js"} <= named
+    assert "/assets/broadcast-page.js" not in named
+    for path in named:
+        imports = re.findall(r'(?:from|^import) "(\.[^"]+)"', found(pages, path).body.decode(), re.MULTILINE)
+        for name in imports:
+            assert str((Path(path).parent / name).as_posix()).replace("/./", "/") in named or ".." in name
+
+
+def test_a_file_that_did_not_change_keeps_its_tag(pages: Pages) -> None:
+    tags = [found(pages, path).headers["ETag"] for path in ("/", "/listen/a", "/listen/b", "/assets/style.css")]
+    assert tags[1] == tags[2] == found(Pages(), "/listen/c").headers["ETag"]
+    assert len(set(tags)) == 3
+    assert all(re.fullmatch('"[0-9a-f]{32}"', tag) for tag in tags)
 
 
 def test_every_script_style_and_text_of_the_folder_is_served_and_nothing_else(pages: Pages) -> None:

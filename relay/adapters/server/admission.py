@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
+from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from relay.adapters.server.connection import RelayConnection
 from relay.adapters.server.credentials import offered_subprotocols, read_credential
-from relay.adapters.server.http_response import make_response, text_response
+from relay.adapters.server.http_response import make_response, not_modified_response, text_response
 from relay.core.access import Access
 from relay.core.grants import RefusedError, TokenRole
 from relay.core.origins import is_allowed_origin
@@ -116,7 +117,7 @@ class Admission:
         if request.method != "GET":
             return text_response(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is served here.", Allow="GET")
         if role is None:
-            return self._serve_http(path, query, ",".join(request.headers.get_all("Host")))
+            return self._serve_http(path, query, request.headers)
         headers = request.headers
         if not is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host")):
             return text_response(
@@ -147,16 +148,19 @@ class Admission:
             self._hub.broadcasting.check_free(wanted.address, wanted.offer)
         return wanted
 
-    def _serve_http(self, path: str, query: str, host: str) -> Response:
+    def _serve_http(self, path: str, query: str, headers: Headers) -> Response:
         if path == "/healthz":
             return text_response(HTTPStatus.OK, "ok")
         if path == "/metrics" and self._metrics is not None:
             figures = self._metrics()
             return make_response(HTTPStatus.OK, figures.content_type, figures.body, figures.headers)
         try:
-            page = self._pages.find(path) or self._codes.find(path, query, host)
+            page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")))
         except BadRequestError as error:
             return text_response(error.http_status, str(error))
         if page is None:
             return text_response(HTTPStatus.NOT_FOUND, "There is nothing here; listen at /listen/SESSION.")
+        tag = page.headers.get("ETag")
+        if tag is not None and tag in ",".join(headers.get_all("If-None-Match")):
+            return not_modified_response(page.headers)
         return make_response(HTTPStatus.OK, page.content_type, page.body, page.headers)

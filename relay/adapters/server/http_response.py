@@ -14,6 +14,11 @@ def text_response(status: int, sentence: str, **headers: str) -> Response:
     return make_response(status, "text/plain; charset=utf-8", body, {"Cache-Control": "no-store", **more})
 
 
+def not_modified_response(headers: Mapping[str, str]) -> Response:
+    """Make the answer to a browser that has the file already, with the headers that it would have had."""
+    return Response(HTTPStatus.NOT_MODIFIED, "Not Modified", Headers({"Connection": "close", **headers}), b"")
+
+
 def make_response(status: int, content_type: str, body: bytes, more: Mapping[str, str]) -> Response:
     """Make a response after which the connection ends; of `more` headers, none replaces one of these."""
     headers = Headers()
