@@ -12,7 +12,7 @@ from typing import Protocol, Self
 LOOK_SECONDS = 5.0
 """How often somebody asks whether it is time."""
 
-MIN_DEPARTURES = 5000
+MIN_DEPARTURES = 1000
 """Connections that left before a full look while others listen; what they leave behind is about a kilobyte each."""
 
 _NEVER = 1_000_000

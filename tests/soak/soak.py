@@ -150,6 +150,6 @@ def _reconcile(relay: RelayProcess, churn: Churn, report: Report) -> None:
     log = relay.log
     report.cut_off = sum(record["event"].endswith(" cut off") for record in log)
     told = sum(int(record.get("stall_limit_seconds", 0)) for record in log if record["event"] == "limits were applied")
-    silent = sum(record["event"] == "silent connection cut off" for record in log)
-    if told != silent:
-        report.problems.append(f"the counter says {told} were cut off for their silence, the log {silent}")
+    stalled = sum(record["event"] in ("silent connection cut off", "stalled listener cut off") for record in log)
+    if told != stalled:
+        report.problems.append(f"the counter says {told} were cut off for the stall limit, the log {stalled}")
