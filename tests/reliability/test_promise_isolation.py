@@ -12,7 +12,7 @@ from tests.support.wire_listener import closing
 
 STALLED_PERCENT = 10
 
-LATE_MS = 250
+LATE_MS = 150
 """What a machine with other work may add; where there is none, the measure is what is without stalled listeners."""
 
 
@@ -43,4 +43,5 @@ async def test_stalled_listeners_do_not_touch_healthy_ones(
         f"{load.listeners} listeners, {STALLED_PERCENT} % stalled: the others lost 0 of "
         f"{beside.metrics['delivered_frames']:,} frames; p99 {before_ms} ms without, {after_ms} ms beside them"
     )
-    assert after_ms <= (before_ms * 1.2 + 1 if load.is_alone else LATE_MS), "in whole milliseconds"
+    most_ms = before_ms * 1.2 + 1 if load.is_alone else max(LATE_MS, 3 * before_ms)
+    assert after_ms <= most_ms, "in whole milliseconds"
