@@ -28,6 +28,10 @@ from relay.vocabulary.names import ChannelAddress
 STATS_SECONDS = 5.0
 """How often a broadcaster is told its figures when they do not change; a change is told at the next housekeeping."""
 
+COALESCE_SLACK_SECONDS = 0.002
+"""What a coalescing interval is longer: it is mostly a multiple of a frame, and the frame that comes just at its end
+is to go with it and not to begin the next one."""
+
 _TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, "Another broadcaster took over.")
 
 
@@ -271,7 +275,8 @@ class Broadcasting:
             self._drain.wake(group)
         elif not group.is_due:
             group.is_due = True
-            asyncio.get_running_loop().call_later(group.coalesce_seconds, self._wake_due, group)
+            delay = group.coalesce_seconds + COALESCE_SLACK_SECONDS
+            asyncio.get_running_loop().call_later(delay, self._wake_due, group)
 
     def _wake_due(self, group: Group) -> None:
         group.is_due = False

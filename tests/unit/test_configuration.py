@@ -226,6 +226,7 @@ def test_a_limit_is_a_positive_number_or_never(value: object) -> None:
             ),
         ),
     ],
+    ids=ascii,
 )
 def test_fault_in_the_environment_is_one_sentence(variable: str, value: str, sentence: str) -> None:
     assert faults(environ={variable: value}) == [sentence]

@@ -112,7 +112,7 @@ def test_json_line_is_one_object(configure: Configure) -> None:
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 @pytest.mark.parametrize(
-    "separator", ["\n", "\r", "\x1b[2K\x1b[1A", "\x85", "\u2028", "\x9b", "\u202e", "\x00", "\udcff"]
+    "separator", ["\n", "\r", "\x1b[2K\x1b[1A", "\x85", "\u2028", "\x9b", "\u202e", "\x00", "\udcff"], ids=ascii
 )
 def test_no_input_forges_a_line(configure: Configure, log_format: str, separator: str) -> None:
     log = configure(format=log_format)

@@ -151,7 +151,8 @@ class GuardedConnection(ServerConnection):
             return
         self.limits.applied(limit)
         self.intake.hold(_OVER_A_LIMIT)
-        if self.request is None:
+        # A request that could not be read was answered by the library, which then writes no more.
+        if self.request is None and not self.protocol.eof_sent:
             self.transport.write(_TOO_SLOW if limit is Limit.HANDSHAKE_SECONDS else _TOO_LARGE)
         self.loop.call_later(LAST_WORDS_SECONDS, self.cut_off)
 
