@@ -6,9 +6,9 @@ WORKDIR /build
 # The dependencies are a layer of their own: a change of the source leaves it as it is.
 COPY requirements/build.lock requirements/runtime.lock ./requirements/
 RUN python -m venv /build/tools \
- && /build/tools/bin/python -m pip install --quiet --require-hashes -r requirements/build.lock \
+ && /build/tools/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/build.lock \
  && python -m venv --without-pip /opt/relay \
- && python -m pip --python /opt/relay/bin/python install --quiet --require-hashes -r requirements/runtime.lock
+ && python -m pip --python /opt/relay/bin/python install --quiet --no-deps --require-hashes -r requirements/runtime.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY relay ./relay
 RUN /build/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
@@ -18,7 +18,7 @@ RUN /build/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation 
 FROM build AS sbom
 COPY requirements/sbom.lock ./requirements/
 RUN python -m venv /build/sbom \
- && /build/sbom/bin/python -m pip install --quiet --require-hashes -r requirements/sbom.lock \
+ && /build/sbom/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/sbom.lock \
  && /build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
     --output-file /build/sbom.cdx.json /opt/relay/bin/python
 

@@ -46,7 +46,7 @@ sbom: python
 # It reads the lock alone, so it can run on another machine than this one; whatever can not be asked for is a failure.
 audit: python
 	@$(PYTHON) -m venv $(VENV)/audit
-	@$(VENV)/audit/bin/python -m pip -qq install --require-hashes -r requirements/audit.lock
+	@$(VENV)/audit/bin/python -m pip -qq install --no-deps --require-hashes -r requirements/audit.lock
 	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/runtime.lock
 
 lock: python

@@ -58,12 +58,15 @@ def create(environment: Path) -> None:
 def install(environment: Path, extra: str) -> None:
     """Install the locked packages, each checked against its hash, and the project on top of them.
 
+    A lock is complete, so pip is not to look for dependencies: for one with an extra (`coverage[toml]`) it would take
+    the newest version there is, and refuse it because the lock has another.
+
     Raises:
         SystemExit: pip failed, or the project asks for something that the locks do not have.
     """
     pip = [interpreter(environment), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     locks = [argument for path in lock_files(extra) for argument in ("-r", str(path))]
-    run(*pip, "-qq", "install", "--require-hashes", *locks)
+    run(*pip, "-qq", "install", "--no-deps", "--require-hashes", *locks)
     run(*pip, "-qq", "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     check = subprocess.run([*pip, "check"], check=False, capture_output=True, text=True)
     if check.returncode:

@@ -18,7 +18,7 @@ def make_environment(directory: Path, lock: str) -> Path:
     run(sys.executable, "-m", "venv", "--clear", str(directory))
     programs = directory / "bin"
     pip = (str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "-qq")
-    run(*pip, "install", "--require-hashes", "-r", str(ROOT / "requirements" / f"{lock}.lock"))
+    run(*pip, "install", "--no-deps", "--require-hashes", "-r", str(ROOT / "requirements" / f"{lock}.lock"))
     return programs
 
 
