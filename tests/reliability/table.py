@@ -1,7 +1,7 @@
-"""Rows of docs/reliability.md, out of what a run of the tests noted."""
+"""Rows of docs/reliability.md, out of what a run of the tests noted; rows that were not run stay as they are."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,11 +28,12 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
+    def told(self, made: str) -> str:
+        """Give it as a cell; `made` says when and with how much load."""
         if not self.passed and not self.failed:
             return "–"
         verdict = f"FAILED: {', '.join(self.failed)}" if self.failed else f"{self.passed} passed"
-        return "<br>".join([verdict, *self.figures])
+        return "<br>".join([f"{verdict} ({made})", *self.figures])
 
 
 def cells_of(row: Row) -> str:
@@ -72,8 +73,32 @@ def _count(outcome: Outcome, case: ET.Element) -> None:
     outcome.figures += [str(noted.get("value")) for noted in case.iter("property") if noted.get("name") == "figure"]
 
 
-def table(head: tuple[str, str], rows: Iterable[Row], outcomes: dict[str, Outcome]) -> str:
-    """Give the rows in Markdown."""
+def chosen(rows: Iterable[Row], words: Iterable[str]) -> list[Row]:
+    """Give the rows whose number or name somebody wrote; all of them when nothing is written.
+
+    Raises:
+        ValueError: There is no such row.
+    """
+    rows, names = list(rows), list(words)
+    found = [row for row in rows if not names or any(_is_called(row, name) for name in names)]
+    unknown = [name for name in names if not any(_is_called(row, name) for row in rows)]
+    if unknown:
+        raise ValueError(f"There is no row {unknown[0]!r}; there are: {'; '.join(row.name for row in rows)}.")
+    return found
+
+
+def _is_called(row: Row, name: str) -> bool:
+    return name.lower() in (row.name.lower(), row.name.split()[0].lower(), row.name.partition(" ")[2].lower())
+
+
+def read_cells(page: str) -> dict[str, str]:
+    """Give the last cell of each row of the tables that a page has, by its first."""
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    return {cells[0]: cells[-1] for cells in lines}
+
+
+def table(head: tuple[str, str], rows: Iterable[Row], results: Mapping[str, str]) -> str:
+    """Give the rows in Markdown, each with its result."""
     lines = [f"| {head[0]} | {head[1]} | test | last result |", "|---|---|---|---|"]
-    lines += [f"| {row.name} | {row.says} | {cells_of(row)} | {outcomes[row.name]} |" for row in rows]
+    lines += [f"| {row.name} | {row.says} | {cells_of(row)} | {results.get(row.name, '–')} |" for row in rows]
     return "\n".join(lines)

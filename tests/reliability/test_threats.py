@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.reliability.promises import PROMISES, THREATS
-from tests.reliability.table import PAGE, ROOT, cells_of
+from tests.reliability.table import PAGE, ROOT, cells_of, chosen, read_cells, table
 from tests.support.processes import relay_process
 
 
@@ -44,3 +44,15 @@ def test_the_page_has_a_row_for_each_promise_and_each_threat() -> None:
     page = Path(PAGE).read_text(encoding="utf-8")
     for row in (*PROMISES, *THREATS):
         assert f"| {row.name} | {row.says} | {cells_of(row)} |" in page, "python -m tests.reliability writes it"
+
+
+def test_what_was_not_run_keeps_what_the_page_says_of_it() -> None:
+    results = {row.name: f"{number} passed (some day)" for number, row in enumerate(PROMISES) if row.tests}
+    assert read_cells(table(("promise", "which means"), PROMISES, results)).items() >= results.items()
+
+
+def test_rows_are_chosen_by_number_or_name() -> None:
+    assert [row.name for row in chosen(PROMISES, ["13", "isolation"])] == ["1 Isolation", "13 Soak"]
+    assert chosen(PROMISES, []) == list(PROMISES)
+    with pytest.raises(ValueError, match="no row 'nothing'; there are: 1 Isolation; "):
+        chosen(PROMISES, ["1", "nothing"])
