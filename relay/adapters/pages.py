@@ -3,13 +3,15 @@
 Invariants: a path is only ever a key of a table, never a name in a file system, so there is nothing to traverse;
 every page forbids what it does not need (scripts, styles and connections of other origins, framing).
 
-On a slow network it is the round trips that make a page slow. So each file has an entity tag, by which a browser that
-has it is told so, and each page names all modules that its script imports, so that they are asked for at once.
+On a slow network it is the round trips that make a page slow. So each page names all modules that its script imports,
+that they are asked for at once, and calls its assets by the fingerprint of all of them: /assets/FINGERPRINT/…, which a
+browser keeps without ever asking again, and which an update leaves behind. Everything else has an entity tag, by which
+a browser that has it is told so.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -42,11 +44,13 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
         ),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        # Names of assets say nothing about versions: after an update old and new modules must not meet.
+        # What a name without a fingerprint stands for may be another one after an update.
         "Cache-Control": "no-cache",
     }
 )
 
+_KEPT = "public, max-age=31536000, immutable"
+_FINGERPRINT = re.compile(r"/assets/[0-9a-f]{16}(?=/)")
 
 _SCRIPT = re.compile(r'<script type="module" src="([^"]+)"></script>')
 _IMPORT = re.compile(r'(?:\bfrom|^import) "(\.[^"]+)"', re.MULTILINE)
@@ -68,7 +72,11 @@ class Page:
 
 
 class Pages:
-    """Finds the page for a path. The files are in memory from the construction on."""
+    """Finds the page for a path. The files are in memory from the construction on.
+
+    Attributes:
+        assets: Where the pages have their assets: /assets/FINGERPRINT.
+    """
 
     def __init__(self) -> None:
         """Read the files of the package.
@@ -82,6 +90,10 @@ class Pages:
             for path, file in _walk(folder, PurePosixPath("/assets"))
             if (content_type := _CONTENT_TYPES.get(path.suffix))
         }
+        fingerprint = sha256(
+            "".join(f"{path}{page.headers['ETag']}" for path, page in sorted(self._fixed.items())).encode()
+        )
+        self.assets = f"/assets/{fingerprint.hexdigest()[:16]}"
         self._channel_pages = {name: self._html(folder / f"{name}.html") for name in _CHANNEL_PAGES}
         self._fixed["/"] = self._html(folder / "index.html")
 
@@ -90,7 +102,8 @@ class Pages:
         text = file.read_text(encoding="utf-8")
         modules = dict.fromkeys(chain.from_iterable(map(self._imports, _SCRIPT.findall(text))))
         links = "".join(f'    <link rel="modulepreload" href="{path}">\n' for path in modules)
-        return _page(_HTML, text.replace("  </head>", f"{links}  </head>", 1).encode())
+        text = text.replace("  </head>", f"{links}  </head>", 1)
+        return _page(_HTML, text.replace('"/assets/', f'"{self.assets}/').encode())
 
     def _imports(self, module: str) -> Iterator[str]:
         """Give the paths of all modules that one imports, and those import, each once."""
@@ -118,6 +131,8 @@ class Pages:
         """
         if path in self._fixed:
             return self._fixed[path]
+        if _FINGERPRINT.match(path):
+            return self._asset(path)
         if not path.startswith("/"):
             return None
         name, *ids = path[1:].split("/")
@@ -128,6 +143,13 @@ class Pages:
             raise BadRequestError(f"The address is /{name}/SESSION or /{name}/SESSION/CHANNEL.")
         ChannelAddress(*ids)
         return page
+
+    def _asset(self, path: str) -> Page | None:
+        """Find a file by its name with a fingerprint; a page of before an update gets the one of now, not to keep."""
+        page = self._fixed.get(_FINGERPRINT.sub("/assets", path, count=1))
+        if page is None or not path.startswith(f"{self.assets}/"):
+            return page
+        return replace(page, headers=MappingProxyType({**page.headers, "Cache-Control": _KEPT}))
 
 
 def _page(content_type: str, body: bytes) -> Page:

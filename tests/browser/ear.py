@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from playwright.async_api import BrowserContext
 
+from relay.adapters.pages import Pages
 from tests.browser.conftest import Tab
 from tests.browser.peers import network
 from tests.support.fault_proxy import FaultProxy, fault_proxy
@@ -18,8 +19,11 @@ FOLDER = Path(__file__).parent / "ear_page"
 
 
 def page_files() -> dict[str, bytes]:
-    """Give what a `Network` adds to the relay's pages, by path."""
-    return {f"/assets/test-{path.name}": path.read_bytes() for path in FOLDER.iterdir()}
+    """Give what a `Network` adds to the relay's pages, by path; as those do, they name a browser what it can keep."""
+    player = f"{Pages().assets}/player/".encode()
+    return {
+        f"/assets/test-{path.name}": path.read_bytes().replace(b"/assets/player/", player) for path in FOLDER.iterdir()
+    }
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 Say = Callable[[str], None]
 
 MOST_SECONDS = 0.3
-CLICKS = 3
+CLICKS = 5
 
 
 async def test_sound_begins_within_300_ms_of_the_click_that_allows_it(
     context: BrowserContext, relay: RelayProcess, say: Say
 ) -> None:
-    """The quickest of at most three clicks: whatever else the machine does only adds to it."""
+    """The quickest of at most five clicks: whatever else the machine does only adds to it."""
     seconds: list[float] = []
     while not seconds or (min(seconds) > MOST_SECONDS and len(seconds) < CLICKS):
         async with live(relay.url, "click", 16_000) as source, open_ear(context, relay.url, "click") as ear:

@@ -3,7 +3,7 @@
  */
 
 import { claimMediaSession, pauseMediaSession, releaseMediaSession } from "./media-session.js";
-import { Output } from "./output.js";
+import { Output, prefetchOutput } from "./output.js";
 import { FLOORS_MS } from "./target-delay.js";
 import { isName, originOf } from "./wire.js";
 
@@ -202,8 +202,9 @@ export class RelayPlayer extends EventTarget {
     this.#worker = null;
   }
 
-  /** Loads the Worker, which takes some tenths of a second over a slow network, so that `play` finds it there. */
+  /** Loads what takes some tenths of a second over a slow network, so that `play` finds it there. */
   #prepare() {
+    prefetchOutput();
     const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "relay-player" });
     worker.onmessage = ({ data }) => this.#hear(data);
     worker.onerror = () => {

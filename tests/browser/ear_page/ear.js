@@ -69,6 +69,10 @@ globalThis.ear = {
   player,
   /** Gives all that was recorded so far. */
   async recording() {
+    // Without it nobody knows which sample is heard when.
+    while (clocks.length === 0) {
+      await new Promise((resolve) => setTimeout(resolve, CLOCK_INTERVAL_MS));
+    }
     const flushed = new Promise((resolve) => {
       tap.port.onmessage = ({ data }) => resolve(chunks.push(data));
     });
