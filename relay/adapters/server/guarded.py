@@ -43,7 +43,7 @@ AUDIO_BURST_SECONDS = 5.0
 _REASON_BYTES = 123
 """What a close frame holds beside its code, RFC 6455 section 5.5."""
 
-_OVER_A_LIMIT, _AUDIO_RATE, _UNREAD_MESSAGES = "over a limit", "audio rate", "unread messages"
+_OVER_A_LIMIT, _AUDIO_RATE = "over a limit", "audio rate"
 """Who holds an intake, and why."""
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -115,6 +115,8 @@ class GuardedConnection(ServerConnection):
     ) -> None:
         """Make it (called by the library, with options of its own)."""
         super().__init__(protocol, server, **options)
+        # The library's is a deque, which costs 700 bytes also when nobody ever waits.
+        self.drain_waiters = []  # type: ignore[assignment]
         self.limits = limits
         self.client_address = ""
         self.asked_at = 0.0
@@ -129,8 +131,7 @@ class GuardedConnection(ServerConnection):
         bound_receive_buffer(self.transport.get_extra_info("socket"), RECEIVE_BUFFER_BYTES)
         bound_tls_buffers(self.transport)
         self.intake = Intake(self.transport, super().data_received)
-        self.recv_messages.pause = lambda: self.intake.hold(_UNREAD_MESSAGES)
-        self.recv_messages.resume = lambda: self.intake.let_go(_UNREAD_MESSAGES)
+        self.recv_messages.pause, self.recv_messages.resume = self.intake.pause, self.intake.resume
         timeout_seconds = self.limits.settings.handshake_timeout_seconds
         self._deadline = self.loop.call_later(timeout_seconds, self._end_handshake, Limit.HANDSHAKE_SECONDS)
         self.peer_address = (self.remote_address or ("",))[0]
@@ -290,7 +291,7 @@ class GuardedConnection(ServerConnection):
 
     def _listen_for_answer(self) -> None:
         """Read on, although nobody wants messages any more: behind what waits comes the peer's own close frame."""
-        self.intake.let_go(_UNREAD_MESSAGES)
+        self.intake.resume()
         self.intake.let_go(_AUDIO_RATE)
 
     async def refuse(self, error: RelayError) -> None:

@@ -15,6 +15,8 @@ from relay.vocabulary.clock import relay_clock
 PIECE_BYTES = 1024
 """What is taken before anybody looks at the budgets: 170 pings of the smallest kind."""
 
+_UNREAD_MESSAGES = "unread messages"
+
 TURN_SECONDS = 0.002
 """How long one peer may keep the event loop from all others."""
 
@@ -71,6 +73,14 @@ class Intake:
             if not self._holders:
                 self.heard_at = relay_clock()
                 self._loop.call_soon(self._work)
+
+    def pause(self) -> None:
+        """Take nothing more while messages wait that nobody has asked for (called by the library)."""
+        self.hold(_UNREAD_MESSAGES)
+
+    def resume(self) -> None:
+        """Take more as far as those are concerned (called by the library)."""
+        self.let_go(_UNREAD_MESSAGES)
 
     def drop(self) -> None:
         """Forget what waits; the connection is gone."""

@@ -5,9 +5,8 @@ withdrawn, at once when the rules are replaced; asking costs nothing per connect
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from relay.adapters.server.connection import RelayConnection
 from relay.core.access import Access, AccessRules, Permit
@@ -33,21 +32,21 @@ class Rechecks:
         self._inside: dict[RelayConnection, Permit] = {}
         self._expiring: dict[RelayConnection, float] = {}
 
-    @contextlib.contextmanager
-    def watching(self, connection: RelayConnection, permit: Permit) -> Iterator[None]:
-        """Watch a connection while the context lasts.
+    def watch(self, connection: RelayConnection, permit: Permit) -> None:
+        """Hold a connection to its permit until `forget`.
 
         Raises:
-            TokenExpiredError: The permit ceased to hold during the handshake.
+            TokenExpiredError: The permit ceased to hold during the handshake; it is not watched.
         """
         permit.check()
         self._inside[connection] = permit
         if permit.expires_at < float("inf"):
             self._expiring[connection] = permit.expires_at
-        try:
-            yield
-        finally:
-            self._forget(connection)
+
+    def forget(self, connection: RelayConnection) -> None:
+        """Watch a connection no more; nothing when it is not watched."""
+        self._inside.pop(connection, None)
+        self._expiring.pop(connection, None)
 
     def replace(self, rules: AccessRules) -> int:
         """Put other rules in force, and close whoever they do not admit; gives how many those are."""
@@ -81,12 +80,8 @@ class Rechecks:
                 self._inside[connection].check()
             except TokenExpiredError as error:
                 closed += 1
-                self._forget(connection)
+                self.forget(connection)
                 self._tasks.start(connection.refuse(error), f"close {connection.id}")
         if closed:
             logger.info("connections closed whose token expired or was withdrawn", extra={"connections": closed})
         return closed
-
-    def _forget(self, connection: RelayConnection) -> None:
-        self._inside.pop(connection, None)
-        self._expiring.pop(connection, None)

@@ -204,11 +204,11 @@ class RelayServer:
             return
         _settle_in(connection, admission)
         try:
-            with self._rechecks.watching(connection, connection.permit):
-                if admission.role is Role.BROADCASTER:
-                    await serve_broadcaster(connection, admission, self._hub, self._tasks)
-                else:
-                    await serve_listener(connection, admission, self._hub, self._tasks)
+            self._rechecks.watch(connection, connection.permit)
+            if admission.role is Role.BROADCASTER:
+                await serve_broadcaster(connection, admission, self._hub, self._tasks)
+            else:
+                await serve_listener(connection, admission, self._hub, self._tasks)
         except ConnectionClosed:
             return
         except PeerError as error:
@@ -216,6 +216,8 @@ class RelayServer:
         except Exception:
             logger.exception("a connection failed by our fault", extra={"connection": str(connection.id)})
             await connection.close_in_time(CloseCode.INTERNAL, "The relay failed; try again.")
+        finally:
+            self._rechecks.forget(connection)
 
 
 def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
