@@ -19,7 +19,7 @@ from relay.adapters.pages import Pages
 from relay.adapters.prometheus import PrometheusMetrics
 from relay.adapters.qr_codes import QrCodes
 from relay.adapters.server.admission import Admission
-from relay.adapters.server.connection import serialize_binary
+from relay.adapters.server.connection import send_nothing, serialize_binary
 from relay.adapters.server.door import Door
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.server import RelayServer
@@ -126,6 +126,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             drain,
             clock=relay_clock,
             serialize=serialize_binary,
+            send=os.write if tls is None else send_nothing,
             broadcast=settings.broadcast,
             listener=settings.listener,
             declared=[Declaration.read(text) for text in settings.channel.declared],

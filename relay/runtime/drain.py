@@ -125,7 +125,7 @@ class Drain:
                 listener.buffer.take(run.amount.chunks)
                 group.count_delivered(run, self._clock())
                 try:
-                    written = listener.write(run.wire)
+                    written = group.send(listener.sink, run.wire)
                 except OSError:
                     written = 0
                 if written != len(run.wire):

@@ -13,14 +13,14 @@ Invariants:
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from typing import Self
 
 from relay.core.amounts import AudioAmount
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.distribution import Distribution
 from relay.core.listener_buffer import ListenerBuffer
-from relay.runtime.listener import APART, Listener, Note, Write
+from relay.runtime.listener import APART, Listener, Note, Send
 from relay.runtime.run import Framing, Run, Runs, count_for_one_write
 from relay.vocabulary.audio import Frame, Place
 
@@ -62,6 +62,7 @@ class Group:
     """The listeners of a channel with one framing and one coalescing interval.
 
     Attributes:
+        send: Writes to the listeners' sinks.
         framing: What their binary messages are.
         coalesce_seconds: How long the first frame waits for those that join its write; 0 for not at all.
         place: Where the current listeners stand; while a run is being written, those that have not got it.
@@ -70,9 +71,17 @@ class Group:
     """
 
     def __init__(
-        self, manager: AudioBufferManager, tally: Tally, place: Place, framing: Framing, coalesce_seconds: float
+        self,
+        manager: AudioBufferManager,
+        tally: Tally,
+        place: Place,
+        *,
+        send: Send,
+        framing: Framing,
+        coalesce_seconds: float,
     ) -> None:
         """Make an empty group at the channel's `place`; `manager` owns the queues."""
+        self.send = send
         self.framing = framing
         self.coalesce_seconds = coalesce_seconds
         self.place = place
@@ -82,7 +91,7 @@ class Group:
         self._tally = tally
         self._backlog: list[Frame] = []
         self._current: list[Listener] = []
-        self._writes: list[Write] = []
+        self._sinks: list[object] = []
         self._run: Run | None = None
         self._cursor = 0
         self._written = _NOTHING
@@ -165,7 +174,7 @@ class Group:
         del self.apart[listener]
         listener.index = len(self._current)
         self._current.append(listener)
-        self._writes.append(listener.write)
+        self._sinks.append(listener.sink)
         listener.written_before = self._written
         self._least_bound_seconds = min(self._least_bound_seconds, listener.bound_seconds)
         return True
@@ -208,25 +217,20 @@ class Group:
         if now - run.due > self._least_bound_seconds:
             self._set_apart_for_whom_it_is_stale(now - run.due)
         wire, wire_bytes = run.wire, len(run.wire)
-        stop = min(self._cursor + most, len(self._writes))
+        stop = min(self._cursor + most, len(self._sinks))
         while self._cursor < stop:
-            cursor = self._cursor
-            written = wire_bytes
-            for write in self._writes[cursor:stop]:
-                try:
-                    written = write(wire)
-                except OSError:
-                    written = 0
-                cursor += 1
-                if written != wire_bytes:
-                    break
-            self._tally.deliver(run, cursor - self._cursor, now)
-            self._cursor = cursor
-            if written != wire_bytes:
-                # Its socket is full: the port says so, and with that the listener leaves this list.
-                self._current[cursor - 1].port.write_rest(wire[written:])
-                stop = min(stop, len(self._writes))
-        return self._cursor < len(self._writes)
+            first, taken = self._cursor, list[int]()
+            try:
+                # No bytecode between two system calls; one that fails leaves those before it in the list.
+                taken.extend(map(self.send, self._sinks[first:stop], repeat(wire)))
+            except OSError:
+                taken.append(0)
+            self._cursor += len(taken)
+            self._tally.deliver(run, len(taken), now)
+            if taken.count(wire_bytes) != len(taken):
+                self._give_up_current(first, taken, wire)
+                stop = min(stop, len(self._sinks))
+        return self._cursor < len(self._sinks)
 
     def finish_run(self) -> None:
         """Note that all current listeners have got the run."""
@@ -238,6 +242,12 @@ class Group:
             self.place = run.end
         self._written += run.amount
         self._skip_backlog_of_nobody()
+
+    def _give_up_current(self, first: int, taken: list[int], wire: bytes) -> None:
+        """Have ports write what the sockets from `first` on did not take; with that, the listeners leave this list."""
+        short = [(self._current[first + index], count) for index, count in enumerate(taken) if count != len(wire)]
+        for listener, count in short:
+            listener.port.write_rest(wire[count:])
 
     def _set_apart_for_whom_it_is_stale(self, age: float) -> None:
         for listener in self._current[self._cursor :]:
@@ -260,7 +270,7 @@ class Group:
             index = self._cursor
         self._move(len(self._current) - 1, index)
         self._current.pop()
-        self._writes.pop()
+        self._sinks.pop()
         listener.index = APART
 
     def _move(self, source: int, target: int) -> None:
@@ -268,4 +278,4 @@ class Group:
             moved = self._current[source]
             moved.index = target
             self._current[target] = moved
-            self._writes[target] = self._writes[source]
+            self._sinks[target] = self._sinks[source]

@@ -19,6 +19,7 @@ from relay.runtime.broadcasting import Broadcasting
 from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
 from relay.runtime.group import Tally
+from relay.runtime.listener import Send
 from relay.runtime.listening import Listening
 from relay.runtime.live_channel import LiveChannel
 from relay.vocabulary.clock import Clock, wire_milliseconds
@@ -56,6 +57,7 @@ class Hub:
         *,
         clock: Clock,
         serialize: Callable[[bytes], bytes],
+        send: Send,
         broadcast: BroadcastSettings,
         listener: ListenerSettings,
         declared: Iterable[Declaration] = (),
@@ -68,6 +70,7 @@ class Hub:
             drain: Empties them; its `run` and the hub's are tasks of the caller.
             clock: Gives seconds.
             serialize: Makes the complete WebSocket message of a binary payload.
+            send: Writes to the sinks of the listeners' ports.
             broadcast: How far ahead a broadcaster may be, and how long a lost one is waited for.
             listener: How long a stalled listener is kept, how frames are joined, and what is kept for who returns.
             declared: What the operator calls channels.
@@ -76,6 +79,7 @@ class Hub:
         self.manager = manager
         self._clock = clock
         self._serialize = serialize
+        self._send = send
         self._history_seconds = listener.history_seconds
         self._forget_seconds = broadcast.forget_seconds
         self._overflows = OverflowEpisodes()
@@ -145,7 +149,7 @@ class Hub:
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> LiveChannel:
         channel = Channel(secrets.randbits(16), self._serialize, self._history_seconds)
-        return LiveChannel(address, channel, self.manager, label, is_listed=is_listed)
+        return LiveChannel(address, channel, self.manager, label, send=self._send, is_listed=is_listed)
 
     def _note_overflow(self, live: LiveChannel, overflowed: int, dropped: AudioAmount) -> None:
         report = self._overflows.note(

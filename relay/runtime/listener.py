@@ -8,7 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from relay.core import messages
 from relay.core.amounts import AudioAmount
@@ -26,19 +26,20 @@ APART: Final = -1
 _NOTHING = AudioAmount()
 
 
-Write = Callable[[bytes], int]
-"""Writes complete WebSocket messages to an open socket that is not blocked, and gives how many bytes it took.
+Send = Callable[[Any, bytes], int]
+"""Writes complete WebSocket messages to the sink of an open socket that is not blocked; gives how many bytes it took.
 
-It raises OSError when the socket takes none.
+It raises OSError when the socket takes none. One function for all listeners, so that a C loop can call it for one sink
+after the other.
 """
 
 
 class ListenerPort(Protocol):
-    """A listener's socket, seen from the runtime; nothing here blocks, and only `write` raises."""
+    """A listener's socket, seen from the runtime; nothing here blocks or raises."""
 
     @property
-    def write(self) -> Write:
-        """What a write does not take goes to `write_rest`."""
+    def sink(self) -> object:
+        """What `Send` writes to; what it does not take goes to `write_rest`."""
         ...
 
     def write_rest(self, rest: bytes) -> None:
@@ -89,7 +90,7 @@ class Listener:
     Attributes:
         connection_id: Names it in logs and metrics, and its buffer.
         port: Its socket.
-        write: The port's `write`.
+        sink: The port's `sink`.
         framing: What its binary messages are.
         buffer: Its bounded queue, of what it owes when it is apart from its group.
         place: The first frame that it has been neither written nor told lost; kept while it is apart.
@@ -115,7 +116,7 @@ class Listener:
         "notes",
         "place",
         "port",
-        "write",
+        "sink",
         "written_before",
     )
 
@@ -132,7 +133,7 @@ class Listener:
         """Make a listener that has got nothing yet; its account begins with the frame at `place`."""
         self.connection_id = connection_id
         self.port = port
-        self.write = port.write
+        self.sink = port.sink
         self.framing = framing
         self.buffer = buffer
         self.place = place

@@ -14,7 +14,7 @@ from relay.core.channel import Channel, ChannelState
 from relay.core.ingest import Ingest, Timed
 from relay.core.requests import Offer
 from relay.runtime.group import Group, Tally
-from relay.runtime.listener import Listener, Note
+from relay.runtime.listener import Listener, Note, Send
 from relay.runtime.run import Framing
 from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import CloseCode
@@ -95,9 +95,16 @@ class LiveChannel:
     """
 
     def __init__(
-        self, address: ChannelAddress, channel: Channel, manager: AudioBufferManager, label: Label, *, is_listed: bool
+        self,
+        address: ChannelAddress,
+        channel: Channel,
+        manager: AudioBufferManager,
+        label: Label,
+        *,
+        send: Send,
+        is_listed: bool,
     ) -> None:
-        """Make a channel that nobody uses yet; `manager` owns its listeners' queues."""
+        """Make a channel that nobody uses yet; `manager` owns its listeners' queues, `send` writes to their sinks."""
         self.address = address
         self.channel = channel
         self.groups: dict[tuple[Framing, int], Group] = {}
@@ -109,6 +116,7 @@ class LiveChannel:
         self.idle_since: float | None = None
         self.tally = Tally()
         self._manager = manager
+        self._send = send
 
     @property
     def pace(self) -> Pace:
@@ -175,7 +183,14 @@ class LiveChannel:
         key = (listener.framing, coalesce_ms)
         group = self.groups.get(key)
         if group is None:
-            group = Group(self._manager, self.tally, self.channel.place, listener.framing, coalesce_ms / 1000)
+            group = Group(
+                self._manager,
+                self.tally,
+                self.channel.place,
+                send=self._send,
+                framing=listener.framing,
+                coalesce_seconds=coalesce_ms / 1000,
+            )
             self.groups[key] = group
         group.add(listener)
         return group

@@ -53,7 +53,11 @@ class FakePort:
         self.hub: Hub | None = None
         self.listener: Listener | None = None
 
-    def write(self, wire: bytes) -> int:
+    @property
+    def sink(self) -> "FakePort":
+        return self
+
+    def send(self, wire: bytes) -> int:
         self.room -= 1
         if self.room > 0:
             self.written.append(wire)
@@ -148,6 +152,7 @@ class Bench:
             self.drain,
             clock=clock,
             serialize=serialize,
+            send=lambda port, wire: port.send(wire),
             broadcast=BroadcastSettings(),
             listener=ListenerSettings(stall_limit_seconds=stall_limit_seconds),
             declared=declared,

@@ -4,8 +4,6 @@ Invariants: whatever is written is a complete message and only while the connect
 the hub at once.
 """
 
-import os
-from functools import partial
 from typing import Any
 
 from websockets.asyncio.server import Server, broadcast
@@ -17,7 +15,7 @@ from relay.adapters.server.guarded import GuardedConnection
 from relay.adapters.server.kernel import bound_kernel_buffer
 from relay.core.access import Permit
 from relay.core.requests import ConnectRequest
-from relay.runtime.listener import Listener, Write
+from relay.runtime.listener import Listener
 from relay.runtime.listening import Listening
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import CloseCode, RelayError
@@ -90,22 +88,20 @@ class SocketPort:
     listener that is not blocked: the transport's limit is 0, so it says when it holds a byte. Only what the socket
     does not take goes to the transport. A listener leaves the hub at the very moment at which its connection is no
     longer open (`RelayConnection.send_data`), and until then the descriptor is this connection's: event loops
-    report a loss before they close it. Under TLS all goes through the transport.
+    report a loss before they close it. Under TLS all goes through the transport (`send_nothing`).
 
     Attributes:
-        write: See `ListenerPort`; without TLS it is the system call itself, since there are millions of them.
+        sink: The descriptor, for `os.write`: there are millions of calls.
     """
 
-    __slots__ = ("_connection", "_tasks", "_transport", "write")
+    __slots__ = ("_connection", "_tasks", "_transport", "sink")
 
     def __init__(self, connection: RelayConnection, tasks: TaskRegistry) -> None:
         """Make the port of an open connection; `tasks` runs its closing handshake."""
         self._connection = connection
         self._transport = connection.transport
         self._tasks = tasks
-        self.write: Write = _take_nothing
-        if connection.transport.get_extra_info("ssl_object") is None:
-            self.write = partial(os.write, connection.transport.get_extra_info("socket").fileno())
+        self.sink: int = connection.transport.get_extra_info("socket").fileno()
 
     def write_rest(self, rest: bytes) -> None:
         """Give the transport what the socket did not take; a broken connection it notices by itself."""
@@ -148,6 +144,6 @@ class BroadcasterPort:
         self._tasks.start(self._connection.close_in_time(code, reason), f"close {self._connection.id}")
 
 
-def _take_nothing(wire: bytes) -> int:  # noqa: ARG001 - the signature of a write
+def send_nothing(sink: int, wire: bytes) -> int:  # noqa: ARG001 - the signature of `os.write`
     """Leave all to the transport: what TLS takes is not what the socket takes."""
     return 0
