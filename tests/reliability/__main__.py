@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.reliability.loads import LOADS
+from tests.reliability.loads import BOUNDS, LOADS
 from tests.reliability.promises import PROMISES, THREATS, Row
 from tests.reliability.table import BEGIN, END, PAGE, ROOT, Outcome, chosen, read_cells, read_outcomes, table
 
@@ -51,7 +51,10 @@ def run(rows: Sequence[Row], load: str) -> tuple[int, dict[str, Outcome]]:
     nodes = [node for node in nodes if node.split("::")[0] not in nodes or "::" not in node]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        options = ("-q", f"--load={load}", f"--junitxml={report}", "-o", "junit_family=xunit1")
+        # With load, a test may take longer than what counts as hanging otherwise.
+        seconds = 240 + 2 * BOUNDS * LOADS[load].bound_seconds
+        settings = ("-o", "junit_family=xunit1", "-o", f"faulthandler_timeout={seconds:.0f}")
+        options = ("-q", f"--load={load}", f"--junitxml={report}", *settings)
         command = [sys.executable, "-m", "pytest", *options, *nodes]
         code = subprocess.run(command, cwd=ROOT, check=False).returncode
         return code, read_outcomes(report, rows)
