@@ -87,6 +87,8 @@ async def broadcasting(
         subprotocols=[Subprotocol(name) for name in offered],
         compression=None,
         proxy=None,
+        # What the relay tells is not read, and must not keep the answers to pings waiting.
+        max_queue=None,
     ) as connection:
         hello = json.loads(await connection.recv())
         yield Broadcaster(connection, hello["connection_id"], frame_bytes, list(published))
