@@ -3,11 +3,13 @@
 import asyncio
 import os
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.reliability.conftest import Figure
-from tests.reliability.generator import OTHERS_CPU, RELAY_CPU
+from tests.reliability.generator import OTHERS_CPU, RELAY_CPU, measure
 from tests.reliability.hostile import kinds
 from tests.reliability.loads import Load
 from tests.support.live_session import (
@@ -17,64 +19,79 @@ from tests.support.live_session import (
     broadcasting,
     check_accounts,
     listen_beside,
-    percentile,
     resident_bytes,
 )
-from tests.support.processes import relay_process
-from tests.support.wire_listener import WireListener, closing, milliseconds_between
+from tests.support.processes import RelayProcess, relay_process
+from tests.support.wire_listener import closing
 
-LISTENERS = 20
+WITNESSES = 5
+"""Listeners in the test's own process, for the accounts."""
+
 LATE_MS = 1000
 """What a machine with two cores may take in CI, of which the hostile clients have one and the others wait for it."""
 
+JOINING_SECONDS = 30.0
 
-def p99_ms(listeners: list[WireListener], broadcaster: Broadcaster, first: int, last: int) -> float:
-    """How late frames came, from the broadcaster's socket to the listeners', without the worst hundredth."""
-    return percentile(
-        [
-            milliseconds_between(broadcaster.sent_ms[frame.number], frame.read_ms)
-            for listener in listeners
-            for frame in listener.frames
-            if first <= frame.number < last
-        ],
-        99,
-    )
+LEAST_PRIORITY = 19
+"""Of the hostile clients: they share a core with whoever measures, and get what that leaves, so that what is measured
+is the relay and not the wait for this core."""
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_all_floods_at_once_cost_healthy_listeners_nothing(
-    load: Load, figure: Figure, lateness: Lateness, loop: str
+    load: Load, figure: Figure, lateness: Lateness, loop: str, tmp_path: Path
 ) -> None:
     async with relay_process(RELAY_SERVER_LOOP=loop) as relay:
         if load.is_alone:
             os.sched_setaffinity(relay.pid, {RELAY_CPU})
-        listeners = await listen_beside(relay, "ev1", LISTENERS)
-        with closing(listeners):
+        witnesses = await listen_beside(relay, "ev1", WITNESSES)
+        with closing(witnesses):
             async with broadcasting(relay, "ev1") as broadcaster:
-                await broadcaster.play(1.5)
-                before_bytes, began = resident_bytes(relay), broadcaster.published[-1]
-                hostile = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "tests.reliability.hostile", relay.url, str(load.flood_seconds)
-                )
-                if load.is_alone:
-                    os.sched_setaffinity(hostile.pid, {OTHERS_CPU})
                 async with asyncio.TaskGroup() as group:
-                    ending = group.create_task(hostile.wait())
-                    while not ending.done():
-                        await broadcaster.play(0.5)
-                grown_bytes, ended = resident_bytes(relay) - before_bytes, broadcaster.published[-1]
+                    quiet = group.create_task(measure(relay, load, tmp_path))
+                    await play_until_done(broadcaster, quiet)
+                async with asyncio.TaskGroup() as group:
+                    flooded = group.create_task(measure(relay, load, tmp_path))
+                    flooding = group.create_task(flood(relay, load))
+                    await play_until_done(broadcaster, flooded)
+                grown_bytes = await flooding
                 await broadcaster.end()
-                await check_accounts(listeners, broadcaster)
-        assert hostile.returncode == 0
+                await check_accounts(witnesses, broadcaster)
         assert await relay.terminate() == 0
         assert "Traceback" not in relay.text
         applied = {name for record in relay.log if record["event"] == "limits were applied" for name in record}
     assert {"max_pings_per_second", "max_texts_per_second", "max_fragments_per_second"} <= applied
-    assert all(listener.gaps == [] for listener in listeners)
-    quiet_ms, flooded_ms = p99_ms(listeners, broadcaster, 0, began), p99_ms(listeners, broadcaster, began, ended)
+    assert all(listener.gaps == [] for listener in witnesses)
+    assert (quiet.result().lost_frames, flooded.result().lost_frames) == (0, 0)
+    quiet_ms, flooded_ms = (int(result.metrics["p99_ms"]) for result in (quiet.result(), flooded.result()))
+    delivered = flooded.result().metrics["delivered_frames"]
     figure(
-        f"{loop}: {len(kinds())} kinds at once for {load.flood_seconds:g} s: {LISTENERS} listeners lost 0 frames, "
-        f"p99 {quiet_ms:.0f} ms before, {flooded_ms:.0f} ms meanwhile; memory grew by {grown_bytes / 1e6:.1f} MB"
+        f"{loop}: {len(kinds())} kinds at once for {load.flood_seconds:g} s: {load.listeners} listeners lost 0 of "
+        f"{delivered:,} frames, p99 {quiet_ms} ms before, {flooded_ms} ms meanwhile; "
+        f"memory grew by {grown_bytes / 1e6:.1f} MB"
     )
     assert grown_bytes <= 40e6, "what hostile clients send piles up"
-    assert flooded_ms <= LATE_MS + lateness.most_ms
+    assert flooded_ms <= (2 * quiet_ms + 1 if load.is_alone else LATE_MS + lateness.most_ms)
+
+
+async def play_until_done(broadcaster: Broadcaster, measuring: asyncio.Task[object]) -> None:
+    while not measuring.done():
+        await broadcaster.play(0.5)
+
+
+async def flood(relay: RelayProcess, load: Load) -> int:
+    """Once all listeners are there, have hostile clients do what they can; gives by how many bytes the relay grew."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + JOINING_SECONDS
+    while (there := len(psutil.Process(relay.pid).net_connections("tcp"))) < load.listeners:
+        assert loop.time() < until, f"{there} of {load.listeners} listeners are there"
+        await asyncio.sleep(0.1)
+    before_bytes = resident_bytes(relay)
+    hostile = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.reliability.hostile", relay.url, str(load.flood_seconds)
+    )
+    os.setpriority(os.PRIO_PROCESS, hostile.pid, LEAST_PRIORITY)
+    if load.is_alone:
+        os.sched_setaffinity(hostile.pid, {OTHERS_CPU})
+    assert await hostile.wait() == 0
+    return resident_bytes(relay) - before_bytes
