@@ -49,10 +49,11 @@ class Broadcaster:
         self.sent_ms: list[int] = []
 
     async def play(self, seconds: float) -> None:
-        """Publish one frame every 20 ms, catching up when this process was held up."""
+        """Publish one frame every 20 ms, each when it is over, catching up when this process was held up."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        for count in range(round(seconds / FRAME_SECONDS)):
+        for count in range(1, round(seconds / FRAME_SECONDS) + 1):
+            # Were the first one sent at once, calls in a row would be faster than real time, and be held back.
             await asyncio.sleep(began + count * FRAME_SECONDS - loop.time())
             self.sent_ms.append(wire_clock())
             await self._connection.send(numbered_audio(self.published[-1], self._frame_bytes))
