@@ -130,12 +130,15 @@ class Life(RuleBasedStateMachine):
     def join(self, channel: str, buffer_ms: int | None, burst_ms: int) -> FakePort:
         return self._join(channel, Delivery(buffer_ms=buffer_ms, burst_ms=burst_ms))
 
-    @rule(target=gone, port=consumes(listeners))
-    def leave(self, port: FakePort) -> FakePort:
+    def _leave(self, port: FakePort) -> FakePort:
         self.accounts[port].read()
         self.bench.leave(port)
         self.gone_ports.add(port)
         return port
+
+    @rule(target=gone, port=consumes(listeners))
+    def leave(self, port: FakePort) -> FakePort:
+        return self._leave(port)
 
     @rule(target=listeners, before=consumes(gone))
     def resume(self, before: FakePort) -> FakePort:
@@ -212,13 +215,16 @@ class Life(RuleBasedStateMachine):
 
         self.loop.run_until_complete(depart())
 
-    @rule(channel=st.sampled_from((None, *CHANNELS, "nowhere")))
-    def operator_ends(self, channel: str | None) -> None:
-        """Whatever state it is in, a channel ends, and its listeners are owed what was released."""
+    @rule(channel=st.sampled_from((None, *CHANNELS, "nowhere")), burst=st.sampled_from((0, 150)))
+    def operator_ends(self, channel: str | None, burst: int) -> None:
+        """Whatever state it is in, a channel ends, and its listeners are owed what was released; not what waits."""
         ending = [live for live in self.bench.hub.directory if channel in (None, live.address.channel)]
         listeners = {listener: live for live in ending for listener in live.listeners}
 
         async def end() -> list[str]:
+            for live in ending:
+                if live.source is not None:
+                    self.bench.publish(live.source, burst, FRAME)
             return self.operations.end("ev1", channel, EVERYTHING)
 
         ended = self.loop.run_until_complete(end())
@@ -236,7 +242,7 @@ class Life(RuleBasedStateMachine):
         assert (told is not None) == is_there
         assert not is_there or port.closed == DISCONNECTED
         # A listener leaves when its close frame is sent; this one breaks the rules and comes back.
-        return self.leave(port)
+        return self._leave(port)
 
     @rule(source=consumes(sources))
     def operator_disconnects_a_broadcaster(self, source: Source) -> None:

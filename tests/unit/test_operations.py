@@ -248,6 +248,7 @@ async def test_ending_is_at_once_and_owes_what_was_released(bench: Bench, operat
     unblock(behind)
     await bench.settle()
     assert behind.closed == ENDED
+    assert behind.of_type("gap") == [], "it is owed all that was released and is not too old"
     check_account(behind, released)
     assert operations.list_sessions(ALL)["sessions"] == []
     bench.now += 60
