@@ -8,16 +8,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from heapq import nlargest
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from relay.core import messages
+from relay.core.access import OperatorPermit
 from relay.core.requests import Role
 from relay.runtime.group import Group
 from relay.runtime.hub import Hub
 from relay.runtime.listener import Listener
 from relay.runtime.live_channel import DISCONNECTED, LiveChannel
 from relay.vocabulary.clock import Clock
-from relay.vocabulary.names import ChannelAddress
 
 MAX_CHANNELS = 250
 """Channels in one answer, 225 KB at most; of more, those that have a broadcaster, then those with most listeners."""
@@ -26,18 +26,6 @@ MAX_LISTENERS = 100
 """Listeners in one answer; of more, those that are furthest behind, then those that lost most."""
 
 Json = dict[str, Any]
-
-
-class Permit(Protocol):
-    """What the operator may see and touch."""
-
-    def covers_session(self, session: str) -> bool:
-        """Tell whether some channel of a session is among it."""
-        ...
-
-    def covers(self, address: ChannelAddress) -> bool:
-        """Tell whether a channel is."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +51,7 @@ class Operations:
         self._hub = hub
         self._clock = clock
 
-    def list_sessions(self, permit: Permit) -> Json:
+    def list_sessions(self, permit: OperatorPermit) -> Json:
         """Give all sessions with their channels, by name."""
         directory = self._hub.directory
         sessions = [session for session in directory.sessions if permit.covers_session(session)]
@@ -77,7 +65,7 @@ class Operations:
             "not_listed": not_listed,
         }
 
-    def show_session(self, session: str, permit: Permit) -> Json | None:
+    def show_session(self, session: str, permit: OperatorPermit) -> Json | None:
         """Give one session, with the listeners that are worst off; None when there is none to see."""
         channels = list(self._channels(session, permit))
         if not channels:
@@ -93,7 +81,7 @@ class Operations:
             "worst_listeners": [_describe_listener(each, now) for each in worst],
         }
 
-    def end(self, session: str, channel: str | None, permit: Permit) -> list[str]:
+    def end(self, session: str, channel: str | None, permit: OperatorPermit) -> list[str]:
         """End a session, or one channel of it, at once; gives the channels that ended, none when there are none to see.
 
         See `Broadcasting.stop` for what becomes of their audio.
@@ -102,7 +90,7 @@ class Operations:
         self._hub.broadcasting.stop(ending)
         return [live.address.channel for live in ending]
 
-    def disconnect(self, session: str, connection_id: str, permit: Permit) -> Disconnected | None:
+    def disconnect(self, session: str, connection_id: str, permit: OperatorPermit) -> Disconnected | None:
         """Send a broadcaster or a listener away; None when there is no such one to see."""
         for live in self._channels(session, permit):
             source = live.source
@@ -115,7 +103,7 @@ class Operations:
                     return Disconnected(Role.LISTENER, live.address.channel, listener.port.client_address)
         return None
 
-    def _channels(self, session: str, permit: Permit) -> Iterator[LiveChannel]:
+    def _channels(self, session: str, permit: OperatorPermit) -> Iterator[LiveChannel]:
         """Give the channels of a session that may be seen."""
         return (live for live in self._hub.directory.channels_of(session) if permit.covers(live.address))
 
