@@ -1,4 +1,4 @@
-"""The broadcast key that a relay without one makes for itself, where programs of the same person find it.
+"""The keys that a relay without any makes for itself, where programs of the same person find them.
 
 Invariants: only the person who runs the relay can read the file or be made to read another's; the file is gone when
 the relay has ended in order, and a later relay on the same port replaces it.
@@ -10,14 +10,22 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 
 KEY_BYTES = 24
 """Of randomness in a key that nobody has to remember."""
 
 
+class LocalKey(StrEnum):
+    """What a key is for; its value begins the name of its file."""
+
+    BROADCAST = "broadcast-key"
+    ADMIN = "admin-key"
+
+
 def generate_key() -> str:
-    """Make a broadcast key."""
+    """Make a key."""
     return secrets.token_urlsafe(KEY_BYTES)
 
 
@@ -28,15 +36,15 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
 
 
 @contextlib.contextmanager
-def stored_key(directory: Path, port: int, key: str) -> Iterator[Path]:
-    """Keep the key of the relay on `port` in a file while the context lasts; gives the file.
+def stored_key(directory: Path, kind: LocalKey, port: int, key: str) -> Iterator[Path]:
+    """Keep a key of the relay on `port` in a file while the context lasts; gives the file.
 
     Raises:
         OSError: The file can not be written, or others could read or replace it.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_ours(directory)
-    path = _key_path(directory, port)
+    path = _key_path(directory, kind, port)
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:  # noqa: PTH123 - by descriptor
         file.write(key)
@@ -48,17 +56,17 @@ def stored_key(directory: Path, port: int, key: str) -> Iterator[Path]:
                 path.unlink()
 
 
-def find_key(directory: Path, port: int) -> str | None:
+def find_key(directory: Path, kind: LocalKey, port: int) -> str | None:
     """Give the key that the relay on `port` of this machine made; None when there is none of this person's."""
     try:
         _check_ours(directory)
-        return _key_path(directory, port).read_text()
+        return _key_path(directory, kind, port).read_text()
     except (OSError, UnicodeDecodeError):
         return None
 
 
-def _key_path(directory: Path, port: int) -> Path:
-    return directory / f"broadcast-key-{port}"
+def _key_path(directory: Path, kind: LocalKey, port: int) -> Path:
+    return directory / f"{kind}-{port}"
 
 
 def _check_ours(directory: Path) -> None:

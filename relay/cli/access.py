@@ -1,9 +1,9 @@
 """Who may do what, made of the settings: keys are read, rules composed, mistakes told before anything listens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from relay.adapters.local_key import generate_key
+from relay.adapters.local_key import LocalKey, generate_key
 from relay.adapters.tokens import TokenKey, TokenVerifier, read_key_file, read_secret
 from relay.core.access import AccessRules
 from relay.core.loopback import is_loopback
@@ -15,49 +15,70 @@ _EVERYTHING = ("*",)
 
 @dataclass(frozen=True, slots=True)
 class RelayKeys:
-    """What a relay's broadcasters may show beside tokens.
+    """What a relay's broadcasters and operators may show beside tokens.
 
     Attributes:
-        broadcast_key: The key, if there is one.
-        is_made: Whether the relay made it for itself.
+        broadcast_key: The key of broadcasters, if there is one.
+        admin_key: The key of operators, if there is one.
+        made: Which of them the relay made for itself.
     """
 
     broadcast_key: str | None
-    is_made: bool
+    admin_key: str | None
+    made: frozenset[LocalKey] = frozenset()
+
+    def kept_from(self, before: "RelayKeys") -> "RelayKeys":
+        """Give these, with what the relay made `before` in the place of what it would make anew."""
+        kept = self.made & before.made
+        return replace(
+            self,
+            broadcast_key=before.broadcast_key if LocalKey.BROADCAST in kept else self.broadcast_key,
+            admin_key=before.admin_key if LocalKey.ADMIN in kept else self.admin_key,
+        )
 
 
 def choose_keys(settings: Settings) -> RelayKeys:
-    """Give the broadcast key of a relay that starts; one on loopback that nobody gave any key makes its own.
+    """Give the keys of a relay that starts; one on loopback that nobody gave any for broadcasters makes its own.
 
     Raises:
-        ConfigurationError: Others can reach the relay, and nothing says who may broadcast.
+        ConfigurationError: Others can reach the relay, and nothing says who may broadcast; or whoever may broadcast
+            could end every session.
     """
     broadcast, host = settings.broadcast, settings.server.host
+    admin_key = None if settings.access.admin_key is None else settings.access.admin_key.get_secret_value()
     if broadcast.open and broadcast.key is not None:
         raise ConfigurationError("broadcast.open lets everybody broadcast, broadcast.key does not: unset one of them.")
     if broadcast.key is not None:
-        return RelayKeys(broadcast.key.get_secret_value(), is_made=False)
+        broadcast_key = broadcast.key.get_secret_value()
+        if broadcast_key == admin_key:
+            raise ConfigurationError(
+                "broadcast.key and access.admin_key are the same, so every broadcaster could end every session: "
+                "give them different values."
+            )
+        return RelayKeys(broadcast_key, admin_key)
     if broadcast.open and not is_loopback(host):
         raise ConfigurationError(
             f"server.host is {host}, which others can reach, and broadcast.open would let them broadcast: unset it."
         )
     if broadcast.open or has_token_keys(settings.access):
-        return RelayKeys(None, is_made=False)
+        return RelayKeys(None, admin_key)
     if not is_loopback(host):
         raise ConfigurationError(
             f"server.host is {host}, which others can reach, but there is no broadcast key, so anybody could "
             "broadcast. Set RELAY_BROADCAST_KEY (8 to 256 characters, for example from: openssl rand -hex 24), or keys "
             "of tokens (access.token_secret, access.token_key_files), or listen on 127.0.0.1."
         )
-    return RelayKeys(generate_key(), is_made=True)
+    if admin_key is not None:
+        return RelayKeys(generate_key(), admin_key, frozenset({LocalKey.BROADCAST}))
+    return RelayKeys(generate_key(), generate_key(), frozenset(LocalKey))
 
 
-def read_rules(settings: Settings, broadcast_key: str | None) -> AccessRules:
+def read_rules(settings: Settings, keys: RelayKeys) -> AccessRules:
     """Give the rules that settings make.
 
     Args:
         settings: Their key files are read now.
-        broadcast_key: See `choose_keys`; not read from the settings, since a relay may have made its own.
+        keys: See `choose_keys`; not read from the settings, since a relay may have made its own.
 
     Raises:
         ConfigurationError: A file of keys can not be used, or there are sessions that nobody could listen to.
@@ -72,7 +93,8 @@ def read_rules(settings: Settings, broadcast_key: str | None) -> AccessRules:
         sessions=access.sessions,
         open_sessions=access.open_sessions,
         open_broadcast=settings.broadcast.open,
-        broadcast_key=broadcast_key,
+        broadcast_key=keys.broadcast_key,
+        admin_key=keys.admin_key,
         verifier=read_verifier(access) if has_token_keys(access) else None,
         leeway_seconds=access.token_leeway_seconds,
     )

@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from relay.adapters.cloudwatch import CloudWatchSender
-from relay.adapters.local_key import runtime_directory, stored_key
+from relay.adapters.local_key import LocalKey, runtime_directory, stored_key
 from relay.adapters.pages import Pages
 from relay.adapters.prometheus import PrometheusMetrics
 from relay.adapters.qr_codes import QrCodes
 from relay.adapters.server.admission import Admission
 from relay.adapters.server.connection import send_nothing, serialize_binary
 from relay.adapters.server.door import Door
+from relay.adapters.server.operator_api import OperatorApi
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.server import RelayServer
 from relay.adapters.server.tls import make_tls, renew_tls
-from relay.cli.access import choose_keys, read_rules
+from relay.cli.access import RelayKeys, choose_keys, read_rules
 from relay.core.access import Access
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.limits.addresses import TrustedProxies
@@ -35,6 +36,7 @@ from relay.runtime.garbage import Garbage
 from relay.runtime.hub import Hub
 from relay.runtime.lag import LagMeter
 from relay.runtime.limits import LimitsInForce
+from relay.runtime.operations import Operations
 from relay.runtime.reporter import MetricsReporter
 from relay.runtime.tasks import TaskRegistry
 from relay.runtime.vitals import VitalSigns
@@ -52,8 +54,7 @@ class RunningRelay:
     Attributes:
         hub: Its channels.
         url: Where a browser on this machine finds it, without a slash at the end.
-        broadcast_key: What broadcasters may show; None when there is none.
-        has_made_key: Whether it made that key for itself, so that nobody knows it yet.
+        keys: What broadcasters and operators may show beside tokens, as it was at the start.
         admission: Answers opening handshakes.
         rechecks: Holds open connections to what let them in.
         limits: What clients may.
@@ -63,8 +64,7 @@ class RunningRelay:
 
     hub: Hub
     url: str
-    broadcast_key: str | None
-    has_made_key: bool
+    keys: RelayKeys
     admission: Admission
     rechecks: Rechecks
     limits: LimitsInForce
@@ -74,7 +74,7 @@ class RunningRelay:
     def replace(self, settings: Settings) -> int:
         """Put the keys, limits, trusted proxies and certificate of other settings in force.
 
-        Whoever the new keys do not admit is closed, nobody else notices. A key that the relay made for itself stays, as
+        Whoever the new keys do not admit is closed, nobody else notices. Keys that the relay made for itself stay, as
         long as the settings have none.
 
         Returns:
@@ -83,9 +83,7 @@ class RunningRelay:
         Raises:
             ConfigurationError: The settings can not be used here; nothing was changed.
         """
-        keys = choose_keys(settings)
-        key = self.broadcast_key if keys.is_made and self.has_made_key else keys.broadcast_key
-        rules = read_rules(settings, key)
+        rules = read_rules(settings, choose_keys(settings).kept_from(self.keys))
         renew_tls(self.tls, settings.server)
         self.limits.settings = settings.limits
         self.door.trusted = TrustedProxies(settings.server.trusted_proxies)
@@ -107,7 +105,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         ConfigurationError: The settings can not be used here; the text says why and what to do.
     """
     keys = choose_keys(settings)
-    access = Access(read_rules(settings, keys.broadcast_key), wall_clock)
+    access = Access(read_rules(settings, keys), wall_clock)
     tls = make_tls(settings.server)
     plan = ShutdownPlan.within(settings.server.shutdown_timeout_seconds, settings.server.shutdown_window_seconds)
     tasks = TaskRegistry()
@@ -157,7 +155,8 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,
         )
-        door = Door(admission, limits, lag, TrustedProxies(settings.server.trusted_proxies))
+        operators = OperatorApi(Operations(hub, relay_clock), access)
+        door = Door(admission, operators, limits, lag, TrustedProxies(settings.server.trusted_proxies))
         server = await stack.enter_async_context(
             RelayServer(
                 hub,
@@ -171,21 +170,23 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
                 listener=settings.listener,
             )
         )
-        if keys.is_made and keys.broadcast_key is not None:
-            _store_key(stack, server.port, keys.broadcast_key)
+        _store_keys(stack, server.port, keys)
         host = reachable_host(settings.server.host)
         scheme = "http" if tls is None else "https"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
-        yield RunningRelay(hub, url, keys.broadcast_key, keys.is_made, admission, rechecks, limits, door, tls)
+        yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls)
 
 
-def _store_key(stack: contextlib.AsyncExitStack, port: int, key: str) -> None:
-    """Keep a key that the relay made where `relay broadcast` of the same person finds it, until `stack` ends."""
+def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:
+    """Keep what the relay made where commands of the same person find it, until `stack` ends."""
+    directory = runtime_directory(os.environ)
     try:
-        stack.enter_context(stored_key(runtime_directory(os.environ), port, key))
+        for kind, key in ((LocalKey.BROADCAST, keys.broadcast_key), (LocalKey.ADMIN, keys.admin_key)):
+            if kind in keys.made and key is not None:
+                stack.enter_context(stored_key(directory, kind, port, key))
     except OSError as error:
         reason = error.strerror or str(error)
-        logger.warning("the broadcast key is not stored for `relay broadcast`", extra={"reason": reason})
+        logger.warning("the relay's own keys are not stored for other commands", extra={"reason": reason})
 
 
 def _sample(hub: Hub, signs: VitalSigns, reporter: MetricsReporter, settings: CloudWatchSettings) -> None:

@@ -37,4 +37,4 @@ async def _demo(settings: Settings, address: ChannelAddress, sample: Path) -> No
     source = open_audio(sample)
     async with running_relay(settings) as relay:
         say(f"\n  Open {relay.url}/listen/{address.session} and press Play. Ctrl-C ends the demo.\n")
-        await broadcast(Broadcast(relay.url, address, relay.broadcast_key, source, loop=True))
+        await broadcast(Broadcast(relay.url, address, relay.keys.broadcast_key, source, loop=True))

@@ -11,7 +11,7 @@ from relay.vocabulary.errors import RelayError, UserError
 EXIT_USER_ERROR = 2
 EXIT_FAILURE = 1
 
-COMMANDS = ("serve", "demo", "broadcast", "listen", "loadtest", "token", "config", "health")
+COMMANDS = ("serve", "demo", "broadcast", "listen", "sessions", "loadtest", "token", "config", "health")
 """In the order of the help; each is `NAME_command` in `relay.cli.NAME`."""
 
 

@@ -11,6 +11,7 @@ import click
 
 from relay.adapters.configuration import load_settings
 from relay.adapters.event_loop import loop_factory
+from relay.adapters.local_key import LocalKey
 from relay.adapters.logs import configure_logging
 from relay.cli.app import RunningRelay, running_relay, until_asked_to_stop
 from relay.cli.options import config_option
@@ -33,7 +34,7 @@ def serve_command(host: str | None, port: int | None, loop: str | None, config_p
 
     On loopback, a relay without a broadcast key or keys of tokens makes a broadcast key and prints, once and on
     standard output, a link to the broadcasting page that has it. `relay broadcast` of the same person finds the
-    key by itself.
+    key by itself, and `relay sessions` another that the relay makes for its operator.
     """
     options = {"server.host": host, "server.port": port, "server.loop": loop}
 
@@ -49,7 +50,7 @@ def serve_command(host: str | None, port: int | None, loop: str | None, config_p
 async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
     async with running_relay(settings) as relay:
         logger.info("relay ready", extra={"url": relay.url})
-        if relay.has_made_key:
+        if LocalKey.BROADCAST in relay.keys.made:
             _print_links(relay)
         await until_asked_to_stop(Reload(relay, settings, read))
     logger.info("relay stopped")
@@ -58,7 +59,7 @@ async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
 def _print_links(relay: RunningRelay) -> None:
     """Give a person what a relay is for, with the key that nobody else has."""
     links = (
-        f"\n  Broadcast  {relay.url}/broadcast/{EXAMPLE_SESSION}#key={relay.broadcast_key}"
+        f"\n  Broadcast  {relay.url}/broadcast/{EXAMPLE_SESSION}#key={relay.keys.broadcast_key}"
         f"\n  Listen     {relay.url}/listen/{EXAMPLE_SESSION}"
         f"\n\n  Any other name in place of {EXAMPLE_SESSION} is another session. The key holds until the relay ends.\n"
     )

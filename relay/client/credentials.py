@@ -1,15 +1,15 @@
-"""What a broadcaster shows that was not told anything."""
+"""What somebody shows that was not told anything."""
 
 import os
 from urllib.parse import urlsplit
 
-from relay.adapters.local_key import find_key, runtime_directory
+from relay.adapters.local_key import LocalKey, find_key, runtime_directory
 from relay.core.loopback import is_loopback
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
-def find_local_key(url: str) -> str | None:
+def find_local_key(url: str, kind: LocalKey = LocalKey.BROADCAST) -> str | None:
     """Give the key that a relay of the same person on this machine made for itself; None when there is none."""
     try:
         parts = urlsplit(url)
@@ -19,4 +19,4 @@ def find_local_key(url: str) -> str | None:
         return None
     if port is None or not is_loopback(parts.hostname or ""):
         return None
-    return find_key(runtime_directory(os.environ), port)
+    return find_key(runtime_directory(os.environ), kind, port)

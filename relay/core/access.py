@@ -7,7 +7,7 @@ time, after the rules changed too.
 import hmac
 import math
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
@@ -44,6 +44,7 @@ class AccessRules:
         open_sessions: Patterns of those that need no token of listeners.
         open_broadcast: Whether broadcasting needs none either.
         broadcast_key: Lets its bearer broadcast anywhere; None: nobody has it.
+        admin_key: Lets its bearer see and end everything, and nothing else; None: nobody has it.
         verifier: Reads tokens; None: nobody has any.
         leeway_seconds: How far off the clock of whoever makes tokens may be.
     """
@@ -52,6 +53,7 @@ class AccessRules:
     open_sessions: tuple[str, ...] = ("*",)
     open_broadcast: bool = False
     broadcast_key: str | None = field(default=None, repr=False)
+    admin_key: str | None = field(default=None, repr=False)
     verifier: Verifier | None = None
     leeway_seconds: float = 0.0
 
@@ -69,16 +71,25 @@ class AccessRules:
         """
         if not credential:
             raise RefusedError(Reason.MISSING, "There is none.")
-        if self.broadcast_key is not None and _equal(credential, self.broadcast_key):
-            return _key_grant(self.broadcast_key)
+        for key, grant in self._key_grants:
+            if _equal(credential, key):
+                return grant
         if self.verifier is None:
             raise RefusedError(Reason.KEY_ID, "This relay takes no tokens.")
         return self.verifier.verify(credential)
 
     def holds(self, grant: Grant) -> bool:
         """Tell whether the key of a grant is still one of this relay's."""
-        by_key = self.broadcast_key is not None and grant == _key_grant(self.broadcast_key)
+        by_key = any(grant == by_key for _, by_key in self._key_grants)
         return by_key or (self.verifier is not None and grant.source in self.verifier.sources)
+
+    @property
+    def _key_grants(self) -> Iterator[tuple[str, Grant]]:
+        """The keys that there are, and what each lets its bearer do."""
+        if self.broadcast_key is not None:
+            yield self.broadcast_key, _key_grant(TokenRole.BROADCAST, "broadcast.key", self.broadcast_key)
+        if self.admin_key is not None:
+            yield self.admin_key, _key_grant(TokenRole.ADMIN, "access.admin_key", self.admin_key)
 
 
 def _equal(credential: str, key: str) -> bool:
@@ -86,8 +97,8 @@ def _equal(credential: str, key: str) -> bool:
     return hmac.compare_digest(credential.encode(errors="surrogateescape"), key.encode())
 
 
-def _key_grant(key: str) -> Grant:
-    return Grant(frozenset({TokenRole.BROADCAST}), ("*",), ("*",), ("broadcast.key", sha256(key.encode()).digest()))
+def _key_grant(role: TokenRole, name: str, key: str) -> Grant:
+    return Grant(frozenset({role}), ("*",), ("*",), (name, sha256(key.encode()).digest()))
 
 
 class Access:
@@ -124,6 +135,21 @@ class Access:
             self.refusals[error.reason] += 1
             raise
         return permit
+
+    def admit_operator(self, credential: str | None) -> "OperatorPermit":
+        """Let somebody in who administers something, whatever it is.
+
+        Raises:
+            RefusedError: They administer nothing; the text is that of every refusal.
+        """
+        try:
+            grant = self.rules.vouch(credential)
+            grant.check_time(self.now, self.rules.leeway_seconds)
+            grant.check_role(TokenRole.ADMIN)
+        except RefusedError as error:
+            self.refusals[error.reason] += 1
+            raise
+        return OperatorPermit(self.rules.sessions, grant)
 
     def check(self, permit: "Permit", address: ChannelAddress) -> None:
         """Make sure that the holder of a permit may be at `address` now.
@@ -185,3 +211,24 @@ class Permit:
         if self.grant is None:
             return math.inf
         return self.grant.expires_at + self.access.rules.leeway_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorPermit:
+    """What one request of an operator may see and touch.
+
+    Attributes:
+        sessions: Patterns of the sessions that exist.
+        grant: What was shown.
+    """
+
+    sessions: tuple[str, ...]
+    grant: Grant
+
+    def covers_session(self, session: str) -> bool:
+        """Tell whether it is for some channel of a session."""
+        return matches(self.sessions, session) and matches(self.grant.sessions, session)
+
+    def covers(self, address: ChannelAddress) -> bool:
+        """Tell whether it is for a channel."""
+        return self.covers_session(address.session) and matches(self.grant.channels, address.channel)

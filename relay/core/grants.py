@@ -21,6 +21,8 @@ MAX_TOKEN_CHARACTERS = 4096
 MAX_PATTERNS = 64
 """Patterns that one claim may have, so that asking them stays cheap."""
 
+_ANYTHING = "*"
+
 
 class TokenRole(StrEnum):
     """What a token lets its bearer do; the first two are what a WebSocket client wants to be."""
@@ -91,12 +93,20 @@ class Grant:
         Raises:
             RefusedError: It is not.
         """
-        if role not in self.roles:
-            raise RefusedError(Reason.NOT_FOR_THIS, f"It is for {join_words(self.roles)}, not for {role}.")
+        self.check_role(role)
         if not matches(self.sessions, address.session):
             raise RefusedError(Reason.NOT_FOR_THIS, f"It is for other sessions than {address.session}.")
         if not matches(self.channels, address.channel):
             raise RefusedError(Reason.NOT_FOR_THIS, f"It is for other channels than {address.channel}.")
+
+    def check_role(self, role: TokenRole) -> None:
+        """Make sure that it is for `role` somewhere.
+
+        Raises:
+            RefusedError: It is not.
+        """
+        if role not in self.roles:
+            raise RefusedError(Reason.NOT_FOR_THIS, f"It is for {join_words(self.roles)}, not for {role}.")
 
     def check_time(self, now: float, leeway_seconds: float) -> None:
         """Make sure that it holds now.
@@ -112,7 +122,7 @@ class Grant:
 
 def matches(patterns: tuple[str, ...], name: str) -> bool:
     """Tell whether a name matches one of the patterns, in which `*` stands for any characters, also none."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return _ANYTHING in patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def join_words(words: frozenset[TokenRole] | tuple[str, ...]) -> str:

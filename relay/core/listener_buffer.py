@@ -91,6 +91,11 @@ class ListenerBuffer:
         return AudioAmount(len(self.chunks), self.held_bytes, self.held_flicks)
 
     @property
+    def dropped_flicks(self) -> int:
+        """How much was dropped so far; of many buffers, it is read faster than `counters`."""
+        return self._dropped.flicks
+
+    @property
     def utilization_percent(self) -> float:
         """How full it is, 0–100, by the bound that is nearer."""
         if self.closed:

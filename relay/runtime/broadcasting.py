@@ -6,7 +6,7 @@ nothing of its audio is dropped.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from relay.core import messages
@@ -20,7 +20,7 @@ from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
 from relay.runtime.group import Group
 from relay.runtime.listener import Note
-from relay.runtime.live_channel import ENDED, Departure, LiveChannel, Source, SourcePort
+from relay.runtime.live_channel import DISCONNECTED, ENDED, Departure, LiveChannel, Source, SourcePort
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode
 from relay.vocabulary.names import ChannelAddress
@@ -33,6 +33,7 @@ COALESCE_SLACK_SECONDS = 0.002
 is to go with it and not to begin the next one."""
 
 _TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, "Another broadcaster took over.")
+_STOPPED: Final = (CloseCode.SESSION_ENDED, "The operator ended the session.")
 
 
 class Broadcasting:
@@ -96,7 +97,7 @@ class Broadcasting:
         live.describe(offer, self._directory.declared(address))
         self._wake(live)
         if live.entry != listed_before:
-            self._tell_list(live)
+            self._tell_list(live.address.session)
         event = "broadcaster joined" if replaced is None else "broadcaster taken over"
         log_event(live, event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
         return source
@@ -147,6 +148,28 @@ class Broadcasting:
         """Note that a broadcaster's connection is gone; after `end` or a take-over this changes nothing."""
         self._depart(source, is_end=False)
 
+    def stop(self, channels: Sequence[LiveChannel]) -> None:
+        """End channels of one session, as the operator asked, in whatever state they are.
+
+        What is not released yet is thrown away. Listeners get what was released, then are closed with 1000; so are the
+        sources, at once.
+        """
+        for live in channels:
+            self._throw_away_unreleased(live)
+            self._set_timer(live)
+            source, live.source, live.departure = live.source, None, None
+            if source is not None:
+                source.port.close(*_STOPPED)
+            self._end(live)
+        # Told once: who is behind would be cut off if each end were told to the listeners of the others.
+        for session in {live.address.session for live in channels}:
+            self._tell_list(session)
+
+    def disconnect(self, source: Source) -> None:
+        """Send a source away, as the operator asked; its channel waits for it as for any that vanished."""
+        source.port.close(*DISCONNECTED)
+        self._depart(source, is_end=False)
+
     def keep_house(self) -> None:
         """Tell sources how they do, and go on where a grace is over."""
         now = self._clock()
@@ -170,8 +193,7 @@ class Broadcasting:
         ingest = live.ingest
         is_changed = ingest is None or ingest.pace is not offer.pace
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
-            if ingest is not None and (lost := ingest.clear(self._clock())).chunks:
-                log_event(live, "unreleased audio thrown away", seconds=round(lost.seconds, 2))
+            self._throw_away_unreleased(live)
             live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits)
             self._set_timer(live)
         if channel.go_live(offer.audio_format):
@@ -181,6 +203,10 @@ class Broadcasting:
             self._fit_queues(live)
         if is_changed or state_before is not ChannelState.LIVE:
             live.tell_state()
+
+    def _throw_away_unreleased(self, live: LiveChannel) -> None:
+        if live.ingest is not None and (lost := live.ingest.clear(self._clock())).chunks:
+            log_event(live, "unreleased audio thrown away", seconds=round(lost.seconds, 2))
 
     def _release(self, live: LiveChannel, frames: list[Timed]) -> None:
         if frames:
@@ -224,23 +250,28 @@ class Broadcasting:
     def _finish(self, live: LiveChannel, departure: Departure) -> None:
         """Tell listeners that the source went, after the last of its audio."""
         if departure.is_end:
-            live.channel.end()
-            live.idle_since = self._clock()
-            self._directory.retire(live)
-            self._tell_state(live, ENDED)
-            log_event(live, "session ended", frames=live.channel.place.position)
+            self._end(live)
+            self._tell_list(live.address.session)
         else:
             live.channel.lose_source(departure.at)
             self._tell_state(live)
 
-    def _tell_state(self, live: LiveChannel, close: tuple[CloseCode, str] | None = None) -> None:
-        live.tell_state(close)
+    def _end(self, live: LiveChannel) -> None:
+        """Take a channel out and see its listeners off; the caller tells those of the other channels."""
+        live.channel.end()
+        live.idle_since = self._clock()
+        self._directory.retire(live)
+        live.tell_state(ENDED)
         self._wake(live)
-        self._tell_list(live)
+        log_event(live, "session ended", frames=live.channel.place.position)
 
-    def _tell_list(self, changed: LiveChannel) -> None:
-        """Tell the session's listeners, also those of the other channels, what there is to choose from."""
-        session = changed.address.session
+    def _tell_state(self, live: LiveChannel) -> None:
+        live.tell_state()
+        self._wake(live)
+        self._tell_list(live.address.session)
+
+    def _tell_list(self, session: str) -> None:
+        """Tell a session's listeners, those of all channels, what there is to choose from."""
         text = messages.channels_message(self._directory.listed(session))
         for live in self._directory.channels_of(session):
             live.tell(Note(live.channel.place, text))

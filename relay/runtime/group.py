@@ -12,11 +12,11 @@ Invariants:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import Self
 
-from relay.core.amounts import AudioAmount
+from relay.core.amounts import AudioAmount, BufferCounters
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.distribution import Distribution
 from relay.core.listener_buffer import ListenerBuffer
@@ -188,6 +188,26 @@ class Group:
     def count_delivered(self, run: Run, now: float) -> None:
         """Count a run that was written to a listener that is apart."""
         self._tally.deliver(run, 1, now)
+
+    def lags(self, now: float) -> Iterator[tuple[float, Listener]]:
+        """Give for each listener how many seconds old the oldest frame is that it owes, 0 for none."""
+        run = self._run
+        waiting = max(0.0, now - self._backlog[0][1]) if self._backlog else 0.0
+        being_written = waiting if run is None else max(0.0, now - run.due)
+        served = len(self._current) if run is None else self._cursor
+        yield from zip(chain(repeat(waiting, served), repeat(being_written)), self._current, strict=False)
+        for listener, buffer in self.apart.items():
+            yield max(0.0, now - buffer.chunks[0][1]) if buffer.chunks else 0.0, listener
+
+    def counters(self, listener: Listener) -> BufferCounters:
+        """Give what became of the audio of one of its listeners, also while that is counted for the group."""
+        counters = listener.buffer.counters
+        if listener.index == APART:
+            return counters
+        taken = counters.taken + (self._written - listener.written_before)
+        if self._run is not None and listener.index < self._cursor:
+            taken += self._run.amount
+        return replace(counters, taken=taken)
 
     def note_lag(self, lag_ms: Distribution, now: float) -> None:
         """Count for each listener how old the oldest frame is that it owes; 0 for who owes none."""

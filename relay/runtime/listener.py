@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, cast
 from relay.core import messages
 from relay.core.amounts import AudioAmount
 from relay.core.listener_buffer import ListenerBuffer
+from relay.core.listener_reports import ListenerReport
 from relay.runtime.run import Framing
 from relay.vocabulary.audio import AudioFormat, Frame, Place
 from relay.vocabulary.errors import CloseCode
@@ -36,6 +37,11 @@ after the other.
 
 class ListenerPort(Protocol):
     """A listener's socket, seen from the runtime; nothing here blocks or raises."""
+
+    @property
+    def client_address(self) -> str:
+        """Of the person or program behind it; empty when it is unknown."""
+        ...
 
     @property
     def sink(self) -> object:
@@ -100,6 +106,7 @@ class Listener:
         blocked_since: When its socket stopped taking data, in seconds of the relay's clock; None while it takes it,
             and infinity when it never will again.
         bound_seconds: No audio older than this is written to it.
+        report: What its player said last of what is heard; None while it said nothing.
     """
 
     __slots__ = (
@@ -116,6 +123,7 @@ class Listener:
         "notes",
         "place",
         "port",
+        "report",
         "sink",
         "written_before",
     )
@@ -143,6 +151,7 @@ class Listener:
         self.notes: list[Note] = []
         self.blocked_since: float | None = None
         self.bound_seconds = bound_seconds
+        self.report: ListenerReport | None = None
         self._clock_rate = buffer.audio_format.clock_rate
         self._overflows_told = 0
         self._missed_until = 0

@@ -169,11 +169,12 @@ class Listening:
         address = ChannelAddress(membership.live.address.session, channel)
         if not self._directory.knows(address):
             raise BadRequestError(f"There is no channel {channel!a} in this session; it goes on with the present one.")
-        blocked_since = listener.blocked_since
+        blocked_since, report = listener.blocked_since, listener.report
         self.leave(listener)
         wanted = membership.delivery
         delivery = Delivery(buffer_ms=wanted.buffer_ms, coalesce_ms=wanted.coalesce_ms)
         moved = self.join(address, listener.connection_id, listener.port, listener.framing, delivery)
+        moved.report = report
         if blocked_since is not None:
             self.block(moved)
             moved.blocked_since = blocked_since

@@ -24,9 +24,17 @@ from relay.vocabulary.names import ChannelAddress
 ENDED: Final = (CloseCode.SESSION_ENDED, "The session ended.")
 """How the listeners of a channel that ended are closed."""
 
+DISCONNECTED: Final = (CloseCode.DISCONNECTED, "The operator disconnected you.")
+"""How somebody is closed whom the operator sends away."""
+
 
 class SourcePort(Protocol):
     """A broadcaster's socket, seen from the runtime; nothing here blocks or raises."""
+
+    @property
+    def client_address(self) -> str:
+        """Of the person or program behind it; empty when it is unknown."""
+        ...
 
     def send_text(self, text: str) -> None:
         """Write one control message; nothing when the peer reads none, or the connection is closing."""

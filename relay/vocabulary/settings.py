@@ -118,6 +118,11 @@ class AccessSettings(_Section):
         description='Whose pages may connect: origins such as "https://relay.example.org"; "same-origin" is the '
         'address that the request was sent to, "*" is any.',
     )
+    admin_key: Key | None = Field(
+        None,
+        description="A secret that lets whoever has it see and end all sessions (docs/operations.md). 8 to 256 of "
+        "A-Z a-z 0-9 . _ ~ -; a relay that makes its own broadcast key makes one, too.",
+    )
     token_secret: TokenSecret | None = Field(
         None, description='Shared secret of tokens by HS256, with the key id "secret"; 32 to 512 characters.'
     )
@@ -260,11 +265,13 @@ class LogSettings(_Section):
 
 
 class ClientSettings(_Section):
-    """Where `relay broadcast` and `relay listen` connect to."""
+    """Where `relay broadcast`, `relay listen` and `relay sessions` connect to."""
 
     url: RelayAddress = Field("ws://127.0.0.1:8080", description="The relay's address.")
     token: Token | None = Field(
-        None, description="What they show: a token. Without one, `relay broadcast` shows broadcast.key."
+        None,
+        description="What they show: a token. Without one, `relay broadcast` shows broadcast.key, and `relay sessions` "
+        "access.admin_key.",
     )
 
 

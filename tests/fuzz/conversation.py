@@ -66,8 +66,11 @@ class Conversation:
         session = f"fuzz{self._choice.randrange(4)}"
         query = self._choice.choice(("", "?takeover=1", "?rate=48000&channels=2", f"?buffer_ms={self._bytes(3).hex()}"))
         target = f"/v1/{role}/{session}{query}".encode()
+        if self._chance(0.1):
+            # Nobody is an operator here, so nobody may end what the healthy ones listen to.
+            target = self._choice.choice((b"/v1/sessions", b"/v1/sessions/ev1", b"/v1/sessions/ev1/main"))
         lines = [
-            b"GET " + target + b" HTTP/1.1",
+            self._choice.choice((b"GET ", b"GET ", b"GET ", b"DELETE ")) + target + b" HTTP/1.1",
             b"Host: x",
             b"Upgrade: websocket",
             b"Connection: Upgrade",

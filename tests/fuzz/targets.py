@@ -21,6 +21,7 @@ from relay.adapters.server.credentials import offered_subprotocols, read_credent
 from relay.adapters.tokens import TokenVerifier, read_secret
 from relay.core.limits.addresses import TrustedProxies
 from relay.core.messages import decode, describe_format, pong_message, read_format, wanted_channel
+from relay.core.operator_requests import allowed_methods, is_operator_path, read_operator_request
 from relay.core.origins import is_allowed_origin
 from relay.core.requests import read_connect_request, split_target, websocket_role
 from relay.core.wire import Header, split_audio
@@ -62,6 +63,15 @@ def fuzz_query(data: bytes) -> None:
     if role is not None:
         with suppress(PeerError):
             read_connect_request(role, path, query)
+
+
+def fuzz_operator(data: bytes) -> None:
+    """What an operator asks for: the method, and the target behind a space."""
+    method, _, target = data.decode("latin-1").partition(" ")
+    path = split_target(target)[0]
+    if is_operator_path(path) and method in allowed_methods(path):
+        with suppress(PeerError):
+            read_operator_request(method, path)
 
 
 def fuzz_headers(data: bytes) -> None:
@@ -119,6 +129,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "header": fuzz_header,
     "message": fuzz_message,
     "query": fuzz_query,
+    "operator": fuzz_operator,
     "headers": fuzz_headers,
     "token": fuzz_token,
     "configuration": fuzz_configuration,
@@ -137,6 +148,11 @@ SEEDS: dict[str, list[bytes]] = {
         b"/v1/listen/ev1/de?buffer_ms=500&coalesce_ms=40&burst_ms=1000&codec=pcm_s16le",
         b"/v1/listen/ev1?epoch=65535&after=4294967295",
         b"/v1/broadcast/ev1?rate=48000&channels=2&pace=speech&takeover=1&name=Deutsch%20%C3%BC&lang=de-AT",
+    ],
+    "operator": [
+        b"GET /v1/sessions",
+        b"DELETE /v1/sessions/ev1/de?token=x",
+        b"DELETE /v1/sessions/ev1/connections/12c34b47-1fa3-4265-8bc5-e3716646d37c",
     ],
     "headers": [
         b"Authorization: Bearer a.b.c\nSec-WebSocket-Protocol: relay.v1, relay.token.abc\nX-Query: token=abc",

@@ -330,8 +330,10 @@ class TestNoSecret:
         async with relay_process(**settings) as relay:
             assert (await answer(relay.url, "/v1/listen/ev1"))[0] == 101
             assert (await answer(relay.url, "/v1/broadcast/ev1"))[0] == 401
-            (path,) = (tmp_path / "relay").iterdir()
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            port = relay.url.rpartition(":")[2]
+            path = tmp_path / "relay" / f"broadcast-key-{port}"
+            for stored in path.parent.iterdir():
+                assert stat.S_IMODE(stored.stat().st_mode) == 0o600
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
             key = path.read_text()
             assert (await answer(relay.url, "/v1/broadcast/ev0", key))[0] == 101

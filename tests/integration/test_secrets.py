@@ -23,6 +23,7 @@ from tests.support.processes import Process, environment, running
 from tests.support.tokens import ED25519_KEY, private_pem, token
 
 BROADCAST_KEY = "canary-of-the-broadcast-key"
+ADMIN_KEY = "canary-of-the-admin-key"
 TOKEN_SECRET = "canary-of-the-shared-secret-of-tokens"  # noqa: S105 - to be found
 AWS_SECRET = "canary-of-the-cloud"  # noqa: S105 - to be found
 RIGHT = token(key=TOKEN_SECRET, role=["listen", "broadcast"], session="*")
@@ -39,12 +40,16 @@ KEY_LINE = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 def canaries(private_key: str) -> list[str]:
     """What must be nowhere; of a token, the part that nobody can make without the key."""
     signatures = [shown.rpartition(".")[2] for shown in (RIGHT, EXPIRED, SESSION_CLAIMS)]
-    return [BROADCAST_KEY, TOKEN_SECRET, AWS_SECRET, GUESS, *signatures, private_key.splitlines()[1]]
+    return [BROADCAST_KEY, ADMIN_KEY, TOKEN_SECRET, AWS_SECRET, GUESS, *signatures, private_key.splitlines()[1]]
 
 
 def requests(host: str) -> Iterator[bytes]:
     """Every place of a request in which a secret may stand, right or wrong, in good requests and in broken ones."""
-    for shown in (RIGHT, EXPIRED, SESSION_CLAIMS, GUESS, BROADCAST_KEY):
+    for shown in (RIGHT, EXPIRED, SESSION_CLAIMS, GUESS, BROADCAST_KEY, ADMIN_KEY):
+        for method, path in (("GET", ""), ("GET", "/ev1"), ("DELETE", "/ev9"), ("DELETE", f"/ev1/connections/{shown}")):
+            bare = f"Host: {host}\r\n"
+            yield f"{method} /v1/sessions{path} HTTP/1.1\r\n{bare}Authorization: Bearer {shown}\r\n\r\n".encode()
+            yield f"{method} /v1/sessions{path}?token={shown} HTTP/1.1\r\n{bare}Cookie: {shown}\r\n\r\n".encode()
         for role in ("listen", "broadcast"):
             for version in ("relay.v1", "other"):
                 good = HANDSHAKE.format(host=host) + KEY_LINE
@@ -171,6 +176,7 @@ def secrets(tmp_path: Path) -> dict[str, str]:
     key.write_text(private_pem(ED25519_KEY))
     return {
         "RELAY_BROADCAST_KEY": BROADCAST_KEY,
+        "RELAY_ACCESS_ADMIN_KEY": ADMIN_KEY,
         "RELAY_ACCESS_TOKEN_SECRET": TOKEN_SECRET,
         "RELAY_ACCESS_TOKEN_KEY_FILES": str(key),
         "RELAY_ACCESS_OPEN_SESSIONS": "[]",
@@ -209,6 +215,7 @@ async def test_no_secret_leaves_a_running_relay(secrets: dict[str, str], tmp_pat
     assert answers.count(b"101 Switching Protocols") > 30
     assert b"Not allowed" in answers
     assert b"403 Forbidden" in answers
+    assert b'"sessions":[' in answers
     assert "not admitted" in log
     assert "broadcaster joined" in log
     assert "listener joined" in log
@@ -250,6 +257,8 @@ async def test_no_secret_is_in_what_commands_print(secrets: dict[str, str], tmp_
             ("damaged key", ("serve",), {"RELAY_ACCESS_TOKEN_KEY_FILES": str(damaged)}),
             ("no relay", ("broadcast", "ev1", "relay/samples/counting.wav", "--url", "ws://127.0.0.1:1"), {}),
             ("listen", ("listen", "ev1", "--url", "ws://127.0.0.1:1"), {}),
+            ("sessions", ("sessions", "--url", "ws://127.0.0.1:1"), {}),
+            ("one key for both", ("serve",), {"RELAY_ACCESS_ADMIN_KEY": BROADCAST_KEY}),
             ("a token", ("token", "--role", "listen", "--session", "ev1", "--key-id", "secret"), {}),
             ("an explanation", ("token", "inspect", EXPIRED), {}),
             ("a refusal", ("token", "inspect", GUESS), {}),

@@ -28,6 +28,9 @@ REQUESTS = [
     ("GET", "/v1/listen/ev1", UPGRADE, 400),
     ("GET", "/v1/listen/ev1", UPGRADE | KEY | EVIL, 403),
     ("GET", "/v1/broadcast/ev1", UPGRADE | KEY, 401),
+    ("GET", "/v1/sessions", {}, 401),
+    ("DELETE", "/v1/sessions/ev1", EVIL, 401),
+    ("PUT", "/v1/sessions", {}, 405),
     ("GET", "/v1/broadcast/ev1?rate=1", UPGRADE | KEY, 400),
 ]
 

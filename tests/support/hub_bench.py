@@ -44,6 +44,8 @@ def split(wire: bytes) -> list[bytes]:
 class FakePort:
     """A socket that takes `room` writes and then none, until the test makes room."""
 
+    client_address = "192.0.2.7"
+
     def __init__(self) -> None:
         self.room = 1_000_000
         self.written: list[bytes | dict[str, Any]] = []
@@ -115,6 +117,8 @@ class FakePort:
 class FakeSourcePort:
     """A broadcaster's socket that keeps what it is told."""
 
+    client_address = "192.0.2.9"
+
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
         self.closed: tuple[CloseCode, str] | None = None
@@ -169,11 +173,12 @@ class Bench:
         framing: Framing = Framing.RELAY_V1,
         *,
         channel: str = "main",
+        session: str = "ev1",
         delivery: Delivery | None = None,
     ) -> FakePort:
         port = FakePort()
         port.hub = self.hub
-        address = ChannelAddress("ev1", channel)
+        address = ChannelAddress(session, channel)
         port.listener = self.hub.listening.join(address, name, port, framing, delivery or Delivery())
         return port
 
@@ -185,8 +190,15 @@ class Bench:
         assert port.listener is not None
         port.listener = self.hub.listening.switch(port.listener, channel)
 
-    def claim(self, audio_format: AudioFormat = MONO, *, channel: str = "main", offer: Offer | None = None) -> Source:
-        address = ChannelAddress("ev1", channel)
+    def claim(
+        self,
+        audio_format: AudioFormat = MONO,
+        *,
+        channel: str = "main",
+        session: str = "ev1",
+        offer: Offer | None = None,
+    ) -> Source:
+        address = ChannelAddress(session, channel)
         wanted = offer or Offer(audio_format)
         port = FakeSourcePort()
         source = self.hub.broadcasting.claim(address, wanted, f"source {self.now}", port)

@@ -63,6 +63,44 @@ def test_nothing_opens_administration_by_itself() -> None:
     access, _ = access_of(AccessRules(open_broadcast=True, broadcast_key="open-sesame"))
     for credential in (None, "", "open-sesame"):
         refusal(access, TokenRole.ADMIN, EV1, credential)
+        with pytest.raises(RefusedError):
+            access.admit_operator(credential)
+    assert access.refusals == {Reason.MISSING: 4, Reason.NOT_FOR_THIS: 2}
+
+
+def test_an_admin_key_opens_administration_and_nothing_else() -> None:
+    access, _ = access_of(AccessRules(sessions=("ev*",), broadcast_key="open-sesame", admin_key="close-sesame"))
+    permit = access.admit_operator("close-sesame")
+    assert permit.covers(ChannelAddress("ev2", "de"))
+    assert not permit.covers_session("other"), "there is no such session"
+    for role in (TokenRole.BROADCAST, TokenRole.LISTEN):
+        with pytest.raises(RefusedError):
+            access.rules.vouch("close-sesame").check(role, EV1)
+    assert access.rules.holds(access.rules.vouch("close-sesame"))
+    access.rules = AccessRules(broadcast_key="close-sesame", admin_key="open-sesame")
+    assert access.admit_operator("open-sesame").covers_session("other")
+    with pytest.raises(RefusedError):
+        access.admit_operator("close-sesame")
+
+
+def test_an_operator_by_token_is_held_to_its_patterns_and_its_time() -> None:
+    class Verifier(FakeVerifier):
+        def verify(self, token: str) -> Grant:
+            roles = frozenset(
+                {TokenRole.LISTEN} if token.startswith("another") else {TokenRole.ADMIN, TokenRole.LISTEN}
+            )
+            return Grant(roles, ("ev1", "a-*"), ("de",), token, NOW - 60, NOW + 60)
+
+    access, clock = access_of(AccessRules(verifier=Verifier("key"), leeway_seconds=10))
+    permit = access.admit_operator("key")
+    assert [permit.covers_session(session) for session in ("ev1", "a-1", "ev2", "a")] == [True, True, False, False]
+    assert [permit.covers(ChannelAddress("ev1", channel)) for channel in ("de", "main")] == [True, False]
+    with pytest.raises(RefusedError):
+        access.admit_operator("another role's")
+    clock.now += 70
+    with pytest.raises(RefusedError) as caught:
+        access.admit_operator("key")
+    assert caught.value.reason is Reason.EXPIRED
 
 
 def test_session_guessing_gets_one_answer() -> None:

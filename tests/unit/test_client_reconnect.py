@@ -21,7 +21,15 @@ def test_the_table_of_close_codes_decides_who_comes_back(code: int) -> None:
 def test_every_code_that_a_relay_sends_is_decided_on_purpose() -> None:
     welcome = {code.name for code in CloseCode if may_reconnect(code)}
     assert welcome >= {"GOING_AWAY", "INTERNAL", "RESTARTING", "TOO_SLOW"}
-    assert not welcome & {"SESSION_ENDED", "POLICY", "TOO_BIG", "TAKEN_OVER", "NOT_ALLOWED", "CHANNEL_BUSY"}
+    assert not welcome & {
+        "SESSION_ENDED",
+        "POLICY",
+        "TOO_BIG",
+        "TAKEN_OVER",
+        "DISCONNECTED",
+        "NOT_ALLOWED",
+        "CHANNEL_BUSY",
+    }
 
 
 def delays(backoff: Backoff, count: int, now: float = 0.0, at_least: float = 0.0) -> list[float]:

@@ -41,6 +41,7 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "access.sessions": (["ev*"], ["a", "b"], ["c"]),
     "access.open_sessions": (["ev*"], [], ["c"]),
     "access.allowed_origins": (["https://a.example"], ["same-origin", "http://[::1]:8080"], ["*"]),
+    "access.admin_key": ("first-admin", "second-admin", "third-admin"),
     "access.token_secret": ("1" * 32, "2" * 32, "3" * 32),
     "access.token_key_files": (["a.pem"], ["b.pem", "c.jwks"], []),
     "access.token_issuer": ("A", "B", "C"),

@@ -8,15 +8,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
+from relay.core.access import OperatorPermit
 from relay.core.channel import ChannelState
+from relay.core.grants import Grant, TokenRole
 from relay.core.requests import Delivery, Offer, Resume
 from relay.core.wire import Header
-from relay.runtime.live_channel import Source
-from relay.vocabulary.audio import AudioFormat, Pace
+from relay.runtime.listener import Listener
+from relay.runtime.live_channel import DISCONNECTED, Source
+from relay.runtime.operations import Operations
+from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from tests.support.hub_bench import FRAME, Bench, FakePort, split
 
 CHANNELS = ("main", "de")
+EVERYTHING = OperatorPermit(("*",), Grant(frozenset({TokenRole.ADMIN}), ("*",), ("*",), "a test"))
 FORMATS = (AudioFormat(), AudioFormat(rate=48_000, channels=2))
 
 
@@ -70,6 +75,8 @@ class Life(RuleBasedStateMachine):
         self.accounts: dict[FakePort, Account] = {}
         self.all_sources: list[Source] = []
         self.gone_ports: set[FakePort] = set()
+        self.owed: dict[Listener, Place] = {}
+        self.operations = Operations(self.bench.hub, self.bench.time)
         self.names = 0
 
     async def _make(self) -> Bench:
@@ -91,6 +98,11 @@ class Life(RuleBasedStateMachine):
         for port, account in self.accounts.items():
             account.read()
             live = self.live(account.channel)
+            # Who switched to another channel meanwhile is another listener now.
+            if port.listener in self.owed and port not in self.gone_ports and not port.aborted:
+                place = self.owed[port.listener]
+                assert port.closed is not None, "the operator ended its channel"
+                assert (account.epoch, account.seq) == (place.epoch, place.seq), "not what was released at the end"
             if port in self.gone_ports or port.closed is not None or port.aborted or live is None:
                 continue
             place = live.channel.place
@@ -118,12 +130,15 @@ class Life(RuleBasedStateMachine):
     def join(self, channel: str, buffer_ms: int | None, burst_ms: int) -> FakePort:
         return self._join(channel, Delivery(buffer_ms=buffer_ms, burst_ms=burst_ms))
 
-    @rule(target=gone, port=consumes(listeners))
-    def leave(self, port: FakePort) -> FakePort:
+    def _leave(self, port: FakePort) -> FakePort:
         self.accounts[port].read()
         self.bench.leave(port)
         self.gone_ports.add(port)
         return port
+
+    @rule(target=gone, port=consumes(listeners))
+    def leave(self, port: FakePort) -> FakePort:
+        return self._leave(port)
 
     @rule(target=listeners, before=consumes(gone))
     def resume(self, before: FakePort) -> FakePort:
@@ -200,6 +215,49 @@ class Life(RuleBasedStateMachine):
 
         self.loop.run_until_complete(depart())
 
+    @rule(channel=st.sampled_from((None, *CHANNELS, "nowhere")), burst=st.sampled_from((0, 150)))
+    def operator_ends(self, channel: str | None, burst: int) -> None:
+        """Whatever state it is in, a channel ends, and its listeners are owed what was released; not what waits."""
+        ending = [live for live in self.bench.hub.directory if channel in (None, live.address.channel)]
+        listeners = {listener: live for live in ending for listener in live.listeners}
+
+        async def end() -> list[str]:
+            for live in ending:
+                if live.source is not None:
+                    self.bench.publish(live.source, burst, FRAME)
+            return self.operations.end("ev1", channel, EVERYTHING)
+
+        ended = self.loop.run_until_complete(end())
+        assert sorted(ended) == sorted(live.address.channel for live in ending)
+        for live in ending:
+            assert live.channel.state is ChannelState.ENDED
+            assert live.ingest is None or live.ingest.next_release() is None, "something is still to be released"
+        self.owed |= {listener: live.channel.place for listener, live in listeners.items()}
+
+    @rule(target=gone, port=consumes(listeners))
+    def operator_disconnects_a_listener(self, port: FakePort) -> FakePort:
+        assert port.listener is not None
+        is_there = any(port.listener in live.listeners for live in self.bench.hub.directory)
+        told = self.operations.disconnect("ev1", port.listener.connection_id, EVERYTHING)
+        assert (told is not None) == is_there
+        assert not is_there or port.closed == DISCONNECTED
+        # A listener leaves when its close frame is sent; this one breaks the rules and comes back.
+        return self._leave(port)
+
+    @rule(source=consumes(sources))
+    def operator_disconnects_a_broadcaster(self, source: Source) -> None:
+        async def disconnect() -> None:
+            self.bench.hub.broadcasting.disconnect(source)
+
+        was_present = source.is_present
+        self.loop.run_until_complete(disconnect())
+        assert not source.is_present
+        assert (
+            not was_present
+            or source.live.departure is not None
+            or (source.live.channel.state is ChannelState.SOURCE_LOST)
+        )
+
     @rule(seconds=st.sampled_from((0.01, 0.2, 0.9, 5.0)))
     def time_passes(self, seconds: float) -> None:
         async def release() -> None:
@@ -227,6 +285,16 @@ class Life(RuleBasedStateMachine):
             assert len(present) == (live.source is not None)
             if present:
                 assert live.channel.state is ChannelState.LIVE
+
+    @invariant()
+    def what_an_operator_sees_is_what_there_is(self) -> None:
+        shown = self.operations.show_session("ev1", EVERYTHING)
+        there = {listener.connection_id: listener for live in self.bench.hub.directory for listener in live.listeners}
+        if shown is None:
+            assert not there
+            return
+        assert {each["connection_id"] for each in shown["worst_listeners"]} == set(there)
+        assert shown["listeners"] == len(there)
 
     @invariant()
     def accounts_are_exact(self) -> None:

@@ -103,6 +103,11 @@ class SocketPort:
         self._tasks = tasks
         self.sink: int = connection.transport.get_extra_info("socket").fileno()
 
+    @property
+    def client_address(self) -> str:
+        """Of the person or program behind it; empty when it is unknown."""
+        return self._connection.client_address
+
     def write_rest(self, rest: bytes) -> None:
         """Give the transport what the socket did not take; a broken connection it notices by itself."""
         self._transport.write(rest)
@@ -133,6 +138,11 @@ class BroadcasterPort:
         """Make the port of an open connection; `tasks` runs its closing handshake."""
         self._connection = connection
         self._tasks = tasks
+
+    @property
+    def client_address(self) -> str:
+        """Of the person or program behind it; empty when it is unknown."""
+        return self._connection.client_address
 
     def send_text(self, text: str) -> None:
         """Write one control message; nothing when the peer reads none, or the connection is closing."""

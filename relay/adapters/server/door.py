@@ -15,10 +15,12 @@ from relay.adapters.server.admission import Admission
 from relay.adapters.server.connection import RelayConnection
 from relay.adapters.server.guarded import GuardedConnection
 from relay.adapters.server.http_response import text_response
-from relay.core.limits.addresses import TrustedProxies
+from relay.adapters.server.operator_api import OperatorApi
+from relay.core.limits.addresses import Client, TrustedProxies
 from relay.core.limits.names import Limit
 from relay.core.limits.places import Place, Places
 from relay.core.limits.rates import SlidingCounts
+from relay.core.operator_requests import is_operator_path
 from relay.core.requests import Role, split_target, websocket_role
 from relay.runtime.lag import LagMeter
 from relay.runtime.limits import LimitsInForce
@@ -54,16 +56,25 @@ class Door:
         is_open: Whether the relay takes new clients at all; not before it is ready, nor when it stops.
     """
 
-    def __init__(self, admission: Admission, limits: LimitsInForce, lag: LagMeter, trusted: TrustedProxies) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        operators: OperatorApi,
+        limits: LimitsInForce,
+        lag: LagMeter,
+        trusted: TrustedProxies,
+    ) -> None:
         """Make a closed one.
 
         Args:
             admission: Answers whoever may ask.
+            operators: Answers who runs the relay.
             limits: How many there may be.
             lag: How late the relay is.
             trusted: Whose word on a client's address is taken.
         """
         self._admission = admission
+        self._operators = operators
         self._limits = limits
         self._lag = lag
         self.trusted = trusted
@@ -103,6 +114,8 @@ class Door:
             reason = self._why_not_ready()
             status = HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE
             return text_response(status, "ready" if reason is None else f"not ready: {reason}")
+        if is_operator_path(path):
+            return self._serve_operator(request, client)
         role = websocket_role(path)
         if role is None:
             return self._admission.process_request(connection, request)
@@ -111,9 +124,18 @@ class Door:
             return refusal
         response = self._admission.process_request(connection, request)
         refused = response.status_code if response is not None else getattr(connection.admission, "http_status", None)
-        if refused in _FAILURES and client.group is not None:
-            self._failures.add(client.group, relay_clock())
+        if refused in _FAILURES:
+            self._note_failure(client.group)
         return self._give_place(connection, role, client.group) if response is None else response
+
+    def _serve_operator(self, request: Request, client: Client) -> Response:
+        """Answer an operator, also while the door is closed: whoever guesses is held to the same limit as elsewhere."""
+        if self._fails_too_often(client.group):
+            return self._refuse(Limit.FAILURES_PER_ADDRESS)
+        answer = self._operators.answer(request, client.address)
+        if answer.is_failure:
+            self._note_failure(client.group)
+        return answer.response
 
     def _refuse_cheaply(self, role: Role, group: str | None) -> Response | None:
         """Turn away who is not let in whatever it asks for; None when it may ask."""
@@ -136,13 +158,19 @@ class Door:
 
     def _reached(self, role: Role, group: str | None) -> Limit | None:
         """Give the limit that keeps a client out whatever it asks for; None when it may ask."""
-        most_failures = self._limits.settings.max_failures_per_minute
-        failures = 0 if group is None else self._failures.count(group, relay_clock())
-        if most_failures is not None and failures >= most_failures:
+        if self._fails_too_often(group):
             return Limit.FAILURES_PER_ADDRESS
         if role is Role.LISTENER and self._is_late:
             return Limit.LAG
         return self._places.full(Place(role, None, group), self._limits.most)
+
+    def _note_failure(self, group: str | None) -> None:
+        if group is not None:
+            self._failures.add(group, relay_clock())
+
+    def _fails_too_often(self, group: str | None) -> bool:
+        most = self._limits.settings.max_failures_per_minute
+        return most is not None and group is not None and self._failures.count(group, relay_clock()) >= most
 
     def _refuse(self, limit: Limit | None) -> Response:
         """Turn somebody away by a limit, or because the door is closed."""

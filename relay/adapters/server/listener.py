@@ -26,7 +26,6 @@ async def serve_listener(connection: RelayConnection, request: ConnectRequest, h
     port = SocketPort(connection, tasks)
     listener = hub.listening.join(request.address, str(connection.id), port, framing, request.delivery)
     connection.attach(hub.listening, listener)
-    report = None
     try:
         # Always reading also keeps the library's receive queue empty, without which it notices no close.
         async for message in connection:
@@ -36,7 +35,7 @@ async def serve_listener(connection: RelayConnection, request: ConnectRequest, h
             if control["type"] == "switch" and connection.speaks_relay:
                 listener = _switch(connection, hub, listener, control)
             elif control["type"] == "stats" and connection.speaks_relay:
-                report = hub.reports.note(connection.permit.address, control, report)
+                listener.report = hub.reports.note(connection.permit.address, control, listener.report)
             else:
                 await answer_common(connection, hub, control)
     finally:

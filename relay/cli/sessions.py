@@ -1,0 +1,166 @@
+"""`relay sessions`: what runs on a relay, for who operates it; ends sessions, and sends somebody away."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from relay.adapters.local_key import LocalKey
+from relay.adapters.operator_client import TIMEOUT_SECONDS, ask_relay
+from relay.adapters.websocket_client.failures import network_error
+from relay.cli.client import load_client_settings, read_address, say, session_argument, url_option
+from relay.cli.options import config_option
+from relay.cli.sessions_table import channel_rows, connection_rows, render_table
+from relay.client.credentials import find_local_key
+from relay.vocabulary.errors import UserError
+from relay.vocabulary.names import DEFAULT_CHANNEL
+from relay.vocabulary.settings import Settings
+
+_PATH = "/v1/sessions"
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print what the relay answers, for a machine.")
+
+
+@click.group("sessions", invoke_without_command=True)
+@json_option
+@url_option
+@config_option
+@click.pass_context
+def sessions_command(context: click.Context, as_json: bool, url: str | None, config_path: Path | None) -> None:
+    """List the sessions of a relay, with their channels.
+
+    \b
+    relay sessions
+    relay sessions show ev1
+    relay sessions end ev1 --channel de
+    relay sessions disconnect ev1 0b5f7a1e-…
+
+    It needs a token of role admin (setting client.token) or the relay's access.admin_key, best given as the environment
+    variable RELAY_CLIENT_TOKEN or RELAY_ACCESS_ADMIN_KEY: an option would show it in the list of processes. A relay on
+    this machine that made its own keys has left one where this command finds it.
+    """  # noqa: D301 - \b is click's mark for lines that are kept
+    if context.invoked_subcommand is not None:
+        return
+    answer = _ask(context, "GET", _PATH, url, config_path)
+    if as_json:
+        _print_json(answer)
+        return
+    sessions = answer.get("sessions") or []
+    if not sessions:
+        say("there are no sessions")
+        return
+    click.echo(render_table(channel_rows(sessions)))
+    _tell_not_listed(answer)
+
+
+@sessions_command.command("show")
+@session_argument
+@json_option
+@url_option
+@config_option
+@click.pass_context
+def show_command(
+    context: click.Context, *, session: str, as_json: bool, url: str | None, config_path: Path | None
+) -> None:
+    """Show SESSION with its connections: broadcasters, and of the listeners the 100 that are worst off."""
+    answer = _ask(context, "GET", _session_path(session), url, config_path)
+    if as_json or (context.parent is not None and context.parent.params["as_json"]):
+        _print_json(answer)
+        return
+    click.echo(render_table(channel_rows([answer])))
+    _tell_not_listed(answer)
+    connections = connection_rows(answer)
+    if len(connections) > 1:
+        click.echo("\n" + render_table(connections))
+    shown = len(answer.get("worst_listeners") or [])
+    if (listeners := answer.get("listeners", shown)) > shown:
+        say(f"{listeners} listeners; shown are the {shown} that are furthest behind or lost most")
+
+
+@sessions_command.command("end")
+@session_argument
+@click.option("--channel", help="Only this audio track of it.")
+@url_option
+@config_option
+@click.pass_context
+def end_command(
+    context: click.Context, *, session: str, channel: str | None, url: str | None, config_path: Path | None
+) -> None:
+    """End SESSION at once, or one channel of it.
+
+    Listeners hear what was released already; what still waits of pace speech is thrown away. The broadcasters stop. The
+    session may start again whenever somebody broadcasts to it.
+    """
+    answer = _ask(context, "DELETE", _session_path(session, channel), url, config_path)
+    for ended in answer.get("ended") or []:
+        click.echo(f"ended {session}/{ended}")
+
+
+@sessions_command.command("disconnect")
+@session_argument
+@click.argument("connection_id")
+@url_option
+@config_option
+@click.pass_context
+def disconnect_command(
+    context: click.Context, *, session: str, connection_id: str, url: str | None, config_path: Path | None
+) -> None:
+    """Send one listener or broadcaster of SESSION away, who does not come back by itself.
+
+    `relay sessions show SESSION` has the ids. Nothing keeps a person from connecting again; a token that is withdrawn
+    does (docs/access.md).
+    """
+    path = f"{_session_path(session)}/connections/{quote(connection_id, safe='')}"
+    answer = _ask(context, "DELETE", path, url, config_path)
+    click.echo(f"disconnected {connection_id} ({answer.get('role')}) from {session}/{answer.get('channel')}")
+
+
+def _session_path(session: str, channel: str | None = None) -> str:
+    read_address(session, DEFAULT_CHANNEL if channel is None else channel)
+    return f"{_PATH}/{session}" if channel is None else f"{_PATH}/{session}/{channel}"
+
+
+def _ask(context: click.Context, method: str, path: str, url: str | None, config_path: Path | None) -> dict[str, Any]:
+    """Ask the relay of the options, also of those before the name of a subcommand.
+
+    Raises:
+        UserError: Nobody answers there, or nothing is known to show.
+        RelayError: The relay refused.
+    """
+    before = {} if context.parent is None else context.parent.params
+    settings = load_client_settings(config_path or before.get("config_path"), url or before.get("url"))
+    address = settings.client.url
+    try:
+        return ask_relay(address, method, path, _operator_credential(settings))
+    except OSError as error:
+        raise network_error(address, error, TIMEOUT_SECONDS) from error
+
+
+def _operator_credential(settings: Settings) -> str:
+    """Give what an operator of these settings shows.
+
+    Raises:
+        UserError: There is nothing.
+    """
+    for secret in (settings.client.token, settings.access.admin_key):
+        if secret is not None:
+            return secret.get_secret_value()
+    key = find_local_key(settings.client.url, LocalKey.ADMIN)
+    if key is None:
+        raise UserError(
+            f"There is no key for {settings.client.url}: set RELAY_CLIENT_TOKEN to a token of role admin, or "
+            "RELAY_ACCESS_ADMIN_KEY to the relay's admin key."
+        )
+    return key
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    # Escaped to ASCII, so that no name in it can steer a terminal.
+    click.echo(json.dumps(answer, indent=2))
+
+
+def _tell_not_listed(answer: dict[str, Any]) -> None:
+    if not_listed := answer.get("not_listed"):
+        say(f"{not_listed} more channels are not shown; these have a broadcaster or the most listeners")

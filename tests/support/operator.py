@@ -1,0 +1,56 @@
+"""An operator on a raw socket: a request as it is written, and the whole answer."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+ANSWER_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a relay answered.
+
+    Attributes:
+        status: Of HTTP.
+        headers: By their names in lower case.
+        body: As text.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+    @property
+    def json(self) -> Any:
+        assert (self.status, self.headers["content-type"]) == (200, "application/json"), self
+        return json.loads(self.body)
+
+
+async def ask(url: str, method: str, path: str, shown: str | None = None, **headers: str) -> Reply:
+    """Ask a relay something as its operator.
+
+    Args:
+        url: `http://127.0.0.1:PORT`.
+        method: Of HTTP.
+        path: With a query, if any.
+        shown: The token or key.
+        headers: More of them; of a name, `_` stands for `-`.
+    """
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {address.netloc}"]
+        lines += [] if shown is None else [f"Authorization: Bearer {shown}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        async with asyncio.timeout(ANSWER_SECONDS):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    status, *told = head.decode().split("\r\n")
+    pairs = (line.split(": ", 1) for line in told)
+    return Reply(int(status.split()[1]), {name.lower(): value for name, value in pairs}, body.decode())

@@ -1,0 +1,61 @@
+"""What a relay answers its operator, as a table; also what no relay answers."""
+
+from rich.cells import cell_len
+
+from relay.cli.sessions_table import channel_rows, connection_rows, render_table
+
+SESSION = {
+    "id": "ev1",
+    "channels": [
+        {
+            "id": "de",
+            "name": "日本語\x1b[2J",
+            "state": "live",
+            "pace": "speech",
+            "format": {"rate": 48_000, "channels": 2},
+            "listeners": 1,
+            "broadcaster": {"connection_id": "b1", "client_address": "192.0.2.9"},
+            "queued_ms": 7980,
+            "dropped_frames": 3,
+        },
+        {"id": "main", "name": "main", "state": "waiting", "format": None, "listeners": 0, "broadcaster": None},
+    ],
+    "worst_listeners": [
+        {
+            "connection_id": "l1",
+            "client_address": "192.0.2.7",
+            "channel": "de",
+            "lag_ms": 1200,
+            "delivered_seconds": 12.34,
+            "dropped_seconds": 0.5,
+            "blocked_seconds": 1.0,
+            "report": {"buffer_ms": 240.0, "playout_ms": 310.5, "underruns": 2, "jumps": 1},
+        },
+        {"connection_id": "l2", "client_address": "", "report": None},
+    ],
+}
+
+
+def test_a_table_has_straight_columns_whatever_is_in_it() -> None:
+    titles, german, main = render_table(channel_rows([SESSION])).split("\n")
+    assert "\x1b" not in german
+    assert "48000 Hz stereo speech" in german
+    assert "8.0 s" in german
+    assert main.split() == ["ev1", "main", "main", "waiting", "–", "0", "–", "–", "–"]
+    column = titles.index("state")
+    assert cell_len(german[: german.index("live")]) == column == main.index("waiting")
+
+
+def test_connections_are_broadcasters_and_listeners() -> None:
+    _, broadcaster, worst, other = connection_rows(SESSION)
+    assert list(broadcaster) == ["b1", "broadcast", "de", "192.0.2.9", *"–––––"]
+    assert list(worst) == [
+        *("l1", "listen", "de", "192.0.2.7", "1200 ms", "12.3 s", "0.5 s", "1.0 s"),
+        "delay 310 ms, buffer 240 ms, ran dry 2, jumped 1",
+    ]
+    assert list(other) == ["l2", "listen", *"–––––––"]
+
+
+def test_what_another_program_answers_is_a_table_of_nothing() -> None:
+    assert len(connection_rows({})) == 1
+    assert render_table(channel_rows([{"channels": [{}]}])).split("\n")[1].split() == ["–"] * 9
