@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -211,8 +211,9 @@ async def _open_reporter(
     return reporter
 
 
-async def until_asked_to_stop(reload: Callable[[], None] | None = None) -> None:
-    """Wait for SIGTERM or SIGINT; a second one ends the process at once, as it would without this.
+@contextlib.contextmanager
+def stop_signals(reload: Callable[[], None] | None = None) -> Iterator[asyncio.Event]:
+    """Give what is set by SIGTERM or SIGINT; a second one ends the process at once, as it would without this.
 
     Args:
         reload: Called for each SIGHUP meanwhile, which does nothing afterwards; None leaves SIGHUP alone.
@@ -220,14 +221,22 @@ async def until_asked_to_stop(reload: Callable[[], None] | None = None) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     signals = (signal.SIGTERM, signal.SIGINT)
+
+    def forget() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    def ask() -> None:
+        forget()
+        asked.set()
+
     for number in signals:
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, ask)
     if reload is not None:
         loop.add_signal_handler(signal.SIGHUP, reload)
     try:
-        await asked.wait()
+        yield asked
     finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+        forget()
         if reload is not None:
             loop.add_signal_handler(signal.SIGHUP, lambda: None)

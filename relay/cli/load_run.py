@@ -10,7 +10,7 @@ from typing import Protocol
 
 from relay.adapters.load.process_statistics import cpu_seconds, waiting_seconds
 from relay.adapters.load.workers import WorkerPool
-from relay.cli.app import until_asked_to_stop
+from relay.cli.app import stop_signals
 from relay.cli.load_source import Source
 from relay.core.load.plan import LoadPlan, Profile, plan_visits
 from relay.core.load.recorder import OwnUse, Recorder
@@ -121,15 +121,16 @@ class LoadRun:
 
     async def run(self, notes: Sequence[str] = ()) -> LoadResult:
         """Run it; SIGINT (Ctrl-C) and SIGTERM end it early, in order, and a second one at once."""
-        async with asyncio.TaskGroup() as tasks:
-            stop = tasks.create_task(until_asked_to_stop(), name="signals")
-            try:
-                async with WorkerPool(self._worker_plans()) as pool:
-                    await self._measure(pool, tasks, stop)
-            except RelayError as error:
-                self._note_end(str(error))
-            finally:
-                stop.cancel()
+        with stop_signals() as asked:
+            async with asyncio.TaskGroup() as tasks:
+                stop = tasks.create_task(asked.wait(), name="signals")
+                try:
+                    async with WorkerPool(self._worker_plans()) as pool:
+                        await self._measure(pool, tasks, stop)
+                except RelayError as error:
+                    self._note_end(str(error))
+                finally:
+                    stop.cancel()
         name = None if self._probe is None else self._probe.name
         return self._recorder.result(sum(self._source.published), self._ended_early, name, notes)
 
@@ -149,7 +150,7 @@ class LoadRun:
             for number in range(plan.processes)
         ]
 
-    async def _measure(self, pool: WorkerPool, tasks: asyncio.TaskGroup, stop: asyncio.Task[None]) -> None:
+    async def _measure(self, pool: WorkerPool, tasks: asyncio.TaskGroup, stop: asyncio.Task[bool]) -> None:
         await self._join(pool, stop)
         began = not stop.done() and self._ended_early is None
         if began:
@@ -168,7 +169,7 @@ class LoadRun:
             self._note_end(str(error))
         self._recorder.finish(await pool.finish(self._finish_seconds))
 
-    async def _join(self, pool: WorkerPool, stop: asyncio.Task[None]) -> None:
+    async def _join(self, pool: WorkerPool, stop: asyncio.Task[bool]) -> None:
         """Wait until everybody who comes before the audio is there or has failed, and the clocks are compared."""
         recorder = self._recorder
         calm_since: float | None = None
@@ -183,7 +184,7 @@ class LoadRun:
             reason = next(iter(recorder.failures)).rstrip(".")
             self._note_end(f"No listener could join: {reason}.")
 
-    async def _play(self, pool: WorkerPool, tasks: asyncio.TaskGroup, stop: asyncio.Task[None]) -> None:
+    async def _play(self, pool: WorkerPool, tasks: asyncio.TaskGroup, stop: asyncio.Task[bool]) -> None:
         begins_at = relay_clock() + LEAD_SECONDS
         await pool.start(begins_at)
         playing = tasks.create_task(self._play_source(begins_at), name="broadcasters")
@@ -195,7 +196,7 @@ class LoadRun:
             playing.cancel()
             await asyncio.wait({playing})
 
-    async def _watch(self, pool: WorkerPool, begins_at: float, ends: set[asyncio.Task[None]]) -> None:
+    async def _watch(self, pool: WorkerPool, begins_at: float, ends: set[asyncio.Task[None] | asyncio.Task[bool]]) -> None:
         """Note every interval until one of `ends` is done, or they should long be."""
         deadline = begins_at + self._plan.duration_seconds + OVERRUN_SECONDS
         intervals = 1

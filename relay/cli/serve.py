@@ -13,7 +13,7 @@ from relay.adapters.configuration import load_settings
 from relay.adapters.event_loop import loop_factory
 from relay.adapters.local_key import LocalKey
 from relay.adapters.logs import configure_logging
-from relay.cli.app import RunningRelay, running_relay, until_asked_to_stop
+from relay.cli.app import RunningRelay, running_relay, stop_signals
 from relay.cli.options import config_option
 from relay.cli.reload import Reload
 from relay.vocabulary.settings import Settings
@@ -49,10 +49,12 @@ def serve_command(host: str | None, port: int | None, loop: str | None, config_p
 
 async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
     async with running_relay(settings) as relay:
-        logger.info("relay ready", extra={"url": relay.url})
-        if LocalKey.BROADCAST in relay.keys.made:
-            _print_links(relay)
-        await until_asked_to_stop(Reload(relay, settings, read))
+        # Before anybody is told that it is ready, and so may send a signal.
+        with stop_signals(Reload(relay, settings, read)) as asked:
+            logger.info("relay ready", extra={"url": relay.url})
+            if LocalKey.BROADCAST in relay.keys.made:
+                _print_links(relay)
+            await asked.wait()
     logger.info("relay stopped")
 
 

@@ -1,6 +1,8 @@
 """SIGHUP: what is written in the configuration now holds, nobody is dropped, and a mistake changes nothing."""
 
+import asyncio
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,36 @@ async def test_keys_limits_and_log_level_change_and_nobody_is_dropped(tmp_path: 
 async def listen_elsewhere(relay: RelayProcess) -> None:
     async with connect(f"{relay.websocket_url}/v1/listen/ev2", proxy=None):
         raise AssertionError("it was let in")
+
+
+HASTY = """
+import logging, os, signal
+from relay.cli.main import main
+
+class Hasty(logging.Handler):
+    def emit(self, record):
+        if record.getMessage() == "relay ready":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+logging.getLogger("relay.cli.serve").addHandler(Hasty())
+main()
+"""
+
+
+async def test_a_signal_in_the_moment_in_which_the_relay_says_that_it_is_ready_is_obeyed() -> None:
+    relay = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        HASTY,
+        "serve",
+        "--port",
+        "0",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert relay.stderr is not None
+    async with asyncio.timeout(20):
+        while b"configuration reloaded" not in (line := await relay.stderr.readline()):
+            assert line, f"it ended with {await relay.wait()}"
+        relay.terminate()
+        assert await relay.wait() == 0
