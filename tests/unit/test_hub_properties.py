@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from relay.core.channel import ChannelState
 from relay.core.requests import Delivery, Offer, Resume
 from relay.core.wire import Header
-from relay.runtime.live_channel import Source
+from relay.runtime.live_channel import MAX_KNOWN_CONNECTIONS, Source
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from tests.support.hub_bench import FRAME, Bench, FakePort, split
@@ -69,6 +69,7 @@ class Life(RuleBasedStateMachine):
         self.bench = self.loop.run_until_complete(self._make())
         self.accounts: dict[FakePort, Account] = {}
         self.all_sources: list[Source] = []
+        self.published: dict[Source, int] = {}
         self.gone_ports: set[FakePort] = set()
         self.names = 0
 
@@ -184,7 +185,11 @@ class Life(RuleBasedStateMachine):
 
         before = source.live.channel.place
         self.loop.run_until_complete(publish())
-        assert source.is_present or source.live.channel.place is before, "one who was replaced published"
+        if source.is_present:
+            sample_bytes = source.live.channel.audio_format.sample_bytes
+            self.published[source] = self.published.get(source, 0) + frames * len(FRAME) // sample_bytes
+        else:
+            assert source.live.channel.place is before, "one who was replaced published"
 
     @rule(source=sources)
     def clear(self, source: Source) -> None:
@@ -227,6 +232,15 @@ class Life(RuleBasedStateMachine):
             assert len(present) == (live.source is not None)
             if present:
                 assert live.channel.state is ChannelState.LIVE
+
+    @invariant()
+    def it_is_known_how_much_was_taken_of_each_source(self) -> None:
+        for source in self.all_sources:
+            taken = source.live.accepted.get(source.connection_id)
+            if taken is None:
+                assert source not in self.all_sources[-MAX_KNOWN_CONNECTIONS:]
+            else:
+                assert taken == self.published.get(source, 0)
 
     @invariant()
     def accounts_are_exact(self) -> None:
