@@ -183,7 +183,7 @@ def clear_message() -> str:
 
 
 def broadcaster_stats(*, listeners: int, dropped_frames: int, lead_ms: int, queued_ms: int, accepted: int) -> str:
-    """Tell a broadcaster who hears it, how far ahead of real time it is, and how much of its audio was taken, in ticks."""
+    """Tell a broadcaster who hears it, how far ahead of real time it is, and how many ticks of its audio were taken."""
     return encode(
         "stats",
         listeners=listeners,

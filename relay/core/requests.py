@@ -59,7 +59,7 @@ class Offer:
         pace: Whether it is a microphone or synthesis.
         takeover: Whether it replaces the present broadcaster.
         label: What people call the channel.
-        resume: The id of its connection before, of whose audio it wants to know how much arrived; None if there was none.
+        resume: The id of its connection before, of which it wants to know how much arrived; None if there was none.
     """
 
     audio_format: AudioFormat = field(default_factory=AudioFormat)

@@ -38,7 +38,7 @@ class SourcePort(Protocol):
 
 
 MAX_KNOWN_CONNECTIONS = 16
-"""Of how many broadcasters' connections a channel knows how much was taken; more tries than that in one cut are rare."""
+"""Of how many broadcasters' connections a channel knows how much was taken; few cuts need more tries to connect."""
 
 
 class Source:
