@@ -186,8 +186,9 @@ class Life(RuleBasedStateMachine):
         before = source.live.channel.place
         self.loop.run_until_complete(publish())
         if source.is_present:
-            sample_bytes = source.live.channel.audio_format.sample_bytes
-            self.published[source] = self.published.get(source, 0) + frames * len(FRAME) // sample_bytes
+            audio_format = source.live.channel.audio_format
+            assert audio_format is not None
+            self.published[source] = self.published.get(source, 0) + frames * audio_format.samples(len(FRAME))
         else:
             assert source.live.channel.place is before, "one who was replaced published"
 
