@@ -5,7 +5,7 @@ Invariants: whatever happens while it runs, what was measured until then is the 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from relay.adapters.load.process_statistics import cpu_seconds, waiting_seconds
@@ -132,7 +132,8 @@ class LoadRun:
                 finally:
                     stop.cancel()
         name = None if self._probe is None else self._probe.name
-        return self._recorder.result(sum(self._source.published), self._ended_early, name, notes)
+        result = self._recorder.result(sum(self._source.published), self._ended_early, name, notes)
+        return replace(result, latency_from=self._targets[0].expect.latency_from)
 
     def _worker_plans(self) -> list[WorkerPlan]:
         plan = self._plan
@@ -196,7 +197,9 @@ class LoadRun:
             playing.cancel()
             await asyncio.wait({playing})
 
-    async def _watch(self, pool: WorkerPool, begins_at: float, ends: set[asyncio.Task[None] | asyncio.Task[bool]]) -> None:
+    async def _watch(
+        self, pool: WorkerPool, begins_at: float, ends: set[asyncio.Task[None] | asyncio.Task[bool]]
+    ) -> None:
         """Note every interval until one of `ends` is done, or they should long be."""
         deadline = begins_at + self._plan.duration_seconds + OVERRUN_SECONDS
         intervals = 1

@@ -112,11 +112,12 @@ class PacedSource(ABC):
 
 
 class RelaySource(PacedSource):
-    """Broadcasters at a relay, one for each address; an async context manager."""
+    """Broadcasters at a relay, one for each address; an async context manager.
 
-    def __init__(
-        self, plan: LoadPlan, url: str, addresses: Sequence[ChannelAddress], key: str | None, *, stamps: bool = False
-    ) -> None:
+    Each frame carries when it was sent, for `Expect.RELAY_V1_STAMPED`.
+    """
+
+    def __init__(self, plan: LoadPlan, url: str, addresses: Sequence[ChannelAddress], key: str | None) -> None:
         """Prepare broadcasters.
 
         Args:
@@ -124,13 +125,11 @@ class RelaySource(PacedSource):
             url: Of the relay.
             addresses: One channel for each session of the plan.
             key: The relay's broadcast key, if it has one.
-            stamps: Whether each frame carries when it was sent, for `Expect.RELAY_V1_STAMPED`.
         """
         super().__init__(plan)
         self._url = url
         self._addresses = addresses
         self._key = key
-        self._stamps = stamps
         self._broadcasters: list[Broadcaster] = []
         self._stack = AsyncExitStack()
 
@@ -163,7 +162,7 @@ class RelaySource(PacedSource):
         Raises:
             RelayError: The connection is lost.
         """
-        await self._broadcasters[channel].send(stamp(seq, relay_clock(), self._audio) if self._stamps else self._audio)
+        await self._broadcasters[channel].send(stamp(seq, relay_clock(), self._audio))
 
     async def end(self) -> None:
         """End all sessions.

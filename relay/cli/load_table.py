@@ -97,7 +97,8 @@ def _latency(result: LoadResult) -> str:
     names = {"p50_ms": "p50", "p90_ms": "p90", "p99_ms": "p99", "p999_ms": "p99.9", "max_ms": "max"}
     text = "   ".join(f"{name} {milliseconds(metrics[metric])}" for metric, name in names.items())
     uncertainty = result.clock_uncertainty_ms
-    return text if uncertainty is None else f"{text}   (clocks compared to ±{uncertainty:.1f} ms)"
+    compared = "" if uncertainty is None else f", clocks compared to ±{uncertainty:.1f} ms"
+    return f"{text}   (from the {result.latency_from}{compared})"
 
 
 def _delivered(result: LoadResult) -> str:

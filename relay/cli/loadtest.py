@@ -21,6 +21,7 @@ from relay.cli.load_run import STOPPED, LoadRun, Probe
 from relay.cli.load_source import RelaySource
 from relay.cli.load_table import LoadProgressLine, result_table
 from relay.cli.options import config_option
+from relay.core.load.expect import Expect
 from relay.core.load.fail_if import Condition, parse_condition
 from relay.core.load.plan import LoadPlan, Profile
 from relay.core.load.results import LoadResult
@@ -207,7 +208,7 @@ def _find_targets(url: str, addresses: Sequence[ChannelAddress], token: str | No
     host = reach(name, port)
     tls_name = name if secure else None
     return [
-        Target(host, port, f"/v1/{Role.LISTENER}/{address}", parts.netloc, tls_name=tls_name, token=token)
+        Target(host, port, f"/v1/{Role.LISTENER}/{address}", parts.netloc, tls_name, Expect.RELAY_V1_STAMPED, token)
         for address in addresses
     ]
 

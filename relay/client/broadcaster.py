@@ -15,14 +15,14 @@ from relay.core.broadcaster_events import Audience, Backpressure, BroadcasterEve
 from relay.core.reconnect import Reconnected, Reconnecting
 from relay.core.requests import Offer
 from relay.core.send_queue import SendQueue
-from relay.core.wire import WORD_MASK, split_audio
+from relay.core.wire import split_audio
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
 END_TIMEOUT_SECONDS = 10.0
-"""How long it may take to send what is queued and to have the end of the session confirmed, beside the audio's time."""
+"""How long it may take to send what is queued and to have the end confirmed, beside the audio's time."""
 
 MAX_EVENTS = 64
 """Events that wait to be taken; of more, the oldest are forgotten, since the properties know what is in force."""
@@ -37,6 +37,13 @@ A relay that has enough reads nothing more, so what is under way when it says so
 network, seconds of audio in the buffers of two kernels. At this speed it is little more than a message.
 """
 
+UNDER_WAY_SECONDS = 30.0
+"""How much may be sent that the relay has not confirmed yet; it is kept, to be sent again if it does not arrive.
+
+More than what goes at full speed, and than what a microphone gives until a relay that is gone is noticed, so only a
+connection that is stuck comes up against it.
+"""
+
 _CAUTION = 0.8
 """Of the lead at which a relay had enough before, how much is sent at full speed."""
 
@@ -49,10 +56,10 @@ class SendingStats:
     """What became of the audio.
 
     Attributes:
-        sent: Handed to a connection. What was under way when one broke is sent again in pace `live`, and counts once;
-            in pace `speech` it is lost, and counts.
-        dropped: Pushed out of the queue while there was no connection, or left in it at the end.
-        cleared: Thrown away by `clear` before it was sent.
+        sent: Handed to a connection. What did not arrive when one broke is sent again, and counts once. Only a relay
+            that was restarted meanwhile, or that forgot the channel, can not say what arrived; then all counts.
+        dropped: Pushed out of the queue by newer audio of pace `live` in a cut or after it, or left in it at the end.
+        cleared: Thrown away by `clear` before it was sent, or before it was sent again.
         queued_seconds: What waits to be sent.
         reconnects: Connections after the first.
     """
@@ -70,7 +77,8 @@ class Broadcaster:
     Audio goes through a queue of at most `queue_seconds`. While there is a connection, `send` waits when the queue is
     full: the relay is holding back what is ahead of real time, or the network is slow. While there is none, pace `live`
     drops the oldest and counts it, since a microphone does not wait; pace `speech` waits, since every word counts. What
-    was under way when a connection broke is sent again in pace `live`, as far as the queue has room.
+    did not arrive when a connection broke is sent again on the next one, before all else: in pace `live` as far as the
+    queue has room, in pace `speech` whole.
 
     Attributes:
         audience: Who listens, as the relay told last; None before it did.
@@ -87,22 +95,18 @@ class Broadcaster:
         self._address = address
         self._offer = offer
         self._reconnector = reconnector
-        self._queue = SendQueue(offer.audio_format, queue_seconds)
+        self._queue = SendQueue(offer.audio_format, queue_seconds, UNDER_WAY_SECONDS)
         self._reconnects = 0
         self._connection: BroadcasterConnection | None = None
         self._full_speed_seconds = FULL_SPEED_SECONDS
-        # The place of the channel, epoch and seq, when the present connection or the last one began.
-        self._began_at: tuple[int, int] | None = None
         self._owes_clear = False
         self._is_ending = False
         self._is_leaving = False
-        self._has_told_end = False
-        self._is_sending = False
+        self._has_said_farewell = False
         self._problem: RelayError | None = None
         # Each is set exactly while its condition holds; `_settle` sees to it after every change.
         self._may_put = asyncio.Event()
         self._may_send = asyncio.Event()
-        self._is_sent = asyncio.Event()
         self._is_over = asyncio.Event()
         self._events: deque[BroadcastingEvent] = deque(maxlen=MAX_EVENTS)
         self._has_events = asyncio.Event()
@@ -129,11 +133,12 @@ class Broadcaster:
         and counted.
         """
         try:
-            if kind is None:
+            if kind is None and (self.is_connected or self._queue or self._queue.has_under_way):
+                self._is_leaving = True
+                self._settle()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(END_TIMEOUT_SECONDS + self._lead_seconds):
-                        await self._is_sent.wait()
-                        await self._leave()
+                        await self._is_over.wait()
         finally:
             await self._tasks.close()
 
@@ -225,11 +230,6 @@ class Broadcaster:
         lead_seconds = 0.0 if self._connection is None else self._connection.lead_seconds
         return lead_seconds + self._queue.held_seconds
 
-    async def _leave(self) -> None:
-        self._is_leaving = True
-        if self._connection is not None:
-            await self._connection.leave()
-
     async def _run(self, connection: BroadcasterConnection) -> None:
         """Serve one connection after the other, until the session ends or nothing more can be done."""
         try:
@@ -259,14 +259,15 @@ class Broadcaster:
     async def _read(self, connection: BroadcasterConnection) -> None:
         while (event := await connection.receive()) is not None:
             match event:
-                case Audience():
+                case Audience(accepted=accepted):
                     self.audience = event
+                    self._queue.note_accepted(accepted)
                 case Backpressure(on=on):
                     self.is_held_back = on
                     if on:
                         self._full_speed_seconds = min(self._full_speed_seconds, connection.lead_seconds * _CAUTION)
             self._tell(event)
-        if not (self._has_told_end or self._is_leaving):
+        if not self._has_said_farewell:
             raise RelayError(f"{self._address} was ended at the relay.")
 
     async def _send_queued(self, connection: BroadcasterConnection) -> None:
@@ -274,17 +275,14 @@ class Broadcaster:
         while connection.is_open:
             await self._may_send.wait()
             # Since it was set, `clear` may have taken what was to be sent.
-            if self._owes_end:
-                self._has_told_end = True
+            if self._owes_farewell:
+                self._has_said_farewell = True
                 self._settle()
-                await connection.end()
-            elif self._queue and connection.is_open:
+                await (connection.end() if self._is_ending else connection.leave())
+            elif self._queue.may_take and connection.is_open:
                 audio = self._queue.take()
-                self._is_sending = True
                 self._settle()
                 await connection.send_audio(audio)
-                self._is_sending = False
-                self._settle()
                 if connection.lead_seconds > self._full_speed_seconds:
                     await asyncio.sleep(len(audio) / self._offer.audio_format.bytes_per_second / CAUTIOUS_SPEED)
 
@@ -317,23 +315,20 @@ class Broadcaster:
     def _adopt(self, connection: BroadcasterConnection) -> None:
         """Take a connection as the present one."""
         self._reconnector.connected()
-        before, self._connection = self._began_at, connection
-        self._began_at = connection.epoch, connection.next_seq
+        self._connection = connection
+        if self._queue.begin(connection.accepted):
+            self._owes_clear = True
         if self._offer.pace is Pace.LIVE:
-            # Each message is a frame and gets its number when it arrives, so the numbers tell what did not. (In pace
-            # speech it gets it later.)
-            self._queue.begin(_frames_between(before, self._began_at))
             self._queue.trim()
         self.is_held_back = False
-        self._has_told_end = False
-        self._is_sending = False
+        self._has_said_farewell = False
         # The relay may not have noticed yet that this connection's predecessor is gone.
-        self._offer = replace(self._offer, takeover=True)
+        self._offer = replace(self._offer, takeover=True, resume=connection.connection_id)
         self._settle()
 
     @property
-    def _owes_end(self) -> bool:
-        return self._is_ending and not self._has_told_end and not self._queue
+    def _owes_farewell(self) -> bool:
+        return (self._is_ending or self._is_leaving) and not self._has_said_farewell and not self._queue
 
     def _tell(self, event: BroadcastingEvent) -> None:
         self._events.append(event)
@@ -349,19 +344,11 @@ class Broadcaster:
         """Set each event exactly when what it stands for holds."""
         is_over = self._is_over.is_set()
         drops = self._connection is None and self._offer.pace is Pace.LIVE
-        has_audio = len(self._queue) > 0
-        may_send = self._connection is not None and ((has_audio and not self.is_held_back) or self._owes_end)
+        has_audio = self._queue.may_take and not self.is_held_back
+        may_send = self._connection is not None and (has_audio or self._owes_farewell)
         _keep(self._may_put, drops or is_over or not self._queue.is_full)
         _keep(self._may_send, may_send)
-        _keep(self._is_sent, not has_audio and not self._is_sending)
         _keep(self._has_events, is_over or len(self._events) > 0)
-
-
-def _frames_between(before: tuple[int, int] | None, after: tuple[int, int]) -> int | None:
-    """Give how many frames a channel got between two places, each an epoch and a seq; None when nobody knows."""
-    if before is None or before[0] != after[0]:
-        return None
-    return (after[1] - before[1]) & WORD_MASK
 
 
 def _keep(event: asyncio.Event, holds: bool) -> None:

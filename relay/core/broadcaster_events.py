@@ -32,12 +32,14 @@ class Audience:
         dropped_frames: What those of them lost.
         lead_ms: How far the audio that was sent is ahead of real time.
         queued_ms: How much of it the relay holds until it is due.
+        accepted: How much was taken of what came on this connection, in ticks of the format's clock rate.
     """
 
     listeners: int
     dropped_frames: int = 0
     lead_ms: float = 0.0
     queued_ms: float = 0.0
+    accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def _read_audience(message: ControlMessage) -> Audience:
         read_optional(message, "dropped_frames", 0),
         _read_milliseconds(message, "lead_ms"),
         _read_milliseconds(message, "queued_ms"),
+        read_member(message, "accepted", int),
     )
 
 

@@ -102,9 +102,20 @@ def _describe_channels(channels: Sequence[ChannelEntry]) -> list[dict[str, str |
 
 
 def broadcaster_hello(
-    *, connection_id: str, address: ChannelAddress, audio_format: AudioFormat, pace: Pace, place: Place, clock_ms: int
+    *,
+    connection_id: str,
+    address: ChannelAddress,
+    audio_format: AudioFormat,
+    pace: Pace,
+    place: Place,
+    accepted: int | None,
+    clock_ms: int,
 ) -> str:
-    """Greet a broadcaster whose claim on the channel was accepted; `place` is where its first frame goes."""
+    """Greet a broadcaster whose claim on the channel was accepted.
+
+    `place` is where its first frame goes; `accepted` how much was taken of the connection that it named, in ticks, or
+    None when that is not known.
+    """
     return encode(
         "hello",
         protocol=SUBPROTOCOL,
@@ -115,6 +126,7 @@ def broadcaster_hello(
         format=describe_format(audio_format),
         epoch=place.epoch,
         next_seq=place.seq & WORD_MASK,
+        accepted=accepted,
         clock_ms=clock_ms,
         limits={"message_bytes": MAX_BROADCAST_BYTES, "text_bytes": MAX_TEXT_BYTES},
     )
@@ -170,9 +182,16 @@ def clear_message() -> str:
     return encode("clear")
 
 
-def broadcaster_stats(*, listeners: int, dropped_frames: int, lead_ms: int, queued_ms: int) -> str:
-    """Tell a broadcaster who hears it, and how far ahead of real time it is."""
-    return encode("stats", listeners=listeners, dropped_frames=dropped_frames, lead_ms=lead_ms, queued_ms=queued_ms)
+def broadcaster_stats(*, listeners: int, dropped_frames: int, lead_ms: int, queued_ms: int, accepted: int) -> str:
+    """Tell a broadcaster who hears it, how far ahead of real time it is, and how many ticks of its audio were taken."""
+    return encode(
+        "stats",
+        listeners=listeners,
+        dropped_frames=dropped_frames,
+        lead_ms=lead_ms,
+        queued_ms=queued_ms,
+        accepted=accepted,
+    )
 
 
 def backpressure_message(*, on: bool) -> str:

@@ -59,12 +59,14 @@ class Offer:
         pace: Whether it is a microphone or synthesis.
         takeover: Whether it replaces the present broadcaster.
         label: What people call the channel.
+        resume: The id of its connection before, of which it wants to know how much arrived; None if there was none.
     """
 
     audio_format: AudioFormat = field(default_factory=AudioFormat)
     pace: Pace = Pace.LIVE
     takeover: bool = False
     label: Label = field(default_factory=Label)
+    resume: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,8 @@ def _read_offer(values: dict[str, str]) -> Offer:
     takeover = values.get("takeover", "0")
     if takeover not in ("0", "1"):
         raise BadRequestError(f"takeover must be 0 or 1, not {_shown(takeover)}.")
-    return Offer(_read_format(values), Pace(pace), takeover == "1", Label(values.get("name"), values.get("lang")))
+    label = Label(values.get("name"), values.get("lang"))
+    return Offer(_read_format(values), Pace(pace), takeover == "1", label, values.get("resume"))
 
 
 def _read_format(values: dict[str, str]) -> AudioFormat:

@@ -1,8 +1,7 @@
-"""What a broadcaster wants to send and can not send yet, and what it sent lately, which may have to be sent again.
+"""What a broadcaster wants to send and can not send yet, and what it sent of which nobody knows yet whether it arrived.
 
-Bound, of each: a duration, and one message more, since whoever finds it not full may put one. Drops: the oldest, when
-`make_room` or `trim` is asked to; whoever would rather wait does not ask. Of what was sent, the oldest is forgotten.
-Counter: `dropped`.
+Bound, of each: a duration, and one message more, since whoever finds it not full may put or take one. Drops: the oldest
+that waits, when `make_room` or `trim` is asked to; whoever would rather wait does not ask. Counter: `dropped`.
 
 Invariant: what was put is exactly what was taken, dropped, cleared and is held.
 """
@@ -22,18 +21,25 @@ class SendQueue:
         cleared: What `clear` threw away so far.
     """
 
-    def __init__(self, audio_format: AudioFormat, max_seconds: float) -> None:
-        """Make an empty queue that is full when it holds `max_seconds` of audio."""
+    def __init__(self, audio_format: AudioFormat, max_seconds: float, max_under_way_seconds: float) -> None:
+        """Make an empty queue, which is full when it holds `max_seconds` of audio.
+
+        Nothing should be taken while `max_under_way_seconds` were and are not known to have arrived.
+        """
         self.taken = AudioAmount()
         self.dropped = AudioAmount()
         self.cleared = AudioAmount()
         self._audio_format = audio_format
         self._max_bytes = max_seconds * audio_format.bytes_per_second
+        self._max_under_way_bytes = max_under_way_seconds * audio_format.bytes_per_second
         self._messages: deque[bytes] = deque()
         self._held_bytes = 0
-        self._taken: deque[bytes] = deque()
-        self._taken_bytes = 0
-        self._taken_count = 0
+        self._under_way: deque[bytes] = deque()
+        self._under_way_bytes = 0
+        self._accepted = 0
+        # How many of those under way nobody wants any more, and whether the `clear` that said so may be, too.
+        self._unwanted = 0
+        self._is_clear_under_way = False
 
     def __len__(self) -> int:
         """Give how many messages wait."""
@@ -49,41 +55,71 @@ class SendQueue:
         """Whether another message has to wait, or to push the oldest out."""
         return self._held_bytes >= self._max_bytes
 
+    @property
+    def has_under_way(self) -> bool:
+        """Whether something was taken that is not known to have arrived."""
+        return len(self._under_way) > 0
+
+    @property
+    def may_take(self) -> bool:
+        """Whether a message waits, and not too much is under way."""
+        return len(self._messages) > 0 and self._under_way_bytes < self._max_under_way_bytes
+
     def put(self, audio: bytes) -> None:
         """Put whole samples at the end."""
         self._messages.append(audio)
         self._held_bytes += len(audio)
 
     def take(self) -> bytes:
-        """Take the oldest message.
+        """Take the oldest message; it is under way then.
 
         Raises:
             IndexError: None waits.
         """
         audio, amount = self._remove()
         self.taken += amount
-        self._taken.append(audio)
-        self._taken_bytes += len(audio)
-        self._taken_count += 1
-        while self._taken_bytes - len(self._taken[0]) >= self._max_bytes:
-            self._taken_bytes -= len(self._taken.popleft())
+        self._under_way.append(audio)
+        self._under_way_bytes += len(audio)
         return audio
 
-    def begin(self, arrived: int | None = None) -> None:
+    def note_accepted(self, ticks: int) -> None:
+        """Note how much arrived of what was taken since `begin`, in ticks; a part of a message did not."""
+        while self._under_way:
+            accepted = self._accepted + self._audio_format.samples(len(self._under_way[0]))
+            if accepted > ticks:
+                return
+            self._accepted = accepted
+            self._under_way_bytes -= len(self._under_way.popleft())
+            if self._unwanted:
+                self._unwanted -= 1
+            else:
+                self._is_clear_under_way = False
+
+    def begin(self, accepted: int | None = None) -> bool:
         """Note that messages are taken for another connection from now on.
 
         Args:
-            arrived: How many of those that were taken for the one before did arrive; the others come back to the front.
-                None, or more than were taken: nobody knows, and none comes back.
+            accepted: How much arrived of what was taken for the one before, in ticks; the rest comes back to the front,
+                or counts as cleared when nobody wants it any more. None: nobody knows, and nothing comes back.
+
+        Returns:
+            Whether the last `clear` may not have arrived: nothing is known to have that was taken after it.
         """
-        missing = 0 if arrived is None else max(0, self._taken_count - arrived)
-        for _ in range(min(missing, len(self._taken))):
-            audio = self._taken.pop()
-            self._messages.appendleft(audio)
-            self._held_bytes += len(audio)
-            self.taken -= self._amount(audio)
-        self._taken.clear()
-        self._taken_bytes = self._taken_count = 0
+        if accepted is None:
+            self._under_way.clear()
+        else:
+            self.note_accepted(accepted)
+        while self._under_way:
+            audio = self._under_way.pop()
+            amount = self._amount(audio)
+            self.taken -= amount
+            if len(self._under_way) < self._unwanted:
+                self.cleared += amount
+            else:
+                self._messages.appendleft(audio)
+                self._held_bytes += len(audio)
+        self._under_way_bytes = self._accepted = self._unwanted = 0
+        return self._is_clear_under_way
 
     def make_room(self) -> None:
         """Drop the oldest until it is not full."""
@@ -101,11 +137,11 @@ class SendQueue:
             self.dropped += self._remove()[1]
 
     def clear(self) -> None:
-        """Throw all away, since nobody wants it any more."""
+        """Throw all away, since nobody wants it any more; what is under way does not come back."""
         while self._messages:
             self.cleared += self._remove()[1]
-        self._taken.clear()
-        self._taken_bytes = 0
+        self._unwanted = len(self._under_way)
+        self._is_clear_under_way = True
 
     def _remove(self) -> tuple[bytes, AudioAmount]:
         audio = self._messages.popleft()

@@ -89,8 +89,8 @@ class Broadcasting:
         self.check_free(address, offer)
         live = self._directory.open(address)
         replaced, listed_before = live.source, live.entry if live.is_listed else None
-        source = live.source = Source(connection_id, live, port)
-        live.idle_since = live.departure = None
+        source = Source(connection_id, live, port)
+        live.adopt(source)
         if replaced is not None:
             replaced.port.close(*_TAKEN_OVER)
         self._prepare(live, offer)
@@ -115,8 +115,9 @@ class Broadcasting:
         ingest, audio_format = live.ingest, live.channel.audio_format
         if not source.is_present or ingest is None or audio_format is None:
             return 0.0
-        now = self._clock()
-        self._release(live, ingest.offer(split_audio(message, audio_format), now))
+        now, frames = self._clock(), split_audio(message, audio_format)
+        live.accepted[source.connection_id] += audio_format.samples(len(message))
+        self._release(live, ingest.offer(frames, now))
         if not source.is_held and ingest.should_pause(now):
             source.is_held = True
             source.port.send_text(messages.backpressure_message(on=True))
@@ -294,6 +295,7 @@ class Broadcasting:
             dropped_frames=live.tally.dropped_frames,
             lead_ms=round(ingest.lead_seconds(now) * 1000),
             queued_ms=round(ingest.queued_seconds() * 1000),
+            accepted=live.accepted[source.connection_id],
         )
         told = source.stats_told
         if told is None or told[0] != text or now - told[1] >= STATS_SECONDS:

@@ -45,6 +45,10 @@ class SourcePort(Protocol):
         ...
 
 
+MAX_KNOWN_CONNECTIONS = 16
+"""Of how many broadcasters' connections a channel knows how much was taken; few cuts need more tries to connect."""
+
+
 class Source:
     """A connection that publishes to a channel, or did until another took over.
 
@@ -98,6 +102,7 @@ class LiveChannel:
         departure: How the source went, while its last audio is waiting.
         label: What people call it.
         is_listed: Whether it is shown to people: it was declared, or had a source.
+        accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
         idle_since: Since when nobody uses it; None while somebody does.
         tally: What became of its frames.
     """
@@ -121,6 +126,7 @@ class LiveChannel:
         self.departure: Departure | None = None
         self.label = label
         self.is_listed = is_listed
+        self.accepted: dict[str, int] = {}
         self.idle_since: float | None = None
         self.tally = Tally()
         self._manager = manager
@@ -153,6 +159,14 @@ class LiveChannel:
         return messages.ChannelEntry(
             self.address.channel, label.name or self.address.channel, label.lang, self.channel.state
         )
+
+    def adopt(self, source: Source) -> None:
+        """Make a connection the source, of which nothing was taken yet."""
+        self.source = source
+        self.idle_since = self.departure = None
+        self.accepted[source.connection_id] = 0
+        if len(self.accepted) > MAX_KNOWN_CONNECTIONS:
+            del self.accepted[next(iter(self.accepted))]
 
     def describe(self, offer: Offer, declared: Label) -> None:
         """Take what a broadcaster calls the channel; what the operator declared stands."""

@@ -73,7 +73,7 @@ async def source_at(server: Server, running: Running, plan: LoadPlan) -> AsyncIt
     match server.speaks:
         case Speaks.RELAY_V1:
             address = ChannelAddress(SESSION)
-            async with RelaySource(plan, running.url, [address], None, stamps=True) as relay_source:
+            async with RelaySource(plan, running.url, [address], None) as relay_source:
                 yield relay_source, replace(target, path=f"/v1/listen/{address}", expect=Expect.RELAY_V1_STAMPED)
         case Speaks.NCHAN:
             async with NchanSource(plan, running.url, SESSION) as nchan_source:

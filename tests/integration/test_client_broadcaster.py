@@ -26,6 +26,7 @@ from relay.client import (
     broadcast,
 )
 from relay.client import broadcaster as client_broadcaster
+from tests.support.kernel_queues import KernelQueues
 from tests.support.scripted_relay import HELLO, Script, cut, in_turn, query_of, say, scripted
 
 SOON = Reconnect(first_seconds=0.01, max_seconds=0.02)
@@ -43,11 +44,14 @@ class Heard:
     async def read(self, connection: ServerConnection) -> None:
         """Read until the connection ends, or `end` comes."""
         async for message in connection:
-            async with self._news:
-                self.messages.append(message)
-                self._news.notify_all()
+            await self.take(message)
             if message == '{"type":"end"}':
                 return
+
+    async def take(self, message: str | bytes) -> None:
+        async with self._news:
+            self.messages.append(message)
+            self._news.notify_all()
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(10), self._news:
@@ -58,8 +62,8 @@ def numbered(number: int) -> bytes:
     return bytes([number, number]) * 1_600
 
 
-async def greeted(connection: ServerConnection, next_seq: int = 0) -> None:
-    await say(connection, {**HELLO, "next_seq": next_seq})
+async def greeted(connection: ServerConnection, accepted: int | None = None, connection_id: str = "c1") -> None:
+    await say(connection, {**HELLO, "connection_id": connection_id, "accepted": accepted})
 
 
 async def test_what_was_sent_arrives_and_leaving_does_not_end_the_session() -> None:
@@ -139,10 +143,10 @@ async def test_long_audio_is_cut_into_what_can_be_taken_back_and_half_samples_ar
 class Cut:
     """A relay that cuts its first connection off after `count` messages, and takes the second when told.
 
-    It then says that it got `arrived` of them.
+    It then says that it got `arrived` tenths of a second, if it knows.
     """
 
-    def __init__(self, count: int, arrived: int | None = None) -> None:
+    def __init__(self, count: int, arrived: int | None) -> None:
         self._arrived = arrived
         self.heard = Heard()
         self.queries: list[dict[str, str]] = []
@@ -153,13 +157,13 @@ class Cut:
         self.queries.append(query_of(connection))
         await greeted(connection)
         for _ in range(self._count):
-            self.heard.messages.append(await connection.recv())
+            await self.heard.take(await connection.recv())
         connection.transport.abort()
 
     async def second(self, connection: ServerConnection) -> None:
         self.queries.append(query_of(connection))
         await self.may_return.wait()
-        await greeted(connection, self._count if self._arrived is None else self._arrived)
+        await greeted(connection, None if self._arrived is None else self._arrived * 1_600, "c2")
         await self.heard.read(connection)
 
 
@@ -170,7 +174,7 @@ async def until(broadcaster: Broadcaster, kind: type[BroadcastingEvent]) -> None
 
 
 async def test_a_live_broadcaster_drops_its_oldest_audio_during_a_cut_and_takes_its_channel_back() -> None:
-    relay = Cut(2)
+    relay = Cut(2, arrived=2)
     async with (
         scripted(in_turn(relay.first, relay.second)) as url,
         asyncio.timeout(15),
@@ -187,12 +191,12 @@ async def test_a_live_broadcaster_drops_its_oldest_audio_during_a_cut_and_takes_
         await until(broadcaster, Reconnected)
         await broadcaster.end()
     assert relay.heard.messages == [*(numbered(number) for number in (0, 1, 7, 8, 9, 10, 11)), '{"type":"end"}']
-    assert [query.get("takeover") for query in relay.queries] == [None, "1"]
+    assert [(query.get("takeover"), query.get("resume")) for query in relay.queries] == [(None, None), ("1", "c1")]
     assert broadcaster.stats.reconnects == 1
 
 
 async def test_a_speaking_broadcaster_waits_during_a_cut_and_loses_nothing() -> None:
-    relay = Cut(2)
+    relay = Cut(2, arrived=2)
     async with (
         scripted(in_turn(relay.first, relay.second)) as url,
         asyncio.timeout(15),
@@ -213,11 +217,10 @@ async def test_a_speaking_broadcaster_waits_during_a_cut_and_loses_nothing() -> 
     assert broadcaster.stats.dropped.chunks == 0
 
 
-@pytest.mark.parametrize(
-    ("pace", "arrived", "again"), [("live", 1, [1, 2, 3]), ("live", 4, []), ("live", 9, []), ("speech", 1, [])]
-)
-async def test_what_did_not_arrive_before_a_cut_is_sent_again_where_the_numbers_tell_it(
-    pace: Literal["live", "speech"], arrived: int, again: list[int]
+@pytest.mark.parametrize("pace", ["live", "speech"])
+@pytest.mark.parametrize(("arrived", "again"), [(0, [0, 1, 2, 3]), (1, [1, 2, 3]), (4, []), (9, []), (None, [])])
+async def test_what_did_not_arrive_before_a_cut_is_sent_again(
+    pace: Literal["live", "speech"], arrived: int | None, again: list[int]
 ) -> None:
     relay = Cut(4, arrived)
     async with (
@@ -233,6 +236,109 @@ async def test_what_did_not_arrive_before_a_cut_is_sent_again_where_the_numbers_
         await broadcaster.end()
     assert relay.heard.messages[4:] == [*(numbered(number) for number in (*again, 4)), '{"type":"end"}']
     assert broadcaster.stats.sent.chunks == 5
+
+
+async def test_of_two_cuts_each_is_made_good_of_its_own_connection() -> None:
+    heard, queries = Heard(), []
+
+    def connection_that(accepted: int | None, name: str, count: int | None) -> Script:
+        async def script(connection: ServerConnection) -> None:
+            queries.append(query_of(connection).get("resume"))
+            if name:
+                await greeted(connection, accepted, name)
+            if count is None:
+                await heard.read(connection)
+                return
+            for _ in range(count):
+                await heard.take(await connection.recv())
+            connection.transport.abort()
+
+        return script
+
+    # The third connection never greets, so it is the second's audio that the fourth tells of.
+    scripts = ((None, "c1", 3), (2 * 1_600, "c2", 2), (None, "", 0), (1_600, "c4", None))
+    async with (
+        scripted(in_turn(*(connection_that(*script) for script in scripts))) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", pace="speech", reconnect=SOON) as broadcaster,
+    ):
+        for number in range(4):
+            await broadcaster.send(numbered(number))
+            await heard.until(number + 1) if number < 2 else None
+        await broadcaster.end()
+    assert heard.messages == [*(numbered(number) for number in (0, 1, 2, 2, 3, 3)), '{"type":"end"}']
+    assert queries == [None, "c1", "c2", "c2"]
+    assert (broadcaster.stats.sent.chunks, broadcaster.stats.dropped.chunks) == (4, 0)
+
+
+async def test_no_more_is_under_way_than_can_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_broadcaster, "UNDER_WAY_SECONDS", 0.3)
+    heard = Heard()
+    connections: list[ServerConnection] = []
+
+    async def script(connection: ServerConnection) -> None:
+        connections.append(connection)
+        await greeted(connection)
+        await heard.read(connection)
+
+    async with scripted(script) as url, asyncio.timeout(15), broadcast(url, "ev1") as broadcaster:
+        for number in range(6):
+            await broadcaster.send(numbered(number))
+        await heard.until(3)
+        assert broadcaster.stats.queued_seconds == pytest.approx(0.3)
+        await say(connections[0], {"type": "stats", "listeners": 0, "accepted": 1_600})
+        await heard.until(4)
+        assert broadcaster.stats.queued_seconds == pytest.approx(0.2)
+        await say(connections[0], {"type": "stats", "listeners": 0, "accepted": 3 * 1_600})
+        await broadcaster.end()
+    assert heard.messages == [*(numbered(number) for number in range(6)), '{"type":"end"}']
+
+
+@pytest.mark.parametrize("arrived", [1, 2, 3])
+async def test_a_clear_that_may_not_have_arrived_is_told_again_and_what_it_cleared_is_not(arrived: int) -> None:
+    relay = Cut(4, arrived)
+    async with (
+        scripted(in_turn(relay.first, relay.second)) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", pace="speech", reconnect=SOON) as broadcaster,
+    ):
+        for number in range(2):
+            await broadcaster.send(numbered(number))
+        await relay.heard.until(2)
+        await broadcaster.clear()
+        await broadcaster.send(numbered(2))
+        await until(broadcaster, Reconnecting)
+        await broadcaster.send(numbered(3))
+        relay.may_return.set()
+        await broadcaster.end()
+    again = [] if arrived == 3 else ['{"type":"clear"}', numbered(2)]
+    assert relay.heard.messages[4:] == [*again, numbered(3), '{"type":"end"}']
+    assert (broadcaster.stats.sent.chunks, broadcaster.stats.cleared.chunks) == ((3, 1) if arrived == 1 else (4, 0))
+
+
+async def test_who_leaves_over_a_cut_leaves_nothing_behind() -> None:
+    relay = Cut(0, arrived=0)
+    relay.may_return.set()
+    everything = 2 * (len(TENTH) + 8) + 8  # both messages and the close frame
+
+    async def first(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        await greeted(connection)
+        sock = connection.transport.get_extra_info("socket")
+        with KernelQueues() as queues:
+            while queues.held_bytes(sock) < everything:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.01)
+        connection.transport.abort()
+
+    async with (
+        scripted(in_turn(first, relay.second)) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", reconnect=SOON) as broadcaster,
+    ):
+        for number in range(2):
+            await broadcaster.send(numbered(number))
+    assert relay.heard.messages == [numbered(0), numbered(1)]
+    assert (broadcaster.stats.sent.chunks, broadcaster.stats.dropped.chunks) == (2, 0)
 
 
 async def test_what_comes_back_after_a_cut_and_what_came_meanwhile_are_no_more_than_the_queue_holds() -> None:
@@ -304,7 +410,7 @@ async def test_what_is_cleared_as_soon_as_it_was_sent_is_no_end_of_the_session()
 
 
 async def test_a_clear_during_a_cut_is_told_before_any_audio_on_the_next_connection() -> None:
-    relay = Cut(1)
+    relay = Cut(1, arrived=1)
     async with (
         scripted(in_turn(relay.first, relay.second)) as url,
         asyncio.timeout(15),
@@ -324,11 +430,11 @@ async def test_what_the_relay_tells_is_given_as_events_and_of_those_that_nobody_
     taken = asyncio.Event()
 
     async def script(connection: ServerConnection) -> None:
-        stats = {"type": "stats", "listeners": 3, "dropped_frames": 7, "lead_ms": 12.5, "queued_ms": 40}
+        stats = {"type": "stats", "listeners": 3, "dropped_frames": 7, "lead_ms": 12.5, "queued_ms": 40, "accepted": 0}
         await say(connection, HELLO, {"type": "applause"}, b"\0\0", stats)
         await say(connection, {"type": "error", "code": 1008, "message": "Half a sample."})
         await taken.wait()
-        await say(connection, *({"type": "stats", "listeners": count} for count in range(100)))
+        await say(connection, *({"type": "stats", "listeners": count, "accepted": 0} for count in range(100)))
         await say(connection, {"type": "backpressure", "on": True})
         await connection.wait_closed()
 
@@ -414,7 +520,7 @@ async def test_a_relay_that_tells_how_it_does_every_few_seconds_is_not_excused_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     impatient(monkeypatch)
-    assert await silent_for(TENTH * 60, {"type": "stats", "listeners": 0}) < 3
+    assert await silent_for(TENTH * 60, {"type": "stats", "listeners": 0, "accepted": 0}) < 3
 
 
 async def test_who_leaves_waits_until_the_relay_has_read_what_was_sent() -> None:

@@ -18,10 +18,12 @@ from relay.client import (
     Audience,
     Audio,
     Backpressure,
+    Broadcaster,
     Clear,
     Gap,
     Hello,
     Listener,
+    Reconnect,
     Reconnected,
     Reconnecting,
     RelayError,
@@ -29,7 +31,7 @@ from relay.client import (
     listen,
 )
 from relay.vocabulary.clock import relay_clock
-from tests.support.fault_proxy import fault_proxy
+from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.processes import Process, RelayProcess, environment, relay_process
 
 KEY = "a-key-for-the-test"
@@ -148,6 +150,80 @@ async def test_a_live_broadcast_has_no_hole_after_the_broadcaster_was_cut_off(tm
         assert await listener.wait() == 0
     assert read_wav(heard) == audio
     assert listener.lines[-1].endswith("lost 0.00 s in 0 gap(s)"), "the numbers went on"
+
+
+async def until_stuck(proxy: FaultProxy) -> None:
+    """Wait until the connections through a proxy that reads nothing hold data, and take no more."""
+    held, before = proxy.unread_bytes, -1
+    async with asyncio.timeout(20):
+        while held == 0 or held != before:
+            await asyncio.sleep(0.3)
+            before, held = held, proxy.unread_bytes
+
+
+@pytest.mark.parametrize("seconds", [3, 20])
+async def test_speech_at_full_speed_has_no_hole_after_the_broadcaster_was_cut_off(tmp_path: Path, seconds: int) -> None:
+    """At the cut what is left of the shorter one is all in the buffers of the kernels; of the longer one some waits."""
+    audio, heard = noise(seconds), tmp_path / "heard.wav"
+    path = tmp_path / "speech.pcm"
+    path.write_bytes(audio)
+    async with (
+        a_relay(RELAY_BROADCAST_LEAD_SECONDS="10") as relay,
+        fault_proxy(relay.url) as proxy,
+        command(relay.url, "listen", "ev1", "-o", str(heard)) as listener,
+    ):
+        await listener.line(lambda line: line.startswith("listening to "))
+        # The relay gets a little of it.
+        proxy.up.line_bytes, proxy.up.bytes_per_second = 16 * 1024, 60_000.0
+        with path.open("rb") as pipe:
+            arguments = ("broadcast", "ev1", "-", "--pace", "speech")
+            async with command(proxy.url, *arguments, stdin=pipe.fileno()) as broadcaster:
+                await recorded(heard, SECOND_BYTES)
+                proxy.stall()
+                await until_stuck(proxy)
+                proxy.kill()
+                proxy.up.bytes_per_second = None
+                proxy.flow()
+                await broadcaster.line(lambda line: line == "connected again")
+                assert await broadcaster.wait(30) == 0
+        assert await listener.wait() == 0
+    assert read_wav(heard) == audio
+    assert listener.lines[-1].endswith("lost 0.00 s in 0 gap(s)")
+
+
+async def test_a_broadcaster_that_was_replaced_in_a_cut_sends_again_what_of_its_own_did_not_arrive() -> None:
+    one, other = noise(4), noise(0.3, seed=2)
+    async with (
+        a_relay() as relay,
+        fault_proxy(relay.url) as proxy,
+        listen(relay.url, "ev1") as listener,
+        broadcast(proxy.url, "ev1", pace="speech", token=KEY, reconnect=Reconnect(first_seconds=0.1)) as broadcaster,
+        asyncio.timeout(30),
+    ):
+        await broadcaster.send(one[: 2 * SECOND_BYTES])
+        received = await frames(listener, 8)
+        proxy.stall()
+        await broadcaster.send(one[2 * SECOND_BYTES : 3 * SECOND_BYTES])
+        await until_sent(broadcaster)
+        proxy.cut()
+        async with broadcast(relay.url, "ev1", pace="speech", takeover=True, token=KEY) as stranger:
+            await stranger.send(other)
+        proxy.mend()
+        proxy.flow()
+        await broadcaster.send(one[3 * SECOND_BYTES :])
+        await broadcaster.end()
+        async for event in listener:
+            assert not isinstance(event, Gap)
+            if isinstance(event, Audio):
+                received.append(event)
+    assert b"".join(event.payload for event in received) == one[: 2 * SECOND_BYTES] + other + one[2 * SECOND_BYTES :]
+    assert broadcaster.stats.sent.seconds == pytest.approx(4)
+
+
+async def until_sent(broadcaster: Broadcaster) -> None:
+    """Wait until nothing waits in a broadcaster any more."""
+    while broadcaster.stats.queued_seconds:  # noqa: ASYNC110 - no event of its own
+        await asyncio.sleep(0.01)
 
 
 async def test_a_restart_of_the_relay_is_told_and_both_go_on(tmp_path: Path) -> None:

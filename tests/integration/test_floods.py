@@ -12,6 +12,7 @@ from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
 from relay.adapters.server.guarded import CLOSE_SECONDS
+from relay.adapters.server.intake import PIECE_BYTES
 from tests.support.live_session import (
     LATE_MS,
     LOOPS,
@@ -128,18 +129,18 @@ async def test_a_budget_that_is_kept_costs_nothing() -> None:
 
 
 async def test_a_broadcaster_over_its_rate_is_read_no_faster_and_loses_nothing() -> None:
-    async with relay_process(RELAY_LIMITS_MAX_AUDIO_MESSAGES_PER_SECOND="100") as relay:
+    async with relay_process(RELAY_LIMITS_MAX_AUDIO_MESSAGES_PER_SECOND="50") as relay:
         listeners = await listen_beside(relay, "ev1", 1)
         with closing(listeners):
             loop = asyncio.get_running_loop()
             # Of a millisecond each, so that together they are hardly ahead of real time.
             async with broadcasting(relay, "ev1", frame_bytes=32) as broadcaster:
                 began = loop.time()
-                await broadcaster.send(650)
+                broadcaster.send_together(400)
                 await broadcaster.end()
                 await check_accounts(listeners, broadcaster)
-                # 500 at once, the burst of five seconds, and 150 at their rate, but for what is read together last.
-                assert loop.time() - began >= 1.1
+                # 250 at once, the burst of five seconds, and 150 at their rate, but for what is read together last.
+                assert loop.time() - began >= (150 - PIECE_BYTES / 38) / 50
             assert listeners[0].gaps == []
         await relay.terminate()
         (applied,) = [record for record in relay.log if record["event"] == "limits were applied"]

@@ -7,7 +7,8 @@ from tests.support.processes import RelayProcess
 from tests.support.wire_listener import closing, open_listener
 
 ASK_AFTER_SECONDS = 4
-LIMIT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "1"}
+LIMIT_SECONDS = 2
+LIMIT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": str(LIMIT_SECONDS)}
 
 
 async def test_who_answers_no_ping_is_cut_off_and_who_does_is_kept() -> None:
@@ -18,9 +19,9 @@ async def test_who_answers_no_ping_is_cut_off_and_who_does_is_kept() -> None:
             silent.pause()
             loop = asyncio.get_running_loop()
             began = loop.time()
-            cut_off = await relay.event("silent connection cut off", seconds=10)
+            cut_off = await relay.event("silent connection cut off", seconds=30)
             assert cut_off["connection"] == silent.hello["connection_id"]
-            assert ASK_AFTER_SECONDS <= loop.time() - began <= ASK_AFTER_SECONDS + 1 + 3
+            assert loop.time() - began >= ASK_AFTER_SECONDS + LIMIT_SECONDS - 0.5, "it was heard before it was greeted"
             assert not answering.has_ended
 
     await on_both_loops(scenario, **LIMIT)
@@ -35,7 +36,8 @@ async def test_a_broadcaster_that_is_far_ahead_is_not_read_and_not_given_up() ->
                 began = loop.time()
                 await broadcaster.send(500)
                 await broadcaster.end()
-                assert loop.time() - began >= ASK_AFTER_SECONDS + 3, "the relay did not hold it back"
+                held_seconds = loop.time() - began
+                assert held_seconds > ASK_AFTER_SECONDS + LIMIT_SECONDS + 0.5, "the relay did not hold it back"
                 await check_accounts([listener], broadcaster)
             assert listener.gaps == []
         assert all(record["event"] != "silent connection cut off" for record in relay.log)

@@ -180,7 +180,8 @@ async def test_steady(finished: dict[str, Finished]) -> None:
     assert metrics["bytes_per_second"] == pytest.approx(LISTENERS * 50 * 660, rel=0.1)
     assert 0 <= metrics["p50_ms"] <= metrics["p99_ms"] <= metrics["max_ms"] < 1000
     assert steady.result["closes"] == {"1000": LISTENERS}
-    assert steady.result["clock_uncertainty_ms"] < 5
+    assert (steady.result["latency_from"], steady.result["clock_uncertainty_ms"]) == ("broadcaster", None)
+    assert "(from the broadcaster)" in steady.table
     assert [use["name"] for use in steady.result["generator"]] == ["receiver 1", "receiver 2", "broadcaster"]
     assert len(steady.result["seconds"]) == SECONDS
     assert steady.result["conditions"] == [
@@ -575,6 +576,7 @@ async def test_the_clock_of_another_machine_is_compared_with_ours() -> None:
     assert metrics["delivered_frames"] == 10 * 200
     assert result.clock_uncertainty_ms is not None
     assert result.clock_uncertainty_ms < 5
+    assert result.latency_from == "relay"
     assert metrics["p50_ms"] is not None
     assert metrics["p50_ms"] <= 10
     assert metrics["disconnects"] == metrics["unaccounted_frames"] == 0

@@ -22,7 +22,7 @@ async def test_stalled_listeners_do_not_touch_healthy_ones(
     settings = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never", "RELAY_LISTENER_MAX_BUFFER_SECONDS": "1"}
     async with relay_process(**settings) as relay:
         without = await measure(relay, load, tmp_path)
-        # The load test does not measure the way to the relay, which a relay that is held up lengthens, too.
+        # Each of their frames counts, so they see a relay that is held up for a moment, which a percentile does not.
         witnesses = await listen_beside(relay, "witness", 5)
         with closing(witnesses):
             async with broadcasting(relay, "witness") as broadcaster:

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 
+from tests.support.kernel_queues import KernelQueues
+
 LINE_BYTES = 1024 * 1024
 """Held at most in each direction of a connection, unless a way says otherwise; then reading stops."""
 
@@ -123,6 +125,12 @@ class FaultProxy:
     def ports(self) -> set[int]:
         """Where its present connections to the target come from."""
         return {target.getsockname()[1] for _, target in self._connections.values()}
+
+    @property
+    def unread_bytes(self) -> int:
+        """What the kernel holds of what its clients wrote and it has not read."""
+        with KernelQueues() as queues:
+            return sum(queues.held_bytes(client) for client, _ in self._connections.values())
 
     async def until_left(self) -> None:
         """Wait until there is no connection."""

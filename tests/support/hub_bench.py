@@ -201,7 +201,7 @@ class Bench:
         address = ChannelAddress(session, channel)
         wanted = offer or Offer(audio_format)
         port = FakeSourcePort()
-        source = self.hub.broadcasting.claim(address, wanted, f"source {self.now}", port)
+        source = self.hub.broadcasting.claim(address, wanted, f"source {len(self.source_ports)}", port)
         self.source_ports[source] = port
         return source
 

@@ -15,7 +15,7 @@ FRAME = b"\1\2" * 320
 
 
 def test_it_is_full_at_its_bound_and_drops_the_oldest_when_asked() -> None:
-    queue = SendQueue(MONO, 0.06)
+    queue = SendQueue(MONO, 0.06, 1)
     for number in range(3):
         assert not queue.is_full
         queue.put(bytes([number, 0]) * 320)
@@ -30,7 +30,7 @@ def test_it_is_full_at_its_bound_and_drops_the_oldest_when_asked() -> None:
 
 
 def test_what_is_cleared_is_not_counted_as_dropped() -> None:
-    queue = SendQueue(MONO, 1)
+    queue = SendQueue(MONO, 1, 1)
     queue.put(FRAME)
     queue.clear()
     queue.put(FRAME)
@@ -38,13 +38,19 @@ def test_what_is_cleared_is_not_counted_as_dropped() -> None:
     assert (queue.cleared.chunks, queue.dropped.chunks, len(queue)) == (1, 1, 0)
 
 
-def test_what_did_not_arrive_comes_back_to_the_front_and_counts_as_taken_once() -> None:
-    queue = SendQueue(MONO, 1)
-    for number in range(5):
+def a_queue(messages: int, taken: int, max_under_way_seconds: float = 1) -> SendQueue:
+    """One that was given messages of 20 ms, of which some were taken."""
+    queue = SendQueue(MONO, 1, max_under_way_seconds)
+    for number in range(messages):
         queue.put(bytes([number, 0]) * 320)
-    for _ in range(4):
+    for _ in range(taken):
         queue.take()
-    queue.begin(2)
+    return queue
+
+
+def test_what_did_not_arrive_comes_back_to_the_front_and_counts_as_taken_once() -> None:
+    queue = a_queue(5, taken=4)
+    queue.begin(2 * 320)
     assert queue.taken.chunks == 2
     assert [queue.take()[0] for _ in range(3)] == [2, 3, 4]
     queue.begin(None)
@@ -52,17 +58,51 @@ def test_what_did_not_arrive_comes_back_to_the_front_and_counts_as_taken_once() 
     assert (len(queue), queue.taken.chunks) == (0, 5), "what was taken two connections ago stays taken"
 
 
+def test_of_a_message_of_which_a_part_arrived_all_comes_back() -> None:
+    queue = a_queue(2, taken=2)
+    queue.begin(639)
+    assert queue.take()[0] == 1
+
+
+def test_no_more_is_taken_than_may_be_under_way_until_it_is_known_to_have_arrived() -> None:
+    queue = a_queue(4, taken=2, max_under_way_seconds=0.04)
+    assert not queue.may_take
+    queue.note_accepted(320)
+    assert queue.may_take
+    queue.take()
+    assert not queue.may_take
+    queue.note_accepted(3 * 320)
+    assert (queue.may_take, queue.has_under_way) == (True, False)
+    queue.take()
+    assert not queue.may_take, "nothing waits"
+
+
+def test_what_was_cleared_under_way_does_not_come_back_and_the_clear_is_to_be_repeated() -> None:
+    queue = a_queue(3, taken=3)
+    queue.clear()
+    queue.put(FRAME)
+    queue.take()
+    assert queue.begin(320)
+    assert (queue.taken.chunks, queue.cleared.chunks, len(queue)) == (1, 2, 1)
+    queue.take()
+    assert queue.begin(0), "it may have been lost a second time"
+    queue.take()
+    queue.note_accepted(320)
+    assert not queue.begin(320), "what came after it arrived"
+
+
 class Queue(RuleBasedStateMachine):
-    """Against a plain list."""
+    """Against plain lists."""
 
     @initialize(max_seconds=st.sampled_from([0.02, 0.1, 1.0]))
     def open(self, max_seconds: float) -> None:
         self.max_seconds = max_seconds
-        self.queue = SendQueue(MONO, max_seconds)
+        self.queue = SendQueue(MONO, max_seconds, 0.5)
         self.model: deque[bytes] = deque()
         self.put_bytes = 0
-        self.taken: list[bytes] = []
-        self.cleared = False
+        # Of this connection: each message, and whether it is still wanted; how many are known to have arrived.
+        self.sent: list[tuple[bytes, bool]] = []
+        self.arrived = 0
 
     @precondition(lambda self: not self.queue.is_full)
     @rule(samples=st.integers(1, 4000))
@@ -72,34 +112,35 @@ class Queue(RuleBasedStateMachine):
         self.model.append(audio)
         self.put_bytes += len(audio)
 
-    @precondition(lambda self: self.model)
+    @precondition(lambda self: self.queue.may_take)
     @rule()
     def take(self) -> None:
-        self.taken.append(self.model.popleft())
-        assert self.queue.take() == self.taken[-1]
+        audio = self.model.popleft()
+        self.sent.append((audio, True))
+        assert self.queue.take() == audio
+
+    def ticks(self, messages: int) -> int:
+        return sum(len(audio) // 2 for audio, _ in self.sent[:messages])
+
+    @rule(data=st.data())
+    def note_accepted(self, data: st.DataObject) -> None:
+        self.arrived = data.draw(st.integers(self.arrived, len(self.sent)))
+        self.queue.note_accepted(self.ticks(self.arrived))
 
     @rule(data=st.data())
     def begin(self, data: st.DataObject) -> None:
-        arrived = data.draw(st.none() | st.integers(0, len(self.taken) + 2))
-        missing = [] if arrived is None else self.taken[arrived:]
-        held_before = len(self.model)
-        self.queue.begin(arrived)
-        back = len(self.queue) - held_before
-        assert 0 <= back <= len(missing)
-        self.model.extendleft(reversed(missing[len(missing) - back :]))
-        if sum(map(len, missing[1:])) < self.max_seconds * MONO.bytes_per_second and not self.cleared:
-            assert back == len(missing), "within the bound all come back"
-        self.taken.clear()
-        self.cleared = False
+        arrived = data.draw(st.none() | st.integers(self.arrived, len(self.sent)))
+        self.queue.begin(None if arrived is None else self.ticks(arrived))
+        missing = [] if arrived is None else self.sent[arrived:]
+        self.model.extendleft(audio for audio, is_wanted in reversed(missing) if is_wanted)
+        self.sent, self.arrived = [], 0
 
     @rule()
     def make_room(self) -> None:
-        was_full = self.queue.is_full
         self.queue.make_room()
         assert not self.queue.is_full
-        if was_full:
-            while len(self.model) > len(self.queue):
-                self.model.popleft()
+        while len(self.model) > len(self.queue):
+            self.model.popleft()
 
     @rule()
     def trim(self) -> None:
@@ -112,7 +153,7 @@ class Queue(RuleBasedStateMachine):
     def clear(self) -> None:
         self.queue.clear()
         self.model.clear()
-        self.cleared = True
+        self.sent = [(audio, False) for audio, _ in self.sent]
 
     @invariant()
     def nothing_is_unaccounted_for(self) -> None:
@@ -121,6 +162,10 @@ class Queue(RuleBasedStateMachine):
         assert queue.taken.bytes + queue.dropped.bytes + queue.cleared.bytes + held == self.put_bytes
         assert len(queue) == len(self.model)
         assert queue.held_seconds == pytest.approx(held / MONO.bytes_per_second)
+        under_way_seconds = sum(len(audio) for audio, _ in self.sent[self.arrived :]) / MONO.bytes_per_second
+        assert queue.has_under_way == (under_way_seconds > 0)
+        assert queue.may_take == (len(self.model) > 0 and under_way_seconds < 0.5)
+        assert under_way_seconds < 0.5 + 4000 / 16_000
 
 
 TestQueue = Queue.TestCase

@@ -14,7 +14,7 @@ from relay.core.grants import Grant, TokenRole
 from relay.core.requests import Delivery, Offer, Resume
 from relay.core.wire import Header
 from relay.runtime.listener import Listener
-from relay.runtime.live_channel import DISCONNECTED, Source
+from relay.runtime.live_channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Source
 from relay.runtime.operations import Operations
 from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
@@ -74,6 +74,7 @@ class Life(RuleBasedStateMachine):
         self.bench = self.loop.run_until_complete(self._make())
         self.accounts: dict[FakePort, Account] = {}
         self.all_sources: list[Source] = []
+        self.published: dict[Source, int] = {}
         self.gone_ports: set[FakePort] = set()
         self.owed: dict[Listener, Place] = {}
         self.operations = Operations(self.bench.hub, self.bench.time)
@@ -199,7 +200,12 @@ class Life(RuleBasedStateMachine):
 
         before = source.live.channel.place
         self.loop.run_until_complete(publish())
-        assert source.is_present or source.live.channel.place is before, "one who was replaced published"
+        if source.is_present:
+            audio_format = source.live.channel.audio_format
+            assert audio_format is not None
+            self.published[source] = self.published.get(source, 0) + frames * audio_format.samples(len(FRAME))
+        else:
+            assert source.live.channel.place is before, "one who was replaced published"
 
     @rule(source=sources)
     def clear(self, source: Source) -> None:
@@ -295,6 +301,15 @@ class Life(RuleBasedStateMachine):
             return
         assert {each["connection_id"] for each in shown["worst_listeners"]} == set(there)
         assert shown["listeners"] == len(there)
+
+    @invariant()
+    def it_is_known_how_much_was_taken_of_each_source(self) -> None:
+        for source in self.all_sources:
+            taken = source.live.accepted.get(source.connection_id)
+            if taken is None:
+                assert source not in self.all_sources[-MAX_KNOWN_CONNECTIONS:]
+            else:
+                assert taken == self.published.get(source, 0)
 
     @invariant()
     def accounts_are_exact(self) -> None:

@@ -41,8 +41,9 @@ def test_a_broadcaster() -> None:
     request = read("/v1/broadcast/Ev.1_~-/de?codec=pcm_s16le&rate=48000&channels=2&whatever=1")
     assert request.address == ChannelAddress("Ev.1_~-", "de")
     assert request.offer.audio_format == AudioFormat(rate=48_000, channels=2)
-    described = read("/v1/broadcast/ev1?pace=speech&takeover=1&name=Fran%C3%A7ais+(cabine)&lang=fr-CA").offer
-    assert described == Offer(AudioFormat(), Pace.SPEECH, takeover=True, label=Label("Français (cabine)", "fr-CA"))
+    described = read("/v1/broadcast/ev1?pace=speech&takeover=1&name=Fran%C3%A7ais+(cabine)&lang=fr-CA&resume=c1").offer
+    label = Label("Français (cabine)", "fr-CA")
+    assert described == Offer(AudioFormat(), Pace.SPEECH, takeover=True, label=label, resume="c1")
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/listen", "/v1/listens/ev1", "/v2/listen/ev1", "/listen/ev1", "*", ""])

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.core.requests import Delivery, Offer, Resume
+from relay.runtime.live_channel import MAX_KNOWN_CONNECTIONS
 from relay.runtime.run import Framing
 from relay.vocabulary.audio import AudioFormat, Pace
-from relay.vocabulary.errors import BadRequestError, ChannelBusyError, CloseCode
+from relay.vocabulary.errors import BadRequestError, ChannelBusyError, CloseCode, PolicyError
 from relay.vocabulary.labels import Declaration, Label
 from tests.support.hub_bench import (
     FRAME,
@@ -268,6 +269,36 @@ async def test_a_source_that_returns_meanwhile_goes_on_behind_its_own_audio(benc
     await pass_seconds(bench, 10)
     assert len(port.frames) == 260
     assert [message["state"] for message in port.of_type("state")] == ["live"]
+
+
+async def test_of_each_connection_is_known_how_much_was_taken_whatever_became_of_it(bench: Bench) -> None:
+    first = bench.claim(offer=SPEECH)
+    accepted = first.live.accepted
+    bench.publish(first, 250)
+    bench.hub.broadcasting.clear(first)
+    bench.publish(first, 2, bytes(40_000))
+    with pytest.raises(PolicyError):
+        bench.publish(first, 1, b"odd")
+    taken = 250 * len(FRAME) // 2 + 40_000
+    assert accepted == {first.connection_id: taken}
+    stranger = bench.claim(offer=Offer(STEREO, takeover=True))
+    bench.publish(first, 5)
+    bench.publish(stranger, 3, bytes(192))
+    bench.publish(bench.claim(offer=Offer(pace=Pace.SPEECH, takeover=True)), 1)
+    assert list(accepted.values()) == [taken, 3 * 48, len(FRAME) // 2]
+
+
+async def test_a_broadcaster_is_told_how_much_was_taken_so_far(bench: Bench) -> None:
+    bench.release(bench.claim())
+    source = bench.claim()
+    bench.publish(source, 3)
+    bench.hub.keep_house()
+    assert port_of(bench, source).of_type("stats")[-1]["accepted"] == 3 * len(FRAME) // 2
+
+
+async def test_of_connections_long_gone_nothing_is_known(bench: Bench) -> None:
+    sources = [bench.claim(offer=Offer(takeover=True)) for _ in range(MAX_KNOWN_CONNECTIONS + 5)]
+    assert list(sources[0].live.accepted) == [source.connection_id for source in sources[5:]]
 
 
 async def test_clear_throws_away_what_was_not_written_and_tells_so(bench: Bench) -> None:

@@ -6,6 +6,7 @@ from html import escape
 from importlib.resources import files
 
 from relay.adapters.load.charts import Chart, Series
+from relay.core.load.expect import LatencyFrom
 from relay.core.load.histogram import Histogram
 from relay.core.load.metrics import METRICS
 from relay.core.load.results import LoadResult, Second
@@ -21,6 +22,11 @@ _CLOSES = {
     STILL_OPEN: "still open when the test stopped waiting",
 }
 
+_LATENCY_FROM = {
+    LatencyFrom.BROADCASTER: "Latency counts from when the broadcaster sent a frame.",
+    LatencyFrom.RELAY: "Latency counts from when a frame arrived at the relay.",
+}
+
 
 def report_page(result: LoadResult) -> str:
     """Give the page."""
@@ -34,6 +40,7 @@ def report_page(result: LoadResult) -> str:
             f"<style>\n{style}</style>",
             f"<h1>{escape(title)}</h1>",
             f"<p class=note>{escape(result.description)}, {escape(result.measured_at)}</p>",
+            f"<p class=note>{_LATENCY_FROM[result.latency_from]}</p>",
             *_said(result),
             "<div class=tiles>",
             *_tiles(result.metrics()),

@@ -43,6 +43,7 @@ async def serve_broadcaster(
             audio_format=offer.audio_format,
             pace=offer.pace,
             place=source.live.channel.place,
+            accepted=None if offer.resume is None else source.live.accepted.get(offer.resume),
             clock_ms=hub.clock_ms,
         )
         port.send_text(hello)

@@ -19,14 +19,14 @@ class BroadcasterConnection:
     """A connection that may publish; made by `connect_broadcaster`.
 
     Attributes:
-        epoch: Of the channel at the greeting.
-        next_seq: The number that the channel's next frame gets, likewise.
+        connection_id: Of the relay, for a later connection to ask what became of this one.
+        accepted: How much the relay took of the connection that the offer named, in ticks; None when nobody knows.
     """
 
     def __init__(self, socket: RelaySocket, greeting: ControlMessage, audio_format: AudioFormat) -> None:
         """Take over a connection that was greeted."""
-        self.epoch = read_member(greeting, "epoch", int)
-        self.next_seq = read_member(greeting, "next_seq", int)
+        self.connection_id = read_member(greeting, "connection_id", str)
+        self.accepted = None if greeting.get("accepted") is None else read_member(greeting, "accepted", int)
         self._socket = socket
         self._bytes_per_second = audio_format.bytes_per_second
         # The relay may hold back all that was sent until it is due, which is when its audio is over at the latest.
@@ -119,5 +119,6 @@ def _query(offer: Offer) -> str:
         "name": offer.label.name,
         "lang": offer.label.lang,
         "takeover": 1 if offer.takeover else None,
+        "resume": offer.resume,
     }
     return urlencode({name: value for name, value in members.items() if value is not None}, quote_via=quote)

@@ -67,8 +67,9 @@ def closing_error(
     """
     received, sent = closed.rcvd, closed.sent
     if received is None:
-        # Without the other side's close frame; when ours says why, it is something that the other side sent.
-        if sent is not None and not may_reconnect(sent.code):
+        # Without the other side's close frame; when ours says why, it is something that the other side sent, unless
+        # it says that we leave.
+        if sent is not None and sent.code != CloseCode.SESSION_ENDED and not may_reconnect(sent.code):
             return RelayError(f"The connection to {url} was lost ({sent.reason or f'code {sent.code}'}).")
         return ConnectionLostError(f"The connection to {url} was lost.", retry_after_seconds)
     sentence = notice.message if notice is not None and notice.code == received.code else received.reason

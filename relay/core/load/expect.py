@@ -3,6 +3,16 @@
 from enum import StrEnum
 
 
+class LatencyFrom(StrEnum):
+    """What the latency of a frame counts from."""
+
+    BROADCASTER = "broadcaster"
+    """When the broadcaster sent it, by the clock of this machine."""
+
+    RELAY = "relay"
+    """When it arrived at the relay, by the relay's clock: the broadcaster is somebody else's."""
+
+
 class Expect(StrEnum):
     """What the messages of a server are, and where the time stands from which a frame's latency counts."""
 
@@ -33,3 +43,8 @@ class Expect(StrEnum):
     def is_stamped(self) -> bool:
         """Whether latencies count from the sender's stamp, by the receiver's own clock."""
         return self is not Expect.RELAY_V1
+
+    @property
+    def latency_from(self) -> LatencyFrom:
+        """What latencies count from."""
+        return LatencyFrom.BROADCASTER if self.is_stamped else LatencyFrom.RELAY

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from relay.core.load.account import Accounts, percent
+from relay.core.load.expect import LatencyFrom
 from relay.core.load.histogram import Histogram
 from relay.core.load.plan import LoadPlan
 from relay.core.load.verdict import ProcessUse, bottlenecks
@@ -96,6 +97,7 @@ class LoadResult:
         measured_at: When, for people; empty when nobody said.
         ended_early: Why the test did not come to its planned end, one sentence; None when it did.
         latency: How late each frame was, of listeners that read.
+        latency_from: What it counts from.
         joins: How long each join took.
         received_bytes: Of listeners that read.
         healthy: The accounts of listeners that read.
@@ -116,6 +118,7 @@ class LoadResult:
     measured_at: str = ""
     ended_early: str | None = None
     latency: Histogram = field(default_factory=Histogram)
+    latency_from: LatencyFrom = LatencyFrom.BROADCASTER
     joins: Histogram = field(default_factory=Histogram)
     received_bytes: int = 0
     healthy: Accounts = field(default_factory=Accounts)
