@@ -148,13 +148,13 @@ test("sound of before the join that comes over a slow line is waited for, and do
   assert.ok(heardBy(simulation).onsetMs < 300);
 });
 
-test("a target that falls is followed to it and no further, also where silence is cut", () => {
+test("a target that falls is followed closely, to it and no further, also where silence is cut", () => {
   for (const sound of [tone(TONE, 16_000), () => 0]) {
     const simulation = listen(steadyTrace(20), { latency: "low", sound });
     assert.equal(simulation.stats.underruns, 0);
-    const later = simulation.rows.filter(({ now }) => now > 9000).map(({ error }) => Math.round(error));
-    assert.ok(later.every((error) => Math.abs(error) < 15), `${later}`);
-    assert.ok(Math.abs(meanError(simulation, 10_000)) < 5);
+    const later = simulation.rows.filter(({ now }) => now > 4500).map(({ error }) => Math.round(error));
+    assert.ok(later.every((error) => Math.abs(error) < 35), `${later}`);
+    assert.ok(Math.abs(meanError(simulation, 9000)) < 5);
   }
 });
 

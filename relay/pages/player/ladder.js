@@ -31,11 +31,13 @@ const VERY_LATE_MS = 200;
 
 /**
  * While the first frames are still telling how fast the network is, a delay that shows itself is made up for at once:
- * nobody knows yet how the speaker sounds, and later it would be heard.
+ * nobody knows yet how the speaker sounds, and later it would be heard. A target that falls is followed as closely,
+ * because what is left when it stops would stay for a minute.
  */
 const SETTLING_MS = 2000;
-const SETTLING_LATE_MS = 20;
-const SETTLING_LATE_FOR_MS = 300;
+const FOLLOWING_MS = 1000;
+const CLOSE_LATE_MS = 8;
+const CLOSE_LATE_FOR_MS = 300;
 
 /** Early enough: less, because an underrun is heard and a stretch is not. */
 const EARLY_MS = 20;
@@ -67,6 +69,8 @@ export class Ladder {
   #earlySinceMs = null;
   #quietUntilMs = -Infinity;
   #settlingUntilMs = -Infinity;
+  #followingUntilMs = -Infinity;
+  #targetMs = -Infinity;
   #decidedMs = null;
 
   /** What the drift is thought to be: positive, the broadcaster's clock is faster than the sound card. */
@@ -116,7 +120,8 @@ export class Ladder {
     const elapsedMs = Math.min(nowMs - (this.#decidedMs ?? nowMs), SMOOTHING_MS);
     this.#decidedMs = nowMs;
     this.#smoothMs ??= errorMs;
-    this.#smoothMs += (1 - Math.exp(-elapsedMs / (this.#stretch === 1 ? SMOOTHING_MS : STRETCHING_SMOOTHING_MS))) * (errorMs - this.#smoothMs);
+    const smoothingMs = this.#stretch === 1 ? SMOOTHING_MS : STRETCHING_SMOOTHING_MS;
+    this.#smoothMs += (1 - Math.exp(-elapsedMs / smoothingMs)) * (errorMs - this.#smoothMs);
     if (this.#isRest(errorMs)) {
       // Without noise it would be known half a second later, when too much had been made up for.
       this.#stretch = 1;
@@ -132,15 +137,20 @@ export class Ladder {
   }
 
   #chooseStretch(errorMs, targetMs, nowMs) {
+    if (targetMs < this.#targetMs) {
+      this.#followingUntilMs = nowMs + FOLLOWING_MS;
+    }
+    this.#targetMs = targetMs;
     const isSettling = nowMs < this.#settlingUntilMs;
-    const late = isSettling ? SETTLING_LATE_MS : Math.max(LATE_MS, LATE_PART * targetMs);
+    const isClose = isSettling || nowMs < this.#followingUntilMs;
+    const late = isClose ? CLOSE_LATE_MS : Math.max(LATE_MS, LATE_PART * targetMs);
     const early = Math.max(EARLY_MS, EARLY_PART * targetMs);
     this.#lateSinceMs = errorMs > late ? (this.#lateSinceMs ?? nowMs) : null;
     this.#earlySinceMs = errorMs < -early ? (this.#earlySinceMs ?? nowMs) : null;
     if (this.#stretch > 1) {
       return errorMs > VERY_LATE_MS ? FASTER : this.#stretch;
     }
-    if (this.#lateSinceMs !== null && nowMs - this.#lateSinceMs >= (isSettling ? SETTLING_LATE_FOR_MS : LATE_FOR_MS)) {
+    if (this.#lateSinceMs !== null && nowMs - this.#lateSinceMs >= (isClose ? CLOSE_LATE_FOR_MS : LATE_FOR_MS)) {
       return isSettling || errorMs > VERY_LATE_MS ? FASTER : FAST;
     }
     if (this.#earlySinceMs !== null && nowMs - this.#earlySinceMs >= EARLY_FOR_MS) {
