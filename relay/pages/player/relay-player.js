@@ -144,6 +144,7 @@ export class RelayPlayer extends EventTarget {
   async play() {
     if (this.#output !== null) {
       this.#rebuilds = 0;
+      this.#claimMediaSession();
       if (this.#output.condition === "stuck") {
         await this.#rebuild();
       } else {
@@ -168,7 +169,7 @@ export class RelayPlayer extends EventTarget {
     this.#post({ type: "play", run: this.#run, request });
     this.#timer = setInterval(() => this.#tellLatency(), SPEAKER_INTERVAL_MS);
     const opening = this.#openOutput();
-    claimMediaSession(this, { title: this.#titleOfChannel(), artist: this.#session });
+    this.#claimMediaSession();
     this.#update();
     await opening;
   }
@@ -269,7 +270,7 @@ export class RelayPlayer extends EventTarget {
         break;
       case "channel":
         this.#channel = message.channel;
-        claimMediaSession(this, { title: this.#titleOfChannel(), artist: this.#session });
+        this.#claimMediaSession();
         break;
       case "channels":
         this.#channels = message.channels;
@@ -281,8 +282,9 @@ export class RelayPlayer extends EventTarget {
     }
   }
 
-  #titleOfChannel() {
-    return this.#channels.find(({ id }) => id === this.#channel)?.name ?? this.#channel;
+  #claimMediaSession() {
+    const title = this.#channels.find(({ id }) => id === this.#channel)?.name ?? this.#channel;
+    claimMediaSession(this, { title, artist: this.#session });
   }
 
   #tellLatency() {
