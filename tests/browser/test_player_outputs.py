@@ -121,7 +121,7 @@ async def test_controls_of_a_lock_screen_are_shown_for_an_element_that_plays_sil
         assert await tab.page.evaluate("[silence.paused, relayPlayer.context]") == [True, None]
         await tab.page.evaluate("actions.play()")
         await wait_for_state(tab, "playing")
-        assert not await tab.page.evaluate("silence.paused")
+        await tab.page.wait_for_function("() => !silence.paused")
         await element.evaluate("(element) => element.remove()")
         assert await tab.page.evaluate("[silence.paused, silence.networkState, actions.play]") == [True, 0, None]
 

@@ -30,7 +30,19 @@ export function claimMediaSession(player, words) {
   session.setActionHandler("play", () => player.play());
   session.setActionHandler("pause", () => player.stop());
   session.setActionHandler("stop", () => player.stop());
-  playSilence();
+}
+
+/** Has the browser show the controls. Only once something is heard: until then the element would be in its way. */
+export function showMediaSession(player) {
+  // Safari takes the AudioContext itself for what plays, and a second sound is one more that it could interrupt.
+  if (owner !== player || navigator.audioSession !== undefined) {
+    return;
+  }
+  if (element === null) {
+    element = new Audio(SILENCE);
+    element.loop = true;
+  }
+  element.play().catch(() => {});
 }
 
 /** A player that stopped keeps its controls, so that it can be started from there, until another one plays. */
@@ -57,16 +69,4 @@ export function releaseMediaSession(player) {
   for (const action of ACTIONS) {
     navigator.mediaSession.setActionHandler(action, null);
   }
-}
-
-function playSilence() {
-  if (navigator.audioSession !== undefined) {
-    // Safari takes the AudioContext itself for what plays, and a second sound is one more that it could interrupt.
-    return;
-  }
-  if (element === null) {
-    element = new Audio(SILENCE);
-    element.loop = true;
-  }
-  element.play().catch(() => {});
 }

@@ -2,7 +2,7 @@
  * The player as a page sees it; README.md has the interface. On the page's thread there is nothing but this.
  */
 
-import { claimMediaSession, pauseMediaSession, releaseMediaSession } from "./media-session.js";
+import { claimMediaSession, pauseMediaSession, releaseMediaSession, showMediaSession } from "./media-session.js";
 import { Output } from "./output.js";
 import { FLOORS_MS } from "./target-delay.js";
 import { isName, originOf } from "./wire.js";
@@ -144,7 +144,7 @@ export class RelayPlayer extends EventTarget {
   async play() {
     if (this.#output !== null) {
       this.#rebuilds = 0;
-      this.#claimMediaSession();
+      showMediaSession(this);
       if (this.#output.condition === "stuck") {
         await this.#rebuild();
       } else {
@@ -309,6 +309,9 @@ export class RelayPlayer extends EventTarget {
     if (state !== previous || isRetry) {
       this.#state = state;
       const { reason, retryInMs } = this.#status;
+      if (state === "playing") {
+        showMediaSession(this);
+      }
       this.#fire("statechange", { state, previous, reason, retryInMs });
     }
   }
