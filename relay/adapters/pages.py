@@ -27,6 +27,7 @@ _HTML = "text/html; charset=utf-8"
 
 _CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
+    ".flac": "audio/flac",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".svg": "image/svg+xml",

@@ -78,6 +78,73 @@ async def test_the_element_plays_stops_and_tells(tab: Tab, relay: RelayProcess) 
     assert await element.evaluate("(element) => element.player") is None
 
 
+WATCH = """() => {
+    globalThis.actions = {};
+    const { setActionHandler } = MediaSession.prototype;
+    MediaSession.prototype.setActionHandler = function (action, handler) {
+        actions[action] = handler;
+        setActionHandler.call(this, action, handler);
+    };
+    const { play } = HTMLMediaElement.prototype;
+    HTMLMediaElement.prototype.play = function () {
+        globalThis.silence = this;
+        return play.call(this);
+    };
+}"""
+"""What a lock screen would press, and the element for which it is shown."""
+
+
+async def test_controls_of_a_lock_screen_are_shown_for_an_element_that_plays_silence_as_long_as_the_sound(
+    tab: Tab, relay: RelayProcess
+) -> None:
+    element = await insert(tab, src="/listen/lock-screen")
+    await tab.page.evaluate(WATCH)
+    async with broadcasting(relay.url, "lock-screen", 16_000, MONO_16K):
+        await press(tab, "Play")
+        await wait_for_state(tab, "playing")
+        await tab.page.wait_for_function("() => silence.currentTime > 0")
+        assert await tab.page.evaluate("[silence.paused, silence.muted, silence.volume, silence.loop]") == [
+            False,
+            False,
+            1,
+            True,
+        ]
+        # What is shorter than 5 s gets no controls.
+        assert await tab.page.evaluate("silence.duration") == 10
+        assert await tab.page.evaluate("""async () => {
+            const file = await (await fetch(silence.src)).arrayBuffer();
+            const sound = await relayPlayer.context.decodeAudioData(file);
+            return sound.getChannelData(0).every((sample) => sample === 0);
+        }""")
+        await tab.page.evaluate("actions.pause()")
+        await wait_for_state(tab, "idle")
+        assert await tab.page.evaluate("[silence.paused, relayPlayer.context]") == [True, None]
+        await tab.page.evaluate("actions.play()")
+        await wait_for_state(tab, "playing")
+        await tab.page.wait_for_function("() => !silence.paused")
+        await element.evaluate("(element) => element.remove()")
+        assert await tab.page.evaluate("[silence.paused, silence.networkState, actions.play]") == [True, 0, None]
+
+
+async def test_a_browser_that_refuses_the_silence_plays_the_sound(tab: Tab, relay: RelayProcess) -> None:
+    await insert(tab, src="/listen/refused")
+    await tab.page.evaluate("""() => {
+        globalThis.refused = 0;
+        HTMLMediaElement.prototype.play = () => {
+            refused += 1;
+            return Promise.reject(new DOMException("not here", "NotAllowedError"));
+        };
+    }""")
+    async with broadcasting(relay.url, "refused", 16_000, MONO_16K):
+        await press(tab, "Play")
+        await wait_for_state(tab, "playing")
+        rate, tone = await record(tab)
+        assert_clean_tone(tone, rate, TONE)
+        assert await tab.page.evaluate("refused") > 0
+        await press(tab, "Stop")
+        await wait_for_state(tab, "idle")
+
+
 async def test_the_element_lets_choose_among_the_channels_of_the_session(tab: Tab, relay: RelayProcess) -> None:
     await insert(tab, session="choice", src="/")
     player = tab.page.locator("relay-player")

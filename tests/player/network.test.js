@@ -85,6 +85,79 @@ for (const latency of PRESETS) {
   });
 }
 
+/** The errors of the pitch in each 5 s of what was heard, in Hz. */
+function pitchErrors(samples) {
+  const length = 5 * DEVICE_RATE;
+  return Array.from({ length: Math.floor(samples.length / length) }, (_, i) =>
+    Math.abs(pitch(samples.slice(i * length, (i + 1) * length), DEVICE_RATE) - TONE),
+  );
+}
+
+/** The same network for a player that comes in at `joinMs`, and is given what was due before at once. */
+function joined({ frames, ...rest }, joinMs, firstMs = 2) {
+  const moved = frames.map((frame) => {
+    const dueMs = frame.dueMs - joinMs;
+    return { ...frame, dueMs, arrivalMs: Math.max(firstMs, dueMs + rest.wayMs) };
+  });
+  return { ...rest, frames: moved };
+}
+
+for (const latency of ["balanced", "stable"]) {
+  test(`first frames that are 95 ms late, ${latency}: made up for within 3 s, and the pitch is right from then on`, () => {
+    const { frames, ...rest } = steadyTrace(30, { frameMs: 256 });
+    const late = frames.map((frame) => ({ ...frame, arrivalMs: frame.arrivalMs + (frame.seq < 3 ? 95 : 0) }));
+    const simulation = listen({ ...rest, frames: late }, { latency, record: true });
+    assert.deepEqual([simulation.stats.jumps, simulation.stats.underruns], [0, 0]);
+    const { onsetMs, samples } = heardBy(simulation);
+    assert.ok(worstBreak(samples, TONE, DEVICE_RATE) < CLICK);
+    const settled = simulation.rows.filter(({ now }) => now > onsetMs + 3000).map(({ error }) => Math.round(error));
+    assert.ok(settled.every((error) => Math.abs(error) < 20), `${settled}`);
+    const errors = pitchErrors(samples.slice(3 * DEVICE_RATE));
+    assert.ok(errors.every((error) => error < 0.45), `${errors}`);
+  });
+}
+
+test("a delay between what is nothing and what is stretched away does not bend the pitch", () => {
+  const { frames, ...rest } = steadyTrace(40, { frameMs: 256 });
+  // A faster route, long after the start.
+  const faster = frames.map((frame) => ({ ...frame, arrivalMs: frame.arrivalMs + (frame.seq < 40 ? 110 : 0) }));
+  const simulation = listen({ ...rest, frames: faster }, { latency: "stable", record: true });
+  const errors = pitchErrors(heardBy(simulation).samples);
+  assert.ok(errors.every((error) => error < 0.45), `${errors}`);
+});
+
+for (const latency of PRESETS) {
+  test(`a join 150 ms behind the newest frame of 256 ms, ${latency}: the player knows that this is no delay`, () => {
+    const simulation = listen(joined(steadyTrace(10, { frameMs: 256 }), 3 * 256 + 150), { latency });
+    assert.deepEqual([simulation.stats.jumps, simulation.stats.underruns], [0, 0]);
+    const early = simulation.rows.filter(({ now, mode }) => mode === "playing" && now < 1500);
+    assert.ok(early.length > 10);
+    assert.ok(early.every(({ error }) => Math.abs(error) < 20), `${early.map(({ error }) => Math.round(error))}`);
+    assert.ok(early.every(({ rate }) => Math.abs(rate - 1) < 0.001));
+  });
+}
+
+test("sound of before the join that comes over a slow line is waited for, and does not run out at once", () => {
+  const { frames, ...rest } = joined(steadyTrace(10), 600);
+  const slow = frames.map((frame) => {
+    const groupMs = frame.seq < 2 ? 2 : frame.seq < 8 ? 102 : 202;
+    return { ...frame, arrivalMs: Math.max(frame.arrivalMs, groupMs) };
+  });
+  const simulation = listen({ ...rest, frames: slow }, { latency: "stable", record: true });
+  assert.deepEqual([simulation.stats.jumps, simulation.stats.underruns], [0, 0]);
+  assert.ok(heardBy(simulation).onsetMs < 300);
+});
+
+test("a target that falls is followed closely, to it and no further, also where silence is cut", () => {
+  for (const sound of [tone(TONE, 16_000), () => 0]) {
+    const simulation = listen(steadyTrace(20), { latency: "low", sound });
+    assert.equal(simulation.stats.underruns, 0);
+    const later = simulation.rows.filter(({ now }) => now > 4500).map(({ error }) => Math.round(error));
+    assert.ok(later.every((error) => Math.abs(error) < 35), `${later}`);
+    assert.ok(Math.abs(meanError(simulation, 9000)) < 5);
+  }
+});
+
 for (const ppm of [200, -200]) {
   test(`clocks that differ by ${ppm} ppm for an hour: the error stays within 15 ms, no jump, no underrun`, () => {
     // A slow sound and a slow sound card, because only time matters here.

@@ -35,7 +35,7 @@ class Bench {
   }
 
   steer(order) {
-    this.obey({ type: "steer", trimPpm: 0, stretch: 1, expecting: true, ...order });
+    this.obey({ type: "steer", trimPpm: 0, stretch: 1, by: Infinity, expecting: true, ...order });
   }
 
   /** Writes sound in frames of 20 ms. */
@@ -150,6 +150,21 @@ for (const format of FORMATS) {
     bench.write(0.2, { splice: true });
     bench.render(bench.held - 0.01);
     bench.assertUnbroken("a splice");
+  });
+}
+
+for (const [name, sound, worst] of [["a tone", tone(TONE, 16_000), 0.01], ["silence", () => 0, 0.001]]) {
+  test(`a stretch of ${name} ends by itself when it has gained or lost what it should`, () => {
+    for (const [stretch, by] of [[1.05, 0.09], [1.1, 0.05], [0.95, 0.04]]) {
+      const bench = new Bench({ sound });
+      bench.start(0.5);
+      bench.run(0.5);
+      const before = bench.held;
+      bench.steer({ stretch, by });
+      bench.run(3);
+      const gained = stretch > 1 ? before - bench.held : bench.held - before;
+      assert.ok(Math.abs(gained - by) < worst + 0.006, `${stretch}: ${gained} instead of ${by}`);
+    }
   });
 }
 

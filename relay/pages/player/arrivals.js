@@ -59,7 +59,7 @@ export class Arrivals {
    */
   note(lineMs, dueMs, arrivalMs, isPast) {
     if (!this.#isSpeech) {
-      this.#noteBase(lineMs, dueMs, arrivalMs);
+      this.#noteBase(lineMs, dueMs, arrivalMs, isPast);
     }
     if (isPast) {
       return;
@@ -79,10 +79,12 @@ export class Arrivals {
     return observation;
   }
 
-  #noteBase(lineMs, dueMs, arrivalMs) {
+  #noteBase(lineMs, dueMs, arrivalMs, isPast) {
     const before = this.#base.value;
-    if (before === null && this.#isSameLine && this.#clock.fastestWayMs !== null) {
-      // The first one after a stall is late itself; the relay's clock tells by how much.
+    const isLate = isPast || (before === null && this.#isSameLine);
+    if (isLate && this.#clock.fastestWayMs !== null) {
+      // The first one after a stall is late itself, and the newest of before the join is up to a frame old; the relay's
+      // clock tells by how much.
       this.#base.add(Math.min(this.#clock.fastestWayMs + dueMs, arrivalMs) - lineMs, arrivalMs);
     }
     this.#base.add(arrivalMs - lineMs, arrivalMs);

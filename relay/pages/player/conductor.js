@@ -354,6 +354,7 @@ export class Conductor {
       nowMs,
       playoutMs,
       heldMs: this.heldMs,
+      frameMs: newest?.durationMs ?? 0,
       targetMs: this.#target.at(nowMs),
       isLast,
       isExpecting: !isLast && !isSpeech && this.#deferred === null,

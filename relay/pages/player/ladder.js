@@ -1,27 +1,19 @@
 /**
  * What to do about a playout delay that is not the target: the mildest means that is enough. Pure.
  *
- *   1. always         play up to 0.2 % faster or slower (a PI loop): the drift of sound cards
- *   2. somewhat late  1.05 times faster by WSOLA, silence first; 1.10 when 200 ms late
+ *   1. always         play up to 0.03 % faster or slower than the drift of the sound cards, which a PI loop learns
+ *   2. somewhat late  1.05 times faster by WSOLA, silence first; 1.10 when 200 ms late, or in the first two seconds
  *   3. over a second  one jump, then 3 s of quiet
  *   4. too early      0.95 times
  *
  * Positive errors are late: the sound is played later than the target says.
  */
 
-/** A tone bent by 0.2 % (3.5 cents) is not noticed, and corrects 2 ms a second. */
-const MAX_TRIM_PPM = 2000;
-
 /** Two sound cards differ by less; what the loop takes for more is noise. */
 const MAX_DRIFT_PPM = 500;
 
-/**
- * The trim beyond the drift: a third of a hertz in a kilohertz. Only an error that is too small for a stretch and still
- * more than `SMALL_MS`, which the preset of the largest delay knows, is worth a pitch that a meter would see.
- */
-const SMALL_TRIM_PPM = 300;
-const SMALL_MS = 60;
-const LARGE_MS = 120;
+/** The trim beyond the drift: a third of a hertz in a kilohertz. No delay that is too small for a stretch is worth more. */
+const MAX_TRIM_PPM = 300;
 
 /**
  * A critically damped loop of 0.04 rad/s: a step of 200 ppm in drift makes an error of 200e-6 / (0.04 e) = 1.8 ms, and
@@ -37,13 +29,23 @@ const LATE_PART = 0.25;
 const LATE_FOR_MS = 1000;
 const VERY_LATE_MS = 200;
 
+/**
+ * While the first frames are still telling how fast the network is, a delay that shows itself is made up for at once:
+ * nobody knows yet how the speaker sounds, and later it would be heard. A target that falls is followed as closely,
+ * because what is left when it stops would stay for a minute.
+ */
+const SETTLING_MS = 2000;
+const FOLLOWING_MS = 1000;
+const CLOSE_LATE_MS = 8;
+const CLOSE_LATE_FOR_MS = 300;
+
 /** Early enough: less, because an underrun is heard and a stretch is not. */
 const EARLY_MS = 20;
 const EARLY_PART = 0.25;
 const EARLY_FOR_MS = 300;
 
-/** A stretch goes on until the error is this part of what began it. */
-const RELEASE_PART = 0.25;
+/** A stretch goes on until no more is left than the trim makes up for soon. */
+const RELEASE_MS = 5;
 
 export const JUMP_MS = 1000;
 const QUIET_AFTER_JUMP_MS = 3000;
@@ -55,6 +57,9 @@ const SLOW = 0.95;
 /** The delay is measured between messages and blocks, with an error of some ms that changes each time. */
 const SMOOTHING_MS = 500;
 
+/** A stretch changes it by more than that noise. */
+const STRETCHING_SMOOTHING_MS = 100;
+
 export class Ladder {
   #smoothMs = null;
   #driftPpm = 0;
@@ -63,6 +68,9 @@ export class Ladder {
   #lateSinceMs = null;
   #earlySinceMs = null;
   #quietUntilMs = -Infinity;
+  #settlingUntilMs = -Infinity;
+  #followingUntilMs = -Infinity;
+  #targetMs = -Infinity;
   #decidedMs = null;
 
   /** What the drift is thought to be: positive, the broadcaster's clock is faster than the sound card. */
@@ -93,6 +101,11 @@ export class Ladder {
     this.#trimPpm = this.#driftPpm;
   }
 
+  /** Notes that the first sound begins. */
+  settle(nowMs) {
+    this.#settlingUntilMs = nowMs + SETTLING_MS;
+  }
+
   mayJump(nowMs) {
     return nowMs >= this.#quietUntilMs;
   }
@@ -107,29 +120,43 @@ export class Ladder {
     const elapsedMs = Math.min(nowMs - (this.#decidedMs ?? nowMs), SMOOTHING_MS);
     this.#decidedMs = nowMs;
     this.#smoothMs ??= errorMs;
-    this.#smoothMs += (1 - Math.exp(-elapsedMs / SMOOTHING_MS)) * (errorMs - this.#smoothMs);
+    const smoothingMs = this.#stretch === 1 ? SMOOTHING_MS : STRETCHING_SMOOTHING_MS;
+    this.#smoothMs += (1 - Math.exp(-elapsedMs / smoothingMs)) * (errorMs - this.#smoothMs);
+    if (this.#isRest(errorMs)) {
+      // Without noise it would be known half a second later, when too much had been made up for.
+      this.#stretch = 1;
+      this.#smoothMs = errorMs;
+    }
     this.#stretch = this.#chooseStretch(this.#smoothMs, targetMs, nowMs);
     this.#chooseTrim(this.#smoothMs, elapsedMs / 1000);
   }
 
+  /** Whether a stretch has done its work. */
+  #isRest(errorMs) {
+    return (this.#stretch > 1 && errorMs <= RELEASE_MS) || (this.#stretch < 1 && errorMs >= -RELEASE_MS);
+  }
+
   #chooseStretch(errorMs, targetMs, nowMs) {
-    const late = Math.max(LATE_MS, LATE_PART * targetMs);
+    if (targetMs < this.#targetMs) {
+      this.#followingUntilMs = nowMs + FOLLOWING_MS;
+    }
+    this.#targetMs = targetMs;
+    const isSettling = nowMs < this.#settlingUntilMs;
+    const isClose = isSettling || nowMs < this.#followingUntilMs;
+    const late = isClose ? CLOSE_LATE_MS : Math.max(LATE_MS, LATE_PART * targetMs);
     const early = Math.max(EARLY_MS, EARLY_PART * targetMs);
     this.#lateSinceMs = errorMs > late ? (this.#lateSinceMs ?? nowMs) : null;
     this.#earlySinceMs = errorMs < -early ? (this.#earlySinceMs ?? nowMs) : null;
-    if (errorMs > VERY_LATE_MS && this.#stretch > 1) {
-      return FASTER;
+    if (this.#stretch > 1) {
+      return errorMs > VERY_LATE_MS ? FASTER : this.#stretch;
     }
-    if (this.#lateSinceMs !== null && nowMs - this.#lateSinceMs >= LATE_FOR_MS) {
-      return errorMs > VERY_LATE_MS ? FASTER : FAST;
+    if (this.#lateSinceMs !== null && nowMs - this.#lateSinceMs >= (isClose ? CLOSE_LATE_FOR_MS : LATE_FOR_MS)) {
+      return isSettling || errorMs > VERY_LATE_MS ? FASTER : FAST;
     }
     if (this.#earlySinceMs !== null && nowMs - this.#earlySinceMs >= EARLY_FOR_MS) {
       return SLOW;
     }
-    if (this.#stretch > 1 && errorMs > RELEASE_PART * late) {
-      return FAST;
-    }
-    return this.#stretch < 1 && errorMs < -RELEASE_PART * early ? SLOW : 1;
+    return this.#stretch;
   }
 
   #chooseTrim(errorMs, elapsedSeconds) {
@@ -137,12 +164,9 @@ export class Ladder {
       this.#trimPpm = this.#driftPpm;
       return;
     }
-    const part = Math.max(0, Math.min(1, (Math.abs(errorMs) - SMALL_MS) / (LARGE_MS - SMALL_MS)));
-    const bound = SMALL_TRIM_PPM + part * (MAX_TRIM_PPM - SMALL_TRIM_PPM);
     const correction = PROPORTIONAL_PPM_PER_MS * errorMs;
-    const wanted = this.#driftPpm + clamp(correction, bound);
-    this.#trimPpm = clamp(wanted, MAX_TRIM_PPM);
-    if (Math.abs(correction) <= bound && wanted === this.#trimPpm) {
+    this.#trimPpm = this.#driftPpm + clamp(correction, MAX_TRIM_PPM);
+    if (Math.abs(correction) <= MAX_TRIM_PPM) {
       // Only while the loop has room: what it can not correct is no drift.
       const driftPpm = this.#driftPpm + INTEGRAL_PPM_PER_MS_SECOND * errorMs * elapsedSeconds;
       this.#driftPpm = clamp(driftPpm, MAX_DRIFT_PPM);

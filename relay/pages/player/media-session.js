@@ -1,10 +1,17 @@
 /**
  * The controls of a lock screen, a headset or a keyboard, for one player at a time.
+ *
+ * Chromium and Firefox show them only for a media element that plays, and an AudioContext is none. So one plays silence
+ * beside the sound, which has no part in it: where the browser refuses, only the controls are missing.
  */
 
 const ACTIONS = ["play", "pause", "stop"];
 
+/** Chromium shows no controls for what is shorter than 5 s, for a MediaStream, or for what is muted. */
+const SILENCE = new URL("./silence.flac", import.meta.url);
+
 let owner = null;
+let element = null;
 
 /**
  * Shows what is played, and lets its controls start and stop it.
@@ -25,9 +32,23 @@ export function claimMediaSession(player, words) {
   session.setActionHandler("stop", () => player.stop());
 }
 
+/** Has the browser show the controls. Only once something is heard: until then the element would be in its way. */
+export function showMediaSession(player) {
+  // Safari takes the AudioContext itself for what plays, and a second sound is one more that it could interrupt.
+  if (owner !== player || navigator.audioSession !== undefined) {
+    return;
+  }
+  if (element === null) {
+    element = new Audio(SILENCE);
+    element.loop = true;
+  }
+  element.play().catch(() => {});
+}
+
 /** A player that stopped keeps its controls, so that it can be started from there, until another one plays. */
 export function pauseMediaSession(player) {
   if (owner === player) {
+    element?.pause();
     navigator.mediaSession.playbackState = "paused";
   }
 }
@@ -38,6 +59,11 @@ export function releaseMediaSession(player) {
     return;
   }
   owner = null;
+  element?.pause();
+  // Without a source it is nothing that could go on, so the controls vanish.
+  element?.removeAttribute("src");
+  element?.load();
+  element = null;
   navigator.mediaSession.playbackState = "none";
   navigator.mediaSession.metadata = null;
   for (const action of ACTIONS) {

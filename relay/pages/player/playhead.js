@@ -44,6 +44,8 @@ export class Playhead {
   #tailAt = 0;
   #tailLength = 0;
   #resumeIn = -1;
+  #stretch = 1;
+  #stretchBy = 0;
 
   /** @param {import("./ring.js").Ring} ring @param {number} rate Samples a second. */
   constructor(ring, rate) {
@@ -64,8 +66,6 @@ export class Playhead {
     this.mode = SILENT;
     /** Samples until it starts by itself; -1 when it does not. */
     this.startIn = -1;
-    /** 1 plays at the broadcaster's speed, 1.05 is faster. */
-    this.stretch = 1;
     /** Whether running out of sound is a fault. */
     this.isExpecting = true;
     this.underruns = 0;
@@ -113,6 +113,17 @@ export class Playhead {
     while (done < count) {
       done += this.#readSome(outputs, done, count - done);
     }
+  }
+
+  /**
+   * Plays faster or slower at the same pitch.
+   *
+   * @param {number} speed 1 plays at the broadcaster's, 1.05 is faster.
+   * @param {number} by After so many samples are dropped or repeated it ends by itself, to half a period of a voice.
+   */
+  stretch(speed, by) {
+    this.#stretch = speed;
+    this.#stretchBy = by;
   }
 
   /** Skips that many samples, or a little more or less; it is heard as one soft cut. */
@@ -272,8 +283,9 @@ export class Playhead {
   }
 
   #considerStretch() {
-    const length = this.#wsola.propose(this.place, this.stretch, this.#hop);
+    const length = this.#wsola.propose(this.place, this.#stretch, this.#stretchBy, this.#hop);
     if (length > 0) {
+      this.#stretchBy -= Math.abs(this.#wsola.place - this.place);
       this.#moveTo(this.#wsola.place, length);
     }
   }

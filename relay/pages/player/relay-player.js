@@ -2,7 +2,7 @@
  * The player as a page sees it; README.md has the interface. On the page's thread there is nothing but this.
  */
 
-import { claimMediaSession, pauseMediaSession, releaseMediaSession } from "./media-session.js";
+import { claimMediaSession, pauseMediaSession, releaseMediaSession, showMediaSession } from "./media-session.js";
 import { Output, prefetchOutput } from "./output.js";
 import { FLOORS_MS } from "./target-delay.js";
 import { isName, originOf } from "./wire.js";
@@ -144,6 +144,7 @@ export class RelayPlayer extends EventTarget {
   async play() {
     if (this.#output !== null) {
       this.#rebuilds = 0;
+      showMediaSession(this);
       if (this.#output.condition === "stuck") {
         await this.#rebuild();
       } else {
@@ -168,7 +169,7 @@ export class RelayPlayer extends EventTarget {
     this.#post({ type: "play", run: this.#run, request });
     this.#timer = setInterval(() => this.#tellLatency(), SPEAKER_INTERVAL_MS);
     const opening = this.#openOutput();
-    claimMediaSession(this, { title: this.#titleOfChannel(), artist: this.#session });
+    this.#claimMediaSession();
     this.#update();
     await opening;
   }
@@ -270,7 +271,7 @@ export class RelayPlayer extends EventTarget {
         break;
       case "channel":
         this.#channel = message.channel;
-        claimMediaSession(this, { title: this.#titleOfChannel(), artist: this.#session });
+        this.#claimMediaSession();
         break;
       case "channels":
         this.#channels = message.channels;
@@ -282,8 +283,9 @@ export class RelayPlayer extends EventTarget {
     }
   }
 
-  #titleOfChannel() {
-    return this.#channels.find(({ id }) => id === this.#channel)?.name ?? this.#channel;
+  #claimMediaSession() {
+    const title = this.#channels.find(({ id }) => id === this.#channel)?.name ?? this.#channel;
+    claimMediaSession(this, { title, artist: this.#session });
   }
 
   #tellLatency() {
@@ -308,6 +310,9 @@ export class RelayPlayer extends EventTarget {
     if (state !== previous || isRetry) {
       this.#state = state;
       const { reason, retryInMs } = this.#status;
+      if (state === "playing") {
+        showMediaSession(this);
+      }
       this.#fire("statechange", { state, previous, reason, retryInMs });
     }
   }

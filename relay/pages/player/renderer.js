@@ -6,7 +6,8 @@
  *   {type: "audio", frame, samples, splice, pause}   `frame` is a number that `report` gives back; `samples`
  *                                                    interleaved Int16Array; `splice`, it does not follow what came
  *                                                    last; `pause`, seconds of silence before it
- *   {type: "steer", trimPpm, stretch, expecting}     see `SincResampler.trim` and `Playhead`
+ *   {type: "steer", trimPpm, stretch, by, expecting}   see `SincResampler.trim` and `Playhead`; `by`, how many seconds
+ *                                                    the stretch is to gain or lose
  *   {type: "start", inSeconds}                       play what is held, after a while; null takes that back
  *   {type: "jump", seconds}                          skip
  *   {type: "clear"}                                  fade out, and throw away what is held
@@ -117,7 +118,7 @@ export class Renderer {
         break;
       case "steer":
         voice.resampler.trim(order.trimPpm);
-        playhead.stretch = order.stretch;
+        playhead.stretch(order.stretch, Math.round(order.by * voice.rate));
         playhead.isExpecting = order.expecting;
         break;
       case "start":

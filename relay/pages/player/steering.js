@@ -15,14 +15,21 @@ const BACKLOG_PATIENCE_MS = 500;
 /** A jump by less than this is not worth it. */
 const SHORTEST_JUMP_MS = 300;
 
+/** More than so much behind the newest frame's end there should be another one. */
+const NEXT_FRAME_MS = 20;
+
 /** Less than this is no news for the resampler. */
 const TRIM_STEP_PPM = 2;
+
+/** What a stretch has to make up for changes while it lasts; it is told anew so often. */
+const STRETCH_TOLD_EVERY_MS = 500;
 
 /**
  * @typedef {object} Measurement
  * @property {number} nowMs
  * @property {number | null} playoutMs The delay of what is heard, or would be if it started; null when unknown.
  * @property {number} heldMs Sound that is there.
+ * @property {number} frameMs The length of the newest frame.
  * @property {number} targetMs
  * @property {boolean} isLast Whether nothing follows for now, so that there is nothing to wait for.
  * @property {boolean} isExpecting Whether running out of sound is a fault.
@@ -82,25 +89,26 @@ export class Steering {
 
   /** Something is heard. */
   follow(measurement) {
-    this.#isFirstStart = false;
     const { playoutMs, targetMs, nowMs } = measurement;
+    if (this.#isFirstStart) {
+      this.#isFirstStart = false;
+      this.#ladder.settle(nowMs);
+    }
     if (playoutMs !== null) {
       this.#isWaitingForBacklog(measurement);
       this.#ladder.decide(playoutMs - targetMs, targetMs, nowMs);
     }
-    this.#steer(this.#ladder.trimPpm, this.#ladder.stretch, measurement.isExpecting);
+    this.#steer(measurement);
   }
 
   /** Nothing is heard, but there is something to play. */
   considerStart(measurement) {
-    const { playoutMs, heldMs, targetMs, isLast } = measurement;
+    const { playoutMs, heldMs, isLast, targetMs } = measurement;
     const lateMs = playoutMs === null ? 0 : playoutMs - targetMs;
     if (isLast || playoutMs === null) {
       this.#start(0, measurement);
     } else if (this.#isFirstStart && lateMs > 0) {
-      // Nobody has heard what came before, so nobody misses it.
-      this.#disturb({ type: "jump", seconds: Math.max(0, Math.min(lateMs, heldMs - targetMs)) / 1000 });
-      this.#start(0, measurement);
+      this.#startFirst(lateMs, measurement);
     } else if (this.#isWaitingForBacklog(measurement)) {
       this.#start(null, measurement);
     } else {
@@ -108,9 +116,24 @@ export class Steering {
     }
   }
 
-  #start(inSeconds, { isExpecting }) {
+  /** Starts with what is just old enough. Nobody has heard what came before, so nobody misses it. */
+  #startFirst(lateMs, measurement) {
+    const { playoutMs, heldMs, targetMs, frameMs, nowMs, isSpeech } = measurement;
+    this.#lateSinceMs ??= nowMs;
+    const isComplete = playoutMs - heldMs <= frameMs + NEXT_FRAME_MS;
+    if (!isSpeech && !isComplete && nowMs - this.#lateSinceMs < BACKLOG_PATIENCE_MS) {
+      this.#start(null, measurement);
+      return;
+    }
+    this.#lateSinceMs = null;
+    const most = isComplete && !isSpeech ? heldMs : heldMs - targetMs;
+    this.#disturb({ type: "jump", seconds: Math.max(0, Math.min(lateMs, most)) / 1000 });
+    this.#start(0, measurement);
+  }
+
+  #start(inSeconds, measurement) {
     this.#ladder.restart();
-    this.#steer(this.#ladder.trimPpm, 1, isExpecting);
+    this.#steer(measurement);
     this.#send({ type: "start", inSeconds });
   }
 
@@ -146,16 +169,18 @@ export class Steering {
     this.#disturb({ type: "jump", seconds: byMs / 1000 });
   }
 
-  #steer(trimPpm, stretch, expecting) {
+  #steer({ nowMs, isExpecting: expecting }) {
     const old = this.#steered;
+    const { trimPpm, stretch, errorMs } = this.#ladder;
     const isNews =
       old === null ||
       Math.abs(old.trimPpm - trimPpm) >= TRIM_STEP_PPM ||
       old.stretch !== stretch ||
-      old.expecting !== expecting;
+      old.expecting !== expecting ||
+      (stretch !== 1 && nowMs - old.nowMs >= STRETCH_TOLD_EVERY_MS);
     if (isNews) {
-      this.#steered = { trimPpm, stretch, expecting };
-      this.#send({ type: "steer", trimPpm, stretch, expecting });
+      this.#steered = { trimPpm, stretch, expecting, nowMs };
+      this.#send({ type: "steer", trimPpm, stretch, by: Math.abs(errorMs) / 1000, expecting });
     }
   }
 }

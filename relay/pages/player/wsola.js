@@ -57,25 +57,26 @@ export class Wsola {
    *
    * @param {number} place The next sample.
    * @param {number} stretch Speed; 1 proposes nothing.
+   * @param {number} by How much is to be dropped or repeated at most, give or take half of what a cut needs.
    * @param {number} hop Samples that were played since the last call.
    * @returns {number} over how many samples to blend into what stands at `this.place`; 0 to go on as it is.
    */
-  propose(place, stretch, hop) {
+  propose(place, stretch, by, hop) {
     const loudness = place - hop >= this.#ring.start ? powerAt(this.#ring, place - hop, hop) : 0;
     this.#loudest = Math.max(loudness, this.#loudest * LOUDNESS_DECAY_PER_SECOND ** (hop / this.#rate));
-    if (stretch === 1) {
+    if (stretch === 1 || by < this.#samples(CUT_AT_SECONDS)) {
       this.#debt = 0;
       return 0;
     }
     this.#debt += (stretch - 1) * hop;
-    return stretch > 1 ? this.#proposeDropping(place) : this.#proposeRepeating(place);
+    return stretch > 1 ? this.#proposeDropping(place, by) : this.#proposeRepeating(place);
   }
 
-  #proposeDropping(place) {
+  #proposeDropping(place, by) {
     const overlap = this.#samples(OVERLAP_SECONDS);
     const held = this.#ring.end - place;
     if (held >= this.#samples(SILENT_SECONDS) && this.#isSilent(place)) {
-      this.place = place + this.#samples(SILENT_CUT_SECONDS);
+      this.place = place + Math.min(by, this.#samples(SILENT_CUT_SECONDS));
       this.#debt = 0;
       return overlap;
     }
