@@ -196,16 +196,18 @@ class Life(RuleBasedStateMachine):
     @rule(source=sources, frames=st.integers(1, 40))
     def publish(self, source: Source, frames: int) -> None:
         async def publish() -> None:
-            self.bench.publish(source, frames, FRAME)
+            self._publish(source, frames)
 
         before = source.live.channel.place
         self.loop.run_until_complete(publish())
-        if source.is_present:
-            audio_format = source.live.channel.audio_format
-            assert audio_format is not None
-            self.published[source] = self.published.get(source, 0) + frames * audio_format.samples(len(FRAME))
-        else:
+        if not source.is_present:
             assert source.live.channel.place is before, "one who was replaced published"
+
+    def _publish(self, source: Source, frames: int) -> None:
+        self.bench.publish(source, frames, FRAME)
+        audio_format = source.live.channel.audio_format
+        if source.is_present and audio_format is not None:
+            self.published[source] = self.published.get(source, 0) + frames * audio_format.samples(len(FRAME))
 
     @rule(source=sources)
     def clear(self, source: Source) -> None:
@@ -230,7 +232,7 @@ class Life(RuleBasedStateMachine):
         async def end() -> list[str]:
             for live in ending:
                 if live.source is not None:
-                    self.bench.publish(live.source, burst, FRAME)
+                    self._publish(live.source, burst)
             return self.operations.end("ev1", channel, EVERYTHING)
 
         ended = self.loop.run_until_complete(end())
