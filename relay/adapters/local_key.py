@@ -30,7 +30,11 @@ def generate_key() -> str:
 
 
 def runtime_directory(environ: Mapping[str, str]) -> Path:
-    """Give the person's own directory for what running programs share: that of the desktop, or one in /tmp."""
+    """Give the person's own directory for what running programs share: that of the desktop, or one in /tmp.
+
+    Raises:
+        OSError: There is no such place, as in a container whose every file system is read-only.
+    """
     own = environ.get("XDG_RUNTIME_DIR")
     return Path(own, "relay") if own else Path(tempfile.gettempdir(), f"relay-{os.getuid()}")
 
@@ -56,9 +60,10 @@ def stored_key(directory: Path, kind: LocalKey, port: int, key: str) -> Iterator
                 path.unlink()
 
 
-def find_key(directory: Path, kind: LocalKey, port: int) -> str | None:
+def find_key(environ: Mapping[str, str], kind: LocalKey, port: int) -> str | None:
     """Give the key that the relay on `port` of this machine made; None when there is none of this person's."""
     try:
+        directory = runtime_directory(environ)
         _check_ours(directory)
         return _key_path(directory, kind, port).read_text()
     except (OSError, UnicodeDecodeError):

@@ -179,11 +179,10 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
 
 def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:
     """Keep what the relay made where commands of the same person find it, until `stack` ends."""
-    directory = runtime_directory(os.environ)
     try:
         for kind, key in ((LocalKey.BROADCAST, keys.broadcast_key), (LocalKey.ADMIN, keys.admin_key)):
             if kind in keys.made and key is not None:
-                stack.enter_context(stored_key(directory, kind, port, key))
+                stack.enter_context(stored_key(runtime_directory(os.environ), kind, port, key))
     except OSError as error:
         reason = error.strerror or str(error)
         logger.warning("the relay's own keys are not stored for other commands", extra={"reason": reason})

@@ -3,7 +3,7 @@
 import os
 from urllib.parse import urlsplit
 
-from relay.adapters.local_key import LocalKey, find_key, runtime_directory
+from relay.adapters.local_key import LocalKey, find_key
 from relay.core.loopback import is_loopback
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -19,4 +19,4 @@ def find_local_key(url: str, kind: LocalKey = LocalKey.BROADCAST) -> str | None:
         return None
     if port is None or not is_loopback(parts.hostname or ""):
         return None
-    return find_key(runtime_directory(os.environ), kind, port)
+    return find_key(os.environ, kind, port)

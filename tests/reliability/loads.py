@@ -46,7 +46,7 @@ LOADS = {
         storm_seconds=6,
         takeovers=400,
         flood_seconds=4,
-        soak_minutes=0.75,
+        soak_minutes=1,
         is_alone=False,
     ),
     "reference": Load(
