@@ -184,7 +184,7 @@ THREATS = (
         "path traversal",
         "pages are a fixed table loaded at start",
         (
-            _UNIT + "test_pages.py::test_every_script_style_and_text_of_the_folder_is_served_and_nothing_else",
+            _UNIT + "test_pages.py::test_every_script_style_text_and_sound_of_the_folder_is_served_and_nothing_else",
             _UNIT + "test_pages.py::test_other_paths_are_none",
         ),
     ),
