@@ -25,14 +25,15 @@ demo: python
 	@$(VENV)/bin/relay demo
 
 # Playwright's driver needs libatomic. What is judged by ear has the machine for itself; of the rest, which mostly waits, two
-# files run at a time.
+# files run at a time. Where it matters how fast a relay is, no coverage is measured, which makes it several times slower.
 test: check
 	@$(PYTHON) scripts/debian_packages.py chromium=chromium libatomic1=libatomic.so.1 nginx=nginx nodejs=node npm=npm
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@cmp -s $(NPM)/package-lock.json $(NPM)/node_modules/installed || { \
 		npm ci --prefix $(NPM) --silent --no-audit --no-fund && cp $(NPM)/package-lock.json $(NPM)/node_modules/installed; }
-	@$(RUN) pytest --cov --cov-report= --cov-fail-under=0 tests/browser
-	@$(RUN) pytest --cov --cov-append --cov-report=term --numprocesses=2 --dist=loadfile --ignore=tests/browser
+	@$(RUN) pytest tests/browser
+	@$(RUN) pytest --numprocesses=2 --dist=loadfile tests/reliability
+	@$(RUN) pytest --cov --cov-report=term --numprocesses=2 --dist=loadfile --ignore=tests/browser --ignore=tests/reliability
 
 check: python
 	@$(PYTHON) scripts/environment.py $(VENV) test
