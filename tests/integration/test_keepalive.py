@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tests.support.fault_proxy import fault_proxy
 from tests.support.live_session import broadcasting, check_accounts, listen_beside, on_both_loops
 from tests.support.processes import RelayProcess
 from tests.support.wire_listener import closing, open_listener
@@ -43,3 +44,22 @@ async def test_a_broadcaster_that_is_far_ahead_is_not_read_and_not_given_up() ->
         assert all(record["event"] != "silent connection cut off" for record in relay.log)
 
     await on_both_loops(scenario, **LIMIT)
+
+
+async def test_who_reads_too_slowly_is_kept_though_it_is_never_ready_to_be_asked() -> None:
+    """Something always waits for it, so no ping is sent; that it takes what waits is a sign of life."""
+
+    async def scenario(relay: RelayProcess) -> None:
+        async with fault_proxy(relay.url) as network:
+            network.down.line_bytes = 4096
+            slow = await open_listener(network.url, "/v1/listen/ev1?buffer_ms=1000")
+            with closing([slow]):
+                async with broadcasting(relay, "ev1", "?rate=48000&channels=2", frame_bytes=3840) as broadcaster:
+                    network.down.bytes_per_second = 96_000  # half of what is sent
+                    await broadcaster.play(2 * (ASK_AFTER_SECONDS + 3))
+                    network.down.bytes_per_second = None
+                    await broadcaster.end()
+                    await check_accounts([slow], broadcaster)
+                assert slow.gaps, "it was not too slow"
+
+    await on_both_loops(scenario, RELAY_LISTENER_STALL_LIMIT_SECONDS="3")

@@ -15,6 +15,9 @@ STALLED_PERCENT = 10
 LATE_MS = 150
 """What a machine with other work may add; where there is none, the measure is what is without stalled listeners."""
 
+ALL_JOIN_MS = 1000
+"""How late the latest frame of all may be while thousands join, for whom the relay has one core."""
+
 
 async def test_stalled_listeners_do_not_touch_healthy_ones(
     load: Load, figure: Figure, lateness: Lateness, tmp_path: Path
@@ -34,7 +37,7 @@ async def test_stalled_listeners_do_not_touch_healthy_ones(
                 await broadcaster.end()
                 await check_accounts(witnesses, broadcaster)
     beside = measuring.result()
-    check_untouched(witnesses, broadcaster, 2 * LATE_MS + lateness.most_ms)
+    check_untouched(witnesses, broadcaster, (ALL_JOIN_MS if load.is_alone else 2 * LATE_MS) + lateness.most_ms)
     assert beside.slow["gap_frames"] > load.listeners, f"they did not stall: {beside.slow}"
     assert beside.slow["connections"] == load.listeners * STALLED_PERCENT // 100
     assert (without.lost_frames, beside.lost_frames) == (0, 0)

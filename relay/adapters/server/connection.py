@@ -18,7 +18,11 @@ from relay.core.requests import ConnectRequest
 from relay.runtime.listener import Listener
 from relay.runtime.listening import Listening
 from relay.runtime.tasks import TaskRegistry
+from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import CloseCode, RelayError
+
+WAITED_SECONDS = 0.05
+"""A socket that took nothing for longer, and then all, has a reader. Sooner, it may have been the kernel or TLS."""
 
 
 def serialize_binary(payload: bytes) -> bytes:
@@ -78,6 +82,9 @@ class RelayConnection(GuardedConnection):
         """Take note that everything was written (called by the transport)."""
         super().resume_writing()
         if self._listener is not None and self._listening is not None:
+            blocked_since = self._listener.blocked_since
+            if blocked_since is not None and relay_clock() - blocked_since > WAITED_SECONDS:
+                self.intake.note_life()
             self._listening.unblock(self._listener)
 
 

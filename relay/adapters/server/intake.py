@@ -25,7 +25,7 @@ class Intake:
     """One connection's.
 
     Attributes:
-        heard_at: When something came last, by the relay's clock; while the intake was held, nothing could.
+        heard_at: When the peer last gave a sign of life, by the relay's clock; while the intake was held, it could not.
     """
 
     __slots__ = ("_feed", "_holders", "_is_reading", "_loop", "_taken", "_transport", "_waiting", "heard_at")
@@ -60,6 +60,10 @@ class Intake:
         self._waiting = self._waiting[self._taken :] + data
         self._taken = 0
         self._work()
+
+    def note_life(self) -> None:
+        """Note that the peer is there, although it said nothing: it reads."""
+        self.heard_at = relay_clock()
 
     def hold(self, holder: str) -> None:
         """Take nothing more until `holder` lets go; done twice by one holder, it changes nothing."""
