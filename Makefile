@@ -8,6 +8,8 @@ endif
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 NPM := tests/browser
+# What is about how fast a relay is: coverage would make it several times slower, so it is not measured there.
+SPEED := tests/reliability $(addprefix tests/integration/test_,delivery_bounds.py floods.py many_listeners.py)
 
 .PHONY: help demo test check sbom audit lock clean python
 
@@ -25,15 +27,15 @@ demo: python
 	@$(VENV)/bin/relay demo
 
 # Playwright's driver needs libatomic. What is judged by ear has the machine for itself; of the rest, which mostly waits, two
-# files run at a time. Where it matters how fast a relay is, no coverage is measured, which makes it several times slower.
+# files run at a time.
 test: check
 	@$(PYTHON) scripts/debian_packages.py chromium=chromium libatomic1=libatomic.so.1 nginx=nginx nodejs=node npm=npm
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@cmp -s $(NPM)/package-lock.json $(NPM)/node_modules/installed || { \
 		npm ci --prefix $(NPM) --silent --no-audit --no-fund && cp $(NPM)/package-lock.json $(NPM)/node_modules/installed; }
 	@$(RUN) pytest tests/browser
-	@$(RUN) pytest --numprocesses=2 --dist=loadfile tests/reliability
-	@$(RUN) pytest --cov --cov-report=term --numprocesses=2 --dist=loadfile --ignore=tests/browser --ignore=tests/reliability
+	@$(RUN) pytest --numprocesses=2 --dist=loadfile $(SPEED)
+	@$(RUN) pytest --cov --cov-report=term --numprocesses=2 --dist=loadfile $(addprefix --ignore=,tests/browser $(SPEED))
 
 check: python
 	@$(PYTHON) scripts/environment.py $(VENV) test
