@@ -283,7 +283,9 @@ async def test_clear_is_silence_within_200_ms(relay: RelayProcess) -> None:
                 await listener.until(lambda: listener.frames[-1].number == speaking.sent - 1)
             assert listener.frames[-10].age_ms >= 0, "what is said next is due at once"
             assert listener.account() == [speaking.sent], "what was on its way to it when it was cleared is a gap"
-            assert sum(gap["to_seq"] + 1 - gap["from_seq"] for gap in listener.gaps) <= 100, "no more than the lead of 2 s"
+            assert sum(gap["to_seq"] + 1 - gap["from_seq"] for gap in listener.gaps) <= 100, (
+                "no more than the lead of 2 s"
+            )
 
 
 async def test_a_broadcaster_learns_within_two_seconds_who_listens(relay: RelayProcess) -> None:
