@@ -60,6 +60,7 @@ class RunningRelay:
         limits: What clients may.
         door: Knows who is a trusted proxy.
         tls: What it speaks TLS by; None for none.
+        broken: Set when it does not work any more, by a fault of its own that the log names; it is to be stopped.
     """
 
     hub: Hub
@@ -70,6 +71,7 @@ class RunningRelay:
     limits: LimitsInForce
     door: Door
     tls: ssl.SSLContext | None
+    broken: asyncio.Event
 
     def replace(self, settings: Settings) -> int:
         """Put the keys, limits, trusted proxies and certificate of other settings in force.
@@ -130,12 +132,13 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             declared=[Declaration.read(text) for text in settings.channel.declared],
             note_stalled=partial(limits.applied, Limit.SILENCE),
         )
-        tasks.start(drain.run(), "drain")
-        tasks.start(hub.run(), "housekeeping")
+        stack.callback(hub.broadcasting.close)
+        tasks.start(drain.run(), "drain", is_vital=True)
+        tasks.start(hub.run(), "housekeeping", is_vital=True)
         garbage = stack.enter_context(Garbage(hub.listening))
         tasks.start(garbage.run(), "garbage")
         lag = LagMeter(relay_clock, lambda: drain.busy_seconds)
-        tasks.start(lag.run(), "lag")
+        tasks.start(lag.run(), "lag", is_vital=True)
         signs = VitalSigns(hub, lag, relay_clock)
         tasks.start(signs.run(), "vital signs")
         if reporter is not None:
@@ -144,7 +147,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             # What was counted since the last sample goes with the last metrics.
             stack.callback(sample)
         rechecks = Rechecks(access, tasks)
-        tasks.start(rechecks.run(), "rechecks of access")
+        tasks.start(rechecks.run(), "rechecks of access", is_vital=True)
         stack.callback(rechecks.tell_refusals)
         admission = Admission(
             hub,
@@ -174,7 +177,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         host = reachable_host(settings.server.host)
         scheme = "http" if tls is None else "https"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
-        yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls)
+        yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls, tasks.broken)
 
 
 def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:

@@ -16,6 +16,7 @@ from relay.adapters.logs import configure_logging
 from relay.cli.app import RunningRelay, running_relay, stop_signals
 from relay.cli.options import config_option
 from relay.cli.reload import Reload
+from relay.vocabulary.errors import RelayError
 from relay.vocabulary.settings import Settings
 
 EXAMPLE_SESSION = "ev1"
@@ -54,8 +55,18 @@ async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
             logger.info("relay ready", extra={"url": relay.url})
             if LocalKey.BROADCAST in relay.keys.made:
                 _print_links(relay)
-            await asked.wait()
+            await _any_of(asked, relay.broken)
     logger.info("relay stopped")
+    if relay.broken.is_set():
+        raise RelayError("The relay stopped because of a fault of its own, which the log names. Start it again.")
+
+
+async def _any_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def _print_links(relay: RunningRelay) -> None:

@@ -3,18 +3,22 @@
 Invariants: no `await` per listener; a listener whose socket does not take data is left alone until it does; audio
 older than a listener's bound is not written; frames that queued up are joined once for all listeners that have
 the same run, and a joined write carries at most `MAX_WRITE_SECONDS` of audio, so a slow socket commits the relay
-to little. A pass gives way to the rest of the event loop every `SLICE_SECONDS`.
+to little. Every `SLICE_SECONDS` the drain gives way to the rest of the event loop and goes on with another group: a
+small channel does not wait until a large one is served.
 
-Why one task: when a pass takes longer than a frame lasts, the next pass finds two frames and writes them as one, so the
-cost of a frame falls as the load rises.
+Why one task: when a run takes longer to all listeners of a group than a frame lasts, the next run has two frames and is
+written as one, so the cost of a frame falls as the load rises.
 
 The listeners that are current in their group are served by `Group.write_some`; `_serve_apart` is the whole rule, for
 one that has a queue of its own.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from relay.runtime.group import Group
 from relay.runtime.listener import APART, Listener
@@ -22,17 +26,31 @@ from relay.runtime.run import MAX_WRITE_FLICKS, Run, Runs
 from relay.vocabulary.clock import Clock
 
 SLICE_SECONDS = 0.002
-"""How long a pass may keep the event loop from ingest, handshakes and control messages."""
+"""How long the drain may keep the event loop from ingest, handshakes and control messages, and one group the others."""
 
 LONGEST_SLICE_SECONDS = 0.01
-"""The same when these take longer themselves: audio gets as much time as a crowd at the door does, up to this."""
+"""The same when the rest takes longer itself: audio gets as much time as a crowd at the door does, up to this."""
 
 _BATCH = 16
 """Listeners between two looks at the clock; each costs some ten microseconds."""
 
+logger = logging.getLogger(__name__)
+
+
+class _Turn(NamedTuple):
+    """The service of a group that was woken: one run to who is current, and what is owed to who is apart.
+
+    Attributes:
+        began: When, in seconds of the relay's clock.
+        steps: Serves the next few listeners at each step.
+    """
+
+    began: float
+    steps: Iterator[None]
+
 
 class Drain:
-    """One pass after another over the groups that have something to get."""
+    """Turns of the groups that have something to get, side by side."""
 
     def __init__(self, clock: Clock, serialize: Callable[[bytes], bytes]) -> None:
         """Make a drain; `run` is its task.
@@ -45,15 +63,18 @@ class Drain:
         self._serialize = serialize
         self._groups: dict[Group, None] = {}
         self._listeners: dict[Listener, Group] = {}
+        self._turns: dict[Group | None, _Turn] = {}
+        self._runs = Runs(serialize)
         self._wake = asyncio.Event()
         self._slice_seconds = SLICE_SECONDS
         self._slice_end = 0.0
-        self._run_began: float | None = None
 
     @property
     def busy_seconds(self) -> float:
-        """How long the frames that are being written to a group are under way already; 0 when none are."""
-        return 0.0 if self._run_began is None else self._clock() - self._run_began
+        """How long the turn is under way that began first; 0 when nobody has anything to get."""
+        for turn in self._turns.values():
+            return self._clock() - turn.began
+        return 0.0
 
     def wake(self, group: Group) -> None:
         """Note that the listeners of a group have something to get; who they are is looked up when they are served."""
@@ -68,44 +89,63 @@ class Drain:
     async def run(self) -> None:
         """Serve listeners for ever; cancellation leaves every account consistent."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            groups, self._groups = self._groups, {}
-            listeners, self._listeners = self._listeners, {}
-            runs = Runs(self._serialize)
-            self._slice_end = self._clock() + self._slice_seconds
-            for group in groups:
-                await self._serve(group, runs)
-            await self._serve_all_apart(listeners.items(), runs)
+            if not self._begin_turns():
+                self._wake.clear()
+                await self._wake.wait()
+                self._slice_end = self._clock() + self._slice_seconds
+                continue
+            self._runs = Runs(self._serialize)
+            for group, turn in list(self._turns.items()):
+                if await self._is_over(turn):
+                    del self._turns[group]
 
-    async def _serve(self, group: Group, runs: Runs) -> None:
-        while group.begin_run(runs):
-            self._run_began = self._clock()
-            while group.write_some(_BATCH, await self._now()):
-                pass
-            group.finish_run()
-            self._run_began = None
-        if group.apart:
-            await self._serve_all_apart([(listener, group) for listener in group.apart], runs)
-
-    async def _serve_all_apart(self, listeners: Iterable[tuple[Listener, Group]], runs: Runs) -> None:
-        for count, (listener, group) in enumerate(listeners):
-            if count % _BATCH == 0:
-                await self._now()
-            self._serve_apart(listener, group, runs)
-
-    async def _now(self) -> float:
-        """Give the time, after a turn of the event loop when the slice is over."""
+    def _begin_turns(self) -> bool:
+        """Begin the turns of all who were woken and have none; tell whether there are any turns."""
         now = self._clock()
-        if now < self._slice_end:
-            return now
+        for group in [woken for woken in self._groups if woken not in self._turns]:
+            del self._groups[group]
+            self._turns[group] = _Turn(now, self._serve(group))
+        if self._listeners and None not in self._turns:
+            listeners, self._listeners = self._listeners, {}
+            self._turns[None] = _Turn(now, self._serve_all_apart(listeners.items()))
+        return bool(self._turns)
+
+    async def _is_over(self, turn: _Turn) -> bool:
+        """Go on with a turn until the slice is over; tell whether the turn is."""
+        for _ in turn.steps:
+            if (now := self._clock()) >= self._slice_end:
+                await self._give_way(now)
+                return False
+        return True
+
+    async def _give_way(self, now: float) -> None:
+        """Let the event loop do everything else that waits for it."""
         await asyncio.sleep(0)
         back = self._clock()
         self._slice_seconds = min(max(SLICE_SECONDS, back - now), LONGEST_SLICE_SECONDS)
         self._slice_end = back + self._slice_seconds
-        return back
 
-    def _serve_apart(self, listener: Listener, group: Group, runs: Runs) -> None:
+    def _serve(self, group: Group) -> Iterator[None]:
+        if group.begin_run(self._runs):
+            if group.has_backlog:
+                self.wake(group)
+            while group.write_some(_BATCH, self._clock()):
+                yield
+            group.finish_run()
+        yield from self._serve_all_apart([(listener, group) for listener in group.apart])
+
+    def _serve_all_apart(self, listeners: Iterable[tuple[Listener, Group]]) -> Iterator[None]:
+        for count, (listener, group) in enumerate(listeners, 1):
+            try:
+                self._serve_apart(listener, group)
+            except Exception:
+                logger.exception("listener cut off: serving it failed", extra={"connection": listener.connection_id})
+                listener.blocked_since = math.inf
+                listener.port.abort()
+            if count % _BATCH == 0:
+                yield
+
+    def _serve_apart(self, listener: Listener, group: Group) -> None:
         """Write to one listener all that its socket takes now, until it owes what the current ones owe."""
         if listener.index != APART:
             return
@@ -120,7 +160,7 @@ class Drain:
                     return
                 listener.tell_gap(end)
             elif frames[0].start is listener.place:
-                run = _next_run(listener, group, runs)
+                run = _next_run(listener, group, self._runs)
                 listener.place = run.end
                 listener.buffer.take(run.amount.chunks)
                 group.count_delivered(run, self._clock())

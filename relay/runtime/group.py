@@ -11,7 +11,8 @@ Invariants:
 - What is released is in the backlog while anybody is current, and in the queue of everybody who is apart.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import Self
@@ -95,7 +96,8 @@ class Group:
         self._run: Run | None = None
         self._cursor = 0
         self._written = _NOTHING
-        self._least_bound_seconds = float("inf")
+        self._least_bound_seconds = math.inf
+        self._run_bound_seconds = math.inf
 
     def __len__(self) -> int:
         """Give how many listeners it has."""
@@ -104,6 +106,11 @@ class Group:
     def __iter__(self) -> Iterator[Listener]:
         """Give all its listeners."""
         return chain(self._current, self.apart)
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether frames wait for the next run."""
+        return bool(self._backlog)
 
     @property
     def end_at_rest(self) -> Place | None:
@@ -191,13 +198,10 @@ class Group:
 
     def lags(self, now: float) -> Iterator[tuple[float, Listener]]:
         """Give for each listener how many seconds old the oldest frame is that it owes, 0 for none."""
-        run = self._run
-        waiting = max(0.0, now - self._backlog[0][1]) if self._backlog else 0.0
-        being_written = waiting if run is None else max(0.0, now - run.due)
-        served = len(self._current) if run is None else self._cursor
-        yield from zip(chain(repeat(waiting, served), repeat(being_written)), self._current, strict=False)
-        for listener, buffer in self.apart.items():
-            yield max(0.0, now - buffer.chunks[0][1]) if buffer.chunks else 0.0, listener
+        lags = chain.from_iterable(repeat(*lag) for lag in self._lags_of_current(now))
+        yield from zip(lags, self._current, strict=True)
+        for listener in self.apart:
+            yield _lag(listener.frames, now), listener
 
     def counters(self, listener: Listener) -> BufferCounters:
         """Give what became of the audio of one of its listeners, also while that is counted for the group."""
@@ -211,10 +215,10 @@ class Group:
 
     def note_lag(self, lag_ms: Distribution, now: float) -> None:
         """Count for each listener how old the oldest frame is that it owes; 0 for who owes none."""
-        if self._current:
-            lag_ms.note(max(0.0, now - self._backlog[0][1]) * 1000 if self._backlog else 0.0, len(self._current))
+        for lag, listeners in self._lags_of_current(now):
+            lag_ms.note(lag * 1000, listeners)
         for listener in self.apart:
-            lag_ms.note(max(0.0, now - listener.frames[0][1]) * 1000 if listener.frames else 0.0)
+            lag_ms.note(_lag(listener.frames, now) * 1000)
 
     def begin_run(self, runs: Runs) -> bool:
         """Take the next frames of the backlog to be written to the current listeners; tell whether there are any."""
@@ -224,6 +228,7 @@ class Group:
         self._run = runs.join(self._backlog[:count], self.framing)
         del self._backlog[:count]
         self._cursor = 0
+        self._run_bound_seconds = self._least_bound_seconds
         return True
 
     def write_some(self, most: int, now: float) -> bool:
@@ -234,7 +239,7 @@ class Group:
         run = self._run
         if run is None:
             return False
-        if now - run.due > self._least_bound_seconds:
+        if now - run.due > self._run_bound_seconds:
             self._set_apart_for_whom_it_is_stale(now - run.due)
         wire, wire_bytes = run.wire, len(run.wire)
         stop = min(self._cursor + most, len(self._sinks))
@@ -263,6 +268,13 @@ class Group:
         self._written += run.amount
         self._skip_backlog_of_nobody()
 
+    def _lags_of_current(self, now: float) -> list[tuple[float, int]]:
+        """Give the lag of those who have got the run and how many they are, then the same of the others."""
+        waiting, run = _lag(self._backlog, now), self._run
+        if run is None:
+            return [(waiting, len(self._current))]
+        return [(waiting, self._cursor), (max(0.0, now - run.due), len(self._current) - self._cursor)]
+
     def _give_up_current(self, first: int, taken: list[int], wire: bytes) -> None:
         """Have ports write what the sockets from `first` on did not take; with that, the listeners leave this list."""
         short = [(self._current[first + index], count) for index, count in enumerate(taken) if count != len(wire)]
@@ -273,7 +285,8 @@ class Group:
         for listener in self._current[self._cursor :]:
             if listener.bound_seconds < age:
                 self.set_apart(listener)
-        self._least_bound_seconds = min((each.bound_seconds for each in self._current), default=float("inf"))
+        self._run_bound_seconds = min((each.bound_seconds for each in self._current[self._cursor :]), default=math.inf)
+        self._least_bound_seconds = min((each.bound_seconds for each in self._current), default=math.inf)
 
     def _skip_backlog_of_nobody(self) -> None:
         """Go to the channel's place when nobody is current, so that those who are apart can come back."""
@@ -299,3 +312,8 @@ class Group:
             moved.index = target
             self._current[target] = moved
             self._sinks[target] = self._sinks[source]
+
+
+def _lag(frames: Sequence[Frame], now: float) -> float:
+    """Give how many seconds old the oldest of these frames is; 0 when there are none, or it is not due yet."""
+    return max(0.0, now - frames[0].timestamp) if frames else 0.0

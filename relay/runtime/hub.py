@@ -120,12 +120,9 @@ class Hub:
 
     async def run(self) -> None:
         """Do for ever what only time brings about."""
-        try:
-            while True:
-                await asyncio.sleep(HOUSEKEEPING_SECONDS)
-                self.keep_house()
-        finally:
-            self.broadcasting.close()
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            self.keep_house()
 
     def keep_house(self) -> None:
         """Cut stalled listeners off, end graces, forget idle channels, and sum up overflows in the log."""

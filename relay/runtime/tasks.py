@@ -6,42 +6,52 @@ Invariants: no task outlives its registry; a cancelled task is not a crash; `Can
 import asyncio
 import logging
 from collections.abc import Coroutine
+from functools import partial
 
 logger = logging.getLogger(__name__)
 
 
 class TaskRegistry:
-    """Tasks that run beside their owner and are joined by `close`."""
+    """Tasks that run beside their owner and are joined by `close`.
+
+    Attributes:
+        broken: Set when a vital task crashed; without it the owner does not work any more.
+    """
 
     def __init__(self) -> None:
         """Make an empty registry."""
+        self.broken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         """Give how many tasks are running."""
         return len(self._tasks)
 
-    def start(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        """Run `work` in a task called `name`."""
+    def start(self, work: Coroutine[object, object, None], name: str, *, is_vital: bool = False) -> asyncio.Task[None]:
+        """Run `work` in a task called `name`; when it crashes and is vital, the registry is `broken`."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(partial(self._finished, is_vital))
         return task
 
     async def close(self) -> None:
-        """Cancel all tasks and wait until they are gone. Cancelling this wait leaves them cancelled."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        """Cancel all tasks, also those that these start meanwhile, and wait until they are gone.
+
+        Cancelling this wait leaves them cancelled.
+        """
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
 
     async def join(self) -> None:
         """Wait until all tasks ended by themselves; cancelling the wait leaves them running."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, is_vital: bool, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a background task crashed", extra={"task": task.get_name()}, exc_info=error)
+            if is_vital:
+                self.broken.set()

@@ -5,6 +5,7 @@ import http.client
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -102,6 +103,29 @@ async def test_a_second_signal_ends_it_at_once() -> None:
         relay.signal(signal.SIGTERM)
         await relay.event("relay stopping")
         assert await relay.terminate(2) == -signal.SIGTERM
+
+
+CRASH = """
+from relay.runtime.hub import Hub
+
+
+def crash(hub):
+    raise ZeroDivisionError("a fault of the relay")
+
+
+Hub.keep_house = crash
+"""
+
+
+async def test_it_stops_in_order_when_it_does_not_work_any_more(tmp_path: Path) -> None:
+    """Rather than being up and silent: whoever looks after it starts it again, and its clients come back."""
+    (tmp_path / "sitecustomize.py").write_text(CRASH)
+    async with relay_process(PYTHONPATH=str(tmp_path)) as relay:
+        assert await relay.wait() == 1
+        (crash,) = [record for record in relay.log if record["level"] == "error"]
+        assert (crash["event"], crash["task"]) == ("a background task crashed", "housekeeping")
+        assert "ZeroDivisionError: a fault of the relay" in crash["exception"]
+        assert any(line.startswith("relay: The relay stopped because of a fault of its own") for line in relay.lines)
 
 
 async def test_no_task_is_left() -> None:

@@ -2,15 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 
+from relay.core.distribution import Distribution
 from relay.runtime.listener import MAX_NOTES
 from relay.runtime.run import MAX_WRITE_SECONDS, Framing
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import CloseCode
-from tests.support.hub_bench import FRAME, FRAME_SECONDS, Bench, block, check_account, serialize, split, unblock
+from tests.support.hub_bench import (
+    FRAME,
+    FRAME_SECONDS,
+    Bench,
+    FakePort,
+    block,
+    check_account,
+    serialize,
+    split,
+    unblock,
+)
 
 
 @pytest.fixture
@@ -229,14 +241,89 @@ async def test_a_pass_gives_way_to_the_loop() -> None:
     await bench.settle()
     progress: list[int] = []
 
-    async def watch() -> None:
-        while len(progress) < 5:
+    bench.publish(source)
+    async with asyncio.timeout(10):
+        while progress[-1:] != [200]:
             progress.append(sum(bool(port.writes) for port in ports))
             await asyncio.sleep(0)
+    assert max(after - before for before, after in pairwise(progress)) < 100, progress
+    await bench.tasks.close()
 
+
+async def test_a_large_channel_keeps_nobody_waiting() -> None:
+    """A run to it takes twice as long as a frame lasts, so there is always a next one."""
+    bench = Bench(bound_seconds=10.0, clock=lambda: now)
+    now, published, late, over = 0.0, 0, list[FakePort](), asyncio.Event()
+
+    def take(wire: bytes) -> int:
+        nonlocal now, published
+        now += 0.0001
+        if now >= published * FRAME_SECONDS and published < 50:
+            published += 1
+            for source in sources:
+                bench.publish(source)
+            if published == 25:
+                late.append(bench.join("late", session="large"))
+        elif published == 50:
+            over.set()
+        return len(wire)
+
+    for n in range(400):
+        bench.join(f"large {n}", session="large").send = take  # type: ignore[method-assign]
+    small = bench.join(session="small")
+    sources = bench.claim(session="large"), bench.claim(session="small")
+    await bench.settle()
+    for source in sources:
+        bench.publish(source)
+    async with asyncio.timeout(20):
+        await over.wait()
+    assert len(small.frames) >= 49, "it is served between two slices of the large one"
+    assert len(late[0].frames) >= 20, "who joins the large one is served between two of its runs"
+    assert 0.0 < bench.drain.busy_seconds < 0.05
+    await bench.tasks.close()
+
+
+async def test_a_fault_in_serving_one_listener_ends_that_one_only(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(wire: bytes) -> int:
+        raise ZeroDivisionError
+
+    broken, healthy = bench.join("broken"), bench.join("healthy")
+    broken.send = fail  # type: ignore[method-assign]
+    source = bench.claim()
+    bench.publish(source, 3)
+    await bench.settle()
+    assert (broken.aborted, healthy.aborted) == (True, False)
+    assert len(healthy.frames) == 3
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "listener cut off: serving it failed"
+    ]
+
+
+async def test_lag_is_counted_for_each_listener_while_a_run_is_written() -> None:
+    now = 0.0
+
+    def take(wire: bytes) -> int:
+        nonlocal now
+        now += 0.0001
+        return len(wire)
+
+    bench = Bench(clock=lambda: now)
+    for n in range(64):
+        bench.join(f"l{n}").send = take  # type: ignore[method-assign]
+    source = bench.claim()
     bench.publish(source)
-    await watch()
-    assert 0 < progress[2] < 200, progress
+    await bench.settle()
+    (group,) = source.live.groups.values()
+    bench.publish(source)
+    await asyncio.sleep(0)
+    now += 1.0
+    counted, lags = Distribution(), [lag for lag, _ in group.lags(now)]
+    group.note_lag(counted, now)
+    assert 0 < lags.count(0.0) < len(lags) == 64, "some have got the run and some have not"
+    assert len(counted) == 64
+    assert counted.total == pytest.approx(1000 * sum(lags))
     await bench.tasks.close()
 
 
@@ -293,3 +380,19 @@ async def test_a_crash_of_a_task_is_logged_and_nothing_else(caplog: pytest.LogCa
     await registry.join()
     assert "a background task crashed" in caplog.text
     assert len(registry) == 0
+
+
+async def test_what_a_task_starts_while_it_is_cancelled_is_joined_too() -> None:
+    registry = TaskRegistry()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            registry.start(asyncio.Event().wait(), "late")  # type: ignore[arg-type] # nobody wants its result
+
+    registry.start(work(), "early")
+    await asyncio.sleep(0)
+    await registry.close()
+    assert len(registry) == 0
+    assert not registry.broken.is_set()

@@ -136,7 +136,7 @@ class RelayServer:
         for listening in self._server.sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
         alive = keep_alive(lambda: self._connections, self._stall_limit_seconds)
-        self._tasks.start(alive, "keepalive")
+        self._tasks.start(alive, "keepalive", is_vital=True)
         self._door.is_open = True
         return self
 
