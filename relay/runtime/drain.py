@@ -96,7 +96,9 @@ class Drain:
                 continue
             self._runs = Runs(self._serialize)
             for group, turn in list(self._turns.items()):
-                if await self._is_over(turn):
+                if (now := self._clock()) >= self._slice_end:
+                    await self._give_way(now)
+                if self._is_over(turn):
                     del self._turns[group]
 
     def _begin_turns(self) -> bool:
@@ -110,13 +112,9 @@ class Drain:
             self._turns[None] = _Turn(now, self._serve_all_apart(listeners.items()))
         return bool(self._turns)
 
-    async def _is_over(self, turn: _Turn) -> bool:
+    def _is_over(self, turn: _Turn) -> bool:
         """Go on with a turn until the slice is over; tell whether the turn is."""
-        for _ in turn.steps:
-            if (now := self._clock()) >= self._slice_end:
-                await self._give_way(now)
-                return False
-        return True
+        return all(self._clock() < self._slice_end for _ in turn.steps)
 
     async def _give_way(self, now: float) -> None:
         """Let the event loop do everything else that waits for it."""
