@@ -66,21 +66,23 @@ class Measured:
 
 
 @asynccontextmanager
-async def source_at(server: Server, running: Running, plan: LoadPlan) -> AsyncIterator[tuple[Source, Target]]:
+async def source_at(
+    server: Server, running: Running, plan: LoadPlan, session: str = SESSION
+) -> AsyncIterator[tuple[Source, Target]]:
     """Connect a broadcaster; gives it, and where its listeners go."""
     host, port = "127.0.0.1", running.port
-    target = Target(host, port, f"/listen/{SESSION}", f"{host}:{port}", expect=Expect.STAMPED)
+    target = Target(host, port, f"/listen/{session}", f"{host}:{port}", expect=Expect.STAMPED)
     match server.speaks:
         case Speaks.RELAY_V1:
-            address = ChannelAddress(SESSION)
+            address = ChannelAddress(session)
             async with RelaySource(plan, running.url, [address], None) as relay_source:
                 yield relay_source, replace(target, path=f"/v1/listen/{address}", expect=Expect.RELAY_V1_STAMPED)
         case Speaks.NCHAN:
-            async with NchanSource(plan, running.url, SESSION) as nchan_source:
+            async with NchanSource(plan, running.url, session) as nchan_source:
                 yield nchan_source, target
         case Speaks.HTTP:
-            async with HttpSource(plan, port, SESSION) as http_source:
-                yield http_source, replace(target, path=f"/{SESSION}", expect=Expect.STREAM)
+            async with HttpSource(plan, port, session) as http_source:
+                yield http_source, replace(target, path=f"/{session}", expect=Expect.STREAM)
 
 
 def measure(server: Server, plan: LoadPlan) -> Measured:

@@ -7,6 +7,7 @@ from functools import partial
 from relay.core.load.plan import Profile
 from tests.bench.age import measure_ages
 from tests.bench.bench import Bench, figures, spread
+from tests.bench.beside import LARGE, SMALL, measure_beside
 from tests.bench.measure import Measured
 from tests.bench.report import Spread, ratios
 from tests.bench.servers import Server, relay
@@ -134,6 +135,22 @@ def row_joining(bench: Bench) -> None:
         bench.row(what, figure, value, inside, least=2, aim=0.5, unit=" s")
 
 
+def row_beside(bench: Bench) -> None:
+    """Ten listeners of a channel of their own, beside one that four thousand listen to."""
+
+    def beside(server: Server) -> tuple[Measured, Measured]:
+        bench.say(f"{server.name}: {SMALL} listeners beside {LARGE}")
+        return measure_beside(bench, server)
+
+    for name, pairs in bench.alternate({server.name: partial(beside, server) for server in bench.relays}).items():
+        large, small = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        lost = max(run.lost for run in [*large, *small])
+        p99 = spread(small, "p99_ms")
+        figure = f"p99 **{p99.text()}** ms, of the large one {spread(large, 'p99_ms').text()} ms; lost {lost:g}"
+        what = f"{SMALL} listeners beside a channel of {LARGE}: {name}"
+        bench.row(what, figure, math.inf if lost else p99.median, [*large, *small], least=120, aim=60, unit=" ms")
+
+
 def row_age(bench: Bench) -> None:
     """The oldest byte written to a listener that reads at half speed, as a share of its bound."""
     for server in bench.relays:
@@ -173,12 +190,13 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "cpu": row_cpu,
     "stalled": row_stalled,
     "joining": row_joining,
+    "beside": row_beside,
     "age": row_age,
     "capacity": row_capacity,
 }
 """What is measured when nobody chooses."""
 
-WITHOUT_PEERS = frozenset({"stalled", "joining", "age"})
+WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age"})
 """Rows that measure only the relay."""
 
 MORE_ROWS: dict[str, Callable[[Bench], None]] = {"receiver": row_receiver}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from relay.core.load.plan import LoadPlan
-from tests.bench import storm
+from tests.bench import beside, storm
 from tests.bench.age import measure_ages
 from tests.bench.bench import Bench
 from tests.bench.measure import measure
@@ -54,6 +54,15 @@ def test_a_crowd_is_measured_apart_from_those_inside(bench: Bench, monkeypatch: 
     assert (crowd["joins"], crowd.lost) == (20, 0)
     # It came in the middle.
     assert 0 < crowd["delivered_frames"] < 20 * (frames - 50)
+
+
+def test_a_small_channel_is_measured_beside_a_large_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "LARGE", 20)
+    monkeypatch.setattr(beside, "SMALL", 5)
+    large, small = beside.measure_beside(bench, relay())
+    frames = bench.seconds * 50
+    assert (small["delivered_frames"], small.lost) == (5 * frames, 0)
+    assert (large["delivered_frames"], large.lost) == (20 * (frames + beside.BOTH_SECONDS * 50), 0)
 
 
 def test_a_throttled_listener_sees_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
