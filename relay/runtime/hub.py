@@ -18,7 +18,6 @@ from relay.core.overflow import OverflowEpisodes, OverflowReport
 from relay.runtime.broadcasting import Broadcasting
 from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
-from relay.runtime.group import Tally
 from relay.runtime.listener import Send
 from relay.runtime.listening import Listening
 from relay.runtime.live_channel import LiveChannel
@@ -47,7 +46,6 @@ class Hub:
         listening: The listeners' side.
         ignored_messages: Control messages of types that this relay does not know.
         reports: What listeners say of what they hear.
-        forgotten: What became of the frames of channels that were forgotten.
     """
 
     def __init__(
@@ -85,7 +83,6 @@ class Hub:
         self._overflows = OverflowEpisodes()
         self.ignored_messages = 0
         self.reports = ListenerReports()
-        self.forgotten = Tally()
         self.directory = Directory(self._make, declared)
         self.listening = Listening(
             self.directory,
@@ -145,7 +142,6 @@ class Hub:
                 live.idle_since = now
             if live.idle_since is not None and now - live.idle_since >= self._forget_seconds:
                 self.directory.forget(live)
-                self.forgotten += live.tally
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> LiveChannel:
         channel = Channel(secrets.randbits(16), self._serialize, self._history_seconds)

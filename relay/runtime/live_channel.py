@@ -104,7 +104,7 @@ class LiveChannel:
         is_listed: Whether it is shown to people: it was declared, or had a source.
         accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
         idle_since: Since when nobody uses it; None while somebody does.
-        tally: What became of its frames.
+        tally: What became of its frames; of all channels that were forgotten, when it is one of them.
     """
 
     def __init__(
@@ -185,6 +185,13 @@ class LiveChannel:
                 overflowed, dropped = group.publish(frame, self.address.session)
                 if overflowed:
                     note_overflow(self, overflowed, dropped)
+
+    def count_in(self, tally: Tally) -> None:
+        """Add what became of its frames to another tally, and count what still becomes of them there."""
+        tally += self.tally
+        self.tally = tally
+        for group in self.groups.values():
+            group.count_in(tally)
 
     def tell(self, note: Note) -> None:
         """Have all listeners told something, each after the frames so far."""

@@ -13,9 +13,11 @@ from relay.core.channel import ChannelState
 from relay.core.grants import Grant, TokenRole
 from relay.core.requests import Delivery, Offer, Resume
 from relay.core.wire import Header
+from relay.runtime.lag import LagMeter
 from relay.runtime.listener import Listener
 from relay.runtime.live_channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Source
 from relay.runtime.operations import Operations
+from relay.runtime.vitals import VitalSigns
 from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from tests.support.hub_bench import FRAME, Bench, FakePort, split
@@ -78,6 +80,9 @@ class Life(RuleBasedStateMachine):
         self.gone_ports: set[FakePort] = set()
         self.owed: dict[Listener, Place] = {}
         self.operations = Operations(self.bench.hub, self.bench.time)
+        self.signs = VitalSigns(self.bench.hub, LagMeter(self.bench.time, lambda: 0.0), self.bench.time)
+        self.ports: list[FakePort] = []
+        self.counted: list[int] = []
         self.names = 0
 
     async def _make(self) -> Bench:
@@ -120,6 +125,7 @@ class Life(RuleBasedStateMachine):
 
         port = self.loop.run_until_complete(join())
         self.accounts[port] = Account(port)
+        self.ports.append(port)
         return port
 
     @rule(
@@ -312,6 +318,14 @@ class Life(RuleBasedStateMachine):
                 assert source not in self.all_sources[-MAX_KNOWN_CONNECTIONS:]
             else:
                 assert taken == self.published.get(source, 0)
+
+    @invariant()
+    def what_is_counted_is_never_taken_back(self) -> None:
+        frames = self.signs.look().frames
+        counted = [frames.released_frames, frames.delivered_frames, frames.dropped_frames, *frames.delivery_ms.counts]
+        assert all(now >= before for now, before in zip(counted, self.counted, strict=False))
+        self.counted = counted
+        assert frames.delivered_frames == sum(len(port.frames) for port in self.ports)
 
     @invariant()
     def accounts_are_exact(self) -> None:
