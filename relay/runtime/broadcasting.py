@@ -134,7 +134,7 @@ class Broadcasting:
         if not source.is_present or live.ingest is None:
             return
         dropped = live.ingest.clear(self._clock())
-        live.channel.history.clear()
+        live.channel.clear()
         live.tell(Note(live.channel.place, messages.clear_message(), clears=True))
         self._set_timer(live)
         self._wake(live)
@@ -195,7 +195,7 @@ class Broadcasting:
         is_changed = ingest is None or ingest.pace is not offer.pace
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
             self._throw_away_unreleased(live)
-            live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits)
+            live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits, channel.over_at)
             self._set_timer(live)
         if channel.go_live(offer.audio_format):
             text = messages.format_message(offer.audio_format, channel.place.epoch)

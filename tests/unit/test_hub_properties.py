@@ -33,12 +33,14 @@ class Account:
     Attributes:
         epoch: Of the next frame.
         seq: Of the next frame that it has to get, or be told lost.
+        due_ms: Of the last frame; 0 before the first one, and where a clear begins anew.
     """
 
     def __init__(self, port: FakePort) -> None:
         self._port = port
         self._read = 0
         self.epoch = self.seq = -1
+        self.due_ms = 0
         self.channel = ""
 
     def read(self) -> None:
@@ -52,11 +54,16 @@ class Account:
                     header = Header.unpack(payload)
                     assert (header.epoch, header.seq) == (self.epoch, self.seq), "a frame out of order"
                     self.seq += 1
+                    assert header.due_ms >= self.due_ms, "due before the frame before it"
+                    self.due_ms = header.due_ms
 
     def _read_message(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "hello":
                 self.epoch, self.seq, self.channel = message["epoch"], message["next_seq"], message["channel"]
+                self.due_ms = 0
+            case "clear":
+                self.due_ms = 0
             case "gap":
                 assert (message["epoch"], message["from_seq"]) == (self.epoch, self.seq), "a gap out of order"
                 assert message["to_seq"] >= message["from_seq"]
@@ -132,7 +139,7 @@ class Life(RuleBasedStateMachine):
         target=listeners,
         channel=st.sampled_from(CHANNELS),
         buffer_ms=st.sampled_from((None, 300)),
-        burst_ms=st.sampled_from((0, 500)),
+        burst_ms=st.sampled_from((0, 500, 1000)),
     )
     def join(self, channel: str, buffer_ms: int | None, burst_ms: int) -> FakePort:
         return self._join(channel, Delivery(buffer_ms=buffer_ms, burst_ms=burst_ms))

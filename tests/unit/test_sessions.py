@@ -237,6 +237,40 @@ async def test_a_listener_that_is_slow_in_speech_keeps_its_bound_and_the_lead(be
     check_account(port, 500)
 
 
+async def test_speech_in_another_format_begins_when_what_was_released_is_over(bench: Bench) -> None:
+    port, source = bench.join(), bench.claim(offer=SPEECH)
+    bench.publish(source, 150)
+    other = bench.claim(offer=Offer(AudioFormat(rate=24_000), Pace.SPEECH, takeover=True))
+    bench.publish(other, 1, bytes(960))
+    await pass_seconds(bench, 1)
+    due = [header.due_ms - port.hello["clock_ms"] for header in port.frames]
+    assert due == pytest.approx([frame * 20 for frame in range(102)], abs=1)
+    bench.hub.broadcasting.clear(other)
+    bench.publish(other, 1, bytes(960))
+    await bench.settle()
+    assert port.frames[-1].due_ms - port.hello["clock_ms"] == pytest.approx(1000, abs=1), "a clear begins anew"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(("bound_ms", "live_frames", "pause_seconds"), [(1000, 30, 0.7), (10_000, 75, 9.5)])
+async def test_the_past_has_no_hole_where_a_microphone_took_over_from_speech(
+    bench: Bench, resume: bool, bound_ms: int, live_frames: int, pause_seconds: float
+) -> None:
+    bench.publish(bench.claim(offer=SPEECH), 100)
+    microphone = bench.claim(offer=Offer(takeover=True))
+    for _ in range(live_frames):
+        bench.publish(microphone)
+        bench.now += FRAME_SECONDS
+    bench.now += pause_seconds
+    epoch = microphone.live.channel.place.epoch
+    past = Delivery(bound_ms, resume=Resume(epoch, 20)) if resume else Delivery(bound_ms, burst_ms=bound_ms)
+    port = bench.join(delivery=past)
+    await bench.settle()
+    check_account(port, 100 + live_frames)
+    numbers = [header.seq for header in port.frames]
+    assert numbers == list(range(numbers[0], 100 + live_frames))
+
+
 async def test_who_is_too_far_ahead_is_told_to_wait_and_to_go_on(bench: Bench) -> None:
     source = bench.claim(offer=SPEECH)
     port = port_of(bench, source)
