@@ -253,9 +253,10 @@ class Listening:
     def _settle(self, delivery: Delivery) -> tuple[float, int]:
         """Give the bound in seconds and the coalescing in milliseconds that a listener gets."""
         most_ms = round(self._manager.max_buffer_seconds * 1000)
-        bound_ms = most_ms if delivery.buffer_ms is None else delivery.buffer_ms
+        bound_ms = most_ms if delivery.buffer_ms is None else min(max(delivery.buffer_ms, MIN_BOUND_MS), most_ms)
         coalesce_ms = self._coalesce_ms if delivery.coalesce_ms is None else delivery.coalesce_ms
-        return min(max(bound_ms, MIN_BOUND_MS), most_ms) / 1000, min(coalesce_ms, MAX_COALESCE_MS)
+        # What waits for as long as the bound is too old when it is written.
+        return bound_ms / 1000, min(coalesce_ms, MAX_COALESCE_MS, bound_ms // 2)
 
     def _queue_seconds(self, bound_seconds: float, pace: Pace) -> float:
         """Give how much audio a listener's queue may hold: the bound, one frame, and what is early."""

@@ -197,6 +197,13 @@ async def test_a_number_that_is_not_known_is_a_fresh_join(bench: Bench, after: i
         assert (fresh.hello["resumed"], fresh.hello["next_seq"]) == (False, 5)
 
 
+@pytest.mark.parametrize(("buffer_ms", "coalesce_ms", "granted_ms"), [(200, 200, 100), (None, 300, 200), (50, 60, 60)])
+async def test_frames_wait_for_each_other_half_of_the_bound_at_the_most(
+    bench: Bench, buffer_ms: int | None, coalesce_ms: int, granted_ms: int
+) -> None:
+    assert bench.join(delivery=Delivery(buffer_ms, coalesce_ms)).hello["coalesce_ms"] == granted_ms
+
+
 async def test_a_burst_begins_with_the_past_and_then_goes_on_live(bench: Bench) -> None:
     source = bench.claim()
     for _ in range(100):
