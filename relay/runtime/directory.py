@@ -31,6 +31,7 @@ class Directory:
             declared: What the operator calls channels.
         """
         self.forgotten = Tally()
+        self._changed: set[str] = set()
         self._make = make
         self._declared = {(each.session, each.channel): each.label for each in declared}
         self._ended: dict[ChannelAddress, LiveChannel] = {}
@@ -65,6 +66,8 @@ class Directory:
         if not channels:
             del self._sessions[live.address.session]
         live.count_in(self.forgotten)
+        if live.is_listed:
+            self.note_change(live.address.session)
 
     def retire(self, live: LiveChannel) -> None:
         """Take a channel out that ended; who was away meanwhile still finds it."""
@@ -96,6 +99,15 @@ class Directory:
     def channels_of(self, session: str) -> Iterator[LiveChannel]:
         """Give the channels of a session that are in use."""
         return iter(list(self._sessions.get(session, {}).values()))
+
+    def note_change(self, session: str) -> None:
+        """Note that the list of a session is not any more what it was."""
+        self._changed.add(session)
+
+    def take_changes(self) -> set[str]:
+        """Give the sessions whose list changed since the last time."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def listed(self, session: str) -> list[ChannelEntry]:
         """Give the list that people choose from: declared channels first, then those that had a broadcaster."""

@@ -125,23 +125,24 @@ class Hub:
             self.broadcasting.close()
 
     def keep_house(self) -> None:
-        """Cut stalled listeners off, end graces, forget idle channels, and sum up overflows in the log."""
-        self.listening.cut_off_stalled()
-        self.broadcasting.keep_house()
-        self._forget_idle()
-        for report in self._overflows.due(self._clock()):
-            self._log_overflow(report)
-
-    def _forget_idle(self) -> None:
+        """Cut stalled listeners off, look after each channel, and tell what changed: lists, overflows in the log."""
         now = self._clock()
+        self.listening.cut_off_stalled()
         self.directory.forget_ended(now - self._history_seconds)
         for live in self.directory:
-            if not live.is_idle:
-                live.idle_since = None
-            elif live.idle_since is None:
-                live.idle_since = now
-            if live.idle_since is not None and now - live.idle_since >= self._forget_seconds:
-                self.directory.forget(live)
+            self.broadcasting.look_after(live, now)
+            self._forget_idle(live, now)
+        self.broadcasting.tell_lists()
+        for report in self._overflows.due(now):
+            self._log_overflow(report)
+
+    def _forget_idle(self, live: LiveChannel, now: float) -> None:
+        if not live.is_idle:
+            live.idle_since = None
+        elif live.idle_since is None:
+            live.idle_since = now
+        elif now - live.idle_since >= self._forget_seconds:
+            self.directory.forget(live)
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> LiveChannel:
         channel = Channel(secrets.randbits(16), self._serialize, self._history_seconds)

@@ -202,25 +202,6 @@ async def test_one_who_is_too_many_changes_behind_is_cut_off(bench: Bench) -> No
     assert port.aborted
 
 
-async def test_idle_channels_are_forgotten(bench: Bench) -> None:
-    port = bench.join()
-    source = bench.claim()
-    bench.release(source)
-    bench.leave(port)
-    bench.now += 30
-    bench.hub.keep_house()
-    bench.now += 59
-    bench.hub.keep_house()
-    again = bench.claim()
-    assert again.live is source.live, "it is remembered for a while"
-    bench.release(again)
-    bench.now += 30
-    bench.hub.keep_house()
-    bench.now += 60
-    bench.hub.keep_house()
-    assert bench.claim().live is not source.live
-
-
 async def test_a_pass_gives_way_to_the_loop() -> None:
     """With a clock that runs, a long pass lets other work in between two slices."""
     bench = Bench(clock=_Ticking())
