@@ -171,6 +171,55 @@ async def test_one_who_comes_back_after_a_format_change_is_led_through_it(bench:
     assert again.kinds == ["hello", "format"]
 
 
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_format_change_takes_nothing_from_one_who_is_behind(bench: Bench, is_away: bool) -> None:
+    port, source = bench.join(), bench.claim(STEREO)
+    bench.publish(source, 1, bytes(192_000))
+    await bench.settle()
+    if is_away:
+        bench.leave(port)
+    else:
+        block(port)
+    for _ in range(250):
+        bench.publish(source, 1, bytes(3840))
+        bench.now += FRAME_SECONDS
+    source = bench.claim(offer=Offer(AudioFormat(rate=8000), takeover=True))
+    bench.publish(source, 10, bytes(320))
+    if is_away:
+        port = bench.join("again", delivery=Delivery(resume=Resume(port.hello["epoch"], 3)))
+    else:
+        unblock(port)
+    await bench.settle()
+    assert [header.seq for header in port.frames][-260:] == [*range(4, 254), *range(10)]
+    assert port.of_type("gap") == []
+
+
+async def test_what_another_pace_leaves_no_room_for_is_counted(bench: Bench) -> None:
+    source = bench.claim(offer=SPEECH)
+    port = bench.join(delivery=Delivery(buffer_ms=1000))
+    block(port)
+    bench.publish(source, 100)
+    bench.claim(offer=Offer(takeover=True))
+    unblock(port)
+    await bench.settle()
+    (gap,) = port.of_type("gap")
+    assert (gap["to_seq"], gap["reason"]) == (37, "overflow")
+    assert source.live.tally.dropped_frames == 38
+    check_account(port, 100)
+
+
+async def test_what_one_who_comes_back_has_no_room_for_is_counted(bench: Bench) -> None:
+    source, port = bench.claim(), bench.join()
+    bench.leave(port)
+    bench.publish(source, 100)
+    resume = Resume(port.hello["epoch"], 2**32 - 1)
+    again = bench.join("again", delivery=Delivery(1000, resume=resume))
+    await bench.settle()
+    assert source.live.tally.dropped_frames == 38
+    assert len(again.frames) == 62
+    check_account(again, 100)
+
+
 @pytest.mark.parametrize("after", [5, 1000, 2**32 - 2])
 async def test_a_number_that_is_not_known_is_a_fresh_join(bench: Bench, after: int) -> None:
     source, port = bench.claim(), bench.join()
