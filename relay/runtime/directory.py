@@ -66,7 +66,7 @@ class Directory:
         if not channels:
             del self._sessions[live.address.session]
         live.count_in(self.forgotten)
-        if live.is_listed:
+        if live.had_source:
             self.note_change(live.address.session)
 
     def retire(self, live: LiveChannel) -> None:

@@ -29,6 +29,10 @@ from relay.vocabulary.settings import BroadcastSettings, ListenerSettings
 HOUSEKEEPING_SECONDS = 0.5
 """How late a grace or a stall limit may be noticed, and how often a broadcaster may be told who listens."""
 
+UNHEARD_SECONDS = 5.0
+"""How long a channel that never had a source is kept after its last listener left: long enough to come back to after a
+cut. It has no name and no numbers of its own, and anybody may open one."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -141,7 +145,7 @@ class Hub:
             live.idle_since = None
         elif live.idle_since is None:
             live.idle_since = now
-        elif now - live.idle_since >= self._forget_seconds:
+        elif now - live.idle_since >= (self._forget_seconds if live.had_source else UNHEARD_SECONDS):
             self.directory.forget(live)
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> LiveChannel:

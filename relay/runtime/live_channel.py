@@ -138,6 +138,11 @@ class LiveChannel:
         return Pace.LIVE if self.ingest is None else self.ingest.pace
 
     @property
+    def had_source(self) -> bool:
+        """Whether anybody ever published to it."""
+        return self.ingest is not None
+
+    @property
     def listener_count(self) -> int:
         """How many listeners it has."""
         return sum(map(len, self.groups.values()))

@@ -87,3 +87,23 @@ async def test_idle_channels_are_forgotten(bench: Bench) -> None:
     bench.now += 60
     bench.hub.keep_house()
     assert bench.claim().live is not source.live
+
+
+async def test_a_channel_that_never_had_a_source_is_forgotten_soon_and_silently(bench: Bench) -> None:
+    for number in range(10):
+        bench.leave(bench.join(session=f"nobody-said-{number}"))
+    bench.hub.keep_house()
+    bench.now += 3
+    bench.hub.keep_house()
+    assert len(list(bench.hub.directory.sessions)) == 10, "who comes back after a cut finds the same"
+    back, other = bench.join(session="nobody-said-0"), bench.join("other", session="nobody-said-0", channel="de")
+    bench.now += 3
+    bench.hub.keep_house()
+    assert list(bench.hub.directory.sessions) == ["nobody-said-0"]
+    bench.leave(back)
+    bench.hub.keep_house()
+    bench.now += 6
+    bench.hub.keep_house()
+    await bench.settle()
+    assert len(list(bench.hub.directory)) == 1
+    assert other.of_type("channels") == [], "what the operator declared is offered as before"
