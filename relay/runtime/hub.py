@@ -112,13 +112,6 @@ class Hub:
         """The relay's clock as the wire writes it."""
         return wire_milliseconds(self._clock())
 
-    def emit_utilization(self, *, per_session: bool) -> None:
-        """Sample how full the buffers are, for the metrics."""
-        self.manager.emit_utilization_metrics()
-        if per_session:
-            for session in {live.address.session for live in self.directory if live.groups}:
-                self.manager.emit_utilization_metrics(session)
-
     async def run(self) -> None:
         """Do for ever what only time brings about."""
         try:

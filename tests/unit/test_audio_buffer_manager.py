@@ -228,6 +228,14 @@ class TestCloudWatchMetrics:
         manager.emit_utilization_metrics("three")
         assert len(client.calls) == 1, "a session without buffers has nothing to say"
 
+    def test_utilization_of_each_session(self, client: RecordingClient) -> None:
+        manager = AudioBufferManager(cloudwatch_client=client)
+        for name, held, session in (("a", 2, "one"), ("b", 4, "two"), ("c", 6, "two"), ("d", 8, None)):
+            manager.add_audio(name, seconds(held), session)
+        manager.emit_utilization_of_sessions()
+        assert [datum["Value"] for datum in client.data] == [20.0, 20.0, 1.0, 50.0, 60.0, 2.0]
+        assert [datum["Dimensions"][0]["Value"] for datum in client.data] == ["one"] * 3 + ["two"] * 3
+
     def test_client_that_raises_costs_no_audio(self) -> None:
         class Broken:
             def put_metric_data(self, **_: object) -> None:
