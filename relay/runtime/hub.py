@@ -151,12 +151,11 @@ class Hub:
             dropped_frames=dropped.chunks,
             dropped_seconds=dropped.seconds,
             overflowing_listeners=overflowed,
-            listeners=live.listener_count,
             now=self._clock(),
         )
         if report is not None:
             self._log_overflow(report)
 
-    @staticmethod
-    def _log_overflow(report: OverflowReport) -> None:
-        logger.warning(report.message, extra=report.fields())
+    def _log_overflow(self, report: OverflowReport) -> None:
+        listeners = sum(live.listener_count for live in self.directory.channels_of(report.session))
+        logger.warning(report.message, extra={**report.fields(), "listeners": listeners})

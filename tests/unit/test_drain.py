@@ -79,6 +79,18 @@ async def test_a_full_socket_is_left_alone_and_loses_its_oldest(bench: Bench) ->
     assert stalled.frames[-1].seq == 99
 
 
+async def test_a_line_about_lost_audio_counts_the_listeners_of_the_session(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = bench.join("slow")
+    for number in range(3):
+        bench.join(f"german {number}", channel="de")
+    block(slow)
+    bench.publish(bench.claim(), 60)
+    (line,) = [record for record in caplog.records if record.message == "listeners began to lose audio"]
+    assert (line.__dict__["listeners"], line.__dict__["overflowing_listeners"]) == (4, 1)
+
+
 async def test_audio_older_than_the_bound_is_not_written(bench: Bench) -> None:
     port = bench.join()
     source = bench.claim()
