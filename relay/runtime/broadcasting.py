@@ -20,7 +20,7 @@ from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
 from relay.runtime.group import Group
 from relay.runtime.listener import Note
-from relay.runtime.live_channel import DISCONNECTED, ENDED, Departure, LiveChannel, Source, SourcePort
+from relay.runtime.live_channel import DISCONNECTED, ENDED, LiveChannel, Source, SourceDeparture, SourcePort
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode
 from relay.vocabulary.names import ChannelAddress
@@ -246,7 +246,7 @@ class Broadcasting:
         if not source.is_present:
             return
         live.source = None
-        departure = Departure(is_end, self._clock())
+        departure = SourceDeparture(is_end, self._clock())
         if not is_end:
             log_event(live, "broadcaster lost", connection=source.connection_id)
         if live.ingest is not None and live.ingest.next_release() is not None:
@@ -254,7 +254,7 @@ class Broadcasting:
         else:
             self._finish(live, departure)
 
-    def _finish(self, live: LiveChannel, departure: Departure) -> None:
+    def _finish(self, live: LiveChannel, departure: SourceDeparture) -> None:
         """Tell listeners that the source went, after the last of its audio."""
         if departure.is_end:
             self._end(live)

@@ -77,7 +77,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Departure:
+class SourceDeparture:
     """How a broadcaster went whose last audio is still waiting to be released.
 
     Attributes:
@@ -123,7 +123,7 @@ class LiveChannel:
         self.groups: dict[tuple[Framing, int], Group] = {}
         self.source: Source | None = None
         self.ingest: Ingest | None = None
-        self.departure: Departure | None = None
+        self.departure: SourceDeparture | None = None
         self.label = label
         self.is_listed = is_listed
         self.accepted: dict[str, int] = {}
