@@ -261,8 +261,8 @@ class Listening:
         return bound_ms / 1000, min(coalesce_ms, MAX_COALESCE_MS, bound_ms // 2)
 
     def _queue_seconds(self, bound_seconds: float, pace: Pace) -> float:
-        """Give how much audio a listener's queue may hold: the bound, one frame, and what is early."""
-        # A frame that comes when the bound is just full must not push out what could still be written in time.
+        """Give how much audio a listener's queue may hold: the bound, a frame up to the maximum, and what is early."""
+        # A frame that comes when a lesser bound is just full must not push out what could still be written in time.
         late = min(bound_seconds + MAX_FRAME_SECONDS, self._manager.max_buffer_seconds)
         return late + (self._lead_seconds if pace is Pace.SPEECH else 0.0)
 
