@@ -34,7 +34,7 @@ WORD_MASK = 0xFFFF_FFFF
 
 _WORDS = WORD_MASK + 1
 
-Number = TypeVar("Number", int, float)
+_Number = TypeVar("_Number", int, float)
 
 _VERSION = 1
 _HEADER = struct.Struct("!BBHIII")
@@ -83,7 +83,7 @@ class Header:
         return cls(epoch, seq, media_time, due_ms)
 
 
-def serial_difference(left: Number, right: Number) -> Number:
+def serial_difference(left: _Number, right: _Number) -> _Number:
     """Give `left - right` of numbers that wrap at 32 bits, from -2**31 to below 2**31 (RFC 1982)."""
     return (left - right + _WORDS // 2) % _WORDS - _WORDS // 2
 
