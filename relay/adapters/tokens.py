@@ -19,8 +19,9 @@ from typing import Any
 import jwt
 from jwt.algorithms import HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from relay.core.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, read_claims, shown
+from relay.core.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, read_claims
 from relay.vocabulary.errors import ConfigurationError
+from relay.vocabulary.text import quoted
 
 SECRET_KEY_ID = "secret"  # noqa: S105 - the id of a key, not a key
 """The id of the key that is the setting `access.token_secret`."""
@@ -103,13 +104,13 @@ class TokenVerifier:
         key_id = header.get("kid")
         key = self._keys.get(key_id) if isinstance(key_id, str) else None
         if key is None:
-            named = "names no key" if key_id is None else f"names the key {shown(key_id)}"
+            named = "names no key" if key_id is None else f"names the key {quoted(key_id)}"
             known = ", ".join(self._keys) or "none"
             raise RefusedError(Reason.KEY_ID, f"It {named}; the ids of the keys here are: {known}.")
         if header.get("alg") != key.algorithm:
             raise RefusedError(
                 Reason.ALGORITHM,
-                f"Its algorithm is {shown(header.get('alg'))}; the key {key.key_id!a} is for {key.algorithm} only.",
+                f"Its algorithm is {quoted(header.get('alg'))}; the key {key.key_id!a} is for {key.algorithm} only.",
             )
         return key
 

@@ -193,7 +193,9 @@ def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) ->
 
 def _sample(hub: Hub, signs: VitalSigns, reporter: MetricsReporter, settings: CloudWatchSettings) -> None:
     """Give CloudWatch what is measured and not counted, and what was counted since the last time."""
-    hub.emit_utilization(per_session=settings.session_dimension)
+    hub.manager.emit_utilization_metrics()
+    if settings.session_dimension:
+        hub.manager.emit_utilization_of_sessions()
     signs.emit(reporter.put_metric_data, settings.namespace)
 
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @click.command("serve")
-@click.option("--host", help="Address to listen on; other than loopback it needs a broadcast key.")
+@click.option("--host", help="Address to listen on; other than loopback it needs a broadcast key, or keys of tokens.")
 @click.option("--port", type=int, help="TCP port to listen on; 0 takes a free one.")
 @click.option("--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), help="Event loop; see docs/performance.md.")
 @config_option

@@ -23,11 +23,12 @@ from relay.adapters.tokens import (
 from relay.cli.access import read_token_keys
 from relay.cli.client import say
 from relay.cli.options import config_option
-from relay.core.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, TokenRole, join_words, shown
+from relay.core.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, TokenRole, join_words
 from relay.vocabulary.clock import wall_clock
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.names import is_pattern
 from relay.vocabulary.settings import AccessSettings
+from relay.vocabulary.text import LONGEST_QUOTED, quoted
 
 _REFUSED = 1
 _STANDARD_INPUT = "-"
@@ -228,7 +229,7 @@ def _text(value: object) -> str:
         return "(not said)"
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         value = ", ".join(value)
-    return value if isinstance(value, str) and value.isprintable() and len(value) < 80 else shown(value)  # noqa: PLR2004 - about a line
+    return value if isinstance(value, str) and value.isprintable() and len(value) < LONGEST_QUOTED else quoted(value)
 
 
 def _time(value: object, now: float) -> str:

@@ -17,6 +17,7 @@ from relay.core.messages import ChannelEntry
 from relay.core.reception import Reception, ReceptionEvent, ReceptionStats
 from relay.core.reconnect import Reconnecting
 from relay.core.shared_events import ErrorNotice, Pong
+from relay.core.wire import WORD_MASK, serial_difference
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import relay_clock
@@ -25,8 +26,6 @@ from relay.vocabulary.names import ChannelAddress
 
 MAX_QUESTIONS = 16
 """Unanswered pings that are remembered; the oldest is forgotten, and its answer then says nothing."""
-
-_WORDS = 1 << 32
 
 ListeningEvent = ReceptionEvent | Reconnecting
 """What the iteration gives."""
@@ -144,12 +143,12 @@ class Listener:
     @property
     def clock_offset_ms(self) -> float:
         """The relay's clock less this machine's monotonic clock, in milliseconds modulo 2**32; see `ping`."""
-        return self._clock.milliseconds % _WORDS
+        return self._clock.milliseconds % (WORD_MASK + 1)
 
     def age_ms(self, audio: Audio) -> float:
         """Give how long ago a frame was due, as exactly as the clocks' difference is known; negative: it is early."""
         relay_ms = relay_clock() * 1000 + self._clock.milliseconds
-        return (relay_ms - audio.header.due_ms + _WORDS / 2) % _WORDS - _WORDS / 2
+        return serial_difference(relay_ms, audio.header.due_ms)
 
     async def switch(self, channel: str) -> None:
         """Ask for another channel of the session; the answer is a `Hello`, after which nothing of the old one comes.

@@ -44,7 +44,7 @@ class BufferCounters:
         taken: Taken out, to be written to the listener.
         dropped: Lost: pushed out by newer audio, cut off, or too old when it could be written.
         held: In the buffer.
-        overflows: How many times new audio pushed out or cut off some.
+        overflows: How many times audio was pushed out or cut off for want of room.
     """
 
     taken: AudioAmount = AudioAmount()

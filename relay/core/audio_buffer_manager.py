@@ -252,14 +252,19 @@ class AudioBufferManager:
             for buffer in self._buffers.values()
             if session_id is None or buffer.session_id in (None, session_id)
         ]
-        if not percents:
+        if percents:
+            self._put_utilization(session_id, percents)
+
+    def emit_utilization_of_sessions(self) -> None:
+        """Send the same for each session, with the session as a dimension; buffers that named none are left out."""
+        if self.cloudwatch_client is None:
             return
-        self._put(
-            session_id,
-            ("AverageBufferUtilization", sum(percents) / len(percents), "Percent"),
-            ("MaxBufferUtilization", max(percents), "Percent"),
-            ("ActiveBuffers", len(percents), "Count"),
-        )
+        of_sessions: dict[str, list[float]] = {}
+        for buffer in self._buffers.values():
+            if buffer.session_id is not None:
+                of_sessions.setdefault(buffer.session_id, []).append(buffer.utilization_percent)
+        for session_id, percents in of_sessions.items():
+            self._put_utilization(session_id, percents)
 
     def _cut_to_bound(self, buffer: ListenerBuffer, audio: bytes) -> bytes:
         sample_bytes = buffer.audio_format.sample_bytes
@@ -271,6 +276,14 @@ class AudioBufferManager:
         flicks = buffer.audio_format.flicks
         buffer.cut(excess, flicks(len(audio)) - flicks(len(newest)))
         return newest
+
+    def _put_utilization(self, session_id: str | None, percents: list[float]) -> None:
+        self._put(
+            session_id,
+            ("AverageBufferUtilization", sum(percents) / len(percents), "Percent"),
+            ("MaxBufferUtilization", max(percents), "Percent"),
+            ("ActiveBuffers", len(percents), "Count"),
+        )
 
     def _emit_overflow_metric(self, session_id: str | None, count: int = 1) -> None:
         self._put(session_id, ("BufferOverflow", count, "Count"))

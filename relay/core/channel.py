@@ -1,17 +1,19 @@
 """A channel's life and numbering: which state it is in, and which place each frame gets.
 
-Invariants: sequence numbers and media time are consecutive within an epoch and never move otherwise; an illegal
-transition raises and changes nothing; nothing here reads a clock.
+Invariants: sequence numbers and media time are consecutive within an epoch and never move otherwise; due times never
+decrease but at a `clear`, which empties the history; an illegal transition raises and changes nothing; nothing here
+reads a clock.
 
 Source: docs/protocol.md, "Numbering and time" and "Life of a channel".
 """
 
+import math
 from collections.abc import Callable
 from enum import StrEnum
 
 from relay.core.history import History
 from relay.core.wire import Header
-from relay.vocabulary.audio import AudioFormat, Frame, Place
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Place
 from relay.vocabulary.clock import wire_milliseconds
 from relay.vocabulary.errors import RelayError
 
@@ -47,6 +49,7 @@ class Channel:
         state: Where it is in its life.
         audio_format: Of the present epoch; None before the first broadcaster.
         place: Where the next frame goes.
+        over_at: When the last frame is over, in seconds of the relay's clock: before that the next one is not due.
         history: What it released lately.
     """
 
@@ -61,6 +64,7 @@ class Channel:
         self.state = ChannelState.WAITING
         self.audio_format: AudioFormat | None = None
         self.place = Place(0, first_epoch % _EPOCHS, 0, 0)
+        self.over_at = -math.inf
         self.history = History(history_seconds)
         self._serialize = serialize
         self._lost_at = 0.0
@@ -114,7 +118,7 @@ class Channel:
 
         Args:
             audio: Payload in the channel's format.
-            due: When it is due, in seconds of the relay's clock.
+            due: When it is due, in seconds of the relay's clock; not before the frame before it.
 
         Raises:
             IllegalTransitionError: The channel is not live, so it has no format to count by.
@@ -137,8 +141,14 @@ class Channel:
             end=self.place,
             wire=self._serialize(header.pack() + audio),
         )
+        self.over_at = due + frame.duration / FLICKS_PER_SECOND
         self.history.add(frame)
         return frame
+
+    def clear(self) -> None:
+        """Note that listeners throw away what they have not played: the next frame is due when it comes."""
+        self.over_at = -math.inf
+        self.history.clear()
 
     def _enter(self, state: ChannelState) -> None:
         if state not in _TRANSITIONS[self.state]:

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 
 from relay.vocabulary.errors import NotAllowedError
 from relay.vocabulary.names import ChannelAddress, is_pattern
+from relay.vocabulary.text import quoted
 
 MAX_TOKEN_CHARACTERS = 4096
 """The longest token that is looked at; what a header of the handshake can hold is not much more."""
@@ -143,7 +144,7 @@ def read_claims(claims: Mapping[str, object], source: Hashable) -> Grant:
     roles = _read_texts(claims, "role")
     unknown = [role for role in roles if role not in set(TokenRole)]
     if unknown:
-        raise RefusedError(Reason.CLAIMS, f"Its role must be broadcast, listen or admin, not {shown(unknown[0])}.")
+        raise RefusedError(Reason.CLAIMS, f"Its role must be broadcast, listen or admin, not {quoted(unknown[0])}.")
     return Grant(
         roles=frozenset(map(TokenRole, roles)),
         sessions=_read_patterns(claims, "session"),
@@ -154,17 +155,11 @@ def read_claims(claims: Mapping[str, object], source: Hashable) -> Grant:
     )
 
 
-def shown(value: object) -> str:
-    """Quote a value of a token for a sentence: escaped, so it can not forge a line, and not too long."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"  # noqa: PLR2004 - about a line
-
-
 def _read_texts(claims: Mapping[str, object], name: str) -> tuple[str, ...]:
     value = claims.get(name)
     texts = value if isinstance(value, list) else [value]
     if not 1 <= len(texts) <= MAX_PATTERNS or not all(isinstance(text, str) for text in texts):
-        wanted = "missing" if value is None else f"{shown(value)}, not a text or a list of 1 to {MAX_PATTERNS} texts"
+        wanted = "missing" if value is None else f"{quoted(value)}, not a text or a list of 1 to {MAX_PATTERNS} texts"
         raise RefusedError(Reason.CLAIMS, f"Its claim {name} is {wanted}.")
     return tuple(texts)
 
@@ -173,7 +168,7 @@ def _read_patterns(claims: Mapping[str, object], name: str) -> tuple[str, ...]:
     patterns = _read_texts(claims, name)
     for pattern in patterns:
         if not is_pattern(pattern):
-            raise RefusedError(Reason.CLAIMS, f"Its claim {name} has {shown(pattern)}, which no {name} can match.")
+            raise RefusedError(Reason.CLAIMS, f"Its claim {name} has {quoted(pattern)}, which no {name} can match.")
     return patterns
 
 
@@ -186,4 +181,4 @@ def _read_time(claims: Mapping[str, object], name: str, default: float | None) -
             seconds = math.nan
         if math.isfinite(seconds) or value is default:
             return seconds
-    raise RefusedError(Reason.CLAIMS, f"Its claim {name} must be a number of seconds, not {shown(value)}.")
+    raise RefusedError(Reason.CLAIMS, f"Its claim {name} must be a number of seconds, not {quoted(value)}.")

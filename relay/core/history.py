@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
-from relay.core.wire import WORD_MASK
+from relay.core.wire import WORD_MASK, serial_difference
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Place
 
 MAX_STRETCHES = 256
@@ -19,8 +19,6 @@ MAX_STRETCHES = 256
 
 MAX_EPOCHS = 32
 """Changes of format that are remembered, likewise."""
-
-_WORDS = WORD_MASK + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +117,17 @@ class History:
         Returns:
             None when it is of another numbering, is yet to come, or is forgotten.
         """
-        if self.epochs and (epoch, seq) == (end.epoch, end.seq % _WORDS):
+        if self.epochs and (epoch, seq) == (end.epoch, end.seq & WORD_MASK):
             return Known(end, self.epochs[-1])
         for ended, following in pairwise(self.epochs):
-            if (epoch, seq) == (following.before.epoch, following.before.seq % _WORDS):
+            if (epoch, seq) == (following.before.epoch, following.before.seq & WORD_MASK):
                 return Known(following.before, ended)
         for stretch in reversed(self._stretches):
             if stretch.start.epoch == epoch:
                 count = end.position - stretch.start.position
                 last = stretch.start.seq + count
-                behind = (last - seq) % _WORDS
-                if behind >= _WORDS // 2:
+                behind = serial_difference(last, seq)
+                if behind < 0:
                     return None
                 if behind <= count:
                     known = stretch.epoch in self.epochs

@@ -2,7 +2,8 @@
 
 Lateness and lead are different things, and only the broadcaster knows which it produces. In pace `live` (a
 microphone) audio is due when it comes: after a stall it is passed on at once, so that listeners catch up. In pace
-`speech` (synthesis) a sentence that comes in one burst is due word after word, and none of it may be skipped.
+`speech` (synthesis) a sentence that comes in one burst is due word after word, and none of it may be skipped. Nothing
+is due before what another broadcaster left to be heard is over.
 
 Invariants: due times never decrease; what was given is released in order; whoever keeps to `must_wait` never makes the
 queue grow beyond its bound. Time is an argument, in seconds.
@@ -10,6 +11,7 @@ queue grow beyond its bound. Time is an argument, in seconds.
 Source: docs/protocol.md, "Numbering and time".
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,18 +106,20 @@ class LiveIngest:
 
     pace = Pace.LIVE
 
-    def __init__(self, audio_format: AudioFormat, limits: IngestLimits) -> None:
-        """Make it for audio of one format."""
+    def __init__(self, audio_format: AudioFormat, limits: IngestLimits, not_before: float = -math.inf) -> None:
+        """Make it for audio of one format, nothing of which is due before `not_before`, in seconds."""
         self._format = audio_format
         self._limit = limits.ahead_seconds
+        self._not_before = not_before
         self._covered_until: float | None = None
 
     def offer(self, audio: Sequence[bytes], now: float) -> list[Timed]:
-        """Pass everything on, due now."""
+        """Pass everything on, due now or when what was before it is over."""
         seconds = self._format.flicks(sum(map(len, audio))) / FLICKS_PER_SECOND
         covered = now if self._covered_until is None else max(self._covered_until, now - CATCH_UP_SECONDS)
         self._covered_until = covered + seconds / CLOCK_ALLOWANCE
-        return [Timed(piece, now) for piece in audio]
+        due = max(now, self._not_before)
+        return [Timed(piece, due) for piece in audio]
 
     def release(self, now: float) -> list[Timed]:  # noqa: ARG002 - the protocol's signature
         """Give nothing: nothing waits."""
@@ -139,7 +143,8 @@ class LiveIngest:
         return self.lead_seconds(now) > self._limit * GO_ON_AT
 
     def clear(self, now: float) -> AudioAmount:
-        """Forget the lead: nothing of it will be heard."""
+        """Forget the lead, and what was before: nothing of it will be heard."""
+        self._not_before = -math.inf
         self._covered_until = None if self._covered_until is None else min(self._covered_until, now)
         return AudioAmount()
 
@@ -160,13 +165,13 @@ class SpeechIngest:
 
     pace = Pace.SPEECH
 
-    def __init__(self, audio_format: AudioFormat, limits: IngestLimits) -> None:
-        """Make it for audio of one format."""
+    def __init__(self, audio_format: AudioFormat, limits: IngestLimits, not_before: float = -math.inf) -> None:
+        """Make it for audio of one format, nothing of which is due before `not_before`, in seconds."""
         self._format = audio_format
         self._limits = limits
         self._queue: deque[Timed] = deque()
         self._queued_bytes = 0
-        self._next_due = float("-inf")
+        self._next_due = not_before
 
     def offer(self, audio: Sequence[bytes], now: float) -> list[Timed]:
         """Plan when each frame is due, and give those that are to be released already."""
@@ -220,6 +225,6 @@ class SpeechIngest:
         return self._format.flicks(self._queued_bytes) / FLICKS_PER_SECOND
 
 
-def ingest_for(pace: Pace, audio_format: AudioFormat, limits: IngestLimits) -> Ingest:
-    """Make what a broadcaster of that pace needs."""
-    return (SpeechIngest if pace is Pace.SPEECH else LiveIngest)(audio_format, limits)
+def ingest_for(pace: Pace, audio_format: AudioFormat, limits: IngestLimits, not_before: float = -math.inf) -> Ingest:
+    """Make what a broadcaster of that pace needs; nothing is due before `not_before`, in seconds."""
+    return (SpeechIngest if pace is Pace.SPEECH else LiveIngest)(audio_format, limits, not_before)

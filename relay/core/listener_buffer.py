@@ -3,7 +3,7 @@
 Invariants: what is held never exceeds the bound in duration nor the bound in bytes, not even while a chunk is
 being added; chunks leave in the order they came; a closed buffer holds nothing and accepts nothing.
 
-Bound: `max_buffer_seconds` of audio and the bytes that this is in the buffer's format. Drops: the oldest.
+Bound: `max_buffer_seconds` of audio and the bytes that this is in the widest format held. Drops: the oldest.
 Counters: `counters.dropped` and `counters.overflows`.
 """
 
@@ -30,11 +30,11 @@ class ListenerBuffer:
         chunks: The queue, oldest first; another object from time to time. Change it only through the methods.
         held_bytes: Bytes of audio in the queue.
         held_flicks: Duration of the queue.
-        max_bytes: The bound in bytes.
+        max_bytes: The bound in bytes, of the widest format that may be held.
         max_flicks: The bound in duration.
         session_id: Whose audio it is, for metrics; None when nobody said.
         audio_format: What plain bytes are taken to be.
-        overflows: How many times new audio pushed out or cut off some.
+        overflows: How many times audio was pushed out or cut off for want of room.
     """
 
     __slots__ = (
@@ -201,13 +201,24 @@ class ListenerBuffer:
         return self._count_dropped(held + AudioAmount(0, byte_count, flicks))
 
     def rebound(self, max_buffer_seconds: float, audio_format: AudioFormat) -> AudioAmount | None:
-        """Set another bound, for audio of perhaps another format, dropping the oldest if it is now too much."""
+        """Set another bound, for audio of perhaps another format, dropping the oldest if it now lasts too long.
+
+        What is held of a wider format keeps its room in bytes.
+
+        Returns:
+            What was dropped, which is an overflow; None when nothing was.
+        """
         if self.closed:
             return None
         self.max_buffer_seconds = max_buffer_seconds
         self.audio_format = audio_format
-        self.max_bytes, self.max_flicks = bounds(self.max_buffer_seconds, audio_format)
-        return self._make_room(0, 0)
+        room_bytes = self.max_bytes if self.chunks else 0
+        self.max_bytes, self.max_flicks = bounds(max_buffer_seconds, audio_format)
+        self.max_bytes = max(self.max_bytes, room_bytes)
+        dropped = self._make_room(0, 0)
+        if dropped is not None:
+            self.overflows += 1
+        return dropped
 
     def close(self) -> None:
         """Throw away what is held and accept nothing more; done twice, it changes nothing."""

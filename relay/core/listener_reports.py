@@ -4,7 +4,7 @@ A listener reports how much audio waits in its player, how long a frame takes un
 dry or jumped since it began. The counts are totals, so each is held against the report before, which whoever reads the
 connection keeps; nothing here grows with the number of listeners.
 
-Invariants: at most `MAX_CHANNELS` channels have numbers of their own, of further ones only the sum over all is kept;
+Invariants: at most `MAX_SUMMARIES` channels have numbers of their own, of further ones only the sum over all is kept;
 whatever a report contains, noting it takes constant time and raises nothing.
 
 Source: docs/protocol.md, "Control messages".
@@ -17,7 +17,7 @@ from typing import Any
 from relay.core.distribution import Distribution
 from relay.vocabulary.names import ChannelAddress
 
-MAX_CHANNELS = 1000
+MAX_SUMMARIES = 1000
 """Channels in one interval's summary: more than a relay carries, and 2 MB at most."""
 
 MAX_MS = 600_000.0
@@ -104,7 +104,7 @@ class ListenerReports:
     Attributes:
         everywhere: Of all channels, since the relay started.
         malformed: Reports that could not be read.
-        not_listed: Reports of channels beyond `MAX_CHANNELS`; they are in `everywhere` only.
+        not_listed: Reports of channels beyond `MAX_SUMMARIES`; they are in `everywhere` only.
     """
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class ListenerReports:
         self.everywhere.note(report, underruns, jumps)
         heard = self._channels.get(address)
         if heard is None:
-            if len(self._channels) >= MAX_CHANNELS:
+            if len(self._channels) >= MAX_SUMMARIES:
                 self.not_listed += 1
                 return report
             heard = self._channels[address] = Heard()

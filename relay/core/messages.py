@@ -4,6 +4,7 @@ Source: docs/protocol.md. Building and reading are pure; sending is the business
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from relay.vocabulary.names import ChannelAddress
 ControlMessage = Mapping[str, Any]
 
 
-def encode(message_type: str, **members: object) -> str:
+def encode(message_type: str, /, **members: object) -> str:
     """Give the text of a control message; `type` stands first, the members follow in the order given."""
     return json.dumps({"type": message_type, **members}, separators=(",", ":"))
 
@@ -25,18 +26,27 @@ def decode(text: str, max_bytes: int = MAX_TEXT_BYTES) -> ControlMessage:
     """Read a control message.
 
     Raises:
-        PolicyError: The text is over `max_bytes`, is not JSON, is not an object, or its `type` is not a string.
+        PolicyError: The text is over `max_bytes`, is not JSON, is not an object, its `type` is not a string, or a
+            number in it is not finite.
     """
     size = len(text.encode())
     if size > max_bytes:
         raise PolicyError(f"A control message of {size} bytes is over the limit of {max_bytes}.")
     try:
-        message = json.loads(text)
+        message = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise PolicyError("A control message is not JSON.") from error
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise PolicyError('A control message is not a JSON object with a string "type".')
     return message
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        # Python would write it again as no JSON is written.
+        raise PolicyError(f"A control message has the number {number:.20}, which is not finite.")
+    return value
 
 
 def describe_format(audio_format: AudioFormat | None) -> dict[str, object] | None:

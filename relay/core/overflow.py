@@ -40,7 +40,6 @@ class OverflowReport:
     Attributes:
         session: The session's id.
         phase: Begin, middle or end of the episode.
-        listeners: Listeners that the session had at the last overflow.
         overflowing_listeners: The most that lost audio at one time since the previous report.
         dropped_frames: Frames lost since the previous report, counted once for each listener that lost them.
         dropped_seconds: Their duration.
@@ -51,7 +50,6 @@ class OverflowReport:
 
     session: str
     phase: Phase
-    listeners: int
     overflowing_listeners: int
     dropped_frames: int
     dropped_seconds: float
@@ -68,7 +66,6 @@ class OverflowReport:
         """Give what varies, for `extra` of a log call; durations are rounded to milliseconds."""
         return {
             "session": self.session,
-            "listeners": self.listeners,
             "overflowing_listeners": self.overflowing_listeners,
             "dropped_frames": self.dropped_frames,
             "dropped_seconds": round(self.dropped_seconds, 3),
@@ -83,7 +80,6 @@ class _Episode:
     began: float
     last_overflow: float
     last_report: float
-    listeners: int = 0
     overflowing_listeners: int = 0
     dropped_frames: int = 0
     dropped_seconds: float = 0.0
@@ -95,7 +91,6 @@ class _Episode:
         report = OverflowReport(
             session=session,
             phase=phase,
-            listeners=self.listeners,
             overflowing_listeners=self.overflowing_listeners,
             dropped_frames=self.dropped_frames,
             dropped_seconds=self.dropped_seconds,
@@ -134,7 +129,6 @@ class OverflowEpisodes:
         dropped_frames: int,
         dropped_seconds: float,
         overflowing_listeners: int,
-        listeners: int,
         now: float,
     ) -> OverflowReport | None:
         """Count an overflow; called once for each frame that was too much for some listeners.
@@ -144,7 +138,6 @@ class OverflowEpisodes:
             dropped_frames: Frames that were dropped, over all listeners.
             dropped_seconds: Their duration, over all listeners.
             overflowing_listeners: How many listeners lost something.
-            listeners: How many listeners the session has.
             now: Seconds of the relay's clock.
 
         Returns:
@@ -158,7 +151,6 @@ class OverflowEpisodes:
                 return None
             episode = self._episodes[session] = _Episode(began=now, last_overflow=now, last_report=now)
         episode.last_overflow = now
-        episode.listeners = listeners
         episode.overflowing_listeners = max(episode.overflowing_listeners, overflowing_listeners)
         episode.dropped_frames += dropped_frames
         episode.dropped_seconds += dropped_seconds

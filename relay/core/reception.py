@@ -21,11 +21,9 @@ from relay.core.listener_events import (
     UnknownLoss,
 )
 from relay.core.reconnect import Reconnected
-from relay.core.wire import WORD_MASK
+from relay.core.wire import WORD_MASK, serial_difference
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import PolicyError
-
-_WORDS = WORD_MASK + 1
 
 ReceptionEvent = ListenerEvent | UnknownLoss | Reconnected
 
@@ -144,7 +142,7 @@ class Reception:
         if header.epoch != self._epoch:
             events.append(self._lose("untold"))
         else:
-            ahead = _serial_difference(header.seq, self._next_seq)
+            ahead = serial_difference(header.seq, self._next_seq)
             if ahead < 0:
                 self.stats.duplicate_frames += 1
                 return []
@@ -159,9 +157,9 @@ class Reception:
 
     def _take_gap(self, gap: Gap) -> list[ReceptionEvent]:
         events: list[ReceptionEvent] = []
-        if gap.epoch != self._epoch or _serial_difference(gap.from_seq, self._next_seq) > 0:
+        if gap.epoch != self._epoch or serial_difference(gap.from_seq, self._next_seq) > 0:
             events.append(self._lose("untold"))
-        elif _serial_difference(gap.to_seq, self._next_seq) < 0:
+        elif serial_difference(gap.to_seq, self._next_seq) < 0:
             return []
         events.append(self._count(gap))
         self._go_to(gap.epoch, (gap.to_seq + 1) & WORD_MASK)
@@ -184,8 +182,3 @@ class Reception:
     def _lose(self, reason: str) -> UnknownLoss:
         self.stats.unknown_losses += 1
         return UnknownLoss(reason)
-
-
-def _serial_difference(left: int, right: int) -> int:
-    """Give `left - right` of 32-bit numbers that wrap, RFC 1982."""
-    return (left - right + _WORDS // 2) % _WORDS - _WORDS // 2

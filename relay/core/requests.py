@@ -13,9 +13,9 @@ from relay.vocabulary.audio import AudioFormat, Codec, Pace
 from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.labels import Label
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
+from relay.vocabulary.text import quoted
 
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
-_LONGEST_SHOWN = 40
 
 
 class Role(StrEnum):
@@ -123,7 +123,7 @@ def _read_query(query: str) -> dict[str, str]:
         name, _, value = part.partition("=")
         name = unquote_plus(name)
         if name in values:
-            raise BadRequestError(f"The query names {_shown(name)} more than once.")
+            raise BadRequestError(f"The query names {quoted(name)} more than once.")
         values[name] = unquote_plus(value)
     return values
 
@@ -149,10 +149,10 @@ def _read_resume(values: dict[str, str]) -> Resume | None:
 def _read_offer(values: dict[str, str]) -> Offer:
     pace = values.get("pace", Pace.LIVE.value)
     if pace not in set(Pace):
-        raise BadRequestError(f"pace must be live or speech, not {_shown(pace)}.")
+        raise BadRequestError(f"pace must be live or speech, not {quoted(pace)}.")
     takeover = values.get("takeover", "0")
     if takeover not in ("0", "1"):
-        raise BadRequestError(f"takeover must be 0 or 1, not {_shown(takeover)}.")
+        raise BadRequestError(f"takeover must be 0 or 1, not {quoted(takeover)}.")
     label = Label(values.get("name"), values.get("lang"))
     return Offer(_read_format(values), Pace(pace), takeover == "1", label, values.get("resume"))
 
@@ -160,7 +160,7 @@ def _read_offer(values: dict[str, str]) -> Offer:
 def _read_format(values: dict[str, str]) -> AudioFormat:
     codec = values.get("codec", Codec.PCM_S16LE.value)
     if codec not in set(Codec):
-        raise BadRequestError(f"codec must be {_names_of_codecs()}, not {_shown(codec)}.")
+        raise BadRequestError(f"codec must be {_names_of_codecs()}, not {quoted(codec)}.")
     try:
         rate, channels = _read_number(values, "rate"), _read_number(values, "channels")
         default = AudioFormat()
@@ -176,7 +176,7 @@ def _read_format(values: dict[str, str]) -> AudioFormat:
 def _check_playable(values: dict[str, str]) -> None:
     codecs = values.get("codec")
     if codecs is not None and not set(Codec) & set(codecs.split(",")):
-        raise BadRequestError(f"codec must name one of {_names_of_codecs()}, not {_shown(codecs)}.")
+        raise BadRequestError(f"codec must name one of {_names_of_codecs()}, not {quoted(codecs)}.")
 
 
 def _read_number(values: dict[str, str], name: str) -> int | None:
@@ -184,14 +184,9 @@ def _read_number(values: dict[str, str], name: str) -> int | None:
     if text is None:
         return None
     if _NUMBER.fullmatch(text) is None:
-        raise BadRequestError(f"{name} must be a whole number in ASCII digits, not {_shown(text)}.")
+        raise BadRequestError(f"{name} must be a whole number in ASCII digits, not {quoted(text)}.")
     return int(text)
 
 
 def _names_of_codecs() -> str:
     return ", ".join(Codec)
-
-
-def _shown(text: str) -> str:
-    """Quote a peer's text for a sentence: escaped, so it can not forge a log line, and not too long."""
-    return ascii(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…")

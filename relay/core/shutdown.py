@@ -9,9 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 CUT_OFF_SHARE = 0.1
-FLUSH_SHARE = 0.3
+"""Of the whole time, for what is left of those who did not close: it takes a few turns of the event loop."""
+
 MAX_CUT_OFF_SECONDS = 1.0
+"""The most of it, however long the whole is: cutting off waits for nobody."""
+
+FLUSH_SHARE = 0.3
+"""Of the whole time, for the last metrics: a few requests to a service that answers."""
+
 MAX_FLUSH_SECONDS = 5.0
+"""The most of it: a service that has not answered by then will not."""
 
 CLOSES_PER_SECOND = 500
 """So many close without delaying those who still listen; fewer connections leave in less than the window."""

@@ -6,6 +6,7 @@ it are aligned.
 
 import struct
 from dataclasses import dataclass
+from typing import TypeVar
 
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import PolicyError
@@ -30,6 +31,10 @@ MAX_TEXT_BYTES = 4096
 
 WORD_MASK = 0xFFFF_FFFF
 """Seq, media time and due time wrap at 32 bits on the wire."""
+
+_WORDS = WORD_MASK + 1
+
+_Number = TypeVar("_Number", int, float)
 
 _VERSION = 1
 _HEADER = struct.Struct("!BBHIII")
@@ -76,6 +81,11 @@ class Header:
         if version != _VERSION:
             raise PolicyError(f"The header's version is {version}; this implementation knows {_VERSION}.")
         return cls(epoch, seq, media_time, due_ms)
+
+
+def serial_difference(left: _Number, right: _Number) -> _Number:
+    """Give `left - right` of numbers that wrap at 32 bits, from -2**31 to below 2**31 (RFC 1982)."""
+    return (left - right + _WORDS // 2) % _WORDS - _WORDS // 2
 
 
 def split_audio(message: bytes, audio_format: AudioFormat) -> list[bytes]:

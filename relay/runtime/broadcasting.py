@@ -20,7 +20,7 @@ from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
 from relay.runtime.group import Group
 from relay.runtime.listener import Note
-from relay.runtime.live_channel import DISCONNECTED, ENDED, Departure, LiveChannel, Source, SourcePort
+from relay.runtime.live_channel import DISCONNECTED, ENDED, LiveChannel, Source, SourceDeparture, SourcePort
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode
 from relay.vocabulary.names import ChannelAddress
@@ -97,7 +97,7 @@ class Broadcasting:
         live.describe(offer, self._directory.declared(address))
         self._wake(live)
         if live.entry != listed_before:
-            self._tell_list(live.address.session)
+            self._directory.note_change(live.address.session)
         event = "broadcaster joined" if replaced is None else "broadcaster taken over"
         log_event(live, event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
         return source
@@ -134,7 +134,7 @@ class Broadcasting:
         if not source.is_present or live.ingest is None:
             return
         dropped = live.ingest.clear(self._clock())
-        live.channel.history.clear()
+        live.channel.clear()
         live.tell(Note(live.channel.place, messages.clear_message(), clears=True))
         self._set_timer(live)
         self._wake(live)
@@ -162,25 +162,31 @@ class Broadcasting:
             if source is not None:
                 source.port.close(*_STOPPED)
             self._end(live)
-        # Told once: who is behind would be cut off if each end were told to the listeners of the others.
-        for session in {live.address.session for live in channels}:
-            self._tell_list(session)
 
     def disconnect(self, source: Source) -> None:
         """Send a source away, as the operator asked; its channel waits for it as for any that vanished."""
         source.port.close(*DISCONNECTED)
         self._depart(source, is_end=False)
 
-    def keep_house(self) -> None:
-        """Tell sources how they do, and go on where a grace is over."""
-        now = self._clock()
-        for live in self._directory:
-            if live.channel.give_up_source(now, self._grace_seconds):
-                self._tell_state(live)
-                log_event(live, "broadcaster did not return")
-            if live.source is not None:
-                self._relieve(live.source)
-                self._tell_stats(live.source, now)
+    def look_after(self, live: LiveChannel, now: float) -> None:
+        """Tell a channel's source how it does, or go on when the grace of one that vanished is over."""
+        if live.channel.give_up_source(now, self._grace_seconds):
+            self._tell_state(live)
+            log_event(live, "broadcaster did not return")
+        if live.source is not None:
+            self._relieve(live.source)
+            self._tell_stats(live.source, now)
+
+    def tell_lists(self) -> None:
+        """Tell the listeners of sessions whose list of channels changed what there is to choose from now.
+
+        Not at each change: who is behind would soon have more to be told than it may.
+        """
+        for session in self._directory.take_changes():
+            text = messages.channels_message(self._directory.listed(session))
+            for live in self._directory.channels_of(session):
+                live.tell(Note(live.channel.place, text))
+                self._wake(live)
 
     def close(self) -> None:
         """Release nothing more."""
@@ -195,7 +201,7 @@ class Broadcasting:
         is_changed = ingest is None or ingest.pace is not offer.pace
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
             self._throw_away_unreleased(live)
-            live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits)
+            live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits, channel.over_at)
             self._set_timer(live)
         if channel.go_live(offer.audio_format):
             text = messages.format_message(offer.audio_format, channel.place.epoch)
@@ -240,7 +246,7 @@ class Broadcasting:
         if not source.is_present:
             return
         live.source = None
-        departure = Departure(is_end, self._clock())
+        departure = SourceDeparture(is_end, self._clock())
         if not is_end:
             log_event(live, "broadcaster lost", connection=source.connection_id)
         if live.ingest is not None and live.ingest.next_release() is not None:
@@ -248,17 +254,16 @@ class Broadcasting:
         else:
             self._finish(live, departure)
 
-    def _finish(self, live: LiveChannel, departure: Departure) -> None:
+    def _finish(self, live: LiveChannel, departure: SourceDeparture) -> None:
         """Tell listeners that the source went, after the last of its audio."""
         if departure.is_end:
             self._end(live)
-            self._tell_list(live.address.session)
         else:
             live.channel.lose_source(departure.at)
             self._tell_state(live)
 
     def _end(self, live: LiveChannel) -> None:
-        """Take a channel out and see its listeners off; the caller tells those of the other channels."""
+        """Take a channel out and see its listeners off."""
         live.channel.end()
         live.idle_since = self._clock()
         self._directory.retire(live)
@@ -269,14 +274,7 @@ class Broadcasting:
     def _tell_state(self, live: LiveChannel) -> None:
         live.tell_state()
         self._wake(live)
-        self._tell_list(live.address.session)
-
-    def _tell_list(self, session: str) -> None:
-        """Tell a session's listeners, those of all channels, what there is to choose from."""
-        text = messages.channels_message(self._directory.listed(session))
-        for live in self._directory.channels_of(session):
-            live.tell(Note(live.channel.place, text))
-            self._wake(live)
+        self._directory.note_change(live.address.session)
 
     def _relieve(self, source: Source) -> None:
         """Tell a source that was told to stop that it may go on, when it may."""

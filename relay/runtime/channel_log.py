@@ -4,7 +4,7 @@ import logging
 
 from relay.runtime.live_channel import LiveChannel
 
-logger = logging.getLogger("relay.runtime.hub")
+logger = logging.getLogger(__name__)
 
 
 def log_event(live: LiveChannel, event: str, level: int = logging.INFO, **fields: object) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from relay.core.messages import ChannelEntry
+from relay.runtime.group import Tally
 from relay.runtime.live_channel import LiveChannel
 from relay.vocabulary.labels import ANY_SESSION, Declaration, Label
 from relay.vocabulary.names import ChannelAddress
@@ -14,7 +15,11 @@ _NO_LABEL = Label()
 
 
 class Directory:
-    """The channels of all sessions."""
+    """The channels of all sessions.
+
+    Attributes:
+        forgotten: What became of the frames of channels that were taken out, and still becomes of them.
+    """
 
     def __init__(
         self, make: Callable[[ChannelAddress, Label, bool], LiveChannel], declared: Iterable[Declaration]
@@ -25,6 +30,8 @@ class Directory:
             make: Makes a channel, from its address, its label, and whether it is shown in the list.
             declared: What the operator calls channels.
         """
+        self.forgotten = Tally()
+        self._changed: set[str] = set()
         self._make = make
         self._declared = {(each.session, each.channel): each.label for each in declared}
         self._ended: dict[ChannelAddress, LiveChannel] = {}
@@ -58,6 +65,9 @@ class Directory:
         del channels[live.address.channel]
         if not channels:
             del self._sessions[live.address.session]
+        live.count_in(self.forgotten)
+        if live.had_source:
+            self.note_change(live.address.session)
 
     def retire(self, live: LiveChannel) -> None:
         """Take a channel out that ended; who was away meanwhile still finds it."""
@@ -89,6 +99,15 @@ class Directory:
     def channels_of(self, session: str) -> Iterator[LiveChannel]:
         """Give the channels of a session that are in use."""
         return iter(list(self._sessions.get(session, {}).values()))
+
+    def note_change(self, session: str) -> None:
+        """Note that the list of a session is not any more what it was."""
+        self._changed.add(session)
+
+    def take_changes(self) -> set[str]:
+        """Give the sessions whose list changed since the last time."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def listed(self, session: str) -> list[ChannelEntry]:
         """Give the list that people choose from: declared channels first, then those that had a broadcaster."""

@@ -19,7 +19,7 @@ _NEVER = 1_000_000
 """Looks at the middle generation before a full one by itself; there are some five in an hour of steady broadcasting."""
 
 
-class Audience(Protocol):
+class Listeners(Protocol):
     """Who would notice."""
 
     departures: int
@@ -32,11 +32,11 @@ class Audience(Protocol):
 class Garbage:
     """Puts off full collections; a context manager around a relay, and `run` a task in it."""
 
-    def __init__(self, audience: Audience) -> None:
+    def __init__(self, listeners: Listeners) -> None:
         """Make it; nothing changes before the context begins."""
-        self._audience = audience
+        self._listeners = listeners
         self._before = gc.get_threshold()
-        self._departures = audience.departures
+        self._departures = listeners.departures
 
     def __enter__(self) -> Self:
         """Collect, take what is there for permanent, and collect fully only in `run` from now on."""
@@ -59,9 +59,9 @@ class Garbage:
 
     def look(self) -> bool:
         """Collect if nobody listens, or enough have left that it pays; tell whether it did."""
-        listeners, left = len(self._audience), self._audience.departures - self._departures
+        listeners, left = len(self._listeners), self._listeners.departures - self._departures
         if not left or (listeners and left < max(MIN_DEPARTURES, 2 * listeners)):
             return False
-        self._departures = self._audience.departures
+        self._departures = self._listeners.departures
         gc.collect()
         return True

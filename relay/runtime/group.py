@@ -117,6 +117,10 @@ class Group:
         """The channel's place, when nothing is being written and nothing waits to be."""
         return None if self._backlog or self._run is not None else self.place
 
+    def count_in(self, tally: Tally) -> None:
+        """Count what becomes of frames in another tally from now on."""
+        self._tally = tally
+
     def add(self, listener: Listener) -> None:
         """Take a listener in, whose queue holds what it owes."""
         self.apart[listener] = listener.buffer

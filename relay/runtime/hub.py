@@ -18,7 +18,6 @@ from relay.core.overflow import OverflowEpisodes, OverflowReport
 from relay.runtime.broadcasting import Broadcasting
 from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
-from relay.runtime.group import Tally
 from relay.runtime.listener import Send
 from relay.runtime.listening import Listening
 from relay.runtime.live_channel import LiveChannel
@@ -29,6 +28,10 @@ from relay.vocabulary.settings import BroadcastSettings, ListenerSettings
 
 HOUSEKEEPING_SECONDS = 0.5
 """How late a grace or a stall limit may be noticed, and how often a broadcaster may be told who listens."""
+
+UNHEARD_SECONDS = 5.0
+"""How long a channel that never had a source is kept after its last listener left: long enough to come back to after a
+cut. It has no name and no numbers of its own, and anybody may open one."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,6 @@ class Hub:
         listening: The listeners' side.
         ignored_messages: Control messages of types that this relay does not know.
         reports: What listeners say of what they hear.
-        forgotten: What became of the frames of channels that were forgotten.
     """
 
     def __init__(
@@ -85,7 +87,6 @@ class Hub:
         self._overflows = OverflowEpisodes()
         self.ignored_messages = 0
         self.reports = ListenerReports()
-        self.forgotten = Tally()
         self.directory = Directory(self._make, declared)
         self.listening = Listening(
             self.directory,
@@ -111,13 +112,6 @@ class Hub:
         """The relay's clock as the wire writes it."""
         return wire_milliseconds(self._clock())
 
-    def emit_utilization(self, *, per_session: bool) -> None:
-        """Sample how full the buffers are, for the metrics."""
-        self.manager.emit_utilization_metrics()
-        if per_session:
-            for session in {live.address.session for live in self.directory if live.groups}:
-                self.manager.emit_utilization_metrics(session)
-
     async def run(self) -> None:
         """Do for ever what only time brings about."""
         while True:
@@ -125,24 +119,24 @@ class Hub:
             self.keep_house()
 
     def keep_house(self) -> None:
-        """Cut stalled listeners off, end graces, forget idle channels, and sum up overflows in the log."""
-        self.listening.cut_off_stalled()
-        self.broadcasting.keep_house()
-        self._forget_idle()
-        for report in self._overflows.due(self._clock()):
-            self._log_overflow(report)
-
-    def _forget_idle(self) -> None:
+        """Cut stalled listeners off, look after each channel, and tell what changed: lists, overflows in the log."""
         now = self._clock()
+        self.listening.cut_off_stalled()
         self.directory.forget_ended(now - self._history_seconds)
         for live in self.directory:
-            if not live.is_idle:
-                live.idle_since = None
-            elif live.idle_since is None:
-                live.idle_since = now
-            if live.idle_since is not None and now - live.idle_since >= self._forget_seconds:
-                self.directory.forget(live)
-                self.forgotten += live.tally
+            self.broadcasting.look_after(live, now)
+            self._forget_idle(live, now)
+        self.broadcasting.tell_lists()
+        for report in self._overflows.due(now):
+            self._log_overflow(report)
+
+    def _forget_idle(self, live: LiveChannel, now: float) -> None:
+        if not live.is_idle:
+            live.idle_since = None
+        elif live.idle_since is None:
+            live.idle_since = now
+        elif now - live.idle_since >= (self._forget_seconds if live.had_source else UNHEARD_SECONDS):
+            self.directory.forget(live)
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> LiveChannel:
         channel = Channel(secrets.randbits(16), self._serialize, self._history_seconds)
@@ -154,12 +148,11 @@ class Hub:
             dropped_frames=dropped.chunks,
             dropped_seconds=dropped.seconds,
             overflowing_listeners=overflowed,
-            listeners=live.listener_count,
             now=self._clock(),
         )
         if report is not None:
             self._log_overflow(report)
 
-    @staticmethod
-    def _log_overflow(report: OverflowReport) -> None:
-        logger.warning(report.message, extra=report.fields())
+    def _log_overflow(self, report: OverflowReport) -> None:
+        listeners = sum(live.listener_count for live in self.directory.channels_of(report.session))
+        logger.warning(report.message, extra={**report.fields(), "listeners": listeners})

@@ -49,7 +49,7 @@ class ListenerPort(Protocol):
         ...
 
     def write_rest(self, rest: bytes) -> None:
-        """Take what the socket did not: it goes out when the socket takes data again. `Hub.block` is called."""
+        """Take what the socket did not: it goes out when the socket takes data again. `Listening.block` is called."""
         ...
 
     def send_text(self, text: str) -> None:

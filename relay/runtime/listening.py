@@ -144,7 +144,7 @@ class Listening:
                 resumed=start.is_resumed,
             )
             port.send_text(hello)
-        self._give_past(listener, start, live.channel.place)
+        self._give_past(listener, start, live)
         if live.channel.state is ChannelState.ENDED:
             listener.add_note(live.end_note)
         group = live.add(listener, coalesce_ms)
@@ -224,7 +224,9 @@ class Listening:
         """Fit the bounds of the queues to the pace of a channel: what is early may wait beside what is late."""
         for listener in live.listeners:
             seconds = self._queue_seconds(listener.bound_seconds, live.pace)
-            listener.buffer.rebound(seconds, listener.buffer.audio_format)
+            dropped = listener.buffer.rebound(seconds, listener.buffer.audio_format)
+            if dropped is not None:
+                live.tally.dropped_frames += dropped.chunks
 
     def cut_off_stalled(self) -> None:
         """Abort the connections of listeners that have not been writable for the stall limit."""
@@ -253,13 +255,14 @@ class Listening:
     def _settle(self, delivery: Delivery) -> tuple[float, int]:
         """Give the bound in seconds and the coalescing in milliseconds that a listener gets."""
         most_ms = round(self._manager.max_buffer_seconds * 1000)
-        bound_ms = most_ms if delivery.buffer_ms is None else delivery.buffer_ms
+        bound_ms = most_ms if delivery.buffer_ms is None else min(max(delivery.buffer_ms, MIN_BOUND_MS), most_ms)
         coalesce_ms = self._coalesce_ms if delivery.coalesce_ms is None else delivery.coalesce_ms
-        return min(max(bound_ms, MIN_BOUND_MS), most_ms) / 1000, min(coalesce_ms, MAX_COALESCE_MS)
+        # What waits for as long as the bound is too old when it is written.
+        return bound_ms / 1000, min(coalesce_ms, MAX_COALESCE_MS, bound_ms // 2)
 
     def _queue_seconds(self, bound_seconds: float, pace: Pace) -> float:
-        """Give how much audio a listener's queue may hold: the bound, one frame, and what is early."""
-        # A frame that comes when the bound is just full must not push out what could still be written in time.
+        """Give how much audio a listener's queue may hold: the bound, a frame up to the maximum, and what is early."""
+        # A frame that comes when a lesser bound is just full must not push out what could still be written in time.
         late = min(bound_seconds + MAX_FRAME_SECONDS, self._manager.max_buffer_seconds)
         return late + (self._lead_seconds if pace is Pace.SPEECH else 0.0)
 
@@ -289,7 +292,7 @@ class Listening:
         later = history.epochs_after(known.epoch)
         return _Start(known.place, known.epoch.audio_format, frames, later, is_resumed=True)
 
-    def _give_past(self, listener: Listener, start: _Start, end: Place) -> None:
+    def _give_past(self, listener: Listener, start: _Start, live: LiveChannel) -> None:
         """Queue what a listener gets of the past, within its bound; what it does not get is told by a gap."""
         oldest = self._clock() - listener.bound_seconds
         frames = [frame for frame in start.frames if frame.timestamp >= oldest]
@@ -297,11 +300,12 @@ class Listening:
         for frame in frames:
             while later and later[0].start.position <= frame.start.position:
                 self._add_epoch(listener, later.pop(0))
-            listener.buffer.push(frame)
+            _, dropped = self._manager.fan_out(frame, (listener.buffer,), live.address.session)
+            live.tally.dropped_frames += dropped.chunks
         for epoch in later:
             self._add_epoch(listener, epoch)
         if start.is_resumed:
-            listener.note_missed(frames[0].start if frames else end)
+            listener.note_missed(frames[0].start if frames else live.channel.place)
 
     @staticmethod
     def _add_epoch(listener: Listener, epoch: Epoch) -> None:

@@ -77,7 +77,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Departure:
+class SourceDeparture:
     """How a broadcaster went whose last audio is still waiting to be released.
 
     Attributes:
@@ -104,7 +104,7 @@ class LiveChannel:
         is_listed: Whether it is shown to people: it was declared, or had a source.
         accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
         idle_since: Since when nobody uses it; None while somebody does.
-        tally: What became of its frames.
+        tally: What became of its frames; of all channels that were forgotten, when it is one of them.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class LiveChannel:
         self.groups: dict[tuple[Framing, int], Group] = {}
         self.source: Source | None = None
         self.ingest: Ingest | None = None
-        self.departure: Departure | None = None
+        self.departure: SourceDeparture | None = None
         self.label = label
         self.is_listed = is_listed
         self.accepted: dict[str, int] = {}
@@ -136,6 +136,11 @@ class LiveChannel:
     def pace(self) -> Pace:
         """What its source produces, or produced last."""
         return Pace.LIVE if self.ingest is None else self.ingest.pace
+
+    @property
+    def had_source(self) -> bool:
+        """Whether anybody ever published to it."""
+        return self.ingest is not None
 
     @property
     def listener_count(self) -> int:
@@ -185,6 +190,13 @@ class LiveChannel:
                 overflowed, dropped = group.publish(frame, self.address.session)
                 if overflowed:
                     note_overflow(self, overflowed, dropped)
+
+    def count_in(self, tally: Tally) -> None:
+        """Add what became of its frames to another tally, and count what still becomes of them there."""
+        tally += self.tally
+        self.tally = tally
+        for group in self.groups.values():
+            group.count_in(tally)
 
     def tell(self, note: Note) -> None:
         """Have all listeners told something, each after the frames so far."""

@@ -90,7 +90,7 @@ class VitalSigns:
         """Give all figures now."""
         now = self._clock()
         frames = Tally()
-        frames += self._hub.forgotten
+        frames += self._hub.directory.forgotten
         leads: list[float] = []
         for live in self._hub.directory:
             frames += live.tally

@@ -10,6 +10,7 @@ from typing import Self
 
 from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.names import check_name
+from relay.vocabulary.text import quoted
 
 ANY_SESSION = "*"
 """Stands for every session where the operator names a channel."""
@@ -19,7 +20,6 @@ LONGEST_NAME = 64
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}", re.ASCII)
 _NO_LANGUAGE = "-"
-_LONGEST_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Label:
         """
         name, lang = self.name, self.lang
         if name is not None and not (0 < len(name) <= LONGEST_NAME and name.isprintable() and name.strip()):
-            raise BadRequestError(f"name must be 1 to {LONGEST_NAME} printable characters, not {_shown(name)}.")
+            raise BadRequestError(f"name must be 1 to {LONGEST_NAME} printable characters, not {quoted(name)}.")
         if lang is not None and _LANGUAGE.fullmatch(lang) is None:
-            raise BadRequestError(f"lang must be a BCP 47 tag such as de or pt-BR, not {_shown(lang)}.")
+            raise BadRequestError(f"lang must be a BCP 47 tag such as de or pt-BR, not {quoted(lang)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,8 @@ class Declaration:
         address, lang, name = [*text.split(maxsplit=2), "", "", ""][:3]
         session, slash, channel = address.partition("/")
         if not (slash and lang and name):
-            raise BadRequestError(f'A channel is declared as "ev1/de de Deutsch", not as {_shown(text)}.')
+            raise BadRequestError(f'A channel is declared as "ev1/de de Deutsch", not as {quoted(text)}.')
         if session != ANY_SESSION:
             check_name("session", session)
         check_name("channel", channel)
         return cls(session, channel, Label(name.strip(), None if lang == _NO_LANGUAGE else lang))
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…")

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from relay.vocabulary.errors import BadRequestError
+from relay.vocabulary.text import quoted
 
 DEFAULT_CHANNEL = "main"
 """The channel that is meant when none is named."""
@@ -26,9 +27,8 @@ def check_name(kind: str, name: str) -> str:
         BadRequestError: It is empty, too long, has a forbidden character, or is dots alone.
     """
     if _NAME.fullmatch(name) is None or not name.strip("."):
-        shown = name if len(name) <= 80 else name[:80] + "…"  # noqa: PLR2004 - a little more than a name may have
         raise BadRequestError(
-            f"The {kind} id {shown!a} is not 1 to 64 of the characters A-Z a-z 0-9 . _ ~ - (and not dots alone)."
+            f"The {kind} id {quoted(name)} is not 1 to 64 of the characters A-Z a-z 0-9 . _ ~ - (and not dots alone)."
         )
     return name
 

@@ -38,7 +38,7 @@ class ServerSettings(_Section):
     host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="Address to listen on. Any other than loopback needs broadcast.key.",
+        description="Address to listen on. Any other than loopback needs broadcast.key, or keys of tokens.",
     )
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
     loop: Literal["auto", "asyncio", "uvloop"] = Field(

@@ -140,6 +140,7 @@ SEEDS: dict[str, list[bytes]] = {
     "header": [bytes.fromhex("01000001000000020000028000000bb8") + bytes(640)],
     "message": [
         b'{"type":"ping","id":1}',
+        b'{"type":"ping","message_type":1,"members":{},"id":1e999}',
         b'{"type":"switch","channel":"de"}',
         b'{"type":"hello","format":{"codec":"pcm_s16le","rate":16000,"channels":1,"clock_rate":16000}}',
         b'{"type":"clear","deep":[[[{"a":[1e308,-0,"\\ud800"]}]]]}',

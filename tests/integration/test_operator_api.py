@@ -78,6 +78,11 @@ def states(listener: WireListener) -> list[str]:
     return [told["state"] for told in listener.told if told["type"] == "state"]
 
 
+def offered(listener: WireListener) -> list[str]:
+    """The channels that it was told last to choose from."""
+    return [[each["id"] for each in told["channels"]] for told in listener.told if "channels" in told][-1]
+
+
 class TestSeeing:
     async def test_sessions_and_connections(self, relay: RelayProcess) -> None:
         assert (await operate(relay, "GET", "")).json == {"sessions": [], "not_listed": 0}
@@ -218,8 +223,7 @@ class TestEnding:
                 await listeners[0].until_ended()
                 await say(french, 3)
                 await listeners[1].until(lambda: len(listeners[1].frames) == 3)
-                offered = [told["channels"] for told in listeners[1].told if told["type"] == "channels"][-1]
-                assert [each["id"] for each in offered] == ["fr"]
+                await listeners[1].until(lambda: offered(listeners[1]) == ["fr"])
             async with speaker(relay, "ev1/de"):
                 pass
 

@@ -228,6 +228,14 @@ class TestCloudWatchMetrics:
         manager.emit_utilization_metrics("three")
         assert len(client.calls) == 1, "a session without buffers has nothing to say"
 
+    def test_utilization_of_each_session(self, client: RecordingClient) -> None:
+        manager = AudioBufferManager(cloudwatch_client=client)
+        for name, held, session in (("a", 2, "one"), ("b", 4, "two"), ("c", 6, "two"), ("d", 8, None)):
+            manager.add_audio(name, seconds(held), session)
+        manager.emit_utilization_of_sessions()
+        assert [datum["Value"] for datum in client.data] == [20.0, 20.0, 1.0, 50.0, 60.0, 2.0]
+        assert [datum["Dimensions"][0]["Value"] for datum in client.data] == ["one"] * 3 + ["two"] * 3
+
     def test_client_that_raises_costs_no_audio(self) -> None:
         class Broken:
             def put_metric_data(self, **_: object) -> None:
@@ -308,14 +316,22 @@ class TestOpenBuffer:
         with pytest.raises(ValueError, match="has a buffer"):
             manager.open_buffer("a")
 
-    def test_format_change_keeps_both_bounds(self, manager: AudioBufferManager) -> None:
+    def test_a_format_change_drops_nothing_within_the_duration(self, manager: AudioBufferManager) -> None:
         stereo, mono = AudioFormat(rate=48_000, channels=2), AudioFormat(rate=8_000)
         buffer = manager.open_buffer("a", audio_format=stereo)
-        for _ in range(10):
+        for _ in range(6):
             manager.add_audio("a", bytes(stereo.bytes_per_second))
-        buffer.rebound(buffer.max_buffer_seconds, mono)
-        assert manager.buffer_sizes["a"] <= 10 * mono.bytes_per_second
-        assert buffer.counters.dropped.chunks == 10
+        assert buffer.rebound(10.0, mono) is None
+        for _ in range(6):
+            manager.add_audio("a", bytes(mono.bytes_per_second))
+        assert manager.get_buffer_duration("a") == 10.0
+        assert buffer.counters.dropped.chunks == 2
+        dropped = buffer.rebound(5.0, mono)
+        assert dropped is not None
+        assert (dropped.chunks, buffer.overflows) == (5, 3)
+        buffer.take(5)
+        buffer.rebound(10.0, mono)
+        assert buffer.max_bytes == 10 * mono.bytes_per_second
 
 
 class TestFanOut:

@@ -8,7 +8,7 @@ import pytest
 from relay.runtime.garbage import MIN_DEPARTURES, Garbage
 
 
-class Audience:
+class Listeners:
     def __init__(self) -> None:
         self.listeners = 0
         self.departures = 0
@@ -25,14 +25,14 @@ class Knot:
 
 
 @pytest.fixture
-def audience() -> Audience:
-    return Audience()
+def listeners() -> Listeners:
+    return Listeners()
 
 
 @pytest.fixture
-def garbage(audience: Audience) -> Iterator[Garbage]:
+def garbage(listeners: Listeners) -> Iterator[Garbage]:
     before = gc.get_threshold()
-    with Garbage(audience) as garbage:
+    with Garbage(listeners) as garbage:
         assert gc.get_threshold()[:2] == before[:2]
         yield garbage
     assert gc.get_threshold() == before
@@ -46,21 +46,21 @@ def test_growth_alone_brings_no_full_look(garbage: Garbage) -> None:
     assert len(grown) == 100_000
 
 
-def test_nobody_notices_when_nobody_listens(garbage: Garbage, audience: Audience) -> None:
+def test_nobody_notices_when_nobody_listens(garbage: Garbage, listeners: Listeners) -> None:
     assert not garbage.look(), "nobody left"
-    audience.departures = 1
+    listeners.departures = 1
     assert garbage.look()
     assert not garbage.look()
 
 
-def test_with_listeners_it_must_pay(garbage: Garbage, audience: Audience) -> None:
-    audience.listeners = 1
-    audience.departures = MIN_DEPARTURES - 1
+def test_with_listeners_it_must_pay(garbage: Garbage, listeners: Listeners) -> None:
+    listeners.listeners = 1
+    listeners.departures = MIN_DEPARTURES - 1
     assert not garbage.look()
-    audience.departures += 1
+    listeners.departures += 1
     assert garbage.look()
-    audience.listeners = MIN_DEPARTURES
-    audience.departures += 2 * MIN_DEPARTURES - 1
+    listeners.listeners = MIN_DEPARTURES
+    listeners.departures += 2 * MIN_DEPARTURES - 1
     assert not garbage.look()
-    audience.departures += 1
+    listeners.departures += 1
     assert garbage.look()

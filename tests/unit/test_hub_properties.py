@@ -13,9 +13,11 @@ from relay.core.channel import ChannelState
 from relay.core.grants import Grant, TokenRole
 from relay.core.requests import Delivery, Offer, Resume
 from relay.core.wire import Header
+from relay.runtime.lag import LagMeter
 from relay.runtime.listener import Listener
 from relay.runtime.live_channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Source
 from relay.runtime.operations import Operations
+from relay.runtime.vitals import VitalSigns
 from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from tests.support.hub_bench import FRAME, Bench, FakePort, split
@@ -31,12 +33,14 @@ class Account:
     Attributes:
         epoch: Of the next frame.
         seq: Of the next frame that it has to get, or be told lost.
+        due_ms: Of the last frame; 0 before the first one, and where a clear begins anew.
     """
 
     def __init__(self, port: FakePort) -> None:
         self._port = port
         self._read = 0
         self.epoch = self.seq = -1
+        self.due_ms = 0
         self.channel = ""
 
     def read(self) -> None:
@@ -50,11 +54,16 @@ class Account:
                     header = Header.unpack(payload)
                     assert (header.epoch, header.seq) == (self.epoch, self.seq), "a frame out of order"
                     self.seq += 1
+                    assert header.due_ms >= self.due_ms, "due before the frame before it"
+                    self.due_ms = header.due_ms
 
     def _read_message(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "hello":
                 self.epoch, self.seq, self.channel = message["epoch"], message["next_seq"], message["channel"]
+                self.due_ms = 0
+            case "clear":
+                self.due_ms = 0
             case "gap":
                 assert (message["epoch"], message["from_seq"]) == (self.epoch, self.seq), "a gap out of order"
                 assert message["to_seq"] >= message["from_seq"]
@@ -78,6 +87,9 @@ class Life(RuleBasedStateMachine):
         self.gone_ports: set[FakePort] = set()
         self.owed: dict[Listener, Place] = {}
         self.operations = Operations(self.bench.hub, self.bench.time)
+        self.signs = VitalSigns(self.bench.hub, LagMeter(self.bench.time, lambda: 0.0), self.bench.time)
+        self.ports: list[FakePort] = []
+        self.counted: list[int] = []
         self.names = 0
 
     async def _make(self) -> Bench:
@@ -120,13 +132,14 @@ class Life(RuleBasedStateMachine):
 
         port = self.loop.run_until_complete(join())
         self.accounts[port] = Account(port)
+        self.ports.append(port)
         return port
 
     @rule(
         target=listeners,
         channel=st.sampled_from(CHANNELS),
         buffer_ms=st.sampled_from((None, 300)),
-        burst_ms=st.sampled_from((0, 500)),
+        burst_ms=st.sampled_from((0, 500, 1000)),
     )
     def join(self, channel: str, buffer_ms: int | None, burst_ms: int) -> FakePort:
         return self._join(channel, Delivery(buffer_ms=buffer_ms, burst_ms=burst_ms))
@@ -312,6 +325,14 @@ class Life(RuleBasedStateMachine):
                 assert source not in self.all_sources[-MAX_KNOWN_CONNECTIONS:]
             else:
                 assert taken == self.published.get(source, 0)
+
+    @invariant()
+    def what_is_counted_is_never_taken_back(self) -> None:
+        frames = self.signs.look().frames
+        counted = [frames.released_frames, frames.delivered_frames, frames.dropped_frames, *frames.delivery_ms.counts]
+        assert all(now >= before for now, before in zip(counted, self.counted, strict=False))
+        self.counted = counted
+        assert frames.delivered_frames == sum(len(port.frames) for port in self.ports)
 
     @invariant()
     def accounts_are_exact(self) -> None:

@@ -89,6 +89,16 @@ def test_a_sentence_in_one_burst_is_due_word_after_word(speech: SpeechIngest) ->
     assert speech.next_release() is None
 
 
+@pytest.mark.parametrize("pace", list(Pace))
+def test_nothing_is_due_before_what_another_left_is_over(pace: Pace) -> None:
+    ingest = ingest_for(pace, MONO, LIMITS, not_before=6.0)
+    assert [timed.due for timed in ingest.offer([FRAME], 5.0)] == [6.0]
+    assert [timed.due for timed in ingest.offer([FRAME], 6.5)] == [6.5]
+    cleared = ingest_for(pace, MONO, LIMITS, not_before=6.0)
+    cleared.clear(5.0)
+    assert [timed.due for timed in cleared.offer([FRAME], 5.0)] == [5.0]
+
+
 def test_a_pause_of_the_speaker_moves_the_schedule(speech: SpeechIngest) -> None:
     send(speech, 0.1, 0.0)
     assert send(speech, SECONDS, 5.0)[0].due == 5.0

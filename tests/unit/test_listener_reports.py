@@ -54,7 +54,7 @@ def test_each_channel_has_a_summary_of_each_interval() -> None:
 
 
 def test_what_channels_take_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener_reports, "MAX_CHANNELS", 3)
+    monkeypatch.setattr(listener_reports, "MAX_SUMMARIES", 3)
     reports = ListenerReports()
     for number in range(5):
         reports.note(ChannelAddress(f"ev{number}"), stats(underruns=1), None)

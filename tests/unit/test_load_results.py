@@ -16,8 +16,8 @@ from relay.core.load.metrics import METRICS
 from relay.core.load.plan import LoadPlan, Visit
 from relay.core.load.recorder import OwnUse, Recorder
 from relay.core.load.results import LoadResult, ServerSample
-from relay.core.load.tally import MAX_REASONS, OTHER, Tally
 from relay.core.load.verdict import ProcessUse, bottlenecks
+from relay.core.load.worker_counts import MAX_REASONS, OTHER, WorkerCounts
 from relay.core.load.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN, Report, Target, WorkerPlan
 
 ROOT = Path(__file__).parent.parent.parent
@@ -188,30 +188,30 @@ def test_messages_between_processes_lose_nothing() -> None:
     assert replace(read, latency=report.latency, joins=report.joins) == report
 
 
-def test_a_tally_counts_each_connection_once_and_intervals_anew() -> None:
-    tally = Tally()
+def test_a_worker_counts_each_connection_once_and_intervals_anew() -> None:
+    counts = WorkerCounts()
     account = ListenerAccount()
     account.begin(1, 0)
     account.frame(1, 0)
     for how in (NORMAL_CLOSE, STILL_OPEN, LEFT, "1012 restarting"):
-        tally.closed(Visit(0), account, how, published=3)
-    tally.closed(Visit(0, reads=False), account, NORMAL_CLOSE, published=1)
-    tally.joins.record(5)
-    tally.received_bytes = 9
-    report = tally.report()
+        counts.closed(Visit(0), account, how, published=3)
+    counts.closed(Visit(0, reads=False), account, NORMAL_CLOSE, published=1)
+    counts.joins.record(5)
+    counts.received_bytes = 9
+    report = counts.report()
     assert report.healthy == Accounts(4, 4, 0, 0, unaccounted=2, undelivered=2)
     assert report.slow == Accounts(1, 1)
     assert (report.joins.total, report.received_bytes) == (1, 9)
     assert report.closes == {NORMAL_CLOSE: 1, STILL_OPEN: 1, LEFT: 1, "1012 restarting": 1}
-    again = tally.report()
+    again = counts.report()
     assert (again.joins.total, again.received_bytes, again.closes) == (0, 0, report.closes)
 
 
 def test_reasons_that_a_server_makes_up_do_not_fill_the_memory() -> None:
-    tally = Tally()
+    counts = WorkerCounts()
     for number in range(MAX_REASONS + 30):
-        tally.failed(f"reason {number}")
-    failures = tally.report().failures
+        counts.failed(f"reason {number}")
+    failures = counts.report().failures
     assert len(failures) == MAX_REASONS + 1
     assert failures[OTHER] == 30
 

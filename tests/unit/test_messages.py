@@ -74,6 +74,12 @@ def test_pong_repeats_the_ping_and_adds_the_clock() -> None:
     assert json.loads(messages.pong_message(ping, 99)) == {"type": "pong", "id": 7, "t": [1, 2], "clock_ms": 99}
 
 
+def test_a_ping_may_name_its_members_as_it_likes() -> None:
+    members = {"message_type": 1, "members": 2, "ping": 3, "self": 4}
+    ping = messages.decode(json.dumps({"type": "ping", **members}))
+    assert json.loads(messages.pong_message(ping, 99)) == {"type": "pong", **members, "clock_ms": 99}
+
+
 def test_format_is_read_back() -> None:
     audio_format = AudioFormat(rate=44_100, channels=2)
     assert messages.read_format(messages.describe_format(audio_format)) == audio_format
@@ -94,6 +100,9 @@ def test_format_is_read_back() -> None:
         ("[]", "not a JSON object"),
         ("{}", '"type"'),
         ('{"type":1}', '"type"'),
+        ('{"type":"ping","id":1e999}', "the number 1e999, which is not finite"),
+        ('{"type":"ping","id":[-Infinity]}', "the number -Infinity"),
+        ('{"type":"ping","id":NaN}', "the number NaN"),
         ('{"type":"ping","x":"' + "é" * 2048 + '"}', "over the limit of 4096"),
     ],
 )

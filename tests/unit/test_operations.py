@@ -110,6 +110,7 @@ async def test_an_operator_of_some_channels_sees_and_touches_no_others(bench: Be
     assert operations.disconnect("ev1", french.connection_id, only) is None
     assert operations.end("ev1", "fr", only) == []
     assert operations.end("ev1", None, only) == ["de"]
+    bench.hub.keep_house()
     await bench.settle()
     assert stopped(bench) == {german: STOPPED, french: None}
     assert there.closed is None
@@ -264,8 +265,7 @@ async def test_ending_works_in_every_state(bench: Bench, operations: Operations)
     assert bench.hub.broadcasting._timers == {}, "what was to be released is not waited for"
 
 
-async def test_ending_many_channels_tells_each_listener_once(bench: Bench, operations: Operations) -> None:
-    """One who is told the list at each of a hundred ends would have more notes than it may, and be cut off."""
+async def test_ending_many_channels_cuts_nobody_off(bench: Bench, operations: Operations) -> None:
     ports = []
     for number in range(100):
         bench.claim(channel=f"c{number}")

@@ -16,19 +16,17 @@ def note(episodes: OverflowEpisodes, now: float, session: str = "ev1", frames: i
         dropped_frames=frames,
         dropped_seconds=frames * 0.02,
         overflowing_listeners=frames,
-        listeners=50,
         now=now,
     )
 
 
-def test_an_episode_begins_at_once_with_session_and_listener_count() -> None:
+def test_an_episode_begins_at_once_and_says_whose_it_is() -> None:
     report = note(OverflowEpisodes(), now=100.0, frames=3)
     assert report is not None
     assert report.phase is Phase.BEGAN
     assert report.message == "listeners began to lose audio"
     assert report.fields() == {
         "session": "ev1",
-        "listeners": 50,
         "overflowing_listeners": 3,
         "dropped_frames": 3,
         "dropped_seconds": 0.06,

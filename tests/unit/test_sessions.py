@@ -9,7 +9,7 @@ from relay.runtime.live_channel import MAX_KNOWN_CONNECTIONS
 from relay.runtime.run import Framing
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError, CloseCode, PolicyError
-from relay.vocabulary.labels import Declaration, Label
+from relay.vocabulary.labels import Declaration
 from tests.support.hub_bench import (
     FRAME,
     FRAME_SECONDS,
@@ -36,22 +36,6 @@ async def bench() -> AsyncIterator[Bench]:
 
 def port_of(bench: Bench, source: object) -> FakeSourcePort:
     return bench.source_ports[source]
-
-
-async def test_a_list_has_what_was_declared_and_what_had_a_broadcaster(bench: Bench) -> None:
-    port = bench.join(channel="nobody-said")
-    assert port.hello["channels"] == [
-        {"id": "main", "name": "Original", "lang": None, "state": "waiting"},
-        {"id": "de", "name": "Deutsch", "lang": "de", "state": "waiting"},
-    ]
-    bench.claim(channel="fr", offer=Offer(label=Label("Français", "fr")))
-    bench.claim(channel="de", offer=Offer(label=Label("what the operator said stands")))
-    await bench.settle()
-    assert port.of_type("channels")[-1]["channels"] == [
-        {"id": "main", "name": "Original", "lang": None, "state": "waiting"},
-        {"id": "de", "name": "Deutsch", "lang": "de", "state": "live"},
-        {"id": "fr", "name": "Français", "lang": "fr", "state": "live"},
-    ]
 
 
 async def test_a_listener_switches_and_hears_nothing_of_the_old_channel(bench: Bench) -> None:
@@ -187,6 +171,41 @@ async def test_one_who_comes_back_after_a_format_change_is_led_through_it(bench:
     assert again.kinds == ["hello", "format"]
 
 
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_format_change_takes_nothing_from_one_who_is_behind(bench: Bench, is_away: bool) -> None:
+    port, source = bench.join(), bench.claim(STEREO)
+    bench.publish(source, 1, bytes(192_000))
+    await bench.settle()
+    if is_away:
+        bench.leave(port)
+    else:
+        block(port)
+    for _ in range(250):
+        bench.publish(source, 1, bytes(3840))
+        bench.now += FRAME_SECONDS
+    source = bench.claim(offer=Offer(AudioFormat(rate=8000), takeover=True))
+    bench.publish(source, 10, bytes(320))
+    if is_away:
+        port = bench.join("again", delivery=Delivery(resume=Resume(port.hello["epoch"], 3)))
+    else:
+        unblock(port)
+    await bench.settle()
+    assert [header.seq for header in port.frames][-260:] == [*range(4, 254), *range(10)]
+    assert port.of_type("gap") == []
+
+
+async def test_what_one_who_comes_back_has_no_room_for_is_counted(bench: Bench) -> None:
+    source, port = bench.claim(), bench.join()
+    bench.leave(port)
+    bench.publish(source, 100)
+    resume = Resume(port.hello["epoch"], 2**32 - 1)
+    again = bench.join("again", delivery=Delivery(1000, resume=resume))
+    await bench.settle()
+    assert source.live.tally.dropped_frames == 38
+    assert len(again.frames) == 62
+    check_account(again, 100)
+
+
 @pytest.mark.parametrize("after", [5, 1000, 2**32 - 2])
 async def test_a_number_that_is_not_known_is_a_fresh_join(bench: Bench, after: int) -> None:
     source, port = bench.claim(), bench.join()
@@ -195,6 +214,13 @@ async def test_a_number_that_is_not_known_is_a_fresh_join(bench: Bench, after: i
     foreign = bench.join("foreign", delivery=Delivery(resume=Resume(port.hello["epoch"] ^ 1, 3)))
     for fresh in (again, foreign):
         assert (fresh.hello["resumed"], fresh.hello["next_seq"]) == (False, 5)
+
+
+@pytest.mark.parametrize(("buffer_ms", "coalesce_ms", "granted_ms"), [(200, 200, 100), (None, 300, 200), (50, 60, 60)])
+async def test_frames_wait_for_each_other_half_of_the_bound_at_the_most(
+    bench: Bench, buffer_ms: int | None, coalesce_ms: int, granted_ms: int
+) -> None:
+    assert bench.join(delivery=Delivery(buffer_ms, coalesce_ms)).hello["coalesce_ms"] == granted_ms
 
 
 async def test_a_burst_begins_with_the_past_and_then_goes_on_live(bench: Bench) -> None:
@@ -210,65 +236,6 @@ async def test_a_burst_begins_with_the_past_and_then_goes_on_live(bench: Bench) 
     bench.leave(port)
     plain = bench.join("plain")
     assert plain.hello["next_seq"] == 101
-
-
-async def test_a_burst_of_speech_costs_a_healthy_listener_nothing(bench: Bench) -> None:
-    source, port = bench.claim(offer=SPEECH), bench.join()
-    assert port.hello["pace"] == "speech"
-    bench.publish(source, 750)
-    await bench.settle()
-    assert len(port.frames) == 101, "the lead of 2 s"
-    await pass_seconds(bench, 15)
-    assert [header.seq for header in port.frames] == list(range(750))
-    assert port.of_type("gap") == []
-
-
-async def test_a_listener_that_is_slow_in_speech_keeps_its_bound_and_the_lead(bench: Bench) -> None:
-    source = bench.claim(offer=SPEECH)
-    port = bench.join(delivery=Delivery(buffer_ms=1000))
-    block(port)
-    bench.publish(source, 500)
-    assert len(bench.manager.buffers["listener"]) == 101
-    await pass_seconds(bench, 10)
-    unblock(port)
-    await bench.settle()
-    (gap,) = port.of_type("gap")
-    assert 440 <= gap["to_seq"] <= 460, "all that is older than a second, and nothing that is not"
-    check_account(port, 500)
-
-
-async def test_who_is_too_far_ahead_is_told_to_wait_and_to_go_on(bench: Bench) -> None:
-    source = bench.claim(offer=SPEECH)
-    port = port_of(bench, source)
-    for _ in range(20):
-        bench.publish(source, 200)
-    assert bench.hub.broadcasting.wait_seconds(source) > 0
-    assert port.of_type("backpressure") == [{"type": "backpressure", "on": True}]
-    await pass_seconds(bench, 52)
-    assert bench.hub.broadcasting.wait_seconds(source) == 0
-    assert port.of_type("backpressure")[1:] == [{"type": "backpressure", "on": False}]
-
-
-async def test_a_source_that_goes_is_heard_to_its_end(bench: Bench) -> None:
-    port, source = bench.join(), bench.claim(offer=SPEECH)
-    bench.publish(source, 250)
-    bench.hub.broadcasting.end(source)
-    await bench.settle()
-    assert port.closed is None
-    await pass_seconds(bench, 5)
-    assert len(port.frames) == 250
-    assert port.closed == (CloseCode.SESSION_ENDED, "The session ended.")
-    assert [message["state"] for message in port.of_type("state")] == ["live", "ended"]
-
-
-async def test_a_source_that_returns_meanwhile_goes_on_behind_its_own_audio(bench: Bench) -> None:
-    port, source = bench.join(), bench.claim(offer=SPEECH)
-    bench.publish(source, 250)
-    bench.release(source)
-    bench.publish(bench.claim(offer=SPEECH), 10)
-    await pass_seconds(bench, 10)
-    assert len(port.frames) == 260
-    assert [message["state"] for message in port.of_type("state")] == ["live"]
 
 
 async def test_of_each_connection_is_known_how_much_was_taken_whatever_became_of_it(bench: Bench) -> None:
@@ -354,15 +321,6 @@ async def test_what_was_cleared_is_not_replayed(bench: Bench) -> None:
     assert [header.seq for header in again.frames] == [5]
 
 
-async def test_another_pace_is_told_with_the_state(bench: Bench) -> None:
-    port, source = bench.join(), bench.claim()
-    bench.release(source)
-    bench.claim(offer=SPEECH)
-    await bench.settle()
-    told = [(message["state"], message["pace"]) for message in port.of_type("state")]
-    assert told == [("live", "live"), ("source_lost", "live"), ("live", "speech")]
-
-
 async def test_a_broadcaster_is_told_who_listens(bench: Bench) -> None:
     source = bench.claim()
     bench.hub.keep_house()
@@ -409,16 +367,6 @@ async def test_counters_are_exact_whichever_way_audio_went(bench: Bench, caplog:
     (left,) = [record for record in caplog.records if record.message == "listener left"]
     assert left.__dict__["delivered_seconds"] == 0.2
     assert source.live.tally.delivered_frames == 10
-
-
-async def pass_seconds(bench: Bench, seconds: float) -> None:
-    """Let time pass, with what it brings about."""
-    for _ in range(round(seconds / 0.1)):
-        bench.now += 0.1
-        for live in bench.hub.directory:
-            bench.hub.broadcasting.release_due(live)
-        bench.hub.keep_house()
-        await bench.settle()
 
 
 def test_the_format_of_a_frame_of_this_test() -> None:

@@ -8,7 +8,7 @@ from relay.adapters.prometheus import PrometheusMetrics
 from relay.core.metrics import MetricBatch
 from relay.runtime.lag import LagMeter
 from relay.runtime.vitals import VitalSigns
-from tests.support.hub_bench import ADDRESS, Bench, block
+from tests.support.hub_bench import ADDRESS, Bench, block, unblock
 
 REPORT = {"type": "stats", "buffer_ms": 90, "playout_ms": 140, "underruns": 2, "jumps": 1}
 
@@ -115,6 +115,32 @@ async def test_a_channel_that_is_forgotten_keeps_its_counts() -> None:
     vitals = bench.signs.look()
     assert (vitals.sessions, vitals.listeners) == (0, 0)
     assert (vitals.frames.released_frames, vitals.frames.delivered_frames) == (3, 3)
+    await bench.tasks.close()
+
+
+async def test_a_session_that_ends_keeps_its_counts_and_those_of_what_is_delivered_later() -> None:
+    bench = Watched()
+    bench.join("healthy")
+    slow = bench.join("slow")
+    source = bench.claim()
+    await bench.settle()
+    block(slow)
+    bench.publish(source, 40)
+    await bench.settle()
+    bench.emit()
+    bench.hub.broadcasting.end(source)
+    await bench.settle()
+    frames = bench.signs.look().frames
+    assert (frames.released_frames, frames.delivered_frames, len(frames.delivery_ms)) == (40, 40, 40)
+    assert not bench.emit().names & {"FramesIn", "FramesDelivered", "DeliveryLatency"}
+    bench.now += 11
+    bench.hub.keep_house()
+    assert bench.hub.directory.ended(ADDRESS) is None
+    unblock(slow)
+    await bench.settle()
+    assert bench.emit().value("FramesDropped") == 40
+    bench.publish(bench.claim(), 2)
+    assert bench.signs.look().frames.released_frames == 42
     await bench.tasks.close()
 
 

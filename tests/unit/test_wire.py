@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.wire import HEADER_BYTES, MAX_FRAME_SECONDS, Header, split_audio
+from relay.core.wire import HEADER_BYTES, MAX_FRAME_SECONDS, Header, serial_difference, split_audio
 from relay.vocabulary.audio import CHANNEL_COUNTS, FLICKS_PER_SECOND, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.clock import wire_milliseconds
 from relay.vocabulary.errors import PolicyError
@@ -70,3 +70,16 @@ def test_a_sample_of_every_rate_is_whole_flicks(rate: int) -> None:
 def test_the_relays_clock_wraps_at_32_bits_of_milliseconds() -> None:
     assert wire_milliseconds(1.2345) == 1234
     assert wire_milliseconds(2**32 / 1000 + 0.5) == 500
+
+
+words = st.integers(0, 2**32 - 1)
+
+
+@given(words, st.integers(-(2**31), 2**31 - 1))
+def test_differences_of_numbers_that_wrap(right: int, difference: int) -> None:
+    assert serial_difference((right + difference) % 2**32, right) == difference
+    assert serial_difference(right + difference + 2**32, right) == difference, "of those that are not wrapped yet, too"
+
+
+def test_a_difference_may_be_less_than_a_tick() -> None:
+    assert serial_difference(1.5, 2**32 - 1) == 2.5

@@ -29,8 +29,8 @@ from relay.core.load.frame_reader import (
 )
 from relay.core.load.histogram import Histogram
 from relay.core.load.plan import Visit
-from relay.core.load.tally import Tally
 from relay.core.load.upgrade import JoinError
+from relay.core.load.worker_counts import WorkerCounts
 from relay.core.load.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN, Report, WorkerPlan
 from relay.core.shared_events import ErrorNotice, Pong
 from relay.core.wire import WORD_MASK
@@ -66,7 +66,7 @@ class Receiver:
         self._connections: dict[int, Connection] = {}
         self._reader = FrameReader()
         self._questions = ClockQuestions()
-        self._tally = Tally()
+        self._counts = WorkerCounts()
         self._connecting = 0
         self._waiting: deque[tuple[Visit, float | None]] = deque(
             (visit, None) for visit in plan.visits if visit.join_at is None
@@ -124,7 +124,7 @@ class Receiver:
         latency, self._reader.latency = self._reader.latency, Histogram()
         offset = self._questions.offset
         return replace(
-            self._tally.report(),
+            self._counts.report(),
             joining=len(self._waiting) + self._connecting,
             connected=len(self._connections) - self._connecting,
             latency=latency,
@@ -178,7 +178,7 @@ class Receiver:
                 self._end(connection, _LOST)
             except PolicyError as error:
                 self._end(connection, printable(str(error)))
-        self._tally.received_bytes += received_bytes
+        self._counts.received_bytes += received_bytes
 
     def _handle(self, fileno: int, connection: Connection | None, mask: int) -> None:
         """Do what is not just receiving."""
@@ -218,7 +218,7 @@ class Receiver:
                 self._end(connection, _LOST)
                 return
             if connection.visit.reads:
-                self._tally.received_bytes += received
+                self._counts.received_bytes += received
             self._digest(connection, self._take(connection, start + received))
             if not connection.reading or not self._is_open(connection):
                 return
@@ -244,7 +244,7 @@ class Receiver:
             try:
                 connection = Connection(visit, self._plan.targets[visit.target], began)
             except JoinError as error:
-                self._tally.failed(str(error))
+                self._counts.failed(str(error))
                 continue
             self._connecting += 1
             self._connections[connection.fileno] = connection
@@ -265,7 +265,7 @@ class Receiver:
     def _give_up_joining(self) -> None:
         for visit, _due in self._waiting:
             if visit.join_at is None:
-                self._tally.failed(f"not reached within {self._plan.join_limit_seconds:g} s")
+                self._counts.failed(f"not reached within {self._plan.join_limit_seconds:g} s")
         self._waiting = deque(item for item in self._waiting if item[0].join_at is not None)
 
     def _advance(self, connection: Connection) -> None:
@@ -284,7 +284,7 @@ class Receiver:
         connection.joined = True
         now = self._clock()
         self._connecting -= 1
-        self._tally.joins.record(round((now - connection.began) * 1000))
+        self._counts.joins.record(round((now - connection.began) * 1000))
         if not connection.visit.reads:
             connection.reading = False
             self._update(connection)
@@ -304,7 +304,7 @@ class Receiver:
                     connection.send_pong(payload)
                 case ToldGap(frames=frames):
                     if connection.visit.reads:
-                        self._tally.gap_frames += frames
+                        self._counts.gap_frames += frames
                 case Closing():
                     self._note_close(connection, happening)
                 case ErrorNotice(message=message):
@@ -346,10 +346,10 @@ class Receiver:
             visit = connection.visit
             published = None if self._published is None else self._published[visit.target]
             connection.outcome = connection.outcome or how
-            self._tally.closed(visit, connection.stream.account, connection.outcome, published)
+            self._counts.closed(visit, connection.stream.account, connection.outcome, published)
         else:
             self._connecting -= 1
-            self._tally.failed(how)
+            self._counts.failed(how)
             self._join_more()
         if self._finishing and not self._connections:
             self.stop()

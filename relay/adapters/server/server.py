@@ -1,7 +1,7 @@
 """The listening socket and what happens on each accepted WebSocket.
 
-Invariants: audio enters only through `Hub.publish`; a peer's fault closes that peer's connection and nothing else;
-stopping ends before its deadline, whatever the peers do.
+Invariants: audio enters only through `Broadcasting.publish`; a peer's fault closes that peer's connection and nothing
+else; stopping ends before its deadline, whatever the peers do.
 """
 
 import asyncio

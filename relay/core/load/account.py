@@ -7,9 +7,7 @@ unaccounted; so is every frame or gap that nobody owed. A relay that keeps its p
 from dataclasses import dataclass
 
 from relay.core.listener_events import Gap
-from relay.core.wire import WORD_MASK
-
-_HALF = 1 << 31
+from relay.core.wire import WORD_MASK, serial_difference
 
 
 class ListenerAccount:
@@ -46,8 +44,8 @@ class ListenerAccount:
                 self.unaccounted += 1
             self.epoch = epoch
         else:
-            missing = (seq - self.next_seq) & WORD_MASK
-            if missing >= _HALF:
+            missing = serial_difference(seq, self.next_seq)
+            if missing < 0:
                 self.unaccounted += 1
                 return
             self.unaccounted += missing
@@ -62,13 +60,13 @@ class ListenerAccount:
         if gap.epoch != self.epoch:
             self.unaccounted += frames
             return frames
-        self.unaccounted += _distance(self.next_seq, gap.from_seq)
+        self.unaccounted += abs(serial_difference(gap.from_seq, self.next_seq))
         self.next_seq = (gap.to_seq + 1) & WORD_MASK
         return frames
 
     def owed(self, published: int) -> int:
         """Give how many frames are missing, or too many, when the epoch has `published` frames."""
-        return _distance(self.next_seq, published & WORD_MASK)
+        return abs(serial_difference(published, self.next_seq))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +125,3 @@ class Accounts:
 def percent(part: float, whole: float) -> float | None:
     """Give how many per cent `part` is of `whole`; None of nothing."""
     return 100 * part / whole if whole else None
-
-
-def _distance(one: int, other: int) -> int:
-    ahead = (other - one) & WORD_MASK
-    return min(ahead, WORD_MASK + 1 - ahead)

@@ -21,7 +21,7 @@ from relay.core.load.expect import Expect
 from relay.core.load.histogram import EXACT_MS, Histogram
 from relay.core.load.stamp import STREAM_MARK
 from relay.core.shared_events import ErrorNotice, Pong
-from relay.core.wire import HEADER_BYTES, WORD_MASK, Header
+from relay.core.wire import HEADER_BYTES, WORD_MASK, Header, serial_difference
 from relay.vocabulary.errors import PolicyError
 
 BUFFER_BYTES = 512 * 1024
@@ -39,7 +39,6 @@ _LENGTH_16, _LENGTH_64 = 126, 127
 _MAX_CONTROL_BYTES = 125
 _NO_CODE = 1005
 _MAX_FORMS = 100
-_HALF = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +250,7 @@ class FrameReader:
 
     def _record(self, age_ms: int) -> None:
         """Count a latency that may have wrapped; one below 0 is an error of the clocks' comparison, and counts as 0."""
-        age_ms &= WORD_MASK
-        self.latency.record(age_ms if age_ms < _HALF else 0)
+        self.latency.record(max(0, serial_difference(age_ms, 0)))
 
 
 def _next_frame(buffer: bytearray, position: int, length: int) -> tuple[int, int, int] | None:

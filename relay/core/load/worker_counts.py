@@ -16,7 +16,7 @@ MAX_REASONS = 50
 OTHER = "other reasons"
 
 
-class Tally:
+class WorkerCounts:
     """The counts of one process."""
 
     def __init__(self) -> None:

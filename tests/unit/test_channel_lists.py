@@ -1,0 +1,109 @@
+"""What listeners are told of the channels of their session, and which are forgotten."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from relay.core.requests import Offer
+from relay.runtime.directory import MAX_LISTED
+from relay.vocabulary.labels import Declaration, Label
+from tests.support.hub_bench import Bench, block, unblock
+
+DECLARED = (Declaration.read("*/main - Original"), Declaration.read("ev1/de de Deutsch"))
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench(declared=DECLARED)
+    yield bench
+    bench.hub.broadcasting.close()
+    await bench.tasks.close()
+
+
+async def test_a_list_has_what_was_declared_and_what_had_a_broadcaster(bench: Bench) -> None:
+    port = bench.join(channel="nobody-said")
+    assert port.hello["channels"] == [
+        {"id": "main", "name": "Original", "lang": None, "state": "waiting"},
+        {"id": "de", "name": "Deutsch", "lang": "de", "state": "waiting"},
+    ]
+    bench.claim(channel="fr", offer=Offer(label=Label("Français", "fr")))
+    bench.claim(channel="de", offer=Offer(label=Label("what the operator said stands")))
+    bench.hub.keep_house()
+    await bench.settle()
+    assert port.of_type("channels")[-1]["channels"] == [
+        {"id": "main", "name": "Original", "lang": None, "state": "waiting"},
+        {"id": "de", "name": "Deutsch", "lang": "de", "state": "live"},
+        {"id": "fr", "name": "Français", "lang": "fr", "state": "live"},
+    ]
+
+
+async def test_however_many_channels_change_their_list_is_told_once(bench: Bench) -> None:
+    """A whole event comes back after a restart, while a listener's network stalls."""
+    healthy, stalled = bench.join("healthy"), bench.join("stalled")
+    block(stalled)
+    for number in range(MAX_LISTED):
+        bench.claim(channel=f"channel-{number}")
+    await bench.settle()
+    assert healthy.of_type("channels") == []
+    bench.hub.keep_house()
+    bench.hub.keep_house()
+    unblock(stalled)
+    await bench.settle()
+    for port in (healthy, stalled):
+        assert not port.aborted
+        (told,) = port.of_type("channels")
+        assert len(told["channels"]) == MAX_LISTED
+
+
+async def test_a_channel_that_is_forgotten_is_not_offered_any_more(bench: Bench) -> None:
+    port = bench.join()
+    bench.release(bench.claim(channel="fr"))
+    for _ in range(200):
+        bench.now += 0.5
+        bench.hub.keep_house()
+    await bench.settle()
+    offered = [[entry["id"] for entry in told["channels"]] for told in port.of_type("channels")]
+    assert offered == [["main", "de", "fr"]] * 2 + [["main", "de"]]
+    bench.join("later", channel="main")
+    bench.hub.keep_house()
+    await bench.settle()
+    assert len(port.of_type("channels")) == 3, "nothing is told when nothing changed"
+
+
+async def test_idle_channels_are_forgotten(bench: Bench) -> None:
+    port = bench.join()
+    source = bench.claim()
+    bench.release(source)
+    bench.leave(port)
+    bench.now += 30
+    bench.hub.keep_house()
+    bench.now += 59
+    bench.hub.keep_house()
+    again = bench.claim()
+    assert again.live is source.live, "it is remembered for a while"
+    bench.release(again)
+    bench.now += 30
+    bench.hub.keep_house()
+    bench.now += 60
+    bench.hub.keep_house()
+    assert bench.claim().live is not source.live
+
+
+async def test_a_channel_that_never_had_a_source_is_forgotten_soon_and_silently(bench: Bench) -> None:
+    for number in range(10):
+        bench.leave(bench.join(session=f"nobody-said-{number}"))
+    bench.hub.keep_house()
+    bench.now += 3
+    bench.hub.keep_house()
+    assert len(list(bench.hub.directory.sessions)) == 10, "who comes back after a cut finds the same"
+    back, other = bench.join(session="nobody-said-0"), bench.join("other", session="nobody-said-0", channel="de")
+    bench.now += 3
+    bench.hub.keep_house()
+    assert list(bench.hub.directory.sessions) == ["nobody-said-0"]
+    bench.leave(back)
+    bench.hub.keep_house()
+    bench.now += 6
+    bench.hub.keep_house()
+    await bench.settle()
+    assert len(list(bench.hub.directory)) == 1
+    assert other.of_type("channels") == [], "what the operator declared is offered as before"
