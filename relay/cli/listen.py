@@ -145,7 +145,8 @@ class PcmSink(Sink):
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="WAV file to write, overwriting one that is there; without it, or with -, raw PCM goes to standard output.",
+    help="WAV file to write, overwriting one that is there when audio comes; without it, or with -, raw PCM goes to "
+    "standard output.",
 )
 @channel_option
 @url_option
