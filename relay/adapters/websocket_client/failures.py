@@ -18,7 +18,7 @@ from websockets.exceptions import (
     ProxyError,
 )
 
-from relay.core.reconnect import may_reconnect
+from relay.core.reconnect import LONGEST_ASKED_SECONDS, may_reconnect
 from relay.core.shared_events import ErrorNotice
 from relay.vocabulary.errors import (
     BadRequestError,
@@ -101,7 +101,7 @@ def _passing_error(url: str, error: InvalidStatus) -> UnreachableError:
     retry_after_seconds = 0
     # The other form of the header is a date.
     with suppress(ValueError):
-        retry_after_seconds = max(0, int(error.response.headers.get("Retry-After", "")))
+        retry_after_seconds = min(max(0, int(error.response.headers.get("Retry-After", ""))), LONGEST_ASKED_SECONDS)
     what = "is overloaded" if status == HTTPStatus.SERVICE_UNAVAILABLE else "can not be reached for now"
     return UnreachableError(f"{url} {what} (HTTP {status}); try again later.", retry_after_seconds)
 
