@@ -21,11 +21,11 @@ from relay.cli.client import (
     read_address,
     reconnect_option,
     run,
-    say,
     session_argument,
     url_option,
 )
 from relay.cli.options import config_option
+from relay.cli.output import say
 from relay.cli.progress import BroadcastProgress
 from relay.cli.stopping import until_stopped
 from relay.client import (

@@ -11,8 +11,9 @@ from relay.adapters.logs import configure_logging
 from relay.adapters.media import open_audio
 from relay.cli.app import running_relay
 from relay.cli.broadcast import Broadcast, broadcast
-from relay.cli.client import read_address, run, say
+from relay.cli.client import read_address, run
 from relay.cli.options import config_option
+from relay.cli.output import say
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 from relay.vocabulary.settings import Settings
 

@@ -16,11 +16,12 @@ from rich.console import Console
 from relay.adapters.load.process_statistics import check_ports, is_this_machine, raise_file_limit
 from relay.adapters.load.reach import reach
 from relay.adapters.load.report_page import report_page
-from relay.cli.client import broadcast_credential, listen_credential, load_client_settings, run, say, url_option
+from relay.cli.client import broadcast_credential, listen_credential, load_client_settings, run, url_option
 from relay.cli.load_run import STOPPED, LoadRun, Probe
 from relay.cli.load_source import RelaySource
 from relay.cli.load_table import LoadProgressLine, result_table
 from relay.cli.options import config_option
+from relay.cli.output import say
 from relay.core.load.expect import Expect
 from relay.core.load.fail_if import Condition, parse_condition
 from relay.core.load.plan import LoadPlan, Profile

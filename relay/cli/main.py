@@ -6,6 +6,7 @@ import sys
 import click
 
 from relay import __version__
+from relay.cli.output import say
 from relay.vocabulary.errors import RelayError, UserError
 
 EXIT_USER_ERROR = 2
@@ -39,8 +40,8 @@ def main() -> None:
     try:
         relay_command(prog_name="relay")
     except UserError as error:
-        click.echo(f"relay: {error}", err=True)
+        say(f"relay: {error}")
         sys.exit(EXIT_USER_ERROR)
     except RelayError as error:
-        click.echo(f"relay: {error}", err=True)
+        say(f"relay: {error}")
         sys.exit(EXIT_FAILURE)
