@@ -22,7 +22,7 @@ from relay.cli.client import (
     session_argument,
     url_option,
 )
-from relay.cli.options import config_option
+from relay.cli.options import FiniteRange, config_option
 from relay.cli.output import say
 from relay.cli.stopping import until_stopped
 from relay.client import (
@@ -161,7 +161,7 @@ class PcmSink(Sink):
 @click.option(
     "--duration",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Stop this long after joining; without it, when the session ends.",
 )
 def listen_command(

@@ -1,10 +1,12 @@
 """`relay loadtest`: would this relay, on this machine and this network, carry the event?"""
 
+import io
 import json
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +22,8 @@ from relay.cli.client import broadcast_credential, listen_credential, load_clien
 from relay.cli.load_run import STOPPED, LoadRun, Probe
 from relay.cli.load_source import RelaySource
 from relay.cli.load_table import LoadProgressLine, result_table
-from relay.cli.options import config_option
-from relay.cli.output import say
+from relay.cli.options import FiniteRange, config_option
+from relay.cli.output import EXIT_FAILURE, EXIT_USER_ERROR, say, show
 from relay.core.load.expect import Expect
 from relay.core.load.fail_if import Condition, parse_condition
 from relay.core.load.plan import LoadPlan, Profile
@@ -53,7 +55,7 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 @click.option(
     "--duration",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
     help="Length of the audio.",
@@ -75,7 +77,7 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 )
 @click.option(
     "--slow-percent",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=FiniteRange(0, 100, min_open=True),
     default=10.0,
     show_default=True,
     help="Share of listeners that do not read, with the profile slow.",
@@ -93,7 +95,7 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 @click.option("--pin", metavar="CPU[,CPU…]", help="Run the generator on these CPUs only; for benchmarks.")
 @click.option(
     "--nap-ms",
-    type=click.FloatRange(0, 10),
+    type=FiniteRange(0, 10),
     default=0,
     show_default=True,
     help="How long a receiving process sleeps between two looks at its sockets; with 0 each frame wakes it.",
@@ -169,7 +171,6 @@ def loadtest_command(
     results: list[LoadResult] = []
     run(_measure(plan, broadcast_credential(settings), listen_credential(settings), results))
     (result,) = results
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(result_table(result))
     sys.exit(_conclude(result, failures, json_path, html_path))
 
 
@@ -264,23 +265,52 @@ def _read_cpus(text: str | None) -> tuple[int, ...]:
 def _conclude(
     result: LoadResult, conditions: Sequence[Condition], json_path: Path | None, html_path: Path | None
 ) -> int:
-    """Write the files, say which conditions hold, and give the exit code."""
+    """Write the files, say which conditions hold, print the table, and give the exit code.
+
+    What can not be written costs nothing else, and is told last.
+    """
     metrics = result.metrics()
     held = [condition for condition in conditions if condition.holds(metrics)]
-    if json_path is not None:
-        told = [
-            {"condition": str(condition), "value": metrics[condition.metric], "holds": condition in held}
-            for condition in conditions
-        ]
-        _write(json_path, json.dumps(result.to_json() | {"conditions": told}, indent=1) + "\n")
-    if html_path is not None:
-        _write(html_path, report_page(result))
+    unwritten: list[UserError] = []
+    with _noting(unwritten):
+        if json_path is not None:
+            told = [
+                {"condition": str(condition), "value": metrics[condition.metric], "holds": condition in held}
+                for condition in conditions
+            ]
+            _write(json_path, json.dumps(result.to_json() | {"conditions": told}, indent=1) + "\n")
+    with _noting(unwritten):
+        if html_path is not None:
+            _write(html_path, report_page(result))
+    # Who closed standard output does not want to know.
+    with _noting(unwritten), suppress(BrokenPipeError):
+        show(_render(result), nl=False)
     for condition in held:
         value = metrics[condition.metric]
         found = "could not be measured" if value is None else f"is {value:,.6g}"
         say(f"relay: --fail-if {condition}: {condition.metric} {found}.")
-    failed = result.ended_early is not None and result.ended_early != STOPPED
-    return int(failed or bool(held) or bool(metrics["unaccounted_frames"]))
+    for problem in unwritten:
+        say(f"relay: {problem}")
+    if held or metrics["unaccounted_frames"] or result.ended_early not in (None, STOPPED):
+        return EXIT_FAILURE
+    return EXIT_USER_ERROR if unwritten else 0
+
+
+def _render(result: LoadResult) -> str:
+    on_terminal = sys.stdout.isatty()
+    text = io.StringIO()
+    width = None if on_terminal else PIPE_WIDTH
+    Console(file=text, force_terminal=on_terminal, width=width, highlight=False).print(result_table(result))
+    return text.getvalue()
+
+
+@contextmanager
+def _noting(problems: list[UserError]) -> Iterator[None]:
+    """Go on after a mistake of the person, noting it."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(error)
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,6 +6,9 @@ import click
 
 from relay.vocabulary.errors import UserError
 
+EXIT_USER_ERROR = 2
+EXIT_FAILURE = 1
+
 
 def show(text: str, *, nl: bool = True) -> None:
     """Write what a command is for to standard output, with a newline unless `nl` is false.

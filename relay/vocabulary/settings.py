@@ -15,6 +15,7 @@ from relay.vocabulary.setting_types import (
     CountOrNever,
     Declarations,
     FileNames,
+    Host,
     Key,
     NamePatterns,
     Networks,
@@ -35,9 +36,8 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where the relay listens, and how it stops."""
 
-    host: str = Field(
+    host: Host = Field(
         "127.0.0.1",
-        min_length=1,
         description="Address to listen on. Any other than loopback needs broadcast.key.",
     )
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
