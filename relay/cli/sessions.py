@@ -11,7 +11,7 @@ from relay.adapters.local_key import LocalKey
 from relay.adapters.operator_client import TIMEOUT_SECONDS, ask_relay
 from relay.adapters.websocket_client.failures import network_error
 from relay.cli.client import load_client_settings, read_address, session_argument, url_option
-from relay.cli.options import config_option
+from relay.cli.options import config_option, given_before
 from relay.cli.output import say, show
 from relay.cli.sessions_table import channel_rows, connection_rows, render_table
 from relay.client.credentials import find_local_key
@@ -67,7 +67,7 @@ def show_command(
 ) -> None:
     """Show SESSION with its connections: broadcasters, and of the listeners the 100 that are worst off."""
     answer = _ask(context, "GET", _session_path(session), url, config_path)
-    if as_json or (context.parent is not None and context.parent.params["as_json"]):
+    if given_before(context, "as_json", as_json):
         _print_json(answer)
         return
     show(render_table(channel_rows([answer])))
@@ -130,8 +130,9 @@ def _ask(context: click.Context, method: str, path: str, url: str | None, config
         UserError: Nobody answers there, or nothing is known to show.
         RelayError: The relay refused.
     """
-    before = {} if context.parent is None else context.parent.params
-    settings = load_client_settings(config_path or before.get("config_path"), url or before.get("url"))
+    settings = load_client_settings(
+        given_before(context, "config_path", config_path), given_before(context, "url", url)
+    )
     address = settings.client.url
     try:
         return ask_relay(address, method, path, _operator_credential(settings))

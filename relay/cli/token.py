@@ -21,7 +21,7 @@ from relay.adapters.tokens import (
     read_unverified_claims,
 )
 from relay.cli.access import read_token_keys
-from relay.cli.options import config_option
+from relay.cli.options import config_option, given_before
 from relay.cli.output import say, show
 from relay.core.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, TokenRole, join_words, shown
 from relay.vocabulary.clock import wall_clock
@@ -132,13 +132,15 @@ def token_command(
 @click.argument("token", default=_STANDARD_INPUT)
 @key_file_option
 @config_option
-def inspect_command(token: str, key_file: Path | None, config_path: Path | None) -> None:
+@click.pass_context
+def inspect_command(context: click.Context, token: str, key_file: Path | None, config_path: Path | None) -> None:
     """Explain TOKEN, from standard input when it is - or left out: what it says, and whether a relay would take it.
 
     The relay is one of these settings; --key-file puts another file's keys in the place of theirs. On a command line,
     other users of the machine can see a token, so better pipe it in. Exit code: 0 when it would be taken, otherwise 1.
     """
-    access = load_settings(config_path, {}, os.environ).settings.access
+    access = load_settings(given_before(context, "config_path", config_path), {}, os.environ).settings.access
+    key_file = given_before(context, "key_file", key_file)
     keys = read_key_file(key_file) if key_file else read_token_keys(access)
     text = (_read_standard_input() if token == _STANDARD_INPUT else token).strip()
     now = wall_clock()
