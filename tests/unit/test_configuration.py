@@ -320,6 +320,7 @@ def test_kubernetes_service_variables_are_passed_over() -> None:
     [
         (b"[server\n", "is not TOML: Expected ']' at the end of a table declaration (at line 1, column 8)."),
         (b"[server]\nport = 1\nport = 2\n", "is not TOML: Cannot overwrite a value (at line 3, column 9)."),
+        (b"a = " + b"[" * 20_000, "is not TOML: it is nested too deeply."),
         (b'[server]\nhost = "\xff"\n', "is not UTF-8 text: the byte at offset 17 is not."),
     ],
 )
