@@ -143,7 +143,8 @@ def loadtest_command(
     both roles where the relay wants it for both, is client.token. Best give them as RELAY_BROADCAST_KEY and
     RELAY_CLIENT_TOKEN. Ctrl-C ends the test and prints what was measured.
 
-    Exit code: 0; 1 when a --fail-if holds, frames are unaccounted for, or the relay failed; 2 for a mistake of yours.
+    Exit code: 0; 1 when a --fail-if holds, frames are unaccounted for, or the relay failed; 2 for a mistake of yours,
+    or when a file or standard output can not be written.
     """  # noqa: D301 - \b is click's mark for lines that are kept
     if sys.platform != "linux":
         raise UserError("relay loadtest needs Linux: its receiver is made for epoll.")

@@ -265,13 +265,13 @@ class LogSettings(_Section):
 
 
 class ClientSettings(_Section):
-    """Where `relay broadcast`, `relay listen` and `relay sessions` connect to."""
+    """Where `relay broadcast`, `relay listen`, `relay sessions` and `relay loadtest` connect to."""
 
     url: RelayAddress = Field("ws://127.0.0.1:8080", description="The relay's address.")
     token: Token | None = Field(
         None,
-        description="What they show: a token. Without one, `relay broadcast` shows broadcast.key, and `relay sessions` "
-        "access.admin_key.",
+        description="What they show: a token. Without one, `relay broadcast` and the broadcasters of `relay loadtest` "
+        "show broadcast.key, and `relay sessions` shows access.admin_key.",
     )
 
 
