@@ -285,3 +285,5 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise ConfigurationError(f"{path} is not UTF-8 text: the byte at offset {error.start} is not.") from error
     except ValueError as error:
         raise ConfigurationError(f"{path} is not TOML: {error}.") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{path} is not TOML: it is nested too deeply.") from error

@@ -19,6 +19,7 @@ Invariants:
 """
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -41,6 +42,7 @@ FLUSH_TIMEOUT_SECONDS = 2.0
 
 _LIBRARIES = ("websockets", "aiobotocore", "botocore", "asyncio", "py.warnings")
 _PEER_ERRORS = (ConnectionError, EOFError, TimeoutError)
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _TRACEBACK_INDENT = "    "
 
 _EventDict = MutableMapping[str, Any]
@@ -60,6 +62,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     handler = _WriterHandler(stream)
     handler.setFormatter(_console_formatter(on_terminal) if as_console else _json_formatter())
     handler.addFilter(_demote_peer_errors)
+    handler.addFilter(_shorten_exhaustion)
     root = logging.getLogger()
     for former in [former for former in root.handlers if isinstance(former, _WriterHandler)]:
         root.removeHandler(former)
@@ -84,6 +87,14 @@ def _demote_peer_errors(record: logging.LogRecord) -> bool:
     if error is None or not record.name.startswith("websockets"):
         return True
     return not (isinstance(error, _PEER_ERRORS) or type(error).__module__.startswith("websockets."))
+
+
+def _shorten_exhaustion(record: logging.LogRecord) -> bool:
+    """Leave the traceback out where asyncio could not accept a connection: there may be many, and all say the same."""
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name == "asyncio" and isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        record.exc_info = None
+    return True
 
 
 def _console_formatter(on_terminal: bool) -> logging.Formatter:

@@ -2,7 +2,8 @@
 
 Invariants: a file is never held in memory as a whole; blocks are whole samples, and joined they are the audio of
 the file exactly once; 16-bit WAV is passed on untouched and needs no outside library, everything else is decoded by
-PyAV; what can not be read is a `UserError` with one sentence.
+PyAV; no other file is opened and no address asked, whatever a file names; what can not be read is a `UserError` with
+one sentence.
 """
 
 import contextlib
@@ -69,10 +70,10 @@ def open_audio(path: Path, rate: int | None = None, channels: int | None = None)
         UserError: The file is not there, not readable, empty, truncated or not audio, or it needs PyAV and that is
             not installed.
     """
-    size = _check_readable(path)
-    wav = _read_wav_header(path, size)
-    if wav is not None and wav.is_plain and rate in (None, wav.rate) and channels in (None, wav.channels):
-        return _WavFile(path, wav)
+    wav = _read_wav_header(path)
+    plain = None if wav is None else wav.plain_format
+    if wav is not None and plain is not None and rate in (None, plain.rate) and channels in (None, plain.channels):
+        return _WavFile(path, plain, wav.sample_count)
     return _DecodedFile(path, rate, channels)
 
 
@@ -134,23 +135,35 @@ class _WavHeader:
     sample_count: int
 
     @property
-    def is_plain(self) -> bool:
-        return self.sample_width == BYTES_PER_SAMPLE and self.rate in SAMPLE_RATES and self.channels in CHANNEL_COUNTS
+    def plain_format(self) -> AudioFormat | None:
+        """What a channel can carry as it is; None when it must be converted."""
+        if (
+            self.sample_width != BYTES_PER_SAMPLE
+            or self.rate not in SAMPLE_RATES
+            or self.channels not in CHANNEL_COUNTS
+        ):
+            return None
+        return AudioFormat(rate=self.rate, channels=self.channels)
 
 
 class _WavFile(AudioSource):
-    """A WAV file that a channel can carry as it is."""
+    """A WAV file that a channel can carry as it is; another may take its place, if it is of the same format."""
 
-    def __init__(self, path: Path, header: _WavHeader) -> None:
+    def __init__(self, path: Path, audio_format: AudioFormat, sample_count: int) -> None:
         self.name = path.name
-        self.audio_format = AudioFormat(rate=header.rate, channels=header.channels)
-        self.duration_seconds: float | None = header.sample_count / header.rate
+        self.audio_format = audio_format
+        self.duration_seconds: float | None = sample_count / audio_format.rate
         self.damaged_packets = 0
         self._path = path
-        self._sample_count = header.sample_count
 
     def blocks(self) -> Iterator[bytes]:
-        left = self._sample_count
+        header = _read_wav_header(self._path)
+        if header is None or header.plain_format != self.audio_format:
+            raise UserError(
+                f"{self._path} was replaced by another file, which is not 16-bit WAV of {self.audio_format.rate} Hz "
+                f"and {self.audio_format.channels} channel(s)."
+            )
+        left = header.sample_count
         block_samples = int(self.audio_format.rate * _BLOCK_SECONDS)
         try:
             with self._path.open("rb") as file, wave.open(file) as reader:
@@ -180,6 +193,7 @@ class _DecodedFile(AudioSource):
             rate=rate or next((known for known in SAMPLE_RATES if known >= first.sample_rate), SAMPLE_RATES[-1]),
             channels=channels or min(first.layout.nb_channels, CHANNEL_COUNTS[-1]),
         )
+        self._converted(self._resampler(), first)
 
     def blocks(self) -> Iterator[bytes]:
         shape = None
@@ -188,10 +202,10 @@ class _DecodedFile(AudioSource):
             previous, shape = shape, (frame.format.name, frame.layout.name, frame.sample_rate)
             if previous not in (None, shape):
                 # MP3s that were joined may change in the middle; a resampler takes one kind of input.
-                yield from self._packed(resampler.resample(None))
+                yield from self._converted(resampler, None)
                 resampler = self._resampler()
-            yield from self._packed(resampler.resample(frame))
-        yield from self._packed(resampler.resample(None))
+            yield from self._converted(resampler, frame)
+        yield from self._converted(resampler, None)
 
     def _resampler(self) -> "av.AudioResampler":
         from av import AudioResampler  # noqa: PLC0415 - optional, and 30 MB that plain WAV does without
@@ -199,10 +213,18 @@ class _DecodedFile(AudioSource):
         layout = "mono" if self.audio_format.channels == 1 else "stereo"
         return AudioResampler(format="s16", layout=layout, rate=self.audio_format.rate)
 
-    def _packed(self, frames: "list[av.AudioFrame]") -> Iterator[bytes]:
-        for frame in frames:
-            # A plane may be longer than its samples: decoders pad.
-            yield bytes(frame.planes[0])[: frame.samples * self.audio_format.sample_bytes]
+    def _converted(self, resampler: "av.AudioResampler", frame: "av.AudioFrame | None") -> list[bytes]:
+        """Convert a frame; None gives what the resampler still holds."""
+        try:
+            frames = resampler.resample(frame)
+        except ValueError as error:  # FFmpeg's "invalid argument"
+            count = "too many" if frame is None else frame.layout.nb_channels
+            raise UserError(
+                f"{self._path} has {count} channels, which can not be mixed without knowing what they are; make it "
+                "mono or stereo where it comes from."
+            ) from error
+        # A plane may be longer than its samples: decoders pad.
+        return [bytes(frame.planes[0])[: frame.samples * self.audio_format.sample_bytes] for frame in frames]
 
     def _frames(self) -> "Generator[av.AudioFrame]":
         try:
@@ -213,7 +235,10 @@ class _DecodedFile(AudioSource):
                 "pip install 'audio-relay[media]'."
             ) from error
         try:
-            with self._path.open("rb") as file, av.open(file, "r") as container:
+            with (
+                self._path.open("rb") as file,
+                av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"}) as container,
+            ):
                 if not container.streams.audio:
                     raise UserError(f"{self._path} has no audio in it.")
                 stream = container.streams.audio[0]
@@ -249,8 +274,9 @@ def _check_readable(path: Path) -> int:
     return status.st_size
 
 
-def _read_wav_header(path: Path, size: int) -> _WavHeader | None:
+def _read_wav_header(path: Path) -> _WavHeader | None:
     """Read the header of integer WAV; None when it is something else, which is PyAV's to judge."""
+    size = _check_readable(path)
     try:
         with path.open("rb") as file, wave.open(file) as reader:
             start = file.tell()
@@ -259,6 +285,8 @@ def _read_wav_header(path: Path, size: int) -> _WavHeader | None:
         return None
     except OSError as error:
         raise _unreadable(path, error) from error
+    if declared.framerate == 0:
+        return None
     sample_bytes = declared.sampwidth * declared.nchannels
     sample_count = declared.nframes
     present = (size - start) // sample_bytes

@@ -197,7 +197,13 @@ def read_key_file(path: Path) -> list[TokenKey]:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is neither PEM nor JWKS: it is not text.") from error
     if text.lstrip().startswith("-----BEGIN"):
-        return [_read_jwk({**_read_pem(text, path), "kid": path.name.partition(".")[0]}, str(path))]
+        key_id = path.name.partition(".")[0]
+        if _KEY_ID.fullmatch(key_id) is None:
+            raise ConfigurationError(
+                f"{path}: the name of a PEM up to its first dot is its key's id, which must be 1 to 128 letters or "
+                "digits; rename the file."
+            )
+        return [_read_jwk({**_read_pem(text, path), "kid": key_id}, str(path))]
     if text.lstrip().startswith("{"):
         return _read_key_set(text, path)
     raise ConfigurationError(f"{path} is neither PEM (-----BEGIN …) nor JWKS (an object with keys).")

@@ -1,11 +1,12 @@
 """Recording what a listener hears to WAV files.
 
-Invariants: from the moment it is opened the file is valid WAV, however the process ends; a file holds one format
+Invariants: from the moment it is opened a new file is valid WAV, however the process ends; a file holds one format
 and stays under the 4 GiB that WAV can declare, and the recording goes on in a next file beside it; only the named
-file is ever overwritten.
+file is ever overwritten, and not before there is audio to put in the place of what it holds.
 """
 
 import contextlib
+import os
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ class WavRecorder:
     """
 
     def __init__(self, path: Path, *, max_data_bytes: int = _MAX_DATA_BYTES) -> None:
-        """Open the file, overwriting one that is there.
+        """Open the file; what one that is there holds stays until the first audio.
 
         Args:
             path: Where to write; further files are named `NAME-2.wav` and so on, taking the first free number.
@@ -40,12 +41,14 @@ class WavRecorder:
         self._first_path = path
         self._max_data_bytes = max_data_bytes
         self._audio_format = AudioFormat()
+        self._writer: wave.Wave_write | None = None
         with self._explained():
             # Opening a named pipe would wait for its other end, and a header can not be completed in one.
-            is_unusable = path.exists() and not path.is_file()
+            is_there = path.exists()
+            is_unusable = is_there and not path.is_file()
         if is_unusable:
             raise UserError(f"{path} is not a regular file; WAV can be written to nothing else.")
-        self._open("wb")
+        self._open("r+b" if is_there else "xb")
 
     def __enter__(self) -> Self:
         """Give the recorder."""
@@ -71,8 +74,8 @@ class WavRecorder:
             self._audio_format = audio_format
             if self._data_bytes:
                 self._open_next()
-            else:
-                self._write_header()
+            elif self._writer is not None:
+                self._writer = self._begin()
 
     def write(self, audio: bytes) -> None:
         """Append whole samples.
@@ -83,14 +86,17 @@ class WavRecorder:
         if self._data_bytes + len(audio) > self._max_data_bytes:
             self._open_next()
         with self._explained():
+            if self._writer is None:
+                self._writer = self._begin()
             self._writer.writeframes(audio)
         self._data_bytes += len(audio)
 
     def _open(self, mode: str) -> None:
+        """Open the present file; there is no writer while it holds something else."""
         with self._explained():
             self._file: IO[bytes] = self.path.open(mode)
-        self._data_bytes = 0
-        self._write_header()
+            self._data_bytes = 0
+            self._writer = None if self._file.seek(0, os.SEEK_END) else self._begin()
 
     def _open_next(self) -> None:
         self._close()
@@ -102,20 +108,24 @@ class WavRecorder:
             number += 1
         self._open("xb")
 
-    def _write_header(self) -> None:
+    def _begin(self) -> wave.Wave_write:
+        """Make the file one of no length, in the present format."""
         with self._explained():
             self._file.seek(0)
-            self._writer = wave.open(self._file, "wb")  # noqa: SIM115 - closed by _close
-            self._writer.setnchannels(self._audio_format.channels)
-            self._writer.setsampwidth(BYTES_PER_SAMPLE)
-            self._writer.setframerate(self._audio_format.rate)
+            self._file.truncate()
+            writer = wave.open(self._file, "wb")  # noqa: SIM115 - closed by _close
+            writer.setnchannels(self._audio_format.channels)
+            writer.setsampwidth(BYTES_PER_SAMPLE)
+            writer.setframerate(self._audio_format.rate)
             # No frames yet; this makes the writer write the header now, and not with the first of them.
-            self._writer.writeframes(b"")
+            writer.writeframes(b"")
             self._file.flush()
+        return writer
 
     def _close(self) -> None:
         with self._explained(), self._file:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

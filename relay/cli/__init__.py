@@ -1,1 +1,1 @@
-"""Floor 4: composition: settings become objects, objects become tasks, commands run them."""
+"""Floor 5: composition: settings become objects, objects become tasks, commands run them."""

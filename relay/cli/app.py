@@ -7,9 +7,8 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,6 +29,7 @@ from relay.core.access import Access
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.limits.addresses import TrustedProxies
 from relay.core.limits.names import Limit
+from relay.core.loopback import reachable_host
 from relay.core.shutdown import ShutdownPlan
 from relay.runtime.drain import Drain
 from relay.runtime.garbage import Garbage
@@ -92,11 +92,6 @@ class RunningRelay:
         self.admission.allowed_origins = settings.access.allowed_origins
         self.admission.token_in_query = settings.access.token_in_query
         return self.rechecks.replace(rules)
-
-
-def reachable_host(host: str) -> str:
-    """Give the address by which this machine itself reaches a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - looked up, not bound
 
 
 @contextlib.asynccontextmanager
@@ -213,34 +208,3 @@ async def _open_reporter(
     reporter = MetricsReporter(sender, settings.cloudwatch)
     stack.push_async_callback(reporter.flush, plan.flush)
     return reporter
-
-
-@contextlib.contextmanager
-def stop_signals(reload: Callable[[], None] | None = None) -> Iterator[asyncio.Event]:
-    """Give what is set by SIGTERM or SIGINT; a second one ends the process at once, as it would without this.
-
-    Args:
-        reload: Called for each SIGHUP meanwhile, which does nothing afterwards; None leaves SIGHUP alone.
-    """
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def forget() -> None:
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    def ask() -> None:
-        forget()
-        asked.set()
-
-    for number in signals:
-        loop.add_signal_handler(number, ask)
-    if reload is not None:
-        loop.add_signal_handler(signal.SIGHUP, reload)
-    try:
-        yield asked
-    finally:
-        forget()
-        if reload is not None:
-            loop.add_signal_handler(signal.SIGHUP, lambda: None)

@@ -21,11 +21,11 @@ from relay.cli.client import (
     read_address,
     reconnect_option,
     run,
-    say,
     session_argument,
     url_option,
 )
 from relay.cli.options import config_option
+from relay.cli.output import say
 from relay.cli.progress import BroadcastProgress
 from relay.cli.stopping import until_stopped
 from relay.client import (
@@ -42,7 +42,8 @@ from relay.core.pace import Schedule, cut_frames
 from relay.runtime.blocking import BlockingThread
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.clock import relay_clock
-from relay.vocabulary.errors import UserError
+from relay.vocabulary.errors import BadRequestError, UserError
+from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
 from relay.vocabulary.text import printable
 
@@ -150,6 +151,10 @@ def broadcast_command(
     """
     settings = load_client_settings(config_path, url)
     address = read_address(session, channel)
+    try:
+        Label(name, lang)
+    except BadRequestError as error:
+        raise UserError(f"--{error}") from error
     if file != _STANDARD_INPUT:
         source = open_audio(Path(file), rate, channels)
     elif loop:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from relay.adapters.configuration import load_settings
+from relay.cli.output import say
 from relay.client import Reconnect, Reconnecting
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import BadRequestError, RelayError, UserError
@@ -116,11 +117,6 @@ class ConnectionTeller:
         """Tell that it is there again."""
         self._reason = None
         say(f"connected again{how}")
-
-
-def say(sentence: str) -> None:
-    """Tell the person something on standard error, at once."""
-    click.echo(sentence, err=True)
 
 
 def format_name(audio_format: AudioFormat) -> str:

@@ -13,6 +13,7 @@ import click
 
 from relay.adapters.configuration import DEFAULT_ORIGIN, KEYS, Key, LoadedSettings, load_settings, section_models
 from relay.cli.options import config_option
+from relay.cli.output import show
 
 PREAMBLE = """\
 # Settings of the relay: every key, what it means and its environment variable. Delete what you do not change;
@@ -42,7 +43,7 @@ def config_command(config_path: Path | None, output_format: Literal["table", "to
     shown.
     """
     render = {"table": render_table, "toml": render_toml, "json": render_json}[output_format]
-    click.echo(render(load_settings(config_path, {}, os.environ)), nl=False)
+    show(render(load_settings(config_path, {}, os.environ)), nl=False)
 
 
 def render_table(loaded: LoadedSettings) -> str:

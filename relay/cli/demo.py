@@ -11,10 +11,11 @@ from relay.adapters.logs import configure_logging
 from relay.adapters.media import open_audio
 from relay.cli.app import running_relay
 from relay.cli.broadcast import Broadcast, broadcast
-from relay.cli.client import read_address, run, say
+from relay.cli.client import read_address, run
 from relay.cli.options import config_option
+from relay.cli.output import say
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
-from relay.vocabulary.settings import Settings
+from relay.vocabulary.settings import AccessSettings, Settings
 
 SAMPLE = "counting.wav"
 """A voice that counts, so that a gap is heard."""
@@ -25,12 +26,22 @@ SAMPLE = "counting.wav"
 @click.option("--session", default="demo", show_default=True, help="The session to broadcast to.")
 @config_option
 def demo_command(port: int | None, session: str, config_path: Path | None) -> None:
-    """Run a relay on this machine with a broadcaster that counts aloud, until Ctrl-C."""
+    """Run a relay on this machine with a broadcaster that counts aloud, until Ctrl-C.
+
+    Everybody may listen, and there is no TLS, whatever the settings say.
+    """
     loaded = load_settings(config_path, {"server.port": port}, os.environ)
     configure_logging(loaded.settings.log)
     address = read_address(session, DEFAULT_CHANNEL)
     with as_file(files("relay") / "samples" / SAMPLE) as sample:
-        run(_demo(loaded.settings, address, sample))
+        run(_demo(_for_everybody(loaded.settings), address, sample))
+
+
+def _for_everybody(settings: Settings) -> Settings:
+    """Give the settings of a relay whose links work as they are: without tokens, and by an address of this machine."""
+    server = settings.server.model_copy(update={"tls_certificate": None, "tls_key": None})
+    access = AccessSettings(admin_key=settings.access.admin_key)
+    return settings.model_copy(update={"server": server, "access": access})
 
 
 async def _demo(settings: Settings, address: ChannelAddress, sample: Path) -> None:

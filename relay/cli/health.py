@@ -3,14 +3,15 @@
 import http.client
 import os
 import ssl
-import sys
 from pathlib import Path
 
 import click
 
 from relay.adapters.configuration import load_settings
-from relay.cli.app import reachable_host
 from relay.cli.options import config_option
+from relay.cli.output import show
+from relay.core.loopback import reachable_host
+from relay.vocabulary.errors import RelayError
 
 TIMEOUT_SECONDS = 3.0
 """Less than a container's usual limit, so that the sentence is printed."""
@@ -31,11 +32,11 @@ def health_command(config_path: Path | None) -> None:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except OSError as error:
-        click.echo(f"relay: no relay answers at {host} port {server.port}: {error}", err=True)
-        sys.exit(1)
+        raise RelayError(f"No relay answers at {host} port {server.port}: {error}.") from error
+    except http.client.HTTPException as error:
+        raise RelayError(f"{host} port {server.port} does not answer like a relay; check server.port.") from error
     finally:
         connection.close()
     if status != http.client.OK:
-        click.echo(f"relay: {host} port {server.port} answers /healthz with HTTP {status}", err=True)
-        sys.exit(1)
-    click.echo("ok")
+        raise RelayError(f"{host} port {server.port} answers /healthz with HTTP {status}.")
+    show("ok")

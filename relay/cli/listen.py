@@ -19,11 +19,11 @@ from relay.cli.client import (
     read_address,
     reconnect_option,
     run,
-    say,
     session_argument,
     url_option,
 )
-from relay.cli.options import config_option
+from relay.cli.options import FiniteRange, config_option
+from relay.cli.output import say
 from relay.cli.stopping import until_stopped
 from relay.client import (
     Audio,
@@ -145,7 +145,8 @@ class PcmSink(Sink):
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="WAV file to write, overwriting one that is there; without it, or with -, raw PCM goes to standard output.",
+    help="WAV file to write, overwriting one that is there when audio comes; without it, or with -, raw PCM goes to "
+    "standard output.",
 )
 @channel_option
 @url_option
@@ -160,7 +161,7 @@ class PcmSink(Sink):
 @click.option(
     "--duration",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Stop this long after joining; without it, when the session ends.",
 )
 def listen_command(

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from relay.adapters.load.process_statistics import cpu_seconds, waiting_seconds
 from relay.adapters.load.workers import WorkerPool
-from relay.cli.app import stop_signals
 from relay.cli.load_source import Source
+from relay.cli.stopping import stop_signals
 from relay.core.load.plan import LoadPlan, Profile, plan_visits
 from relay.core.load.recorder import OwnUse, Recorder
 from relay.core.load.results import LoadResult, Second, ServerSample

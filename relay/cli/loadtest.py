@@ -1,10 +1,12 @@
 """`relay loadtest`: would this relay, on this machine and this network, carry the event?"""
 
+import io
 import json
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +18,12 @@ from rich.console import Console
 from relay.adapters.load.process_statistics import check_ports, is_this_machine, raise_file_limit
 from relay.adapters.load.reach import reach
 from relay.adapters.load.report_page import report_page
-from relay.cli.client import broadcast_credential, listen_credential, load_client_settings, run, say, url_option
+from relay.cli.client import broadcast_credential, listen_credential, load_client_settings, run, url_option
 from relay.cli.load_run import STOPPED, LoadRun, Probe
 from relay.cli.load_source import RelaySource
 from relay.cli.load_table import LoadProgressLine, result_table
-from relay.cli.options import config_option
+from relay.cli.options import FiniteRange, config_option
+from relay.cli.output import EXIT_FAILURE, EXIT_USER_ERROR, say, show
 from relay.core.load.expect import Expect
 from relay.core.load.fail_if import Condition, parse_condition
 from relay.core.load.plan import LoadPlan, Profile
@@ -52,7 +55,7 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 @click.option(
     "--duration",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
     help="Length of the audio.",
@@ -74,7 +77,7 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 )
 @click.option(
     "--slow-percent",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=FiniteRange(0, 100, min_open=True),
     default=10.0,
     show_default=True,
     help="Share of listeners that do not read, with the profile slow.",
@@ -92,7 +95,7 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 @click.option("--pin", metavar="CPU[,CPU…]", help="Run the generator on these CPUs only; for benchmarks.")
 @click.option(
     "--nap-ms",
-    type=click.FloatRange(0, 10),
+    type=FiniteRange(0, 10),
     default=0,
     show_default=True,
     help="How long a receiving process sleeps between two looks at its sockets; with 0 each frame wakes it.",
@@ -140,7 +143,8 @@ def loadtest_command(
     both roles where the relay wants it for both, is client.token. Best give them as RELAY_BROADCAST_KEY and
     RELAY_CLIENT_TOKEN. Ctrl-C ends the test and prints what was measured.
 
-    Exit code: 0; 1 when a --fail-if holds, frames are unaccounted for, or the relay failed; 2 for a mistake of yours.
+    Exit code: 0; 1 when a --fail-if holds, frames are unaccounted for, or the relay failed; 2 for a mistake of yours,
+    or when a file or standard output can not be written.
     """  # noqa: D301 - \b is click's mark for lines that are kept
     if sys.platform != "linux":
         raise UserError("relay loadtest needs Linux: its receiver is made for epoll.")
@@ -168,7 +172,6 @@ def loadtest_command(
     results: list[LoadResult] = []
     run(_measure(plan, broadcast_credential(settings), listen_credential(settings), results))
     (result,) = results
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(result_table(result))
     sys.exit(_conclude(result, failures, json_path, html_path))
 
 
@@ -263,23 +266,52 @@ def _read_cpus(text: str | None) -> tuple[int, ...]:
 def _conclude(
     result: LoadResult, conditions: Sequence[Condition], json_path: Path | None, html_path: Path | None
 ) -> int:
-    """Write the files, say which conditions hold, and give the exit code."""
+    """Write the files, say which conditions hold, print the table, and give the exit code.
+
+    What can not be written costs nothing else, and is told last.
+    """
     metrics = result.metrics()
     held = [condition for condition in conditions if condition.holds(metrics)]
-    if json_path is not None:
-        told = [
-            {"condition": str(condition), "value": metrics[condition.metric], "holds": condition in held}
-            for condition in conditions
-        ]
-        _write(json_path, json.dumps(result.to_json() | {"conditions": told}, indent=1) + "\n")
-    if html_path is not None:
-        _write(html_path, report_page(result))
+    unwritten: list[UserError] = []
+    with _noting(unwritten):
+        if json_path is not None:
+            told = [
+                {"condition": str(condition), "value": metrics[condition.metric], "holds": condition in held}
+                for condition in conditions
+            ]
+            _write(json_path, json.dumps(result.to_json() | {"conditions": told}, indent=1) + "\n")
+    with _noting(unwritten):
+        if html_path is not None:
+            _write(html_path, report_page(result))
+    # Who closed standard output does not want to know.
+    with _noting(unwritten), suppress(BrokenPipeError):
+        show(_render(result), nl=False)
     for condition in held:
         value = metrics[condition.metric]
         found = "could not be measured" if value is None else f"is {value:,.6g}"
         say(f"relay: --fail-if {condition}: {condition.metric} {found}.")
-    failed = result.ended_early is not None and result.ended_early != STOPPED
-    return int(failed or bool(held) or bool(metrics["unaccounted_frames"]))
+    for problem in unwritten:
+        say(f"relay: {problem}")
+    if held or metrics["unaccounted_frames"] or result.ended_early not in (None, STOPPED):
+        return EXIT_FAILURE
+    return EXIT_USER_ERROR if unwritten else 0
+
+
+def _render(result: LoadResult) -> str:
+    on_terminal = sys.stdout.isatty()
+    text = io.StringIO()
+    width = None if on_terminal else PIPE_WIDTH
+    Console(file=text, force_terminal=on_terminal, width=width, highlight=False).print(result_table(result))
+    return text.getvalue()
+
+
+@contextmanager
+def _noting(problems: list[UserError]) -> Iterator[None]:
+    """Go on after a mistake of the person, noting it."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(error)
 
 
 def _write(path: Path, text: str) -> None:

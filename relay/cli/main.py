@@ -6,10 +6,8 @@ import sys
 import click
 
 from relay import __version__
+from relay.cli.output import EXIT_FAILURE, EXIT_USER_ERROR, say
 from relay.vocabulary.errors import RelayError, UserError
-
-EXIT_USER_ERROR = 2
-EXIT_FAILURE = 1
 
 COMMANDS = ("serve", "demo", "broadcast", "listen", "sessions", "loadtest", "token", "config", "health")
 """In the order of the help; each is `NAME_command` in `relay.cli.NAME`."""
@@ -39,8 +37,8 @@ def main() -> None:
     try:
         relay_command(prog_name="relay")
     except UserError as error:
-        click.echo(f"relay: {error}", err=True)
+        say(f"relay: {error}")
         sys.exit(EXIT_USER_ERROR)
     except RelayError as error:
-        click.echo(f"relay: {error}", err=True)
+        say(f"relay: {error}")
         sys.exit(EXIT_FAILURE)

@@ -13,9 +13,10 @@ from relay.adapters.configuration import load_settings
 from relay.adapters.event_loop import loop_factory
 from relay.adapters.local_key import LocalKey
 from relay.adapters.logs import configure_logging
-from relay.cli.app import RunningRelay, running_relay, stop_signals
+from relay.cli.app import RunningRelay, running_relay
 from relay.cli.options import config_option
 from relay.cli.reload import Reload
+from relay.cli.stopping import stop_signals
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.settings import Settings
 

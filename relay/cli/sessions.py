@@ -10,8 +10,9 @@ import click
 from relay.adapters.local_key import LocalKey
 from relay.adapters.operator_client import TIMEOUT_SECONDS, ask_relay
 from relay.adapters.websocket_client.failures import network_error
-from relay.cli.client import load_client_settings, read_address, say, session_argument, url_option
-from relay.cli.options import config_option
+from relay.cli.client import load_client_settings, read_address, session_argument, url_option
+from relay.cli.options import config_option, given_before
+from relay.cli.output import say, show
 from relay.cli.sessions_table import channel_rows, connection_rows, render_table
 from relay.client.credentials import find_local_key
 from relay.vocabulary.errors import UserError
@@ -51,7 +52,7 @@ def sessions_command(context: click.Context, as_json: bool, url: str | None, con
     if not sessions:
         say("there are no sessions")
         return
-    click.echo(render_table(channel_rows(sessions)))
+    show(render_table(channel_rows(sessions)))
     _tell_not_listed(answer)
 
 
@@ -66,14 +67,14 @@ def show_command(
 ) -> None:
     """Show SESSION with its connections: broadcasters, and of the listeners the 100 that are worst off."""
     answer = _ask(context, "GET", _session_path(session), url, config_path)
-    if as_json or (context.parent is not None and context.parent.params["as_json"]):
+    if given_before(context, "as_json", as_json):
         _print_json(answer)
         return
-    click.echo(render_table(channel_rows([answer])))
+    show(render_table(channel_rows([answer])))
     _tell_not_listed(answer)
     connections = connection_rows(answer)
     if len(connections) > 1:
-        click.echo("\n" + render_table(connections))
+        show("\n" + render_table(connections))
     shown = len(answer.get("worst_listeners") or [])
     if (listeners := answer.get("listeners", shown)) > shown:
         say(f"{listeners} listeners; shown are the {shown} that are furthest behind or lost most")
@@ -95,7 +96,7 @@ def end_command(
     """
     answer = _ask(context, "DELETE", _session_path(session, channel), url, config_path)
     for ended in answer.get("ended") or []:
-        click.echo(f"ended {session}/{ended}")
+        show(f"ended {session}/{ended}")
 
 
 @sessions_command.command("disconnect")
@@ -114,7 +115,7 @@ def disconnect_command(
     """
     path = f"{_session_path(session)}/connections/{quote(connection_id, safe='')}"
     answer = _ask(context, "DELETE", path, url, config_path)
-    click.echo(f"disconnected {connection_id} ({answer.get('role')}) from {session}/{answer.get('channel')}")
+    show(f"disconnected {connection_id} ({answer.get('role')}) from {session}/{answer.get('channel')}")
 
 
 def _session_path(session: str, channel: str | None = None) -> str:
@@ -129,8 +130,9 @@ def _ask(context: click.Context, method: str, path: str, url: str | None, config
         UserError: Nobody answers there, or nothing is known to show.
         RelayError: The relay refused.
     """
-    before = {} if context.parent is None else context.parent.params
-    settings = load_client_settings(config_path or before.get("config_path"), url or before.get("url"))
+    settings = load_client_settings(
+        given_before(context, "config_path", config_path), given_before(context, "url", url)
+    )
     address = settings.client.url
     try:
         return ask_relay(address, method, path, _operator_credential(settings))
@@ -158,7 +160,7 @@ def _operator_credential(settings: Settings) -> str:
 
 def _print_json(answer: dict[str, Any]) -> None:
     # Escaped to ASCII, so that no name in it can steer a terminal.
-    click.echo(json.dumps(answer, indent=2))
+    show(json.dumps(answer, indent=2))
 
 
 def _tell_not_listed(answer: dict[str, Any]) -> None:

@@ -2,10 +2,50 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM: the first calls something, every further one has its ordinary effect."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        """Have the first call `stop`."""
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            self._loop.add_signal_handler(number, self._take)
+
+    def forget(self) -> None:
+        """Give them their ordinary effect now."""
+        for number in _SIGNALS:
+            self._loop.remove_signal_handler(number)
+
+    def _take(self) -> None:
+        self.forget()
+        self._stop()
+
+
+@contextmanager
+def stop_signals(reload: Callable[[], None] | None = None) -> Iterator[asyncio.Event]:
+    """Give what is set by SIGTERM or SIGINT; a second one ends the process at once, as it would without this.
+
+    Args:
+        reload: Called for each SIGHUP meanwhile, which does nothing afterwards; None leaves SIGHUP alone.
+    """
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    if reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload)
+    signals = _StopSignals(asked.set)
+    try:
+        yield asked
+    finally:
+        signals.forget()
+        if reload is not None:
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
 
 class Stop:
@@ -15,25 +55,22 @@ class Stop:
         """Take the task whose present step is the body."""
         self.requested = False
         self._task = task
-        self._loop = task.get_loop()
+        self._signals = _StopSignals(self.request)
         self._timer: asyncio.TimerHandle | None = None
-        for number in _SIGNALS:
-            self._loop.add_signal_handler(number, self.request)
 
     def request(self) -> None:
-        """Stop now. A second signal then has its ordinary effect, in case that stopping hangs."""
+        """Stop now. A signal then has its ordinary effect, in case that stopping hangs."""
         self.disarm()
         self.requested = True
         self._task.cancel()
 
     def after(self, seconds: float) -> None:
         """Stop this much later."""
-        self._timer = self._loop.call_later(seconds, self.request)
+        self._timer = self._task.get_loop().call_later(seconds, self.request)
 
     def disarm(self) -> None:
         """Let signals and time have no effect on the body any more."""
-        for number in _SIGNALS:
-            self._loop.remove_signal_handler(number)
+        self._signals.forget()
         if self._timer is not None:
             self._timer.cancel()
 

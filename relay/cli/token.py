@@ -21,8 +21,8 @@ from relay.adapters.tokens import (
     read_unverified_claims,
 )
 from relay.cli.access import read_token_keys
-from relay.cli.client import say
-from relay.cli.options import config_option
+from relay.cli.options import config_option, given_before
+from relay.cli.output import say, show
 from relay.core.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, TokenRole, join_words
 from relay.vocabulary.clock import wall_clock
 from relay.vocabulary.errors import UserError
@@ -126,20 +126,22 @@ def token_command(
     if len(token) > MAX_TOKEN_CHARACTERS:
         raise UserError(f"The token would be longer than the {MAX_TOKEN_CHARACTERS} characters that a relay takes.")
     say(f"signed with the key {key.key_id} ({key.algorithm}), expires {_moment(now + valid, now)}")
-    click.echo(token)
+    show(token)
 
 
 @token_command.command("inspect")
 @click.argument("token", default=_STANDARD_INPUT)
 @key_file_option
 @config_option
-def inspect_command(token: str, key_file: Path | None, config_path: Path | None) -> None:
+@click.pass_context
+def inspect_command(context: click.Context, token: str, key_file: Path | None, config_path: Path | None) -> None:
     """Explain TOKEN, from standard input when it is - or left out: what it says, and whether a relay would take it.
 
     The relay is one of these settings; --key-file puts another file's keys in the place of theirs. On a command line,
     other users of the machine can see a token, so better pipe it in. Exit code: 0 when it would be taken, otherwise 1.
     """
-    access = load_settings(config_path, {}, os.environ).settings.access
+    access = load_settings(given_before(context, "config_path", config_path), {}, os.environ).settings.access
+    key_file = given_before(context, "key_file", key_file)
     keys = read_key_file(key_file) if key_file else read_token_keys(access)
     text = (_read_standard_input() if token == _STANDARD_INPUT else token).strip()
     now = wall_clock()
@@ -148,9 +150,9 @@ def inspect_command(token: str, key_file: Path | None, config_path: Path | None)
         grant = TokenVerifier(keys, access.token_issuer, access.token_audience).verify(text)
         grant.check_time(now, access.token_leeway_seconds)
     except RefusedError as error:
-        click.echo(f"refused: {error.detail}{_advice(error.reason, access)}")
+        show(f"refused: {error.detail}{_advice(error.reason, access)}")
         sys.exit(_REFUSED)
-    click.echo(f"taken:   {_permission(grant)}")
+    show(f"taken:   {_permission(grant)}")
 
 
 def _choose_key(keys: Sequence[TokenKey], key_id: str | None) -> TokenKey:
@@ -220,7 +222,7 @@ def _explain(token: str, keys: Sequence[TokenKey], now: float) -> None:
         "key": f"{_text(key_id)} by {_text(header.get('alg'))} ({origin})",
     }
     for name, value in lines.items():
-        click.echo(f"{name + ':':<9}{value}")
+        show(f"{name + ':':<9}{value}")
 
 
 def _text(value: object) -> str:

@@ -80,6 +80,9 @@ class Broadcaster:
     did not arrive when a connection broke is sent again on the next one, before all else: in pace `live` as far as the
     queue has room, in pace `speech` whole.
 
+    What a token function raises when it is asked for another one ends the broadcast, and is raised by each method in
+    the place of a `RelayError`.
+
     Attributes:
         audience: Who listens, as the relay told last; None before it did.
         is_held_back: Whether the relay wants no more audio for now.
@@ -103,7 +106,7 @@ class Broadcaster:
         self._is_ending = False
         self._is_leaving = False
         self._has_said_farewell = False
-        self._problem: RelayError | None = None
+        self._problem: Exception | None = None
         # Each is set exactly while its condition holds; `_settle` sees to it after every change.
         self._may_put = asyncio.Event()
         self._may_send = asyncio.Event()
@@ -235,7 +238,7 @@ class Broadcaster:
         try:
             while (lost := await self._serve(connection)) is not None:
                 connection = await self._reconnect(lost)
-        except RelayError as error:
+        except Exception as error:  # noqa: BLE001 - whoever sends or listens to events gets it, also a token function's own
             self._problem = error
         finally:
             self._connection = None

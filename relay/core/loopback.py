@@ -1,4 +1,4 @@
-"""Telling addresses that only programs of the same machine reach."""
+"""Addresses by which programs of the same machine reach a server."""
 
 from ipaddress import ip_address
 
@@ -11,3 +11,8 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def reachable_host(host: str) -> str:
+    """Give the address by which this machine itself reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - looked up, not bound

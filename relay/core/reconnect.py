@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from relay.vocabulary.errors import CloseCode
 
+LONGEST_ASKED_SECONDS = 3600
+"""A relay that asks a client to stay away for longer is taken to have asked for this."""
+
 _FINAL = frozenset({CloseCode.SESSION_ENDED, 1002, 1003, 1007, CloseCode.POLICY, CloseCode.TOO_BIG})
 """Below 4500, the codes after which the same client would only be closed again."""
 

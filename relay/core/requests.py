@@ -184,7 +184,7 @@ def _read_number(values: dict[str, str], name: str) -> int | None:
     if text is None:
         return None
     if _NUMBER.fullmatch(text) is None:
-        raise BadRequestError(f"{name} must be a whole number in ASCII digits, not {quoted(text)}.")
+        raise BadRequestError(f"{name} must be a whole number of at most 10 ASCII digits, not {quoted(text)}.")
     return int(text)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from relay.core.messages import ControlMessage, decode
+from relay.core.reconnect import LONGEST_ASKED_SECONDS
 from relay.core.wire import SUBPROTOCOL
 from relay.vocabulary.errors import PolicyError
 
@@ -85,12 +86,12 @@ def read_error(message: ControlMessage) -> ErrorNotice:
 
 
 def read_goaway(message: ControlMessage) -> Goaway:
-    """Read a `goaway`; a delay below 0 is none.
+    """Read a `goaway`; a delay below 0 is none, and none is over an hour.
 
     Raises:
         PolicyError: A member is missing or of another type.
     """
-    return Goaway(max(0, read_member(message, "reconnect_after_ms", int)))
+    return Goaway(min(max(0, read_member(message, "reconnect_after_ms", int)), LONGEST_ASKED_SECONDS * 1000))
 
 
 def read_pong(message: ControlMessage) -> Pong:

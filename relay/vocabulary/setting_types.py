@@ -117,6 +117,15 @@ def _network(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    try:
+        # What the system does before it looks for a name; an address passes.
+        text.encode("idna")
+    except UnicodeError as error:
+        raise ValueError("must be a host name or an address") from error
+    return text
+
+
 def _web_address(text: str) -> str:
     if not _is_address(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
         raise ValueError("must be an address such as http://127.0.0.1:5000")
@@ -134,8 +143,8 @@ def _is_address(form: str, text: str) -> bool:
         return False
     try:
         parts = urlsplit(text)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number up to 65535, or a bracket that is not closed
+        return bool(_host(parts.hostname or "")) and parts.port != 0
+    except ValueError:  # a port that is no number up to 65535, a bracket that is not closed, or no name of a host
         return False
 
 
@@ -150,6 +159,7 @@ NamePatterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], B
 Declarations = Annotated[tuple[Annotated[str, AfterValidator(_declaration)], ...], BeforeValidator(_split_lines)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split_words)]
 FileNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_words)]
+Host = Annotated[str, Field(min_length=1), AfterValidator(_host)]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_split_words)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 RelayAddress = Annotated[str, AfterValidator(_relay_address)]

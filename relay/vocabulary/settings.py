@@ -15,6 +15,7 @@ from relay.vocabulary.setting_types import (
     CountOrNever,
     Declarations,
     FileNames,
+    Host,
     Key,
     NamePatterns,
     Networks,
@@ -35,9 +36,8 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where the relay listens, and how it stops."""
 
-    host: str = Field(
+    host: Host = Field(
         "127.0.0.1",
-        min_length=1,
         description="Address to listen on. Any other than loopback needs broadcast.key, or keys of tokens.",
     )
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
@@ -265,13 +265,13 @@ class LogSettings(_Section):
 
 
 class ClientSettings(_Section):
-    """Where `relay broadcast`, `relay listen` and `relay sessions` connect to."""
+    """Where `relay broadcast`, `relay listen`, `relay sessions` and `relay loadtest` connect to."""
 
     url: RelayAddress = Field("ws://127.0.0.1:8080", description="The relay's address.")
     token: Token | None = Field(
         None,
-        description="What they show: a token. Without one, `relay broadcast` shows broadcast.key, and `relay sessions` "
-        "access.admin_key.",
+        description="What they show: a token. Without one, `relay broadcast` and the broadcasters of `relay loadtest` "
+        "show broadcast.key, and `relay sessions` shows access.admin_key.",
     )
 
 

@@ -176,6 +176,10 @@ def test_file_is_read_and_named(tmp_path: Path) -> None:
         ({"server": {"port": True}}, "server.port (from relay.toml) must be a whole number, not true."),
         ({"server": {"port": 70000}}, "server.port (from relay.toml) must be less than or equal to 65535, not 70000."),
         ({"server": {"host": ""}}, 'server.host (from relay.toml) must have at least 1 character, not "".'),
+        (
+            {"server": {"host": "a..b"}},
+            'server.host (from relay.toml) must be a host name or an address, not "a..b".',
+        ),
         ({"server": {"host": 5}}, "server.host (from relay.toml) must be text, in quotes, not 5."),
         ({"cloudwatch": {"enabled": 1}}, "cloudwatch.enabled (from relay.toml) must be true or false, not 1."),
         (
@@ -216,6 +220,14 @@ def test_a_limit_is_a_positive_number_or_never(value: object) -> None:
             (
                 "client.url (from RELAY_CLIENT_URL) must be an address without a path, such as ws://127.0.0.1:8080, "
                 'not "ws://h/path".'
+            ),
+        ),
+        (
+            "RELAY_CLIENT_URL",
+            "ws://a..b",
+            (
+                "client.url (from RELAY_CLIENT_URL) must be an address without a path, such as ws://127.0.0.1:8080, "
+                'not "ws://a..b".'
             ),
         ),
         (
@@ -308,6 +320,7 @@ def test_kubernetes_service_variables_are_passed_over() -> None:
     [
         (b"[server\n", "is not TOML: Expected ']' at the end of a table declaration (at line 1, column 8)."),
         (b"[server]\nport = 1\nport = 2\n", "is not TOML: Cannot overwrite a value (at line 3, column 9)."),
+        (b"a = " + b"[" * 20_000, "is not TOML: it is nested too deeply."),
         (b'[server]\nhost = "\xff"\n', "is not UTF-8 text: the byte at offset 17 is not."),
     ],
 )

@@ -1,6 +1,7 @@
 """What log lines look like, that nobody can forge one, and that logging never waits."""
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -200,6 +201,17 @@ async def test_a_bad_client_leaves_no_trace_but_our_bug_does(configure: Configur
     assert "connection handler failed" in first
     assert others[-1] == "    RuntimeError: our bug"
     assert sum("Traceback" in line for line in others) == 1
+
+
+async def test_a_process_out_of_files_says_so_in_one_line(configure: Configure) -> None:
+    log = configure(format="console", level="info")
+    problem = {"message": "socket.accept() out of system resource", "exception": OSError(errno.EMFILE, "Too many")}
+    asyncio.get_running_loop().default_exception_handler(problem)
+    (line,) = log.lines
+    assert "[error" in line
+    assert "socket.accept() out of system resource" in line
+    asyncio.get_running_loop().default_exception_handler({"exception": OSError(errno.EIO, "another")})
+    assert log.lines[-1] == "    OSError: [Errno 5] another"
 
 
 CONFIGURE = """

@@ -1,8 +1,10 @@
 """Reading audio: real files, written by the wave module and by PyAV."""
 
 import os
+import socketserver
 import struct
 import sys
+import threading
 import wave
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,12 @@ def half_a_wav(path: Path) -> None:
     os.truncate(path, 44 + 8_000)
 
 
+def wav_without_rate(path: Path) -> None:
+    content = bytearray(write_wav(path, b"\1\2" * 16_000).read_bytes())
+    content[24:28] = bytes(4)
+    path.write_bytes(content[:-1000])
+
+
 BAD_FILES = {
     "missing": (lambda _: None, "{} can not be read: No such file or directory."),
     "loop": (lambda path: path.symlink_to(path), "{} can not be read: Too many levels of symbolic links."),
@@ -226,6 +234,9 @@ BAD_FILES = {
     "torn header": (lambda path: path.write_bytes(b"RIFF\0\0\0\0WAVEfmt "), "{} "),
     "video": (video, "{} has no audio in it."),
     "truncated": (half_a_wav, "{} is truncated: its header declares 1.00 s of audio, and 0.25 s are there;"),
+    "no rate": (wav_without_rate, "{} can not be read as audio: "),
+    "9 channels": (lambda path: write_wav(path, bytes(18 * 100), channels=9), "{} has 9 channels, which "),
+    "64 channels": (lambda path: write_wav(path, bytes(128 * 100), channels=64), "{} has 64 channels, which "),
     "silent": (lambda path: write_wav(path, b""), "{} holds no audio: it is a WAV file of 0 samples."),
 }
 
@@ -240,15 +251,78 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, make: Any, problem: str) -> 
     assert "\n" not in str(refusal.value)
 
 
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"
+
+
+def test_a_file_that_names_another_does_not_open_it(tmp_path: Path) -> None:
+    other = encode(tmp_path / "other.mp3", "libmp3lame", tone(44_100, 1), 44_100)
+    for name, text in (("list.m3u8", HLS.format(other)), ("list.ffconcat", "ffconcat version 1.0\nfile other.mp3\n")):
+        path = tmp_path / name
+        path.write_text(text)
+        with pytest.raises(UserError, match="can not be read as audio"):
+            open_audio(path)
+
+
+def test_a_file_that_names_an_address_does_not_use_the_network(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.request.recv(1000))
+
+    path = tmp_path / "list.m3u8"
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        answering = threading.Thread(target=server.serve_forever)
+        answering.start()
+        path.write_text(HLS.format(f"http://127.0.0.1:{server.server_address[1]}/a.mp3"))
+        try:
+            with pytest.raises(UserError, match="can not be read as audio"):
+                open_audio(path)
+        finally:
+            server.shutdown()
+            answering.join()
+    assert asked == []
+
+
+def test_names_in_an_old_encoding_are_no_fault(tmp_path: Path) -> None:
+    song = encode(tmp_path / "song.mp3", "libmp3lame", tone(44_100, 1), 44_100)
+    song.write_bytes(song.read_bytes() + b"TAG" + "Größe".encode("latin-1").ljust(124, b"\0") + b"\xff")
+    assert len(decoded(song)[1]) == pytest.approx(44_100, abs=4000)
+    wide = write_wav(tmp_path / "wide.wav", bytes(3 * 100), width=3)
+    title = "Größe!".encode("latin-1")
+    tag = b"INFOINAM" + struct.pack("<I", len(title)) + title
+    content = wide.read_bytes() + b"LIST" + struct.pack("<I", len(tag)) + tag
+    wide.write_bytes(content[:4] + struct.pack("<I", len(content) - 8) + content[8:])
+    assert len(decoded(wide)[1]) == 100
+
+
+def test_a_file_that_was_replaced_goes_on_only_in_the_same_format(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "tone.wav", b"\1\2" * 100)
+    source = open_audio(path)
+    write_wav(path, b"\3\4" * 200)
+    assert b"".join(source.blocks()) == b"\3\4" * 200
+    for replace in (lambda: write_wav(path, bytes(400), 48_000, 2), lambda: path.write_text("no audio at all")):
+        replace()
+        with pytest.raises(
+            UserError, match=r"tone\.wav was replaced by another file, which is not 16-bit WAV of 16000 Hz and 1 "
+        ):
+            next(source.blocks())
+
+
 def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "tone.wav", b"\1\2" * 16_000)
-    source = open_audio(path)
-    os.truncate(path, 44 + 8_000)
-    read = b""
-    with pytest.raises(UserError, match=r"tone.wav is damaged: its last 0\.75 s can not be read\."):
-        for block in source.blocks():
+    blocks = open_audio(path).blocks()
+    read = next(blocks)
+    os.truncate(path, 44 + 16_000)
+    with pytest.raises(UserError, match=r"tone.wav is damaged: its last 0\.50 s can not be read\."):
+        for block in blocks:
             read += block
-    assert read == b"\1\2" * 4_000
+    assert read == b"\1\2" * 8_000
+
+
+def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "tone.wav", b"\1\2" * 16_000)
+    source = open_audio(path)
     path.unlink()
     with pytest.raises(UserError, match="No such file"):
         next(source.blocks())

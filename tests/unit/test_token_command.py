@@ -185,3 +185,20 @@ def test_inspect_explains_anything_without_a_traceback(shown: bytes) -> None:
     assert result.exit_code in {0, 1}
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert all(line.isprintable() for line in result.stdout.splitlines())
+
+
+def test_options_may_stand_before_the_subcommand(tmp_path: Path) -> None:
+    key, config, other = tmp_path / "k1.pem", tmp_path / "relay.toml", tmp_path / "other.toml"
+    key.write_text(private_pem(ED25519_KEY))
+    config.write_text(f'[access]\ntoken_secret = "{SECRET}"\n')
+    other.write_text("")
+    made = {
+        ("--config", str(config)): make("--role", "listen", "--session", "ev1", **SETTINGS).stdout.strip(),
+        ("--key-file", str(key)): make("--role", "listen", "--session", "ev1", "--key-file", str(key)).stdout.strip(),
+    }
+    for options, text in made.items():
+        for arguments in ((*options, "inspect", text), ("inspect", *options, text)):
+            result = run(*arguments, RELAY_CONFIG=str(other))
+            assert result.exit_code == 0, result.output
+    behind = ("--config", str(other), "inspect", "--config", str(config), made["--config", str(config)])
+    assert run(*behind).exit_code == 0, "what stands behind is the nearer one"

@@ -238,6 +238,7 @@ SHORT = "dG9vIHNob3J0IGEgc2VjcmV0"
         ("k.pem", private_pem(ec.generate_private_key(ec.SECP256R1())).encode(), "has no Ed25519 or RSA key"),
         ("k.pem", private_pem(ed448.Ed448PrivateKey.generate()).encode(), "none for HS256, RS256 or EdDSA by Ed25519"),
         ("k.pem", private_pem(WEAK_KEY).encode(), "is weak"),
+        ("my key.pem", private_pem(ED25519_KEY).encode(), "rename the file"),
         ("k.json", b'{"keys": hunter2}', "is not JSON"),
         ("k.json", b'{"keys": {}}', "is not a JWK Set"),
         ("k.json", b'{"keys": ["hunter2"]}', "is not a JWK Set"),

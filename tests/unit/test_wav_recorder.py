@@ -34,7 +34,6 @@ def test_any_format_can_be_recorded(tmp_path: Path, rate: int, channels: int) ->
 
 def test_the_file_is_valid_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "out.wav"
-    path.write_bytes(b"an older recording, much longer than the header of a WAV file")
     with WavRecorder(path) as recorder:
         assert read(path) == (MONO, b"")
         recorder.set_format(STEREO)
@@ -44,6 +43,23 @@ def test_the_file_is_valid_at_any_moment(tmp_path: Path) -> None:
         assert declared == STEREO
         assert audio == b"\1\2\3\4" * 10_000
     assert path.stat().st_size == 44 + 40_000
+
+
+@pytest.mark.parametrize("audio_format", [MONO, STEREO])
+def test_an_earlier_recording_stays_until_there_is_audio_in_its_place(
+    tmp_path: Path, audio_format: AudioFormat
+) -> None:
+    path = tmp_path / "out.wav"
+    earlier = b"an earlier recording, much longer than the header of a WAV file"
+    path.write_bytes(earlier)
+    with WavRecorder(path) as recorder:
+        recorder.set_format(audio_format)
+    assert path.read_bytes() == earlier
+    with WavRecorder(path) as recorder:
+        recorder.set_format(audio_format)
+        recorder.write(b"\1\2\3\4")
+        assert read(path) == (audio_format, b"\1\2\3\4")
+    assert path.stat().st_size == 48
 
 
 def test_another_format_goes_to_the_next_free_name(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """What this process uses and may use, asked of the system; what can not be told is None, never a guess."""
 
-import resource
 import socket
 import time
 from pathlib import Path
 
+from relay.runtime.open_files import allow_open_files
 from relay.vocabulary.errors import UserError
 
 SPARE_FILES = 64
@@ -45,16 +45,13 @@ def raise_file_limit(files: int) -> None:
         UserError: The hard limit is lower; the text says what to do.
     """
     needed = files + SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    allowed = allow_open_files(needed)
+    if allowed < needed:
         raise UserError(
-            f"A process needs {needed} open sockets for this, and may have {hard} (the hard limit of `ulimit -n`). Use "
-            f"more processes (--processes), fewer listeners, or raise the limit: `ulimit -Hn {needed}` as root, "
+            f"A process needs {needed} open sockets for this, and may have {allowed} (the hard limit of `ulimit -n`). "
+            f"Use more processes (--processes), fewer listeners, or raise the limit: `ulimit -Hn {needed}` as root, "
             f"LimitNOFILE={needed} of a systemd unit, or `--ulimit nofile={needed}` of a container."
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def check_ports(connections: int) -> None:

@@ -50,6 +50,7 @@ class WorkerPool:
             for _ in self._plans:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
+                    "-P",  # or a file of the present folder could take the place of a module
                     "-m",
                     _MODULE,
                     stdin=PIPE,

@@ -2,11 +2,12 @@
 
 Invariants: a refusal here comes before the upgrade, as 503 or 429 with `Retry-After`, and costs neither a token's
 check nor a connection; those inside are not touched; a listener never keeps a broadcaster out, nor does lag. Of the
-connections that are no WebSocket yet, the oldest goes when there are too many: who means it asks within a moment, and
-who only holds a place open is always older. Every refusal is counted.
+connections that are no WebSocket yet, the oldest goes when there are too many, or no files left for them: who means it
+asks within a moment, and who only holds a place open is always older. Every refusal is counted.
 """
 
 import secrets
+import sys
 from http import HTTPStatus
 
 from websockets.http11 import Request, Response
@@ -53,6 +54,8 @@ class Door:
 
     Attributes:
         trusted: Whose word on a client's address is taken; may be replaced.
+        most_connections: For how many the process may open files; those that are no WebSocket yet get what the others
+            leave.
         is_open: Whether the relay takes new clients at all; not before it is ready, nor when it stops.
     """
 
@@ -82,12 +85,14 @@ class Door:
         self._places = Places()
         self._taken: dict[GuardedConnection, Place] = {}
         self._failures = SlidingCounts(FAILURE_WINDOW_SECONDS, MAX_REMEMBERED_ADDRESSES)
+        self.most_connections = sys.maxsize
         self.is_open = False
 
     def arrived(self, connection: GuardedConnection) -> None:
         """Note a connection that has not asked for anything yet."""
         self._pending[connection] = None
-        if len(self._pending) > self._limits.settings.max_pending_handshakes:
+        files_left = max(1, self.most_connections - len(self._taken))
+        if len(self._pending) > min(self._limits.settings.max_pending_handshakes, files_left):
             oldest = next(iter(self._pending))
             del self._pending[oldest]
             self._limits.applied(Limit.PENDING_HANDSHAKES)

@@ -6,7 +6,6 @@ knows of. `TCP_NOTSENT_LOWAT` bounds what is not sent yet, `SO_SNDBUF` everythin
 
 import contextlib
 import os
-import resource
 import socket
 import struct
 
@@ -95,23 +94,6 @@ def widen_backlog(descriptor: int, connections: int) -> None:
     """
     with socket.socket(fileno=os.dup(descriptor)) as listening:
         listening.listen(connections)
-
-
-def allow_open_files(files: int) -> int:
-    """Raise the process's limit of open files, as far as the system lets it.
-
-    Args:
-        files: How many are needed.
-
-    Returns:
-        How many it may open now.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = files if hard == resource.RLIM_INFINITY else min(files, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        soft = most
-    return files if soft == resource.RLIM_INFINITY else soft
 
 
 def _is_tcp(sock: socket.socket) -> bool:

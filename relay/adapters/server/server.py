@@ -27,7 +27,6 @@ from relay.adapters.server.guarded import CLOSE_SECONDS
 from relay.adapters.server.keepalive import keep_alive
 from relay.adapters.server.kernel import (
     BROADCAST_RECEIVE_BYTES,
-    allow_open_files,
     bound_receive_buffer,
     notice_dead_peer,
     widen_backlog,
@@ -40,6 +39,7 @@ from relay.core.shutdown import ShutdownPlan
 from relay.core.wire import MAX_BROADCAST_BYTES
 from relay.runtime.hub import Hub
 from relay.runtime.limits import LimitsInForce
+from relay.runtime.open_files import allow_open_files
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import CloseCode, ConfigurationError, PeerError
 from relay.vocabulary.settings import ListenerSettings, ServerSettings
@@ -183,6 +183,7 @@ class RelayServer:
         limits = self._limits.settings
         needed = limits.max_connections + limits.max_pending_handshakes + OTHER_FILES
         allowed = allow_open_files(needed)
+        self._door.most_connections = allowed - min(OTHER_FILES, allowed // 2)
         if allowed < needed:
             sentence = "fewer open files are allowed than limits.max_connections needs"
             logger.warning(sentence, extra={"files": allowed, "needed": needed})

@@ -62,7 +62,7 @@ def _load(context: ssl.SSLContext, settings: ServerSettings) -> None:
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:
-        reason = (error.reason or str(error)).lower().replace("_", " ")
+        reason = (error.reason or "one is something else, or they are swapped").lower().replace("_", " ")
         raise ConfigurationError(
             f"server.tls_certificate {certificate} and server.tls_key {key} are no certificate with its key, in PEM: "
             f"{reason}."

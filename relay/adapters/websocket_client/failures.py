@@ -8,6 +8,7 @@ import ssl
 from contextlib import suppress
 from http import HTTPStatus
 from socket import gaierror
+from urllib.parse import urlsplit
 
 from websockets.exceptions import (
     ConnectionClosed,
@@ -15,10 +16,11 @@ from websockets.exceptions import (
     InvalidMessage,
     InvalidProxy,
     InvalidStatus,
+    InvalidURI,
     ProxyError,
 )
 
-from relay.core.reconnect import may_reconnect
+from relay.core.reconnect import LONGEST_ASKED_SECONDS, may_reconnect
 from relay.core.shared_events import ErrorNotice
 from relay.vocabulary.errors import (
     BadRequestError,
@@ -85,15 +87,21 @@ def handshake_error(url: str, error: Exception) -> UserError:
         case InvalidStatus() if error.response.status_code in _PASSING:
             return _passing_error(url, error)
         case InvalidStatus():
-            return UserError(f"{url} answered HTTP {error.response.status_code} and no relay; check the address.")
+            sentence = f"{url} answered HTTP {error.response.status_code} and no relay; check the address."
         case InvalidMessage() if isinstance(error.__cause__, EOFError):
             return UnreachableError(f"{url} broke the connection off before it answered.")
         case InvalidProxy() | ProxyError() | ImportError():
-            return UserError(f"{url} can not be reached through the proxy of the environment: {error}.")
+            sentence = f"{url} can not be reached through the proxy of the environment: {error}."
         case InvalidHandshake():
-            return UserError(f"{url} did not answer like a relay ({error}); check the address.")
+            sentence = f"{url} did not answer like a relay ({error}); check the address."
+        case InvalidURI() if error.uri.startswith("http"):
+            # What is connected to begins with ws, so it is where a proxy in front of the relay sends its clients.
+            parts = urlsplit(error.uri)
+            address = printable(f"{parts.scheme.replace('http', 'ws')}://{parts.netloc}")
+            sentence = f"{url} redirects to {address}; name that address instead."
         case _:
-            return UserError(f"{url} is not the address of a relay; one looks like ws://127.0.0.1:8080.")
+            sentence = f"{url} is not the address of a relay; one looks like ws://127.0.0.1:8080."
+    return UserError(sentence)
 
 
 def _passing_error(url: str, error: InvalidStatus) -> UnreachableError:
@@ -101,7 +109,7 @@ def _passing_error(url: str, error: InvalidStatus) -> UnreachableError:
     retry_after_seconds = 0
     # The other form of the header is a date.
     with suppress(ValueError):
-        retry_after_seconds = max(0, int(error.response.headers.get("Retry-After", "")))
+        retry_after_seconds = min(max(0, int(error.response.headers.get("Retry-After", ""))), LONGEST_ASKED_SECONDS)
     what = "is overloaded" if status == HTTPStatus.SERVICE_UNAVAILABLE else "can not be reached for now"
     return UnreachableError(f"{url} {what} (HTTP {status}); try again later.", retry_after_seconds)
 

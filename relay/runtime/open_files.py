@@ -1,0 +1,21 @@
+"""How many files and sockets this process may open."""
+
+import resource
+import sys
+
+
+def allow_open_files(files: int) -> int:
+    """Raise the process's limit of open files, as far as the system lets it.
+
+    Args:
+        files: How many are needed.
+
+    Returns:
+        How many it may open now.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,28 @@
+"""`relay demo` where the settings are those of a relay that is not for everybody."""
+
+import re
+from pathlib import Path
+
+from websockets.asyncio.client import connect
+
+from tests.support.certificates import make_certificate
+from tests.support.processes import running
+from tests.support.tokens import SECRET
+
+
+async def test_a_demo_is_for_everybody_whatever_the_settings_say(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    settings = {
+        "RELAY_ACCESS_TOKEN_SECRET": SECRET,
+        "RELAY_ACCESS_SESSIONS": "ev*",
+        "RELAY_ACCESS_OPEN_SESSIONS": "[]",
+        "RELAY_SERVER_TLS_CERTIFICATE": str(certificate.certificate),
+        "RELAY_SERVER_TLS_KEY": str(certificate.key),
+    }
+    async with running("demo", "--port", "0", **settings) as demo:
+        invitation = await demo.line(lambda line: "press Play" in line)
+        await demo.line(lambda line: line.startswith("broadcasting"))
+        url = re.search(r"http://(127\.0\.0\.1:\d+)/listen/demo ", invitation)
+        assert url is not None, invitation
+        async with connect(f"ws://{url[1]}/v1/listen/demo", compression=None, proxy=None) as listener:
+            assert isinstance(await listener.recv(), bytes)

@@ -1,0 +1,22 @@
+"""Certificates and keys that can not be used."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.adapters.server.tls import make_tls
+from relay.vocabulary.errors import ConfigurationError
+from relay.vocabulary.settings import ServerSettings
+from tests.support.certificates import make_certificate
+
+
+@pytest.mark.parametrize("certificate", ["relay.key", "text.pem"])
+def test_what_is_no_certificate_is_said_in_words(tmp_path: Path, certificate: str) -> None:
+    made = make_certificate(tmp_path)
+    (tmp_path / "text.pem").write_text("hello")
+    wrong = tmp_path / certificate
+    with pytest.raises(ConfigurationError) as refusal:
+        make_tls(ServerSettings(tls_certificate=str(wrong), tls_key=str(made.certificate)))
+    files = f"server.tls_certificate {wrong} and server.tls_key {made.certificate}"
+    why = "one is something else, or they are swapped"
+    assert str(refusal.value) == f"{files} are no certificate with its key, in PEM: {why}."
