@@ -119,11 +119,11 @@ export class FakeRelay {
 
   /** What the page was told last about how it stands. */
   get status() {
-    return this.told.filter(({ type }) => type === "status").at(-1);
+    return this.told.filter(({ type }) => type === "status").pop();
   }
 
   get stats() {
-    return this.told.filter(({ type }) => type === "stats").at(-1).stats;
+    return this.told.filter(({ type }) => type === "stats").pop().stats;
   }
 
   after(delayMs, action) {
@@ -273,6 +273,6 @@ export class FakeRelay {
 export function playing(options) {
   const relay = new FakeRelay(options);
   relay.run(3000);
-  assert.equal(relay.states.at(-1), "playing");
+  assert.equal(relay.states.pop(), "playing");
   return relay;
 }
