@@ -16,7 +16,7 @@ test("from the click to the sound it goes through connecting and buffering, with
     relay.run(1000);
     assert.deepEqual(relay.states, ["connecting", "buffering", "playing"]);
     const onsetMs = (relay.recording.findIndex((sample) => sample !== 0) * 1000) / DEVICE_RATE;
-    assert.ok(onsetMs < 200, `${latency}: ${onsetMs}`);
+    assert.ok(onsetMs >= 0 && onsetMs < 200, `${latency}: ${onsetMs}`);
     assert.match(relay.attempts[0].address, /^ws:\/\/relay\/v1\/listen\/ev1\/main\?codec=pcm_s16le&burst_ms=\d+$/);
     relay.run(15_000);
     assert.deepEqual([relay.stats.underruns, relay.stats.jumps], [0, 0]);
