@@ -13,9 +13,6 @@ from relay.core.wire import HEADER_BYTES, SUBPROTOCOL, Header
 
 FRAME_SECONDS = 0.02
 
-LEAD_SECONDS = 1.0
-"""How far ahead of real time a broadcaster begins, so that a busy machine does not starve a page under test."""
-
 
 @asynccontextmanager
 async def broadcasting(relay_url: str, path: str, rate: int, second: bytes) -> AsyncIterator[None]:
@@ -38,7 +35,7 @@ async def broadcasting(relay_url: str, path: str, rate: int, second: bytes) -> A
 
         async def send() -> None:
             loop = asyncio.get_running_loop()
-            start = loop.time() - LEAD_SECONDS
+            start = loop.time()
             position = 0
             count = 0
             while True:

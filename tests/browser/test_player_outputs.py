@@ -9,7 +9,7 @@ from playwright.async_api import ElementHandle
 from tests.browser.conftest import INSECURE_HOST, Tab
 from tests.browser.peers import broadcasting
 from tests.support.processes import RelayProcess
-from tests.support.tone import assert_clean_tone, sine, to_pcm
+from tests.support.tone import assert_clean_tone, is_clean_tone, sine, to_pcm
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -40,7 +40,7 @@ async def insert(tab: Tab, **attributes: str) -> ElementHandle:
 
 
 async def wait_for_state(tab: Tab, state: str) -> None:
-    await tab.page.wait_for_function("(state) => relayPlayer.state === state", arg=state)
+    await tab.until(f"relayPlayer.state === '{state}'")
 
 
 async def press(tab: Tab, button: str) -> None:
@@ -58,7 +58,7 @@ async def test_the_element_plays_stops_and_tells(tab: Tab, relay: RelayProcess) 
     async with broadcasting(relay.url, "element/de", 16_000, MONO_16K):
         await press(tab, "Play")
         await player.get_by_text("Live", exact=True).wait_for()
-        await tab.page.wait_for_function("() => globalThis.stats?.delayMs > 0")
+        await tab.until("globalThis.stats?.delayMs > 0")
         assert await tab.page.evaluate("navigator.mediaSession.metadata.artist") == "element"
         assert await tab.page.evaluate("navigator.mediaSession.playbackState") == "playing"
         assert await tab.page.evaluate("[relayPlayer.session, relayPlayer.channel]") == ["element", "de"]
@@ -102,7 +102,7 @@ async def test_controls_of_a_lock_screen_are_shown_for_an_element_that_plays_sil
     async with broadcasting(relay.url, "lock-screen", 16_000, MONO_16K):
         await press(tab, "Play")
         await wait_for_state(tab, "playing")
-        await tab.page.wait_for_function("() => silence.currentTime > 0")
+        await tab.until("silence.currentTime > 0")
         assert await tab.page.evaluate("[silence.paused, silence.muted, silence.volume, silence.loop]") == [
             False,
             False,
@@ -121,7 +121,7 @@ async def test_controls_of_a_lock_screen_are_shown_for_an_element_that_plays_sil
         assert await tab.page.evaluate("[silence.paused, relayPlayer.context]") == [True, None]
         await tab.page.evaluate("actions.play()")
         await wait_for_state(tab, "playing")
-        await tab.page.wait_for_function("() => !silence.paused")
+        await tab.until("!silence.paused")
         await element.evaluate("(element) => element.remove()")
         assert await tab.page.evaluate("[silence.paused, silence.networkState, actions.play]") == [True, 0, None]
 
@@ -138,8 +138,7 @@ async def test_a_browser_that_refuses_the_silence_plays_the_sound(tab: Tab, rela
     async with broadcasting(relay.url, "refused", 16_000, MONO_16K):
         await press(tab, "Play")
         await wait_for_state(tab, "playing")
-        rate, tone = await record(tab)
-        assert_clean_tone(tone, rate, TONE)
+        await hear_tone(tab)
         assert await tab.page.evaluate("refused") > 0
         await press(tab, "Stop")
         await wait_for_state(tab, "idle")
@@ -155,9 +154,16 @@ async def test_the_element_lets_choose_among_the_channels_of_the_session(tab: Ta
         await press(tab, "Play")
         await wait_for_state(tab, "playing")
         await player.get_by_label("Channel").select_option("de")
-        await tab.page.wait_for_function("() => relayPlayer.channel === 'de' && relayPlayer.state === 'playing'")
-        rate, tone = await record(tab)
-        assert_clean_tone(tone, rate, TONE)
+        await tab.until("relayPlayer.channel === 'de' && relayPlayer.state === 'playing'")
+        await hear_tone(tab)
+        # Where there is no such channel any more, the chooser goes back to the one that is heard.
+        await player.get_by_label("Channel").evaluate("""(select) => {
+            globalThis.chooser = select;
+            select.add(new Option("Gone", "gone"));
+            select.value = "gone";
+            select.dispatchEvent(new Event("change"));
+        }""")
+        await tab.until("chooser.value === 'de'")
 
 
 RECORD = """
@@ -176,11 +182,18 @@ async (seconds) => {
 """
 
 
-async def record(tab: Tab, settle_seconds: float = 1) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """Give the last 0.7 s of what is played after a while; no worklet is needed for it."""
-    result = await tab.page.evaluate(RECORD, settle_seconds)
-    samples = np.frombuffer(base64.b64decode(result["samples"]), np.float32).astype(np.float64)
-    return int(result["rate"]), samples
+async def hear_tone(tab: Tab) -> None:
+    """Wait until 0.7 s of what is played are the tone without a fault; no worklet is needed for it.
+
+    The player settles for 2 s, and what a busy machine spoils is recorded again, at most twice.
+    """
+    for settle_seconds in (2, 0, 0):
+        result = await tab.page.evaluate(RECORD, settle_seconds)
+        rate = int(result["rate"])
+        samples = np.frombuffer(base64.b64decode(result["samples"]), np.float32).astype(np.float64)
+        if is_clean_tone(samples, rate, TONE):
+            return
+    assert_clean_tone(samples, rate, TONE)
 
 
 async def test_plain_http_of_another_machine_is_played_from_scheduled_buffers(tab: Tab, relay: RelayProcess) -> None:
@@ -190,8 +203,7 @@ async def test_plain_http_of_another_machine_is_played_from_scheduled_buffers(ta
     async with broadcasting(relay.url, "plain", 16_000, MONO_16K):
         await press(tab, "Play")
         await wait_for_state(tab, "playing")
-        rate, tone = await record(tab, settle_seconds=2)
-    assert_clean_tone(tone, rate, TONE)
+        await hear_tone(tab)
 
 
 async def test_a_context_whose_clock_stands_still_is_replaced(tab: Tab, relay: RelayProcess) -> None:
@@ -203,9 +215,8 @@ async def test_a_context_whose_clock_stands_still_is_replaced(tab: Tab, relay: R
             globalThis.broken = relayPlayer.context;
             Object.defineProperty(broken, "currentTime", { get: () => 1 });
         }""")
-        await tab.page.wait_for_function("() => relayPlayer.context !== broken && relayPlayer.state === 'playing'")
-        rate, tone = await record(tab)
-        assert_clean_tone(tone, rate, TONE)
+        await tab.until("relayPlayer.context !== broken && relayPlayer.state === 'playing'")
+        await hear_tone(tab)
 
 
 async def test_an_interruption_is_waited_for_and_a_suspended_context_asks_for_a_click(
@@ -225,9 +236,25 @@ async def test_an_interruption_is_waited_for_and_a_suspended_context_asks_for_a_
         await wait_for_state(tab, "blocked")
         await press(tab, "Play")
         await wait_for_state(tab, "playing")
-        rate, tone = await record(tab)
-        assert_clean_tone(tone, rate, TONE)
+        await hear_tone(tab)
         assert await tab.page.evaluate("relayPlayer.stats.jumps") == 0
+
+
+async def test_play_in_an_interruption_that_does_not_end_goes_on_with_another_context(
+    tab: Tab, relay: RelayProcess
+) -> None:
+    await insert(tab, src="/listen/endless")
+    async with broadcasting(relay.url, "endless", 16_000, MONO_16K):
+        await press(tab, "Play")
+        await wait_for_state(tab, "playing")
+        await tab.page.evaluate("""() => {
+            globalThis.broken = relayPlayer.context;
+            Object.defineProperty(broken, "state", { get: () => "interrupted" });
+        }""")
+        await wait_for_state(tab, "interrupted")
+        await press(tab, "Play")
+        await tab.until("relayPlayer.context !== broken && relayPlayer.state === 'playing'")
+        await hear_tone(tab)
 
 
 async def test_what_can_not_be_is_refused_with_a_sentence(tab: Tab) -> None:

@@ -47,8 +47,10 @@ async def test_delay_that_is_shown_is_the_delay_that_is_heard(
 
     def judge(heard: Heard) -> None:
         piece = heard.recording.between(heard.mark, heard.mark + 4)
-        for stats in heard.recording.of("stats"):
-            if piece.start + 0.1 < stats["at"] < piece.end - 0.1:
-                assert stats["delayMs"] == pytest.approx(1000 * piece.delay(stats["at"]), abs=30)
+        shown = [stats for stats in heard.recording.of("stats") if piece.start + 0.1 < stats["at"] < piece.end - 0.1]
+        # Four a second, and some more or less where the machine is late.
+        assert len(shown) >= 12
+        for stats in shown:
+            assert stats["delayMs"] == pytest.approx(1000 * piece.delay(stats["at"]), abs=30)
 
     await judged(listen, judge, say)

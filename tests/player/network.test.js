@@ -22,6 +22,7 @@ function listen(trace, options = {}) {
 function heardBy(simulation) {
   const samples = simulation.recording;
   const onset = samples.findIndex((sample) => sample !== 0);
+  assert.ok(onset >= 0, "nothing was heard");
   return { onsetMs: (onset * 1000) / DEVICE_RATE, samples: samples.slice(onset + 0.05 * DEVICE_RATE) };
 }
 
@@ -285,7 +286,7 @@ test("the end of a session plays what is left, and is drained then", () => {
   assert.equal(simulation.stats.underruns, 0);
 });
 
-test("the delay from capture to render is told within 5 ms", () => {
+test("the delay from capture to render is told but for what the audio thread renders at once, 10.7 ms", () => {
   const simulation = new Simulation(steadyTrace(10), {
     record: true,
     deviceRate: DEVICE_RATE,
@@ -297,7 +298,7 @@ test("the delay from capture to render is told within 5 ms", () => {
   const at = samples.findIndex((sample, i) => i > 7.9 * DEVICE_RATE && Math.abs(sample) > 0.1);
   // Sample k * 16000 was captured at k seconds on this clock.
   const trueDelay = ((at / DEVICE_RATE) % 1) * 1000;
-  assert.ok(Math.abs(simulation.stats.delayMs - trueDelay) < 12, `${simulation.stats.delayMs} for ${trueDelay}`);
+  assert.ok(Math.abs(simulation.stats.delayMs - trueDelay) < 11, `${simulation.stats.delayMs} for ${trueDelay}`);
 });
 
 test("a change of preset is followed without a jump", () => {

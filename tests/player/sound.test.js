@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Concealment } from "../../relay/pages/player/concealment.js";
+import { PLAYING, Playhead } from "../../relay/pages/player/playhead.js";
 import { Renderer } from "../../relay/pages/player/renderer.js";
 import { SincResampler } from "../../relay/pages/player/resampler.js";
 import { Ring } from "../../relay/pages/player/ring.js";
@@ -309,6 +310,17 @@ test("it tells which frame is heard, and how far in it is", () => {
   const { frame, offsetSeconds, newest } = bench.renderer.report();
   assert.ok(Math.abs(frame * 0.02 + offsetSeconds - 0.5) < 0.005, `${frame} ${offsetSeconds}`);
   assert.equal(newest, 49);
+});
+
+test("a jump where all that came has been heard leads nowhere", () => {
+  const ring = new Ring(1, 4096);
+  const playhead = new Playhead(ring, 16_000);
+  playhead.write(new Int16Array(1600).fill(1000), false, 0);
+  playhead.startIn = 0;
+  playhead.read([new Float32Array(1600)], 1600);
+  assert.deepEqual([playhead.mode, playhead.held], [PLAYING, 0]);
+  playhead.jump(100);
+  assert.equal(playhead.place, ring.end);
 });
 
 test("a ring joins two pieces without moving what was there", () => {

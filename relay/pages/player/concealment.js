@@ -59,11 +59,6 @@ export class Concealment {
     this.#steps = new Float32Array(ring.planes.length);
   }
 
-  /** Samples given since it began. */
-  get position() {
-    return this.#position;
-  }
-
   /** The length of the loop. */
   get period() {
     return this.#period;

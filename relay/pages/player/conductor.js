@@ -214,7 +214,6 @@ export class Conductor {
     this.#steering.begin();
     this.#deferred = null;
     this.#report = NOTHING_YET;
-    this.#counts.restart();
     this.#isDry = this.#waiting.length === 0;
     if (!isRendering) {
       return;
@@ -289,10 +288,12 @@ export class Conductor {
     const isOther = format.rate !== this.#format?.rate || format.channels !== this.#format.channels;
     this.#intake.setFormat(format);
     this.#format = format;
-    if (!isOther || !this.#isRendering) {
+    if (!isOther) {
       return;
     }
-    if (this.#report.mode === "silent") {
+    if (!this.#isRendering) {
+      this.#waiting = [];
+    } else if (this.#report.mode === "silent") {
       this.#sendFormat();
     } else {
       // What is held of the old format is played first.
@@ -313,6 +314,10 @@ export class Conductor {
   }
 
   #wait(entry, nowMs) {
+    if (this.#waiting[0]?.line !== entry.line) {
+      // Places on two lines can not be compared, and nobody misses what nobody has heard.
+      this.#waiting = [];
+    }
     this.#waiting.push(entry);
     const oldestMs = nowMs - this.#arrivals.baseMs - this.#target.at(nowMs) - WAITING_MS;
     while (this.#waiting[0].lineMs + this.#waiting[0].durationMs < oldestMs) {
@@ -325,7 +330,6 @@ export class Conductor {
     // A pause is where a lag can be made up for without anybody noticing.
     const pauseMs = isHeard ? Math.max(0, entry.pauseMs - Math.max(0, this.#steering.errorMs)) : 0;
     const { number, samples, isSplice } = entry;
-    entry.samples = null;
     this.#deliveredAt = this.#asked;
     this.#send({ type: "audio", frame: number, samples, splice: isSplice, pause: pauseMs / 1000 }, [samples.buffer]);
   }

@@ -11,13 +11,8 @@ export class Counts {
     return { ...this.#numbers };
   }
 
-  /** The audio thread counts from zero again. */
-  restart() {
-    this.#reported = { underruns: 0, concealedSeconds: 0, lostSeconds: 0 };
-  }
-
   noteReport({ underruns, concealedSeconds, lostSeconds }) {
-    // One that was asked of an audio thread before this one may come late.
+    // Less than before is from another audio thread, which counts from zero.
     this.#numbers.underruns += Math.max(0, underruns - this.#reported.underruns);
     this.#numbers.concealedMs += 1000 * Math.max(0, concealedSeconds - this.#reported.concealedSeconds);
     this.#numbers.gapMs += 1000 * Math.max(0, lostSeconds - this.#reported.lostSeconds);

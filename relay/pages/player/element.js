@@ -6,9 +6,11 @@
  */
 
 import { RelayPlayer } from "./relay-player.js";
-import { FLOORS_MS } from "./target-delay.js";
+import { isLatency } from "./target-delay.js";
 
-const STYLE = `
+// A constructed style sheet is no inline style, so a strict Content-Security-Policy allows it.
+const STYLE = new CSSStyleSheet();
+STYLE.replaceSync(`
   :host { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 0.5em 0.75em; font: inherit; }
   :host([hidden]) { display: none; }
   [hidden] { display: none; }
@@ -16,7 +18,7 @@ const STYLE = `
   button { min-width: 5.5em; min-height: 2.75em; cursor: pointer; }
   label { display: inline-flex; align-items: center; gap: 0.4em; }
   output { min-width: 12em; }
-`;
+`);
 
 const STATES = {
   idle: "",
@@ -28,12 +30,12 @@ const STATES = {
   rebuffering: "Buffering…",
   reconnecting: "Connection lost. Connecting again…",
   blocked: "The browser holds the sound back. Press Play again.",
-  interrupted: "Interrupted by another sound.",
+  interrupted: "Interrupted by another sound. Press Play if it does not go on by itself.",
   failed: "It does not work.",
   ended: "The session has ended.",
 };
 
-const STARTABLE = new Set(["idle", "blocked", "failed", "ended"]);
+const STARTABLE = new Set(["idle", "blocked", "interrupted", "failed", "ended"]);
 const EVENTS = ["statechange", "stats", "channels", "notice"];
 
 export class RelayPlayerElement extends HTMLElement {
@@ -53,10 +55,7 @@ export class RelayPlayerElement extends HTMLElement {
     super();
     const { words } = RelayPlayerElement;
     const root = this.attachShadow({ mode: "open", delegatesFocus: true });
-    // A constructed style sheet is no inline style, so a strict Content-Security-Policy allows it.
-    const sheet = new CSSStyleSheet();
-    sheet.replaceSync(STYLE);
-    root.adoptedStyleSheets = [sheet];
+    root.adoptedStyleSheets = [STYLE];
 
     this.#button.type = "button";
     this.#button.part = "button";
@@ -121,7 +120,7 @@ export class RelayPlayerElement extends HTMLElement {
     } else if (name === "latency") {
       player.latency = knownLatency(after);
     } else {
-      player.token = after;
+      player.token = after || null;
     }
   }
 
@@ -147,6 +146,9 @@ export class RelayPlayerElement extends HTMLElement {
       this.#showChannels(detail);
     } else if (type === "statechange") {
       this.#show();
+    } else if (type === "notice") {
+      // Perhaps of a switch that failed.
+      this.#channels.value = player.channel;
     }
     this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true, composed: true }));
   }
@@ -196,13 +198,13 @@ function readSource(element) {
     url: `${scheme}//${source.host}${path}`,
     session: element.getAttribute("session") ?? found?.[2],
     channel: element.getAttribute("channel") ?? found?.[3] ?? "main",
-    token: element.getAttribute("token"),
+    token: element.getAttribute("token") || null,
     latency: knownLatency(element.getAttribute("latency")),
   };
 }
 
 function knownLatency(preset) {
-  return Object.hasOwn(FLOORS_MS, preset ?? "") ? preset : "balanced";
+  return isLatency(preset) ? preset : "balanced";
 }
 
 customElements.define("relay-player", RelayPlayerElement);

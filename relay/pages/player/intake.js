@@ -23,7 +23,6 @@ const PAUSE_MS = 5;
  * @property {boolean} isSplice Whether it does not follow the frame before it.
  * @property {number} pauseMs Silence before it, by its due time; in pace `speech` only.
  * @property {number} holeMs Sound that is missing before it, by its media time.
- * @property {Int16Array} samples
  */
 
 export class Intake {
@@ -102,7 +101,7 @@ export class Intake {
    * Takes a binary message.
    *
    * @param {ArrayBuffer} message
-   * @returns {Entry | null} null for a frame that was there already, or before there is a format.
+   * @returns {Entry & {samples: Int16Array} | null} null for a frame that was there already, or before there is a format.
    * @throws {RangeError} when it is no frame.
    */
   take(message) {
@@ -114,7 +113,8 @@ export class Intake {
     this.#entries[this.#number % REMEMBERED] = entry;
     this.#number += 1;
     this.#nextSeq = (frame.seq + 1) >>> 0;
-    return entry;
+    // Only who takes them has the samples: what is remembered outlives them by minutes.
+    return { ...entry, samples: frame.samples };
   }
 
   #place({ mediaTime, dueMs: wireDueMs, samples }) {
@@ -135,7 +135,6 @@ export class Intake {
       isSplice: next === null || next.isHole,
       pauseMs: pauseMs >= PAUSE_MS ? pauseMs : 0,
       holeMs: next === null ? 0 : Math.max(0, mediaMs - next.mediaMs),
-      samples,
     };
   }
 

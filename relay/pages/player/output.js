@@ -5,7 +5,7 @@
  *   starting      just made
  *   running
  *   blocked       the browser wants a click first, or suspended the context
- *   interrupted   by a telephone call or the like; it ends by itself
+ *   interrupted   by a telephone call or the like; mostly it ends by itself
  *   stuck         it says that it runs, but its clock stands still: only another context helps
  */
 

@@ -129,7 +129,7 @@ export class Playhead {
   /** Skips that many samples, or a little more or less; it is heard as one soft cut. */
   jump(samples) {
     const ring = this.#ring;
-    if (this.mode !== PLAYING) {
+    if (this.mode !== PLAYING || this.held === 0) {
       this.place = Math.min(this.place + samples, ring.end);
       this.#resumeIn = -1;
       return;

@@ -2,14 +2,13 @@
  * The audio thread: hands the conductor's orders to a `Renderer` and lets it fill the blocks.
  *
  * The node's port brings {port}, the way to the conductor's Worker. `process` allocates nothing, so it posts nothing:
- * {type: "report", id} is answered from the message handler with {id, frame, report}.
+ * {type: "report", id} is answered from the message handler with {id, report}.
  */
 
 import { Renderer } from "./renderer.js";
 
 class RelayPlayerProcessor extends AudioWorkletProcessor {
   #renderer = new Renderer(sampleRate);
-  #isOver = false;
 
   constructor() {
     super();
@@ -19,14 +18,10 @@ class RelayPlayerProcessor extends AudioWorkletProcessor {
   process(_inputs, outputs) {
     const output = outputs[0];
     this.#renderer.render(output[0], output[1]);
-    return !this.#isOver;
+    return true;
   }
 
   #connect(port) {
-    if (port === null) {
-      this.#isOver = true;
-      return;
-    }
     port.onmessage = ({ data }) => {
       if (data.type === "report") {
         port.postMessage({ id: data.id, report: this.#renderer.report() });

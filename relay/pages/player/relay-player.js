@@ -4,16 +4,27 @@
 
 import { claimMediaSession, pauseMediaSession, releaseMediaSession, showMediaSession } from "./media-session.js";
 import { Output, prefetchOutput } from "./output.js";
-import { FLOORS_MS } from "./target-delay.js";
-import { isName, originOf } from "./wire.js";
+import { FLOORS_MS, isLatency } from "./target-delay.js";
+import { isKey, isName, originOf } from "./wire.js";
 
 const SPEAKER_INTERVAL_MS = 250;
 
 /** A context that stays broken however often it is made anew needs a person's click. */
 const MOST_REBUILDS = 3;
 
-const LOADING_FAILED = "The player could not be loaded. Reload the page.";
 const STOPPED = new Set(["idle", "failed", "ended"]);
+
+/** In these a context may stand still for ever; a person's click makes another one. */
+const RENEWABLE = new Set(["stuck", "interrupted"]);
+
+const IDLE = Object.freeze({ state: "idle", reason: "", code: null, retryInMs: null });
+const CONNECTING = Object.freeze({ ...IDLE, state: "connecting" });
+const NOT_LOADED = Object.freeze({
+  ...IDLE,
+  state: "failed",
+  reason: "The player could not be loaded. Reload the page.",
+  code: "not-loaded",
+});
 
 const NO_STATS = Object.freeze({
   bufferMs: 0,
@@ -35,6 +46,7 @@ export class RelayPlayer extends EventTarget {
   #url;
   #session;
   #channel;
+  #wanted;
   #token;
   #latency;
   #volume;
@@ -43,7 +55,7 @@ export class RelayPlayer extends EventTarget {
   #run = 0;
   #rebuilds = 0;
   #state = "idle";
-  #status = { state: "idle", reason: "", retryInMs: null };
+  #status = IDLE;
   #stats = NO_STATS;
   #channels = [];
   #timer;
@@ -62,10 +74,12 @@ export class RelayPlayer extends EventTarget {
     super();
     checkName("session", session);
     checkName("channel", channel);
+    checkToken(token);
     checkLatency(latency);
     this.#url = url ?? originOf(location);
     this.#session = session;
     this.#channel = channel;
+    this.#wanted = channel;
     this.#token = token;
     this.#latency = latency;
     this.#volume = volume;
@@ -81,10 +95,16 @@ export class RelayPlayer extends EventTarget {
     return this.#status.reason;
   }
 
+  /** The same as a code, see README.md; otherwise null. */
+  get code() {
+    return this.#status.code;
+  }
+
   get session() {
     return this.#session;
   }
 
+  /** What is played, or would be. */
   get channel() {
     return this.#channel;
   }
@@ -132,12 +152,14 @@ export class RelayPlayer extends EventTarget {
 
   /** For the next connection, for example after the notice 4001, that the old one has expired. */
   set token(token) {
+    checkToken(token);
     this.#token = token;
     this.#post({ type: "token", token });
   }
 
   /**
-   * Starts, or goes on when `blocked`. Browsers allow sound only to a call from within a click or a key press.
+   * Starts, or goes on when `blocked` or `interrupted`. Browsers allow sound only to a call from within a click or a key
+   * press.
    *
    * @returns {Promise<void>} when the audio thread is there. That it fails shows in the state, not here.
    */
@@ -145,7 +167,7 @@ export class RelayPlayer extends EventTarget {
     if (this.#output !== null) {
       this.#rebuilds = 0;
       showMediaSession(this);
-      if (this.#output.condition === "stuck") {
+      if (RENEWABLE.has(this.#output.condition)) {
         await this.#rebuild();
       } else {
         this.#output.resume();
@@ -154,7 +176,7 @@ export class RelayPlayer extends EventTarget {
     }
     this.#run += 1;
     this.#rebuilds = 0;
-    this.#status = { state: "connecting", reason: "", retryInMs: null };
+    this.#status = CONNECTING;
     this.#stats = NO_STATS;
     if (this.#worker === null) {
       this.#prepare();
@@ -168,8 +190,8 @@ export class RelayPlayer extends EventTarget {
     };
     this.#post({ type: "play", run: this.#run, request });
     this.#timer = setInterval(() => this.#tellLatency(), SPEAKER_INTERVAL_MS);
-    const opening = this.#openOutput();
     this.#claimMediaSession();
+    const opening = this.#openOutput();
     this.#update();
     await opening;
   }
@@ -178,9 +200,9 @@ export class RelayPlayer extends EventTarget {
   stop() {
     if (this.#output !== null) {
       this.#post({ type: "stop" });
-      this.#end("idle", "");
+      this.#end(IDLE);
     } else if (this.#state !== "idle") {
-      this.#status = { state: "idle", reason: "", retryInMs: null };
+      this.#status = IDLE;
       this.#update();
     }
   }
@@ -188,6 +210,7 @@ export class RelayPlayer extends EventTarget {
   /** Plays another channel of the session, now or when it is started. */
   switchChannel(id) {
     checkName("channel", id);
+    this.#wanted = id;
     if (this.#output === null) {
       this.#channel = id;
     } else {
@@ -199,8 +222,7 @@ export class RelayPlayer extends EventTarget {
   dispose() {
     this.stop();
     releaseMediaSession(this);
-    this.#worker?.terminate();
-    this.#worker = null;
+    this.#dismissWorker();
   }
 
   /** Loads what takes some tenths of a second over a slow network, so that `play` finds it there. */
@@ -209,19 +231,28 @@ export class RelayPlayer extends EventTarget {
     const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "relay-player" });
     worker.onmessage = ({ data }) => this.#hear(data);
     worker.onerror = () => {
-      this.#worker = null;
+      this.#dismissWorker();
       if (this.#output !== null) {
-        this.#end("failed", LOADING_FAILED);
+        this.#end(NOT_LOADED);
       }
     };
     this.#worker = worker;
   }
 
+  #dismissWorker() {
+    if (this.#worker !== null) {
+      this.#worker.onerror = null;
+      this.#worker.terminate();
+      this.#worker = null;
+    }
+  }
+
   async #openOutput() {
-    const output = new Output({ volume: this.#volume, latency: this.#latency });
-    this.#output = output;
-    output.addEventListener("condition", () => this.#follow(output));
+    let output = null;
     try {
+      output = new Output({ volume: this.#volume, latency: this.#latency });
+      this.#output = output;
+      output.addEventListener("condition", () => this.#follow(output));
       const port = await output.open();
       if (this.#output === output) {
         this.#post({ type: "port", port }, [port]);
@@ -230,13 +261,16 @@ export class RelayPlayer extends EventTarget {
     } catch {
       if (this.#output === output) {
         this.#post({ type: "stop" });
-        this.#end("failed", LOADING_FAILED);
+        this.#end(NOT_LOADED);
       }
     }
   }
 
   async #rebuild() {
     this.#output.close();
+    this.#output = null;
+    // What comes until the new audio thread is there waits for it.
+    this.#post({ type: "port", port: null });
     await this.#openOutput();
   }
 
@@ -259,7 +293,7 @@ export class RelayPlayer extends EventTarget {
     switch (type) {
       case "status":
         if (STOPPED.has(message.state)) {
-          this.#end(message.state, message.reason);
+          this.#end(message);
         } else {
           this.#status = message;
           this.#update();
@@ -271,10 +305,12 @@ export class RelayPlayer extends EventTarget {
         break;
       case "channel":
         this.#channel = message.channel;
+        this.#wanted = message.channel;
         this.#claimMediaSession();
         break;
       case "channels":
         this.#channels = message.channels;
+        this.#claimMediaSession();
         this.#fire("channels", this.#channels);
         break;
       case "notice":
@@ -292,12 +328,13 @@ export class RelayPlayer extends EventTarget {
     this.#post({ type: "speaker", ms: this.#output.latencyMs });
   }
 
-  #end(state, reason) {
+  #end(status) {
     clearInterval(this.#timer);
     this.#output?.close();
     this.#output = null;
+    this.#channel = this.#wanted;
     pauseMediaSession(this);
-    this.#status = { state, reason, retryInMs: null };
+    this.#status = status;
     this.#update();
   }
 
@@ -309,11 +346,11 @@ export class RelayPlayer extends EventTarget {
     const isRetry = state === "reconnecting";
     if (state !== previous || isRetry) {
       this.#state = state;
-      const { reason, retryInMs } = this.#status;
+      const { reason, code, retryInMs } = this.#status;
       if (state === "playing") {
         showMediaSession(this);
       }
-      this.#fire("statechange", { state, previous, reason, retryInMs });
+      this.#fire("statechange", { state, previous, reason, code, retryInMs });
     }
   }
 
@@ -332,8 +369,14 @@ function checkName(what, name) {
   }
 }
 
+function checkToken(token) {
+  if (token !== null && !isKey(token)) {
+    throw new TypeError("The token is not 8 to 4096 of A-Z a-z 0-9 . _ ~ -");
+  }
+}
+
 function checkLatency(preset) {
-  if (!Object.hasOwn(FLOORS_MS, preset)) {
+  if (!isLatency(preset)) {
     throw new TypeError(`The latency ${JSON.stringify(preset)} is none of ${Object.keys(FLOORS_MS).join(", ")}`);
   }
 }

@@ -8,6 +8,7 @@
  *   down     detail: {code, sentence, retryInMs}; the connection is gone and another attempt is under way.
  *   stop     detail: {code, sentence}; nothing more comes, and the sentence says why.
  *
+ * `code` is the close code, or "address" where the browser refuses the address.
  * A connection that the page itself closes with `close` fires nothing.
  */
 
@@ -35,14 +36,15 @@ export class RelaySocket extends EventTarget {
   #protocols;
   #isFinal;
   #bufferedMs;
+  #leastWaitMs;
   #world;
   #socket = null;
   #acceptedAt = null;
   #unansweredSince = null;
-  #told = "";
+  #complaint = null;
   #goawayMs = null;
   #attempt = 0;
-  #retryTimer;
+  #retryTimer = null;
   #pingTimer;
 
   /**
@@ -51,17 +53,25 @@ export class RelaySocket extends EventTarget {
    * @param {string[] | (() => string[])} [options.protocols] Subprotocols offered beside `relay.v1`.
    * @param {(code: number) => boolean} [options.isFinal] Which close codes forbid to connect again.
    * @param {() => number} [options.bufferedMs] What is left to play when the connection breaks, see `retryDelayMs`.
+   * @param {(code: number) => number} [options.leastWaitMs] The least wait after a close; `retryNow` ends it.
    * @param {typeof WORLD} [options.world]
    */
   constructor(
     address,
-    { protocols = [], isFinal: policy = isFinal, bufferedMs = () => Infinity, world = WORLD } = {},
+    {
+      protocols = [],
+      isFinal: policy = isFinal,
+      bufferedMs = () => Infinity,
+      leastWaitMs = () => 0,
+      world = WORLD,
+    } = {},
   ) {
     super();
     this.#address = typeof address === "function" ? address : () => address;
     this.#protocols = typeof protocols === "function" ? protocols : () => protocols;
     this.#isFinal = policy;
     this.#bufferedMs = bufferedMs;
+    this.#leastWaitMs = leastWaitMs;
     this.#world = world;
   }
 
@@ -70,18 +80,28 @@ export class RelaySocket extends EventTarget {
     return this.#acceptedAt !== null;
   }
 
+  /** Whether the connection is gone and the next attempt is still to come. */
+  get isWaiting() {
+    return this.#retryTimer !== null;
+  }
+
   /** Bytes given to `send` that have not left the browser. */
   get bufferedAmount() {
     return this.#socket?.bufferedAmount ?? 0;
   }
 
+  /** Connects; an address that the browser refuses fires `stop` before this returns. */
   open() {
-    const socket = this.#world.connect(this.#address(), [PROTOCOL, ...this.#protocols()]);
+    this.#retryTimer = null;
+    const socket = this.#connect();
+    if (socket === null) {
+      return;
+    }
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => this.#lose(code, reason);
     this.#socket = socket;
-    this.#told = "";
+    this.#complaint = null;
     this.#goawayMs = null;
     this.#unansweredSince = this.#world.now();
     this.#waitForPulse();
@@ -94,13 +114,34 @@ export class RelaySocket extends EventTarget {
 
   close() {
     this.#world.clearTimer(this.#retryTimer);
+    this.#retryTimer = null;
     this.#abandon()?.close(1000);
+  }
+
+  /** Makes the attempt that is waited for at once; does nothing where none is. */
+  retryNow() {
+    if (this.isWaiting) {
+      this.#world.clearTimer(this.#retryTimer);
+      this.open();
+    }
   }
 
   /** Gives the present connection up, for a reason in a sentence, and connects again. */
   reset(sentence) {
     this.#abandon()?.close();
     this.#retry(CONNECTION_BROKE, sentence);
+  }
+
+  #connect() {
+    const address = this.#address();
+    const protocols = [PROTOCOL, ...this.#protocols()];
+    try {
+      return this.#world.connect(address, protocols);
+    } catch (error) {
+      // It is none, or not wss: on a page over HTTPS.
+      this.#fire("stop", { code: "address", sentence: `The browser refuses the relay's address: ${error.message}` });
+      return null;
+    }
   }
 
   #receive(data) {
@@ -125,7 +166,7 @@ export class RelaySocket extends EventTarget {
 
   #note(message) {
     if (message.type === "error") {
-      this.#told = String(message.message ?? "");
+      this.#complaint = message;
     } else if (message.type === "goaway") {
       this.#goawayMs = Number(message.reconnect_after_ms) || 0;
     }
@@ -157,7 +198,8 @@ export class RelaySocket extends EventTarget {
   }
 
   #lose(code, reason) {
-    const told = this.#told || reason;
+    // Any other error was about something else, a `switch` for example.
+    const told = this.#complaint?.code === code ? String(this.#complaint.message ?? "") : reason;
     this.#abandon();
     if (this.#isFinal(code)) {
       this.#fire("stop", { code, sentence: closeSentence(code, told) });
@@ -168,10 +210,11 @@ export class RelaySocket extends EventTarget {
 
   #retry(code, sentence) {
     const random = this.#world.random();
-    const retryInMs =
+    const delayMs =
       this.#goawayMs === null
         ? retryDelayMs(this.#attempt, random, this.#bufferedMs())
         : goawayDelayMs(this.#goawayMs, random);
+    const retryInMs = this.#leastWaitMs(code) + delayMs;
     this.#retryTimer = this.#world.setTimer(() => this.open(), retryInMs);
     this.#attempt += 1;
     this.#fire("down", { code, sentence, retryInMs });

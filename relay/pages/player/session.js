@@ -3,14 +3,14 @@
  *
  * It lives in the Worker, and is told about the audio thread and the page by messages, so that a page whose timers a
  * browser throttles hears all the same. It tells the page:
- *   {type: "status", state, reason, retryInMs}
+ *   {type: "status", state, reason, code, retryInMs}
  *   {type: "stats", stats}            four times a second
  *   {type: "channel", channel}        which one is played, when that changed
  *   {type: "channels", channels}
  *   {type: "notice", code, message}   something a person may want to know
  */
 
-import { SESSION_ENDED, TOKEN_EXPIRED } from "./close-codes.js";
+import { BAD_REQUEST, SESSION_ENDED, TOKEN_EXPIRED } from "./close-codes.js";
 import { Conductor } from "./conductor.js";
 import { RelaySocket, WORLD } from "./relay-socket.js";
 import { statusOf } from "./status.js";
@@ -31,7 +31,13 @@ const SWITCH_TIMEOUT_MS = 3000;
 /** What the last of the sound may take after the session ended, or the audio thread stands still. */
 const FAREWELL_MS = 5000;
 
+/** What a page may take to get a new token. */
+const TOKEN_PATIENCE_MS = 10_000;
+
 const CODEC = "pcm_s16le";
+
+/** Why it does not go on as it should. */
+const NO_TROUBLE = Object.freeze({ reason: "", code: null, retryInMs: null });
 
 export class Session {
   #request;
@@ -42,11 +48,12 @@ export class Session {
   #port = null;
   #isRendering = false;
   #link = "connecting";
-  #told = { state: null, reason: "", retryInMs: null };
-  #reason = "";
-  #retryInMs = null;
+  #trouble = NO_TROUBLE;
+  #told = { state: null, trouble: NO_TROUBLE };
+  #offeredToken = null;
   #reconnects = -1;
   #speakerMs = 0;
+  /** {previous, unanswered, timer}: the channel before, how many answers are to come, the last one's timeout. */
   #switching = null;
   #farewell = null;
   #timer;
@@ -73,14 +80,14 @@ export class Session {
   }
 
   start() {
-    this.#connect();
     this.#tick();
+    this.#connect();
   }
 
   stop() {
     this.#isOver = true;
     this.#world.clearTimer(this.#timer);
-    this.#world.clearTimer(this.#switching?.timer);
+    this.#endSwitching();
     this.#socket.close();
     this.setPort(null);
   }
@@ -117,23 +124,27 @@ export class Session {
     this.#conductor.setLatency(preset);
   }
 
-  /** For the next connection. */
+  /** For the next connection, which comes at once where it waits for it. */
   setToken(token) {
     this.#request.token = token;
+    if (this.#trouble.code === TOKEN_EXPIRED) {
+      this.#socket.retryNow();
+    }
   }
 
   switchChannel(channel) {
     const previous = this.#request.channel;
-    if (channel === previous) {
+    if (channel === previous || this.#isOver || this.#farewell !== null) {
       return;
     }
     this.#request.channel = channel;
-    this.#world.clearTimer(this.#switching?.timer);
     if (this.#socket.accepted) {
-      const timer = this.#world.setTimer(() => this.#reconnect(), SWITCH_TIMEOUT_MS);
-      this.#switching = { previous: this.#switching?.previous ?? previous, timer };
+      this.#switching ??= { previous, unanswered: 0, timer: null };
+      this.#switching.unanswered += 1;
+      this.#world.clearTimer(this.#switching.timer);
+      this.#switching.timer = this.#world.setTimer(() => this.#reconnect(), SWITCH_TIMEOUT_MS);
       this.#socket.send({ type: "switch", channel });
-    } else {
+    } else if (!(this.#socket.isWaiting && this.#isTokenAwaited(this.#trouble.code))) {
       this.#reconnect();
     }
   }
@@ -147,8 +158,12 @@ export class Session {
         return addressAt(url, "listen", { session, channel }, query);
       },
       {
-        protocols: () => (this.#request.token ? [TOKEN_PREFIX + this.#request.token] : []),
+        protocols: () => {
+          this.#offeredToken = this.#request.token;
+          return this.#offeredToken ? [TOKEN_PREFIX + this.#offeredToken] : [];
+        },
         bufferedMs: () => this.#conductor.heldMs,
+        leastWaitMs: (code) => (this.#isTokenAwaited(code) ? TOKEN_PATIENCE_MS : 0),
         world: this.#world,
       },
     );
@@ -161,8 +176,13 @@ export class Session {
     socket.open();
   }
 
+  /** Whether another attempt behind a close would only offer again the token that has just expired. */
+  #isTokenAwaited(code) {
+    return code === TOKEN_EXPIRED && this.#request.token === this.#offeredToken;
+  }
+
   #reconnect() {
-    this.#switching = null;
+    this.#endSwitching();
     this.#socket.close();
     this.#link = "connecting";
     this.#connect();
@@ -171,17 +191,19 @@ export class Session {
 
   #greet(hello) {
     if (hello.format && hello.format.codec !== CODEC) {
-      this.#fail(`This player does not know the codec ${hello.format.codec}. Reload the page.`);
+      this.#fail("codec", `This player does not know the codec ${hello.format.codec}. Reload the page.`);
       return;
     }
     this.#link = "up";
-    this.#reason = "";
-    this.#retryInMs = null;
-    this.#world.clearTimer(this.#switching?.timer);
-    this.#reconnects += this.#switching === null ? 1 : 0;
-    this.#switching = null;
-    this.#request.channel = hello.channel;
+    this.#trouble = NO_TROUBLE;
     this.#conductor.hello(hello, this.#world.now());
+    this.#reconnects += this.#switching === null ? 1 : 0;
+    if (this.#isSuperseded()) {
+      this.#switching.previous = hello.channel;
+      return;
+    }
+    this.#endSwitching();
+    this.#request.channel = hello.channel;
     this.#tell({ type: "channel", channel: hello.channel });
     if (Array.isArray(hello.channels)) {
       this.#tell({ type: "channels", channels: hello.channels });
@@ -199,7 +221,7 @@ export class Session {
         break;
       case "format":
         if (message.format?.codec !== CODEC) {
-          this.#fail(`This player does not know the codec ${message.format?.codec}. Reload the page.`);
+          this.#fail("codec", `This player does not know the codec ${message.format?.codec}. Reload the page.`);
           return;
         }
         this.#conductor.message(message, this.#world.now());
@@ -212,13 +234,29 @@ export class Session {
 
   /** A switch that failed changes nothing; any other error goes before a close, which says the same again. */
   #complain({ code, message }) {
-    if (this.#switching !== null) {
-      this.#world.clearTimer(this.#switching.timer);
+    if (code === BAD_REQUEST && this.#switching !== null) {
+      if (this.#isSuperseded()) {
+        return;
+      }
       this.#request.channel = this.#switching.previous;
-      this.#switching = null;
+      this.#endSwitching();
       this.#tell({ type: "channel", channel: this.#request.channel });
     }
     this.#tell({ type: "notice", code, message });
+  }
+
+  /** Counts an answer to a switch; tells whether it does not matter, because another switch followed. */
+  #isSuperseded() {
+    if (this.#switching === null) {
+      return false;
+    }
+    this.#switching.unanswered -= 1;
+    return this.#switching.unanswered > 0;
+  }
+
+  #endSwitching() {
+    this.#world.clearTimer(this.#switching?.timer);
+    this.#switching = null;
   }
 
   #take(message) {
@@ -229,7 +267,7 @@ export class Session {
       if (!(error instanceof RangeError)) {
         throw error;
       }
-      this.#fail("This player does not understand the relay's audio. Reload the page.");
+      this.#fail("protocol", "This player does not understand the relay's audio. Reload the page.");
       return;
     }
     if (nowMs - this.#askedMs >= ASK_AT_MOST_EVERY_MS) {
@@ -239,10 +277,8 @@ export class Session {
 
   #lose({ code, sentence, retryInMs }) {
     this.#link = "down";
-    this.#reason = sentence;
-    this.#retryInMs = retryInMs;
-    this.#world.clearTimer(this.#switching?.timer);
-    this.#switching = null;
+    this.#trouble = { reason: sentence, code, retryInMs };
+    this.#endSwitching();
     if (code === TOKEN_EXPIRED) {
       this.#tell({ type: "notice", code, message: sentence || "The token has expired; set a new one." });
     }
@@ -251,7 +287,7 @@ export class Session {
 
   #end({ code, sentence }) {
     if (code !== SESSION_ENDED) {
-      this.#fail(sentence);
+      this.#fail(code, sentence);
       return;
     }
     this.#farewell = { sentence, untilMs: this.#world.now() + FAREWELL_MS };
@@ -259,13 +295,13 @@ export class Session {
     this.#update();
   }
 
-  #fail(sentence) {
-    this.#finish("failed", sentence);
+  #fail(code, sentence) {
+    this.#finish("failed", code, sentence);
   }
 
-  #finish(state, reason) {
+  #finish(state, code, reason) {
     this.stop();
-    this.#tell({ type: "status", state, reason, retryInMs: null });
+    this.#tell({ type: "status", state, reason, code, retryInMs: null });
   }
 
   #tick() {
@@ -319,7 +355,7 @@ export class Session {
     if (this.#farewell !== null) {
       const { sentence, untilMs } = this.#farewell;
       if (conductor.isDrained || this.#world.now() > untilMs) {
-        this.#finish("ended", sentence);
+        this.#finish("ended", SESSION_ENDED, sentence);
       }
       return;
     }
@@ -330,13 +366,10 @@ export class Session {
       hasPlayed: conductor.hasPlayed,
       isPausing: conductor.isPausing,
     });
-    const isLost = state === "reconnecting";
-    const reason = isLost ? this.#reason : "";
-    const retryInMs = isLost ? this.#retryInMs : null;
-    const told = this.#told;
-    if (state !== told.state || reason !== told.reason || retryInMs !== told.retryInMs) {
-      this.#told = { state, reason, retryInMs };
-      this.#tell({ type: "status", state, reason, retryInMs });
+    const trouble = state === "reconnecting" ? this.#trouble : NO_TROUBLE;
+    if (state !== this.#told.state || trouble !== this.#told.trouble) {
+      this.#told = { state, trouble };
+      this.#tell({ type: "status", state, ...trouble });
     }
   }
 }

@@ -103,7 +103,7 @@ export class Steering {
 
   /** Nothing is heard, but there is something to play. */
   considerStart(measurement) {
-    const { playoutMs, heldMs, isLast, targetMs } = measurement;
+    const { playoutMs, isLast, targetMs } = measurement;
     const lateMs = playoutMs === null ? 0 : playoutMs - targetMs;
     if (isLast || playoutMs === null) {
       this.#start(0, measurement);

@@ -31,6 +31,11 @@ const FALL_PER_SECOND_MS = 20;
 /** The least targets that a person can choose from. */
 export const FLOORS_MS = Object.freeze({ low: 60, balanced: 200, stable: 600 });
 
+/** @returns {boolean} whether a preset has this name. */
+export function isLatency(name) {
+  return Object.keys(FLOORS_MS).includes(name);
+}
+
 export class TargetDelay {
   #bins = new Float64Array(BINS);
   #observations = 0;

@@ -19,7 +19,7 @@ export class WindowMinimum {
 
   add(value, nowMs) {
     const entries = this.#entries;
-    while (entries.length > 0 && entries.at(-1).value >= value) {
+    while (entries.length > 0 && entries[entries.length - 1].value >= value) {
       entries.pop();
     }
     entries.push({ value, atMs: nowMs });

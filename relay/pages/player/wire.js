@@ -9,7 +9,7 @@ export const PROTOCOL = "relay.v1";
 /** A page can not set headers on a WebSocket, so a token or key travels as a second offered subprotocol. */
 export const TOKEN_PREFIX = "relay.token.";
 
-export const HEADER_BYTES = 16;
+const HEADER_BYTES = 16;
 
 const VERSION = 1;
 const NAME = /^(?!\.+$)[A-Za-z0-9._~-]{1,64}$/;

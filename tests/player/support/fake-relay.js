@@ -1,5 +1,7 @@
 /** A relay and its sockets on a virtual clock, for `Session`: what a browser's WebSocket, timers and Worker would be. */
 
+import assert from "node:assert/strict";
+
 import { Renderer } from "../../../relay/pages/player/renderer.js";
 import { Session } from "../../../relay/pages/player/session.js";
 import { tone } from "./simulation.js";
@@ -62,6 +64,8 @@ export class FakeRelay {
   told = [];
   recording = [];
   isReachable = true;
+  /** What a browser throws instead of connecting. */
+  obstacle = null;
   isSilent = false;
   state = "live";
   epoch = 300;
@@ -70,7 +74,8 @@ export class FakeRelay {
     { id: "de", name: "Deutsch", lang: "de", state: "live" },
   ];
 
-  constructor({ latency = "balanced", channel = "main", token = null } = {}) {
+  constructor({ latency = "balanced", channel = "main", token = null, obstacle = null } = {}) {
+    this.obstacle = obstacle;
     const world = {
       now: () => this.now,
       random: () => this.random,
@@ -112,8 +117,13 @@ export class FakeRelay {
     return this.told.filter(({ type }) => type === "status").map(({ state }) => state);
   }
 
+  /** What the page was told last about how it stands. */
+  get status() {
+    return this.told.filter(({ type }) => type === "status").pop();
+  }
+
   get stats() {
-    return this.told.filter(({ type }) => type === "stats").at(-1).stats;
+    return this.told.filter(({ type }) => type === "stats").pop().stats;
   }
 
   after(delayMs, action) {
@@ -165,6 +175,9 @@ export class FakeRelay {
 
   #connect(address, protocols) {
     this.attempts.push({ now: this.now, address });
+    if (this.obstacle !== null) {
+      throw this.obstacle;
+    }
     const socket = new FakeSocket(this, address, protocols);
     if (!this.isReachable) {
       this.after(WAY_MS, () => socket.isOpen && socket.break(1006));
@@ -254,4 +267,12 @@ export class FakeRelay {
     }
     this.after(begin + (this.#blocks * 128_000) / DEVICE_RATE - this.now, () => this.#renderSome());
   }
+}
+
+/** Gives a relay whose listener has been playing for a while. */
+export function playing(options) {
+  const relay = new FakeRelay(options);
+  relay.run(3000);
+  assert.equal(relay.states.pop(), "playing");
+  return relay;
 }

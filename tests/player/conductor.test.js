@@ -1,0 +1,114 @@
+/** What the conductor does with sound while nothing is rendered, and what it counts across such a time. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Conductor } from "../../relay/pages/player/conductor.js";
+import { Intake } from "../../relay/pages/player/intake.js";
+import { RelayClock } from "../../relay/pages/player/relay-clock.js";
+
+const FRAME_MS = 20;
+const TARGET_MS = 200;
+
+/** The target and 250 ms, with one at each end that is only partly inside. */
+const MOST_FRAMES = Math.ceil((TARGET_MS + 250) / FRAME_MS) + 1;
+
+function formatAt(rate) {
+  return { codec: "pcm_s16le", rate, channels: 1, clock_rate: rate };
+}
+
+function frameOf({ epoch = 7, seq, rate = 16_000 }, dueMs) {
+  const count = (rate * FRAME_MS) / 1000;
+  const message = new ArrayBuffer(16 + 2 * count);
+  const header = new DataView(message);
+  header.setUint8(0, 1);
+  header.setUint16(2, epoch);
+  header.setUint32(4, seq);
+  header.setUint32(8, seq * count);
+  header.setUint32(12, dueMs);
+  return message;
+}
+
+/** A conductor whose orders are kept, on a line without jitter. */
+class Stand {
+  now = 1000;
+  orders = [];
+  conductor = new Conductor({ latency: "balanced", send: (order) => this.orders.push(order) });
+
+  constructor() {
+    const place = { epoch: 7, next_seq: 0, clock_ms: this.now, resumed: false };
+    const greeting = { channel: "main", channels: [], state: "live", pace: "live", format: formatAt(16_000), ...place };
+    this.conductor.hello(greeting, this.now);
+  }
+
+  hear(seconds, place = {}) {
+    for (let seq = 0; seq < (seconds * 1000) / FRAME_MS; seq += 1) {
+      this.now += FRAME_MS;
+      this.conductor.frame(frameOf({ ...place, seq }, this.now), this.now);
+    }
+  }
+
+  /** How many samples each frame has that was given to the audio thread. */
+  get sizes() {
+    return this.orders.filter(({ type }) => type === "audio").map(({ samples }) => samples.length);
+  }
+
+  answer(underruns) {
+    const report = { mode: "playing", frame: 0, offsetSeconds: 0, newest: 0, heldSeconds: 0.2, concealedSeconds: 0 };
+    this.conductor.ask();
+    this.conductor.answer({ id: this.orders.at(-1).id, report: { ...report, underruns, lostSeconds: 0 } }, this.now);
+  }
+}
+
+test("of what is held back only the newest is kept", () => {
+  const stand = new Stand();
+  stand.hear(60);
+  stand.conductor.setRendering(true);
+  assert.ok(stand.sizes.length > TARGET_MS / FRAME_MS);
+  assert.ok(stand.sizes.length <= MOST_FRAMES, `${stand.sizes.length}`);
+});
+
+test("what is held back of a broadcaster is dropped when another one takes over, with another format or the same", () => {
+  for (const rate of [48_000, 16_000]) {
+    const stand = new Stand();
+    stand.hear(10);
+    stand.conductor.message({ type: "format", epoch: 8, format: formatAt(rate) }, stand.now);
+    stand.hear(8, { epoch: 8, rate });
+    stand.conductor.setRendering(true);
+    assert.ok(stand.sizes.length <= MOST_FRAMES, `${stand.sizes.length}`);
+    assert.ok(stand.sizes.every((size) => size === (rate * FRAME_MS) / 1000));
+  }
+});
+
+test("what is held back is not given out under a format that came behind it", () => {
+  const stand = new Stand();
+  stand.hear(1);
+  stand.conductor.message({ type: "format", epoch: 8, format: formatAt(48_000) }, stand.now);
+  stand.conductor.setRendering(true);
+  assert.deepEqual(stand.sizes, []);
+});
+
+test("frames whose places are remembered do not keep their samples", () => {
+  const clock = new RelayClock();
+  clock.hear(0, 0);
+  const intake = new Intake(clock);
+  intake.setFormat(formatAt(16_000));
+  const { number, samples } = intake.take(frameOf({ seq: 0 }, 0));
+  assert.equal(samples.length, 320);
+  assert.equal(intake.entry(number).durationMs, FRAME_MS);
+  assert.equal(intake.entry(number).samples, undefined);
+});
+
+test("an underrun is counted once, however often the same audio thread stands still, and of another one as well", () => {
+  const stand = new Stand();
+  for (const underruns of [1, 1, 2]) {
+    stand.conductor.setRendering(true);
+    stand.answer(underruns);
+    stand.conductor.setRendering(false);
+  }
+  assert.equal(stand.conductor.stats(stand.now).underruns, 2);
+  stand.conductor.setRendering(true);
+  stand.answer(0);
+  stand.answer(1);
+  assert.equal(stand.conductor.stats(stand.now).underruns, 3);
+});

@@ -1,0 +1,132 @@
+/** The page's side of the player: what it asks of its Worker and of the browser, and what it tells the page. */
+
+import assert from "node:assert/strict";
+import { afterEach, test } from "node:test";
+
+import { RelayPlayer } from "../../relay/pages/player/index.js";
+import { FakeContext, FakeWorker } from "./support/fake-browser.js";
+
+let player = null;
+
+/** A player and all that it tells about its state. */
+function makePlayer(options = {}) {
+  player?.dispose();
+  player = new RelayPlayer({ session: "ev1", ...options });
+  const told = [];
+  player.addEventListener("statechange", ({ detail }) => told.push(detail));
+  return told;
+}
+
+function status(state, { reason = "", code = null, retryInMs = null } = {}) {
+  return { type: "status", state, reason, code, retryInMs };
+}
+
+afterEach(() => {
+  FakeContext.obstacle = null;
+  player?.dispose();
+});
+
+test("a token that can not be sent is refused, at the beginning and later", () => {
+  for (const token of ["abc-12345=", "abc-12345)", "short", "", "a b c d e f"]) {
+    assert.throws(() => makePlayer({ token }), TypeError);
+    makePlayer({ token: null });
+    assert.throws(() => {
+      player.token = token;
+    }, TypeError);
+  }
+  makePlayer({ token: "abc-12345" });
+  player.token = null;
+  player.token = "new-12345";
+  player.play();
+  assert.equal(FakeWorker.latest.request.token, "new-12345");
+});
+
+test("why it does not go on is told in words and by a code", () => {
+  const told = makePlayer();
+  player.play();
+  FakeWorker.latest.tell(status("reconnecting", { reason: "Gone.", code: 1006, retryInMs: 300 }));
+  FakeWorker.latest.tell(status("playing"));
+  FakeWorker.latest.tell(status("failed", { reason: "No.", code: 4501 }));
+  assert.deepEqual(told, [
+    { state: "connecting", previous: "idle", reason: "", code: null, retryInMs: null },
+    { state: "reconnecting", previous: "connecting", reason: "Gone.", code: 1006, retryInMs: 300 },
+    { state: "playing", previous: "reconnecting", reason: "", code: null, retryInMs: null },
+    { state: "failed", previous: "playing", reason: "No.", code: 4501, retryInMs: null },
+  ]);
+  assert.deepEqual([player.state, player.reason, player.code], ["failed", "No.", 4501]);
+});
+
+test("a Worker that can not be loaded is given back, and the next start makes another one", async () => {
+  makePlayer();
+  await player.play();
+  const worker = FakeWorker.latest;
+  worker.onerror();
+  assert.ok(worker.isTerminated);
+  assert.deepEqual([player.state, player.code], ["failed", "not-loaded"]);
+  await player.play();
+  assert.notEqual(FakeWorker.latest, worker);
+  worker.onerror?.();
+  assert.equal(player.state, "connecting");
+});
+
+test("a browser that makes no context fails the start, and the Worker is told", async () => {
+  const told = makePlayer();
+  FakeContext.obstacle = new Error("There are no more of them.");
+  await player.play();
+  assert.deepEqual(told.map(({ state }) => state), ["failed"]);
+  assert.deepEqual([player.code, player.context], ["not-loaded", null]);
+  assert.equal(FakeWorker.latest.posted.at(-1).type, "stop");
+  FakeContext.obstacle = null;
+  await player.play();
+  assert.equal(player.state, "connecting");
+});
+
+test("a channel that was chosen and not played yet is what the next start plays", () => {
+  for (const end of [() => player.stop(), () => FakeWorker.latest.tell(status("failed", { code: 4501 }))]) {
+    makePlayer();
+    player.play();
+    FakeWorker.latest.tell({ type: "channel", channel: "main" });
+    player.switchChannel("de");
+    assert.equal(player.channel, "main");
+    end();
+    assert.equal(player.channel, "de");
+    player.play();
+    assert.equal(FakeWorker.latest.request.channel, "de");
+  }
+});
+
+test("a channel that the relay refused is not what the next start plays", () => {
+  makePlayer();
+  player.play();
+  FakeWorker.latest.tell({ type: "channel", channel: "main" });
+  player.switchChannel("xx");
+  FakeWorker.latest.tell({ type: "channel", channel: "main" });
+  player.stop();
+  player.play();
+  assert.equal(FakeWorker.latest.request.channel, "main");
+});
+
+test("Play in an interruption makes another context within the click, and no sound goes to the old one", async () => {
+  makePlayer();
+  await player.play();
+  const [worker, old] = [FakeWorker.latest, FakeContext.latest];
+  old.enter("interrupted");
+  assert.equal(player.state, "interrupted");
+  worker.posted = worker.posted.filter(({ type }) => type === "play");
+  const again = player.play();
+  assert.notEqual(FakeContext.latest, old);
+  FakeContext.latest.enter("running");
+  await again;
+  assert.equal(player.state, "connecting");
+  const posted = worker.posted.filter(({ type }) => type === "port" || type === "running");
+  assert.deepEqual(posted[0], { type: "port", port: null });
+  assert.ok(posted.slice(1).some(({ port }) => port instanceof MessagePort));
+});
+
+test("a lock screen names the channel as soon as its name is known", async () => {
+  makePlayer();
+  await player.play();
+  FakeWorker.latest.tell({ type: "channel", channel: "de" });
+  FakeWorker.latest.tell({ type: "channels", channels: [{ id: "de", name: "Deutsch", lang: "de", state: "live" }] });
+  assert.equal(navigator.mediaSession.metadata.title, "Deutsch");
+});
