@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from tests.support.live_session import ask
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import (
     ReceivedFrame,
@@ -96,6 +97,11 @@ def numbers(listener: WireListener) -> list[int]:
     return [frame.number for frame in listener.frames]
 
 
+def said(listener: WireListener, message_type: str) -> list[dict[str, Any]]:
+    """What a listener was told of one type."""
+    return [told for told in listener.told if told["type"] == message_type]
+
+
 async def test_a_listener_changes_language_within_half_a_second(relay: RelayProcess) -> None:
     async with (
         speaker(relay, "ev1/en?name=English&lang=en") as english,
@@ -134,9 +140,8 @@ async def test_a_switch_to_a_channel_that_there_is_not_changes_nothing(relay: Re
                 listener.send_text("switch", channel=channel)
             await speaking.send(5)
             await listener.until(lambda: len(listener.frames) == 5)
-            errors = [told for told in listener.told if told["type"] == "error"]
-            await listener.until(lambda: len([told for told in listener.told if told["type"] == "error"]) == 4)
-            assert all(error["code"] == 4504 for error in errors)
+            await listener.until(lambda: len(said(listener, "error")) == 4)
+            assert all(error["code"] == 4504 for error in said(listener, "error"))
             assert listener.account() == [listener.hello["next_seq"] + 5]
 
 
@@ -146,6 +151,7 @@ async def test_what_is_not_for_a_listener_is_ignored(relay: RelayProcess) -> Non
         with closing([listener]):
             listener.send_text("clear")
             listener.send_text("end")
+            await ask(listener, 1)
             await speaking.send(5)
             await listener.until(lambda: len(listener.frames) == 5)
             assert listener.account() == [5]
