@@ -331,9 +331,10 @@ async def test_a_program_that_sends_without_pause_is_held_back_and_loses_nothing
     assert b"".join(event.payload for event in received) == audio
     assert Backpressure(on=True) in events
     assert broadcaster.stats.sent.seconds == pytest.approx(6)
-    due = [event.header.due_ms for event in received]
     if pace == "speech":
-        assert {later - earlier for earlier, later in pairwise(due)} <= {249, 250, 251}
+        steps_ms = [later.header.due_ms - earlier.header.due_ms for earlier, later in pairwise(received)]
+        assert min(steps_ms) >= 249
+        assert max(steps_ms[4:]) <= 251, "the sender was a second ahead, so that it was late is no excuse"
 
 
 @pytest.mark.parametrize("queue_seconds", ["60", "20"])
@@ -511,7 +512,9 @@ async def test_an_old_key_is_not_kept_over_a_restart_of_a_relay_that_makes_its_o
     async with relay_process(*here, RELAY_BROADCAST_OPEN="false") as first, asyncio.timeout(60):
         async with broadcast(first.url, "ev1") as broadcaster:
             await first.kill()
-            assert isinstance(await anext(broadcaster), Reconnecting)
+            # It may have been told before how many listen.
+            while not isinstance(await anext(broadcaster), Reconnecting):
+                pass
             async with relay_process(*here, RELAY_BROADCAST_OPEN="false") as second:
                 async for event in broadcaster:
                     if isinstance(event, Reconnected):

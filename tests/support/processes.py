@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 START_SECONDS = 30.0
@@ -161,6 +162,16 @@ class RelayProcess(Process):
 
         record: dict[str, Any] = json.loads(await self.line(matches, seconds))
         return record
+
+    async def stopping_seconds(self) -> float:
+        """How long it took to stop, by its log: the end of the interpreter is no part of it."""
+        return seconds_between(await self.event("relay stopping"), await self.event("relay stopped"))
+
+
+def seconds_between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> float:
+    """Give the time between two log lines, as the relay wrote it: how late they were read counts for nothing."""
+    first, second = (datetime.fromisoformat(record["timestamp"]) for record in (earlier, later))
+    return (second - first).total_seconds()
 
 
 @asynccontextmanager

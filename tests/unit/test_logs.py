@@ -247,7 +247,7 @@ def test_a_blocked_standard_error_delays_nothing_and_is_told_later() -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        watchdog = threading.Timer(20, process.kill)
+        watchdog = threading.Timer(120, process.kill)
         watchdog.start()
         assert process.stdout.readline() == b"done\n"  # nobody has read standard error until now
         members: list[dict[str, Any]] = []
