@@ -22,6 +22,7 @@ from tests.support.processes import (
     Process,
     RelayProcess,
     environment,
+    few_at_once,
     relay_process,
     seconds_between,
 )
@@ -354,7 +355,7 @@ async def test_input_that_can_not_be_used_is_one_sentence(tmp_path: Path, settin
             ("listen", "ev1", "--url", nobody): f"Nothing listens at {nobody}",
             ("listen", "ev1", "--url", "relay.example.org"): "client.url",
         }
-        sentences = await asyncio.gather(*(refused(settings, *arguments, code=2) for arguments in cases))
+        sentences = await few_at_once([refused(settings, *arguments, code=2) for arguments in cases])
     for sentence, expected in zip(sentences, cases.values(), strict=True):
         assert expected in sentence
 
