@@ -1,11 +1,19 @@
-"""What holds for every test: none is skipped; and how much load the tests of the promises make.
+"""What holds for every test: none is skipped, none fails because it is slow; and the load of the promises' tests.
 
 A skip hides, in a run that passed, that something was not tested. What a test needs, `make test` installs.
 """
 
+import logging
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("relay")
+
+# In debug mode asyncio warns of each callback that takes 0.1 s, which on a busy machine any does.
+logging.getLogger("asyncio").addFilter(lambda record: record.msg != "Executing %s took %.3f seconds")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,6 +20,8 @@ from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 _CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU, GENERATOR_CPU = _CPUS[0], _CPUS[min(1, len(_CPUS) - 1)]
 """The first two that may be used here; where there is one, nothing can be measured, only tried."""
@@ -167,11 +169,8 @@ def serving(server: Server) -> Iterator[Running]:
     Raises:
         StartError: It does not come up.
     """
-    with socket.socket() as probe, tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
+        port, folder = free_port(), Path(name)
         # Icecast writes its logs as the user that it becomes.
         folder.chmod(0o777)
         with (folder / "output").open("w+b") as output:

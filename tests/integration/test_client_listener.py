@@ -354,7 +354,7 @@ async def test_a_ping_tells_the_difference_of_the_clocks() -> None:
 
 async def test_a_relay_that_is_gone_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_connection, "PING_SECONDS", 0.05)
-    monkeypatch.setattr(client_listener, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(client_listener, "SILENCE_SECONDS", 0.6)
 
     async def vanish(connection: ServerConnection) -> None:
         await say(connection, HELLO, frame(0, SAMPLES))
@@ -364,7 +364,7 @@ async def test_a_relay_that_is_gone_without_a_word_is_noticed(monkeypatch: pytes
     async def quiet(connection: ServerConnection) -> None:
         await say(connection, {**RESUMED, "next_seq": 1})
         # It says nothing for much longer than the limit, and answers.
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
 
     async with (
         scripted(in_turn(vanish, quiet), close_timeout=0.1) as url,

@@ -32,6 +32,7 @@ from relay.client import (
 )
 from relay.vocabulary.clock import relay_clock
 from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.ports import free_port
 from tests.support.processes import Process, RelayProcess, environment, relay_process
 
 KEY = "a-key-for-the-test"
@@ -229,22 +230,22 @@ async def until_sent(broadcaster: Broadcaster) -> None:
 async def test_a_restart_of_the_relay_is_told_and_both_go_on(tmp_path: Path) -> None:
     audio = noise(1)
     sent, heard = write_wav(tmp_path / "sent.wav", audio), tmp_path / "heard.wav"
-    async with a_relay() as first:
-        port = first.url.rpartition(":")[2]
-        async with (
-            command(first.url, "listen", "ev1", "-o", str(heard)) as listener,
-            command(first.url, "broadcast", "ev1", str(sent), "--loop") as broadcaster,
-        ):
-            await recorded(heard, SECOND_BYTES)
-            await first.kill()
-            await listener.line(trying)
-            await broadcaster.line(trying)
-            until_the_kill = size(heard)
-            async with a_relay("--port", port):
-                await listener.line(lambda line: line.startswith("audio may be missing here: the relay was restarted"))
-                await recorded(heard, until_the_kill + SECOND_BYTES)
-                assert await broadcaster.terminate() == 0
-                assert await listener.wait() == 0
+    here = ("--port", str(free_port()))
+    async with (
+        a_relay(*here) as first,
+        command(first.url, "listen", "ev1", "-o", str(heard)) as listener,
+        command(first.url, "broadcast", "ev1", str(sent), "--loop") as broadcaster,
+    ):
+        await recorded(heard, SECOND_BYTES)
+        await first.kill()
+        await listener.line(trying)
+        await broadcaster.line(trying)
+        until_the_kill = size(heard)
+        async with a_relay(*here):
+            await listener.line(lambda line: line.startswith("audio may be missing here: the relay was restarted"))
+            await recorded(heard, until_the_kill + SECOND_BYTES)
+            assert await broadcaster.terminate() == 0
+            assert await listener.wait() == 0
     received = read_wav(heard)
     before = common_beginning(received, audio * 60)
     assert len(before) >= SECOND_BYTES - 44
@@ -330,9 +331,10 @@ async def test_a_program_that_sends_without_pause_is_held_back_and_loses_nothing
     assert b"".join(event.payload for event in received) == audio
     assert Backpressure(on=True) in events
     assert broadcaster.stats.sent.seconds == pytest.approx(6)
-    due = [event.header.due_ms for event in received]
     if pace == "speech":
-        assert {later - earlier for earlier, later in pairwise(due)} <= {249, 250, 251}
+        steps_ms = [later.header.due_ms - earlier.header.due_ms for earlier, later in pairwise(received)]
+        assert min(steps_ms) >= 249
+        assert max(steps_ms[4:]) <= 251, "the sender was a second ahead, so that it was late is no excuse"
 
 
 @pytest.mark.parametrize("queue_seconds", ["60", "20"])
@@ -416,17 +418,15 @@ async def test_a_library_listener_goes_on_behind_its_last_frame() -> None:
 
 
 async def test_a_relay_that_shuts_down_is_no_end_for_its_clients(tmp_path: Path) -> None:
-    heard = tmp_path / "heard.wav"
-    async with a_relay() as first:
-        port = first.url.rpartition(":")[2]
-        async with command(first.url, "listen", "ev1", "-o", str(heard)) as listener:
-            await listener.line(lambda line: line.startswith("listening to "))
-            assert await first.terminate() == 0
-            await listener.line(trying)
-            async with a_relay("--port", port):
-                await listener.line(lambda line: line == "connected again")
-                listener.signal(signal.SIGINT)
-                assert await listener.wait() == 0
+    heard, here = tmp_path / "heard.wav", ("--port", str(free_port()))
+    async with a_relay(*here) as first, command(first.url, "listen", "ev1", "-o", str(heard)) as listener:
+        await listener.line(lambda line: line.startswith("listening to "))
+        assert await first.terminate() == 0
+        await listener.line(trying)
+        async with a_relay(*here):
+            await listener.line(lambda line: line == "connected again")
+            listener.signal(signal.SIGINT)
+            assert await listener.wait() == 0
 
 
 async def test_who_listens_where_nothing_is_said_learns_where_something_is(tmp_path: Path) -> None:
@@ -508,12 +508,14 @@ async def test_an_old_key_is_not_kept_over_a_restart_of_a_relay_that_makes_its_o
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    async with relay_process(RELAY_BROADCAST_OPEN="false") as first, asyncio.timeout(30):
-        port = first.url.rpartition(":")[2]
+    here = ("--port", str(free_port()))
+    async with relay_process(*here, RELAY_BROADCAST_OPEN="false") as first, asyncio.timeout(60):
         async with broadcast(first.url, "ev1") as broadcaster:
             await first.kill()
-            assert isinstance(await anext(broadcaster), Reconnecting)
-            async with relay_process("--port", port, RELAY_BROADCAST_OPEN="false") as second:
+            # It may have been told before how many listen.
+            while not isinstance(await anext(broadcaster), Reconnecting):
+                pass
+            async with relay_process(*here, RELAY_BROADCAST_OPEN="false") as second:
                 async for event in broadcaster:
                     if isinstance(event, Reconnected):
                         break

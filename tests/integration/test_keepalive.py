@@ -14,12 +14,12 @@ LIMIT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": str(LIMIT_SECONDS)}
 
 async def test_who_answers_no_ping_is_cut_off_and_who_does_is_kept() -> None:
     async def scenario(relay: RelayProcess) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         answering, silent = await listen_beside(relay, "ev1", 2)
         with closing([answering, silent]):
             # It reads nothing, and so answers nothing.
             silent.pause()
-            loop = asyncio.get_running_loop()
-            began = loop.time()
             cut_off = await relay.event("silent connection cut off", seconds=30)
             assert cut_off["connection"] == silent.hello["connection_id"]
             assert loop.time() - began >= ASK_AFTER_SECONDS + LIMIT_SECONDS - 0.5, "it was heard before it was greeted"

@@ -11,7 +11,8 @@ from relay.client import broadcast
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import closing, open_listener
 
-FRAMES = 20
+FRAMES = 75
+"""A second and a half: still ahead of real time when the page is read, and not so far that it is held back."""
 
 
 def fetch(relay: RelayProcess, path: str) -> tuple[int, str, str]:
@@ -51,7 +52,7 @@ async def test_what_was_delivered_and_heard_is_read_from_metrics_and_the_log() -
     assert (samples["relay_frames_in_total"], samples["relay_frames_delivered_total"]) == (FRAMES, FRAMES)
     assert (samples["relay_listeners"], samples["relay_broadcasters"], samples["relay_sessions"]) == (1, 1, 1)
     assert samples["relay_delivery_latency_seconds_count"] == FRAMES
-    assert 0 < samples["relay_ingest_lead_seconds"] <= 0.4
+    assert 0 < samples["relay_ingest_lead_seconds"] <= 1.5
     assert samples["relay_loop_lag_seconds_count"] > 0
     assert samples["relay_listener_underruns_total"] == 250
     assert samples["relay_listener_playout_seconds_sum"] == 0.26

@@ -19,7 +19,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.support.cloudwatch import REGION, cloudwatch_endpoint
-from tests.support.processes import Process, environment, running
+from tests.support.processes import Process, environment, few_at_once, running
 from tests.support.tokens import ED25519_KEY, private_pem, token
 
 BROADCAST_KEY = "canary-of-the-broadcast-key"
@@ -246,24 +246,23 @@ async def test_no_secret_is_in_what_commands_print(secrets: dict[str, str], tmp_
     broken.write_text(f'[broadcast]\nkey = "{GUESS} with a space"\n[access]\ntoken_secret = ["{GUESS}"]\n')
     damaged = tmp_path / "damaged.pem"
     damaged.write_text((tmp_path / "own.pem").read_text().replace("M", "N", 1))
-    printed = {
-        name: await output(*arguments, **secrets | more)
-        for name, arguments, more in (
-            ("config", ("config",), {}),
-            ("config toml", ("config", "--format", "toml"), {}),
-            ("config json", ("config", "--format", "json"), {}),
-            ("wrong settings", ("config", "--config", str(broken)), {}),
-            ("wrong secret", ("serve",), {"RELAY_ACCESS_TOKEN_SECRET": f"{GUESS} {'x' * 40}"}),
-            ("damaged key", ("serve",), {"RELAY_ACCESS_TOKEN_KEY_FILES": str(damaged)}),
-            ("no relay", ("broadcast", "ev1", "relay/samples/counting.wav", "--url", "ws://127.0.0.1:1"), {}),
-            ("listen", ("listen", "ev1", "--url", "ws://127.0.0.1:1"), {}),
-            ("sessions", ("sessions", "--url", "ws://127.0.0.1:1"), {}),
-            ("one key for both", ("serve",), {"RELAY_ACCESS_ADMIN_KEY": BROADCAST_KEY}),
-            ("a token", ("token", "--role", "listen", "--session", "ev1", "--key-id", "secret"), {}),
-            ("an explanation", ("token", "inspect", EXPIRED), {}),
-            ("a refusal", ("token", "inspect", GUESS), {}),
-        )
+    commands: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+        "config": (("config",), {}),
+        "config toml": (("config", "--format", "toml"), {}),
+        "config json": (("config", "--format", "json"), {}),
+        "wrong settings": (("config", "--config", str(broken)), {}),
+        "wrong secret": (("serve",), {"RELAY_ACCESS_TOKEN_SECRET": f"{GUESS} {'x' * 40}"}),
+        "damaged key": (("serve",), {"RELAY_ACCESS_TOKEN_KEY_FILES": str(damaged)}),
+        "no relay": (("broadcast", "ev1", "relay/samples/counting.wav", "--url", "ws://127.0.0.1:1"), {}),
+        "listen": (("listen", "ev1", "--url", "ws://127.0.0.1:1"), {}),
+        "sessions": (("sessions", "--url", "ws://127.0.0.1:1"), {}),
+        "one key for both": (("serve",), {"RELAY_ACCESS_ADMIN_KEY": BROADCAST_KEY}),
+        "a token": (("token", "--role", "listen", "--session", "ev1", "--key-id", "secret"), {}),
+        "an explanation": (("token", "inspect", EXPIRED), {}),
+        "a refusal": (("token", "inspect", GUESS), {}),
     }
+    outputs = await few_at_once([output(*arguments, **secrets | more) for arguments, more in commands.values()])
+    printed = dict(zip(commands, outputs, strict=True))
     assert b"broadcast.key" in printed["config"]
     assert b"expired" in printed["an explanation"]
     for name, text in printed.items():

@@ -39,9 +39,8 @@ async def stalled(relay: RelayProcess, count: int) -> AsyncIterator[tuple[Broadc
 async def test_it_ends_in_time_when_every_listener_is_stalled(loop: str) -> None:
     async with relay_process(RELAY_SERVER_LOOP=loop, RELAY_SERVER_SHUTDOWN_TIMEOUT_SECONDS="2", **KEPT) as relay:
         async with stalled(relay, 20):
-            began = asyncio.get_running_loop().time()
             assert await relay.terminate() == 0
-            assert asyncio.get_running_loop().time() - began <= 3, "the process itself needs a moment"
+            assert await relay.stopping_seconds() < 4, "it waited until closes were given up"
         events = [record["event"] for record in relay.log]
         assert "clients that did not close in time are cut off" in events
         assert events[-1] == "relay stopped"
@@ -74,7 +73,7 @@ async def test_everybody_is_told_when_to_come_back_and_the_broadcaster_goes_last
 
 
 async def test_it_is_not_ready_for_a_while_and_serves_those_inside() -> None:
-    async with relay_process(RELAY_SERVER_SHUTDOWN_DELAY_SECONDS="2") as relay:
+    async with relay_process(RELAY_SERVER_SHUTDOWN_DELAY_SECONDS="5") as relay:
         listeners = await listen_beside(relay, "ev1", 1)
         with closing(listeners):
             async with broadcasting(relay, "ev1") as broadcaster:
@@ -102,7 +101,7 @@ async def test_a_second_signal_ends_it_at_once() -> None:
     async with relay_process(RELAY_SERVER_SHUTDOWN_TIMEOUT_SECONDS="60", **KEPT) as relay, stalled(relay, 1):
         relay.signal(signal.SIGTERM)
         await relay.event("relay stopping")
-        assert await relay.terminate(2) == -signal.SIGTERM
+        assert await relay.terminate(30) == -signal.SIGTERM
 
 
 CRASH = """

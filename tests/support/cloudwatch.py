@@ -32,7 +32,7 @@ class CloudWatchReader:
         self.client = client
 
     async def statistics(self, namespace: str, name: str, session: str | None = None) -> dict[str, float]:
-        """Sum, SampleCount, Minimum and Maximum of a series over the last hours, all in one period."""
+        """Sum, SampleCount, Minimum and Maximum of a series over the last hours, all in one period; 0 of nothing."""
         now = datetime.now(UTC)
         answer = await self.client.get_metric_statistics(
             Namespace=namespace,
@@ -43,6 +43,8 @@ class CloudWatchReader:
             Period=6 * 3600,
             Statistics=["Sum", "SampleCount", "Minimum", "Maximum"],
         )
+        if not answer["Datapoints"]:
+            return {"Sum": 0, "SampleCount": 0, "Minimum": 0, "Maximum": 0}
         (point,) = answer["Datapoints"]
         return {
             "Sum": point["Sum"],

@@ -1,12 +1,12 @@
 """A real nginx with the project's site in front of a relay."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.certificates import Certificate
+from tests.support.ports import free_port
 
 SITE = Path(__file__).parents[2] / "config" / "nginx.conf"
 
@@ -30,7 +30,7 @@ http {{
 @asynccontextmanager
 async def nginx(directory: Path, certificate: Certificate, relay_port: int) -> AsyncIterator[tuple[int, int]]:
     """Run nginx with the site, adapted to this place only; gives its ports for http and https."""
-    http_port, https_port = _free_port(), _free_port()
+    http_port, https_port = free_port(), free_port()
     site = SITE.read_text(encoding="utf-8")
     for written, here in {
         "server 127.0.0.1:8080;": f"server 127.0.0.1:{relay_port};",
@@ -55,13 +55,6 @@ async def nginx(directory: Path, certificate: Certificate, relay_port: int) -> A
             process.terminate()
         _, written_bytes = await process.communicate()
     assert b"[emerg]" not in written_bytes, written_bytes.decode()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def _until_it_listens(process: asyncio.subprocess.Process, port: int) -> None:

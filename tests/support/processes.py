@@ -6,12 +6,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 START_SECONDS = 30.0
-STOP_SECONDS = 20.0
+STOP_SECONDS = 90.0
+"""How long a process that hangs is waited for; no measure of how fast one is."""
 
 
 class Process:
@@ -105,6 +109,17 @@ class Process:
             self._news.notify_all()
 
 
+async def few_at_once(calls: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Await calls that start processes, three at a time; gives their results in order."""
+    places = asyncio.Semaphore(3)
+
+    async def in_turn(call: Coroutine[Any, Any, Result]) -> Result:
+        async with places:
+            return await call
+
+    return await asyncio.gather(*map(in_turn, calls))
+
+
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child: this one's, without any settings of its own, and with these."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "AWS_"))}
@@ -161,6 +176,16 @@ class RelayProcess(Process):
         record: dict[str, Any] = json.loads(await self.line(matches, seconds))
         return record
 
+    async def stopping_seconds(self) -> float:
+        """How long it took to stop, by its log: the end of the interpreter is no part of it."""
+        return seconds_between(await self.event("relay stopping"), await self.event("relay stopped"))
+
+
+def seconds_between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> float:
+    """Give the time between two log lines, as the relay wrote it: how late they were read counts for nothing."""
+    first, second = (datetime.fromisoformat(record["timestamp"]) for record in (earlier, later))
+    return (second - first).total_seconds()
+
 
 @asynccontextmanager
 async def relay_process(*arguments: str, module: str = "relay", **settings: str) -> AsyncIterator[RelayProcess]:
@@ -169,10 +194,12 @@ async def relay_process(*arguments: str, module: str = "relay", **settings: str)
     Args:
         arguments: More options of `relay serve`.
         module: What to run in place of `relay`.
-        settings: Environment variables, for example `RELAY_BROADCAST_KEY`; without one of access anybody may broadcast.
+        settings: Environment variables, for example `RELAY_BROADCAST_KEY`; without one of access anybody may broadcast,
+            and without a limit of its lag the relay lets listeners in however busy the machine is.
     """
     if not any(name.startswith(("RELAY_BROADCAST_KEY", "RELAY_BROADCAST_OPEN", "RELAY_ACCESS_")) for name in settings):
         settings["RELAY_BROADCAST_OPEN"] = "true"
+    settings.setdefault("RELAY_LIMITS_MAX_LAG_MS", "never")
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -159,4 +159,4 @@ class BufferMachine(RuleBasedStateMachine):
 
 
 TestBufferMachine = BufferMachine.TestCase
-TestBufferMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBufferMachine.settings = settings(max_examples=150, stateful_step_count=40)
