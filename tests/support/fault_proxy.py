@@ -125,9 +125,10 @@ class FaultProxy:
         self.down = Way()
 
     @property
-    def ports(self) -> set[int]:
-        """Where its present connections to the target come from."""
-        return {target.getsockname()[1] for _, target in self._connections.values()}
+    def open_at_target(self) -> int:
+        """How many of its connections the target has not closed."""
+        with KernelQueues() as queues:
+            return sum(queues.is_open(self._target, target.getsockname()) for _, target in self._connections.values())
 
     @property
     def unread_bytes(self) -> int:
