@@ -1,7 +1,6 @@
 """Peers that send more than they may: each has a budget, is told which, and costs nobody else anything."""
 
 import asyncio
-import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -11,22 +10,22 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
-from relay.adapters.server.guarded import CLOSE_SECONDS
 from relay.adapters.server.intake import PIECE_BYTES
 from tests.support.live_session import (
     LATE_MS,
     LOOPS,
     Lateness,
+    applied_limits,
     ask_repeatedly,
     broadcasting,
     check_accounts,
+    check_prompt,
     check_untouched,
     listen_beside,
-    percentile,
     resident_bytes,
 )
 from tests.support.processes import RelayProcess, relay_process
-from tests.support.wire_listener import closing, upgrade
+from tests.support.wire_listener import closing, is_reset, upgrade
 
 
 def frames(opcode: Opcode, payload: bytes, count: int, *, fin: bool = True) -> bytes:
@@ -61,14 +60,14 @@ async def test_a_flood_from_one_who_reads_nothing_stops_nobody_else(
             resident_before = resident_bytes(relay)
             async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
                 playing = group.create_task(broadcaster.play(3.2))
-                asking = group.create_task(ask_repeatedly(listeners[0], 3))
+                asking = group.create_task(ask_repeatedly(listeners[0], 90))
                 resident = [await send_flood(relay, FLOODERS[flooder], flood, 0.4) for flood in FLOODS.values()]
                 took_ms = await asking
                 await playing
                 await broadcaster.end()
                 await check_accounts(listeners, broadcaster)
         assert max(resident) - resident_before <= 4e6, "what a peer does not read piles up"
-        assert percentile(took_ms, 95) <= 100
+        check_prompt(took_ms, lateness.most_ms)
         check_untouched(listeners, broadcaster, LATE_MS + lateness.most_ms)
 
 
@@ -113,10 +112,8 @@ async def test_who_is_over_a_budget_is_told_which(target: str, flood: str, limit
             1008,
             f"This is over the relay's limit {limit} of 20.",
         )
-        assert await relay.terminate() == 0
+        assert (await applied_limits(relay))[limit] == 1
         assert relay.log[-1]["event"] == "relay stopped"
-        (applied,) = [record for record in relay.log if record["event"] == "limits were applied"]
-        assert applied[limit] == 1
 
 
 async def test_a_budget_that_is_kept_costs_nothing() -> None:
@@ -124,7 +121,8 @@ async def test_a_budget_that_is_kept_costs_nothing() -> None:
     async with relay_process(**settings) as relay:
         (listener,) = await listen_beside(relay, "ev1", 1)
         with closing([listener]):
-            assert len(await ask_repeatedly(listener, 3)) > 40, "more than a burst"
+            # Half of them are pings, half are texts, and 40 of a kind are a burst.
+            await ask_repeatedly(listener, 100)
             assert not listener.has_ended
 
 
@@ -142,9 +140,7 @@ async def test_a_broadcaster_over_its_rate_is_read_no_faster_and_loses_nothing()
                 # 250 at once, the burst of five seconds, and 150 at their rate, but for what is read together last.
                 assert loop.time() - began >= (150 - PIECE_BYTES / 38) / 50
             assert listeners[0].gaps == []
-        await relay.terminate()
-        (applied,) = [record for record in relay.log if record["event"] == "limits were applied"]
-        assert applied["max_audio_messages_per_second"] >= 1
+        assert (await applied_limits(relay))["max_audio_messages_per_second"] >= 1
 
 
 async def test_who_reads_nothing_of_what_he_asks_for_is_cut_off_before_it_piles_up() -> None:
@@ -156,9 +152,7 @@ async def test_who_reads_nothing_of_what_he_asks_for_is_cut_off_before_it_piles_
                 with pytest.raises(ConnectionError):
                     while True:
                         await asyncio.get_running_loop().sock_sendall(sock, FLOODS["pings"])
-        await relay.terminate()
-        (applied,) = [record for record in relay.log if record["event"] == "limits were applied"]
-        assert applied == applied | {"max_unread_bytes": 1}
+        assert (await applied_limits(relay))["max_unread_bytes"] == 1
 
 
 async def test_who_does_not_hang_up_after_the_last_word_is_cut_off() -> None:
@@ -178,7 +172,4 @@ async def check_cut_off(relay: RelayProcess, fault: bytes) -> None:
     sock, _, _ = await upgrade(relay.url, "/v1/listen/ev1")
     with sock:
         await asyncio.get_running_loop().sock_sendall(sock, fault)
-        poll = select.poll()
-        poll.register(sock, 0)
-        # Only a reset tells that the relay let go: its own end it sent with the close frame.
-        assert await asyncio.to_thread(poll.poll, (CLOSE_SECONDS + 2) * 1000), fault
+        assert await is_reset(sock), fault
