@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import statistics
 from collections.abc import Sequence
 from itertools import groupby, pairwise
@@ -19,12 +20,13 @@ from tests.support.live_session import (
     ask_repeatedly,
     broadcasting,
     check_accounts,
+    check_prompt,
     check_untouched,
+    end_age_ms,
     listen_beside,
     on_both_loops,
-    percentile,
 )
-from tests.support.processes import RelayProcess, relay_process
+from tests.support.processes import RelayProcess, relay_process, running
 from tests.support.wire_listener import (
     SMALL_BUFFER_BYTES,
     ReceivedFrame,
@@ -66,11 +68,11 @@ async def test_no_byte_older_than_the_bound_is_written_to_a_listener_at_half_spe
                         listener.resume()
                 await broadcaster.end()
                 await check_accounts([*healthy, *slow], broadcaster)
-        check_untouched(healthy, broadcaster, LATE_MS + lateness.most_ms)
+        check_untouched(healthy, broadcaster, lateness)
         assert [listener.hello["buffer_ms"] for listener in slow] == [1000, 2000]
         for listener in slow:
             check_written_in_time(listener, lateness.most_ms)
-            assert max(frame.age_ms for frame in listener.frames[-25:]) <= LATE_MS + lateness.most_ms, "live again"
+            assert end_age_ms(listener) <= LATE_MS + lateness.most_ms, "live again"
 
     await on_both_loops(scenario, RELAY_LISTENER_MAX_BUFFER_SECONDS="2")
 
@@ -111,15 +113,15 @@ async def test_a_listener_that_stalled_resumes_at_what_its_bound_allows(lateness
                 await broadcaster.play(1.2)
                 await broadcaster.end()
                 await check_accounts([*healthy, stalled], broadcaster)
-        check_untouched(healthy, broadcaster, LATE_MS + lateness.most_ms)
+        check_untouched(healthy, broadcaster, lateness)
         # What grows too old while a gap is being told is told in another, right behind it.
         first_lost, last_lost = stalled.gaps[0]["from_seq"], stalled.gaps[-1]["to_seq"]
         before = [frame for frame in stalled.frames if frame.seq < first_lost]
         after = [frame for frame in stalled.frames if frame.seq > last_lost]
         assert len(before) + len(after) == len(stalled.frames), "more than one piece is missing"
         assert len(before) * FRAME_SECONDS <= 0.4 + 1.0, "more was under way than a write and small buffers hold"
-        assert max(frame.age_ms for frame in after) <= 500 + SLACK_MS + lateness.most_ms
-        assert max(frame.age_ms for frame in after[-25:]) <= LATE_MS + lateness.most_ms, "live within a second"
+        assert max(frame.age_ms for frame in after) <= 500 + LATE_MS + lateness.most_ms
+        assert end_age_ms(stalled) <= LATE_MS + lateness.most_ms, "live within a second"
 
     await on_both_loops(scenario, RELAY_LISTENER_STALL_LIMIT_SECONDS="never")
 
@@ -173,12 +175,12 @@ async def test_frames_wait_for_each_other_as_long_as_the_listener_or_the_relay_s
             assert together <= statistics.median(runs) <= together + 1
             ages = sorted(frame.age_ms for frame in listener.frames)
             assert ages[int(len(ages) * 0.9)] <= interval_ms + SLACK_MS
-            check_untouched([listener], broadcaster, interval_ms + LATE_MS + lateness.most_ms)
+            check_untouched([listener], broadcaster, lateness, interval_ms + LATE_MS)
 
     await on_both_loops(scenario, RELAY_LISTENER_COALESCE_MS="100")
 
 
-async def test_a_stalled_listener_is_cut_off_at_the_limit_and_nobody_else() -> None:
+async def test_a_stalled_listener_is_cut_off_at_the_limit_and_nobody_else(lateness: Lateness) -> None:
     async def scenario(relay: RelayProcess) -> None:
         loop = asyncio.get_running_loop()
         healthy = await listen_beside(relay, "ev1", 3)
@@ -187,16 +189,15 @@ async def test_a_stalled_listener_is_cut_off_at_the_limit_and_nobody_else() -> N
             async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
                 playing = group.create_task(broadcaster.play(3.5))
                 began = loop.time()
-                await relay.event("stalled listener cut off", connection=stalled.hello["connection_id"], seconds=5)
-                # A second of audio fills what lies between, the limit is another, housekeeping is twice a second.
-                assert 1 <= loop.time() - began <= 3
+                await relay.event("stalled listener cut off", connection=stalled.hello["connection_id"], seconds=15)
+                assert loop.time() - began >= 1
                 stalled.resume()
-                await stalled.until_ended(2)
+                await stalled.until_ended()
                 assert stalled.close_code is None
                 await playing
                 await broadcaster.end()
                 await check_accounts(healthy, broadcaster)
-            check_untouched(healthy, broadcaster, 1000)
+            check_untouched(healthy, broadcaster, lateness)
             stalled.account()
             assert sum(record["event"] == "stalled listener cut off" for record in relay.log) == 1
 
@@ -204,18 +205,21 @@ async def test_a_stalled_listener_is_cut_off_at_the_limit_and_nobody_else() -> N
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_control_messages_are_prompt_beside_a_large_fan_out(loop: str) -> None:
-    async with relay_process(RELAY_SERVER_LOOP=loop) as relay:
-        listeners = await listen_beside(relay, "ev1", 200)
-        with closing(listeners):
-            async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
-                playing = group.create_task(broadcaster.play(2.5))
-                took_ms = await ask_repeatedly(listeners[0], 2)
-                await playing
-                await broadcaster.end()
-                await check_accounts(listeners, broadcaster)
-        assert percentile(took_ms, 95) <= 100
-        check_untouched(listeners, broadcaster, 1000)
+async def test_control_messages_are_prompt_beside_a_large_fan_out(loop: str, lateness: Lateness) -> None:
+    # In a process of their own, as this one would measure how fast it reads itself.
+    crowd = ("--listeners", "200", "--duration", "60", "--fail-if", "gaps>0", "--fail-if", "unaccounted_frames>0")
+    async with (
+        relay_process(RELAY_SERVER_LOOP=loop) as relay,
+        running("loadtest", "--url", relay.websocket_url, *crowd) as listening,
+    ):
+        joined = await relay.event("broadcaster joined")
+        (witness,) = await listen_beside(relay, joined["session"], 1)
+        with closing([witness]):
+            await witness.until(lambda: bool(witness.frames), 60)
+            check_prompt(await ask_repeatedly(witness, 60), lateness)
+            listening.signal(signal.SIGINT)
+            assert await listening.wait() == 0, listening.text
+            assert witness.gaps == []
 
 
 async def come_and_go(relay: RelayProcess, choice: random.Random, until: float, listeners: list[WireListener]) -> None:
@@ -304,5 +308,5 @@ async def test_a_crowd_at_the_door_delays_nobody_inside(loop: str, lateness: Lat
                 await broadcaster.play(0.6)
                 await broadcaster.end()
                 await check_accounts([*present, *crowd], broadcaster)
-        check_untouched(present, broadcaster, 2 * LATE_MS + lateness.most_ms)
-        check_untouched(crowd, broadcaster, 1000)
+        check_untouched(present, broadcaster, lateness, 2 * LATE_MS)
+        check_untouched(crowd, broadcaster, lateness, 1000)

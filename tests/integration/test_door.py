@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
-from tests.support.live_session import broadcasting, check_accounts, listen_beside
+from tests.support.live_session import applied_limits, broadcasting, check_accounts, listen_beside
 from tests.support.processes import RelayProcess, environment, relay_process
 from tests.support.wire_listener import closing
 
@@ -61,13 +61,6 @@ def ready(relay: RelayProcess) -> tuple[int, str]:
     return response.status, response.read().decode().strip()
 
 
-async def applied(relay: RelayProcess) -> dict[str, int]:
-    """Stop a relay, and give how often it applied each limit."""
-    await relay.terminate()
-    (summary,) = [record for record in relay.log if record["event"] == "limits were applied"]
-    return {name: count for name, count in summary.items() if isinstance(count, int)}
-
-
 async def test_a_full_relay_refuses_listeners_and_those_inside_lose_nothing() -> None:
     async with relay_process(RELAY_LIMITS_MAX_CONNECTIONS="3") as relay:
         listeners = await listen_beside(relay, "ev1", 3)
@@ -86,7 +79,7 @@ async def test_a_full_relay_refuses_listeners_and_those_inside_lose_nothing() ->
             assert all(listener.gaps == [] for listener in listeners)
         async with client(relay, "/v1/listen/ev1"):
             assert await asyncio.to_thread(ready, relay) == (200, "ready")
-        assert await applied(relay) == {"max_connections": 20}
+        assert await applied_limits(relay) == {"max_connections": 20}
 
 
 async def test_a_session_has_so_many_listeners_and_broadcasters() -> None:
@@ -117,7 +110,7 @@ async def test_an_address_has_so_many_connections_behind_a_proxy_or_not() -> Non
     settings = {"RELAY_LIMITS_MAX_CONNECTIONS_PER_ADDRESS": "1", "RELAY_SERVER_TRUSTED_PROXIES": "[]"}
     async with relay_process(**settings) as relay, client(relay, "/v1/listen/ev1", "198.51.100.7"):
         assert (await refusal(relay, "/v1/listen/ev1", "198.51.100.8")).status_code == 429
-        assert await applied(relay) == {"max_connections_per_address": 1}
+        assert await applied_limits(relay) == {"max_connections_per_address": 1}
 
 
 async def test_an_address_that_fails_too_often_is_asked_to_wait_and_no_other() -> None:
@@ -142,7 +135,7 @@ async def test_a_handshake_that_is_too_slow_or_too_large_is_told_so() -> None:
         header = b"X-Cookie: " + b"x" * 2000 + b"\r\n"
         assert (await say(relay, UPGRADE + header * 3)).startswith(b"HTTP/1.1 431 ")
         assert (await say(relay, UPGRADE + header + b"\r\n")).startswith(b"HTTP/1.1 101 ")
-        assert await applied(relay) == {"handshake_timeout_seconds": 1, "max_handshake_bytes": 1}
+        assert await applied_limits(relay) == {"handshake_timeout_seconds": 1, "max_handshake_bytes": 1}
 
 
 async def say(relay: RelayProcess, words: bytes) -> bytes:
@@ -170,11 +163,11 @@ async def test_those_who_hold_the_door_open_go_first_when_there_are_too_many() -
         finally:
             for sock in silent:
                 sock.close()
-        assert (await applied(relay))["max_pending_handshakes"] >= 30
+        assert (await applied_limits(relay))["max_pending_handshakes"] >= 30
 
 
 async def test_a_relay_that_is_late_refuses_new_listeners_until_it_is_not() -> None:
-    async with relay_process() as relay:
+    async with relay_process(RELAY_LIMITS_MAX_LAG_MS="500") as relay:
         listeners = await listen_beside(relay, "ev1", 1)
         with closing(listeners):
             relay.signal(signal.SIGSTOP)
@@ -198,7 +191,7 @@ async def test_a_relay_that_is_late_refuses_new_listeners_until_it_is_not() -> N
                 await broadcaster.end()
                 await listeners[0].until_ended()
                 assert listeners[0].account() == broadcaster.published
-        assert await applied(relay) == {"max_lag_ms": 1}
+        assert await applied_limits(relay) == {"max_lag_ms": 1}
 
 
 @pytest.mark.parametrize(("soft", "hard", "warned"), [(256, 20_000, False), (256, 300, True)])

@@ -15,7 +15,6 @@ class Load:
         half_speed_seconds: For which a network is too slow.
         storm_seconds: For which networks misbehave in all ways.
         takeovers: Broadcasters who want the same channel.
-        flood_seconds: For which hostile clients do what they can, while listeners are there.
         soak_minutes: Of coming and going.
         is_alone: Whether the machine does nothing else, so that latencies mean something: a core for the relay, a core
             for the rest.
@@ -28,7 +27,6 @@ class Load:
     half_speed_seconds: float
     storm_seconds: float
     takeovers: int
-    flood_seconds: float
     soak_minutes: float
     is_alone: bool
 
@@ -45,7 +43,6 @@ LOADS = {
         half_speed_seconds=5,
         storm_seconds=6,
         takeovers=400,
-        flood_seconds=4,
         soak_minutes=1,
         is_alone=False,
     ),
@@ -57,7 +54,6 @@ LOADS = {
         half_speed_seconds=60,
         storm_seconds=120,
         takeovers=5000,
-        flood_seconds=25,
         soak_minutes=10,
         is_alone=True,
     ),

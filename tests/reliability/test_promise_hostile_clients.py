@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.reliability.conftest import Figure
-from tests.reliability.generator import OTHERS_CPU, RELAY_CPU, measure
+from tests.reliability.generator import OTHERS_CPU, RELAY_CPU, Measured, measure
 from tests.reliability.hostile import kinds
 from tests.reliability.loads import Load
 from tests.support.live_session import (
@@ -52,7 +52,7 @@ async def test_all_floods_at_once_cost_healthy_listeners_nothing(
                     await play_until_done(broadcaster, quiet)
                 async with asyncio.TaskGroup() as group:
                     flooded = group.create_task(measure(relay, load, tmp_path))
-                    flooding = group.create_task(flood(relay, load))
+                    flooding = group.create_task(flood_while(flooded, relay, load))
                     await play_until_done(broadcaster, flooded)
                 grown_bytes = await flooding
                 await broadcaster.end()
@@ -66,7 +66,7 @@ async def test_all_floods_at_once_cost_healthy_listeners_nothing(
     quiet_ms, flooded_ms = (int(result.metrics["p99_ms"]) for result in (quiet.result(), flooded.result()))
     delivered = flooded.result().metrics["delivered_frames"]
     figure(
-        f"{loop}: {len(kinds())} kinds at once for {load.flood_seconds:g} s: {load.listeners} listeners lost 0 of "
+        f"{loop}: {len(kinds())} kinds at once, {load.seconds} s of audio: {load.listeners} listeners lost 0 of "
         f"{delivered:,} frames, p99 {quiet_ms} ms before, {flooded_ms} ms meanwhile; "
         f"memory grew by {grown_bytes / 1e6:.1f} MB"
     )
@@ -79,7 +79,7 @@ async def play_until_done(broadcaster: Broadcaster, measuring: asyncio.Task[obje
         await broadcaster.play(0.5)
 
 
-async def flood(relay: RelayProcess, load: Load) -> int:
+async def flood_while(measuring: asyncio.Task[Measured], relay: RelayProcess, load: Load) -> int:
     """Once all listeners are there, have hostile clients do what they can; gives by how many bytes the relay grew."""
     loop = asyncio.get_running_loop()
     until = loop.time() + JOINING_SECONDS
@@ -87,11 +87,15 @@ async def flood(relay: RelayProcess, load: Load) -> int:
         assert loop.time() < until, f"{there} of {load.listeners} listeners are there"
         await asyncio.sleep(0.1)
     before_bytes = resident_bytes(relay)
-    hostile = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.reliability.hostile", relay.url, str(load.flood_seconds)
-    )
-    os.setpriority(os.PRIO_PROCESS, hostile.pid, LEAST_PRIORITY)
-    if load.is_alone:
-        os.sched_setaffinity(hostile.pid, {OTHERS_CPU})
-    assert await hostile.wait() == 0
-    return resident_bytes(relay) - before_bytes
+    hostile = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.reliability.hostile", relay.url)
+    try:
+        os.setpriority(os.PRIO_PROCESS, hostile.pid, LEAST_PRIORITY)
+        if load.is_alone:
+            os.sched_setaffinity(hostile.pid, {OTHERS_CPU})
+        await asyncio.wait([measuring])
+        assert hostile.returncode is None, "the hostile clients ended by themselves"
+        return resident_bytes(relay) - before_bytes
+    finally:
+        if hostile.returncode is None:
+            hostile.kill()
+        await hostile.wait()

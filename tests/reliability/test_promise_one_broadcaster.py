@@ -42,7 +42,7 @@ class Channel:
             name = self.wanted
             query = "" if choice.random() < 0.1 else "?takeover=1"
             async with connect(
-                self._url + query, subprotocols=[Subprotocol("relay.v1")], compression=None, proxy=None, close_timeout=1
+                self._url + query, subprotocols=[Subprotocol("relay.v1")], compression=None, proxy=None
             ) as connection:
                 try:
                     if decode(str(await connection.recv()))["type"] == "hello":

@@ -28,6 +28,9 @@ _RECEIVE_BYTES = 8 * 1024
 _STEP_SECONDS = 0.01
 """What leaves a line of limited bandwidth leaves in pieces of this length."""
 
+_CATCHING_UP_SECONDS = 0.25
+"""A line of limited bandwidth makes up for so much that the machine was late."""
+
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27
 """SO_ATTACH_FILTER and SO_DETACH_FILTER of Linux, which the socket module does not name."""
 
@@ -122,9 +125,10 @@ class FaultProxy:
         self.down = Way()
 
     @property
-    def ports(self) -> set[int]:
-        """Where its present connections to the target come from."""
-        return {target.getsockname()[1] for _, target in self._connections.values()}
+    def open_at_target(self) -> int:
+        """How many of its connections the target has not closed."""
+        with KernelQueues() as queues:
+            return sum(queues.is_open(self._target, target.getsockname()) for _, target in self._connections.values())
 
     @property
     def unread_bytes(self) -> int:
@@ -317,7 +321,7 @@ class _Pipe:
             if not data:
                 self._sink.shutdown(socket.SHUT_WR)
                 return
-            await self._deliver(data)
+            await self._deliver(data, due)
             self._line.popleft()
             self._held_bytes -= len(data)
             self._changed.set()
@@ -328,8 +332,8 @@ class _Pipe:
             self._changed.clear()
             await self._changed.wait()
 
-    async def _deliver(self, data: bytes) -> None:
-        """Send a piece in as many packets, and as slowly, as the way wants it at each moment."""
+    async def _deliver(self, data: bytes, due: float) -> None:
+        """Send a piece that arrived when it was `due`, in as many packets and as slowly as the way wants it."""
         loop = asyncio.get_running_loop()
         way = self._way
         while data:
@@ -337,7 +341,8 @@ class _Pipe:
             size = min(len(data), way.slice_bytes or len(data))
             if way.bytes_per_second is not None:
                 size = min(size, max(1, int(way.bytes_per_second * _STEP_SECONDS)))
-                self._free_at = max(self._free_at, loop.time()) + size / way.bytes_per_second
+                begins_at = max(self._free_at, due, loop.time() - _CATCHING_UP_SECONDS)
+                self._free_at = begins_at + size / way.bytes_per_second
                 await asyncio.sleep(self._free_at - loop.time())
             await loop.sock_sendall(self._sink, data[:size])
             data = data[size:]

@@ -23,9 +23,12 @@ _HEADER = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBBxI2s2s4s12x4s12x4x8s")
 """Family, protocol, extensions, states; then the socket: ports, addresses, any interface, cookie."""
 
-_QUEUES = struct.Struct("=II")
-_QUEUES_AT = _HEADER.size + 56
-"""Where an answer has the bytes to be read and the bytes that are not acknowledged."""
+_STATE_AT = _HEADER.size + 1
+_LISTENING = 10
+
+_SOCKET = struct.Struct("=II4xI")
+_SOCKET_AT = _HEADER.size + 56
+"""Where an answer has the bytes to be read, the bytes that are not acknowledged, and the inode."""
 
 
 class KernelQueues:
@@ -46,10 +49,14 @@ class KernelQueues:
         A byte that was read and is not acknowledged yet counts, so it can be too much by what a window holds.
         """
         here, there = sock.getsockname(), sock.getpeername()
-        return self._queues(there, here)[1] + self._queues(here, there)[0]
+        return self._ask(there, here)[1] + self._ask(here, there)[0]
 
-    def _queues(self, local: tuple[str, int], remote: tuple[str, int]) -> tuple[int, int]:
-        """Give what a socket has received and not read, and sent and not acknowledged; nothing when it is gone."""
+    def is_open(self, local: tuple[str, int], remote: tuple[str, int]) -> bool:
+        """Whether a process has this socket; one that was closed may go on for a while without."""
+        return self._ask(local, remote)[2] != 0
+
+    def _ask(self, local: tuple[str, int], remote: tuple[str, int]) -> tuple[int, int, int]:
+        """Give what a socket has received and not read, sent and not acknowledged, and its inode; 0 when it is gone."""
         request = _REQUEST.pack(
             socket.AF_INET,
             socket.IPPROTO_TCP,
@@ -67,7 +74,9 @@ class KernelQueues:
         if _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
             (code,) = struct.unpack_from("=i", answer, _HEADER.size)
             if code == -2:  # ENOENT: there is no such socket any more
-                return 0, 0
+                return 0, 0, 0
             raise OSError(-code, os.strerror(-code))
-        receiving, sending = _QUEUES.unpack_from(answer, _QUEUES_AT)
-        return receiving, sending
+        if answer[_STATE_AT] == _LISTENING:  # which would take the next connection between these two
+            return 0, 0, 0
+        receiving, sending, inode = _SOCKET.unpack_from(answer, _SOCKET_AT)
+        return receiving, sending, inode

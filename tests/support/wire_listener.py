@@ -6,6 +6,7 @@ and with how large a receive buffer the kernel gives them to it.
 
 import asyncio
 import json
+import select
 import socket
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,9 @@ SMALL_BUFFER_BYTES = 4096
 """The receive buffer of a listener that is to hold little itself; Linux opens a window of about as much."""
 
 JOIN_SECONDS = 20.0
+
+RESET_SECONDS = 15.0
+"""More than a closing handshake may take, and less than a peer may be silent."""
 
 _READ_BYTES = 64 * 1024
 _STEP_SECONDS = 0.01
@@ -200,6 +204,10 @@ class WireListener:
         """Wait until the relay has ended the connection."""
         await self.until(lambda: self.has_ended, seconds)
 
+    async def until_cut_off(self) -> None:
+        """Wait until the relay has let go of the connection, and read nothing of it."""
+        assert await is_reset(self._sock)
+
     def close(self) -> None:
         """Go without a word; done twice, it changes nothing."""
         if not self.is_closed:
@@ -336,6 +344,13 @@ async def upgrade(
     assert isinstance(response, Response)
     assert protocol.state is State.OPEN, f"refused with {response.status_code}: {protocol.handshake_exc}"
     return sock, protocol, rest
+
+
+async def is_reset(sock: socket.socket) -> bool:
+    """Wait until the other side has let go of a connection, which its own end does not tell; gives whether it did."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(await asyncio.to_thread(poll.poll, RESET_SECONDS * 1000))
 
 
 @contextmanager
