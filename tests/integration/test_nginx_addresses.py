@@ -11,6 +11,7 @@ import pytest
 from tests.support import nginx as support
 from tests.support.certificates import make_certificate
 from tests.support.nginx import nginx
+from tests.support.ports import free_port
 from tests.support.processes import relay_process
 
 
@@ -40,7 +41,7 @@ async def test_of_several_relays_a_session_has_one(tmp_path: Path, monkeypatch: 
     several = support.SITE.read_text(encoding="utf-8")
     chosen = "# hash $relay_session consistent;"
     assert several.count(chosen) == 1
-    ports = [support._free_port() for _ in range(2)]
+    ports = [free_port() for _ in range(2)]
     names = "".join(f"server {{ listen 127.0.0.1:{port}; return 200 {port}; }}\n" for port in ports)
     several = names + several.replace(chosen, chosen.removeprefix("# ") + f" server 127.0.0.1:{ports[1]};")
     site = tmp_path / "several.conf"

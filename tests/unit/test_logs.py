@@ -248,7 +248,8 @@ def test_auto_is_console_on_a_terminal(environ: dict[str, str], *, colored: bool
 
 def test_a_blocked_standard_error_delays_nothing_and_is_told_later() -> None:
     waiting, logged = 1000, 4000
-    code = f"from relay.adapters import logs; logs.MAX_WAITING_LINES = {waiting}{CONFIGURE}" + (
+    code = f"from relay.adapters import logs; logs.MAX_WAITING_LINES = {waiting}{CONFIGURE}"
+    code += (
         f"for number in range({logged}): logger.info('line', extra={{'number': number}})\n"
         "print('done', flush=True)\n"
         "sys.stdin.readline()\n"
