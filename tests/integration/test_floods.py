@@ -14,15 +14,16 @@ from relay.adapters.server.intake import PIECE_BYTES
 from tests.support.live_session import (
     LATE_MS,
     LOOPS,
+    PROMPT_MS,
     Lateness,
     applied_limits,
     ask_repeatedly,
     broadcasting,
     check_accounts,
-    check_prompt,
-    check_untouched,
     listen_beside,
+    percentile,
     resident_bytes,
+    ways_of,
 )
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import closing, is_reset, upgrade
@@ -42,6 +43,9 @@ FLOODS = {
     "tiny audio": frames(Opcode.BINARY, b"\1\2", 10_000),
 }
 
+TRIES = 3
+"""Of latencies: what holds a relay up does so every time, what holds the machine up does not."""
+
 FLOODERS = {
     "listener": "/v1/listen/ev1",
     "broadcaster": "/v1/broadcast/other",
@@ -55,20 +59,29 @@ async def test_a_flood_from_one_who_reads_nothing_stops_nobody_else(
     loop: str, flooder: str, lateness: Lateness
 ) -> None:
     async with relay_process(RELAY_SERVER_LOOP=loop) as relay:
-        listeners = await listen_beside(relay, "ev1", 10)
-        with closing(listeners):
-            resident_before = resident_bytes(relay)
-            async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
-                playing = group.create_task(broadcaster.play(3.2))
-                asking = group.create_task(ask_repeatedly(listeners[0], 90))
-                resident = [await send_flood(relay, FLOODERS[flooder], flood, 0.4) for flood in FLOODS.values()]
-                took_ms = await asking
-                await playing
-                await broadcaster.end()
-                await check_accounts(listeners, broadcaster)
-        assert max(resident) - resident_before <= 4e6, "what a peer does not read piles up"
-        check_prompt(took_ms, lateness.most_ms)
-        check_untouched(listeners, broadcaster, LATE_MS + lateness.most_ms)
+        for _ in range(TRIES):
+            answer_ms, latest_ms = await flood_beside_listeners(relay, FLOODERS[flooder])
+            if answer_ms <= PROMPT_MS and latest_ms <= LATE_MS + lateness.most_ms:
+                return
+    raise AssertionError(f"answers took {answer_ms} ms, audio {latest_ms} ms")
+
+
+async def flood_beside_listeners(relay: RelayProcess, flooder: str) -> tuple[float, float]:
+    """Send every flood beside listeners who lose nothing; gives how late answers and the latest audio were, in ms."""
+    listeners = await listen_beside(relay, "ev1", 10)
+    with closing(listeners):
+        resident_before = resident_bytes(relay)
+        async with broadcasting(relay, "ev1") as broadcaster, asyncio.TaskGroup() as group:
+            playing = group.create_task(broadcaster.play(3.2))
+            asking = group.create_task(ask_repeatedly(listeners[0], 90))
+            resident = [await send_flood(relay, flooder, flood, 0.4) for flood in FLOODS.values()]
+            took_ms = await asking
+            await playing
+            await broadcaster.end()
+            await check_accounts(listeners, broadcaster)
+    assert max(resident) - resident_before <= 4e6, "what a peer does not read piles up"
+    assert all(listener.gaps == [] for listener in listeners)
+    return percentile(took_ms, 95), max(max(ways_of(listener, broadcaster)) for listener in listeners)
 
 
 async def send_flood(relay: RelayProcess, target: str, flood: bytes, seconds: float) -> int:
