@@ -8,8 +8,20 @@ endif
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 NPM := tests/browser
-# What is about how fast a relay is: coverage would make it several times slower, so it is not measured there.
-SPEED := tests/reliability $(addprefix tests/integration/test_,delivery_bounds.py floods.py many_listeners.py)
+# What is judged by ear has the machine for itself.
+EAR := $(patsubst %,tests/browser/test_%.py,microphone_sound player_outputs player_sound player_start)
+PAGES := $(filter-out $(EAR),$(wildcard tests/browser/test_*.py))
+# What is about time: coverage would make a relay several times slower, so it is not measured there; but for the load test,
+# which alone runs a tenth of the code.
+SPEED := $(wildcard tests/reliability/test_*.py) $(patsubst %,tests/integration/test_%.py,access bench client_commands \
+	client_recovery delivery_bounds floods keepalive many_listeners metrics_page session_life stopping tls)
+# Of that, what takes a minute begins first.
+LONG := tests/integration/test_many_listeners.py tests/reliability/test_promise_soak.py
+# Two files at a time, in the order in which they are named; most tests wait more than they work.
+BY_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+# A relay starts sooner when what it imports was compiled before.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check sbom audit lock clean python
 
@@ -26,16 +38,16 @@ demo: python
 	@$(PYTHON) scripts/environment.py $(VENV) media
 	@$(VENV)/bin/relay demo
 
-# Playwright's driver needs libatomic. What is judged by ear has the machine for itself; of the rest, which mostly waits, two
-# files run at a time.
+# Playwright's driver needs libatomic.
 test: check
 	@$(PYTHON) scripts/debian_packages.py chromium=chromium libatomic1=libatomic.so.1 nginx=nginx nodejs=node npm=npm
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@cmp -s $(NPM)/package-lock.json $(NPM)/node_modules/installed || { \
 		npm ci --prefix $(NPM) --silent --no-audit --no-fund && cp $(NPM)/package-lock.json $(NPM)/node_modules/installed; }
-	@$(RUN) pytest tests/browser
-	@$(RUN) pytest --numprocesses=2 --dist=loadfile $(SPEED)
-	@$(RUN) pytest --cov --cov-report=term --numprocesses=2 --dist=loadfile $(addprefix --ignore=,tests/browser $(SPEED))
+	@$(RUN) pytest $(EAR)
+	@$(RUN) pytest $(BY_TWO) $(PAGES)
+	@$(RUN) pytest $(BY_TWO) $(LONG) $(filter-out $(LONG),$(SPEED))
+	@$(RUN) pytest $(BY_TWO) --cov --cov-report=term $(addprefix --ignore=,tests/browser $(SPEED))
 
 check: python
 	@$(PYTHON) scripts/environment.py $(VENV) test
