@@ -298,7 +298,7 @@ def _conclude(
 
 
 def _render(result: LoadResult) -> str:
-    on_terminal = sys.stdout.isatty()
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
     text = io.StringIO()
     width = None if on_terminal else PIPE_WIDTH
     Console(file=text, force_terminal=on_terminal, width=width, highlight=False).print(result_table(result))
