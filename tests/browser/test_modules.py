@@ -303,3 +303,12 @@ async def test_pages_speak_the_first_language_that_they_know(tab: Tab) -> None:
     wanted = [[None, "ja", "uk-UA", "en"], ["de", "en"], ["AR-eg"], ["ja"], [None]]
     chosen = await run(tab, "i18n.js", "return wanted.map(module.chooseLanguage);", wanted=wanted)
     assert chosen == ["uk", "de", "ar", "en", "en"]
+
+
+async def test_languages_are_written_in_the_direction_that_the_browser_knows(tab: Tab) -> None:
+    script = """
+        const { SPOKEN } = await import("/assets/spoken-languages.js");
+        const direction = (tag) => new Intl.Locale(tag).getTextInfo().direction;
+        return SPOKEN.filter((tag) => direction(tag) !== module.directionOf(tag));
+    """
+    assert await run(tab, "i18n.js", script) == []
