@@ -169,7 +169,7 @@ async def test_shows_what_the_relay_says(tab: Tab, relay: RelayProcess) -> None:
         await anext(payloads)
         await tab.page.locator("#listeners", has_text="1").wait_for()
     await tab.page.locator("#listeners", has_text="0").wait_for()
-    await tab.page.locator("#lead", has_text="ms").wait_for()
+    await tab.page.locator("#dropped", has_text="0.0s").wait_for()
 
 
 async def test_names_its_channel_and_language_to_the_listeners(tab: Tab, relay: RelayProcess) -> None:
@@ -268,7 +268,7 @@ async def test_asks_for_a_file_before_going_live(tab: Tab, tmp_path: Path) -> No
     no_audio.write_text("not audio")
     await tab.page.get_by_label("Audio file").set_input_files(no_audio)
     await tab.press("Go live")
-    await tab.status("The browser can not read “notes.wav” as audio.")
+    await tab.status("The browser cannot read “notes.wav” as audio.")
 
 
 async def test_says_why_there_is_no_microphone(tab: Tab) -> None:
