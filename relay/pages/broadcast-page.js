@@ -255,6 +255,7 @@ function toClock(seconds) {
 addEventListener("beforeunload", (event) => {
   if (!STOPPED.has(broadcaster.state)) {
     event.preventDefault();
+    event.returnValue = true; // for Chrome before 119
   }
 });
 

@@ -312,3 +312,27 @@ async def test_languages_are_written_in_the_direction_that_the_browser_knows(tab
         return SPOKEN.filter((tag) => direction(tag) !== module.directionOf(tag));
     """
     assert await run(tab, "i18n.js", script) == []
+
+
+UPLINK = """
+    const sent = [];
+    let socket;
+    const { WebSocket } = globalThis;
+    globalThis.WebSocket = class {
+      bufferedAmount = 0;
+      constructor() { socket = this; }
+      send(data) { sent.push(typeof data === "string" ? JSON.parse(data).type : "frame"); }
+      close() {}
+    };
+    const uplink = new module.Uplink({ address: "ws://relay/", protocols: [], bytesPerSecond: 1000 }, () => {});
+    globalThis.WebSocket = WebSocket;
+    socket.onmessage({ data: JSON.stringify({ type: "hello" }) });
+    sent.length = 0;
+    const push = () => uplink.push(new Uint8Array(20));
+"""
+
+
+@pytest.mark.parametrize("end", ["end", "close"])
+async def test_an_uplink_sends_nothing_behind_its_end(tab: Tab, end: str) -> None:
+    script = f"push(); uplink.{end}(); push(); uplink.close(); push(); return sent;"
+    assert await run(tab, "uplink.js", UPLINK + script) == {"end": ["frame", "end"], "close": ["frame"]}[end]
