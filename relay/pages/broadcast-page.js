@@ -2,6 +2,7 @@
 
 import { AudiencePanel } from "./audience-panel.js";
 import { Broadcaster } from "./broadcaster.js";
+import { FRAME_SECONDS } from "./capture.js";
 import { directionOf, formatMilliseconds, formatNumber, formatSeconds, knows, nameOfLanguage, startTranslating, t } from "./i18n.js";
 import { LevelMeter } from "./level-meter.js";
 import { MicrophonePanel } from "./microphone-panel.js";
@@ -195,8 +196,7 @@ function renderNews() {
     element(id).textContent = live && Number.isFinite(value) ? format(value) : "–";
   };
   show("listeners", relay.stats?.listeners, formatNumber);
-  show("dropped", relay.stats?.dropped_frames, formatNumber);
-  show("lead", relay.stats?.lead_ms, formatMilliseconds);
+  show("dropped", relay.stats?.dropped_frames * FRAME_SECONDS, formatSeconds);
   show("way", way.roundTripMs, formatMilliseconds);
   show("waiting", way.waitingSeconds, formatSeconds);
   show("unsent", way.droppedSeconds, formatSeconds);
@@ -255,6 +255,7 @@ function toClock(seconds) {
 addEventListener("beforeunload", (event) => {
   if (!STOPPED.has(broadcaster.state)) {
     event.preventDefault();
+    event.returnValue = true; // for Chrome before 119
   }
 });
 

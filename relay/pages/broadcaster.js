@@ -151,9 +151,13 @@ export class Broadcaster extends EventTarget {
     }
   }
 
-  /** Ends it because the source is lost; the relay keeps the listeners for a while in case it comes back. */
-  abort(problem) {
-    this.#close("failed", problem);
+  /**
+   * Ends it because the source is lost; the relay keeps the listeners for a while in case it comes back.
+   *
+   * @param {Error} error Why it could not be opened again.
+   */
+  abort(error) {
+    this.#close("failed", problemOf(error));
   }
 
   #connect(source, rate) {
@@ -229,6 +233,10 @@ export class Broadcaster extends EventTarget {
 
   #close(state, problem = null) {
     this.#worker?.postMessage({ type: "close" });
+    if (this.#node !== null) {
+      // Levels that are on their way would move a meter that was set back.
+      this.#node.port.onmessage = null;
+    }
     this.#source?.close();
     this.#context?.close();
     this.#worker = null;

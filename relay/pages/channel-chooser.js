@@ -35,23 +35,31 @@ export class ChannelChooser extends EventTarget {
   /** Marks another channel as chosen. */
   choose(id) {
     this.#chosen = id;
-    this.render();
+    this.#mark();
   }
 
   /** @param {{id: string, name: ?string, lang: ?string, state: string}[]} channels Those of the session. */
   show(channels) {
-    this.#channels = channels;
-    this.render();
+    if (JSON.stringify(channels) !== JSON.stringify(this.#channels)) {
+      this.#channels = channels;
+      this.render();
+    }
   }
 
-  /** Draws the choices anew, in the page's language. */
+  /** Makes the choices anew, in the page's language. Not for each state: a screen reader among them loses its place. */
   render() {
     const focused = this.#fieldset.contains(document.activeElement) ? document.activeElement.value : null;
-    this.#fieldset.hidden = this.#channels.every(({ id }) => id === this.#chosen);
-    const choices = this.#channels.map((channel) => makeChoice(channel, channel.id === this.#chosen));
-    this.#fieldset.replaceChildren(this.#fieldset.firstElementChild, ...choices);
+    this.#fieldset.replaceChildren(this.#fieldset.firstElementChild, ...this.#channels.map(makeChoice));
+    this.#mark();
     if (focused !== null) {
       this.#fieldset.querySelector(`[value="${focused}"]`)?.focus();
+    }
+  }
+
+  #mark() {
+    this.#fieldset.hidden = this.#channels.every(({ id }) => id === this.#chosen);
+    for (const input of this.#fieldset.querySelectorAll("input")) {
+      input.checked = input.value === this.#chosen;
     }
   }
 }
@@ -75,9 +83,9 @@ export function preferredChannel(channels, languages) {
   return (main ?? channels.find(({ state }) => state === "live") ?? channels[0]).id;
 }
 
-function makeChoice({ id, name, lang, state }, checked) {
+function makeChoice({ id, name, lang, state }) {
   const input = document.createElement("input");
-  Object.assign(input, { type: "radio", name: "channel", value: id, checked });
+  Object.assign(input, { type: "radio", name: "channel", value: id });
   const choice = document.createElement("span");
   choice.className = state === "live" ? "choice live" : "choice";
   const title = lang ? nameOfLanguage(lang) : name || id;
@@ -87,9 +95,9 @@ function makeChoice({ id, name, lang, state }, checked) {
     choice.append(makeText("small", name), " ");
     choice.lastElementChild.className = "by-name";
   }
-  const live = makeText("span", ` – ${t(`listen.channel-state.${state === "live" ? "live" : "waiting"}`)}`);
+  const live = document.createElement("span");
   live.className = "visually-hidden";
-  live.dir = "";
+  live.textContent = ` – ${t(`listen.channel-state.${state === "live" ? "live" : "waiting"}`)}`;
   choice.append(live);
   const label = document.createElement("label");
   label.append(input, choice);

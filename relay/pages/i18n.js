@@ -9,9 +9,11 @@
 /** Languages that the pages speak, each a file of `locales/`; the first one is what the HTML holds. */
 export const LANGUAGES = ["en", "de", "fr", "es", "ar", "uk"];
 
-const RIGHT_TO_LEFT = new Set(["ar", "fa", "he", "ur"]);
+const RIGHT_TO_LEFT = new Set(["ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"]);
 const STORAGE_KEY = "relay.language";
+const RETRY_MS = 1000;
 
+let asked = LANGUAGES[0];
 let language = LANGUAGES[0];
 let texts = {};
 let renderPage = () => {};
@@ -34,8 +36,8 @@ export async function startTranslating(render) {
     remember(STORAGE_KEY, chooser.value);
     speak(chooser.value);
   });
-  await speak(chooseLanguage([recall(STORAGE_KEY), ...navigator.languages]));
-  chooser.value = language;
+  chooser.value = chooseLanguage([recall(STORAGE_KEY), ...navigator.languages]);
+  await speak(chooser.value);
 }
 
 /**
@@ -106,19 +108,32 @@ export function remember(key, value) {
   }
 }
 
+/** Puts the page into a language as soon as its words are there, unless another one is wanted by then. */
 async function speak(tag) {
-  try {
-    const response = await fetch(new URL(`locales/${tag}.json`, import.meta.url));
-    texts = await response.json();
-    language = tag;
-  } catch {
-    // The network broke in this moment: the words that are there stay.
+  asked = tag;
+  const loaded = await load(tag);
+  if (tag !== asked) {
+    return;
   }
+  texts = loaded;
+  language = tag;
   document.documentElement.lang = language;
   document.documentElement.dir = directionOf(language);
   translate(document);
   renderPage();
   document.documentElement.dataset.ready = "";
+}
+
+/** Gives a language's words; while the network is broken it tries again, and the words that are there stay. */
+async function load(tag) {
+  for (;;) {
+    try {
+      const response = await fetch(new URL(`locales/${tag}.json`, import.meta.url));
+      return await response.json();
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
 }
 
 function translate(root) {

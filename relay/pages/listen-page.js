@@ -3,12 +3,13 @@
 import { ChannelChooser, preferredChannel } from "./channel-chooser.js";
 import { formatMilliseconds, formatNumber, formatSeconds, knows, recall, remember, startTranslating, t } from "./i18n.js";
 import { LivePicture } from "./live-picture.js";
+import { BAD_REQUEST } from "./player/close-codes.js";
 import { RelayPlayer } from "./player/index.js";
-import { originOf, readPagePath, streamAddress } from "./player/wire.js";
+import { isKey, originOf, readPagePath, streamAddress } from "./player/wire.js";
 import { glance } from "./session-glance.js";
 
-/** A switch to a channel that is not there any more. */
-const BAD_REQUEST = 4504;
+/** Codes by which page and relay, or page and audio, turn out not to be of the same time. */
+const MISUNDERSTANDINGS = new Set([1002, 1003, 1007, 1008, 1009, BAD_REQUEST, "address", "codec", "protocol"]);
 
 const DEFAULT_CHANNEL = "main";
 const VOLUME_KEY = "relay.volume";
@@ -18,7 +19,8 @@ const LATENCIES = ["low", "balanced", "stable"];
 /** A picture in words for those who do not see it; nobody wants it to change while it is read. */
 const WORDS_INTERVAL_MS = 5000;
 
-const STOPPED = new Set(["idle", "blocked", "ended", "failed"]);
+/** In these the button says Play; what is held back by the browser or a call may need it. */
+const STOPPED = new Set(["idle", "blocked", "interrupted", "ended", "failed"]);
 
 /** In these there is something to measure. */
 const HEARD = new Set(["buffering", "playing", "concealing", "rebuffering", "reconnecting"]);
@@ -27,7 +29,9 @@ const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
 const page = readPagePath(location.pathname);
 // A fragment never leaves the browser, so a link can carry a token without any server writing it down.
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
+const told = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
+/** What can be no token is as good as none: the relay tells whether the session needs one. */
+const token = isKey(told) ? told : null;
 const chooser = new ChannelChooser(element("channels"), page.channel ?? DEFAULT_CHANNEL);
 const picture = new LivePicture(element("buffer-shape"), element("delay-shape"));
 const latency = LATENCIES.find((name) => name === recall(LATENCY_KEY)) ?? "balanced";
@@ -44,8 +48,8 @@ Object.defineProperty(window, "relayPlayer", { value: player });
 
 /** Whether the address or the person named the channel. */
 let picked = page.channel !== null;
+/** Why it can not go on: {code, reason}, of the player or the relay; otherwise null. */
 let problem = null;
-let notice = null;
 /** Of the channel, as it was seen before anybody pressed Play; null from then on. */
 let sourceState = null;
 let wordsAt = -Infinity;
@@ -62,12 +66,8 @@ element("play").addEventListener("click", () => {
 });
 
 player.addEventListener("statechange", ({ detail }) => {
-  problem = null;
+  problem = detail.state === "failed" ? detail : null;
   sourceState = null;
-  if (detail.state === "failed") {
-    // The relay says why it refuses before it closes, with the code that our own words go with.
-    problem = notice?.message === detail.reason ? notice.code : detail.reason;
-  }
   if (STOPPED.has(detail.state)) {
     picture.clear();
   }
@@ -80,7 +80,7 @@ player.addEventListener("stats", ({ detail }) => {
 });
 
 player.addEventListener("notice", ({ detail }) => {
-  notice = detail;
+  // A switch to a channel that is not there any more.
   if (detail.code === BAD_REQUEST && chooser.chosen !== player.channel) {
     chooser.choose(player.channel);
     showAddress();
@@ -143,7 +143,6 @@ function render() {
   document.title = t("listen.title", { session: page.session });
   element("play-label").textContent = t(running ? "listen.stop" : "listen.play");
   say(sentence(state));
-  chooser.render();
   renderLatency();
   renderStats(player.stats);
   applyVolume();
@@ -157,10 +156,13 @@ function sentence(state) {
   return t(knows(before) ? before : `listen.state.${state}`);
 }
 
-/** Tells in words why it can not go on: by a code of the relay's or the player's, or by the sentence that they told. */
-function describe(reason) {
-  const key = [`listen.problem.${reason}`, `problem.${reason}`].find(knows);
-  return key ? t(key, { detail: "" }).trim() : String(reason || t("listen.state.failed"));
+/** Tells in words why it can not go on; the sentence that came with the code helps only where the code says nothing. */
+function describe({ code, reason }) {
+  if (MISUNDERSTANDINGS.has(code)) {
+    return t("listen.problem.misunderstanding");
+  }
+  const key = [`listen.problem.${code}`, `problem.${code}`].find(knows) ?? "problem.other";
+  return t(key, { code, detail: reason }).trim();
 }
 
 function renderLatency() {
@@ -199,9 +201,12 @@ async function lookAhead() {
   }
   showChannels(hello?.channels ?? []);
   sourceState = chooser.channel?.state ?? hello?.state ?? null;
-  problem = refusal;
+  problem = refusal === null ? null : { code: refusal, reason: "" };
   render();
 }
 
-await startTranslating(render);
+await startTranslating(() => {
+  chooser.render();
+  render();
+});
 lookAhead();

@@ -8,6 +8,9 @@
 import { t } from "./i18n.js";
 import { openMicrophone } from "./sources.js";
 
+/** Under these names Chromium lists a device a second time. */
+const ALIASES = ["default", "communications"];
+
 const element = (id) => document.getElementById(id);
 
 /** From the switch's id to the name of the constraint. */
@@ -32,9 +35,9 @@ export class MicrophonePanel {
     this.list();
   }
 
-  /** Whether another microphone stands in for the chosen one, which is gone or can not be opened. */
+  /** Whether another microphone stands in for a chosen one, which is gone or can not be opened. */
   get replaced() {
-    return this.#replaced;
+    return this.#replaced && element("device").value !== "";
   }
 
   /** Begins anew: the chosen device, whatever happened before. */
@@ -46,7 +49,8 @@ export class MicrophonePanel {
   async open(context) {
     const deviceId = this.#replaced ? "" : element("device").value;
     const processing = Object.entries(PROCESSING).map(([id, name]) => [name, element(id).checked]);
-    const source = await openMicrophone(context, { deviceId, ...Object.fromEntries(processing) }, () => this.#lost());
+    const options = { deviceId, ...Object.fromEntries(processing) };
+    const source = await openMicrophone(context, options, () => this.#change(true));
     this.#showGranted(source.granted);
     return source;
   }
@@ -55,7 +59,9 @@ export class MicrophonePanel {
   async list() {
     const select = element("device");
     const devices = await navigator.mediaDevices.enumerateDevices();
-    const named = devices.filter((device) => device.kind === "audioinput" && device.label && device.deviceId !== "default");
+    const named = devices.filter(
+      ({ kind, label, deviceId }) => kind === "audioinput" && label && !ALIASES.includes(deviceId),
+    );
     const chosen = select.selectedOptions[0];
     // One that is unplugged stays in the list while it is the chosen one, to be taken again when it is back.
     const kept = chosen.value && !named.some(({ deviceId }) => deviceId === chosen.value) ? [chosen] : [];
@@ -87,10 +93,6 @@ export class MicrophonePanel {
     }
   }
 
-  #lost() {
-    this.#change(true);
-  }
-
   /** Opens the microphone again; one after the other, or the slower of two changes would win over the later one. */
   #change(replaced) {
     this.#lastChange = this.#lastChange.then(async () => {
@@ -99,13 +101,13 @@ export class MicrophonePanel {
         await this.#reopen();
       } catch {
         this.#replaced = true;
-        await this.#reopen().catch(() => this.#broadcaster.abort({ code: "microphone-gone" }));
+        await this.#reopen().catch((error) => this.#broadcaster.abort(error));
       }
     });
   }
 
   async #reopen() {
-    if (["live", "reconnecting"].includes(this.#broadcaster.state)) {
+    if (["connecting", "live", "reconnecting"].includes(this.#broadcaster.state)) {
       await this.#broadcaster.changeSource((context) => this.open(context));
     }
   }

@@ -3,24 +3,25 @@
 export class ScreenLock {
   #wanted = false;
   #sentinel = null;
+  #lastStep = Promise.resolve();
 
   constructor() {
     // The browser lets go of it whenever the page is hidden.
-    document.addEventListener("visibilitychange", () => this.#ask());
+    document.addEventListener("visibilitychange", () => this.#follow());
   }
 
   /** @param {boolean} wanted Whether the screen should stay on from now on. */
   set wanted(wanted) {
     this.#wanted = wanted;
-    this.#ask();
+    this.#follow();
+  }
+
+  /** One step after the other, so that each knows what the one before it was given. */
+  #follow() {
+    this.#lastStep = this.#lastStep.then(() => (this.#wanted ? this.#ask() : this.#letGo()));
   }
 
   async #ask() {
-    if (!this.#wanted) {
-      this.#sentinel?.release();
-      this.#sentinel = null;
-      return;
-    }
     if (document.visibilityState !== "visible" || this.#sentinel?.released === false) {
       return;
     }
@@ -29,5 +30,10 @@ export class ScreenLock {
     } catch {
       // The browser may refuse, for example when the battery is low; the broadcast goes on.
     }
+  }
+
+  async #letGo() {
+    await this.#sentinel?.release();
+    this.#sentinel = null;
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Where a broadcast's sound comes from. A source is {node, begin, close, granted}: an AudioNode, a function that lets
  * it start, one that gives back what it holds, and what the browser granted of the processing that was asked for:
- * {echoCancellation, noiseSuppression, autoGainControl, deviceId}, or null for a file.
+ * {echoCancellation, noiseSuppression, autoGainControl}, or null for a file.
  */
 
 /** The end of a file is still on its way through the resampler and the last frame when its node has finished. */
@@ -42,16 +42,19 @@ export function unsupportedCode() {
  */
 export async function openMicrophone(context, { deviceId, ...processing }, onLost) {
   const audio = { ...processing, ...(deviceId && { deviceId: { exact: deviceId } }) };
-  let stream;
+  let track;
+  let node;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ audio });
+    const stream = await navigator.mediaDevices.getUserMedia({ audio });
+    [track] = stream.getAudioTracks();
+    node = new MediaStreamAudioSourceNode(context, { mediaStream: stream });
   } catch (error) {
+    track?.stop();
     throw new SourceError(MICROPHONE_CODES[error.name] ?? "microphone-unusable", error.message);
   }
-  const [track] = stream.getAudioTracks();
   track.onended = onLost;
   return {
-    node: new MediaStreamAudioSourceNode(context, { mediaStream: stream }),
+    node,
     granted: track.getSettings(),
     begin() {},
     close() {

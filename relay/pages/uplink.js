@@ -75,8 +75,11 @@ export class Uplink {
     this.#socket.open();
   }
 
-  /** Takes a frame of audio; it is sent, or waits, unless there never was a connection. */
+  /** Takes a frame of audio; it is sent, or waits, unless there never was a connection or the end was told. */
   push(frame) {
+    if (this.#ending || this.#state === "stopped") {
+      return;
+    }
     const now = performance.now();
     if (this.#accepted) {
       this.#queue.push(frame, now);

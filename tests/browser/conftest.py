@@ -1,6 +1,5 @@
 """A headless Chromium with a microphone that hears a tone, and a real relay that serves it the pages."""
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -61,10 +60,9 @@ class Tab:
         await self.page.get_by_role("alert").filter(has_text=sentence).wait_for()
 
     async def until(self, condition: str) -> None:
-        """Wait until an expression of JavaScript is true; Playwright's own way breaks the pages' policy."""
-        check = f"const check = () => ({condition}) ? resolve() : setTimeout(check, 20); check();"
-        async with asyncio.timeout(PAGE_TIMEOUT_MS / 1000):
-            await self.page.evaluate(f"() => new Promise((resolve) => {{ {check} }})")
+        """Wait until an expression of JavaScript is true."""
+        # Playwright reads an expression anew for each look, which the pages' policy forbids, and a function once.
+        await self.page.wait_for_function(f"() => ({condition})")
 
     async def press(self, button: str) -> None:
         await self.page.get_by_role("button", name=button, exact=True).click()

@@ -303,3 +303,36 @@ async def test_pages_speak_the_first_language_that_they_know(tab: Tab) -> None:
     wanted = [[None, "ja", "uk-UA", "en"], ["de", "en"], ["AR-eg"], ["ja"], [None]]
     chosen = await run(tab, "i18n.js", "return wanted.map(module.chooseLanguage);", wanted=wanted)
     assert chosen == ["uk", "de", "ar", "en", "en"]
+
+
+async def test_languages_are_written_in_the_direction_that_the_browser_knows(tab: Tab) -> None:
+    script = """
+        const { SPOKEN } = await import("/assets/spoken-languages.js");
+        const direction = (tag) => new Intl.Locale(tag).getTextInfo().direction;
+        return SPOKEN.filter((tag) => direction(tag) !== module.directionOf(tag));
+    """
+    assert await run(tab, "i18n.js", script) == []
+
+
+UPLINK = """
+    const sent = [];
+    let socket;
+    const { WebSocket } = globalThis;
+    globalThis.WebSocket = class {
+      bufferedAmount = 0;
+      constructor() { socket = this; }
+      send(data) { sent.push(typeof data === "string" ? JSON.parse(data).type : "frame"); }
+      close() {}
+    };
+    const uplink = new module.Uplink({ address: "ws://relay/", protocols: [], bytesPerSecond: 1000 }, () => {});
+    globalThis.WebSocket = WebSocket;
+    socket.onmessage({ data: JSON.stringify({ type: "hello" }) });
+    sent.length = 0;
+    const push = () => uplink.push(new Uint8Array(20));
+"""
+
+
+@pytest.mark.parametrize("end", ["end", "close"])
+async def test_an_uplink_sends_nothing_behind_its_end(tab: Tab, end: str) -> None:
+    script = f"push(); uplink.{end}(); push(); uplink.close(); push(); return sent;"
+    assert await run(tab, "uplink.js", UPLINK + script) == {"end": ["frame", "end"], "close": ["frame"]}[end]
