@@ -1,4 +1,5 @@
-ARG BASE_IMAGE=python:3.13-slim
+# Of one Python and one Debian, and with their security fixes; docs/security.md pins it to the last byte.
+ARG BASE_IMAGE=python:3.13-slim-trixie
 
 FROM ${BASE_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
