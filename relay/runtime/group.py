@@ -68,7 +68,7 @@ class Group:
         coalesce_seconds: How long the first frame waits for those that join its write; 0 for not at all.
         place: Where the current listeners stand; while a run is being written, those that have not got it.
         apart: The others, each with its buffer.
-        is_due: Whether a moment for the next pass is set already.
+        is_due: Whether a moment for the next turn is set already.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Group:
         del self.apart[listener]
 
     def publish(self, frame: Frame, session: str) -> tuple[int, AudioAmount]:
-        """Have a frame written to all listeners by the next pass.
+        """Have a frame written to all listeners by the next turn.
 
         Returns:
             How many queues overflowed, and how much they dropped together.

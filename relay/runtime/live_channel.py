@@ -182,7 +182,7 @@ class LiveChannel:
     def release(
         self, frames: Iterable[Timed], note_overflow: Callable[["LiveChannel", int, AudioAmount], None]
     ) -> None:
-        """Number frames and have them written to all listeners by the next passes."""
+        """Number frames and have them written to all listeners by the next turns."""
         for timed in frames:
             frame = self.channel.release(timed.audio, timed.due)
             self.tally.released_frames += 1

@@ -49,7 +49,7 @@ class Run:
 
 
 class Runs:
-    """The runs that were joined lately, so that none is joined twice; a new one is made for each pass."""
+    """The runs that were joined lately, so that hardly any is joined twice; the drain makes a new one each round."""
 
     def __init__(self, serialize: Callable[[bytes], bytes]) -> None:
         """Make it empty.
