@@ -232,21 +232,19 @@ async def test_a_restart_of_the_relay_is_told_and_both_go_on(tmp_path: Path) -> 
     audio = noise(1)
     sent, heard = write_wav(tmp_path / "sent.wav", audio), tmp_path / "heard.wav"
     here = ("--port", str(free_port()))
-    async with (
-        a_relay(*here) as first,
-        command(first.url, "listen", "ev1", "-o", str(heard)) as listener,
-        command(first.url, "broadcast", "ev1", str(sent), "--loop") as broadcaster,
-    ):
-        await recorded(heard, SECOND_BYTES)
-        await first.kill()
-        await listener.line(trying)
-        await broadcaster.line(trying)
-        until_the_kill = size(heard)
-        async with a_relay(*here):
-            await listener.line(lambda line: line.startswith("audio may be missing here: the relay was restarted"))
-            await recorded(heard, until_the_kill + SECOND_BYTES)
-            assert await broadcaster.terminate() == 0
-            assert await listener.wait() == 0
+    async with a_relay(*here) as first, command(first.url, "listen", "ev1", "-o", str(heard)) as listener:
+        await listener.line(lambda line: line.startswith("listening to "))
+        async with command(first.url, "broadcast", "ev1", str(sent), "--loop") as broadcaster:
+            await recorded(heard, SECOND_BYTES)
+            await first.kill()
+            await listener.line(trying)
+            await broadcaster.line(trying)
+            until_the_kill = size(heard)
+            async with a_relay(*here):
+                await listener.line(lambda line: line.startswith("audio may be missing here: the relay was restarted"))
+                await recorded(heard, until_the_kill + SECOND_BYTES)
+                assert await broadcaster.terminate() == 0
+                assert await listener.wait() == 0
     received = read_wav(heard)
     before = common_beginning(received, audio * 60)
     assert len(before) >= SECOND_BYTES - 44
