@@ -71,6 +71,11 @@ class Tab:
         """Take out the complaints that a test caused on purpose."""
         self.complaints = [complaint for complaint in self.complaints if text not in complaint]
 
+    def forgive_break(self) -> None:
+        """Take out what the browser says of what it was loading when a test broke the connections."""
+        self.forgive("WebSocket connection")
+        self.forgive("Failed to load resource: net::ERR_")
+
     def _hear(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
             self.complaints.append(text)

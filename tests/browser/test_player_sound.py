@@ -156,7 +156,7 @@ async def test_a_killed_socket_is_not_heard(context: BrowserContext, relay: Rela
         async with listening(context, relay, latency="stable") as here:
             here.ear.faults.kill()
             heard = await here.hear(5)
-            here.ear.tab.forgive("WebSocket connection")
+            here.ear.tab.forgive_break()
             return heard
 
     def judge(heard: Heard) -> None:
