@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from relay.core.audio_buffer_manager import AudioBufferManager
@@ -42,11 +42,16 @@ def split(wire: bytes) -> list[bytes]:
 
 
 class FakePort:
-    """A socket that takes `room` writes and then none, until the test makes room."""
+    """A socket that takes `room` writes and then none, until the test makes room.
+
+    Attributes:
+        send: Takes a write and gives how many bytes of it it took; a test may put another in its place.
+    """
 
     client_address = "192.0.2.7"
 
     def __init__(self) -> None:
+        self.send: Callable[[bytes], int] = self._take
         self.room = 1_000_000
         self.written: list[bytes | dict[str, Any]] = []
         self.closed: tuple[CloseCode, str] | None = None
@@ -59,7 +64,7 @@ class FakePort:
     def sink(self) -> "FakePort":
         return self
 
-    def send(self, wire: bytes) -> int:
+    def _take(self, wire: bytes) -> int:
         self.room -= 1
         if self.room > 0:
             self.written.append(wire)

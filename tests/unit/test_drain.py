@@ -262,7 +262,7 @@ async def test_a_large_channel_keeps_nobody_waiting() -> None:
         return len(wire)
 
     for n in range(400):
-        bench.join(f"large {n}", session="large").send = take  # type: ignore[method-assign]
+        bench.join(f"large {n}", session="large").send = take
     small = bench.join(session="small")
     sources = bench.claim(session="large"), bench.claim(session="small")
     await bench.settle()
@@ -283,7 +283,7 @@ async def test_a_fault_in_serving_one_listener_ends_that_one_only(
         raise ZeroDivisionError
 
     broken, healthy = bench.join("broken"), bench.join("healthy")
-    broken.send = fail  # type: ignore[method-assign]
+    broken.send = fail
     source = bench.claim()
     bench.publish(source, 3)
     await bench.settle()
@@ -304,7 +304,7 @@ async def test_lag_is_counted_for_each_listener_while_a_run_is_written() -> None
 
     bench = Bench(clock=lambda: now)
     for n in range(64):
-        bench.join(f"l{n}").send = take  # type: ignore[method-assign]
+        bench.join(f"l{n}").send = take
     source = bench.claim()
     bench.publish(source)
     await bench.settle()
@@ -332,7 +332,7 @@ async def test_audio_gets_as_much_time_as_what_else_there_is() -> None:
 
     bench = Bench(clock=lambda: now)
     for n in range(600):
-        bench.join(f"l{n}").send = take  # type: ignore[method-assign]
+        bench.join(f"l{n}").send = take
     written: list[float] = []
     source = bench.claim()
     await bench.settle()
@@ -378,11 +378,14 @@ async def test_a_crash_of_a_task_is_logged_and_nothing_else(caplog: pytest.LogCa
 async def test_what_a_task_starts_while_it_is_cancelled_is_joined_too() -> None:
     registry = TaskRegistry()
 
+    async def last() -> None:
+        await asyncio.Event().wait()
+
     async def work() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            registry.start(asyncio.Event().wait(), "late")  # type: ignore[arg-type] # nobody wants its result
+            registry.start(last(), "late")
 
     registry.start(work(), "early")
     await asyncio.sleep(0)
