@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ from relay.cli.progress import BroadcastProgress
 from relay.cli.stopping import until_stopped
 from relay.client import (
     Broadcaster,
+    CaughtUp,
     ChannelBusyError,
+    Dropping,
     ErrorNotice,
     Pace,
     Reconnect,
@@ -48,6 +51,9 @@ from relay.vocabulary.names import ChannelAddress
 from relay.vocabulary.text import printable
 
 _STANDARD_INPUT = "-"
+
+_FILE_QUEUE_SECONDS = 1.0
+"""How far a file is read ahead during a cut; what waits here when the cut is over is heard that much later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Broadcast:
         loop: Begin again when the audio ends, for ever.
         keep: Leave without ending the session.
         reconnect: How to come back after a lost connection; None does not.
+        is_file: Whether the source can wait; else it is a pipe, which may be live.
     """
 
     url: str
@@ -81,6 +88,12 @@ class Broadcast:
     loop: bool = False
     keep: bool = False
     reconnect: Reconnect | None = None
+    is_file: bool = True
+
+    @property
+    def is_live_pipe(self) -> bool:
+        """Whether what comes late is to be dropped, unless it turns out to come early."""
+        return self.pace is Pace.LIVE and not self.is_file
 
 
 @click.command("broadcast")
@@ -142,8 +155,9 @@ def broadcast_command(
     16-bit WAV is sent as it is; anything else that FFmpeg decodes needs the extra "media". The session ends with
     the audio. SIGINT (Ctrl-C) and SIGTERM end it early, in order, with exit code 0.
 
-    A lost connection is made again, and the channel taken back. Meanwhile up to 5 s of audio wait; of more, pace live
-    drops the oldest, and pace speech waits.
+    A lost connection is made again, and the channel taken back. A file waits meanwhile, as does pace speech. A pipe
+    in pace live is taken for live audio: up to 5 s of it wait and catch up afterwards; of more the oldest is dropped. A
+    pipe that comes faster than real time loses nothing.
 
     A relay that asks for a token or a broadcast key gets the setting client.token or broadcast.key, best given as the
     environment variable RELAY_CLIENT_TOKEN or RELAY_BROADCAST_KEY: an option would show it in the list of processes. A
@@ -174,6 +188,7 @@ def broadcast_command(
         loop=loop,
         keep=keep,
         reconnect=reconnect,
+        is_file=file != _STANDARD_INPUT or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode),
     )
     try:
         run(broadcast(job))
@@ -201,6 +216,8 @@ async def broadcast(job: Broadcast) -> None:
         takeover=job.takeover,
         token=job.token,
         reconnect=job.reconnect,
+        queue_seconds=_FILE_QUEUE_SECONDS if job.is_file and job.pace is Pace.LIVE else client.QUEUE_SECONDS,
+        dropping=Dropping.LATE if job.is_live_pipe else Dropping.NEVER,
     )
     async with broadcaster:
         say(f"broadcasting {source.name} ({format_name(source.audio_format)}) to {job.address} at {job.url}")
@@ -209,7 +226,9 @@ async def broadcast(job: Broadcast) -> None:
                 problem = await _send_and_end(broadcaster, job, schedule)
         finally:
             damaged = f"; left out {source.damaged_packets} damaged piece(s) of it" if source.damaged_packets else ""
-            say(f"sent {schedule.sent_seconds:.2f} s of audio{damaged}")
+            dropped_seconds = broadcaster.stats.dropped.seconds
+            dropped = f"; dropped {dropped_seconds:.2f} s of it" if dropped_seconds else ""
+            say(f"sent {schedule.sent_seconds:.2f} s of audio{dropped}{damaged}")
     if problem is not None:
         raise problem
 
@@ -251,8 +270,8 @@ async def _send(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule) ->
 
 
 async def _until_due(job: Broadcast, schedule: Schedule) -> None:
-    """Wait as a microphone would; speech is sent as it comes, and the relay holds back what is early."""
-    if job.pace is Pace.LIVE:
+    """Wait as a microphone would; what the broadcaster or the relay holds back when it is early is sent as it comes."""
+    if job.pace is Pace.LIVE and job.is_file:
         await asyncio.sleep(schedule.wait_seconds(relay_clock()))
 
 
@@ -268,6 +287,10 @@ async def _tell_events(broadcaster: Broadcaster) -> None:
                 dropped_seconds = broadcaster.stats.dropped.seconds
                 lost = f"; {dropped_seconds - told_seconds:.2f} s of audio were dropped meanwhile"
                 connection.back(lost if dropped_seconds > told_seconds else "")
+                told_seconds = dropped_seconds
+            case CaughtUp() if broadcaster.stats.dropped.seconds > told_seconds:
+                dropped_seconds = broadcaster.stats.dropped.seconds
+                say(f"dropped {dropped_seconds - told_seconds:.2f} s of audio that came too late to be live")
                 told_seconds = dropped_seconds
             case ErrorNotice():
                 say(f"the relay says: {printable(event.message)}")

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal
 
 from relay.adapters.websocket_client.connection import Endpoint, Token
-from relay.client.broadcaster import Broadcaster, BroadcastingEvent, SendingStats
+from relay.client.broadcaster import Broadcaster, BroadcastingEvent, CaughtUp, SendingStats
 from relay.client.credentials import find_local_key
 from relay.client.listener import Listener, ListeningEvent
 from relay.client.reconnecting import Reconnector
@@ -32,6 +32,7 @@ from relay.core.listener_events import (
     UnknownLoss,
 )
 from relay.core.messages import ChannelEntry
+from relay.core.outbox import Dropping
 from relay.core.reception import ReceptionStats
 from relay.core.reconnect import Reconnect, Reconnected, Reconnecting
 from relay.core.requests import Offer
@@ -59,12 +60,14 @@ __all__ = [
     "BadRequestError",
     "Broadcaster",
     "BroadcastingEvent",
+    "CaughtUp",
     "ChannelBusyError",
     "ChannelEntry",
     "ChannelState",
     "Channels",
     "Clear",
     "ConnectionLostError",
+    "Dropping",
     "ErrorNotice",
     "FormatChange",
     "Gap",
@@ -140,6 +143,7 @@ def broadcast(
     token: Token | None = None,
     reconnect: Reconnect | None = Reconnect(),  # noqa: B008 - it is immutable
     queue_seconds: float = QUEUE_SECONDS,
+    dropping: Dropping | Literal["never", "in-cuts", "late"] | None = None,
 ) -> Broadcaster:
     """Make a broadcaster, which within `async with` has a channel and sends to it.
 
@@ -159,14 +163,21 @@ def broadcast(
         token: The relay's key or token; or a function, asynchronous or not, that gives one at every connection. None
             finds the key of a relay on this machine that made one for itself.
         reconnect: How to come back after a lost connection; None does not.
-        queue_seconds: How much audio waits here at the most; `Broadcaster` tells when it does and what is dropped.
+        queue_seconds: How much audio waits here at the most; beside it, what did not arrive when a connection broke.
+        dropping: What happens when that is full. `never`: `send` waits; for a file, which can. `late`: the oldest is
+            dropped, and what is late for good; for a microphone, which can not wait. `in-cuts`: the oldest is dropped
+            while there is no connection. None: `in-cuts` in pace `live`. Pace `speech` never drops anything.
 
     Raises:
         BadRequestError: The session or the channel can not have that name, or people could not read the label.
-        ValueError: There is no such pace.
+        ValueError: There is no such pace or dropping, or speech would be dropped.
     """
-    offer = Offer(audio_format, Pace(pace), takeover, Label(name, lang))
+    pace = Pace(pace)
+    dropping = Dropping(dropping or (Dropping.NEVER if pace is Pace.SPEECH else Dropping.IN_CUTS))
+    if pace is Pace.SPEECH and dropping is not Dropping.NEVER:
+        raise ValueError("Audio of pace speech is never dropped.")
+    offer = Offer(audio_format, pace, takeover, Label(name, lang))
     address = ChannelAddress(session, channel)
     # Asked at every connection: a relay that was restarted has made itself another key.
     endpoint = Endpoint(url, partial(find_local_key, url) if token is None else token)
-    return Broadcaster(endpoint, address, offer, Reconnector(reconnect), queue_seconds)
+    return Broadcaster(endpoint, address, offer, Reconnector(reconnect), queue_seconds=queue_seconds, dropping=dropping)

@@ -12,12 +12,13 @@ from relay.adapters.websocket_client.connection import Endpoint
 from relay.client.reconnecting import PassingError, Reconnector
 from relay.core.amounts import AudioAmount
 from relay.core.broadcaster_events import Audience, Backpressure, BroadcasterEvent
+from relay.core.outbox import Dropping, Outbox
 from relay.core.reconnect import Reconnected, Reconnecting
 from relay.core.requests import Offer
 from relay.core.send_queue import SendQueue
 from relay.core.wire import split_audio
 from relay.runtime.tasks import TaskRegistry
-from relay.vocabulary.audio import Pace
+from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
@@ -27,16 +28,6 @@ END_TIMEOUT_SECONDS = 10.0
 MAX_EVENTS = 64
 """Events that wait to be taken; of more, the oldest are forgotten, since the properties know what is in force."""
 
-FULL_SPEED_SECONDS = 20.0
-"""How far ahead of real time audio is sent as fast as the connection takes it."""
-
-CAUTIOUS_SPEED = 4.0
-"""How many times real time it is sent when it is further ahead.
-
-A relay that has enough reads nothing more, so what is under way when it says so is in front of a `clear`: on a fast
-network, seconds of audio in the buffers of two kernels. At this speed it is little more than a message.
-"""
-
 UNDER_WAY_SECONDS = 30.0
 """How much may be sent that the relay has not confirmed yet; it is kept, to be sent again if it does not arrive.
 
@@ -44,10 +35,19 @@ More than what goes at full speed, and than what a microphone gives until a rela
 connection that is stuck comes up against it.
 """
 
-_CAUTION = 0.8
-"""Of the lead at which a relay had enough before, how much is sent at full speed."""
 
-BroadcastingEvent = BroadcasterEvent | Reconnecting | Reconnected
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """Audio of a source that can not wait came too late, and was dropped, so that the rest is live again.
+
+    Attributes:
+        dropped_seconds: How much.
+    """
+
+    dropped_seconds: float
+
+
+BroadcastingEvent = BroadcasterEvent | Reconnecting | Reconnected | CaughtUp
 """What the iteration gives."""
 
 
@@ -58,7 +58,8 @@ class SendingStats:
     Attributes:
         sent: Handed to a connection. What did not arrive when one broke is sent again, and counts once. Only a relay
             that was restarted meanwhile, or that forgot the channel, can not say what arrived; then all counts.
-        dropped: Pushed out of the queue by newer audio of pace `live` in a cut or after it, or left in it at the end.
+        dropped: Pushed out of the queue by newer audio of pace `live`, too late in it to be live, or left in it at the
+            end.
         cleared: Thrown away by `clear` before it was sent, or before it was sent again.
         queued_seconds: What waits to be sent.
         reconnects: Connections after the first.
@@ -74,34 +75,37 @@ class SendingStats:
 class Broadcaster:
     """Sends the audio of one channel; an async context manager, and in it an asynchronous iterator of events.
 
-    Audio goes through a queue of at most `queue_seconds`. While there is a connection, `send` waits when the queue is
-    full: the relay is holding back what is ahead of real time, or the network is slow. While there is none, pace `live`
-    drops the oldest and counts it, since a microphone does not wait; pace `speech` waits, since every word counts. What
-    did not arrive when a connection broke is sent again on the next one, before all else: in pace `live` as far as the
-    queue has room, in pace `speech` whole.
+    Audio goes through a queue of at most `queue_seconds`; `dropping` says what happens when it is full. In pace `live`
+    it leaves in real time, and what is late leaves four times as fast. What did not arrive when a connection broke is
+    sent again on the next one, before all else: whole if nothing is to be dropped, else as far as the queue has room.
 
     What a token function raises when it is asked for another one ends the broadcast, and is raised by each method in
     the place of a `RelayError`.
 
     Attributes:
         audience: Who listens, as the relay told last; None before it did.
-        is_held_back: Whether the relay wants no more audio for now.
     """
 
     def __init__(
-        self, endpoint: Endpoint, address: ChannelAddress, offer: Offer, reconnector: Reconnector, queue_seconds: float
+        self,
+        endpoint: Endpoint,
+        address: ChannelAddress,
+        offer: Offer,
+        reconnector: Reconnector,
+        *,
+        queue_seconds: float,
+        dropping: Dropping,
     ) -> None:
         """Prepare a broadcaster; `relay.client.broadcast` is the way to make one."""
         self.audience: Audience | None = None
-        self.is_held_back = False
         self._endpoint = endpoint
         self._address = address
         self._offer = offer
         self._reconnector = reconnector
         self._queue = SendQueue(offer.audio_format, queue_seconds, UNDER_WAY_SECONDS)
+        self._outbox = Outbox(offer.pace, dropping, self._queue, relay_clock())
         self._reconnects = 0
         self._connection: BroadcasterConnection | None = None
-        self._full_speed_seconds = FULL_SPEED_SECONDS
         self._owes_clear = False
         self._is_ending = False
         self._is_leaving = False
@@ -172,13 +176,18 @@ class Broadcaster:
         return self._connection is not None
 
     @property
+    def is_held_back(self) -> bool:
+        """Whether the relay wants no more audio for now."""
+        return self._outbox.is_held_back
+
+    @property
     def stats(self) -> SendingStats:
         """What became of the audio so far."""
         queue = self._queue
         return SendingStats(queue.taken, queue.dropped, queue.cleared, queue.held_seconds, self._reconnects)
 
     async def send(self, audio: bytes) -> None:
-        """Send whole samples, of any length; waits while the queue is full.
+        """Send whole samples, of any length; waits while the queue is full, or drops the oldest: see `Dropping`.
 
         Cancelled, it has queued as much as it could; never a part of a sample.
 
@@ -187,11 +196,14 @@ class Broadcaster:
             RelayError: The connection is lost and there is no further try, or the session has ended.
         """
         for piece in split_audio(audio, self._offer.audio_format):
+            self._outbox.look(relay_clock())
+            self._settle()
             await self._may_put.wait()
             self._check_open()
-            if self._connection is None and self._offer.pace is Pace.LIVE:
-                self._queue.make_room()
-            self._queue.put(piece)
+            now = relay_clock()
+            self._outbox.put(piece, now)
+            if late_seconds := self._outbox.take_late_seconds(now):
+                self._tell(CaughtUp(late_seconds))
             self._settle()
 
     async def clear(self) -> None:
@@ -203,7 +215,7 @@ class Broadcaster:
             RelayError: The connection is lost and there is no further try, or the session has ended.
         """
         self._check_open()
-        self._queue.clear()
+        self._outbox.clear(relay_clock())
         self._owes_clear = True
         self._settle()
         if self._connection is not None:
@@ -266,9 +278,7 @@ class Broadcaster:
                     self.audience = event
                     self._queue.note_accepted(accepted)
                 case Backpressure(on=on):
-                    self.is_held_back = on
-                    if on:
-                        self._full_speed_seconds = min(self._full_speed_seconds, connection.lead_seconds * _CAUTION)
+                    self._outbox.hold(relay_clock(), on=on)
             self._tell(event)
         if not self._has_said_farewell:
             raise RelayError(f"{self._address} was ended at the relay.")
@@ -282,12 +292,12 @@ class Broadcaster:
                 self._has_said_farewell = True
                 self._settle()
                 await (connection.end() if self._is_ending else connection.leave())
-            elif self._queue.may_take and connection.is_open:
-                audio = self._queue.take()
+            elif wait_seconds := self._outbox.wait_seconds(relay_clock()):
+                await asyncio.sleep(wait_seconds)
+            elif self._outbox.has_audio and connection.is_open:
+                audio = self._outbox.take(relay_clock())
                 self._settle()
                 await connection.send_audio(audio)
-                if connection.lead_seconds > self._full_speed_seconds:
-                    await asyncio.sleep(len(audio) / self._offer.audio_format.bytes_per_second / CAUTIOUS_SPEED)
 
     async def _send_clear(self, connection: BroadcasterConnection) -> None:
         if self._owes_clear:
@@ -300,6 +310,7 @@ class Broadcaster:
             RelayError: There is no further try.
         """
         self._connection = None
+        self._outbox.lose()
         while True:
             if not isinstance(lost, PassingError):
                 raise lost
@@ -319,11 +330,8 @@ class Broadcaster:
         """Take a connection as the present one."""
         self._reconnector.connected()
         self._connection = connection
-        if self._queue.begin(connection.accepted):
+        if self._outbox.begin(connection.accepted, relay_clock()):
             self._owes_clear = True
-        if self._offer.pace is Pace.LIVE:
-            self._queue.trim()
-        self.is_held_back = False
         self._has_said_farewell = False
         # The relay may not have noticed yet that this connection's predecessor is gone.
         self._offer = replace(self._offer, takeover=True, resume=connection.connection_id)
@@ -346,10 +354,8 @@ class Broadcaster:
     def _settle(self) -> None:
         """Set each event exactly when what it stands for holds."""
         is_over = self._is_over.is_set()
-        drops = self._connection is None and self._offer.pace is Pace.LIVE
-        has_audio = self._queue.may_take and not self.is_held_back
-        may_send = self._connection is not None and (has_audio or self._owes_farewell)
-        _keep(self._may_put, drops or is_over or not self._queue.is_full)
+        may_send = self._connection is not None and (self._outbox.has_audio or self._owes_farewell)
+        _keep(self._may_put, is_over or self._outbox.has_room)
         _keep(self._may_send, may_send)
         _keep(self._has_events, is_over or len(self._events) > 0)
 

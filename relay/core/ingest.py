@@ -2,8 +2,9 @@
 
 Lateness and lead are different things, and only the broadcaster knows which it produces. In pace `live` (a
 microphone) audio is due when it comes: after a stall it is passed on at once, so that listeners catch up. In pace
-`speech` (synthesis) a sentence that comes in one burst is due word after word, and none of it may be skipped. Nothing
-is due before what another broadcaster left to be heard is over.
+`speech` (synthesis) a sentence that comes in one burst is due word after word, and none of it may be skipped. A
+broadcaster that returns brings what it could not send: that is late as well, and not ahead. Nothing is due before what
+another broadcaster left to be heard is over.
 
 Invariants: due times never decrease; what was given is released in order; whoever keeps to `must_wait` never makes the
 queue grow beyond its bound. Time is an argument, in seconds.
@@ -88,6 +89,10 @@ class Ingest(Protocol):
         """Tell whether the broadcaster, once told to stop, should go on waiting."""
         ...
 
+    def note_return(self, now: float) -> None:
+        """Note that a broadcaster came which had the channel before, and brings what waited meanwhile."""
+        ...
+
     def clear(self, now: float) -> AudioAmount:
         """Throw away what waits; gives how much that was. What comes next is due at once."""
         ...
@@ -141,6 +146,10 @@ class LiveIngest:
     def is_far_ahead(self, now: float) -> bool:
         """Tell whether it is more than half of what is allowed ahead."""
         return self.lead_seconds(now) > self._limit * GO_ON_AT
+
+    def note_return(self, now: float) -> None:
+        """Let it make up for as much as after a stall, whatever the relay or another broadcaster did meanwhile."""
+        self._covered_until = now - CATCH_UP_SECONDS
 
     def clear(self, now: float) -> AudioAmount:
         """Forget the lead, and what was before: nothing of it will be heard."""
@@ -207,6 +216,9 @@ class SpeechIngest:
     def is_far_ahead(self, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
         """Tell whether the queue is more than half full."""
         return self.queued_seconds() > self._limits.queue_seconds * GO_ON_AT
+
+    def note_return(self, now: float) -> None:
+        """Change nothing: what comes is due behind what waits."""
 
     def clear(self, now: float) -> AudioAmount:
         """Throw the queue away; what comes next is due when it comes."""

@@ -1,7 +1,7 @@
 """What a broadcaster wants to send and can not send yet, and what it sent of which nobody knows yet whether it arrived.
 
 Bound, of each: a duration, and one message more, since whoever finds it not full may put or take one. Drops: the oldest
-that waits, when `make_room` or `trim` is asked to; whoever would rather wait does not ask. Counter: `dropped`.
+that waits, when `make_room`, `trim` or `shed` is asked to; whoever would rather wait does not ask. Counter: `dropped`.
 
 Invariant: what was put is exactly what was taken, dropped, cleared and is held.
 """
@@ -17,7 +17,8 @@ class SendQueue:
 
     Attributes:
         taken: What was taken so far, and did not come back.
-        dropped: What `make_room`, `trim` and `drop` dropped so far.
+        dropped: What `make_room`, `trim`, `shed` and `drop` dropped so far.
+        max_seconds: How much it holds when it is full.
         cleared: What `clear` threw away so far.
     """
 
@@ -29,6 +30,7 @@ class SendQueue:
         self.taken = AudioAmount()
         self.dropped = AudioAmount()
         self.cleared = AudioAmount()
+        self.max_seconds = max_seconds
         self._audio_format = audio_format
         self._max_bytes = max_seconds * audio_format.bytes_per_second
         self._max_under_way_bytes = max_under_way_seconds * audio_format.bytes_per_second
@@ -44,6 +46,10 @@ class SendQueue:
     def __len__(self) -> int:
         """Give how many messages wait."""
         return len(self._messages)
+
+    def seconds(self, audio: bytes) -> float:
+        """Tell how long audio lasts."""
+        return len(audio) / self._audio_format.bytes_per_second
 
     @property
     def held_seconds(self) -> float:
@@ -129,6 +135,12 @@ class SendQueue:
     def trim(self) -> None:
         """Drop the oldest until no more than the bound is held."""
         while self._held_bytes > self._max_bytes:
+            self.dropped += self._remove()[1]
+
+    def shed(self, seconds: float) -> None:
+        """Drop the oldest, whole messages, no more than `seconds` of them."""
+        shed_bytes = seconds * self._audio_format.bytes_per_second
+        while self._messages and (shed_bytes := shed_bytes - len(self._messages[0])) >= 0:
             self.dropped += self._remove()[1]
 
     def drop(self) -> None:

@@ -203,6 +203,8 @@ class Broadcasting:
             self._throw_away_unreleased(live)
             live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits, channel.over_at)
             self._set_timer(live)
+        if live.ingest is not None and offer.takeover:
+            live.ingest.note_return(self._clock())
         if channel.go_live(offer.audio_format):
             text = messages.format_message(offer.audio_format, channel.place.epoch)
             live.tell(Note(before, text, offer.audio_format, channel.place))

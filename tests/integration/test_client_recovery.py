@@ -328,7 +328,8 @@ async def test_a_program_that_sends_without_pause_is_held_back_and_loses_nothing
         received = await asyncio.wait_for(receiving, 20)
         events = [event async for event in broadcaster]
     assert b"".join(event.payload for event in received) == audio
-    assert Backpressure(on=True) in events
+    # In pace live the sender keeps to real time by itself; only speech is the relay's to hold back.
+    assert (Backpressure(on=True) in events) == (pace == "speech")
     assert broadcaster.stats.sent.seconds == pytest.approx(6)
     if pace == "speech":
         steps_ms = [later.header.due_ms - earlier.header.due_ms for earlier, later in pairwise(received)]

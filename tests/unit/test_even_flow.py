@@ -1,0 +1,272 @@
+"""A sender, the relay's limit and a source through stalls, minutes of it: what listeners get is even and on time.
+
+The rules are those of the programs (`Outbox`, `LiveIngest` and `SpeechIngest`); the clock, the network and the relay's
+housekeeping are played here, in steps of 5 ms.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+
+from relay.core.ingest import Ingest, IngestLimits, Timed, ingest_for
+from relay.core.outbox import Dropping, Outbox
+from relay.core.send_queue import SendQueue
+from relay.vocabulary.audio import AudioFormat, Pace
+
+MONO = AudioFormat()
+FRAME_SECONDS = 0.02
+FRAME_BYTES = 640
+STEP_SECONDS = 0.005
+HOUSEKEEPING_SECONDS = 0.5
+SETTLED_SECONDS = 4.0
+"""So long the way back to an even flow may take."""
+
+NEVER = (math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What stands still and when: each a span of seconds.
+
+    Attributes:
+        cut: There is no connection, and the relay remembers the channel.
+        restart: There is no connection, and the relay remembers nothing.
+        stuck: The connection takes nothing.
+        stopped: The sending program does nothing; what the source gives waits in its pipe.
+        intruder: Somebody else has the channel, and is as far ahead as the relay lets anybody.
+    """
+
+    cut: tuple[float, float] = NEVER
+    restart: tuple[float, float] = NEVER
+    stuck: tuple[float, float] = NEVER
+    stopped: tuple[float, float] = NEVER
+    intruder: tuple[float, float] = NEVER
+
+    @property
+    def over_at(self) -> float:
+        spans = (self.cut, self.restart, self.stuck, self.stopped, self.intruder)
+        return max(end for _, end in spans if end < math.inf)
+
+
+def holds(span: tuple[float, float], now: float) -> bool:
+    return span[0] <= now < span[1]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is sent.
+
+    Attributes:
+        dropping: What the sender does to it.
+        speed: How many times real time it can give audio.
+        is_scheduled: Whether the program sends it in real time, as that of a file does.
+        late_seconds: How much has come before the sender first reads.
+        queue_seconds: How much may wait.
+    """
+
+    dropping: Dropping
+    speed: float = 1.0
+    is_scheduled: bool = False
+    late_seconds: float = 0.0
+    queue_seconds: float = 5.0
+
+
+MICROPHONE = Source(Dropping.LATE)
+BEGUN_BEFORE = Source(Dropping.LATE, late_seconds=3.0)
+FAST_CARD = Source(Dropping.LATE, speed=1.002)
+FAST_PIPE = Source(Dropping.LATE, speed=1000.0)
+PROGRAM = Source(Dropping.IN_CUTS)
+HASTY_PROGRAM = Source(Dropping.IN_CUTS, speed=1000.0)
+FILE = Source(Dropping.NEVER, speed=1000.0, is_scheduled=True, queue_seconds=1.0)
+UNSCHEDULED = Source(Dropping.NEVER, speed=1000.0)
+
+
+class Play:
+    """One broadcast.
+
+    Attributes:
+        released: When the relay gave each frame to its listeners, and its number.
+        due: When each is due.
+        lag: Of each, how much after the source could first give it, if that is in real time.
+        holds: When the relay said `backpressure`.
+    """
+
+    def __init__(
+        self, source: Source, trouble: Trouble, pace: Pace = Pace.LIVE, limits: IngestLimits | None = None
+    ) -> None:
+        self.source, self.trouble, self.pace = source, trouble, pace
+        self.limits = limits or IngestLimits()
+        self.queue = SendQueue(MONO, source.queue_seconds, 30.0)
+        self.outbox = Outbox(pace, source.dropping, self.queue, 0.0)
+        self.ingest: Ingest = ingest_for(pace, MONO, self.limits)
+        self.network: deque[bytes] = deque()
+        self.released: list[tuple[float, int]] = []
+        self.due: list[float] = []
+        self.holds: list[float] = []
+        self.put = 0
+        self.given_until = 0.0
+        self.scheduled_from = 0.0
+        self.read_at = 0.0
+        self.is_held = False
+        self.accepted = 0
+        self.outbox.begin(None, 0.0)
+
+    def run(self, seconds: float) -> "Play":
+        for step in range(round(seconds / STEP_SECONDS)):
+            now = step * STEP_SECONDS
+            self._connect(now)
+            if not holds(self.trouble.stopped, now):
+                self._fill(now)
+                self._send(now)
+            self._receive(now)
+            if step % round(HOUSEKEEPING_SECONDS / STEP_SECONDS) == 0:
+                self._keep_house(now)
+        return self
+
+    def lag(self, at: int) -> float:
+        released_at, number = self.released[at]
+        return released_at + self.source.late_seconds - (number + 1) * FRAME_SECONDS / self.source.speed
+
+    def _connect(self, now: float) -> None:
+        is_away = any(holds(span, now) for span in (self.trouble.cut, self.trouble.restart, self.trouble.intruder))
+        if self.outbox.is_connected and is_away:
+            self.network.clear()
+            self.outbox.lose()
+            if holds(self.trouble.restart, now):
+                self.ingest = ingest_for(self.pace, MONO, self.limits)
+        if holds(self.trouble.intruder, now):
+            while not self.ingest.must_wait(now):
+                self.ingest.offer([bytes(FRAME_BYTES)], now)
+        if not self.outbox.is_connected and not is_away:
+            self.ingest.note_return(now)
+            self.outbox.begin(self.accepted if self.trouble.restart is NEVER else None, now)
+            self.accepted, self.is_held = 0, False
+
+    def _fill(self, now: float) -> None:
+        while (self.put + 1) * FRAME_SECONDS / self.source.speed <= now + self.source.late_seconds:
+            if self.source.is_scheduled:
+                late = now - self.scheduled_from - self.put * FRAME_SECONDS
+                self.scheduled_from += late if late > 1.0 else 0.0
+                if late < 0:
+                    return
+            self.outbox.look(now)
+            if not self.outbox.has_room:
+                return
+            self.outbox.put(self.put.to_bytes(4, "big") * (FRAME_BYTES // 4), now)
+            self.put += 1
+
+    def _send(self, now: float) -> None:
+        while self.outbox.has_audio and not self.outbox.wait_seconds(now) and len(self.network) < 200:
+            self.network.append(self.outbox.take(now))
+
+    def _receive(self, now: float) -> None:
+        if not holds(self.trouble.stuck, now):
+            while self.network and now >= self.read_at:
+                audio = self.network.popleft()
+                self.accepted += FRAME_BYTES // 2
+                self._note(now, self.ingest.offer([audio], now))
+                if not self.is_held and self.ingest.should_pause(now):
+                    self.is_held = True
+                    self.holds.append(now)
+                    self.outbox.hold(now, on=True)
+                self.read_at = now + self.ingest.must_wait(now)
+        self._note(now, self.ingest.release(now))
+
+    def _note(self, now: float, frames: list[Timed]) -> None:
+        for timed in frames:
+            self.released.append((now, int.from_bytes(timed.audio[:4], "big")))
+            self.due.append(timed.due)
+
+    def _keep_house(self, now: float) -> None:
+        if self.outbox.is_connected and not holds(self.trouble.stuck, now):
+            self.queue.note_accepted(self.accepted)
+            if self.is_held and not self.ingest.is_far_ahead(now):
+                self.is_held = False
+                self.outbox.hold(now, on=False)
+
+
+def longest_pause(play: Play, after: float) -> float:
+    times = [now for now, _ in play.released if now >= after]
+    return max(later - earlier for earlier, later in pairwise(times))
+
+
+CUTS = [Trouble(cut=(10, 10 + seconds)) for seconds in (1, 5, 20, 60)]
+RESTARTS = [Trouble(restart=(10, 10 + seconds)) for seconds in (2, 5, 60)]
+STALLS = [Trouble(stuck=(10, 16)), Trouble(stuck=(10, 18)), Trouble(stopped=(10, 16)), Trouble(stopped=(10, 70))]
+TAKE_OVERS = [Trouble(intruder=(10, 11)), Trouble(intruder=(10, 20))]
+ALL = [*CUTS, *RESTARTS, *STALLS, *TAKE_OVERS]
+SOURCES = [MICROPHONE, BEGUN_BEFORE, FAST_CARD, FAST_PIPE, PROGRAM, HASTY_PROGRAM, FILE, UNSCHEDULED]
+
+
+@pytest.mark.parametrize("trouble", ALL, ids=str)
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_whatever_stood_still_the_flow_is_even_again_within_four_seconds(source: Source, trouble: Trouble) -> None:
+    play = Play(source, trouble).run(trouble.over_at + 60)
+    assert longest_pause(play, trouble.over_at + SETTLED_SECONDS) <= FRAME_SECONDS + 0.1
+    # What had come before the sender began is more than a new broadcaster may bring; the sender learns it once.
+    assert len(play.holds) <= (1 if source is BEGUN_BEFORE else 0), "the sender keeps to the relay's limit by itself"
+    assert play.released[-1][0] > trouble.over_at + 59, "it goes on"
+
+
+@pytest.mark.parametrize("trouble", ALL, ids=str)
+@pytest.mark.parametrize("source", [MICROPHONE, BEGUN_BEFORE, FAST_CARD], ids=str)
+def test_live_audio_is_live_again_within_three_seconds(source: Source, trouble: Trouble) -> None:
+    play = Play(source, trouble).run(trouble.over_at + 60)
+    lags = [play.lag(at) for at, (now, _) in enumerate(play.released) if now > trouble.over_at + 3]
+    assert max(lags) < 1
+    if trouble.restart is NEVER:
+        released = len(play.released) + len(play.queue) + len(play.network)
+        assert play.queue.dropped.chunks + released == play.put, "what is dropped is counted"
+
+
+@pytest.mark.parametrize("trouble", ALL, ids=str)
+@pytest.mark.parametrize("source", [FAST_PIPE, FILE, UNSCHEDULED], ids=str)
+def test_what_can_wait_loses_nothing(source: Source, trouble: Trouble) -> None:
+    play = Play(source, trouble).run(trouble.over_at + 60)
+    assert play.queue.dropped.chunks == 0
+    numbers = [number for _, number in play.released]
+    if trouble.restart is NEVER:
+        assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("trouble", ALL, ids=str)
+def test_speech_is_due_evenly_and_loses_nothing(trouble: Trouble) -> None:
+    play = Play(UNSCHEDULED, trouble, Pace.SPEECH).run(trouble.over_at + 60)
+    assert play.queue.dropped.chunks == 0
+    due = [due for due in play.due if due > trouble.over_at + SETTLED_SECONDS]
+    assert max(later - earlier for earlier, later in pairwise(due)) == pytest.approx(FRAME_SECONDS)
+    assert longest_pause(play, trouble.over_at + SETTLED_SECONDS) <= FRAME_SECONDS + 0.1
+
+
+@pytest.mark.parametrize("source", [MICROPHONE, FAST_PIPE, HASTY_PROGRAM, UNSCHEDULED], ids=str)
+def test_a_relay_that_allows_less_is_obeyed_once(source: Source) -> None:
+    """A narrow limit is met by the head start, but not for ever."""
+    play = Play(source, Trouble(restart=(10, 15)), limits=IngestLimits(ahead_seconds=0.5)).run(80)
+    assert len(play.holds) <= 2
+    assert longest_pause(play, 19) <= FRAME_SECONDS + 0.1
+
+
+def test_audio_that_is_late_for_good_is_dropped_and_told_once() -> None:
+    """The connection takes half as much again as real time, so the backlog of a stall does not leave in time."""
+    queue = SendQueue(MONO, 5.0, 30.0)
+    outbox = Outbox(Pace.LIVE, Dropping.LATE, queue, 0.0)
+    outbox.begin(None, 0.0)
+    told: list[float] = []
+    held: list[float] = []
+    for step in range(1500):
+        now = step * FRAME_SECONDS
+        outbox.look(now)
+        outbox.put(bytes(FRAME_BYTES), now)
+        told += [seconds] if (seconds := outbox.take_late_seconds(now)) else []
+        for _ in range(0 if 5 <= now < 9 else 1 + step % 2):
+            if outbox.has_audio and not outbox.wait_seconds(now):
+                outbox.take(now)
+        queue.note_accepted(10**9)
+        held.append(queue.held_seconds)
+    assert max(held) > 3.9
+    assert max(held[round(12 / FRAME_SECONDS) :]) < 1
+    assert [round(seconds) for seconds in told] == [round(queue.dropped.seconds)]
+    assert 1 < queue.dropped.seconds < 4
