@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from tests.support.ports import free_port
 from tests.support.processes import (
     STOP_SECONDS,
     Process,
@@ -298,7 +299,7 @@ async def test_a_player_that_hangs_does_not_hold_up_the_end(tmp_path: Path, sett
 
 
 async def test_ctrl_c_while_connecting_is_quiet(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", free_port())) as server:
         server.setblocking(False)
         url = f"ws://127.0.0.1:{server.getsockname()[1]}"
         path = str(write_wav(tmp_path / "a.wav", b"\0\0"))
@@ -338,7 +339,7 @@ async def test_input_that_can_not_be_used_is_one_sentence(tmp_path: Path, settin
     empty.touch()
     good = str(write_wav(tmp_path / "good.wav", b"\0\0" * 100))
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind(("127.0.0.1", free_port()))
         nobody = f"ws://127.0.0.1:{free.getsockname()[1]}"
         cases = {
             ("broadcast", "ev1", str(tmp_path / "none.wav")): "none.wav can not be read: No such file or directory.",

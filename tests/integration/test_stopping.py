@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from relay.cli.app import running_relay
 from relay.vocabulary.settings import BroadcastSettings, ListenerSettings, ServerSettings, Settings
 from tests.support.live_session import LOOPS, Broadcaster, broadcasting, listen_beside
+from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, open_listener
 
@@ -130,7 +131,7 @@ async def test_it_stops_in_order_when_it_does_not_work_any_more(tmp_path: Path) 
 async def test_no_task_is_left() -> None:
     before = asyncio.all_tasks()
     settings = Settings(
-        server=ServerSettings(port=0, shutdown_timeout_seconds=1),
+        server=ServerSettings(port=free_port(), shutdown_timeout_seconds=1),
         broadcast=BroadcastSettings(open=True),
         listener=ListenerSettings(stall_limit_seconds=None),
     )

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
+from tests.support.ports import free_port
+
 Result = TypeVar("Result")
 
 START_SECONDS = 30.0
@@ -206,7 +208,7 @@ async def relay_process(*arguments: str, module: str = "relay", **settings: str)
         module,
         "serve",
         "--port",
-        "0",
+        str(free_port()),
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

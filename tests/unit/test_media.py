@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from relay.adapters.media import RawInput, open_audio
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.errors import UserError
+from tests.support.ports import free_port
 
 TONE_HZ = 440
 MONO = AudioFormat()
@@ -271,7 +272,7 @@ def test_a_file_that_names_an_address_does_not_use_the_network(tmp_path: Path) -
             asked.append(self.request.recv(1000))
 
     path = tmp_path / "list.m3u8"
-    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+    with socketserver.TCPServer(("127.0.0.1", free_port()), Handler) as server:
         answering = threading.Thread(target=server.serve_forever)
         answering.start()
         path.write_text(HLS.format(f"http://127.0.0.1:{server.server_address[1]}/a.mp3"))
