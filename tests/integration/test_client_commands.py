@@ -369,7 +369,7 @@ async def test_a_terminal_is_neither_a_source_nor_a_sink_of_audio(settings: Sett
     finally:
         os.close(terminal)
         os.close(controller)
-    assert broadcaster.startswith("Standard input is a terminal; pipe raw PCM into it, for example `ffmpeg ")
+    assert broadcaster.startswith("Standard input is a terminal; pipe audio into it, for example `ffmpeg ")
     assert listener.startswith("Standard output is a terminal; write to a file with -o FILE.wav, or pipe")
 
 
