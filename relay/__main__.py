@@ -1,10 +1,9 @@
 """The `relay` command, by its name and as `python -m relay`: signals first, since all that follows takes time."""
 
 import importlib
-import signal
 import sys
 
-from relay.cli.early_signals import keep_signals, let_end
+from relay.cli.early_signals import end_quietly, keep_signals
 
 
 def main() -> None:
@@ -12,7 +11,7 @@ def main() -> None:
     if sys.argv[1:2] == ["serve"]:
         keep_signals()
     else:
-        let_end(signal.SIGTERM)
+        end_quietly()
     importlib.import_module("relay.cli.main").main()
 
 

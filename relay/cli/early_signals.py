@@ -19,6 +19,16 @@ def keep_signals() -> None:
         signal.signal(number, _keep)
 
 
+def end_quietly() -> None:
+    """Have SIGINT and SIGTERM end a command that has begun nothing yet.
+
+    Python's own handler of SIGINT raises an exception wherever the program is. In the middle of an import that is a
+    traceback, or nothing at all where exceptions are ignored, and the command would go on.
+    """
+    signal.signal(signal.SIGINT, _end)
+    let_end(signal.SIGTERM)
+
+
 def take_signal(number: int) -> bool:
     """Tell whether a signal was kept that nobody took yet."""
     was_kept = number in _kept

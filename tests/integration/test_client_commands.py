@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import wave
 from asyncio.subprocess import DEVNULL, PIPE
@@ -296,6 +297,26 @@ async def test_a_player_that_hangs_does_not_hold_up_the_end(tmp_path: Path, sett
     os.close(reading)
     os.close(writing)
     assert listener.lines[-1].startswith("received ")
+
+
+INTERRUPTED_WHILE_IT_IMPORTS = """
+import os, runpy, signal, sys
+
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == "MODULE":
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+runpy.run_module("relay", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "pydantic", "websockets"])
+def test_ctrl_c_while_it_starts_is_quiet(module: str) -> None:
+    code = INTERRUPTED_WHILE_IT_IMPORTS.replace("MODULE", module)
+    command = (sys.executable, "-c", code, "listen", "ev1", "--url", "ws://127.0.0.1:9", "--no-reconnect")
+    finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (finished.returncode, finished.stderr) == (130, b"")
 
 
 async def test_ctrl_c_while_connecting_is_quiet(tmp_path: Path) -> None:
