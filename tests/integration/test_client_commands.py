@@ -312,10 +312,10 @@ runpy.run_module("relay", run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.parametrize("module", ["click", "pydantic", "websockets"])
-def test_ctrl_c_while_it_starts_is_quiet(module: str) -> None:
+async def test_ctrl_c_while_it_starts_is_quiet(module: str) -> None:
     code = INTERRUPTED_WHILE_IT_IMPORTS.replace("MODULE", module)
     command = (sys.executable, "-c", code, "listen", "ev1", "--url", "ws://127.0.0.1:9", "--no-reconnect")
-    finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    finished = await asyncio.to_thread(subprocess.run, command, stdin=DEVNULL, capture_output=True, check=False)
     assert (finished.returncode, finished.stderr) == (130, b"")
 
 
