@@ -18,7 +18,7 @@ from relay.adapters.pages import Pages
 from relay.adapters.prometheus import PrometheusMetrics
 from relay.adapters.qr_codes import QrCodes
 from relay.adapters.server.admission import Admission
-from relay.adapters.server.connection import send_nothing, serialize_binary
+from relay.adapters.server.connection import send_whole, serialize_binary
 from relay.adapters.server.door import Door
 from relay.adapters.server.operator_api import OperatorApi
 from relay.adapters.server.rechecks import Rechecks
@@ -121,7 +121,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             drain,
             clock=relay_clock,
             serialize=serialize_binary,
-            send=os.write if tls is None else send_nothing,
+            send=os.write if tls is None else send_whole,
             broadcast=settings.broadcast,
             listener=settings.listener,
             declared=[Declaration.read(text) for text in settings.channel.declared],

@@ -1,17 +1,18 @@
-"""`relay broadcast`: sends a file or raw PCM from standard input to a channel."""
+"""`relay broadcast`: sends a file or standard input to a channel."""
 
 import asyncio
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 
 from relay import client
-from relay.adapters.media import AudioSource, RawInput, open_audio
+from relay.adapters.media import AudioSource, RawInput, open_audio, open_pipe
 from relay.cli.client import (
     ConnectionTeller,
     broadcast_credential,
@@ -54,6 +55,9 @@ _STANDARD_INPUT = "-"
 
 _FILE_QUEUE_SECONDS = 1.0
 """How far a file is read ahead during a cut; what waits here when the cut is over is heard that much later."""
+
+_SILENT_SECONDS = 2.0
+"""After how long a person is told that nothing came yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,7 @@ class Broadcast:
 @click.option("--takeover", is_flag=True, help="Replace a broadcaster that the channel has.")
 @click.option("--name", help="What people call the channel, for example Deutsch.")
 @click.option("--lang", help="The channel's language, a BCP 47 tag, for example de.")
+@click.option("--raw", is_flag=True, help="Standard input is raw PCM, whatever it begins like.")
 @click.option("--loop", is_flag=True, help="Begin again when the file ends.")
 @click.option("--keep", is_flag=True, help="Do not end the session: the channel waits for a broadcaster to return.")
 @reconnect_option
@@ -146,14 +151,17 @@ def broadcast_command(
     takeover: bool,
     name: str | None,
     lang: str | None,
+    raw: bool,
     loop: bool,
     keep: bool,
     reconnect: Reconnect | None,
 ) -> None:
-    """Send FILE to SESSION; with - as FILE, raw 16-bit little-endian PCM from standard input.
+    """Send FILE to SESSION; with - as FILE, what comes on standard input.
 
-    16-bit WAV is sent as it is; anything else that FFmpeg decodes needs the extra "media". The session ends with
-    the audio. SIGINT (Ctrl-C) and SIGTERM end it early, in order, with exit code 0.
+    16-bit WAV is sent as it is; anything else that FFmpeg decodes needs the extra "media". Standard input that begins
+    like no known format is taken as raw 16-bit little-endian PCM; --raw says so, and sends its first bytes at once.
+
+    The session ends with the audio. SIGINT (Ctrl-C) and SIGTERM end it early, in order, with exit code 0.
 
     A lost connection is made again, and the channel taken back. A file waits meanwhile, as does pace speech. A pipe
     in pace live is taken for live audio: up to 5 s of it wait and catch up afterwards; of more the oldest is dropped. A
@@ -169,17 +177,23 @@ def broadcast_command(
         Label(name, lang)
     except BadRequestError as error:
         raise UserError(f"--{error}") from error
-    if file != _STANDARD_INPUT:
-        source = open_audio(Path(file), rate, channels)
-    elif loop:
+    is_file = file != _STANDARD_INPUT
+    if raw and is_file:
+        raise UserError("--raw is for standard input; redirect the file there, with - as its name.")
+    if loop and not is_file:
         raise UserError("Standard input can be read only once; --loop needs a file.")
+    open_source: Callable[[], AudioSource]
+    if is_file:
+        open_source = partial(open_audio, Path(file), rate, channels)
+    elif raw:
+        open_source = partial(RawInput, _standard_input(), AudioFormat(rate=rate or 16_000, channels=channels or 1))
     else:
-        source = RawInput(_standard_input(), AudioFormat(rate=rate or 16_000, channels=channels or 1))
-    job = Broadcast(
+        open_source = partial(open_pipe, _standard_input(), rate, channels)
+    make_job = partial(
+        Broadcast,
         url=settings.client.url,
         address=address,
         token=broadcast_credential(settings),
-        source=source,
         pace=Pace(pace),
         name=name,
         lang=lang,
@@ -188,12 +202,25 @@ def broadcast_command(
         loop=loop,
         keep=keep,
         reconnect=reconnect,
-        is_file=file != _STANDARD_INPUT or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode),
+        is_file=is_file or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode),
     )
     try:
-        run(broadcast(job))
+        run(_open_and_broadcast(open_source, make_job))
     except ChannelBusyError as error:
         raise ChannelBusyError(f"{address} has a broadcaster already; --takeover replaces it.") from error
+
+
+async def _open_and_broadcast(open_source: Callable[[], AudioSource], make_job: Callable[..., Broadcast]) -> None:
+    """Wait for the source, which a pipe is only when something came, and send it; a signal to stop ends the waiting."""
+    waiting = asyncio.get_running_loop().call_later(_SILENT_SECONDS, say, "waiting for audio on standard input")
+    source: AudioSource | None = None
+    try:
+        with BlockingThread("opening") as opener, until_stopped():
+            source = await opener.call(open_source)
+    finally:
+        waiting.cancel()
+    if source is not None:
+        await broadcast(make_job(source=source))
 
 
 async def broadcast(job: Broadcast) -> None:
@@ -229,6 +256,8 @@ async def broadcast(job: Broadcast) -> None:
             dropped_seconds = broadcaster.stats.dropped.seconds
             dropped = f"; dropped {dropped_seconds:.2f} s of it" if dropped_seconds else ""
             say(f"sent {schedule.sent_seconds:.2f} s of audio{dropped}{damaged}")
+            if source.remark is not None:
+                say(source.remark)
     if problem is not None:
         raise problem
 
@@ -304,11 +333,11 @@ def _repeat(source: AudioSource) -> Iterator[bytes]:
 def _standard_input() -> int:
     """Give the descriptor of standard input when audio can come from there."""
     if sys.stdin is None:
-        raise UserError("Standard input is closed; pipe raw PCM into it.")
+        raise UserError("Standard input is closed; pipe audio into it.")
     descriptor = sys.stdin.fileno()
     if os.isatty(descriptor):
         raise UserError(
-            "Standard input is a terminal; pipe raw PCM into it, for example "
-            "`ffmpeg -i FILE -f s16le -ac 1 -ar 16000 - | relay broadcast SESSION -`."
+            "Standard input is a terminal; pipe audio into it, for example "
+            "`ffmpeg -i FILE -f s16le -ac 1 -ar 16000 - | relay broadcast SESSION - --raw`."
         )
     return descriptor

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from relay.adapters.configuration import load_settings
+from relay.cli.early_signals import let_end
 from relay.cli.output import say
 from relay.client import Reconnect, Reconnecting
 from relay.vocabulary.audio import AudioFormat
@@ -78,6 +80,7 @@ def run(work: Coroutine[object, object, None]) -> None:
 
     Ctrl-C while nothing is there that could end in order, and a second one while it does, exits with code 130.
     """
+    let_end(signal.SIGINT)
     try:
         asyncio.run(work)
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ from relay.cli.client import (
     url_option,
 )
 from relay.cli.options import FiniteRange, config_option
-from relay.cli.output import say
+from relay.cli.output import say, write_whole
 from relay.cli.stopping import until_stopped
 from relay.client import (
     Audio,
@@ -129,10 +129,8 @@ class PcmSink(Sink):
         await self._writer.call(self._write_all, audio)
 
     def _write_all(self, audio: bytes) -> None:
-        left = memoryview(audio)
         try:
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            write_whole(self._descriptor, audio)
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -1,6 +1,10 @@
 """What commands write: results to standard output, words for the person to standard error."""
 
+import os
+import select
+import sys
 from contextlib import suppress
+from io import UnsupportedOperation
 
 import click
 
@@ -18,7 +22,10 @@ def show(text: str, *, nl: bool = True) -> None:
         UserError: It can not be written for another reason.
     """
     try:
-        click.echo(text, nl=nl)
+        if _is_blocking_stdout():
+            click.echo(text, nl=nl)
+        else:
+            write_whole(sys.stdout.fileno(), (text + "\n" * nl).encode())
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -29,3 +36,30 @@ def say(sentence: str) -> None:
     """Tell the person something on standard error, at once; when it takes nothing, the command goes on without."""
     with suppress(OSError):
         click.echo(sentence, err=True)
+
+
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of it, waiting while nobody takes more.
+
+    A descriptor that somebody made non-blocking stays so: other processes share that flag.
+
+    Raises:
+        OSError: It can not be written.
+    """
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
+
+
+def _is_blocking_stdout() -> bool:
+    """Whether standard output can be written the ordinary way, as it can where it has no descriptor."""
+    try:
+        sys.stdout.flush()
+        return os.get_blocking(sys.stdout.fileno())
+    except (AttributeError, UnsupportedOperation):
+        return True

@@ -16,7 +16,7 @@ from relay.adapters.logs import configure_logging
 from relay.cli.app import RunningRelay, running_relay
 from relay.cli.options import config_option
 from relay.cli.reload import Reload
-from relay.cli.stopping import stop_signals
+from relay.cli.stopping import reload_signal, stop_signals
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.settings import Settings
 
@@ -50,13 +50,15 @@ def serve_command(host: str | None, port: int | None, loop: str | None, config_p
 
 
 async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
-    async with running_relay(settings) as relay:
-        # Before anybody is told that it is ready, and so may send a signal.
-        with stop_signals(Reload(relay, settings, read)) as asked:
-            logger.info("relay ready", extra={"url": relay.url})
-            if LocalKey.BROADCAST in relay.keys.made:
-                _print_links(relay)
-            await _any_of(asked, relay.broken)
+    # Before anything that takes time: what came meanwhile was kept (relay.__main__).
+    with stop_signals() as asked:
+        async with running_relay(settings) as relay:
+            with reload_signal(Reload(relay, settings, read)):
+                if not asked.is_set():
+                    logger.info("relay ready", extra={"url": relay.url})
+                    if LocalKey.BROADCAST in relay.keys.made:
+                        _print_links(relay)
+                await _any_of(asked, relay.broken)
     logger.info("relay stopped")
     if relay.broken.is_set():
         raise RelayError("The relay stopped because of a fault of its own, which the log names. Start it again.")

@@ -5,23 +5,30 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from relay.cli.early_signals import STOP_SIGNALS, let_end, take_signal
 
 
 class _StopSignals:
-    """SIGINT and SIGTERM: the first calls something, every further one has its ordinary effect."""
+    """SIGINT and SIGTERM: the first calls something, every further one ends the process."""
 
     def __init__(self, stop: Callable[[], None]) -> None:
         """Have the first call `stop`."""
         self._stop = stop
         self._loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in STOP_SIGNALS:
             self._loop.add_signal_handler(number, self._take)
 
+    def take_kept(self) -> None:
+        """Count those that came while the process started."""
+        for number in STOP_SIGNALS:
+            if take_signal(number):
+                self._take()
+
     def forget(self) -> None:
-        """Give them their ordinary effect now."""
-        for number in _SIGNALS:
+        """Let them end the process now."""
+        for number in STOP_SIGNALS:
             self._loop.remove_signal_handler(number)
+            let_end(number)
 
     def _take(self) -> None:
         self.forget()
@@ -29,23 +36,28 @@ class _StopSignals:
 
 
 @contextmanager
-def stop_signals(reload: Callable[[], None] | None = None) -> Iterator[asyncio.Event]:
-    """Give what is set by SIGTERM or SIGINT; a second one ends the process at once, as it would without this.
-
-    Args:
-        reload: Called for each SIGHUP meanwhile, which does nothing afterwards; None leaves SIGHUP alone.
-    """
-    loop = asyncio.get_running_loop()
+def stop_signals() -> Iterator[asyncio.Event]:
+    """Give what is set by SIGTERM or SIGINT; a second one ends the process at once, as it would without this."""
     asked = asyncio.Event()
-    if reload is not None:
-        loop.add_signal_handler(signal.SIGHUP, reload)
     signals = _StopSignals(asked.set)
+    signals.take_kept()
     try:
         yield asked
     finally:
         signals.forget()
-        if reload is not None:
-            loop.add_signal_handler(signal.SIGHUP, lambda: None)
+
+
+@contextmanager
+def reload_signal(reload: Callable[[], None]) -> Iterator[None]:
+    """Call `reload` for each SIGHUP, also for one that came while the process started; afterwards it does nothing."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    if take_signal(signal.SIGHUP):
+        reload()
+    try:
+        yield
+    finally:
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
 
 class Stop:

@@ -5,7 +5,6 @@ time, after the rules changed too.
 """
 
 import hmac
-import math
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
@@ -204,13 +203,6 @@ class Permit:
         except RefusedError as error:
             self.access.refusals[error.reason] += 1
             raise TokenExpiredError("The token has expired or was withdrawn; connect again with a new one.") from error
-
-    @property
-    def expires_at(self) -> float:
-        """When it ceases to hold, leeway included; infinity when by itself never."""
-        if self.grant is None:
-            return math.inf
-        return self.grant.expires_at + self.access.rules.leeway_seconds
 
 
 @dataclass(frozen=True, slots=True)

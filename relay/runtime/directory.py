@@ -85,7 +85,7 @@ class Directory:
                 del self._ended[address]
 
     def declared(self, address: ChannelAddress) -> Label:
-        """Give what the operator calls a channel."""
+        """Give what the operator calls a channel: what is declared for its session goes before what is for all."""
         for session in (address.session, ANY_SESSION):
             label = self._declared.get((session, address.channel))
             if label is not None:
@@ -113,8 +113,8 @@ class Directory:
         """Give the list that people choose from: declared channels first, then those that had a broadcaster."""
         entries = {
             channel: ChannelEntry(channel, label.name or channel, label.lang, "waiting")
-            for (of, channel), label in self._declared.items()
-            if of in (session, ANY_SESSION)
+            for channel in dict.fromkeys(channel for of, channel in self._declared if of in (session, ANY_SESSION))
+            for label in [self.declared(ChannelAddress(session, channel))]
         }
         for live in self.channels_of(session):
             if live.is_listed:

@@ -1,10 +1,10 @@
 """The drain task: takes frames from the channels to the listeners' sockets, as fast as each socket takes them.
 
 Invariants: no `await` per listener; a listener whose socket does not take data is left alone until it does; audio
-older than a listener's bound is not written; frames that queued up are joined once for all listeners that have
-the same run, and a joined write carries at most `MAX_WRITE_SECONDS` of audio, so a slow socket commits the relay
-to little. Every `SLICE_SECONDS` the drain gives way to the rest of the event loop and goes on with another group: a
-small channel does not wait until a large one is served.
+older than a listener's bound is not written. When a socket takes a write in part, the frame that it began is completed
+at once and the others stay in the queue, so nothing grows old behind a write. Frames that queued up are joined once for
+all listeners that have the same run. Every `SLICE_SECONDS` the drain gives way to the rest of the event loop and goes
+on with another group: a small channel does not wait until a large one is served.
 
 Why one task: when a run takes longer to all listeners of a group than a frame lasts, the next run has two frames and is
 written as one, so the cost of a frame falls as the load rises.
@@ -158,23 +158,34 @@ class Drain:
                     return
                 listener.tell_gap(end)
             elif frames[0].start is listener.place:
-                run = _next_run(listener, group, self._runs)
-                listener.place = run.end
-                listener.buffer.take(run.amount.chunks)
-                group.count_delivered(run, self._clock())
-                try:
-                    written = group.send(listener.sink, run.wire)
-                except OSError:
-                    written = 0
-                if written != len(run.wire):
-                    listener.port.write_rest(run.wire[written:])
+                self._write(listener, group, _next_run(listener, group, self._runs))
             else:
                 listener.tell_gap(frames[0].start)
+
+    def _write(self, listener: Listener, group: Group, run: Run) -> None:
+        """Write a run to a listener that is apart; what its socket does not begin stays in its queue."""
+        try:
+            written = group.send(listener.sink, run.wire)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            # It says for ever that it can be written to, and can't.
+            listener.blocked_since = math.inf
+            listener.port.abort()
+            return
+        begun, rest = (run, b"") if written == len(run.wire) else run.begun(written)
+        if begun is not None:
+            listener.place = begun.end
+            listener.buffer.take(begun.amount.chunks)
+        if written == len(run.wire):
+            group.count_delivered(run, self._clock())
+        else:
+            group.end_short_write(listener, begun, rest, self._clock())
 
 
 def _next_run(listener: Listener, group: Group, runs: Runs) -> Run:
     """Give the oldest frames of a listener that go into one write, up to its next note and to its group's place."""
-    count = listener.buffer.count_within(MAX_WRITE_FLICKS)
+    count = listener.buffer.count_within(MAX_WRITE_FLICKS) if listener.port.takes_parts else 1
     position = listener.place.position
     if listener.notes:
         count = min(count, listener.notes[0].place.position - position)

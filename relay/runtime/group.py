@@ -158,17 +158,22 @@ class Group:
     def set_apart(self, listener: Listener) -> None:
         """Give a current listener a queue of its own; nothing when it has one."""
         index = listener.index
-        if index == APART:
-            return
+        if index != APART:
+            self._set_apart(listener, self._run if index < self._cursor else None)
+
+    def _set_apart(self, listener: Listener, written: Run | None) -> None:
+        """Give a current listener a queue of its own, which was written this beginning of the run; None for nothing."""
         run = self._run
-        is_served = run is not None and index < self._cursor
-        self._take_out(index)
-        listener.place = self.place if run is None or not is_served else run.end
+        self._take_out(listener.index)
+        listener.place = self.place
         listener.buffer.count_taken(self._written - listener.written_before)
-        if run is not None and is_served:
-            listener.buffer.count_taken(run.amount)
+        written_frames = 0
+        if run is not None and written is not None:
+            written_frames = len(written.frames)
+            listener.place = written.end
+            listener.buffer.count_taken(written.amount)
         self.apart[listener] = listener.buffer
-        owed = self._backlog if run is None or is_served else chain(run.frames, self._backlog)
+        owed = self._backlog if run is None else chain(run.frames[written_frames:], self._backlog)
         for frame in owed:
             _, dropped = self._manager.fan_out(frame, (listener.buffer,), listener.buffer.session_id)
             self._tally.dropped_frames += dropped.chunks
@@ -255,9 +260,10 @@ class Group:
             except OSError:
                 taken.append(0)
             self._cursor += len(taken)
-            self._tally.deliver(run, len(taken), now)
-            if taken.count(wire_bytes) != len(taken):
-                self._give_up_current(first, taken, wire)
+            whole = taken.count(wire_bytes)
+            self._tally.deliver(run, whole, now)
+            if whole != len(taken):
+                self._set_apart_who_are_full(run, first, taken, now)
                 stop = min(stop, len(self._sinks))
         return self._cursor < len(self._sinks)
 
@@ -279,11 +285,22 @@ class Group:
             return [(waiting, len(self._current))]
         return [(waiting, self._cursor), (max(0.0, now - run.due), len(self._current) - self._cursor)]
 
-    def _give_up_current(self, first: int, taken: list[int], wire: bytes) -> None:
-        """Have ports write what the sockets from `first` on did not take; with that, the listeners leave this list."""
-        short = [(self._current[first + index], count) for index, count in enumerate(taken) if count != len(wire)]
+    def _set_apart_who_are_full(self, run: Run, first: int, taken: list[int], now: float) -> None:
+        """Set apart, of those from `first` on, whose sockets did not take all; they owe what is not begun yet."""
+        wire_bytes = len(run.wire)
+        short = [(self._current[first + index], count) for index, count in enumerate(taken) if count != wire_bytes]
         for listener, count in short:
-            listener.port.write_rest(wire[count:])
+            begun, rest = run.begun(count)
+            self._set_apart(listener, begun)
+            self.end_short_write(listener, begun, rest, now)
+
+    def end_short_write(self, listener: Listener, begun: Run | None, rest: bytes, now: float) -> None:
+        """Complete the frame that a listener's socket took in part, count what it got, and wait until it takes more."""
+        if begun is not None:
+            self._tally.deliver(begun, 1, now)
+        if rest:
+            listener.port.complete(rest)
+        listener.port.await_room()
 
     def _set_apart_for_whom_it_is_stale(self, age: float) -> None:
         for listener in self._current[self._cursor :]:

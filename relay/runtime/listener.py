@@ -30,8 +30,8 @@ _NOTHING = AudioAmount()
 Send = Callable[[Any, bytes], int]
 """Writes complete WebSocket messages to the sink of an open socket that is not blocked; gives how many bytes it took.
 
-It raises OSError when the socket takes none. One function for all listeners, so that a C loop can call it for one sink
-after the other.
+It raises BlockingIOError when the socket takes none now, and another OSError when it never will. One function for all
+listeners, so that a C loop can call it for one sink after the other.
 """
 
 
@@ -45,11 +45,20 @@ class ListenerPort(Protocol):
 
     @property
     def sink(self) -> object:
-        """What `Send` writes to; what it does not take goes to `write_rest`."""
+        """What `Send` writes to."""
         ...
 
-    def write_rest(self, rest: bytes) -> None:
-        """Take what the socket did not: it goes out when the socket takes data again. `Listening.block` is called."""
+    @property
+    def takes_parts(self) -> bool:
+        """Whether `Send` may write a part and leave the rest; else it makes room for whatever it is given."""
+        ...
+
+    def complete(self, rest: bytes) -> None:
+        """Write the rest of a frame that the socket took in part; the kernel makes room for it."""
+        ...
+
+    def await_room(self) -> None:
+        """Note that the socket takes no more: `Listening.block` is called, and `unblock` when it takes data again."""
         ...
 
     def send_text(self, text: str) -> None:

@@ -1,13 +1,15 @@
 """Frames that are written together: joined once, for all listeners that need the same."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from itertools import accumulate
 
 from relay.core.amounts import AudioAmount
 from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place
 
 MAX_WRITE_SECONDS = 0.25
-"""The audio of one write; what is under way can not be taken back when it grows old."""
+"""The audio of one write. It bounds how long joining frames and one system call hold others up."""
 
 MAX_WRITE_FLICKS = round(MAX_WRITE_SECONDS * FLICKS_PER_SECOND)
 
@@ -31,13 +33,14 @@ class Run:
         due: When the oldest is due, in seconds of the relay's clock.
         place: Before the first.
         end: After the last.
-        wire: What is written.
+        messages: What is written of each frame: a complete WebSocket message.
+        wire: What is written, all of it.
     """
 
-    __slots__ = ("amount", "due", "end", "frames", "place", "wire")
+    __slots__ = ("amount", "due", "end", "frames", "messages", "place", "wire")
 
-    def __init__(self, frames: Sequence[Frame], wire: bytes) -> None:
-        """Make the run of `frames`, which are `wire` in its framing."""
+    def __init__(self, frames: Sequence[Frame], messages: Sequence[bytes]) -> None:
+        """Make the run of `frames`, which are `messages` in its framing."""
         self.frames = frames
         self.amount = AudioAmount(
             len(frames), sum(len(frame[0]) for frame in frames), sum(frame.duration for frame in frames)
@@ -45,7 +48,20 @@ class Run:
         self.due = frames[0][1]
         self.place: Place = frames[0].start
         self.end: Place = frames[-1].end
-        self.wire = wire
+        self.messages = messages
+        self.wire = messages[0] if len(messages) == 1 else b"".join(messages)
+
+    def begun(self, taken_bytes: int) -> tuple["Run | None", bytes]:
+        """Tell what a socket has begun that took only so many bytes of the wire.
+
+        Returns:
+            The frames of which it took a byte, as a run; None when it took none. And what is missing of the last.
+        """
+        ends = list(accumulate(map(len, self.messages), initial=0))
+        count = bisect_left(ends, taken_bytes)
+        if not count:
+            return None, b""
+        return Run(self.frames[:count], self.messages[:count]), self.wire[taken_bytes : ends[count]]
 
 
 class Runs:
@@ -66,13 +82,13 @@ class Runs:
         key = (id(frames[0]), len(frames), framing)
         run = self._runs.get(key)
         if run is None:
-            run = self._runs[key] = Run(frames, self._wire(frames, framing))
+            run = self._runs[key] = Run(frames, self._messages(frames, framing))
         return run
 
-    def _wire(self, frames: Sequence[Frame], framing: Framing) -> bytes:
+    def _messages(self, frames: Sequence[Frame], framing: Framing) -> list[bytes]:
         if framing is Framing.RAW:
-            return b"".join([self._serialize(frame.audio) for frame in frames])
-        return frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
+            return [self._serialize(frame.audio) for frame in frames]
+        return [frame.wire for frame in frames]
 
 
 def count_for_one_write(frames: Sequence[Frame]) -> int:

@@ -109,6 +109,14 @@ def _declaration(text: str) -> str:
     return text
 
 
+def _each_channel_once(texts: tuple[str, ...]) -> tuple[str, ...]:
+    addresses = [text.split(maxsplit=1)[0] for text in texts]
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise ValueError(f"must declare each channel once, and {address} is there more often")
+    return texts
+
+
 def _network(text: str) -> str:
     try:
         ip_network(text)
@@ -156,7 +164,11 @@ Key = Annotated[SecretStr, AfterValidator(_key)]
 TokenSecret = Annotated[SecretStr, AfterValidator(_token_secret)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 NamePatterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_split_words)]
-Declarations = Annotated[tuple[Annotated[str, AfterValidator(_declaration)], ...], BeforeValidator(_split_lines)]
+Declarations = Annotated[
+    tuple[Annotated[str, AfterValidator(_declaration)], ...],
+    BeforeValidator(_split_lines),
+    AfterValidator(_each_channel_once),
+]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split_words)]
 FileNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_words)]
 Host = Annotated[str, Field(min_length=1), AfterValidator(_host)]

@@ -7,7 +7,6 @@ was not written then, so it was at least as old when it was.
 
 import asyncio
 from dataclasses import dataclass
-from itertools import pairwise
 
 from relay.client import broadcast
 from relay.vocabulary.audio import AudioFormat
@@ -15,7 +14,6 @@ from relay.vocabulary.clock import relay_clock
 from tests.bench.servers import Server, serving
 from tests.support.wire_listener import (
     SMALL_BUFFER_BYTES,
-    ReceivedFrame,
     closing,
     numbered_audio,
     open_listener,
@@ -88,7 +86,6 @@ async def _measure(port: int) -> Ages:
             await broadcaster.end()
         await listener.until_ended()
     assert listener.account()[-1] == frames
-    # A frame behind a gap begins a write; of others it is not known where theirs began.
-    begins = [two for one, two in pairwise(listener.events) if one in listener.gaps and isinstance(two, ReceivedFrame)]
-    written = [listener.least_age_ms(frame, FRAME_BYTES + HEADERS_BYTES) for frame in begins]
+    # The last byte of each frame.
+    written = [listener.least_age_ms(frame, 0) for frame in listener.frames]
     return Ages(BOUND_MS, max(written), listener.oldest_ms, len(listener.gaps))

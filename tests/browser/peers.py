@@ -10,6 +10,7 @@ from websockets.typing import Subprotocol
 from relay.adapters.pages import Pages
 from relay.core.messages import encode
 from relay.core.wire import HEADER_BYTES, SUBPROTOCOL, Header
+from tests.support.ports import free_port
 
 FRAME_SECONDS = 0.02
 
@@ -168,7 +169,7 @@ def _response(path: str, body: bytes) -> bytes:
 async def network(relay_url: str, extra: Mapping[str, bytes]) -> AsyncIterator[Network]:
     """Run a `Network` before a relay; all its connections end with the block."""
     between = Network(int(relay_url.rpartition(":")[2]), extra)
-    server = await asyncio.start_server(between.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(between.serve, "127.0.0.1", free_port())
     between.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield between

@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import BrowserContext
 
 from tests.browser.conftest import open_tab
+from tests.support.ports import free_port
 from tests.support.processes import environment, relay_process
 from tests.support.tokens import SECRET, token
 
@@ -48,7 +49,7 @@ async def foreign_page() -> AsyncIterator[str]:
             await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", free_port())
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:
@@ -68,7 +69,7 @@ async def test_cross_site_websocket(context: BrowserContext) -> None:
 
 
 async def test_the_printed_link_is_ready_to_go_live(context: BrowserContext, tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "relay", "serve", "--port", "0")
+    command = (sys.executable, "-m", "relay", "serve", "--port", str(free_port()))
     settings = environment({"XDG_RUNTIME_DIR": str(tmp_path)})
     relay = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=settings

@@ -19,6 +19,7 @@ from websockets.typing import Origin, Subprotocol
 from relay.adapters.configuration import resolve
 from relay.cli.app import running_relay
 from relay.vocabulary.settings import Settings
+from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, environment, relay_process, running
 from tests.support.tokens import ED25519_KEY, SECRET, public_pem, seconds_from_now, token, write_keys
 from tests.support.tone import sine, write_wav
@@ -360,7 +361,7 @@ class TestNoSecret:
 
     async def test_the_link_is_printed_once_and_opens(self, tmp_path: Path) -> None:
         process = await asyncio.create_subprocess_exec(
-            *(os.sys.executable, "-m", "relay", "serve", "--port", "0"),  # type: ignore[attr-defined]
+            *(os.sys.executable, "-m", "relay", "serve", "--port", str(free_port())),  # type: ignore[attr-defined]
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env=environment({"XDG_RUNTIME_DIR": str(tmp_path)}),
@@ -390,13 +391,13 @@ class TestNoSecret:
         ],
     )
     async def test_another_address_refuses_to_start(self, settings: dict[str, str], says: str) -> None:
-        async with running("serve", "--host", "0.0.0.0", "--port", "0", **settings) as process:  # noqa: S104 - it must refuse
+        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port()), **settings) as process:  # noqa: S104 - it must refuse
             assert await process.wait() == 2
             assert len(process.lines) == 1
             assert says in process.text
 
     async def test_sessions_that_nobody_could_listen_to_refuse_to_start(self) -> None:
-        async with running("serve", "--port", "0", RELAY_ACCESS_OPEN_SESSIONS="[]") as process:
+        async with running("serve", "--port", str(free_port()), RELAY_ACCESS_OPEN_SESSIONS="[]") as process:
             assert await process.wait() == 2
             assert "there are no keys of tokens" in process.text
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import wave
 from asyncio.subprocess import DEVNULL, PIPE
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from tests.support.ports import free_port
 from tests.support.processes import (
     STOP_SECONDS,
     Process,
@@ -297,8 +299,28 @@ async def test_a_player_that_hangs_does_not_hold_up_the_end(tmp_path: Path, sett
     assert listener.lines[-1].startswith("received ")
 
 
+INTERRUPTED_WHILE_IT_IMPORTS = """
+import os, runpy, signal, sys
+
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == "MODULE":
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+runpy.run_module("relay", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "pydantic", "websockets"])
+async def test_ctrl_c_while_it_starts_is_quiet(module: str) -> None:
+    code = INTERRUPTED_WHILE_IT_IMPORTS.replace("MODULE", module)
+    command = (sys.executable, "-c", code, "listen", "ev1", "--url", "ws://127.0.0.1:9", "--no-reconnect")
+    finished = await asyncio.to_thread(subprocess.run, command, stdin=DEVNULL, capture_output=True, check=False)
+    assert (finished.returncode, finished.stderr) == (130, b"")
+
+
 async def test_ctrl_c_while_connecting_is_quiet(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", free_port())) as server:
         server.setblocking(False)
         url = f"ws://127.0.0.1:{server.getsockname()[1]}"
         path = str(write_wav(tmp_path / "a.wav", b"\0\0"))
@@ -338,7 +360,7 @@ async def test_input_that_can_not_be_used_is_one_sentence(tmp_path: Path, settin
     empty.touch()
     good = str(write_wav(tmp_path / "good.wav", b"\0\0" * 100))
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind(("127.0.0.1", free_port()))
         nobody = f"ws://127.0.0.1:{free.getsockname()[1]}"
         cases = {
             ("broadcast", "ev1", str(tmp_path / "none.wav")): "none.wav can not be read: No such file or directory.",
@@ -368,7 +390,7 @@ async def test_a_terminal_is_neither_a_source_nor_a_sink_of_audio(settings: Sett
     finally:
         os.close(terminal)
         os.close(controller)
-    assert broadcaster.startswith("Standard input is a terminal; pipe raw PCM into it, for example `ffmpeg ")
+    assert broadcaster.startswith("Standard input is a terminal; pipe audio into it, for example `ffmpeg ")
     assert listener.startswith("Standard output is a terminal; write to a file with -o FILE.wav, or pipe")
 
 

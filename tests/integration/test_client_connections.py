@@ -31,6 +31,7 @@ from relay.vocabulary.errors import (
     UserError,
 )
 from relay.vocabulary.names import ChannelAddress
+from tests.support.ports import free_port
 from tests.support.scripted_relay import HELLO, MONO, STEREO, frame, say, scripted
 
 ADDRESS = ChannelAddress("ev1", "english")
@@ -328,7 +329,7 @@ async def test_what_is_not_http_is_no_relay(tmp_path: Path) -> None:
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(greet, "127.0.0.1", free_port()) as server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(UserError, match="did not answer like a relay"):
             await record(f"ws://127.0.0.1:{port}", tmp_path / "out.wav")
@@ -351,7 +352,7 @@ async def test_what_is_not_http_is_no_relay(tmp_path: Path) -> None:
 async def test_an_address_without_anybody_is_one_sentence(tmp_path: Path, url: str, problem: str) -> None:
     with socket.socket() as free:
         # Bound and not listening: the port stays free of others for the time of the test.
-        free.bind(("127.0.0.1", 0))
+        free.bind(("127.0.0.1", free_port()))
         port = free.getsockname()[1]
         for attempt in (record(url.format(port=port), tmp_path / "out.wav"), send(url.format(port=port), b"\0\0")):
             with pytest.raises(UserError) as refusal:

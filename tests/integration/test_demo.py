@@ -8,13 +8,14 @@ from importlib.resources import files
 
 from websockets.asyncio.client import connect
 
+from tests.support.ports import free_port
 from tests.support.processes import running
 
 
 async def test_the_voice_is_on_the_air_until_ctrl_c() -> None:
     with wave.open(str(files("relay") / "samples" / "counting.wav"), "rb") as sample:
         voice = sample.readframes(sample.getnframes())
-    async with running("demo", "--port", "0") as demo:
+    async with running("demo", "--port", str(free_port())) as demo:
         invitation = await demo.line(lambda line: "press Play" in line)
         url = re.search(r"http://(127\.0\.0\.1:\d+/listen/demo) ", invitation)
         assert url is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 from websockets.asyncio.client import connect
 
 from tests.support.certificates import make_certificate
+from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.tokens import SECRET
 
@@ -19,7 +20,7 @@ async def test_a_demo_is_for_everybody_whatever_the_settings_say(tmp_path: Path)
         "RELAY_SERVER_TLS_CERTIFICATE": str(certificate.certificate),
         "RELAY_SERVER_TLS_KEY": str(certificate.key),
     }
-    async with running("demo", "--port", "0", **settings) as demo:
+    async with running("demo", "--port", str(free_port()), **settings) as demo:
         invitation = await demo.line(lambda line: "press Play" in line)
         await demo.line(lambda line: line.startswith("broadcasting"))
         url = re.search(r"http://(127\.0\.0\.1:\d+)/listen/demo ", invitation)

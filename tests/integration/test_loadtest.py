@@ -39,6 +39,7 @@ from relay.core.load.worker_messages import Target, WorkerPlan
 from relay.core.messages import decode, encode, pong_message
 from relay.core.wire import WORD_MASK, Header
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
+from tests.support.ports import free_port
 from tests.support.processes import Process, RelayProcess, environment, relay_process
 
 KEY = "a-key-for-the-test"
@@ -326,7 +327,7 @@ async def test_a_relay_that_dies_is_reported(tmp_path: Path) -> None:
 async def test_mistakes_are_one_sentence_before_anything_begins(tmp_path: Path, relay: RelayProcess) -> None:
     url = relay.websocket_url
     nobody = socket.socket()
-    nobody.bind(("127.0.0.1", 0))
+    nobody.bind(("127.0.0.1", free_port()))
     dead = f"ws://127.0.0.1:{nobody.getsockname()[1]}"
     mistakes: list[tuple[list[str], Mapping[str, str], int, str]] = [
         (["--url", dead], {}, 2, f"Nothing listens at {dead}: start it with"),
@@ -384,7 +385,7 @@ async def test_a_server_that_takes_no_listeners_is_reported(tmp_path: Path) -> N
                     return
                 await pipe_to(port, request, reader, writer)
 
-        async with await asyncio.start_server(quietly(gate), "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(quietly(gate), "127.0.0.1", free_port()) as server:
             url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             finished = await load_test(tmp_path, url, *options(listeners=7))
     assert finished.code == 1
@@ -455,7 +456,7 @@ async def test_through_tls(tmp_path: Path, relay: RelayProcess) -> None:
     async def terminate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await pipe_to(port, b"", reader, writer)
 
-    async with await asyncio.start_server(quietly(terminate), "127.0.0.1", 0, ssl=context) as server:
+    async with await asyncio.start_server(quietly(terminate), "127.0.0.1", free_port(), ssl=context) as server:
         url = f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finished = await load_test(tmp_path, url, *options(duration=1), SSL_CERT_FILE=str(certificate))
     assert finished.code == 0, finished.table
@@ -621,7 +622,7 @@ async def test_a_server_that_never_greets_is_not_waited_for(monkeypatch: pytest.
     monkeypatch.setattr(receiver_module, "JOIN_SECONDS", 0.2)
     loop = asyncio.get_running_loop()
     reading, writing = os.pipe()
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with socket.create_server(("127.0.0.1", free_port())) as silent:
         silent.setblocking(False)
         target = Target("127.0.0.1", silent.getsockname()[1], "/", "silent")
         plan = WorkerPlan([target], [Visit(0)] * 3, joining_at_once=2, join_limit_seconds=0.1)

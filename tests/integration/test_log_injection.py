@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.tokens import SECRET, token
 
@@ -51,7 +52,7 @@ async def test_log_injection(log_format: str, tmp_path: Path) -> None:
         "RELAY_ACCESS_TOKEN_IN_QUERY": "true",
         "RELAY_BROADCAST_OPEN": "true",
     }
-    async with running("serve", "--port", "0", **settings) as relay:
+    async with running("serve", "--port", str(free_port()), **settings) as relay:
         ready = await relay.line(lambda line: "relay ready" in line)
         match = re.search(r"127\.0\.0\.1:(\d+)", ready)
         assert match is not None

@@ -16,6 +16,7 @@ from websockets.typing import Subprotocol
 
 from tests.support.live_session import broadcasting, on_both_loops
 from tests.support.operator import Reply, ask
+from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process, running
 from tests.support.tokens import SECRET, token
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, numbered_audio, open_listener
@@ -494,7 +495,7 @@ class TestWhoMay:
 
     async def test_one_key_for_both_refuses_to_start(self) -> None:
         same = {"RELAY_BROADCAST_KEY": BROADCAST_KEY, "RELAY_ACCESS_ADMIN_KEY": BROADCAST_KEY}
-        async with running("serve", "--port", "0", **same) as process:
+        async with running("serve", "--port", str(free_port()), **same) as process:
             assert await process.wait() == 2
             assert len(process.lines) == 1
             assert "every broadcaster could end every session" in process.text

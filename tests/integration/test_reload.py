@@ -11,6 +11,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from tests.support.live_session import broadcasting, check_accounts, listen_beside
+from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import closing
 
@@ -106,7 +107,7 @@ async def test_a_signal_in_the_moment_in_which_the_relay_says_that_it_is_ready_i
         HASTY,
         "serve",
         "--port",
-        "0",
+        str(free_port()),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )

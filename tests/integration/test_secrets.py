@@ -19,6 +19,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.support.cloudwatch import REGION, cloudwatch_endpoint
+from tests.support.ports import free_port
 from tests.support.processes import Process, environment, few_at_once, running
 from tests.support.tokens import ED25519_KEY, private_pem, token
 
@@ -143,7 +144,7 @@ async def recorder(target: str) -> AsyncIterator[tuple[str, Recorded]]:
         there_reader, there_writer = await asyncio.open_connection(name, int(port))
         await asyncio.gather(copy(reader, there_writer, sent), copy(there_reader, writer, Recorded()))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", free_port())
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", sent
     finally:
@@ -202,7 +203,7 @@ async def test_no_secret_leaves_a_running_relay(secrets: dict[str, str], tmp_pat
                 "RELAY_CLOUDWATCH_FLUSH_INTERVAL_SECONDS": "0.2",
                 "RELAY_CLOUDWATCH_UTILIZATION_INTERVAL_SECONDS": "0.1",
             }
-            async with running("serve", "--port", "0", **settings) as relay:
+            async with running("serve", "--port", str(free_port()), **settings) as relay:
                 host = await ready_host(relay)
                 answers = b"".join([await ask(host, request) for request in requests(host)])
                 titles = process_titles(relay.pid)

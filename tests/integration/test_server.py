@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from relay.core.wire import HEADER_BYTES, Header
+from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process, running
 
 FRAME = b"\1\2" * 320
@@ -373,7 +374,7 @@ class TestStopping:
             assert second.lines == [sentence + "Choose another with --port or --host."]
 
     async def test_a_public_address_without_a_key_is_one_sentence(self) -> None:
-        async with running("serve", "--host", "0.0.0.0", "--port", "0") as process:  # noqa: S104 - it must refuse
+        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port())) as process:  # noqa: S104 - it must refuse
             assert await process.wait() == 2
             assert len(process.lines) == 1
             assert "RELAY_BROADCAST_KEY" in process.lines[0]
@@ -386,7 +387,7 @@ class TestHealth:
 
     async def test_nobody_there(self) -> None:
         with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
+            unused.bind(("127.0.0.1", free_port()))
             async with running("health", RELAY_SERVER_PORT=str(unused.getsockname()[1])) as health:
                 assert await health.wait() == 1
                 assert "No relay answers" in health.text

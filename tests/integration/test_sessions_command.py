@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.live_session import broadcasting, listen_beside
+from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, environment, relay_process
 from tests.support.tokens import SECRET, token
 from tests.support.wire_listener import closing
@@ -164,7 +165,7 @@ async def test_what_is_no_relay_is_told_so(answer: bytes, says: str) -> None:
         writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", free_port())
     async with server:
         port = server.sockets[0].getsockname()[1]
         settings = {"RELAY_CLIENT_URL": f"ws://127.0.0.1:{port}", "RELAY_ACCESS_ADMIN_KEY": ADMIN_KEY}

@@ -15,8 +15,12 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from relay.cli.app import running_relay
 from relay.vocabulary.settings import BroadcastSettings, ListenerSettings, ServerSettings, Settings
 from tests.support.live_session import LOOPS, Broadcaster, broadcasting, listen_beside
-from tests.support.processes import RelayProcess, relay_process
+from tests.support.ports import free_port
+from tests.support.processes import RelayProcess, few_at_once, relay_process, running
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, open_listener
+
+AS_PROCESS_1 = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+"""Before a command: it runs in a container of its own, as far as signals go."""
 
 KEPT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
 
@@ -104,6 +108,56 @@ async def test_a_second_signal_ends_it_at_once() -> None:
         assert await relay.terminate(30) == -signal.SIGTERM
 
 
+AT_A_MOMENT = """
+import os, signal, sys
+
+
+def watch(event, arguments):
+    if f"{event} {arguments[0] if event == 'import' else ''}".strip() == MOMENTS[-1]:
+        MOMENTS.pop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not MOMENTS:
+            MOMENTS.append("")
+
+
+MOMENTS = [""] + os.environ["SIGNAL_AT"].split(",")
+sys.addaudithook(watch)
+"""
+
+
+@pytest.mark.parametrize("is_first", [False, True], ids=["", "as process 1"])
+async def test_a_signal_before_it_is_ready_ends_it_in_order(tmp_path: Path, is_first: bool) -> None:
+    """Process 1 of a container has no default action for a signal: without a handler SIGTERM is lost there."""
+    (tmp_path / "sitecustomize.py").write_text(AT_A_MOMENT)
+    moments = ("import click", "import pydantic", "import websockets", "import relay.cli.stopping", "socket.bind")
+
+    async def stop_at(moment: str) -> None:
+        settings = {"PYTHONPATH": str(tmp_path), "SIGNAL_AT": moment, "RELAY_BROADCAST_OPEN": "true"}
+        around = AS_PROCESS_1 if is_first else ()
+        async with running("serve", "--port", str(free_port()), around=around, **settings) as relay:
+            assert await relay.wait() == 0, moment
+            assert "Traceback" not in relay.text
+            assert "relay stopped" in relay.lines[-1]
+
+    await few_at_once(map(stop_at, moments))
+
+
+async def test_a_second_signal_before_it_is_ready_ends_process_1_at_once(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AT_A_MOMENT)
+    settings = {"PYTHONPATH": str(tmp_path), "SIGNAL_AT": "import websockets,import pydantic"}
+    async with running("serve", "--port", str(free_port()), around=AS_PROCESS_1, **settings) as relay:
+        assert await relay.wait() == 128 + signal.SIGTERM
+        assert relay.text == ""
+
+
+async def test_a_command_that_is_process_1_has_the_ordinary_effect_of_a_signal(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AT_A_MOMENT)
+    settings = {"PYTHONPATH": str(tmp_path), "SIGNAL_AT": "import pydantic"}
+    async with running("listen", "ev1", around=AS_PROCESS_1, **settings) as command:
+        assert await command.wait() == 128 + signal.SIGTERM
+        assert command.text == ""
+
+
 CRASH = """
 from relay.runtime.hub import Hub
 
@@ -130,7 +184,7 @@ async def test_it_stops_in_order_when_it_does_not_work_any_more(tmp_path: Path) 
 async def test_no_task_is_left() -> None:
     before = asyncio.all_tasks()
     settings = Settings(
-        server=ServerSettings(port=0, shutdown_timeout_seconds=1),
+        server=ServerSettings(port=free_port(), shutdown_timeout_seconds=1),
         broadcast=BroadcastSettings(open=True),
         listener=ListenerSettings(stall_limit_seconds=None),
     )

@@ -20,6 +20,7 @@ from websockets.typing import Subprotocol
 from relay.core.wire import HEADER_BYTES, Header
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.live_session import LOOPS
+from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process, running
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, milliseconds_between, wire_clock
 
@@ -214,7 +215,7 @@ async def test_a_pair_that_can_not_be_used_is_one_sentence(tmp_path: Path) -> No
         (settings(Certificate(missing, good.key, 0)), "can not be read: No such file or directory."),
     ]
     for environ, sentence in cases:
-        async with running("serve", "--port", "0", **environ) as process:
+        async with running("serve", "--port", str(free_port()), **environ) as process:
             assert await process.wait() == 2
             assert len(process.lines) == 1
             assert sentence in process.lines[0]

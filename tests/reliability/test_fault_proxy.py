@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.ports import free_port
 
 SECONDS = 10.0
 """More than anything here takes on a busy machine."""
@@ -89,7 +90,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench() -> AsyncIterator[Bench]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server(("127.0.0.1", free_port())) as listening:
         listening.setblocking(False)
         async with fault_proxy(f"http://127.0.0.1:{listening.getsockname()[1]}") as proxy:
             opened = Bench(proxy, listening)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from aiobotocore.session import get_session
 from moto.server import ThreadedMotoServer
 
+from tests.support.ports import free_port
+
 if TYPE_CHECKING:
     from types_aiobotocore_cloudwatch import CloudWatchClient
 
@@ -17,7 +19,7 @@ REGION = "eu-central-1"
 @contextmanager
 def cloudwatch_endpoint() -> Iterator[str]:
     """A real HTTP endpoint on a free loopback port; gives its URL."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", port=free_port(), verbose=False)
     server.start()
     try:
         yield "http://{}:{}".format(*server.get_host_and_port())

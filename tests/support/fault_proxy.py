@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from tests.support.kernel_queues import KernelQueues
+from tests.support.ports import free_port
 
 LINE_BYTES = 1024 * 1024
 """Held at most in each direction of a connection, unless a way says otherwise; then reading stops."""
@@ -117,7 +118,7 @@ class FaultProxy:
         self._connections: dict[asyncio.Task[bool], tuple[socket.socket, socket.socket]] = {}
         self._crashes: list[BaseException] = []
         self._is_cut = False
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listening = socket.create_server(("127.0.0.1", free_port()), backlog=1024)
         self._listening.setblocking(False)
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         self.url = f"{target.scheme}://127.0.0.1:{self._listening.getsockname()[1]}"

@@ -49,6 +49,7 @@ class FakePort:
     """
 
     client_address = "192.0.2.7"
+    takes_parts = True
 
     def __init__(self) -> None:
         self.send: Callable[[bytes], int] = self._take
@@ -74,8 +75,12 @@ class FakePort:
             return len(self.cut)
         raise BlockingIOError
 
-    def write_rest(self, rest: bytes) -> None:
-        self.written.append(self.cut + rest)
+    def complete(self, rest: bytes) -> None:
+        self.cut += rest
+
+    def await_room(self) -> None:
+        if self.cut:
+            self.written.append(self.cut)
         self.cut = b""
         assert self.hub is not None
         assert self.listener is not None
@@ -180,8 +185,9 @@ class Bench:
         channel: str = "main",
         session: str = "ev1",
         delivery: Delivery | None = None,
+        port: FakePort | None = None,
     ) -> FakePort:
-        port = FakePort()
+        port = port or FakePort()
         port.hub = self.hub
         address = ChannelAddress(session, channel)
         port.listener = self.hub.listening.join(address, name, port, framing, delivery or Delivery())

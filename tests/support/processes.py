@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
+
+from tests.support.ports import free_port
 
 Result = TypeVar("Result")
 
@@ -127,9 +129,16 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running(*arguments: str, **settings: str) -> AsyncIterator[Process]:
-    """Run `relay ARGUMENTS` with `settings` as environment variables; it is ended when the block ends."""
+async def running(*arguments: str, around: Sequence[str] = (), **settings: str) -> AsyncIterator[Process]:
+    """Run `relay ARGUMENTS` with `settings` as environment variables; it is ended when the block ends.
+
+    Args:
+        arguments: Of the command.
+        around: A command that runs it.
+        settings: Environment variables.
+    """
     child = await asyncio.create_subprocess_exec(
+        *around,
         sys.executable,
         "-m",
         "relay",
@@ -206,7 +215,7 @@ async def relay_process(*arguments: str, module: str = "relay", **settings: str)
         module,
         "serve",
         "--port",
-        "0",
+        str(free_port()),
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from relay.core.wire import Header
+from tests.support.ports import free_port
 
 MONO = {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000}
 STEREO = {"codec": "pcm_s16le", "rate": 48_000, "channels": 2, "clock_rate": 48_000}
@@ -30,7 +31,7 @@ Script = Callable[[ServerConnection], Awaitable[None]]
 async def scripted(script: Script, **options: Any) -> AsyncIterator[str]:
     """A WebSocket server whose every connection runs `script` and is closed with 1000 after it; gives its URL."""
     options.setdefault("subprotocols", [Subprotocol("relay.v1")])
-    async with serve(script, "127.0.0.1", 0, compression=None, **options) as server:
+    async with serve(script, "127.0.0.1", free_port(), compression=None, **options) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         yield f"http://127.0.0.1:{port}"
 

@@ -143,7 +143,6 @@ def test_the_leeway_is_on_both_ends(seconds_later: int, reason: Reason | None) -
 def test_an_open_connection_is_held_to_its_token() -> None:
     access, clock = access_of(AccessRules(open_sessions=(), verifier=FakeVerifier("key"), leeway_seconds=5))
     permit = access.admit(TokenRole.LISTEN, EV1, "key")
-    assert permit.expires_at == NOW + 65
     clock.now += 64
     permit.check()
     clock.now += 1

@@ -37,6 +37,19 @@ async def test_a_list_has_what_was_declared_and_what_had_a_broadcaster(bench: Be
     ]
 
 
+@pytest.mark.parametrize("for_all_last", [True, False], ids=["general last", "general first"])
+async def test_what_is_declared_for_a_session_goes_before_what_is_for_all(for_all_last: bool) -> None:
+    """The list, the greeting and the channel that somebody opens all say the same name."""
+    declared = [Declaration.read("ev1/main en The keynote"), Declaration.read("*/main - Original")]
+    bench = Bench(declared=declared if for_all_last else reversed(declared))
+    keynote = {"id": "main", "name": "The keynote", "lang": "en", "state": "waiting"}
+    original = {"id": "main", "name": "Original", "lang": None, "state": "waiting"}
+    for session, entry in (("ev1", keynote), ("ev2", original)):
+        assert bench.join(session, channel="another", session=session).hello["channels"] == [entry]
+        assert bench.join(f"{session} main", session=session).hello["channels"] == [entry]
+    await bench.tasks.close()
+
+
 async def test_however_many_channels_change_their_list_is_told_once(bench: Bench) -> None:
     """A whole event comes back after a restart, while a listener's network stalls."""
     healthy, stalled = bench.join("healthy"), bench.join("stalled")

@@ -180,6 +180,13 @@ def test_file_is_read_and_named(tmp_path: Path) -> None:
             {"server": {"host": "a..b"}},
             'server.host (from relay.toml) must be a host name or an address, not "a..b".',
         ),
+        (
+            {"channel": {"declared": ["*/de de Deutsch", "ev1/de de Deutsch", "*/de - German"]}},
+            (
+                "channel.declared (from relay.toml) must declare each channel once, and */de is there more often, "
+                'not ["*/de de Deutsch", "ev1/de de Deutsch", "*/de - German"].'
+            ),
+        ),
         ({"server": {"host": 5}}, "server.host (from relay.toml) must be text, in quotes, not 5."),
         ({"cloudwatch": {"enabled": 1}}, "cloudwatch.enabled (from relay.toml) must be true or false, not 1."),
         (

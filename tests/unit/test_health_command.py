@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from relay.cli.health import health_command
 from relay.vocabulary.errors import RelayError
+from tests.support.ports import free_port
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def answering(answer: bytes) -> Iterator[int]:
             self.request.recv(1000)
             self.request.sendall(answer)
 
-    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+    with socketserver.TCPServer(("127.0.0.1", free_port()), Handler) as server:
         serving = threading.Thread(target=server.serve_forever, args=(0.01,))
         serving.start()
         try:

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from relay.adapters.local_key import LocalKey, find_key
 from relay.cli.app import running_relay
 from relay.vocabulary.settings import BroadcastSettings, ServerSettings, Settings
+from tests.support.ports import free_port
 
 WARNING = "the relay's own keys are not stored for other commands"
 
@@ -30,5 +31,7 @@ async def test_a_relay_runs_and_warns_only_of_keys_that_it_made(
     key: SecretStr | None, warnings: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="relay"):
-        async with running_relay(Settings(server=ServerSettings(port=0), broadcast=BroadcastSettings(key=key))):
+        async with running_relay(
+            Settings(server=ServerSettings(port=free_port()), broadcast=BroadcastSettings(key=key))
+        ):
             assert [record.getMessage() for record in caplog.records if record.name == "relay.cli.app"] == warnings

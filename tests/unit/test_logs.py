@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from relay.adapters.logs import configure_logging
 from relay.vocabulary.names import ChannelAddress
 from relay.vocabulary.settings import LogSettings
+from tests.support.ports import free_port
 
 logger = logging.getLogger("relay.test")
 
@@ -184,7 +185,7 @@ async def test_a_bad_client_leaves_no_trace_but_our_bug_does(configure: Configur
         await connection.recv()
 
     log = configure(format="console", level="info")
-    async with serve(handler, "127.0.0.1", 0) as server:
+    async with serve(handler, "127.0.0.1", free_port()) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         for request in (b"", b"\xff\xfe nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"G" * 20_000):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from relay.adapters.media import RawInput, open_audio
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.errors import UserError
+from tests.support.ports import free_port
 
 TONE_HZ = 440
 MONO = AudioFormat()
@@ -213,11 +214,6 @@ def video(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def half_a_wav(path: Path) -> None:
-    write_wav(path, b"\1\2" * 16_000)
-    os.truncate(path, 44 + 8_000)
-
-
 def wav_without_rate(path: Path) -> None:
     content = bytearray(write_wav(path, b"\1\2" * 16_000).read_bytes())
     content[24:28] = bytes(4)
@@ -228,12 +224,11 @@ BAD_FILES = {
     "missing": (lambda _: None, "{} can not be read: No such file or directory."),
     "loop": (lambda path: path.symlink_to(path), "{} can not be read: Too many levels of symbolic links."),
     "directory": (lambda path: path.mkdir(), "{} is a directory, not an audio file."),
-    "pipe": (os.mkfifo, "{} is not a regular file; raw PCM from a pipe is read with - as the file's name."),
+    "pipe": (os.mkfifo, "{} is not a regular file; audio from a pipe is read with - as the file's name."),
     "empty": (lambda path: path.touch(), "{} is empty."),
     "text": (lambda path: path.write_text("hello " * 1000), "{} can not be read as audio: "),
     "torn header": (lambda path: path.write_bytes(b"RIFF\0\0\0\0WAVEfmt "), "{} "),
     "video": (video, "{} has no audio in it."),
-    "truncated": (half_a_wav, "{} is truncated: its header declares 1.00 s of audio, and 0.25 s are there;"),
     "no rate": (wav_without_rate, "{} can not be read as audio: "),
     "9 channels": (lambda path: write_wav(path, bytes(18 * 100), channels=9), "{} has 9 channels, which "),
     "64 channels": (lambda path: write_wav(path, bytes(128 * 100), channels=64), "{} has 64 channels, which "),
@@ -271,7 +266,7 @@ def test_a_file_that_names_an_address_does_not_use_the_network(tmp_path: Path) -
             asked.append(self.request.recv(1000))
 
     path = tmp_path / "list.m3u8"
-    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+    with socketserver.TCPServer(("127.0.0.1", free_port()), Handler) as server:
         answering = threading.Thread(target=server.serve_forever)
         answering.start()
         path.write_text(HLS.format(f"http://127.0.0.1:{server.server_address[1]}/a.mp3"))
@@ -371,12 +366,8 @@ def test_samples_that_arrive_in_pieces_are_put_together() -> None:
     os.close(reading)
 
 
-def test_nothing_and_files_are_no_raw_pcm() -> None:
+def test_nothing_is_no_raw_pcm() -> None:
     assert raw(b"", MONO) == (b"", "Standard input holds no audio.")
-    for beginning in (b"RIFF\0\0\0\0WAVE", b"fLaC", b"OggS"):
-        read, problem = raw(beginning + b"\0" * 1000, MONO)
-        assert read == b""
-        assert problem.startswith("Standard input must be raw 16-bit PCM, and this begins like an audio file")
 
 
 def test_input_that_can_not_be_read_is_told(tmp_path: Path) -> None:

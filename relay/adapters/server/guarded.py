@@ -254,13 +254,18 @@ class GuardedConnection(ServerConnection):
                 error.__traceback__ = None
 
     @property
+    def is_full(self) -> bool:
+        """Whether something waits for the socket to take it."""
+        return self.paused
+
+    @property
     def speaks_relay(self) -> bool:
         """Whether the peer reads headers and control messages."""
         return self.subprotocol == SUBPROTOCOL
 
     def ask(self) -> None:
         """Ask the peer whether it is there, unless something waits for it already."""
-        if self.protocol.state is State.OPEN and not self.paused:
+        if self.protocol.state is State.OPEN and not self.is_full:
             self.protocol.send_ping(b"")
             self.send_data()
 

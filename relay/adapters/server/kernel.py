@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Iterator
 
 UNSENT_SECONDS = 0.2
 """Audio that may wait in the kernel for the network; less would let a fast network run dry between passes."""
@@ -17,6 +18,9 @@ MIN_UNSENT_BYTES = 4096
 
 SEND_BUFFER_BYTES = 64 * 1024
 """Enough for 48 kHz stereo over a round trip of 300 ms. Linux books twice this for its own bookkeeping."""
+
+_UNBOUNDED = 0x7FFF_FFFF
+"""Of `TCP_NOTSENT_LOWAT`: no bound."""
 
 RECEIVE_BUFFER_BYTES = 8 * 1024
 """Who is no broadcaster has little to say; this bounds what a flood makes the relay hold."""
@@ -40,10 +44,42 @@ def bound_kernel_buffer(sock: socket.socket, bytes_per_second: int) -> None:
     """
     if not _is_tcp(sock):
         return
-    unsent = max(MIN_UNSENT_BYTES, int(bytes_per_second * UNSENT_SECONDS))
+    unsent = _unsent_bytes(bytes_per_second)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
+
+
+def room_bytes(bytes_per_second: int) -> int:
+    """Give how much a listener's socket takes for certain, of that audio, when it says that it is writable.
+
+    Linux says so when less than half of `TCP_NOTSENT_LOWAT` waits, and takes data until all of it does.
+    """
+    return _unsent_bytes(bytes_per_second) // 2
+
+
+def _unsent_bytes(bytes_per_second: int) -> int:
+    return max(MIN_UNSENT_BYTES, int(bytes_per_second * UNSENT_SECONDS))
+
+
+@contextlib.contextmanager
+def without_bound(sock: socket.socket, bytes_per_second: int) -> Iterator[None]:
+    """Have the kernel take whatever is written in this block, up to some 200 KiB.
+
+    What is begun must be completed, and waits here or in the kernel. In the kernel it can't grow old unnoticed.
+
+    Args:
+        sock: As `bound_kernel_buffer` was given.
+        bytes_per_second: Likewise.
+    """
+    with contextlib.suppress(OSError):
+        if _is_tcp(sock):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * SEND_BUFFER_BYTES)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNBOUNDED)
+    yield
+    with contextlib.suppress(OSError):
+        bound_kernel_buffer(sock, bytes_per_second)
 
 
 def bound_receive_buffer(sock: socket.socket, size: int) -> None:

@@ -4,7 +4,7 @@ Invariant: whatever ends the conversation, the listener leaves the hub.
 """
 
 from relay.adapters.server.answers import answer_common
-from relay.adapters.server.connection import RelayConnection, SocketPort
+from relay.adapters.server.connection import RelayConnection, SocketPort, TlsPort
 from relay.core import messages
 from relay.core.requests import ConnectRequest
 from relay.runtime.hub import Hub
@@ -23,7 +23,8 @@ async def serve_listener(connection: RelayConnection, request: ConnectRequest, h
         ConnectionClosed: The connection ended.
     """
     framing = Framing.RELAY_V1 if connection.speaks_relay else Framing.RAW
-    port = SocketPort(connection, tasks)
+    is_tls = connection.transport.get_extra_info("ssl_object") is not None
+    port = (TlsPort if is_tls else SocketPort)(connection, tasks)
     listener = hub.listening.join(request.address, str(connection.id), port, framing, request.delivery)
     connection.attach(hub.listening, listener)
     try:

@@ -6,6 +6,7 @@ withdrawn, at once when the rules are replaced; asking costs nothing per connect
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable
 
 from relay.adapters.server.connection import RelayConnection
@@ -40,8 +41,9 @@ class Rechecks:
         """
         permit.check()
         self._inside[connection] = permit
-        if permit.expires_at < float("inf"):
-            self._expiring[connection] = permit.expires_at
+        # Without the leeway, which other rules may change while the connection is open.
+        if permit.grant is not None and permit.grant.expires_at < math.inf:
+            self._expiring[connection] = permit.grant.expires_at
 
     def forget(self, connection: RelayConnection) -> None:
         """Watch a connection no more; nothing when it is not watched."""
@@ -62,8 +64,12 @@ class Rechecks:
             if loop.time() >= report_at:
                 report_at += REPORT_SECONDS
                 self.tell_refusals()
-            now = self._access.now
-            self._close_refused([connection for connection, expiry in self._expiring.items() if expiry <= now])
+            self.close_expired()
+
+    def close_expired(self) -> int:
+        """Close whoever's token expired, by the leeway in force now; gives how many those are."""
+        expired_before = self._access.now - self._access.rules.leeway_seconds
+        return self._close_refused([inside for inside, expiry in self._expiring.items() if expiry <= expired_before])
 
     def tell_refusals(self) -> None:
         """Write to the log how many were refused since this was called last, by reason; nothing when none were."""

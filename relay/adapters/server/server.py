@@ -34,6 +34,7 @@ from relay.adapters.server.kernel import (
 from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.responses import secure_response
+from relay.adapters.server.writable import WritableSockets
 from relay.core.requests import ConnectRequest, Role
 from relay.core.shutdown import ShutdownPlan
 from relay.core.wire import MAX_BROADCAST_BYTES
@@ -100,6 +101,7 @@ class RelayServer:
         self._plan = plan
         self._settings = server
         self._stall_limit_seconds = listener.stall_limit_seconds
+        self._writable = WritableSockets()
         self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -110,6 +112,7 @@ class RelayServer:
         """
         host, port = self._settings.host, self._settings.port
         self._allow_connections()
+        self._writable.open()
         try:
             self._server = await serve(
                 self._handle,  # type: ignore[arg-type] # create_connection decides the class
@@ -125,11 +128,14 @@ class RelayServer:
                 close_timeout=CLOSE_SECONDS,
                 max_size=MAX_BROADCAST_BYTES,
                 write_limit=0,
-                create_connection=partial(RelayConnection, attendance=self._door, limits=self._limits),  # type: ignore[arg-type] # a callable does
+                create_connection=partial(
+                    RelayConnection, attendance=self._door, limits=self._limits, writable=self._writable
+                ),  # type: ignore[arg-type] # a callable does
                 backlog=ACCEPT_BATCH,
                 **self._tls_options(),
             )
         except OSError as error:
+            self._writable.close()
             raise ConfigurationError(
                 f"Can not listen on {host} port {port}: {_reason(error)}. Choose another with --port or --host."
             ) from error
@@ -147,6 +153,12 @@ class RelayServer:
         server = self._server
         if server is None:
             return
+        try:
+            await self._stop(server)
+        finally:
+            self._writable.close()
+
+    async def _stop(self, server: Server) -> None:
         self._door.is_open = False
         logger.info("relay stopping", extra={"connections": len(server.connections)})
         await asyncio.sleep(self._settings.shutdown_delay_seconds)

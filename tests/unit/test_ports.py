@@ -1,0 +1,42 @@
+"""What the ports of all tests have in common: see tests/support/ports.py."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import FIRST_PORT, PORTS_PER_WORKER, WORKERS, free_port
+
+TESTS = Path(__file__).parent.parent
+FROM_THE_KERNEL = re.compile(r'(\.0\.0\.1"|"localhost"), 0\b|"--port", "0"|\bport=0\b')
+"""Each of the forms in which a test can ask the kernel for a port to listen on."""
+
+
+def test_no_port_is_given_twice() -> None:
+    ports = [free_port() for _ in range(200)]
+    assert len(set(ports)) == len(ports)
+
+
+def test_workers_have_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = set()
+    for worker in ("gw0", "gw1", "gw2", "gw3"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        parts |= {(free_port() - FIRST_PORT) // PORTS_PER_WORKER for _ in range(50)}
+        assert len(parts) == int(worker.removeprefix("gw")) + 1
+    assert parts == set(range(WORKERS))
+
+
+def test_ports_are_outside_of_the_kernels_range() -> None:
+    lowest, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert lowest >= FIRST_PORT + PORTS_PER_WORKER * WORKERS
+
+
+def test_no_test_takes_a_port_from_the_kernel() -> None:
+    asked = [
+        f"{path.relative_to(TESTS)}:{number}"
+        for path in sorted(TESTS.rglob("*.py"))
+        if "node_modules" not in path.parts and path != Path(__file__)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if FROM_THE_KERNEL.search(line)
+    ]
+    assert not asked, "take them from tests.support.ports.free_port"

@@ -1,0 +1,50 @@
+"""Open connections are held to their tokens by the rules in force, also when those change."""
+
+from typing import Any, cast
+
+import pytest
+
+from relay.adapters.server.rechecks import Rechecks
+from relay.core.access import Access, AccessRules
+from relay.core.grants import Grant, TokenRole
+from relay.runtime.tasks import TaskRegistry
+from relay.vocabulary.names import ChannelAddress
+
+NOW = 1_000_000.0
+
+
+class Verifier:
+    """Takes every text as a token that holds for a minute."""
+
+    sources = frozenset({"key"})
+
+    def verify(self, _token: str) -> Grant:
+        return Grant(frozenset({TokenRole.LISTEN}), ("*",), ("*",), "key", expires_at=NOW + 60)
+
+
+class Connection:
+    """As much of a connection as a recheck needs."""
+
+    id = "a connection"
+    refused = False
+
+    async def refuse(self, _error: Exception) -> None:
+        self.refused = True
+
+
+@pytest.mark.parametrize(("before_seconds", "after_seconds"), [(300.0, 5.0), (5.0, 300.0), (5.0, 5.0)])
+async def test_the_leeway_in_force_is_what_holds(before_seconds: float, after_seconds: float) -> None:
+    now = NOW
+    access = Access(AccessRules(open_sessions=(), verifier=Verifier(), leeway_seconds=before_seconds), lambda: now)
+    tasks = TaskRegistry()
+    rechecks, connection = Rechecks(access, tasks), Connection()
+    permit = access.admit(TokenRole.LISTEN, ChannelAddress("ev1"), "key")
+    rechecks.watch(cast("Any", connection), permit)
+    assert rechecks.replace(AccessRules(open_sessions=(), verifier=Verifier(), leeway_seconds=after_seconds)) == 0
+    now = NOW + 60 + after_seconds - 0.5
+    assert rechecks.close_expired() == 0
+    now += 1
+    assert rechecks.close_expired() == 1
+    await tasks.join()
+    assert connection.refused
+    await tasks.close()
