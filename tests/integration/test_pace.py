@@ -1,0 +1,255 @@
+"""The programs through restarts, cuts, stalls and a take-over, each watched for a minute, all at the same time.
+
+Every scenario has a relay of its own. What counts is when a frame is due, which in pace live is when it came to the
+relay, against the time at which its audio could be had. Pauses are judged by their share of the minute: a sender
+that stops and goes spends most of it in them, and a busy machine has a few.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import wave
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from time import sleep
+from typing import Any, Self
+
+from relay.client import Audio, Reconnect, listen
+from relay.vocabulary.clock import relay_clock
+from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.ports import free_port
+from tests.support.processes import Process, environment, relay_process
+
+WATCHED_SECONDS = 60.0
+SETTLED_SECONDS = 4.0
+LIVE_AGAIN_SECONDS = 3.0
+FRAME_SECONDS = 0.02
+FRAME_SAMPLES = 320
+LONG_PAUSE_SECONDS = 0.15 + FRAME_SECONDS
+MOST_IN_PAUSES = 0.05
+SOON = Reconnect(first_seconds=0.2, max_seconds=0.5)
+
+
+def numbered(number: int) -> bytes:
+    return number.to_bytes(4, "little") * (FRAME_SAMPLES // 2)
+
+
+class LivePipe:
+    """Writes numbered frames into a pipe in real time, and when it was held up as many at once as it is late.
+
+    Attributes:
+        reading: The end to read from.
+        began: When the first frame was begun, by the relay's clock.
+    """
+
+    def __init__(self) -> None:
+        self.reading, self._writing = os.pipe()
+        self.began = relay_clock()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._write, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.began = relay_clock()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        os.close(self.reading)
+        self._thread.join(10)
+
+    def _write(self) -> None:
+        number = 0
+        with suppress(BrokenPipeError):
+            while not self._is_over.is_set():
+                sleep(max(0.0, self.began + (number + 1) * FRAME_SECONDS - relay_clock()))
+                os.write(self._writing, numbered(number))
+                number += 1
+        os.close(self._writing)
+
+
+class Scenario:
+    """A relay that may be restarted, a sender, and a listener that notes all it gets.
+
+    Attributes:
+        name: For a failure.
+        got: When each frame was due, and its number.
+        over_at: When what happened was over.
+    """
+
+    def __init__(self, name: str, stack: AsyncExitStack) -> None:
+        self.name = name
+        self.got: list[tuple[float, int]] = []
+        self.over_at = 0.0
+        self.began: float | None = None
+        self.stack = stack
+        self._here = ("--port", str(free_port()))
+        self._relays = AsyncExitStack()
+        self._news = asyncio.Event()
+
+    async def start(self) -> None:
+        self.relay = await self._relays.enter_async_context(relay_process(*self._here))
+        self.stack.push_async_callback(self._relays.aclose)
+        self.listening = asyncio.ensure_future(self._listen(self.relay.url))
+        self.stack.callback(self.listening.cancel)
+
+    async def restart(self) -> None:
+        await self.relay.terminate()
+        await asyncio.sleep(5)
+        self.relay = await self._relays.enter_async_context(relay_process(*self._here))
+
+    async def proxy(self) -> FaultProxy:
+        return await self.stack.enter_async_context(fault_proxy(self.relay.url))
+
+    async def pipe(self, url: str, *options: str) -> Process:
+        pipe = self.stack.enter_context(LivePipe())
+        self.began = pipe.began
+        return await self.send(url, "-", "--raw", *options, stdin=pipe.reading)
+
+    async def send(self, url: str, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL) -> Process:
+        sender = await self.stack.enter_async_context(sending(url, *arguments, stdin=stdin))
+        await self.heard(2)
+        return sender
+
+    async def heard(self, seconds: float) -> None:
+        """Wait until as much more was received."""
+        goal = len(self.got) + seconds / FRAME_SECONDS
+        async with asyncio.timeout(60):
+            while len(self.got) < goal:
+                self._news.clear()
+                await self._news.wait()
+
+    async def watch(self) -> None:
+        """Watch what comes now that all is over; the first frame that comes is the beginning."""
+        await self.heard(FRAME_SECONDS)
+        self.over_at = self.got[-1][0]
+        await asyncio.sleep(WATCHED_SECONDS)
+
+    def judge(self) -> None:
+        settled = self.over_at + SETTLED_SECONDS
+        times = [settled, *(due for due, _ in self.got if due >= settled)]
+        pauses = [later - earlier for earlier, later in pairwise(times) if later - earlier > LONG_PAUSE_SECONDS]
+        span = WATCHED_SECONDS - SETTLED_SECONDS
+        assert times[-1] > self.over_at + WATCHED_SECONDS / 2, f"{self.name}: it stopped"
+        assert sum(pauses) < MOST_IN_PAUSES * span, f"{self.name}: {sum(pauses):.1f} s in pauses, of {pauses[:9]}"
+        if self.began is not None:
+            live_at = self.over_at + LIVE_AGAIN_SECONDS
+            began = self.began
+            lags = [due - began - (number + 1) * FRAME_SECONDS for due, number in self.got if due >= live_at]
+            assert median(lags[: round(5 / FRAME_SECONDS)]) < 1, f"{self.name}: late by {lags[::50]}"
+            assert median(lags) < 1, f"{self.name}: late by {lags[::50]}"
+
+    async def _listen(self, url: str) -> None:
+        async with listen(url, "ev1", reconnect=SOON) as listener:
+            async for event in listener:
+                if isinstance(event, Audio):
+                    self.got.append((event.header.due_ms / 1000, int.from_bytes(event.payload[:4], "little")))
+                    self._news.set()
+
+
+@asynccontextmanager
+async def sending(url: str, *arguments: str, stdin: int) -> AsyncIterator[Process]:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", "broadcast", "ev1", *arguments),
+        stdin=stdin,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=PIPE,
+        env=environment({"RELAY_CLIENT_URL": url}),
+    )
+    process = Process(child)
+    try:
+        yield process
+    finally:
+        await process.kill()
+
+
+async def stop_for(process: Process, seconds: float) -> None:
+    process.signal(signal.SIGSTOP)
+    await asyncio.sleep(seconds)
+    process.signal(signal.SIGCONT)
+
+
+async def a_file_over_a_restart(scenario: Scenario, path: Path) -> None:
+    await scenario.send(scenario.relay.url, str(path), "--loop")
+    await scenario.restart()
+
+
+async def a_pipe_over_a_restart(scenario: Scenario, _: Path) -> None:
+    await scenario.pipe(scenario.relay.url)
+    await scenario.restart()
+
+
+async def a_cut(scenario: Scenario, _: Path) -> None:
+    proxy = await scenario.proxy()
+    await scenario.pipe(proxy.url)
+    proxy.cut()
+    await asyncio.sleep(7)
+    proxy.mend()
+
+
+async def a_stalled_network(scenario: Scenario, _: Path) -> None:
+    proxy = await scenario.proxy()
+    await scenario.pipe(proxy.url)
+    await proxy.stall_for(6)
+
+
+async def a_stopped_sender(scenario: Scenario, _: Path) -> None:
+    sender = await scenario.pipe(scenario.relay.url)
+    await stop_for(sender, 8)
+    line = await sender.line(lambda line: line.endswith("s of audio that came too late to be live"))
+    assert 1 < float(line.split()[1]) < 7
+
+
+async def a_stopped_relay(scenario: Scenario, _: Path) -> None:
+    await scenario.pipe(scenario.relay.url)
+    await stop_for(scenario.relay, 6)
+
+
+async def a_take_over_that_is_taken_back(scenario: Scenario, _: Path) -> None:
+    """Somebody has the channel while the broadcaster is cut off, which takes it back with all that it kept."""
+    proxy = await scenario.proxy()
+    await scenario.pipe(proxy.url)
+    proxy.cut()
+    silence = scenario.stack.enter_context(LivePipe())
+    async with sending(scenario.relay.url, "-", "--raw", "--takeover", stdin=silence.reading) as other:
+        await other.line(lambda line: line.startswith("broadcasting "))
+        await asyncio.sleep(3)
+        proxy.mend()
+        assert await other.wait() == 1
+
+
+Happening = Callable[[Scenario, Path], Coroutine[Any, Any, None]]
+
+SCENARIOS: tuple[Any, ...] = (
+    a_file_over_a_restart,
+    a_pipe_over_a_restart,
+    a_cut,
+    a_stalled_network,
+    a_stopped_sender,
+    a_stopped_relay,
+    a_take_over_that_is_taken_back,
+)
+
+
+async def test_whatever_stood_still_audio_is_even_and_live_again(tmp_path: Path) -> None:
+    path = tmp_path / "speech.wav"
+    with wave.open(str(path), "wb") as writer:
+        writer.setparams((1, 2, 16_000, 0, "NONE", ""))
+        writer.writeframes(b"".join(map(numbered, range(1000))))
+
+    async def play(happens: Happening) -> Scenario:
+        async with AsyncExitStack() as stack:
+            scenario = Scenario(happens.__name__, stack)
+            await scenario.start()
+            await happens(scenario, path)
+            await scenario.watch()
+        return scenario
+
+    for scenario in await asyncio.gather(*map(play, SCENARIOS)):
+        scenario.judge()
