@@ -59,7 +59,7 @@ _TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _VERSION = re.compile(rb"HTTP/([0-9])(?:\.([0-9]))?")
-_ABSOLUTE = re.compile(r"(?:http|ws)s?://([^/?#@]+)(.*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"(?:http|ws)s?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 """No path has these methods, so the answer is 405 whatever the body is."""
 
@@ -120,7 +120,7 @@ class HeadReader:
         self._bytes += data
         line_end = self._bytes.find(b"\n", 0, most_bytes)
         if line_end < 0:
-            if self._bytes and not _TOKEN.match(self._bytes):
+            if bytes(self._bytes[:2]) not in (b"", b"\r") and not _TOKEN.match(self._bytes):
                 raise UnreadableRequestError(Fault.NOT_HTTP)
             if len(self._bytes) > most_bytes:
                 raise UnreadableRequestError(Fault.URI_TOO_LONG)
@@ -151,7 +151,7 @@ def read_head(head: bytes) -> RequestHead:
         raise UnreadableRequestError(Fault.HEADER)
     _check_body(method, headers)
     if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
-        host, rest = absolute.groups()
+        host, rest = absolute.groups(default="")
         headers = [("Host", host), *(header for header in headers if header[0].lower() != "host")]
         target = rest if rest.startswith("/") else f"/{rest}"
     elif not target.startswith("/") and target != "*" and method != "CONNECT":
