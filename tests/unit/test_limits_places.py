@@ -1,6 +1,6 @@
 """Places: each limit holds at its number, and what is given back is free."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +17,25 @@ LIMITS: Mapping[Limit, int | None] = {
 }
 
 
+class Owner:
+    """Someone who ends, like a connection."""
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        self._actions: list[Callable[[], None]] = []
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        if self.has_ended:
+            action()
+        else:
+            self._actions.append(action)
+
+    def end(self) -> None:
+        self.has_ended = True
+        while self._actions:
+            self._actions.pop()()
+
+
 def listener(session: str | None, group: str | None = None) -> Place:
     return Place(Role.LISTENER, session, group)
 
@@ -26,39 +45,53 @@ def broadcaster(session: str) -> Place:
 
 
 def test_each_limit_holds_at_its_number() -> None:
-    places = Places()
-    for place in (listener("a"), listener("a")):
+    places, first = Places(), Owner()
+    for place, owner in ((listener("a"), first), (listener("a"), Owner())):
         assert places.full(place, LIMITS.__getitem__) is None
-        places.take(place)
+        places.take(place, owner)
     assert places.full(listener("a"), LIMITS.__getitem__) is Limit.LISTENERS
     assert places.full(listener("b"), LIMITS.__getitem__) is None
-    places.take(listener("b"))
+    places.take(listener("b"), Owner())
     assert places.full(listener("c"), LIMITS.__getitem__) is Limit.CONNECTIONS
     assert places.full(broadcaster("a"), LIMITS.__getitem__) is None, "listeners keep no broadcaster out"
-    places.take(broadcaster("a"))
+    places.take(broadcaster("a"), Owner())
     assert places.full(broadcaster("a"), LIMITS.__getitem__) is Limit.BROADCASTERS
-    places.give_back(listener("a"))
+    first.end()
     assert places.full(listener("a"), LIMITS.__getitem__) is None
 
 
 def test_an_address_has_so_many_and_an_unknown_one_has_no_limit() -> None:
     limits = dict(LIMITS) | {Limit.CONNECTIONS: 100, Limit.LISTENERS: None, Limit.CONNECTIONS_PER_ADDRESS: 1}
     places = Places()
-    places.take(listener("a", "192.0.2.1"))
+    places.take(listener("a", "192.0.2.1"), Owner())
     assert places.full(listener("b", "192.0.2.1"), limits.__getitem__) is Limit.CONNECTIONS_PER_ADDRESS
     for _ in range(5):
         assert places.full(listener("b"), limits.__getitem__) is None
-        places.take(listener("b"))
+        places.take(listener("b"), Owner())
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(list(Role)), st.sampled_from(["a", "b", None]), st.sampled_from(["x", None])))
+    st.lists(
+        st.tuples(
+            st.sampled_from(list(Role)),
+            st.sampled_from(["a", "b", None]),
+            st.sampled_from(["x", None]),
+            st.sampled_from(["ends later", "ended before"]),
+        )
+    )
 )
-def test_all_that_was_taken_can_be_given_back(taken: list[tuple[Role, str | None, str | None]]) -> None:
+def test_whatever_was_taken_is_free_when_its_owner_has_ended(
+    taken: list[tuple[Role, str | None, str | None, str]],
+) -> None:
     places = Places()
-    for values in taken:
-        places.take(Place(*values))
-    assert sum(places.count(role) for role in Role) == len(taken)
-    for values in taken:
-        places.give_back(Place(*values))
-    assert vars(places) == vars(Places())
+    owners = []
+    for role, session, group, order in taken:
+        owner = Owner()
+        if order == "ended before":
+            owner.end()
+        places.take(Place(role, session, group), owner)
+        owners.append(owner)
+    assert sum(places.count(role) for role in Role) == sum(not owner.has_ended for owner in owners)
+    for owner in owners:
+        owner.end()
+    assert places.is_empty

@@ -7,6 +7,7 @@ before anything else is looked at; who is not admitted learns nothing of what ex
 Source: docs/protocol.md, "Addresses" and "Refusals".
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -114,10 +115,9 @@ class Admission:
         """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set."""
         path, query = split_target(request.path)
         role = websocket_role(path)
+        assert role is not None  # noqa: S101 - the door asks for no other
         if request.method != "GET":
-            return text_response(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is served here.", Allow="GET")
-        if role is None:
-            return self._serve_http(path, query, request.headers)
+            return _method_not_allowed()
         headers = request.headers
         if not is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host")):
             return text_response(
@@ -148,7 +148,23 @@ class Admission:
             self._hub.broadcasting.check_free(wanted.address, wanted.offer)
         return wanted
 
-    def _serve_http(self, path: str, query: str, headers: Headers) -> Response:
+    def _serve_slash(self, path: str, query: str) -> Response | None:
+        """Send a page's address with a slash at its end to the one without; None when there is no such page."""
+        with contextlib.suppress(BadRequestError):
+            if path.endswith("/") and self._pages.find(path[:-1]) is not None:
+                # Relative, so it holds behind a prefix, too.
+                target = f"../{path[:-1].rpartition('/')[2]}{query and '?'}{query}"
+                return text_response(HTTPStatus.PERMANENT_REDIRECT, "It is at the address without /.", Location=target)
+        return None
+
+    def serve_http(self, request: Request) -> Response:
+        """Answer a request that is for no WebSocket."""
+        path, query = split_target(request.path)
+        if request.method != "GET":
+            return _method_not_allowed()
+        return self._serve_slash(path, query) or self._serve_path(path, query, request.headers)
+
+    def _serve_path(self, path: str, query: str, headers: Headers) -> Response:
         if path == "/healthz":
             return text_response(HTTPStatus.OK, "ok")
         if path == "/metrics" and self._metrics is not None:
@@ -156,11 +172,15 @@ class Admission:
             return make_response(HTTPStatus.OK, figures.content_type, figures.body, figures.headers)
         try:
             page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")))
+            if page is None:
+                return text_response(HTTPStatus.NOT_FOUND, "There is nothing here; listen at /listen/SESSION.")
         except BadRequestError as error:
             return text_response(error.http_status, str(error))
-        if page is None:
-            return text_response(HTTPStatus.NOT_FOUND, "There is nothing here; listen at /listen/SESSION.")
         tag = page.headers.get("ETag")
         if tag is not None and tag in ",".join(headers.get_all("If-None-Match")):
             return not_modified_response(page.headers)
         return make_response(HTTPStatus.OK, page.content_type, page.body, page.headers)
+
+
+def _method_not_allowed() -> Response:
+    return text_response(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are served here.", Allow="GET, HEAD")

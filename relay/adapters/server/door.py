@@ -1,13 +1,15 @@
 """The door, in front of admission: who may ask at all, and whether there is a place; it is cheap to be turned away.
 
-Invariants: a refusal here comes before the upgrade, as 503 or 429 with `Retry-After`, and costs neither a token's
-check nor a connection; those inside are not touched; a listener never keeps a broadcaster out, nor does lag. Of the
-connections that are no WebSocket yet, the oldest goes when there are too many, or no files left for them: who means it
-asks within a moment, and who only holds a place open is always older. Every refusal is counted.
+Invariants: a refusal here comes before the upgrade, as 503 or 429 with `Retry-After`; it costs no check of a token,
+except at an address that fails too often, where another person may show something valid; those inside are not touched;
+a listener never keeps a broadcaster out, nor does lag. Of the connections that are no WebSocket yet, the oldest goes
+when there are too many, or no files left for them: who means it asks within a moment, and who only holds a place open
+is always older. Every refusal is counted.
 """
 
 import secrets
 import sys
+from functools import partial
 from http import HTTPStatus
 
 from websockets.http11 import Request, Response
@@ -83,7 +85,6 @@ class Door:
         self.trusted = trusted
         self._pending: dict[GuardedConnection, None] = {}
         self._places = Places()
-        self._taken: dict[GuardedConnection, Place] = {}
         self._failures = SlidingCounts(FAILURE_WINDOW_SECONDS, MAX_REMEMBERED_ADDRESSES)
         self.most_connections = sys.maxsize
         self.is_open = False
@@ -91,19 +92,19 @@ class Door:
     def arrived(self, connection: GuardedConnection) -> None:
         """Note a connection that has not asked for anything yet."""
         self._pending[connection] = None
-        files_left = max(1, self.most_connections - len(self._taken))
+        connection.at_end(partial(self._pending.pop, connection, None))
+        taken = sum(self._places.count(role) for role in Role)
+        files_left = max(1, self.most_connections - taken)
         if len(self._pending) > min(self._limits.settings.max_pending_handshakes, files_left):
             oldest = next(iter(self._pending))
             del self._pending[oldest]
             self._limits.applied(Limit.PENDING_HANDSHAKES)
             oldest.cut_off()
 
-    def left(self, connection: GuardedConnection) -> None:
-        """Note that a connection is gone; its place is free."""
-        self._pending.pop(connection, None)
-        place = self._taken.pop(connection, None)
-        if place is not None:
-            self._places.give_back(place)
+    @property
+    def is_deserted(self) -> bool:
+        """Whether nobody is inside, and nobody waits."""
+        return not self._pending and self._places.is_empty
 
     def cut_off_pending(self) -> None:
         """Cut off all that are no WebSocket yet."""
@@ -111,60 +112,71 @@ class Door:
             connection.cut_off()
 
     def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
-        """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set."""
+        """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set.
+
+        One of a connection that has ended meanwhile costs nothing, since nobody reads the answer.
+        """
+        if connection.has_ended:
+            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, "The connection is gone.")
         path = split_target(request.path)[0]
         client = self.trusted.find_client(connection.peer_address, request.headers.get_all("X-Forwarded-For"))
         connection.client_address = client.address
+        role = websocket_role(path)
+        if role is None:
+            return self._serve_http(_as_get(request), client)
+        if request.method == "HEAD":
+            return text_response(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket's address.", Upgrade="websocket")
+        return self._refuse_cheaply(role, client) or self._admit(connection, request, role, client)
+
+    def _serve_http(self, request: Request, client: Client) -> Response:
+        path = split_target(request.path)[0]
         if path == "/readyz" and request.method == "GET":
             reason = self._why_not_ready()
             status = HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE
             return text_response(status, "ready" if reason is None else f"not ready: {reason}")
         if is_operator_path(path):
             return self._serve_operator(request, client)
-        role = websocket_role(path)
-        if role is None:
-            return self._admission.process_request(connection, request)
-        refusal = self._refuse_cheaply(role, client.group)
-        if refusal is not None:
-            return refusal
+        return self._admission.serve_http(request)
+
+    def _admit(self, connection: RelayConnection, request: Request, role: Role, client: Client) -> Response | None:
+        """Let a client in, or refuse it; one whose address fails too often is only told so when it fails, too."""
         response = self._admission.process_request(connection, request)
         refused = response.status_code if response is not None else getattr(connection.admission, "http_status", None)
+        if refused in _FAILURES and self._fails_too_often(client.group):
+            return self._refuse(Limit.FAILURES_PER_ADDRESS, client.address)
         if refused in _FAILURES:
             self._note_failure(client.group)
-        return self._give_place(connection, role, client.group) if response is None else response
+        return self._give_place(connection, role, client) if response is None else response
 
     def _serve_operator(self, request: Request, client: Client) -> Response:
-        """Answer an operator, also while the door is closed: whoever guesses is held to the same limit as elsewhere."""
-        if self._fails_too_often(client.group):
-            return self._refuse(Limit.FAILURES_PER_ADDRESS)
+        """Answer an operator, also while the door is closed; failures are held to the same limit as elsewhere."""
         answer = self._operators.answer(request, client.address)
+        if answer.is_failure and self._fails_too_often(client.group):
+            return self._refuse(Limit.FAILURES_PER_ADDRESS, client.address)
         if answer.is_failure:
             self._note_failure(client.group)
         return answer.response
 
-    def _refuse_cheaply(self, role: Role, group: str | None) -> Response | None:
+    def _refuse_cheaply(self, role: Role, client: Client) -> Response | None:
         """Turn away who is not let in whatever it asks for; None when it may ask."""
         if not self.is_open:
             return self._refuse(None)
-        limit = self._reached(role, group)
-        return None if limit is None else self._refuse(limit)
+        limit = self._reached(role, client.group)
+        return None if limit is None else self._refuse(limit, client.address)
 
-    def _give_place(self, connection: RelayConnection, role: Role, group: str | None) -> Response | None:
+    def _give_place(self, connection: RelayConnection, role: Role, client: Client) -> Response | None:
         """Give a place to who is admitted, or is to be told why not; a refusal when there is none."""
         admission = connection.admission
-        place = Place(role, None if isinstance(admission, RelayError) else admission.address.session, group)
+        place = Place(role, None if isinstance(admission, RelayError) else admission.address.session, client.group)
         limit = self._places.full(place, self._limits.most)
         if limit is not None:
-            return self._refuse(limit)
-        self._places.take(place)
-        self._taken[connection] = place
+            return self._refuse(limit, client.address)
+        self._places.take(place, connection)
         self._pending.pop(connection, None)
         return None
 
     def _reached(self, role: Role, group: str | None) -> Limit | None:
         """Give the limit that keeps a client out whatever it asks for; None when it may ask."""
-        if self._fails_too_often(group):
-            return Limit.FAILURES_PER_ADDRESS
         if role is Role.LISTENER and self._is_late:
             return Limit.LAG
         return self._places.full(Place(role, None, group), self._limits.most)
@@ -177,10 +189,10 @@ class Door:
         most = self._limits.settings.max_failures_per_minute
         return most is not None and group is not None and self._failures.count(group, relay_clock()) >= most
 
-    def _refuse(self, limit: Limit | None) -> Response:
+    def _refuse(self, limit: Limit | None, address: str = "") -> Response:
         """Turn somebody away by a limit, or because the door is closed."""
         if limit is not None:
-            self._limits.applied(limit)
+            self._limits.applied(limit, address if limit in _BY_ADDRESS else "")
         status = HTTPStatus.TOO_MANY_REQUESTS if limit in _BY_ADDRESS else HTTPStatus.SERVICE_UNAVAILABLE
         least, most = RETRY_SECONDS
         return text_response(status, _SENTENCES[limit], Retry_After=str(least + secrets.randbelow(most - least + 1)))
@@ -198,3 +210,10 @@ class Door:
     def _is_late(self) -> bool:
         most_ms = self._limits.settings.max_lag_ms
         return most_ms is not None and self._lag.lag_ms > most_ms
+
+
+def _as_get(request: Request) -> Request:
+    """Have HEAD answered as GET; `secure_response` takes the body away."""
+    if request.method != "HEAD":
+        return request
+    return Request(request.path, request.headers, "GET", request.protocol)

@@ -2,27 +2,35 @@
 
 Invariants: what a peer sends is taken by `Intake`, a little at a time; a peer that is over a budget is closed with
 1008 and a reason that names the limit, but a broadcaster's audio is only read no faster; whatever the peer does, a
-connection that is to end has ended within `CLOSE_SECONDS`.
+connection that is to end has ended within `CLOSE_SECONDS`; timers and whatever else it has taken end with it; a request
+that can't be read gets an answer, too.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from enum import Enum, auto
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast
+from websockets.datastructures import Headers
 from websockets.frames import DATA_OPCODES, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 from websockets.typing import Data
 
+from relay.adapters.server.http_response import text_response
 from relay.adapters.server.intake import TURN_SECONDS, Intake
 from relay.adapters.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buffer, discard_unsent
 from relay.adapters.server.lost import LostTransport
+from relay.adapters.server.responses import secure_unread
 from relay.adapters.server.tls import bound_tls_buffers
 from relay.core import messages
 from relay.core.limits.names import Limit
 from relay.core.limits.rates import Budget
+from relay.core.request_head import Fault, HeadReader, UnreadableRequestError
 from relay.core.wire import SUBPROTOCOL
 from relay.runtime.limits import LimitsInForce
 from relay.vocabulary.clock import relay_clock
@@ -43,12 +51,14 @@ AUDIO_BURST_SECONDS = 5.0
 _REASON_BYTES = 123
 """What a close frame holds beside its code, RFC 6455 section 5.5."""
 
-_OVER_A_LIMIT, _AUDIO_RATE = "over a limit", "audio rate"
+_OVER_A_LIMIT, _AUDIO_RATE, _UNANSWERED = "over a limit", "audio rate", "unanswered request"
 """Who holds an intake, and why."""
 
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-"""What the library has no words for; whoever reads it is a program."""
+_STAND_IN = b"GET / HTTP/1.1\r\n\r\n"
+"""What the library reads in place of a request, whose head was read before: its own bounds are fixed, and what it can't
+read it does not answer."""
+
+_LIMITS_OF_HEADS = frozenset({Fault.URI_TOO_LONG, Fault.TOO_LARGE})
 
 _CLOSING_LIMITS = {
     Opcode.PING: Limit.PING_RATE,
@@ -65,9 +75,14 @@ class Attendance(Protocol):
         """Note one that has not asked for anything yet."""
         ...
 
-    def left(self, connection: "GuardedConnection") -> None:
-        """Note that one is gone; of those that arrived, each leaves once."""
-        ...
+
+class _Timer(Enum):
+    """What a connection waits for; of each, one at a time."""
+
+    HANDSHAKE = auto()
+    CLOSING = auto()
+    LAST_WORDS = auto()
+    AUDIO_RATE = auto()
 
 
 def _do_nothing() -> None:
@@ -88,10 +103,12 @@ class GuardedConnection(ServerConnection):
     # The library's own attributes fit into a dictionary whose keys all connections share. With these in it as well,
     # each connection would have keys of its own, which cost 1.2 KiB.
     __slots__ = (
+        "_asked",
+        "_at_end",
         "_attendance",
         "_budgets",
-        "_deadline",
-        "_handshake_bytes",
+        "_head",
+        "_timers",
         "_turn_end",
         "asked_at",
         "client_address",
@@ -100,8 +117,10 @@ class GuardedConnection(ServerConnection):
     )
 
     intake: Intake
-    _deadline: asyncio.TimerHandle
-    _closing: asyncio.TimerHandle | None = None
+    _asked: Request
+    _at_end: list[Callable[[], None]] | None
+    _head: HeadReader | None
+    _is_refused = False
     _waits_for_rate = False
 
     def __init__(
@@ -121,7 +140,9 @@ class GuardedConnection(ServerConnection):
         self.client_address = ""
         self.asked_at = 0.0
         self._attendance = attendance
-        self._handshake_bytes = 0
+        self._at_end = []
+        self._head = HeadReader()
+        self._timers: dict[_Timer, asyncio.TimerHandle] = {}
         self._budgets: dict[Limit, Budget] = {}
         self._turn_end = 0.0
 
@@ -133,33 +154,100 @@ class GuardedConnection(ServerConnection):
         self.intake = Intake(self.transport, super().data_received)
         self.recv_messages.pause, self.recv_messages.resume = self.intake.pause, self.intake.resume
         timeout_seconds = self.limits.settings.handshake_timeout_seconds
-        self._deadline = self.loop.call_later(timeout_seconds, self._end_handshake, Limit.HANDSHAKE_SECONDS)
+        self._wait(_Timer.HANDSHAKE, timeout_seconds, self._end_handshake)
         self.peer_address = (self.remote_address or ("",))[0]
         self._attendance.arrived(self)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is lost."""
+        return self._at_end is None
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Do something once, when the connection is lost; at once when it is."""
+        if self._at_end is None:
+            action()
+        else:
+            self._at_end.append(action)
+
+    def _wait(self, what: _Timer, seconds: float, action: Callable[[], None]) -> None:
+        """Do something later, in place of what was to be done before; nothing when the connection has ended then."""
+        self._stop_waiting(what)
+        if not self.has_ended:
+            self._timers[what] = self.loop.call_later(seconds, action)
+
+    def _stop_waiting(self, what: _Timer) -> None:
+        timer = self._timers.pop(what, None)
+        if timer is not None:
+            timer.cancel()
+
     def data_received(self, data: bytes) -> None:
         """Take what the peer sent (called by the transport)."""
-        if self.request is None:
-            self._handshake_bytes += len(data)
-            if self._handshake_bytes > self.limits.settings.max_handshake_bytes:
-                self._end_handshake(Limit.HANDSHAKE_BYTES)
-                return
-        self.intake.receive(data)
-
-    def _end_handshake(self, limit: Limit) -> None:
-        """Answer a handshake that is too slow or too large, and soon cut it off."""
-        if self.intake.is_held:
+        if self._head is None:
+            # What comes behind a request that is refused is read and thrown away: unread, it would reset the
+            # connection, and the answer with it.
+            if not self._is_refused:
+                self.intake.receive(data)
             return
-        self.limits.applied(limit)
-        self.intake.hold(_OVER_A_LIMIT)
-        # A request that could not be read was answered by the library, which then writes no more.
-        if self.request is None and not self.protocol.eof_sent:
-            self.transport.write(_TOO_SLOW if limit is Limit.HANDSHAKE_SECONDS else _TOO_LARGE)
-        self.loop.call_later(LAST_WORDS_SECONDS, self.cut_off)
+        try:
+            found = self._head.receive(data, self.limits.settings.max_handshake_bytes)
+        except UnreadableRequestError as error:
+            self._refuse_request(error)
+            return
+        if found is None:
+            return
+        head, rest = found
+        self._head = None
+        self._wait(_Timer.HANDSHAKE, self.limits.settings.handshake_timeout_seconds, self._end_answer)
+        self._asked = Request(head.target, Headers(head.headers), head.method, head.protocol)
+        super().data_received(_STAND_IN)
+        # Behind a request that is not upgraded comes no frame, so what comes is only read when it is answered.
+        self.intake.hold(_UNANSWERED)
+        if rest:
+            self.intake.receive(rest)
+
+    def eof_received(self) -> None:
+        """Take note that the peer sends no more (called by the transport)."""
+        if self._head is not None and self._head.has_begun:
+            self._refuse_request(UnreadableRequestError(Fault.CUT_SHORT))
+            return
+        if self._head is not None:
+            self._head, self._is_refused = None, True
+            self._stop_waiting(_Timer.HANDSHAKE)
+        super().eof_received()
+
+    def _refuse_request(self, error: UnreadableRequestError) -> None:
+        """Answer a request that can't be read."""
+        if error.fault in _LIMITS_OF_HEADS:
+            self.limits.applied(Limit.HANDSHAKE_BYTES, self.peer_address)
+        else:
+            self.limits.could_not_read(error.fault, self.peer_address)
+        self._end_with(text_response(error.status, str(error)))
+
+    def _end_handshake(self) -> None:
+        """Answer a request that does not come."""
+        self.limits.applied(Limit.HANDSHAKE_SECONDS)
+        self._end_with(text_response(HTTPStatus.REQUEST_TIMEOUT, "The request took too long."))
+
+    def _end_answer(self) -> None:
+        """Cut off who does not take the answer."""
+        self.limits.applied(Limit.HANDSHAKE_SECONDS)
+        self.cut_off()
+
+    def _end_with(self, response: Response) -> None:
+        """Answer in the library's place, and soon cut the connection off."""
+        self._head, self._is_refused = None, True
+        self.transport.write(secure_unread(self, response).serialize())
+        if self.transport.can_write_eof():
+            with suppress(OSError, RuntimeError):  # uvloop raises the latter
+                self.transport.write_eof()
+        self._stop_waiting(_Timer.HANDSHAKE)
+        self._wait(_Timer.LAST_WORDS, LAST_WORDS_SECONDS, self.cut_off)
 
     def forget_handshake(self) -> None:
         """Let the headers of the handshake go, kilobytes that nobody reads again; the library needs the objects."""
-        self._deadline.cancel()
+        self._stop_waiting(_Timer.HANDSHAKE)
+        del self._asked
         # The library's closure over this connection, which would hold it in a circle.
         vars(self.protocol).pop("select_subprotocol", None)
         for message in (self.request, self.response):
@@ -169,7 +257,7 @@ class GuardedConnection(ServerConnection):
     def process_event(self, event: Event) -> None:
         """Take one frame of what the peer sent (called by the library), on its budget."""
         if isinstance(event, Request):
-            super().process_event(event)
+            super().process_event(self._asked)
             return
         assert isinstance(event, Frame)  # noqa: S101 - the library's own invariant
         if event.opcode not in DATA_OPCODES or not self._is_leaving:
@@ -182,7 +270,7 @@ class GuardedConnection(ServerConnection):
                 self.limits.applied(Limit.AUDIO_RATE)
                 self._waits_for_rate = True
                 self.intake.hold(_AUDIO_RATE)
-                self.loop.call_later(over_seconds, self._go_on)
+                self._wait(_Timer.AUDIO_RATE, over_seconds, self._go_on)
         elif (limit := _CLOSING_LIMITS.get(event.opcode)) is not None and self._spend(limit, BURST_SECONDS):
             self.end_over(limit)
 
@@ -190,7 +278,7 @@ class GuardedConnection(ServerConnection):
         """Read on, when what came together with the message that was too much is paid for, too."""
         over_seconds = self._budgets[Limit.AUDIO_RATE].overdrawn_seconds(relay_clock(), AUDIO_BURST_SECONDS)
         if over_seconds and not self._is_leaving:
-            self.loop.call_later(over_seconds, self._go_on)
+            self._wait(_Timer.AUDIO_RATE, over_seconds, self._go_on)
         else:
             self._waits_for_rate = False
             self.intake.let_go(_AUDIO_RATE)
@@ -215,7 +303,7 @@ class GuardedConnection(ServerConnection):
         self.protocol.fail(CloseCode.POLICY, f"This is over the relay's limit {limit} of {value}.")
         self.send_data()
         self.intake.hold(_OVER_A_LIMIT)
-        self.loop.call_later(LAST_WORDS_SECONDS, self.cut_off)
+        self._wait(_Timer.LAST_WORDS, LAST_WORDS_SECONDS, self.cut_off)
 
     async def __aiter__(self) -> AsyncIterator[Data]:
         """Give the messages, as the library does; who has many of them gives others a turn in between."""
@@ -231,18 +319,22 @@ class GuardedConnection(ServerConnection):
         From the close frame on, whoever's fault it was, the peer has `CLOSE_SECONDS`.
         """
         super().send_data()
-        if self._closing is None and self.protocol.state is State.CLOSING:
-            self._closing = self.loop.call_later(CLOSE_SECONDS, self.cut_off)
+        if self.protocol.state is State.CLOSING and _Timer.CLOSING not in self._timers:
+            self._wait(_Timer.CLOSING, CLOSE_SECONDS, self.cut_off)
+        if self.response is not None and self.intake.is_held:
+            self.intake.let_go(_UNANSWERED)
         if self.paused and self.transport.get_write_buffer_size() > self.limits.settings.max_unread_bytes:
             self.limits.applied(Limit.UNREAD_BYTES)
             self.cut_off()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the connection is gone (called by the transport)."""
-        self._deadline.cancel()
-        if self._closing is not None:
-            self._closing.cancel()
-        self._attendance.left(self)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        actions, self._at_end = self._at_end or [], None
+        for action in actions:
+            action()
         self.intake.end()
         super().connection_lost(exc)
         self.transport = LostTransport(self.transport)

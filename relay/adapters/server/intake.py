@@ -93,6 +93,7 @@ class Intake:
     def end(self) -> None:
         """Take nothing more, and let go of who would."""
         self.drop()
+        self._holders = frozenset()
         self._feed = _leave
 
     def _work(self) -> None:

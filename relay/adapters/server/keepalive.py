@@ -7,7 +7,7 @@ that the relay does not want yet.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from relay.adapters.server.guarded import GuardedConnection
 from relay.adapters.server.intake import TURN_SECONDS
@@ -35,13 +35,18 @@ async def keep_alive(
     """
     while True:
         await asyncio.sleep(ROUND_SECONDS)
-        turn_end = relay_clock() + TURN_SECONDS
-        for connection in list(connections()):
-            if (now := relay_clock()) > turn_end:
-                await asyncio.sleep(0)
-                turn_end = relay_clock() + TURN_SECONDS
-            if not connection.intake.is_held:
-                _look_after(connection, now, stall_limit_seconds)
+        await _look_after_all(list(connections()), stall_limit_seconds)
+
+
+async def _look_after_all(connections: Sequence[GuardedConnection], stall_limit_seconds: float | None) -> None:
+    """Make one round; a function of its own, so that between rounds nothing refers to a connection that is gone."""
+    turn_end = relay_clock() + TURN_SECONDS
+    for connection in connections:
+        if (now := relay_clock()) > turn_end:
+            await asyncio.sleep(0)
+            turn_end = relay_clock() + TURN_SECONDS
+        if not connection.intake.is_held:
+            _look_after(connection, now, stall_limit_seconds)
 
 
 def _look_after(connection: GuardedConnection, now: float, stall_limit_seconds: float | None) -> None:

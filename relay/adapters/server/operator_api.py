@@ -54,7 +54,8 @@ class OperatorApi:
         methods = allowed_methods(path)
         if request.method not in methods:
             sentence = f"Only {' and '.join(methods)} is served here."
-            return Answer(text_response(HTTPStatus.METHOD_NOT_ALLOWED, sentence, Allow=", ".join(methods)))
+            allowed = ", ".join("GET, HEAD" if method == "GET" else method for method in methods)
+            return Answer(text_response(HTTPStatus.METHOD_NOT_ALLOWED, sentence, Allow=allowed))
         try:
             permit = self._access.admit_operator(read_credential(request.headers, [], None))
         except RefusedError as error:

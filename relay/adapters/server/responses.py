@@ -31,6 +31,8 @@ HEADERS_OVER_TLS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
+SERVER_HEADER = "relay"
+
 _PROTOCOL_HEADER = b"Sec-WebSocket-Protocol"
 _UNTOLD = b"The header Sec-WebSocket-Protocol is malformed.\n"
 
@@ -43,17 +45,32 @@ def secure_response(connection: ServerConnection, request: Request, response: Re
         connection.protocol.state = State.CLOSED
     if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
         return response
-    is_over_tls = (
-        connection.transport.get_extra_info("ssl_object") is not None
-        # A proxy says so; who says so without one, says it of the answer to itself.
-        or request.headers.get_all("X-Forwarded-Proto") == ["https"]
+    # A proxy says so; who says so without one, says it of the answer to itself.
+    _add_headers(
+        response, is_over_tls=_speaks_tls(connection) or request.headers.get_all("X-Forwarded-Proto") == ["https"]
     )
-    for name, value in (SECURITY_HEADERS | (HEADERS_OVER_TLS if is_over_tls else {})).items():
-        if name not in response.headers:
-            response.headers[name] = value
     # The library quotes a header that it can not read.
     if response.status_code == HTTPStatus.BAD_REQUEST and _PROTOCOL_HEADER in (response.body or b""):
         del response.headers["Content-Length"]
         response.headers["Content-Length"] = str(len(_UNTOLD))
         response.body = _UNTOLD
+    if request.method == "HEAD":
+        response.body = b""
     return response
+
+
+def secure_unread(connection: ServerConnection, response: Response) -> Response:
+    """Complete a response to a request that could not be read."""
+    response.headers["Server"] = SERVER_HEADER
+    _add_headers(response, is_over_tls=_speaks_tls(connection))
+    return response
+
+
+def _speaks_tls(connection: ServerConnection) -> bool:
+    return connection.transport.get_extra_info("ssl_object") is not None
+
+
+def _add_headers(response: Response, *, is_over_tls: bool) -> None:
+    for name, value in (SECURITY_HEADERS | (HEADERS_OVER_TLS if is_over_tls else {})).items():
+        if name not in response.headers:
+            response.headers[name] = value

@@ -33,7 +33,7 @@ from relay.adapters.server.kernel import (
 )
 from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
-from relay.adapters.server.responses import secure_response
+from relay.adapters.server.responses import SERVER_HEADER, secure_response
 from relay.adapters.server.writable import WritableSockets
 from relay.core.requests import ConnectRequest, Role
 from relay.core.shutdown import ShutdownPlan
@@ -122,7 +122,7 @@ class RelayServer:
                 process_response=secure_response,
                 select_subprotocol=select_subprotocol,
                 compression=None,
-                server_header="relay",
+                server_header=SERVER_HEADER,
                 ping_interval=None,
                 open_timeout=None,
                 close_timeout=CLOSE_SECONDS,

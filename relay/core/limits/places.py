@@ -1,11 +1,14 @@
 """How many are inside: in all, of each session and role, and of each address.
 
-Invariant: a place that was taken is given back once; what is counted as 0 is not remembered.
+Invariants: a place belongs to an owner, whose end gives it back, once; who has ended takes none; what is counted as 0
+is not remembered.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from relay.core.limits.names import Limit
 from relay.core.requests import Role
@@ -26,6 +29,14 @@ class Place:
     group: str | None
 
 
+class Owner(Protocol):
+    """Who may take a place."""
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Do something once, when the owner ends; at once when it has ended."""
+        ...
+
+
 class Places:
     """Those that are taken."""
 
@@ -36,6 +47,11 @@ class Places:
     def count(self, role: Role) -> int:
         """Give how many of a role are taken."""
         return self._taken[Limit.CONNECTIONS, role]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether none is taken."""
+        return not self._taken
 
     def full(self, place: Place, most: Callable[[Limit], int | None]) -> Limit | None:
         """Give the limit that a place would be over; None when it may be taken.
@@ -51,12 +67,12 @@ class Places:
                 return limit
         return None
 
-    def take(self, place: Place) -> None:
-        """Take a place, whether or not it is free."""
+    def take(self, place: Place, owner: Owner) -> None:
+        """Take a place, whether or not it is free, until its owner ends."""
         self._taken.update(_counted(place))
+        owner.at_end(partial(self._give_back, place))
 
-    def give_back(self, place: Place) -> None:
-        """Give one back that was taken."""
+    def _give_back(self, place: Place) -> None:
         for counted in _counted(place):
             self._taken[counted] -= 1
             if not self._taken[counted]:

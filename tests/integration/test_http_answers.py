@@ -1,0 +1,146 @@
+"""Every request gets an HTTP answer, whatever it is, and each refusal is counted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.processes import RelayProcess, relay_process
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+MOST_BYTES = 32 * 1024
+
+UNREADABLE = [
+    (b"GET /listen/ev1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 400, "body"),
+    (GET + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400, "body"),
+    (b"DELETE /v1/sessions/ev1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 400, "body"),
+    (b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 80\r\n" + GET + b"\r\n", 400, "proxy_protocol"),
+    (b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12) + GET + b"\r\n", 400, "proxy_protocol"),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "version"),
+    ("GET /listen/é HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400, "target"),
+    (b"GET listen HTTP/1.1\r\nHost: x\r\n\r\n", 400, "target"),
+    (b"hello\r\n", 400, "not_http"),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "not_http"),
+    (b"GET /healthz HTTP/1.1\nHost: x\n\n", 400, "not_http"),
+    (GET + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "header"),
+    (GET + b"Bad Name: 1\r\n\r\n", 400, "header"),
+    (GET + b" folded\r\n\r\n", 400, "header"),
+    (GET + b"X: 1\r\n" * 200 + b"\r\n", 431, "too_many_headers"),
+    (GET + b"Cookie: " + b"c" * MOST_BYTES + b"\r\n\r\n", 431, "max_handshake_bytes"),
+    (b"GET /" + b"p" * MOST_BYTES + b" HTTP/1.1\r\n\r\n", 414, "max_handshake_bytes"),
+]
+
+READABLE = [
+    (GET + b"\r\n", 200),
+    (GET + b"Cookie: " + b"c" * 9 * 1024 + b"\r\n\r\n", 200),
+    (b"GET http://example.org/healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+    (b"GET http://example.org HTTP/1.0\r\n\r\n", 200),
+    (GET + b"\r\n" + GET + b"\r\n", 200),
+    (GET + b"Content-Length: 0\r\n\r\n", 200),
+    (b"POST /listen/ev1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 405),
+    (b"POST /listen/ev1 HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000, 405),
+    (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    (b"HEAD /v1/listen/ev1 HTTP/1.1\r\nHost: x\r\n\r\n", 426),
+]
+
+
+@asynccontextmanager
+async def exchange(relay: RelayProcess) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    parts = urlsplit(relay.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        async with asyncio.timeout(20):
+            yield reader, writer
+    finally:
+        writer.close()
+
+
+async def answer(relay: RelayProcess, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send a request whole, and read until the relay has no more to say."""
+    async with exchange(relay) as (reader, writer):
+        writer.write(request)
+        await writer.drain()
+        said = await reader.read()
+    head, _, body = said.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    assert first.startswith("HTTP/1.1 "), (request[:80], said)
+    headers = dict(line.split(": ", 1) for line in lines)
+    return int(first.split()[1]), headers, body
+
+
+def check(headers: dict[str, str], body: bytes) -> None:
+    assert "default-src" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Connection"].lower() == "close"
+    assert headers["Server"] == "relay"
+    assert int(headers["Content-Length"]) == len(body)
+
+
+async def test_a_request_that_can_not_be_read_is_answered_and_counted() -> None:
+    async with relay_process() as relay:
+        for request, status, _ in UNREADABLE:
+            found, headers, body = await answer(relay, request)
+            assert found == status, request[:80]
+            check(headers, body)
+        async with exchange(relay) as (reader, writer):
+            writer.write(GET)
+            writer.write_eof()
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        async with exchange(relay) as (reader, writer):
+            writer.write_eof()
+            assert await reader.read() == b"", "who says nothing is told nothing"
+        assert await relay.terminate() == 0
+        expected = [name for _, _, name in UNREADABLE] + ["cut_short"]
+        counted: dict[str, int] = {}
+        for record in relay.log:
+            if record["event"] in ("requests could not be read", "limits were applied"):
+                for name, count in record.items():
+                    if isinstance(count, int):
+                        counted[name] = counted.get(name, 0) + count
+        assert counted == {name: expected.count(name) for name in expected}
+        await relay.event("an address was refused", client="127.0.0.1", reason="body")
+
+
+async def test_a_request_that_can_be_read_is_answered_whatever_comes_behind_it() -> None:
+    async with relay_process() as relay:
+        for request, status in READABLE:
+            found, headers, body = await answer(relay, request)
+            assert found == status, request[:80]
+            if not request.startswith(b"HEAD"):
+                check(headers, body)
+        async with exchange(relay) as (reader, writer):
+            writer.write(GET + b"\r\n")
+            writer.write_eof()
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 "), "a client that closes its half reads on"
+
+
+async def test_a_handshake_that_takes_too_long_gets_the_headers_of_every_answer() -> None:
+    async with relay_process(RELAY_LIMITS_HANDSHAKE_TIMEOUT_SECONDS="0.5") as relay:
+        status, headers, body = await answer(relay, GET)
+        assert status == 408
+        check(headers, body)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+async def test_a_page_with_a_slash_at_its_end_leads_to_the_page(method: str) -> None:
+    async with relay_process() as relay:
+        found, headers, _ = await answer(
+            relay, f"{method} /relay/../listen/ev1/?x=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        )
+        assert found == 404, "paths are matched as they are"
+        found, headers, _ = await answer(relay, f"{method} /listen/ev1/?x=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (found, headers["Location"]) == (308, "../ev1?x=1")
+
+
+async def test_head_is_get_without_the_body() -> None:
+    async with relay_process(RELAY_PROMETHEUS_ENABLED="true") as relay:
+        for path in ("/", "/healthz", "/readyz", "/listen/ev1", "/broadcast/ev1", "/nothing", "/v1/sessions"):
+            got = await answer(relay, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            head = await answer(relay, f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert head == (got[0], got[1], b""), path
+        metrics = await answer(relay, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (metrics[0], metrics[2]) == (200, b"")
+        assert int(metrics[1]["Content-Length"]) > 0
