@@ -48,6 +48,18 @@ test("one delay in sixty does not move the target, one in ten does", () => {
   assert.equal(often.at(30_000), 315);
 });
 
+test("one delay does not move a target that has just begun, two do", () => {
+  for (const before of [0, 1, 4, 8, 16]) {
+    const target = new TargetDelay("low");
+    settled(target, 5, before / 2);
+    const least = target.at(before * 500);
+    target.observe(1900);
+    assert.equal(target.at(before * 500), least);
+    target.observe(390);
+    assert.equal(target.at(before * 500), 415);
+  }
+});
+
 test("the target never passes 1.5 s", () => {
   assert.equal(settled(new TargetDelay("stable"), 60_000, 30), 1500);
 });

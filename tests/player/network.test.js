@@ -3,9 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { FLOORS_MS } from "../../relay/pages/player/target-delay.js";
 import { levels, longestSilence, pitch, worstBreak } from "./support/ear.js";
 import { Simulation, tone } from "./support/simulation.js";
-import { droppedTrace, loadTrace, steadyTrace } from "./support/trace.js";
+import { droppedTrace, joined, loadTrace, stalled, steadyTrace } from "./support/trace.js";
 
 const TONE = 997;
 const DEVICE_RATE = 48_000;
@@ -94,15 +95,6 @@ function pitchErrors(samples) {
   );
 }
 
-/** The same network for a player that comes in at `joinMs`, and is given what was due before at once. */
-function joined({ frames, ...rest }, joinMs, firstMs = 2) {
-  const moved = frames.map((frame) => {
-    const dueMs = frame.dueMs - joinMs;
-    return { ...frame, dueMs, arrivalMs: Math.max(firstMs, dueMs + rest.wayMs) };
-  });
-  return { ...rest, frames: moved };
-}
-
 for (const latency of ["balanced", "stable"]) {
   test(`first frames that are 95 ms late, ${latency}: made up for within 3 s, and the pitch is right from then on`, () => {
     const { frames, ...rest } = steadyTrace(30, { frameMs: 256 });
@@ -148,6 +140,45 @@ test("sound of before the join that comes over a slow line is waited for, and do
   assert.deepEqual([simulation.stats.jumps, simulation.stats.underruns], [0, 0]);
   assert.ok(heardBy(simulation).onsetMs < 300);
 });
+
+/** How far the target and the delay are from what the preset asks of a steady network, 10 s behind a stall. */
+function behindStall(latency, frameMs, atMs, lengthMs, speed) {
+  const steady = joined(steadyTrace(31, { frameMs }), FLOORS_MS[latency] + 130);
+  const simulation = new Simulation(stalled(steady, atMs, lengthMs, speed), { latency, rate: 8000, deviceRate: 8000, sound: () => 0 });
+  const backlogMs = lengthMs / (speed - 1);
+  const fromMs = atMs + lengthMs + backlogMs + 10_000;
+  simulation.run(fromMs + 1000);
+  const rows = simulation.rows.filter(({ now }) => now >= fromMs);
+  const most = (numbers) => Math.max(...numbers.map((number) => Math.abs(number - FLOORS_MS[latency])));
+  return {
+    targetMs: most(rows.map(({ targetMs }) => targetMs)),
+    delayMs: most(rows.map(({ playoutMs }) => playoutMs)),
+    jumps: simulation.stats.jumps,
+  };
+}
+
+for (const latency of PRESETS) {
+  for (const frameMs of [20, 256]) {
+    test(`a stall of any length in the first 10 s, ${latency}, frames of ${frameMs} ms: forgotten 10 s later, at most one jump`, () => {
+      for (const atMs of [0, 100, 300, 700, 1200, 1700, 2300, 3100, 4500, 6000, 7500, 9900]) {
+        for (const lengthMs of [100, 300, 700, 1000, 1500, 3000, 6000]) {
+          const { targetMs, delayMs, jumps } = behindStall(latency, frameMs, atMs, lengthMs, Infinity);
+          const found = `${lengthMs} ms at ${atMs} ms: target ${targetMs} and delay ${delayMs} ms away, ${jumps} jumps`;
+          assert.ok(targetMs <= 20 && delayMs < 100 && jumps <= 1, found);
+        }
+      }
+    });
+  }
+
+  test(`a stall whose backlog comes over a slow line, ${latency}: one delay, and not one each half second`, () => {
+    for (const atMs of [300, 1200, 4500, 9900]) {
+      for (const lengthMs of [700, 1500, 3000]) {
+        const { targetMs } = behindStall(latency, 20, atMs, lengthMs, 3);
+        assert.ok(targetMs <= 20, `${lengthMs} ms at ${atMs} ms: target ${targetMs} ms away`);
+      }
+    }
+  });
+}
 
 test("a target that falls is followed closely, to it and no further, also where silence is cut", () => {
   for (const sound of [tone(TONE, 16_000), () => 0]) {

@@ -15,6 +15,12 @@ const BASE_WINDOW_MS = 2000;
 /** A fall of the base beyond the noise: a backlog is still arriving. */
 const FALL_MS = 5;
 
+/** A frame that is later than this belongs to what held up the one before it. */
+const IN_TIME_MS = 50;
+
+/** As much as a relay holds for a listener; a delay that lasts longer is more than one stall. */
+const LONGEST_OBSERVATION_MS = 10_000;
+
 export class Arrivals {
   #clock;
   #isSpeech = false;
@@ -22,6 +28,7 @@ export class Arrivals {
   #base = new WindowMinimum(BASE_WINDOW_MS);
   #observedFromMs = null;
   #slowestMs = null;
+  #latestMs = null;
   #fellAtMs = -Infinity;
 
   /** @param {import("./relay-clock.js").RelayClock} clock */
@@ -65,18 +72,31 @@ export class Arrivals {
       return;
     }
     this.#observedFromMs ??= arrivalMs;
-    this.#slowestMs = Math.max(this.#slowestMs ?? -Infinity, arrivalMs - lineMs);
+    this.#latestMs = arrivalMs - lineMs;
+    this.#slowestMs = Math.max(this.#slowestMs ?? -Infinity, this.#latestMs);
   }
 
-  /** Gives the largest delay against the fastest frame, once each `OBSERVATION_MS` with frames; otherwise null. */
+  /**
+   * Gives the largest delay against the fastest frame, once each `OBSERVATION_MS` with frames; otherwise null. A stall and
+   * the backlog behind it are one observation, however long the backlog takes to arrive.
+   */
   takeObservation(nowMs) {
-    if (this.#observedFromMs === null || nowMs - this.#observedFromMs < OBSERVATION_MS || this.baseMs === null) {
+    if (this.#observedFromMs === null || this.baseMs === null) {
+      return null;
+    }
+    const leastMs = this.#isCatchingUp(nowMs) ? LONGEST_OBSERVATION_MS : OBSERVATION_MS;
+    if (nowMs - this.#observedFromMs < leastMs) {
       return null;
     }
     const observation = Math.max(0, this.#slowestMs - this.baseMs);
     this.#observedFromMs = null;
     this.#slowestMs = null;
     return observation;
+  }
+
+  #isCatchingUp(nowMs) {
+    const isFalling = nowMs - this.#fellAtMs < OBSERVATION_MS;
+    return !this.#isSpeech && (isFalling || this.#latestMs - this.baseMs > IN_TIME_MS);
   }
 
   #noteBase(lineMs, dueMs, arrivalMs, isPast) {

@@ -3,7 +3,7 @@
  *
  *   1. always         play up to 0.03 % faster or slower than the drift of the sound cards, which a PI loop learns
  *   2. somewhat late  1.05 times faster by WSOLA, silence first; 1.10 when 200 ms late, or in the first two seconds
- *   3. over a second  one jump, then 3 s of quiet
+ *   3. over 0.9 s      one jump, then 3 s of quiet
  *   4. too early      0.95 times
  *
  * Positive errors are late: the sound is played later than the target says.
@@ -23,9 +23,10 @@ const LOOP_RADIANS_PER_SECOND = 0.04;
 const PROPORTIONAL_PPM_PER_MS = 2 * LOOP_RADIANS_PER_SECOND * 1000;
 const INTEGRAL_PPM_PER_MS_SECOND = LOOP_RADIANS_PER_SECOND ** 2 * 1000;
 
-/** Late enough for a stretch: so many ms, or this part of the target. */
+/** Late enough for a stretch: so many ms, or this part of the target, but never more than the most. */
 const LATE_MS = 60;
 const LATE_PART = 0.25;
+const MOST_LATE_MS = 90;
 const LATE_FOR_MS = 1000;
 const VERY_LATE_MS = 200;
 
@@ -47,7 +48,8 @@ const EARLY_FOR_MS = 300;
 /** A stretch goes on until no more is left than the trim makes up for soon. */
 const RELEASE_MS = 5;
 
-export const JUMP_MS = 1000;
+/** What a stretch does not make up for within 10 s. */
+export const JUMP_MS = 900;
 const QUIET_AFTER_JUMP_MS = 3000;
 
 const FAST = 1.05;
@@ -143,7 +145,7 @@ export class Ladder {
     this.#targetMs = targetMs;
     const isSettling = nowMs < this.#settlingUntilMs;
     const isClose = isSettling || nowMs < this.#followingUntilMs;
-    const late = isClose ? CLOSE_LATE_MS : Math.max(LATE_MS, LATE_PART * targetMs);
+    const late = isClose ? CLOSE_LATE_MS : Math.min(MOST_LATE_MS, Math.max(LATE_MS, LATE_PART * targetMs));
     const early = Math.max(EARLY_MS, EARLY_PART * targetMs);
     this.#lateSinceMs = errorMs > late ? (this.#lateSinceMs ?? nowMs) : null;
     this.#earlySinceMs = errorMs < -early ? (this.#earlySinceMs ?? nowMs) : null;

@@ -13,17 +13,23 @@ const BIN_MS = 20;
 /** With one observation each half second, half of an observation is forgotten in 20 s. */
 const FORGETTING = 0.983;
 
-/** The part of the observations that must be in time. */
-const QUANTILE = 0.95;
+/** The part of the observations that may be late. */
+const LATE_PART = 0.05;
+
+/**
+ * So many of them may be late however few there are. One of the first ones would be more than their part, but one delay
+ * is a stall; only two of them show what the network is like.
+ */
+const LATE_AT_LEAST = 1;
 
 /** For what is between an arrival and the audio thread. */
 const MARGIN_MS = 15;
 
 const MAX_MS = 1500;
 
-/** Before anything is known; that is forgotten within the first observations, which count for more. */
-const START_MS = 150;
-const FIRST_OBSERVATIONS = 8;
+/** The least target until there are so many observations: before, too little is known. */
+const START_MS = 155;
+const FIRST_OBSERVATIONS = 6;
 
 /** A target that falls is followed by a stretch; faster than this it would be heard. */
 const FALL_PER_SECOND_MS = 20;
@@ -46,7 +52,6 @@ export class TargetDelay {
   /** @param {keyof typeof FLOORS_MS} preset */
   constructor(preset) {
     this.#floorMs = FLOORS_MS[preset];
-    this.#bins[Math.ceil((START_MS - MARGIN_MS) / BIN_MS) - 1] = 1;
     this.#targetMs = this.#wantedMs();
   }
 
@@ -59,12 +64,11 @@ export class TargetDelay {
   /** Notes the largest relative delay of the last `OBSERVATION_MS`. */
   observe(delayMs) {
     this.#observations += 1;
-    const forgetting = this.#observations <= FIRST_OBSERVATIONS ? 1 - 2 / (this.#observations + 2) : FORGETTING;
     const bin = Math.min(BINS - 1, Math.max(0, Math.floor(delayMs / BIN_MS)));
     for (let i = 0; i < BINS; i += 1) {
-      this.#bins[i] *= forgetting;
+      this.#bins[i] *= FORGETTING;
     }
-    this.#bins[bin] += 1 - forgetting;
+    this.#bins[bin] += 1;
   }
 
   /** Gives the target now: it rises at once, and falls slowly. */
@@ -76,12 +80,15 @@ export class TargetDelay {
   }
 
   #wantedMs() {
-    let sum = 0;
-    let bin = -1;
-    while (bin < BINS - 1 && sum < QUANTILE - 1e-9) {
-      bin += 1;
-      sum += this.#bins[bin];
+    const leastMs = this.#observations < FIRST_OBSERVATIONS ? Math.max(START_MS, this.#floorMs) : this.#floorMs;
+    const weight = this.#bins.reduce((sum, of) => sum + of, 0);
+    const mayBeLate = Math.max(LATE_PART * weight, LATE_AT_LEAST) + 1e-9;
+    let bin = BINS - 1;
+    let late = this.#bins[bin];
+    while (bin > 0 && late <= mayBeLate) {
+      bin -= 1;
+      late += this.#bins[bin];
     }
-    return Math.min(MAX_MS, Math.max(this.#floorMs, (bin + 1) * BIN_MS + MARGIN_MS));
+    return Math.min(MAX_MS, Math.max(leastMs, (bin + 1) * BIN_MS + MARGIN_MS));
   }
 }

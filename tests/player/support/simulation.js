@@ -117,7 +117,7 @@ export class Simulation {
     const format = { codec: "pcm_s16le", rate, channels, clock_rate: rate };
     this.format = format;
     this.#conductor.setRendering(true);
-    const wayMs = this.#trace.wayMs ?? 10;
+    const { wayMs = 10, arriving = (ms) => ms } = this.#trace;
     this.#conductor.hello(
       {
         type: "hello",
@@ -136,7 +136,7 @@ export class Simulation {
     const ping = () => {
       const sentMs = this.now;
       const clockMs = this.#relayMs(sentMs + wayMs);
-      this.#at(sentMs + 2 * wayMs, () => this.say({ type: "pong", sent_ms: sentMs, clock_ms: clockMs }));
+      this.#at(arriving(sentMs + 2 * wayMs), () => this.say({ type: "pong", sent_ms: sentMs, clock_ms: clockMs }));
     };
     ping();
     this.#every(PING_EVERY_MS, ping);

@@ -46,3 +46,34 @@ export function droppedTrace(seconds, from, count) {
   const [first, ...after] = frames.slice(from + count);
   return { ...rest, frames: [...before, { ...first, gap }, ...after] };
 }
+
+/** The same network for a player that comes in at `joinMs`, and is given what was due before at once. */
+export function joined({ frames, ...rest }, joinMs, firstMs = 2) {
+  const moved = frames.map((frame) => {
+    const dueMs = frame.dueMs - joinMs;
+    return { ...frame, dueMs, arrivalMs: Math.max(firstMs, dueMs + rest.wayMs) };
+  });
+  return { ...rest, frames: moved };
+}
+
+/**
+ * Has a network stand still once: what would have come meanwhile comes behind it, in order.
+ *
+ * @param {object} trace
+ * @param {number} atMs When it begins.
+ * @param {number} lengthMs
+ * @param {number} [speed] How much faster than it is spoken the backlog comes.
+ */
+export function stalled({ frames, ...rest }, atMs, lengthMs, speed = Infinity) {
+  const endMs = atMs + lengthMs;
+  let freeMs = endMs;
+  const late = frames.map((frame) => {
+    if (frame.arrivalMs < atMs || frame.arrivalMs >= freeMs) {
+      return frame;
+    }
+    const arrivalMs = freeMs;
+    freeMs += frame.durationMs / speed;
+    return { ...frame, arrivalMs };
+  });
+  return { ...rest, frames: late, arriving: (ms) => (ms < atMs ? ms : Math.max(ms, endMs)) };
+}
