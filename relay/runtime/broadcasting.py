@@ -183,7 +183,7 @@ class Broadcasting:
         Not at each change: who is behind would soon have more to be told than it may.
         """
         for session in self._directory.take_changes():
-            text = messages.channels_message(self._directory.listed(session))
+            text = messages.channels_message(self._directory.list_text(session))
             for live in self._directory.channels_of(session):
                 live.tell(Note(live.channel.place, text))
                 self._wake(live)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from relay.core.messages import ChannelEntry
+from relay.core.messages import ChannelEntry, describe_channels
 from relay.runtime.group import Tally
 from relay.runtime.live_channel import LiveChannel
 from relay.vocabulary.labels import ANY_SESSION, Declaration, Label
@@ -32,6 +32,7 @@ class Directory:
         """
         self.forgotten = Tally()
         self._changed: set[str] = set()
+        self._lists: dict[str, str] = {}
         self._make = make
         self._declared = {(each.session, each.channel): each.label for each in declared}
         self._ended: dict[ChannelAddress, LiveChannel] = {}
@@ -65,6 +66,7 @@ class Directory:
         del channels[live.address.channel]
         if not channels:
             del self._sessions[live.address.session]
+            self._lists.pop(live.address.session, None)
         live.count_in(self.forgotten)
         if live.had_source:
             self.note_change(live.address.session)
@@ -102,12 +104,22 @@ class Directory:
 
     def note_change(self, session: str) -> None:
         """Note that the list of a session is not any more what it was."""
+        self._lists.pop(session, None)
         self._changed.add(session)
 
     def take_changes(self) -> set[str]:
         """Give the sessions whose list changed since the last time."""
         changed, self._changed = self._changed, set()
         return changed
+
+    def list_text(self, session: str) -> str:
+        """Give the list of a session as JSON; of one that has channels it is made once for each change."""
+        text = self._lists.get(session)
+        if text is None:
+            text = describe_channels(self.listed(session))
+            if session in self._sessions:
+                self._lists[session] = text
+        return text
 
     def listed(self, session: str) -> list[ChannelEntry]:
         """Give the list that people choose from: declared channels first, then those that had a broadcaster."""

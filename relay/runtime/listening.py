@@ -133,7 +133,7 @@ class Listening:
             hello = messages.listener_hello(
                 connection_id=connection_id,
                 address=address,
-                channels=self._directory.listed(address.session),
+                channels=self._directory.list_text(address.session),
                 state=live.channel.state,
                 pace=live.pace,
                 audio_format=start.audio_format,
