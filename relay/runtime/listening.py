@@ -127,6 +127,7 @@ class Listening:
             session_id=address.session,
             audio_format=start.audio_format,
             max_buffer_seconds=self._queue_seconds(bound_seconds, live.pace),
+            is_bounded_in_chunks=True,
         )
         listener = Listener(connection_id, port, framing, buffer=buffer, place=start.place, bound_seconds=bound_seconds)
         if framing is Framing.RELAY_V1:
@@ -274,11 +275,7 @@ class Listening:
         place, frames = channel.place, list[Frame]()
         if delivery.burst_ms:
             oldest = self._clock() - min(delivery.burst_ms / 1000, bound_seconds)
-            frames = [
-                frame
-                for frame in channel.history.frames
-                if frame.timestamp >= oldest and frame.start.epoch == place.epoch
-            ]
+            frames = [frame for frame in channel.history.since_due(oldest) if frame.start.epoch == place.epoch]
             place = frames[0].start if frames else place
         return _Start(place, channel.audio_format, frames, [])
 
