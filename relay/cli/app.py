@@ -126,6 +126,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             listener=settings.listener,
             declared=[Declaration.read(text) for text in settings.channel.declared],
             note_stalled=partial(limits.applied, Limit.SILENCE),
+            limits=limits,
         )
         stack.callback(hub.broadcasting.close)
         tasks.start(drain.run(), "drain", is_vital=True)

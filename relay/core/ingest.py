@@ -100,6 +100,10 @@ class Ingest(Protocol):
         """Tell how much waits here."""
         ...
 
+    def queued_bytes(self) -> int:
+        """Tell how many bytes that is."""
+        ...
+
 
 class LiveIngest:
     """Pace `live`: nothing waits here; only how fast it comes is watched."""
@@ -155,6 +159,10 @@ class LiveIngest:
     def queued_seconds(self) -> float:
         """Give 0: nothing waits."""
         return 0.0
+
+    def queued_bytes(self) -> int:
+        """Give 0: nothing waits."""
+        return 0
 
 
 class SpeechIngest:
@@ -229,6 +237,10 @@ class SpeechIngest:
     def queued_seconds(self) -> float:
         """Tell how much waits."""
         return self._format.flicks(self._queued_bytes) / FLICKS_PER_SECOND
+
+    def queued_bytes(self) -> int:
+        """Tell how many bytes wait."""
+        return self._queued_bytes
 
 
 def ingest_for(pace: Pace, audio_format: AudioFormat, limits: IngestLimits, not_before: float = -math.inf) -> Ingest:

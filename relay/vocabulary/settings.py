@@ -216,6 +216,15 @@ class LimitSettings(_Section):
     max_unread_bytes: Annotated[int, Field(ge=65_536)] = Field(
         262_144, description="What may wait for a client that does not read; at more it is cut off. At least 65536."
     )
+    max_abandoned_channels_per_session: CountOrNever = Field(
+        256, description="Channels of one session that are kept without their broadcaster; of more, the oldest goes."
+    )
+    max_abandoned_channels: CountOrNever = Field(2_000, description="The same of all sessions.")
+    max_abandoned_bytes_per_session: CountOrNever = Field(
+        134_217_728,
+        description="Audio kept of such channels of one session; of more, that of the oldest is thrown away.",
+    )
+    max_abandoned_bytes: CountOrNever = Field(536_870_912, description="The same of all sessions.")
     max_lag_ms: CountOrNever = Field(
         500, description="How late the relay may be before it refuses new listeners with HTTP 503."
     )

@@ -22,6 +22,10 @@ class Limit(StrEnum):
     UNREAD_BYTES = "max_unread_bytes"
     SILENCE = "stall_limit_seconds"
     LAG = "max_lag_ms"
+    ABANDONED_PER_SESSION = "max_abandoned_channels_per_session"
+    ABANDONED = "max_abandoned_channels"
+    ABANDONED_BYTES_PER_SESSION = "max_abandoned_bytes_per_session"
+    ABANDONED_BYTES = "max_abandoned_bytes"
 
 
 LimitCounters = Counter[Limit]
