@@ -150,6 +150,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             Pages(),
             QrCodes(),
             access,
+            limits,
             metrics=_prometheus(signs, limits).page if settings.prometheus.enabled else None,
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,

@@ -9,6 +9,7 @@ Source: docs/protocol.md, "Addresses" and "Refusals".
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Protocol
 
@@ -20,10 +21,12 @@ from relay.adapters.server.credentials import offered_subprotocols, read_credent
 from relay.adapters.server.http_response import make_response, not_modified_response, text_response
 from relay.core.access import Access
 from relay.core.grants import RefusedError, TokenRole
+from relay.core.limits.names import COSTLY
 from relay.core.origins import is_allowed_origin
 from relay.core.requests import ConnectRequest, Role, read_connect_request, split_target, websocket_role
 from relay.core.wire import SUBPROTOCOL
 from relay.runtime.hub import Hub
+from relay.runtime.limits import LimitsInForce
 from relay.vocabulary.errors import BadRequestError, RelayError
 
 logger = logging.getLogger(__name__)
@@ -63,11 +66,12 @@ class PageTable(Protocol):
 class CodeTable(Protocol):
     """The QR codes, by path."""
 
-    def find(self, path: str, query: str, host: str) -> FoundPage | None:
+    def find(self, path: str, query: str, host: str, charge: Callable[[], None]) -> FoundPage | None:
         """Give the code of a raw request path on a host; None when there is none.
 
         Raises:
             BadRequestError: No code can be made for it.
+            LimitReachedError: It has to be drawn, and `charge` does not let it.
         """
         ...
 
@@ -86,6 +90,7 @@ class Admission:
         pages: PageTable,
         codes: CodeTable,
         access: Access,
+        limits: LimitsInForce,
         *,
         metrics: Callable[[], FoundPage] | None,
         allowed_origins: Sequence[str],
@@ -98,6 +103,7 @@ class Admission:
             pages: For people.
             codes: QR codes of addresses.
             access: Knows who may do what.
+            limits: How often what costs may be asked for.
             metrics: Gives what `/metrics` answers; None when nobody is to read it.
             allowed_origins: Whose pages may connect, see `relay.core.origins`.
             token_in_query: Whether a token may be in the query.
@@ -106,6 +112,7 @@ class Admission:
         self._pages = pages
         self._codes = codes
         self._access = access
+        self._limits = limits
         self._metrics = metrics
         self.allowed_origins = allowed_origins
         self.token_in_query = token_in_query
@@ -117,7 +124,7 @@ class Admission:
         if request.method != "GET":
             return text_response(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is served here.", Allow="GET")
         if role is None:
-            return self._serve_http(path, query, request.headers)
+            return self._serve_http(path, query, request.headers, connection.client_group)
         headers = request.headers
         if not is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host")):
             return text_response(
@@ -148,14 +155,16 @@ class Admission:
             self._hub.broadcasting.check_free(wanted.address, wanted.offer)
         return wanted
 
-    def _serve_http(self, path: str, query: str, headers: Headers) -> Response:
+    def _serve_http(self, path: str, query: str, headers: Headers, group: str | None) -> Response:
+        charge = partial(self._limits.charge, COSTLY, group)
         if path == "/healthz":
             return text_response(HTTPStatus.OK, "ok")
         if path == "/metrics" and self._metrics is not None:
+            charge()
             figures = self._metrics()
             return make_response(HTTPStatus.OK, figures.content_type, figures.body, figures.headers)
         try:
-            page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")))
+            page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")), charge)
         except BadRequestError as error:
             return text_response(error.http_status, str(error))
         if page is None:

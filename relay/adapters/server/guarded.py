@@ -21,7 +21,7 @@ from relay.adapters.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buf
 from relay.adapters.server.lost import LostTransport
 from relay.adapters.server.tls import bound_tls_buffers
 from relay.core import messages
-from relay.core.limits.names import Limit
+from relay.core.limits.names import CONTROL, Limit
 from relay.core.limits.rates import Budget
 from relay.core.wire import SUBPROTOCOL
 from relay.runtime.limits import LimitsInForce
@@ -43,7 +43,7 @@ AUDIO_BURST_SECONDS = 5.0
 _REASON_BYTES = 123
 """What a close frame holds beside its code, RFC 6455 section 5.5."""
 
-_OVER_A_LIMIT, _AUDIO_RATE = "over a limit", "audio rate"
+_OVER_A_LIMIT, _AUDIO_RATE, _ADDRESS_RATE = "over a limit", "audio rate", "rate of the address"
 """Who holds an intake, and why."""
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -82,6 +82,7 @@ class GuardedConnection(ServerConnection):
         limits: What the peer may.
         peer_address: Of the other end, empty when it is unknown; kept, since uvloop can not tell once it has gone.
         client_address: Of the person or program, behind whatever proxies; empty before the opening handshake.
+        client_group: What limits count as one address; None when it is not known.
         asked_at: When it was asked last whether it is there, by the relay's clock.
     """
 
@@ -95,6 +96,7 @@ class GuardedConnection(ServerConnection):
         "_turn_end",
         "asked_at",
         "client_address",
+        "client_group",
         "intake",
         "limits",
     )
@@ -103,6 +105,7 @@ class GuardedConnection(ServerConnection):
     _deadline: asyncio.TimerHandle
     _closing: asyncio.TimerHandle | None = None
     _waits_for_rate = False
+    _waits_for_address = False
 
     def __init__(
         self,
@@ -119,6 +122,7 @@ class GuardedConnection(ServerConnection):
         self.drain_waiters = []  # type: ignore[assignment]
         self.limits = limits
         self.client_address = ""
+        self.client_group: str | None = None
         self.asked_at = 0.0
         self._attendance = attendance
         self._handshake_bytes = 0
@@ -175,7 +179,7 @@ class GuardedConnection(ServerConnection):
         if event.opcode not in DATA_OPCODES or not self._is_leaving:
             super().process_event(event)
         if event.opcode is Opcode.BINARY:
-            over_seconds = self._spend(Limit.AUDIO_RATE, AUDIO_BURST_SECONDS)
+            over_seconds = self.spend(Limit.AUDIO_RATE, AUDIO_BURST_SECONDS)
             if over_seconds and self._is_leaving:
                 self.cut_off()
             elif over_seconds and not self._waits_for_rate:
@@ -183,8 +187,22 @@ class GuardedConnection(ServerConnection):
                 self._waits_for_rate = True
                 self.intake.hold(_AUDIO_RATE)
                 self.loop.call_later(over_seconds, self._go_on)
-        elif (limit := _CLOSING_LIMITS.get(event.opcode)) is not None and self._spend(limit, BURST_SECONDS):
-            self.end_over(limit)
+        elif (limit := _CLOSING_LIMITS.get(event.opcode)) is not None:
+            if self.spend(limit, BURST_SECONDS):
+                self.end_over(limit)
+            elif wait_seconds := self.limits.overdraw(CONTROL, self.client_group):
+                self._wait(wait_seconds)
+
+    def _wait(self, seconds: float) -> None:
+        """Read no more for a while: the address as a whole says too much."""
+        if not self._waits_for_address:
+            self._waits_for_address = True
+            self.intake.hold(_ADDRESS_RATE)
+            self.loop.call_later(seconds, self._go_on_for_address)
+
+    def _go_on_for_address(self) -> None:
+        self._waits_for_address = False
+        self.intake.let_go(_ADDRESS_RATE)
 
     def _go_on(self) -> None:
         """Read on, when what came together with the message that was too much is paid for, too."""
@@ -195,7 +213,8 @@ class GuardedConnection(ServerConnection):
             self._waits_for_rate = False
             self.intake.let_go(_AUDIO_RATE)
 
-    def _spend(self, limit: Limit, burst_seconds: float) -> float:
+    def spend(self, limit: Limit, burst_seconds: float) -> float:
+        """Spend one of this peer's budget for a limit; gives for how many seconds it is overdrawn, 0 for not."""
         budget = self._budgets.get(limit)
         if budget is None:
             budget = self._budgets[limit] = Budget()
@@ -298,6 +317,7 @@ class GuardedConnection(ServerConnection):
         """Read on, although nobody wants messages any more: behind what waits comes the peer's own close frame."""
         self.intake.resume()
         self.intake.let_go(_AUDIO_RATE)
+        self.intake.let_go(_ADDRESS_RATE)
 
     async def refuse(self, error: RelayError) -> None:
         """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
