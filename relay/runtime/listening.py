@@ -239,7 +239,7 @@ class Listening:
                 del self._blocked[listener]
                 logger.warning(
                     "stalled listener cut off",
-                    extra={"connection": listener.connection_id, "stall_limit_seconds": limit},
+                    extra={"connection": listener.connection_id, "stall_limit_seconds": limit, "may_repeat": True},
                 )
                 self._note_stalled()
                 listener.port.abort()
