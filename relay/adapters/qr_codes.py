@@ -22,7 +22,7 @@ _PREFIX, _SUFFIX = "/qr/listen/", ".svg"
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?", re.ASCII)
 _SCHEMES = ("http", "https")
 
-_KEPT = 256
+KEPT_CODES = 256
 """Codes that are kept, of 2 to 10 KB each; the one that was not asked for the longest goes first."""
 
 _MASK = 2
@@ -88,7 +88,7 @@ class QrCodes:
             charge()
             picture = self._made[address] = Picture(_draw(address))
         self._made.move_to_end(address)
-        if len(self._made) > _KEPT:
+        if len(self._made) > KEPT_CODES:
             self._made.popitem(last=False)
         return picture
 
