@@ -14,9 +14,9 @@ PAGES := $(filter-out $(EAR),$(wildcard tests/browser/test_*.py))
 # What is about time: coverage would make a relay several times slower, so it is not measured there; but for the load test,
 # which alone runs a tenth of the code.
 SPEED := $(wildcard tests/reliability/test_*.py) $(patsubst %,tests/integration/test_%.py,access bench client_commands \
-	client_recovery delivery_bounds floods keepalive many_listeners metrics_page session_life stopping tls)
+	client_recovery delivery_bounds floods keepalive many_listeners metrics_page pace session_life stopping tls)
 # Of that, what takes a minute begins first.
-LONG := tests/integration/test_many_listeners.py tests/reliability/test_promise_soak.py
+LONG := tests/integration/test_many_listeners.py tests/integration/test_pace.py tests/reliability/test_promise_soak.py
 # Two files at a time, in the order in which they are named; most tests wait more than they work.
 BY_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 

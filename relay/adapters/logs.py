@@ -14,6 +14,9 @@ Invariants:
   traceback is indented.
 - Logging never waits for standard error. A thread writes; when `MAX_WAITING_LINES` wait, further lines are
   dropped, and their number is logged as soon as lines can be written again.
+- Whatever a peer can cause again and again is not written again and again: of lines with a traceback, one of each kind
+  in `TRACEBACK_SECONDS`; of lines that have `may_repeat=True` in their `extra`, `MAX_REPEATS` in `REPEAT_SECONDS`. How
+  many were left out is told before the next line that is logged, and at the end.
 - A peer's mistake never shows a traceback; libraries that are talkative, or that would write headers and so
   keys, are held one level above the relay's own.
 """
@@ -22,6 +25,7 @@ import contextlib
 import errno
 import io
 import logging
+import math
 import os
 import queue
 import sys
@@ -32,10 +36,16 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import ExcInfo, Processor
 
+from relay.core.repeats import Repeats
+from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.settings import LogSettings
 
 MAX_WAITING_LINES = 10_000
 """Lines that wait for standard error, some megabytes; enough for any burst that a pager or a pipe delays."""
+
+TRACEBACK_SECONDS = 60.0
+REPEAT_SECONDS = 10.0
+MAX_REPEATS = 10
 
 FLUSH_TIMEOUT_SECONDS = 2.0
 """How long the end of the process waits for lines to be written; a blocked pipe must not keep it alive."""
@@ -172,6 +182,7 @@ class _WriterHandler(logging.Handler):
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
         self._stream = stream
+        self._repeats = Repeats()
         self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_LINES)
         # Each is changed by one side only, so neither needs a lock: the side that logs, and the thread that writes.
         self._dropped_lines = 0
@@ -179,6 +190,24 @@ class _WriterHandler(logging.Handler):
         threading.Thread(target=self._write_lines, name="log writer", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
+        now = relay_clock()
+        self._tell_repeats(now)
+        if self._is_wanted(record, now):
+            self._write(record)
+
+    def _is_wanted(self, record: logging.LogRecord, now: float) -> bool:
+        """Tell whether a record is to be written, or only counted."""
+        may_repeat = record.__dict__.pop("may_repeat", False)
+        if record.exc_info:
+            return self._repeats.admit((record.msg, record.name, record.exc_info[0]), 1, TRACEBACK_SECONDS, now)
+        return not may_repeat or self._repeats.admit((record.msg, record.name), MAX_REPEATS, REPEAT_SECONDS, now)
+
+    def _tell_repeats(self, now: float) -> None:
+        for kind, left_out in self._repeats.over(now):
+            like = kind[0] if isinstance(kind, tuple) else kind
+            self._write(_own_record("log lines that say the same were left out", like=like, lines=left_out))
+
+    def _write(self, record: logging.LogRecord) -> None:
         try:
             self._lines.put_nowait(self.format(record))
         except queue.Full:
@@ -187,7 +216,12 @@ class _WriterHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until what was logged is written, `FLUSH_TIMEOUT_SECONDS` at most."""
+        """Wait until what was logged is written, `FLUSH_TIMEOUT_SECONDS` at most; nothing left out stays untold."""
+        self.acquire()
+        try:
+            self._tell_repeats(math.inf)
+        finally:
+            self.release()
         with self._lines.all_tasks_done:
             self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, FLUSH_TIMEOUT_SECONDS)
 
@@ -214,13 +248,13 @@ class _WriterHandler(logging.Handler):
         """Give the line that tells how many lines were dropped, or nothing."""
         if not lost:
             return ""
-        record = logging.makeLogRecord(
-            {
-                "name": __name__,
-                "levelno": logging.WARNING,
-                "levelname": "WARNING",
-                "msg": "log lines were dropped, because standard error did not take them",
-                "lines": lost,
-            }
-        )
+        sentence = "log lines were dropped, because standard error did not take them"
+        record = _own_record(sentence, lines=lost)
         return f"{self.format(record)}\n"
+
+
+def _own_record(sentence: str, **fields: object) -> logging.LogRecord:
+    """Make a warning about the log itself, which no logger has to pass."""
+    return logging.makeLogRecord(
+        {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": sentence, **fields}
+    )

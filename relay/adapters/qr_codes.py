@@ -1,13 +1,14 @@
 """QR codes of listening pages' addresses, for posters and screens, on the `segno` library.
 
 Invariants: a code holds the address of a listening page on the host that the request was sent to and nothing else, so
-nobody can have one made for a text of their choice; it costs about a millisecond, and the last ones are kept.
+nobody can have one made for a text of their choice; to draw one takes up to ten milliseconds, so the last ones are
+kept, and whoever has one drawn is charged for it.
 """
 
 import io
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import parse_qs
@@ -21,8 +22,8 @@ _PREFIX, _SUFFIX = "/qr/listen/", ".svg"
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?", re.ASCII)
 _SCHEMES = ("http", "https")
 
-_KEPT = 256
-"""Codes that are kept, of about 2 KB each; the one that was not asked for the longest goes first."""
+KEPT_CODES = 256
+"""Codes that are kept, of 2 to 10 KB each; the one that was not asked for the longest goes first."""
 
 _MASK = 2
 """Every reader takes every mask; to look for the best of the eight takes four times as long as all the rest."""
@@ -53,13 +54,14 @@ class QrCodes:
         """Make it, without any code yet."""
         self._made: OrderedDict[str, Picture] = OrderedDict()
 
-    def find(self, path: str, query: str, host: str) -> Picture | None:
+    def find(self, path: str, query: str, host: str, charge: Callable[[], None]) -> Picture | None:
         """Give the code for a path.
 
         Args:
             path: The raw path of the request.
             query: Its raw query; `scheme` is that of the page's own address, `http` when it says nothing.
             host: The Host header: the name by which the browser reaches this relay.
+            charge: Is called before a code is drawn; what it raises is raised here, and nothing is drawn.
 
         Returns:
             The picture, or None when the path is not one of a code.
@@ -78,12 +80,15 @@ class QrCodes:
             raise BadRequestError("scheme must be http or https.")
         if _HOST.fullmatch(host) is None:
             raise BadRequestError("The Host header is not a host's name with or without a port.")
-        return self._picture("/".join([f"{scheme}://{host}/listen", *ids]))
+        return self._picture("/".join([f"{scheme}://{host}/listen", *ids]), charge)
 
-    def _picture(self, address: str) -> Picture:
-        picture = self._made.pop(address, None) or Picture(_draw(address))
-        self._made[address] = picture
-        if len(self._made) > _KEPT:
+    def _picture(self, address: str, charge: Callable[[], None]) -> Picture:
+        picture = self._made.get(address)
+        if picture is None:
+            charge()
+            picture = self._made[address] = Picture(_draw(address))
+        self._made.move_to_end(address)
+        if len(self._made) > KEPT_CODES:
             self._made.popitem(last=False)
         return picture
 

@@ -126,6 +126,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             listener=settings.listener,
             declared=[Declaration.read(text) for text in settings.channel.declared],
             note_stalled=partial(limits.applied, Limit.SILENCE),
+            limits=limits,
         )
         stack.callback(hub.broadcasting.close)
         tasks.start(drain.run(), "drain", is_vital=True)
@@ -149,6 +150,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             Pages(),
             QrCodes(),
             access,
+            limits,
             metrics=_prometheus(signs, limits).page if settings.prometheus.enabled else None,
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,

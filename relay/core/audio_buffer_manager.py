@@ -109,6 +109,7 @@ class AudioBufferManager:
         session_id: str | None = None,
         audio_format: AudioFormat | None = None,
         max_buffer_seconds: float | None = None,
+        is_bounded_in_chunks: bool = False,
     ) -> ListenerBuffer:
         """Make the buffer of a new listener; audio reaches it by `fan_out`, or by `add_audio`.
 
@@ -117,6 +118,7 @@ class AudioBufferManager:
             session_id: Whose audio it is, for metrics.
             audio_format: What its bytes are; 16 kHz mono 16-bit when left out.
             max_buffer_seconds: A bound of its own; the manager's when left out.
+            is_bounded_in_chunks: Whether it holds no more chunks than 400 for each second of its bound.
 
         Raises:
             ValueError: The connection has a buffer already, or the bound is not a positive duration.
@@ -124,7 +126,9 @@ class AudioBufferManager:
         if connection_id in self._buffers:
             raise ValueError(f"connection {connection_id!r} has a buffer already")
         seconds = self.max_buffer_seconds if max_buffer_seconds is None else max_buffer_seconds
-        buffer = ListenerBuffer(seconds, audio_format or AudioFormat(), session_id)
+        buffer = ListenerBuffer(
+            seconds, audio_format or AudioFormat(), session_id, is_bounded_in_chunks=is_bounded_in_chunks
+        )
         self._buffers[connection_id] = buffer
         return buffer
 
@@ -183,7 +187,12 @@ class AudioBufferManager:
         for buffer in buffers:
             held_bytes = buffer.held_bytes + size
             held_flicks = buffer.held_flicks + duration
-            if held_bytes != size and held_flicks <= buffer.max_flicks and held_bytes <= buffer.max_bytes:
+            if (
+                held_bytes != size
+                and held_flicks <= buffer.max_flicks
+                and held_bytes <= buffer.max_bytes
+                and len(buffer.chunks) < buffer.max_chunks
+            ):
                 buffer.chunks.append(chunk)
                 buffer.held_bytes = held_bytes
                 buffer.held_flicks = held_flicks

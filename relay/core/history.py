@@ -3,16 +3,17 @@
 Invariants: frames are held in the order of their release; what was cleared or has grown old is not held; a number
 is known or unknown, never guessed.
 
-Bound: `seconds` of audio, the numbers of `MAX_STRETCHES` stretches and `MAX_EPOCHS` epochs. Drops: the oldest; those
-who ask for it are told by one gap.
+Bound: `seconds` of audio and the frames that are held for so much (`frames_within`), the numbers of `MAX_STRETCHES`
+stretches and `MAX_EPOCHS` epochs. Drops: the oldest; those who ask for it are told by one gap.
 """
 
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
 from relay.core.wire import WORD_MASK, serial_difference
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Place
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Place, frames_within
 
 MAX_STRETCHES = 256
 """Changes of frame length that are remembered, so that the duration of frames long gone can still be told."""
@@ -73,11 +74,13 @@ class History:
     """
 
     def __init__(self, seconds: float) -> None:
-        """Make an empty history that will hold up to `seconds` of audio."""
+        """Make an empty history that will hold up to `seconds` of audio, in `frames_within` those at most."""
         self.frames: deque[Frame] = deque()
         self.epochs: deque[Epoch] = deque(maxlen=MAX_EPOCHS)
         self._max_flicks = round(seconds * FLICKS_PER_SECOND)
+        self._max_frames = frames_within(seconds)
         self._held_flicks = 0
+        self._held_bytes = 0
         self._stretches: deque[_Stretch] = deque(maxlen=MAX_STRETCHES)
 
     def begin_epoch(self, audio_format: AudioFormat, before: Place, start: Place) -> None:
@@ -92,19 +95,32 @@ class History:
             stretches.append(_Stretch(epoch, frame.start, ticks))
         self.frames.append(frame)
         self._held_flicks += frame.duration
-        while self._held_flicks > self._max_flicks:
-            self._held_flicks -= self.frames.popleft().duration
+        self._held_bytes += len(frame.wire) + len(frame.audio)
+        while self._held_flicks > self._max_flicks or len(self.frames) > self._max_frames:
+            oldest = self.frames.popleft()
+            self._held_flicks -= oldest.duration
+            self._held_bytes -= len(oldest.wire) + len(oldest.audio)
 
     def clear(self) -> None:
         """Throw the audio away; its numbers stay known."""
         self.frames.clear()
-        self._held_flicks = 0
+        self._held_flicks = self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the frames held: their audio, and the same as it is written."""
+        return self._held_bytes
 
     def since(self, position: int) -> list[Frame]:
         """Give the frames held from `position` on, oldest first."""
         if not self.frames:
             return []
         return list(islice(self.frames, max(0, position - self.frames[0].start.position), None))
+
+    def since_due(self, oldest: float) -> list[Frame]:
+        """Give the frames held that are due at `oldest`, in seconds of the relay's clock, or later; oldest first."""
+        # Due times never decrease but at a `clear`, which empties this.
+        return list(islice(self.frames, bisect_left(self.frames, oldest, key=_due), None))
 
     def find(self, epoch: int, seq: int, end: Place) -> Known | None:
         """Give the place of the frame that a client calls `seq` of `epoch`.
@@ -139,3 +155,7 @@ class History:
         """Give the epochs that followed one of `epochs`, oldest first."""
         epochs = list(self.epochs)
         return epochs[epochs.index(epoch) + 1 :]
+
+
+def _due(frame: Frame) -> float:
+    return frame.timestamp

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay.core.amounts import AudioAmount
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Pace
+from relay.vocabulary.audio import FLICKS_PER_SECOND, FRAMES_PER_SECOND, AudioFormat, Pace
 
 CATCH_UP_SECONDS = 10.0
 """How much audio of pace `live` may come at once after a stall; what is older is of no use to anybody."""
@@ -105,6 +105,10 @@ class Ingest(Protocol):
         """Tell how much waits here."""
         ...
 
+    def queued_bytes(self) -> int:
+        """Tell how many bytes that is."""
+        ...
+
 
 class LiveIngest:
     """Pace `live`: nothing waits here; only how fast it comes is watched."""
@@ -165,11 +169,16 @@ class LiveIngest:
         """Give 0: nothing waits."""
         return 0.0
 
+    def queued_bytes(self) -> int:
+        """Give 0: nothing waits."""
+        return 0
+
 
 class SpeechIngest:
     """Pace `speech`: audio waits until a little before it is due.
 
-    Bound: `limits.queue_seconds` and one message. Drops: nothing; the broadcaster is made to wait.
+    Bound: `limits.queue_seconds`, in the frames that are held for so much (`frames_within`), and one message. Drops:
+    nothing; the broadcaster is made to wait.
     """
 
     pace = Pace.SPEECH
@@ -206,16 +215,21 @@ class SpeechIngest:
 
     def must_wait(self, now: float) -> float:  # noqa: ARG002 - the protocol's signature
         """Tell how long until the queue has room again."""
-        excess = self.queued_seconds() - self._limits.queue_seconds
+        excess = self._filled_seconds - self._limits.queue_seconds
         return 0.0 if excess < 0 else max(excess, STEP_SECONDS)
 
     def should_pause(self, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
         """Tell whether the queue is nearly full."""
-        return self.queued_seconds() > self._limits.queue_seconds * PAUSE_AT
+        return self._filled_seconds > self._limits.queue_seconds * PAUSE_AT
 
     def is_far_ahead(self, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
         """Tell whether the queue is more than half full."""
-        return self.queued_seconds() > self._limits.queue_seconds * GO_ON_AT
+        return self._filled_seconds > self._limits.queue_seconds * GO_ON_AT
+
+    @property
+    def _filled_seconds(self) -> float:
+        """How full the queue is, by the bound that is nearer."""
+        return max(self.queued_seconds(), len(self._queue) / FRAMES_PER_SECOND)
 
     def note_return(self, now: float) -> None:
         """Change nothing: what comes is due behind what waits."""
@@ -235,6 +249,10 @@ class SpeechIngest:
     def queued_seconds(self) -> float:
         """Tell how much waits."""
         return self._format.flicks(self._queued_bytes) / FLICKS_PER_SECOND
+
+    def queued_bytes(self) -> int:
+        """Tell how many bytes wait."""
+        return self._queued_bytes
 
 
 def ingest_for(pace: Pace, audio_format: AudioFormat, limits: IngestLimits, not_before: float = -math.inf) -> Ingest:

@@ -1,17 +1,19 @@
 """One listener's bounded queue of audio: the oldest is dropped when it is full.
 
-Invariants: what is held never exceeds the bound in duration nor the bound in bytes, not even while a chunk is
-being added; chunks leave in the order they came; a closed buffer holds nothing and accepts nothing.
+Invariants: what is held never exceeds the bounds in duration, in bytes and in chunks, not even while a chunk is being
+added; chunks leave in the order they came; a closed buffer holds nothing and accepts nothing.
 
-Bound: `max_buffer_seconds` of audio and the bytes that this is in the widest format held. Drops: the oldest.
+Bound: `max_buffer_seconds` of audio, the bytes that this is in the widest format held, and where it is asked for, the
+chunks that are held for so much (`frames_within`). Drops: the oldest.
 Counters: `counters.dropped` and `counters.overflows`.
 """
 
+import sys
 from collections import deque
 from typing import Final
 
 from relay.core.amounts import AudioAmount, BufferCounters
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk, frames_within
 
 _NOTHING: Final[deque[Chunk]] = deque(maxlen=0)
 """What all buffers that hold nothing share: a deque of its own costs 700 bytes, and most listeners never need one."""
@@ -31,6 +33,7 @@ class ListenerBuffer:
         held_bytes: Bytes of audio in the queue.
         held_flicks: Duration of the queue.
         max_bytes: The bound in bytes, of the widest format that may be held.
+        max_chunks: The bound in chunks.
         max_flicks: The bound in duration.
         session_id: Whose audio it is, for metrics; None when nobody said.
         audio_format: What plain bytes are taken to be.
@@ -48,18 +51,27 @@ class ListenerBuffer:
         "held_flicks",
         "max_buffer_seconds",
         "max_bytes",
+        "max_chunks",
         "max_flicks",
         "overflows",
         "session_id",
     )
 
-    def __init__(self, max_buffer_seconds: float, audio_format: AudioFormat, session_id: str | None = None) -> None:
+    def __init__(
+        self,
+        max_buffer_seconds: float,
+        audio_format: AudioFormat,
+        session_id: str | None = None,
+        *,
+        is_bounded_in_chunks: bool = False,
+    ) -> None:
         """Make an empty buffer.
 
         Args:
             max_buffer_seconds: The bound; positive, and at least one sample of the format.
             audio_format: Gives the bound in bytes, and the duration of plain bytes.
             session_id: Whose audio it is.
+            is_bounded_in_chunks: Whether chunks have a bound of their own; else each may be as short as one sample.
 
         Raises:
             ValueError: The bound is not a positive duration.
@@ -69,6 +81,7 @@ class ListenerBuffer:
         self.held_flicks = 0
         self.max_buffer_seconds = max_buffer_seconds
         self.max_bytes, self.max_flicks = bounds(max_buffer_seconds, audio_format)
+        self.max_chunks = frames_within(max_buffer_seconds) if is_bounded_in_chunks else sys.maxsize
         self.session_id = session_id
         self.audio_format = audio_format
         self.overflows = 0
@@ -100,7 +113,12 @@ class ListenerBuffer:
         """How full it is, 0–100, by the bound that is nearer."""
         if self.closed:
             return 0.0
-        return 100.0 * max(self.held_flicks / self.max_flicks, self.held_bytes / self.max_bytes)
+        held = (
+            self.held_flicks / self.max_flicks,
+            self.held_bytes / self.max_bytes,
+            len(self.chunks) / self.max_chunks,
+        )
+        return 100.0 * max(held)
 
     def push(self, chunk: Chunk) -> AudioAmount | None:
         """Add the newest chunk, dropping the oldest first when it would not fit.
@@ -114,7 +132,7 @@ class ListenerBuffer:
         if self.closed:
             return None
         size, duration = len(chunk[0]), chunk.duration
-        dropped = self._make_room(size, duration)
+        dropped = self._make_room(size, duration, 1)
         if size > self.max_bytes or duration > self.max_flicks:
             dropped = self._count_dropped(AudioAmount(1, size, duration)) + (dropped or AudioAmount())
         else:
@@ -215,7 +233,9 @@ class ListenerBuffer:
         room_bytes = self.max_bytes if self.chunks else 0
         self.max_bytes, self.max_flicks = bounds(max_buffer_seconds, audio_format)
         self.max_bytes = max(self.max_bytes, room_bytes)
-        dropped = self._make_room(0, 0)
+        if self.max_chunks != sys.maxsize:
+            self.max_chunks = frames_within(max_buffer_seconds)
+        dropped = self._make_room(0, 0, 0)
         if dropped is not None:
             self.overflows += 1
         return dropped
@@ -226,12 +246,13 @@ class ListenerBuffer:
         self.held_bytes = self.held_flicks = 0
         self.max_bytes = self.max_flicks = _CLOSED
 
-    def _make_room(self, size: int, duration: int) -> AudioAmount | None:
+    def _make_room(self, size: int, duration: int, added: int) -> AudioAmount | None:
         chunks = self.chunks
         count = freed_bytes = freed_flicks = 0
         while chunks and (
             self.held_flicks - freed_flicks + duration > self.max_flicks
             or self.held_bytes - freed_bytes + size > self.max_bytes
+            or len(chunks) + added > self.max_chunks
         ):
             oldest = chunks.popleft()
             count += 1

@@ -16,6 +16,10 @@ from relay.vocabulary.names import ChannelAddress
 
 ControlMessage = Mapping[str, Any]
 
+MAX_NESTING = 32
+"""Arrays and objects within each other in a control message. Python's reader takes more of them than its writer, which
+has to repeat a `ping`; no message of the protocol has more than 3."""
+
 
 def encode(message_type: str, /, **members: object) -> str:
     """Give the text of a control message; `type` stands first, the members follow in the order given."""
@@ -26,19 +30,34 @@ def decode(text: str, max_bytes: int = MAX_TEXT_BYTES) -> ControlMessage:
     """Read a control message.
 
     Raises:
-        PolicyError: The text is over `max_bytes`, is not JSON, is not an object, its `type` is not a string, or a
-            number in it is not finite.
+        PolicyError: The text is over `max_bytes`, is not JSON, is not an object, its `type` is not a string, a number
+            in it is beyond the range of a double, or it is nested deeper than `MAX_NESTING`.
     """
     size = len(text.encode())
     if size > max_bytes:
         raise PolicyError(f"A control message of {size} bytes is over the limit of {max_bytes}.")
     try:
-        message = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        message = json.loads(text, parse_float=_finite, parse_int=_finite_integer, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise PolicyError("A control message is not JSON.") from error
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise PolicyError('A control message is not a JSON object with a string "type".')
+    if text.count("[") + text.count("{") > MAX_NESTING and _is_nested_deeper(message, MAX_NESTING):
+        raise PolicyError(f"A control message is nested deeper than {MAX_NESTING} arrays and objects.")
     return message
+
+
+def _is_nested_deeper(value: object, levels: int) -> bool:
+    """Tell whether a value has more levels of arrays and objects; it looks one level further than that at most."""
+    if not isinstance(value, dict | list):
+        return False
+    members = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_nested_deeper(member, levels - 1) for member in members)
+
+
+def _finite_integer(number: str) -> int:
+    _finite(number)
+    return int(number)
 
 
 def _finite(number: str) -> float:
@@ -107,8 +126,14 @@ class ChannelEntry:
         return {"id": self.id, "name": self.name, "lang": self.lang, "state": self.state}
 
 
-def _describe_channels(channels: Sequence[ChannelEntry]) -> list[dict[str, str | None]]:
-    return [entry.members() for entry in channels]
+def describe_channels(channels: Sequence[ChannelEntry]) -> str:
+    """Give the list of a session's channels as JSON, which stands as it is in each message that has it."""
+    return json.dumps([entry.members() for entry in channels], separators=(",", ":"))
+
+
+def _with_channels(text: str, channels: str) -> str:
+    """Give a message with the list of channels as its last member."""
+    return f'{text[:-1]},"channels":{channels}}}'
 
 
 def broadcaster_hello(
@@ -146,7 +171,7 @@ def listener_hello(
     *,
     connection_id: str,
     address: ChannelAddress,
-    channels: Sequence[ChannelEntry],
+    channels: str,
     state: str,
     pace: Pace,
     audio_format: AudioFormat | None,
@@ -156,14 +181,13 @@ def listener_hello(
     coalesce_ms: int,
     resumed: bool,
 ) -> str:
-    """Greet a listener; `place` is the first frame that its account begins with."""
-    return encode(
+    """Greet a listener; `place` is the first frame of its account, `channels` is from `describe_channels`."""
+    text = encode(
         "hello",
         protocol=SUBPROTOCOL,
         connection_id=connection_id,
         session=address.session,
         channel=address.channel,
-        channels=_describe_channels(channels),
         state=state,
         pace=pace,
         format=describe_format(audio_format),
@@ -175,11 +199,12 @@ def listener_hello(
         resumed=resumed,
         limits={"text_bytes": MAX_TEXT_BYTES},
     )
+    return _with_channels(text, channels)
 
 
-def channels_message(channels: Sequence[ChannelEntry]) -> str:
-    """Tell a listener that the list of its session's channels changed."""
-    return encode("channels", channels=_describe_channels(channels))
+def channels_message(channels: str) -> str:
+    """Tell a listener that the list of its session's channels, from `describe_channels`, is another now."""
+    return _with_channels(encode("channels"), channels)
 
 
 def goaway_message(reconnect_after_ms: int) -> str:

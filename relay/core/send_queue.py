@@ -1,7 +1,8 @@
 """What a broadcaster wants to send and can not send yet, and what it sent of which nobody knows yet whether it arrived.
 
-Bound, of each: a duration, and one message more, since whoever finds it not full may put or take one. Drops: the oldest
-that waits, when `make_room`, `trim` or `shed` is asked to; whoever would rather wait does not ask. Counter: `dropped`.
+Bound, of each: a duration, the messages that are held for so much (`frames_within`), and one message more, since
+whoever finds it not full may put or take one. Drops: the oldest that waits, when `make_room`, `trim` or `shed` is asked
+to; whoever would rather wait does not ask. Counter: `dropped`.
 
 Invariant: what was put is exactly what was taken, dropped, cleared and is held.
 """
@@ -9,7 +10,7 @@ Invariant: what was put is exactly what was taken, dropped, cleared and is held.
 from collections import deque
 
 from relay.core.amounts import AudioAmount
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import AudioFormat, frames_within
 
 
 class SendQueue:
@@ -33,6 +34,8 @@ class SendQueue:
         self.max_seconds = max_seconds
         self._audio_format = audio_format
         self._max_bytes = max_seconds * audio_format.bytes_per_second
+        self._max_messages = frames_within(max_seconds)
+        self._max_messages_under_way = frames_within(max_under_way_seconds)
         self._max_under_way_bytes = max_under_way_seconds * audio_format.bytes_per_second
         self._messages: deque[bytes] = deque()
         self._held_bytes = 0
@@ -59,7 +62,7 @@ class SendQueue:
     @property
     def is_full(self) -> bool:
         """Whether another message has to wait, or to push the oldest out."""
-        return self._held_bytes >= self._max_bytes
+        return self._held_bytes >= self._max_bytes or len(self._messages) >= self._max_messages
 
     @property
     def has_under_way(self) -> bool:
@@ -69,7 +72,8 @@ class SendQueue:
     @property
     def may_take(self) -> bool:
         """Whether a message waits, and not too much is under way."""
-        return len(self._messages) > 0 and self._under_way_bytes < self._max_under_way_bytes
+        has_room = self._under_way_bytes < self._max_under_way_bytes
+        return len(self._messages) > 0 and has_room and len(self._under_way) < self._max_messages_under_way
 
     def put(self, audio: bytes) -> None:
         """Put whole samples at the end."""
@@ -134,7 +138,7 @@ class SendQueue:
 
     def trim(self) -> None:
         """Drop the oldest until no more than the bound is held."""
-        while self._held_bytes > self._max_bytes:
+        while self._held_bytes > self._max_bytes or len(self._messages) > self._max_messages:
             self.dropped += self._remove()[1]
 
     def shed(self, seconds: float) -> None:

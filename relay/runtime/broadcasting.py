@@ -6,6 +6,8 @@ nothing of its audio is dropped.
 """
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -13,12 +15,14 @@ from relay.core import messages
 from relay.core.amounts import AudioAmount
 from relay.core.channel import ChannelState
 from relay.core.ingest import IngestLimits, Timed, ingest_for
+from relay.core.limits.names import Limit
 from relay.core.requests import Offer
 from relay.core.wire import split_audio
 from relay.runtime.channel_log import log_event
 from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
 from relay.runtime.group import Group
+from relay.runtime.limits import LimitsInForce
 from relay.runtime.listener import Note
 from relay.runtime.live_channel import DISCONNECTED, ENDED, LiveChannel, Source, SourceDeparture, SourcePort
 from relay.vocabulary.clock import Clock
@@ -49,6 +53,7 @@ class Broadcasting:
         grace_seconds: float,
         fit_queues: Callable[[LiveChannel], None],
         note_overflow: Callable[[LiveChannel, int, AudioAmount], None],
+        kept: LimitsInForce,
     ) -> None:
         """Make it.
 
@@ -60,6 +65,7 @@ class Broadcasting:
             grace_seconds: How long a source that vanished is waited for.
             fit_queues: Is called when the pace of a channel changed, and with it what a listener's queue may hold.
             note_overflow: Is called with how many listeners' queues overflowed, and what they lost.
+            kept: What may be kept of channels whose broadcasters have gone.
         """
         self._directory = directory
         self._drain = drain
@@ -68,6 +74,7 @@ class Broadcasting:
         self._grace_seconds = grace_seconds
         self._fit_queues = fit_queues
         self._note_overflow = note_overflow
+        self._kept = kept
         self._timers: dict[LiveChannel, asyncio.TimerHandle] = {}
 
     def check_free(self, address: ChannelAddress, offer: Offer) -> None:
@@ -91,6 +98,7 @@ class Broadcasting:
         replaced, listed_before = live.source, live.entry if live.is_listed else None
         source = Source(connection_id, live, port)
         live.adopt(source)
+        self._directory.adopt(live)
         if replaced is not None:
             replaced.port.close(*_TAKEN_OVER)
         self._prepare(live, offer)
@@ -183,7 +191,7 @@ class Broadcasting:
         Not at each change: who is behind would soon have more to be told than it may.
         """
         for session in self._directory.take_changes():
-            text = messages.channels_message(self._directory.listed(session))
+            text = messages.channels_message(self._directory.list_text(session))
             for live in self._directory.channels_of(session):
                 live.tell(Note(live.channel.place, text))
                 self._wake(live)
@@ -255,6 +263,45 @@ class Broadcasting:
             live.departure = departure
         else:
             self._finish(live, departure)
+        self._directory.abandon(live)
+        self._bound_abandoned(live.address.session)
+
+    def _bound_abandoned(self, session: str) -> None:
+        """Give up what is kept of broadcasters that have gone, beyond what may be kept of the session and of all.
+
+        Of all sessions, it is the one that keeps the most that loses: nobody drives out what others keep.
+        """
+        for items, size, of in (
+            (Limit.ABANDONED_PER_SESSION, Limit.ABANDONED_BYTES_PER_SESSION, session),
+            (Limit.ABANDONED, Limit.ABANDONED_BYTES, None),
+        ):
+            while limit := self._over(items, size, self._directory.abandoned(of)):
+                victims = self._directory.abandoned(of or _largest_session(self._directory.abandoned(), limit))
+                self._give_up(next(live for live in victims if limit is items or live.kept_bytes), limit)
+
+    def _over(self, items: Limit, size: Limit, abandoned: Sequence[LiveChannel]) -> Limit | None:
+        """Give the limit that these channels are over; None when they may be kept."""
+        most, most_bytes = self._kept.most(items), self._kept.most(size)
+        if most is not None and len(abandoned) > most:
+            return items
+        if most_bytes is not None and sum(live.kept_bytes for live in abandoned) > most_bytes:
+            return size
+        return None
+
+    def _give_up(self, live: LiveChannel, limit: Limit) -> None:
+        """Throw away what a channel without a broadcaster keeps; one that is one too many is forgotten."""
+        self._kept.applied(limit)
+        event = "audio of a broadcaster that has gone thrown away"
+        log_event(live, event, logging.DEBUG, kept_bytes=live.kept_bytes, limit=limit)
+        if live.ingest is not None:
+            live.ingest.clear(self._clock())
+        live.channel.history.clear()
+        self._set_timer(live)
+        if live.departure is not None:
+            departure, live.departure = live.departure, None
+            self._finish(live, departure)
+        if limit in (Limit.ABANDONED_PER_SESSION, Limit.ABANDONED):
+            self._directory.give_up(live)
 
     def _finish(self, live: LiveChannel, departure: SourceDeparture) -> None:
         """Tell listeners that the source went, after the last of its audio."""
@@ -318,3 +365,11 @@ class Broadcasting:
     def _wake(self, live: LiveChannel) -> None:
         for group in live.groups.values():
             self._drain.wake(group)
+
+
+def _largest_session(abandoned: Sequence[LiveChannel], limit: Limit) -> str:
+    """Give the session that has the most of what a limit counts, channels or bytes."""
+    kept = Counter[str]()
+    for live in abandoned:
+        kept[live.address.session] += 1 if limit is Limit.ABANDONED else live.kept_bytes
+    return max(kept, key=lambda session: kept[session])

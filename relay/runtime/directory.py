@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from relay.core.messages import ChannelEntry
+from relay.core.messages import ChannelEntry, describe_channels
 from relay.runtime.group import Tally
 from relay.runtime.live_channel import LiveChannel
 from relay.vocabulary.labels import ANY_SESSION, Declaration, Label
@@ -32,6 +32,8 @@ class Directory:
         """
         self.forgotten = Tally()
         self._changed: set[str] = set()
+        self._lists: dict[str, str] = {}
+        self._abandoned: dict[LiveChannel, None] = {}
         self._make = make
         self._declared = {(each.session, each.channel): each.label for each in declared}
         self._ended: dict[ChannelAddress, LiveChannel] = {}
@@ -65,6 +67,8 @@ class Directory:
         del channels[live.address.channel]
         if not channels:
             del self._sessions[live.address.session]
+            self._lists.pop(live.address.session, None)
+        self._abandoned.pop(live, None)
         live.count_in(self.forgotten)
         if live.had_source:
             self.note_change(live.address.session)
@@ -72,7 +76,32 @@ class Directory:
     def retire(self, live: LiveChannel) -> None:
         """Take a channel out that ended; who was away meanwhile still finds it."""
         self.forget(live)
+        self._abandoned.pop(self._ended.get(live.address, live), None)
         self._ended[live.address] = live
+        self.abandon(live)
+
+    def abandon(self, live: LiveChannel) -> None:
+        """Note that a channel, ended or not, has no broadcaster any more."""
+        self._abandoned.pop(live, None)
+        self._abandoned[live] = None
+
+    def adopt(self, live: LiveChannel) -> None:
+        """Note that a channel has a broadcaster."""
+        self._abandoned.pop(live, None)
+
+    def abandoned(self, session: str | None = None) -> list[LiveChannel]:
+        """Give the channels of a session, or of all, that are kept without a broadcaster; the oldest such one first."""
+        return [live for live in self._abandoned if session in (None, live.address.session)]
+
+    def give_up(self, live: LiveChannel) -> None:
+        """Forget a channel that is kept without a broadcaster, unless somebody listens to it."""
+        if self._ended.get(live.address) is live:
+            del self._ended[live.address]
+            self._abandoned.pop(live, None)
+        elif not live.groups and self.find(live.address) is live:
+            self.forget(live)
+        else:
+            self._abandoned.pop(live, None)
 
     def ended(self, address: ChannelAddress) -> LiveChannel | None:
         """Give the channel of this address that ended last, as long as it is kept."""
@@ -83,6 +112,7 @@ class Directory:
         for address, live in list(self._ended.items()):
             if live.idle_since is not None and live.idle_since < before:
                 del self._ended[address]
+                self._abandoned.pop(live, None)
 
     def declared(self, address: ChannelAddress) -> Label:
         """Give what the operator calls a channel: what is declared for its session goes before what is for all."""
@@ -102,12 +132,22 @@ class Directory:
 
     def note_change(self, session: str) -> None:
         """Note that the list of a session is not any more what it was."""
+        self._lists.pop(session, None)
         self._changed.add(session)
 
     def take_changes(self) -> set[str]:
         """Give the sessions whose list changed since the last time."""
         changed, self._changed = self._changed, set()
         return changed
+
+    def list_text(self, session: str) -> str:
+        """Give the list of a session as JSON; of one that has channels it is made once for each change."""
+        text = self._lists.get(session)
+        if text is None:
+            text = describe_channels(self.listed(session))
+            if session in self._sessions:
+                self._lists[session] = text
+        return text
 
     def listed(self, session: str) -> list[ChannelEntry]:
         """Give the list that people choose from: declared channels first, then those that had a broadcaster."""

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from relay.runtime.group import Group
 from relay.runtime.listener import APART, Listener
-from relay.runtime.run import MAX_WRITE_FLICKS, Run, Runs
+from relay.runtime.run import MAX_WRITE_FLICKS, MAX_WRITE_FRAMES, Run, Runs
 from relay.vocabulary.clock import Clock
 
 SLICE_SECONDS = 0.002
@@ -185,7 +185,8 @@ class Drain:
 
 def _next_run(listener: Listener, group: Group, runs: Runs) -> Run:
     """Give the oldest frames of a listener that go into one write, up to its next note and to its group's place."""
-    count = listener.buffer.count_within(MAX_WRITE_FLICKS) if listener.port.takes_parts else 1
+    most = MAX_WRITE_FRAMES if listener.port.takes_parts else 1
+    count = min(listener.buffer.count_within(MAX_WRITE_FLICKS), most)
     position = listener.place.position
     if listener.notes:
         count = min(count, listener.notes[0].place.position - position)

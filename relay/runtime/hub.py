@@ -18,13 +18,14 @@ from relay.core.overflow import OverflowEpisodes, OverflowReport
 from relay.runtime.broadcasting import Broadcasting
 from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
+from relay.runtime.limits import LimitsInForce
 from relay.runtime.listener import Send
 from relay.runtime.listening import Listening
 from relay.runtime.live_channel import LiveChannel
 from relay.vocabulary.clock import Clock, wire_milliseconds
 from relay.vocabulary.labels import Declaration, Label
 from relay.vocabulary.names import ChannelAddress
-from relay.vocabulary.settings import BroadcastSettings, ListenerSettings
+from relay.vocabulary.settings import BroadcastSettings, LimitSettings, ListenerSettings
 
 HOUSEKEEPING_SECONDS = 0.5
 """How late a grace or a stall limit may be noticed, and how often a broadcaster may be told who listens."""
@@ -64,6 +65,7 @@ class Hub:
         listener: ListenerSettings,
         declared: Iterable[Declaration] = (),
         note_stalled: Callable[[], None] = _nobody_counts,
+        limits: LimitsInForce | None = None,
     ) -> None:
         """Make a hub without channels.
 
@@ -77,6 +79,7 @@ class Hub:
             listener: How long a stalled listener is kept, how frames are joined, and what is kept for who returns.
             declared: What the operator calls channels.
             note_stalled: Is called for each listener that is cut off because it was not writable for too long.
+            limits: What may be kept of channels whose broadcasters have gone; the defaults when left out.
         """
         self.manager = manager
         self._clock = clock
@@ -105,6 +108,7 @@ class Hub:
             grace_seconds=broadcast.grace_seconds,
             fit_queues=self.listening.fit_queues,
             note_overflow=self._note_overflow,
+            kept=limits or LimitsInForce(LimitSettings()),
         )
 
     @property

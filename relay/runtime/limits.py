@@ -4,12 +4,17 @@ import asyncio
 import logging
 from collections import Counter
 
-from relay.core.limits.names import Limit, LimitCounters
+from relay.core.limits.names import Limit, LimitCounters, LimitReachedError, Rate
+from relay.core.limits.rates import AddressBudgets, Budget
 from relay.core.request_head import Fault
+from relay.vocabulary.clock import Clock, relay_clock
 from relay.vocabulary.settings import LimitSettings
 
 SUMMARY_SECONDS = 10.0
 """How often the log tells what was applied: one line, however many clients were concerned."""
+
+MAX_REMEMBERED_ADDRESSES = 10_000
+"""Addresses whose budgets are remembered, of each rate: a megabyte or two."""
 
 MAX_COUNTED_ADDRESSES = 1000
 """Addresses that are counted between two summaries; of more, the later ones are only counted under their limit."""
@@ -28,13 +33,16 @@ class LimitsInForce:
         counters: How often each was applied since the relay started.
     """
 
-    def __init__(self, settings: LimitSettings) -> None:
-        """Make them, with nothing counted."""
+    def __init__(self, settings: LimitSettings, clock: Clock = relay_clock) -> None:
+        """Make them, with nothing counted and nothing spent; `clock` gives seconds."""
         self.settings = settings
         self.counters = LimitCounters()
+        self._clock = clock
         self._told = LimitCounters()
         self._unreadable: Counter[str] = Counter()
         self._addresses: Counter[tuple[str, str]] = Counter()
+        self._of_addresses: dict[Limit, AddressBudgets] = {}
+        self._of_all: dict[Limit, Budget] = {}
 
     def most(self, limit: Limit) -> int | None:
         """Give what a limit is set to; None is without limit."""
@@ -42,7 +50,7 @@ class LimitsInForce:
         return value
 
     def applied(self, limit: Limit, address: str = "") -> None:
-        """Count that a limit was applied once, to an address if that is known."""
+        """Count that a limit was applied once; where it is known, to an address or the group that counts as one."""
         self.counters[limit] += 1
         self._count_address(limit, address)
 
@@ -56,6 +64,42 @@ class LimitsInForce:
         if address and (counted in self._addresses or len(self._addresses) < MAX_COUNTED_ADDRESSES):
             self._addresses[counted] += 1
 
+    def charge(self, rate: Rate, group: str | None) -> None:
+        """Let something happen once, if the rate allows it.
+
+        Args:
+            rate: Of what.
+            group: Of the client's address; None when it is not known.
+
+        Raises:
+            LimitReachedError: It does not; nothing was spent, and the limit is counted.
+        """
+        now = self._clock()
+        charged: list[tuple[Limit, Budget]] = []
+        if group is not None:
+            charged.append((rate.per_address, self._budget(rate, group)))
+        if rate.in_all is not None:
+            charged.append((rate.in_all, self._of_all.setdefault(rate.in_all, Budget())))
+        for limit, budget in charged:
+            if not budget.has(now, self.most(limit), rate.burst_seconds):
+                self.applied(limit, group or "" if limit is rate.per_address else "")
+                raise LimitReachedError(limit)
+        for limit, budget in charged:
+            budget.spend(now, self.most(limit), rate.burst_seconds)
+
+    def overdraw(self, rate: Rate, group: str | None) -> float:
+        """Note that something happened that can not be refused; gives how many seconds its peer has to wait now.
+
+        Nobody waits as long as the address keeps to its rate. The limit is counted when somebody has to.
+        """
+        if group is None:
+            return 0.0
+        budget, most = self._budget(rate, group), self.most(rate.per_address)
+        wait_seconds = budget.spend(self._clock(), most, rate.burst_seconds)
+        if wait_seconds:
+            self.applied(rate.per_address, group)
+        return wait_seconds
+
     async def run(self) -> None:
         """Tell for ever, at intervals, what was applied since the last time; nothing when nothing was."""
         while True:
@@ -63,7 +107,7 @@ class LimitsInForce:
             self.tell()
 
     def tell(self) -> None:
-        """Tell what was applied since the last time."""
+        """Tell what was applied since the last time, and to which addresses most often."""
         news = self.counters - self._told
         if news:
             logger.warning("limits were applied", extra={limit.value: count for limit, count in news.items()})
@@ -77,3 +121,9 @@ class LimitsInForce:
                 told[reason] += 1
                 logger.warning("an address was refused", extra={"client": address, "reason": reason, "count": count})
         self._addresses.clear()
+
+    def _budget(self, rate: Rate, group: str) -> Budget:
+        budgets = self._of_addresses.get(rate.per_address)
+        if budgets is None:
+            budgets = self._of_addresses[rate.per_address] = AddressBudgets(MAX_REMEMBERED_ADDRESSES)
+        return budgets.of(group)

@@ -127,13 +127,14 @@ class Listening:
             session_id=address.session,
             audio_format=start.audio_format,
             max_buffer_seconds=self._queue_seconds(bound_seconds, live.pace),
+            is_bounded_in_chunks=True,
         )
         listener = Listener(connection_id, port, framing, buffer=buffer, place=start.place, bound_seconds=bound_seconds)
         if framing is Framing.RELAY_V1:
             hello = messages.listener_hello(
                 connection_id=connection_id,
                 address=address,
-                channels=self._directory.listed(address.session),
+                channels=self._directory.list_text(address.session),
                 state=live.channel.state,
                 pace=live.pace,
                 audio_format=start.audio_format,
@@ -238,7 +239,7 @@ class Listening:
                 del self._blocked[listener]
                 logger.warning(
                     "stalled listener cut off",
-                    extra={"connection": listener.connection_id, "stall_limit_seconds": limit},
+                    extra={"connection": listener.connection_id, "stall_limit_seconds": limit, "may_repeat": True},
                 )
                 self._note_stalled()
                 listener.port.abort()
@@ -274,11 +275,7 @@ class Listening:
         place, frames = channel.place, list[Frame]()
         if delivery.burst_ms:
             oldest = self._clock() - min(delivery.burst_ms / 1000, bound_seconds)
-            frames = [
-                frame
-                for frame in channel.history.frames
-                if frame.timestamp >= oldest and frame.start.epoch == place.epoch
-            ]
+            frames = [frame for frame in channel.history.since_due(oldest) if frame.start.epoch == place.epoch]
             place = frames[0].start if frames else place
         return _Start(place, channel.audio_format, frames, [])
 

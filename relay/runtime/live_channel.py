@@ -143,6 +143,11 @@ class LiveChannel:
         return self.ingest is not None
 
     @property
+    def kept_bytes(self) -> int:
+        """Bytes of audio that it keeps by itself: what waits to be released, and its history."""
+        return self.channel.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
+
+    @property
     def listener_count(self) -> int:
         """How many listeners it has."""
         return sum(map(len, self.groups.values()))

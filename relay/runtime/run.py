@@ -6,12 +6,14 @@ from enum import StrEnum
 from itertools import accumulate
 
 from relay.core.amounts import AudioAmount
-from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place
+from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place, frames_within
 
 MAX_WRITE_SECONDS = 0.25
 """The audio of one write. It bounds how long joining frames and one system call hold others up."""
 
 MAX_WRITE_FLICKS = round(MAX_WRITE_SECONDS * FLICKS_PER_SECOND)
+
+MAX_WRITE_FRAMES = frames_within(MAX_WRITE_SECONDS)
 
 
 class Framing(StrEnum):
@@ -96,6 +98,6 @@ def count_for_one_write(frames: Sequence[Frame]) -> int:
     duration = 0
     for count, frame in enumerate(frames):
         duration += frame.duration
-        if duration > MAX_WRITE_FLICKS:
+        if duration > MAX_WRITE_FLICKS or count >= MAX_WRITE_FRAMES:
             return max(count, 1)
     return len(frames)

@@ -4,6 +4,7 @@ Invariants: durations are whole numbers of flicks, so sums of them are exact in 
 never changes after it is made, so any number of listeners can share it.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -19,6 +20,15 @@ CHANNEL_COUNTS = (1, 2)
 
 BYTES_PER_SAMPLE = 2
 """Bytes of one 16-bit sample of one channel."""
+
+FRAMES_PER_SECOND = 400
+"""What is bounded in seconds of audio holds so many frames for each of them: frames of 2.5 ms, the shortest that codecs
+make. A frame may be one sample, and each costs some hundred bytes and a look of whoever goes through them."""
+
+
+def frames_within(seconds: float) -> int:
+    """Give how many frames may be held where `seconds` of audio may be."""
+    return math.ceil(seconds * FRAMES_PER_SECOND)
 
 
 class Codec(StrEnum):

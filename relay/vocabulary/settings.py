@@ -216,6 +216,39 @@ class LimitSettings(_Section):
     max_unread_bytes: Annotated[int, Field(ge=65_536)] = Field(
         262_144, description="What may wait for a client that does not read; at more it is cut off. At least 65536."
     )
+    max_requests_per_second_per_address: CountOrNever = Field(
+        500, description="Pages and files for one address, with a burst of ten seconds' worth; of more, HTTP 429."
+    )
+    max_requests_per_second: CountOrNever = Field(2_000, description="The same for all addresses; of more, HTTP 503.")
+    max_costly_requests_per_second_per_address: CountOrNever = Field(
+        5,
+        description="New QR codes and pages of metrics for one address, two seconds' worth at once; of more, HTTP 429.",
+    )
+    max_costly_requests_per_second: CountOrNever = Field(
+        10, description="The same for all addresses; of more, HTTP 503."
+    )
+    max_joins_per_second_per_address: CountOrNever = Field(
+        100, description="New WebSockets of one address, with a burst of ten seconds' worth; of more, HTTP 429."
+    )
+    max_joins_per_second: CountOrNever = Field(1_000, description="The same of all addresses; of more, HTTP 503.")
+    max_switches_per_second: CountOrNever = Field(
+        5, description="Switches of one listener, with a burst of two seconds' worth; of more, closed with 1008."
+    )
+    max_switches_per_second_per_address: CountOrNever = Field(
+        100, description="Switches of one address, with a burst of ten seconds' worth; more have to wait."
+    )
+    max_control_messages_per_second_per_address: CountOrNever = Field(
+        2_000, description="Control messages, pings and fragments of one address; with more, all of it are read slower."
+    )
+    max_abandoned_channels_per_session: CountOrNever = Field(
+        256, description="Channels of one session that are kept without their broadcaster; of more, the oldest goes."
+    )
+    max_abandoned_channels: CountOrNever = Field(2_000, description="The same of all sessions.")
+    max_abandoned_bytes_per_session: CountOrNever = Field(
+        134_217_728,
+        description="Audio kept of such channels of one session; of more, that of the oldest is thrown away.",
+    )
+    max_abandoned_bytes: CountOrNever = Field(536_870_912, description="The same of all sessions.")
     max_lag_ms: CountOrNever = Field(
         500, description="How late the relay may be before it refuses new listeners with HTTP 503."
     )

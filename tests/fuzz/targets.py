@@ -117,7 +117,7 @@ def fuzz_page(data: bytes) -> None:
         page = pages.find(path)
         assert page is None or b"root:" not in page.body, "a page from outside of the table"
     with suppress(PeerError):
-        codes.find(path, query, host)
+        codes.find(path, query, host, lambda: None)
 
 
 @cache

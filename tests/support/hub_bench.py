@@ -10,6 +10,7 @@ from relay.core.requests import Delivery, Offer
 from relay.core.wire import Header
 from relay.runtime.drain import Drain
 from relay.runtime.hub import Hub
+from relay.runtime.limits import LimitsInForce
 from relay.runtime.listener import Listener
 from relay.runtime.live_channel import Source
 from relay.runtime.run import Framing
@@ -19,7 +20,7 @@ from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Declaration
 from relay.vocabulary.names import ChannelAddress
-from relay.vocabulary.settings import BroadcastSettings, ListenerSettings
+from relay.vocabulary.settings import BroadcastSettings, LimitSettings, ListenerSettings
 
 ADDRESS = ChannelAddress("ev1")
 MONO = AudioFormat()
@@ -153,12 +154,14 @@ class Bench:
         stall_limit_seconds: float | None = 15.0,
         declared: Iterable[Declaration] = (),
         clock: Clock | None = None,
+        limits: LimitSettings | None = None,
     ) -> None:
         self.now = 1_000.0
         clock = clock or self.time
         self.source_ports: dict[object, FakeSourcePort] = {}
         self.stalled: list[float] = []
         self.tasks = TaskRegistry()
+        self.limits = LimitsInForce(limits or LimitSettings())
         self.manager = AudioBufferManager(bound_seconds, clock=clock)
         self.drain = Drain(clock, serialize)
         self.hub = Hub(
@@ -171,6 +174,7 @@ class Bench:
             listener=ListenerSettings(stall_limit_seconds=stall_limit_seconds),
             declared=declared,
             note_stalled=lambda: self.stalled.append(self.now),
+            limits=self.limits,
         )
         self.tasks.start(self.drain.run(), "drain")
 

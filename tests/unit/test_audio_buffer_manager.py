@@ -6,7 +6,7 @@ import pytest
 
 from relay import AudioBufferManager
 from relay.core.amounts import AudioAmount
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk
+from relay.vocabulary.audio import FLICKS_PER_SECOND, FRAMES_PER_SECOND, AudioFormat, Chunk
 
 
 class RecordingClient:
@@ -380,3 +380,15 @@ def test_views_read_like_dictionaries(manager: AudioBufferManager) -> None:
     manager.add_audio("a", b"1234")
     assert repr(manager.buffer_sizes) == "{'a': 4}"
     assert dict(manager.buffer_sizes) == {"a": 4}
+
+
+def test_a_buffer_of_the_server_is_bounded_in_chunks_too() -> None:
+    manager = AudioBufferManager(1)
+    server, plain = manager.open_buffer("server", is_bounded_in_chunks=True), manager.open_buffer("plain")
+    for _ in range(1000):
+        manager.fan_out(Chunk(b"\0\0", 0.0, 44_100), (server, plain))
+    assert (len(server.chunks), len(plain.chunks)) == (FRAMES_PER_SECOND, 1000)
+    assert server.counters.dropped.chunks == 1000 - FRAMES_PER_SECOND
+    assert server.utilization_percent == 100
+    server.rebound(2, AudioFormat())
+    assert server.utilization_percent == 50

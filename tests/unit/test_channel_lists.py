@@ -1,5 +1,6 @@
 """What listeners are told of the channels of their session, and which are forgotten."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -120,3 +121,28 @@ async def test_a_channel_that_never_had_a_source_is_forgotten_soon_and_silently(
     await bench.settle()
     assert len(list(bench.hub.directory)) == 1
     assert other.of_type("channels") == [], "what the operator declared is offered as before"
+
+
+async def test_a_list_is_serialized_once_for_each_change(bench: Bench) -> None:
+    """Whoever switches to and fro, and a crowd that joins, gets the text that there is."""
+    ports = [bench.join(f"crowd-{number}", channel="de") for number in range(20)]
+    texts = {id(bench.hub.directory.list_text("ev1")) for _ in ports}
+    assert len(texts) == 1
+    told = bench.hub.directory.list_text("ev1")
+    for change in (
+        lambda: bench.claim(channel="fr", offer=Offer(label=Label("Français"))),
+        lambda: bench.claim(channel="fr", offer=Offer(takeover=True, label=Label("Frans"))),
+        lambda: bench.release(bench.claim(channel="it")),
+        lambda: bench.hub.broadcasting.stop(list(bench.hub.directory.channels_of("ev1"))),
+    ):
+        change()
+        text = bench.hub.directory.list_text("ev1")
+        assert text != told
+        told = text
+        listed = bench.hub.directory.listed("ev1")
+        assert json.loads(text) == [entry.members() for entry in listed]
+
+
+async def test_lists_of_sessions_that_are_gone_are_not_kept(bench: Bench) -> None:
+    first = bench.hub.directory.list_text("never-used")
+    assert bench.hub.directory.list_text("never-used") is not first, "anybody may ask for any name"

@@ -34,7 +34,7 @@ def test_audio_for_a_broadcaster_is_ignored() -> None:
 
 def test_a_list_of_many_channels_is_longer_than_what_a_relay_reads() -> None:
     entries = [messages.ChannelEntry(f"channel-{number}", "Ä" * 64, "de", "live") for number in range(64)]
-    text = messages.channels_message(entries)
+    text = messages.channels_message(messages.describe_channels(entries))
     assert len(text.encode()) > 10_000
     event = read_listener_event(text)
     assert event is not None

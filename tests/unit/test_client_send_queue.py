@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from relay.core.amounts import AudioAmount
 from relay.core.send_queue import SendQueue
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat
 
 MONO = AudioFormat()
 FRAME = b"\1\2" * 320
@@ -169,3 +169,18 @@ class Queue(RuleBasedStateMachine):
 
 
 TestQueue = Queue.TestCase
+
+
+def test_messages_of_one_sample_are_bounded_in_number() -> None:
+    queue = SendQueue(AudioFormat(), 1, 0.5)
+    while not queue.is_full:
+        queue.put(b"\0\0")
+    assert len(queue) == FRAMES_PER_SECOND
+    while queue.may_take:
+        queue.take()
+    assert len(queue) == FRAMES_PER_SECOND // 2, "as many as half a second's are under way"
+    queue.begin(0)
+    queue.put(b"\0\0")
+    queue.trim()
+    assert len(queue) == FRAMES_PER_SECOND
+    assert queue.dropped.chunks == 1

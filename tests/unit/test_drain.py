@@ -7,11 +7,13 @@ from itertools import pairwise
 import pytest
 
 from relay.core.distribution import Distribution
+from relay.core.requests import Delivery
 from relay.runtime.listener import MAX_NOTES
-from relay.runtime.run import MAX_WRITE_SECONDS, Framing
+from relay.runtime.run import MAX_WRITE_FRAMES, MAX_WRITE_SECONDS, Framing
 from relay.runtime.tasks import TaskRegistry
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat
 from relay.vocabulary.errors import CloseCode
+from relay.vocabulary.settings import ListenerSettings
 from tests.support.hub_bench import (
     FRAME,
     FRAME_SECONDS,
@@ -392,3 +394,22 @@ async def test_what_a_task_starts_while_it_is_cancelled_is_joined_too() -> None:
     await registry.close()
     assert len(registry) == 0
     assert not registry.broken.is_set()
+
+
+async def test_frames_of_one_sample_are_bounded_in_a_write_and_for_who_joins(bench: Bench) -> None:
+    """Hundreds of thousands of frames fit into the seconds of the history, and each join would walk all of them."""
+    port, source = bench.join(), bench.claim()
+    await bench.settle()
+    bench.publish(source, 5000, b"\0\0")
+    block(port)
+    bench.publish(source, 5000, b"\0\0")
+    late = bench.join("late", delivery=Delivery(burst_ms=1000))
+    for _ in range(100):
+        await bench.settle()
+    unblock(port)
+    for _ in range(100):
+        await bench.settle()
+    assert late.hello["next_seq"] >= 10_000 - ListenerSettings().history_seconds * FRAMES_PER_SECOND
+    for each in (port, late):
+        check_account(each, 10_000)
+        assert max(len(split(write)) for write in each.writes) <= MAX_WRITE_FRAMES

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from relay.core.channel import Channel
 from relay.core.history import MAX_STRETCHES
 from relay.core.wire import WORD_MASK
-from relay.vocabulary.audio import AudioFormat, Place
+from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Place
 
 MONO = AudioFormat()
 STEREO = AudioFormat(rate=48_000, channels=2)
@@ -113,3 +113,25 @@ def test_every_place_it_gives_is_the_frames_own(lengths: list[int], data: st.Dat
     seq = data.draw(st.integers(0, len(lengths)))
     found = place_of(channel, 3, seq)
     assert found == places[seq] or (found is None and len(lengths) - seq > MAX_STRETCHES // 2)
+
+
+def test_frames_of_one_sample_are_bounded_in_number_and_bytes() -> None:
+    channel = channel_with(0, history_seconds=1.0)
+    for _ in range(1000):
+        channel.release(b"\0\0", 0.0)
+    frames = channel.history.frames
+    assert len(frames) == FRAMES_PER_SECOND
+    assert channel.history.held_bytes == sum(len(frame.wire) + len(frame.audio) for frame in frames)
+    assert place_of(channel, 7, 3) == (3, 7, 3, 3), "numbers are known longer"
+    channel.release(bytes(32_000), 0.0)
+    assert len(frames) == 1
+    channel.history.clear()
+    assert channel.history.held_bytes == 0
+
+
+def test_what_is_due_since_a_moment_is_found_without_looking_at_all() -> None:
+    channel = channel_with(0)
+    for number in range(50):
+        channel.release(FRAME, number / 50)
+    for oldest, count in ((-1.0, 50), (0.5, 25), (0.501, 24), (2.0, 0)):
+        assert len(channel.history.since_due(oldest)) == count

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.ingest import CATCH_UP_SECONDS, Ingest, IngestLimits, LiveIngest, SpeechIngest, Timed, ingest_for
-from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Pace
 
 MONO = AudioFormat()
 FRAME = bytes(640)
@@ -146,3 +146,11 @@ def test_speech_comes_out_as_it_went_in_and_never_too_early(bursts: list[tuple[i
     assert [timed.audio for timed in released] == given_frames
     dues = [timed.due for timed in released]
     assert all(later - earlier >= SECONDS - 1e-9 for earlier, later in pairwise(dues))
+
+
+def test_a_queue_of_samples_is_full_by_their_number(speech: SpeechIngest) -> None:
+    """A frame may be one sample: 10 s of those would be 160 000."""
+    while not speech.must_wait(0.0):
+        speech.offer([b"\0\0"], 0.0)
+        assert speech.queued_seconds() < 1
+    assert round(10.0 * FRAMES_PER_SECOND) <= speech.clear(0.0).chunks <= round(10.0 * FRAMES_PER_SECOND) + 1

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.limits.rates import Budget, SlidingCounts, Smoothed
+from relay.core.limits.rates import AddressBudgets, Budget, SlidingCounts, Smoothed
 
 
 class TestBudget:
@@ -38,6 +38,25 @@ class TestBudget:
         for index, first in enumerate(spent):
             for count, last in enumerate(spent[index:], 1):
                 assert count <= per_second * (last - first + burst_seconds) + 1.001
+
+    @given(st.lists(st.floats(0, 10), max_size=100), st.integers(1, 50), st.floats(0.1, 5))
+    def test_it_tells_before_whether_it_would_be_overdrawn(
+        self, times: list[float], per_second: int, burst_seconds: float
+    ) -> None:
+        budget = Budget()
+        for now in sorted(times):
+            has = budget.has(now, per_second, burst_seconds)
+            assert has is (budget.spend(now, per_second, burst_seconds) == 0)
+        assert budget.has(0.0, None, burst_seconds)
+
+
+def test_no_more_budgets_are_remembered_than_allowed_and_those_that_spent_last_are() -> None:
+    budgets = AddressBudgets(3)
+    for address in ("a", "b", "c", "a", "d"):
+        budgets.of(address).spend(0.0, 1, 10)
+    assert len(budgets) == 3
+    assert [budgets.of(address).overdrawn_seconds(0.0, 0) for address in "ad"] == [2, 1]
+    assert not budgets.of("b").overdrawn_seconds(0.0, 0)
 
 
 class TestSlidingCounts:

@@ -29,7 +29,7 @@ def test_what_the_relay_writes_is_what_a_listener_reads() -> None:
     hello = messages.listener_hello(
         connection_id="c1",
         address=ChannelAddress("s"),
-        channels=[messages.ChannelEntry("main", "Main", "en", "live")],
+        channels=messages.describe_channels([messages.ChannelEntry("main", "Main", "en", "live")]),
         state="live",
         pace=Pace.LIVE,
         audio_format=STEREO,

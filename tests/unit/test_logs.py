@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -22,7 +23,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from relay.adapters.logs import configure_logging
+from relay.adapters.logs import MAX_REPEATS, configure_logging
 from relay.vocabulary.names import ChannelAddress
 from relay.vocabulary.settings import LogSettings
 from tests.support.ports import free_port
@@ -217,7 +218,7 @@ async def test_a_process_out_of_files_says_so_in_one_line(configure: Configure) 
 
 CONFIGURE = """
 import logging, sys
-from relay.adapters.logs import configure_logging
+from relay.adapters.logs import MAX_REPEATS, configure_logging
 from relay.vocabulary.settings import LogSettings
 logger = logging.getLogger("relay.test")
 configure_logging(LogSettings())
@@ -301,3 +302,34 @@ def test_configuring_again_replaces(configure: Configure) -> None:
     second = configure(format="json")
     logger.info("once")
     assert (len(first.lines), len(second.lines)) == (0, 1)
+
+
+def test_a_traceback_that_a_peer_can_cause_is_written_once(configure: Configure) -> None:
+    log = configure(format="json")
+    for number in range(1000):
+        logger.error("a connection failed by our fault", exc_info=raised(RecursionError(f"of peer {number}")))
+    logger.error("another failure", exc_info=raised(ValueError()))
+    logger.error("a connection failed by our fault", exc_info=raised(ValueError()))
+    members = log.members
+    assert [(each["event"], "exception" in each) for each in members] == [
+        ("a connection failed by our fault", True),
+        ("another failure", True),
+        ("a connection failed by our fault", True),
+        ("log lines that say the same were left out", False),
+    ]
+    assert (members[-1]["like"], members[-1]["lines"]) == ("a connection failed by our fault", 999)
+
+
+def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configure) -> None:
+    log = configure(format="json")
+    for number in range(1000):
+        logger.warning("silent connection cut off", extra={"connection": number, "may_repeat": True})
+        logger.warning("something that nobody can cause", extra={"number": number})
+    counts = Counter(each["event"] for each in log.members)
+    assert counts == {
+        "silent connection cut off": MAX_REPEATS,
+        "something that nobody can cause": 1000,
+        "log lines that say the same were left out": 1,
+    }
+    assert log.members[-1]["lines"] == 1000 - MAX_REPEATS
+    assert "may_repeat" not in log.text

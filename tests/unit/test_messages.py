@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core import messages
+from relay.core.shared_events import MAX_RELAY_TEXT_BYTES
 from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import CloseCode, PolicyError
 from relay.vocabulary.names import ChannelAddress
@@ -21,10 +22,12 @@ def test_listener_hello() -> None:
     text = messages.listener_hello(
         connection_id="c1",
         address=ChannelAddress("ev1", "de"),
-        channels=[
-            messages.ChannelEntry("de", "Deutsch", "de", "live"),
-            messages.ChannelEntry("x", "x", None, "waiting"),
-        ],
+        channels=messages.describe_channels(
+            [
+                messages.ChannelEntry("de", "Deutsch", "de", "live"),
+                messages.ChannelEntry("x", "x", None, "waiting"),
+            ]
+        ),
         state="live",
         pace=Pace.SPEECH,
         audio_format=AudioFormat(rate=48_000, channels=2),
@@ -103,6 +106,9 @@ def test_format_is_read_back() -> None:
         ('{"type":"ping","id":1e999}', "the number 1e999, which is not finite"),
         ('{"type":"ping","id":[-Infinity]}', "the number -Infinity"),
         ('{"type":"ping","id":NaN}', "the number NaN"),
+        ('{"type":"ping","id":1' + "0" * 400 + "}", "not finite"),
+        ('{"type":"ping","x":' + "[" * 32 + "]" * 32 + "}", "deeper than 32"),
+        ('{"type":"ping","x":' + '{"":' * 700 + "1" + "}" * 700 + "}", "deeper than 32"),
         ('{"type":"ping","x":"' + "é" * 2048 + '"}', "over the limit of 4096"),
     ],
 )
@@ -119,3 +125,23 @@ def test_no_text_crashes_the_reader(text: str) -> None:
     except PolicyError:
         return
     assert isinstance(message["type"], str)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+)
+
+
+@given(JSON_VALUES, st.integers(0, 1800), st.sampled_from(("[]", '{"":}')), st.integers(0, 4000))
+def test_a_ping_that_can_be_read_can_be_repeated(value: object, depth: int, kind: str, digits: int) -> None:
+    """Nesting, numbers and characters (also a half of a surrogate pair) that the reader takes, the writer takes."""
+    nested = kind[:-1] * depth + "1" + kind[-1] * depth
+    for member in (json.dumps(value), nested, "9" * max(1, digits), '"\\ud800"'):
+        try:
+            ping = messages.decode(f'{{"type":"ping","id":7,"x":{member}}}')
+        except PolicyError:
+            continue
+        pong = messages.pong_message(ping, 99)
+        assert json.loads(pong) == {"type": "pong", "id": 7, "x": json.loads(member), "clock_ms": 99}
+        assert len(pong.encode()) <= MAX_RELAY_TEXT_BYTES

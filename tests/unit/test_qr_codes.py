@@ -1,11 +1,17 @@
 import re
+from functools import partial
 
 import pytest
 
 from relay.adapters.qr_codes import QrCodes
+from relay.core.limits.names import Limit, LimitReachedError
 from relay.vocabulary.errors import BadRequestError
 
 HOST = "relay.example.org"
+
+
+def do_nothing() -> None:
+    """Let anybody have anything drawn."""
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def codes() -> QrCodes:
 def test_a_code_holds_the_address_of_a_listening_page(
     codes: QrCodes, path: str, query: str, host: str, address: str
 ) -> None:
-    picture = codes.find(path, query, host)
+    picture = codes.find(path, query, host, do_nothing)
     assert picture is not None
     assert picture.content_type == "image/svg+xml"
     assert re.findall("<title>(.*)</title>", picture.body.decode()) == [address]
@@ -38,7 +44,7 @@ def test_a_code_holds_the_address_of_a_listening_page(
     "path", ["/", "/qr", "/qr/listen/ev1", "/qr/listen/ev1.png", "/qr/broadcast/ev1.svg", "/assets/icon.svg"]
 )
 def test_other_paths_are_none(codes: QrCodes, path: str) -> None:
-    assert codes.find(path, "", HOST) is None
+    assert codes.find(path, "", HOST, do_nothing) is None
 
 
 @pytest.mark.parametrize(
@@ -58,12 +64,28 @@ def test_other_paths_are_none(codes: QrCodes, path: str) -> None:
 )
 def test_nothing_else_gets_a_code(codes: QrCodes, path: str, query: str, host: str, wrong: str) -> None:
     with pytest.raises(BadRequestError, match=re.escape(wrong)):
-        codes.find(path, query, host)
+        codes.find(path, query, host, do_nothing)
 
 
 def test_codes_are_kept_and_bounded(codes: QrCodes) -> None:
-    first = codes.find("/qr/listen/a.svg", "", HOST)
-    assert codes.find("/qr/listen/a.svg", "", HOST) is first
+    first = codes.find("/qr/listen/a.svg", "", HOST, do_nothing)
+    assert codes.find("/qr/listen/a.svg", "", HOST, do_nothing) is first
     for number in range(256):
-        codes.find(f"/qr/listen/s{number}.svg", "", HOST)
-    assert codes.find("/qr/listen/a.svg", "", HOST) is not first
+        codes.find(f"/qr/listen/s{number}.svg", "", HOST, do_nothing)
+    assert codes.find("/qr/listen/a.svg", "", HOST, do_nothing) is not first
+
+
+def test_who_has_one_drawn_is_charged_and_who_gets_a_kept_one_is_not(codes: QrCodes) -> None:
+    charged: list[str] = []
+    for path in ("/qr/listen/a.svg", "/qr/listen/b.svg", "/qr/listen/a.svg"):
+        codes.find(path, "", HOST, partial(charged.append, path))
+    assert charged == ["/qr/listen/a.svg", "/qr/listen/b.svg"]
+
+    def refuse() -> None:
+        raise LimitReachedError(Limit.COSTLY)
+
+    with pytest.raises(LimitReachedError):
+        codes.find("/qr/listen/c.svg", "", HOST, refuse)
+    assert codes.find("/qr/listen/a.svg", "", HOST, refuse) is not None
+    with pytest.raises(LimitReachedError):
+        codes.find("/qr/listen/c.svg", "", HOST, refuse)

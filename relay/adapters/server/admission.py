@@ -10,6 +10,7 @@ Source: docs/protocol.md, "Addresses" and "Refusals".
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Protocol
 
@@ -21,10 +22,12 @@ from relay.adapters.server.credentials import offered_subprotocols, read_credent
 from relay.adapters.server.http_response import make_response, not_modified_response, text_response
 from relay.core.access import Access
 from relay.core.grants import RefusedError, TokenRole
+from relay.core.limits.names import COSTLY
 from relay.core.origins import is_allowed_origin
 from relay.core.requests import ConnectRequest, Role, read_connect_request, split_target, websocket_role
 from relay.core.wire import SUBPROTOCOL
 from relay.runtime.hub import Hub
+from relay.runtime.limits import LimitsInForce
 from relay.vocabulary.errors import BadRequestError, RelayError
 
 logger = logging.getLogger(__name__)
@@ -64,11 +67,12 @@ class PageTable(Protocol):
 class CodeTable(Protocol):
     """The QR codes, by path."""
 
-    def find(self, path: str, query: str, host: str) -> FoundPage | None:
+    def find(self, path: str, query: str, host: str, charge: Callable[[], None]) -> FoundPage | None:
         """Give the code of a raw request path on a host; None when there is none.
 
         Raises:
             BadRequestError: No code can be made for it.
+            LimitReachedError: It has to be drawn, and `charge` does not let it.
         """
         ...
 
@@ -87,6 +91,7 @@ class Admission:
         pages: PageTable,
         codes: CodeTable,
         access: Access,
+        limits: LimitsInForce,
         *,
         metrics: Callable[[], FoundPage] | None,
         allowed_origins: Sequence[str],
@@ -99,6 +104,7 @@ class Admission:
             pages: For people.
             codes: QR codes of addresses.
             access: Knows who may do what.
+            limits: How often what costs may be asked for.
             metrics: Gives what `/metrics` answers; None when nobody is to read it.
             allowed_origins: Whose pages may connect, see `relay.core.origins`.
             token_in_query: Whether a token may be in the query.
@@ -107,6 +113,7 @@ class Admission:
         self._pages = pages
         self._codes = codes
         self._access = access
+        self._limits = limits
         self._metrics = metrics
         self.allowed_origins = allowed_origins
         self.token_in_query = token_in_query
@@ -157,21 +164,27 @@ class Admission:
                 return text_response(HTTPStatus.PERMANENT_REDIRECT, "It is at the address without /.", Location=target)
         return None
 
-    def serve_http(self, request: Request) -> Response:
-        """Answer a request that is for no WebSocket."""
+    def serve_http(self, request: Request, group: str | None) -> Response:
+        """Answer a request that is for no WebSocket, of a client whose address is of `group`.
+
+        Raises:
+            LimitReachedError: It asks for more than it may.
+        """
         path, query = split_target(request.path)
         if request.method != "GET":
             return _method_not_allowed()
-        return self._serve_slash(path, query) or self._serve_path(path, query, request.headers)
+        return self._serve_slash(path, query) or self._serve_path(path, query, request.headers, group)
 
-    def _serve_path(self, path: str, query: str, headers: Headers) -> Response:
+    def _serve_path(self, path: str, query: str, headers: Headers, group: str | None) -> Response:
+        charge = partial(self._limits.charge, COSTLY, group)
         if path == "/healthz":
             return text_response(HTTPStatus.OK, "ok")
         if path == "/metrics" and self._metrics is not None:
+            charge()
             figures = self._metrics()
             return make_response(HTTPStatus.OK, figures.content_type, figures.body, figures.headers)
         try:
-            page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")))
+            page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")), charge)
             if page is None:
                 return text_response(HTTPStatus.NOT_FOUND, "There is nothing here; listen at /listen/SESSION.")
         except BadRequestError as error:

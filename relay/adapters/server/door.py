@@ -20,7 +20,7 @@ from relay.adapters.server.guarded import GuardedConnection
 from relay.adapters.server.http_response import text_response
 from relay.adapters.server.operator_api import OperatorApi
 from relay.core.limits.addresses import Client, TrustedProxies
-from relay.core.limits.names import Limit
+from relay.core.limits.names import JOINS, REQUESTS, Limit, LimitReachedError
 from relay.core.limits.places import Place, Places
 from relay.core.limits.rates import SlidingCounts
 from relay.core.operator_requests import is_operator_path
@@ -39,7 +39,7 @@ RETRY_SECONDS = (2, 10)
 
 _FAILURES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
-_SENTENCES = {
+_SENTENCES: dict[Limit | None, str] = {
     None: "The relay is restarting; try again in a moment.",
     Limit.CONNECTIONS: "The relay is full; try again in a moment.",
     Limit.LISTENERS: "This session is full; try again in a moment.",
@@ -48,7 +48,14 @@ _SENTENCES = {
     Limit.CONNECTIONS_PER_ADDRESS: "There are too many connections from your address; close some.",
     Limit.FAILURES_PER_ADDRESS: "There were too many wrong requests from your address; try again in a minute.",
 }
-_BY_ADDRESS = frozenset({Limit.CONNECTIONS_PER_ADDRESS, Limit.FAILURES_PER_ADDRESS})
+_SENTENCES |= dict.fromkeys(
+    (Limit.REQUESTS_PER_ADDRESS, Limit.COSTLY_PER_ADDRESS, Limit.JOINS_PER_ADDRESS),
+    "There are too many requests from your address; try again in a moment.",
+)
+_SENTENCES |= dict.fromkeys(
+    (Limit.REQUESTS, Limit.COSTLY, Limit.JOINS), "The relay has too many requests; try again in a moment."
+)
+_BY_ADDRESS = frozenset(limit for limit in Limit if limit.endswith("_per_address")) | {Limit.FAILURES_PER_ADDRESS}
 
 
 class Door:
@@ -120,13 +127,17 @@ class Door:
             return text_response(HTTPStatus.SERVICE_UNAVAILABLE, "The connection is gone.")
         path = split_target(request.path)[0]
         client = self.trusted.find_client(connection.peer_address, request.headers.get_all("X-Forwarded-For"))
-        connection.client_address = client.address
+        connection.client_address, connection.client_group = client.address, client.group
         role = websocket_role(path)
-        if role is None:
-            return self._serve_http(_as_get(request), client)
-        if request.method == "HEAD":
-            return text_response(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket's address.", Upgrade="websocket")
-        return self._refuse_cheaply(role, client) or self._admit(connection, request, role, client)
+        try:
+            if role is None:
+                return self._serve_http(_as_get(request), client)
+            if request.method == "HEAD":
+                return text_response(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket's address.", Upgrade="websocket")
+            self._limits.charge(JOINS, client.group)
+            return self._refuse_cheaply(role, client) or self._admit(connection, request, role, client)
+        except LimitReachedError as error:
+            return self._turn_away(error.limit)
 
     def _serve_http(self, request: Request, client: Client) -> Response:
         path = split_target(request.path)[0]
@@ -134,9 +145,11 @@ class Door:
             reason = self._why_not_ready()
             status = HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE
             return text_response(status, "ready" if reason is None else f"not ready: {reason}")
+        if path != "/healthz":
+            self._limits.charge(REQUESTS, client.group)
         if is_operator_path(path):
             return self._serve_operator(request, client)
-        return self._admission.serve_http(request)
+        return self._admission.serve_http(request, client.group)
 
     def _admit(self, connection: RelayConnection, request: Request, role: Role, client: Client) -> Response | None:
         """Let a client in, or refuse it; one whose address fails too often is only told so when it fails, too."""
@@ -193,6 +206,10 @@ class Door:
         """Turn somebody away by a limit, or because the door is closed."""
         if limit is not None:
             self._limits.applied(limit, address if limit in _BY_ADDRESS else "")
+        return self._turn_away(limit)
+
+    @staticmethod
+    def _turn_away(limit: Limit | None) -> Response:
         status = HTTPStatus.TOO_MANY_REQUESTS if limit in _BY_ADDRESS else HTTPStatus.SERVICE_UNAVAILABLE
         least, most = RETRY_SECONDS
         return text_response(status, _SENTENCES[limit], Retry_After=str(least + secrets.randbelow(most - least + 1)))

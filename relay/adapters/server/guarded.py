@@ -9,7 +9,6 @@ that can't be read gets an answer, too.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -26,9 +25,10 @@ from relay.adapters.server.intake import TURN_SECONDS, Intake
 from relay.adapters.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buffer, discard_unsent
 from relay.adapters.server.lost import LostTransport
 from relay.adapters.server.responses import secure_unread
+from relay.adapters.server.timers import Timer, Timers
 from relay.adapters.server.tls import bound_tls_buffers
 from relay.core import messages
-from relay.core.limits.names import Limit
+from relay.core.limits.names import CONTROL, Limit
 from relay.core.limits.rates import Budget
 from relay.core.request_head import Fault, HeadReader, UnreadableRequestError
 from relay.core.wire import SUBPROTOCOL
@@ -51,7 +51,8 @@ AUDIO_BURST_SECONDS = 5.0
 _REASON_BYTES = 123
 """What a close frame holds beside its code, RFC 6455 section 5.5."""
 
-_OVER_A_LIMIT, _AUDIO_RATE, _UNANSWERED = "over a limit", "audio rate", "unanswered request"
+_OVER_A_LIMIT, _AUDIO_RATE = "over a limit", "audio rate"
+_ADDRESS_RATE, _UNANSWERED = "rate of the address", "unanswered request"
 """Who holds an intake, and why."""
 
 _STAND_IN = b"GET / HTTP/1.1\r\n\r\n"
@@ -76,15 +77,6 @@ class Attendance(Protocol):
         ...
 
 
-class _Timer(Enum):
-    """What a connection waits for; of each, one at a time."""
-
-    HANDSHAKE = auto()
-    CLOSING = auto()
-    LAST_WORDS = auto()
-    AUDIO_RATE = auto()
-
-
 def _do_nothing() -> None:
     """Stand in for what a connection that is gone would do."""
 
@@ -97,6 +89,7 @@ class GuardedConnection(ServerConnection):
         limits: What the peer may.
         peer_address: Of the other end, empty when it is unknown; kept, since uvloop can not tell once it has gone.
         client_address: Of the person or program, behind whatever proxies; empty before the opening handshake.
+        client_group: What limits count as one address; None when it is not known.
         asked_at: When it was asked last whether it is there, by the relay's clock.
     """
 
@@ -112,6 +105,7 @@ class GuardedConnection(ServerConnection):
         "_turn_end",
         "asked_at",
         "client_address",
+        "client_group",
         "intake",
         "limits",
     )
@@ -138,11 +132,12 @@ class GuardedConnection(ServerConnection):
         self.drain_waiters = []  # type: ignore[assignment]
         self.limits = limits
         self.client_address = ""
+        self.client_group: str | None = None
         self.asked_at = 0.0
         self._attendance = attendance
         self._at_end = []
         self._head = HeadReader()
-        self._timers: dict[_Timer, asyncio.TimerHandle] = {}
+        self._timers = Timers(self.loop)
         self._budgets: dict[Limit, Budget] = {}
         self._turn_end = 0.0
 
@@ -154,7 +149,7 @@ class GuardedConnection(ServerConnection):
         self.intake = Intake(self.transport, super().data_received)
         self.recv_messages.pause, self.recv_messages.resume = self.intake.pause, self.intake.resume
         timeout_seconds = self.limits.settings.handshake_timeout_seconds
-        self._wait(_Timer.HANDSHAKE, timeout_seconds, self._end_handshake)
+        self._timers.start(Timer.HANDSHAKE, timeout_seconds, self._end_handshake)
         self.peer_address = (self.remote_address or ("",))[0]
         self._attendance.arrived(self)
 
@@ -169,17 +164,6 @@ class GuardedConnection(ServerConnection):
             action()
         else:
             self._at_end.append(action)
-
-    def _wait(self, what: _Timer, seconds: float, action: Callable[[], None]) -> None:
-        """Do something later, in place of what was to be done before; nothing when the connection has ended then."""
-        self._stop_waiting(what)
-        if not self.has_ended:
-            self._timers[what] = self.loop.call_later(seconds, action)
-
-    def _stop_waiting(self, what: _Timer) -> None:
-        timer = self._timers.pop(what, None)
-        if timer is not None:
-            timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Take what the peer sent (called by the transport)."""
@@ -198,7 +182,7 @@ class GuardedConnection(ServerConnection):
             return
         head, rest = found
         self._head = None
-        self._wait(_Timer.HANDSHAKE, self.limits.settings.handshake_timeout_seconds, self._end_answer)
+        self._timers.start(Timer.HANDSHAKE, self.limits.settings.handshake_timeout_seconds, self._end_answer)
         self._asked = Request(head.target, Headers(head.headers), head.method, head.protocol)
         super().data_received(_STAND_IN)
         # Behind a request that is not upgraded comes no frame, so what comes is only read when it is answered.
@@ -213,7 +197,7 @@ class GuardedConnection(ServerConnection):
             return
         if self._head is not None:
             self._head, self._is_refused = None, True
-            self._stop_waiting(_Timer.HANDSHAKE)
+            self._timers.stop(Timer.HANDSHAKE)
         super().eof_received()
 
     def _refuse_request(self, error: UnreadableRequestError) -> None:
@@ -241,12 +225,12 @@ class GuardedConnection(ServerConnection):
         if self.transport.can_write_eof():
             with suppress(OSError, RuntimeError):  # uvloop raises the latter
                 self.transport.write_eof()
-        self._stop_waiting(_Timer.HANDSHAKE)
-        self._wait(_Timer.LAST_WORDS, LAST_WORDS_SECONDS, self.cut_off)
+        self._timers.stop(Timer.HANDSHAKE)
+        self._timers.start(Timer.LAST_WORDS, LAST_WORDS_SECONDS, self.cut_off)
 
     def forget_handshake(self) -> None:
         """Let the headers of the handshake go, kilobytes that nobody reads again; the library needs the objects."""
-        self._stop_waiting(_Timer.HANDSHAKE)
+        self._timers.stop(Timer.HANDSHAKE)
         del self._asked
         # The library's closure over this connection, which would hold it in a circle.
         vars(self.protocol).pop("select_subprotocol", None)
@@ -263,27 +247,41 @@ class GuardedConnection(ServerConnection):
         if event.opcode not in DATA_OPCODES or not self._is_leaving:
             super().process_event(event)
         if event.opcode is Opcode.BINARY:
-            over_seconds = self._spend(Limit.AUDIO_RATE, AUDIO_BURST_SECONDS)
+            over_seconds = self.spend(Limit.AUDIO_RATE, AUDIO_BURST_SECONDS)
             if over_seconds and self._is_leaving:
                 self.cut_off()
             elif over_seconds and not self._waits_for_rate:
                 self.limits.applied(Limit.AUDIO_RATE)
                 self._waits_for_rate = True
                 self.intake.hold(_AUDIO_RATE)
-                self._wait(_Timer.AUDIO_RATE, over_seconds, self._go_on)
-        elif (limit := _CLOSING_LIMITS.get(event.opcode)) is not None and self._spend(limit, BURST_SECONDS):
-            self.end_over(limit)
+                self._timers.start(Timer.AUDIO_RATE, over_seconds, self._go_on)
+        elif (limit := _CLOSING_LIMITS.get(event.opcode)) is not None:
+            if self.spend(limit, BURST_SECONDS):
+                self.end_over(limit)
+            elif wait_seconds := self.limits.overdraw(CONTROL, self.client_group):
+                self.wait_for_address(wait_seconds)
+
+    def wait_for_address(self, seconds: float) -> None:
+        """Read no more for a while: the address as a whole says too much."""
+        if Timer.ADDRESS_RATE not in self._timers:
+            self.intake.hold(_ADDRESS_RATE)
+            self._timers.start(Timer.ADDRESS_RATE, seconds, self._go_on_for_address)
+
+    def _go_on_for_address(self) -> None:
+        self._timers.stop(Timer.ADDRESS_RATE)
+        self.intake.let_go(_ADDRESS_RATE)
 
     def _go_on(self) -> None:
         """Read on, when what came together with the message that was too much is paid for, too."""
         over_seconds = self._budgets[Limit.AUDIO_RATE].overdrawn_seconds(relay_clock(), AUDIO_BURST_SECONDS)
         if over_seconds and not self._is_leaving:
-            self._wait(_Timer.AUDIO_RATE, over_seconds, self._go_on)
+            self._timers.start(Timer.AUDIO_RATE, over_seconds, self._go_on)
         else:
             self._waits_for_rate = False
             self.intake.let_go(_AUDIO_RATE)
 
-    def _spend(self, limit: Limit, burst_seconds: float) -> float:
+    def spend(self, limit: Limit, burst_seconds: float) -> float:
+        """Spend one of this peer's budget for a limit; gives for how many seconds it is overdrawn, 0 for not."""
         budget = self._budgets.get(limit)
         if budget is None:
             budget = self._budgets[limit] = Budget()
@@ -303,7 +301,7 @@ class GuardedConnection(ServerConnection):
         self.protocol.fail(CloseCode.POLICY, f"This is over the relay's limit {limit} of {value}.")
         self.send_data()
         self.intake.hold(_OVER_A_LIMIT)
-        self._wait(_Timer.LAST_WORDS, LAST_WORDS_SECONDS, self.cut_off)
+        self._timers.start(Timer.LAST_WORDS, LAST_WORDS_SECONDS, self.cut_off)
 
     async def __aiter__(self) -> AsyncIterator[Data]:
         """Give the messages, as the library does; who has many of them gives others a turn in between."""
@@ -319,8 +317,8 @@ class GuardedConnection(ServerConnection):
         From the close frame on, whoever's fault it was, the peer has `CLOSE_SECONDS`.
         """
         super().send_data()
-        if self.protocol.state is State.CLOSING and _Timer.CLOSING not in self._timers:
-            self._wait(_Timer.CLOSING, CLOSE_SECONDS, self.cut_off)
+        if self.protocol.state is State.CLOSING and Timer.CLOSING not in self._timers:
+            self._timers.start(Timer.CLOSING, CLOSE_SECONDS, self.cut_off)
         if self.response is not None and self.intake.is_held:
             self.intake.let_go(_UNANSWERED)
         if self.paused and self.transport.get_write_buffer_size() > self.limits.settings.max_unread_bytes:
@@ -329,9 +327,7 @@ class GuardedConnection(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the connection is gone (called by the transport)."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._timers.end()
         actions, self._at_end = self._at_end or [], None
         for action in actions:
             action()
@@ -390,6 +386,7 @@ class GuardedConnection(ServerConnection):
         """Read on, although nobody wants messages any more: behind what waits comes the peer's own close frame."""
         self.intake.resume()
         self.intake.let_go(_AUDIO_RATE)
+        self.intake.let_go(_ADDRESS_RATE)
 
     async def refuse(self, error: RelayError) -> None:
         """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""

@@ -59,5 +59,6 @@ def _look_after(connection: GuardedConnection, now: float, stall_limit_seconds: 
     elif stall_limit_seconds is not None and now - connection.asked_at >= stall_limit_seconds:
         connection.limits.applied(Limit.SILENCE)
         seconds = round(now - heard_at, 1)
-        logger.warning("silent connection cut off", extra={"connection": str(connection.id), "seconds": seconds})
+        extra = {"connection": str(connection.id), "seconds": seconds, "may_repeat": True}
+        logger.warning("silent connection cut off", extra=extra)
         connection.cut_off()

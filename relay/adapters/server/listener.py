@@ -3,9 +3,15 @@
 Invariant: whatever ends the conversation, the listener leaves the hub.
 """
 
+import asyncio
+
+from websockets.protocol import State
+
 from relay.adapters.server.answers import answer_common
 from relay.adapters.server.connection import RelayConnection, SocketPort, TlsPort
+from relay.adapters.server.guarded import BURST_SECONDS
 from relay.core import messages
+from relay.core.limits.names import SWITCHES, Limit
 from relay.core.requests import ConnectRequest
 from relay.runtime.hub import Hub
 from relay.runtime.listener import Listener
@@ -13,6 +19,9 @@ from relay.runtime.run import Framing
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import BadRequestError, NotAllowedError, PolicyError
 from relay.vocabulary.names import ChannelAddress
+
+LONGEST_WAIT_SECONDS = 0.25
+"""How late a listener that has to wait may notice that its connection has ended."""
 
 
 async def serve_listener(connection: RelayConnection, request: ConnectRequest, hub: Hub, tasks: TaskRegistry) -> None:
@@ -34,13 +43,26 @@ async def serve_listener(connection: RelayConnection, request: ConnectRequest, h
                 raise PolicyError("A listener must not send audio; broadcast at /v1/broadcast/SESSION.")
             control = messages.decode(message)
             if control["type"] == "switch" and connection.speaks_relay:
-                listener = _switch(connection, hub, listener, control)
+                if await _may_switch(connection):
+                    listener = _switch(connection, hub, listener, control)
             elif control["type"] == "stats" and connection.speaks_relay:
                 listener.report = hub.reports.note(connection.permit.address, control, listener.report)
             else:
                 await answer_common(connection, hub, control)
     finally:
         hub.listening.leave(listener)
+
+
+async def _may_switch(connection: RelayConnection) -> bool:
+    """Wait until the address may switch once more; False when the connection ends by that, or meanwhile."""
+    if connection.spend(Limit.SWITCH_RATE, BURST_SECONDS):
+        connection.end_over(Limit.SWITCH_RATE)
+        return False
+    wait_seconds = connection.limits.overdraw(SWITCHES, connection.client_group)
+    while wait_seconds > 0 and connection.state is State.OPEN:
+        await asyncio.sleep(min(wait_seconds, LONGEST_WAIT_SECONDS))
+        wait_seconds -= LONGEST_WAIT_SECONDS
+    return connection.state is State.OPEN
 
 
 def _switch(connection: RelayConnection, hub: Hub, listener: Listener, control: messages.ControlMessage) -> Listener:

@@ -39,10 +39,38 @@ class Budget:
         self._spent_until = max(self._spent_until, now) + 1 / per_second
         return self.overdrawn_seconds(now, burst_seconds)
 
+    def has(self, now: float, per_second: float | None, burst_seconds: float) -> bool:
+        """Tell whether one unit could be spent without overdrawing it; the arguments are those of `spend`."""
+        if per_second is None:
+            return True
+        return max(self._spent_until, now) + 1 / per_second - now - burst_seconds <= _ROUNDING_SECONDS
+
     def overdrawn_seconds(self, now: float, burst_seconds: float) -> float:
         """Give the seconds until the budget is no longer overdrawn; 0 when it is not."""
         over_seconds = self._spent_until - now - burst_seconds
         return over_seconds if over_seconds > _ROUNDING_SECONDS else 0.0
+
+
+class AddressBudgets:
+    """A budget for each address. When too many are remembered, the ones that spent longest ago are full again."""
+
+    def __init__(self, max_addresses: int) -> None:
+        """Make it; `max_addresses` is how many are remembered."""
+        self._max_addresses = max_addresses
+        self._budgets: dict[str, Budget] = {}
+
+    def __len__(self) -> int:
+        """Give how many addresses are remembered."""
+        return len(self._budgets)
+
+    def of(self, address: str) -> Budget:
+        """Give the budget of an address that is about to spend."""
+        # Written anew, so the dictionary is in the order in which the addresses spent last.
+        budget = self._budgets.pop(address) if address in self._budgets else Budget()
+        self._budgets[address] = budget
+        if len(self._budgets) > self._max_addresses:
+            del self._budgets[next(iter(self._budgets))]
+        return budget
 
 
 class SlidingCounts:
