@@ -148,4 +148,6 @@ async def tab(context: BrowserContext, relay: RelayProcess) -> AsyncIterator[Tab
     """A page, which fails the test when the browser had something to complain about."""
     async with open_tab(context, relay.url) as tab:
         yield tab
+        if tab.network.was_disturbed:
+            tab.forgive_break()
         assert tab.complaints == []

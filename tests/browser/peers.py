@@ -89,6 +89,7 @@ class Network:
     Attributes:
         url: Where a browser reaches the relay through it.
         requested: The targets of all requests, in order.
+        was_disturbed: Whether it was told to misbehave.
     """
 
     def __init__(self, relay_port: int, extra: Mapping[str, bytes]) -> None:
@@ -98,12 +99,13 @@ class Network:
         self._writers: set[asyncio.StreamWriter] = set()
         self._generation = 0
         self._broken = False
+        self.was_disturbed = False
         self.url = ""
         self.requested: list[str] = []
 
     def break_down(self) -> None:
         """Cut every connection, and every new one, until `repair`."""
-        self._broken = True
+        self._broken = self.was_disturbed = True
         for writer in self._writers:
             writer.transport.abort()
 
@@ -113,6 +115,7 @@ class Network:
     def swallow(self) -> None:
         """From now on nothing passes on the present connections, though they stay open; new ones are good."""
         self._generation += 1
+        self.was_disturbed = True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection; the relay answers one request on each."""

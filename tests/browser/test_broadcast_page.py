@@ -85,7 +85,6 @@ async def test_broadcast_goes_on_after_the_connection_broke(tab: Tab, relay: Rel
     await hear_microphone(relay.url, "broken-off")
     assert "takeover=1" in tab.network.requested[-1]
     assert "takeover" not in next(target for target in tab.network.requested if "/v1/broadcast/" in target)
-    tab.forgive_break()
 
 
 WATCHED_STATES = """
@@ -112,7 +111,6 @@ async def test_a_short_break_loses_nothing_that_had_not_been_sent(tab: Tab) -> N
     await tab.until("states.join() === 'reconnecting,live'")
     await tab.until("unsent.length > 4 && unsent.at(-1).waitingSeconds < 0.1")
     assert await tab.page.evaluate("unsent.at(-1).droppedSeconds") <= 0.02
-    tab.forgive_break()
 
 
 async def test_says_that_the_network_is_too_slow_and_connects_anew_when_it_is_dead(tab: Tab) -> None:

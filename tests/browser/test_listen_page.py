@@ -291,7 +291,6 @@ async def test_connects_again_after_the_connection_broke(tab: Tab, relay: RelayP
         await tab.state("playing")
         rate, left, _ = await record(tab, 1)
         assert hears(left, rate, TONE)
-    tab.forgive_break()
 
 
 async def test_connects_again_when_the_relay_is_not_heard_any_more(tab: Tab, relay: RelayProcess) -> None:
