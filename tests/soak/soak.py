@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -148,8 +149,12 @@ def _reconcile(relay: RelayProcess, churn: Churn, report: Report) -> None:
     signs = [line for line in relay.lines if "Traceback" in line or "crashed" in line]
     report.problems.extend(signs[:3])
     log = relay.log
-    report.cut_off = sum(record["event"].endswith(" cut off") for record in log)
+    events: Counter[str] = Counter()
+    for record in log:
+        # Lines that say the same are not all written; another line says how many were left out.
+        events[record.get("like", record["event"])] += record.get("lines", 1)
+    report.cut_off = sum(lines for event, lines in events.items() if event.endswith(" cut off"))
     told = sum(int(record.get("stall_limit_seconds", 0)) for record in log if record["event"] == "limits were applied")
-    stalled = sum(record["event"] in ("silent connection cut off", "stalled listener cut off") for record in log)
+    stalled = events["silent connection cut off"] + events["stalled listener cut off"]
     if told != stalled:
         report.problems.append(f"the counter says {told} were cut off for the stall limit, the log {stalled}")
