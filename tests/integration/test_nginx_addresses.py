@@ -62,7 +62,8 @@ async def test_no_log_has_what_stands_in_a_query(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
     port = free_port()
     changes = {
-        "proxy_read_timeout    60s;": "proxy_read_timeout 200ms;",
+        # One path has little time; the others have what they have.
+        "proxy_read_timeout    60s;": "location /silent { proxy_pass http://relay; proxy_read_timeout 200ms; }",
         # An address that is not this machine's is a failure of a higher level than others.
         "proxy_http_version 1.1;": "proxy_http_version 1.1; proxy_bind $arg_from;",
     }
