@@ -1,7 +1,7 @@
-"""A real nginx with the project's site in front of a relay."""
+"""A real nginx with the project's site in front of one relay or several."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ _AROUND = """
 daemon off;
 worker_processes 1;
 pid {directory}/nginx.pid;
-error_log stderr warn;
+error_log {directory}/error.log info;
 events {{ worker_connections 512; }}
 http {{
     client_body_temp_path {directory}/body;
@@ -22,28 +22,46 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
+    access_log {directory}/all.log combined;
 {site}
 }}
 """
 
 
 @asynccontextmanager
-async def nginx(directory: Path, certificate: Certificate, relay_port: int) -> AsyncIterator[tuple[int, int]]:
-    """Run nginx with the site, adapted to this place only; gives its ports for http and https."""
+async def nginx(
+    directory: Path, certificate: Certificate, *relay_ports: int, changes: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[int, int]]:
+    """Run nginx with the site, adapted to this place only; gives its ports for http and https.
+
+    nginx itself logs all that it can: requests with their query in `all.log`, errors from level `info` in `error.log`.
+
+    Args:
+        directory: For nginx's files; its logs, `access.log` among them, stay there.
+        certificate: Of the site.
+        relay_ports: Of the relays; several of them share the sessions.
+        changes: What else to replace, in the site or around it, each once.
+    """
     http_port, https_port = free_port(), free_port()
-    site = SITE.read_text(encoding="utf-8")
-    for written, here in {
-        "server 127.0.0.1:8080;": f"server 127.0.0.1:{relay_port};",
+    written_server = "server 127.0.0.1:8080 max_fails=0;"
+    replaced = {
+        written_server: " ".join(written_server.replace("8080", str(port)) for port in relay_ports),
         "listen 80;": f"listen 127.0.0.1:{http_port};",
         "listen 443 ssl": f"listen 127.0.0.1:{https_port} ssl",
         "/etc/relay/certificate.pem": str(certificate.certificate),
         "/etc/relay/key.pem": str(certificate.key),
-        "/var/log/nginx/relay.log": f"{directory}/access.log",
-    }.items():
-        assert site.count(written) == 1, f"{SITE.name} has no {written}"
-        site = site.replace(written, here)
+    }
+    if len(relay_ports) > 1:
+        replaced["# hash $relay_session"] = "hash $relay_session"
+    text = _AROUND.format(directory=directory, site=SITE.read_text(encoding="utf-8"))
+    for written, here in (replaced | dict(changes or {})).items():
+        assert text.count(written) == 1, f"there is no {written}"
+        text = text.replace(written, here)
+    for name, here in {"relay.log": "access.log", "error.log": "error.log"}.items():
+        text = text.replace(f"/var/log/nginx/{name}", f"{directory}/{here}")
+    assert "/var/log" not in text
     configuration = directory / "nginx.conf"
-    configuration.write_text(_AROUND.format(directory=directory, site=site), encoding="utf-8")
+    configuration.write_text(text, encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
         "nginx", "-e", "stderr", "-p", str(directory), "-c", str(configuration), stderr=asyncio.subprocess.PIPE
     )
