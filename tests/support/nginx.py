@@ -1,6 +1,9 @@
 """A real nginx with the project's site in front of a relay."""
 
 import asyncio
+import re
+import shlex
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +11,9 @@ from pathlib import Path
 from tests.support.certificates import Certificate
 from tests.support.ports import free_port
 
-SITE = Path(__file__).parents[2] / "config" / "nginx.conf"
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "config" / "nginx.conf"
+OPERATIONS = ROOT / "docs" / "operations.md"
 
 _AROUND = """
 daemon off;
@@ -69,3 +74,12 @@ async def _until_it_listens(process: asyncio.subprocess.Process, port: int) -> N
                 return
     assert process.stderr is not None
     raise AssertionError(f"nginx ended: {(await process.stderr.read()).decode()}")
+
+
+def site_under_a_path(folder: Path) -> Path:
+    """Write the site for relays under /relay/, by the command that docs/operations.md has for it."""
+    written = re.search(r"^\$ (sed .+) > relay\.conf$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert written, f"{OPERATIONS.name} has no such command"
+    site = folder / "relay.conf"
+    site.write_bytes(subprocess.run(shlex.split(written[1]), cwd=ROOT, check=True, capture_output=True).stdout)
+    return site
