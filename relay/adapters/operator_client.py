@@ -26,7 +26,8 @@ def ask_relay(url: str, method: str, path: str, credential: str) -> dict[str, An
     """Ask a relay something as its operator, and give what it answers.
 
     Args:
-        url: Its address; `ws` stands for `http` and `wss` for `https`.
+        url: Its address, with the path under which a proxy serves it, if any; `ws` stands for `http` and `wss` for
+            `https`.
         method: `GET` or `DELETE`.
         path: Of the operator's API.
         credential: A token of role `admin`, or the relay's admin key.
@@ -42,7 +43,7 @@ def ask_relay(url: str, method: str, path: str, credential: str) -> dict[str, An
     kind = http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
     with closing(kind(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)) as connection:
         try:
-            connection.request(method, path, headers={"Authorization": f"Bearer {credential}"})
+            connection.request(method, parts.path.rstrip("/") + path, headers={"Authorization": f"Bearer {credential}"})
             response = connection.getresponse()
             body = response.read(_LONGEST_ANSWER)
         except http.client.HTTPException as error:

@@ -1,10 +1,14 @@
 """The pages for a person: a fixed table of files from the package, read once.
 
 Invariants: a path is only ever a key of a table, never a name in a file system, so there is nothing to traverse;
-every page forbids what it does not need (scripts, styles and connections of other origins, framing).
+every page forbids what it does not need (scripts, styles and connections of other origins, framing); no address in a
+page begins with a slash.
+
+A proxy may serve the relay under a path, https://example.org/relay/, which the relay never sees. So the `<base>` of
+each page says how many levels up the relay is; the page's scripts take `document.baseURI` for the relay's address.
 
 On a slow network it is the round trips that make a page slow. So each page names all modules that its script imports,
-that they are asked for at once, and calls its assets by the fingerprint of all of them: /assets/FINGERPRINT/…, which a
+that they are asked for at once, and calls its assets by the fingerprint of all of them: assets/FINGERPRINT/…, which a
 browser keeps without ever asking again, and which an update leaves behind. Everything else has an entity tag, by which
 a browser that has it is told so.
 """
@@ -41,7 +45,7 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
     {
         # A WebSocket to the same host and port is within 'self'.
         "Content-Security-Policy": (
-            "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+            "default-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
         ),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
@@ -52,6 +56,9 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
 
 _KEPT = "public, max-age=31536000, immutable"
 _FINGERPRINT = re.compile(r"/assets/[0-9a-f]{16}(?=/)")
+
+_BASE = '<base href="./">'
+"""In the HTML of a page: where the relay is, seen from it."""
 
 _SCRIPT = re.compile(r'<script type="module" src="([^"]+)"></script>')
 _IMPORT = re.compile(r'(?:\bfrom|^import) "(\.[^"]+)"', re.MULTILINE)
@@ -95,20 +102,22 @@ class Pages:
             "".join(f"{path}{page.headers['ETag']}" for path, page in sorted(self._fixed.items())).encode()
         )
         self.assets = f"/assets/{fingerprint.hexdigest()[:16]}"
-        self._channel_pages = {name: self._html(folder / f"{name}.html") for name in _CHANNEL_PAGES}
-        self._fixed["/"] = self._html(folder / "index.html")
+        self._channel_pages = {
+            (name, ids): self._html(folder / f"{name}.html", "../" * ids) for name in _CHANNEL_PAGES for ids in (1, 2)
+        }
+        self._fixed["/"] = self._html(folder / "index.html", "./")
 
-    def _html(self, file: Traversable) -> Page:
-        """Read a page, and have it name all modules that it needs."""
-        text = file.read_text(encoding="utf-8")
+    def _html(self, file: Traversable, base: str) -> Page:
+        """Read a page, from which the relay is at `base`, and have it name all modules that it needs."""
+        text = file.read_text(encoding="utf-8").replace(_BASE, f'<base href="{base}">', 1)
         modules = dict.fromkeys(chain.from_iterable(map(self._imports, _SCRIPT.findall(text))))
-        links = "".join(f'    <link rel="modulepreload" href="{path}">\n' for path in modules)
+        links = "".join(f'    <link rel="modulepreload" href="{path[1:]}">\n' for path in modules)
         text = text.replace("  </head>", f"{links}  </head>", 1)
-        return _page(_HTML, text.replace('"/assets/', f'"{self.assets}/').encode())
+        return _page(_HTML, text.replace('"assets/', f'"{self.assets[1:]}/').encode())
 
     def _imports(self, module: str) -> Iterator[str]:
         """Give the paths of all modules that one imports, and those import, each once."""
-        found, waiting = {module}, [module]
+        found, waiting = {f"/{module}"}, [f"/{module}"]
         while waiting:
             path = waiting.pop()
             for name in _IMPORT.findall(self._fixed[path].body.decode()):
@@ -137,13 +146,12 @@ class Pages:
         if not path.startswith("/"):
             return None
         name, *ids = path[1:].split("/")
-        page = self._channel_pages.get(name)
-        if page is None or not ids:
+        if name not in _CHANNEL_PAGES or not ids:
             return None
         if len(ids) > 2:  # noqa: PLR2004 - session and channel
-            raise BadRequestError(f"The address is /{name}/SESSION or /{name}/SESSION/CHANNEL.")
+            raise BadRequestError(f"The address ends with /{name}/SESSION or /{name}/SESSION/CHANNEL.")
         ChannelAddress(*ids)
-        return page
+        return self._channel_pages[name, len(ids)]
 
     def _asset(self, path: str) -> Page | None:
         """Find a file by its name with a fingerprint; a page of before an update gets the one of now, not to keep."""

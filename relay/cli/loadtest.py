@@ -210,8 +210,9 @@ def _find_targets(url: str, addresses: Sequence[ChannelAddress], token: str | No
     port = parts.port or (_SECURE_PORT if secure else _PLAIN_PORT)
     host = reach(name, port)
     tls_name = name if secure else None
+    root = f"{parts.path.rstrip('/')}/v1/{Role.LISTENER}"
     return [
-        Target(host, port, f"/v1/{Role.LISTENER}/{address}", parts.netloc, tls_name, Expect.RELAY_V1_STAMPED, token)
+        Target(host, port, f"{root}/{address}", parts.netloc, tls_name, Expect.RELAY_V1_STAMPED, token)
         for address in addresses
     ]
 

@@ -112,7 +112,7 @@ def listen(
     """Make a listener, which receives within `async with` and gives its events to `async for`.
 
     Args:
-        url: Of the relay, without a path, for example `wss://relay.example.org`.
+        url: Of the relay, for example `wss://relay.example.org` or `https://example.org/relay`.
         session: The session's id; it need not have begun.
         channel: The audio track of it.
         buffer_ms: Bound on the age of the audio that the relay sends; None takes the longest that it grants, which
@@ -151,7 +151,7 @@ def broadcast(
     broadcaster took over from stops for good.
 
     Args:
-        url: Of the relay, without a path, for example `wss://relay.example.org`.
+        url: Of the relay, for example `wss://relay.example.org` or `https://example.org/relay`.
         session: The session's id.
         channel: The audio track of it.
         audio_format: Of the audio: 16-bit samples, 16 kHz mono when not said.

@@ -42,16 +42,18 @@ export class AudiencePanel {
 
   get #path() {
     const whole = this.#channel === "main" || document.querySelector("[name=reach]:checked").value === "session";
-    return whole ? `/listen/${this.#session}` : `/listen/${this.#session}/${this.#channel}`;
+    return whole ? `listen/${this.#session}` : `listen/${this.#session}/${this.#channel}`;
   }
 
   async #draw() {
     const drawing = ++this.#drawing;
-    const address = location.origin + this.#path;
+    const { href: address, protocol } = new URL(this.#path, document.baseURI);
     element("audience").value = address;
     element("poster-title").textContent = this.#session;
     element("poster-link").textContent = address.replace(/^https?:\/\//, "");
-    const code = `/qr${this.#path}.svg?scheme=${location.protocol.slice(0, -1)}`;
+    // Only the page knows the path under which a proxy serves the relay.
+    const prefix = new URL(document.baseURI).pathname.slice(0, -1);
+    const code = `qr/${this.#path}.svg?scheme=${protocol.slice(0, -1)}${prefix && `&prefix=${prefix}`}`;
     const problem = await findProblem(code, address);
     if (drawing !== this.#drawing) {
       return;

@@ -10,7 +10,7 @@ import { ScreenLock } from "./screen-lock.js";
 import { WARNING_SECONDS } from "./send-queue.js";
 import { openFile, unsupportedCode } from "./sources.js";
 import { SPOKEN } from "./spoken-languages.js";
-import { isKey, isName, readPagePath, streamAddress } from "./player/wire.js";
+import { addressAt, isKey, isName, readPageAddress } from "./player/wire.js";
 import { withTakeOver } from "./uplink.js";
 
 const NOT_ALLOWED = 4502;
@@ -29,7 +29,7 @@ const STOPPED = new Set(["idle", "failed"]);
 
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
-const page = readPagePath(location.pathname);
+const page = readPageAddress(location.href, document.baseURI);
 const broadcaster = new Broadcaster();
 const meter = new LevelMeter(element("level"), element("level-shown"));
 const audience = new AudiencePanel(page.session);
@@ -93,7 +93,7 @@ function goLive(finish) {
   } else {
     mistake = null;
     microphone.reset();
-    const address = streamAddress("broadcast", { session: page.session, channel }, location, query());
+    const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query());
     broadcaster.start(openSource, { address: finish(address), rate: RATE, key });
   }
 }

@@ -5,7 +5,7 @@ import { formatMilliseconds, formatNumber, formatSeconds, knows, recall, remembe
 import { LivePicture } from "./live-picture.js";
 import { BAD_REQUEST } from "./player/close-codes.js";
 import { RelayPlayer } from "./player/index.js";
-import { isKey, originOf, readPagePath, streamAddress } from "./player/wire.js";
+import { addressAt, isKey, readPageAddress } from "./player/wire.js";
 import { glance } from "./session-glance.js";
 
 /** Codes by which page and relay, or page and audio, turn out not to be of the same time. */
@@ -27,7 +27,7 @@ const HEARD = new Set(["buffering", "playing", "concealing", "rebuffering", "rec
 
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
-const page = readPagePath(location.pathname);
+const page = readPageAddress(location.href, document.baseURI);
 // A fragment never leaves the browser, so a link can carry a token without any server writing it down.
 const told = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
 /** What can be no token is as good as none: the relay tells whether the session needs one. */
@@ -36,7 +36,7 @@ const chooser = new ChannelChooser(element("channels"), page.channel ?? DEFAULT_
 const picture = new LivePicture(element("buffer-shape"), element("delay-shape"));
 const latency = LATENCIES.find((name) => name === recall(LATENCY_KEY)) ?? "balanced";
 const player = new RelayPlayer({
-  url: originOf(location),
+  url: document.baseURI,
   session: page.session,
   channel: chooser.chosen,
   token,
@@ -109,7 +109,7 @@ function showChannels(channels) {
 /** The address is the one to pass on: it leads to what is heard. */
 function showAddress() {
   const path = chooser.chosen === DEFAULT_CHANNEL ? "" : `/${chooser.chosen}`;
-  history.replaceState(null, "", `/listen/${page.session}${path}${location.hash}`);
+  history.replaceState(null, "", `listen/${page.session}${path}${location.hash}`);
 }
 
 element("latency").addEventListener("change", ({ target }) => {
@@ -195,7 +195,7 @@ function say(words) {
 
 /** Shows the session's channels before anybody presses Play, and chooses the one in the person's language. */
 async function lookAhead() {
-  const { hello, refusal } = await glance(streamAddress("listen", page, location), token);
+  const { hello, refusal } = await glance(addressAt(document.baseURI, "listen", page), token);
   if (player.state !== "idle") {
     return;
   }

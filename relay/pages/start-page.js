@@ -11,7 +11,7 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   const session = field.value.trim();
   if (isName(session)) {
-    location.assign(`/${event.submitter?.value ?? "listen"}/${session}`);
+    location.assign(`${event.submitter?.value ?? "listen"}/${session}`);
   } else {
     field.setAttribute("aria-invalid", "true");
     field.focus();

@@ -141,8 +141,8 @@ def _web_address(text: str) -> str:
 
 
 def _relay_address(text: str) -> str:
-    if not _is_address(r"(wss?|https?)://[^/?#@\s]+/?", text):
-        raise ValueError("must be an address without a path, such as ws://127.0.0.1:8080")
+    if not _is_address(r"(wss?|https?)://[^/?#@\s]+(/[^?#\s]*)?", text):
+        raise ValueError("must be an address such as ws://127.0.0.1:8080 or https://example.org/relay")
     return text
 
 

@@ -171,7 +171,7 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "page": [
         b"/listen/ev1/de\nrelay.example:8080",
-        b"/qr/listen/ev1/de.svg?scheme=https\n[2001:db8::1]:443",
+        b"/qr/listen/ev1/de.svg?scheme=https&prefix=/relay\n[2001:db8::1]:443",
         b"/assets/../../etc/passwd\nx",
         b"/assets/wire.js\nlocalhost",
     ],

@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support import nginx as support
 from tests.support.certificates import make_certificate
-from tests.support.nginx import nginx
+from tests.support.nginx import SITE, nginx
 from tests.support.ports import free_port
 from tests.support.processes import relay_process
 
@@ -185,16 +184,13 @@ async def test_tls_keeps_no_tickets_and_speaks_http_1(tmp_path: Path) -> None:
         writer.close()
 
 
-async def test_of_several_relays_a_session_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_several_relays_a_session_has_one(tmp_path: Path) -> None:
     # Two servers that say who they are stand for two relays.
     ports = [free_port() for _ in range(2)]
     names = "".join(f"server {{ listen 127.0.0.1:{port}; return 200 {port}; }}\n" for port in ports)
-    site = tmp_path / "several.conf"
-    site.write_text(names + support.SITE.read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(support, "SITE", site)
     certificate = make_certificate(tmp_path)
     addresses = ("/v1/listen/{}", "/v1/listen/{}/de?buffer_ms=500", "/v1/broadcast/{}/main", "/listen/{}")
-    async with nginx(tmp_path, certificate, *ports) as (_, secure_port):
+    async with nginx(tmp_path, certificate, *ports, site=names + SITE) as (_, secure_port):
         chosen_by_session = {
             session: {
                 (await asyncio.to_thread(ask, secure_port, address.format(session), certificate.trusting))[1]

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { addressAt, ahead, epochAhead, isName, readFrame, readMessage } from "../../relay/pages/player/wire.js";
+import { addressAt, ahead, epochAhead, isName, readFrame, readMessage, readPageAddress } from "../../relay/pages/player/wire.js";
 
 const { headers } = JSON.parse(readFileSync(new URL("../vectors/header.json", import.meta.url), "utf8"));
 
@@ -43,6 +43,15 @@ test("addresses keep what stands before /v1", () => {
     addressAt("ws://a.example/relay", "listen", { ...address, channel: null }, { epoch: 1, after: 2 }),
     "ws://a.example/relay/v1/listen/ev1?epoch=1&after=2",
   );
+  assert.equal(addressAt("https://a.example/relay/", "broadcast", address), "wss://a.example/relay/v1/broadcast/ev1/de");
+  assert.equal(addressAt("http://a.example:8080", "listen", address), "ws://a.example:8080/v1/listen/ev1/de");
+});
+
+test("a page's address names its channel behind the relay's", () => {
+  for (const relay of ["https://a.example/", "https://a.example/relay/", "https://a.example/listen/broadcast/"]) {
+    assert.deepEqual(readPageAddress(`${relay}listen/ev1#token=a/b`, relay), { session: "ev1", channel: null });
+    assert.deepEqual(readPageAddress(`${relay}broadcast/listen/de?a=/b`, relay), { session: "listen", channel: "de" });
+  }
 });
 
 test("names are those of the relay", () => {

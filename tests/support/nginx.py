@@ -1,6 +1,9 @@
 """A real nginx with the project's site in front of one relay or several."""
 
 import asyncio
+import re
+import shlex
+import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +11,9 @@ from pathlib import Path
 from tests.support.certificates import Certificate
 from tests.support.ports import free_port
 
-SITE = Path(__file__).parents[2] / "config" / "nginx.conf"
+ROOT = Path(__file__).parents[2]
+SITE = (ROOT / "config" / "nginx.conf").read_text(encoding="utf-8")
+OPERATIONS = ROOT / "docs" / "operations.md"
 
 _AROUND = """
 daemon off;
@@ -30,9 +35,13 @@ http {{
 
 @asynccontextmanager
 async def nginx(
-    directory: Path, certificate: Certificate, *relay_ports: int, changes: Mapping[str, str] | None = None
+    directory: Path,
+    certificate: Certificate,
+    *relay_ports: int,
+    site: str = SITE,
+    changes: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[int, int]]:
-    """Run nginx with the site, adapted to this place only; gives its ports for http and https.
+    """Run nginx with a site, adapted to this place only; gives its ports for http and https.
 
     nginx itself logs all that it can: requests with their query in `all.log`, errors from level `info` in `error.log`.
 
@@ -40,6 +49,7 @@ async def nginx(
         directory: For nginx's files; its logs, `access.log` among them, stay there.
         certificate: Of the site.
         relay_ports: Of the relays; several of them share the sessions.
+        site: What stands inside http.
         changes: What else to replace, in the site or around it, each once.
     """
     http_port, https_port = free_port(), free_port()
@@ -53,7 +63,7 @@ async def nginx(
     }
     if len(relay_ports) > 1:
         replaced["# hash $relay_session"] = "hash $relay_session"
-    text = _AROUND.format(directory=directory, site=SITE.read_text(encoding="utf-8"))
+    text = _AROUND.format(directory=directory, site=site)
     for written, here in (replaced | dict(changes or {})).items():
         assert text.count(written) == 1, f"there is no {written}"
         text = text.replace(written, here)
@@ -87,3 +97,10 @@ async def _until_it_listens(process: asyncio.subprocess.Process, port: int) -> N
                 return
     assert process.stderr is not None
     raise AssertionError(f"nginx ended: {(await process.stderr.read()).decode()}")
+
+
+def site_under_a_path() -> str:
+    """Make the site for relays under /relay/, by the command that docs/operations.md has for it."""
+    written = re.search(r"^\$ (sed .+) > relay\.conf$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert written, f"{OPERATIONS.name} has no such command"
+    return subprocess.run(shlex.split(written[1]), cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -33,6 +33,10 @@ def test_a_relay_that_goes_keeps_nobody_away_for_more_than_an_hour(said: int, gi
             "https://relay.example/v1/listen/ev1",
             "ws://relay redirects to wss://relay.example; name that address instead.",
         ),
+        (
+            "https://relay.example/relay/v1/listen/ev1/de",
+            "ws://relay redirects to wss://relay.example/relay; name that address instead.",
+        ),
         ("http://a:81/\x1b[31m", "ws://relay redirects to ws://a:81; name that address instead."),
         ("ftp://relay", "ws://relay is not the address of a relay; one looks like ws://127.0.0.1:8080."),
     ],

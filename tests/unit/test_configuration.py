@@ -236,18 +236,18 @@ def test_a_limit_is_a_positive_number_or_never(value: object) -> None:
         ("RELAY_SERVER_HOST", "\udcff", r'server.host (from RELAY_SERVER_HOST) must be UTF-8 text, not "\udcff".'),
         (
             "RELAY_CLIENT_URL",
-            "ws://h/path",
+            "ws://h/path?query",
             (
-                "client.url (from RELAY_CLIENT_URL) must be an address without a path, such as ws://127.0.0.1:8080, "
-                'not "ws://h/path".'
+                "client.url (from RELAY_CLIENT_URL) must be an address such as ws://127.0.0.1:8080 or "
+                'https://example.org/relay, not "ws://h/path?query".'
             ),
         ),
         (
             "RELAY_CLIENT_URL",
             "ws://a..b",
             (
-                "client.url (from RELAY_CLIENT_URL) must be an address without a path, such as ws://127.0.0.1:8080, "
-                'not "ws://a..b".'
+                "client.url (from RELAY_CLIENT_URL) must be an address such as ws://127.0.0.1:8080 or "
+                'https://example.org/relay, not "ws://a..b".'
             ),
         ),
         (

@@ -1,6 +1,7 @@
 import re
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -33,15 +34,29 @@ def found(pages: Pages, path: str) -> Page:
 )
 def test_pages_for_a_person(pages: Pages, path: str, file: str) -> None:
     page = found(pages, path)
-    links = re.compile(rb' *<link rel="modulepreload" href="[^"]+">\n')
-    body = page.body.replace(pages.assets.encode(), b"/assets")
-    assert links.sub(b"", body) == links.sub(b"", (FOLDER / file).read_bytes())
+    ours = re.compile(rb' *<(?:link rel="modulepreload"|base) href="[^"]+">\n')
+    body = page.body.replace(pages.assets[1:].encode(), b"assets")
+    assert ours.sub(b"", body) == ours.sub(b"", (FOLDER / file).read_bytes())
     assert page.content_type == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize("prefix", ["", "/relay", "/listen/ev1"])
+@pytest.mark.parametrize("path", ["/", "/listen/ev1", "/listen/ev1/de", "/broadcast/ev1", "/broadcast/ev1/de"])
+def test_all_that_a_page_names_is_the_relay_s_under_any_path(pages: Pages, prefix: str, path: str) -> None:
+    before, base, rest = re.split(r'<base href="([^"]*)">', found(pages, path).body.decode())
+    relay = urljoin(f"https://example.org{prefix}{path}", base)
+    assert relay == f"https://example.org{prefix}/"
+    names = re.findall(r'(?:href|src)="([^"]*)"', before + rest)
+    assert len(names) > 5
+    for name in names:
+        address = urljoin(relay, name)
+        assert address.startswith(relay), name
+        found(pages, address.removeprefix(relay[:-1]))
 
 
 def test_a_page_names_all_modules_that_its_script_imports(pages: Pages) -> None:
     text = found(pages, "/listen/ev1").body.decode()
-    named = set(re.findall(r'<link rel="modulepreload" href="([^"]+)">', text))
+    named = {f"/{path}" for path in re.findall(r'<link rel="modulepreload" href="([^"]+)">', text)}
     assert {f"{pages.assets}/{name}" for name in ("i18n.js", "player/index.js", "player/wire.js")} <= named
     assert f"{pages.assets}/broadcast-page.js" not in named
     for path in named:
@@ -59,8 +74,9 @@ def test_a_file_that_did_not_change_keeps_its_tag(pages: Pages) -> None:
 
 def test_what_a_page_names_is_kept_for_ever_and_the_page_is_not(pages: Pages) -> None:
     page = found(pages, "/listen/ev1")
-    named = re.findall(r'(?:href|src)="(/assets/[^"]+)"', page.body.decode())
-    assert {found(pages, path).headers["Cache-Control"] for path in named} == {"public, max-age=31536000, immutable"}
+    named = re.findall(r'(?:href|src)="(assets/[^"]+)"', page.body.decode())
+    kept = {found(pages, f"/{path}").headers["Cache-Control"] for path in named}
+    assert kept == {"public, max-age=31536000, immutable"}
     assert page.headers["Cache-Control"] == "no-cache"
 
 
@@ -85,8 +101,8 @@ def test_every_reference_to_an_asset_is_served(pages: Pages) -> None:
         if file.suffix == ".flac":
             continue
         text = file.read_text(encoding="utf-8")
-        for name in re.findall(r'"(/assets/[\w./-]+)"', text):
-            found(pages, name)
+        for name in re.findall(r'"(assets/[\w./-]+)"', text):
+            found(pages, f"/{name}")
         for name in re.findall(r'(?:from|import|new URL\() ?"(\.{1,2}/[\w./-]+)"', text):
             assert (file.parent / name).resolve().is_relative_to(FOLDER), (file, name)
             found(pages, "/assets/" + (file.parent / name).resolve().relative_to(FOLDER).as_posix())

@@ -186,7 +186,9 @@ class Admission:
         try:
             page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")), charge)
             if page is None:
-                return text_response(HTTPStatus.NOT_FOUND, "There is nothing here; listen at /listen/SESSION.")
+                return text_response(
+                    HTTPStatus.NOT_FOUND, "There is nothing here; a listening page ends with /listen/SESSION."
+                )
         except BadRequestError as error:
             return text_response(error.http_status, str(error))
         tag = page.headers.get("ETag")

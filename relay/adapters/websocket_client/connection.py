@@ -53,7 +53,7 @@ class Endpoint:
     """Where a relay is, and what it lets its clients in with.
 
     Attributes:
-        url: Without a path; `http` and `https` mean `ws` and `wss`.
+        url: With the path under which a proxy serves it, if any; `http` and `https` mean `ws` and `wss`.
         token: None when none is needed.
     """
 

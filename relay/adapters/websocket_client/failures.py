@@ -4,6 +4,7 @@ Invariant: the text is one sentence for the person, and what another machine sai
 """
 
 import errno
+import re
 import ssl
 from contextlib import suppress
 from http import HTTPStatus
@@ -49,6 +50,9 @@ _PASSING = frozenset(
     }
 )
 """What a relay that has too much to do answers, or a proxy whose relay is being restarted."""
+
+_TARGET = re.compile(r"(.*?)/v1/(?:listen|broadcast)/[^/]+(?:/[^/]+)?")
+"""Where a relay is asked for a WebSocket, behind the path under which a proxy serves it."""
 
 
 def is_normal(closed: ConnectionClosed) -> bool:
@@ -97,7 +101,9 @@ def handshake_error(url: str, error: Exception) -> UserError:
         case InvalidURI() if error.uri.startswith("http"):
             # What is connected to begins with ws, so it is where a proxy in front of the relay sends its clients.
             parts = urlsplit(error.uri)
-            address = printable(f"{parts.scheme.replace('http', 'ws')}://{parts.netloc}")
+            under = _TARGET.fullmatch(parts.path)
+            path = under[1] if under else ""
+            address = printable(f"{parts.scheme.replace('http', 'ws')}://{parts.netloc}{path}")
             sentence = f"{url} redirects to {address}; name that address instead."
         case _:
             sentence = f"{url} is not the address of a relay; one looks like ws://127.0.0.1:8080."

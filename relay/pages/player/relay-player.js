@@ -5,7 +5,7 @@
 import { claimMediaSession, pauseMediaSession, releaseMediaSession, showMediaSession } from "./media-session.js";
 import { Output, prefetchOutput } from "./output.js";
 import { FLOORS_MS, isLatency } from "./target-delay.js";
-import { isKey, isName, originOf } from "./wire.js";
+import { isKey, isName } from "./wire.js";
 
 const SPEAKER_INTERVAL_MS = 250;
 
@@ -62,7 +62,7 @@ export class RelayPlayer extends EventTarget {
 
   /**
    * @param {object} options
-   * @param {string} [options.url] `ws(s)://host`; the page's own host when left out.
+   * @param {string} [options.url] `ws(s)://…` or `http(s)://…`; the page's own host when left out.
    * @param {string} options.session
    * @param {string} [options.channel]
    * @param {string | null} [options.token]
@@ -76,7 +76,7 @@ export class RelayPlayer extends EventTarget {
     checkName("channel", channel);
     checkToken(token);
     checkLatency(latency);
-    this.#url = url ?? originOf(location);
+    this.#url = url ?? location.origin;
     this.#session = session;
     this.#channel = channel;
     this.#wanted = channel;

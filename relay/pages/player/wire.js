@@ -26,42 +26,30 @@ export function isKey(text) {
 }
 
 /**
- * Reads which channel a page's own path is about.
+ * Reads which channel a page of a relay is about.
  *
- * @param {string} pathname `/listen/SESSION` or `/listen/SESSION/CHANNEL`, or the same with `broadcast`.
+ * @param {string} page Its address: `listen/SESSION` or `listen/SESSION/CHANNEL` behind the relay's, or the same with `broadcast`.
+ * @param {string} relay The relay's address, with the slash at its end.
  * @returns {{session: string, channel: string | null}} raw path segments, which are never percent-decoded.
  */
-export function readPagePath(pathname) {
-  const [, , session = "", channel = null] = pathname.split("/");
+export function readPageAddress(page, relay) {
+  const [before, after] = [relay, page].map((address) => new URL(address).pathname);
+  const [, session = "", channel = null] = after.slice(before.length).split("/");
   return { session, channel };
-}
-
-/** @returns {string} the WebSocket origin of the host that served a page at `location`. */
-export function originOf({ protocol, host }) {
-  return `${protocol === "https:" ? "wss:" : "ws:"}//${host}`;
 }
 
 /**
  * Gives the WebSocket address of a channel.
  *
+ * @param {string} relay `ws(s)://…` or `http(s)://…`, with or without a slash at its end; a path is kept.
  * @param {"listen" | "broadcast"} role
  * @param {{session: string, channel: string | null}} address
- * @param {{protocol: string, host: string}} location of the page that the relay served.
  * @param {Record<string, string | number>} query
  */
-export function streamAddress(role, address, location, query = {}) {
-  return addressAt(originOf(location), role, address, query);
-}
-
-/**
- * Gives the WebSocket address of a channel at any relay.
- *
- * @param {string} origin `ws(s)://host`, with or without a slash behind it; a path before `/v1` is kept.
- */
-export function addressAt(origin, role, { session, channel }, query = {}) {
+export function addressAt(relay, role, { session, channel }, query = {}) {
   const path = ["v1", role, session, ...(channel === null ? [] : [channel])].join("/");
   const parameters = new URLSearchParams(query).toString();
-  return `${origin.replace(/\/+$/, "")}/${path}${parameters && `?${parameters}`}`;
+  return `${relay.replace(/^http/i, "ws").replace(/\/+$/, "")}/${path}${parameters && `?${parameters}`}`;
 }
 
 /**

@@ -94,7 +94,7 @@ for (const [name, value] of Object.entries({
   MediaMetadata: Object,
   OfflineAudioContext: FakeContext,
   Worker: FakeWorker,
-  location: { protocol: "https:", host: "relay.example" },
+  location: { origin: "https://relay.example" },
   navigator,
 })) {
   // Some of them a later Node has by itself, and not to be assigned.
