@@ -34,12 +34,12 @@ class PageAddress:
 
 
 def read_page_address(text: str) -> PageAddress | None:
-    """Read the address of a listening or a broadcasting page; None for a text without a slash, which is no address.
+    """Read the address of a listening or a broadcasting page; None for what is meant as an id.
 
     Raises:
         BadRequestError: It is the address of something else. The sentence does not repeat what is secret.
     """
-    if "/" not in text:
+    if re.search("://|/listen/|/broadcast/", text) is None:
         return None
     match = _FORM.fullmatch(text.strip())
     if match is None:
