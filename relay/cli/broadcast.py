@@ -19,8 +19,7 @@ from relay.cli.client import (
     channel_option,
     first_error,
     format_name,
-    load_client_settings,
-    read_address,
+    load_destination,
     reconnect_option,
     run,
     session_argument,
@@ -158,6 +157,8 @@ def broadcast_command(
 ) -> None:
     """Send FILE to SESSION; with - as FILE, what comes on standard input.
 
+    SESSION is its id, or the address of its page as a browser shows it.
+
     16-bit WAV is sent as it is; anything else that FFmpeg decodes needs the extra "media". Standard input that begins
     like no known format is taken as raw 16-bit little-endian PCM; --raw says so, and sends its first bytes at once.
 
@@ -171,8 +172,7 @@ def broadcast_command(
     environment variable RELAY_CLIENT_TOKEN or RELAY_BROADCAST_KEY: an option would show it in the list of processes. A
     relay on this machine that made its own key has left it where this command finds it.
     """
-    settings = load_client_settings(config_path, url)
-    address = read_address(session, channel)
+    settings, address = load_destination(config_path, url, session, channel)
     try:
         Label(name, lang)
     except BadRequestError as error:

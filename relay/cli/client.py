@@ -6,6 +6,7 @@ import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +14,7 @@ from relay.adapters.configuration import load_settings
 from relay.cli.early_signals import let_end
 from relay.cli.output import say
 from relay.client import Reconnect, Reconnecting
+from relay.core.page_address import PageAddress, read_page_address
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import BadRequestError, RelayError, UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
@@ -50,6 +52,34 @@ def load_client_settings(config_path: Path | None, url: str | None) -> Settings:
     return load_settings(config_path, {"client.url": url}, os.environ).settings
 
 
+def load_destination(
+    config_path: Path | None, url: str | None, session: str, channel: str
+) -> tuple[Settings, ChannelAddress]:
+    """Give the settings and the channel that the person named: by a session's id, or by the address of its page.
+
+    Raises:
+        ConfigurationError: The settings can not be used.
+        UserError: There is no such name, or two things are named twice.
+    """
+    page = _read_page(session)
+    if page is None:
+        return load_client_settings(config_path, url), read_address(session, channel)
+    if url is not None:
+        raise UserError("SESSION is an address, which names the relay; leave --url out, or give the session's id.")
+    if page.channel is not None and channel not in (DEFAULT_CHANNEL, page.channel):
+        raise UserError(f"SESSION is an address of the channel {page.channel}; leave --channel {channel} out.")
+    address = read_address(page.session, page.channel or channel)
+    named = {"client.url": page.relay, "client.token": page.credential}
+    return load_settings(config_path, named, os.environ).settings, address
+
+
+def _read_page(session: str) -> PageAddress | None:
+    try:
+        return read_page_address(session)
+    except BadRequestError as error:
+        raise UserError(str(error)) from error
+
+
 def broadcast_credential(settings: Settings) -> str | None:
     """Give what a broadcaster of these settings shows: its token or the broadcast key, if they have one."""
     for secret in (settings.client.token, settings.broadcast.key):
@@ -69,6 +99,9 @@ def read_address(session: str, channel: str) -> ChannelAddress:
     Raises:
         UserError: One of the names can not be one.
     """
+    page = _read_page(session)
+    if page is not None:
+        raise UserError(f"This takes the id of a session, here {page.session}; name the relay with --url {page.relay}.")
     try:
         return ChannelAddress(session, channel)
     except BadRequestError as error:
@@ -82,9 +115,23 @@ def run(work: Coroutine[object, object, None]) -> None:
     """
     let_end(signal.SIGINT)
     try:
-        asyncio.run(work)
+        asyncio.run(_without_proxy_noise(work))
     except KeyboardInterrupt:
         raise click.exceptions.Exit(_INTERRUPTED) from None
+
+
+async def _without_proxy_noise(work: Coroutine[object, object, None]) -> None:
+    """Do the work, and leave out the traceback of a proxy that ends a connection: its failure is told in a sentence.
+
+    The library reads the end of such a connection twice, which raises `EOFError` in a callback.
+    """
+
+    def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), EOFError):
+            loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(tell)
+    await work
 
 
 @contextmanager

@@ -15,8 +15,7 @@ from relay.cli.client import (
     channel_option,
     format_name,
     listen_credential,
-    load_client_settings,
-    read_address,
+    load_destination,
     reconnect_option,
     run,
     session_argument,
@@ -176,15 +175,16 @@ def listen_command(
 ) -> None:
     """Receive SESSION, which need not have begun, and record it or pipe it into a player.
 
+    SESSION is its id, or the address of its page as a browser shows it.
+
     Audio that the relay dropped, because this end was too slow, is told on standard error and is not in the
     output. When the format changes, the recording goes on in a next file, NAME-2.wav. A lost connection is made
     again, and goes on where it broke off if the relay still has the audio.
 
     SIGINT (Ctrl-C) and SIGTERM stop it in order, with exit code 0; a recording is valid however it ends.
     """
-    settings = load_client_settings(config_path, url)
+    settings, address = load_destination(config_path, url, session, channel)
     relay_url = settings.client.url
-    address = read_address(session, channel)
     listener = client.listen(
         relay_url,
         address.session,

@@ -10,6 +10,7 @@ import click
 from relay.adapters.local_key import LocalKey
 from relay.adapters.operator_client import TIMEOUT_SECONDS, ask_relay
 from relay.adapters.websocket_client.failures import network_error
+from relay.adapters.websocket_client.proxy import find_proxy
 from relay.cli.client import load_client_settings, read_address, session_argument, url_option
 from relay.cli.options import config_option, given_before
 from relay.cli.output import say, show
@@ -137,7 +138,11 @@ def _ask(context: click.Context, method: str, path: str, url: str | None, config
     try:
         return ask_relay(address, method, path, _operator_credential(settings))
     except OSError as error:
-        raise network_error(address, error, TIMEOUT_SECONDS) from error
+        problem = network_error(address, error, TIMEOUT_SECONDS)
+        proxy = find_proxy(address)
+        if proxy is not None:
+            raise type(problem)(f"{problem} It is asked directly, not through {proxy}.") from error
+        raise problem from error
 
 
 def _operator_credential(settings: Settings) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from relay.vocabulary.audio import AudioFormat
-from relay.vocabulary.errors import PolicyError
+from relay.vocabulary.errors import AudioFaultError, PolicyError
 
 SUBPROTOCOL = "relay.v1"
 """The WebSocket subprotocol of the header and the control messages; without it framing is raw."""
@@ -95,11 +95,11 @@ def split_audio(message: bytes, audio_format: AudioFormat) -> list[bytes]:
         The frames in order; joined they are the message. An empty message has none.
 
     Raises:
-        PolicyError: The message is not whole samples.
+        AudioFaultError: The message is not whole samples.
     """
     sample_bytes = audio_format.sample_bytes
     if len(message) % sample_bytes:
-        raise PolicyError(
+        raise AudioFaultError(
             f"An audio message of {len(message)} bytes is not whole samples: "
             f"{audio_format.codec} with {audio_format.channels} channel(s) needs a multiple of {sample_bytes}."
         )

@@ -117,7 +117,7 @@ class Broadcasting:
             How many seconds nothing more should be read from it; 0 when it may go on.
 
         Raises:
-            PolicyError: The message is not whole samples; nothing of it is taken.
+            AudioFaultError: The message is not whole samples; nothing of it is taken.
         """
         live = source.live
         ingest, audio_format = live.ingest, live.channel.audio_format

@@ -74,6 +74,10 @@ class PolicyError(PeerError):
     close_code = CloseCode.POLICY
 
 
+class AudioFaultError(PolicyError):
+    """Audio that the relay can't take; nothing of it is taken, and the connection goes on unless it happens often."""
+
+
 class UserError(RelayError):
     """A mistake of the person at the command line or in the configuration; printed as one sentence, exit code 2."""
 

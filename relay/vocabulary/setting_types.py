@@ -24,6 +24,7 @@ from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.labels import Declaration
 from relay.vocabulary.names import is_pattern
 from relay.vocabulary.origins import ANY_ORIGIN, SAME_ORIGIN, read_origin
+from relay.vocabulary.proxies import LOOPBACK
 
 NEVER = "never"
 """How a limit that is switched off is written."""
@@ -119,9 +120,12 @@ def _each_channel_once(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _network(text: str) -> str:
     try:
-        ip_network(text)
+        if text != LOOPBACK:
+            ip_network(text)
     except ValueError as error:
-        raise ValueError("must be addresses such as 10.0.0.1, or networks such as 10.0.0.0/8") from error
+        raise ValueError(
+            f'must be addresses such as 10.0.0.1, networks such as 10.0.0.0/8, or "{LOOPBACK}" for this machine'
+        ) from error
     return text
 
 

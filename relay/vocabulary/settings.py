@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from relay.vocabulary.origins import SAME_ORIGIN
+from relay.vocabulary.proxies import LOOPBACK
 from relay.vocabulary.setting_types import (
     Count,
     CountOrNever,
@@ -46,8 +47,9 @@ class ServerSettings(_Section):
         description='Event loop; uvloop needs the extra "uvloop", auto is the one that measured better: asyncio.',
     )
     trusted_proxies: Networks = Field(
-        ("127.0.0.1", "::1"),
-        description="Addresses and networks of proxies; what they write into X-Forwarded-For is a client's address.",
+        (LOOPBACK,),
+        description='Proxies whose X-Forwarded-For is believed, as addresses and networks; "loopback" is this machine, '
+        "[] ignores the header.",
     )
     tls_certificate: str | None = Field(
         None,

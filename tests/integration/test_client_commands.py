@@ -6,32 +6,36 @@ import signal
 import socket
 import subprocess
 import sys
-import wave
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from asyncio.subprocess import DEVNULL
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 import pytest
 import pytest_asyncio
 
+from tests.support.client_commands import (
+    KEY,
+    Settings,
+    client,
+    encode,
+    noise,
+    pipe_holding,
+    read_wav,
+    ready,
+    refused,
+    run,
+    write_wav,
+)
 from tests.support.ports import free_port
 from tests.support.processes import (
     STOP_SECONDS,
-    Process,
     RelayProcess,
     environment,
     few_at_once,
     relay_process,
     seconds_between,
 )
-
-KEY = "a-key-for-the-test"
-
-Settings = Mapping[str, str]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,63 +50,6 @@ async def relay() -> AsyncIterator[RelayProcess]:
 def settings(relay: RelayProcess) -> Settings:
     """Those of a client that may broadcast."""
     return {"RELAY_CLIENT_URL": relay.url, "RELAY_BROADCAST_KEY": KEY}
-
-
-@asynccontextmanager
-async def client(
-    settings: Settings, *arguments: str, stdin: int = DEVNULL, stdout: int = DEVNULL
-) -> AsyncIterator[Process]:
-    """Run `relay ARGUMENTS` on file descriptors; it is ended when the block ends."""
-    command = (sys.executable, "-m", "relay", *arguments)
-    process = Process(
-        await asyncio.create_subprocess_exec(
-            *command, stdin=stdin, stdout=stdout, stderr=PIPE, env=environment(settings)
-        )
-    )
-    try:
-        yield process
-    finally:
-        await process.kill()
-
-
-async def run(settings: Settings, *arguments: str, stdin: int = DEVNULL, stdout: int = DEVNULL) -> Process:
-    """Run `relay ARGUMENTS` to its end."""
-    async with client(settings, *arguments, stdin=stdin, stdout=stdout) as process:
-        await process.wait()
-    return process
-
-
-@contextmanager
-def pipe_holding(content: bytes) -> Iterator[int]:
-    """A pipe whose writer has written `content`, less than the 64 KiB that it holds, and is gone."""
-    reading, writing = os.pipe()
-    os.write(writing, content)
-    os.close(writing)
-    yield reading
-    os.close(reading)
-
-
-def noise(samples: int, channels: int = 1) -> bytes:
-    """Audio in which every sample is another, so that nothing can be lost, doubled or swapped unseen."""
-    return np.random.default_rng(samples).integers(-32768, 32768, samples * channels, np.int16).astype("<i2").tobytes()
-
-
-def write_wav(path: Path, audio: bytes, rate: int = 16_000, channels: int = 1) -> Path:
-    with wave.open(str(path), "wb") as writer:
-        writer.setnchannels(channels)
-        writer.setsampwidth(2)
-        writer.setframerate(rate)
-        writer.writeframes(audio)
-    return path
-
-
-def read_wav(path: Path) -> tuple[int, int, bytes]:
-    with wave.open(str(path)) as reader:
-        return reader.getframerate(), reader.getnchannels(), reader.readframes(reader.getnframes())
-
-
-async def ready(listener: Process) -> None:
-    await listener.line(lambda line: line.startswith("listening to "))
 
 
 @pytest.mark.parametrize(
@@ -165,21 +112,6 @@ async def test_half_a_sample_is_told_after_all_whole_ones_were_sent(tmp_path: Pa
     assert broadcaster.returncode == 2
     assert broadcaster.lines[-1].startswith("relay: Standard input ended in the middle of a sample: 10001 bytes")
     assert path.read_bytes() == audio
-
-
-def encode(path: Path, codec: str, samples: Any) -> Path:
-    """Encode 48 kHz mono with PyAV, in the container that the name of the file stands for."""
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=48_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate = 48_000
-        resampler = av.AudioResampler(
-            stream.codec_context.format, "mono", 48_000, frame_size=stream.codec_context.frame_size
-        )
-        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(piece))
-        container.mux(stream.encode(None))
-    return path
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.flac", "flac"), ("a.mp3", "libmp3lame"), ("a.opus", "libopus")])
@@ -332,13 +264,39 @@ async def test_ctrl_c_while_connecting_is_quiet(tmp_path: Path) -> None:
     assert process.lines == []
 
 
-async def refused(settings: Settings, *arguments: str, code: int, stdin: int = DEVNULL, stdout: int = DEVNULL) -> str:
-    """Run a command that must fail; gives its last sentence."""
-    finished = await run(settings, *arguments, stdin=stdin, stdout=stdout)
-    assert finished.returncode == code, finished.text
-    assert "Traceback" not in finished.text
-    assert finished.lines[-1].startswith("relay: ")
-    return finished.lines[-1].removeprefix("relay: ")
+async def test_what_a_person_copies_from_a_browser_names_relay_session_and_channel(
+    tmp_path: Path, relay: RelayProcess
+) -> None:
+    audio = noise(8_000)
+    sent, heard = write_wav(tmp_path / "sent.wav", audio), tmp_path / "heard.wav"
+    async with client(
+        {}, "listen", f"{relay.url}/listen/pasted/de/?lang=fr#token=none-is-needed", "-o", str(heard)
+    ) as one:
+        await one.line(lambda line: line.startswith(f"listening to pasted/de at {relay.url} "))
+        address = f"{relay.url}/broadcast/pasted/de#key={KEY}"
+        assert (await run({}, "broadcast", address, str(sent))).returncode == 0
+        assert await one.wait() == 0, one.text
+    assert read_wav(heard) == (16_000, 1, audio)
+
+
+async def test_an_address_that_can_not_be_meant_is_one_sentence(tmp_path: Path, relay: RelayProcess) -> None:
+    heard = ("-o", str(tmp_path / "heard.wav"))
+    page = f"{relay.url}/listen/ev1"
+    twice = "SESSION is an address, which names the relay; leave --url out, or give the session's id."
+    calls = {
+        ("listen", f"{relay.url}/listen/?token=s3cret", *heard): (
+            f"'{relay.url}/listen/' is neither the id of a session nor the address of its page, "
+            "such as https://relay.example.org/listen/ev1."
+        ),
+        ("listen", page, "--url", relay.url, *heard): twice,
+        ("listen", f"{page}/de", "--channel", "fr", *heard): (
+            "SESSION is an address of the channel de; leave --channel fr out."
+        ),
+        ("sessions", "show", f"{page}/"): (
+            f"This takes the id of a session, here ev1; name the relay with --url {relay.url}."
+        ),
+    }
+    assert await few_at_once(refused({}, *arguments, code=2) for arguments in calls) == list(calls.values())
 
 
 async def test_a_second_broadcaster_and_a_wrong_key_are_refused(tmp_path: Path, settings: Settings) -> None:

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from relay.cli.output import show
-from tests.integration.test_client_commands import KEY, Settings, client, encode, noise, read_wav, ready
+from tests.support.client_commands import KEY, Settings, client, encode, noise, read_wav, ready
 from tests.support.processes import relay_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

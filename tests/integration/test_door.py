@@ -113,6 +113,37 @@ async def test_an_address_has_so_many_connections_behind_a_proxy_or_not() -> Non
         assert await applied_limits(relay) == {"max_connections_per_address": 1}
 
 
+@pytest.mark.parametrize(
+    ("trusted", "before"),
+    [("loopback", 10), ("127.0.0.1", 12), ("[]", 1)],
+    ids=["by default", "named", "nobody"],
+)
+async def test_who_forges_addresses_on_this_machine_is_limited_all_the_same(trusted: str, before: int) -> None:
+    settings = {"RELAY_LIMITS_MAX_FAILURES_PER_MINUTE": "1", "RELAY_BROADCAST_KEY": "open-sesame"}
+    if trusted != "loopback":
+        settings["RELAY_SERVER_TRUSTED_PROXIES"] = trusted
+    async with relay_process(**settings) as relay:
+        guess, right = (["relay.v1", f"relay.token.{key}"] for key in ("close-sesame", "open-sesame"))
+        told = 0
+        try:
+            while told < 12:
+                async with client(relay, "/v1/broadcast/ev1", f"198.51.100.{told}", guess) as refused:
+                    await refused.wait_closed()
+                    assert refused.close_code == 4502
+                told += 1
+        except InvalidStatus as error:
+            assert said(error.response)[0] == 429
+        # Where a minute of the clock ends, a few more are within the window.
+        assert before <= told <= before + 1 or told == before == 12
+        async with client(relay, "/v1/broadcast/ev2", "198.51.100.98", right) as broadcaster:
+            assert "hello" in str(await broadcaster.recv())
+        applied = await applied_limits(relay)
+        named = [record["client"] for record in relay.log if record["event"] == "an address was refused"]
+        assert (applied, named) == (
+            ({}, []) if trusted == "127.0.0.1" else ({"max_failures_per_minute": 1}, ["127.0.0.1"])
+        )
+
+
 async def test_an_address_that_fails_too_often_is_asked_to_wait_and_no_other() -> None:
     async with relay_process(RELAY_LIMITS_MAX_FAILURES_PER_MINUTE="3", RELAY_BROADCAST_KEY="open-sesame") as relay:
         guess, right = (["relay.v1", f"relay.token.{key}"] for key in ("close-sesame", "open-sesame"))

@@ -283,6 +283,51 @@ class TestPeersThatMisbehave:
                 assert (header.seq, payload) == (number, FRAME), "the good audio was disturbed"
             assert (await control(listener))["state"] == "source_lost"
 
+    @pytest.mark.parametrize("subprotocols", [RELAY_V1, None], ids=["relay.v1", "raw"])
+    @pytest.mark.parametrize(
+        ("sent", "says"),
+        [
+            (json.dumps({"event": "media", "media": {"payload": "fn5+" * 40}}), "This text message holds audio."),
+            (json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA" * 2000}), "This text message holds"),
+            ("AAAA" * 200, "This text message holds audio."),
+            ('{"type":"config","sample_rate":24000}', "The relay takes no format in a message;"),
+            (b"RIFF\x24\0\0\0WAVEfmt " + FRAME, "This begins with a WAV header."),
+        ],
+        ids=["telephony", "speech", "base64", "config", "wav"],
+    )
+    async def test_audio_in_another_form_is_told_and_closes_the_fifth_time(
+        self, relay: RelayProcess, sent: str | bytes, says: str, subprotocols: list[Subprotocol] | None
+    ) -> None:
+        async with (
+            client(relay, "/v1/listen/ev1") as listener,
+            client(relay, "/v1/broadcast/ev1", subprotocols=subprotocols) as broadcaster,
+        ):
+            for _ in range(4):
+                await broadcaster.send(sent)
+            await broadcaster.send(FRAME)
+            await broadcaster.send(sent)
+            code, reason, told = await closing(broadcaster)
+            assert code == 1008
+            assert reason.startswith(says)
+            assert reason.endswith("."), "a sentence is whole in the close frame"
+            if subprotocols:
+                assert [message["message"] for message in told[1:]] == [reason] * 5
+            for expected in ("hello", "format", "state"):
+                assert (await control(listener))["type"] == expected
+            assert (await audio(listener))[1] == FRAME, "and nothing else was heard"
+            line = await relay.event("a broadcaster sends audio that is not taken", session="ev1", reason=reason)
+            assert line["client"] == "127.0.0.1"
+            assert sum(record["event"] == line["event"] for record in relay.log) == 1
+
+    async def test_a_compressed_file_closes_at_once(self, relay: RelayProcess) -> None:
+        async with client(relay, "/v1/listen/ev1") as listener, client(relay, "/v1/broadcast/ev1") as broadcaster:
+            await broadcaster.send(b"\x1aE\xdf\xa3" + FRAME)
+            code, reason, _ = await closing(broadcaster)
+            assert (code, reason[:13]) == (1008, "This is WebM.")
+            for expected in ("hello", "format", "state"):
+                assert (await control(listener))["type"] == expected
+            assert (await control(listener))["state"] == "source_lost"
+
     @pytest.mark.parametrize(
         ("sent", "code", "says"),
         [

@@ -50,6 +50,21 @@ def test_any_text_is_an_address_or_none(text: str) -> None:
     read_address(text)
 
 
+@pytest.mark.parametrize(
+    ("trusted", "peer", "client"),
+    [
+        (["loopback"], "127.0.0.1", Client("198.51.100.7", "198.51.100.7", "127.0.0.1")),
+        (["loopback"], "::1", Client("198.51.100.7", "198.51.100.7", "::1")),
+        (["loopback", "127.0.0.1"], "127.0.0.1", Client("198.51.100.7", "198.51.100.7")),
+        (["loopback"], "127.0.0.2", Client("127.0.0.2", "127.0.0.2")),
+        (["127.0.0.1"], "127.0.0.1", Client("198.51.100.7", "198.51.100.7")),
+        ([], "127.0.0.1", Client("127.0.0.1", "127.0.0.1")),
+    ],
+)
+def test_who_is_trusted_unnamed_answers_for_what_it_brings(trusted: list[str], peer: str, client: Client) -> None:
+    assert TrustedProxies(trusted).find_client(peer, ["198.51.100.7"]) == client
+
+
 def test_a_network_that_is_none() -> None:
     with pytest.raises(ValueError, match="does not appear to be"):
         TrustedProxies(["10.0.0.0/99"])

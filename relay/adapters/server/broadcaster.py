@@ -5,23 +5,28 @@ read, so that TCP slows it down; whatever ends the conversation, the channel is 
 """
 
 import asyncio
+import logging
 
 from websockets.protocol import State
 
 from relay.adapters.server.answers import answer_common
 from relay.adapters.server.connection import BroadcasterPort, RelayConnection
 from relay.core import messages
+from relay.core.misplaced_audio import check_is_pcm, read_broadcaster_text
 from relay.core.requests import ConnectRequest
 from relay.runtime.hub import Hub
 from relay.runtime.live_channel import Source
 from relay.runtime.tasks import TaskRegistry
-from relay.vocabulary.errors import CloseCode, PolicyError
+from relay.vocabulary.errors import AudioFaultError, CloseCode
 
 MAX_AUDIO_FAULTS = 5
-"""Messages that are not whole samples: each is told, the fifth closes."""
+"""Messages with audio that the relay can't take: each is told, the fifth closes."""
 
 LONGEST_HOLD_SECONDS = 0.25
 """How late a broadcaster that is held back may notice that it was replaced, or that it may go on."""
+
+
+logger = logging.getLogger(__name__)
 
 
 async def serve_broadcaster(
@@ -54,27 +59,45 @@ async def serve_broadcaster(
 
 async def _read(connection: RelayConnection, hub: Hub, source: Source) -> None:
     faults = 0
+    is_first = True
     async for message in connection:
-        if isinstance(message, str):
-            if await _obey(connection, hub, source, message):
-                return
-            continue
+        wait_seconds = 0.0
         try:
-            wait_seconds = hub.broadcasting.publish(source, message)
-        except PolicyError as error:
+            if isinstance(message, str):
+                if await _obey(connection, hub, source, read_broadcaster_text(message)):
+                    return
+            else:
+                check_is_pcm(message, is_first=is_first)
+                is_first = False
+                wait_seconds = hub.broadcasting.publish(source, message)
+        except AudioFaultError as error:
             faults += 1
+            if faults == 1:
+                _log_fault(source, error)
             if faults >= MAX_AUDIO_FAULTS:
                 raise
             source.port.send_text(messages.error_message(error.close_code, str(error)))
-            continue
         while wait_seconds and connection.state is State.OPEN:
             await asyncio.sleep(min(wait_seconds, LONGEST_HOLD_SECONDS))
             wait_seconds = hub.broadcasting.wait_seconds(source)
 
 
-async def _obey(connection: RelayConnection, hub: Hub, source: Source, text: str) -> bool:
+def _log_fault(source: Source, error: AudioFaultError) -> None:
+    address = source.live.address
+    logger.warning(
+        "a broadcaster sends audio that is not taken",
+        extra={
+            "session": address.session,
+            "channel": address.channel,
+            "client": source.port.client_address,
+            "reason": str(error),
+            "may_repeat": True,
+        },
+    )
+
+
+async def _obey(connection: RelayConnection, hub: Hub, source: Source, message: messages.ControlMessage) -> bool:
     """Do what a control message says; tell whether the session ended by it."""
-    message = messages.decode(text)
     match message["type"]:
         case "end":
             hub.broadcasting.end(source)

@@ -34,6 +34,10 @@ FAILURE_WINDOW_SECONDS = 60.0
 MAX_REMEMBERED_ADDRESSES = 10_000
 """Addresses whose failures are counted, a megabyte or two; beyond it, those are forgotten that failed longest ago."""
 
+SURETY_FACTOR = 10
+"""How many times the failures of one address those are that come through a proxy on this machine before more are turned
+away: a few of its clients may be wrong at the same time, and one that forges addresses is none of them."""
+
 RETRY_SECONDS = (2, 10)
 """What `Retry-After` says is drawn from this range, so that those who were refused together do not return together."""
 
@@ -155,19 +159,15 @@ class Door:
         """Let a client in, or refuse it; one whose address fails too often is only told so when it fails, too."""
         response = self._admission.process_request(connection, request)
         refused = response.status_code if response is not None else getattr(connection.admission, "http_status", None)
-        if refused in _FAILURES and self._fails_too_often(client.group):
-            return self._refuse(Limit.FAILURES_PER_ADDRESS, client.address)
-        if refused in _FAILURES:
-            self._note_failure(client.group)
+        if refused in _FAILURES and (turned_away := self._note_failure(client)) is not None:
+            return turned_away
         return self._give_place(connection, role, client) if response is None else response
 
     def _serve_operator(self, request: Request, client: Client) -> Response:
         """Answer an operator, also while the door is closed; failures are held to the same limit as elsewhere."""
         answer = self._operators.answer(request, client.address)
-        if answer.is_failure and self._fails_too_often(client.group):
-            return self._refuse(Limit.FAILURES_PER_ADDRESS, client.address)
-        if answer.is_failure:
-            self._note_failure(client.group)
+        if answer.is_failure and (turned_away := self._note_failure(client)) is not None:
+            return turned_away
         return answer.response
 
     def _refuse_cheaply(self, role: Role, client: Client) -> Response | None:
@@ -194,13 +194,17 @@ class Door:
             return Limit.LAG
         return self._places.full(Place(role, None, group), self._limits.most)
 
-    def _note_failure(self, group: str | None) -> None:
-        if group is not None:
-            self._failures.add(group, relay_clock())
-
-    def _fails_too_often(self, group: str | None) -> bool:
-        most = self._limits.settings.max_failures_per_minute
-        return most is not None and group is not None and self._failures.count(group, relay_clock()) >= most
+    def _note_failure(self, client: Client) -> Response | None:
+        """Count a failure for who answers for it; a refusal when there were too many, and then nothing is counted."""
+        now, most = relay_clock(), self._limits.settings.max_failures_per_minute
+        answering = [(client.group, client.address, 1), (client.surety, client.surety, SURETY_FACTOR)]
+        for group, address, factor in answering:
+            if most is not None and group is not None and self._failures.count(group, now) >= most * factor:
+                return self._refuse(Limit.FAILURES_PER_ADDRESS, address or "")
+        for group, _, _ in answering:
+            if group is not None:
+                self._failures.add(group, now)
+        return None
 
     def _refuse(self, limit: Limit | None, address: str = "") -> Response:
         """Turn somebody away by a limit, or because the door is closed."""

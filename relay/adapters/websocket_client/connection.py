@@ -8,18 +8,18 @@ that is gone without a word is noticed.
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import isawaitable
-from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidURI, ProxyError
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from relay.adapters.websocket_client.failures import closing_error, handshake_error, is_normal, network_error
-from relay.core.loopback import is_loopback
+from relay.adapters.websocket_client.proxy import find_proxy, proxy_error
 from relay.core.messages import ControlMessage
 from relay.core.shared_events import ErrorNotice, check_protocol, read_control, read_error
 from relay.core.wire import HEADER_BYTES, MAX_BROADCAST_BYTES, SUBPROTOCOL
@@ -161,23 +161,27 @@ async def open_socket(endpoint: Endpoint, target: str, silence_seconds: float) -
     """
     url = endpoint.url
     headers = await _headers(endpoint.token)
+    proxy = find_proxy(url)
     try:
         websocket = await connect(
             re.sub("^http", "ws", url).rstrip("/") + target,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
             additional_headers=headers,
-            # A proxy of the environment would look for loopback on its own machine.
-            proxy=None if is_loopback(_host(url)) else True,
+            proxy=None if proxy is None else proxy.address,
             open_timeout=OPEN_TIMEOUT_SECONDS,
             # `receive` asks by itself: only it knows how late an answer may be.
             ping_interval=None,
             close_timeout=CLOSE_TIMEOUT_SECONDS,
             max_size=_MAX_MESSAGE_BYTES,
         )
-    except OSError as error:
-        raise network_error(url, error, OPEN_TIMEOUT_SECONDS) from error
-    except (InvalidHandshake, InvalidProxy, InvalidURI, ImportError, ValueError) as error:
+    except (OSError, ProxyError, InvalidProxy, ImportError) as error:
+        if proxy is not None and not isinstance(error, ssl.SSLError):
+            raise proxy_error(url, proxy, error, OPEN_TIMEOUT_SECONDS) from error
+        if isinstance(error, OSError):
+            raise network_error(url, error, OPEN_TIMEOUT_SECONDS) from error
+        raise
+    except (InvalidHandshake, InvalidURI, ValueError) as error:
         raise handshake_error(url, error) from error
     try:
         greeting = await _read_greeting(websocket, url)
@@ -196,13 +200,6 @@ async def _headers(token: Token | None) -> dict[str, str]:
         fresh = token()
         token = await fresh if isawaitable(fresh) else fresh
     return {} if token is None else {"Authorization": f"Bearer {token}"}
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 async def _read_greeting(websocket: ClientConnection, url: str) -> ControlMessage:

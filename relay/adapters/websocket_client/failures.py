@@ -15,10 +15,8 @@ from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
     InvalidMessage,
-    InvalidProxy,
     InvalidStatus,
     InvalidURI,
-    ProxyError,
 )
 
 from relay.core.reconnect import LONGEST_ASKED_SECONDS, may_reconnect
@@ -94,8 +92,6 @@ def handshake_error(url: str, error: Exception) -> UserError:
             sentence = f"{url} answered HTTP {error.response.status_code} and no relay; check the address."
         case InvalidMessage() if isinstance(error.__cause__, EOFError):
             return UnreachableError(f"{url} broke the connection off before it answered.")
-        case InvalidProxy() | ProxyError() | ImportError():
-            sentence = f"{url} can not be reached through the proxy of the environment: {error}."
         case InvalidHandshake():
             sentence = f"{url} did not answer like a relay ({error}); check the address."
         case InvalidURI() if error.uri.startswith("http"):
@@ -133,7 +129,7 @@ def network_error(url: str, error: OSError, timeout_seconds: float) -> UserError
             )
         case gaierror():
             sentence = f"The host of {url} is unknown: {error.strerror}."
-        case OSError() if _is_refused(error):
+        case OSError() if is_refused(error):
             sentence = f"Nothing listens at {url}: start it with `relay serve`, or name another address with --url."
         case ConnectionError() | ssl.SSLError():
             sentence = f"{url} broke the connection off; check the address: ws:// is without TLS, wss:// is with it."
@@ -142,6 +138,6 @@ def network_error(url: str, error: OSError, timeout_seconds: float) -> UserError
     return UnreachableError(sentence)
 
 
-def _is_refused(error: OSError) -> bool:
+def is_refused(error: OSError) -> bool:
     """Tell a refused connection, of one address or of all that a name has; asyncio joins the texts of those."""
     return error.errno == errno.ECONNREFUSED or f"[Errno {errno.ECONNREFUSED}]" in str(error)

@@ -1,12 +1,15 @@
 """Whose connection it is: the client's address, also through proxies, and the group of addresses that limits count.
 
 Invariant: nothing that a client writes decides its address. `X-Forwarded-For` is believed only from a trusted proxy,
-and of it only what trusted proxies wrote: the address that the last of them saw.
+and of it only what trusted proxies wrote: the address that the last of them saw. What is trusted only
+because it is on this machine may be no proxy, so it answers for what it brings.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from relay.vocabulary.proxies import LOOPBACK, LOOPBACK_ADDRESSES
 
 Address = IPv4Address | IPv6Address
 
@@ -21,22 +24,25 @@ class Client:
     Attributes:
         address: As it is logged; empty when nothing is known.
         group: What limits count as one; None when it is a proxy that does not say for whom it comes.
+        surety: The address of a proxy that is trusted unnamed, and so answers for what it brings; None for any other.
     """
 
     address: str
     group: str | None
+    surety: str | None = None
 
 
 class TrustedProxies:
     """The proxies whose word on the client's address is taken."""
 
     def __init__(self, networks: Sequence[str]) -> None:
-        """Make it of addresses and networks in CIDR notation.
+        """Make it of addresses, networks in CIDR notation, and the word for this machine.
 
         Raises:
-            ValueError: One is neither.
+            ValueError: One is none of these.
         """
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(network) for network in networks]
+        self._named = [ip_network(network) for network in networks if network != LOOPBACK]
+        self._unnamed = [ip_network(address) for address in LOOPBACK_ADDRESSES if LOOPBACK in networks]
 
     def find_client(self, peer: str, forwarded: Sequence[str]) -> Client:
         """Tell who is at the other end.
@@ -48,16 +54,21 @@ class TrustedProxies:
         address = read_address(peer)
         if address is None:
             return Client("", None)
+        surety = str(address) if _is_in(self._unnamed, address) and not _is_in(self._named, address) else None
         hops = [hop for header in forwarded for hop in header.split(",")]
         while hops and self._trusts(address):
             hop = read_address(hops.pop())
             if hop is None:
                 break
             address = hop
-        return Client(str(address), None if self._trusts(address) else _group(address))
+        return Client(str(address), None if self._trusts(address) else _group(address), surety)
 
     def _trusts(self, address: Address) -> bool:
-        return any(address in network for network in self._networks)
+        return _is_in(self._named, address) or _is_in(self._unnamed, address)
+
+
+def _is_in(networks: Sequence[IPv4Network | IPv6Network], address: Address) -> bool:
+    return any(address in network for network in networks)
 
 
 def read_address(text: str) -> Address | None:

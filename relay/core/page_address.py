@@ -1,0 +1,57 @@
+"""The address of a page of the relay, as people copy it from a browser: which relay, session and channel it names.
+
+Source: docs/protocol.md, "Addresses". What is secret stands behind `#`, where the pages look for it, or in the query.
+"""
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs
+
+from relay.vocabulary.errors import BadRequestError
+from relay.vocabulary.text import quoted
+
+_FORM = re.compile(
+    r"(?P<relay>(?:https?|wss?)://[^/?#@\s]+(?:/[^?#\s]*?)??)(?:/v1)?/(?:listen|broadcast)/"
+    r"(?P<session>[^/?#\s]+)(?:/(?P<channel>[^/?#\s]+))?/?(?:\?(?P<query>[^#\s]*))?(?:#(?P<fragment>\S*))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PageAddress:
+    """What the address of a page names.
+
+    Attributes:
+        relay: The address of the relay.
+        session: The id of the session.
+        channel: The id of the channel; None when it names none.
+        credential: The token or key in it; None when it has none.
+    """
+
+    relay: str
+    session: str
+    channel: str | None
+    credential: str | None = field(repr=False)
+
+
+def read_page_address(text: str) -> PageAddress | None:
+    """Read the address of a listening or a broadcasting page; None for what is meant as an id.
+
+    Raises:
+        BadRequestError: It is the address of something else. The sentence does not repeat what is secret.
+    """
+    if re.search("://|/listen/|/broadcast/", text) is None:
+        return None
+    match = _FORM.fullmatch(text.strip())
+    if match is None:
+        shown = quoted(re.split("[?#]", text)[0])
+        raise BadRequestError(
+            f"{shown} is neither the id of a session nor the address of its page, "
+            "such as https://relay.example.org/listen/ev1."
+        )
+    credential = _find_secret(match["fragment"]) or _find_secret(match["query"])
+    return PageAddress(match["relay"], match["session"], match["channel"], credential)
+
+
+def _find_secret(members: str | None) -> str | None:
+    read = parse_qs(members or "")
+    return next((read[name][0] for name in ("token", "key") if name in read), None)
