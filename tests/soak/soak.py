@@ -148,8 +148,11 @@ def _reconcile(relay: RelayProcess, churn: Churn, report: Report) -> None:
     signs = [line for line in relay.lines if "Traceback" in line or "crashed" in line]
     report.problems.extend(signs[:3])
     log = relay.log
-    report.cut_off = sum(record["event"].endswith(" cut off") for record in log)
+    closed = [record for record in log if record["event"] == "connection closed"]
+    cut_off = [record["reason"] for record in closed if (record["code"], record["by"]) == (1006, "relay")]
+    report.cut_off = len(cut_off)
     told = sum(int(record.get("stall_limit_seconds", 0)) for record in log if record["event"] == "limits were applied")
-    stalled = sum(record["event"] in ("silent connection cut off", "stalled listener cut off") for record in log)
-    if told != stalled:
+    stalled = sum(reason.startswith(("Nothing was heard of it", "Its socket took nothing")) for reason in cut_off)
+    left_out = sum(record["lines"] for record in log if record.get("of") == "1006 listen by relay")
+    if not stalled <= told <= stalled + left_out:
         report.problems.append(f"the counter says {told} were cut off for the stall limit, the log {stalled}")
