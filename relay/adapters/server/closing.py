@@ -16,6 +16,8 @@ def tell_closing(endings: Endings, connection: RelayConnection, loss: Exception 
     closing = _read(connection, loss)
     endings.note_closing(closing, connection.role)
     level = logging.WARNING if closing.is_fault else logging.DEBUG if closing.is_ordinary else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
     address = connection.address
     logger.log(
         level,
