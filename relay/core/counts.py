@@ -1,8 +1,8 @@
 """What the relay counts, and the names by which operators read it: one table, for Prometheus and for CloudWatch.
 
-Invariants: each count since the start is one attribute of one object, and only grows; whatever is not in this table is
-read elsewhere, or is no counter (`tests/unit/test_counts.py`); the keys of counts with labels are bounded, whatever
-peers send.
+Invariants: each count is one attribute of one object, begins at the start of the relay, and only grows. A counter that
+is not in this table is read elsewhere (`tests/unit/test_counts.py` says where). The keys of counts with labels are
+bounded, whatever peers send.
 """
 
 from collections.abc import Iterable, Mapping
@@ -86,7 +86,7 @@ COUNTS = (
 
 
 def read_counts(holders: Iterable[object]) -> dict[Count, Counted]:
-    """Give each count now; 0 of those whose object is not among `holders`."""
+    """Read each count; one whose object is not among `holders` is 0."""
     of_class = {type(holder).__name__: holder for holder in holders}
     found: dict[Count, Counted] = {}
     for count in COUNTS:

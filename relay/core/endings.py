@@ -12,10 +12,10 @@ from enum import StrEnum
 from relay.vocabulary.errors import CloseCode
 
 GOING_AWAY, NO_CODE, NO_FRAME = 1001, 1005, 1006
-"""A page was left; a close frame without a code, as browsers send it by default; no close frame at all."""
+"""The person left the page; the close frame had no code, which is a browser's default; there was no close frame."""
 
 FIRST_OF_THE_RELAY = 4000
-"""From here on, codes are answers to who asked for what can't be; below it, they say that something is wrong."""
+"""Codes from here on answer a client that asked for what it can't have; those below say that something is wrong."""
 
 _KNOWN_CODES = frozenset(CloseCode) | frozenset(range(1000, 1016))
 _OTHER = "other"
@@ -51,7 +51,7 @@ class Closing:
 
     @property
     def is_ordinary(self) -> bool:
-        """Whether nobody need be told: the peer left, or the log says already that all leave."""
+        """Whether no operator need read of it: the peer left, or the log has said already that everybody leaves."""
         return self.code in _ORDINARY.get(self.by, ())
 
     @property
@@ -69,7 +69,7 @@ class Endings:
     """
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin at 0."""
         self.answers: Counter[int] = Counter()
         self.closings: Counter[tuple[str, str]] = Counter()
 

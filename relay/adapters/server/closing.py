@@ -1,6 +1,7 @@
 """The end of each WebSocket: counted, and told in the log with who it was and why it ended.
 
-Invariants: one line for each, however it ended, none for who only leaves; of many that say the same, few are written.
+Invariants: each end is counted once and logged once, in whatever way it came. A client that only leaves is logged at
+the level debug. The log summarises lines that say the same.
 """
 
 import logging
@@ -12,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def tell_closing(endings: Endings, connection: RelayConnection, loss: Exception | None) -> None:
-    """Count and tell the end of a connection that is lost; `loss` is what the transport says of it."""
+    """Count and log the end of a connection that is lost; `loss` is what the transport says of it."""
     closing = _read(connection, loss)
     endings.note_closing(closing, connection.role)
     level = logging.WARNING if closing.is_fault else logging.DEBUG if closing.is_ordinary else logging.INFO
@@ -37,7 +38,7 @@ def tell_closing(endings: Endings, connection: RelayConnection, loss: Exception 
 
 
 def _read(connection: RelayConnection, loss: Exception | None) -> Closing:
-    """Give how a connection ended: what came first counts."""
+    """Read how a connection ended; the close frame that came first decides."""
     protocol = connection.protocol
     sent, received = protocol.close_sent, protocol.close_rcvd
     if received is not None and (sent is None or protocol.close_rcvd_then_sent):
