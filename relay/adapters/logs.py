@@ -15,8 +15,9 @@ Invariants:
 - Logging never waits for standard error. A thread writes; when `MAX_WAITING_LINES` wait, further lines are
   dropped, and their number is logged as soon as lines can be written again.
 - Whatever a peer can cause again and again is not written again and again: of lines with a traceback, one of each kind
-  in `TRACEBACK_SECONDS`; of lines that have `may_repeat=True` in their `extra`, `MAX_REPEATS` in `REPEAT_SECONDS`. How
-  many were left out is told before the next line that is logged, and at the end.
+  in `TRACEBACK_SECONDS`; of lines that have `may_repeat` in their `extra`, `MAX_REPEATS` in `REPEAT_SECONDS`. It is
+  True, or a text that tells kinds of one sentence apart. How many were left out is told before the next line that is
+  logged, and at the end.
 - A peer's mistake never shows a traceback; libraries that are talkative, or that would write headers and so
   keys, are held one level above the relay's own.
 """
@@ -200,12 +201,14 @@ class _WriterHandler(logging.Handler):
         may_repeat = record.__dict__.pop("may_repeat", False)
         if record.exc_info:
             return self._repeats.admit((record.msg, record.name, record.exc_info[0]), 1, TRACEBACK_SECONDS, now)
-        return not may_repeat or self._repeats.admit((record.msg, record.name), MAX_REPEATS, REPEAT_SECONDS, now)
+        kind = (record.msg, record.name, may_repeat)
+        return not may_repeat or self._repeats.admit(kind, MAX_REPEATS, REPEAT_SECONDS, now)
 
     def _tell_repeats(self, now: float) -> None:
         for kind, left_out in self._repeats.over(now):
-            like = kind[0] if isinstance(kind, tuple) else kind
-            self._write(_own_record("log lines that say the same were left out", like=like, lines=left_out))
+            like, _, of = kind if isinstance(kind, tuple) else (kind, "", None)
+            fields = {"like": like, **({"of": of} if isinstance(of, str) else {}), "lines": left_out}
+            self._write(_own_record("log lines that say the same were left out", **fields))
 
     def _write(self, record: logging.LogRecord) -> None:
         try:

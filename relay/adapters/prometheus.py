@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from relay.core.counts import Count, Counted
 from relay.core.distribution import Distribution
 from relay.runtime.vitals import Vitals
 
@@ -30,15 +31,9 @@ class MetricsPage:
 class PrometheusMetrics(Collector):
     """Makes the page."""
 
-    def __init__(self, look: Callable[[], Vitals], limits: Callable[[], Mapping[str, int]]) -> None:
-        """Make it.
-
-        Args:
-            look: Gives the relay's figures.
-            limits: Gives how often each limit was applied, by its name.
-        """
+    def __init__(self, look: Callable[[], Vitals]) -> None:
+        """Make it; `look` gives the relay's figures."""
         self._look = look
-        self._limits = limits
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -50,15 +45,8 @@ class PrometheusMetrics(Collector):
         """Give all figures now (called by the library)."""
         vitals = self._look()
         frames, heard = vitals.frames, vitals.heard
-        counters = {
-            "relay_frames_in": ("Frames released to listeners.", frames.released_frames),
-            "relay_frames_delivered": ("Frames given to sockets, once for each listener.", frames.delivered_frames),
-            "relay_frames_dropped": ("Frames that slow listeners did not get.", frames.dropped_frames),
-            "relay_listener_underruns": ("How often players ran dry, as they report.", heard.underruns),
-            "relay_listener_jumps": ("How often players jumped, as they report.", heard.jumps),
-        }
-        for name, (text, count) in counters.items():
-            yield CounterMetricFamily(name, text, value=count)
+        for count, value in vitals.counts.items():
+            yield _counter(count, value)
         gauges = {
             "relay_listeners": ("Listeners that are connected.", vitals.listeners),
             "relay_broadcasters": ("Broadcasters that are connected.", vitals.broadcasters),
@@ -79,14 +67,19 @@ class PrometheusMetrics(Collector):
         }
         for name, (text, distribution) in distributions.items():
             yield _histogram(name, text, distribution)
-        applied = CounterMetricFamily("relay_limits_applied", "How often a limit was applied.", labels=["limit"])
-        for limit, count in self._limits().items():
-            applied.add_metric([limit], count)
-        yield applied
 
     def page(self) -> MetricsPage:
         """Give the page now."""
         return MetricsPage(generate_latest(self._registry))
+
+
+def _counter(count: Count, value: Counted) -> CounterMetricFamily:
+    if isinstance(value, int):
+        return CounterMetricFamily(count.prometheus, count.text, value=value)
+    family = CounterMetricFamily(count.prometheus, count.text, labels=count.labels)
+    for key, number in value.items():
+        family.add_metric([str(part) for part in (key if isinstance(key, tuple) else (key,))], number)
+    return family
 
 
 def _histogram(name: str, text: str, distribution: Distribution) -> HistogramMetricFamily:

@@ -27,8 +27,8 @@ from relay.adapters.server.tls import make_tls, renew_tls
 from relay.cli.access import RelayKeys, choose_keys, read_rules
 from relay.core.access import Access
 from relay.core.audio_buffer_manager import AudioBufferManager
+from relay.core.endings import Endings
 from relay.core.limits.addresses import TrustedProxies
-from relay.core.limits.names import Limit
 from relay.core.loopback import reachable_host
 from relay.core.shutdown import ShutdownPlan
 from relay.runtime.drain import Drain
@@ -125,7 +125,6 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             broadcast=settings.broadcast,
             listener=settings.listener,
             declared=[Declaration.read(text) for text in settings.channel.declared],
-            note_stalled=partial(limits.applied, Limit.SILENCE),
             limits=limits,
         )
         stack.callback(hub.broadcasting.close)
@@ -135,7 +134,8 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         tasks.start(garbage.run(), "garbage")
         lag = LagMeter(relay_clock, lambda: drain.busy_seconds)
         tasks.start(lag.run(), "lag", is_vital=True)
-        signs = VitalSigns(hub, lag, relay_clock)
+        endings = Endings()
+        signs = VitalSigns(hub, lag, relay_clock, (access, endings, limits, reporter))
         tasks.start(signs.run(), "vital signs")
         if reporter is not None:
             sample = partial(_sample, hub, signs, reporter, settings.cloudwatch)
@@ -151,7 +151,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             QrCodes(),
             access,
             limits,
-            metrics=_prometheus(signs, limits).page if settings.prometheus.enabled else None,
+            metrics=PrometheusMetrics(signs.look).page if settings.prometheus.enabled else None,
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,
         )
@@ -164,6 +164,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
                 rechecks,
                 limits,
                 tasks,
+                endings=endings,
                 tls=tls,
                 plan=plan,
                 server=settings.server,
@@ -194,10 +195,6 @@ def _sample(hub: Hub, signs: VitalSigns, reporter: MetricsReporter, settings: Cl
     if settings.session_dimension:
         hub.manager.emit_utilization_of_sessions()
     signs.emit(reporter.put_metric_data, settings.namespace)
-
-
-def _prometheus(signs: VitalSigns, limits: LimitsInForce) -> PrometheusMetrics:
-    return PrometheusMetrics(signs.look, lambda: {limit.value: count for limit, count in limits.counters.items()})
 
 
 async def _open_reporter(

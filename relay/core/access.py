@@ -105,7 +105,7 @@ class Access:
 
     Attributes:
         rules: May be replaced at any time; whoever is inside is then asked again by `Permit.check`.
-        refusals: How often somebody was refused, by reason, since whoever tells of it cleared it.
+        refusals: How often somebody was refused, by reason, since the relay started.
     """
 
     def __init__(self, rules: AccessRules, clock: Clock) -> None:

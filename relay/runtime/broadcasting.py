@@ -258,7 +258,7 @@ class Broadcasting:
         live.source = None
         departure = SourceDeparture(is_end, self._clock())
         if not is_end:
-            log_event(live, "broadcaster lost", connection=source.connection_id)
+            log_event(live, "channel waits for its broadcaster", connection=source.connection_id)
         if live.ingest is not None and live.ingest.next_release() is not None:
             live.departure = departure
         else:

@@ -139,7 +139,7 @@ class Drain:
             except Exception:
                 logger.exception("listener cut off: serving it failed", extra={"connection": listener.connection_id})
                 listener.blocked_since = math.inf
-                listener.port.abort()
+                listener.port.abort("Serving it failed.")
             if count % _BATCH == 0:
                 yield
 
@@ -168,10 +168,10 @@ class Drain:
             written = group.send(listener.sink, run.wire)
         except BlockingIOError:
             written = 0
-        except OSError:
+        except OSError as error:
             # It says for ever that it can be written to, and can't.
             listener.blocked_since = math.inf
-            listener.port.abort()
+            listener.port.abort(error)
             return
         begun, rest = (run, b"") if written == len(run.wire) else run.begun(written)
         if begun is not None:

@@ -37,10 +37,6 @@ cut. It has no name and no numbers of its own, and anybody may open one."""
 logger = logging.getLogger(__name__)
 
 
-def _nobody_counts() -> None:
-    """Stand in for a counter."""
-
-
 class Hub:
     """All channels, their broadcasters and their listeners.
 
@@ -50,6 +46,7 @@ class Hub:
         broadcasting: The broadcasters' side.
         listening: The listeners' side.
         ignored_messages: Control messages of types that this relay does not know.
+        overflows: What listeners lose, for the log.
         reports: What listeners say of what they hear.
     """
 
@@ -64,7 +61,6 @@ class Hub:
         broadcast: BroadcastSettings,
         listener: ListenerSettings,
         declared: Iterable[Declaration] = (),
-        note_stalled: Callable[[], None] = _nobody_counts,
         limits: LimitsInForce | None = None,
     ) -> None:
         """Make a hub without channels.
@@ -78,7 +74,6 @@ class Hub:
             broadcast: How far ahead a broadcaster may be, and how long a lost one is waited for.
             listener: How long a stalled listener is kept, how frames are joined, and what is kept for who returns.
             declared: What the operator calls channels.
-            note_stalled: Is called for each listener that is cut off because it was not writable for too long.
             limits: What may be kept of channels whose broadcasters have gone; the defaults when left out.
         """
         self.manager = manager
@@ -87,7 +82,7 @@ class Hub:
         self._send = send
         self._history_seconds = listener.history_seconds
         self._forget_seconds = broadcast.forget_seconds
-        self._overflows = OverflowEpisodes()
+        self.overflows = OverflowEpisodes()
         self.ignored_messages = 0
         self.reports = ListenerReports()
         self.directory = Directory(self._make, declared)
@@ -98,7 +93,6 @@ class Hub:
             clock=clock,
             settings=listener,
             lead_seconds=broadcast.lead_seconds,
-            note_stalled=note_stalled,
         )
         self.broadcasting = Broadcasting(
             self.directory,
@@ -131,7 +125,7 @@ class Hub:
             self.broadcasting.look_after(live, now)
             self._forget_idle(live, now)
         self.broadcasting.tell_lists()
-        for report in self._overflows.due(now):
+        for report in self.overflows.due(now):
             self._log_overflow(report)
 
     def _forget_idle(self, live: LiveChannel, now: float) -> None:
@@ -147,7 +141,7 @@ class Hub:
         return LiveChannel(address, channel, self.manager, label, send=self._send, is_listed=is_listed)
 
     def _note_overflow(self, live: LiveChannel, overflowed: int, dropped: AudioAmount) -> None:
-        report = self._overflows.note(
+        report = self.overflows.note(
             live.address.session,
             dropped_frames=dropped.chunks,
             dropped_seconds=dropped.seconds,

@@ -31,6 +31,7 @@ class LimitsInForce:
     Attributes:
         settings: The limits; may be replaced at any time, and then hold for those inside, too.
         counters: How often each was applied since the relay started.
+        unreadable: How many requests were refused because they can't be read, by what is wrong with them, likewise.
     """
 
     def __init__(self, settings: LimitSettings, clock: Clock = relay_clock) -> None:
@@ -38,8 +39,9 @@ class LimitsInForce:
         self.settings = settings
         self.counters = LimitCounters()
         self._clock = clock
+        self.unreadable: Counter[Fault] = Counter()
         self._told = LimitCounters()
-        self._unreadable: Counter[str] = Counter()
+        self._unreadable_told: Counter[Fault] = Counter()
         self._addresses: Counter[tuple[str, str]] = Counter()
         self._of_addresses: dict[Limit, AddressBudgets] = {}
         self._of_all: dict[Limit, Budget] = {}
@@ -56,7 +58,7 @@ class LimitsInForce:
 
     def could_not_read(self, fault: Fault, address: str) -> None:
         """Count that a request of an address was refused because it can't be read."""
-        self._unreadable[fault.value] += 1
+        self.unreadable[fault] += 1
         self._count_address(fault, address)
 
     def _count_address(self, reason: str, address: str) -> None:
@@ -112,9 +114,12 @@ class LimitsInForce:
         if news:
             logger.warning("limits were applied", extra={limit.value: count for limit, count in news.items()})
             self._told = self.counters.copy()
-        if self._unreadable:
-            logger.warning("requests could not be read", extra=dict(self._unreadable))
-            self._unreadable.clear()
+        unreadable = self.unreadable - self._unreadable_told
+        if unreadable:
+            logger.warning(
+                "requests could not be read", extra={fault.value: count for fault, count in unreadable.items()}
+            )
+            self._unreadable_told = self.unreadable.copy()
         told: Counter[str] = Counter()
         for (reason, address), count in self._addresses.most_common():
             if told[reason] < MAX_TOLD_ADDRESSES:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, cast
 
 from relay.core import messages
 from relay.core.amounts import AudioAmount
+from relay.core.limits.names import Limit
 from relay.core.listener_buffer import ListenerBuffer
 from relay.core.listener_reports import ListenerReport
 from relay.runtime.run import Framing
@@ -73,8 +74,8 @@ class ListenerPort(Protocol):
         """Begin the closing handshake; a peer that does not answer in time is cut off."""
         ...
 
-    def abort(self) -> None:
-        """Cut the connection off at once."""
+    def abort(self, because: str | OSError, limit: Limit | None = None) -> None:
+        """Cut the connection off at once, and count the limit by which it is; `because` is for the log."""
         ...
 
 
@@ -179,7 +180,7 @@ class Listener:
     def add_note(self, note: Note) -> None:
         """Have something told after all frames so far; one that is `MAX_NOTES` behind is cut off."""
         if len(self.notes) >= MAX_NOTES:
-            self.port.abort()
+            self.port.abort(f"It was {MAX_NOTES} changes behind.", Limit.NOTES)
             return
         if note.clears:
             self.buffer.drop_before(math.inf)

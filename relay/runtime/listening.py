@@ -6,16 +6,16 @@ moved to another channel, gets nothing more of the old one.
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.core import messages
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.channel import ChannelState
 from relay.core.history import Epoch
+from relay.core.limits.names import Limit
 from relay.core.requests import Delivery, Resume
 from relay.core.wire import MAX_FRAME_SECONDS, WORD_MASK
-from relay.runtime.channel_log import log_event, logger
+from relay.runtime.channel_log import log_event
 from relay.runtime.directory import Directory
 from relay.runtime.drain import Drain
 from relay.runtime.group import Group
@@ -81,7 +81,6 @@ class Listening:
         clock: Clock,
         settings: ListenerSettings,
         lead_seconds: float,
-        note_stalled: Callable[[], None],
     ) -> None:
         """Make it.
 
@@ -92,7 +91,6 @@ class Listening:
             clock: Gives seconds.
             settings: How long a stalled listener is kept, and how frames are joined.
             lead_seconds: How long before it is due audio of pace speech is released.
-            note_stalled: Is called for each listener that is cut off because it was not writable for too long.
         """
         self._directory = directory
         self._drain = drain
@@ -101,7 +99,6 @@ class Listening:
         self._stall_limit_seconds = settings.stall_limit_seconds
         self._coalesce_ms = settings.coalesce_ms
         self._lead_seconds = lead_seconds
-        self._note_stalled = note_stalled
         self.departures = 0
         self._memberships: dict[Listener, _Membership] = {}
         self._blocked: dict[Listener, None] = {}
@@ -237,12 +234,7 @@ class Listening:
         for listener in list(self._blocked):
             if listener.blocked_since is not None and now - listener.blocked_since >= limit:
                 del self._blocked[listener]
-                logger.warning(
-                    "stalled listener cut off",
-                    extra={"connection": listener.connection_id, "stall_limit_seconds": limit, "may_repeat": True},
-                )
-                self._note_stalled()
-                listener.port.abort()
+                listener.port.abort(f"Its socket took nothing for {limit:g} s.", Limit.SILENCE)
 
     def _find(self, address: ChannelAddress, resume: Resume | None) -> LiveChannel:
         """Give the channel to join: for who was away when it ended, the one that ended."""

@@ -6,9 +6,10 @@ takes constant time for each channel; what is sampled (the listeners' lag) is sa
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from relay.core.counts import Count, Counted, read_counts
 from relay.core.distribution import Distribution
 from relay.core.listener_reports import Heard
 from relay.core.metrics import MetricDatum
@@ -39,6 +40,7 @@ class Vitals:
         loop_lag_ms: How late the event loop was, several times a second.
         listener_lag_ms: How old the oldest frame is that a listener owes, of all listeners every `SAMPLE_SECONDS`.
         heard: What listeners reported.
+        counts: Everything that is only counted.
     """
 
     frames: Tally
@@ -49,18 +51,20 @@ class Vitals:
     loop_lag_ms: Distribution
     listener_lag_ms: Distribution
     heard: Heard
+    counts: Mapping[Count, Counted]
 
 
 class VitalSigns:
     """Looks at a hub; `run` is its task."""
 
-    def __init__(self, hub: Hub, lag: LagMeter, clock: Clock) -> None:
-        """Begin with nothing sampled."""
+    def __init__(self, hub: Hub, lag: LagMeter, clock: Clock, holders: Iterable[object] = ()) -> None:
+        """Begin with nothing sampled; `holders` have counts of `COUNTS` beside those of the hub."""
         self._hub = hub
+        self._holders = (hub, hub.manager, hub.overflows, hub.reports, hub.reports.everywhere, *holders)
         self._lag = lag
         self._clock = clock
         self._listener_lag_ms = Distribution()
-        self._emitted: dict[str, float] = {}
+        self._emitted: dict[str, int] = {}
         self._emitted_distributions: dict[str, Distribution] = {}
 
     async def run(self) -> None:
@@ -105,6 +109,7 @@ class VitalSigns:
             loop_lag_ms=self._lag.every_ms,
             listener_lag_ms=self._listener_lag_ms,
             heard=self._hub.reports.everywhere,
+            counts=read_counts((frames, *self._holders)),
         )
 
     def emit(self, put: Callable[..., object], namespace: str) -> None:
@@ -112,29 +117,22 @@ class VitalSigns:
         put(Namespace=namespace, MetricData=list(self._news(self.look())))
 
     def _news(self, vitals: Vitals) -> Iterator[MetricDatum]:
-        frames, heard = vitals.frames, vitals.heard
-        counts: Mapping[str, float] = {
-            "FramesIn": frames.released_frames,
-            "FramesDelivered": frames.delivered_frames,
-            "FramesDropped": frames.dropped_frames,
-            "ListenerUnderruns": heard.underruns,
-            "ListenerJumps": heard.jumps,
-        }
-        for name, count in counts.items():
-            if news := count - self._emitted.get(name, 0):
-                yield {"MetricName": name, "Value": news, "Unit": "Count"}
-        self._emitted.update(counts)
+        for count, value in vitals.counts.items():
+            if count.cloudwatch is not None and isinstance(value, int):
+                if news := value - self._emitted.get(count.cloudwatch, 0):
+                    yield {"MetricName": count.cloudwatch, "Value": news, "Unit": "Count"}
+                self._emitted[count.cloudwatch] = value
         levels = {"Listeners": vitals.listeners, "Broadcasters": vitals.broadcasters, "Sessions": vitals.sessions}
         for name, level in levels.items():
             yield {"MetricName": name, "Value": level, "Unit": "Count"}
         for lead_ms in vitals.ingest_lead_ms:
             yield {"MetricName": "IngestLead", "Value": round(lead_ms), "Unit": "Milliseconds"}
         distributions = {
-            "DeliveryLatency": frames.delivery_ms,
+            "DeliveryLatency": vitals.frames.delivery_ms,
             "ListenerLag": vitals.listener_lag_ms,
             "LoopLag": vitals.loop_lag_ms,
-            "ListenerBuffer": heard.buffer_ms,
-            "ListenerPlayout": heard.playout_ms,
+            "ListenerBuffer": vitals.heard.buffer_ms,
+            "ListenerPlayout": vitals.heard.playout_ms,
         }
         for name, distribution in distributions.items():
             before = self._emitted_distributions.get(name)

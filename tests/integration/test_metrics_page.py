@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.client import broadcast
+from relay.core.counts import COUNTS
+from tests.support.operator import ask
+from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import closing, open_listener
 
@@ -57,6 +60,48 @@ async def test_what_was_delivered_and_heard_is_read_from_metrics_and_the_log() -
     assert samples["relay_listener_underruns_total"] == 250
     assert samples["relay_listener_playout_seconds_sum"] == 0.26
     assert (report["session"], report["channel"], report["reports"], report["underruns"]) == ("ev1", "main", 2, 250)
+
+
+async def test_each_count_is_on_the_page_and_grows() -> None:
+    """Also those that a relay seldom has reason to count: with CloudWatch that nobody can reach."""
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    settings = {
+        "RELAY_CLOUDWATCH_ENABLED": "true",
+        "RELAY_CLOUDWATCH_ENDPOINT_URL": endpoint,
+        "AWS_REGION": "eu-central-1",
+    }
+    settings |= {
+        "RELAY_PROMETHEUS_ENABLED": "true",
+        "RELAY_ACCESS_SESSIONS": "ev1",
+        "RELAY_BROADCAST_OPEN": "true",
+    }
+    async with relay_process(**settings) as relay:
+        listener = await open_listener(relay.url, "/v1/listen/ev1")
+        with closing([listener]):
+            listener.send_text("of the future")
+            listener.send_text("stats", buffer_ms="much")
+            listener.send_text("ping", id=1)
+            await listener.until(lambda: any(message["type"] == "pong" for message in listener.told))
+        await relay.event("connection closed", code=1006)
+        assert (await ask(relay.url, "GET", "/nothing")).status == 404
+        assert (await ask(relay.url, "GET", "/", Content_Length="1")).status == 400
+        assert (
+            await ask(relay.url, "GET", "/v1/listen/closed", Upgrade="websocket", Connection="upgrade")
+        ).status == 401
+        body = (await ask(relay.url, "GET", "/metrics")).body
+    families = {family.name: family for family in text_string_to_metric_families(body)}
+    assert {count.prometheus for count in COUNTS} <= set(families)
+    counted = {
+        (sample.name.removesuffix("_total"), *sample.labels.values()): sample.value
+        for family in families.values()
+        for sample in family.samples
+    }
+    expected = [
+        *[("relay_messages_ignored",), ("relay_listener_reports_malformed",), ("relay_closings", "1006", "listen")],
+        *[("relay_http_responses", "404"), ("relay_http_responses", "401"), ("relay_http_responses", "101")],
+        *[("relay_requests_unreadable", "body"), ("relay_refusals", "no such session")],
+    ]
+    assert {each: counted[each] for each in expected} == dict.fromkeys(expected, 1)
 
 
 async def test_nobody_reads_metrics_that_were_not_asked_for() -> None:

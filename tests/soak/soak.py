@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -149,12 +148,11 @@ def _reconcile(relay: RelayProcess, churn: Churn, report: Report) -> None:
     signs = [line for line in relay.lines if "Traceback" in line or "crashed" in line]
     report.problems.extend(signs[:3])
     log = relay.log
-    events: Counter[str] = Counter()
-    for record in log:
-        # Lines that say the same are not all written; another line says how many were left out.
-        events[record.get("like", record["event"])] += record.get("lines", 1)
-    report.cut_off = sum(lines for event, lines in events.items() if event.endswith(" cut off"))
+    closed = [record for record in log if record["event"] == "connection closed"]
+    cut_off = [record["reason"] for record in closed if (record["code"], record["by"]) == (1006, "relay")]
+    report.cut_off = len(cut_off)
     told = sum(int(record.get("stall_limit_seconds", 0)) for record in log if record["event"] == "limits were applied")
-    stalled = events["silent connection cut off"] + events["stalled listener cut off"]
-    if told != stalled:
+    stalled = sum(reason.startswith(("Nothing was heard of it", "Its socket took nothing")) for reason in cut_off)
+    left_out = sum(record["lines"] for record in log if record.get("of") == "1006 listen by relay")
+    if not stalled <= told <= stalled + left_out:
         report.problems.append(f"the counter says {told} were cut off for the stall limit, the log {stalled}")

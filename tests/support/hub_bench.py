@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from relay.core.audio_buffer_manager import AudioBufferManager
+from relay.core.limits.names import Limit
 from relay.core.requests import Delivery, Offer
 from relay.core.wire import Header
 from relay.runtime.drain import Drain
@@ -58,6 +59,8 @@ class FakePort:
         self.written: list[bytes | dict[str, Any]] = []
         self.closed: tuple[CloseCode, str] | None = None
         self.aborted = False
+        self.aborted_by: Limit | None = None
+        self.aborted_because: str | OSError = ""
         self.cut = b""
         self.hub: Hub | None = None
         self.listener: Listener | None = None
@@ -96,8 +99,10 @@ class FakePort:
     def close(self, code: CloseCode, reason: str) -> None:
         self.closed = (code, reason)
 
-    def abort(self) -> None:
+    def abort(self, because: str | OSError, limit: Limit | None = None) -> None:
         self.aborted = True
+        self.aborted_by = limit
+        self.aborted_because = because
 
     @property
     def hello(self) -> dict[str, Any]:
@@ -159,7 +164,6 @@ class Bench:
         self.now = 1_000.0
         clock = clock or self.time
         self.source_ports: dict[object, FakeSourcePort] = {}
-        self.stalled: list[float] = []
         self.tasks = TaskRegistry()
         self.limits = LimitsInForce(limits or LimitSettings())
         self.manager = AudioBufferManager(bound_seconds, clock=clock)
@@ -173,7 +177,6 @@ class Bench:
             broadcast=BroadcastSettings(),
             listener=ListenerSettings(stall_limit_seconds=stall_limit_seconds),
             declared=declared,
-            note_stalled=lambda: self.stalled.append(self.now),
             limits=self.limits,
         )
         self.tasks.start(self.drain.run(), "drain")

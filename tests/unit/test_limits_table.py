@@ -55,4 +55,4 @@ def test_each_limit_is_in_the_table_and_explained() -> None:
 
 
 def test_each_limit_has_a_counter() -> None:
-    assert {limit.value for limit in Limit} == set(LimitSettings.model_fields) | {"stall_limit_seconds"}
+    assert {limit.value for limit in Limit} == set(LimitSettings.model_fields) | {"stall_limit_seconds", "max_notes"}

@@ -5,6 +5,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.adapters.prometheus import PrometheusMetrics
+from relay.core.limits.names import Limit
 from relay.core.metrics import MetricBatch
 from relay.runtime.lag import LagMeter
 from relay.runtime.vitals import VitalSigns
@@ -42,7 +43,7 @@ class Watched(Bench):
     def __init__(self) -> None:
         super().__init__()
         self.lag = LagMeter(self.time, lambda: 0.0)
-        self.signs = VitalSigns(self.hub, self.lag, self.time)
+        self.signs = VitalSigns(self.hub, self.lag, self.time, (self.limits,))
         self.cloudwatch = Taken()
 
     def emit(self) -> Taken:
@@ -190,7 +191,8 @@ async def test_prometheus_reads_the_page() -> None:
     await bench.settle()
     bench.lag.every_ms.note(700.0, 2)
     bench.hub.reports.note(ADDRESS, REPORT, None)
-    page = PrometheusMetrics(bench.signs.look, lambda: {"max_connections": 7}).page()
+    bench.limits.counters[Limit.CONNECTIONS] = 7
+    page = PrometheusMetrics(bench.signs.look).page()
     assert page.content_type.startswith("text/plain")
     families = list(text_string_to_metric_families(page.body.decode()))
     samples = {

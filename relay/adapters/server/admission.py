@@ -142,6 +142,7 @@ class Admission:
     def _admit(
         self, connection: RelayConnection, request: Request, wanted: ConnectRequest, offered: list[str]
     ) -> ConnectRequest:
+        connection.address = wanted.address
         query = split_target(request.path)[1] if self.token_in_query else None
         credential = read_credential(request.headers, offered, query)
         try:

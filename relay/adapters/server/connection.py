@@ -5,8 +5,9 @@ the hub at once.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.server import Server, broadcast
@@ -17,13 +18,16 @@ from websockets.server import ServerProtocol
 from relay.adapters.server.guarded import GuardedConnection
 from relay.adapters.server.kernel import bound_kernel_buffer, room_bytes, without_bound
 from relay.adapters.server.writable import WritableSockets
+from relay.core import messages
 from relay.core.access import Permit
-from relay.core.requests import ConnectRequest
+from relay.core.limits.names import Limit
+from relay.core.requests import ConnectRequest, Role
 from relay.runtime.listener import Listener
 from relay.runtime.listening import Listening
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import CloseCode, RelayError
+from relay.vocabulary.names import ChannelAddress
 
 WAITED_SECONDS = 0.05
 """A socket that took nothing for longer, and then all, has a reader. Sooner, it may have been the kernel or TLS."""
@@ -38,15 +42,18 @@ class RelayConnection(GuardedConnection):
     """A guarded connection, which also tells the hub when its socket takes no more data and when it does again.
 
     Attributes:
+        address: Where the client is or wanted to be; None when it asked for no channel that can be.
         admission: What the opening handshake found: a request to serve, or a refusal to tell after the upgrade.
         permit: What let the client in; only beside a request to serve.
+        role: What the client is or wanted to be; only behind the opening handshake.
         writable: Tells when a socket takes data again.
     """
 
-    __slots__ = ("_listener", "_listening", "admission", "permit", "writable")
+    __slots__ = ("_listener", "_listening", "_tell_end", "address", "admission", "permit", "role", "writable")
 
     admission: ConnectRequest | RelayError
     permit: Permit
+    role: Role
     _awaits_room_at: int | None = None
     _tells_later = False
     _listener: Listener | None
@@ -58,11 +65,22 @@ class RelayConnection(GuardedConnection):
         server: Server,
         *,
         writable: WritableSockets,
+        tell_end: "Callable[[RelayConnection, Exception | None], None]",
         **options: Any,  # noqa: ANN401 - the library's
     ) -> None:
-        """Make it (called by the library, with options of its own and the guard's)."""
+        """Make it (called by the library, with options of its own and the guard's).
+
+        Args:
+            protocol: The library's.
+            server: The library's.
+            writable: Tells when a socket takes data again.
+            tell_end: Is called once when a WebSocket has ended, with what the transport says of a loss.
+            options: The library's and the guard's.
+        """
         super().__init__(protocol, server, **options)
         self.writable = writable
+        self._tell_end = tell_end
+        self.address: ChannelAddress | None = None
         self._listener = None
         self._listening = None
 
@@ -103,6 +121,14 @@ class RelayConnection(GuardedConnection):
         super().connection_lost(exc)
         self._leave_unless_open()
         self._listener = None
+        if self.response is not None and self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            self._tell_end(self, exc)
+
+    async def refuse(self, error: RelayError) -> None:
+        """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
+        if self.speaks_relay:
+            broadcast((self,), messages.error_message(error.close_code, str(error)))
+        await self.close_in_time(error.close_code, str(error))
 
     def _leave_unless_open(self) -> None:
         if self._listener is not None and self._listening is not None and self.protocol.state is not State.OPEN:
@@ -201,9 +227,11 @@ class SocketPort:
         """Begin the closing handshake."""
         self._tasks.start(self._connection.close_in_time(code, reason), f"close {self._connection.id}")
 
-    def abort(self) -> None:
-        """Cut the connection off."""
-        self._connection.cut_off()
+    def abort(self, because: str | OSError, limit: Limit | None = None) -> None:
+        """Cut the connection off, and count the limit by which it is."""
+        if limit is not None:
+            self._connection.limits.applied(limit)
+        self._connection.cut_off(because)
 
 
 class BroadcasterPort:

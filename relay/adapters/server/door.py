@@ -138,6 +138,7 @@ class Door:
                 return self._serve_http(_as_get(request), client)
             if request.method == "HEAD":
                 return text_response(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket's address.", Upgrade="websocket")
+            connection.role = role
             self._limits.charge(JOINS, client.group)
             return self._refuse_cheaply(role, client) or self._admit(connection, request, role, client)
         except LimitReachedError as error:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from websockets.asyncio.server import Server, ServerConnection, broadcast
+from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
@@ -27,14 +27,13 @@ from relay.adapters.server.lost import LostTransport
 from relay.adapters.server.responses import secure_unread
 from relay.adapters.server.timers import Timer, Timers
 from relay.adapters.server.tls import bound_tls_buffers
-from relay.core import messages
 from relay.core.limits.names import CONTROL, Limit
 from relay.core.limits.rates import Budget
 from relay.core.request_head import Fault, HeadReader, UnreadableRequestError
 from relay.core.wire import SUBPROTOCOL
 from relay.runtime.limits import LimitsInForce
 from relay.vocabulary.clock import relay_clock
-from relay.vocabulary.errors import CloseCode, RelayError
+from relay.vocabulary.errors import CloseCode
 
 CLOSE_SECONDS = 5.0
 """How long a closing handshake may take before the connection is cut off."""
@@ -91,6 +90,7 @@ class GuardedConnection(ServerConnection):
         client_address: Of the person or program, behind whatever proxies; empty before the opening handshake.
         client_group: What limits count as one address; None when it is not known.
         asked_at: When it was asked last whether it is there, by the relay's clock.
+        cut_off_because: Why the relay cut it off: a sentence, or what failed; None while it did not.
     """
 
     # The library's own attributes fit into a dictionary whose keys all connections share. With these in it as well,
@@ -106,6 +106,7 @@ class GuardedConnection(ServerConnection):
         "asked_at",
         "client_address",
         "client_group",
+        "cut_off_because",
         "intake",
         "limits",
     )
@@ -134,6 +135,7 @@ class GuardedConnection(ServerConnection):
         self.client_address = ""
         self.client_group: str | None = None
         self.asked_at = 0.0
+        self.cut_off_because: str | OSError | None = None
         self._attendance = attendance
         self._at_end = []
         self._head = HeadReader()
@@ -323,7 +325,7 @@ class GuardedConnection(ServerConnection):
             self.intake.let_go(_UNANSWERED)
         if self.paused and self.transport.get_write_buffer_size() > self.limits.settings.max_unread_bytes:
             self.limits.applied(Limit.UNREAD_BYTES)
-            self.cut_off()
+            self.cut_off(f"More than {Limit.UNREAD_BYTES} wait for it.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the connection is gone (called by the transport)."""
@@ -357,9 +359,10 @@ class GuardedConnection(ServerConnection):
             self.protocol.send_ping(b"")
             self.send_data()
 
-    def cut_off(self) -> None:
+    def cut_off(self, because: str | OSError = "It did not end in time.") -> None:
         """End the connection at once; what was not sent is thrown away, by the kernel, too."""
         if self.protocol.state is not State.CLOSED:
+            self.cut_off_because = self.cut_off_because or because
             discard_unsent(self.transport.get_extra_info("socket"))
             self.transport.abort()
 
@@ -387,12 +390,6 @@ class GuardedConnection(ServerConnection):
         self.intake.resume()
         self.intake.let_go(_AUDIO_RATE)
         self.intake.let_go(_ADDRESS_RATE)
-
-    async def refuse(self, error: RelayError) -> None:
-        """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
-        if self.speaks_relay:
-            broadcast((self,), messages.error_message(error.close_code, str(error)))
-        await self.close_in_time(error.close_code, str(error))
 
 
 def _shortened(reason: str) -> str:

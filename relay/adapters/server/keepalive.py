@@ -6,7 +6,6 @@ that the relay does not want yet.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Sequence
 
 from relay.adapters.server.guarded import GuardedConnection
@@ -19,8 +18,6 @@ ASK_AFTER_SECONDS = 4.0
 
 ROUND_SECONDS = 0.5
 """How often all are looked at."""
-
-logger = logging.getLogger(__name__)
 
 
 async def keep_alive(
@@ -58,7 +55,4 @@ def _look_after(connection: GuardedConnection, now: float, stall_limit_seconds: 
         connection.ask()
     elif stall_limit_seconds is not None and now - connection.asked_at >= stall_limit_seconds:
         connection.limits.applied(Limit.SILENCE)
-        seconds = round(now - heard_at, 1)
-        extra = {"connection": str(connection.id), "seconds": seconds, "may_repeat": True}
-        logger.warning("silent connection cut off", extra=extra)
-        connection.cut_off()
+        connection.cut_off(f"Nothing was heard of it for {now - heard_at:.0f} s, although it was asked.")

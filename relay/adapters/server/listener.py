@@ -75,6 +75,6 @@ def _switch(connection: RelayConnection, hub: Hub, listener: Listener, control: 
     except (BadRequestError, NotAllowedError) as error:
         listener.port.send_text(messages.error_message(error.close_code, str(error)))
         return listener
-    permit.address = address
+    permit.address = connection.address = address
     connection.attach(hub.listening, moved)
     return moved

@@ -7,10 +7,12 @@ withdrawn, at once when the rules are replaced; asking costs nothing per connect
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 from relay.adapters.server.connection import RelayConnection
 from relay.core.access import Access, AccessRules, Permit
+from relay.core.grants import Reason
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import TokenExpiredError
 
@@ -32,6 +34,7 @@ class Rechecks:
         self._tasks = tasks
         self._inside: dict[RelayConnection, Permit] = {}
         self._expiring: dict[RelayConnection, float] = {}
+        self._told: Counter[Reason] = Counter()
 
     def watch(self, connection: RelayConnection, permit: Permit) -> None:
         """Hold a connection to its permit until `forget`.
@@ -73,11 +76,11 @@ class Rechecks:
 
     def tell_refusals(self) -> None:
         """Write to the log how many were refused since this was called last, by reason; nothing when none were."""
-        refusals = self._access.refusals
-        if refusals:
-            reasons = {str(reason): count for reason, count in refusals.most_common()}
-            logger.warning("clients refused", extra={"refused": refusals.total(), "reasons": reasons})
-            refusals.clear()
+        news = self._access.refusals - self._told
+        if news:
+            reasons = {str(reason): count for reason, count in news.most_common()}
+            logger.warning("clients refused", extra={"refused": news.total(), "reasons": reasons})
+            self._told = self._access.refusals.copy()
 
     def _close_refused(self, connections: Iterable[RelayConnection]) -> int:
         closed = 0
@@ -88,6 +91,4 @@ class Rechecks:
                 closed += 1
                 self.forget(connection)
                 self._tasks.start(connection.refuse(error), f"close {connection.id}")
-        if closed:
-            logger.info("connections closed whose token expired or was withdrawn", extra={"connections": closed})
         return closed

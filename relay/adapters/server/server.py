@@ -15,10 +15,12 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 
-from websockets.asyncio.server import Server, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from relay.adapters.server.broadcaster import serve_broadcaster
+from relay.adapters.server.closing import tell_closing
 from relay.adapters.server.connection import RelayConnection
 from relay.adapters.server.credentials import select_subprotocol
 from relay.adapters.server.departure import see_off
@@ -35,6 +37,7 @@ from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.responses import SERVER_HEADER, secure_response
 from relay.adapters.server.writable import WritableSockets
+from relay.core.endings import Endings
 from relay.core.requests import ConnectRequest, Role
 from relay.core.shutdown import ShutdownPlan
 from relay.core.wire import MAX_BROADCAST_BYTES
@@ -74,6 +77,7 @@ class RelayServer:
         limits: LimitsInForce,
         tasks: TaskRegistry,
         *,
+        endings: Endings,
         tls: ssl.SSLContext | None,
         plan: ShutdownPlan,
         server: ServerSettings,
@@ -87,6 +91,7 @@ class RelayServer:
             rechecks: Asks again, while a connection is open, whether it may be.
             limits: What clients may.
             tasks: Runs closing handshakes, and looks after open connections.
+            endings: Counts how requests and connections end.
             tls: What it speaks TLS by; None for none.
             plan: How long stopping may take.
             server: Where to listen.
@@ -96,6 +101,7 @@ class RelayServer:
         self._door = door
         self._rechecks = rechecks
         self._limits = limits
+        self._endings = endings
         self._tasks = tasks
         self._tls = tls
         self._plan = plan
@@ -119,7 +125,7 @@ class RelayServer:
                 host,
                 port,
                 process_request=self._door.process_request,  # type: ignore[arg-type] # create_connection decides the class
-                process_response=secure_response,
+                process_response=self._complete,
                 select_subprotocol=select_subprotocol,
                 compression=None,
                 server_header=SERVER_HEADER,
@@ -129,7 +135,11 @@ class RelayServer:
                 max_size=MAX_BROADCAST_BYTES,
                 write_limit=0,
                 create_connection=partial(
-                    RelayConnection, attendance=self._door, limits=self._limits, writable=self._writable
+                    RelayConnection,
+                    attendance=self._door,
+                    limits=self._limits,
+                    writable=self._writable,
+                    tell_end=partial(tell_closing, self._endings),
                 ),  # type: ignore[arg-type] # a callable does
                 backlog=ACCEPT_BATCH,
                 **self._tls_options(),
@@ -174,7 +184,7 @@ class RelayServer:
         logger.warning("clients that did not close in time are cut off", extra={"connections": len(left)})
         self._door.cut_off_pending()
         for connection in left:
-            connection.cut_off()
+            connection.cut_off("It did not close before the relay stopped.")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.cut_off):
                 await server.wait_closed()
@@ -205,6 +215,10 @@ class RelayServer:
             return {}
         timeout_seconds = self._limits.settings.handshake_timeout_seconds
         return {"ssl": self._tls, "ssl_handshake_timeout": timeout_seconds, "ssl_shutdown_timeout": CLOSE_SECONDS}
+
+    def _complete(self, connection: ServerConnection, request: Request, response: Response) -> Response:
+        self._endings.note_answer(response.status_code)
+        return secure_response(connection, request, response)
 
     async def _handle(self, connection: RelayConnection) -> None:
         limit = self._stall_limit_seconds

@@ -24,6 +24,7 @@ class Limit(StrEnum):
     FRAGMENT_RATE = "max_fragments_per_second"
     UNREAD_BYTES = "max_unread_bytes"
     SILENCE = "stall_limit_seconds"
+    NOTES = "max_notes"
     LAG = "max_lag_ms"
     REQUESTS_PER_ADDRESS = "max_requests_per_second_per_address"
     REQUESTS = "max_requests_per_second"

@@ -1,0 +1,166 @@
+"""Whatever the relay counts, somebody reads: each counter is in the table of metrics, or is read for another reason."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.core.counts import COUNTS, read_counts
+from relay.core.endings import By, Closing, Endings
+from relay.vocabulary.errors import CloseCode
+
+REPOSITORY = Path(__file__).parents[2]
+PLACES = ("core", "runtime", "adapters/server")
+
+READ_ELSEWHERE = {
+    # Of one listener or source; an operator sees them in `relay sessions`, the sum is in the table.
+    "overflows": "summed up in AudioBufferManager.overflow_count",
+    "accepted": "told to the broadcaster",
+    "held_bytes": "a level",
+    "held_flicks": "a level",
+    "value": "a level",
+    # Distributions, which have metrics of their own.
+    "counts": "Distribution",
+    "total": "Distribution",
+    "delivery_ms": "Tally: relay_delivery_latency_seconds",
+    # What the log tells in full at the end of an interval.
+    "written": "Repeats: how many lines were written",
+    "left_out": "Repeats: told by the line of what was left out",
+    "dropped_seconds": "an episode of lost audio",
+    "total_frames": "an episode of lost audio",
+    "total_seconds": "an episode of lost audio",
+    "departures": "when to collect garbage; relay_closings_total has them by code",
+    # Of programs that are no relay: their person reads them.
+    "stats": "Reception.stats, which a client's program reads",
+    "taken": "SendQueue: a client's own account",
+    "dropped": "SendQueue: told by BroadcasterStats and `relay broadcast`",
+    "cleared": "SendQueue: a client's own account",
+    **dict.fromkeys(
+        ("delivered", "gaps", "gap_frames", "unaccounted", "exact", "busy_seconds"), "the load test's report"
+    ),
+}
+
+
+def sources(*places: str) -> Iterator[tuple[Path, ast.Module]]:
+    for place in places:
+        for path in sorted((REPOSITORY / "relay" / place).rglob("*.py")):
+            yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def counters(tree: ast.AST) -> Iterator[ast.Attribute]:
+    """Find the attributes to which something is added."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
+            target = node.target.value if isinstance(node.target, ast.Subscript) else node.target
+            if isinstance(target, ast.Attribute):
+                yield target
+
+
+def name(counter: ast.Attribute) -> str:
+    """Give the attribute's name; of a client's account, that of the whole."""
+    holder = counter.value
+    return "stats" if isinstance(holder, ast.Attribute) and holder.attr == "stats" else counter.attr
+
+
+def test_each_counter_is_in_the_table_or_read_for_another_reason() -> None:
+    found = {name(each) for _, tree in sources(*PLACES) for each in counters(tree) if not each.attr.startswith("_")}
+    in_table = {count.counted_in.partition(".")[2] for count in COUNTS}
+    assert found - in_table == set(READ_ELSEWHERE)
+
+
+@pytest.mark.parametrize("attribute", ["_seen", "seen"])
+def test_the_search_finds_what_is_only_added_to(attribute: str) -> None:
+    tree = ast.parse(f"def f(self, kind):\n    self.{attribute}[kind] += 1\n    self.x.{attribute} += 2\n    n += 1")
+    assert [each.attr for each in counters(tree)] == [attribute, attribute]
+
+
+def test_private_counters_are_read_where_they_are_counted() -> None:
+    unread = []
+    for path, tree in sources(""):
+        added_to = list(counters(tree))
+        named = Counter(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr[0] == "_")
+        written = Counter(node.attr for node in [*added_to, *assigned(tree)])
+        unread += [f"{path}: {each.attr}" for each in added_to if named[each.attr] == written[each.attr] > 0]
+    assert unread == []
+
+
+def assigned(tree: ast.AST) -> Iterator[ast.Attribute]:
+    """Find the attributes that something is assigned to."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                yield from (each for each in ast.walk(target) if isinstance(each, ast.Attribute))
+
+
+def test_the_table_names_what_there_is() -> None:
+    """A class and an attribute that some module has, and no name twice."""
+    attributes: dict[str, set[str]] = {}
+    for _, tree in sources("core", "runtime"):
+        for each in ast.walk(tree):
+            if isinstance(each, ast.ClassDef):
+                attributes.setdefault(each.name, set()).update(_attributes(each))
+    for count in COUNTS:
+        holder, _, attribute = count.counted_in.partition(".")
+        assert attribute in attributes[holder], count.counted_in
+    assert len({count.prometheus for count in COUNTS}) == len({count.counted_in for count in COUNTS}) == len(COUNTS)
+
+
+def _attributes(holder: ast.ClassDef) -> Iterator[str]:
+    for node in ast.walk(holder):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+        elif isinstance(node, ast.FunctionDef):
+            yield node.name
+
+
+def test_what_is_read_is_what_was_counted() -> None:
+    endings = Endings()
+    endings.note_answer(404)
+    for code in (1008, 3999, 4321, CloseCode.NOT_ALLOWED):
+        endings.note_closing(Closing(code, "", By.PEER), "listen")
+    counts = {count.prometheus: value for count, value in read_counts([endings]).items()}
+    assert counts["relay_http_responses"] == {404: 1}
+    assert counts["relay_closings"] == {("1008", "listen"): 1, ("other", "listen"): 2, ("4502", "listen"): 1}
+    assert counts["relay_messages_ignored"] == 0
+
+
+def test_the_documentation_has_each_metric() -> None:
+    page = (REPOSITORY / "docs/metrics.md").read_text(encoding="utf-8")
+    for count in COUNTS:
+        labels = f"{{{','.join(count.labels)}}}" if count.labels else ""
+        assert f"`{count.prometheus}_total{labels}`" in page, count.prometheus
+        assert count.cloudwatch is None or f"`{count.cloudwatch}`" in page
+
+
+def test_each_close_code_is_used() -> None:
+    used = {
+        each.attr
+        for path, tree in sources("")
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "CloseCode"
+    }
+    assert used == set(CloseCode.__members__)
+
+
+@pytest.mark.parametrize(
+    ("closing", "is_ordinary", "is_fault"),
+    [
+        (Closing(1000, "", By.PEER), True, False),
+        (Closing(1001, "", By.PEER), True, False),
+        (Closing(1005, "", By.PEER), True, False),
+        (Closing(1000, "The session ended.", By.RELAY), True, False),
+        (Closing(1012, "The relay is restarting.", By.RELAY), True, False),
+        (Closing(1006, "It ended without a close frame.", By.NETWORK), False, False),
+        (Closing(1006, "Nothing was heard of it.", By.RELAY), False, True),
+        (Closing(1008, "", By.RELAY), False, True),
+        (Closing(1011, "", By.RELAY), False, True),
+        (Closing(4502, "", By.RELAY), False, False),
+        (Closing(1002, "", By.PEER), False, False),
+    ],
+)
+def test_what_nobody_need_be_told_and_what_is_a_fault(closing: Closing, *, is_ordinary: bool, is_fault: bool) -> None:
+    assert (closing.is_ordinary, closing.is_fault) == (is_ordinary, is_fault)
