@@ -58,7 +58,7 @@ class RunningRelay:
         admission: Answers opening handshakes.
         rechecks: Holds open connections to what let them in.
         limits: What clients may.
-        door: Knows who is a trusted proxy.
+        door: Lets clients in; knows who is a trusted proxy.
         tls: What it speaks TLS by; None for none.
         broken: Set when it does not work any more, by a fault of its own that the log names; it is to be stopped.
     """
@@ -88,6 +88,7 @@ class RunningRelay:
         rules = read_rules(settings, choose_keys(settings).kept_from(self.keys))
         renew_tls(self.tls, settings.server)
         self.limits.settings = settings.limits
+        self.door.allow_connections()
         self.door.trusted = TrustedProxies(settings.server.trusted_proxies)
         self.admission.allowed_origins = settings.access.allowed_origins
         self.admission.token_in_query = settings.access.token_in_query

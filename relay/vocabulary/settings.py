@@ -195,9 +195,12 @@ class LimitSettings(_Section):
         30, description="Wrong tokens and bad requests of one address in a minute; after more, HTTP 429."
     )
     max_pending_handshakes: Count = Field(
-        1_000, description="Connections that are no WebSocket yet; of more, the oldest is cut off."
+        1_000,
+        description="Connections that are no WebSocket yet; of more, the oldest of the address with most is cut off.",
     )
-    handshake_timeout_seconds: Seconds = Field(10.0, description="How long an opening handshake may take.")
+    handshake_timeout_seconds: Seconds = Field(
+        10.0, description="How long an opening handshake may take, and that of TLS before it."
+    )
     max_handshake_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = Field(
         32_768, description="Size of a request with its headers, 4096 to 1048576."
     )

@@ -13,14 +13,13 @@ import ssl
 from collections.abc import Collection
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self, cast
 
 from websockets.asyncio.server import Server, serve
 from websockets.exceptions import ConnectionClosed
 
 from relay.adapters.server.broadcaster import serve_broadcaster
 from relay.adapters.server.connection import RelayConnection
-from relay.adapters.server.credentials import select_subprotocol
 from relay.adapters.server.departure import see_off
 from relay.adapters.server.door import Door
 from relay.adapters.server.guarded import CLOSE_SECONDS
@@ -34,13 +33,13 @@ from relay.adapters.server.kernel import (
 from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.responses import SERVER_HEADER, secure_response
+from relay.adapters.server.tls_handshake import TlsHandshake
 from relay.adapters.server.writable import WritableSockets
 from relay.core.requests import ConnectRequest, Role
 from relay.core.shutdown import ShutdownPlan
 from relay.core.wire import MAX_BROADCAST_BYTES
 from relay.runtime.hub import Hub
 from relay.runtime.limits import LimitsInForce
-from relay.runtime.open_files import allow_open_files
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import CloseCode, ConfigurationError, PeerError
 from relay.vocabulary.settings import ListenerSettings, ServerSettings
@@ -53,9 +52,6 @@ PENDING_CONNECTIONS = 4096
 
 DEAD_PEER_SECONDS = 5.0
 """How much later than the stall limit the kernel gives a peer up by itself, so that the log tells of a stall."""
-
-OTHER_FILES = 256
-"""Open files that are no client: libraries, logs, metrics, and broadcasters, who are counted apart."""
 
 MAX_LISTENER_MESSAGE_BYTES = 16 * 1024
 """A listener's messages are at most 4 KiB; what is no larger than this is still read, to say what was wrong with it."""
@@ -102,6 +98,7 @@ class RelayServer:
         self._settings = server
         self._stall_limit_seconds = listener.stall_limit_seconds
         self._writable = WritableSockets()
+        self._handshakes = TaskRegistry()
         self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,7 +108,7 @@ class RelayServer:
             ConfigurationError: The address is in use, or can't be listened on.
         """
         host, port = self._settings.host, self._settings.port
-        self._allow_connections()
+        self._door.allow_connections()
         self._writable.open()
         try:
             self._server = await serve(
@@ -120,7 +117,6 @@ class RelayServer:
                 port,
                 process_request=self._door.process_request,  # type: ignore[arg-type] # create_connection decides the class
                 process_response=secure_response,
-                select_subprotocol=select_subprotocol,
                 compression=None,
                 server_header=SERVER_HEADER,
                 ping_interval=None,
@@ -128,11 +124,8 @@ class RelayServer:
                 close_timeout=CLOSE_SECONDS,
                 max_size=MAX_BROADCAST_BYTES,
                 write_limit=0,
-                create_connection=partial(
-                    RelayConnection, attendance=self._door, limits=self._limits, writable=self._writable
-                ),  # type: ignore[arg-type] # a callable does
+                create_connection=self._make_protocol,  # type: ignore[arg-type] # a callable does
                 backlog=ACCEPT_BATCH,
-                **self._tls_options(),
             )
         except OSError as error:
             self._writable.close()
@@ -157,6 +150,7 @@ class RelayServer:
             await self._stop(server)
         finally:
             self._writable.close()
+            await self._handshakes.close()
 
     async def _stop(self, server: Server) -> None:
         self._door.is_open = False
@@ -168,6 +162,7 @@ class RelayServer:
             async with asyncio.timeout(plan.closing):
                 await see_off(self._connections, plan.window)
                 self._door.cut_off_pending()
+                await self._handshakes.join()
                 await server.wait_closed()
                 return
         left = self._connections
@@ -191,20 +186,14 @@ class RelayServer:
         assert self._server is not None  # noqa: S101 - asked inside the context only
         return int(self._server.sockets[0].getsockname()[1])
 
-    def _allow_connections(self) -> None:
-        limits = self._limits.settings
-        needed = limits.max_connections + limits.max_pending_handshakes + OTHER_FILES
-        allowed = allow_open_files(needed)
-        self._door.most_connections = allowed - min(OTHER_FILES, allowed // 2)
-        if allowed < needed:
-            sentence = "fewer open files are allowed than limits.max_connections needs"
-            logger.warning(sentence, extra={"files": allowed, "needed": needed})
-
-    def _tls_options(self) -> dict[str, Any]:
+    def _make_protocol(self, *arguments: object, **options: object) -> asyncio.Protocol:
+        """Make what the event loop tells of an accepted socket (called by the library, with options of its own)."""
+        connect = partial(RelayConnection, *arguments, **options, limits=self._limits, writable=self._writable)  # type: ignore[arg-type] # the library's
         if self._tls is None:
-            return {}
-        timeout_seconds = self._limits.settings.handshake_timeout_seconds
-        return {"ssl": self._tls, "ssl_handshake_timeout": timeout_seconds, "ssl_shutdown_timeout": CLOSE_SECONDS}
+            return connect(attendance=self._door)
+        return TlsHandshake(
+            lambda attendance: connect(attendance=attendance), self._tls, self._door, self._limits, self._handshakes
+        )
 
     async def _handle(self, connection: RelayConnection) -> None:
         limit = self._stall_limit_seconds
