@@ -15,7 +15,7 @@ from relay.vocabulary.setting_types import (
     CountOrNever,
     Declarations,
     FileNames,
-    Host,
+    Hosts,
     Key,
     NamePatterns,
     Networks,
@@ -36,9 +36,11 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where the relay listens, and how it stops."""
 
-    host: Host = Field(
+    host: Hosts = Field(
         "127.0.0.1",
-        description="Address to listen on. Any other than loopback needs broadcast.key, or keys of tokens.",
+        validate_default=True,
+        description='Address to listen on, or a list of them; "0.0.0.0" is all of IPv4, "::" all of IPv6, "*" both. '
+        "Any other than loopback needs broadcast.key, or keys of tokens.",
     )
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
     loop: Literal["auto", "asyncio", "uvloop"] = Field(

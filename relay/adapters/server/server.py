@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self, cast
@@ -18,6 +18,7 @@ from typing import Self, cast
 from websockets.asyncio.server import Server, serve
 from websockets.exceptions import ConnectionClosed
 
+from relay.adapters.server.addresses import find_addresses, listen_on_one_port
 from relay.adapters.server.broadcaster import serve_broadcaster
 from relay.adapters.server.connection import RelayConnection
 from relay.adapters.server.departure import see_off
@@ -107,30 +108,17 @@ class RelayServer:
         Raises:
             ConfigurationError: The address is in use, or can't be listened on.
         """
-        host, port = self._settings.host, self._settings.port
+        hosts, port = self._settings.host, self._settings.port
+        addresses = find_addresses(hosts)
         self._door.allow_connections()
         self._writable.open()
         try:
-            self._server = await serve(
-                self._handle,  # type: ignore[arg-type] # create_connection decides the class
-                host,
-                port,
-                process_request=self._door.process_request,  # type: ignore[arg-type] # create_connection decides the class
-                process_response=secure_response,
-                compression=None,
-                server_header=SERVER_HEADER,
-                ping_interval=None,
-                open_timeout=None,
-                close_timeout=CLOSE_SECONDS,
-                max_size=MAX_BROADCAST_BYTES,
-                write_limit=0,
-                create_connection=self._make_protocol,  # type: ignore[arg-type] # a callable does
-                backlog=ACCEPT_BATCH,
-            )
+            self._server = await listen_on_one_port(addresses, port, partial(self._listen, addresses))
         except OSError as error:
             self._writable.close()
             raise ConfigurationError(
-                f"Can not listen on {host} port {port}: {_reason(error)}. Choose another with --port or --host."
+                f"Can not listen on {', '.join(hosts)} port {port}: {_reason(error)}. "
+                "Choose another with --port or --host."
             ) from error
         for listening in self._server.sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
@@ -138,6 +126,24 @@ class RelayServer:
         self._tasks.start(alive, "keepalive", is_vital=True)
         self._door.is_open = True
         return self
+
+    async def _listen(self, addresses: Sequence[str], port: int) -> Server:
+        return await serve(
+            self._handle,  # type: ignore[arg-type] # create_connection decides the class
+            addresses,  # type: ignore[arg-type] # create_server takes several
+            port,
+            process_request=self._door.process_request,  # type: ignore[arg-type] # create_connection decides the class
+            process_response=secure_response,
+            compression=None,
+            server_header=SERVER_HEADER,
+            ping_interval=None,
+            open_timeout=None,
+            close_timeout=CLOSE_SECONDS,
+            max_size=MAX_BROADCAST_BYTES,
+            write_limit=0,
+            create_connection=self._make_protocol,  # type: ignore[arg-type] # a callable does
+            backlog=ACCEPT_BATCH,
+        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
