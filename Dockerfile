@@ -33,7 +33,7 @@ COPY --from=sbom /build/sbom.cdx.json /opt/relay/sbom.cdx.json
 ENV PATH=/opt/relay/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    RELAY_SERVER_HOST=0.0.0.0 \
+    RELAY_SERVER_HOST=* \
     RELAY_LOG_FORMAT=json
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001

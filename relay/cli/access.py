@@ -6,7 +6,7 @@ from pathlib import Path
 from relay.adapters.local_key import LocalKey, generate_key
 from relay.adapters.tokens import TokenKey, TokenVerifier, read_key_file, read_secret
 from relay.core.access import AccessRules
-from relay.core.loopback import is_loopback
+from relay.core.loopback import public_host
 from relay.vocabulary.errors import ConfigurationError
 from relay.vocabulary.settings import AccessSettings, Settings
 
@@ -44,7 +44,7 @@ def choose_keys(settings: Settings) -> RelayKeys:
         ConfigurationError: Others can reach the relay, and nothing says who may broadcast; or whoever may broadcast
             could end every session.
     """
-    broadcast, host = settings.broadcast, settings.server.host
+    broadcast, host = settings.broadcast, public_host(settings.server.host)
     admin_key = None if settings.access.admin_key is None else settings.access.admin_key.get_secret_value()
     if broadcast.open and broadcast.key is not None:
         raise ConfigurationError("broadcast.open lets everybody broadcast, broadcast.key does not: unset one of them.")
@@ -56,13 +56,13 @@ def choose_keys(settings: Settings) -> RelayKeys:
                 "give them different values."
             )
         return RelayKeys(broadcast_key, admin_key)
-    if broadcast.open and not is_loopback(host):
+    if broadcast.open and host is not None:
         raise ConfigurationError(
             f"server.host is {host}, which others can reach, and broadcast.open would let them broadcast: unset it."
         )
     if broadcast.open or has_token_keys(settings.access):
         return RelayKeys(None, admin_key)
-    if not is_loopback(host):
+    if host is not None:
         raise ConfigurationError(
             f"server.host is {host}, which others can reach, but there is no broadcast key, so anybody could "
             "broadcast. Set RELAY_BROADCAST_KEY (8 to 256 characters, for example from: openssl rand -hex 24), or keys "

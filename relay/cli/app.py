@@ -58,8 +58,9 @@ class RunningRelay:
         admission: Answers opening handshakes.
         rechecks: Holds open connections to what let them in.
         limits: What clients may.
-        door: Knows who is a trusted proxy.
+        door: Lets clients in; knows who is a trusted proxy.
         tls: What it speaks TLS by; None for none.
+        hosts: On what it listens, as it was at the start.
         broken: Set when it does not work any more, by a fault of its own that the log names; it is to be stopped.
     """
 
@@ -71,6 +72,7 @@ class RunningRelay:
     limits: LimitsInForce
     door: Door
     tls: ssl.SSLContext | None
+    hosts: tuple[str, ...]
     broken: asyncio.Event
 
     def replace(self, settings: Settings) -> int:
@@ -85,9 +87,11 @@ class RunningRelay:
         Raises:
             ConfigurationError: The settings can not be used here; nothing was changed.
         """
-        rules = read_rules(settings, choose_keys(settings).kept_from(self.keys))
+        listening = settings.model_copy(update={"server": settings.server.model_copy(update={"host": self.hosts})})
+        rules = read_rules(settings, choose_keys(listening).kept_from(self.keys))
         renew_tls(self.tls, settings.server)
         self.limits.settings = settings.limits
+        self.door.allow_connections()
         self.door.trusted = TrustedProxies(settings.server.trusted_proxies)
         self.admission.allowed_origins = settings.access.allowed_origins
         self.admission.token_in_query = settings.access.token_in_query
@@ -175,7 +179,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         host = reachable_host(settings.server.host)
         scheme = "http" if tls is None else "https"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
-        yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls, tasks.broken)
+        yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls, settings.server.host, tasks.broken)
 
 
 def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:

@@ -27,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 @click.command("serve")
-@click.option("--host", help="Address to listen on; other than loopback it needs a broadcast key, or keys of tokens.")
+@click.option(
+    "--host",
+    help="Address to listen on, or several with commas; * is all of IPv4 and IPv6. Other than loopback it needs a "
+    "broadcast key, or keys of tokens.",
+)
 @click.option("--port", type=int, help="TCP port to listen on; 0 takes a free one.")
 @click.option("--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), help="Event loop; see docs/performance.md.")
 @config_option

@@ -1,6 +1,12 @@
 """Addresses by which programs of the same machine reach a server."""
 
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+
+EVERY_HOST = "*"
+"""In the place of a host: all addresses of IPv4 and IPv6."""
+
+_REACHABLE = {EVERY_HOST: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
 
 
 def is_loopback(host: str) -> bool:
@@ -13,6 +19,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def reachable_host(host: str) -> str:
-    """Give the address by which this machine itself reaches a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - looked up, not bound
+def public_host(hosts: Iterable[str]) -> str | None:
+    """Give the first of these hosts on which others can reach a server; None when they all are loopback."""
+    return next((host for host in hosts if not is_loopback(host)), None)
+
+
+def reachable_host(hosts: Sequence[str]) -> str:
+    """Give the address by which this machine itself reaches a server that listens on `hosts`: the first of them."""
+    return _REACHABLE.get(hosts[0], hosts[0])

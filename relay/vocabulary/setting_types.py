@@ -129,6 +129,18 @@ def _network(text: str) -> str:
     return text
 
 
+def _one_or_more(value: object) -> object:
+    """Make a list of one host, or of several that an environment variable has as text."""
+    hosts = _split_words(value)
+    if not isinstance(hosts, tuple) or not hosts:
+        raise ValueError("must be a host name or an address, or a list of them")
+    return hosts
+
+
+def _one_alone(hosts: tuple[str, ...]) -> str | tuple[str, ...]:
+    return hosts[0] if len(hosts) == 1 else hosts
+
+
 def _host(text: str) -> str:
     try:
         # What the system does before it looks for a name; an address passes.
@@ -175,7 +187,11 @@ Declarations = Annotated[
 ]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split_words)]
 FileNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_words)]
-Host = Annotated[str, Field(min_length=1), AfterValidator(_host)]
+Hosts = Annotated[
+    tuple[Annotated[str, Field(min_length=1), AfterValidator(_host)], ...],
+    BeforeValidator(_one_or_more),
+    PlainSerializer(_one_alone),
+]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_split_words)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 RelayAddress = Annotated[str, AfterValidator(_relay_address)]

@@ -16,7 +16,7 @@ from relay.vocabulary.setting_types import (
     CountOrNever,
     Declarations,
     FileNames,
-    Host,
+    Hosts,
     Key,
     NamePatterns,
     Networks,
@@ -37,9 +37,11 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where the relay listens, and how it stops."""
 
-    host: Host = Field(
+    host: Hosts = Field(
         "127.0.0.1",
-        description="Address to listen on. Any other than loopback needs broadcast.key, or keys of tokens.",
+        validate_default=True,
+        description='Address to listen on, or a list of them; "0.0.0.0" is all of IPv4, "::" all of IPv6, "*" both. '
+        "Any other than loopback needs broadcast.key, or keys of tokens.",
     )
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
     loop: Literal["auto", "asyncio", "uvloop"] = Field(
@@ -197,9 +199,12 @@ class LimitSettings(_Section):
         30, description="Wrong tokens and bad requests of one address in a minute; after more, HTTP 429."
     )
     max_pending_handshakes: Count = Field(
-        1_000, description="Connections that are no WebSocket yet; of more, the oldest is cut off."
+        1_000,
+        description="Connections that are no WebSocket yet; of more, the oldest of the address with most is cut off.",
     )
-    handshake_timeout_seconds: Seconds = Field(10.0, description="How long an opening handshake may take.")
+    handshake_timeout_seconds: Seconds = Field(
+        10.0, description="How long an opening handshake may take, and that of TLS before it."
+    )
     max_handshake_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = Field(
         32_768, description="Size of a request with its headers, 4096 to 1048576."
     )

@@ -251,6 +251,29 @@ async def test_it_may_open_as_many_files_as_its_limits_need_or_says_so(soft: int
     assert any("fewer open files are allowed" in line for line in lines) is warned
 
 
+async def test_limits_that_are_raised_while_it_runs_may_open_more_files(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text("[limits]\nmax_connections = 10\nmax_pending_handshakes = 10\n", encoding="utf-8")
+    shell = f"ulimit -Sn 64 && ulimit -Hn 20000 && exec {sys.executable} -m relay serve --port 0 --config {file}"
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", shell, env=environment({"RELAY_LOG_FORMAT": "json"}), stdout=DEVNULL, stderr=PIPE
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(20):
+            while b"relay ready" not in await process.stderr.readline():
+                pass
+            assert open_files(process.pid) == "276"
+            file.write_text("[limits]\nmax_connections = 700\n", encoding="utf-8")
+            process.send_signal(signal.SIGHUP)
+            while b"configuration reloaded" not in await process.stderr.readline():
+                pass
+        assert open_files(process.pid) == "1956"
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
 def open_files(pid: int) -> str:
     """How many files a process may open."""
     limits = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8")

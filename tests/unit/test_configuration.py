@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 FILE = "relay.toml"
 
 VALUES: Mapping[str, tuple[Any, Any, Any]] = {
-    "server.host": ("::1", "localhost", "127.0.0.2"),
+    "server.host": (["::1", "127.0.0.1"], ["localhost"], ["*", "::1"]),
     "server.port": (1, 2, 3),
     "server.loop": ("asyncio", "uvloop", "auto"),
     "server.trusted_proxies": (["10.0.0.0/8"], ["::1", "127.0.0.1"], []),
@@ -161,6 +161,12 @@ def test_command_line_over_environment_over_file_over_default(sources: dict[str,
     assert {dotted: (plain(loaded, dotted), loaded.origins[dotted]) for dotted in VALUES} == expected
 
 
+def test_one_host_needs_no_list_and_is_shown_without() -> None:
+    loaded = resolve({"server": {"host": "::1"}}, FILE, {}, {})
+    assert loaded.settings.server.host == ("::1",)
+    assert 'host = "::1"' in render_toml(loaded)
+
+
 def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELAY_SERVER_PORT", "1")
     monkeypatch.setenv("RELAY_NONSENSE", "1")
@@ -188,7 +194,15 @@ def test_file_is_read_and_named(tmp_path: Path) -> None:
         ({"server": {"port": "80"}}, 'server.port (from relay.toml) must be a whole number, not "80".'),
         ({"server": {"port": True}}, "server.port (from relay.toml) must be a whole number, not true."),
         ({"server": {"port": 70000}}, "server.port (from relay.toml) must be less than or equal to 65535, not 70000."),
-        ({"server": {"host": ""}}, 'server.host (from relay.toml) must have at least 1 character, not "".'),
+        (
+            {"server": {"host": ""}},
+            'server.host (from relay.toml) must be a host name or an address, or a list of them, not "".',
+        ),
+        (
+            {"server": {"host": []}},
+            "server.host (from relay.toml) must be a host name or an address, or a list of them, not [].",
+        ),
+        ({"server": {"host": ["::1", 5]}}, "server.host (from relay.toml) must be text, in quotes, not 5."),
         (
             {"server": {"host": "a..b"}},
             'server.host (from relay.toml) must be a host name or an address, not "a..b".',
@@ -200,7 +214,10 @@ def test_file_is_read_and_named(tmp_path: Path) -> None:
                 'not ["*/de de Deutsch", "ev1/de de Deutsch", "*/de - German"].'
             ),
         ),
-        ({"server": {"host": 5}}, "server.host (from relay.toml) must be text, in quotes, not 5."),
+        (
+            {"server": {"host": 5}},
+            "server.host (from relay.toml) must be a host name or an address, or a list of them, not 5.",
+        ),
         ({"cloudwatch": {"enabled": 1}}, "cloudwatch.enabled (from relay.toml) must be true or false, not 1."),
         (
             {"listener": {"max_buffer_seconds": "never"}},

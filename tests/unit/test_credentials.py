@@ -37,5 +37,5 @@ def test_the_first_place_counts(
 
 def test_a_token_is_never_chosen_as_the_subprotocol() -> None:
     for offered in (["relay.token.x"], ["relay.token.x", "relay.v2"], []):
-        assert select_subprotocol(None, offered) is None  # type: ignore[arg-type] # names are texts
-    assert select_subprotocol(None, ["relay.token.x", "relay.v1"]) == "relay.v1"  # type: ignore[list-item] # the same
+        assert select_subprotocol(offered) is None  # type: ignore[arg-type] # names are texts
+    assert select_subprotocol(["relay.token.x", "relay.v1"]) == "relay.v1"  # type: ignore[list-item] # the same

@@ -28,7 +28,7 @@ def offered_subprotocols(headers: Headers) -> list[str]:
         return []
 
 
-def select_subprotocol(_connection: object, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Choose `relay.v1` when it is offered; nothing else is ever echoed, least of all a token."""
     return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
 

@@ -2,31 +2,32 @@
 
 Invariants: a refusal here comes before the upgrade, as 503 or 429 with `Retry-After`; it costs no check of a token,
 except at an address that fails too often, where another person may show something valid; those inside are not touched;
-a listener never keeps a broadcaster out, nor does lag. Of the connections that are no WebSocket yet, the oldest goes
-when there are too many, or no files left for them: who means it asks within a moment, and who only holds a place open
-is always older. Every refusal is counted.
+a listener never keeps a broadcaster out, nor does lag. Of the connections that are no WebSocket yet, one goes when
+there are too many, or no files left for them: the oldest of the address that has most. Who means it asks within a
+moment, and who only holds a place open is always older. Every refusal is counted.
 """
 
+import logging
 import secrets
 import sys
-from functools import partial
 from http import HTTPStatus
 
 from websockets.http11 import Request, Response
 
 from relay.adapters.server.admission import Admission
 from relay.adapters.server.connection import RelayConnection
-from relay.adapters.server.guarded import GuardedConnection
 from relay.adapters.server.http_response import text_response
 from relay.adapters.server.operator_api import OperatorApi
 from relay.core.limits.addresses import Client, TrustedProxies
 from relay.core.limits.names import JOINS, REQUESTS, Limit, LimitReachedError
+from relay.core.limits.pending import Pending, Visitor
 from relay.core.limits.places import Place, Places
 from relay.core.limits.rates import SlidingCounts
 from relay.core.operator_requests import is_operator_path
 from relay.core.requests import Role, split_target, websocket_role
 from relay.runtime.lag import LagMeter
 from relay.runtime.limits import LimitsInForce
+from relay.runtime.open_files import allow_open_files
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 
@@ -37,6 +38,9 @@ MAX_REMEMBERED_ADDRESSES = 10_000
 SURETY_FACTOR = 10
 """How many times the failures of one address those are that come through a proxy on this machine before more are turned
 away: a few of its clients may be wrong at the same time, and one that forges addresses is none of them."""
+
+OTHER_FILES = 256
+"""Open files that are no client: libraries, logs, metrics, and broadcasters, who are counted apart."""
 
 RETRY_SECONDS = (2, 10)
 """What `Retry-After` says is drawn from this range, so that those who were refused together do not return together."""
@@ -60,6 +64,8 @@ _SENTENCES |= dict.fromkeys(
     (Limit.REQUESTS, Limit.COSTLY, Limit.JOINS), "The relay has too many requests; try again in a moment."
 )
 _BY_ADDRESS = frozenset(limit for limit in Limit if limit.endswith("_per_address")) | {Limit.FAILURES_PER_ADDRESS}
+
+logger = logging.getLogger(__name__)
 
 
 class Door:
@@ -94,23 +100,32 @@ class Door:
         self._limits = limits
         self._lag = lag
         self.trusted = trusted
-        self._pending: dict[GuardedConnection, None] = {}
+        self._pending = Pending()
         self._places = Places()
         self._failures = SlidingCounts(FAILURE_WINDOW_SECONDS, MAX_REMEMBERED_ADDRESSES)
         self.most_connections = sys.maxsize
         self.is_open = False
 
-    def arrived(self, connection: GuardedConnection) -> None:
+    def allow_connections(self) -> None:
+        """Have the system allow as many open files as the limits in force need; what it does not allow is warned of."""
+        limits = self._limits.settings
+        needed = limits.max_connections + limits.max_pending_handshakes + OTHER_FILES
+        allowed = allow_open_files(needed)
+        self.most_connections = allowed - min(OTHER_FILES, allowed // 2)
+        if allowed < needed:
+            sentence = "fewer open files are allowed than limits.max_connections needs"
+            logger.warning(sentence, extra={"files": allowed, "needed": needed})
+
+    def arrived(self, connection: Visitor) -> None:
         """Note a connection that has not asked for anything yet."""
-        self._pending[connection] = None
-        connection.at_end(partial(self._pending.pop, connection, None))
+        self._pending.add(connection, self.trusted.find_client(connection.peer_address, ()).group)
         taken = sum(self._places.count(role) for role in Role)
         files_left = max(1, self.most_connections - taken)
         if len(self._pending) > min(self._limits.settings.max_pending_handshakes, files_left):
-            oldest = next(iter(self._pending))
-            del self._pending[oldest]
+            leaving = self._pending.oldest_of_most()
+            self._pending.discard(leaving)
             self._limits.applied(Limit.PENDING_HANDSHAKES)
-            oldest.cut_off()
+            leaving.cut_off()
 
     @property
     def is_deserted(self) -> bool:
@@ -186,7 +201,7 @@ class Door:
         if limit is not None:
             return self._refuse(limit, client.address)
         self._places.take(place, connection)
-        self._pending.pop(connection, None)
+        self._pending.discard(connection)
         return None
 
     def _reached(self, role: Role, group: str | None) -> Limit | None:

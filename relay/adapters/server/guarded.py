@@ -20,6 +20,7 @@ from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 from websockets.typing import Data
 
+from relay.adapters.server.credentials import select_subprotocol
 from relay.adapters.server.http_response import text_response
 from relay.adapters.server.intake import TURN_SECONDS, Intake
 from relay.adapters.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buffer, discard_unsent
@@ -28,6 +29,7 @@ from relay.adapters.server.responses import secure_unread
 from relay.adapters.server.timers import Timer, Timers
 from relay.adapters.server.tls import bound_tls_buffers
 from relay.core.limits.names import CONTROL, Limit
+from relay.core.limits.pending import Visitor
 from relay.core.limits.rates import Budget
 from relay.core.request_head import Fault, HeadReader, UnreadableRequestError
 from relay.core.wire import SUBPROTOCOL
@@ -71,7 +73,7 @@ _CLOSING_LIMITS = {
 class Attendance(Protocol):
     """Who keeps count of the connections."""
 
-    def arrived(self, connection: "GuardedConnection") -> None:
+    def arrived(self, connection: Visitor) -> None:
         """Note one that has not asked for anything yet."""
         ...
 
@@ -97,7 +99,6 @@ class GuardedConnection(ServerConnection):
     # each connection would have keys of its own, which cost 1.2 KiB.
     __slots__ = (
         "_asked",
-        "_at_end",
         "_attendance",
         "_budgets",
         "_head",
@@ -113,7 +114,6 @@ class GuardedConnection(ServerConnection):
 
     intake: Intake
     _asked: Request
-    _at_end: list[Callable[[], None]] | None
     _head: HeadReader | None
     _is_refused = False
     _waits_for_rate = False
@@ -128,6 +128,8 @@ class GuardedConnection(ServerConnection):
         **options: Any,  # noqa: ANN401 - the library's
     ) -> None:
         """Make it (called by the library, with options of its own)."""
+        # Not by the library's option, whose closure would hold the connection in a circle.
+        protocol.select_subprotocol = select_subprotocol  # type: ignore[method-assign, assignment]
         super().__init__(protocol, server, **options)
         # The library's is a deque, which costs 700 bytes also when nobody ever waits.
         self.drain_waiters = []  # type: ignore[assignment]
@@ -137,7 +139,6 @@ class GuardedConnection(ServerConnection):
         self.asked_at = 0.0
         self.cut_off_because: str | OSError | None = None
         self._attendance = attendance
-        self._at_end = []
         self._head = HeadReader()
         self._timers = Timers(self.loop)
         self._budgets: dict[Limit, Budget] = {}
@@ -158,14 +159,11 @@ class GuardedConnection(ServerConnection):
     @property
     def has_ended(self) -> bool:
         """Whether it is lost."""
-        return self._at_end is None
+        return self._timers.have_ended
 
     def at_end(self, action: Callable[[], None]) -> None:
         """Do something once, when the connection is lost; at once when it is."""
-        if self._at_end is None:
-            action()
-        else:
-            self._at_end.append(action)
+        self._timers.at_end(action)
 
     def data_received(self, data: bytes) -> None:
         """Take what the peer sent (called by the transport)."""
@@ -234,8 +232,6 @@ class GuardedConnection(ServerConnection):
         """Let the headers of the handshake go, kilobytes that nobody reads again; the library needs the objects."""
         self._timers.stop(Timer.HANDSHAKE)
         del self._asked
-        # The library's closure over this connection, which would hold it in a circle.
-        vars(self.protocol).pop("select_subprotocol", None)
         for message in (self.request, self.response):
             if message is not None:
                 message.headers.clear()
@@ -330,9 +326,6 @@ class GuardedConnection(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the connection is gone (called by the transport)."""
         self._timers.end()
-        actions, self._at_end = self._at_end or [], None
-        for action in actions:
-            action()
         self.intake.end()
         super().connection_lost(exc)
         self.transport = LostTransport(self.transport)

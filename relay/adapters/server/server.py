@@ -10,19 +10,19 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from relay.adapters.server.addresses import find_addresses, listen_on_one_port
 from relay.adapters.server.broadcaster import serve_broadcaster
 from relay.adapters.server.closing import tell_closing
 from relay.adapters.server.connection import RelayConnection
-from relay.adapters.server.credentials import select_subprotocol
 from relay.adapters.server.departure import see_off
 from relay.adapters.server.door import Door
 from relay.adapters.server.guarded import CLOSE_SECONDS
@@ -36,6 +36,7 @@ from relay.adapters.server.kernel import (
 from relay.adapters.server.listener import serve_listener
 from relay.adapters.server.rechecks import Rechecks
 from relay.adapters.server.responses import SERVER_HEADER, secure_response
+from relay.adapters.server.tls_handshake import TlsHandshake
 from relay.adapters.server.writable import WritableSockets
 from relay.core.endings import Endings
 from relay.core.requests import ConnectRequest, Role
@@ -43,7 +44,6 @@ from relay.core.shutdown import ShutdownPlan
 from relay.core.wire import MAX_BROADCAST_BYTES
 from relay.runtime.hub import Hub
 from relay.runtime.limits import LimitsInForce
-from relay.runtime.open_files import allow_open_files
 from relay.runtime.tasks import TaskRegistry
 from relay.vocabulary.errors import CloseCode, ConfigurationError, PeerError
 from relay.vocabulary.settings import ListenerSettings, ServerSettings
@@ -56,9 +56,6 @@ PENDING_CONNECTIONS = 4096
 
 DEAD_PEER_SECONDS = 5.0
 """How much later than the stall limit the kernel gives a peer up by itself, so that the log tells of a stall."""
-
-OTHER_FILES = 256
-"""Open files that are no client: libraries, logs, metrics, and broadcasters, who are counted apart."""
 
 MAX_LISTENER_MESSAGE_BYTES = 16 * 1024
 """A listener's messages are at most 4 KiB; what is no larger than this is still read, to say what was wrong with it."""
@@ -108,6 +105,7 @@ class RelayServer:
         self._settings = server
         self._stall_limit_seconds = listener.stall_limit_seconds
         self._writable = WritableSockets()
+        self._handshakes = TaskRegistry()
         self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -116,38 +114,17 @@ class RelayServer:
         Raises:
             ConfigurationError: The address is in use, or can't be listened on.
         """
-        host, port = self._settings.host, self._settings.port
-        self._allow_connections()
+        hosts, port = self._settings.host, self._settings.port
+        addresses = find_addresses(hosts)
+        self._door.allow_connections()
         self._writable.open()
         try:
-            self._server = await serve(
-                self._handle,  # type: ignore[arg-type] # create_connection decides the class
-                host,
-                port,
-                process_request=self._door.process_request,  # type: ignore[arg-type] # create_connection decides the class
-                process_response=self._complete,
-                select_subprotocol=select_subprotocol,
-                compression=None,
-                server_header=SERVER_HEADER,
-                ping_interval=None,
-                open_timeout=None,
-                close_timeout=CLOSE_SECONDS,
-                max_size=MAX_BROADCAST_BYTES,
-                write_limit=0,
-                create_connection=partial(
-                    RelayConnection,
-                    attendance=self._door,
-                    limits=self._limits,
-                    writable=self._writable,
-                    tell_end=partial(tell_closing, self._endings),
-                ),  # type: ignore[arg-type] # a callable does
-                backlog=ACCEPT_BATCH,
-                **self._tls_options(),
-            )
+            self._server = await listen_on_one_port(addresses, port, partial(self._listen, addresses))
         except OSError as error:
             self._writable.close()
             raise ConfigurationError(
-                f"Can not listen on {host} port {port}: {_reason(error)}. Choose another with --port or --host."
+                f"Can not listen on {', '.join(hosts)} port {port}: {_reason(error)}. "
+                "Choose another with --port or --host."
             ) from error
         for listening in self._server.sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
@@ -155,6 +132,24 @@ class RelayServer:
         self._tasks.start(alive, "keepalive", is_vital=True)
         self._door.is_open = True
         return self
+
+    async def _listen(self, addresses: Sequence[str], port: int) -> Server:
+        return await serve(
+            self._handle,  # type: ignore[arg-type] # create_connection decides the class
+            addresses,  # type: ignore[arg-type] # create_server takes several
+            port,
+            process_request=self._door.process_request,  # type: ignore[arg-type] # create_connection decides the class
+            process_response=self._complete,
+            compression=None,
+            server_header=SERVER_HEADER,
+            ping_interval=None,
+            open_timeout=None,
+            close_timeout=CLOSE_SECONDS,
+            max_size=MAX_BROADCAST_BYTES,
+            write_limit=0,
+            create_connection=self._make_protocol,  # type: ignore[arg-type] # a callable does
+            backlog=ACCEPT_BATCH,
+        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -167,6 +162,7 @@ class RelayServer:
             await self._stop(server)
         finally:
             self._writable.close()
+            await self._handshakes.close()
 
     async def _stop(self, server: Server) -> None:
         self._door.is_open = False
@@ -178,6 +174,7 @@ class RelayServer:
             async with asyncio.timeout(plan.closing):
                 await see_off(self._connections, plan.window)
                 self._door.cut_off_pending()
+                await self._handshakes.join()
                 await server.wait_closed()
                 return
         left = self._connections
@@ -201,20 +198,21 @@ class RelayServer:
         assert self._server is not None  # noqa: S101 - asked inside the context only
         return int(self._server.sockets[0].getsockname()[1])
 
-    def _allow_connections(self) -> None:
-        limits = self._limits.settings
-        needed = limits.max_connections + limits.max_pending_handshakes + OTHER_FILES
-        allowed = allow_open_files(needed)
-        self._door.most_connections = allowed - min(OTHER_FILES, allowed // 2)
-        if allowed < needed:
-            sentence = "fewer open files are allowed than limits.max_connections needs"
-            logger.warning(sentence, extra={"files": allowed, "needed": needed})
-
-    def _tls_options(self) -> dict[str, Any]:
+    def _make_protocol(self, *arguments: object, **options: object) -> asyncio.Protocol:
+        """Make what the event loop tells of an accepted socket (called by the library, with options of its own)."""
+        connect = partial(
+            RelayConnection,
+            *arguments,  # type: ignore[arg-type] # the library's
+            **options,  # type: ignore[arg-type] # the library's
+            limits=self._limits,
+            writable=self._writable,
+            tell_end=partial(tell_closing, self._endings),
+        )
         if self._tls is None:
-            return {}
-        timeout_seconds = self._limits.settings.handshake_timeout_seconds
-        return {"ssl": self._tls, "ssl_handshake_timeout": timeout_seconds, "ssl_shutdown_timeout": CLOSE_SECONDS}
+            return connect(attendance=self._door)
+        return TlsHandshake(
+            lambda attendance: connect(attendance=attendance), self._tls, self._door, self._limits, self._handshakes
+        )
 
     def _complete(self, connection: ServerConnection, request: Request, response: Response) -> Response:
         self._endings.note_answer(response.status_code)

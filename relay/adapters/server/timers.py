@@ -1,4 +1,7 @@
-"""What one connection waits for, in one table, so that nothing fires after the connection has ended."""
+"""What one connection waits for, its end among it, in one table, so that nothing fires after it has ended.
+
+Invariant: what is to be done at the end is done once, whether it was asked for before or after.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -18,13 +21,18 @@ class Timer(Enum):
 class Timers:
     """The timers of one connection; of each kind, one at a time."""
 
-    __slots__ = ("_has_ended", "_loop", "_waiting")
+    __slots__ = ("_at_end", "_loop", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin with none."""
         self._loop = loop
         self._waiting: dict[Timer, asyncio.TimerHandle] = {}
-        self._has_ended = False
+        self._at_end: list[Callable[[], None]] | None = []
+
+    @property
+    def have_ended(self) -> bool:
+        """Whether the connection has."""
+        return self._at_end is None
 
     def __contains__(self, what: Timer) -> bool:
         """Whether such a timer was started, and not stopped since."""
@@ -33,7 +41,7 @@ class Timers:
     def start(self, what: Timer, seconds: float, action: Callable[[], None]) -> None:
         """Do something later, in place of what such a timer was to do before; nothing after the end."""
         self.stop(what)
-        if not self._has_ended:
+        if not self.have_ended:
             self._waiting[what] = self._loop.call_later(seconds, action)
 
     def stop(self, what: Timer) -> None:
@@ -42,8 +50,17 @@ class Timers:
         if timer is not None:
             timer.cancel()
 
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Do something once, at the end; at once when it has come."""
+        if self._at_end is None:
+            action()
+        else:
+            self._at_end.append(action)
+
     def end(self) -> None:
-        """Stop all, and start none any more."""
-        self._has_ended = True
+        """Stop all, start none any more, and do what is to be done at the end; nothing when it has come."""
+        actions, self._at_end = self._at_end or [], None
         for what in list(self._waiting):
             self.stop(what)
+        for action in actions:
+            action()

@@ -1,0 +1,267 @@
+"""Connections to the relay's own TLS before TLS is agreed on: what holds for others at the door holds for them."""
+
+import asyncio
+import contextlib
+import gc
+import random
+import signal
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from relay.adapters.configuration import load_settings
+from relay.cli.app import RunningRelay, running_relay
+from relay.core.limits.names import Limit
+from tests.support.certificates import Certificate, make_certificate
+from tests.support.live_session import LOOPS, applied_limits
+from tests.support.processes import RelayProcess, relay_process
+
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n"
+RACE_SECONDS = 2.5
+STEPS = 4
+
+
+def settings(certificate: Certificate, **more: str) -> dict[str, str]:
+    paths = {
+        "RELAY_SERVER_TLS_CERTIFICATE": str(certificate.certificate),
+        "RELAY_SERVER_TLS_KEY": str(certificate.key),
+    }
+    return paths | more
+
+
+@contextmanager
+def idle(relay: RelayProcess, number: int, address: str = "127.0.0.1") -> Iterator[list[socket.socket]]:
+    """Open connections that say nothing."""
+    parts = urlsplit(relay.url)
+    target = (parts.hostname or "", parts.port or 0)
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(socket.create_connection(target, timeout=20, source_address=(address, 0)))
+            for _ in range(number)
+        ]
+
+
+def is_cut_off(sock: socket.socket) -> bool:
+    """Wait for the end of a connection; false when something else comes, or nothing."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def is_served(sock: socket.socket, certificate: Certificate) -> bool:
+    """Agree on TLS with the relay on a connection that said nothing before, and ask for something."""
+    try:
+        with certificate.trusting.wrap_socket(sock, server_hostname="127.0.0.1") as secured:
+            secured.sendall(REQUEST)
+            return secured.recv(100).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_of_too_many_idle_ones_the_oldest_go_and_others_get_in(loop: str, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    more = {"RELAY_SERVER_LOOP": loop, "RELAY_LIMITS_MAX_PENDING_HANDSHAKES": "20"}
+    async with relay_process(**settings(certificate, **more)) as relay:
+        with idle(relay, 50) as sockets:
+            assert await asyncio.to_thread(is_served, sockets[-1], certificate)
+            assert await asyncio.to_thread(lambda: all(map(is_cut_off, sockets[:30])))
+        assert await applied_limits(relay) == {"max_pending_handshakes": 30}
+
+
+@pytest.mark.parametrize("by_tls", [True, False])
+async def test_the_address_that_holds_most_loses_first(by_tls: bool, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    more = {"RELAY_LIMITS_MAX_PENDING_HANDSHAKES": "20", "RELAY_SERVER_TRUSTED_PROXIES": "[]"}
+    async with relay_process(**(settings(certificate, **more) if by_tls else more)) as relay:
+        with idle(relay, 5, "127.0.0.2") as slow, idle(relay, 50, "127.0.0.3") as holders:
+            assert await asyncio.to_thread(lambda: all(map(is_cut_off, holders[:35])))
+            for sock in slow:
+                if by_tls:
+                    assert await asyncio.to_thread(is_served, sock, certificate)
+                else:
+                    sock.sendall(REQUEST)
+                    assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert await applied_limits(relay) == {"max_pending_handshakes": 35}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_an_idle_one_has_the_time_that_holds_now(loop: str, tmp_path: Path) -> None:
+    certificate, file = make_certificate(tmp_path), tmp_path / "relay.toml"
+    file.write_text("[limits]\nhandshake_timeout_seconds = 600.0\n", encoding="utf-8")
+    async with relay_process("--config", str(file), **settings(certificate, RELAY_SERVER_LOOP=loop)) as relay:
+        with idle(relay, 2) as (early, later):
+            # Connections are accepted in their order, so both were there before the signal.
+            assert await asyncio.to_thread(is_served, later, certificate)
+            file.write_text("[limits]\nhandshake_timeout_seconds = 0.5\n", encoding="utf-8")
+            relay.signal(signal.SIGHUP)
+            await relay.event("configuration reloaded")
+            with idle(relay, 3) as late:
+                assert await asyncio.to_thread(lambda: all(map(is_cut_off, late)))
+            assert await asyncio.to_thread(is_served, early, certificate)
+        assert await applied_limits(relay) == {"handshake_timeout_seconds": 3}
+
+
+async def test_what_is_no_tls_is_cut_off_in_silence(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    async with relay_process(**settings(certificate)) as relay:
+        for words in (REQUEST, bytes(100), b"\x16\x03\x01\xff\xff" + bytes(40_000)):
+            with idle(relay, 1) as (sock,):
+                sock.sendall(words)
+                sock.setblocking(False)
+                async with asyncio.timeout(20):
+                    await until_cut_off(sock)
+        assert await relay.terminate() == 0
+        assert "Traceback" not in relay.text
+
+
+def in_process(certificate: Certificate, most_pending: int = 1000, timeout_seconds: float = 10) -> dict[str, object]:
+    return {
+        "server.port": 0,
+        "server.tls_certificate": str(certificate.certificate),
+        "server.tls_key": str(certificate.key),
+        "broadcast.open": True,
+        "limits.max_pending_handshakes": most_pending,
+        "limits.handshake_timeout_seconds": timeout_seconds,
+        "limits.max_lag_ms": None,
+    }
+
+
+def port_of(relay: RunningRelay) -> int:
+    return int(relay.url.rpartition(":")[2])
+
+
+def handshakes() -> int:
+    """How many of asyncio's TLS protocols are in memory, each with its buffer of 256 KiB, and how many of ours."""
+    return sum(type(each).__name__ in {"SSLProtocol", "TlsHandshake", "RelayConnection"} for each in gc.get_objects())
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def client_hello(certificate: Certificate) -> tuple[ssl.SSLObject, ssl.MemoryBIO, bytes]:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    secured = certificate.trusting.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        secured.do_handshake()
+    return secured, incoming, outgoing.read()
+
+
+async def attack(port: int, certificate: Certificate, chance: random.Random) -> None:
+    """Open connections that begin TLS, or agree on it, and end in every way and at every moment."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + RACE_SECONDS
+    held: list[socket.socket | asyncio.StreamWriter] = []
+    while loop.time() < end:
+        hello = client_hello(certificate)[2]
+        parts = chance.choice(([hello], [hello[:50]], [hello[:50], hello[50:]], [REQUEST], [], None))
+        try:
+            if parts is None:
+                opening = asyncio.open_connection("127.0.0.1", port, ssl=certificate.trusting)
+                held.append((await opening)[1])
+            else:
+                sock = socket.socket()
+                sock.setblocking(False)
+                held.append(sock)
+                await loop.sock_connect(sock, ("127.0.0.1", port))
+                for part in parts:
+                    sock.send(part)
+                    for _ in range(chance.randrange(4)):
+                        await asyncio.sleep(0)
+        except OSError:
+            pass
+        while len(held) > chance.randrange(20):
+            let_go(held.pop(chance.randrange(len(held))), by_reset=chance.random() < 0.5)
+    for each in held:
+        let_go(each, by_reset=True)
+
+
+def let_go(held: socket.socket | asyncio.StreamWriter, *, by_reset: bool) -> None:
+    if isinstance(held, asyncio.StreamWriter):
+        held.transport.abort() if by_reset else held.close()
+        return
+    if by_reset:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    held.close()
+
+
+@pytest.mark.parametrize(
+    ("most_pending", "timeout_seconds", "limit"),
+    [(4, 10, Limit.PENDING_HANDSHAKES), (1000, 0.02, Limit.HANDSHAKE_SECONDS)],
+)
+async def test_evictions_resets_and_time_outs_leave_nothing_taken(
+    most_pending: int, timeout_seconds: float, limit: Limit, tmp_path: Path
+) -> None:
+    certificate = make_certificate(tmp_path)
+    options = in_process(certificate, most_pending, timeout_seconds)
+    async with running_relay(load_settings(None, options, {}).settings) as relay:
+        before = open_files()
+        seed = random.randrange(2**32)  # noqa: S311 - no secret
+        chances = [random.Random(seed + number) for number in range(4)]  # noqa: S311 - nor this
+        await asyncio.gather(*(attack(port_of(relay), certificate, chance) for chance in chances))
+        assert relay.limits.counters[limit], "nothing raced"
+        async with asyncio.timeout(30):
+            while not relay.door.is_deserted or handshakes() or open_files() > before:
+                await asyncio.sleep(0.05)
+                gc.collect()
+
+
+@pytest.mark.parametrize("ending", ["garbage", "end of the stream", "reset", "eviction", "time-out", "served"])
+async def test_nothing_of_a_handshake_waits_for_the_collector(ending: str, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    options = in_process(certificate, 1, 1 if ending == "time-out" else 600)
+    async with running_relay(load_settings(None, options, {}).settings) as relay:
+        hello = client_hello(certificate)[2]
+        gc.collect()
+        gc.disable()
+        try:
+            loop = asyncio.get_running_loop()
+            sock = socket.create_connection(("127.0.0.1", port_of(relay)))
+            sock.setblocking(False)
+            await loop.sock_sendall(sock, bytes(100) if ending == "garbage" else hello)
+            if ending != "garbage":
+                await loop.sock_recv(sock, 100)
+                assert handshakes()
+            match ending:
+                case "garbage":
+                    await until_cut_off(sock)
+                case "end of the stream":
+                    sock.shutdown(socket.SHUT_WR)
+                case "reset":
+                    let_go(sock, by_reset=True)
+                case "eviction":
+                    with socket.create_connection(("127.0.0.1", port_of(relay))) as other:
+                        await until_cut_off(sock)
+                        let_go(other, by_reset=False)
+                case "served":
+                    let_go(sock, by_reset=False)
+                    async with asyncio.timeout(20):
+                        while not await asyncio.to_thread(asks, port_of(relay), certificate):
+                            pass
+            async with asyncio.timeout(20):
+                while handshakes():  # noqa: ASYNC110 - what is waited for is that nothing refers to it any more
+                    await asyncio.sleep(0.01)
+            sock.close()
+        finally:
+            gc.enable()
+
+
+async def until_cut_off(sock: socket.socket) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        while await asyncio.get_running_loop().sock_recv(sock, 10_000):
+            pass
+
+
+def asks(port: int, certificate: Certificate) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        return is_served(sock, certificate)

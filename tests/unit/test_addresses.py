@@ -1,0 +1,73 @@
+"""Where the relay listens, and what of it others can reach."""
+
+import errno
+from collections.abc import Sequence
+
+import pytest
+
+from relay.adapters.server.addresses import PORT_TRIES, find_addresses, listen_on_one_port
+from relay.core.loopback import public_host, reachable_host
+
+IPV4, IPV6 = "0.0.0.0", "::"  # noqa: S104 - nothing listens
+
+
+@pytest.mark.parametrize(
+    ("hosts", "there", "addresses"),
+    [
+        (["*"], [IPV4, IPV6], [IPV4, IPV6]),
+        (["*"], [IPV4], [IPV4]),
+        (["*"], [IPV6], [IPV6]),
+        (["*"], [], [IPV4, IPV6]),
+        (["*", IPV6], [IPV4, IPV6], [IPV4, IPV6]),
+        ([IPV6], [IPV4], [IPV6]),
+        (["192.0.2.1", "localhost", "localhost"], [], ["192.0.2.1", "localhost"]),
+    ],
+)
+def test_every_address_is_what_the_machine_has(
+    hosts: Sequence[str], there: Sequence[str], addresses: Sequence[str]
+) -> None:
+    assert find_addresses(hosts, lambda address: address in there) == addresses
+
+
+@pytest.mark.parametrize(
+    ("hosts", "public", "reachable"),
+    [
+        (["127.0.0.1", "::1", "localhost"], None, "127.0.0.1"),
+        (["127.0.0.1", "192.0.2.1"], "192.0.2.1", "127.0.0.1"),
+        (["192.0.2.1", "127.0.0.1"], "192.0.2.1", "192.0.2.1"),
+        (["::1", "*"], "*", "::1"),
+        (["*"], "*", "127.0.0.1"),
+        ([IPV6], IPV6, "::1"),
+    ],
+)
+def test_one_host_that_others_can_reach_is_enough(hosts: Sequence[str], public: str | None, reachable: str) -> None:
+    assert public_host(hosts) == public
+    assert reachable_host(hosts) == reachable
+
+
+async def test_another_free_port_is_tried_when_one_address_does_not_have_the_first() -> None:
+    tried: list[int] = []
+
+    async def listen(port: int) -> int:
+        tried.append(port)
+        if len(tried) < 3:
+            raise OSError(errno.EADDRINUSE, "in use")
+        return port
+
+    assert await listen_on_one_port(["127.0.0.1"], 0, listen) == tried[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("port", "error", "tries"),
+    [(0, errno.EADDRINUSE, PORT_TRIES), (80, errno.EADDRINUSE, 1), (0, errno.EADDRNOTAVAIL, 1)],
+)
+async def test_it_gives_up(port: int, error: int, tries: int) -> None:
+    tried: list[int] = []
+
+    async def listen(port: int) -> None:
+        tried.append(port)
+        raise OSError(error, "no")
+
+    with pytest.raises(OSError, match=r".") as caught:
+        await listen_on_one_port(["127.0.0.1"], port, listen)
+    assert (caught.value.errno, len(tried)) == (error, tries)
