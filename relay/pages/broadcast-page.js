@@ -6,15 +6,16 @@ import { FRAME_SECONDS } from "./capture.js";
 import { directionOf, formatMilliseconds, formatNumber, formatSeconds, knows, nameOfLanguage, startTranslating, t } from "./i18n.js";
 import { tidyName } from "./label.js";
 import { LevelMeter } from "./level-meter.js";
+import { LinkSecret } from "./link-secret.js";
 import { MicrophonePanel } from "./microphone-panel.js";
 import { ScreenLock } from "./screen-lock.js";
 import { WARNING_SECONDS } from "./send-queue.js";
 import { openFile, unsupportedCode } from "./sources.js";
 import { SPOKEN } from "./spoken-languages.js";
+import { NOT_ALLOWED } from "./player/close-codes.js";
 import { isKey, isName, readPagePath, streamAddress } from "./player/wire.js";
 import { withTakeOver } from "./uplink.js";
 
-const NOT_ALLOWED = 4502;
 const CHANNEL_BUSY = 4503;
 const SILENCE_SHOWN_AFTER_SECONDS = 5;
 const PAUSE_SHOWN_AFTER_SECONDS = 2;
@@ -36,6 +37,7 @@ const main = document.querySelector("main");
 const page = readPagePath(location.pathname);
 const broadcaster = new Broadcaster();
 const meter = new LevelMeter(element("level"), element("level-shown"));
+const link = new LinkSecret("key", page.session);
 const audience = new AudiencePanel(page.session);
 const screenLock = new ScreenLock();
 const unsupported = unsupportedCode();
@@ -52,8 +54,7 @@ let dropsAt = -Infinity;
 
 element("session").textContent = page.session;
 element("channel").value = page.channel ?? "main";
-// A fragment never leaves the browser, so a link can carry the key without any server writing it down.
-element("key").value = new URLSearchParams(location.hash.slice(1)).get("key") ?? "";
+element("key").value = link.value;
 element("go").disabled = unsupported !== null;
 const spoken = SPOKEN.map((tag) => [tag, nameOfLanguage(tag)]);
 for (const [tag, name] of spoken.sort(([, one], [, other]) => one.localeCompare(other))) {
@@ -84,6 +85,17 @@ for (const field of FIELDS) {
     }
   });
 }
+
+link.addEventListener("change", () => {
+  element("key").value = link.value;
+  mistake = mistake?.field === "key" ? null : mistake;
+  if (broadcaster.problem?.code === NOT_ALLOWED) {
+    broadcaster.stop();
+  }
+  render();
+});
+
+element("key").addEventListener("input", () => link.forget());
 
 element("channel").addEventListener("input", () => {
   const channel = element("channel").value.trim();
