@@ -4,16 +4,18 @@ import { AudiencePanel } from "./audience-panel.js";
 import { Broadcaster } from "./broadcaster.js";
 import { FRAME_SECONDS } from "./capture.js";
 import { directionOf, formatMilliseconds, formatNumber, formatSeconds, knows, nameOfLanguage, startTranslating, t } from "./i18n.js";
+import { tidyName } from "./label.js";
 import { LevelMeter } from "./level-meter.js";
+import { LinkSecret } from "./link-secret.js";
 import { MicrophonePanel } from "./microphone-panel.js";
 import { ScreenLock } from "./screen-lock.js";
 import { WARNING_SECONDS } from "./send-queue.js";
 import { openFile, unsupportedCode } from "./sources.js";
 import { SPOKEN } from "./spoken-languages.js";
+import { NOT_ALLOWED } from "./player/close-codes.js";
 import { addressAt, isKey, isName, readPageAddress } from "./player/wire.js";
 import { withTakeOver } from "./uplink.js";
 
-const NOT_ALLOWED = 4502;
 const CHANNEL_BUSY = 4503;
 const SILENCE_SHOWN_AFTER_SECONDS = 5;
 const PAUSE_SHOWN_AFTER_SECONDS = 2;
@@ -27,11 +29,15 @@ const RATE = 16_000;
 
 const STOPPED = new Set(["idle", "failed"]);
 
+/** What a person fills in and can be told about, at the field itself. */
+const FIELDS = ["file", "channel", "name", "key"];
+
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
 const page = readPageAddress(location.href, document.baseURI);
 const broadcaster = new Broadcaster();
 const meter = new LevelMeter(element("level"), element("level-shown"));
+const link = new LinkSecret("key", page.session);
 const audience = new AudiencePanel(page.session);
 const screenLock = new ScreenLock();
 const unsupported = unsupportedCode();
@@ -40,6 +46,7 @@ const microphone = unsupported ? null : new MicrophonePanel(broadcaster);
 /** For tests and the curious: the broadcaster of this page, see broadcaster.js. */
 Object.defineProperty(window, "relayBroadcaster", { value: broadcaster });
 
+/** What is wrong with a field: {field, key}, the field's id and that of the sentence; otherwise null. */
 let mistake = null;
 let liveSince = 0;
 let dropsSeen = 0;
@@ -47,8 +54,7 @@ let dropsAt = -Infinity;
 
 element("session").textContent = page.session;
 element("channel").value = page.channel ?? "main";
-// A fragment never leaves the browser, so a link can carry the key without any server writing it down.
-element("key").value = new URLSearchParams(location.hash.slice(1)).get("key") ?? "";
+element("key").value = link.value;
 element("go").disabled = unsupported !== null;
 const spoken = SPOKEN.map((tag) => [tag, nameOfLanguage(tag)]);
 for (const [tag, name] of spoken.sort(([, one], [, other]) => one.localeCompare(other))) {
@@ -71,6 +77,26 @@ element("take-over").addEventListener("click", () => goLive(withTakeOver));
 
 element("source-choice").addEventListener("change", renderPanels);
 
+for (const field of FIELDS) {
+  element(field).addEventListener("input", () => {
+    if (mistake?.field === field) {
+      mistake = null;
+      renderMistake();
+    }
+  });
+}
+
+link.addEventListener("change", () => {
+  element("key").value = link.value;
+  mistake = mistake?.field === "key" ? null : mistake;
+  if (broadcaster.problem?.code === NOT_ALLOWED) {
+    broadcaster.stop();
+  }
+  render();
+});
+
+element("key").addEventListener("input", () => link.forget());
+
 element("channel").addEventListener("input", () => {
   const channel = element("channel").value.trim();
   if (isName(channel)) {
@@ -80,12 +106,12 @@ element("channel").addEventListener("input", () => {
 
 /** @param {(address: string) => string} finish Gives the address to connect to from the plain one. */
 function goLive(finish) {
-  for (const field of ["channel", "key"]) {
-    element(field).removeAttribute("aria-invalid");
-  }
   const [channel, key] = [element("channel").value.trim(), element("key").value.trim()];
+  const name = element("name").value.trim() === "" ? "" : tidyName(element("name").value);
   if (!isName(channel)) {
     refuse("channel", "broadcast.channel-wrong");
+  } else if (name === null) {
+    refuse("name", "broadcast.name-wrong");
   } else if (key !== "" && !isKey(key)) {
     refuse("key", "broadcast.key-wrong");
   } else if (chosenSource() === "file" && element("file").files.length === 0) {
@@ -93,22 +119,22 @@ function goLive(finish) {
   } else {
     mistake = null;
     microphone.reset();
-    const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query());
+    const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query(name));
     broadcaster.start(openSource, { address: finish(address), rate: RATE, key });
   }
 }
 
 /** Tells what is wrong with a field, and leads there. */
 function refuse(field, key) {
-  mistake = key;
+  mistake = { field, key };
   element("more").open ||= element("more").contains(element(field));
-  element(field).setAttribute("aria-invalid", "true");
-  element(field).focus();
   render();
+  // What describes the field is read out with it.
+  element(field).focus();
 }
 
-function query() {
-  const said = { name: element("name").value.trim(), lang: element("tongue").value };
+function query(name) {
+  const said = { name, lang: element("tongue").value };
   const known = Object.entries(said).filter(([, value]) => value !== "");
   return { codec: "pcm_s16le", rate: RATE, channels: 1, pace: "live", ...Object.fromEntries(known) };
 }
@@ -138,9 +164,10 @@ broadcaster.addEventListener("statechange", () => {
   }
   screenLock.wanted = !STOPPED.has(state);
   if (problem?.code === NOT_ALLOWED) {
-    refuse("key", null);
+    refuse("key", `problem.${NOT_ALLOWED}`);
+  } else {
+    render();
   }
-  render();
   if (problem?.code === CHANNEL_BUSY) {
     element("take-over").focus();
   }
@@ -163,11 +190,23 @@ function render() {
   element("on-air").hidden = state !== "live";
   element("take-over").hidden = !(stopped && problem?.code === CHANNEL_BUSY);
   say(element("status"), sentence(state, problem));
+  renderMistake();
   microphone?.render();
   audience.render();
   renderPanels();
   renderNews();
   renderProgress();
+}
+
+function renderMistake() {
+  for (const field of FIELDS) {
+    element(field).removeAttribute("aria-invalid");
+    element(`${field}-error`).textContent = "";
+  }
+  if (mistake !== null) {
+    element(mistake.field).setAttribute("aria-invalid", "true");
+    element(`${mistake.field}-error`).textContent = t(mistake.key);
+  }
 }
 
 function renderPanels() {
@@ -176,11 +215,9 @@ function renderPanels() {
 }
 
 function sentence(state, problem) {
-  if (mistake) {
-    return t(mistake);
-  }
-  if (problem === null) {
-    return unsupported ? t(`problem.${unsupported}`) : t(`broadcast.state.${state}`);
+  // What was wrong with a field stands there.
+  if (problem === null || problem.code === NOT_ALLOWED) {
+    return unsupported ? t(`problem.${unsupported}`) : t(`broadcast.state.${problem === null ? state : "idle"}`);
   }
   return describe(problem);
 }

@@ -2,6 +2,7 @@
 
 import { ChannelChooser, preferredChannel } from "./channel-chooser.js";
 import { formatMilliseconds, formatNumber, formatSeconds, knows, recall, remember, startTranslating, t } from "./i18n.js";
+import { LinkSecret } from "./link-secret.js";
 import { LivePicture } from "./live-picture.js";
 import { BAD_REQUEST } from "./player/close-codes.js";
 import { RelayPlayer } from "./player/index.js";
@@ -28,10 +29,7 @@ const HEARD = new Set(["buffering", "playing", "concealing", "rebuffering", "rec
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
 const page = readPageAddress(location.href, document.baseURI);
-// A fragment never leaves the browser, so a link can carry a token without any server writing it down.
-const told = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
-/** What can be no token is as good as none: the relay tells whether the session needs one. */
-const token = isKey(told) ? told : null;
+const link = new LinkSecret("token", page.session);
 const chooser = new ChannelChooser(element("channels"), page.channel ?? DEFAULT_CHANNEL);
 const picture = new LivePicture(element("buffer-shape"), element("delay-shape"));
 const latency = LATENCIES.find((name) => name === recall(LATENCY_KEY)) ?? "balanced";
@@ -39,7 +37,7 @@ const player = new RelayPlayer({
   url: document.baseURI,
   session: page.session,
   channel: chooser.chosen,
-  token,
+  token: tokenOf(link),
   latency,
 });
 
@@ -88,6 +86,25 @@ player.addEventListener("notice", ({ detail }) => {
 });
 
 player.addEventListener("channels", ({ detail }) => showChannels(detail));
+
+link.addEventListener("change", () => {
+  player.token = tokenOf(link);
+  if (player.state === "connecting") {
+    // With the token before, which may be refused.
+    player.stop();
+    player.play();
+  } else if (player.state === "failed") {
+    player.stop();
+  }
+  if (player.state === "idle") {
+    lookAhead();
+  }
+});
+
+/** What can be no token is as good as none: the relay tells whether the session needs one. */
+function tokenOf({ value }) {
+  return isKey(value) ? value : null;
+}
 
 chooser.addEventListener("choose", () => {
   picked = true;
@@ -195,8 +212,9 @@ function say(words) {
 
 /** Shows the session's channels before anybody presses Play, and chooses the one in the person's language. */
 async function lookAhead() {
+  const token = tokenOf(link);
   const { hello, refusal } = await glance(addressAt(document.baseURI, "listen", page), token);
-  if (player.state !== "idle") {
+  if (player.state !== "idle" || token !== tokenOf(link)) {
     return;
   }
   showChannels(hello?.channels ?? []);

@@ -1,7 +1,7 @@
 """What people call a channel: a name, and the language that is spoken in it.
 
-Invariant: a name is short and printable, and a language has the form of a BCP 47 tag; whether there is such a language,
-only the person's browser needs to know.
+Invariant: a name is short and tidy text of one line, and a language has the form of a BCP 47 tag; whether there is such
+a language, only the person's browser needs to know.
 """
 
 import re
@@ -10,13 +10,13 @@ from typing import Self
 
 from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.names import check_name
-from relay.vocabulary.text import quoted
+from relay.vocabulary.text import quoted, tidy
 
 ANY_SESSION = "*"
 """Stands for every session where the operator names a channel."""
 
 LONGEST_NAME = 64
-"""Characters of a name."""
+"""Characters of a name, counted as Unicode's code points."""
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}", re.ASCII)
 _NO_LANGUAGE = "-"
@@ -27,7 +27,7 @@ class Label:
     """What people call a channel; None where nobody said.
 
     Attributes:
-        name: For a list to choose from.
+        name: For a list to choose from; kept tidy.
         lang: BCP 47 tag.
     """
 
@@ -35,16 +35,26 @@ class Label:
     lang: str | None = None
 
     def __post_init__(self) -> None:
-        """Check both.
+        """Check both, and tidy the name.
 
         Raises:
             BadRequestError: One of them is not of its form.
         """
         name, lang = self.name, self.lang
-        if name is not None and not (0 < len(name) <= LONGEST_NAME and name.isprintable() and name.strip()):
-            raise BadRequestError(f"name must be 1 to {LONGEST_NAME} printable characters, not {quoted(name)}.")
+        if name is not None:
+            object.__setattr__(self, "name", _tidy_name(name))
         if lang is not None and _LANGUAGE.fullmatch(lang) is None:
             raise BadRequestError(f"lang must be a BCP 47 tag such as de or pt-BR, not {quoted(lang)}.")
+
+
+def _tidy_name(name: str) -> str:
+    try:
+        tidied = tidy(name)
+    except ValueError as error:
+        raise BadRequestError(f"name must be text that people can read, not {quoted(name)}: {error}.") from error
+    if len(tidied) > LONGEST_NAME:
+        raise BadRequestError(f"name must be 1 to {LONGEST_NAME} characters, not {len(tidied)}.")
+    return tidied
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +85,4 @@ class Declaration:
         if session != ANY_SESSION:
             check_name("session", session)
         check_name("channel", channel)
-        return cls(session, channel, Label(name.strip(), None if lang == _NO_LANGUAGE else lang))
+        return cls(session, channel, Label(name, None if lang == _NO_LANGUAGE else lang))

@@ -31,6 +31,13 @@ async def listen_to_the_end(relay_url: str, path: str) -> bytes:
     return b"".join([payload async for payload in listen(relay_url, path)])
 
 
+async def mistake(tab: Tab, field: str, sentence: str) -> None:
+    """Wait until a field has the focus and says what is wrong with it, and only that one does."""
+    await tab.page.locator(f"#{field}:focus[aria-invalid=true][aria-describedby={field}-error]").wait_for()
+    await tab.page.locator(f"#{field} ~ #{field}-error").filter(has_text=sentence).wait_for()
+    assert await tab.page.locator(".error:visible").count() == 1
+
+
 async def test_file_is_heard_by_a_listener_and_ends_the_session(tab: Tab, relay: RelayProcess, tmp_path: Path) -> None:
     file = tmp_path / "tone.wav"
     write_wav(file, sine(TONE, 44_100, FILE_SECONDS), 44_100)
@@ -149,6 +156,26 @@ async def test_names_its_channel_and_language_to_the_listeners(tab: Tab, relay: 
     async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as listener:
         hello = json.loads(await listener.recv())
     assert hello["channels"] == [{"id": "hall.2", "name": "Große Halle & Foyer", "lang": "pt-BR", "state": "live"}]
+
+
+async def test_a_name_in_any_language_is_taken_and_any_other_is_told_at_its_field(
+    tab: Tab, relay: RelayProcess
+) -> None:
+    await tab.open("/broadcast/any-language")
+    await tab.page.get_by_text("Channel, language and key").click()
+    name = tab.page.get_by_label("Name that listeners see")
+    await name.fill("x" * 65)
+    await tab.press("Go live")
+    await mistake(tab, "name", "A name is one line of text")
+    await tab.status("Nobody hears you yet.")
+    await name.fill("\u00a0سالن\u00a0می\u200cخواهم\u3000👩\u200d👧")
+    assert await tab.page.locator(".error:visible").count() == 0
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    address = f"{relay.url.replace('http', 'ws', 1)}/v1/listen/any-language"
+    async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as listener:
+        (channel,) = json.loads(await listener.recv())["channels"]
+    assert channel["name"] == "سالن می\u200cخواهم 👩\u200d👧"
 
 
 @pytest.mark.parametrize(
@@ -271,12 +298,12 @@ async def test_key_comes_from_the_fragment_or_the_person_and_never_in_an_address
     async with relay_process(RELAY_BROADCAST_KEY=key) as relay, open_tab(context, relay.url) as tab:
         await tab.open("/broadcast/guarded#key=wrong-key")
         await tab.press("Go live")
-        await tab.status("The relay did not accept the key")
+        await mistake(tab, "key", "The relay did not accept the key")
+        await tab.status("Nobody hears you yet.")
         field = tab.page.get_by_label("Broadcast key")
-        assert await field.get_attribute("aria-invalid") == "true"
         await field.fill("with space")
         await tab.press("Go live")
-        await tab.status("A broadcast key is at least 8")
+        await mistake(tab, "key", "A broadcast key is at least 8")
         await field.fill(key)
         await tab.press("Go live")
         await tab.status("You are live.")
@@ -291,7 +318,7 @@ async def test_asks_for_a_file_before_going_live(tab: Tab, tmp_path: Path) -> No
     await tab.open("/broadcast/nothing")
     await tab.page.get_by_role("radio", name="File").check()
     await tab.press("Go live")
-    await tab.status("Choose a file first.")
+    await mistake(tab, "file", "Choose a file first.")
     no_audio = tmp_path / "notes.wav"
     no_audio.write_text("not audio")
     await tab.page.get_by_label("Audio file").set_input_files(no_audio)

@@ -113,3 +113,59 @@ async def test_a_token_opens_the_pages(context: BrowserContext) -> None:
             await stranger.state("failed")
             await stranger.status("You need an invitation to this session")
         assert SECRET not in relay.text
+
+
+WRONG = "abcdefgh.ijklmnop.qrstuvwx"
+
+
+@pytest.mark.parametrize("is_pressed", [False, True], ids=["before", "behind"])
+async def test_a_good_token_counts_in_the_tab_that_had_a_bad_one(context: BrowserContext, *, is_pressed: bool) -> None:
+    """Before and behind a press of Play; the address shows neither, and a reload has the good one."""
+    settings = {"RELAY_ACCESS_TOKEN_SECRET": SECRET, "RELAY_ACCESS_OPEN_SESSIONS": "[]"}
+    async with relay_process(**settings) as relay, open_tab(context, relay.url) as tab:
+        await tab.open(f"/listen/ev1#token={WRONG}")
+        await tab.status("You need an invitation to this session")
+        assert tab.page.url == f"{tab.network.url}/listen/ev1"
+        if is_pressed:
+            await tab.press("Play")
+            await tab.state("failed")
+        await tab.page.evaluate("window.isSamePage = true")
+        await tab.open(f"/listen/ev1#token={token()}&else=1")
+        await tab.status("It has not begun yet.")
+        assert await tab.page.evaluate("isSamePage")
+        assert tab.page.url == f"{tab.network.url}/listen/ev1#else=1"
+        await tab.press("Play")
+        await tab.state("waiting")
+        await tab.page.reload()
+        await tab.status("It has not begun yet.")
+        # A link that was cut off takes nothing away, and another session has its own.
+        await tab.open("/listen/ev1#token=short")
+        await tab.press("Play")
+        await tab.state("waiting")
+        await tab.open("/listen/ev2")
+        await tab.status("You need an invitation to this session")
+        assert tab.complaints == []
+
+
+async def test_a_good_key_counts_in_the_tab_that_had_a_bad_one(context: BrowserContext) -> None:
+    async with relay_process(RELAY_BROADCAST_KEY=KEY) as relay, open_tab(context, relay.url) as tab:
+        await tab.open("/broadcast/ev1#key=wrong-key")
+        assert tab.page.url == f"{tab.network.url}/broadcast/ev1"
+        await tab.press("Go live")
+        refusal = tab.page.get_by_text("The relay did not accept the key")
+        await refusal.wait_for()
+        await tab.open(f"/broadcast/ev1#key={KEY}")
+        await refusal.wait_for(state="hidden")
+        assert tab.page.url == f"{tab.network.url}/broadcast/ev1"
+        for _ in range(2):
+            await tab.press("Go live")
+            await tab.status("You are live.")
+            await tab.press("Stop")
+            await tab.status("You are off the air.")
+            await tab.page.reload()
+        # What a person writes instead is not kept, and neither is what it replaced.
+        await tab.page.get_by_text("Channel, language and key").click()
+        await tab.page.get_by_label("Broadcast key").fill("another-key")
+        await tab.page.reload()
+        assert await tab.page.get_by_label("Broadcast key").input_value() == ""
+        assert tab.complaints == []

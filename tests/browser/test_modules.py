@@ -4,6 +4,7 @@ The player's audio thread is heard in an OfflineAudioContext; its rules are test
 """
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,13 @@ async def test_names_are_those_of_the_relay(tab: Tab) -> None:
     candidates = ["a", "A-Z_0.9~", "", ".", "...", ".a", "a b", "ä", "a/b", "x" * 64, "x" * 65, "a\n", "%20"]
     allowed = await run(tab, "player/wire.js", "return names.filter(module.isName);", names=candidates)
     assert allowed == [name for name in candidates if is_name(name)]
+
+
+async def test_names_for_people_are_those_of_the_relay(tab: Tab) -> None:
+    vectors = (Path(__file__).parent.parent / "vectors" / "names.json").read_text()
+    script = "return JSON.parse(vectors).names.map(({ said }) => module.tidyName(said));"
+    tidied = await run(tab, "label.js", script, vectors=vectors)
+    assert tidied == [vector["name"] for vector in json.loads(vectors)["names"]]
 
 
 def is_name(name: str) -> bool:

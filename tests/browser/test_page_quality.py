@@ -77,7 +77,7 @@ async def broadcast_file(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/broadcast/quality")
     await tab.page.get_by_role("radio", name="File").check()
     await tab.press("Go live")
-    await tab.status("Choose a file first.")
+    await tab.page.get_by_text("Choose a file first.").wait_for()
 
 
 async def broadcast_live(tab: Tab, relay: RelayProcess) -> None:

@@ -13,7 +13,7 @@ from relay.vocabulary.errors import UserError
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("--name", "", "--name must be 1 to 64 printable characters, not ''."),
+        ("--name", "", "--name must be text that people can read, not '': there is nothing in it to see."),
         ("--lang", "deutsch!", "--lang must be a BCP 47 tag such as de or pt-BR, not 'deutsch!'."),
     ],
 )

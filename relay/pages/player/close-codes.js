@@ -8,6 +8,7 @@
 export const SESSION_ENDED = 1000;
 export const CONNECTION_BROKE = 1006;
 export const TOKEN_EXPIRED = 4001;
+export const NOT_ALLOWED = 4502;
 export const BAD_REQUEST = 4504;
 
 const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009]);

@@ -2,15 +2,19 @@
  * `<relay-player src="https://relay.example/listen/ev1" latency="balanced">`: a player with its own small controls.
  *
  * Importing this module defines the element. README.md has its attributes; `statechange`, `stats`, `channels` and `notice`
- * are fired as by `RelayPlayer`, and bubble.
+ * are fired as by `RelayPlayer`, and bubble. What keeps it from playing is shown, and told by an `error` event.
  */
 
 import { RelayPlayer } from "./relay-player.js";
 import { isLatency } from "./target-delay.js";
+import { isKey, isName } from "./wire.js";
 
-// A constructed style sheet is no inline style, so a strict Content-Security-Policy allows it.
-const STYLE = new CSSStyleSheet();
-STYLE.replaceSync(`
+const NAME = "relay-player";
+
+/** Each is a property as well. */
+const ATTRIBUTES = ["src", "session", "channel", "latency", "token"];
+
+const STYLE = `
   :host { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 0.5em 0.75em; font: inherit; }
   :host([hidden]) { display: none; }
   [hidden] { display: none; }
@@ -18,7 +22,7 @@ STYLE.replaceSync(`
   button { min-width: 5.5em; min-height: 2.75em; cursor: pointer; }
   label { display: inline-flex; align-items: center; gap: 0.4em; }
   output { min-width: 12em; }
-`);
+`;
 
 const STATES = {
   idle: "",
@@ -35,16 +39,43 @@ const STATES = {
   ended: "The session has ended.",
 };
 
+/** What keeps it from playing, by the code of the `error` event. */
+const PROBLEMS = {
+  address: "This player has no valid address of a relay.",
+  session: "This player names no valid session.",
+  channel: "This player names no valid channel.",
+  token: "This player's token is cut off or misspelt. Open the link that you were given again.",
+  "foreign-host": "This player works only where its files come from the page's own host.",
+  "trusted-types": "This page's Trusted Types do not let the player start its Worker.",
+  "not-loaded": "The player could not be loaded. Reload the page.",
+};
+
 const STARTABLE = new Set(["idle", "blocked", "interrupted", "failed", "ended"]);
 const EVENTS = ["statechange", "stats", "channels", "notice"];
+const WEB = new Set(["http:", "https:", "ws:", "wss:"]);
 
-export class RelayPlayerElement extends HTMLElement {
-  static observedAttributes = ["src", "session", "channel", "latency", "token"];
+let styleSheet = null;
+
+/** On a server, which may import this module to render a page, there is nothing to extend or to define. */
+class PlayerElement extends (globalThis.HTMLElement ?? Object) {
+  static observedAttributes = ATTRIBUTES;
 
   /** What it says; a page in another language replaces these once, before the first element is made. */
-  static words = { play: "Play", stop: "Stop", volume: "Volume", channel: "Channel", states: STATES };
+  static words = {
+    play: "Play",
+    stop: "Stop",
+    volume: "Volume",
+    channel: "Channel",
+    states: STATES,
+    problems: PROBLEMS,
+  };
 
   #player = null;
+  /** What the player was last told by the attributes; a person may have chosen another channel since. */
+  #told = null;
+  /** What keeps it from having a player: a code of `PROBLEMS`; otherwise null. */
+  #problem = null;
+  #isChanging = false;
   #button = document.createElement("button");
   #volume = document.createElement("input");
   #channels = document.createElement("select");
@@ -53,9 +84,9 @@ export class RelayPlayerElement extends HTMLElement {
 
   constructor() {
     super();
-    const { words } = RelayPlayerElement;
+    const words = this.#words;
     const root = this.attachShadow({ mode: "open", delegatesFocus: true });
-    root.adoptedStyleSheets = [STYLE];
+    root.adoptedStyleSheets = [sharedStyle()];
 
     this.#button.type = "button";
     this.#button.part = "button";
@@ -75,10 +106,20 @@ export class RelayPlayerElement extends HTMLElement {
     this.#status.part = "status";
     root.append(this.#button, loudness, this.#chooser, this.#status);
     this.#show();
+
+    for (const name of ATTRIBUTES) {
+      if (Object.prototype.hasOwnProperty.call(this, name)) {
+        // Set before the element was defined; it would hide the property.
+        const value = this[name];
+        delete this[name];
+        this[name] = value;
+      }
+    }
   }
 
-  /** The `RelayPlayer` behind it; null while `src` and `session` name none. */
+  /** The `RelayPlayer` behind it; null while the attributes name none, or none that can be. */
   get player() {
+    this.#follow();
     return this.#player;
   }
 
@@ -92,7 +133,12 @@ export class RelayPlayerElement extends HTMLElement {
 
   /** Starts; call it inside a click. */
   async play() {
-    await this.#player?.play();
+    this.#follow();
+    try {
+      await this.#player?.play();
+    } catch (error) {
+      this.#refuse(codeOf(error));
+    }
   }
 
   stop() {
@@ -100,42 +146,110 @@ export class RelayPlayerElement extends HTMLElement {
   }
 
   connectedCallback() {
-    this.#renew();
+    this.#change();
   }
+
+  /** With this, `moveBefore` moves it without a word to the other two. */
+  connectedMoveCallback() {}
 
   disconnectedCallback() {
-    this.#player?.dispose();
-    this.#player = null;
+    // Whoever moves it takes it out and puts it in again; then it goes on playing.
+    setTimeout(() => {
+      if (!this.isConnected) {
+        this.#drop();
+        this.#problem = null;
+        this.#show();
+      }
+    });
   }
 
-  attributeChangedCallback(name, before, after) {
-    const player = this.#player;
-    if (before === after || !this.isConnected) {
+  attributeChangedCallback(_name, before, after) {
+    if (before !== after) {
+      this.#change();
+    }
+  }
+
+  get #words() {
+    return this.constructor.words;
+  }
+
+  /** Notes that the attributes are new. Those that change at once, as a framework sets them, are one change. */
+  #change() {
+    if (!this.#isChanging) {
+      this.#isChanging = true;
+      queueMicrotask(() => this.#follow());
+    }
+  }
+
+  /** Has the player do what the attributes say. */
+  #follow() {
+    if (!this.#isChanging) {
       return;
     }
-    if (player === null || name === "src" || name === "session") {
-      this.#renew();
-    } else if (name === "channel") {
-      player.switchChannel(after ?? "main");
-    } else if (name === "latency") {
-      player.latency = knownLatency(after);
+    this.#isChanging = false;
+    if (!this.isConnected) {
+      return;
+    }
+    const { problem = null, ...wanted } = readAttributes(this);
+    const told = this.#told;
+    if (problem !== null || wanted.session === undefined) {
+      this.#refuse(problem);
+    } else if (told === null || told.url !== wanted.url || told.session !== wanted.session) {
+      this.#renew(wanted);
     } else {
-      player.token = after || null;
+      this.#told = wanted;
+      for (const option of ["token", "latency"].filter((name) => told[name] !== wanted[name])) {
+        this.#player[option] = wanted[option];
+      }
+      if (told.channel !== wanted.channel) {
+        this.#player.switchChannel(wanted.channel);
+      }
     }
   }
 
-  #renew() {
-    this.#player?.dispose();
-    this.#player = null;
-    const options = readSource(this);
-    if (options.session) {
-      const player = new RelayPlayer({ ...options, volume: this.#gain });
-      for (const type of EVENTS) {
-        player.addEventListener(type, ({ detail }) => this.#pass(player, type, detail));
-      }
-      this.#player = player;
+  /** Takes another player, which plays if the one before did. */
+  #renew(wanted) {
+    const isPlaying = !STARTABLE.has(this.state);
+    this.#drop();
+    try {
+      this.#player = new RelayPlayer({ ...wanted, volume: this.#gain });
+    } catch (error) {
+      this.#refuse(codeOf(error));
+      return;
+    }
+    this.#told = wanted;
+    this.#problem = null;
+    const player = this.#player;
+    for (const type of EVENTS) {
+      player.addEventListener(type, ({ detail }) => this.#pass(player, type, detail));
     }
     this.#show();
+    if (isPlaying) {
+      this.play();
+    }
+  }
+
+  #drop() {
+    this.#player?.dispose();
+    this.#player = null;
+    this.#told = null;
+    this.#chooser.hidden = true;
+  }
+
+  /** Does without a player, and says why; null says nothing, because nobody named a session yet. */
+  #refuse(problem) {
+    const isNew = problem !== this.#problem;
+    this.#drop();
+    this.#problem = problem;
+    this.#show();
+    if (isNew && problem !== null) {
+      this.#fail(problem, this.#status.value);
+    }
+  }
+
+  /** As for media elements, this event does not bubble. */
+  #fail(code, reason) {
+    this.dispatchEvent(new CustomEvent("error", { detail: { code, reason } }));
   }
 
   #pass(player, type, detail) {
@@ -151,6 +265,9 @@ export class RelayPlayerElement extends HTMLElement {
       this.#channels.value = player.channel;
     }
     this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true, composed: true }));
+    if (type === "statechange" && detail.state === "failed") {
+      this.#fail(detail.code, detail.reason);
+    }
   }
 
   /** Loudness is felt about as the square of the gain that a slider would give. */
@@ -165,11 +282,14 @@ export class RelayPlayerElement extends HTMLElement {
   }
 
   #show() {
-    const { words } = RelayPlayerElement;
+    const words = this.#words;
     const { state } = this;
     this.#button.textContent = STARTABLE.has(state) ? words.play : words.stop;
     this.#button.disabled = this.#player === null;
-    const sentence = (state === "failed" && this.#player.reason) || words.states[state];
+    const sentence =
+      this.#problem !== null
+        ? (words.problems?.[this.#problem] ?? PROBLEMS[this.#problem])
+        : (state === "failed" && this.#player.reason) || words.states[state];
     if (this.#status.value !== sentence) {
       this.#status.value = sentence;
     }
@@ -188,23 +308,92 @@ export class RelayPlayerElement extends HTMLElement {
   }
 }
 
-/** Reads the options of a `RelayPlayer` from an element: `src` may be a relay, or the address of its listening page. */
-function readSource(element) {
-  const source = new URL(element.getAttribute("src") ?? "/", document.baseURI);
+for (const name of ATTRIBUTES) {
+  Object.defineProperty(PlayerElement.prototype, name, {
+    configurable: true,
+    enumerable: true,
+    get() {
+      return this.getAttribute(name);
+    },
+    set(value) {
+      if (value === null || value === undefined) {
+        this.removeAttribute(name);
+      } else {
+        this.setAttribute(name, value);
+      }
+    },
+  });
+}
+
+/** A constructed style sheet is no inline style, so a strict Content-Security-Policy allows it. */
+function sharedStyle() {
+  if (styleSheet === null) {
+    styleSheet = new CSSStyleSheet();
+    styleSheet.replaceSync(STYLE);
+  }
+  return styleSheet;
+}
+
+/**
+ * Reads the options of a `RelayPlayer` from an element: `src` may be a relay, or the address of its listening page, with a
+ * token behind its #.
+ *
+ * @returns {object} with a `problem`, a code of `PROBLEMS`, where they can not be; without a `session` where none is named.
+ */
+function readAttributes(element) {
+  const src = element.getAttribute("src");
+  const source = parse(src ?? "/", element.baseURI);
+  if (source === null) {
+    return { problem: "address" };
+  }
   const found = source.pathname.match(/^(.*?)\/(?:v1\/)?listen\/([^/]+)(?:\/([^/]+))?\/?$/);
   const path = (found ? found[1] : source.pathname).replace(/\/+$/, "");
   const scheme = ["https:", "wss:"].includes(source.protocol) ? "wss:" : "ws:";
-  return {
+  const wanted = {
     url: `${scheme}//${source.host}${path}`,
     session: element.getAttribute("session") ?? found?.[2],
     channel: element.getAttribute("channel") ?? found?.[3] ?? "main",
-    token: element.getAttribute("token") || null,
+    token: element.getAttribute("token") || new URLSearchParams(source.hash.slice(1)).get("token") || null,
     latency: knownLatency(element.getAttribute("latency")),
   };
+  return { ...wanted, problem: problemOf(wanted, src) };
+}
+
+function problemOf({ session, channel, token }, src) {
+  if (session === undefined ? src !== null : !isName(session)) {
+    return "session";
+  }
+  if (!isName(channel)) {
+    return "channel";
+  }
+  return token === null || isKey(token) ? null : "token";
+}
+
+/** @returns {URL | null} null for what is no address of the web. */
+function parse(address, base) {
+  try {
+    const url = new URL(address, base);
+    return WEB.has(url.protocol) ? url : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Tells why a browser made no Worker. */
+function codeOf(error) {
+  if (new URL(import.meta.url).origin !== location.origin) {
+    return "foreign-host";
+  }
+  return error instanceof TypeError && globalThis.trustedTypes !== undefined ? "trusted-types" : "not-loaded";
 }
 
 function knownLatency(preset) {
   return isLatency(preset) ? preset : "balanced";
 }
 
-customElements.define("relay-player", RelayPlayerElement);
+// A second copy of this module, from another address, leaves the element to the first.
+if (globalThis.customElements?.get(NAME) === undefined) {
+  globalThis.customElements?.define(NAME, PlayerElement);
+}
+
+export const RelayPlayerElement = globalThis.customElements?.get(NAME) ?? PlayerElement;
