@@ -9,6 +9,7 @@
  *   stuck         it says that it runs, but its clock stands still: only another context helps
  */
 
+import { OutputLatency } from "./output-latency.js";
 import { openScheduled } from "./scheduled.js";
 
 const CHECK_INTERVAL_MS = 250;
@@ -40,6 +41,7 @@ export class Output extends EventTarget {
   #gain;
   #source = null;
   #timer;
+  #latency = new OutputLatency();
   #condition = "starting";
   #sinceMs = performance.now();
   #clock = { seconds: 0, sinceMs: performance.now(), checks: 0 };
@@ -73,9 +75,9 @@ export class Output extends EventTarget {
     return this.#condition;
   }
 
-  /** From rendering to the speaker, as far as the browser knows. */
-  get latencyMs() {
-    return outputLatencyMs(this.#context) + (this.#source?.latencyMs() ?? 0);
+  /** From rendering to the speaker, as far as the browser knows; see `OutputLatency.read`. */
+  readLatencyMs() {
+    return this.#latency.read(this.#context, performance.now()) + (this.#source?.latencyMs() ?? 0);
   }
 
   set volume(gain) {
@@ -155,16 +157,4 @@ export class Output extends EventTarget {
     const isStuck = this.#clock.checks > STUCK_CHECKS && nowMs - this.#clock.sinceMs > STUCK_AFTER_MS;
     return isStuck ? "stuck" : "running";
   }
-}
-
-function outputLatencyMs(context) {
-  if (context.outputLatency > 0) {
-    return context.outputLatency * 1000;
-  }
-  const { contextTime = 0, performanceTime = 0 } = context.getOutputTimestamp?.() ?? {};
-  if (contextTime > 0 && performanceTime > 0) {
-    const heardMs = contextTime * 1000 + performance.now() - performanceTime;
-    return Math.max(0, context.currentTime * 1000 - heardMs);
-  }
-  return (context.baseLatency ?? 0) * 1000;
 }

@@ -325,7 +325,7 @@ export class RelayPlayer extends EventTarget {
   }
 
   #tellLatency() {
-    this.#post({ type: "speaker", ms: this.#output.latencyMs });
+    this.#post({ type: "speaker", ms: this.#output.readLatencyMs() });
   }
 
   #end(status) {
