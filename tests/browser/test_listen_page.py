@@ -280,6 +280,26 @@ async def test_says_when_the_session_has_ended(tab: Tab, relay: RelayProcess) ->
     await tab.page.get_by_role("button", name="Play").wait_for()
 
 
+async def test_says_what_may_be_in_the_way_when_it_never_connects_and_plays_once_it_does(
+    tab: Tab, relay: RelayProcess
+) -> None:
+    tab.network.block_websockets()
+    async with broadcasting(relay.url, "blocked", 16_000, MONO_16K):
+        await tab.open("/listen/blocked")
+        await tab.page.evaluate("""() => {
+            globalThis.states = [];
+            relayPlayer.addEventListener("statechange", ({ detail }) => states.push(detail.state));
+        }""")
+        await tab.press("Play")
+        await tab.status("The relay does not answer.")
+        assert set(await tab.page.evaluate("states")) == {"connecting"}
+        await tab.page.get_by_label("Language of this page").select_option("de")
+        await tab.status("Das Relay antwortet nicht.")
+        tab.network.repair()
+        await tab.state("playing")
+        await tab.status("Sie hören live.")
+
+
 WRONG_TIMESTAMP = """
 Object.defineProperty(AudioContext.prototype, "outputLatency", { value: 0 });
 AudioContext.prototype.getOutputTimestamp = function () {

@@ -169,7 +169,8 @@ export class RelayPlayerElement extends HTMLElement {
     const { state } = this;
     this.#button.textContent = STARTABLE.has(state) ? words.play : words.stop;
     this.#button.disabled = this.#player === null;
-    const sentence = (state === "failed" && this.#player.reason) || words.states[state];
+    const tellsWhy = state === "failed" || this.#player?.code === "unreachable";
+    const sentence = (tellsWhy && this.#player.reason) || words.states[state];
     if (this.#status.value !== sentence) {
       this.#status.value = sentence;
     }
