@@ -8,9 +8,10 @@
 import { RelayPlayer } from "./relay-player.js";
 import { isLatency } from "./target-delay.js";
 
-// A constructed style sheet is no inline style, so a strict Content-Security-Policy allows it.
-const STYLE = new CSSStyleSheet();
-STYLE.replaceSync(`
+// A constructed style sheet is no inline style, so a strict Content-Security-Policy allows it. A server that renders pages
+// imports this module too, and has neither style sheets nor elements.
+const STYLE = globalThis.CSSStyleSheet && new CSSStyleSheet();
+STYLE?.replaceSync(`
   :host { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 0.5em 0.75em; font: inherit; }
   :host([hidden]) { display: none; }
   [hidden] { display: none; }
@@ -38,7 +39,7 @@ const STATES = {
 const STARTABLE = new Set(["idle", "blocked", "interrupted", "failed", "ended"]);
 const EVENTS = ["statechange", "stats", "channels", "notice"];
 
-export class RelayPlayerElement extends HTMLElement {
+export class RelayPlayerElement extends (globalThis.HTMLElement ?? Object) {
   static observedAttributes = ["src", "session", "channel", "latency", "token"];
 
   /** What it says; a page in another language replaces these once, before the first element is made. */
@@ -208,4 +209,4 @@ function knownLatency(preset) {
   return isLatency(preset) ? preset : "balanced";
 }
 
-customElements.define("relay-player", RelayPlayerElement);
+globalThis.customElements?.define("relay-player", RelayPlayerElement);

@@ -7,9 +7,6 @@
 
 const ACTIONS = ["play", "pause", "stop"];
 
-/** Chromium shows no controls for what is shorter than 5 s, for a MediaStream, or for what is muted. */
-const SILENCE = new URL("./silence.flac", import.meta.url);
-
 let owner = null;
 let element = null;
 
@@ -39,7 +36,8 @@ export function showMediaSession(player) {
     return;
   }
   if (element === null) {
-    element = new Audio(SILENCE);
+    // Chromium shows no controls for what is shorter than 5 s, for a MediaStream, or for what is muted.
+    element = new Audio(new URL("./silence.flac", import.meta.url));
     element.loop = true;
   }
   element.play().catch(() => {});

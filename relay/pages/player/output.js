@@ -28,20 +28,21 @@ const CLOSE_AFTER_MS = 60;
 /** A low delay is worth more wake-ups of the processor; a large one is not. */
 const LATENCY_HINTS = Object.freeze({ low: "interactive", balanced: "interactive", stable: "balanced" });
 
-const PROCESSOR = new URL("./processor.js", import.meta.url);
+// In a function, because where the player is only imported, on a server, a module may have no address.
+const processorAddress = () => new URL("./processor.js", import.meta.url);
 
 /** Has the browser fetch the audio thread's modules into its cache. That it can not is no error: `open` will tell. */
 export function prefetchOutput() {
   // Only a context has the graph of its modules fetched, and before a click only one without a speaker may be made.
-  new OfflineAudioContext(1, 1, 44_100).audioWorklet?.addModule(PROCESSOR).catch(() => {});
+  new OfflineAudioContext(1, 1, 44_100).audioWorklet?.addModule(processorAddress()).catch(() => {});
 }
 
 export class Output extends EventTarget {
   #context;
   #gain;
   #source = null;
-  #timer;
   #latency = new OutputLatency();
+  #timer;
   #condition = "starting";
   #sinceMs = performance.now();
   #clock = { seconds: 0, sinceMs: performance.now(), checks: 0 };
@@ -96,7 +97,7 @@ export class Output extends EventTarget {
       this.#source.node.connect(this.#gain);
       return this.#source.port;
     }
-    await this.#context.audioWorklet.addModule(PROCESSOR);
+    await this.#context.audioWorklet.addModule(processorAddress());
     const node = new AudioWorkletNode(this.#context, "relay-player", { numberOfInputs: 0, outputChannelCount: [2] });
     const { port1, port2 } = new MessageChannel();
     node.port.postMessage({ port: port1 }, [port1]);
