@@ -35,7 +35,7 @@ _CONTENT_TYPES = {
 """Of the files under /assets/, by suffix; other files of the folder are not served."""
 
 _BUILT = ("dist", "node_modules")
-"""Folders that npm makes beside the player's sources; they are none of the pages'."""
+"""Folders that npm makes beside the player's sources; they are no part of the pages."""
 
 _CHANNEL_PAGES = ("listen", "broadcast")
 """Pages about one channel: /NAME/SESSION and /NAME/SESSION/CHANNEL."""

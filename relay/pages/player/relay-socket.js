@@ -23,10 +23,10 @@ const DEAD_AFTER_MS = 6000;
 /** A connection that lasted this long was a good one; the next retry is a first one again. */
 const STABLE_AFTER_MS = 5000;
 
-/** Code of `down` where nothing but the browser's 1006 ever came: a relay that merely restarts is back sooner. */
+/** Code of `down` from this attempt on, if nothing was ever heard of the relay. One or two fail while it restarts. */
 export const UNREACHABLE = "unreachable";
 const UNREACHABLE_ATTEMPTS = 3;
-// A browser tells a page nothing of why a connection was not made.
+// A browser does not tell a page why a connection was not made.
 const UNREACHABLE_SENTENCE =
   "The relay does not answer. It may be full or not running; this network or a proxy may block WebSockets; the relay " +
   "may not allow this page's origin (its setting access.allowed_origins); this page's Content-Security-Policy may not " +

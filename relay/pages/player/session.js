@@ -280,7 +280,7 @@ export class Session {
   }
 
   #lose({ code, sentence, retryInMs }) {
-    // Who was never greeted has no connection to lose.
+    // A listener that was never greeted has no connection to lose.
     this.#link = this.#reconnects < 0 ? "connecting" : "down";
     this.#trouble = { reason: sentence, code, retryInMs };
     this.#endSwitching();
