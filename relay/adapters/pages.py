@@ -38,6 +38,9 @@ _CONTENT_TYPES = {
 }
 """Of the files under /assets/, by suffix; other files of the folder are not served."""
 
+_BUILT = ("dist", "node_modules")
+"""Folders that npm makes beside the player's sources; they are no part of the pages."""
+
 _CHANNEL_PAGES = ("listen", "broadcast")
 """Pages about one channel: /NAME/SESSION and /NAME/SESSION/CHANNEL."""
 
@@ -170,6 +173,7 @@ def _walk(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixP
     """Give all files below a folder of the package, each with its path under `path`."""
     for entry in folder.iterdir():
         if entry.is_dir():
-            yield from _walk(entry, path / entry.name)
+            if entry.name not in _BUILT:
+                yield from _walk(entry, path / entry.name)
         else:
             yield path / entry.name, entry

@@ -16,6 +16,7 @@
 
 import { CLIPPED_PEAK, FRAME_SECONDS } from "./capture.js";
 import { SourceError } from "./sources.js";
+import { UNREACHABLE } from "./player/relay-socket.js";
 import { TOKEN_PREFIX } from "./player/wire.js";
 
 const BYTES_PER_SAMPLE = 2;
@@ -47,7 +48,7 @@ export class Broadcaster extends EventTarget {
     return this.#state;
   }
 
-  /** Why it stopped or failed: {code, detail}, a name or a close code and what is known beside it; otherwise null. */
+  /** Why it stopped, failed or does not connect: {code, detail}, a name or a close code and what is known beside it; otherwise null. */
   get problem() {
     return this.#problem;
   }
@@ -212,7 +213,7 @@ export class Broadcaster extends EventTarget {
       this.#source.begin();
     }
     if (this.#state !== "stopping") {
-      this.#setState(state);
+      this.#setState(state, code === UNREACHABLE ? { code } : null);
     }
   }
 

@@ -6,6 +6,7 @@ import { LinkSecret } from "./link-secret.js";
 import { LivePicture } from "./live-picture.js";
 import { BAD_REQUEST } from "./player/close-codes.js";
 import { RelayPlayer } from "./player/index.js";
+import { UNREACHABLE } from "./player/relay-socket.js";
 import { addressAt, isKey, readPageAddress } from "./player/wire.js";
 import { glance } from "./session-glance.js";
 
@@ -46,7 +47,7 @@ Object.defineProperty(window, "relayPlayer", { value: player });
 
 /** Whether the address or the person named the channel. */
 let picked = page.channel !== null;
-/** Why it can not go on: {code, reason}, of the player or the relay; otherwise null. */
+/** Why it can not go on, or connect: {code, reason}, of the player or the relay; otherwise null. */
 let problem = null;
 /** Of the channel, as it was seen before anybody pressed Play; null from then on. */
 let sourceState = null;
@@ -64,7 +65,7 @@ element("play").addEventListener("click", () => {
 });
 
 player.addEventListener("statechange", ({ detail }) => {
-  problem = detail.state === "failed" ? detail : null;
+  problem = detail.state === "failed" || detail.code === UNREACHABLE ? detail : null;
   sourceState = null;
   if (STOPPED.has(detail.state)) {
     picture.clear();

@@ -2,8 +2,8 @@
  * The way of a broadcaster's frames to the relay: one connection that comes back, and a bounded queue before it.
  *
  * Runs in a Worker, where neither a busy page nor a hidden tab delays audio; needs no DOM. It reports by a function:
- *   {type: "state", state, code, told}   `state`: connecting, live, reconnecting, stopped. `code` is the close code
- *                                        that stopped it, `told` why, in a sentence, the relay's own if it said one
+ *   {type: "state", state, code, told}   `state`: connecting, live, reconnecting, stopped. `code` is what stopped it, or
+ *                                        ended the latest attempt, see `RelaySocket`; `told` why, in a sentence
  *   {type: "relay", message}             a control message of the relay for the page: `stats`, `backpressure`, `error`
  *   {type: "way", waitingSeconds, droppedSeconds, roundTripMs}   about four times a second while frames come
  */
@@ -61,13 +61,13 @@ export class Uplink {
         this.#report({ type: "relay", message: detail });
       }
     });
-    this.#socket.addEventListener("down", () => {
+    this.#socket.addEventListener("down", ({ detail }) => {
       this.#queue.disconnect();
       this.#roundTripMs = null;
       if (this.#ending) {
         this.#stop(SESSION_ENDED, "");
       } else {
-        this.#enter("reconnecting");
+        this.#enter(this.#accepted ? "reconnecting" : "connecting", detail.code, detail.sentence);
       }
     });
     this.#socket.addEventListener("stop", ({ detail }) => this.#stop(detail.code, detail.sentence));

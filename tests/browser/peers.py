@@ -1,6 +1,8 @@
-"""The other ends of the pages under test: a broadcaster, a listener, and a bad network between page and relay."""
+"""The other ends of the pages under test: a broadcaster, a listener, a bad network before the relay, other websites."""
 
 import asyncio
+import contextlib
+import mimetypes
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -99,6 +101,7 @@ class Network:
         self._writers: set[asyncio.StreamWriter] = set()
         self._generation = 0
         self._broken = False
+        self._blocks_websockets = False
         self.was_disturbed = False
         self.url = ""
         self.requested: list[str] = []
@@ -109,8 +112,12 @@ class Network:
         for writer in self._writers:
             writer.transport.abort()
 
+    def block_websockets(self) -> None:
+        """Refuse every WebSocket, until `repair`, as a proxy does that knows only HTTP."""
+        self._blocks_websockets = self.was_disturbed = True
+
     def repair(self) -> None:
-        self._broken = False
+        self._broken = self._blocks_websockets = False
 
     def swallow(self) -> None:
         """From now on nothing passes on the present connections, though they stay open; new ones are good."""
@@ -129,6 +136,10 @@ class Network:
             return
         target = request.split(b" ", 2)[1].decode()
         self.requested.append(target)
+        if self._blocks_websockets and b"\r\nupgrade: websocket\r\n" in request.lower():
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+            return
         path = target.partition("?")[0]
         if path in self._extra:
             writer.write(_response(path, self._extra[path]))
@@ -179,4 +190,42 @@ async def network(relay_url: str, extra: Mapping[str, bytes]) -> AsyncIterator[N
     finally:
         server.close()
         between.break_down()
+        await server.wait_closed()
+
+
+def free_origin() -> str:
+    """Give an origin on this machine that nobody has: `http://127.0.0.1:PORT`."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@asynccontextmanager
+async def website(origin: str, files: Mapping[str, bytes], policy: str = "") -> AsyncIterator[None]:
+    """Run somebody else's website while the block runs.
+
+    Args:
+        origin: Where, see `free_origin`.
+        files: What it serves, by path.
+        policy: The Content-Security-Policy of all of them; none when empty.
+    """
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            request = await reader.readuntil(b"\r\n\r\n")
+            path = request.split(b" ", 2)[1].decode().partition("?")[0]
+            status = "200 OK" if path in files else "404 Not Found"
+            head = {
+                "Content-Type": mimetypes.guess_type(path)[0] or "text/html",
+                "Connection": "close",
+                **({"Content-Security-Policy": policy} if policy else {}),
+            }
+            lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+            writer.write(f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + files.get(path, b""))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", int(origin.rpartition(":")[2]))
+    try:
+        yield
+    finally:
+        server.close()
         await server.wait_closed()

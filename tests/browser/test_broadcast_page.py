@@ -94,6 +94,16 @@ async def test_broadcast_goes_on_after_the_connection_broke(tab: Tab, relay: Rel
     assert "takeover" not in next(target for target in tab.network.requested if "/v1/broadcast/" in target)
 
 
+async def test_says_what_may_be_in_the_way_when_it_never_connects_and_goes_live_once_it_does(tab: Tab) -> None:
+    tab.network.block_websockets()
+    await tab.open("/broadcast/blocked")
+    await tab.press("Go live")
+    await tab.status("The relay does not answer.")
+    assert await tab.page.evaluate("relayBroadcaster.state") == "connecting"
+    tab.network.repair()
+    await tab.status("You are live.")
+
+
 WATCHED_STATES = """
     window.states = [];
     relayBroadcaster.addEventListener("statechange", () => states.push(relayBroadcaster.state));

@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import re
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from playwright.async_api import BrowserContext
 
-from tests.browser.conftest import open_tab
+from tests.browser.conftest import PAGE_TIMEOUT_MS, open_tab
+from tests.browser.peers import free_origin, website
 from tests.support.ports import free_port
 from tests.support.processes import environment, relay_process
 from tests.support.tokens import SECRET, token
@@ -38,34 +38,81 @@ async ([relay, key]) => {
 """
 
 
-@asynccontextmanager
-async def foreign_page() -> AsyncIterator[str]:
-    """A web server of another origin on this machine; gives the address of its page."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<title>Evil</title>")
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", free_port())
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    finally:
-        server.close()
-
-
 async def test_cross_site_websocket(context: BrowserContext) -> None:
     """A page of another origin gets neither to broadcast nor to listen, not even with the key."""
-    async with relay_process(RELAY_BROADCAST_KEY=KEY) as relay, foreign_page() as address:
+    origin = free_origin()
+    async with relay_process(RELAY_BROADCAST_KEY=KEY) as relay, website(origin, {"/": b"<title>Evil</title>"}):
         page = await context.new_page()
-        await page.goto(address)
+        await page.goto(origin)
         assert await page.evaluate(ATTACK, [relay.websocket_url, KEY]) == [1006] * 6
         await page.goto(f"{relay.url}/listen/ev1")
         outcomes = await page.evaluate(ATTACK, [relay.websocket_url, KEY])
         assert outcomes[2:4] == ["open", "open"], "the relay's own page is refused too: the test shows nothing"
         await page.close()
+
+
+async def press_play_elsewhere(
+    context: BrowserContext, *, is_allowed: bool = True, is_in_policy: bool = True
+) -> tuple[str, list[str]]:
+    """Press Play in a `<relay-player>` on another website, until it waits or has tried for long enough.
+
+    Args:
+        context: Of the browser.
+        is_allowed: Whether the relay lets the website connect.
+        is_in_policy: Whether the website's own policy lets its pages connect to the relay.
+
+    Returns:
+        What the player says at the end, and all the states that it went through.
+    """
+    origin = free_origin()
+    settings = {
+        "RELAY_BROADCAST_OPEN": "true",
+        "RELAY_ACCESS_TOKEN_SECRET": SECRET,
+        "RELAY_ACCESS_OPEN_SESSIONS": "[]",
+        "RELAY_ACCESS_ALLOWED_ORIGINS": f"same-origin,{origin}" if is_allowed else "same-origin",
+    }
+    player = Path(str(files("relay"))) / "pages" / "player"
+    site = {f"/player/{file.name}": file.read_bytes() for file in player.iterdir() if file.is_file()}
+    async with relay_process(**settings) as relay:
+        policy = f"default-src 'self'; connect-src 'self' {relay.websocket_url if is_in_policy else ''}"
+        element = f"<relay-player src='{relay.url}/listen/ev1' token='{token()}'></relay-player>"
+        site["/"] = f"<script type='module' src='/player/element.js'></script>{element}".encode()
+        async with website(origin, site, policy):
+            page = await context.new_page()
+            page.set_default_timeout(PAGE_TIMEOUT_MS)
+            await page.goto(origin)
+            await page.evaluate(
+                """() => {
+                    globalThis.states = [];
+                    document.body.addEventListener("statechange", ({ detail }) => states.push(detail.state));
+                }"""
+            )
+            here = page.locator("relay-player")
+            await here.get_by_role("button", name="Play").click()
+            await page.wait_for_function(
+                """() => {
+                    const { state, code } = document.querySelector("relay-player").player;
+                    return state === "waiting" || code === "unreachable";
+                }"""
+            )
+            said = await here.get_by_role("status").inner_text()
+            states = await page.evaluate("states")
+            await page.close()
+    return said, states
+
+
+async def test_a_page_of_another_origin_plays_where_relay_and_page_allow_it(context: BrowserContext) -> None:
+    assert await press_play_elsewhere(context) == ("Waiting for the broadcaster.", ["connecting", "waiting"])
+
+
+@pytest.mark.parametrize("obstacle", [{"is_allowed": False}, {"is_in_policy": False}], ids=["origin", "policy"])
+async def test_a_page_that_may_not_connect_is_told_what_may_be_in_the_way(
+    context: BrowserContext, obstacle: dict[str, bool]
+) -> None:
+    said, states = await press_play_elsewhere(context, **obstacle)
+    assert set(states) == {"connecting"}
+    assert said.startswith("The relay does not answer.")
+    assert all(cause in said for cause in ("WebSockets", "access.allowed_origins", "connect-src"))
 
 
 async def test_the_printed_link_is_ready_to_go_live(context: BrowserContext, tmp_path: Path) -> None:

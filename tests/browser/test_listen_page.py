@@ -280,6 +280,48 @@ async def test_says_when_the_session_has_ended(tab: Tab, relay: RelayProcess) ->
     await tab.page.get_by_role("button", name="Play").wait_for()
 
 
+async def test_says_what_may_be_in_the_way_when_it_never_connects_and_plays_once_it_does(
+    tab: Tab, relay: RelayProcess
+) -> None:
+    tab.network.block_websockets()
+    async with broadcasting(relay.url, "blocked", 16_000, MONO_16K):
+        await tab.open("/listen/blocked")
+        await tab.page.evaluate("""() => {
+            globalThis.states = [];
+            relayPlayer.addEventListener("statechange", ({ detail }) => states.push(detail.state));
+        }""")
+        await tab.press("Play")
+        await tab.status("The relay does not answer.")
+        assert set(await tab.page.evaluate("states")) == {"connecting"}
+        await tab.page.get_by_label("Language of this page").select_option("de")
+        await tab.status("Das Relay antwortet nicht.")
+        tab.network.repair()
+        await tab.state("playing")
+        await tab.status("Sie hören live.")
+
+
+WRONG_TIMESTAMP = """
+Object.defineProperty(AudioContext.prototype, "outputLatency", { value: 0 });
+AudioContext.prototype.getOutputTimestamp = function () {
+  return { contextTime: this.currentTime / this.sampleRate, performanceTime: performance.now() };
+};
+"""
+"""As Safari tells it up to 17.4."""
+
+
+async def test_a_browser_that_is_wrong_about_its_speaker_does_not_make_the_delay_grow(
+    tab: Tab, relay: RelayProcess
+) -> None:
+    await tab.page.add_init_script(WRONG_TIMESTAMP)
+    async with broadcasting(relay.url, "wrong-clock", 16_000, MONO_16K):
+        await tab.open("/listen/wrong-clock")
+        await tab.press("Play")
+        await tab.until("relayPlayer.context?.currentTime > 4 && relayPlayer.state === 'playing'")
+        # What is held may be anything on a busy machine; the rest is a frame of 20 ms and the speaker.
+        delay_ms, held_ms = await tab.page.evaluate("[relayPlayer.stats.delayMs, relayPlayer.stats.playoutMs]")
+        assert 0 <= delay_ms - held_ms < 1000
+
+
 async def test_connects_again_after_the_connection_broke(tab: Tab, relay: RelayProcess) -> None:
     async with broadcasting(relay.url, "broken", 16_000, MONO_16K):
         await tab.open("/listen/broken")

@@ -56,6 +56,18 @@ test("why it does not go on is told in words and by a code", () => {
   assert.deepEqual([player.state, player.reason, player.code], ["failed", "No.", 4501]);
 });
 
+test("attempts that fail before there ever was a connection are told each, with what may be in the way", () => {
+  const told = makePlayer();
+  player.play();
+  FakeWorker.latest.tell(status("connecting", { code: 1006, retryInMs: 200 }));
+  FakeWorker.latest.tell(status("connecting", { reason: "Perhaps.", code: "unreachable", retryInMs: 900 }));
+  assert.deepEqual(
+    told.map(({ state, code, retryInMs }) => [state, code, retryInMs]),
+    [["connecting", null, null], ["connecting", 1006, 200], ["connecting", "unreachable", 900]],
+  );
+  assert.deepEqual([player.reason, player.code], ["Perhaps.", "unreachable"]);
+});
+
 test("a Worker that can not be loaded is given back, and the next start makes another one", async () => {
   makePlayer();
   await player.play();

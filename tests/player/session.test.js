@@ -100,6 +100,7 @@ test("after a longer cut it says so, comes back with little old sound, and does 
   relay.sockets[0].break(1006);
   relay.run(6000);
   assert.equal(relay.states.at(-1), "reconnecting");
+  assert.ok(relay.attempts.length > 3);
   const lost = relay.status;
   assert.ok(lost.retryInMs > 0);
   assert.equal(lost.code, 1006);
@@ -113,6 +114,51 @@ test("after a longer cut it says so, comes back with little old sound, and does 
   assert.ok(gapMs > 5000);
   assert.ok(Math.abs(playoutMs - targetMs) < 60);
   assert.ok(worstBreak(relay.recording.slice(0.5 * DEVICE_RATE), TONE, DEVICE_RATE) < CLICK);
+});
+
+test("what was never greeted has lost no connection; after the third attempt it is told what may be in the way", () => {
+  const relay = new FakeRelay({ isReachable: false });
+  relay.run(20_000);
+  assert.ok(relay.attempts.length > 4);
+  assert.deepEqual(new Set(relay.states), new Set(["connecting"]));
+  const codes = relay.told.filter(({ type }) => type === "status").map(({ code }) => code);
+  assert.deepEqual(codes.slice(0, 5), [null, 1006, 1006, "unreachable", "unreachable"]);
+  assert.match(relay.status.reason, /WebSockets.*allowed_origins.*connect-src/);
+  assert.ok(relay.status.retryInMs > 0);
+  relay.isReachable = true;
+  relay.run(12_000);
+  assert.deepEqual([relay.status.state, relay.status.code, relay.status.reason], ["playing", null, ""]);
+});
+
+test("a relay that closes each connection has been reached", () => {
+  const relay = new FakeRelay();
+  relay.isSilent = true;
+  relay.random = 0;
+  for (const code of [1013, 1006, 1006, 1006, 1006]) {
+    relay.sockets[0].break(code, code === 1013 ? "Later." : "");
+    const { state, code: told } = relay.status;
+    assert.deepEqual([state, told], ["connecting", code]);
+    relay.run(1);
+  }
+});
+
+test("a connection that takes the upgrade and says nothing is as good as none", () => {
+  const relay = new FakeRelay();
+  relay.isSilent = true;
+  relay.run(40_000);
+  assert.deepEqual([relay.status.state, relay.status.code], ["connecting", "unreachable"]);
+});
+
+test("a browser that tells of a failed attempt by an error alone is believed at once", () => {
+  const relay = new FakeRelay();
+  relay.isSilent = true;
+  relay.random = 0;
+  for (const code of [1006, 1006, "unreachable"]) {
+    relay.sockets[0].fail();
+    relay.run(1);
+    assert.equal(relay.status.code, code);
+  }
+  assert.equal(relay.attempts.length, 4);
 });
 
 test("attempts are spread by full jitter, up to 10 s", () => {

@@ -1,4 +1,5 @@
 import re
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urljoin
@@ -94,6 +95,18 @@ def test_every_script_style_text_and_sound_of_the_folder_is_served_and_nothing_e
             assert found(pages, path).body == file.read_bytes()
         else:
             assert pages.find(path) is None
+
+
+def test_what_npm_makes_in_the_folder_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copytree(FOLDER, tmp_path / "pages")
+    for name in ("dist", "node_modules"):
+        (copy / "player" / name).mkdir()
+        (copy / "player" / name / "index.js").touch()
+    monkeypatch.setattr("relay.adapters.pages.files", lambda _: tmp_path)
+    pages = Pages()
+    assert pages.find("/assets/player/index.js") is not None
+    assert pages.find("/assets/player/dist/index.js") is None
+    assert pages.find("/assets/player/node_modules/index.js") is None
 
 
 def test_every_reference_to_an_asset_is_served(pages: Pages) -> None:

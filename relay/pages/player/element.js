@@ -286,10 +286,11 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     const { state } = this;
     this.#button.textContent = STARTABLE.has(state) ? words.play : words.stop;
     this.#button.disabled = this.#player === null;
+    const tellsWhy = state === "failed" || this.#player?.code === "unreachable";
     const sentence =
       this.#problem !== null
         ? (words.problems?.[this.#problem] ?? PROBLEMS[this.#problem])
-        : (state === "failed" && this.#player.reason) || words.states[state];
+        : (tellsWhy && this.#player.reason) || words.states[state];
     if (this.#status.value !== sentence) {
       this.#status.value = sentence;
     }

@@ -8,9 +8,6 @@
 
 const ACTIONS = ["play", "pause", "stop"];
 
-/** Chromium shows no controls for what is shorter than 5 s, for a MediaStream, or for what is muted. */
-const SILENCE = new URL("./silence.flac", import.meta.url);
-
 /** What plays, in the order of its start: from the player to {words, isHeard}. */
 const playing = new Map();
 
@@ -98,7 +95,8 @@ function show() {
     return;
   }
   if (element === null) {
-    element = new Audio(SILENCE);
+    // Chromium shows no controls for what is shorter than 5 s, for a MediaStream, or for what is muted.
+    element = new Audio(new URL("./silence.flac", import.meta.url));
     element.loop = true;
   }
   element.play().catch(() => {});

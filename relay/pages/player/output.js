@@ -9,6 +9,7 @@
  *   stuck         it says that it runs, but its clock stands still: only another context helps
  */
 
+import { OutputLatency } from "./output-latency.js";
 import { openScheduled } from "./scheduled.js";
 
 const CHECK_INTERVAL_MS = 250;
@@ -27,18 +28,20 @@ const CLOSE_AFTER_MS = 60;
 /** A low delay is worth more wake-ups of the processor; a large one is not. */
 const LATENCY_HINTS = Object.freeze({ low: "interactive", balanced: "interactive", stable: "balanced" });
 
-const PROCESSOR = new URL("./processor.js", import.meta.url);
+// In a function, because where the player is only imported, on a server, a module may have no address.
+const processorAddress = () => new URL("./processor.js", import.meta.url);
 
 /** Has the browser fetch the audio thread's modules into its cache. That it can not is no error: `open` will tell. */
 export function prefetchOutput() {
   // Only a context has the graph of its modules fetched, and before a click only one without a speaker may be made.
-  new OfflineAudioContext(1, 1, 44_100).audioWorklet?.addModule(PROCESSOR).catch(() => {});
+  new OfflineAudioContext(1, 1, 44_100).audioWorklet?.addModule(processorAddress()).catch(() => {});
 }
 
 export class Output extends EventTarget {
   #context;
   #gain;
   #source = null;
+  #latency = new OutputLatency();
   #timer;
   #condition = "starting";
   #sinceMs = performance.now();
@@ -73,9 +76,9 @@ export class Output extends EventTarget {
     return this.#condition;
   }
 
-  /** From rendering to the speaker, as far as the browser knows. */
-  get latencyMs() {
-    return outputLatencyMs(this.#context) + (this.#source?.latencyMs() ?? 0);
+  /** From rendering to the speaker, as far as the browser knows; see `OutputLatency.read`. */
+  readLatencyMs() {
+    return this.#latency.read(this.#context, performance.now()) + (this.#source?.latencyMs() ?? 0);
   }
 
   set volume(gain) {
@@ -94,7 +97,7 @@ export class Output extends EventTarget {
       this.#source.node.connect(this.#gain);
       return this.#source.port;
     }
-    await this.#context.audioWorklet.addModule(PROCESSOR);
+    await this.#context.audioWorklet.addModule(processorAddress());
     const node = new AudioWorkletNode(this.#context, "relay-player", { numberOfInputs: 0, outputChannelCount: [2] });
     const { port1, port2 } = new MessageChannel();
     node.port.postMessage({ port: port1 }, [port1]);
@@ -155,16 +158,4 @@ export class Output extends EventTarget {
     const isStuck = this.#clock.checks > STUCK_CHECKS && nowMs - this.#clock.sinceMs > STUCK_AFTER_MS;
     return isStuck ? "stuck" : "running";
   }
-}
-
-function outputLatencyMs(context) {
-  if (context.outputLatency > 0) {
-    return context.outputLatency * 1000;
-  }
-  const { contextTime = 0, performanceTime = 0 } = context.getOutputTimestamp?.() ?? {};
-  if (contextTime > 0 && performanceTime > 0) {
-    const heardMs = contextTime * 1000 + performance.now() - performanceTime;
-    return Math.max(0, context.currentTime * 1000 - heardMs);
-  }
-  return (context.baseLatency ?? 0) * 1000;
 }

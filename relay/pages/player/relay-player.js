@@ -90,7 +90,7 @@ export class RelayPlayer extends EventTarget {
     return this.#state;
   }
 
-  /** Why it failed, ended or reconnects, in a sentence; otherwise empty. */
+  /** Why it failed, ended or has no connection, in a sentence; otherwise empty. */
   get reason() {
     return this.#status.reason;
   }
@@ -325,7 +325,7 @@ export class RelayPlayer extends EventTarget {
   }
 
   #tellLatency() {
-    this.#post({ type: "speaker", ms: this.#output.latencyMs });
+    this.#post({ type: "speaker", ms: this.#output.readLatencyMs() });
   }
 
   #end(status) {
@@ -343,10 +343,10 @@ export class RelayPlayer extends EventTarget {
     const isHeldBack = condition === "blocked" || (condition === "stuck" && this.#rebuilds >= MOST_REBUILDS);
     const state = isHeldBack ? "blocked" : condition === "interrupted" ? "interrupted" : this.#status.state;
     const previous = this.#state;
-    const isRetry = state === "reconnecting";
+    const { reason, code, retryInMs } = this.#status;
+    const isRetry = state === this.#status.state && retryInMs !== null;
     if (state !== previous || isRetry) {
       this.#state = state;
-      const { reason, code, retryInMs } = this.#status;
       if (state === "playing") {
         showMediaSession(this);
       }

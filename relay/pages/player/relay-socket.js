@@ -5,10 +5,11 @@
  *   hello    detail: the relay's `hello`; the connection is accepted.
  *   message  detail: any other control message.
  *   audio    detail: an ArrayBuffer.
- *   down     detail: {code, sentence, retryInMs}; the connection is gone and another attempt is under way.
+ *   down     detail: {code, sentence, retryInMs}; the connection is gone or was not made, and another attempt follows.
  *   stop     detail: {code, sentence}; nothing more comes, and the sentence says why.
  *
- * `code` is the close code, or "address" where the browser refuses the address.
+ * `code` is the close code, "address" where the browser refuses the address, or "unreachable" from the third attempt on
+ * if the relay was never heard.
  * A connection that the page itself closes with `close` fires nothing.
  */
 
@@ -21,6 +22,15 @@ const DEAD_AFTER_MS = 6000;
 
 /** A connection that lasted this long was a good one; the next retry is a first one again. */
 const STABLE_AFTER_MS = 5000;
+
+/** Code of `down` from this attempt on, if nothing was ever heard of the relay. One or two fail while it restarts. */
+export const UNREACHABLE = "unreachable";
+const UNREACHABLE_ATTEMPTS = 3;
+// A browser does not tell a page why a connection was not made.
+const UNREACHABLE_SENTENCE =
+  "The relay does not answer. It may be full or not running; this network or a proxy may block WebSockets; the relay " +
+  "may not allow this page's origin (its setting access.allowed_origins); this page's Content-Security-Policy may not " +
+  "allow the relay (connect-src). Trying again…";
 
 /** What a browser does for a socket; tests hand in a virtual one. */
 export const WORLD = Object.freeze({
@@ -40,6 +50,7 @@ export class RelaySocket extends EventTarget {
   #world;
   #socket = null;
   #acceptedAt = null;
+  #wasHeard = false;
   #unansweredSince = null;
   #complaint = null;
   #goawayMs = null;
@@ -100,6 +111,8 @@ export class RelaySocket extends EventTarget {
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => this.#lose(code, reason);
+    // For an address that the page's policy forbids Chromium fires no `close`; otherwise that has come by then.
+    socket.onerror = () => this.#world.setTimer(() => this.#socket === socket && this.#lose(CONNECTION_BROKE, ""), 0);
     this.#socket = socket;
     this.#complaint = null;
     this.#goawayMs = null;
@@ -146,6 +159,7 @@ export class RelaySocket extends EventTarget {
 
   #receive(data) {
     this.#unansweredSince = null;
+    this.#wasHeard = true;
     if (data instanceof ArrayBuffer) {
       this.#fire("audio", data);
       return;
@@ -201,6 +215,7 @@ export class RelaySocket extends EventTarget {
     // Any other error was about something else, a `switch` for example.
     const told = this.#complaint?.code === code ? String(this.#complaint.message ?? "") : reason;
     this.#abandon();
+    this.#wasHeard ||= code !== CONNECTION_BROKE;
     if (this.#isFinal(code)) {
       this.#fire("stop", { code, sentence: closeSentence(code, told) });
     } else {
@@ -217,7 +232,9 @@ export class RelaySocket extends EventTarget {
     const retryInMs = this.#leastWaitMs(code) + delayMs;
     this.#retryTimer = this.#world.setTimer(() => this.open(), retryInMs);
     this.#attempt += 1;
-    this.#fire("down", { code, sentence, retryInMs });
+    const isUnreachable = !this.#wasHeard && this.#attempt >= UNREACHABLE_ATTEMPTS;
+    const why = isUnreachable ? { code: UNREACHABLE, sentence: UNREACHABLE_SENTENCE } : { code, sentence };
+    this.#fire("down", { ...why, retryInMs });
   }
 
   /** Forgets the present connection, so that nothing it still does is noticed. */
@@ -227,6 +244,7 @@ export class RelaySocket extends EventTarget {
     if (socket !== null) {
       socket.onmessage = null;
       socket.onclose = null;
+      socket.onerror = null;
     }
     this.#socket = null;
     this.#acceptedAt = null;

@@ -39,6 +39,9 @@ const CODEC = "pcm_s16le";
 /** Why it does not go on as it should. */
 const NO_TROUBLE = Object.freeze({ reason: "", code: null, retryInMs: null });
 
+/** In these states there is no connection, and perhaps trouble. */
+const TRYING = new Set(["connecting", "reconnecting"]);
+
 export class Session {
   #request;
   #tell;
@@ -185,6 +188,7 @@ export class Session {
     this.#endSwitching();
     this.#socket.close();
     this.#link = "connecting";
+    this.#trouble = NO_TROUBLE;
     this.#connect();
     this.#update();
   }
@@ -276,7 +280,8 @@ export class Session {
   }
 
   #lose({ code, sentence, retryInMs }) {
-    this.#link = "down";
+    // A listener that was never greeted has no connection to lose.
+    this.#link = this.#reconnects < 0 ? "connecting" : "down";
     this.#trouble = { reason: sentence, code, retryInMs };
     this.#endSwitching();
     if (code === TOKEN_EXPIRED) {
@@ -366,7 +371,7 @@ export class Session {
       hasPlayed: conductor.hasPlayed,
       isPausing: conductor.isPausing,
     });
-    const trouble = state === "reconnecting" ? this.#trouble : NO_TROUBLE;
+    const trouble = TRYING.has(state) ? this.#trouble : NO_TROUBLE;
     if (state !== this.#told.state || trouble !== this.#told.trouble) {
       this.#told = { state, trouble };
       this.#tell({ type: "status", state, ...trouble });

@@ -18,6 +18,7 @@ class FakeSocket {
   bufferedAmount = 0;
   onmessage = null;
   onclose = null;
+  onerror = null;
   isOpen = true;
 
   constructor(relay, address, protocols) {
@@ -39,6 +40,13 @@ class FakeSocket {
   /** From the relay's side. */
   tell(data) {
     this.relay.after(WAY_MS, () => this.isOpen && this.onmessage?.({ data }));
+  }
+
+  /** As Chromium does where the page's policy forbids the address. */
+  fail() {
+    this.isOpen = false;
+    this.relay.forget(this);
+    this.onerror?.({});
   }
 
   break(code, reason = "") {
@@ -74,8 +82,9 @@ export class FakeRelay {
     { id: "de", name: "Deutsch", lang: "de", state: "live" },
   ];
 
-  constructor({ latency = "balanced", channel = "main", token = null, obstacle = null } = {}) {
+  constructor({ latency = "balanced", channel = "main", token = null, obstacle = null, isReachable = true } = {}) {
     this.obstacle = obstacle;
+    this.isReachable = isReachable;
     const world = {
       now: () => this.now,
       random: () => this.random,

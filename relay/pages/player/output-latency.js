@@ -1,0 +1,52 @@
+/**
+ * How late sound leaves the speaker after it was rendered, as far as a browser can be believed. Pure: time is an argument.
+ *
+ * A browser tells it in up to three ways, and each can be wrong. WebKit's output timestamp hardly moved up to Safari 17.4
+ * (https://bugs.webkit.org/show_bug.cgi?id=264247), so the way that it tells of grew by a second a second.
+ */
+
+/** No way to a speaker takes longer: Bluetooth takes about 0.3 s, AirPlay 2 s. */
+const MOST_MS = 3000;
+
+/** Two looks at the same way differ by less than this. What grows with the time differs by the time between them. */
+const STEADY_MS = 100;
+
+export class OutputLatency {
+  #before = { told: NaN, stamped: NaN };
+
+  /**
+   * Gives the latency in ms: the best of what the browser tells that is plausible, or 0. Call it a few times a second,
+   * because nothing is believed of a clock that was seen once.
+   *
+   * @param {{currentTime: number, outputLatency?: number, baseLatency?: number, getOutputTimestamp?: () => object}} context
+   * @param {number} nowMs Of the page's `performance.now()`.
+   */
+  read(context, nowMs) {
+    const before = this.#before;
+    const seen = { told: toldMs(context), stamped: stampedMs(context, nowMs) };
+    this.#before = seen;
+    const baseMs = context.baseLatency * 1000;
+    return plausible(seen.told, before.told) ?? plausible(seen.stamped, before.stamped) ?? plausible(baseMs, baseMs) ?? 0;
+  }
+}
+
+/** Gives what a browser says, or null where that can not be. */
+function plausible(ms, beforeMs) {
+  const isSteady = Math.abs(ms - beforeMs) <= STEADY_MS;
+  // Two clocks that are read one after the other may cross.
+  return isSteady && ms >= -STEADY_MS && ms <= MOST_MS ? Math.max(0, ms) : null;
+}
+
+function toldMs({ outputLatency }) {
+  // 0 stands for unknown.
+  return outputLatency > 0 ? outputLatency * 1000 : NaN;
+}
+
+function stampedMs(context, nowMs) {
+  const { contextTime, performanceTime } = context.getOutputTimestamp?.() ?? {};
+  if (!(contextTime > 0 && performanceTime > 0)) {
+    return NaN;
+  }
+  const heardMs = contextTime * 1000 + nowMs - performanceTime;
+  return context.currentTime * 1000 - heardMs;
+}

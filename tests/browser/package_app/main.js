@@ -1,0 +1,11 @@
+// An app that plays what its address names: …?src=http://RELAY/listen/SESSION
+
+import { RelayPlayer } from "audio-relay-player";
+import "audio-relay-player/element.js";
+
+const element = document.createElement("relay-player");
+element.setAttribute("src", new URLSearchParams(location.search).get("src"));
+document.body.append(element);
+
+globalThis.relayPlayer = element.player;
+globalThis.isOfOnePackage = element.player instanceof RelayPlayer;

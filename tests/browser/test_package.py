@@ -1,0 +1,120 @@
+"""The player's npm package as others get it: packed, put into an app, built by three bundlers, heard in a browser."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import BrowserContext
+
+from tests.browser.conftest import PAGE_TIMEOUT_MS
+from tests.browser.peers import broadcasting, free_origin, website
+from tests.support.processes import RelayProcess, relay_process
+from tests.support.tone import sine, to_pcm
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TONE = 997
+TONE_SECOND = to_pcm(sine(TONE, 16_000, 1))
+SESSION = "packaged"
+
+HERE = Path(__file__).parent
+PLAYER = Path(str(files("relay"))) / "pages" / "player"
+TOOLS = HERE / "node_modules" / ".bin"
+
+INSTALL = ("npm", "install", "--offline", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+
+IMPORT_ALL = 'await import("audio-relay-player"); await import("audio-relay-player/element.js");'
+
+HEAR = """
+async (tone) => {
+  const { context, output } = relayPlayer;
+  const analyser = new AnalyserNode(context, { fftSize: 8192, smoothingTimeConstant: 0 });
+  output.connect(analyser);
+  const levels = new Float32Array(analyser.frequencyBinCount);
+  const hertz = context.sampleRate / analyser.fftSize;
+  for (;;) {
+    analyser.getFloatFrequencyData(levels);
+    const loudest = levels.indexOf(Math.max(...levels));
+    if (levels[loudest] > -30 && Math.abs(loudest * hertz - tone) < 2 * hertz) {
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+"""
+"""Is fulfilled when the tone is the loudest of what the player gives to the speakers."""
+
+
+def run(*command: str, folder: Path) -> str:
+    """Run a command of Node, with the tools of these tests; gives what it prints."""
+    path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
+    ended = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, f"{command}:\n{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an app that has the package, and in `out` what each bundler made of it."""
+    folder = tmp_path_factory.mktemp("package")
+    source, app = folder / "player", folder / "app"
+    shutil.copytree(PLAYER, source, ignore=shutil.ignore_patterns("dist", "node_modules"))
+    before = {path.name for path in source.iterdir()}
+    name = run("npm", "pack", "--loglevel=error", "--pack-destination", str(folder), folder=source).split()[-1]
+    assert {path.name for path in source.iterdir()} == before
+    app.mkdir()
+    shutil.copy(HERE / "package_app" / "main.js", app)
+    (app / "package.json").write_text('{ "private": true, "type": "module" }')
+    run(*INSTALL, str(folder / name), folder=app)
+    run("node", str(HERE / "package_app" / "build.mjs"), str(app), folder=app)
+    return app
+
+
+@pytest.fixture(scope="module")
+def origin() -> str:
+    return free_origin()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def relay(origin: str) -> AsyncIterator[RelayProcess]:
+    """A relay that lets the app connect."""
+    async with relay_process(RELAY_BROADCAST_OPEN="true", RELAY_ACCESS_ALLOWED_ORIGINS=origin) as relay:
+        yield relay
+
+
+async def test_a_server_that_renders_pages_can_import_it(app: Path) -> None:
+    run("node", "--input-type=module", "--eval", IMPORT_ALL, folder=app)
+
+
+@pytest.mark.parametrize("bundler", ["vite", "webpack", "esbuild"])
+async def test_an_app_that_was_built_for_production_plays(
+    app: Path, context: BrowserContext, origin: str, relay: RelayProcess, bundler: str
+) -> None:
+    out = app / "out" / bundler
+    site = {f"/{file.relative_to(out).as_posix()}": file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    site |= {"/": site["/index.html"], "/favicon.ico": b""}
+    # Vite puts what is small into the code.
+    policy = f"default-src 'self'; connect-src 'self' {relay.websocket_url}; media-src 'self' data:"
+    async with website(origin, site, policy), broadcasting(relay.url, SESSION, 16_000, TONE_SECOND):
+        page = await context.new_page()
+        page.set_default_timeout(PAGE_TIMEOUT_MS)
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        await page.goto(f"{origin}/?src={relay.url}/listen/{SESSION}")
+        player = page.locator("relay-player")
+        await player.get_by_role("button", name="Play").click()
+        await player.get_by_text("Live", exact=True).wait_for()
+        async with asyncio.timeout(PAGE_TIMEOUT_MS / 1000):
+            await page.evaluate(HEAR, TONE)
+        assert await page.evaluate("isOfOnePackage")
+        assert complaints == []
+        await page.close()

@@ -1,0 +1,81 @@
+/** What is believed of a browser about its way to the speaker. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { OutputLatency } from "../../relay/pages/player/output-latency.js";
+
+const LOOK_MS = 250;
+
+/**
+ * What the player takes for the latency, look by look.
+ *
+ * @param {(seconds: number) => object} tell What the browser tells of itself so many seconds after its start.
+ */
+function looks(tell, count = 40) {
+  const latency = new OutputLatency();
+  return Array.from({ length: count }, (_, look) => {
+    const seconds = 3 + (look * LOOK_MS) / 1000;
+    return latency.read({ currentTime: seconds, ...tell(seconds) }, 5000 + seconds * 1000);
+  });
+}
+
+/** A timestamp of sound that leaves the speaker so late. */
+function stamp(seconds, lateSeconds) {
+  return { contextTime: seconds - lateSeconds, performanceTime: 5000 + seconds * 1000 };
+}
+
+test("a latency that stays what it is is believed from the second look on", () => {
+  for (const seconds of [0.004, 0.04, 0.3, 2]) {
+    const told = looks(() => ({ outputLatency: seconds, baseLatency: 0.01 }));
+    assert.deepEqual(new Set(told.slice(1)), new Set([seconds * 1000]));
+    const stamped = looks((now) => ({ baseLatency: 0.01, getOutputTimestamp: () => stamp(now, seconds) }));
+    assert.ok(stamped.slice(1).every((ms) => Math.abs(ms - seconds * 1000) < 1));
+    assert.deepEqual([told[0], stamped[0]], [10, 10]);
+  }
+});
+
+test("a clock that reads a little ahead of the other is no error", () => {
+  const told = looks((now) => ({ baseLatency: 0.01, getOutputTimestamp: () => stamp(now, -0.003) }));
+  assert.equal(told.at(-1), 0);
+});
+
+test("another device is believed as soon as it stays", () => {
+  const told = looks((now) => ({ outputLatency: now < 4 ? 0.04 : 0.3, baseLatency: 0.01 }), 7);
+  assert.deepEqual(told, [10, 40, 40, 40, 10, 300, 300]);
+});
+
+const WRONG = {
+  "a timestamp that stands still": (now) => ({ contextTime: 0.01, performanceTime: 5000 + now * 1000 }),
+  "a timestamp that was divided by the sample rate": (now) => ({
+    contextTime: now / 48_000,
+    performanceTime: 5000 + now * 1000,
+  }),
+  "a timestamp that goes at half speed": (now) => ({ contextTime: now / 2, performanceTime: 5000 + now * 1000 }),
+  "a timestamp in other units": (now) => ({ contextTime: now, performanceTime: 5 + now }),
+  "a timestamp of minutes ago": (now) => ({ contextTime: now, performanceTime: 5000 + now * 1000 + 120_000 }),
+  "a timestamp of nothing": () => ({ contextTime: 0, performanceTime: 0 }),
+  "a timestamp that is none": () => ({}),
+};
+
+for (const [name, timestamp] of Object.entries(WRONG)) {
+  test(`${name} is not believed`, () => {
+    const base = looks((now) => ({ baseLatency: 0.012, getOutputTimestamp: () => timestamp(now) }));
+    assert.deepEqual(new Set(base), new Set([12]));
+    const nothing = looks((now) => ({ getOutputTimestamp: () => timestamp(now) }));
+    assert.deepEqual(new Set(nothing), new Set([0]));
+  });
+}
+
+test("an output latency that can not be is not believed, and a good timestamp is", () => {
+  for (const wrong of [() => 60, () => -1, () => NaN, () => Infinity, () => undefined, () => 0, (now) => now]) {
+    const told = looks((now) => ({ outputLatency: wrong(now), getOutputTimestamp: () => stamp(now, 0.05) }));
+    assert.ok(told.slice(1).every((ms) => Math.abs(ms - 50) < 1), `${wrong}: ${told}`);
+  }
+});
+
+test("a base latency that can not be is not believed either", () => {
+  for (const baseLatency of [undefined, NaN, -1, 60, Infinity]) {
+    assert.deepEqual(new Set(looks(() => ({ baseLatency }))), new Set([0]));
+  }
+});
