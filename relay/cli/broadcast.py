@@ -18,7 +18,6 @@ from relay.cli.client import (
     broadcast_credential,
     channel_option,
     first_error,
-    format_name,
     load_destination,
     reconnect_option,
     run,
@@ -27,9 +26,10 @@ from relay.cli.client import (
 )
 from relay.cli.options import config_option
 from relay.cli.output import say
-from relay.cli.progress import BroadcastProgress
+from relay.cli.progress import BroadcastProgress, SpeedTeller
 from relay.cli.stopping import until_stopped
 from relay.client import (
+    Audience,
     Broadcaster,
     CaughtUp,
     ChannelBusyError,
@@ -57,6 +57,9 @@ _FILE_QUEUE_SECONDS = 1.0
 
 _SILENT_SECONDS = 2.0
 """After how long a person is told that nothing came yet."""
+
+_NEARLY_FULL = 0.8
+"""Of the queue of a live pipe: soon nothing more is read from the pipe, and how fast it is can't be seen any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +250,7 @@ async def broadcast(job: Broadcast) -> None:
         dropping=Dropping.LATE if job.is_live_pipe else Dropping.NEVER,
     )
     async with broadcaster:
-        say(f"broadcasting {source.name} ({format_name(source.audio_format)}) to {job.address} at {job.url}")
+        say(f"broadcasting {source.name} ({source.audio_format}) to {job.address} at {job.url}")
         try:
             with first_error():
                 problem = await _send_and_end(broadcaster, job, schedule)
@@ -266,10 +269,11 @@ async def _send_and_end(broadcaster: Broadcaster, job: Broadcast, schedule: Sche
     """Send all and end the session in order; give what was wrong with the source."""
     problem: UserError | None = None
     async with asyncio.TaskGroup() as tasks:
-        telling = tasks.create_task(_tell_events(broadcaster), name="events")
+        speed = SpeedTeller(job.source.audio_format)
+        telling = tasks.create_task(_tell_events(broadcaster, speed), name="events")
         try:
             with until_stopped() as stop:
-                await _send(broadcaster, job, schedule)
+                await _send(broadcaster, job, schedule, speed)
         except UserError as error:
             problem = error
         if stop.requested and not broadcaster.is_connected:
@@ -282,7 +286,7 @@ async def _send_and_end(broadcaster: Broadcaster, job: Broadcast, schedule: Sche
     return problem
 
 
-async def _send(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule) -> None:
+async def _send(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule, speed: SpeedTeller) -> None:
     source = job.source
     audio_format = source.audio_format
     blocks = _repeat(source) if job.loop else source.blocks()
@@ -290,6 +294,9 @@ async def _send(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule) ->
     with BlockingThread("source") as reader, BroadcastProgress(source.name, source.duration_seconds) as progress:
         while frame := await reader.call(next, frames, b""):
             await _until_due(job, schedule)
+            if job.is_live_pipe:
+                is_held = broadcaster.stats.queued_seconds > client.QUEUE_SECONDS * _NEARLY_FULL
+                speed.note(len(frame) / audio_format.bytes_per_second, relay_clock(), is_held=is_held)
             await broadcaster.send(frame)
             schedule.sent(len(frame))
             audience = broadcaster.audience
@@ -304,7 +311,7 @@ async def _until_due(job: Broadcast, schedule: Schedule) -> None:
         await asyncio.sleep(schedule.wait_seconds(relay_clock()))
 
 
-async def _tell_events(broadcaster: Broadcaster) -> None:
+async def _tell_events(broadcaster: Broadcaster, speed: SpeedTeller) -> None:
     """Tell the person what becomes of the connection."""
     connection = ConnectionTeller()
     told_seconds = 0.0
@@ -321,6 +328,8 @@ async def _tell_events(broadcaster: Broadcaster) -> None:
                 dropped_seconds = broadcaster.stats.dropped.seconds
                 say(f"dropped {dropped_seconds - told_seconds:.2f} s of audio that came too late to be live")
                 told_seconds = dropped_seconds
+            case Audience():
+                speed.note_relay(event.arrival_rate)
             case ErrorNotice():
                 say(f"the relay says: {printable(event.message)}")
 

@@ -15,7 +15,6 @@ from relay.cli.early_signals import let_end
 from relay.cli.output import say
 from relay.client import Reconnect, Reconnecting
 from relay.core.page_address import PageAddress, read_page_address
-from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import BadRequestError, RelayError, UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 from relay.vocabulary.settings import Settings
@@ -167,8 +166,3 @@ class ConnectionTeller:
         """Tell that it is there again."""
         self._reason = None
         say(f"connected again{how}")
-
-
-def format_name(audio_format: AudioFormat) -> str:
-    """Name a format in a few words."""
-    return f"{audio_format.rate} Hz, {'mono' if audio_format.channels == 1 else 'stereo'}"

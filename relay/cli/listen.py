@@ -13,7 +13,6 @@ from relay.adapters.wav_recorder import WavRecorder
 from relay.cli.client import (
     ConnectionTeller,
     channel_option,
-    format_name,
     listen_credential,
     load_destination,
     reconnect_option,
@@ -113,7 +112,7 @@ class PcmSink(Sink):
         """
         if self._audio_format not in (None, audio_format):
             raise RelayError(
-                f"The audio is now {format_name(audio_format)}, and raw PCM can not say so to a player; "
+                f"The audio is now {audio_format}, and raw PCM can not say so to a player; "
                 "start `relay listen` again, or record with -o FILE.wav."
             )
         self._audio_format = audio_format
@@ -242,7 +241,7 @@ async def _receive(listener: Listener, sink: Sink) -> None:
             case Hello(audio_format=AudioFormat() as audio_format):
                 sink.set_format(audio_format)
             case FormatChange(audio_format=audio_format):
-                say(f"the audio is {format_name(audio_format)}")
+                say(f"the audio is {audio_format}")
                 sink.set_format(audio_format)
             case Reconnecting():
                 connection.lost(event)

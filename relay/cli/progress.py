@@ -1,10 +1,14 @@
-"""How far a broadcast is, on a terminal; anywhere else it is silent."""
+"""How far a broadcast is, on a terminal; anywhere else that is silent. And whether its audio comes in real time."""
 
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+
+from relay.cli.output import say
+from relay.core.arrival_rate import ArrivalRate, looks_like
+from relay.vocabulary.audio import AudioFormat
 
 
 class BroadcastProgress:
@@ -65,3 +69,51 @@ def clock_time(seconds: float) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+class SpeedTeller:
+    """Tells the person that audio does not come in real time, and that it does again.
+
+    Both ends are asked. What a live pipe gives too fast waits here, so the relay never sees it; what the network delays
+    only the relay sees.
+    """
+
+    def __init__(self, announced: AudioFormat) -> None:
+        """Begin with audio of a format that comes in real time."""
+        self._announced = announced
+        self._pipe = ArrivalRate()
+        self._at_relay: float | None = None
+        self._told: float | None = None
+
+    def note(self, seconds: float, now: float, *, is_held: bool) -> None:
+        """Note that so much audio came from a live pipe, and whether it has to wait from now on."""
+        if self._pipe.note(seconds, now, is_held=is_held):
+            self._tell()
+
+    def note_relay(self, ratio: float | None) -> None:
+        """Note what the relay says: how many times as fast as real time audio comes, None when that is right."""
+        if ratio != self._at_relay:
+            self._at_relay = ratio
+            self._tell()
+
+    def _tell(self) -> None:
+        pipe = self._pipe.ratio
+        usual = "" if pipe is None else looks_like(self._announced, pipe)
+        if pipe is not None and pipe > 1 and not usual:
+            # A pipe that can wait may come as fast as it likes.
+            pipe = None
+        ratio = pipe or self._at_relay
+        if ratio is None:
+            if self._told is not None:
+                say("the audio comes in real time again")
+        elif self._told is None or (ratio > 1) is not (self._told > 1):
+            if usual:
+                why = (
+                    f"announced as {self._announced}, it looks like {usual}; --rate and --channels say what raw PCM is"
+                )
+            elif pipe is None:
+                why = "this machine or the network is too slow" if ratio < 1 else "the relay holds it back"
+            else:
+                why = "what gives it is too slow, or its format is another"
+            say(f"the audio comes {ratio:.2f} times as fast as real time: {why}")
+        self._told = ratio

@@ -82,7 +82,9 @@ def _audio(channel: Mapping[str, Any]) -> str:
     if not audio_format:
         return _NOTHING
     sound = "stereo" if audio_format.get("channels") == 2 else "mono"  # noqa: PLR2004 - channels are one or two
-    return f"{_text(audio_format.get('rate'))} Hz {sound} {_text(channel.get('pace'))}"
+    rate = channel.get("arrival_rate")
+    speed = f" at {rate:.2f} times real time" if isinstance(rate, int | float) else ""
+    return f"{_text(audio_format.get('rate'))} Hz {sound} {_text(channel.get('pace'))}{speed}"
 
 
 def _report(report: Mapping[str, Any] | None) -> str:

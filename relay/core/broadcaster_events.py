@@ -33,6 +33,8 @@ class Audience:
         lead_ms: How far the audio that was sent is ahead of real time.
         queued_ms: How much of it the relay holds until it is due.
         accepted: How much was taken of what came on this connection, in ticks of the format's clock rate.
+        arrival_rate: How many times as fast as real time the audio has come for ten seconds, when that is off by more
+            than 5 % (its format was announced wrongly, or the network is too slow); else None.
     """
 
     listeners: int
@@ -40,6 +42,7 @@ class Audience:
     lead_ms: float = 0.0
     queued_ms: float = 0.0
     accepted: int = 0
+    arrival_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +73,16 @@ def _read_audience(message: ControlMessage) -> Audience:
     return Audience(
         read_member(message, "listeners", int),
         read_optional(message, "dropped_frames", 0),
-        _read_milliseconds(message, "lead_ms"),
-        _read_milliseconds(message, "queued_ms"),
+        _read_number(message, "lead_ms"),
+        _read_number(message, "queued_ms"),
         read_member(message, "accepted", int),
+        None if message.get("arrival_rate") is None else _read_number(message, "arrival_rate"),
     )
 
 
-def _read_milliseconds(message: ControlMessage, name: str) -> float:
+def _read_number(message: ControlMessage, name: str) -> float:
     value = message.get(name)
-    return float(value) if isinstance(value, int) else read_optional(message, name, 0.0)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else read_optional(message, name, 0.0)
 
 
 def _read_backpressure(message: ControlMessage) -> Backpressure:

@@ -217,14 +217,26 @@ def clear_message() -> str:
     return encode("clear")
 
 
-def broadcaster_stats(*, listeners: int, dropped_frames: int, lead_ms: int, queued_ms: int, accepted: int) -> str:
-    """Tell a broadcaster who hears it, how far ahead of real time it is, and how many ticks of its audio were taken."""
+def broadcaster_stats(
+    *,
+    listeners: int,
+    dropped_frames: int,
+    lead_ms: int,
+    queued_ms: int,
+    accepted: int,
+    arrival_rate: float | None = None,
+) -> str:
+    """Tell a broadcaster who hears it, how far ahead of real time it is, and how many ticks of its audio were taken.
+
+    `arrival_rate` is how many times as fast as real time its audio comes, when that is wrong.
+    """
     return encode(
         "stats",
         listeners=listeners,
         dropped_frames=dropped_frames,
         lead_ms=lead_ms,
         queued_ms=queued_ms,
+        arrival_rate=arrival_rate,
         accepted=accepted,
     )
 

@@ -260,11 +260,20 @@ function warning() {
   if (unheardSeconds > PAUSE_SHOWN_AFTER_SECONDS) {
     return t("broadcast.warning.paused");
   }
+  const speed = relay.stats?.arrival_rate ?? 1;
+  const wrongSpeed = t("broadcast.warning.speed", { speed: formatNumber(speed, { style: "percent" }) });
+  if (state === "live" && speed > 1) {
+    return wrongSpeed;
+  }
   if (state === "live" && (way.waitingSeconds > WARNING_SECONDS || way.roundTripMs > SLOW_ROUND_TRIP_MS)) {
     return t(relay.heldBack ? "broadcast.warning.held-back" : "broadcast.warning.slow");
   }
   if (performance.now() - dropsAt < DROPS_SHOWN_MS) {
     return t("broadcast.warning.dropped");
+  }
+  // Behind the network, which makes any sound slow.
+  if (state === "live" && speed < 1) {
+    return wrongSpeed;
   }
   if (silentSeconds > SILENCE_SHOWN_AFTER_SECONDS) {
     return t("broadcast.warning.silent");

@@ -13,8 +13,9 @@ from typing import Final
 
 from relay.core import messages
 from relay.core.amounts import AudioAmount
+from relay.core.arrival_rate import ArrivalRate, looks_like
 from relay.core.channel import ChannelState
-from relay.core.ingest import IngestLimits, Timed, ingest_for
+from relay.core.ingest import CATCH_UP_SECONDS, IngestLimits, Timed, ingest_for
 from relay.core.limits.names import Limit
 from relay.core.requests import Offer
 from relay.core.wire import split_audio
@@ -25,6 +26,7 @@ from relay.runtime.group import Group
 from relay.runtime.limits import LimitsInForce
 from relay.runtime.listener import Note
 from relay.runtime.live_channel import DISCONNECTED, ENDED, LiveChannel, Source, SourceDeparture, SourcePort
+from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode
 from relay.vocabulary.names import ChannelAddress
@@ -96,7 +98,8 @@ class Broadcasting:
         self.check_free(address, offer)
         live = self._directory.open(address)
         replaced, listed_before = live.source, live.entry if live.is_listed else None
-        source = Source(connection_id, live, port)
+        owed_seconds = CATCH_UP_SECONDS if offer.takeover else 0.0
+        source = Source(connection_id, live, port, ArrivalRate(owed_seconds) if offer.pace is Pace.LIVE else None)
         live.adopt(source)
         self._directory.adopt(live)
         if replaced is not None:
@@ -124,9 +127,14 @@ class Broadcasting:
         if not source.is_present or ingest is None or audio_format is None:
             return 0.0
         now, frames = self._clock(), split_audio(message, audio_format)
-        live.accepted[source.connection_id] += audio_format.samples(len(message))
+        samples = audio_format.samples(len(message))
+        live.accepted[source.connection_id] += samples
         self._release(live, ingest.offer(frames, now))
-        if not source.is_held and ingest.should_pause(now):
+        is_ahead = ingest.should_pause(now)
+        arrival, seconds = source.arrival, samples / audio_format.rate
+        if arrival is not None and arrival.note(seconds, now, is_held=is_ahead):
+            _log_arrival_rate(live, source.arrival_rate, audio_format)
+        if not source.is_held and is_ahead:
             source.is_held = True
             source.port.send_text(messages.backpressure_message(on=True))
         return ingest.must_wait(now)
@@ -342,6 +350,7 @@ class Broadcasting:
             dropped_frames=live.tally.dropped_frames,
             lead_ms=round(ingest.lead_seconds(now) * 1000),
             queued_ms=round(ingest.queued_seconds() * 1000),
+            arrival_rate=source.arrival_rate,
             accepted=live.accepted[source.connection_id],
         )
         told = source.stats_told
@@ -365,6 +374,15 @@ class Broadcasting:
     def _wake(self, live: LiveChannel) -> None:
         for group in live.groups.values():
             self._drain.wake(group)
+
+
+def _log_arrival_rate(live: LiveChannel, rate: float | None, announced: AudioFormat) -> None:
+    """Log that a source's audio comes faster or slower than it was announced, or that it does no more."""
+    if rate is None:
+        log_event(live, "audio arrives in real time again")
+        return
+    fields = {"arrival_rate": rate, "announced": str(announced), "looks_like": looks_like(announced, rate) or None}
+    log_event(live, "audio does not arrive in real time", logging.WARNING, **fields)
 
 
 def _largest_session(abandoned: Sequence[LiveChannel], limit: Limit) -> str:

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from relay.core import messages
 from relay.core.amounts import AudioAmount
+from relay.core.arrival_rate import ArrivalRate
 from relay.core.audio_buffer_manager import AudioBufferManager
 from relay.core.channel import Channel, ChannelState
 from relay.core.ingest import Ingest, Timed
@@ -58,22 +59,31 @@ class Source:
         port: Its socket.
         is_held: Whether it was told to stop sending.
         stats_told: The last `stats` it was sent, and when; None before the first.
+        arrival: Watches how fast its audio comes; None when it may come as it likes, in pace `speech`.
     """
 
-    __slots__ = ("connection_id", "is_held", "live", "port", "stats_told")
+    __slots__ = ("arrival", "connection_id", "is_held", "live", "port", "stats_told")
 
-    def __init__(self, connection_id: str, live: "LiveChannel", port: SourcePort) -> None:
+    def __init__(
+        self, connection_id: str, live: "LiveChannel", port: SourcePort, arrival: ArrivalRate | None = None
+    ) -> None:
         """Make the source of a channel."""
         self.connection_id = connection_id
         self.live = live
         self.port = port
         self.is_held = False
         self.stats_told: tuple[str, float] | None = None
+        self.arrival = arrival
 
     @property
     def is_present(self) -> bool:
         """Whether the channel is still its own."""
         return self.live.source is self
+
+    @property
+    def arrival_rate(self) -> float | None:
+        """How many times as fast as real time its audio comes, as the wire writes it; None while that is right."""
+        return None if self.arrival is None or self.arrival.ratio is None else round(self.arrival.ratio, 2)
 
 
 @dataclass(frozen=True, slots=True)

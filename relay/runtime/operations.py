@@ -146,6 +146,7 @@ def _describe_channel(live: LiveChannel, now: float) -> Json:
         else {"connection_id": source.connection_id, "client_address": source.port.client_address},
         "lead_ms": None if ingest is None else round(ingest.lead_seconds(now) * 1000),
         "queued_ms": None if ingest is None else round(ingest.queued_seconds() * 1000),
+        "arrival_rate": None if source is None else source.arrival_rate,
         "released_frames": tally.released_frames,
         "delivered_frames": tally.delivered_frames,
         "dropped_frames": tally.dropped_frames,

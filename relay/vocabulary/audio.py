@@ -73,6 +73,10 @@ class AudioFormat:
         if self.channels not in CHANNEL_COUNTS:
             raise ValueError(f"channels must be 1 or 2, not {self.channels}")
 
+    def __str__(self) -> str:
+        """Name it in a few words."""
+        return f"{self.rate} Hz, {'mono' if self.channels == 1 else 'stereo'}"
+
     @property
     def sample_bytes(self) -> int:
         """Bytes of one sample of all channels (WAV calls it block align)."""

@@ -207,6 +207,17 @@ async def test_warns_of_a_source_that_is_silent_or_too_loud(
     assert (await meter.get_attribute("class") == "meter clipped") == (amplitude > 1)
 
 
+@pytest.mark.parametrize(("rate", "speed"), [(1.5, "150%"), (0.67, "67%")])
+async def test_says_that_the_sound_does_not_come_in_real_time(tab: Tab, rate: float, speed: str) -> None:
+    """No browser's rate is wrong when one wants it, so the relay's word for it is put in its place."""
+    await tab.open("/broadcast/odd-speed")
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    said = f"{{ stats: {{ ...relayBroadcaster.relay.stats, arrival_rate: {rate} }}, heldBack: false }}"
+    await tab.page.evaluate(f"Object.defineProperty(relayBroadcaster, 'relay', {{ value: {said} }})")
+    await tab.warning(f"The sound comes at {speed} of its proper speed")
+
+
 async def test_keyboard_alone_goes_live_and_stops(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/broadcast/keyboard")
     await tab.page.get_by_text("Nobody hears you yet.").wait_for()

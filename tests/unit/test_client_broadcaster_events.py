@@ -15,6 +15,10 @@ from relay.vocabulary.errors import PolicyError
 def test_what_the_relay_writes_is_what_a_broadcaster_reads() -> None:
     stats = messages.broadcaster_stats(listeners=3, dropped_frames=7, lead_ms=1200, queued_ms=40, accepted=4711)
     assert read_broadcaster_event(stats) == Audience(3, 7, 1200.0, 40.0, 4711)
+    stats = messages.broadcaster_stats(
+        listeners=3, dropped_frames=7, lead_ms=0, queued_ms=0, accepted=9, arrival_rate=1.5
+    )
+    assert read_broadcaster_event(stats) == Audience(3, 7, 0.0, 0.0, 9, 1.5)
     assert read_broadcaster_event(messages.backpressure_message(on=True)) == Backpressure(on=True)
     assert read_broadcaster_event(messages.error_message(1008, "Half a sample.")) == ErrorNotice(1008, "Half a sample.")
 
@@ -53,6 +57,10 @@ def test_what_is_longer_than_any_message_is_refused() -> None:
         ({"type": "stats", "listeners": True}, "The stats message has no usable 'listeners'."),
         ({"type": "stats", "listeners": 1}, "The stats message has no usable 'accepted'."),
         ({"type": "stats", "listeners": 1, "lead_ms": "2"}, "The stats message has no usable 'lead_ms'."),
+        (
+            {"type": "stats", "listeners": 1, "accepted": 1, "arrival_rate": True},
+            "The stats message has no usable 'arrival_rate'.",
+        ),
         ({"type": "backpressure", "on": 1}, "The backpressure message has no usable 'on'."),
         ({"type": "goaway"}, "The goaway message has no usable 'reconnect_after_ms'."),
         ({"type": "pong", "id": 1}, "The pong message has no usable 'clock_ms'."),

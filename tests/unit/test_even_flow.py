@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import pytest
 
-from relay.core.ingest import Ingest, IngestLimits, Timed, ingest_for
+from relay.core.arrival_rate import ArrivalRate
+from relay.core.ingest import CATCH_UP_SECONDS, Ingest, IngestLimits, Timed, ingest_for
 from relay.core.outbox import Dropping, Outbox
 from relay.core.send_queue import SendQueue
 from relay.vocabulary.audio import AudioFormat, Pace
@@ -92,6 +93,7 @@ class Play:
         due: When each is due.
         lag: Of each, how much after the source could first give it, if that is in real time.
         holds: When the relay said `backpressure`.
+        wrong: When the relay found another verdict on how fast the audio comes.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class Play:
         self.released: list[tuple[float, int]] = []
         self.due: list[float] = []
         self.holds: list[float] = []
+        self.wrong: list[float] = []
+        self.arrival = ArrivalRate()
         self.put = 0
         self.given_until = 0.0
         self.scheduled_from = 0.0
@@ -144,6 +148,7 @@ class Play:
             self.ingest.note_return(now)
             self.outbox.begin(self.accepted if self.trouble.restart is NEVER else None, now)
             self.accepted, self.is_held = 0, False
+            self.arrival = ArrivalRate(CATCH_UP_SECONDS)
 
     def _fill(self, now: float) -> None:
         while (self.put + 1) * FRAME_SECONDS / self.source.speed <= now + self.source.late_seconds:
@@ -168,7 +173,10 @@ class Play:
                 audio = self.network.popleft()
                 self.accepted += FRAME_BYTES // 2
                 self._note(now, self.ingest.offer([audio], now))
-                if not self.is_held and self.ingest.should_pause(now):
+                is_ahead = self.ingest.should_pause(now)
+                if self.arrival.note(FRAME_SECONDS, now, is_held=is_ahead):
+                    self.wrong.append(now)
+                if not self.is_held and is_ahead:
                     self.is_held = True
                     self.holds.append(now)
                     self.outbox.hold(now, on=True)
@@ -209,6 +217,7 @@ def test_whatever_stood_still_the_flow_is_even_again_within_four_seconds(source:
     # What had come before the sender began is more than a new broadcaster may bring; the sender learns it once.
     assert len(play.holds) <= (1 if source is BEGUN_BEFORE else 0), "the sender keeps to the relay's limit by itself"
     assert play.released[-1][0] > trouble.over_at + 59, "it goes on"
+    assert play.wrong == [], "no sender catches up in a way that looks like a wrong rate"
 
 
 @pytest.mark.parametrize("trouble", ALL, ids=str)

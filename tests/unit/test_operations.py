@@ -72,6 +72,7 @@ async def test_the_list_has_every_channel_with_its_figures(bench: Bench, operati
         "broadcaster": {"connection_id": main.connection_id, "client_address": "192.0.2.9"},
         "lead_ms": 59,
         "queued_ms": 0,
+        "arrival_rate": None,
         "released_frames": 3,
         "delivered_frames": 3,
         "dropped_frames": 0,
@@ -84,6 +85,25 @@ async def test_the_list_has_every_channel_with_its_figures(bench: Bench, operati
         *[None] * 4,
     )
     json.dumps(answer)
+
+
+@pytest.mark.parametrize("pace", Pace)
+async def test_audio_that_does_not_come_in_real_time_is_told_to_all_who_can_mend_it(
+    bench: Bench, operations: Operations, caplog: pytest.LogCaptureFixture, pace: Pace
+) -> None:
+    """24 kHz announced as 16 kHz; in pace speech that is no fault."""
+    source = bench.claim(offer=Offer(pace=pace))
+    for _ in range(round(12 / FRAME_SECONDS)):
+        bench.publish(source, audio=bytes(960))
+        bench.now += FRAME_SECONDS
+    bench.hub.keep_house()
+    rate = 1.5 if pace is Pace.LIVE else None
+    assert bench.source_ports[source].of_type("stats")[-1]["arrival_rate"] == rate
+    (channel,) = operations.list_sessions(ALL)["sessions"][0]["channels"]
+    assert channel["arrival_rate"] == rate
+    lines = [vars(line) for line in caplog.records if line.getMessage() == "audio does not arrive in real time"]
+    found = [(line["arrival_rate"], line["announced"], line["looks_like"]) for line in lines]
+    assert found == ([(1.5, "16000 Hz, mono", "24000 Hz, mono")] if rate else [])
 
 
 async def test_what_waits_of_a_broadcaster_that_went_is_shown(bench: Bench, operations: Operations) -> None:

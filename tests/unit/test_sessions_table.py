@@ -59,3 +59,8 @@ def test_connections_are_broadcasters_and_listeners() -> None:
 def test_what_another_program_answers_is_a_table_of_nothing() -> None:
     assert len(connection_rows({})) == 1
     assert render_table(channel_rows([{"channels": [{}]}])).split("\n")[1].split() == ["–"] * 9
+
+
+def test_a_table_says_when_audio_does_not_come_in_real_time() -> None:
+    channel = {"format": {"rate": 16_000, "channels": 1}, "pace": "live", "arrival_rate": 1.5}
+    assert channel_rows([{"channels": [channel]}])[1][4] == "16000 Hz mono live at 1.50 times real time"
