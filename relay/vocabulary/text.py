@@ -29,7 +29,7 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def tidy(text: str) -> str:
-    """Give a text of one line as people would compare it, whatever its language.
+    """Normalize a name or another text of one line, in whatever language it is.
 
     Spaces of any kind become one ordinary space, none at the ends. Letters and their marks are composed (NFC). What
     joins or keeps apart letters and emoji stays. So do directional isolates that are balanced; others, and

@@ -39,7 +39,7 @@ VUE = "@vue/runtime-dom/dist/runtime-dom.esm-browser.prod.js"
 
 
 def react_module() -> bytes:
-    """Give React as a module for browsers; it comes in CommonJS alone."""
+    """Wrap React, which comes in CommonJS alone, as a module for browsers."""
     files = {name: (MODULES / path).read_text(encoding="utf-8") for name, path in REACT.items()}
     parts = "".join(f'"{name}": (exports, module, require) => {{{text}\n}},\n' for name, text in files.items())
     return f"""
