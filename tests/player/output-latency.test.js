@@ -67,6 +67,29 @@ for (const [name, timestamp] of Object.entries(WRONG)) {
   });
 }
 
+test("a page whose timers come in bursts believes no more than another one", () => {
+  const latency = new OutputLatency();
+  const told = new Set();
+  for (let ms = 1000, look = 0; ms < 4000; look += 1) {
+    const context = { currentTime: ms / 1000, baseLatency: 0.01, getOutputTimestamp: () => WRONG["a timestamp that stands still"](ms / 1000) };
+    told.add(latency.read(context, 5000 + ms));
+    ms += [5, 250, 60, 90, 700][look % 5];
+  }
+  assert.deepEqual(told, new Set([10]));
+});
+
+test("a wrong timestamp is not believed while nothing is rendered", () => {
+  const latency = new OutputLatency();
+  const told = new Set();
+  for (let look = 0; look < 40; look += 1) {
+    // The audio thread gets a turn once a second.
+    const seconds = 1 + Math.floor(look / 4);
+    const getOutputTimestamp = () => ({ contextTime: 0.01, performanceTime: 5000 + look * LOOK_MS });
+    told.add(latency.read({ currentTime: seconds, baseLatency: 0.01, getOutputTimestamp }, 5000 + look * LOOK_MS));
+  }
+  assert.deepEqual(told, new Set([10]));
+});
+
 test("an output latency that can not be is not believed, and a good timestamp is", () => {
   for (const wrong of [() => 60, () => -1, () => NaN, () => Infinity, () => undefined, () => 0, (now) => now]) {
     const told = looks((now) => ({ outputLatency: wrong(now), getOutputTimestamp: () => stamp(now, 0.05) }));

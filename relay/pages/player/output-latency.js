@@ -11,22 +11,32 @@ const MOST_MS = 3000;
 /** Two looks at the same way differ by less than this. What grows with the time differs by the time between them. */
 const STEADY_MS = 100;
 
+/** Looks are at least so far apart by both clocks: on a busy machine timers come in bursts, and sound is rendered in bursts. */
+const LOOK_INTERVAL_MS = 200;
+
 export class OutputLatency {
-  #before = { told: NaN, stamped: NaN };
+  #seen = { atMs: -Infinity, renderedMs: -Infinity, told: NaN, stamped: NaN };
+  #believedMs = 0;
 
   /**
    * Gives the latency in ms: the best of what the browser tells that is plausible, or 0. Call it a few times a second,
-   * because nothing is believed of a clock that was seen once.
+   * because what was seen once is not believed.
    *
    * @param {{currentTime: number, outputLatency?: number, baseLatency?: number, getOutputTimestamp?: () => object}} context
    * @param {number} nowMs Of the page's `performance.now()`.
    */
   read(context, nowMs) {
-    const before = this.#before;
-    const seen = { told: toldMs(context), stamped: stampedMs(context, nowMs) };
-    this.#before = seen;
+    const before = this.#seen;
+    const renderedMs = context.currentTime * 1000;
+    if (Math.min(nowMs - before.atMs, renderedMs - before.renderedMs) < LOOK_INTERVAL_MS) {
+      return this.#believedMs;
+    }
+    const seen = { atMs: nowMs, renderedMs, told: toldMs(context), stamped: stampedMs(context, nowMs) };
     const baseMs = context.baseLatency * 1000;
-    return plausible(seen.told, before.told) ?? plausible(seen.stamped, before.stamped) ?? plausible(baseMs, baseMs) ?? 0;
+    this.#seen = seen;
+    this.#believedMs =
+      plausible(seen.told, before.told) ?? plausible(seen.stamped, before.stamped) ?? plausible(baseMs, baseMs) ?? 0;
+    return this.#believedMs;
   }
 }
 
