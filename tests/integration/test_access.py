@@ -25,7 +25,11 @@ from tests.support.tokens import ED25519_KEY, SECRET, public_pem, seconds_from_n
 from tests.support.tone import sine, write_wav
 
 RELAY_V1 = Subprotocol("relay.v1")
-BY_TOKEN = {"RELAY_ACCESS_TOKEN_SECRET": SECRET, "RELAY_ACCESS_OPEN_SESSIONS": "[]"}
+BY_TOKEN = {
+    "RELAY_ACCESS_TOKEN_SECRET": SECRET,
+    "RELAY_ACCESS_OPEN_SESSIONS": "[]",
+    "RELAY_LIMITS_MAX_FAILURES_PER_MINUTE": "never",
+}
 
 
 @pytest.fixture

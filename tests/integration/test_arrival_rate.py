@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from relay.vocabulary.clock import relay_clock
-from tests.integration.test_client_commands import client
+from tests.support.client_commands import client
 from tests.support.processes import RelayProcess, relay_process
 
 SECONDS = 60.0

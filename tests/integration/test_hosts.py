@@ -29,6 +29,10 @@ def is_healthy(host: str, port: int) -> bool:
         connection.close()
 
 
+ANY_PORT = "0"
+"""The relay takes a port of the kernel's; here nobody reconnects to it."""
+
+
 async def reached(relay: RelayProcess) -> set[str]:
     """On which of this machine's addresses, at its one port, the relay answers."""
     port = urlsplit(relay.url).port or 0
@@ -36,10 +40,10 @@ async def reached(relay: RelayProcess) -> set[str]:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("port", ["0", "chosen"])
+@pytest.mark.parametrize("port", [ANY_PORT, "chosen"])
 async def test_every_address_is_ipv4_and_ipv6_at_one_port(loop: str, port: str) -> None:
     settings = {"RELAY_SERVER_HOST": "*", "RELAY_SERVER_LOOP": loop, **KEY}
-    arguments = ("--port", "0") if port == "0" else ()
+    arguments = ("--port", ANY_PORT) if port == ANY_PORT else ()
     async with relay_process(*arguments, **settings) as relay:
         assert await reached(relay) == ({FOUR, SIX} if HAS_SIX else {FOUR})
         assert urlsplit(relay.url).hostname == FOUR
@@ -66,7 +70,7 @@ async def test_a_list_is_taken_from_options_environment_and_file(tmp_path: Path)
         ((), {"RELAY_SERVER_HOST": text}),
         (("--config", str(file)), {}),
     ):
-        async with relay_process("--port", "0", *arguments, **settings) as relay:
+        async with relay_process(*arguments, **settings) as relay:
             port = urlsplit(relay.url).port or 0
             for host in (FOUR, second):
                 assert await asyncio.to_thread(is_healthy, host, port)
