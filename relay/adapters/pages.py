@@ -46,9 +46,10 @@ _CHANNEL_PAGES = ("listen", "broadcast")
 
 _HEADERS: Mapping[str, str] = MappingProxyType(
     {
-        # A WebSocket to the same host and port is within 'self'.
+        # A WebSocket to the same host and port is within 'self'. A file that a person broadcasts has a blob: address.
         "Content-Security-Policy": (
-            "default-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+            "default-src 'self'; media-src 'self' blob:; base-uri 'self'; form-action 'none'; "
+            "frame-ancestors 'none'; object-src 'none'"
         ),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",

@@ -3,6 +3,7 @@
 import { AudiencePanel } from "./audience-panel.js";
 import { Broadcaster } from "./broadcaster.js";
 import { FRAME_SECONDS } from "./capture.js";
+import { FilePanel } from "./file-panel.js";
 import { directionOf, formatMilliseconds, formatNumber, formatSeconds, knows, nameOfLanguage, startTranslating, t } from "./i18n.js";
 import { tidyName } from "./label.js";
 import { LevelMeter } from "./level-meter.js";
@@ -10,7 +11,7 @@ import { LinkSecret } from "./link-secret.js";
 import { MicrophonePanel } from "./microphone-panel.js";
 import { ScreenLock } from "./screen-lock.js";
 import { WARNING_SECONDS } from "./send-queue.js";
-import { openFile, unsupportedCode } from "./sources.js";
+import { unsupportedCode } from "./sources.js";
 import { SPOKEN } from "./spoken-languages.js";
 import { NOT_ALLOWED } from "./player/close-codes.js";
 import { addressAt, isKey, isName, readPageAddress } from "./player/wire.js";
@@ -42,6 +43,7 @@ const audience = new AudiencePanel(page.session);
 const screenLock = new ScreenLock();
 const unsupported = unsupportedCode();
 const microphone = unsupported ? null : new MicrophonePanel(broadcaster);
+const files = new FilePanel(broadcaster, refuse);
 
 /** For tests and the curious: the broadcaster of this page, see broadcaster.js. */
 Object.defineProperty(window, "relayBroadcaster", { value: broadcaster });
@@ -114,7 +116,7 @@ function goLive(finish) {
     refuse("name", "broadcast.name-wrong");
   } else if (key !== "" && !isKey(key)) {
     refuse("key", "broadcast.key-wrong");
-  } else if (chosenSource() === "file" && element("file").files.length === 0) {
+  } else if (chosenSource() === "file" && files.file === undefined) {
     refuse("file", "broadcast.file-missing");
   } else {
     mistake = null;
@@ -140,10 +142,7 @@ function query(name) {
 }
 
 function openSource(context) {
-  if (chosenSource() === "file") {
-    return openFile(context, element("file").files[0], () => broadcaster.stop());
-  }
-  return microphone.open(context);
+  return chosenSource() === "file" ? files.open(context) : microphone.open(context);
 }
 
 function chosenSource() {

@@ -104,18 +104,22 @@ export class Broadcaster extends EventTarget {
     const resume = () => context.state === "suspended" && context.resume().catch(() => {});
     context.onstatechange = resume;
     resume();
+    const module = new URL("./capture-processor.js", import.meta.url);
+    // The source first, while this is the click itself.
+    const [opened, loaded] = await Promise.allSettled([openSource(context), context.audioWorklet.addModule(module)]);
     try {
-      await context.audioWorklet.addModule(new URL("./capture-processor.js", import.meta.url));
-      const source = await openSource(context);
       if (this.#context !== context) {
-        source.close();
+        opened.value?.close();
         return;
       }
-      this.#connect(source, rate);
-    } catch (error) {
-      if (this.#context === context) {
-        this.#close("failed", problemOf(error));
+      this.#source = opened.value ?? null;
+      const reason = opened.reason ?? loaded.reason;
+      if (reason !== undefined) {
+        throw reason;
       }
+      this.#connect(rate);
+    } catch (error) {
+      this.#close("failed", problemOf(error));
       return;
     }
     this.#openUplink(address, rate, key);
@@ -161,8 +165,7 @@ export class Broadcaster extends EventTarget {
     this.#close("failed", problemOf(error));
   }
 
-  #connect(source, rate) {
-    this.#source = source;
+  #connect(rate) {
     this.#node = new AudioWorkletNode(this.#context, "relay-capture", {
       channelCount: 1,
       channelCountMode: "explicit",
@@ -172,7 +175,7 @@ export class Broadcaster extends EventTarget {
     this.#heardAt = performance.now();
     this.#node.port.onmessage = ({ data }) => this.#takeLevel(data);
     // Only what leads to the speakers is sure to run; the worklet's output is silence.
-    source.node.connect(this.#node).connect(this.#context.destination);
+    this.#source.node.connect(this.#node).connect(this.#context.destination);
   }
 
   #openUplink(address, rate, key) {
