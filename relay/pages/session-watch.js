@@ -32,9 +32,12 @@ export class SessionWatch extends EventTarget {
         // The next session may have begun and ended meanwhile.
         isFinal: (code) => code !== SESSION_ENDED && isFinal(code),
       });
-      socket.addEventListener("hello", ({ detail }) => this.#greet(detail));
-      socket.addEventListener("message", ({ detail }) => this.#hear(detail));
-      socket.addEventListener("stop", ({ detail }) => this.#fire("refused", detail.code));
+      const hear = (type, take) =>
+        socket.addEventListener(type, ({ detail }) => (this.#socket === socket ? take(detail) : socket.close()));
+      hear("hello", (hello) => this.#greet(hello));
+      hear("message", (message) => this.#hear(message));
+      hear("down", () => {});
+      hear("stop", ({ code }) => this.#fire("refused", code));
       this.#socket = socket;
       this.#timer = setTimeout(() => socket.open(), delayMs);
     }
@@ -42,8 +45,12 @@ export class SessionWatch extends EventTarget {
 
   stop() {
     clearTimeout(this.#timer);
-    this.#socket?.close();
+    const socket = this.#socket;
     this.#socket = null;
+    // A browser complains of one that is closed before it was made; that one closes at the first it hears.
+    if (socket?.accepted || socket?.isWaiting) {
+      socket.close();
+    }
   }
 
   #greet({ channel, channels, state, silence = null }) {
