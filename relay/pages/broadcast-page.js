@@ -30,6 +30,12 @@ const RATE = 16_000;
 
 const STOPPED = new Set(["idle", "failed"]);
 
+/** In these listeners hear, or will hear, what the source gives. */
+const ON_AIR = new Set(["live", "reconnecting"]);
+
+/** Fields that take letters, a list of choices among them; and questions that wait for an answer. */
+const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=file]), select, textarea, [contenteditable], dialog";
+
 /** What a person fills in and can be told about, at the field itself. */
 const FIELDS = ["file", "channel", "name", "key"];
 
@@ -71,8 +77,24 @@ element("broadcast").addEventListener("submit", (event) => {
   if (STOPPED.has(broadcaster.state)) {
     goLive((address) => address);
   } else {
-    broadcaster.stop();
+    broadcaster.pause();
   }
+});
+
+element("mute").addEventListener("click", () => broadcaster.mute(!broadcaster.muted));
+
+addEventListener("keydown", (event) => {
+  if (isMuteKey(event) && !element("mute").hidden) {
+    event.preventDefault();
+    broadcaster.mute(!broadcaster.muted);
+  }
+});
+
+element("end").addEventListener("click", () => element("end-question").showModal());
+element("end-cancel").addEventListener("click", () => element("end-question").close());
+element("end-confirm").addEventListener("click", () => {
+  element("end-question").close();
+  broadcaster.stop();
 });
 
 element("take-over").addEventListener("click", () => goLive(withTakeOver));
@@ -126,6 +148,13 @@ function goLive(finish) {
   }
 }
 
+/** Whether a key is M, or stands in its place where no key writes Latin letters; what is typed into a field is not. */
+function isMuteKey({ key, code, target, repeat, ctrlKey, altKey, metaKey }) {
+  const isM = key.toLowerCase() === "m" || (code === "KeyM" && key > "\x7f");
+  const isTyped = target instanceof Element && target.closest(TYPED_INTO) !== null;
+  return isM && !isTyped && !repeat && !ctrlKey && !altKey && !metaKey;
+}
+
 /** Tells what is wrong with a field, and leads there. */
 function refuse(field, key) {
   mistake = { field, key };
@@ -177,10 +206,19 @@ broadcaster.addEventListener("news", renderNews);
 setInterval(renderProgress, PROGRESS_INTERVAL_MS);
 
 function render() {
-  const { state, problem } = broadcaster;
+  const { state, problem, muted, paused } = broadcaster;
   const stopped = STOPPED.has(state);
+  const mayEnd = state === "live" || (stopped && paused);
   main.dataset.state = state;
-  document.title = t("broadcast.title", { session: page.session });
+  main.classList.toggle("muted", muted);
+  document.title = t(muted ? "broadcast.title.muted" : "broadcast.title", { session: page.session });
+  element("mute").hidden = !ON_AIR.has(state);
+  element("mute-label").textContent = t(muted ? "broadcast.unmute" : "broadcast.mute");
+  element("on-air-label").textContent = t(muted ? "broadcast.muted" : "broadcast.on-air");
+  element("end").hidden = !mayEnd;
+  if (!mayEnd) {
+    element("end-question").close();
+  }
   element("go-label").textContent = t(stopped ? "broadcast.go" : "broadcast.stop");
   element("go").disabled = state === "stopping" || unsupported !== null;
   for (const id of ["source-choice", "file", "channel", "tongue", "name", "key"]) {
@@ -216,7 +254,8 @@ function renderPanels() {
 function sentence(state, problem) {
   // What was wrong with a field stands there.
   if (problem === null || problem.code === NOT_ALLOWED) {
-    return unsupported ? t(`problem.${unsupported}`) : t(`broadcast.state.${problem === null ? state : "idle"}`);
+    const shown = problem !== null ? "idle" : broadcaster.muted && state === "live" ? "muted" : state;
+    return t(unsupported ? `problem.${unsupported}` : `broadcast.state.${shown}`);
   }
   return describe(problem);
 }
@@ -252,9 +291,12 @@ function renderProgress() {
 
 /** The one thing that a person should do something about first. */
 function warning() {
-  const { way, relay, silentSeconds, unheardSeconds, clipped, state } = broadcaster;
-  if (state !== "live" && state !== "reconnecting") {
+  const { way, relay, silentSeconds, unheardSeconds, clipped, muted, speaksMuted, state } = broadcaster;
+  if (!ON_AIR.has(state)) {
     return "";
+  }
+  if (speaksMuted) {
+    return t("broadcast.warning.muted");
   }
   if (unheardSeconds > PAUSE_SHOWN_AFTER_SECONDS) {
     return t("broadcast.warning.paused");
@@ -274,10 +316,10 @@ function warning() {
   if (state === "live" && speed < 1) {
     return wrongSpeed;
   }
-  if (silentSeconds > SILENCE_SHOWN_AFTER_SECONDS) {
+  if (!muted && silentSeconds > SILENCE_SHOWN_AFTER_SECONDS) {
     return t("broadcast.warning.silent");
   }
-  if (clipped) {
+  if (!muted && clipped) {
     return t("broadcast.warning.clipped");
   }
   return microphone.replaced ? t("broadcast.warning.replaced") : "";

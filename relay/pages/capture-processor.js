@@ -2,7 +2,7 @@
  * The audio thread of the broadcasting page: makes frames of its mono input.
  *
  * Posts {peak, rms} for every frame; the frame itself, an Int16Array of PCM, goes to the MessagePort that comes with
- * the message {frames: port}. Until then frames are made for their levels only.
+ * the message {frames: port}. Until then frames are made for their levels only. {muted: true} makes them silent.
  */
 
 import { FrameMaker } from "./capture.js";
@@ -14,7 +14,10 @@ class CaptureProcessor extends AudioWorkletProcessor {
 
   constructor({ processorOptions: { rate } }) {
     super();
-    this.port.onmessage = ({ data }) => (this.#sink = data.frames);
+    this.port.onmessage = ({ data }) => {
+      this.#sink = data.frames ?? this.#sink;
+      this.#frames.muted = data.muted ?? this.#frames.muted;
+    };
     this.#frames = new FrameMaker(sampleRate, rate, ({ pcm, peak, rms }) => {
       this.#sink?.postMessage(pcm, [pcm.buffer]);
       this.port.postMessage({ peak, rms });

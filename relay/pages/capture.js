@@ -18,6 +18,10 @@ export class FrameMaker {
   #peak = 0;
   #power = 0;
   #count = 0;
+  #gain = 1;
+
+  /** While it is muted, frames are silent; their levels are still those of the sound. */
+  muted = false;
 
   /**
    * @param {number} inputRate Samples a second that are written.
@@ -42,11 +46,23 @@ export class FrameMaker {
     const [samples] = this.#output;
     while (this.#resampler.available >= samples.length) {
       this.#resampler.read(this.#output, samples.length);
+      this.#fade(samples);
       this.#emit({ pcm: toPcm(samples), peak: this.#peak, rms: Math.sqrt(this.#power / this.#count) });
       this.#peak = 0;
       this.#power = 0;
       this.#count = 0;
     }
+  }
+
+  /** Goes over to silence or back within one frame, since a cut is a click. */
+  #fade(samples) {
+    const target = this.muted ? 0 : 1;
+    if (this.#gain === 1 && target === 1) {
+      return;
+    }
+    const step = (target - this.#gain) / samples.length;
+    samples.forEach((sample, i) => (samples[i] = sample * (this.#gain + step * i)));
+    this.#gain = target;
   }
 }
 

@@ -133,6 +133,7 @@ class Listening:
                 address=address,
                 channels=self._directory.list_text(address.session),
                 state=live.channel.state,
+                silence=live.channel.silence,
                 pace=live.pace,
                 audio_format=start.audio_format,
                 place=start.place,

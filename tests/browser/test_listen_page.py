@@ -186,7 +186,10 @@ async def test_says_each_state_once_and_nothing_else(tab: Tab, relay: RelayProce
         one for number, one in enumerate(said) if not any("interruption" in near for near in said[number : number + 2])
     ]
     assert len(said) == len(set(said))
-    assert said[-2:] == ["You are listening live.", "The session has ended. Thank you for listening."]
+    assert said[-2:] == [
+        "You are listening live.",
+        "The session has ended. Thank you for listening. If it begins again, so does the sound.",
+    ]
 
 
 async def test_shows_buffer_and_delay(tab: Tab, relay: RelayProcess) -> None:

@@ -58,6 +58,7 @@ export class RelayPlayer extends EventTarget {
   #status = IDLE;
   #stats = NO_STATS;
   #channels = [];
+  #silence = null;
   #timer;
 
   /**
@@ -98,6 +99,11 @@ export class RelayPlayer extends EventTarget {
   /** The same as a code, see README.md; otherwise null. */
   get code() {
     return this.#status.code;
+  }
+
+  /** Why there is nothing to hear, as the broadcaster said: "muted", "paused" or null. */
+  get silence() {
+    return this.#silence;
   }
 
   get session() {
@@ -313,6 +319,10 @@ export class RelayPlayer extends EventTarget {
         this.#claimMediaSession();
         this.#fire("channels", this.#channels);
         break;
+      case "silence":
+        this.#silence = message.silence;
+        this.#fire("silence", message);
+        break;
       case "notice":
         this.#fire("notice", message);
         break;
@@ -333,6 +343,7 @@ export class RelayPlayer extends EventTarget {
     this.#output?.close();
     this.#output = null;
     this.#channel = this.#wanted;
+    this.#silence = null;
     pauseMediaSession(this);
     this.#status = status;
     this.#update();

@@ -7,6 +7,7 @@
  *   {type: "stats", stats}            four times a second
  *   {type: "channel", channel}        which one is played, when that changed
  *   {type: "channels", channels}
+ *   {type: "silence", silence}        why there is nothing to hear, when that changed: "muted", "paused" or null
  *   {type: "notice", code, message}   something a person may want to know
  */
 
@@ -39,6 +40,9 @@ const CODEC = "pcm_s16le";
 /** Why it does not go on as it should. */
 const NO_TROUBLE = Object.freeze({ reason: "", code: null, retryInMs: null });
 
+/** Why there is nothing to hear, as a broadcaster may say. */
+const SILENCES = ["muted", "paused"];
+
 /** In these states there is no connection, and perhaps trouble. */
 const TRYING = new Set(["connecting", "reconnecting"]);
 
@@ -53,6 +57,7 @@ export class Session {
   #link = "connecting";
   #trouble = NO_TROUBLE;
   #told = { state: null, trouble: NO_TROUBLE };
+  #silence = null;
   #offeredToken = null;
   #reconnects = -1;
   #speakerMs = 0;
@@ -209,6 +214,7 @@ export class Session {
     this.#endSwitching();
     this.#request.channel = hello.channel;
     this.#tell({ type: "channel", channel: hello.channel });
+    this.#noteSilence(hello.silence);
     if (Array.isArray(hello.channels)) {
       this.#tell({ type: "channels", channels: hello.channels });
     }
@@ -230,10 +236,21 @@ export class Session {
         }
         this.#conductor.message(message, this.#world.now());
         break;
+      case "state":
+        this.#noteSilence(message.silence);
+      // falls through
       default:
         this.#conductor.message(message, this.#world.now());
     }
     this.#update();
+  }
+
+  #noteSilence(said) {
+    const silence = SILENCES.includes(said) ? said : null;
+    if (silence !== this.#silence) {
+      this.#silence = silence;
+      this.#tell({ type: "silence", silence });
+    }
   }
 
   /** A switch that failed changes nothing; any other error goes before a close, which says the same again. */
