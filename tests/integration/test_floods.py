@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Frame, Opcode
+from websockets.frames import Opcode
 from websockets.typing import Subprotocol
 
 from relay.adapters.server.intake import PIECE_BYTES
+from tests.support.floods import FLOODERS, FLOODS, frames
 from tests.support.live_session import (
     LATE_MS,
     LOOPS,
@@ -28,29 +29,8 @@ from tests.support.live_session import (
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import closing, is_reset, upgrade
 
-
-def frames(opcode: Opcode, payload: bytes, count: int, *, fin: bool = True) -> bytes:
-    return Frame(opcode, payload, fin=fin).serialize(mask=True) * count
-
-
-FLOODS = {
-    "pings": frames(Opcode.PING, bytes(125), 500),
-    "empty pings": frames(Opcode.PING, b"", 10_000),
-    "pongs": frames(Opcode.PONG, b"", 10_000),
-    "texts": frames(Opcode.TEXT, b'{"type":"ping"}', 3_000),
-    "fragments": frames(Opcode.TEXT, b"x", 1, fin=False) + frames(Opcode.CONT, b"", 10_000, fin=False),
-    "empty audio": frames(Opcode.BINARY, b"", 10_000),
-    "tiny audio": frames(Opcode.BINARY, b"\1\2", 10_000),
-}
-
 TRIES = 3
 """Of latencies: what holds a relay up does so every time, what holds the machine up does not."""
-
-FLOODERS = {
-    "listener": "/v1/listen/ev1",
-    "broadcaster": "/v1/broadcast/other",
-    "refused": "/v1/listen/ev1?buffer_ms=none",
-}
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import resource
+import ssl
 import statistics
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from relay.core.messages import decode
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import (
     WireListener,
@@ -107,6 +109,23 @@ async def broadcasting(
     ) as connection:
         hello = json.loads(await connection.recv())
         yield Broadcaster(connection, hello["connection_id"], frame_bytes, list(published))
+
+
+@asynccontextmanager
+async def greeted(url: str, target: str, trusting: ssl.SSLContext | None) -> AsyncIterator[ClientConnection]:
+    """A client that was greeted, and asks nothing by itself."""
+    async with connect(
+        url.replace("http", "ws", 1) + target,
+        ssl=trusting,
+        subprotocols=[Subprotocol("relay.v1")],
+        compression=None,
+        proxy=None,
+        ping_interval=None,
+        close_timeout=0.1,
+        max_queue=None,
+    ) as connection:
+        assert decode(str(await connection.recv()))["type"] == "hello"
+        yield connection
 
 
 async def on_both_loops(scenario: Callable[[RelayProcess], Coroutine[None, None, None]], **settings: str) -> None:
