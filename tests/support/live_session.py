@@ -128,11 +128,13 @@ async def greeted(url: str, target: str, trusting: ssl.SSLContext | None) -> Asy
         yield connection
 
 
-async def on_both_loops(scenario: Callable[[RelayProcess], Coroutine[None, None, None]], **settings: str) -> None:
+async def on_both_loops(
+    scenario: Callable[[RelayProcess], Coroutine[None, None, None]], module: str = "relay", **settings: str
+) -> None:
     """Run a scenario that mostly waits against a relay on each event loop, both at once."""
     async with (
-        relay_process(RELAY_SERVER_LOOP=LOOPS[0], **settings) as first,
-        relay_process(RELAY_SERVER_LOOP=LOOPS[1], **settings) as second,
+        relay_process(module=module, RELAY_SERVER_LOOP=LOOPS[0], **settings) as first,
+        relay_process(module=module, RELAY_SERVER_LOOP=LOOPS[1], **settings) as second,
         asyncio.TaskGroup() as group,
     ):
         for relay in (first, second):
@@ -161,7 +163,7 @@ async def check_accounts(listeners: Iterable[WireListener], broadcaster: Broadca
     """Wait until the end of the session has closed all, and hold what they got against what was published."""
     for listener in listeners:
         await listener.until_ended()
-        assert listener.close_code == 1000
+        assert listener.close_code == 1000, f"closed with {listener.close_code}; last came {listener.events[-3:]}"
         account = listener.account()
         assert account == broadcaster.published[-len(account) :]
 
