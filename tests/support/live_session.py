@@ -215,8 +215,10 @@ async def ask_repeatedly(listener: WireListener, times: int) -> list[float]:
 async def ask(listener: WireListener, number: int) -> None:
     """Ping, by a control message or on the WebSocket layer, and wait for the answer."""
     if number % 2:
+        before = len(listener.told)
         listener.send_text("ping", id=number)
-        await listener.until(lambda: listener.told[-1].get("id") == number)
+        # Something else may be told right behind the answer.
+        await listener.until(lambda: any(told.get("id") == number for told in listener.told[before:]))
     else:
         payload = b"%d" % number
         listener.send_ping(payload)
