@@ -102,11 +102,11 @@ async def memory_bytes(browser: Browser) -> int:
 
 
 @pytest.mark.parametrize("write", [wav, mp3])
-async def test_an_hour_begins_as_soon_as_some_seconds_and_takes_no_more_memory(
+async def test_an_hour_begins_as_soon_as_half_a_minute_and_takes_no_more_memory(
     tab: Tab, browser: Browser, relay: RelayProcess, tmp_path: Path, write: Callable[[Path, int], Path]
 ) -> None:
     session = f"hour-{write.__name__}"
-    await choose(tab, f"/broadcast/{session}", write(tmp_path / f"short.{write.__name__}", 10))
+    await choose(tab, f"/broadcast/{session}", write(tmp_path / f"short.{write.__name__}", 30))
     short = [await milliseconds_to_live(tab) for _ in range(TRIES)]
     await tab.page.get_by_label("Audio file").set_input_files(write(tmp_path / f"hour.{write.__name__}", HOUR_SECONDS))
     before = await memory_bytes(browser)
@@ -125,13 +125,13 @@ async def test_an_hour_begins_as_soon_as_some_seconds_and_takes_no_more_memory(
 
 
 async def test_a_file_that_is_gone_is_not_called_unreadable(tab: Tab, tmp_path: Path) -> None:
-    file = wav(tmp_path / "voice.wav", 10)
+    file = wav(tmp_path / "voice.wav", 60)
     await choose(tab, "/broadcast/gone", file)
     file.unlink()
     await tab.press("Go live")
     await tab.status("“voice.wav” is not there any more")
-    await tab.page.get_by_label("Audio file").set_input_files(wav(file, 10))
-    wav(file, 20)
+    await tab.page.get_by_label("Audio file").set_input_files(wav(file, 60))
+    wav(file, 120)
     await tab.press("Go live")
     await tab.status("“voice.wav” is not there any more")
     await tab.page.get_by_label("Audio file").set_input_files(file)
@@ -179,7 +179,7 @@ async def test_a_file_that_fails_on_the_air_ends_the_broadcast_but_not_the_sessi
     tab: Tab, relay: RelayProcess, tmp_path: Path, gone: bool, sentence: str
 ) -> None:
     """A browser reads so far ahead that a test would wait for long: it is given another address to read on from."""
-    file = wav(tmp_path / "voice.wav", 60)
+    file = wav(tmp_path / "voice.wav", HOUR_SECONDS)
     await tab.page.add_init_script(WATCHED_ELEMENTS)
     await choose(tab, "/broadcast/fails", file)
     async with asyncio.timeout(60), aclosing(listen(relay.url, "fails")) as payloads:
@@ -189,7 +189,7 @@ async def test_a_file_that_fails_on_the_air_ends_the_broadcast_but_not_the_sessi
             file.unlink()
         await tab.page.evaluate("made[0].src = 'assets/style.css'")
         await tab.status(f"“voice.wav” {sentence}")
-        await tab.page.get_by_label("Audio file").set_input_files(wav(file, 60))
+        await tab.page.get_by_label("Audio file").set_input_files(wav(file, HOUR_SECONDS))
         await tab.press("Go live")
         await tab.status("You are live.")
         # The same listener hears on.
@@ -199,7 +199,7 @@ async def test_a_file_that_fails_on_the_air_ends_the_broadcast_but_not_the_sessi
 async def test_nothing_but_the_page_pauses_a_file(tab: Tab, relay: RelayProcess, tmp_path: Path) -> None:
     """A media key does, a headset that is pulled out, another app that takes the sound."""
     await tab.page.add_init_script(WATCHED_ELEMENTS)
-    await choose(tab, "/broadcast/media-key", wav(tmp_path / "voice.wav", 60))
+    await choose(tab, "/broadcast/media-key", wav(tmp_path / "voice.wav", HOUR_SECONDS))
     await tab.press("Go live")
     await tab.status("You are live.")
     await tab.until("made[0].currentTime > 0")
@@ -229,7 +229,7 @@ async def test_a_file_is_dropped_on_the_page_and_heard(tab: Tab, relay: RelayPro
     await tab.open("/broadcast/dropped")
     await tab.page.wait_for_selector("html[data-ready]")
     veil = tab.page.get_by_text("Drop the file here")
-    file = wav(tmp_path / "voice.wav", 10)
+    file = wav(tmp_path / "voice.wav", HOUR_SECONDS)
     async with dragged(tab, file) as move:
         await veil.wait_for()
         await move("dragCancel")
@@ -248,7 +248,7 @@ async def test_a_file_is_dropped_on_the_page_and_heard(tab: Tab, relay: RelayPro
             await move("drop")
         assert not await veil.is_visible()
         await anext(payloads)
-    assert await tab.page.evaluate("relayBroadcaster.state") == "live"
+    await tab.status("You are live.")
 
 
 @pytest.mark.parametrize("what", ["two files", "a folder", "a word"])
