@@ -29,8 +29,14 @@ const RATE = 16_000;
 
 const STOPPED = new Set(["idle", "failed"]);
 
+/** In these nobody is sent anything, and what to send can be chosen. */
+const OFF_AIR = new Set([...STOPPED, "rehearsing"]);
+
+/** In these the source is open and the browser should give its sound. */
+const HEARD = new Set(["rehearsing", "live", "reconnecting"]);
+
 /** What a person fills in and can be told about, at the field itself. */
-const FIELDS = ["file", "channel", "name", "key"];
+const FIELDS = ["file", "channel", "name", "session-name", "key"];
 
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
@@ -66,7 +72,7 @@ for (const [tag, name] of spoken.sort(([, one], [, other]) => one.localeCompare(
 
 element("broadcast").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (STOPPED.has(broadcaster.state)) {
+  if (OFF_AIR.has(broadcaster.state)) {
     goLive((address) => address);
   } else {
     broadcaster.stop();
@@ -75,7 +81,21 @@ element("broadcast").addEventListener("submit", (event) => {
 
 element("take-over").addEventListener("click", () => goLive(withTakeOver));
 
-element("source-choice").addEventListener("change", renderPanels);
+element("rehearse").addEventListener("click", () => {
+  if (broadcaster.state === "rehearsing") {
+    broadcaster.stop();
+  } else {
+    microphone.reset();
+    broadcaster.rehearse(openSource, RATE);
+  }
+});
+
+element("source-choice").addEventListener("change", () => {
+  if (broadcaster.state === "rehearsing") {
+    broadcaster.stop();
+  }
+  renderPanels();
+});
 
 for (const field of FIELDS) {
   element(field).addEventListener("input", () => {
@@ -97,6 +117,8 @@ link.addEventListener("change", () => {
 
 element("key").addEventListener("input", () => link.forget());
 
+element("session-name").addEventListener("input", () => audience.showTitle(nameIn("session-name")));
+
 element("channel").addEventListener("input", () => {
   const channel = element("channel").value.trim();
   if (isName(channel)) {
@@ -107,19 +129,23 @@ element("channel").addEventListener("input", () => {
 /** @param {(address: string) => string} finish Gives the address to connect to from the plain one. */
 function goLive(finish) {
   const [channel, key] = [element("channel").value.trim(), element("key").value.trim()];
-  const name = element("name").value.trim() === "" ? "" : tidyName(element("name").value);
+  const [name, title] = [nameIn("name"), nameIn("session-name")];
   if (!isName(channel)) {
     refuse("channel", "broadcast.channel-wrong");
   } else if (name === null) {
     refuse("name", "broadcast.name-wrong");
+  } else if (title === null) {
+    refuse("session-name", "broadcast.name-wrong");
   } else if (key !== "" && !isKey(key)) {
     refuse("key", "broadcast.key-wrong");
   } else if (chosenSource() === "file" && element("file").files.length === 0) {
     refuse("file", "broadcast.file-missing");
   } else {
     mistake = null;
-    microphone.reset();
-    const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query(name));
+    if (broadcaster.state !== "rehearsing") {
+      microphone.reset();
+    }
+    const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query(name, title));
     broadcaster.start(openSource, { address: finish(address), rate: RATE, key });
   }
 }
@@ -133,8 +159,14 @@ function refuse(field, key) {
   element(field).focus();
 }
 
-function query(name) {
-  const said = { name, lang: element("tongue").value };
+/** Gives the name in a field, empty where there is none, or null where it can be none. */
+function nameIn(field) {
+  const { value } = element(field);
+  return value.trim() === "" ? "" : tidyName(value);
+}
+
+function query(name, title) {
+  const said = { name, session_name: title, lang: element("tongue").value };
   const known = Object.entries(said).filter(([, value]) => value !== "");
   return { codec: "pcm_s16le", rate: RATE, channels: 1, pace: "live", ...Object.fromEntries(known) };
 }
@@ -159,10 +191,16 @@ broadcaster.addEventListener("statechange", () => {
   } else if (state === "live") {
     liveSince ||= performance.now();
     microphone.list();
+  } else if (state === "rehearsing") {
+    microphone.list();
   } else if (STOPPED.has(state)) {
     meter.reset();
   }
-  screenLock.wanted = !STOPPED.has(state);
+  if (problem?.detail) {
+    // A sentence in English, or what the browser calls it.
+    console.info(problem.detail);
+  }
+  screenLock.wanted = !OFF_AIR.has(state);
   if (problem?.code === NOT_ALLOWED) {
     refuse("key", `problem.${NOT_ALLOWED}`);
   } else {
@@ -179,14 +217,18 @@ setInterval(renderProgress, PROGRESS_INTERVAL_MS);
 
 function render() {
   const { state, problem } = broadcaster;
-  const stopped = STOPPED.has(state);
+  const stopped = OFF_AIR.has(state);
   main.dataset.state = state;
+  // It would lead away from the broadcast.
+  document.querySelector(".brand").inert = !stopped;
   document.title = t("broadcast.title", { session: page.session });
   element("go-label").textContent = t(stopped ? "broadcast.go" : "broadcast.stop");
   element("go").disabled = state === "stopping" || unsupported !== null;
-  for (const id of ["source-choice", "file", "channel", "tongue", "name", "key"]) {
+  for (const id of ["source-choice", "file", "channel", "tongue", "name", "session-name", "key"]) {
     element(id).disabled = !stopped;
   }
+  element("rehearse").textContent = t(state === "rehearsing" ? "broadcast.rehearse-stop" : "broadcast.rehearse");
+  element("rehearse").disabled = !stopped || unsupported !== null;
   element("on-air").hidden = state !== "live";
   element("take-over").hidden = !(stopped && problem?.code === CHANNEL_BUSY);
   say(element("status"), sentence(state, problem));
@@ -223,7 +265,7 @@ function sentence(state, problem) {
 }
 
 function describe({ code, detail = "" }) {
-  return t(knows(`problem.${code}`) ? `problem.${code}` : "problem.other", { code, detail }).trim();
+  return t(knows(`problem.${code}`) ? `problem.${code}` : "problem.other", { code, detail });
 }
 
 function renderNews() {
@@ -254,7 +296,7 @@ function renderProgress() {
 /** The one thing that a person should do something about first. */
 function warning() {
   const { way, relay, silentSeconds, unheardSeconds, clipped, state } = broadcaster;
-  if (state !== "live" && state !== "reconnecting") {
+  if (!HEARD.has(state)) {
     return "";
   }
   if (unheardSeconds > PAUSE_SHOWN_AFTER_SECONDS) {
@@ -299,7 +341,7 @@ function toClock(seconds) {
 }
 
 addEventListener("beforeunload", (event) => {
-  if (!STOPPED.has(broadcaster.state)) {
+  if (!OFF_AIR.has(broadcaster.state)) {
     event.preventDefault();
     event.returnValue = true; // for Chrome before 119
   }

@@ -7,6 +7,7 @@
  * States:
  *   idle          not started, or stopped
  *   starting      the source is being opened
+ *   rehearsing    the source is open and its level is known, but nobody is sent anything
  *   connecting    no answer from the relay yet
  *   live
  *   reconnecting  the connection is gone and another attempt is under way; the last 1.5 s of the sound are kept
@@ -93,6 +94,24 @@ export class Broadcaster extends EventTarget {
    * @param {string} target.key The broadcast key or token, or an empty string.
    */
   async start(openSource, { address, rate, key }) {
+    if (this.#state === "rehearsing") {
+      this.#setState("starting");
+    } else if (!(await this.#open(openSource, rate))) {
+      return;
+    }
+    this.#openUplink(address, rate, key);
+  }
+
+  /** Opens the source for its level alone; `start` goes live with it as it is. Likewise to be called within a click. */
+  async rehearse(openSource, rate) {
+    if (await this.#open(openSource, rate)) {
+      this.#source.begin();
+      this.#setState("rehearsing");
+    }
+  }
+
+  /** @returns {Promise<boolean>} whether the source is open; what failed shows in the state. */
+  async #open(openSource, rate) {
     const context = new AudioContext({ latencyHint: "interactive" });
     this.#context = context;
     this.#silentSeconds = 0;
@@ -109,16 +128,16 @@ export class Broadcaster extends EventTarget {
       const source = await openSource(context);
       if (this.#context !== context) {
         source.close();
-        return;
+        return false;
       }
       this.#connect(source, rate);
+      return true;
     } catch (error) {
       if (this.#context === context) {
         this.#close("failed", problemOf(error));
       }
-      return;
+      return false;
     }
-    this.#openUplink(address, rate, key);
   }
 
   /**
@@ -164,8 +183,8 @@ export class Broadcaster extends EventTarget {
   #connect(source, rate) {
     this.#source = source;
     this.#node = new AudioWorkletNode(this.#context, "relay-capture", {
-      channelCount: 1,
-      channelCountMode: "explicit",
+      channelCount: 2,
+      channelCountMode: "clamped-max",
       channelInterpretation: "speakers",
       processorOptions: { rate },
     });
