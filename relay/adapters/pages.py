@@ -210,7 +210,7 @@ class Pages:
 def _translate(text: str, language: str, words: Mapping[str, str]) -> str:
     text = _TEXT.sub(lambda found: f'{found[1]}">{words[found[1]]}', text)
     direction = ' dir="rtl"' if language in _RIGHT_TO_LEFT else ""
-    return text.replace('<html lang="en">', f'<html lang="{language}"{direction}>', 1)
+    return text.replace('<html lang="en"', f'<html lang="{language}"{direction}', 1)
 
 
 def _page(content_type: str, body: bytes) -> Page:

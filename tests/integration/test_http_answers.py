@@ -149,11 +149,18 @@ async def test_head_is_get_without_the_body() -> None:
 BROWSER = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n"
 
 PEOPLE = [
-    ("/nothing", "de-AT,de;q=0.9,en;q=0.5", 404, '<html lang="de">', "Hier ist nichts", '<base href="./">'),
-    ("/a/b/c", "pt-BR, fr;q=0.5", 404, '<html lang="fr">', "Il n'y a rien ici", '<base href="../../">'),
-    ("/listen/town%20hall", "ar", 400, '<html lang="ar" dir="rtl">', "هذا العنوان غير صحيح", '<base href="../">'),
-    ("/nothing", "arn, ja", 404, '<html lang="en">', "There is nothing here", '<base href="./">'),
-    ("/nothing", "", 404, '<html lang="en">', "There is nothing here", '<base href="./">'),
+    ("/nothing", "de-AT,de;q=0.9,en;q=0.5", 404, '<html lang="de" data-ready>', "Hier ist nichts", '<base href="./">'),
+    ("/a/b/c", "pt-BR, fr;q=0.5", 404, '<html lang="fr" data-ready>', "Il n'y a rien ici", '<base href="../../">'),
+    (
+        "/listen/town%20hall",
+        "ar",
+        400,
+        '<html lang="ar" dir="rtl" data-ready>',
+        "هذا العنوان غير صحيح",
+        '<base href="../">',
+    ),
+    ("/nothing", "arn, ja", 404, '<html lang="en" data-ready>', "There is nothing here", '<base href="./">'),
+    ("/nothing", "", 404, '<html lang="en" data-ready>', "There is nothing here", '<base href="./">'),
 ]
 
 
