@@ -181,6 +181,7 @@ def listener_hello(
     buffer_ms: int,
     coalesce_ms: int,
     resumed: bool,
+    session_name: str | None = None,
 ) -> str:
     """Greet a listener; `place` is the first frame of its account, `channels` is from `describe_channels`."""
     text = encode(
@@ -188,6 +189,7 @@ def listener_hello(
         protocol=SUBPROTOCOL,
         connection_id=connection_id,
         session=address.session,
+        session_name=session_name,
         channel=address.channel,
         state=state,
         silence=silence,
@@ -204,9 +206,9 @@ def listener_hello(
     return _with_channels(text, channels)
 
 
-def channels_message(channels: str) -> str:
-    """Tell a listener that the list of its session's channels, from `describe_channels`, is another now."""
-    return _with_channels(encode("channels"), channels)
+def channels_message(channels: str, session_name: str | None = None) -> str:
+    """Tell a listener that the list of its session's channels, from `describe_channels`, or its name is another now."""
+    return _with_channels(encode("channels", session_name=session_name), channels)
 
 
 def goaway_message(reconnect_after_ms: int) -> str:

@@ -30,14 +30,20 @@ const RATE = 16_000;
 
 const STOPPED = new Set(["idle", "failed"]);
 
+/** In these nobody is sent anything, and what to send can be chosen. */
+const OFF_AIR = new Set([...STOPPED, "rehearsing"]);
+
 /** In these listeners hear, or will hear, what the source gives. */
 const ON_AIR = new Set(["live", "reconnecting"]);
+
+/** In these the source is open and the browser should give its sound. */
+const HEARD = new Set(["rehearsing", ...ON_AIR]);
 
 /** Fields that take letters, a list of choices among them; and questions that wait for an answer. */
 const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=file]), select, textarea, [contenteditable], dialog";
 
 /** What a person fills in and can be told about, at the field itself. */
-const FIELDS = ["file", "channel", "name", "key"];
+const FIELDS = ["file", "channel", "name", "session-name", "key"];
 
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
@@ -74,7 +80,7 @@ for (const [tag, name] of spoken.sort(([, one], [, other]) => one.localeCompare(
 
 element("broadcast").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (STOPPED.has(broadcaster.state)) {
+  if (OFF_AIR.has(broadcaster.state)) {
     goLive((address) => address);
   } else {
     broadcaster.pause();
@@ -99,7 +105,21 @@ element("end-confirm").addEventListener("click", () => {
 
 element("take-over").addEventListener("click", () => goLive(withTakeOver));
 
-element("source-choice").addEventListener("change", renderPanels);
+element("rehearse").addEventListener("click", () => {
+  if (broadcaster.state === "rehearsing") {
+    broadcaster.stop();
+  } else {
+    microphone.reset();
+    broadcaster.rehearse(openSource, RATE);
+  }
+});
+
+element("source-choice").addEventListener("change", () => {
+  if (broadcaster.state === "rehearsing") {
+    broadcaster.stop();
+  }
+  renderPanels();
+});
 
 for (const field of FIELDS) {
   element(field).addEventListener("input", () => {
@@ -121,6 +141,8 @@ link.addEventListener("change", () => {
 
 element("key").addEventListener("input", () => link.forget());
 
+element("session-name").addEventListener("input", () => audience.showTitle(nameIn("session-name")));
+
 element("channel").addEventListener("input", () => {
   const channel = element("channel").value.trim();
   if (isName(channel)) {
@@ -131,19 +153,23 @@ element("channel").addEventListener("input", () => {
 /** @param {(address: string) => string} finish Gives the address to connect to from the plain one. */
 function goLive(finish) {
   const [channel, key] = [element("channel").value.trim(), element("key").value.trim()];
-  const name = element("name").value.trim() === "" ? "" : tidyName(element("name").value);
+  const [name, title] = [nameIn("name"), nameIn("session-name")];
   if (!isName(channel)) {
     refuse("channel", "broadcast.channel-wrong");
   } else if (name === null) {
     refuse("name", "broadcast.name-wrong");
+  } else if (title === null) {
+    refuse("session-name", "broadcast.name-wrong");
   } else if (key !== "" && !isKey(key)) {
     refuse("key", "broadcast.key-wrong");
   } else if (chosenSource() === "file" && files.file === undefined) {
     refuse("file", "broadcast.file-missing");
   } else {
     mistake = null;
-    microphone.reset();
-    const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query(name));
+    if (broadcaster.state !== "rehearsing") {
+      microphone.reset();
+    }
+    const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query(name, title));
     broadcaster.start(openSource, { address: finish(address), rate: RATE, key });
   }
 }
@@ -164,8 +190,14 @@ function refuse(field, key) {
   element(field).focus();
 }
 
-function query(name) {
-  const said = { name, lang: element("tongue").value };
+/** Gives the name in a field, empty where there is none, or null where it can be none. */
+function nameIn(field) {
+  const { value } = element(field);
+  return value.trim() === "" ? "" : tidyName(value);
+}
+
+function query(name, title) {
+  const said = { name, session_name: title, lang: element("tongue").value };
   const known = Object.entries(said).filter(([, value]) => value !== "");
   return { codec: "pcm_s16le", rate: RATE, channels: 1, pace: "live", ...Object.fromEntries(known) };
 }
@@ -187,10 +219,16 @@ broadcaster.addEventListener("statechange", () => {
   } else if (state === "live") {
     liveSince ||= performance.now();
     microphone.list();
+  } else if (state === "rehearsing") {
+    microphone.list();
   } else if (STOPPED.has(state)) {
     meter.reset();
   }
-  screenLock.wanted = !STOPPED.has(state);
+  if (problem?.detail) {
+    // A sentence in English, or what the browser calls it.
+    console.info(problem.detail);
+  }
+  screenLock.wanted = !OFF_AIR.has(state);
   if (problem?.code === NOT_ALLOWED) {
     refuse("key", `problem.${NOT_ALLOWED}`);
   } else {
@@ -207,10 +245,12 @@ setInterval(renderProgress, PROGRESS_INTERVAL_MS);
 
 function render() {
   const { state, problem, muted, paused } = broadcaster;
-  const stopped = STOPPED.has(state);
+  const stopped = OFF_AIR.has(state);
   const mayEnd = state === "live" || (stopped && paused);
   main.dataset.state = state;
   main.classList.toggle("muted", muted);
+  // It would lead away from the broadcast.
+  document.querySelector(".brand").inert = !stopped;
   document.title = t(muted ? "broadcast.title.muted" : "broadcast.title", { session: page.session });
   element("mute").hidden = !ON_AIR.has(state);
   element("mute-label").textContent = t(muted ? "broadcast.unmute" : "broadcast.mute");
@@ -221,9 +261,11 @@ function render() {
   }
   element("go-label").textContent = t(stopped ? "broadcast.go" : "broadcast.stop");
   element("go").disabled = state === "stopping" || unsupported !== null;
-  for (const id of ["source-choice", "file", "channel", "tongue", "name", "key"]) {
+  for (const id of ["source-choice", "file", "channel", "tongue", "name", "session-name", "key"]) {
     element(id).disabled = !stopped;
   }
+  element("rehearse").textContent = t(state === "rehearsing" ? "broadcast.rehearse-stop" : "broadcast.rehearse");
+  element("rehearse").disabled = !stopped || unsupported !== null;
   element("on-air").hidden = state !== "live";
   element("take-over").hidden = !(stopped && problem?.code === CHANNEL_BUSY);
   say(element("status"), sentence(state, problem));
@@ -261,7 +303,7 @@ function sentence(state, problem) {
 }
 
 function describe({ code, detail = "" }) {
-  return t(knows(`problem.${code}`) ? `problem.${code}` : "problem.other", { code, detail }).trim();
+  return t(knows(`problem.${code}`) ? `problem.${code}` : "problem.other", { code, detail });
 }
 
 function renderNews() {
@@ -292,7 +334,7 @@ function renderProgress() {
 /** The one thing that a person should do something about first. */
 function warning() {
   const { way, relay, silentSeconds, unheardSeconds, clipped, muted, speaksMuted, state } = broadcaster;
-  if (!ON_AIR.has(state)) {
+  if (!HEARD.has(state)) {
     return "";
   }
   if (speaksMuted) {
@@ -340,7 +382,7 @@ function toClock(seconds) {
 }
 
 addEventListener("beforeunload", (event) => {
-  if (!STOPPED.has(broadcaster.state)) {
+  if (!OFF_AIR.has(broadcaster.state)) {
     event.preventDefault();
     event.returnValue = true; // for Chrome before 119
   }

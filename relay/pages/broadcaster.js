@@ -7,6 +7,7 @@
  * States:
  *   idle          not started, or stopped
  *   starting      the source is being opened
+ *   rehearsing    the source is open and its level is known, but nobody is sent anything
  *   connecting    no answer from the relay yet
  *   live
  *   reconnecting  the connection is gone and another attempt is under way; the last 1.5 s of the sound are kept
@@ -113,10 +114,28 @@ export class Broadcaster extends EventTarget {
    * @param {number} target.rate Samples a second that its query promises.
    * @param {string} target.key The broadcast key or token, or an empty string.
    */
-  async start(openSource, { address, rate, key }) {
+  async start(openSource, target) {
+    if (this.#state === "rehearsing") {
+      this.#setState("starting");
+    } else if (!(await this.#open(openSource, target.rate))) {
+      return;
+    }
+    this.#target = target;
+    this.#openUplink();
+  }
+
+  /** Opens the source for its level alone; `start` goes live with it as it is. Likewise to be called within a click. */
+  async rehearse(openSource, rate) {
+    if (await this.#open(openSource, rate)) {
+      this.#source.begin();
+      this.#setState("rehearsing");
+    }
+  }
+
+  /** @returns {Promise<boolean>} whether the source is open; what failed shows in the state. */
+  async #open(openSource, rate) {
     const context = new AudioContext({ latencyHint: "interactive" });
     this.#context = context;
-    this.#target = { address, rate, key };
     this.#silentSeconds = 0;
     this.#sinceClip = Infinity;
     this.#way = NO_WAY;
@@ -132,7 +151,7 @@ export class Broadcaster extends EventTarget {
     try {
       if (this.#context !== context) {
         opened.value?.close();
-        return;
+        return false;
       }
       this.#source = opened.value ?? null;
       const reason = opened.reason ?? loaded.reason;
@@ -140,11 +159,11 @@ export class Broadcaster extends EventTarget {
         throw reason;
       }
       this.#connect(rate);
+      return true;
     } catch (error) {
       this.#close("failed", problemOf(error));
-      return;
+      return false;
     }
-    this.#openUplink();
   }
 
   /**
@@ -219,8 +238,8 @@ export class Broadcaster extends EventTarget {
 
   #connect(rate) {
     this.#node = new AudioWorkletNode(this.#context, "relay-capture", {
-      channelCount: 1,
-      channelCountMode: "explicit",
+      channelCount: 2,
+      channelCountMode: "clamped-max",
       channelInterpretation: "speakers",
       processorOptions: { rate },
     });

@@ -4,6 +4,7 @@
  * Pure: no AudioWorklet. Every frame lasts `FRAME_SECONDS` and has the levels of the sound it was made of.
  */
 
+import { MonoMix } from "./mono-mix.js";
 import { SincResampler } from "./player/resampler.js";
 
 export const FRAME_SECONDS = 0.02;
@@ -12,6 +13,7 @@ export const FRAME_SECONDS = 0.02;
 export const CLIPPED_PEAK = 0.999;
 
 export class FrameMaker {
+  #mix;
   #resampler;
   #output;
   #emit;
@@ -31,14 +33,19 @@ export class FrameMaker {
    */
   constructor(inputRate, outputRate, emit) {
     this.#emit = emit;
+    this.#mix = new MonoMix(inputRate);
     this.#output = [new Float32Array(Math.round(outputRate * FRAME_SECONDS))];
     this.#resampler = new SincResampler({ inputRate, outputRate, channels: 1, capacity: inputRate });
   }
 
-  /** @param {Float32Array} input Mono, at most a second. */
-  write(input) {
+  /** @param {Float32Array[]} channels One or two, at most a second. */
+  write(channels) {
+    const input = this.#mix.mix(channels);
+    // A converter cuts off each channel for itself.
+    for (const samples of channels) {
+      this.#peak = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), this.#peak);
+    }
     for (const sample of input) {
-      this.#peak = Math.max(this.#peak, Math.abs(sample));
       this.#power += sample * sample;
     }
     this.#count += input.length;

@@ -7,6 +7,7 @@ import { LivePicture } from "./live-picture.js";
 import { BAD_REQUEST } from "./player/close-codes.js";
 import { RelayPlayer } from "./player/index.js";
 import { UNREACHABLE } from "./player/relay-socket.js";
+import { SOURCE_LOST } from "./player/status.js";
 import { TOKEN_PREFIX, addressAt, isKey, readPageAddress } from "./player/wire.js";
 import { SessionWatch } from "./session-watch.js";
 
@@ -64,13 +65,14 @@ const watch = new SessionWatch(() => {
 let picked = page.channel !== null;
 /** Why it can not go on, or connect: {code, reason}, of the player or the relay; otherwise null. */
 let problem = null;
+/** What people call the session, else its id. */
+let sessionName = page.session;
 /** Of the channel, as it was seen before anybody pressed Play; null from then on. */
 let sourceState = null;
 /** Until when it goes on by itself, by the clock on the wall; a machine that slept is no machine that waited. */
 let playsOnUntil = 0;
 let wordsAt = -Infinity;
 
-element("session").textContent = page.session;
 document.querySelector(`[name=latency][value=${latency}]`).checked = true;
 
 element("play").addEventListener("click", () => {
@@ -84,6 +86,9 @@ element("play").addEventListener("click", () => {
 player.addEventListener("statechange", ({ detail }) => {
   problem = detail.state === "failed" || detail.code === UNREACHABLE ? detail : null;
   sourceState = null;
+  if (problem?.reason) {
+    console.info(problem.reason);
+  }
   if (STOPPED.has(detail.state)) {
     picture.clear();
   }
@@ -110,7 +115,10 @@ player.addEventListener("notice", ({ detail }) => {
   }
 });
 
-player.addEventListener("channels", ({ detail }) => showChannels(detail));
+player.addEventListener("channels", ({ detail }) => {
+  showName(player.sessionName);
+  showChannels(detail);
+});
 
 link.addEventListener("change", () => {
   player.token = tokenOf(link);
@@ -136,6 +144,12 @@ chooser.addEventListener("choose", () => {
   showAddress();
   picture.clear();
 });
+
+function showName(name) {
+  sessionName = name ?? page.session;
+  element("session").textContent = sessionName;
+  document.title = t("listen.title", { session: sessionName });
+}
 
 /** Takes the session's channels; who has not picked one gets the one in their language. */
 function showChannels(channels) {
@@ -180,8 +194,10 @@ function render() {
   const running = !STOPPED.has(state);
   main.dataset.state = state;
   main.classList.toggle("running", running);
+  // It would lead away from the sound.
+  document.querySelector(".brand").inert = running;
   element("running").hidden = !HEARD.has(state);
-  document.title = t("listen.title", { session: page.session });
+  showName(sessionName);
   element("play-label").textContent = t(running ? "listen.stop" : "listen.play");
   say(sentence(state));
   renderLatency();
@@ -195,16 +211,17 @@ function sentence(state) {
   }
   const before = state === "idle" && sourceState !== null ? `listen.before.${sourceState}` : "";
   const hushed = HUSHED.has(state) && player.silence !== null ? `listen.silence.${player.silence}` : "";
-  return t([before, hushed].find(knows) ?? `listen.state.${state}`);
+  const lost = player.code === SOURCE_LOST ? "listen.source-lost" : "";
+  return t([before, hushed, lost].find(knows) ?? `listen.state.${state}`);
 }
 
-/** Tells in words why it can not go on; the sentence that came with the code helps only where the code says nothing. */
-function describe({ code, reason }) {
+/** Tells in words why it can not go on. The sentence that came with the code is in English, and only for the console. */
+function describe({ code }) {
   if (MISUNDERSTANDINGS.has(code)) {
     return t("listen.problem.misunderstanding");
   }
   const key = [`listen.problem.${code}`, `problem.${code}`].find(knows) ?? "problem.other";
-  return t(key, { code, detail: reason }).trim();
+  return t(key, { code });
 }
 
 function renderLatency() {
@@ -250,6 +267,7 @@ function lookAhead() {
 }
 
 watch.addEventListener("news", ({ detail }) => {
+  showName(detail.sessionName);
   showChannels(detail.channels);
   const state = chooser.channel?.state ?? detail.state;
   if (player.state === "idle") {

@@ -4,8 +4,8 @@
  * It is a listener that stays as long as there is nothing to hear, so it learns at once that something begins, and asks no
  * more often than any listener whose connection broke.
  *
- * Fires `news`, detail {channels, state, silence}, the last two of the channel that it asks for; and `refused`, detail the
- * close code that forbids to ask again.
+ * Fires `news`, detail {sessionName, channels, state, silence}, the last two of the channel that it asks for; and
+ * `refused`, detail the close code that forbids to ask again.
  */
 
 import { SESSION_ENDED, isFinal } from "./player/close-codes.js";
@@ -53,19 +53,19 @@ export class SessionWatch extends EventTarget {
     }
   }
 
-  #greet({ channel, channels, state, silence = null }) {
+  #greet({ session_name: sessionName, channel, channels, state, silence = null }) {
     this.#channel = channel;
-    this.#tell({ channels: Array.isArray(channels) ? channels : [], state, silence });
+    this.#tell({ sessionName, channels: Array.isArray(channels) ? channels : [], state, silence });
   }
 
   #hear(message) {
     if (message.type === "channels") {
-      this.#tell({ ...this.#news, channels: message.channels });
+      this.#tell({ ...this.#news, sessionName: message.session_name, channels: message.channels });
     } else if (message.type === "state") {
       // The list follows, within a second.
       const { state, silence = null } = message;
       const channels = this.#news.channels.map((entry) => (entry.id === this.#channel ? { ...entry, state } : entry));
-      this.#tell({ channels, state, silence });
+      this.#tell({ ...this.#news, channels, state, silence });
     }
   }
 

@@ -17,10 +17,14 @@ const MICROPHONE_CODES = {
   NotAllowedError: "microphone-not-allowed",
   NotFoundError: "microphone-not-found",
   NotReadableError: "microphone-not-readable",
+  AbortError: "microphone-not-readable",
   OverconstrainedError: "microphone-gone",
 };
 
-/** `code` names what is wrong, in words of the locales under `problem.CODE`; the message is what else is known. */
+/**
+ * `code` names what is wrong, in words of the locales under `problem.CODE`; the message is what else is known, and no
+ * sentence: a browser's are in English.
+ */
 export class SourceError extends Error {
   constructor(code, message) {
     super(message);
@@ -56,7 +60,7 @@ export async function openMicrophone(context, { deviceId, ...processing }, onLos
     node = new MediaStreamAudioSourceNode(context, { mediaStream: stream });
   } catch (error) {
     track?.stop();
-    throw new SourceError(MICROPHONE_CODES[error.name] ?? "microphone-unusable", error.message);
+    throw new SourceError(MICROPHONE_CODES[error.name] ?? "microphone-unusable", error.name);
   }
   track.onended = onLost;
   return {

@@ -103,6 +103,7 @@ class Broadcasting:
             replaced.port.close(*_TAKEN_OVER)
         self._prepare(live, offer)
         live.describe(offer, self._directory.declared(address))
+        self._directory.name_session(address.session, offer.session_name)
         self._wake(live)
         if live.entry != listed_before:
             self._directory.note_change(live.address.session)
@@ -207,7 +208,7 @@ class Broadcasting:
         Not at each change: who is behind would soon have more to be told than it may.
         """
         for session in self._directory.take_changes():
-            text = messages.channels_message(self._directory.list_text(session))
+            text = messages.channels_message(self._directory.list_text(session), self._directory.session_name(session))
             for live in self._directory.channels_of(session):
                 live.tell(Note(live.channel.place, text))
                 self._wake(live)

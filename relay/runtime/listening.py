@@ -141,6 +141,7 @@ class Listening:
                 buffer_ms=round(bound_seconds * 1000),
                 coalesce_ms=coalesce_ms,
                 resumed=start.is_resumed,
+                session_name=self._directory.session_name(address.session),
             )
             port.send_text(hello)
         self._give_past(listener, start, live)

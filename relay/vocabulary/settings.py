@@ -170,12 +170,12 @@ class ListenerSettings(_Section):
 
 
 class ChannelSettings(_Section):
-    """What people see of channels before anybody broadcasts to them."""
+    """What people see of channels and sessions before anybody broadcasts to them."""
 
     declared: Declarations = Field(
         (),
-        description="Channels with their names, each SESSION/CHANNEL LANGUAGE NAME; * is every session, - is no "
-        "language. In the environment they are separated by semicolons.",
+        description="Channels with their names, each SESSION/CHANNEL LANGUAGE NAME, and sessions with theirs, each "
+        "SESSION - NAME; * is every session, - is no language. In the environment they are separated by semicolons.",
         examples=["*/de de Deutsch"],
     )
 

@@ -226,7 +226,7 @@ async def test_keyboard_alone_goes_live_and_stops(tab: Tab, relay: RelayProcess)
         assert len(reached) < 20, reached
         await tab.page.keyboard.press("Tab")
         reached.append(await tab.page.evaluate("document.activeElement.id"))
-    assert [name for name in reached if name] == ["language", "device", "echo", "noise", "gain", "go"]
+    assert [name for name in reached if name] == ["language", "device", "echo", "noise", "gain", "rehearse", "go"]
     await tab.page.keyboard.press("Enter")
     await tab.status("You are live.")
     await tab.page.keyboard.press("Space")
@@ -376,3 +376,25 @@ async def test_no_code_is_shown_that_would_lead_elsewhere(tab: Tab) -> None:
     await tab.open("/broadcast/behind-a-proxy")
     await tab.page.get_by_text("No QR code: a proxy hides").wait_for()
     assert not await tab.page.locator("#code").is_visible()
+
+
+async def test_a_session_has_a_title_for_people(tab: Tab, context: BrowserContext, relay: RelayProcess) -> None:
+    async with open_tab(context, relay.url) as listener:
+        await listener.open("/listen/ev-2031-07")
+        await listener.press("Play")
+        await tab.open("/broadcast/ev-2031-07")
+        await tab.page.get_by_text("Channel, language and key").click()
+        title = tab.page.get_by_label("Title of the session")
+        await title.fill("x" * 65)
+        await tab.press("Go live")
+        await mistake(tab, "session-name", "A name is one line of text")
+        await title.fill("Bürgerversammlung")
+        await tab.press("Go live")
+        await tab.status("You are live.")
+        await listener.page.get_by_role("heading", name="Bürgerversammlung").wait_for()
+        assert await listener.page.title() == "Bürgerversammlung – listen live"
+        await listener.open("/listen/ev-2031-07")
+        await listener.page.get_by_role("heading", name="Bürgerversammlung").wait_for()
+        await tab.press("Show large")
+        assert await tab.page.locator("#poster-title").text_content() == "Bürgerversammlung"
+        assert listener.complaints == []

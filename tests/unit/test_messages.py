@@ -37,12 +37,14 @@ def test_listener_hello() -> None:
         buffer_ms=10_000,
         coalesce_ms=40,
         resumed=True,
+        session_name="Town hall",
     )
     assert json.loads(text) == {
         "type": "hello",
         "protocol": "relay.v1",
         "connection_id": "c1",
         "session": "ev1",
+        "session_name": "Town hall",
         "channel": "de",
         "channels": [
             {"id": "de", "name": "Deutsch", "lang": "de", "state": "live"},

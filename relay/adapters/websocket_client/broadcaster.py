@@ -122,6 +122,7 @@ def _query(offer: Offer) -> str:
         "pace": offer.pace,
         "name": offer.label.name,
         "lang": offer.label.lang,
+        "session_name": offer.session_name,
         "takeover": 1 if offer.takeover else None,
         "resume": offer.resume,
     }
