@@ -6,8 +6,8 @@ import pytest
 from playwright.async_api import Browser
 
 from tests.browser.conftest import Tab, open_context, open_tab
+from tests.browser.fitting import LANGUAGES, OVERFLOWING, SOUND
 from tests.browser.peers import broadcasting, claimed
-from tests.browser.test_page_quality import LANGUAGES, OVERFLOWING, SOUND
 from tests.support.processes import RelayProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Literal
 
 import pytest
 from playwright.async_api import Browser, Route
 
 from tests.browser.conftest import FOLDER, Tab, open_context, open_tab
+from tests.browser.fitting import LANGUAGES, OVERFLOWING, SOUND
 from tests.browser.peers import broadcasting, claimed
 from tests.support.processes import RelayProcess
-from tests.support.tone import sine, to_pcm
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -21,10 +20,7 @@ Scheme = Literal["light", "dark"]
 AXE = FOLDER / "node_modules" / "axe-core" / "axe.min.js"
 """The accessibility checker; `make test` installs it."""
 
-LANGUAGES = sorted(path.stem for path in Path("relay/pages/locales").glob("*.json"))
 PHONE = {"width": 360, "height": 740}
-
-SOUND = to_pcm(sine(440, 16_000, 1))
 
 
 @asynccontextmanager
@@ -175,18 +171,6 @@ async def test_the_accessibility_checker_finds_nothing(
     async with page_of(browser, relay, scheme=scheme) as tab:
         await scene(tab, relay)
         await check(tab)
-
-
-OVERFLOWING = """
-    () => {
-      const isClipped = ({ scrollWidth, clientWidth }) => scrollWidth > clientWidth + 1;
-      const worded = [...document.querySelectorAll("button, label, legend, p, h1, h2, dt, dd, summary, small, .value")];
-      return [document.documentElement, document.body, ...worded]
-        .filter((element) => element.checkVisibility() && !element.closest(".visually-hidden, legend"))
-        .filter((element) => getComputedStyle(element).display !== "inline" && isClipped(element))
-        .map((element) => `${element.tagName} ${element.id}: ${element.textContent.trim().slice(0, 60)}`);
-    }
-"""
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
