@@ -99,7 +99,7 @@ async def test_every_page_works_and_no_request_leaves_the_path(
                 await embed(site, listener)
             await broadcaster.press("Stop")
             await broadcaster.status("You are off the air.")
-        for path in ("/relay/v1/broadcast/path/main", "/relay/v1/listen/path", "/relay/v1/listen/path/de"):
+        for path in ("/relay/v1/broadcast/path/main", "/relay/v1/listen/path/main", "/relay/v1/listen/path/de"):
             await site.requested(path)
         assert "/relay/qr/listen/path.svg" in dict(site.requests())
         assert [path for path, status in site.requests() if not f"{path}/".startswith("/relay/") or status >= 400] == []
