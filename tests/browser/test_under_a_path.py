@@ -139,6 +139,7 @@ async def listen_and_choose(site: Site, tab: Tab) -> None:
     await hears(tab, GERMAN_TONE)
     await tab.page.get_by_role("radio", name="main").check()
     await tab.page.wait_for_url(f"{site.url}/listen/path")
+    await tab.page.get_by_role("button", name="Arrêter").click()
     await tab.page.get_by_role("link", name="relay").click()
     await tab.page.wait_for_url(f"{site.url}/")
 
