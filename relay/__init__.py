@@ -1,6 +1,6 @@
 """relay carries one broadcaster's live audio to thousands of listeners, each through its own bounded buffer."""
 
-from relay.core.audio_buffer_manager import AudioBufferManager
+from relay.audio.audio_buffer_manager import AudioBufferManager
 
 __all__ = ["AudioBufferManager", "__version__"]
 

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from relay.cli.early_signals import end_quietly, keep_signals
+from relay.process.early_signals import end_quietly, keep_signals
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Floor 5: composition: settings become objects, objects become tasks, commands run them."""
+"""The commands. They turn settings into objects, objects into tasks, and signals into an orderly end."""

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from relay.adapters.local_key import LocalKey, generate_key
-from relay.adapters.tokens import TokenKey, TokenVerifier, read_key_file, read_secret
-from relay.core.access import AccessRules
-from relay.core.loopback import public_host
+from relay.access.local_key import LocalKey, generate_key
+from relay.access.rules import AccessRules
+from relay.access.tokens import TokenKey, TokenVerifier, read_key_file, read_secret
+from relay.settings.settings import AccessSettings, Settings
 from relay.vocabulary.errors import ConfigurationError
-from relay.vocabulary.settings import AccessSettings, Settings
+from relay.vocabulary.loopback import public_host
 
 _EVERYTHING = ("*",)
 

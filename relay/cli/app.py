@@ -12,37 +12,37 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 
-from relay.adapters.cloudwatch import CloudWatchSender
-from relay.adapters.local_key import LocalKey, runtime_directory, stored_key
-from relay.adapters.pages import Pages
-from relay.adapters.prometheus import PrometheusMetrics
-from relay.adapters.qr_codes import QrCodes
-from relay.adapters.server.admission import Admission
-from relay.adapters.server.connection import send_whole, serialize_binary
-from relay.adapters.server.door import Door
-from relay.adapters.server.operator_api import OperatorApi
-from relay.adapters.server.rechecks import Rechecks
-from relay.adapters.server.server import RelayServer
-from relay.adapters.server.tls import make_tls, renew_tls
+from relay.access.local_key import LocalKey, runtime_directory, stored_key
+from relay.access.rules import Access
+from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.cli.access import RelayKeys, choose_keys, read_rules
-from relay.core.access import Access
-from relay.core.audio_buffer_manager import AudioBufferManager
-from relay.core.endings import Endings
-from relay.core.limits.addresses import TrustedProxies
-from relay.core.loopback import reachable_host
-from relay.core.shutdown import ShutdownPlan
-from relay.runtime.drain import Drain
-from relay.runtime.garbage import Garbage
-from relay.runtime.hub import Hub
-from relay.runtime.lag import LagMeter
-from relay.runtime.limits import LimitsInForce
-from relay.runtime.operations import Operations
-from relay.runtime.reporter import MetricsReporter
-from relay.runtime.tasks import TaskRegistry
-from relay.runtime.vitals import VitalSigns
+from relay.hub.drain import Drain
+from relay.hub.hub import Hub
+from relay.hub.lag import LagMeter
+from relay.hub.operations import Operations
+from relay.hub.vital_signs import VitalSigns
+from relay.limits.addresses import TrustedProxies
+from relay.limits.in_force import LimitsInForce
+from relay.metrics.cloudwatch import CloudWatchSender
+from relay.metrics.prometheus import PrometheusMetrics
+from relay.metrics.reporter import MetricsReporter
+from relay.pages.files import Pages
+from relay.pages.qr_codes import QrCodes
+from relay.process.garbage import Garbage
+from relay.process.tasks import TaskRegistry
+from relay.server.admission import Admission
+from relay.server.connection import send_whole, serialize_binary
+from relay.server.door import Door
+from relay.server.endings import Endings
+from relay.server.operator_api import OperatorApi
+from relay.server.rechecks import Rechecks
+from relay.server.server import RelayServer
+from relay.server.shutdown import ShutdownPlan
+from relay.server.tls import make_tls, renew_tls
+from relay.settings.settings import CloudWatchSettings, Settings
 from relay.vocabulary.clock import relay_clock, wall_clock
 from relay.vocabulary.labels import Declaration
-from relay.vocabulary.settings import CloudWatchSettings, Settings
+from relay.vocabulary.loopback import reachable_host
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from relay import client
-from relay.adapters.media import AudioSource, RawInput, open_audio, open_pipe
+from relay.audio.pace import Schedule, cut_frames
 from relay.cli.client import (
     ConnectionTeller,
     broadcast_credential,
@@ -27,7 +27,6 @@ from relay.cli.client import (
 from relay.cli.options import config_option
 from relay.cli.output import say
 from relay.cli.progress import BroadcastProgress, SpeedTeller
-from relay.cli.stopping import until_stopped
 from relay.client import (
     Audience,
     Broadcaster,
@@ -41,8 +40,9 @@ from relay.client import (
     Reconnecting,
     RelayError,
 )
-from relay.core.pace import Schedule, cut_frames
-from relay.runtime.blocking import BlockingThread
+from relay.media import AudioSource, RawInput, open_audio, open_pipe
+from relay.process.blocking import BlockingThread
+from relay.process.stopping import until_stopped
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import BadRequestError, UserError

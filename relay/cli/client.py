@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from relay.adapters.configuration import load_settings
-from relay.cli.early_signals import let_end
 from relay.cli.output import say
 from relay.client import Reconnect, Reconnecting
-from relay.core.page_address import PageAddress, read_page_address
+from relay.client.page_address import PageAddress, read_page_address
+from relay.process.early_signals import let_end
+from relay.settings.configuration import load_settings
+from relay.settings.settings import Settings
 from relay.vocabulary.errors import BadRequestError, RelayError, UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
-from relay.vocabulary.settings import Settings
 
 _INTERRUPTED = 130
 """The exit code of shells for a program that SIGINT ended: 128 and the signal's number."""

@@ -11,9 +11,9 @@ from typing import Literal
 
 import click
 
-from relay.adapters.configuration import DEFAULT_ORIGIN, KEYS, Key, LoadedSettings, load_settings, section_models
 from relay.cli.options import config_option
 from relay.cli.output import show
+from relay.settings.configuration import DEFAULT_ORIGIN, KEYS, Key, LoadedSettings, load_settings, section_models
 
 PREAMBLE = """\
 # Settings of the relay: every key, what it means and its environment variable. Delete what you do not change;

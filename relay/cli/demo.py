@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from relay.adapters.configuration import load_settings
-from relay.adapters.logs import configure_logging
-from relay.adapters.media import open_audio
 from relay.cli.app import running_relay
 from relay.cli.broadcast import Broadcast, broadcast
 from relay.cli.client import read_address, run
 from relay.cli.options import config_option
 from relay.cli.output import say
+from relay.media import open_audio
+from relay.process.logs import configure_logging
+from relay.settings.configuration import load_settings
+from relay.settings.settings import AccessSettings, Settings
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
-from relay.vocabulary.settings import AccessSettings, Settings
 
 SAMPLE = "counting.wav"
 """A voice that counts, so that a gap is heard."""

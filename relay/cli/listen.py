@@ -9,7 +9,6 @@ from typing import Protocol
 import click
 
 from relay import client
-from relay.adapters.wav_recorder import WavRecorder
 from relay.cli.client import (
     ConnectionTeller,
     channel_option,
@@ -22,7 +21,6 @@ from relay.cli.client import (
 )
 from relay.cli.options import FiniteRange, config_option
 from relay.cli.output import say, write_whole
-from relay.cli.stopping import until_stopped
 from relay.client import (
     Audio,
     AudioFormat,
@@ -44,7 +42,9 @@ from relay.client import (
     UnknownLoss,
     UserError,
 )
-from relay.runtime.blocking import BlockingThread
+from relay.media.wav_recorder import WavRecorder
+from relay.process.blocking import BlockingThread
+from relay.process.stopping import until_stopped
 from relay.vocabulary.text import printable
 
 _STANDARD_OUTPUT = Path("-")

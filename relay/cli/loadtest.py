@@ -15,21 +15,21 @@ from urllib.parse import urlsplit
 import click
 from rich.console import Console
 
-from relay.adapters.load.process_statistics import check_ports, is_this_machine, raise_file_limit
-from relay.adapters.load.reach import reach
-from relay.adapters.load.report_page import report_page
 from relay.cli.client import broadcast_credential, listen_credential, load_client_settings, run, url_option
-from relay.cli.load_run import STOPPED, LoadRun, Probe
-from relay.cli.load_source import RelaySource
-from relay.cli.load_table import LoadProgressLine, result_table
 from relay.cli.options import FiniteRange, config_option
 from relay.cli.output import EXIT_FAILURE, EXIT_USER_ERROR, say, show
-from relay.core.load.expect import Expect
-from relay.core.load.fail_if import Condition, parse_condition
-from relay.core.load.plan import LoadPlan, Profile
-from relay.core.load.results import LoadResult
-from relay.core.load.worker_messages import Target
-from relay.core.requests import Role
+from relay.loadtest.expect import Expect
+from relay.loadtest.fail_if import Condition, parse_condition
+from relay.loadtest.plan import LoadPlan, Profile
+from relay.loadtest.process_statistics import check_ports, is_this_machine, raise_file_limit
+from relay.loadtest.reach import reach
+from relay.loadtest.report_page import report_page
+from relay.loadtest.results import LoadResult
+from relay.loadtest.run import STOPPED, LoadRun, Probe
+from relay.loadtest.source import RelaySource
+from relay.loadtest.table import LoadProgressLine, result_table
+from relay.loadtest.worker_messages import Target
+from relay.protocol.requests import Role
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.names import ChannelAddress
 
@@ -222,7 +222,7 @@ def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]
     if not is_this_machine(target.host):
         return None, []
     try:
-        from relay.adapters.load.server_probe import find_server  # noqa: PLC0415 - optional: the extra "load"
+        from relay.loadtest.server_probe import find_server  # noqa: PLC0415 - optional: the extra "load"
     except ImportError:
         return None, ["For the server's CPU time and memory install psutil: pip install 'audio-relay[load]'."]
     probe = find_server(target.port)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import click
 from click.core import ParameterSource
 
-from relay.adapters.configuration import CONFIG_VARIABLE
+from relay.settings.configuration import CONFIG_VARIABLE
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
+from relay.audio.arrival_rate import ArrivalRate, looks_like
 from relay.cli.output import say
-from relay.core.arrival_rate import ArrivalRate, looks_like
 from relay.vocabulary.audio import AudioFormat
 
 

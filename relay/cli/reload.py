@@ -7,11 +7,11 @@ written there, least of all a secret; nobody is dropped but whoever the new keys
 import logging
 from collections.abc import Callable
 
-from relay.adapters.configuration import KEYS
-from relay.adapters.logs import set_log_level
 from relay.cli.app import RunningRelay
+from relay.process.logs import set_log_level
+from relay.settings.configuration import KEYS
+from relay.settings.settings import Settings
 from relay.vocabulary.errors import ConfigurationError
-from relay.vocabulary.settings import Settings
 
 _RELOADED_SECTIONS = ("access", "limits")
 _RELOADED_KEYS = (

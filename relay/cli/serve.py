@@ -9,16 +9,16 @@ from pathlib import Path
 
 import click
 
-from relay.adapters.configuration import load_settings
-from relay.adapters.event_loop import loop_factory
-from relay.adapters.local_key import LocalKey
-from relay.adapters.logs import configure_logging
+from relay.access.local_key import LocalKey
 from relay.cli.app import RunningRelay, running_relay
 from relay.cli.options import config_option
 from relay.cli.reload import Reload
-from relay.cli.stopping import reload_signal, stop_signals
+from relay.process.event_loop import loop_factory
+from relay.process.logs import configure_logging
+from relay.process.stopping import reload_signal, stop_signals
+from relay.settings.configuration import load_settings
+from relay.settings.settings import Settings
 from relay.vocabulary.errors import RelayError
-from relay.vocabulary.settings import Settings
 
 EXAMPLE_SESSION = "ev1"
 """The session in the links that are printed."""

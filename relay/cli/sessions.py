@@ -7,18 +7,18 @@ from urllib.parse import quote
 
 import click
 
-from relay.adapters.local_key import LocalKey
-from relay.adapters.operator_client import TIMEOUT_SECONDS, ask_relay
-from relay.adapters.websocket_client.failures import network_error
-from relay.adapters.websocket_client.proxy import find_proxy
+from relay.access.local_key import LocalKey
 from relay.cli.client import load_client_settings, read_address, session_argument, url_option
 from relay.cli.options import config_option, given_before
 from relay.cli.output import say, show
 from relay.cli.sessions_table import channel_rows, connection_rows, render_table
 from relay.client.credentials import find_local_key
+from relay.client.operator_client import TIMEOUT_SECONDS, ask_relay
+from relay.client.transport.failures import network_error
+from relay.client.transport.proxy import find_proxy
+from relay.settings.settings import Settings
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL
-from relay.vocabulary.settings import Settings
 
 _PATH = "/v1/sessions"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from relay.adapters.configuration import load_settings
-from relay.adapters.tokens import (
+from relay.access.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, TokenRole, join_words
+from relay.access.tokens import (
     TokenKey,
     TokenVerifier,
     make_token,
@@ -23,11 +23,11 @@ from relay.adapters.tokens import (
 from relay.cli.access import read_token_keys
 from relay.cli.options import config_option, given_before
 from relay.cli.output import say, show
-from relay.core.grants import MAX_TOKEN_CHARACTERS, Grant, Reason, RefusedError, TokenRole, join_words
+from relay.settings.configuration import load_settings
+from relay.settings.settings import AccessSettings
 from relay.vocabulary.clock import wall_clock
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.names import is_pattern
-from relay.vocabulary.settings import AccessSettings
 from relay.vocabulary.text import LONGEST_QUOTED, quoted
 
 _REFUSED = 1

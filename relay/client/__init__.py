@@ -14,14 +14,16 @@ asyncio.run(main())
 from functools import partial
 from typing import Literal
 
-from relay.adapters.websocket_client.connection import Endpoint, Token
 from relay.client.broadcaster import Broadcaster, BroadcastingEvent, CaughtUp, SendingStats
 from relay.client.credentials import find_local_key
 from relay.client.listener import Listener, ListeningEvent
+from relay.client.outbox import Dropping
+from relay.client.reception import ReceptionStats
+from relay.client.reconnect import Reconnect, Reconnected, Reconnecting
 from relay.client.reconnecting import Reconnector
-from relay.core.broadcaster_events import Audience, Backpressure
-from relay.core.channel import ChannelState, Silence
-from relay.core.listener_events import (
+from relay.client.transport.connection import Endpoint, Token
+from relay.protocol.broadcaster_events import Audience, Backpressure
+from relay.protocol.listener_events import (
     Audio,
     Channels,
     Clear,
@@ -31,14 +33,12 @@ from relay.core.listener_events import (
     StateChange,
     UnknownLoss,
 )
-from relay.core.messages import ChannelEntry
-from relay.core.outbox import Dropping
-from relay.core.reception import ReceptionStats
-from relay.core.reconnect import Reconnect, Reconnected, Reconnecting
-from relay.core.requests import Offer
-from relay.core.shared_events import ErrorNotice, Goaway, Pong
-from relay.core.wire import Header
+from relay.protocol.messages import ChannelEntry
+from relay.protocol.requests import Offer
+from relay.protocol.shared_events import ErrorNotice, Goaway, Pong
+from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import (
     BadRequestError,
     ChannelBusyError,

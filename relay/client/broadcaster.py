@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from relay.adapters.websocket_client.broadcaster import BroadcasterConnection, connect_broadcaster
-from relay.adapters.websocket_client.connection import Endpoint
+from relay.audio.amounts import AudioAmount
+from relay.audio.channel import Farewell
+from relay.client.outbox import Dropping, Outbox
+from relay.client.reconnect import Reconnected, Reconnecting
 from relay.client.reconnecting import PassingError, Reconnector
-from relay.core.amounts import AudioAmount
-from relay.core.broadcaster_events import Audience, Backpressure, BroadcasterEvent
-from relay.core.channel import Farewell
-from relay.core.outbox import Dropping, Outbox
-from relay.core.reconnect import Reconnected, Reconnecting
-from relay.core.requests import Offer
-from relay.core.send_queue import SendQueue
-from relay.core.wire import split_audio
-from relay.runtime.tasks import TaskRegistry
+from relay.client.send_queue import SendQueue
+from relay.client.transport.broadcaster import BroadcasterConnection, connect_broadcaster
+from relay.client.transport.connection import Endpoint
+from relay.process.tasks import TaskRegistry
+from relay.protocol.broadcaster_events import Audience, Backpressure, BroadcasterEvent
+from relay.protocol.requests import Offer
+from relay.protocol.wire import split_audio
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress

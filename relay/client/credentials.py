@@ -3,8 +3,8 @@
 import os
 from urllib.parse import urlsplit
 
-from relay.adapters.local_key import LocalKey, find_key
-from relay.core.loopback import is_loopback
+from relay.access.local_key import LocalKey, find_key
+from relay.vocabulary.loopback import is_loopback
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from relay.adapters.websocket_client.connection import Endpoint
-from relay.adapters.websocket_client.listener import ListenerConnection, connect_listener
+from relay.client.reception import Reception, ReceptionEvent, ReceptionStats
+from relay.client.reconnect import Reconnecting
 from relay.client.reconnecting import PassingError, Reconnector
-from relay.core.channel import ChannelState, Silence
-from relay.core.clock_offset import ClockOffset
-from relay.core.listener_events import Audio, Hello, ListenerEvent
-from relay.core.messages import ChannelEntry
-from relay.core.reception import Reception, ReceptionEvent, ReceptionStats
-from relay.core.reconnect import Reconnecting
-from relay.core.shared_events import ErrorNotice, Pong
-from relay.core.wire import WORD_MASK, serial_difference
-from relay.runtime.tasks import TaskRegistry
+from relay.client.transport.connection import Endpoint
+from relay.client.transport.listener import ListenerConnection, connect_listener
+from relay.process.tasks import TaskRegistry
+from relay.protocol.listener_events import Audio, Hello, ListenerEvent
+from relay.protocol.messages import ChannelEntry
+from relay.protocol.shared_events import ErrorNotice, Pong
+from relay.protocol.wire import WORD_MASK, serial_difference
 from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.clock_offset import ClockOffset
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from relay.core.reconnect import Backoff, Reconnect, Reconnecting
+from relay.client.reconnect import Backoff, Reconnect, Reconnecting
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import ConnectionLostError, UnreachableError
 

@@ -1,1 +1,1 @@
-"""Floor 0: the words that every other floor uses, and nothing that acts."""
+"""Formats, frames, names, errors, the clock: the words that every other room uses."""

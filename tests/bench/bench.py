@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from relay.core.load.plan import LoadPlan
+from relay.loadtest.plan import LoadPlan
 from tests.bench.disturbance import Disturbance, worst
 from tests.bench.measure import Measured, measure
 from tests.bench.report import Line, Report, Spread

@@ -3,9 +3,9 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from relay.cli.load_run import LoadRun, Progress
-from relay.core.load.plan import LoadPlan
-from relay.core.load.results import LoadResult
+from relay.loadtest.plan import LoadPlan
+from relay.loadtest.results import LoadResult
+from relay.loadtest.run import LoadRun, Progress
 from tests.bench.disturbance import Witness
 from tests.bench.measure import CALM_SECONDS, Measured, checked, source_at
 from tests.bench.servers import GENERATOR_CPU, SERVER_CPU, Running, Server, serving

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from relay.core.load.plan import Profile
+from relay.loadtest.plan import Profile
 from tests.bench.age import measure_ages
 from tests.bench.bench import Bench, figures, spread
 from tests.bench.beside import LARGE, SMALL, measure_beside

@@ -9,9 +9,9 @@ from typing import Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from relay.cli.load_source import PacedSource
-from relay.core.load.plan import LoadPlan
-from relay.core.load.stamp import stamp, stamp_for_stream
+from relay.loadtest.plan import LoadPlan
+from relay.loadtest.source import PacedSource
+from relay.loadtest.stamp import stamp, stamp_for_stream
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 

@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from relay.cli.load_run import LoadRun
-from relay.cli.load_source import Source
-from relay.core.load.plan import LoadPlan, Profile
+from relay.loadtest.plan import LoadPlan, Profile
+from relay.loadtest.run import LoadRun
+from relay.loadtest.source import Source
 from tests.bench.disturbance import Witness
 from tests.bench.measure import CALM_SECONDS, Measured, checked, source_at
 from tests.bench.servers import GENERATOR_CPU, SERVER_CPU, Running, Server, serving

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from playwright.async_api import BrowserContext
 
-from relay.adapters.pages import Pages
+from relay.pages.files import Pages
 from tests.browser.conftest import Tab
 from tests.browser.peers import network
 from tests.support.fault_proxy import FaultProxy, fault_proxy

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from relay.adapters.pages import Pages
-from relay.core.messages import encode
-from relay.core.wire import HEADER_BYTES, SUBPROTOCOL, Header
+from relay.pages.files import Pages
+from relay.protocol.messages import encode
+from relay.protocol.wire import HEADER_BYTES, SUBPROTOCOL, Header
 from tests.support.ports import free_port
 
 FRAME_SECONDS = 0.02

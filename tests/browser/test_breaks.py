@@ -8,7 +8,7 @@ from playwright.async_api import BrowserContext
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from relay.core.wire import HEADER_BYTES, SUBPROTOCOL
+from relay.protocol.wire import HEADER_BYTES, SUBPROTOCOL
 from tests.browser.conftest import Tab, open_tab
 from tests.browser.microphone import hear_microphone
 from tests.browser.peers import broadcasting

@@ -10,7 +10,7 @@ from playwright.async_api import BrowserContext, Route
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from relay.core.wire import SUBPROTOCOL
+from relay.protocol.wire import SUBPROTOCOL
 from relay.vocabulary.errors import CloseCode
 from tests.browser.conftest import Tab, open_tab
 from tests.browser.microphone import RATE, hear_microphone

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.async_api import BrowserContext, Route
 
-from relay.adapters.pages import Pages
+from relay.pages.files import Pages
 from tests.browser.conftest import FOLDER, Tab
 from tests.browser.peers import broadcasting, claimed, network
 from tests.support.processes import RelayProcess, relay_process

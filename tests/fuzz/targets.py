@@ -14,17 +14,17 @@ import jwt
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHeader
 
-from relay.adapters.configuration import KEYS, resolve
-from relay.adapters.pages import Pages
-from relay.adapters.qr_codes import QrCodes
-from relay.adapters.server.credentials import offered_subprotocols, read_credential
-from relay.adapters.tokens import TokenVerifier, read_secret
-from relay.core.limits.addresses import TrustedProxies
-from relay.core.messages import decode, describe_format, pong_message, read_format, wanted_channel
-from relay.core.operator_requests import allowed_methods, is_operator_path, read_operator_request
-from relay.core.origins import is_allowed_origin
-from relay.core.requests import read_connect_request, split_target, websocket_role
-from relay.core.wire import Header, split_audio
+from relay.access.origins import is_allowed_origin
+from relay.access.tokens import TokenVerifier, read_secret
+from relay.limits.addresses import TrustedProxies
+from relay.pages.files import Pages
+from relay.pages.qr_codes import QrCodes
+from relay.protocol.messages import decode, describe_format, pong_message, read_format, wanted_channel
+from relay.protocol.operator_requests import allowed_methods, is_operator_path, read_operator_request
+from relay.protocol.requests import read_connect_request, split_target, websocket_role
+from relay.protocol.wire import Header, split_audio
+from relay.server.credentials import offered_subprotocols, read_credential
+from relay.settings.configuration import KEYS, resolve
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import ConfigurationError, PeerError
 

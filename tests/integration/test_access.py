@@ -16,9 +16,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from relay.adapters.configuration import resolve
 from relay.cli.app import running_relay
-from relay.vocabulary.settings import Settings
+from relay.settings.configuration import resolve
+from relay.settings.settings import Settings
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, environment, relay_process, running
 from tests.support.tokens import ED25519_KEY, SECRET, public_pem, seconds_from_now, token, write_keys

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.core.load.plan import LoadPlan
+from relay.loadtest.plan import LoadPlan
 from tests.bench import beside, storm
 from tests.bench.age import measure_ages
 from tests.bench.bench import Bench

@@ -7,8 +7,6 @@ from typing import Any, Literal
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from relay.adapters.websocket_client import broadcaster as client_connection_of_broadcaster
-from relay.adapters.websocket_client import connection as client_connection
 from relay.client import (
     Audience,
     AudioFormat,
@@ -26,6 +24,8 @@ from relay.client import (
     broadcast,
 )
 from relay.client import broadcaster as client_broadcaster
+from relay.client.transport import broadcaster as client_connection_of_broadcaster
+from relay.client.transport import connection as client_connection
 from tests.support.kernel_queues import KernelQueues
 from tests.support.scripted_relay import HELLO, Script, cut, in_turn, query_of, say, scripted
 

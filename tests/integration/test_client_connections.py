@@ -14,13 +14,13 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from relay import client
-from relay.adapters.media import RawInput
-from relay.adapters.wav_recorder import WavRecorder
-from relay.adapters.websocket_client import connection as client_connection
 from relay.cli.broadcast import Broadcast, broadcast
 from relay.cli.listen import PcmSink, WavSink, listen
 from relay.client import broadcaster as client_broadcaster
-from relay.runtime.blocking import BlockingThread
+from relay.client.transport import connection as client_connection
+from relay.media import RawInput
+from relay.media.wav_recorder import WavRecorder
+from relay.process.blocking import BlockingThread
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import (
     BadRequestError,

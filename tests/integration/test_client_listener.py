@@ -8,8 +8,6 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from relay.adapters.websocket_client import connection as client_connection
-from relay.adapters.websocket_client import listener as client_listener
 from relay.client import (
     Audio,
     BadRequestError,
@@ -32,7 +30,9 @@ from relay.client import (
     UserError,
     listen,
 )
-from relay.core.listener_events import read_listener_event
+from relay.client.transport import connection as client_connection
+from relay.client.transport import listener as client_listener
+from relay.protocol.listener_events import read_listener_event
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from tests.support.scripted_relay import HELLO, Script, cut, frame, in_turn, query_of, say, scripted
 

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.frames import Close, Frame, Opcode
 from websockets.typing import Subprotocol
 
-from relay.adapters.logs import MAX_REPEATS
+from relay.process.logs import MAX_REPEATS
 from tests.support.live_session import broadcasting, on_both_loops
 from tests.support.operator import ask
 from tests.support.processes import RelayProcess, relay_process

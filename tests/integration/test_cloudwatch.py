@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from relay.adapters import cloudwatch
-from relay.adapters.cloudwatch import CloudWatchSender
-from relay.core.audio_buffer_manager import AudioBufferManager
-from relay.core.metrics import MAX_DISTINCT_VALUES, MAX_REQUEST_VALUES, MergedDatum
-from relay.runtime.reporter import MetricsReporter, SendError
-from relay.vocabulary.settings import CloudWatchSettings
+from relay.audio.audio_buffer_manager import AudioBufferManager
+from relay.metrics import cloudwatch
+from relay.metrics.cloudwatch import CloudWatchSender
+from relay.metrics.metrics import MAX_DISTINCT_VALUES, MAX_REQUEST_VALUES, MergedDatum
+from relay.metrics.reporter import MetricsReporter, SendError
+from relay.settings.settings import CloudWatchSettings
 from tests.support.cloudwatch import REGION, cloudwatch_endpoint, cloudwatch_reader
 
 BUFFER_METRICS = ("ActiveBuffers", "AverageBufferUtilization", "BufferOverflow", "MaxBufferUtilization")
@@ -368,7 +368,7 @@ async def test_cancelling_a_request_ends_it(impatient: None) -> None:
 
 
 def test_the_library_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, relay.adapters.cloudwatch; sys.exit('aiobotocore' in sys.modules or 'botocore' in sys.modules)"
+    code = "import sys, relay.metrics.cloudwatch; sys.exit('aiobotocore' in sys.modules or 'botocore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
 
 

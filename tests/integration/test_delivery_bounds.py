@@ -9,8 +9,8 @@ from itertools import groupby
 
 import pytest
 
-from relay.adapters.server.kernel import UNSENT_SECONDS
-from relay.runtime.run import MAX_WRITE_SECONDS
+from relay.hub.run import MAX_WRITE_SECONDS
+from relay.server.kernel import UNSENT_SECONDS
 from tests.support.live_session import (
     FRAME_SECONDS,
     LATE_MS,

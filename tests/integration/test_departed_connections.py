@@ -5,9 +5,9 @@ import gc
 
 import pytest
 
-from relay.adapters.configuration import load_settings
-from relay.adapters.server.connection import RelayConnection
 from relay.cli.app import RunningRelay, running_relay
+from relay.server.connection import RelayConnection
+from relay.settings.configuration import load_settings
 
 HANDSHAKE = (
     "GET /v1/{target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

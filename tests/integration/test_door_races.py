@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from relay.adapters.configuration import load_settings
-from relay.adapters.server.connection import RelayConnection
 from relay.cli.app import RunningRelay, running_relay
-from relay.core.limits.names import Limit
+from relay.limits.names import Limit
+from relay.server.connection import RelayConnection
+from relay.settings.configuration import load_settings
 
 UPGRADE = (
     b"GET /v1/listen/ev1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 from websockets.typing import Subprotocol
 
-from relay.adapters.server.intake import PIECE_BYTES
+from relay.server.intake import PIECE_BYTES
 from tests.support.floods import FLOODERS, FLOODS, frames
 from tests.support.live_session import (
     LOOPS,

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from relay.adapters.server.addresses import can_listen
+from relay.server.addresses import can_listen
 from tests.support.live_session import LOOPS
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process, running

@@ -28,16 +28,16 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.typing import Subprotocol
 
-from relay.adapters.load import receiver as receiver_module
-from relay.cli.load_run import LoadRun
-from relay.core.load.expect import Expect
-from relay.core.load.metrics import METRICS
-from relay.core.load.plan import LoadPlan, Profile, Visit, frame_count, plan_visits, send_seconds
-from relay.core.load.results import LoadResult
-from relay.core.load.stamp import stamp
-from relay.core.load.worker_messages import Target, WorkerPlan
-from relay.core.messages import decode, encode, pong_message
-from relay.core.wire import WORD_MASK, Header
+from relay.loadtest import receiver as receiver_module
+from relay.loadtest.expect import Expect
+from relay.loadtest.metrics import METRICS
+from relay.loadtest.plan import LoadPlan, Profile, Visit, frame_count, plan_visits, send_seconds
+from relay.loadtest.results import LoadResult
+from relay.loadtest.run import LoadRun
+from relay.loadtest.stamp import stamp
+from relay.loadtest.worker_messages import Target, WorkerPlan
+from relay.protocol.messages import decode, encode, pong_message
+from relay.protocol.wire import WORD_MASK, Header
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from tests.support.ports import free_port
 from tests.support.processes import Process, RelayProcess, environment, relay_process

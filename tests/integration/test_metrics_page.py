@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.client import broadcast
-from relay.core.counts import COUNTS
+from relay.metrics.counts import COUNTS
 from tests.support.operator import ask
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process

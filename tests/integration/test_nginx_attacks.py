@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from relay.core.wire import HEADER_BYTES
+from relay.protocol.wire import HEADER_BYTES
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.nginx import nginx
 from tests.support.operator import ask

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from relay.adapters.server.responses import SECURITY_HEADERS
+from relay.server.responses import SECURITY_HEADERS
 from tests.support.processes import RelayProcess, relay_process
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from relay.core.wire import HEADER_BYTES, Header
+from relay.protocol.wire import HEADER_BYTES, Header
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process, running
 

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from relay.cli.app import running_relay
-from relay.vocabulary.settings import BroadcastSettings, ListenerSettings, ServerSettings, Settings
+from relay.settings.settings import BroadcastSettings, ListenerSettings, ServerSettings, Settings
 from tests.support.live_session import LOOPS, Broadcaster, broadcasting, listen_beside
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, few_at_once, relay_process, running
@@ -129,7 +129,7 @@ sys.addaudithook(watch)
 async def test_a_signal_before_it_is_ready_ends_it_in_order(tmp_path: Path, is_first: bool) -> None:
     """Process 1 of a container has no default action for a signal: without a handler SIGTERM is lost there."""
     (tmp_path / "sitecustomize.py").write_text(AT_A_MOMENT)
-    moments = ("import click", "import pydantic", "import websockets", "import relay.cli.stopping", "socket.bind")
+    moments = ("import click", "import pydantic", "import websockets", "import relay.process.stopping", "socket.bind")
 
     async def stop_at(moment: str) -> None:
         settings = {"PYTHONPATH": str(tmp_path), "SIGNAL_AT": moment, "RELAY_BROADCAST_OPEN": "true"}
@@ -159,7 +159,7 @@ async def test_a_command_that_is_process_1_has_the_ordinary_effect_of_a_signal(t
 
 
 CRASH = """
-from relay.runtime.hub import Hub
+from relay.hub.hub import Hub
 
 
 def crash(hub):

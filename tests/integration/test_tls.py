@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from relay.core.wire import HEADER_BYTES, Header
+from relay.protocol.wire import HEADER_BYTES, Header
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.live_session import LOOPS
 from tests.support.ports import free_port

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay.adapters.configuration import load_settings
 from relay.cli.app import RunningRelay, running_relay
-from relay.core.limits.names import Limit
-from relay.core.tls_faults import TlsFault
+from relay.limits.names import Limit
+from relay.limits.tls_faults import TlsFault
+from relay.settings.configuration import load_settings
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.live_session import LOOPS, applied_limits
 from tests.support.processes import RelayProcess, relay_process

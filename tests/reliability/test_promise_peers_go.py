@@ -8,7 +8,7 @@ from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection
 
-from relay.core.wire import Header
+from relay.protocol.wire import Header
 from tests.reliability.conftest import Figure
 from tests.support.certificates import make_certificate
 from tests.support.fault_proxy import FAULTS, FaultProxy, fault_proxy

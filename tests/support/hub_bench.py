@@ -5,23 +5,23 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from relay.core.audio_buffer_manager import AudioBufferManager
-from relay.core.limits.names import Limit
-from relay.core.requests import Delivery, Offer
-from relay.core.wire import Header
-from relay.runtime.drain import Drain
-from relay.runtime.hub import Hub
-from relay.runtime.limits import LimitsInForce
-from relay.runtime.listener import Listener
-from relay.runtime.live_channel import Source
-from relay.runtime.run import Framing
-from relay.runtime.tasks import TaskRegistry
+from relay.audio.audio_buffer_manager import AudioBufferManager
+from relay.hub.drain import Drain
+from relay.hub.hub import Hub
+from relay.hub.listener import Listener
+from relay.hub.live_channel import Source
+from relay.hub.run import Framing
+from relay.limits.in_force import LimitsInForce
+from relay.limits.names import Limit
+from relay.process.tasks import TaskRegistry
+from relay.protocol.requests import Delivery, Offer
+from relay.protocol.wire import Header
+from relay.settings.settings import BroadcastSettings, LimitSettings, ListenerSettings
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Declaration
 from relay.vocabulary.names import ChannelAddress
-from relay.vocabulary.settings import BroadcastSettings, LimitSettings, ListenerSettings
 
 ADDRESS = ChannelAddress("ev1")
 MONO = AudioFormat()

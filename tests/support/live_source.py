@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from relay.core.messages import encode
-from relay.core.wire import SUBPROTOCOL
+from relay.protocol.messages import encode
+from relay.protocol.wire import SUBPROTOCOL
 from tests.support.ruler import PERIOD_SECONDS, ruler_pcm
 
 CHANNELS = 2

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from relay.core.wire import Header
+from relay.protocol.wire import Header
 from tests.support.ports import free_port
 
 MONO = {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000}

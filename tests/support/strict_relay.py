@@ -2,8 +2,8 @@
 
 from math import inf
 
-from relay.adapters.server import connection
 from relay.cli.main import main
+from relay.server import connection
 
 if __name__ == "__main__":
     connection.WAITED_SECONDS = inf

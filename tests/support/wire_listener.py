@@ -22,7 +22,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from relay.core.wire import HEADER_BYTES, SUBPROTOCOL, WORD_MASK, Header
+from relay.protocol.wire import HEADER_BYTES, SUBPROTOCOL, WORD_MASK, Header
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from tests.support.kernel_queues import KernelQueues
 

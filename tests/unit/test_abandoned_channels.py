@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from relay.core.limits.names import Limit
-from relay.core.requests import Delivery, Offer, Resume
-from relay.runtime.live_channel import LiveChannel
+from relay.hub.live_channel import LiveChannel
+from relay.limits.names import Limit
+from relay.protocol.requests import Delivery, Offer, Resume
+from relay.settings.settings import LimitSettings
 from relay.vocabulary.audio import Pace
-from relay.vocabulary.settings import LimitSettings
 from tests.support.hub_bench import Bench, check_account
 
 SPEECH = Offer(pace=Pace.SPEECH)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.access import Access, AccessRules
-from relay.core.grants import Grant, Reason, RefusedError, TokenRole, matches, read_claims
-from relay.core.origins import is_allowed_origin
+from relay.access.grants import Grant, Reason, RefusedError, TokenRole, matches, read_claims
+from relay.access.origins import is_allowed_origin
+from relay.access.rules import Access, AccessRules
 from relay.vocabulary.errors import TokenExpiredError
 from relay.vocabulary.names import ChannelAddress
 

@@ -6,9 +6,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
-from relay.adapters.server.addresses import PORT_TRIES, check_apart, find_addresses, listen_on_one_port
-from relay.core.loopback import public_host, reachable_host
+from relay.server.addresses import PORT_TRIES, check_apart, find_addresses, listen_on_one_port
 from relay.vocabulary.errors import ConfigurationError
+from relay.vocabulary.loopback import public_host, reachable_host
 
 IPV4, IPV6 = "0.0.0.0", "::"  # noqa: S104 - nothing listens
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.core.arrival_rate import LONGEST_DEBT_SECONDS, ArrivalRate, looks_like
-from relay.core.ingest import CATCH_UP_SECONDS, IngestLimits, LiveIngest
+from relay.audio.arrival_rate import LONGEST_DEBT_SECONDS, ArrivalRate, looks_like
+from relay.audio.ingest import CATCH_UP_SECONDS, IngestLimits, LiveIngest
 from relay.vocabulary.audio import AudioFormat
 
 MONO = AudioFormat()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from relay import AudioBufferManager
-from relay.core.amounts import AudioAmount
+from relay.audio.amounts import AudioAmount
 from relay.vocabulary.audio import FLICKS_PER_SECOND, FRAMES_PER_SECOND, AudioFormat, Chunk
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from relay import AudioBufferManager
-from relay.core.amounts import AudioAmount
-from relay.core.listener_buffer import ListenerBuffer
+from relay.audio.amounts import AudioAmount
+from relay.audio.listener_buffer import ListenerBuffer
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk
 
 

@@ -3,10 +3,10 @@ import math
 
 import pytest
 
-from relay.core.load.account import Accounts
-from relay.core.load.histogram import Histogram
-from relay.core.load.plan import LoadPlan
-from relay.core.load.results import LoadResult
+from relay.loadtest.account import Accounts
+from relay.loadtest.histogram import Histogram
+from relay.loadtest.plan import LoadPlan
+from relay.loadtest.results import LoadResult
 from tests.bench.__main__ import read_arguments, run
 from tests.bench.bench import Bench
 from tests.bench.disturbance import CpuTimes, Disturbance, compare, read_cpu_times, worst

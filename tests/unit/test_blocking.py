@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from relay.runtime.blocking import BlockingThread
+from relay.process.blocking import BlockingThread
 
 
 async def test_results_and_errors_come_back_in_order() -> None:

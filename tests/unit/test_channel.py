@@ -2,9 +2,10 @@
 
 import pytest
 
-from relay.core.channel import Channel, ChannelState, IllegalTransitionError, Silence
-from relay.core.wire import HEADER_BYTES, Header
+from relay.audio.channel import Channel, IllegalTransitionError
+from relay.protocol.wire import HEADER_BYTES, Header
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat
+from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import CloseCode
 
 MONO = AudioFormat()

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.core.requests import Offer
-from relay.runtime.directory import MAX_LISTED
+from relay.hub.directory import MAX_LISTED
+from relay.protocol.requests import Offer
 from relay.vocabulary.labels import Declaration, Label
 from tests.support.hub_bench import Bench, block, unblock
 

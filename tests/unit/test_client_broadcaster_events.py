@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from relay.core import messages
-from relay.core.broadcaster_events import Audience, Backpressure, read_broadcaster_event
-from relay.core.listener_events import read_listener_event
-from relay.core.shared_events import MAX_RELAY_TEXT_BYTES, ErrorNotice, Goaway, Pong
+from relay.protocol import messages
+from relay.protocol.broadcaster_events import Audience, Backpressure, read_broadcaster_event
+from relay.protocol.listener_events import read_listener_event
+from relay.protocol.shared_events import MAX_RELAY_TEXT_BYTES, ErrorNotice, Goaway, Pong
 from relay.vocabulary.errors import PolicyError
 
 

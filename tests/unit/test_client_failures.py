@@ -5,8 +5,8 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
-from relay.adapters.websocket_client.failures import handshake_error
-from relay.core.shared_events import read_goaway
+from relay.client.transport.failures import handshake_error
+from relay.protocol.shared_events import read_goaway
 from relay.vocabulary.errors import UnreachableError
 
 

@@ -7,7 +7,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidProxy, InvalidProxyStatus
 from websockets.http11 import Response
 
-from relay.adapters.websocket_client.proxy import Proxy, find_proxy, proxy_error
+from relay.client.transport.proxy import Proxy, find_proxy, proxy_error
 from relay.vocabulary.errors import UnreachableError
 
 NAMES = ("ws", "wss", "socks", "http", "https", "all", "no")

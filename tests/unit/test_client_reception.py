@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.channel import ChannelState
-from relay.core.listener_events import (
+from relay.client.reception import Reception, ReceptionEvent
+from relay.client.reconnect import Reconnected
+from relay.protocol.listener_events import (
     Audio,
     Channels,
     Clear,
@@ -17,11 +18,10 @@ from relay.core.listener_events import (
     StateChange,
     UnknownLoss,
 )
-from relay.core.messages import ChannelEntry
-from relay.core.reception import Reception, ReceptionEvent
-from relay.core.reconnect import Reconnected
-from relay.core.wire import Header
+from relay.protocol.messages import ChannelEntry
+from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import PolicyError
 
 MONO = AudioFormat()

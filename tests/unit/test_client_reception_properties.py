@@ -7,11 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from relay.core.listener_events import Audio, FormatChange, Gap, Hello, UnknownLoss, read_listener_event
-from relay.core.reception import Reception
-from relay.core.reconnect import Reconnected
-from relay.core.requests import Delivery, Offer, Resume
-from relay.runtime.live_channel import Source
+from relay.client.reception import Reception
+from relay.client.reconnect import Reconnected
+from relay.hub.live_channel import Source
+from relay.protocol.listener_events import Audio, FormatChange, Gap, Hello, UnknownLoss, read_listener_event
+from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Pace
 from tests.support.hub_bench import FRAME, Bench, FakePort, split
 

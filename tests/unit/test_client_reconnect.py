@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.reconnect import Backoff, Reconnect, Reconnecting, may_reconnect
+from relay.client.reconnect import Backoff, Reconnect, Reconnecting, may_reconnect
 from relay.vocabulary.errors import CloseCode
 
 FINAL = {1000, 1002, 1003, 1007, 1008, 1009}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from relay.core.amounts import AudioAmount
-from relay.core.send_queue import SendQueue
+from relay.audio.amounts import AudioAmount
+from relay.client.send_queue import SendQueue
 from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat
 
 MONO = AudioFormat()

@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.clock_offset import MAX_DRIFT, ClockOffset
+from relay.vocabulary.clock_offset import MAX_DRIFT, ClockOffset
 
 delays = st.floats(0, 50)
 

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.adapters.configuration import DEFAULT_ORIGIN, KEYS, LoadedSettings, load_settings, resolve
 from relay.cli.config import config_command, render_toml
+from relay.settings.configuration import DEFAULT_ORIGIN, KEYS, LoadedSettings, load_settings, resolve
+from relay.settings.settings import Settings
 from relay.vocabulary.errors import ConfigurationError
-from relay.vocabulary.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
 FILE = "relay.toml"

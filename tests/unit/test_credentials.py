@@ -3,7 +3,7 @@
 import pytest
 from websockets.datastructures import Headers
 
-from relay.adapters.server.credentials import offered_subprotocols, read_credential, select_subprotocol
+from relay.server.credentials import offered_subprotocols, read_credential, select_subprotocol
 
 
 @pytest.mark.parametrize(

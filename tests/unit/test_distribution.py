@@ -3,7 +3,7 @@ from bisect import bisect_left
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.distribution import MILLISECOND_BOUNDS, Distribution
+from relay.metrics.distribution import MILLISECOND_BOUNDS, Distribution
 
 VALUES = st.lists(st.tuples(st.floats(0, 60_000), st.integers(1, 5)), max_size=30)
 

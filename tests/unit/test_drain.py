@@ -6,15 +6,15 @@ from itertools import pairwise
 
 import pytest
 
-from relay.core.distribution import Distribution
-from relay.core.limits.names import Limit
-from relay.core.requests import Delivery
-from relay.runtime.listener import MAX_NOTES
-from relay.runtime.run import MAX_WRITE_FRAMES, MAX_WRITE_SECONDS, Framing
-from relay.runtime.tasks import TaskRegistry
+from relay.hub.listener import MAX_NOTES
+from relay.hub.run import MAX_WRITE_FRAMES, MAX_WRITE_SECONDS, Framing
+from relay.limits.names import Limit
+from relay.metrics.distribution import Distribution
+from relay.process.tasks import TaskRegistry
+from relay.protocol.requests import Delivery
+from relay.settings.settings import ListenerSettings
 from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat
 from relay.vocabulary.errors import CloseCode
-from relay.vocabulary.settings import ListenerSettings
 from tests.support.hub_bench import (
     FRAME,
     FRAME_SECONDS,

@@ -11,10 +11,10 @@ from itertools import pairwise
 
 import pytest
 
-from relay.core.arrival_rate import ArrivalRate
-from relay.core.ingest import CATCH_UP_SECONDS, Ingest, IngestLimits, Timed, ingest_for
-from relay.core.outbox import Dropping, Outbox
-from relay.core.send_queue import SendQueue
+from relay.audio.arrival_rate import ArrivalRate
+from relay.audio.ingest import CATCH_UP_SECONDS, Ingest, IngestLimits, Timed, ingest_for
+from relay.client.outbox import Dropping, Outbox
+from relay.client.send_queue import SendQueue
 from relay.vocabulary.audio import AudioFormat, Pace
 
 MONO = AudioFormat()

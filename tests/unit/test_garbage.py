@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.runtime.garbage import MIN_DEPARTURES, Garbage
+from relay.process.garbage import MIN_DEPARTURES, Garbage
 
 
 class Listeners:

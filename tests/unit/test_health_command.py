@@ -52,4 +52,4 @@ def test_what_is_no_relay_that_is_well_is_one_sentence(answer: bytes, sentence: 
 def test_a_check_every_few_seconds_does_not_load_a_server() -> None:
     code = "import sys, relay.cli.health; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert not {"websockets", "aiobotocore", "jwt", "relay.adapters.server"} & set(loaded)
+    assert not {"websockets", "aiobotocore", "jwt", "relay.server"} & set(loaded)

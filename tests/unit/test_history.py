@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.channel import Channel
-from relay.core.history import MAX_STRETCHES
-from relay.core.wire import WORD_MASK
+from relay.audio.channel import Channel
+from relay.audio.history import MAX_STRETCHES
+from relay.protocol.wire import WORD_MASK
 from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Place
 
 MONO = AudioFormat()

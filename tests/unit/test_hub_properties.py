@@ -8,17 +8,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from relay.core.access import OperatorPermit
-from relay.core.channel import ChannelState, Farewell
-from relay.core.grants import Grant, TokenRole
-from relay.core.requests import Delivery, Offer, Resume
-from relay.core.wire import Header
-from relay.runtime.lag import LagMeter
-from relay.runtime.listener import Listener
-from relay.runtime.live_channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Source
-from relay.runtime.operations import Operations
-from relay.runtime.vitals import VitalSigns
+from relay.access.grants import Grant, TokenRole
+from relay.access.rules import OperatorPermit
+from relay.audio.channel import Farewell
+from relay.hub.lag import LagMeter
+from relay.hub.listener import Listener
+from relay.hub.live_channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Source
+from relay.hub.operations import Operations
+from relay.hub.vital_signs import VitalSigns
+from relay.protocol.requests import Delivery, Offer, Resume
+from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace, Place
+from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from tests.support.hub_bench import FRAME, Bench, FakePort, split
 

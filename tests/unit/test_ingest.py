@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.ingest import CATCH_UP_SECONDS, Ingest, IngestLimits, LiveIngest, SpeechIngest, Timed, ingest_for
+from relay.audio.ingest import CATCH_UP_SECONDS, Ingest, IngestLimits, LiveIngest, SpeechIngest, Timed, ingest_for
 from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Pace
 
 MONO = AudioFormat()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.runtime.lag import SAMPLE_SECONDS, LagMeter
+from relay.hub.lag import SAMPLE_SECONDS, LagMeter
 
 
 class Relay:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.limits.addresses import Client, TrustedProxies, read_address
+from relay.limits.addresses import Client, TrustedProxies, read_address
 
 TRUSTED = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "fd00::/8"])
 

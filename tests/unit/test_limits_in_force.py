@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from relay.core.limits.names import COSTLY, JOINS, REQUESTS, SWITCHES, Limit, LimitReachedError, Rate
-from relay.runtime.limits import LimitsInForce
-from relay.vocabulary.settings import LimitSettings
+from relay.limits.in_force import LimitsInForce
+from relay.limits.names import COSTLY, JOINS, REQUESTS, SWITCHES, Limit, LimitReachedError, Rate
+from relay.settings.settings import LimitSettings
 
 HALL = "192.0.2.1"
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.limits.names import Limit
-from relay.core.limits.places import Place, Places
-from relay.core.requests import Role
+from relay.limits.names import Limit
+from relay.limits.places import Place, Places
+from relay.protocol.requests import Role
 
 LIMITS: Mapping[Limit, int | None] = {
     Limit.CONNECTIONS: 3,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.limits.rates import AddressBudgets, Budget, SlidingCounts, Smoothed
+from relay.limits.rates import AddressBudgets, Budget, SlidingCounts, Smoothed
 
 
 class TestBudget:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.core.limits.names import Limit
-from relay.vocabulary.settings import LimitSettings, Settings
+from relay.limits.names import Limit
+from relay.settings.settings import LimitSettings, Settings
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs/limits.md").read_text(encoding="utf-8")

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from relay.core import messages
-from relay.core.channel import ChannelState, Silence
-from relay.core.listener_events import (
+from relay.protocol import messages
+from relay.protocol.listener_events import (
     Audio,
     FormatChange,
     Gap,
@@ -15,9 +14,10 @@ from relay.core.listener_events import (
     StateChange,
     read_listener_event,
 )
-from relay.core.shared_events import ErrorNotice, check_protocol
-from relay.core.wire import Header
+from relay.protocol.shared_events import ErrorNotice, check_protocol
+from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace, Place
+from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import PolicyError
 from relay.vocabulary.names import ChannelAddress
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core import listener_reports
-from relay.core.listener_reports import MAX_EVENTS, MAX_MS, ListenerReport, ListenerReports
+from relay.metrics import listener_reports
+from relay.metrics.listener_reports import MAX_EVENTS, MAX_MS, ListenerReport, ListenerReports
 from relay.vocabulary.names import ChannelAddress
 
 MAIN, DE = ChannelAddress("ev1"), ChannelAddress("ev1", "de")

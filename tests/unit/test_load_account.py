@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.listener_events import Gap
-from relay.core.load.account import Accounts, ListenerAccount
+from relay.loadtest.account import Accounts, ListenerAccount
+from relay.protocol.listener_events import Gap
 
 WRAP = 1 << 32
 EPOCH = 7

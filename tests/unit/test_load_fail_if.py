@@ -1,6 +1,6 @@
 import pytest
 
-from relay.core.load.fail_if import parse_condition
+from relay.loadtest.fail_if import parse_condition
 from relay.vocabulary.errors import UserError
 
 

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from relay.core import messages
-from relay.core.load.expect import Expect
-from relay.core.load.frame_reader import (
+from relay.loadtest.expect import Expect
+from relay.loadtest.frame_reader import (
     MAX_MESSAGE_BYTES,
     Closing,
     FrameReader,
@@ -19,9 +18,10 @@ from relay.core.load.frame_reader import (
     Stream,
     ToldGap,
 )
-from relay.core.load.stamp import STREAM_MARK, stamp, stamp_for_stream
-from relay.core.shared_events import ErrorNotice, Pong
-from relay.core.wire import Header
+from relay.loadtest.stamp import STREAM_MARK, stamp, stamp_for_stream
+from relay.protocol import messages
+from relay.protocol.shared_events import ErrorNotice, Pong
+from relay.protocol.wire import Header
 from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import PolicyError
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.load.histogram import EXACT_MS, Histogram
+from relay.loadtest.histogram import EXACT_MS, Histogram
 
 latencies = st.lists(st.integers(0, 100_000), max_size=200)
 percentages = st.floats(0.1, 100)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.load.plan import CHURN_STAY_SECONDS, LoadPlan, Profile, Visit, frame_count, plan_visits, send_seconds
+from relay.loadtest.plan import CHURN_STAY_SECONDS, LoadPlan, Profile, Visit, frame_count, plan_visits, send_seconds
 
 PLAN = LoadPlan("ws://relay", listeners=40, sessions=3, duration_seconds=30.0)
 

@@ -3,7 +3,7 @@ import resource
 
 import pytest
 
-from relay.adapters.load.process_statistics import (
+from relay.loadtest.process_statistics import (
     SPARE_FILES,
     check_ports,
     cpu_seconds,
@@ -11,7 +11,7 @@ from relay.adapters.load.process_statistics import (
     raise_file_limit,
     waiting_seconds,
 )
-from relay.adapters.load.server_probe import ServerProbe
+from relay.loadtest.server_probe import ServerProbe
 from relay.vocabulary.errors import UserError
 
 

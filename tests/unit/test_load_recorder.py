@@ -1,8 +1,8 @@
 """Seconds of a load test, out of the reports of its processes."""
 
-from relay.core.load.plan import LoadPlan
-from relay.core.load.recorder import OwnUse, Recorder
-from relay.core.load.worker_messages import Report
+from relay.loadtest.plan import LoadPlan
+from relay.loadtest.recorder import OwnUse, Recorder
+from relay.loadtest.worker_messages import Report
 
 
 def test_a_rest_that_is_much_shorter_than_a_second_is_none() -> None:

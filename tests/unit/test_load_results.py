@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from relay.adapters.load.charts import Chart, Series, round_ticks
-from relay.adapters.load.report_page import report_page
-from relay.core.load.account import Accounts, ListenerAccount
-from relay.core.load.expect import Expect
-from relay.core.load.histogram import Histogram
-from relay.core.load.metrics import METRICS
-from relay.core.load.plan import LoadPlan, Visit
-from relay.core.load.recorder import OwnUse, Recorder
-from relay.core.load.results import LoadResult, ServerSample
-from relay.core.load.verdict import ProcessUse, bottlenecks
-from relay.core.load.worker_counts import MAX_REASONS, OTHER, WorkerCounts
-from relay.core.load.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN, Report, Target, WorkerPlan
+from relay.loadtest.account import Accounts, ListenerAccount
+from relay.loadtest.charts import Chart, Series, round_ticks
+from relay.loadtest.expect import Expect
+from relay.loadtest.histogram import Histogram
+from relay.loadtest.metrics import METRICS
+from relay.loadtest.plan import LoadPlan, Visit
+from relay.loadtest.recorder import OwnUse, Recorder
+from relay.loadtest.report_page import report_page
+from relay.loadtest.results import LoadResult, ServerSample
+from relay.loadtest.verdict import ProcessUse, bottlenecks
+from relay.loadtest.worker_counts import MAX_REASONS, OTHER, WorkerCounts
+from relay.loadtest.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN, Report, Target, WorkerPlan
 
 ROOT = Path(__file__).parent.parent.parent
 PLAN = LoadPlan("ws://relay.example", listeners=20, sessions=2, duration_seconds=2.0, processes=2, late_ms=30)

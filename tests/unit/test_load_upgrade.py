@@ -6,9 +6,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from relay.core.load.expect import Expect
-from relay.core.load.upgrade import MAX_RESPONSE_BYTES, JoinError, read_upgrade, upgrade_request
-from relay.core.load.worker_messages import Target
+from relay.loadtest.expect import Expect
+from relay.loadtest.upgrade import MAX_RESPONSE_BYTES, JoinError, read_upgrade, upgrade_request
+from relay.loadtest.worker_messages import Target
 
 TARGET = Target("127.0.0.1", 8080, "/v1/listen/s", "relay.example:8080")
 

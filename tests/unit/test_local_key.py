@@ -5,9 +5,9 @@ import logging
 import pytest
 from pydantic import SecretStr
 
-from relay.adapters.local_key import LocalKey, find_key
+from relay.access.local_key import LocalKey, find_key
 from relay.cli.app import running_relay
-from relay.vocabulary.settings import BroadcastSettings, ServerSettings, Settings
+from relay.settings.settings import BroadcastSettings, ServerSettings, Settings
 from tests.support.ports import free_port
 
 WARNING = "the relay's own keys are not stored for other commands"

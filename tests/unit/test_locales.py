@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.adapters.pages import EXPLAINED
+from relay.pages.files import EXPLAINED
 
 PAGES = Path(str(files("relay"))) / "pages"
 LOCALES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (PAGES / "locales").glob("*.json")}

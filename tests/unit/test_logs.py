@@ -23,9 +23,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from relay.adapters.logs import MAX_REPEATS, configure_logging
+from relay.process.logs import MAX_REPEATS, configure_logging
+from relay.settings.settings import LogSettings
 from relay.vocabulary.names import ChannelAddress
-from relay.vocabulary.settings import LogSettings
 from tests.support.ports import free_port
 
 logger = logging.getLogger("relay.test")
@@ -218,8 +218,8 @@ async def test_a_process_out_of_files_says_so_in_one_line(configure: Configure) 
 
 CONFIGURE = """
 import logging, sys
-from relay.adapters.logs import MAX_REPEATS, configure_logging
-from relay.vocabulary.settings import LogSettings
+from relay.process.logs import MAX_REPEATS, configure_logging
+from relay.settings.settings import LogSettings
 logger = logging.getLogger("relay.test")
 configure_logging(LogSettings())
 """
@@ -250,7 +250,7 @@ def test_auto_is_console_on_a_terminal(environ: dict[str, str], *, colored: bool
 
 def test_a_blocked_standard_error_delays_nothing_and_is_told_later() -> None:
     waiting, logged = 1000, 4000
-    code = f"from relay.adapters import logs; logs.MAX_WAITING_LINES = {waiting}{CONFIGURE}"
+    code = f"from relay.process import logs; logs.MAX_WAITING_LINES = {waiting}{CONFIGURE}"
     code += (
         f"for number in range({logged}): logger.info('line', extra={{'number': number}})\n"
         "print('done', flush=True)\n"

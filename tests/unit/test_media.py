@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from relay.adapters.media import RawInput, open_audio
+from relay.media import RawInput, open_audio
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.errors import UserError
 from tests.support.audio_files import TONE_HZ, encode, pitch, tone, write_wav

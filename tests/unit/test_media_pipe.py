@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from relay.adapters.media import AudioSource, open_audio, open_pipe
-from relay.adapters.media.signatures import HEAD_BYTES, recognise
+from relay.media import AudioSource, open_audio, open_pipe
+from relay.media.signatures import HEAD_BYTES, recognise
 from relay.vocabulary.audio import CHANNEL_COUNTS, AudioFormat
 from relay.vocabulary.errors import UserError
 from tests.support.audio_files import TONE_HZ, encode, pitch, tone, write_wav

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.adapters.media import open_audio, open_pipe
+from relay.media import open_audio, open_pipe
 from relay.vocabulary.errors import UserError
 
 AUDIO = b"\1\2\3\4" * 4_000

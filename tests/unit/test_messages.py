@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core import messages
-from relay.core.shared_events import MAX_RELAY_TEXT_BYTES
+from relay.protocol import messages
+from relay.protocol.shared_events import MAX_RELAY_TEXT_BYTES
 from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.errors import BadRequestError, CloseCode, PolicyError
 from relay.vocabulary.names import ChannelAddress

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.core.metrics import (
+from relay.metrics.metrics import (
     MAX_DISTINCT_VALUES,
     MAX_REQUEST_DATUMS,
     MAX_REQUEST_VALUES,
@@ -23,8 +23,8 @@ from relay.core.metrics import (
     Unit,
     requests,
 )
-from relay.runtime.reporter import MetricsReporter, SendError
-from relay.vocabulary.settings import CloudWatchSettings
+from relay.metrics.reporter import MetricsReporter, SendError
+from relay.settings.settings import CloudWatchSettings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -184,7 +184,7 @@ def test_every_measurement_is_sent_held_or_counted_as_lost(
     session_dimension: bool,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relay.core.metrics.MAX_DISTINCT_VALUES", 3)
+        patch.setattr("relay.metrics.metrics.MAX_DISTINCT_VALUES", 3)
         check_conservation(steps, max_datums, session_dimension=session_dimension)
 
 

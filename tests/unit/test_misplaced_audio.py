@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.misplaced_audio import check_is_pcm, read_broadcaster_text
+from relay.protocol.misplaced_audio import check_is_pcm, read_broadcaster_text
 from relay.vocabulary.errors import AudioFaultError, PolicyError
 
 BYTES = bytes(range(160))

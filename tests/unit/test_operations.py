@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.core.access import OperatorPermit
-from relay.core.grants import Grant, TokenRole
-from relay.core.listener_reports import ListenerReport
-from relay.core.requests import Delivery, Offer, Resume, Role
-from relay.runtime.operations import MAX_CHANNELS, MAX_LISTENERS, Operations
-from relay.runtime.run import Framing
+from relay.access.grants import Grant, TokenRole
+from relay.access.rules import OperatorPermit
+from relay.hub.operations import MAX_CHANNELS, MAX_LISTENERS, Operations
+from relay.hub.run import Framing
+from relay.metrics.listener_reports import ListenerReport
+from relay.protocol.requests import Delivery, Offer, Resume, Role
 from relay.vocabulary.audio import Pace
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Label

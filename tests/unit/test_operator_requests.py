@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.core.operator_requests import (
+from relay.protocol.operator_requests import (
     Operation,
     OperatorRequest,
     allowed_methods,

@@ -5,7 +5,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.overflow import OverflowEpisodes, OverflowReport, Phase
+from relay.metrics.overflow import OverflowEpisodes, OverflowReport, Phase
 
 INTERVAL = 10.0
 

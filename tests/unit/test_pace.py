@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.pace import MAX_CATCH_UP_SECONDS, Schedule, cut_frames
+from relay.audio.pace import MAX_CATCH_UP_SECONDS, Schedule, cut_frames
 from relay.vocabulary.audio import SAMPLE_RATES, AudioFormat
 from relay.vocabulary.errors import UserError
 

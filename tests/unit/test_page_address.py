@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.core.page_address import PageAddress, read_page_address
+from relay.client.page_address import PageAddress, read_page_address
 from relay.vocabulary.errors import BadRequestError
 
 

@@ -6,7 +6,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from relay.adapters.pages import Page, Pages
+from relay.pages.files import Page, Pages
 from relay.vocabulary.errors import BadRequestError
 
 FOLDER = Path(str(files("relay"))) / "pages"
@@ -102,7 +102,7 @@ def test_what_npm_makes_in_the_folder_is_not_served(tmp_path: Path, monkeypatch:
     for name in ("dist", "node_modules"):
         (copy / "player" / name).mkdir()
         (copy / "player" / name / "index.js").touch()
-    monkeypatch.setattr("relay.adapters.pages.files", lambda _: tmp_path)
+    monkeypatch.setattr("relay.pages.files.files", lambda _: tmp_path)
     pages = Pages()
     assert pages.find("/assets/player/index.js") is not None
     assert pages.find("/assets/player/dist/index.js") is None

@@ -3,8 +3,8 @@ from functools import partial
 
 import pytest
 
-from relay.adapters.qr_codes import QrCodes
-from relay.core.limits.names import Limit, LimitReachedError
+from relay.limits.names import Limit, LimitReachedError
+from relay.pages.qr_codes import QrCodes
 from relay.vocabulary.errors import BadRequestError
 
 HOST = "relay.example.org"

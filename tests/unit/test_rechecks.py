@@ -4,10 +4,10 @@ from typing import Any, cast
 
 import pytest
 
-from relay.adapters.server.rechecks import Rechecks
-from relay.core.access import Access, AccessRules
-from relay.core.grants import Grant, TokenRole
-from relay.runtime.tasks import TaskRegistry
+from relay.access.grants import Grant, TokenRole
+from relay.access.rules import Access, AccessRules
+from relay.process.tasks import TaskRegistry
+from relay.server.rechecks import Rechecks
 from relay.vocabulary.names import ChannelAddress
 
 NOW = 1_000_000.0

@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.core.request_head import Fault, HeadReader, RequestHead, UnreadableRequestError
+from relay.protocol.request_head import Fault, HeadReader, RequestHead, UnreadableRequestError
 
 MOST_BYTES = 200
 WORDS = [b"GET", b"POST", b" ", b"/a", b"http://h/p?q", b"HTTP/1.1", b"HTTP/2.0", b"GET /a HTTP/1.1\r\n"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.requests import (
+from relay.protocol.requests import (
     ConnectRequest,
     Delivery,
     Offer,

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.core.requests import Delivery, Offer, Resume
-from relay.runtime.live_channel import MAX_KNOWN_CONNECTIONS
-from relay.runtime.run import Framing
+from relay.hub.live_channel import MAX_KNOWN_CONNECTIONS
+from relay.hub.run import Framing
+from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError, CloseCode, PolicyError
 from relay.vocabulary.labels import Declaration

@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.shutdown import Departure, ShutdownPlan, plan_departures
+from relay.server.shutdown import Departure, ShutdownPlan, plan_departures
 
 
 @given(st.floats(0.01, 1000), st.floats(0.01, 1000))

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.core.requests import Delivery, Offer, Resume
+from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import CloseCode
 from tests.support.hub_bench import FRAME_SECONDS, Bench, block, check_account, unblock

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.adapters.server.tls import make_tls
+from relay.server.tls import make_tls
+from relay.settings.settings import ServerSettings
 from relay.vocabulary.errors import ConfigurationError
-from relay.vocabulary.settings import ServerSettings
 from tests.support.certificates import make_certificate
 
 

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.adapters.tokens import (
+from relay.access.grants import Reason, RefusedError, TokenRole
+from relay.access.tokens import (
     TokenVerifier,
     make_token,
     read_header,
@@ -21,7 +22,6 @@ from relay.adapters.tokens import (
     read_secret,
     read_unverified_claims,
 )
-from relay.core.grants import Reason, RefusedError, TokenRole
 from relay.vocabulary.errors import ConfigurationError
 from tests.support.tokens import (
     ED25519_KEY,

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay.adapters.prometheus import PrometheusMetrics
-from relay.core.limits.names import Limit
-from relay.core.metrics import MetricBatch
-from relay.runtime.lag import LagMeter
-from relay.runtime.vitals import VitalSigns
+from relay.hub.lag import LagMeter
+from relay.hub.vital_signs import VitalSigns
+from relay.limits.names import Limit
+from relay.metrics.metrics import MetricBatch
+from relay.metrics.prometheus import PrometheusMetrics
 from tests.support.hub_bench import ADDRESS, Bench, block, unblock
 
 REPORT = {"type": "stats", "buffer_ms": 90, "playout_ms": 140, "underruns": 2, "jumps": 1}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.adapters.wav_recorder import WavRecorder
+from relay.media.wav_recorder import WavRecorder
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.wire import HEADER_BYTES, MAX_FRAME_SECONDS, Header, serial_difference, split_audio
+from relay.protocol.wire import HEADER_BYTES, MAX_FRAME_SECONDS, Header, serial_difference, split_audio
 from relay.vocabulary.audio import CHANNEL_COUNTS, FLICKS_PER_SECOND, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.clock import wire_milliseconds
 from relay.vocabulary.errors import PolicyError

@@ -20,7 +20,7 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from relay.core.wire import SUBPROTOCOL, Header
+from relay.protocol.wire import SUBPROTOCOL, Header
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
 
 FORMAT = {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000}

@@ -1,1 +1,0 @@
-"""The WebSocket server, on the `websockets` library: handshakes, broadcasters' and listeners' connections."""

@@ -1,0 +1,161 @@
+"""What a channel released lately, shared by everybody who comes back to it or wants audio from before the join.
+
+Invariants: frames are held in the order of their release; what was cleared or has grown old is not held; a number
+is known or unknown, never guessed.
+
+Bound: `seconds` of audio and the frames that are held for so much (`frames_within`), the numbers of `MAX_STRETCHES`
+stretches and `MAX_EPOCHS` epochs. Drops: the oldest; those who ask for it are told by one gap.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+from relay.protocol.wire import WORD_MASK, serial_difference
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Place, frames_within
+
+MAX_STRETCHES = 256
+"""Changes of frame length that are remembered, so that the duration of frames long gone can still be told."""
+
+MAX_EPOCHS = 32
+"""Changes of format that are remembered, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A run of consecutive numbers.
+
+    Attributes:
+        audio_format: Of all its frames.
+        before: The end of the epoch before it; in the first one its own start.
+        start: The place before its first frame.
+    """
+
+    audio_format: AudioFormat
+    before: Place
+    start: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A place that the history knows, and the epoch that it belongs to."""
+
+    place: Place
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Frames of one length: the place before the first tells the places of all.
+
+    Attributes:
+        epoch: Whose they are.
+        start: The place before the first.
+        ticks: What each lasts, in the format's clock rate.
+    """
+
+    epoch: Epoch
+    start: Place
+    ticks: int
+
+    def place(self, count: int) -> Place:
+        """Give the place behind its first `count` frames."""
+        start = self.start
+        return Place(start.position + count, start.epoch, start.seq + count, start.media_time + count * self.ticks)
+
+
+class History:
+    """The latest frames of one channel, and the numbers of more.
+
+    Attributes:
+        frames: The frames held, oldest first.
+        epochs: The latest epochs, oldest first; the last is the present one.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """Make an empty history that will hold up to `seconds` of audio, in `frames_within` those at most."""
+        self.frames: deque[Frame] = deque()
+        self.epochs: deque[Epoch] = deque(maxlen=MAX_EPOCHS)
+        self._max_flicks = round(seconds * FLICKS_PER_SECOND)
+        self._max_frames = frames_within(seconds)
+        self._held_flicks = 0
+        self._held_bytes = 0
+        self._stretches: deque[_Stretch] = deque(maxlen=MAX_STRETCHES)
+
+    def begin_epoch(self, audio_format: AudioFormat, before: Place, start: Place) -> None:
+        """Note that the frames from `start` on are numbered anew, and that the numbers so far end at `before`."""
+        self.epochs.append(Epoch(audio_format, before, start))
+
+    def add(self, frame: Frame) -> None:
+        """Take a frame of the present epoch that was just released."""
+        ticks = frame.end.media_time - frame.start.media_time
+        epoch, stretches = self.epochs[-1], self._stretches
+        if not stretches or stretches[-1].ticks != ticks or stretches[-1].epoch is not epoch:
+            stretches.append(_Stretch(epoch, frame.start, ticks))
+        self.frames.append(frame)
+        self._held_flicks += frame.duration
+        self._held_bytes += len(frame.wire) + len(frame.audio)
+        while self._held_flicks > self._max_flicks or len(self.frames) > self._max_frames:
+            oldest = self.frames.popleft()
+            self._held_flicks -= oldest.duration
+            self._held_bytes -= len(oldest.wire) + len(oldest.audio)
+
+    def clear(self) -> None:
+        """Throw the audio away; its numbers stay known."""
+        self.frames.clear()
+        self._held_flicks = self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the frames held: their audio, and the same as it is written."""
+        return self._held_bytes
+
+    def since(self, position: int) -> list[Frame]:
+        """Give the frames held from `position` on, oldest first."""
+        if not self.frames:
+            return []
+        return list(islice(self.frames, max(0, position - self.frames[0].start.position), None))
+
+    def since_due(self, oldest: float) -> list[Frame]:
+        """Give the frames held that are due at `oldest`, in seconds of the relay's clock, or later; oldest first."""
+        # Due times never decrease but at a `clear`, which empties this.
+        return list(islice(self.frames, bisect_left(self.frames, oldest, key=_due), None))
+
+    def find(self, epoch: int, seq: int, end: Place) -> Known | None:
+        """Give the place of the frame that a client calls `seq` of `epoch`.
+
+        Args:
+            epoch: As the wire writes it, 16 bits.
+            seq: The same, 32 bits. The number behind the last frame of an epoch is a place, too.
+            end: The place of the channel's next frame.
+
+        Returns:
+            None when it is of another numbering, is yet to come, or is forgotten.
+        """
+        if self.epochs and (epoch, seq) == (end.epoch, end.seq & WORD_MASK):
+            return Known(end, self.epochs[-1])
+        for ended, following in pairwise(self.epochs):
+            if (epoch, seq) == (following.before.epoch, following.before.seq & WORD_MASK):
+                return Known(following.before, ended)
+        for stretch in reversed(self._stretches):
+            if stretch.start.epoch == epoch:
+                count = end.position - stretch.start.position
+                last = stretch.start.seq + count
+                behind = serial_difference(last, seq)
+                if behind < 0:
+                    return None
+                if behind <= count:
+                    known = stretch.epoch in self.epochs
+                    return Known(stretch.place(count - behind), stretch.epoch) if known else None
+            end = stretch.start
+        return None
+
+    def epochs_after(self, epoch: Epoch) -> list[Epoch]:
+        """Give the epochs that followed one of `epochs`, oldest first."""
+        epochs = list(self.epochs)
+        return epochs[epochs.index(epoch) + 1 :]
+
+
+def _due(frame: Frame) -> float:
+    return frame.timestamp

@@ -1,0 +1,287 @@
+"""One listener's bounded queue of audio: the oldest is dropped when it is full.
+
+Invariants: what is held never exceeds the bounds in duration, in bytes and in chunks, not even while a chunk is being
+added; chunks leave in the order they came; a closed buffer holds nothing and accepts nothing.
+
+Bound: `max_buffer_seconds` of audio, the bytes that this is in the widest format held, and where it is asked for, the
+chunks that are held for so much (`frames_within`). Drops: the oldest.
+Counters: `counters.dropped` and `counters.overflows`.
+"""
+
+import sys
+from collections import deque
+from typing import Final
+
+from relay.audio.amounts import AudioAmount, BufferCounters
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk, frames_within
+
+_NOTHING: Final[deque[Chunk]] = deque(maxlen=0)
+"""What all buffers that hold nothing share: a deque of its own costs 700 bytes, and most listeners never need one."""
+
+_CLOSED = -1
+"""A bound that nothing fits, so a closed buffer takes the slow way without a test of its own on the fast one."""
+
+
+class ListenerBuffer:
+    """A queue of shared chunks with exact accounting.
+
+    The fast way of adding (something is held, nothing overflows) is open-coded in `AudioBufferManager.fan_out`;
+    `push` is the whole rule. Counting is done where audio leaves, so adding costs one append and two additions.
+
+    Attributes:
+        chunks: The queue, oldest first; another object from time to time. Change it only through the methods.
+        held_bytes: Bytes of audio in the queue.
+        held_flicks: Duration of the queue.
+        max_bytes: The bound in bytes, of the widest format that may be held.
+        max_chunks: The bound in chunks.
+        max_flicks: The bound in duration.
+        session_id: Whose audio it is, for metrics; None when nobody said.
+        audio_format: What plain bytes are taken to be.
+        overflows: How many times audio was pushed out or cut off for want of room.
+    """
+
+    __slots__ = (
+        "_dropped",
+        "_taken_bytes",
+        "_taken_chunks",
+        "_taken_flicks",
+        "audio_format",
+        "chunks",
+        "held_bytes",
+        "held_flicks",
+        "max_buffer_seconds",
+        "max_bytes",
+        "max_chunks",
+        "max_flicks",
+        "overflows",
+        "session_id",
+    )
+
+    def __init__(
+        self,
+        max_buffer_seconds: float,
+        audio_format: AudioFormat,
+        session_id: str | None = None,
+        *,
+        is_bounded_in_chunks: bool = False,
+    ) -> None:
+        """Make an empty buffer.
+
+        Args:
+            max_buffer_seconds: The bound; positive, and at least one sample of the format.
+            audio_format: Gives the bound in bytes, and the duration of plain bytes.
+            session_id: Whose audio it is.
+            is_bounded_in_chunks: Whether chunks have a bound of their own; else each may be as short as one sample.
+
+        Raises:
+            ValueError: The bound is not a positive duration.
+        """
+        self.chunks = _NOTHING
+        self.held_bytes = 0
+        self.held_flicks = 0
+        self.max_buffer_seconds = max_buffer_seconds
+        self.max_bytes, self.max_flicks = bounds(max_buffer_seconds, audio_format)
+        self.max_chunks = frames_within(max_buffer_seconds) if is_bounded_in_chunks else sys.maxsize
+        self.session_id = session_id
+        self.audio_format = audio_format
+        self.overflows = 0
+        self._taken_chunks = self._taken_bytes = self._taken_flicks = 0
+        self._dropped = AudioAmount()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the listener is gone."""
+        return self.max_flicks == _CLOSED
+
+    @property
+    def counters(self) -> BufferCounters:
+        """What became of all audio so far."""
+        taken = AudioAmount(self._taken_chunks, self._taken_bytes, self._taken_flicks)
+        return BufferCounters(taken, self._dropped, self._held, self.overflows)
+
+    @property
+    def _held(self) -> AudioAmount:
+        return AudioAmount(len(self.chunks), self.held_bytes, self.held_flicks)
+
+    @property
+    def dropped_flicks(self) -> int:
+        """How much was dropped so far; of many buffers, it is read faster than `counters`."""
+        return self._dropped.flicks
+
+    @property
+    def utilization_percent(self) -> float:
+        """How full it is, 0–100, by the bound that is nearer."""
+        if self.closed:
+            return 0.0
+        held = (
+            self.held_flicks / self.max_flicks,
+            self.held_bytes / self.max_bytes,
+            len(self.chunks) / self.max_chunks,
+        )
+        return 100.0 * max(held)
+
+    def push(self, chunk: Chunk) -> AudioAmount | None:
+        """Add the newest chunk, dropping the oldest first when it would not fit.
+
+        A chunk that is larger than the whole buffer can not be held; it is dropped itself, after all that is
+        older. (`AudioBufferManager.add_audio` cuts plain audio before it comes here.)
+
+        Returns:
+            What was dropped; None when nothing was, which includes a closed buffer.
+        """
+        if self.closed:
+            return None
+        size, duration = len(chunk[0]), chunk.duration
+        dropped = self._make_room(size, duration, 1)
+        if size > self.max_bytes or duration > self.max_flicks:
+            dropped = self._count_dropped(AudioAmount(1, size, duration)) + (dropped or AudioAmount())
+        else:
+            if self.chunks is _NOTHING:
+                self.chunks = deque()
+            self.chunks.append(chunk)
+            self.held_bytes += size
+            self.held_flicks += duration
+        if dropped is not None:
+            self.overflows += 1
+        return dropped
+
+    def count_within(self, max_flicks: int) -> int:
+        """Give how many of the oldest chunks last `max_flicks` at most together; at least 1 when any is held."""
+        if self.held_flicks <= max_flicks:
+            return len(self.chunks)
+        count = duration = 0
+        for chunk in self.chunks:
+            duration += chunk.duration
+            if duration > max_flicks and count:
+                break
+            count += 1
+        return count
+
+    def take(self, count: int) -> None:
+        """Let the oldest `count` chunks go as taken; the caller has read them from `chunks`.
+
+        `count` is at most the number held.
+        """
+        chunks = self.chunks
+        if count == len(chunks):
+            size, duration = self.held_bytes, self.held_flicks
+            chunks.clear()
+        else:
+            size = duration = 0
+            for _ in range(count):
+                chunk = chunks.popleft()
+                size += len(chunk[0])
+                duration += chunk.duration
+        self.held_bytes -= size
+        self.held_flicks -= duration
+        self._taken_chunks += count
+        self._taken_bytes += size
+        self._taken_flicks += duration
+
+    def count_taken(self, amount: AudioAmount) -> None:
+        """Count audio as taken that reached the listener without being held here."""
+        self._taken_chunks += amount.chunks
+        self._taken_bytes += amount.bytes
+        self._taken_flicks += amount.flicks
+
+    def hand_over(self) -> None:
+        """Let all that is held go uncounted, to somebody who will count it, and the queue with it."""
+        self.chunks = _NOTHING
+        self.held_bytes = self.held_flicks = 0
+
+    def drop_before(self, timestamp: float) -> AudioAmount | None:
+        """Drop chunks from the old end whose timestamp is before `timestamp`, in seconds of the relay's clock.
+
+        Returns:
+            What was dropped; None when nothing was. It is no overflow.
+        """
+        chunks = self.chunks
+        count = size = duration = 0
+        while chunks and chunks[0][1] < timestamp:
+            chunk = chunks.popleft()
+            count += 1
+            size += len(chunk[0])
+            duration += chunk.duration
+        if not count:
+            return None
+        self._leave(size, duration)
+        return self._count_dropped(AudioAmount(count, size, duration))
+
+    def cut(self, byte_count: int, flicks: int) -> AudioAmount:
+        """Account for the old part of a chunk that is larger than the buffer; all that is held is older, so it goes.
+
+        The caller pushes what is left of the chunk, which then fits. This is the overflow of both calls.
+        """
+        self.overflows += 1
+        held = self._held
+        self.chunks.clear()
+        self._leave(held.bytes, held.flicks)
+        return self._count_dropped(held + AudioAmount(0, byte_count, flicks))
+
+    def rebound(self, max_buffer_seconds: float, audio_format: AudioFormat) -> AudioAmount | None:
+        """Set another bound, for audio of perhaps another format, dropping the oldest if it now lasts too long.
+
+        What is held of a wider format keeps its room in bytes.
+
+        Returns:
+            What was dropped, which is an overflow; None when nothing was.
+        """
+        if self.closed:
+            return None
+        self.max_buffer_seconds = max_buffer_seconds
+        self.audio_format = audio_format
+        room_bytes = self.max_bytes if self.chunks else 0
+        self.max_bytes, self.max_flicks = bounds(max_buffer_seconds, audio_format)
+        self.max_bytes = max(self.max_bytes, room_bytes)
+        if self.max_chunks != sys.maxsize:
+            self.max_chunks = frames_within(max_buffer_seconds)
+        dropped = self._make_room(0, 0, 0)
+        if dropped is not None:
+            self.overflows += 1
+        return dropped
+
+    def close(self) -> None:
+        """Throw away what is held and accept nothing more; done twice, it changes nothing."""
+        self.chunks.clear()
+        self.held_bytes = self.held_flicks = 0
+        self.max_bytes = self.max_flicks = _CLOSED
+
+    def _make_room(self, size: int, duration: int, added: int) -> AudioAmount | None:
+        chunks = self.chunks
+        count = freed_bytes = freed_flicks = 0
+        while chunks and (
+            self.held_flicks - freed_flicks + duration > self.max_flicks
+            or self.held_bytes - freed_bytes + size > self.max_bytes
+            or len(chunks) + added > self.max_chunks
+        ):
+            oldest = chunks.popleft()
+            count += 1
+            freed_bytes += len(oldest[0])
+            freed_flicks += oldest.duration
+        if not count:
+            return None
+        self._leave(freed_bytes, freed_flicks)
+        return self._count_dropped(AudioAmount(count, freed_bytes, freed_flicks))
+
+    def _leave(self, size: int, duration: int) -> None:
+        self.held_bytes -= size
+        self.held_flicks -= duration
+
+    def _count_dropped(self, amount: AudioAmount) -> AudioAmount:
+        self._dropped += amount
+        return amount
+
+
+def bounds(max_buffer_seconds: float, audio_format: AudioFormat) -> tuple[int, int]:
+    """Give the bound as bytes (whole samples) and as flicks.
+
+    Raises:
+        ValueError: The bound is not a positive number, or is shorter than one sample.
+    """
+    if not 0 < max_buffer_seconds < float("inf"):
+        raise ValueError(f"max_buffer_seconds must be a positive number of seconds, not {max_buffer_seconds}")
+    sample_bytes = audio_format.sample_bytes
+    max_bytes = int(max_buffer_seconds * audio_format.rate) * sample_bytes
+    if not max_bytes:
+        raise ValueError(f"max_buffer_seconds {max_buffer_seconds} is shorter than one sample")
+    return max_bytes, round(max_buffer_seconds * FLICKS_PER_SECOND)

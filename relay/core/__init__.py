@@ -1,1 +1,0 @@
-"""Floor 1: plain synchronous rules; no asyncio, no logging, no third party, and time is an argument."""

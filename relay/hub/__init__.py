@@ -1,0 +1,1 @@
+"""Channels with their broadcasters and listeners, and the task that sends audio to all of them; no sockets."""

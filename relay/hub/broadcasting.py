@@ -1,0 +1,388 @@
+"""The broadcasters' side of the hub: who publishes to which channel, and how their audio meets real time.
+
+Invariants: a channel has at most one source; audio enters by `publish` alone, and only from the source; what was
+accepted is released in order, also after its source went; a source that is too far ahead is told to wait, and
+nothing of its audio is dropped.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from relay.audio.amounts import AudioAmount
+from relay.audio.arrival_rate import ArrivalRate, looks_like
+from relay.audio.channel import Farewell
+from relay.audio.ingest import CATCH_UP_SECONDS, IngestLimits, Timed, ingest_for
+from relay.hub.channel_log import log_event
+from relay.hub.directory import Directory
+from relay.hub.drain import Drain
+from relay.hub.group import Group
+from relay.hub.listener import Note
+from relay.hub.live_channel import DISCONNECTED, ENDED, LiveChannel, Source, SourceDeparture, SourcePort
+from relay.limits.in_force import LimitsInForce
+from relay.limits.names import Limit
+from relay.protocol import messages
+from relay.protocol.requests import Offer
+from relay.protocol.wire import split_audio
+from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.clock import Clock
+from relay.vocabulary.errors import ChannelBusyError, CloseCode
+from relay.vocabulary.names import ChannelAddress
+
+COALESCE_SLACK_SECONDS = 0.002
+"""What a coalescing interval is longer: it is mostly a multiple of a frame, and the frame that comes just at its end
+is to go with it and not to begin the next one."""
+
+_TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, "Another broadcaster took over.")
+_STOPPED: Final = (CloseCode.SESSION_ENDED, "The operator ended the session.")
+
+
+class Broadcasting:
+    """Claims on channels, and the way of audio from a source into its channel."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        drain: Drain,
+        *,
+        clock: Clock,
+        limits: IngestLimits,
+        grace_seconds: float,
+        fit_queues: Callable[[LiveChannel], None],
+        note_overflow: Callable[[LiveChannel, int, AudioAmount], None],
+        kept: LimitsInForce,
+    ) -> None:
+        """Make it.
+
+        Args:
+            directory: The channels.
+            drain: Is woken when listeners have something to get.
+            clock: Gives seconds.
+            limits: How far ahead of real time a source may be.
+            grace_seconds: How long a source that vanished is waited for.
+            fit_queues: Is called when the pace of a channel changed, and with it what a listener's queue may hold.
+            note_overflow: Is called with how many listeners' queues overflowed, and what they lost.
+            kept: What may be kept of channels whose broadcasters have gone.
+        """
+        self._directory = directory
+        self._drain = drain
+        self._clock = clock
+        self._limits = limits
+        self._grace_seconds = grace_seconds
+        self._fit_queues = fit_queues
+        self._note_overflow = note_overflow
+        self._kept = kept
+        self._timers: dict[LiveChannel, asyncio.TimerHandle] = {}
+
+    def check_free(self, address: ChannelAddress, offer: Offer) -> None:
+        """Make sure that a channel could be claimed now.
+
+        Raises:
+            ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
+        """
+        live = self._directory.find(address)
+        if live is not None and live.source is not None and not offer.takeover:
+            raise ChannelBusyError(f"The channel {address} has a broadcaster already; takeover=1 replaces it.")
+
+    def claim(self, address: ChannelAddress, offer: Offer, connection_id: str, port: SourcePort) -> Source:
+        """Make a connection the broadcaster of a channel; the listeners are told.
+
+        Raises:
+            ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
+        """
+        self.check_free(address, offer)
+        live = self._directory.open(address)
+        replaced, listed_before = live.source, live.entry if live.is_listed else None
+        owed_seconds = CATCH_UP_SECONDS if offer.takeover else 0.0
+        source = Source(connection_id, live, port, ArrivalRate(owed_seconds) if offer.pace is Pace.LIVE else None)
+        live.adopt(source)
+        self._directory.adopt(live)
+        if replaced is not None:
+            replaced.port.close(*_TAKEN_OVER)
+        self._prepare(live, offer)
+        live.describe(offer, self._directory.declared(address))
+        self._directory.name_session(address.session, offer.session_name)
+        self._wake(live)
+        if live.entry != listed_before:
+            self._directory.note_change(live.address.session)
+        event = "broadcaster joined" if replaced is None else "broadcaster taken over"
+        log_event(live, event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
+        return source
+
+    def publish(self, source: Source, message: bytes) -> float:
+        """Take a broadcaster's message, as one frame or more; from one who was replaced, nothing is taken.
+
+        Returns:
+            How many seconds nothing more should be read from it; 0 when it may go on.
+
+        Raises:
+            AudioFaultError: The message is not whole samples; nothing of it is taken.
+        """
+        live = source.live
+        ingest, audio_format = live.ingest, live.channel.audio_format
+        if not source.is_present or ingest is None or audio_format is None:
+            return 0.0
+        now, frames = self._clock(), split_audio(message, audio_format)
+        samples = audio_format.samples(len(message))
+        live.accepted[source.connection_id] += samples
+        self._release(live, ingest.offer(frames, now))
+        is_ahead = ingest.should_pause(now)
+        arrival, seconds = source.arrival, samples / audio_format.rate
+        if arrival is not None and arrival.note(seconds, now, is_held=is_ahead):
+            _log_arrival_rate(live, source.arrival_rate, audio_format)
+        if not source.is_held and is_ahead:
+            source.is_held = True
+            source.port.send_text(messages.backpressure_message(on=True))
+        return ingest.must_wait(now)
+
+    def wait_seconds(self, source: Source) -> float:
+        """Tell how many seconds nothing should be read from a broadcaster; 0 also for one who was replaced."""
+        ingest = source.live.ingest
+        return 0.0 if ingest is None or not source.is_present else ingest.must_wait(self._clock())
+
+    def clear(self, source: Source) -> None:
+        """Throw away what listeners have not been sent, and have them throw away what they have not played."""
+        live = source.live
+        if not source.is_present or live.ingest is None:
+            return
+        dropped = live.ingest.clear(self._clock())
+        live.channel.clear()
+        live.tell(Note(live.channel.place, messages.clear_message(), clears=True))
+        self._set_timer(live)
+        self._wake(live)
+        self._relieve(source)
+        log_event(live, "audio cleared", unreleased_seconds=round(dropped.seconds, 2))
+
+    def mute(self, source: Source, *, on: bool) -> None:
+        """Have listeners told that a broadcaster sends silence on purpose from now on, or that it no longer does."""
+        live = source.live
+        if source.is_present and live.channel.mute(on=on):
+            live.tell_state()
+            self._wake(live)
+
+    def pause(self, source: Source) -> None:
+        """Let a broadcaster go that means to come back; listeners are told so, and may wait for it however long."""
+        self._depart(source, Farewell.PAUSE)
+
+    def end(self, source: Source) -> None:
+        """End a channel as its broadcaster asked: listeners get what they are owed, then are closed with 1000."""
+        self._depart(source, Farewell.END)
+
+    def release(self, source: Source) -> None:
+        """Note that a broadcaster's connection is gone; after a farewell or a take-over this changes nothing."""
+        self._depart(source, Farewell.NONE)
+
+    def stop(self, channels: Sequence[LiveChannel]) -> None:
+        """End channels of one session, as the operator asked, in whatever state they are.
+
+        What is not released yet is thrown away. Listeners get what was released, then are closed with 1000; so are the
+        sources, at once.
+        """
+        for live in channels:
+            self._throw_away_unreleased(live)
+            self._set_timer(live)
+            source, live.source, live.departure = live.source, None, None
+            if source is not None:
+                source.port.close(*_STOPPED)
+            self._end(live)
+
+    def disconnect(self, source: Source) -> None:
+        """Send a source away, as the operator asked; its channel waits for it as for any that vanished."""
+        source.port.close(*DISCONNECTED)
+        self._depart(source, Farewell.NONE)
+
+    def look_after(self, live: LiveChannel, now: float) -> None:
+        """Tell a channel's source how it does, or go on when the grace of one that vanished is over."""
+        if live.channel.give_up_source(now, self._grace_seconds):
+            self._tell_state(live)
+            log_event(live, "broadcaster did not return")
+        if live.source is not None:
+            self._relieve(live.source)
+            live.source.tell_stats(now)
+
+    def tell_lists(self) -> None:
+        """Tell the listeners of sessions whose list of channels changed what there is to choose from now.
+
+        Not at each change: who is behind would soon have more to be told than it may.
+        """
+        for session in self._directory.take_changes():
+            text = messages.channels_message(self._directory.list_text(session), self._directory.session_name(session))
+            for live in self._directory.channels_of(session):
+                live.tell(Note(live.channel.place, text))
+                self._wake(live)
+
+    def close(self) -> None:
+        """Release nothing more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _prepare(self, live: LiveChannel, offer: Offer) -> None:
+        """Bring state, format and pace to what a new source says; what waits of the old one stays if it can."""
+        channel, before, told_before = live.channel, live.channel.place, live.state_text
+        ingest = live.ingest
+        is_changed = ingest is None or ingest.pace is not offer.pace
+        if ingest is None or is_changed or channel.audio_format != offer.audio_format:
+            self._throw_away_unreleased(live)
+            live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits, channel.over_at)
+            self._set_timer(live)
+        if live.ingest is not None and offer.takeover:
+            live.ingest.note_return(self._clock())
+        if channel.go_live(offer.audio_format):
+            text = messages.format_message(offer.audio_format, channel.place.epoch)
+            live.tell(Note(before, text, offer.audio_format, channel.place))
+        if is_changed:
+            self._fit_queues(live)
+        if live.state_text != told_before:
+            live.tell_state()
+
+    def _throw_away_unreleased(self, live: LiveChannel) -> None:
+        if live.ingest is not None and (lost := live.ingest.clear(self._clock())).chunks:
+            log_event(live, "unreleased audio thrown away", seconds=round(lost.seconds, 2))
+
+    def _release(self, live: LiveChannel, frames: list[Timed]) -> None:
+        if frames:
+            live.release(frames, self._note_overflow)
+            for group in live.groups.values():
+                self._wake_in_time(group)
+        self._set_timer(live)
+
+    def _set_timer(self, live: LiveChannel) -> None:
+        """Have what waits released when its time comes."""
+        at = None if live.ingest is None else live.ingest.next_release()
+        timer = self._timers.pop(live, None)
+        if timer is not None:
+            timer.cancel()
+        if at is not None:
+            delay = max(0.0, at - self._clock())
+            self._timers[live] = asyncio.get_running_loop().call_later(delay, self.release_due, live)
+
+    def release_due(self, live: LiveChannel) -> None:
+        """Release what has to be by now; when the last is released of a source that went, note that it went."""
+        if live.ingest is None:
+            return
+        self._release(live, live.ingest.release(self._clock()))
+        if live.departure is not None and live.ingest.next_release() is None:
+            departure, live.departure = live.departure, None
+            self._finish(live, departure)
+
+    def _depart(self, source: Source, farewell: Farewell) -> None:
+        live = source.live
+        if not source.is_present:
+            return
+        live.source = None
+        departure = SourceDeparture(farewell, self._clock())
+        if farewell is not Farewell.END:
+            event = "broadcaster paused" if farewell is Farewell.PAUSE else "channel waits for its broadcaster"
+            log_event(live, event, connection=source.connection_id)
+        if live.ingest is not None and live.ingest.next_release() is not None:
+            live.departure = departure
+        else:
+            self._finish(live, departure)
+        self._directory.abandon(live)
+        self._bound_abandoned(live.address.session)
+
+    def _bound_abandoned(self, session: str) -> None:
+        """Give up what is kept of broadcasters that have gone, beyond what may be kept of the session and of all.
+
+        Of all sessions, it is the one that keeps the most that loses: nobody drives out what others keep.
+        """
+        for items, size, of in (
+            (Limit.ABANDONED_PER_SESSION, Limit.ABANDONED_BYTES_PER_SESSION, session),
+            (Limit.ABANDONED, Limit.ABANDONED_BYTES, None),
+        ):
+            while limit := self._over(items, size, self._directory.abandoned(of)):
+                victims = self._directory.abandoned(of or _largest_session(self._directory.abandoned(), limit))
+                self._give_up(next(live for live in victims if limit is items or live.kept_bytes), limit)
+
+    def _over(self, items: Limit, size: Limit, abandoned: Sequence[LiveChannel]) -> Limit | None:
+        """Give the limit that these channels are over; None when they may be kept."""
+        most, most_bytes = self._kept.most(items), self._kept.most(size)
+        if most is not None and len(abandoned) > most:
+            return items
+        if most_bytes is not None and sum(live.kept_bytes for live in abandoned) > most_bytes:
+            return size
+        return None
+
+    def _give_up(self, live: LiveChannel, limit: Limit) -> None:
+        """Throw away what a channel without a broadcaster keeps; one that is one too many is forgotten."""
+        self._kept.applied(limit)
+        event = "audio of a broadcaster that has gone thrown away"
+        log_event(live, event, logging.DEBUG, kept_bytes=live.kept_bytes, limit=limit)
+        if live.ingest is not None:
+            live.ingest.clear(self._clock())
+        live.channel.history.clear()
+        self._set_timer(live)
+        if live.departure is not None:
+            departure, live.departure = live.departure, None
+            self._finish(live, departure)
+        if limit in (Limit.ABANDONED_PER_SESSION, Limit.ABANDONED):
+            self._directory.give_up(live)
+
+    def _finish(self, live: LiveChannel, departure: SourceDeparture) -> None:
+        """Tell listeners that the source went, after the last of its audio."""
+        if departure.farewell is Farewell.END:
+            self._end(live)
+            return
+        if departure.farewell is Farewell.PAUSE:
+            live.channel.pause()
+        else:
+            live.channel.lose_source(departure.at)
+        self._tell_state(live)
+
+    def _end(self, live: LiveChannel) -> None:
+        """Take a channel out and see its listeners off."""
+        live.channel.end()
+        live.idle_since = self._clock()
+        self._directory.retire(live)
+        live.tell_state(ENDED)
+        self._wake(live)
+        log_event(live, "session ended", frames=live.channel.place.position)
+
+    def _tell_state(self, live: LiveChannel) -> None:
+        live.tell_state()
+        self._wake(live)
+        self._directory.note_change(live.address.session)
+
+    def _relieve(self, source: Source) -> None:
+        """Tell a source that was told to stop that it may go on, when it may."""
+        ingest = source.live.ingest
+        if source.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
+            source.is_held = False
+            source.port.send_text(messages.backpressure_message(on=False))
+
+    def _wake_in_time(self, group: Group) -> None:
+        """Have a group served now, or when its interval is over."""
+        if not group.coalesce_seconds:
+            self._drain.wake(group)
+        elif not group.is_due:
+            group.is_due = True
+            delay = group.coalesce_seconds + COALESCE_SLACK_SECONDS
+            asyncio.get_running_loop().call_later(delay, self._wake_due, group)
+
+    def _wake_due(self, group: Group) -> None:
+        group.is_due = False
+        self._drain.wake(group)
+
+    def _wake(self, live: LiveChannel) -> None:
+        for group in live.groups.values():
+            self._drain.wake(group)
+
+
+def _log_arrival_rate(live: LiveChannel, rate: float | None, announced: AudioFormat) -> None:
+    """Log that a source's audio comes faster or slower than it was announced, or that it does no more."""
+    if rate is None:
+        log_event(live, "audio arrives in real time again")
+        return
+    fields = {"arrival_rate": rate, "announced": str(announced), "looks_like": looks_like(announced, rate) or None}
+    log_event(live, "audio does not arrive in real time", logging.WARNING, **fields)
+
+
+def _largest_session(abandoned: Sequence[LiveChannel], limit: Limit) -> str:
+    """Give the session that has the most of what a limit counts, channels or bytes."""
+    kept = Counter[str]()
+    for live in abandoned:
+        kept[live.address.session] += 1 if limit is Limit.ABANDONED else live.kept_bytes
+    return max(kept, key=lambda session: kept[session])

@@ -1,0 +1,156 @@
+"""The hub: all channels, with those who broadcast and those who listen.
+
+Invariants: everything but `run` is synchronous, so between two awaits of a caller the hub is consistent. What does not
+happen at a message (grace, stalls, idle channels, log summaries) happens in `run`, every `HOUSEKEEPING_SECONDS`.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+
+from relay.audio.amounts import AudioAmount
+from relay.audio.audio_buffer_manager import AudioBufferManager
+from relay.audio.channel import Channel
+from relay.audio.ingest import IngestLimits
+from relay.hub.broadcasting import Broadcasting
+from relay.hub.directory import Directory
+from relay.hub.drain import Drain
+from relay.hub.listener import Send
+from relay.hub.listening import Listening
+from relay.hub.live_channel import LiveChannel
+from relay.limits.in_force import LimitsInForce
+from relay.metrics.listener_reports import ListenerReports
+from relay.metrics.overflow import OverflowEpisodes, OverflowReport
+from relay.settings.settings import BroadcastSettings, LimitSettings, ListenerSettings
+from relay.vocabulary.clock import Clock, wire_milliseconds
+from relay.vocabulary.labels import Declaration, Label
+from relay.vocabulary.names import ChannelAddress
+
+HOUSEKEEPING_SECONDS = 0.5
+"""How late a grace or a stall limit may be noticed, and how often a broadcaster may be told who listens."""
+
+UNHEARD_SECONDS = 5.0
+"""How long a channel that never had a source is kept after its last listener left: long enough to come back to after a
+cut. It has no name and no numbers of its own, and anybody may open one."""
+
+logger = logging.getLogger(__name__)
+
+
+class Hub:
+    """All channels, their broadcasters and their listeners.
+
+    Attributes:
+        manager: Owns the listeners' queues.
+        directory: The channels.
+        broadcasting: The broadcasters' side.
+        listening: The listeners' side.
+        ignored_messages: Control messages of types that this relay does not know.
+        overflows: What listeners lose, for the log.
+        reports: What listeners say of what they hear.
+    """
+
+    def __init__(
+        self,
+        manager: AudioBufferManager,
+        drain: Drain,
+        *,
+        clock: Clock,
+        serialize: Callable[[bytes], bytes],
+        send: Send,
+        broadcast: BroadcastSettings,
+        listener: ListenerSettings,
+        declared: Iterable[Declaration] = (),
+        limits: LimitsInForce | None = None,
+    ) -> None:
+        """Make a hub without channels.
+
+        Args:
+            manager: Owns the listeners' queues.
+            drain: Empties them; its `run` and the hub's are tasks of the caller.
+            clock: Gives seconds.
+            serialize: Makes the complete WebSocket message of a binary payload.
+            send: Writes to the sinks of the listeners' ports.
+            broadcast: How far ahead a broadcaster may be, and how long a lost one is waited for.
+            listener: How long a stalled listener is kept, how frames are joined, and what is kept for who returns.
+            declared: What the operator calls channels.
+            limits: What may be kept of channels whose broadcasters have gone; the defaults when left out.
+        """
+        self.manager = manager
+        self._clock = clock
+        self._serialize = serialize
+        self._send = send
+        self._history_seconds = listener.history_seconds
+        self._forget_seconds = broadcast.forget_seconds
+        self.overflows = OverflowEpisodes()
+        self.ignored_messages = 0
+        self.reports = ListenerReports()
+        self.directory = Directory(self._make, declared)
+        self.listening = Listening(
+            self.directory,
+            drain,
+            manager,
+            clock=clock,
+            settings=listener,
+            lead_seconds=broadcast.lead_seconds,
+        )
+        self.broadcasting = Broadcasting(
+            self.directory,
+            drain,
+            clock=clock,
+            limits=IngestLimits(broadcast.ahead_seconds, broadcast.lead_seconds, broadcast.queue_seconds),
+            grace_seconds=broadcast.grace_seconds,
+            fit_queues=self.listening.fit_queues,
+            note_overflow=self._note_overflow,
+            kept=limits or LimitsInForce(LimitSettings()),
+        )
+
+    @property
+    def clock_ms(self) -> int:
+        """The relay's clock as the wire writes it."""
+        return wire_milliseconds(self._clock())
+
+    async def run(self) -> None:
+        """Do for ever what only time brings about."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            self.keep_house()
+
+    def keep_house(self) -> None:
+        """Cut stalled listeners off, look after each channel, and tell what changed: lists, overflows in the log."""
+        now = self._clock()
+        self.listening.cut_off_stalled()
+        self.directory.forget_ended(now - self._history_seconds)
+        for live in self.directory:
+            self.broadcasting.look_after(live, now)
+            self._forget_idle(live, now)
+        self.broadcasting.tell_lists()
+        for report in self.overflows.due(now):
+            self._log_overflow(report)
+
+    def _forget_idle(self, live: LiveChannel, now: float) -> None:
+        if not live.is_idle:
+            live.idle_since = None
+        elif live.idle_since is None:
+            live.idle_since = now
+        elif now - live.idle_since >= (self._forget_seconds if live.had_source else UNHEARD_SECONDS):
+            self.directory.forget(live)
+
+    def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> LiveChannel:
+        channel = Channel(secrets.randbits(16), self._serialize, self._history_seconds)
+        return LiveChannel(address, channel, self.manager, label, send=self._send, is_listed=is_listed)
+
+    def _note_overflow(self, live: LiveChannel, overflowed: int, dropped: AudioAmount) -> None:
+        report = self.overflows.note(
+            live.address.session,
+            dropped_frames=dropped.chunks,
+            dropped_seconds=dropped.seconds,
+            overflowing_listeners=overflowed,
+            now=self._clock(),
+        )
+        if report is not None:
+            self._log_overflow(report)
+
+    def _log_overflow(self, report: OverflowReport) -> None:
+        listeners = sum(live.listener_count for live in self.directory.channels_of(report.session))
+        logger.warning(report.message, extra={**report.fields(), "listeners": listeners})

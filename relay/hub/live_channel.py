@@ -1,0 +1,279 @@
+"""A channel with the connections that use it.
+
+Invariant: a listener is in exactly one group of one channel, from its joining to its leaving.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from relay.audio.amounts import AudioAmount
+from relay.audio.arrival_rate import ArrivalRate
+from relay.audio.audio_buffer_manager import AudioBufferManager
+from relay.audio.channel import Channel, Farewell
+from relay.audio.ingest import Ingest, Timed
+from relay.hub.group import Group
+from relay.hub.listener import Listener, Note, Send
+from relay.hub.run import Framing
+from relay.metrics.vitals import Tally
+from relay.protocol import messages
+from relay.protocol.requests import Offer
+from relay.vocabulary.audio import Pace
+from relay.vocabulary.channel_states import ChannelState
+from relay.vocabulary.errors import CloseCode
+from relay.vocabulary.labels import Label
+from relay.vocabulary.names import ChannelAddress
+
+ENDED: Final = (CloseCode.SESSION_ENDED, "The session ended.")
+"""How the listeners of a channel that ended are closed."""
+
+DISCONNECTED: Final = (CloseCode.DISCONNECTED, "The operator disconnected you.")
+"""How somebody is closed whom the operator sends away."""
+
+
+class SourcePort(Protocol):
+    """A broadcaster's socket, seen from the runtime; nothing here blocks or raises."""
+
+    @property
+    def client_address(self) -> str:
+        """Of the person or program behind it; empty when it is unknown."""
+        ...
+
+    def send_text(self, text: str) -> None:
+        """Write one control message; nothing when the peer reads none, or the connection is closing."""
+        ...
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Begin the closing handshake; a peer that does not answer in time is cut off."""
+        ...
+
+
+STATS_SECONDS = 5.0
+"""How often a broadcaster is told its figures when they do not change; a change is told at the next housekeeping."""
+
+MAX_KNOWN_CONNECTIONS = 16
+"""Of how many broadcasters' connections a channel knows how much was taken; few cuts need more tries to connect."""
+
+
+class Source:
+    """A connection that publishes to a channel, or did until another took over.
+
+    Attributes:
+        connection_id: Names it in logs.
+        live: Its channel.
+        port: Its socket.
+        is_held: Whether it was told to stop sending.
+        stats_told: The last `stats` it was sent, and when; None before the first.
+        arrival: Watches how fast its audio comes; None when it may come as it likes, in pace `speech`.
+    """
+
+    __slots__ = ("arrival", "connection_id", "is_held", "live", "port", "stats_told")
+
+    def __init__(
+        self, connection_id: str, live: "LiveChannel", port: SourcePort, arrival: ArrivalRate | None = None
+    ) -> None:
+        """Make the source of a channel."""
+        self.connection_id = connection_id
+        self.live = live
+        self.port = port
+        self.is_held = False
+        self.stats_told: tuple[str, float] | None = None
+        self.arrival = arrival
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the channel is still its own."""
+        return self.live.source is self
+
+    @property
+    def arrival_rate(self) -> float | None:
+        """How many times as fast as real time its audio comes, as the wire writes it; None while that is right."""
+        return None if self.arrival is None or self.arrival.ratio is None else round(self.arrival.ratio, 2)
+
+    def tell_stats(self, now: float) -> None:
+        """Tell it its figures when they changed, or were told long ago; `now` is in seconds of the relay's clock."""
+        live, ingest = self.live, self.live.ingest
+        if ingest is None:
+            return
+        text = messages.broadcaster_stats(
+            listeners=live.listener_count,
+            dropped_frames=live.tally.dropped_frames,
+            lead_ms=round(ingest.lead_seconds(now) * 1000),
+            queued_ms=round(ingest.queued_seconds() * 1000),
+            arrival_rate=self.arrival_rate,
+            accepted=live.accepted[self.connection_id],
+        )
+        told = self.stats_told
+        if told is None or told[0] != text or now - told[1] >= STATS_SECONDS:
+            self.stats_told = (text, now)
+            self.port.send_text(text)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDeparture:
+    """How a broadcaster went whose last audio is still waiting to be released.
+
+    Attributes:
+        farewell: What it said.
+        at: When, in seconds of the relay's clock.
+    """
+
+    farewell: Farewell
+    at: float
+
+
+class LiveChannel:
+    """A channel with the connections that use it.
+
+    Attributes:
+        address: Its session and name.
+        channel: Its state and numbering.
+        groups: Who receives it, by framing and coalescing interval in milliseconds.
+        source: Who publishes to it; None while nobody does.
+        ingest: What stands between the source and the channel; None before the first source. It stays when a
+            source goes, with what waits in it.
+        departure: How the source went, while its last audio is waiting.
+        label: What people call it.
+        is_listed: Whether it is shown to people: it was declared, or had a source.
+        accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
+        idle_since: Since when nobody uses it; None while somebody does.
+        tally: What became of its frames; of all channels that were forgotten, when it is one of them.
+    """
+
+    def __init__(
+        self,
+        address: ChannelAddress,
+        channel: Channel,
+        manager: AudioBufferManager,
+        label: Label,
+        *,
+        send: Send,
+        is_listed: bool,
+    ) -> None:
+        """Make a channel that nobody uses yet; `manager` owns its listeners' queues, `send` writes to their sinks."""
+        self.address = address
+        self.channel = channel
+        self.groups: dict[tuple[Framing, int], Group] = {}
+        self.source: Source | None = None
+        self.ingest: Ingest | None = None
+        self.departure: SourceDeparture | None = None
+        self.label = label
+        self.is_listed = is_listed
+        self.accepted: dict[str, int] = {}
+        self.idle_since: float | None = None
+        self.tally = Tally()
+        self._manager = manager
+        self._send = send
+
+    @property
+    def pace(self) -> Pace:
+        """What its source produces, or produced last."""
+        return Pace.LIVE if self.ingest is None else self.ingest.pace
+
+    @property
+    def had_source(self) -> bool:
+        """Whether anybody ever published to it."""
+        return self.ingest is not None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of audio that it keeps by itself: what waits to be released, and its history."""
+        return self.channel.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
+
+    @property
+    def listener_count(self) -> int:
+        """How many listeners it has."""
+        return sum(map(len, self.groups.values()))
+
+    @property
+    def listeners(self) -> Iterator[Listener]:
+        """All its listeners."""
+        return (listener for group in self.groups.values() for listener in group)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses it."""
+        return not self.groups and self.source is None and self.channel.state is ChannelState.WAITING
+
+    @property
+    def entry(self) -> messages.ChannelEntry:
+        """How it stands in the list of its session."""
+        label = self.label
+        return messages.ChannelEntry(
+            self.address.channel, label.name or self.address.channel, label.lang, self.channel.state
+        )
+
+    def adopt(self, source: Source) -> None:
+        """Make a connection the source, of which nothing was taken yet."""
+        self.source = source
+        self.idle_since = self.departure = None
+        self.accepted[source.connection_id] = 0
+        if len(self.accepted) > MAX_KNOWN_CONNECTIONS:
+            del self.accepted[next(iter(self.accepted))]
+
+    def describe(self, offer: Offer, declared: Label) -> None:
+        """Take what a broadcaster calls the channel; what the operator declared stands."""
+        self.is_listed = True
+        said = offer.label
+        self.label = Label(declared.name or said.name, declared.lang or said.lang)
+
+    def release(
+        self, frames: Iterable[Timed], note_overflow: Callable[["LiveChannel", int, AudioAmount], None]
+    ) -> None:
+        """Number frames and have them written to all listeners by the next turns."""
+        for timed in frames:
+            frame = self.channel.release(timed.audio, timed.due)
+            self.tally.released_frames += 1
+            for group in self.groups.values():
+                overflowed, dropped = group.publish(frame, self.address.session)
+                if overflowed:
+                    note_overflow(self, overflowed, dropped)
+
+    def count_in(self, tally: Tally) -> None:
+        """Add what became of its frames to another tally, and count what still becomes of them there."""
+        tally += self.tally
+        self.tally = tally
+        for group in self.groups.values():
+            group.count_in(tally)
+
+    def tell(self, note: Note) -> None:
+        """Have all listeners told something, each after the frames so far."""
+        for group in self.groups.values():
+            group.tell(note)
+
+    @property
+    def end_note(self) -> Note:
+        """What is told last in a channel that ended."""
+        return Note(self.channel.place, self.state_text, close=ENDED)
+
+    @property
+    def state_text(self) -> str:
+        """The message that tells the state."""
+        return messages.state_message(self.channel.state, self.pace, self.channel.silence)
+
+    def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
+        """Have all listeners told the state; with `close`, that is the last they hear."""
+        self.tell(Note(self.channel.place, self.state_text, close=close))
+
+    def add(self, listener: Listener, coalesce_ms: int) -> Group:
+        """Take a listener in; gives its group."""
+        key = (listener.framing, coalesce_ms)
+        group = self.groups.get(key)
+        if group is None:
+            group = Group(
+                self._manager,
+                self.tally,
+                self.channel.place,
+                send=self._send,
+                framing=listener.framing,
+                coalesce_seconds=coalesce_ms / 1000,
+            )
+            self.groups[key] = group
+        group.add(listener)
+        return group
+
+    def remove(self, listener: Listener, group: Group) -> None:
+        """Let a listener of one of its groups go."""
+        group.remove(listener)
+        if not group:
+            self.groups = {key: kept for key, kept in self.groups.items() if kept is not group}

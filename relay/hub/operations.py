@@ -1,0 +1,170 @@
+"""What an operator sees and does: sessions with their channels and connections, ending them, sending somebody away.
+
+Invariants: who may see only some channels learns nothing of the others, not even that there are any; looking changes
+nothing, and an answer has a bound, whatever the number of channels and listeners; figures are those of the counters.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from heapq import nlargest
+from itertools import count
+from typing import Any
+
+from relay.access.rules import OperatorPermit
+from relay.hub.group import Group
+from relay.hub.hub import Hub
+from relay.hub.listener import Listener
+from relay.hub.live_channel import DISCONNECTED, LiveChannel
+from relay.protocol import messages
+from relay.protocol.requests import Role
+from relay.vocabulary.clock import Clock
+
+MAX_CHANNELS = 250
+"""Channels in one answer, 225 KB at most; of more, those that have a broadcaster, then those with most listeners."""
+
+MAX_LISTENERS = 100
+"""Listeners in one answer; of more, those that are furthest behind, then those that lost most."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """Somebody who was sent away.
+
+    Attributes:
+        role: As what they were there.
+        channel: Where in their session.
+        client_address: From where.
+    """
+
+    role: Role
+    channel: str
+    client_address: str
+
+
+class Operations:
+    """The operator's side of a hub."""
+
+    def __init__(self, hub: Hub, clock: Clock) -> None:
+        """Make it; `clock` is the hub's."""
+        self._hub = hub
+        self._clock = clock
+
+    def list_sessions(self, permit: OperatorPermit) -> Json:
+        """Give all sessions with their channels, by name."""
+        directory = self._hub.directory
+        sessions = [session for session in directory.sessions if permit.covers_session(session)]
+        channels = [live for session in sessions for live in self._channels(session, permit)]
+        shown, not_listed = self._describe_all(channels)
+        of_sessions: dict[str, list[Json]] = {}
+        for session, described in shown:
+            of_sessions.setdefault(session, []).append(described)
+        return {
+            "sessions": [{"id": session, "channels": listed} for session, listed in of_sessions.items()],
+            "not_listed": not_listed,
+        }
+
+    def show_session(self, session: str, permit: OperatorPermit) -> Json | None:
+        """Give one session, with the listeners that are worst off; None when there is none to see."""
+        channels = list(self._channels(session, permit))
+        if not channels:
+            return None
+        shown, not_listed = self._describe_all(channels)
+        now = self._clock()
+        worst = nlargest(MAX_LISTENERS, _ranked(channels, now))
+        return {
+            "id": session,
+            "channels": [described for _, described in shown],
+            "not_listed": not_listed,
+            "listeners": sum(live.listener_count for live in channels),
+            "worst_listeners": [_describe_listener(each, now) for each in worst],
+        }
+
+    def end(self, session: str, channel: str | None, permit: OperatorPermit) -> list[str]:
+        """End a session, or one channel of it, at once; gives the channels that ended, none when there are none to see.
+
+        See `Broadcasting.stop` for what becomes of their audio.
+        """
+        ending = [live for live in self._channels(session, permit) if channel in (None, live.address.channel)]
+        self._hub.broadcasting.stop(ending)
+        return [live.address.channel for live in ending]
+
+    def disconnect(self, session: str, connection_id: str, permit: OperatorPermit) -> Disconnected | None:
+        """Send a broadcaster or a listener away; None when there is no such one to see."""
+        for live in self._channels(session, permit):
+            source = live.source
+            if source is not None and source.connection_id == connection_id:
+                self._hub.broadcasting.disconnect(source)
+                return Disconnected(Role.BROADCASTER, live.address.channel, source.port.client_address)
+            for listener in live.listeners:
+                if listener.connection_id == connection_id:
+                    listener.port.close(*DISCONNECTED)
+                    return Disconnected(Role.LISTENER, live.address.channel, listener.port.client_address)
+        return None
+
+    def _channels(self, session: str, permit: OperatorPermit) -> Iterator[LiveChannel]:
+        """Give the channels of a session that may be seen."""
+        return (live for live in self._hub.directory.channels_of(session) if permit.covers(live.address))
+
+    def _describe_all(self, channels: list[LiveChannel]) -> tuple[list[tuple[str, Json]], int]:
+        """Give as many as an answer holds, by name, each with its session; and how many are left out."""
+        now = self._clock()
+        chosen = nlargest(MAX_CHANNELS, channels, key=lambda live: (live.source is not None, live.listener_count))
+        chosen.sort(key=lambda live: (live.address.session, live.address.channel))
+        shown = [(live.address.session, _describe_channel(live, now)) for live in chosen]
+        return shown, len(channels) - len(chosen)
+
+
+_Ranked = tuple[float, int, int, Listener, Group, LiveChannel]
+"""A listener and how it does, the greater the worse: lag in seconds, what it lost in flicks, a number of its own."""
+
+
+def _ranked(channels: Iterable[LiveChannel], now: float) -> Iterator[_Ranked]:
+    """Give all listeners; there may be ten thousand, so each is one tuple, which is compared as it is."""
+    # Downwards, so that of equals the first is the greatest and those who come later need not be sorted in.
+    numbers = count(0, -1)
+    return (
+        (lag_seconds, listener.buffer.dropped_flicks, next(numbers), listener, group, live)
+        for live in channels
+        for group in live.groups.values()
+        for lag_seconds, listener in group.lags(now)
+    )
+
+
+def _describe_channel(live: LiveChannel, now: float) -> Json:
+    source, tally = live.source, live.tally
+    # What waits of a broadcaster that went is still to be heard.
+    ingest = None if source is None and live.departure is None else live.ingest
+    return {
+        **live.entry.members(),
+        "pace": live.pace.value,
+        "format": messages.describe_format(live.channel.audio_format),
+        "listeners": live.listener_count,
+        "broadcaster": None
+        if source is None
+        else {"connection_id": source.connection_id, "client_address": source.port.client_address},
+        "lead_ms": None if ingest is None else round(ingest.lead_seconds(now) * 1000),
+        "queued_ms": None if ingest is None else round(ingest.queued_seconds() * 1000),
+        "arrival_rate": None if source is None else source.arrival_rate,
+        "released_frames": tally.released_frames,
+        "delivered_frames": tally.delivered_frames,
+        "dropped_frames": tally.dropped_frames,
+    }
+
+
+def _describe_listener(ranked: _Ranked, now: float) -> Json:
+    lag_seconds, _, _, listener, group, live = ranked
+    counters = group.counters(listener)
+    blocked_seconds = 0.0 if listener.blocked_since is None else max(0.0, now - listener.blocked_since)
+    return {
+        "connection_id": listener.connection_id,
+        "client_address": listener.port.client_address,
+        "channel": live.address.channel,
+        "framing": listener.framing.value,
+        "lag_ms": round(lag_seconds * 1000),
+        "delivered_seconds": round(counters.taken.seconds, 2),
+        "dropped_seconds": round(counters.dropped.seconds, 2),
+        "blocked_seconds": round(blocked_seconds, 2),
+        "report": None if listener.report is None else asdict(listener.report),
+    }

@@ -1,0 +1,114 @@
+"""The relay's own figures: what became of the frames, who is there, how late things are, what listeners hear.
+
+Invariants: counters are counted where things happen, and only added up here; looking at them touches no audio and
+takes constant time for each channel; what is sampled (the listeners' lag) is sampled every `SAMPLE_SECONDS`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+from relay.hub.hub import Hub
+from relay.hub.lag import LagMeter
+from relay.metrics.counts import read_counts
+from relay.metrics.distribution import Distribution
+from relay.metrics.metrics import MetricDatum
+from relay.metrics.vitals import Tally, Vitals
+from relay.vocabulary.clock import Clock
+
+SAMPLE_SECONDS = 5.0
+"""How often the lag of all listeners is looked at; of those who are behind, each takes a fraction of a microsecond."""
+
+SAMPLES_FOR_A_SUMMARY = 2
+"""The log has what listeners reported every ten seconds, as with overflows."""
+
+logger = logging.getLogger(__name__)
+
+
+class VitalSigns:
+    """Looks at a hub; `run` is its task."""
+
+    def __init__(self, hub: Hub, lag: LagMeter, clock: Clock, holders: Iterable[object] = ()) -> None:
+        """Begin with nothing sampled; `holders` have counts of `COUNTS` beside those of the hub."""
+        self._hub = hub
+        self._holders = (hub, hub.manager, hub.overflows, hub.reports, hub.reports.everywhere, *holders)
+        self._lag = lag
+        self._clock = clock
+        self._listener_lag_ms = Distribution()
+        self._emitted: dict[str, int] = {}
+        self._emitted_distributions: dict[str, Distribution] = {}
+
+    async def run(self) -> None:
+        """Sample for ever, and tell the log what listeners reported."""
+        samples = 0
+        while True:
+            await asyncio.sleep(SAMPLE_SECONDS)
+            self.sample()
+            samples += 1
+            if samples % SAMPLES_FOR_A_SUMMARY == 0:
+                self.tell_reports()
+
+    def sample(self) -> None:
+        """Look at the lag of all listeners once."""
+        now = self._clock()
+        for live in self._hub.directory:
+            for group in live.groups.values():
+                group.note_lag(self._listener_lag_ms, now)
+
+    def tell_reports(self) -> None:
+        """Tell the log what the listeners of each channel reported since the last time; nothing of who said nothing."""
+        for address, heard in self._hub.reports.take():
+            place = {"session": address.session, "channel": address.channel}
+            logger.info("listeners reported", extra={**place, **heard.fields()})
+
+    def look(self) -> Vitals:
+        """Give all figures now."""
+        now = self._clock()
+        frames = Tally()
+        frames += self._hub.directory.forgotten
+        leads: list[float] = []
+        for live in self._hub.directory:
+            frames += live.tally
+            if live.source is not None and live.ingest is not None:
+                leads.append(max(0.0, live.ingest.lead_seconds(now)) * 1000)
+        return Vitals(
+            frames=frames,
+            listeners=len(self._hub.listening),
+            broadcasters=len(leads),
+            sessions=sum(1 for _ in self._hub.directory.sessions),
+            ingest_lead_ms=tuple(leads),
+            loop_lag_ms=self._lag.every_ms,
+            listener_lag_ms=self._listener_lag_ms,
+            heard=self._hub.reports.everywhere,
+            counts=read_counts((frames, *self._holders)),
+        )
+
+    def emit(self, put: Callable[..., object], namespace: str) -> None:
+        """Give what happened since the last time to `put`, CloudWatch's `put_metric_data`; nothing that is empty."""
+        put(Namespace=namespace, MetricData=list(self._news(self.look())))
+
+    def _news(self, vitals: Vitals) -> Iterator[MetricDatum]:
+        for count, value in vitals.counts.items():
+            if count.cloudwatch is not None and isinstance(value, int):
+                if news := value - self._emitted.get(count.cloudwatch, 0):
+                    yield {"MetricName": count.cloudwatch, "Value": news, "Unit": "Count"}
+                self._emitted[count.cloudwatch] = value
+        levels = {"Listeners": vitals.listeners, "Broadcasters": vitals.broadcasters, "Sessions": vitals.sessions}
+        for name, level in levels.items():
+            yield {"MetricName": name, "Value": level, "Unit": "Count"}
+        for lead_ms in vitals.ingest_lead_ms:
+            yield {"MetricName": "IngestLead", "Value": round(lead_ms), "Unit": "Milliseconds"}
+        distributions = {
+            "DeliveryLatency": vitals.frames.delivery_ms,
+            "ListenerLag": vitals.listener_lag_ms,
+            "LoopLag": vitals.loop_lag_ms,
+            "ListenerBuffer": vitals.heard.buffer_ms,
+            "ListenerPlayout": vitals.heard.playout_ms,
+        }
+        for name, distribution in distributions.items():
+            before = self._emitted_distributions.get(name)
+            news_of_it = distribution if before is None else distribution.since(before)
+            self._emitted_distributions[name] = distribution.copy()
+            if pairs := list(news_of_it.values()):
+                values, occurred = zip(*pairs, strict=True)
+                yield {"MetricName": name, "Values": values, "Counts": occurred, "Unit": "Milliseconds"}

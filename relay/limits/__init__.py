@@ -1,0 +1,1 @@
+"""What a client or an address may use: rates, counts and seats."""

@@ -1,0 +1,71 @@
+"""What this process uses and may use, asked of the system; what can not be told is None, never a guess."""
+
+import socket
+import time
+from pathlib import Path
+
+from relay.process.open_files import allow_open_files
+from relay.vocabulary.errors import UserError
+
+SPARE_FILES = 64
+"""Descriptors for everything that is not a listener."""
+
+_SCHEDSTAT = Path("/proc/self/schedstat")
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def cpu_seconds() -> float:
+    """Give the CPU time of this process."""
+    return time.process_time()
+
+
+def waiting_seconds() -> float | None:
+    """Give how long this process's main thread has waited for a CPU that others had."""
+    try:
+        return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def is_this_machine(host: str) -> bool:
+    """Tell whether an IP address is one of this machine's: only those can be bound."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def raise_file_limit(files: int) -> None:
+    """Make sure that this process, and those that it starts, may each open so many files and sockets.
+
+    Raises:
+        UserError: The hard limit is lower; the text says what to do.
+    """
+    needed = files + SPARE_FILES
+    allowed = allow_open_files(needed)
+    if allowed < needed:
+        raise UserError(
+            f"A process needs {needed} open sockets for this, and may have {allowed} (the hard limit of `ulimit -n`). "
+            f"Use more processes (--processes), fewer listeners, or raise the limit: `ulimit -Hn {needed}` as root, "
+            f"LimitNOFILE={needed} of a systemd unit, or `--ulimit nofile={needed}` of a container."
+        )
+
+
+def check_ports(connections: int) -> None:
+    """Make sure that this machine has enough ports to connect so many times to one address.
+
+    Raises:
+        UserError: It has not; the text says what to do.
+    """
+    try:
+        first, last = map(int, _PORT_RANGE.read_text().split())
+    except (OSError, ValueError):
+        return
+    if connections > last - first + 1:
+        raise UserError(
+            f"This machine has {last - first + 1} ports for connections to one address, and {connections} are needed: "
+            'widen them with `sysctl net.ipv4.ip_local_port_range="1024 65535"`, or use several machines.'
+        )

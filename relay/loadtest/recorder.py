@@ -1,0 +1,246 @@
+"""Puts the reports of all receiving processes together, second by second, into the result of a test.
+
+Invariant: what is reported before the audio begins (joins, failures) counts, but belongs to no second.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from relay.loadtest.account import Accounts, percent
+from relay.loadtest.histogram import Histogram
+from relay.loadtest.plan import LoadPlan
+from relay.loadtest.results import LoadResult, Second, ServerSample, ServerUse
+from relay.loadtest.verdict import BUSY_LIMIT_PERCENT, ProcessUse
+from relay.loadtest.worker_messages import Report
+
+LEAST_SECONDS = 0.75
+"""A shorter interval, at the end of the audio, says little about how busy a process is in a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnUse:
+    """What the main process used so far: CPU time, and time in which it waited for a CPU, if that is counted."""
+
+    cpu_seconds: float
+    waiting_seconds: float | None
+
+
+@dataclass(slots=True)
+class _ProcessLine:
+    """What is known of one process of the generator while the audio plays."""
+
+    name: str
+    receives: bool
+    first_cpu: float = 0.0
+    last_cpu: float = 0.0
+    last_waiting: float = 0.0
+    worst_percent: float = 0.0
+    worst_waiting_percent: float = 0.0
+    busy_seconds: int = 0
+    lag_ms: float = 0.0
+
+    def begin(self, cpu: float, waiting: float | None) -> None:
+        self.first_cpu = self.last_cpu = cpu
+        self.last_waiting = waiting or 0.0
+
+    def note(self, cpu: float, waiting: float | None, lag_ms: float, length_seconds: float) -> float:
+        """Take note of an interval; gives how busy the process was in it."""
+        waited = max(0.0, (waiting or 0.0) - self.last_waiting)
+        busy = percent(cpu - self.last_cpu + waited, length_seconds) or 0.0
+        self.last_cpu, self.last_waiting = cpu, waiting or 0.0
+        self.lag_ms = max(self.lag_ms, lag_ms)
+        if length_seconds >= LEAST_SECONDS:
+            self.busy_seconds += busy > BUSY_LIMIT_PERCENT
+            if busy > self.worst_percent:
+                self.worst_percent = busy
+                self.worst_waiting_percent = percent(waited, length_seconds) or 0.0
+        return busy
+
+    def use(self, length_seconds: float) -> ProcessUse:
+        used = self.last_cpu - self.first_cpu
+        return ProcessUse(
+            name=self.name,
+            receives=self.receives,
+            cpu_seconds=used,
+            busy_percent=percent(used, length_seconds) or 0.0,
+            worst_busy_percent=self.worst_percent,
+            worst_waiting_percent=self.worst_waiting_percent,
+            busy_seconds=self.busy_seconds,
+            lag_ms=self.lag_ms,
+        )
+
+
+class Recorder:
+    """The result of a test in the making.
+
+    Attributes:
+        joined: Listeners that joined so far.
+        failures: Why others could not, and how often.
+    """
+
+    def __init__(self, plan: LoadPlan, server_before: ServerSample | None) -> None:
+        """Begin; `server_before` is what the server used before the listeners came."""
+        self._plan = plan
+        self._server_before = self._server_begin = self._server_last = server_before
+        self._rss_peak = server_before.rss if server_before else 0
+        self._uss_peak = server_before.uss if server_before else None
+        self._latency = Histogram()
+        self._joins = Histogram()
+        self._received_bytes = 0
+        self._window_frames = 0
+        self._uncertainty_ms: float | None = None
+        self._reports: Sequence[Report] = ()
+        self._seconds: list[Second] = []
+        self._began: float | None = None
+        self._last = 0.0
+        self._lines = [_ProcessLine(f"receiver {number + 1}", receives=True) for number in range(plan.processes)]
+        self._main = _ProcessLine("broadcaster", receives=False)
+
+    @property
+    def joined(self) -> int:
+        """Listeners that joined so far."""
+        return self._joins.total
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Why listeners could not join, and how often."""
+        return _sum(report.failures for report in self._reports)
+
+    def begin(self, at: float, reports: Sequence[Report], own: OwnUse, server: ServerSample | None) -> None:
+        """Take note that the audio begins at `at` (seconds), and of what all used until then."""
+        self._add(reports)
+        self._began = self._last = at
+        self._server_begin = server
+        self._note_server(server)
+        for line, report in zip(self._lines, reports, strict=True):
+            line.begin(report.cpu_seconds, report.waiting_seconds)
+        self._main.begin(own.cpu_seconds, own.waiting_seconds)
+
+    def join(self, reports: Sequence[Report]) -> None:
+        """Take note of what happened before the audio."""
+        self._add(reports)
+
+    def note(
+        self, at: float, reports: Sequence[Report], own: OwnUse, late_ms: float, server: ServerSample | None
+    ) -> Second:
+        """Take note of an interval of the audio.
+
+        Args:
+            at: Its end, in seconds.
+            reports: Of all receiving processes, in order.
+            own: What the main process used.
+            late_ms: How late the main process sent a frame, at worst.
+            server: What the server used.
+        """
+        assert self._began is not None  # noqa: S101 - the audio has begun
+        length = max(1e-3, at - self._last)
+        latency = self._add(reports)
+        self._window_frames += latency.total
+        busy = [
+            line.note(report.cpu_seconds, report.waiting_seconds, report.lag_ms, length)
+            for line, report in zip(self._lines, reports, strict=True)
+        ]
+        self._main.note(own.cpu_seconds, own.waiting_seconds, late_ms, length)
+        compared = [report.clock_uncertainty_ms for report in reports if report.clock_offset_ms is not None]
+        self._uncertainty_ms = max([*compared, self._uncertainty_ms or 0.0]) if compared else self._uncertainty_ms
+        server_cpu = None
+        if server is not None and self._server_last is not None:
+            server_cpu = percent(server.cpu_seconds - self._server_last.cpu_seconds, length)
+        self._note_server(server)
+        self._last = at
+        second = Second(
+            at_seconds=at - self._began,
+            length_seconds=length,
+            connected=sum(report.connected for report in reports),
+            frames=latency.total,
+            received_bytes=sum(report.received_bytes for report in reports),
+            gap_frames=sum(report.gap_frames for report in reports),
+            p50_ms=latency.percentile(50),
+            p99_ms=latency.percentile(99),
+            max_ms=latency.maximum,
+            generator_busy_percent=max(busy),
+            server_cpu_percent=server_cpu,
+        )
+        if length >= LEAST_SECONDS:
+            self._seconds.append(second)
+        return second
+
+    def finish(self, reports: Sequence[Report]) -> None:
+        """Take note of the last reports, after everybody was closed."""
+        self._add(reports)
+
+    def result(
+        self, published_frames: int, ended_early: str | None, server_name: str | None, notes: Sequence[str]
+    ) -> LoadResult:
+        """Give what was measured.
+
+        Args:
+            published_frames: By all broadcasters together.
+            ended_early: Why the test did not come to its planned end; None when it did.
+            server_name: Of the server's process, for people; None when it was not looked at.
+            notes: Sentences for the person.
+        """
+        reports = self._reports
+        began = self._began if self._began is not None else self._last
+        window = self._last - began
+        return LoadResult(
+            plan=self._plan,
+            played_seconds=published_frames / self._plan.sessions / self._plan.fps,
+            published_frames=published_frames,
+            ended_early=ended_early,
+            latency=self._latency,
+            joins=self._joins,
+            received_bytes=self._received_bytes,
+            healthy=sum((report.healthy for report in reports), Accounts()),
+            slow=sum((report.slow for report in reports), Accounts()),
+            failures=_sum(report.failures for report in reports),
+            closes=_sum(report.closes for report in reports),
+            slow_closes=_sum(report.slow_closes for report in reports),
+            seconds=tuple(self._seconds),
+            generator=tuple(line.use(window) for line in (*self._lines, self._main)),
+            clock_uncertainty_ms=self._uncertainty_ms,
+            server=self._server_use(server_name, window),
+            notes=tuple(notes),
+        )
+
+    def _server_use(self, name: str | None, window_seconds: float) -> ServerUse | None:
+        before, begin, last = self._server_before, self._server_begin, self._server_last
+        if name is None or before is None or begin is None or last is None:
+            return None
+        return ServerUse(
+            name=name,
+            cpu_seconds=last.cpu_seconds - begin.cpu_seconds,
+            window_seconds=window_seconds,
+            window_frames=self._window_frames,
+            rss_before=before.rss,
+            rss_peak=self._rss_peak,
+            uss_before=before.uss,
+            uss_peak=self._uss_peak,
+        )
+
+    def _add(self, reports: Sequence[Report]) -> Histogram:
+        """Add what was reported; gives the latencies of it."""
+        latency = Histogram()
+        for report in reports:
+            latency.merge(report.latency)
+            self._joins.merge(report.joins)
+            self._received_bytes += report.received_bytes
+        self._latency.merge(latency)
+        self._reports = reports
+        return latency
+
+    def _note_server(self, server: ServerSample | None) -> None:
+        if server is None:
+            return
+        self._server_last = server
+        self._rss_peak = max(self._rss_peak, server.rss)
+        if server.uss is not None:
+            self._uss_peak = max(self._uss_peak or 0, server.uss)
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total.most_common())

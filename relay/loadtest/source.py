@@ -1,0 +1,181 @@
+"""The broadcasters of a load test: ordinary clients of the relay that send quiet noise on time."""
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Protocol, Self
+
+from relay.client import Broadcaster, broadcast
+from relay.loadtest.plan import LoadPlan, frame_count, send_seconds
+from relay.loadtest.stamp import stamp
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.errors import RelayError
+from relay.vocabulary.names import ChannelAddress
+
+_LOUDEST = 64
+"""Of 32 767: whoever listens by mistake is not hurt."""
+
+
+class Source(Protocol):
+    """Whoever sends the frames of a load test; a benchmark of another server brings its own."""
+
+    @property
+    def published(self) -> list[int]:
+        """How many frames were sent to each target's channel, in the order of the targets; each begins at seq 0."""
+        ...
+
+    def take_late_ms(self) -> float:
+        """Give how late a frame was sent at worst since this was asked last."""
+        ...
+
+    async def play(self, begins_at: float) -> None:
+        """Send all frames of the plan, the first at `begins_at` (seconds of this machine's clock).
+
+        Cancelling it ends the audio early.
+
+        Raises:
+            RelayError: A channel's connection was lost.
+        """
+        ...
+
+    async def end(self) -> None:
+        """End the sessions, so that listeners get what they are owed and are closed.
+
+        Raises:
+            RelayError: The server does not confirm it.
+        """
+        ...
+
+
+class PacedSource(ABC):
+    """Sends the frames of a plan when they are due; how a frame is sent is the subclass's.
+
+    Attributes:
+        published: Frames sent to each channel so far.
+    """
+
+    def __init__(self, plan: LoadPlan) -> None:
+        """Prepare to send; nothing is sent before `play`."""
+        self.published = [0] * plan.sessions
+        self._plan = plan
+        self._audio = quiet_noise(AudioFormat(), plan.frame_ms)
+        self._problem: RelayError | None = None
+        self._late_seconds = 0.0
+
+    @abstractmethod
+    async def send(self, channel: int, seq: int) -> None:
+        """Send the next frame of a channel.
+
+        Raises:
+            RelayError: The connection is lost.
+        """
+
+    def take_late_ms(self) -> float:
+        """Give how late a frame was sent at worst since this was asked last."""
+        late_seconds, self._late_seconds = self._late_seconds, 0.0
+        return late_seconds * 1000
+
+    async def play(self, begins_at: float) -> None:
+        """Send all frames; channels take turns within a frame, so that they do not all send at once.
+
+        Raises:
+            RelayError: A connection was lost.
+        """
+        apart = 1 / self._plan.fps / self._plan.sessions
+        async with asyncio.TaskGroup() as tasks:
+            for channel in range(self._plan.sessions):
+                tasks.create_task(self._send_all(channel, begins_at + channel * apart))
+        if self._problem is not None:
+            raise self._problem
+
+    async def _send_all(self, channel: int, begins_at: float) -> None:
+        for seq in range(frame_count(self._plan)):
+            due = begins_at + send_seconds(self._plan, seq)
+            wait_seconds = due - relay_clock()
+            await asyncio.sleep(max(0.0, wait_seconds))
+            if wait_seconds > 0:
+                # Only waking up late is this process's fault: the rest of a burst can not be on time, nor can what
+                # comes after the relay took no more for a while.
+                self._late_seconds = max(self._late_seconds, relay_clock() - due)
+            try:
+                await self.send(channel, seq)
+            except RelayError as error:
+                self._problem = self._problem or error
+            if self._problem is not None:
+                return
+            self.published[channel] += 1
+
+
+class RelaySource(PacedSource):
+    """Broadcasters at a relay, one for each address; an async context manager.
+
+    Each frame carries when it was sent, for `Expect.RELAY_V1_STAMPED`.
+    """
+
+    def __init__(self, plan: LoadPlan, url: str, addresses: Sequence[ChannelAddress], key: str | None) -> None:
+        """Prepare broadcasters.
+
+        Args:
+            plan: What to send when.
+            url: Of the relay.
+            addresses: One channel for each session of the plan.
+            key: The relay's broadcast key, if it has one.
+        """
+        super().__init__(plan)
+        self._url = url
+        self._addresses = addresses
+        self._key = key
+        self._broadcasters: list[Broadcaster] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Claim all channels.
+
+        Raises:
+            UserError: No relay answers.
+            RelayError: The relay refused.
+        """
+        async with AsyncExitStack() as stack:
+            for address in self._addresses:
+                # A test that went on after a lost connection would measure the pause.
+                broadcaster = broadcast(
+                    self._url, address.session, channel=address.channel, token=self._key, reconnect=None
+                )
+                self._broadcasters.append(await stack.enter_async_context(broadcaster))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave; sessions that were not ended stay as they are."""
+        await self._stack.aclose()
+
+    async def send(self, channel: int, seq: int) -> None:
+        """Send a frame.
+
+        Raises:
+            RelayError: The connection is lost.
+        """
+        await self._broadcasters[channel].send(stamp(seq, relay_clock(), self._audio))
+
+    async def end(self) -> None:
+        """End all sessions.
+
+        Raises:
+            RelayError: The relay does not confirm it.
+        """
+        for broadcaster in self._broadcasters:
+            await broadcaster.end()
+
+
+def quiet_noise(audio_format: AudioFormat, milliseconds: int) -> bytes:
+    """Give noise that is no burden to an ear, whole samples."""
+    generator = random.Random(0)  # noqa: S311 - audio, not a secret
+    samples = audio_format.rate * milliseconds // 1000 * audio_format.channels
+    return array("h", [generator.randint(-_LOUDEST, _LOUDEST) for _ in range(samples)]).tobytes()

@@ -1,0 +1,205 @@
+"""What PyAV decodes, from a file or a pipe, converted to what a channel can carry."""
+
+import contextlib
+from collections.abc import Generator, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay.media.ogg import MAGIC as OGG_MAGIC
+from relay.media.ogg import OggLinks
+from relay.media.pipe import Pipe
+from relay.media.source import AudioSource, Readable
+from relay.media.wav import unreadable
+from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
+from relay.vocabulary.errors import UserError
+
+if TYPE_CHECKING:
+    import av
+
+_FILE_OPTIONS = {"protocol_whitelist": "none"}
+_PIPE_OPTIONS = {**_FILE_OPTIONS, "analyzeduration": "100000"}
+"""FFmpeg looks at up to 5 s of a stream before it gives any of it; 0.1 s (in µs) tell the same of audio."""
+
+
+_RATES = range(1_000, 1_000_000)
+"""Sample rates, in Hz, that audio may have before it is converted. A damaged header may name any, and the filter for
+one of 2 GHz takes minutes to make."""
+
+
+class _Decoded(AudioSource):
+    """Audio that PyAV decodes."""
+
+    def __init__(self, label: str, name: str, options: dict[str, str]) -> None:
+        self.name = name
+        self.duration_seconds: float | None = None
+        self.damaged_packets = 0
+        self.remark: str | None = None
+        self._label = label
+        self._options = options
+
+    def _choose_format(self, first: "av.AudioFrame | None", rate: int | None, channels: int | None) -> None:
+        """Choose what to convert to by the first frame."""
+        if first is None:
+            raise UserError(f"{self._label} holds no audio that can be decoded.")
+        self.audio_format = AudioFormat(
+            rate=rate or next((known for known in SAMPLE_RATES if known >= first.sample_rate), SAMPLE_RATES[-1]),
+            channels=channels or min(first.layout.nb_channels, CHANNEL_COUNTS[-1]),
+        )
+        self._converted(self._resampler(), first)
+
+    def _convert(self, frames: "Iterator[av.AudioFrame]") -> Iterator[bytes]:
+        shape = None
+        resampler = self._resampler()
+        for frame in frames:
+            previous, shape = shape, (frame.format.name, frame.layout.name, frame.sample_rate)
+            if previous not in (None, shape):
+                # MP3s that were joined may change in the middle; a resampler takes one kind of input.
+                yield from self._converted(resampler, None)
+                resampler = self._resampler()
+            yield from self._converted(resampler, frame)
+        yield from self._converted(resampler, None)
+
+    def _resampler(self) -> "av.AudioResampler":
+        from av import AudioResampler  # noqa: PLC0415 - optional, and 30 MB that plain WAV does without
+
+        layout = "mono" if self.audio_format.channels == 1 else "stereo"
+        return AudioResampler(format="s16", layout=layout, rate=self.audio_format.rate)
+
+    def _converted(self, resampler: "av.AudioResampler", frame: "av.AudioFrame | None") -> list[bytes]:
+        """Convert a frame; None gives what the resampler still holds."""
+        if frame is not None and frame.sample_rate not in _RATES:
+            raise UserError(
+                f"{self._label} can not be read as audio: it declares {frame.sample_rate} samples a second."
+            )
+        try:
+            frames = resampler.resample(frame)
+        except ValueError as error:  # FFmpeg's "invalid argument"
+            count = "too many" if frame is None else frame.layout.nb_channels
+            raise UserError(
+                f"{self._label} has {count} channels, which can not be mixed without knowing what they are; make it "
+                "mono or stereo where it comes from."
+            ) from error
+        # A plane may be longer than its samples: decoders pad.
+        return [bytes(frame.planes[0])[: frame.samples * self.audio_format.sample_bytes] for frame in frames]
+
+    def _decode(self, file: Readable, *, is_ogg: bool) -> "Generator[av.AudioFrame]":
+        """Decode all links of Ogg, and anything else as one."""
+        is_first = True
+        for link in OggLinks(file) if is_ogg else (file,):
+            try:
+                yield from self._decode_link(link)
+            except UserError:
+                if is_first:
+                    raise
+                self.damaged_packets += 1
+            is_first = False
+
+    def _decode_link(self, file: Readable) -> "Generator[av.AudioFrame]":
+        import av  # noqa: PLC0415 - the same
+
+        try:
+            with av.open(file, "r", metadata_errors="replace", options=self._options) as container:
+                if not container.streams.audio:
+                    raise UserError(f"{self._label} has no audio in it.")
+                for packet in container.demux(container.streams.audio[0]):
+                    try:
+                        yield from packet.decode()
+                    except av.error.FFmpegError:
+                        # Tags and torn packets are common in files that play well everywhere else.
+                        self.damaged_packets += 1
+        except av.error.FFmpegError as error:
+            raise UserError(f"{self._label} can not be read as audio: {error.strerror}.{self._advice()}") from error
+
+    def _advice(self) -> str:
+        return ""
+
+
+class DecodedFile(_Decoded):
+    """A file that PyAV decodes."""
+
+    def __init__(self, path: Path, rate: int | None, channels: int | None) -> None:
+        """Decode its first frame.
+
+        Raises:
+            UserError: It can not be read, is not audio, or PyAV is not installed.
+        """
+        super().__init__(str(path), path.name, _FILE_OPTIONS)
+        self._path = path
+        _need_pyav(f"{path} is not plain 16-bit WAV, or is to be converted, and that needs PyAV")
+        self.duration_seconds = self._declared_seconds()
+        with contextlib.closing(self._frames()) as frames:
+            first = next(frames, None)
+        self.damaged_packets = 0
+        self._choose_format(first, rate, channels)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Decode it from the beginning."""
+        return self._convert(self._frames())
+
+    def _frames(self) -> "Generator[av.AudioFrame]":
+        try:
+            with self._path.open("rb") as file:
+                is_ogg = file.read(len(OGG_MAGIC)) == OGG_MAGIC
+                file.seek(0)
+                yield from self._decode(file, is_ogg=is_ogg)
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+
+    def _declared_seconds(self) -> float | None:
+        """Read how long it is, for which FFmpeg may look at its end."""
+        import av  # noqa: PLC0415 - the same
+
+        try:
+            with (
+                self._path.open("rb") as file,
+                av.open(file, "r", metadata_errors="replace", options=self._options) as container,
+            ):
+                return None if container.duration is None else container.duration / av.time_base
+        except (av.error.FFmpegError, OSError):
+            return None  # decoding tells why
+
+
+class DecodedInput(_Decoded):
+    """A pipe that PyAV decodes as it comes."""
+
+    def __init__(self, pipe: Pipe, found: str, rate: int | None, channels: int | None) -> None:
+        """Decode its first frame.
+
+        Args:
+            pipe: At its first byte.
+            found: What it begins like.
+            rate: Convert to this sample rate, in Hz; None as for a file.
+            channels: Convert to so many; None as for a file.
+
+        Raises:
+            UserError: It can not be read, is not audio, or PyAV is not installed.
+        """
+        super().__init__("Standard input", f"standard input as {found}", _PIPE_OPTIONS)
+        self._found = found
+        _need_pyav(
+            f"Standard input holds {found}, and decoding it needs PyAV, or "
+            "`ffmpeg -i - -f s16le -ac 1 -ar 16000 - | relay broadcast SESSION - --raw` behind it"
+        )
+        self._frames = self._decode(pipe, is_ogg=found == "Ogg")
+        first = next(self._frames, None)
+        self._choose_format(first, rate, channels)
+        self._first = first
+
+    def blocks(self) -> Iterator[bytes]:
+        """Decode it to its end, once."""
+        first = () if self._first is None else (self._first,)
+        return self._convert(chain(first, self._frames))
+
+    def _advice(self) -> str:
+        return (
+            f" It begins like {self._found}, which a pipe may not be enough for: give the file's name, or --raw if it "
+            "is raw PCM."
+        )
+
+
+def _need_pyav(why: str) -> None:
+    try:
+        import av  # noqa: F401, PLC0415 - the same
+    except ImportError as error:
+        raise UserError(f"{why}: pip install 'audio-relay[media]'.") from error

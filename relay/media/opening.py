@@ -1,0 +1,84 @@
+"""Finding out what a file or a pipe holds, and who reads it."""
+
+import stat
+from pathlib import Path
+
+from relay.media.decoded import DecodedFile, DecodedInput
+from relay.media.pipe import PcmInput, Pipe, look_at_beginning
+from relay.media.signatures import HEAD_BYTES, TEXT, recognise
+from relay.media.source import AudioSource
+from relay.media.wav import WavFile, WavInput, enter_wav, fits, read_header, unreadable
+from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.errors import UserError
+
+_LOOK_SECONDS = 0.25
+"""How long a pipe is looked at that begins like nothing known; audio that is live waits so long once."""
+
+
+def open_audio(path: Path, rate: int | None = None, channels: int | None = None) -> AudioSource:
+    """Find out what a file holds, reading no more than its beginning.
+
+    Args:
+        path: A regular file.
+        rate: Convert to this sample rate, in Hz; None keeps the file's, or takes the next higher supported one.
+        channels: Convert to 1 or 2 channels; None keeps the file's, and makes stereo of more than two.
+
+    Raises:
+        UserError: The file is not there, not readable, empty or not audio, or it needs PyAV and that is not
+            installed.
+    """
+    _check_readable(path)
+    try:
+        with path.open("rb") as file:
+            header = read_header(file)
+        if header is not None and fits(header.audio_format, rate, channels):
+            return WavFile(path, header.audio_format)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return DecodedFile(path, rate, channels)
+
+
+def open_pipe(descriptor: int, rate: int | None = None, channels: int | None = None) -> AudioSource:
+    """Find out what a pipe brings, waiting for its beginning; what begins like nothing known is raw 16-bit PCM.
+
+    Args:
+        descriptor: Open for reading, blocking or not.
+        rate: In Hz: of raw PCM, 16000 when not said; anything else is converted to it.
+        channels: 1 or 2: of raw PCM, 1 when not said; anything else is converted to them.
+
+    Raises:
+        UserError: It can not be read, holds nothing or text, or it needs PyAV and that is not installed.
+    """
+    pipe = Pipe(descriptor)
+    found: str | None = None
+    for head in look_at_beginning(pipe, HEAD_BYTES, _LOOK_SECONDS):
+        found = recognise(head)
+        if found is not None:
+            break
+    if found == TEXT:
+        raise UserError(
+            "Standard input begins with text and is no audio; whatever writes into the pipe may be telling an error. "
+            "If it is raw PCM, say so with --raw."
+        )
+    if found is None:
+        audio_format = AudioFormat(rate=rate or 16_000, channels=channels or 1)
+        return PcmInput(pipe, audio_format, "standard input as raw PCM")
+    if found == "WAV" and (header := enter_wav(pipe, rate, channels)) is not None:
+        return WavInput(pipe, header)
+    return DecodedInput(pipe, found, rate, channels)
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        # Looking before opening: opening a named pipe would wait for its other end.
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            path.open("rb").close()
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{path} is a directory, not an audio file.")
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is not a regular file; audio from a pipe is read with - as the file's name.")
+    if status.st_size == 0:
+        raise UserError(f"{path} is empty.")

@@ -1,0 +1,1 @@
+"""Counting and measuring, and the ways to CloudWatch and Prometheus."""

@@ -1,0 +1,203 @@
+"""CloudWatch, through aiobotocore: one long-lived client that sends requests of metric data.
+
+Invariants: nothing here stops the relay: what is missing or fails is a `SendError` whose sentence says what to
+do, and the next request tries again with a client made anew; aiobotocore is imported in a thread when the sender
+is first used, because that takes a good part of a second, and never when CloudWatch is switched off.
+"""
+
+import asyncio
+import importlib
+import textwrap
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from relay.metrics.metrics import MergedDatum
+from relay.metrics.reporter import SendError
+from relay.settings.settings import CloudWatchSettings
+
+if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
+    from types_aiobotocore_cloudwatch import CloudWatchClient
+
+CONNECT_TIMEOUT_SECONDS = 3.0
+READ_TIMEOUT_SECONDS = 5.0
+MAX_ATTEMPTS = 3
+"""With botocore's standard retries a request is given up after about half a minute, before the next flush."""
+
+_REFUSALS = frozenset(
+    {
+        "InvalidParameterCombination",
+        "InvalidParameterValue",
+        "MissingParameter",
+        "MissingRequiredParameter",
+        "RequestEntityTooLarge",
+        "ValidationError",
+    }
+)
+"""Error codes about the data itself; PutMetricData's and the common errors of CloudWatch's API reference."""
+
+_UNAUTHORIZED = (401, 403)
+"""HTTP status of credentials that are wrong, expired or not allowed to."""
+
+_BRIEF_CHARACTERS = 300
+
+_NO_CREDENTIALS = (
+    "There are no usable AWS credentials ({}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, use a profile or a "
+    "role, or set cloudwatch.enabled to false."
+)
+_NO_REGION = (
+    "There is no AWS region: set cloudwatch.region, AWS_DEFAULT_REGION or the profile's region, or set "
+    "cloudwatch.enabled to false."
+)
+
+
+class CloudWatchSender:
+    """Sends metric data; an async context manager that closes its connections. See `MetricSender`."""
+
+    def __init__(self, settings: CloudWatchSettings) -> None:
+        """Make a sender; nothing is imported, connected or looked up before `open` or `send`."""
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._client: CloudWatchClient | None = None
+        self._data_loader: object = None
+
+    async def __aenter__(self) -> Self:
+        """Give the sender itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._drop_client()
+
+    async def open(self) -> None:
+        """Find region and credentials and make the client, without any request to CloudWatch.
+
+        Raises:
+            SendError: There is no region, there are no credentials, or they are not usable.
+        """
+        async with self._translating():
+            await self._ready_client()
+
+    async def send(self, namespace: str, data: Sequence[MergedDatum]) -> None:
+        """Send one PutMetricData request, compressed when it is long; cancelling it aborts the request.
+
+        Args:
+            namespace: CloudWatch namespace.
+            data: At most 1000 datums, see `relay.metrics.metrics.requests`.
+
+        Raises:
+            SendError: CloudWatch did not take it.
+        """
+        async with self._translating():
+            client = await self._ready_client()
+            await client.put_metric_data(Namespace=namespace, MetricData=cast("Any", data))
+
+    async def _ready_client(self) -> "CloudWatchClient":
+        if self._client is not None:
+            return self._client
+        await asyncio.to_thread(importlib.import_module, "aiobotocore.session")
+        from aiobotocore.config import AioConfig  # noqa: PLC0415 - see the module's docstring
+        from aiobotocore.session import AioSession  # noqa: PLC0415 - the same
+
+        session = AioSession()
+        if self._data_loader is not None:
+            session.register_component("data_loader", self._data_loader)
+        if await session.get_credentials() is None:
+            raise SendError(_NO_CREDENTIALS.format("none were found"))
+        self._client = await self._stack.enter_async_context(
+            session.create_client(
+                "cloudwatch",
+                region_name=self._settings.region,
+                endpoint_url=self._settings.endpoint_url,
+                config=AioConfig(
+                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                    read_timeout=READ_TIMEOUT_SECONDS,
+                    retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
+                    warm_up_loader_caches=True,
+                ),
+            )
+        )
+        # To parse the service descriptions takes 0.1 s; a client that is made anew uses them again.
+        self._data_loader = session.get_component("data_loader")
+        return self._client
+
+    @asynccontextmanager
+    async def _translating(self) -> AsyncIterator[None]:
+        """Turn the library's errors into `SendError`."""
+        try:
+            yield
+        except SendError:
+            raise
+        except Exception as error:
+            failure = _failure(error)
+            if failure is None:
+                raise
+            if _is_unauthorized(error):
+                await self._drop_client()  # the next one looks for credentials again
+            raise failure from error
+
+    async def _drop_client(self) -> None:
+        self._client = None
+        await self._stack.aclose()
+
+
+def _is_unauthorized(error: Exception) -> bool:
+    from botocore.exceptions import ClientError  # noqa: PLC0415 - see the module's docstring
+
+    if not isinstance(error, ClientError):
+        return False
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _UNAUTHORIZED
+
+
+def _failure(error: Exception) -> SendError | None:
+    """Give what stands for an error of the library; None for a bug of ours."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - see the module's docstring
+
+    if isinstance(error, ClientError):
+        return _client_error(error)
+    # A ValueError is an answer that is not CloudWatch's, from whatever listens at the endpoint.
+    return _library_error(error) if isinstance(error, (BotoCoreError, ValueError)) else None
+
+
+def _client_error(error: "ClientError") -> SendError:
+    code = _brief(error.response["Error"].get("Code", "Unknown")).removesuffix("Exception")
+    message = _brief(error.response["Error"].get("Message", ""))
+    if code in _REFUSALS:
+        return SendError(f"CloudWatch refused metric data: {code}: {message}.", is_refusal=True)
+    return SendError(
+        f"CloudWatch answered {code}: {message}; check that the credentials are valid and allow "
+        "cloudwatch:PutMetricData, or set cloudwatch.enabled to false."
+    )
+
+
+def _library_error(error: "BotoCoreError | ValueError") -> SendError:
+    from botocore import exceptions as known  # noqa: PLC0415 - see the module's docstring
+
+    message = _brief(str(error))
+    if isinstance(error, known.ParamValidationError):
+        return SendError(f"Metric data is not of CloudWatch's form: {message}.", is_refusal=True)
+    if isinstance(error, known.NoRegionError):
+        return SendError(_NO_REGION)
+    if isinstance(
+        error,
+        (
+            known.NoCredentialsError,
+            known.PartialCredentialsError,
+            known.CredentialRetrievalError,
+            known.ProfileNotFound,
+        ),
+    ):
+        return SendError(_NO_CREDENTIALS.format(message))
+    return SendError(
+        f"CloudWatch cannot be reached: {message}; check cloudwatch.region, cloudwatch.endpoint_url and the network, "
+        "or set cloudwatch.enabled to false."
+    )
+
+
+def _brief(text: str) -> str:
+    """Give `text` in one line that fits a log; it may be a whole page of whatever answered."""
+    return textwrap.shorten(text, _BRIEF_CHARACTERS, placeholder=" …").rstrip(".")

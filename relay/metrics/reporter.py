@@ -1,0 +1,201 @@
+"""The batching reporter: takes metric data from the audio's path at once, and sends it when there is time.
+
+Invariants:
+- `put_metric_data` neither waits, nor raises, nor touches the network; what is held is bounded (`MetricBatch`).
+- A slow or failing sender delays nothing but the next flush: sampling has a task of its own.
+- A failure is logged once when it begins and once when it is over. What could not be sent is kept and sent
+  later with its own time; what had to be dropped is counted, and the count is sent as `MetricsNotSent`.
+- Cancellation passes through; what was being sent then is kept, so a later `flush` may send it a second time.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol, cast
+
+from relay.metrics.metrics import MergedDatum, MetricBatch, MetricDatum, requests
+from relay.settings.settings import CloudWatchSettings
+from relay.vocabulary.errors import RelayError
+
+logger = logging.getLogger(__name__)
+
+WallClock = Callable[[], datetime]
+"""Gives the present time, with its time zone."""
+
+
+class SendError(RelayError):
+    """Metric data did not get through; the text says why and what the operator can do.
+
+    Attributes:
+        is_refusal: True when sending the same data again would fail again, so that it is given up.
+    """
+
+    def __init__(self, sentence: str, *, is_refusal: bool = False) -> None:
+        """Make the error; see the class for the arguments."""
+        super().__init__(sentence)
+        self.is_refusal = is_refusal
+
+
+class MetricSender(Protocol):
+    """Where metric data goes: one call of `send` is one request."""
+
+    async def open(self) -> None:
+        """Get ready without sending anything, so that what is missing is known at the start.
+
+        Raises:
+            SendError: Something is missing; `send` tries again.
+        """
+        ...
+
+    async def send(self, namespace: str, data: Sequence[MergedDatum]) -> None:
+        """Send one request, of the size that `relay.metrics.metrics.requests` gives.
+
+        Raises:
+            SendError: None of it got through.
+        """
+        ...
+
+
+def utc_now() -> datetime:
+    """Give the wall clock's time in UTC."""
+    return datetime.now(UTC)
+
+
+class MetricsReporter:
+    """The server's CloudWatch client: the `cloudwatch_client` of the AudioBufferManager, and the task that sends."""
+
+    def __init__(self, sender: MetricSender, settings: CloudWatchSettings, *, wall_clock: WallClock = utc_now) -> None:
+        """Make a reporter; nothing runs before `run`.
+
+        Args:
+            sender: Where to send.
+            settings: Namespace, intervals, and whether sessions have series of their own.
+            wall_clock: Gives the timestamps of the data.
+        """
+        self._sender = sender
+        self._settings = settings
+        self._wall_clock = wall_clock
+        self._batch = MetricBatch(session_dimension=settings.session_dimension)
+        self._sending = asyncio.Lock()
+        self._is_failing = False
+        self._lost_before_failing = 0
+        self._saw_malformed = False
+
+    @property
+    def measurements_held(self) -> int:
+        """How many measurements wait to be sent."""
+        return self._batch.measurements_held
+
+    @property
+    def measurements_not_sent(self) -> int:
+        """How many measurements were lost since the start."""
+        return self._batch.measurements_not_sent
+
+    def put_metric_data(self, *, Namespace: str, MetricData: Iterable[Mapping[str, Any]]) -> None:  # noqa: ARG002, N803 - the names and keywords are CloudWatch's
+        """Take metric data, see `relay.metrics.metrics` for the series in which each datum counts.
+
+        Args:
+            Namespace: Not used: the operator's namespace is in the settings.
+            MetricData: Datums of `MetricName`, `Value`, `Unit` and, at will, `Dimensions`. A malformed one
+                counts as not sent.
+        """
+        for datum in MetricData:
+            try:
+                self._batch.add(cast("MetricDatum", datum))
+            except (KeyError, TypeError, ValueError):
+                self._batch.lose(1)
+                if not self._saw_malformed:
+                    self._saw_malformed = True
+                    logger.exception("a metric datum is malformed; of further ones only the number is kept")
+
+    async def run(self, sample: Callable[[], None]) -> None:
+        """Sample and flush in their intervals until it is cancelled; then call `flush`.
+
+        Args:
+            sample: Puts metric data that is measured and not counted, for example by
+                `AudioBufferManager.emit_utilization_metrics`; what it raises is logged.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sample_forever(sample), name="metrics: sample")
+            tasks.create_task(self._flush_forever(), name="metrics: flush")
+
+    async def flush(self, timeout_seconds: float) -> None:
+        """Send what is held, for the end of the process; what can't be sent in time is logged as lost.
+
+        Cancelling it keeps what was not sent.
+
+        Args:
+            timeout_seconds: How long it may take altogether.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._flush()
+        except TimeoutError:
+            logger.warning("the last metrics could not be sent in time", extra={"timeout_seconds": timeout_seconds})
+        if unsent := self.measurements_held:
+            logger.warning("metrics were not sent before the end", extra={"measurements": unsent})
+
+    async def _sample_forever(self, sample: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(self._settings.utilization_interval_seconds)
+            try:
+                sample()
+            except Exception:
+                logger.exception("metrics could not be sampled")
+
+    async def _flush_forever(self) -> None:
+        if (failure := await self._attempt(self._sender.open())) is not None:
+            self._note(failure)
+        while True:
+            await asyncio.sleep(self._settings.flush_interval_seconds)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        async with self._sending:
+            waiting = deque(requests(self._batch.take(self._wall_clock())))
+            if not waiting:
+                return
+            try:
+                failure = await self._send(waiting)
+            finally:
+                self._batch.put_back([datum for request in waiting for datum in request])
+            self._note(failure)
+
+    async def _send(self, waiting: deque[list[MergedDatum]]) -> SendError | None:
+        """Take requests out of `waiting` as they are settled, and give the last failure."""
+        last_failure = None
+        while waiting:
+            failure = await self._attempt(self._sender.send(self._settings.namespace, waiting[0]))
+            if failure is not None:
+                last_failure = failure
+                if not failure.is_refusal:
+                    break
+                self._batch.give_up(waiting[0])
+            waiting.popleft()
+        return last_failure
+
+    async def _attempt(self, call: Awaitable[None]) -> SendError | None:
+        try:
+            await call
+        except SendError as error:
+            return error
+        except Exception as error:
+            # A bug of the sender. Perhaps this data triggers it, so the same is not tried again.
+            logger.exception("the metric sender crashed")
+            return SendError(f"The metric sender crashed: {error!r}.", is_refusal=True)
+        return None
+
+    def _note(self, failure: SendError | None) -> None:
+        """Log that sending began to fail, or that it works again."""
+        if failure is not None and not self._is_failing:
+            self._lost_before_failing = self.measurements_not_sent
+            logger.warning(
+                "metrics are not being sent",
+                extra={"reason": str(failure), "measurements_held": self.measurements_held},
+            )
+        elif failure is None and self._is_failing:
+            lost = self.measurements_not_sent - self._lost_before_failing
+            logger.info("metrics are being sent again", extra={"measurements_lost": lost})
+        self._is_failing = failure is not None

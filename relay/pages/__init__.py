@@ -1,0 +1,1 @@
+"""The pages that browsers show, and the files that they need."""

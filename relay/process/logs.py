@@ -1,0 +1,263 @@
+"""Logs: everybody uses the standard library's `logging`, and structlog renders it on standard error.
+
+How to log, on any floor that may: `logger = logging.getLogger(__name__)`, a constant sentence in lower case, and
+what varies in `extra`, never in the text:
+
+    logger.info("broadcaster joined", extra={"session": "ev1", "channel": "main"})
+
+which a person reads as `… [info] broadcaster joined [relay.hub.channel_log] session='ev1' channel='main'` and a
+machine as one JSON object with these members. `extra` must not use the names of a `LogRecord`'s own attributes
+(`name`, `message`, `args`, …, the library raises) nor `event`, `level`, `logger` and `timestamp`.
+
+Invariants:
+- Nothing that a peer sends can forge a line or control the terminal: what is not printable is escaped, and a
+  traceback is indented.
+- Logging never waits for standard error. A thread writes; when `MAX_WAITING_LINES` wait, further lines are
+  dropped, and their number is logged as soon as lines can be written again.
+- Whatever a peer can cause again and again is not written again and again: of lines with a traceback, one of each kind
+  in `TRACEBACK_SECONDS`; of lines that have `may_repeat` in their `extra`, `MAX_REPEATS` in `REPEAT_SECONDS`. It is
+  True, or a text that tells kinds of one sentence apart. How many were left out is told before the next line that is
+  logged, and at the end.
+- A peer's mistake never shows a traceback; libraries that are talkative, or that would write headers and so
+  keys, are held one level above the relay's own.
+"""
+
+import contextlib
+import errno
+import io
+import logging
+import math
+import os
+import queue
+import sys
+import threading
+from collections.abc import MutableMapping, Sequence
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import ExcInfo, Processor
+
+from relay.process.repeats import Repeats
+from relay.settings.settings import LogSettings
+from relay.vocabulary.clock import relay_clock
+
+MAX_WAITING_LINES = 10_000
+"""Lines that wait for standard error, some megabytes; enough for any burst that a pager or a pipe delays."""
+
+TRACEBACK_SECONDS = 60.0
+REPEAT_SECONDS = 10.0
+MAX_REPEATS = 10
+
+FLUSH_TIMEOUT_SECONDS = 2.0
+"""How long the end of the process waits for lines to be written; a blocked pipe must not keep it alive."""
+
+_LIBRARIES = ("websockets", "aiobotocore", "botocore", "asyncio", "py.warnings")
+_PEER_ERRORS = (ConnectionError, EOFError, TimeoutError)
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_TRACEBACK_INDENT = "    "
+
+_EventDict = MutableMapping[str, Any]
+"""structlog's name for what its processors pass on."""
+
+
+def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send all logs to `stream` as `settings` say; calling it again replaces what it set before.
+
+    Args:
+        settings: Level and format.
+        stream: Where to; standard error when None.
+    """
+    stream = sys.stderr if stream is None else stream
+    on_terminal = stream is not None and stream.isatty()
+    as_console = settings.format == "console" or (settings.format == "auto" and on_terminal)
+    handler = _WriterHandler(stream)
+    handler.setFormatter(_console_formatter(on_terminal) if as_console else _json_formatter())
+    handler.addFilter(_demote_peer_errors)
+    handler.addFilter(_shorten_exhaustion)
+    root = logging.getLogger()
+    for former in [former for former in root.handlers if isinstance(former, _WriterHandler)]:
+        root.removeHandler(former)
+        former.flush()
+        former.close()
+    root.addHandler(handler)
+    set_log_level(settings)
+    logging.captureWarnings(capture=True)
+
+
+def set_log_level(settings: LogSettings) -> None:
+    """Write lines of the level that `settings` say from now on; at any time."""
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    logging.getLogger().setLevel(level)
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.INFO if level < logging.INFO else max(level, logging.WARNING))
+
+
+def _demote_peer_errors(record: logging.LogRecord) -> bool:
+    """Drop the websockets library's error about a connection that a peer broke; ours keep their traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or not record.name.startswith("websockets"):
+        return True
+    return not (isinstance(error, _PEER_ERRORS) or type(error).__module__.startswith("websockets."))
+
+
+def _shorten_exhaustion(record: logging.LogRecord) -> bool:
+    """Leave the traceback out where asyncio could not accept a connection: there may be many, and all say the same."""
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name == "asyncio" and isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        record.exc_info = None
+    return True
+
+
+def _console_formatter(on_terminal: bool) -> logging.Formatter:
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=on_terminal and "NO_COLOR" not in os.environ,
+        repr_native_str=True,
+        exception_formatter=_indented_traceback,
+        sort_keys=False,
+    )
+    return _formatter([_escape_event, renderer])
+
+
+def _json_formatter() -> logging.Formatter:
+    return _formatter([structlog.processors.format_exc_info, _order_members, structlog.processors.JSONRenderer()])
+
+
+def _formatter(render: Sequence[Processor]) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.stdlib.ExtraAdder(),
+            _drop_rendered,
+            _plain_values,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+        ],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+    )
+
+
+def _drop_rendered(_logger: object, _method: str, event: _EventDict) -> _EventDict:
+    """Drop what another handler's formatter leaves in a record; `extra` cannot contain it."""
+    for key in ("message", "asctime"):
+        event.pop(key, None)
+    return event
+
+
+def _plain_values(_logger: object, _method: str, event: _EventDict) -> _EventDict:
+    """Give addresses, enums and other objects as a person would write them."""
+    for key, value in event.items():
+        if key[0] != "_" and not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
+            event[key] = str(value)
+    return event
+
+
+def _escape_event(_logger: object, _method: str, event: _EventDict) -> _EventDict:
+    event["event"] = _printable(event["event"].rstrip())
+    return event
+
+
+def _order_members(_logger: object, _method: str, event: _EventDict) -> _EventDict:
+    first = ("timestamp", "level", "event", "logger")
+    return {key: event.pop(key) for key in first} | dict(event)
+
+
+def _indented_traceback(out: TextIO, error: ExcInfo) -> None:
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, error)
+    lines = plain.getvalue().strip("\n").split("\n")
+    out.writelines(f"\n{_TRACEBACK_INDENT}{_printable(line)}" for line in lines)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+class _WriterHandler(logging.Handler):
+    """Renders in the thread that logs, writes in one of its own; see the module's invariants."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._repeats = Repeats()
+        self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_LINES)
+        # Each is changed by one side only, so neither needs a lock: the side that logs, and the thread that writes.
+        self._dropped_lines = 0
+        self._told_lines = 0
+        threading.Thread(target=self._write_lines, name="log writer", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = relay_clock()
+        self._tell_repeats(now)
+        if self._is_wanted(record, now):
+            self._write(record)
+
+    def _is_wanted(self, record: logging.LogRecord, now: float) -> bool:
+        """Tell whether a record is to be written, or only counted."""
+        may_repeat = record.__dict__.pop("may_repeat", False)
+        if record.exc_info:
+            return self._repeats.admit((record.msg, record.name, record.exc_info[0]), 1, TRACEBACK_SECONDS, now)
+        kind = (record.msg, record.name, may_repeat)
+        return not may_repeat or self._repeats.admit(kind, MAX_REPEATS, REPEAT_SECONDS, now)
+
+    def _tell_repeats(self, now: float) -> None:
+        for kind, left_out in self._repeats.over(now):
+            like, _, of = kind if isinstance(kind, tuple) else (kind, "", None)
+            fields = {"like": like, **({"of": of} if isinstance(of, str) else {}), "lines": left_out}
+            self._write(_own_record("log lines that say the same were left out", **fields))
+
+    def _write(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self._dropped_lines += 1
+        except Exception:  # noqa: BLE001 - the library's own rule for handlers: a line that cannot be rendered breaks nothing
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until what was logged is written, `FLUSH_TIMEOUT_SECONDS` at most; nothing left out stays untold."""
+        self.acquire()
+        try:
+            self._tell_repeats(math.inf)
+        finally:
+            self.release()
+        with self._lines.all_tasks_done:
+            self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, FLUSH_TIMEOUT_SECONDS)
+
+    def close(self) -> None:
+        """End the thread when it has written what waits; who wants to wait for that calls `flush` before."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
+        super().close()
+
+    def _write_lines(self) -> None:
+        while (line := self._lines.get()) is not None:
+            lost = self._dropped_lines - self._told_lines
+            try:
+                if self._stream is not None:
+                    self._stream.write(f"{line}\n{self._loss(lost)}")
+                    self._stream.flush()
+                self._told_lines += lost
+            except (OSError, ValueError):
+                self._told_lines -= 1  # standard error is closed or full: this line is lost too
+            finally:
+                self._lines.task_done()
+
+    def _loss(self, lost: int) -> str:
+        """Give the line that tells how many lines were dropped, or nothing."""
+        if not lost:
+            return ""
+        sentence = "log lines were dropped, because standard error did not take them"
+        record = _own_record(sentence, lines=lost)
+        return f"{self.format(record)}\n"
+
+
+def _own_record(sentence: str, **fields: object) -> logging.LogRecord:
+    """Make a warning about the log itself, which no logger has to pass."""
+    return logging.makeLogRecord(
+        {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": sentence, **fields}
+    )

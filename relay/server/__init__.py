@@ -1,0 +1,1 @@
+"""The WebSocket server: connections, handshakes, and the operator's API."""

@@ -1,0 +1,217 @@
+"""The opening handshake: which page, which WebSocket, or which refusal an HTTP request gets.
+
+Invariants: every path, method and query has a defined answer; a client that offers `relay.v1` is upgraded before
+it is refused, because a browser can not read the status of a refused upgrade; a page of a foreign origin is refused
+before anything else is looked at; who is not admitted learns nothing of what exists.
+
+Source: docs/protocol.md, "Addresses" and "Refusals".
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Protocol
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from relay.access.grants import RefusedError, TokenRole
+from relay.access.origins import is_allowed_origin
+from relay.access.rules import Access
+from relay.hub.hub import Hub
+from relay.limits.in_force import LimitsInForce
+from relay.limits.names import COSTLY
+from relay.protocol.requests import ConnectRequest, Role, read_connect_request, split_target, websocket_role
+from relay.protocol.wire import SUBPROTOCOL
+from relay.server.connection import RelayConnection
+from relay.server.credentials import offered_subprotocols, read_credential
+from relay.server.http_response import make_response, not_modified_response, text_response
+from relay.vocabulary.errors import BadRequestError, RelayError
+
+logger = logging.getLogger(__name__)
+
+
+class FoundPage(Protocol):
+    """A static page, ready to be sent."""
+
+    @property
+    def content_type(self) -> str:
+        """Of the body."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """What is sent."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Sent beside the content type."""
+        ...
+
+
+class PageTable(Protocol):
+    """The static pages, by path."""
+
+    def find(self, path: str) -> FoundPage | None:
+        """Give the page of a raw request path; None when there is none.
+
+        Raises:
+            BadRequestError: The path names a session or channel that can't be.
+        """
+        ...
+
+    def explain(self, status: int, path: str, accept_language: str) -> FoundPage | None:
+        """Give the page that says why there is no other; None for a status that has none."""
+        ...
+
+
+class CodeTable(Protocol):
+    """The QR codes, by path."""
+
+    def find(self, path: str, query: str, host: str, charge: Callable[[], None]) -> FoundPage | None:
+        """Give the code of a raw request path on a host; None when there is none.
+
+        Raises:
+            BadRequestError: No code can be made for it.
+            LimitReachedError: It has to be drawn, and `charge` does not let it.
+        """
+        ...
+
+
+class Admission:
+    """Answers opening handshakes.
+
+    Attributes:
+        allowed_origins: See `__init__`; may be replaced.
+        token_in_query: See `__init__`; may be replaced.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        pages: PageTable,
+        codes: CodeTable,
+        access: Access,
+        limits: LimitsInForce,
+        *,
+        metrics: Callable[[], FoundPage] | None,
+        allowed_origins: Sequence[str],
+        token_in_query: bool,
+    ) -> None:
+        """Make it.
+
+        Args:
+            hub: Knows which channels are free.
+            pages: For people.
+            codes: QR codes of addresses.
+            access: Knows who may do what.
+            limits: How often what costs may be asked for.
+            metrics: Gives what `/metrics` answers; None when nobody is to read it.
+            allowed_origins: Whose pages may connect, see `relay.access.origins`.
+            token_in_query: Whether a token may be in the query.
+        """
+        self._hub = hub
+        self._pages = pages
+        self._codes = codes
+        self._access = access
+        self._limits = limits
+        self._metrics = metrics
+        self.allowed_origins = allowed_origins
+        self.token_in_query = token_in_query
+
+    def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
+        """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set."""
+        path, query = split_target(request.path)
+        role = websocket_role(path)
+        assert role is not None  # noqa: S101 - the door asks for no other
+        if request.method != "GET":
+            return _method_not_allowed()
+        headers = request.headers
+        if not is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host")):
+            return text_response(
+                HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; see access.allowed_origins."
+            )
+        offered = offered_subprotocols(headers)
+        try:
+            connection.admission = self._admit(connection, request, read_connect_request(role, path, query), offered)
+        except RelayError as error:
+            if SUBPROTOCOL not in offered:
+                return text_response(error.http_status, str(error))
+            connection.admission = error.with_traceback(None)  # whose frames refer to the connection
+        return None
+
+    def _admit(
+        self, connection: RelayConnection, request: Request, wanted: ConnectRequest, offered: list[str]
+    ) -> ConnectRequest:
+        connection.address = wanted.address
+        query = split_target(request.path)[1] if self.token_in_query else None
+        credential = read_credential(request.headers, offered, query)
+        try:
+            connection.permit = self._access.admit(TokenRole(wanted.role), wanted.address, credential)
+        except RefusedError as error:
+            # Not the detail, which may have words of the token; `relay token inspect` tells it to whoever has one.
+            logger.debug("not admitted", extra={"role": wanted.role, "address": wanted.address, "reason": error.reason})
+            raise
+        if wanted.role is Role.BROADCASTER:
+            # Claimed after the upgrade; whoever comes second in between is closed with the same code.
+            self._hub.broadcasting.check_free(wanted.address, wanted.offer)
+        return wanted
+
+    def _serve_slash(self, path: str, query: str) -> Response | None:
+        """Send a page's address with a slash at its end to the one without; None when there is no such page."""
+        with contextlib.suppress(BadRequestError):
+            if path.endswith("/") and self._pages.find(path[:-1]) is not None:
+                # Relative, so it holds behind a prefix, too.
+                target = f"../{path[:-1].rpartition('/')[2]}{query and '?'}{query}"
+                return text_response(HTTPStatus.PERMANENT_REDIRECT, "It is at the address without /.", Location=target)
+        return None
+
+    def serve_http(self, request: Request, group: str | None) -> Response:
+        """Answer a request that is for no WebSocket, of a client whose address is of `group`.
+
+        Raises:
+            LimitReachedError: It asks for more than it may.
+        """
+        path, query = split_target(request.path)
+        if request.method != "GET":
+            return _method_not_allowed()
+        return self._serve_slash(path, query) or self._serve_path(path, query, request.headers, group)
+
+    def explain(self, request: Request, response: Response) -> Response:
+        """Make a page of a refusal that a person gets, who sees no sentence for a program."""
+        if "text/html" not in ",".join(request.headers.get_all("Accept")):
+            return response
+        languages = ",".join(request.headers.get_all("Accept-Language"))
+        page = self._pages.explain(response.status_code, split_target(request.path)[0], languages)
+        if page is None:
+            return response
+        kept = {name: value for name, value in response.headers.raw_items() if name in ("Retry-After", "Allow")}
+        return make_response(response.status_code, page.content_type, page.body, {**page.headers, **kept})
+
+    def _serve_path(self, path: str, query: str, headers: Headers, group: str | None) -> Response:
+        charge = partial(self._limits.charge, COSTLY, group)
+        if path == "/healthz":
+            return text_response(HTTPStatus.OK, "ok")
+        if path == "/metrics" and self._metrics is not None:
+            charge()
+            figures = self._metrics()
+            return make_response(HTTPStatus.OK, figures.content_type, figures.body, figures.headers)
+        try:
+            page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")), charge)
+            if page is None:
+                return text_response(
+                    HTTPStatus.NOT_FOUND, "There is nothing here; a listening page ends with /listen/SESSION."
+                )
+        except BadRequestError as error:
+            return text_response(error.http_status, str(error))
+        tag = page.headers.get("ETag")
+        if tag is not None and tag in ",".join(headers.get_all("If-None-Match")):
+            return not_modified_response(page.headers)
+        return make_response(HTTPStatus.OK, page.content_type, page.body, page.headers)
+
+
+def _method_not_allowed() -> Response:
+    return text_response(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are served here.", Allow="GET, HEAD")

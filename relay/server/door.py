@@ -1,0 +1,261 @@
+"""The door, in front of admission: who may ask at all, and whether there is a place; it is cheap to be turned away.
+
+Invariants: a refusal here comes before the upgrade, as 503 or 429 with `Retry-After`; it costs no check of a token,
+except at an address that fails too often, where another person may show something valid; those inside are not touched;
+a listener never keeps a broadcaster out, nor does lag. Of the connections that are no WebSocket yet, one goes when
+there are too many, or no files left for them: the oldest of the address that has most. Who means it asks within a
+moment, and who only holds a place open is always older. Every refusal is counted.
+"""
+
+import logging
+import secrets
+import sys
+from http import HTTPStatus
+
+from websockets.http11 import Request, Response
+
+from relay.hub.lag import LagMeter
+from relay.limits.addresses import Client, TrustedProxies
+from relay.limits.in_force import LimitsInForce
+from relay.limits.names import JOINS, REQUESTS, Limit, LimitReachedError
+from relay.limits.pending import Pending, Visitor
+from relay.limits.places import Place, Places
+from relay.limits.rates import SlidingCounts
+from relay.process.open_files import allow_open_files
+from relay.protocol.operator_requests import is_operator_path
+from relay.protocol.requests import Role, split_target, websocket_role
+from relay.server.admission import Admission
+from relay.server.connection import RelayConnection
+from relay.server.http_response import text_response
+from relay.server.operator_api import OperatorApi
+from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.errors import RelayError
+
+FAILURE_WINDOW_SECONDS = 60.0
+MAX_REMEMBERED_ADDRESSES = 10_000
+"""Addresses whose failures are counted, a megabyte or two; beyond it, those are forgotten that failed longest ago."""
+
+SURETY_FACTOR = 10
+"""How many times the failures of one address those are that come through a proxy on this machine before more are turned
+away: a few of its clients may be wrong at the same time, and one that forges addresses is none of them."""
+
+OTHER_FILES = 256
+"""Open files that are no client: libraries, logs, metrics, and broadcasters, who are counted apart."""
+
+RETRY_SECONDS = (2, 10)
+"""What `Retry-After` says is drawn from this range, so that those who were refused together do not return together."""
+
+_FAILURES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
+_SENTENCES: dict[Limit | None, str] = {
+    None: "The relay is restarting; try again in a moment.",
+    Limit.CONNECTIONS: "The relay is full; try again in a moment.",
+    Limit.LISTENERS: "This session is full; try again in a moment.",
+    Limit.BROADCASTERS: "This session has as many broadcasters as it may; try again when one has ended.",
+    Limit.LAG: "The relay is too busy for more listeners; try again in a moment.",
+    Limit.CONNECTIONS_PER_ADDRESS: "There are too many connections from your address; close some.",
+    Limit.FAILURES_PER_ADDRESS: "There were too many wrong requests from your address; try again in a minute.",
+}
+_SENTENCES |= dict.fromkeys(
+    (Limit.REQUESTS_PER_ADDRESS, Limit.COSTLY_PER_ADDRESS, Limit.JOINS_PER_ADDRESS),
+    "There are too many requests from your address; try again in a moment.",
+)
+_SENTENCES |= dict.fromkeys(
+    (Limit.REQUESTS, Limit.COSTLY, Limit.JOINS), "The relay has too many requests; try again in a moment."
+)
+_BY_ADDRESS = frozenset(limit for limit in Limit if limit.endswith("_per_address")) | {Limit.FAILURES_PER_ADDRESS}
+
+logger = logging.getLogger(__name__)
+
+
+class Door:
+    """Lets connections in.
+
+    Attributes:
+        trusted: Whose word on a client's address is taken; may be replaced.
+        most_connections: For how many the process may open files; those that are no WebSocket yet get what the others
+            leave.
+        is_open: Whether the relay takes new clients at all; not before it is ready, nor when it stops.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        operators: OperatorApi,
+        limits: LimitsInForce,
+        lag: LagMeter,
+        trusted: TrustedProxies,
+    ) -> None:
+        """Make a closed one.
+
+        Args:
+            admission: Answers whoever may ask.
+            operators: Answers who runs the relay.
+            limits: How many there may be.
+            lag: How late the relay is.
+            trusted: Whose word on a client's address is taken.
+        """
+        self._admission = admission
+        self._operators = operators
+        self._limits = limits
+        self._lag = lag
+        self.trusted = trusted
+        self._pending = Pending()
+        self._places = Places()
+        self._failures = SlidingCounts(FAILURE_WINDOW_SECONDS, MAX_REMEMBERED_ADDRESSES)
+        self.most_connections = sys.maxsize
+        self.is_open = False
+
+    def allow_connections(self) -> None:
+        """Have the system allow as many open files as the limits in force need; what it does not allow is warned of."""
+        limits = self._limits.settings
+        needed = limits.max_connections + limits.max_pending_handshakes + OTHER_FILES
+        allowed = allow_open_files(needed)
+        self.most_connections = allowed - min(OTHER_FILES, allowed // 2)
+        if allowed < needed:
+            sentence = "fewer open files are allowed than limits.max_connections needs"
+            logger.warning(sentence, extra={"files": allowed, "needed": needed})
+
+    def arrived(self, connection: Visitor) -> None:
+        """Note a connection that has not asked for anything yet."""
+        self._pending.add(connection, self.trusted.find_client(connection.peer_address, ()).group)
+        taken = sum(self._places.count(role) for role in Role)
+        files_left = max(1, self.most_connections - taken)
+        if len(self._pending) > min(self._limits.settings.max_pending_handshakes, files_left):
+            leaving = self._pending.oldest_of_most()
+            self._pending.discard(leaving)
+            self._limits.applied(Limit.PENDING_HANDSHAKES)
+            leaving.cut_off()
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether nobody is inside, and nobody waits."""
+        return not self._pending and self._places.is_empty
+
+    def cut_off_pending(self) -> None:
+        """Cut off all that are no WebSocket yet."""
+        for connection in list(self._pending):
+            connection.cut_off()
+
+    def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
+        """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set.
+
+        One of a connection that has ended meanwhile costs nothing, since nobody reads the answer.
+        """
+        if connection.has_ended:
+            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, "The connection is gone.")
+        path = split_target(request.path)[0]
+        client = self.trusted.find_client(connection.peer_address, request.headers.get_all("X-Forwarded-For"))
+        connection.client_address, connection.client_group = client.address, client.group
+        role = websocket_role(path)
+        try:
+            if role is None:
+                return self._serve_http(_as_get(request), client)
+            if request.method == "HEAD":
+                return text_response(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket's address.", Upgrade="websocket")
+            connection.role = role
+            self._limits.charge(JOINS, client.group)
+            return self._refuse_cheaply(role, client) or self._admit(connection, request, role, client)
+        except LimitReachedError as error:
+            return self._turn_away(error.limit)
+
+    def _serve_http(self, request: Request, client: Client) -> Response:
+        path = split_target(request.path)[0]
+        if path == "/readyz" and request.method == "GET":
+            reason = self._why_not_ready()
+            status = HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE
+            return text_response(status, "ready" if reason is None else f"not ready: {reason}")
+        if is_operator_path(path):
+            self._limits.charge(REQUESTS, client.group)
+            return self._serve_operator(request, client)
+        try:
+            if path != "/healthz":
+                self._limits.charge(REQUESTS, client.group)
+            response = self._admission.serve_http(request, client.group)
+        except LimitReachedError as error:
+            response = self._turn_away(error.limit)
+        return self._admission.explain(request, response)
+
+    def _admit(self, connection: RelayConnection, request: Request, role: Role, client: Client) -> Response | None:
+        """Let a client in, or refuse it; one whose address fails too often is only told so when it fails, too."""
+        response = self._admission.process_request(connection, request)
+        refused = response.status_code if response is not None else getattr(connection.admission, "http_status", None)
+        if refused in _FAILURES and (turned_away := self._note_failure(client)) is not None:
+            return turned_away
+        return self._give_place(connection, role, client) if response is None else response
+
+    def _serve_operator(self, request: Request, client: Client) -> Response:
+        """Answer an operator, also while the door is closed; failures are held to the same limit as elsewhere."""
+        answer = self._operators.answer(request, client.address)
+        if answer.is_failure and (turned_away := self._note_failure(client)) is not None:
+            return turned_away
+        return answer.response
+
+    def _refuse_cheaply(self, role: Role, client: Client) -> Response | None:
+        """Turn away who is not let in whatever it asks for; None when it may ask."""
+        if not self.is_open:
+            return self._refuse(None)
+        limit = self._reached(role, client.group)
+        return None if limit is None else self._refuse(limit, client.address)
+
+    def _give_place(self, connection: RelayConnection, role: Role, client: Client) -> Response | None:
+        """Give a place to who is admitted, or is to be told why not; a refusal when there is none."""
+        admission = connection.admission
+        place = Place(role, None if isinstance(admission, RelayError) else admission.address.session, client.group)
+        limit = self._places.full(place, self._limits.most)
+        if limit is not None:
+            return self._refuse(limit, client.address)
+        self._places.take(place, connection)
+        self._pending.discard(connection)
+        return None
+
+    def _reached(self, role: Role, group: str | None) -> Limit | None:
+        """Give the limit that keeps a client out whatever it asks for; None when it may ask."""
+        if role is Role.LISTENER and self._is_late:
+            return Limit.LAG
+        return self._places.full(Place(role, None, group), self._limits.most)
+
+    def _note_failure(self, client: Client) -> Response | None:
+        """Count a failure for who answers for it; a refusal when there were too many, and then nothing is counted."""
+        now, most = relay_clock(), self._limits.settings.max_failures_per_minute
+        answering = [(client.group, client.address, 1), (client.surety, client.surety, SURETY_FACTOR)]
+        for group, address, factor in answering:
+            if most is not None and group is not None and self._failures.count(group, now) >= most * factor:
+                return self._refuse(Limit.FAILURES_PER_ADDRESS, address or "")
+        for group, _, _ in answering:
+            if group is not None:
+                self._failures.add(group, now)
+        return None
+
+    def _refuse(self, limit: Limit | None, address: str = "") -> Response:
+        """Turn somebody away by a limit, or because the door is closed."""
+        if limit is not None:
+            self._limits.applied(limit, address if limit in _BY_ADDRESS else "")
+        return self._turn_away(limit)
+
+    @staticmethod
+    def _turn_away(limit: Limit | None) -> Response:
+        status = HTTPStatus.TOO_MANY_REQUESTS if limit in _BY_ADDRESS else HTTPStatus.SERVICE_UNAVAILABLE
+        least, most = RETRY_SECONDS
+        return text_response(status, _SENTENCES[limit], Retry_After=str(least + secrets.randbelow(most - least + 1)))
+
+    def _why_not_ready(self) -> str | None:
+        if not self.is_open:
+            return "the relay is starting or stopping"
+        if self._is_late:
+            return f"the relay is {self._lag.lag_ms:.0f} ms late"
+        if self._places.count(Role.LISTENER) >= self._limits.settings.max_connections:
+            return "the relay is full"
+        return None
+
+    @property
+    def _is_late(self) -> bool:
+        most_ms = self._limits.settings.max_lag_ms
+        return most_ms is not None and self._lag.lag_ms > most_ms
+
+
+def _as_get(request: Request) -> Request:
+    """Have HEAD answered as GET; `secure_response` takes the body away."""
+    if request.method != "HEAD":
+        return request
+    return Request(request.path, request.headers, "GET", request.protocol)

@@ -1,0 +1,79 @@
+"""TLS in the process: the certificate and its key, and how both are replaced while the relay runs.
+
+Invariants: TLS 1.2 at least; a pair that can not be used is noticed before it takes the place of one that can.
+"""
+
+import asyncio
+import ssl
+
+from relay.settings.settings import ServerSettings
+from relay.vocabulary.errors import ConfigurationError
+
+
+def make_tls(settings: ServerSettings) -> ssl.SSLContext | None:
+    """Give what the server speaks TLS by; None when no certificate is set.
+
+    Raises:
+        ConfigurationError: The certificate and key can not be used; the text says why.
+    """
+    if settings.tls_certificate is None and settings.tls_key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, settings)
+    return context
+
+
+def renew_tls(context: ssl.SSLContext | None, settings: ServerSettings) -> None:
+    """Read certificate and key anew, for whoever connects from now on; open connections go on with the old.
+
+    Raises:
+        ConfigurationError: They can not be used, or TLS can not be begun or ended while the relay runs; nothing was
+            changed.
+    """
+    # Tried on a context that nobody uses, since a pair that does not match would spoil the one in use.
+    if (make_tls(settings) is None) is not (context is None):
+        raise ConfigurationError("server.tls_certificate can not be set or unset while the relay runs; restart it.")
+    if context is not None:
+        _load(context, settings)
+
+
+def bound_tls_buffers(transport: asyncio.Transport) -> None:
+    """Have the transport of a TLS connection say when its socket takes no more; any other is left alone.
+
+    Below TLS lies a transport of the socket, which holds another 64 KiB in silence, and which no event loop gives out.
+    asyncio's is found by its private name; where it is not, as in uvloop, these bytes remain.
+    """
+    if transport.get_extra_info("ssl_object") is None:
+        return
+    # Not 0: asyncio's TLS pauses at the limit, not above it, and so would for ever.
+    transport.set_write_buffer_limits(high=1, low=0)
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    if isinstance(below, asyncio.Transport):
+        below.set_write_buffer_limits(0)
+
+
+def _load(context: ssl.SSLContext, settings: ServerSettings) -> None:
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None or key is None:
+        given, missing = ("tls_certificate", "tls_key") if key is None else ("tls_key", "tls_certificate")
+        raise ConfigurationError(f"server.{given} is set, but server.{missing} is not; TLS needs both.")
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        reason = (error.reason or "one is something else, or they are swapped").lower().replace("_", " ")
+        raise ConfigurationError(
+            f"server.tls_certificate {certificate} and server.tls_key {key} are no certificate with its key, in PEM: "
+            f"{reason}."
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"server.tls_certificate {certificate} or server.tls_key {key} can not be read: {error.strerror}."
+        ) from error
+
+
+def _no_password() -> str:
+    raise ConfigurationError(
+        "server.tls_key is encrypted; the relay has no password for it, so give it one that is not."
+    )
