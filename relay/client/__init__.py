@@ -18,25 +18,26 @@ from relay.client.broadcaster import Broadcaster, BroadcastingEvent, CaughtUp, S
 from relay.client.credentials import find_local_key
 from relay.client.listener import Listener, ListeningEvent
 from relay.client.outbox import Dropping
-from relay.client.reception import ReceptionStats
+from relay.client.reception import ReceptionStats, UnknownLoss
 from relay.client.reconnect import Reconnect, Reconnected, Reconnecting
 from relay.client.reconnecting import Reconnector
 from relay.client.transport.connection import Endpoint, Token
-from relay.protocol.broadcaster_events import Audience, Backpressure
-from relay.protocol.listener_events import (
-    Audio,
+from relay.protocol.messages import (
+    Audience,
+    Backpressure,
+    ChannelEntry,
     Channels,
     Clear,
+    ErrorNotice,
     FormatChange,
     Gap,
+    Goaway,
     Hello,
+    Pong,
     StateChange,
-    UnknownLoss,
 )
-from relay.protocol.messages import ChannelEntry
 from relay.protocol.requests import Offer
-from relay.protocol.shared_events import ErrorNotice, Goaway, Pong
-from relay.protocol.wire import Header
+from relay.protocol.wire import Audio, Header
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import (

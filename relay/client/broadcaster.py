@@ -16,7 +16,7 @@ from relay.client.send_queue import SendQueue
 from relay.client.transport.broadcaster import BroadcasterConnection, connect_broadcaster
 from relay.client.transport.connection import Endpoint
 from relay.process.tasks import TaskRegistry
-from relay.protocol.broadcaster_events import Audience, Backpressure, BroadcasterEvent
+from relay.protocol.messages import Audience, Backpressure, BroadcasterEvent
 from relay.protocol.requests import Offer
 from relay.protocol.wire import split_audio
 from relay.vocabulary.clock import relay_clock

@@ -13,10 +13,8 @@ from relay.client.reconnecting import PassingError, Reconnector
 from relay.client.transport.connection import Endpoint
 from relay.client.transport.listener import ListenerConnection, connect_listener
 from relay.process.tasks import TaskRegistry
-from relay.protocol.listener_events import Audio, Hello, ListenerEvent
-from relay.protocol.messages import ChannelEntry
-from relay.protocol.shared_events import ErrorNotice, Pong
-from relay.protocol.wire import WORD_MASK, serial_difference
+from relay.protocol.messages import ChannelEntry, ErrorNotice, Hello, ListenerEvent, Ping, Pong, Switch
+from relay.protocol.wire import WORD_MASK, Audio, serial_difference
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.clock import relay_clock
@@ -179,7 +177,7 @@ class Listener:
             del self._asked_ms[next(iter(self._asked_ms))]
         ping_id = next(self._ping_ids)
         self._asked_ms[ping_id] = relay_clock() * 1000
-        await self._connection.tell("ping", id=ping_id)
+        await self._connection.tell(Ping({"id": ping_id}))
 
     @property
     def _known(self) -> Reception:
@@ -237,7 +235,7 @@ class Listener:
 
     async def _ask_for_channel(self) -> None:
         if self._connection is not None and self._wanted_channel is not None:
-            await self._connection.tell("switch", channel=self._wanted_channel)
+            await self._connection.tell(Switch(self._wanted_channel))
 
     def _note(self, event: ListenerEvent) -> None:
         """Take note of what answers a question."""

@@ -10,20 +10,24 @@ from dataclasses import dataclass, field
 
 from relay.audio.amounts import AudioAmount
 from relay.client.reconnect import Reconnected
-from relay.protocol.listener_events import (
-    Audio,
-    Channels,
-    FormatChange,
-    Gap,
-    Hello,
-    ListenerEvent,
-    StateChange,
-    UnknownLoss,
-)
-from relay.protocol.wire import WORD_MASK, serial_difference
+from relay.protocol.messages import Channels, FormatChange, Gap, Hello, ListenerEvent, StateChange
+from relay.protocol.wire import WORD_MASK, Audio, serial_difference
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import PolicyError
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownLoss:
+    """Frames may be missing here, and nobody can tell how many.
+
+    Attributes:
+        reason: `restart`: the relay does not know what this listener had, since it was restarted or has forgotten
+            the channel; `untold`: the numbers have a hole that the relay did not tell.
+    """
+
+    reason: str
+
 
 ReceptionEvent = ListenerEvent | UnknownLoss | Reconnected
 
@@ -93,7 +97,7 @@ class Reception:
         self.hello = hello
         if hello.channels != self.channels:
             self.channels = hello.channels
-            events.append(Channels(hello.channels))
+            events.append(Channels(hello.channels, hello.session_name))
         if hello.audio_format is not None and hello.audio_format != self.audio_format:
             self.audio_format = hello.audio_format
             events.append(FormatChange(hello.audio_format, hello.epoch))

@@ -134,7 +134,7 @@ class Broadcasting:
             _log_arrival_rate(live, source.arrival_rate, audio_format)
         if not source.is_held and is_ahead:
             source.is_held = True
-            source.port.send_text(messages.backpressure_message(on=True))
+            source.port.send_text(messages.Backpressure(on=True).text())
         return ingest.must_wait(now)
 
     def wait_seconds(self, source: Source) -> float:
@@ -149,7 +149,7 @@ class Broadcasting:
             return
         dropped = live.ingest.clear(self._clock())
         live.channel.clear()
-        live.tell(Note(live.channel.place, messages.clear_message(), clears=True))
+        live.tell(Note(live.channel.place, messages.Clear().text(), clears=True))
         self._set_timer(live)
         self._wake(live)
         self._relieve(source)
@@ -208,7 +208,8 @@ class Broadcasting:
         Not at each change: who is behind would soon have more to be told than it may.
         """
         for session in self._directory.take_changes():
-            text = messages.channels_message(self._directory.list_text(session), self._directory.session_name(session))
+            channels = messages.Channels(self._directory.listed(session), self._directory.session_name(session))
+            text = channels.text()
             for live in self._directory.channels_of(session):
                 live.tell(Note(live.channel.place, text))
                 self._wake(live)
@@ -231,7 +232,7 @@ class Broadcasting:
         if live.ingest is not None and offer.takeover:
             live.ingest.note_return(self._clock())
         if channel.go_live(offer.audio_format):
-            text = messages.format_message(offer.audio_format, channel.place.epoch)
+            text = messages.FormatChange(offer.audio_format, channel.place.epoch).text()
             live.tell(Note(before, text, offer.audio_format, channel.place))
         if is_changed:
             self._fit_queues(live)
@@ -351,7 +352,7 @@ class Broadcasting:
         ingest = source.live.ingest
         if source.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
             source.is_held = False
-            source.port.send_text(messages.backpressure_message(on=False))
+            source.port.send_text(messages.Backpressure(on=False).text())
 
     def _wake_in_time(self, group: Group) -> None:
         """Have a group served now, or when its interval is over."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from relay.hub.live_channel import LiveChannel
 from relay.metrics.vitals import Tally
-from relay.protocol.messages import ChannelEntry, describe_channels
+from relay.protocol.messages import ChannelEntry, ChannelList
 from relay.vocabulary.labels import ANY_SESSION, Declaration, Label
 from relay.vocabulary.names import ChannelAddress
 
@@ -32,7 +32,7 @@ class Directory:
         """
         self.forgotten = Tally()
         self._changed: set[str] = set()
-        self._lists: dict[str, str] = {}
+        self._lists: dict[str, ChannelList] = {}
         self._names: dict[str, str] = {}
         self._abandoned: dict[LiveChannel, None] = {}
         self._make = make
@@ -156,19 +156,21 @@ class Directory:
         changed, self._changed = self._changed, set()
         return changed
 
-    def list_text(self, session: str) -> str:
-        """Give the list of a session as JSON; of one that has channels it is made once for each change."""
-        text = self._lists.get(session)
-        if text is None:
-            text = describe_channels(self.listed(session))
-            if session in self._sessions:
-                self._lists[session] = text
-        return text
+    def listed(self, session: str) -> ChannelList:
+        """Give the list that people choose from: declared channels first, then those that had a broadcaster.
 
-    def listed(self, session: str) -> list[ChannelEntry]:
-        """Give the list that people choose from: declared channels first, then those that had a broadcaster."""
+        That of a session that has channels is made once for each change, and so is its text.
+        """
+        listed = self._lists.get(session)
+        if listed is None:
+            listed = self._list(session)
+            if session in self._sessions:
+                self._lists[session] = listed
+        return listed
+
+    def _list(self, session: str) -> ChannelList:
         entries = {
-            channel: ChannelEntry(channel, label.name or channel, label.lang, "waiting")
+            channel: ChannelEntry(channel, label.name or "", label.lang)
             for channel in dict.fromkeys(channel for of, channel in self._declared if of in (session, ANY_SESSION))
             if channel is not None
             for label in [self.declared(ChannelAddress(session, channel))]
@@ -176,4 +178,4 @@ class Directory:
         for live in self.channels_of(session):
             if live.is_listed:
                 entries[live.address.channel] = live.entry
-        return list(entries.values())[:MAX_LISTED]
+        return ChannelList(list(entries.values())[:MAX_LISTED])

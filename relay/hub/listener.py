@@ -14,7 +14,6 @@ from relay.audio.amounts import AudioAmount
 from relay.audio.listener_buffer import ListenerBuffer
 from relay.hub.run import Framing
 from relay.limits.names import Limit
-from relay.metrics.listener_reports import ListenerReport
 from relay.protocol import messages
 from relay.vocabulary.audio import AudioFormat, Frame, Place
 from relay.vocabulary.errors import CloseCode
@@ -161,7 +160,7 @@ class Listener:
         self.notes: list[Note] = []
         self.blocked_since: float | None = None
         self.bound_seconds = bound_seconds
-        self.report: ListenerReport | None = None
+        self.report: messages.ListenerReport | None = None
         self._clock_rate = buffer.audio_format.clock_rate
         self._overflows_told = 0
         self._missed_until = 0
@@ -217,7 +216,7 @@ class Listener:
         else:
             reason = "overflow" if overflowed else "stale"
         self._overflows_told = self.buffer.overflows
-        self._tell(messages.gap_message(lost_from, place, self._clock_rate, reason))
+        self._tell(messages.Gap.between(lost_from, place, self._clock_rate, reason).text())
 
     def _tell(self, text: str) -> None:
         if self.framing is Framing.RELAY_V1:

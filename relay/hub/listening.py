@@ -128,22 +128,24 @@ class Listening:
         )
         listener = Listener(connection_id, port, framing, buffer=buffer, place=start.place, bound_seconds=bound_seconds)
         if framing is Framing.RELAY_V1:
-            hello = messages.listener_hello(
-                connection_id=connection_id,
-                address=address,
-                channels=self._directory.list_text(address.session),
-                state=live.channel.state,
-                silence=live.channel.silence,
+            hello = messages.Hello(
+                connection_id,
+                live.channel.state,
+                start.audio_format,
+                start.place.epoch,
+                start.place.seq & WORD_MASK,
+                channel=address.channel,
+                channels=self._directory.listed(address.session),
                 pace=live.pace,
-                audio_format=start.audio_format,
-                place=start.place,
                 clock_ms=wire_milliseconds(self._clock()),
                 buffer_ms=round(bound_seconds * 1000),
                 coalesce_ms=coalesce_ms,
                 resumed=start.is_resumed,
+                silence=live.channel.silence,
+                session=address.session,
                 session_name=self._directory.session_name(address.session),
             )
-            port.send_text(hello)
+            port.send_text(hello.text())
         self._give_past(listener, start, live)
         if live.channel.state is ChannelState.ENDED:
             listener.add_note(live.end_note)
@@ -300,5 +302,5 @@ class Listening:
 
     @staticmethod
     def _add_epoch(listener: Listener, epoch: Epoch) -> None:
-        text = messages.format_message(epoch.audio_format, epoch.start.epoch)
+        text = messages.FormatChange(epoch.audio_format, epoch.start.epoch).text()
         listener.add_note(Note(epoch.before, text, epoch.audio_format, epoch.start))

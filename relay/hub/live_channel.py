@@ -95,14 +95,14 @@ class Source:
         live, ingest = self.live, self.live.ingest
         if ingest is None:
             return
-        text = messages.broadcaster_stats(
+        text = messages.Audience(
             listeners=live.listener_count,
             dropped_frames=live.tally.dropped_frames,
             lead_ms=round(ingest.lead_seconds(now) * 1000),
             queued_ms=round(ingest.queued_seconds() * 1000),
-            arrival_rate=self.arrival_rate,
             accepted=live.accepted[self.connection_id],
-        )
+            arrival_rate=self.arrival_rate,
+        ).text()
         told = self.stats_told
         if told is None or told[0] != text or now - told[1] >= STATS_SECONDS:
             self.stats_told = (text, now)
@@ -199,9 +199,7 @@ class LiveChannel:
     def entry(self) -> messages.ChannelEntry:
         """How it stands in the list of its session."""
         label = self.label
-        return messages.ChannelEntry(
-            self.address.channel, label.name or self.address.channel, label.lang, self.channel.state
-        )
+        return messages.ChannelEntry(self.address.channel, label.name or "", label.lang, self.channel.state)
 
     def adopt(self, source: Source) -> None:
         """Make a connection the source, of which nothing was taken yet."""
@@ -249,7 +247,7 @@ class LiveChannel:
     @property
     def state_text(self) -> str:
         """The message that tells the state."""
-        return messages.state_message(self.channel.state, self.pace, self.channel.silence)
+        return messages.StateChange(self.channel.state, self.pace, self.channel.silence).text()
 
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
         """Have all listeners told the state; with `close`, that is the last they hear."""

@@ -137,7 +137,7 @@ def _describe_channel(live: LiveChannel, now: float) -> Json:
     # What waits of a broadcaster that went is still to be heard.
     ingest = None if source is None and live.departure is None else live.ingest
     return {
-        **live.entry.members(),
+        **asdict(live.entry),
         "pace": live.pace.value,
         "format": messages.describe_format(live.channel.audio_format),
         "listeners": live.listener_count,

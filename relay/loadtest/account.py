@@ -6,7 +6,7 @@ unaccounted; so is every frame or gap that nobody owed. A relay that keeps its p
 
 from dataclasses import dataclass
 
-from relay.protocol.listener_events import Gap
+from relay.protocol.messages import Gap
 from relay.protocol.wire import WORD_MASK, serial_difference
 
 

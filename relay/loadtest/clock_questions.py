@@ -5,8 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from relay.loadtest.receiver_connection import Connection
-from relay.protocol.messages import encode
-from relay.protocol.shared_events import Pong
+from relay.protocol.messages import Ping, Pong
 from relay.vocabulary.clock_offset import ClockOffset
 
 MAX_QUESTIONS = 64
@@ -44,7 +43,7 @@ class ClockQuestions:
             del self._asked_ms[next(iter(self._asked_ms))]
         ping_id = next(self._ids)
         self._asked_ms[ping_id] = now_ms
-        asker.send_text(encode("ping", id=ping_id))
+        asker.send_text(Ping({"id": ping_id}).text())
 
     def answer(self, pong: Pong, now_ms: float) -> None:
         """Take note of an answer."""

@@ -19,8 +19,7 @@ from relay.loadtest.account import ListenerAccount
 from relay.loadtest.expect import Expect
 from relay.loadtest.histogram import EXACT_MS, Histogram
 from relay.loadtest.stamp import STREAM_MARK
-from relay.protocol.listener_events import FormatChange, Gap, Hello, read_listener_event
-from relay.protocol.shared_events import ErrorNotice, Pong
+from relay.protocol.messages import ErrorNotice, FormatChange, Gap, Hello, Pong, read_listener_event
 from relay.protocol.wire import HEADER_BYTES, WORD_MASK, Header, serial_difference
 from relay.vocabulary.errors import PolicyError
 

@@ -32,7 +32,7 @@ from relay.loadtest.receiver_connection import Connection
 from relay.loadtest.upgrade import JoinError
 from relay.loadtest.worker_counts import WorkerCounts
 from relay.loadtest.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN, Report, WorkerPlan
-from relay.protocol.shared_events import ErrorNotice, Pong
+from relay.protocol.messages import ErrorNotice, Pong
 from relay.protocol.wire import WORD_MASK
 from relay.vocabulary.clock import Clock, relay_clock
 from relay.vocabulary.errors import CloseCode, PolicyError

@@ -10,56 +10,20 @@ whatever a report contains, noting it takes constant time and raises nothing.
 Source: docs/protocol.md, "Control messages".
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from relay.metrics.distribution import Distribution
+from relay.protocol.json_messages import ControlMessage
+from relay.protocol.messages import ListenerReport
+from relay.vocabulary.errors import PolicyError
 from relay.vocabulary.names import ChannelAddress
 
 MAX_SUMMARIES = 1000
 """Channels in one interval's summary: more than a relay carries, and 2 MB at most."""
 
-MAX_MS = 600_000.0
-"""A player that says more than ten minutes is believed as much as that."""
-
-MAX_COUNT = 10**15
-"""A total beyond it is none; a browser's numbers are exact up to some more."""
-
 MAX_EVENTS = 1000
-"""Likewise one that says that it ran dry or jumped more often between two reports."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListenerReport:
-    """One report.
-
-    Attributes:
-        buffer_ms: Audio that waits in the player.
-        playout_ms: From a frame's due time until it is heard.
-        underruns: How often it ran dry since it began.
-        jumps: How often it skipped or repeated audio since it began.
-    """
-
-    buffer_ms: float
-    playout_ms: float
-    underruns: int
-    jumps: int
-
-    @classmethod
-    def read(cls, message: Mapping[str, Any]) -> "ListenerReport | None":
-        """Read a `stats` message; None when a member is missing or no number that can be."""
-        numbers = [_number(message.get(name)) for name in ("buffer_ms", "playout_ms", "underruns", "jumps")]
-        if None in numbers:
-            return None
-        buffer_ms, playout_ms, underruns, jumps = (number or 0.0 for number in numbers)
-        return cls(min(buffer_ms, MAX_MS), min(playout_ms, MAX_MS), int(underruns), int(jumps))
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COUNT:
-        return None
-    return float(value)
+"""A player that reports more underruns or jumps since the report before counts as reporting this."""
 
 
 @dataclass(slots=True)
@@ -115,7 +79,7 @@ class ListenerReports:
         self._channels: dict[ChannelAddress, Heard] = {}
 
     def note(
-        self, address: ChannelAddress, message: Mapping[str, Any], before: ListenerReport | None
+        self, address: ChannelAddress, message: ControlMessage, before: ListenerReport | None
     ) -> ListenerReport | None:
         """Take a listener's `stats` message.
 
@@ -127,8 +91,9 @@ class ListenerReports:
         Returns:
             What to give as `before` the next time.
         """
-        report = ListenerReport.read(message)
-        if report is None:
+        try:
+            report = ListenerReport.read(message)
+        except PolicyError:
             self.malformed += 1
             return before
         # A total that went down is of a player that began anew.

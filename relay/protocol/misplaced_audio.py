@@ -8,7 +8,8 @@ Every sentence here fits into a close frame, which is all that a broadcaster wit
 
 import re
 
-from relay.protocol.messages import ControlMessage, decode
+from relay.protocol.json_messages import ControlMessage, decode
+from relay.protocol.messages import FROM_BROADCASTER
 from relay.vocabulary.errors import AudioFaultError, PolicyError
 
 _WHERE_AUDIO_GOES = "Audio goes in binary messages, its format in the address."
@@ -23,7 +24,7 @@ _AUDIO_AS_TEXT = re.compile(
 
 _FORMAT_AS_TEXT = re.compile(r'"(?:config\w*|encoding|sample_?rate\w*|\w*audio_?format|media_?format)"', re.IGNORECASE)
 
-_OWN_TYPES = frozenset({"ping", "clear", "mute", "pause", "end"})
+_OWN_TYPES = frozenset(kind.TYPE for kind in FROM_BROADCASTER)
 
 _FILES = (
     (0, b"OggS", "Ogg"),

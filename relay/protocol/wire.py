@@ -29,6 +29,9 @@ MAX_BROADCAST_BYTES = 256 * 1024
 MAX_TEXT_BYTES = 4096
 """The longest control message that the relay reads."""
 
+MAX_RELAY_TEXT_BYTES = 64 * 1024
+"""The longest control message that a client reads: a greeting lists all channels of its session."""
+
 WORD_MASK = 0xFFFF_FFFF
 """Seq, media time and due time wrap at 32 bits on the wire."""
 
@@ -81,6 +84,14 @@ class Header:
         if version != _VERSION:
             raise PolicyError(f"The header's version is {version}; this implementation knows {_VERSION}.")
         return cls(epoch, seq, media_time, due_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """One frame as a listener gets it: its header and its payload."""
+
+    header: Header
+    payload: bytes
 
 
 def serial_difference(left: _Number, right: _Number) -> _Number:

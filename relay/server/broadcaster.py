@@ -13,8 +13,10 @@ from relay.hub.hub import Hub
 from relay.hub.live_channel import Source
 from relay.process.tasks import TaskRegistry
 from relay.protocol import messages
+from relay.protocol.json_messages import ControlMessage
 from relay.protocol.misplaced_audio import check_is_pcm, read_broadcaster_text
 from relay.protocol.requests import ConnectRequest
+from relay.protocol.wire import WORD_MASK
 from relay.server.answers import answer_common
 from relay.server.connection import BroadcasterPort, RelayConnection
 from relay.vocabulary.errors import AudioFaultError, BadRequestError, CloseCode
@@ -42,16 +44,19 @@ async def serve_broadcaster(
     port = BroadcasterPort(connection, tasks)
     source = hub.broadcasting.claim(request.address, offer, connection_id, port)
     try:
-        hello = messages.broadcaster_hello(
-            connection_id=connection_id,
-            address=request.address,
-            audio_format=offer.audio_format,
+        place = source.live.channel.place
+        hello = messages.BroadcasterHello(
+            connection_id,
+            None if offer.resume is None else source.live.accepted.get(offer.resume),
+            session=request.address.session,
+            channel=request.address.channel,
             pace=offer.pace,
-            place=source.live.channel.place,
-            accepted=None if offer.resume is None else source.live.accepted.get(offer.resume),
+            audio_format=offer.audio_format,
+            epoch=place.epoch,
+            next_seq=place.seq & WORD_MASK,
             clock_ms=hub.clock_ms,
         )
-        port.send_text(hello)
+        port.send_text(hello.text())
         await _read(connection, hub, source)
     finally:
         hub.broadcasting.release(source)
@@ -76,7 +81,7 @@ async def _read(connection: RelayConnection, hub: Hub, source: Source) -> None:
                 _log_fault(source, error)
             if faults >= MAX_AUDIO_FAULTS:
                 raise
-            source.port.send_text(messages.error_message(error.close_code, str(error)))
+            source.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
         while wait_seconds and connection.state is State.OPEN:
             await asyncio.sleep(min(wait_seconds, LONGEST_HOLD_SECONDS))
             wait_seconds = hub.broadcasting.wait_seconds(source)
@@ -96,7 +101,7 @@ def _log_fault(source: Source, error: AudioFaultError) -> None:
     )
 
 
-async def _obey(connection: RelayConnection, hub: Hub, source: Source, message: messages.ControlMessage) -> bool:
+async def _obey(connection: RelayConnection, hub: Hub, source: Source, message: ControlMessage) -> bool:
     """Do what a control message says; tell whether the broadcast ended by it."""
     match message["type"]:
         case "end":
@@ -107,9 +112,9 @@ async def _obey(connection: RelayConnection, hub: Hub, source: Source, message: 
             hub.broadcasting.clear(source)
         case "mute":
             try:
-                hub.broadcasting.mute(source, on=messages.is_muting(message))
+                hub.broadcasting.mute(source, on=messages.Mute.read(message).on)
             except BadRequestError as error:
-                source.port.send_text(messages.error_message(error.close_code, str(error)))
+                source.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
         case "pause":
             hub.broadcasting.pause(source)
             await connection.close_in_time(CloseCode.SESSION_ENDED, "The session goes on when a broadcaster comes.")

@@ -127,7 +127,7 @@ class RelayConnection(GuardedConnection):
     async def refuse(self, error: RelayError) -> None:
         """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
         if self.speaks_relay:
-            broadcast((self,), messages.error_message(error.close_code, str(error)))
+            broadcast((self,), messages.ErrorNotice(error.close_code, str(error)).text())
         await self.close_in_time(error.close_code, str(error))
 
     def _leave_unless_open(self) -> None:

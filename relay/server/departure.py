@@ -50,5 +50,5 @@ def _send_away(connection: RelayConnection, reconnect_after_ms: int) -> None:
     if connection.protocol.state is not State.OPEN:
         return
     if connection.speaks_relay:
-        broadcast((connection,), messages.goaway_message(reconnect_after_ms))
+        broadcast((connection,), messages.Goaway(reconnect_after_ms).text())
     connection.begin_to_close(*RESTARTING)

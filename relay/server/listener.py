@@ -13,6 +13,7 @@ from relay.hub.run import Framing
 from relay.limits.names import SWITCHES, Limit
 from relay.process.tasks import TaskRegistry
 from relay.protocol import messages
+from relay.protocol.json_messages import ControlMessage, decode
 from relay.protocol.requests import ConnectRequest
 from relay.server.answers import answer_common
 from relay.server.connection import RelayConnection, SocketPort, TlsPort
@@ -41,7 +42,7 @@ async def serve_listener(connection: RelayConnection, request: ConnectRequest, h
         async for message in connection:
             if not isinstance(message, str):
                 raise PolicyError("A listener must not send audio; broadcast at /v1/broadcast/SESSION.")
-            control = messages.decode(message)
+            control = decode(message)
             if control["type"] == "switch" and connection.speaks_relay:
                 if await _may_switch(connection):
                     listener = _switch(connection, hub, listener, control)
@@ -65,15 +66,15 @@ async def _may_switch(connection: RelayConnection) -> bool:
     return connection.state is State.OPEN
 
 
-def _switch(connection: RelayConnection, hub: Hub, listener: Listener, control: messages.ControlMessage) -> Listener:
+def _switch(connection: RelayConnection, hub: Hub, listener: Listener, control: ControlMessage) -> Listener:
     """Move a listener to the channel that it names; when that can not be, it is told why and stays where it is."""
     permit = connection.permit
     try:
-        address = ChannelAddress(permit.address.session, messages.wanted_channel(control))
+        address = ChannelAddress(permit.address.session, messages.Switch.read(control).channel)
         permit.check_move(address)
         moved = hub.listening.switch(listener, address.channel)
     except (BadRequestError, NotAllowedError) as error:
-        listener.port.send_text(messages.error_message(error.close_code, str(error)))
+        listener.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
         return listener
     permit.address = connection.address = address
     connection.attach(hub.listening, moved)

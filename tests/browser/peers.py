@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from relay.pages.files import Pages
-from relay.protocol.messages import encode
+from relay.protocol.json_messages import encode
 from relay.protocol.wire import HEADER_BYTES, SUBPROTOCOL, Header
 from tests.support.ports import free_port
 

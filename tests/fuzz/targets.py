@@ -19,7 +19,8 @@ from relay.access.tokens import TokenVerifier, read_secret
 from relay.limits.addresses import TrustedProxies
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
-from relay.protocol.messages import decode, describe_format, pong_message, read_format, wanted_channel
+from relay.protocol.json_messages import decode
+from relay.protocol.messages import FROM_BROADCASTER, FROM_LISTENER, TO_BROADCASTER, TO_LISTENER, Ping
 from relay.protocol.operator_requests import allowed_methods, is_operator_path, read_operator_request
 from relay.protocol.requests import read_connect_request, split_target, websocket_role
 from relay.protocol.wire import Header, split_audio
@@ -49,11 +50,11 @@ def fuzz_message(data: bytes) -> None:
     """A control message from anybody, and what becomes of it."""
     with suppress(PeerError):
         message = decode(data.decode(errors="replace"))
-        decode(pong_message(message, 1), max_bytes=1 << 20)
-        with suppress(PeerError):
-            wanted_channel(message)
-        audio_format = read_format(message.get("format"))
-        assert read_format(describe_format(audio_format)) == audio_format
+        decode(Ping.read(message).answer(1), max_bytes=1 << 20)
+        for kind in {*FROM_LISTENER, *FROM_BROADCASTER, *TO_LISTENER, *TO_BROADCASTER}:
+            with suppress(PeerError):
+                read = kind.read(message)
+                assert kind.read(decode(read.text(), max_bytes=1 << 20)) == read
 
 
 def fuzz_query(data: bytes) -> None:

@@ -32,7 +32,7 @@ from relay.client import (
 )
 from relay.client.transport import connection as client_connection
 from relay.client.transport import listener as client_listener
-from relay.protocol.listener_events import read_listener_event
+from relay.protocol.messages import read_listener_event
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from tests.support.scripted_relay import HELLO, Script, cut, frame, in_turn, query_of, say, scripted
 

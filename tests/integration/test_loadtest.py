@@ -36,7 +36,8 @@ from relay.loadtest.results import LoadResult
 from relay.loadtest.run import LoadRun
 from relay.loadtest.stamp import stamp
 from relay.loadtest.worker_messages import Target, WorkerPlan
-from relay.protocol.messages import decode, encode, pong_message
+from relay.protocol.json_messages import decode, encode
+from relay.protocol.messages import Ping
 from relay.protocol.wire import WORD_MASK, Header
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from tests.support.ports import free_port
@@ -569,7 +570,7 @@ class FarAwayRelay(AnotherServer):
         await connection.send(encode("hello", protocol="relay.v1", **members, clock_ms=self.clock_ms))
         async for message in connection:
             assert isinstance(message, str)
-            await connection.send(pong_message(decode(message), self.clock_ms))
+            await connection.send(Ping.read(decode(message)).answer(self.clock_ms))
 
     def frame(self, seq: int) -> bytes:
         return Header(9, seq, 0, (self.clock_ms - self.AGE_MS) & WORD_MASK).pack() + bytes(640)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from relay.protocol.messages import decode
+from relay.protocol.json_messages import decode
 from tests.reliability.conftest import Figure
 from tests.reliability.loads import Load
 from tests.reliability.storms import misbehave

@@ -8,7 +8,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from relay.protocol.messages import decode
+from relay.protocol.json_messages import decode
 from tests.reliability.conftest import Figure
 from tests.reliability.loads import Load
 from tests.support.live_session import MONO_BYTES, on_both_loops

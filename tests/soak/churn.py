@@ -9,7 +9,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from relay.protocol.messages import decode
+from relay.protocol.json_messages import decode
 from tests.reliability.storms import misbehave
 from tests.support.fault_proxy import fault_proxy
 from tests.support.live_session import MONO_BYTES, Broadcaster

@@ -13,7 +13,7 @@ from pathlib import Path
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from relay.protocol.messages import decode
+from relay.protocol.json_messages import decode
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import (
     WireListener,

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from relay.protocol.messages import encode
+from relay.protocol.json_messages import encode
 from relay.protocol.wire import SUBPROTOCOL
 from tests.support.ruler import PERIOD_SECONDS, ruler_pcm
 

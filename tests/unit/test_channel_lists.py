@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 import pytest
 
@@ -126,9 +127,9 @@ async def test_a_channel_that_never_had_a_source_is_forgotten_soon_and_silently(
 async def test_a_list_is_serialized_once_for_each_change(bench: Bench) -> None:
     """Whoever switches to and fro, and a crowd that joins, gets the text that there is."""
     ports = [bench.join(f"crowd-{number}", channel="de") for number in range(20)]
-    texts = {id(bench.hub.directory.list_text("ev1")) for _ in ports}
+    texts = {id(bench.hub.directory.listed("ev1").text) for _ in ports}
     assert len(texts) == 1
-    told = bench.hub.directory.list_text("ev1")
+    told = bench.hub.directory.listed("ev1").text
     for change in (
         lambda: bench.claim(channel="fr", offer=Offer(label=Label("Français"))),
         lambda: bench.claim(channel="fr", offer=Offer(takeover=True, label=Label("Frans"))),
@@ -136,16 +137,15 @@ async def test_a_list_is_serialized_once_for_each_change(bench: Bench) -> None:
         lambda: bench.hub.broadcasting.stop(list(bench.hub.directory.channels_of("ev1"))),
     ):
         change()
-        text = bench.hub.directory.list_text("ev1")
+        text = bench.hub.directory.listed("ev1").text
         assert text != told
         told = text
-        listed = bench.hub.directory.listed("ev1")
-        assert json.loads(text) == [entry.members() for entry in listed]
+        assert json.loads(text) == [asdict(entry) for entry in bench.hub.directory.listed("ev1")]
 
 
 async def test_lists_of_sessions_that_are_gone_are_not_kept(bench: Bench) -> None:
-    first = bench.hub.directory.list_text("never-used")
-    assert bench.hub.directory.list_text("never-used") is not first, "anybody may ask for any name"
+    first = bench.hub.directory.listed("never-used")
+    assert bench.hub.directory.listed("never-used") is not first, "anybody may ask for any name"
 
 
 async def test_a_session_has_the_name_that_its_operator_or_else_a_broadcaster_gives_it() -> None:

@@ -6,7 +6,7 @@ from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
 from relay.client.transport.failures import handshake_error
-from relay.protocol.shared_events import read_goaway
+from relay.protocol.messages import Goaway
 from relay.vocabulary.errors import UnreachableError
 
 
@@ -23,7 +23,7 @@ def test_nobody_is_sent_away_for_more_than_an_hour(said: str, seconds: int) -> N
 
 @pytest.mark.parametrize(("said", "given"), [(-1, 0), (1500, 1500), (10**400, 3_600_000)])
 def test_a_relay_that_goes_keeps_nobody_away_for_more_than_an_hour(said: int, given: int) -> None:
-    assert read_goaway({"type": "goaway", "reconnect_after_ms": said}).reconnect_after_ms == given
+    assert Goaway.read({"type": "goaway", "reconnect_after_ms": said}) == Goaway(given)
 
 
 @pytest.mark.parametrize(

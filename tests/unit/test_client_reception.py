@@ -6,20 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.client.reception import Reception, ReceptionEvent
+from relay.client.reception import Reception, ReceptionEvent, UnknownLoss
 from relay.client.reconnect import Reconnected
-from relay.protocol.listener_events import (
-    Audio,
-    Channels,
-    Clear,
-    FormatChange,
-    Gap,
-    Hello,
-    StateChange,
-    UnknownLoss,
-)
-from relay.protocol.messages import ChannelEntry
-from relay.protocol.wire import Header
+from relay.protocol.messages import ChannelEntry, Channels, Clear, FormatChange, Gap, Hello, StateChange
+from relay.protocol.wire import Audio, Header
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import PolicyError

@@ -7,11 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from relay.client.reception import Reception
+from relay.client.reception import Reception, UnknownLoss
 from relay.client.reconnect import Reconnected
 from relay.hub.live_channel import Source
-from relay.protocol.listener_events import Audio, FormatChange, Gap, Hello, UnknownLoss, read_listener_event
+from relay.protocol.messages import FormatChange, Gap, Hello, read_listener_event
 from relay.protocol.requests import Delivery, Offer, Resume
+from relay.protocol.wire import Audio
 from relay.vocabulary.audio import AudioFormat, Pace
 from tests.support.hub_bench import FRAME, Bench, FakePort, split
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.loadtest.account import Accounts, ListenerAccount
-from relay.protocol.listener_events import Gap
+from relay.protocol.messages import Gap
 
 WRAP = 1 << 32
 EPOCH = 7

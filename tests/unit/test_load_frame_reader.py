@@ -19,10 +19,10 @@ from relay.loadtest.frame_reader import (
     ToldGap,
 )
 from relay.loadtest.stamp import STREAM_MARK, stamp, stamp_for_stream
-from relay.protocol import messages
-from relay.protocol.shared_events import ErrorNotice, Pong
+from relay.protocol.json_messages import encode
+from relay.protocol.messages import ErrorNotice, Pong, StateChange
 from relay.protocol.wire import Header
-from relay.vocabulary.audio import Pace
+from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import PolicyError
 
 EPOCH = 65_535
@@ -42,7 +42,7 @@ FORMAT = {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_
 
 def hello(next_seq: int) -> bytes:
     members = {"connection_id": "c", "state": "live", "format": FORMAT, "epoch": EPOCH, "next_seq": next_seq}
-    return text(messages.encode("hello", protocol="relay.v1", **members, clock_ms=77))
+    return text(encode("hello", protocol="relay.v1", **members, clock_ms=77))
 
 
 def audio(seq: int, length: int = 640, due_ms: int = 0, epoch: int = EPOCH) -> bytes:
@@ -51,7 +51,7 @@ def audio(seq: int, length: int = 640, due_ms: int = 0, epoch: int = EPOCH) -> b
 
 def gap(first: int, count: int) -> bytes:
     members = {"epoch": EPOCH, "from_seq": first, "to_seq": (first + count - 1) % WRAP, "duration_ms": 20 * count}
-    return text(messages.encode("gap", **members, reason="overflow"))
+    return text(encode("gap", **members, reason="overflow"))
 
 
 def receive(
@@ -116,12 +116,12 @@ def conversations(draw: st.DrawFn) -> Conversation:
             parts.append(websocket(Opcode.PING, draw(st.binary(max_size=125))))
             happenings.append(PingFrame)
         elif kind == "pong":
-            parts += [text(messages.encode("pong", id=3, clock_ms=9)), websocket(Opcode.PONG, b"")]
+            parts += [text(encode("pong", id=3, clock_ms=9)), websocket(Opcode.PONG, b"")]
             happenings.append(Pong)
         elif kind == "state":
-            parts += [text(messages.state_message("live", Pace.LIVE)), text(messages.encode("tomorrow", value=1))]
+            parts += [text(StateChange(ChannelState.LIVE).text()), text(encode("tomorrow", value=1))]
         else:
-            parts.append(text(messages.error_message(1008, "No.")))
+            parts.append(text(ErrorNotice(1008, "No.").text()))
             happenings.append(ErrorNotice)
     parts.append(websocket(Opcode.CLOSE, (1000).to_bytes(2) + b"The session ended."))
     return Conversation(b"".join(parts), seq % WRAP, delivered, gap_frames, (*happenings, Closing))
@@ -197,7 +197,7 @@ def test_another_epoch_is_noticed_at_full_speed() -> None:
 
 def test_a_format_message_begins_an_epoch() -> None:
     reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
-    new = text(messages.encode("format", format=FORMAT, epoch=9))
+    new = text(encode("format", format=FORMAT, epoch=9))
     receive(reader, stream, hello(5) + audio(5) + new + audio(0, epoch=9) + audio(1, epoch=9))
     assert (stream.account.delivered, stream.account.unaccounted) == (3, 0)
 
@@ -284,16 +284,16 @@ def test_a_frame_of_a_stream_that_lies_about_its_length_is_refused() -> None:
 def test_what_is_not_audio_is_told() -> None:
     reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
     close = websocket(Opcode.CLOSE, (4503).to_bytes(2) + b"Taken.")
-    told = receive(reader, stream, hello(0) + text(messages.error_message(4503, "Taken.")) + close)
+    told = receive(reader, stream, hello(0) + text(ErrorNotice(4503, "Taken.").text()) + close)
     assert isinstance(told[0], Greeting)
     assert (told[0].clock_ms, told[0].hello.next_seq) == (77, 0)
     assert told[1:] == [ErrorNotice(4503, "Taken."), Closing(4503, "Taken.")]
     assert receive(reader, stream, websocket(Opcode.CLOSE, b"")) == [Closing(1005, "")]
-    assert receive(reader, stream, text(messages.encode("pong", id=4, clock_ms=5))) == [Pong(4, 5)]
+    assert receive(reader, stream, text(encode("pong", id=4, clock_ms=5))) == [Pong(4, 5)]
     assert receive(reader, stream, gap(0, 3)) == [ToldGap(3)]
 
 
-FORMAT_WITHOUT_EPOCH = messages.encode("format", format=FORMAT)
+FORMAT_WITHOUT_EPOCH = encode("format", format=FORMAT)
 
 BAD = {
     "masked": (Frame(Opcode.BINARY, b"x" * 20).serialize(mask=True), "masked"),
@@ -303,7 +303,7 @@ BAD = {
     "too short for a header": (websocket(Opcode.BINARY, b"abc"), "too short"),
     "not UTF-8": (websocket(Opcode.TEXT, b"\xff"), "not UTF-8"),
     "not JSON": (text("hello"), "not JSON"),
-    "a pong without a clock": (text(messages.encode("pong", id=1)), "clock_ms"),
+    "a pong without a clock": (text(encode("pong", id=1)), "clock_ms"),
     "a format without an epoch": (text(FORMAT_WITHOUT_EPOCH), "epoch"),
     "fragments of nothing": (websocket(Opcode.CONT, b"x"), "fragments"),
     "a message in a message": (websocket(Opcode.TEXT, b"x", fin=False) + text("y"), "fragments"),
@@ -327,7 +327,7 @@ def test_a_greeting_with_the_most_channels_is_taken_wherever_it_is_cut() -> None
     # 64 channels with long names: what the protocol allows, and much more than a listener may send.
     entries = [{"id": f"{number:064}", "name": "é" * 100, "lang": "de", "state": "live"} for number in range(64)]
     members = {"connection_id": "c", "state": "live", "format": FORMAT, "epoch": EPOCH, "next_seq": 7}
-    greeting = text(messages.encode("hello", protocol="relay.v1", **members, clock_ms=77, channels=entries))
+    greeting = text(encode("hello", protocol="relay.v1", **members, clock_ms=77, channels=entries))
     assert 16 * 1024 < len(greeting) < 64 * 1024
     reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
     told = receive(reader, stream, greeting + audio(7), cuts=[1, 1000, 20_000, len(greeting) - 1])

@@ -4,10 +4,8 @@ from urllib.parse import quote, urlencode
 
 from relay.audio.channel import Farewell
 from relay.client.transport.connection import Endpoint, RelaySocket, open_socket
-from relay.protocol.broadcaster_events import Audience, BroadcasterEvent, read_broadcaster_event
-from relay.protocol.messages import ControlMessage, encode
+from relay.protocol import messages
 from relay.protocol.requests import Offer, Role
-from relay.protocol.shared_events import ErrorNotice, Goaway, read_member
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.names import ChannelAddress
@@ -24,10 +22,10 @@ class BroadcasterConnection:
         accepted: How much the relay took of the connection that the offer named, in ticks; None when nobody knows.
     """
 
-    def __init__(self, socket: RelaySocket, greeting: ControlMessage, audio_format: AudioFormat) -> None:
+    def __init__(self, socket: RelaySocket, hello: messages.BroadcasterHello, audio_format: AudioFormat) -> None:
         """Take over a connection that was greeted."""
-        self.connection_id = read_member(greeting, "connection_id", str)
-        self.accepted = None if greeting.get("accepted") is None else read_member(greeting, "accepted", int)
+        self.connection_id = hello.connection_id
+        self.accepted = hello.accepted
         self._socket = socket
         self._bytes_per_second = audio_format.bytes_per_second
         # The relay may hold back all that was sent until it is due, which is when its audio is over at the latest.
@@ -58,13 +56,13 @@ class BroadcasterConnection:
     async def clear(self) -> bool:
         """Have thrown away what was sent and not heard yet; tells whether the connection is open."""
         self._audio_ends_at = 0.0
-        return await self._socket.send(encode("clear"))
+        return await self._socket.send(messages.Clear().text())
 
     async def mute(self, *, on: bool) -> bool:
         """Have listeners told that silence is meant, or no longer is; tells whether the connection is open."""
-        return await self._socket.send(encode("mute", on=on))
+        return await self._socket.send(messages.Mute(on).text())
 
-    async def receive(self) -> BroadcasterEvent | None:
+    async def receive(self) -> messages.BroadcasterEvent | None:
         """Give what the relay tells next, or None when the session ended or paused; this must be asked all the while.
 
         Cancelling it loses nothing.
@@ -74,17 +72,17 @@ class BroadcasterConnection:
             RelayError: It ended, and another is not; or what came is not of the protocol.
         """
         while (message := await self._socket.receive()) is not None:
-            event = read_broadcaster_event(message)
+            event = messages.read_broadcaster_event(message)
             match event:
                 case None:
                     continue
-                case Audience():
+                case messages.Audience():
                     # It comes every few seconds, also while nothing is read, so silence is silence.
                     self._is_told_regularly = True
                     self._socket.answers_by = 0.0
-                case ErrorNotice():
+                case messages.ErrorNotice():
                     self._socket.notice = event
-                case Goaway():
+                case messages.Goaway():
                     self._socket.retry_after_seconds = event.reconnect_after_ms / 1000
             return event
         return None
@@ -94,7 +92,7 @@ class BroadcasterConnection:
         if farewell is Farewell.NONE:
             await self._socket.close(self.lead_seconds)
         else:
-            await self._socket.send(encode(farewell))
+            await self._socket.send((messages.End() if farewell is Farewell.END else messages.Pause()).text())
 
     async def close(self) -> None:
         """Leave at once, whatever the relay has not read; done twice, it does nothing."""
@@ -110,8 +108,8 @@ async def connect_broadcaster(endpoint: Endpoint, address: ChannelAddress, offer
         RelayError: The relay refused; the text is its own sentence.
     """
     target = f"/v1/{Role.BROADCASTER}/{address}?{_query(offer)}"
-    socket, greeting = await open_socket(endpoint, target, SILENCE_SECONDS)
-    return BroadcasterConnection(socket, greeting, offer.audio_format)
+    socket, hello = await open_socket(endpoint, target, messages.BroadcasterHello, SILENCE_SECONDS)
+    return BroadcasterConnection(socket, hello, offer.audio_format)
 
 
 def _query(offer: Offer) -> str:

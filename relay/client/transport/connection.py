@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import isawaitable
+from typing import TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidURI, ProxyError
@@ -20,9 +21,9 @@ from websockets.typing import Subprotocol
 
 from relay.client.transport.failures import closing_error, handshake_error, is_normal, network_error
 from relay.client.transport.proxy import find_proxy, proxy_error
-from relay.protocol.messages import ControlMessage
-from relay.protocol.shared_events import ErrorNotice, check_protocol, read_control, read_error
-from relay.protocol.wire import HEADER_BYTES, MAX_BROADCAST_BYTES, SUBPROTOCOL
+from relay.protocol.json_messages import decode
+from relay.protocol.messages import BroadcasterHello, ErrorNotice, Hello, check_protocol
+from relay.protocol.wire import HEADER_BYTES, MAX_BROADCAST_BYTES, MAX_RELAY_TEXT_BYTES, SUBPROTOCOL
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import ConnectionLostError, PolicyError, UnreachableError, UserError
 
@@ -34,6 +35,8 @@ PING_SECONDS = 2.0
 
 CLOSE_TIMEOUT_SECONDS = 2.0
 """How long leaving waits for the other side of the closing handshake."""
+
+H = TypeVar("H", Hello, BroadcasterHello)
 
 _SEND_BUFFER_BYTES = 64 * 1024
 """What the kernel takes of a broadcaster's audio before it is sent.
@@ -146,12 +149,15 @@ class RelaySocket:
         self._websocket.transport.abort()
 
 
-async def open_socket(endpoint: Endpoint, target: str, silence_seconds: float) -> tuple[RelaySocket, ControlMessage]:
+async def open_socket(
+    endpoint: Endpoint, target: str, greeting: type[H], silence_seconds: float
+) -> tuple[RelaySocket, H]:
     """Connect, and wait for the relay's greeting.
 
     Args:
         endpoint: The relay.
         target: Path and query.
+        greeting: What kind of `hello` this is about.
         silence_seconds: When a relay that does not answer is given up.
 
     Raises:
@@ -184,7 +190,7 @@ async def open_socket(endpoint: Endpoint, target: str, silence_seconds: float) -
     except (InvalidHandshake, InvalidURI, ValueError) as error:
         raise handshake_error(url, error) from error
     try:
-        greeting = await _read_greeting(websocket, url)
+        hello = await _read_greeting(websocket, url, greeting)
     except BaseException:
         # Nobody waits for the closing handshake of a connection that came to nothing.
         websocket.transport.abort()
@@ -192,7 +198,7 @@ async def open_socket(endpoint: Endpoint, target: str, silence_seconds: float) -
     sock = websocket.transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    return RelaySocket(websocket, url, silence_seconds), greeting
+    return RelaySocket(websocket, url, silence_seconds), hello
 
 
 async def _headers(token: Token | None) -> dict[str, str]:
@@ -202,7 +208,7 @@ async def _headers(token: Token | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
-async def _read_greeting(websocket: ClientConnection, url: str) -> ControlMessage:
+async def _read_greeting(websocket: ClientConnection, url: str, greeting: type[H]) -> H:
     if websocket.subprotocol != SUBPROTOCOL:
         raise UserError(
             f"{url} accepts WebSockets, but does not speak {SUBPROTOCOL}: it is not a relay of this version."
@@ -211,12 +217,12 @@ async def _read_greeting(websocket: ClientConnection, url: str) -> ControlMessag
     try:
         async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
             while True:
-                control = read_control(await websocket.recv(decode=True))
-                if control["type"] == "hello":
+                control = decode(await websocket.recv(decode=True), MAX_RELAY_TEXT_BYTES)
+                if control["type"] == greeting.TYPE:
                     check_protocol(control)
-                    return control
-                if control["type"] == "error":
-                    notice = read_error(control)
+                    return greeting.read(control)
+                if control["type"] == ErrorNotice.TYPE:
+                    notice = ErrorNotice.read(control)
     except TimeoutError as error:
         raise UnreachableError(
             f"{url} accepted the connection and did not greet: it is not a relay, or it hangs."

@@ -20,7 +20,7 @@ from websockets.exceptions import (
 )
 
 from relay.client.reconnect import may_reconnect
-from relay.protocol.shared_events import LONGEST_ASKED_SECONDS, ErrorNotice
+from relay.protocol.messages import LONGEST_ASKED_SECONDS, ErrorNotice
 from relay.vocabulary.errors import (
     BadRequestError,
     ChannelBusyError,

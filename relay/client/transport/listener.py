@@ -3,10 +3,9 @@
 from urllib.parse import urlencode
 
 from relay.client.transport.connection import Endpoint, RelaySocket, open_socket
-from relay.protocol.listener_events import Hello, ListenerEvent, read_hello, read_listener_event
-from relay.protocol.messages import encode
+from relay.protocol.json_messages import Message
+from relay.protocol.messages import ErrorNotice, Goaway, Hello, ListenerEvent, read_listener_event
 from relay.protocol.requests import Role
-from relay.protocol.shared_events import ErrorNotice, Goaway
 from relay.vocabulary.names import ChannelAddress
 
 SILENCE_SECONDS = 6.0
@@ -48,9 +47,9 @@ class ListenerConnection:
             return event
         return None
 
-    async def tell(self, message_type: str, **members: object) -> bool:
+    async def tell(self, message: Message) -> bool:
         """Send a control message; tells whether the connection is open."""
-        return await self._socket.send(encode(message_type, **members))
+        return await self._socket.send(message.text())
 
     async def close(self) -> None:
         """Leave the channel; done twice, it does nothing."""
@@ -74,5 +73,5 @@ async def connect_listener(
     """
     asked = urlencode({name: value for name, value in query.items() if value is not None})
     target = f"/v1/{Role.LISTENER}/{address}{'?' if asked else ''}{asked}"
-    socket, greeting = await open_socket(endpoint, target, SILENCE_SECONDS)
-    return ListenerConnection(socket, read_hello(greeting))
+    socket, hello = await open_socket(endpoint, target, Hello, SILENCE_SECONDS)
+    return ListenerConnection(socket, hello)
