@@ -149,7 +149,7 @@ class Channel:
         self._enter(ChannelState.ENDED)
 
     def release(self, audio: bytes, due: float) -> Frame:
-        """Number one frame of whole samples and serialize it, once for all listeners.
+        """Number one frame of whole samples and serialize it, once for all listeners; `keep` is the next step.
 
         Args:
             audio: Payload in the channel's format.
@@ -168,7 +168,7 @@ class Channel:
             start.seq + 1,
             start.media_time + self.audio_format.samples(len(audio)),
         )
-        frame = Frame(
+        return Frame(
             audio,
             due,
             self.audio_format.flicks(len(audio)),
@@ -176,9 +176,16 @@ class Channel:
             end=self.place,
             wire=self._serialize(header.pack() + audio),
         )
-        self.over_at = due + frame.duration / FLICKS_PER_SECOND
+
+    def keep(self, frame: Frame) -> None:
+        """Take a numbered frame into the history.
+
+        `release` numbers frames where the channel has its home. A frame that was numbered elsewhere is kept without it,
+        and then the channel's place moves here.
+        """
+        self.place = frame.end
+        self.over_at = frame.timestamp + frame.duration / FLICKS_PER_SECOND
         self.history.add(frame)
-        return frame
 
     def clear(self) -> None:
         """Note that listeners throw away what they have not played: the next frame is due when it comes."""
