@@ -119,12 +119,12 @@ class Broadcasting:
         ingest, audio_format = live.ingest, live.channel.audio_format
         if not source.is_present or ingest is None or audio_format is None:
             return 0.0
-        now, frames = self._clock(), split_audio(message, audio_format)
-        samples = audio_format.samples(len(message))
-        live.accepted[source.connection_id] += samples
-        self._release(live, ingest.offer(frames, now))
+        now, pieces = self._clock(), split_audio(message, audio_format)
+        ticks = sum(piece.ticks for piece in pieces)
+        live.accepted[source.connection_id] += ticks
+        self._release(live, ingest.offer(pieces, now))
         is_ahead = ingest.should_pause(now)
-        arrival, seconds = source.arrival, samples / audio_format.rate
+        arrival, seconds = source.arrival, ticks / audio_format.clock_rate
         if arrival is not None and arrival.note(seconds, now, is_held=is_ahead):
             _log_arrival_rate(live, source.arrival_rate, audio_format)
         if not source.is_held and is_ahead:
@@ -221,7 +221,7 @@ class Broadcasting:
         is_changed = ingest is None or ingest.pace is not offer.pace
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
             self._throw_away_unreleased(live)
-            live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits, channel.over_at)
+            live.ingest = ingest_for(offer.pace, self._limits, channel.over_at)
             self._set_timer(live)
         if live.ingest is not None and offer.takeover:
             live.ingest.note_return(self._clock())

@@ -246,7 +246,7 @@ class LiveChannel:
 
     def release(self, timed: Timed) -> Frame:
         """Number the next frame; `distribute` hands it on."""
-        return self.channel.release(timed.audio, timed.due)
+        return self.channel.release(timed.piece, timed.due)
 
     def distribute(self, frame: Frame) -> None:
         """Hand a numbered frame to everyone: to the history, to the listeners by their next turns, to the taps.

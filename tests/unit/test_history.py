@@ -14,7 +14,7 @@ FRAME = bytes(640)
 
 
 def release(channel: Channel, audio: bytes, due: float) -> Frame:
-    frame = channel.release(audio, due)
+    frame = channel.release((channel.audio_format or MONO).measure(audio), due)
     channel.keep(frame)
     return frame
 

@@ -96,7 +96,7 @@ class Reader:
         if isinstance(item, Frame):
             assert item.start is self.place, "a frame out of order"
             assert self.audio_format is not None
-            assert item.end.media_time - item.start.media_time == self.audio_format.samples(len(item.audio))
+            assert item.end.media_time - item.start.media_time == self.audio_format.measure(item.audio).ticks
             self.place = item.end
             return
         assert item.place is self.place, "a note between other frames"
@@ -296,7 +296,7 @@ class Life(RuleBasedStateMachine):
         self.bench.publish(source, frames, FRAME)
         audio_format = source.live.channel.audio_format
         if source.is_present and audio_format is not None:
-            self.published[source] = self.published.get(source, 0) + frames * audio_format.samples(len(FRAME))
+            self.published[source] = self.published.get(source, 0) + frames * audio_format.measure(FRAME).ticks
 
     @rule(source=sources)
     def clear(self, source: Source) -> None:

@@ -226,7 +226,7 @@ async def test_frames_that_were_numbered_elsewhere_are_handed_on_alike(bench: Be
     live = other.hub.directory.open(ADDRESS)
     live.channel.go_live(home.audio_format or AudioFormat())
     home.go_live(AudioFormat())
-    frames = [home.release(FRAME, other.now + number / 50) for number in range(3)]
+    frames = [home.release(AudioFormat().measure(FRAME), other.now + number / 50) for number in range(3)]
     tap = live.open_tap("recorder")
     other.hub.broadcasting.distribute(live, frames)
     await other.settle()

@@ -8,7 +8,7 @@ from relay.protocol.broadcaster_events import Audience, BroadcasterEvent, read_b
 from relay.protocol.messages import ControlMessage, encode
 from relay.protocol.requests import Offer, Role
 from relay.protocol.shared_events import ErrorNotice, Goaway, read_member
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import Piece
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.names import ChannelAddress
 
@@ -24,12 +24,11 @@ class BroadcasterConnection:
         accepted: How much the relay took of the connection that the offer named, in ticks; None when nobody knows.
     """
 
-    def __init__(self, socket: RelaySocket, greeting: ControlMessage, audio_format: AudioFormat) -> None:
+    def __init__(self, socket: RelaySocket, greeting: ControlMessage) -> None:
         """Take over a connection that was greeted."""
         self.connection_id = read_member(greeting, "connection_id", str)
         self.accepted = None if greeting.get("accepted") is None else read_member(greeting, "accepted", int)
         self._socket = socket
-        self._bytes_per_second = audio_format.bytes_per_second
         # The relay may hold back all that was sent until it is due, which is when its audio is over at the latest.
         self._audio_ends_at = 0.0
         self._is_told_regularly = False
@@ -44,16 +43,16 @@ class BroadcasterConnection:
         """How much of what was sent on this connection is yet to be heard, at the most."""
         return max(0.0, self._audio_ends_at - relay_clock())
 
-    async def send_audio(self, audio: bytes) -> bool:
-        """Send whole samples, at most 256 KiB; waits while the relay takes no more.
+    async def send_audio(self, piece: Piece) -> bool:
+        """Send audio, at most 256 KiB; waits while the relay takes no more.
 
         Returns:
             Whether the connection is open; when it is not, `receive` knows why.
         """
-        self._audio_ends_at = max(self._audio_ends_at, relay_clock()) + len(audio) / self._bytes_per_second
+        self._audio_ends_at = max(self._audio_ends_at, relay_clock()) + piece.seconds
         if not self._is_told_regularly:
             self._socket.answers_by = max(self._socket.answers_by, self._audio_ends_at)
-        return await self._socket.send(audio)
+        return await self._socket.send(piece.audio)
 
     async def clear(self) -> bool:
         """Have thrown away what was sent and not heard yet; tells whether the connection is open."""
@@ -111,7 +110,7 @@ async def connect_broadcaster(endpoint: Endpoint, address: ChannelAddress, offer
     """
     target = f"/v1/{Role.BROADCASTER}/{address}?{_query(offer)}"
     socket, greeting = await open_socket(endpoint, target, SILENCE_SECONDS)
-    return BroadcasterConnection(socket, greeting, offer.audio_format)
+    return BroadcasterConnection(socket, greeting)
 
 
 def _query(offer: Offer) -> str:
