@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from relay.audio.history import History
 from relay.protocol.wire import Header
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Place
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Piece, Place
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.clock import wire_milliseconds
 from relay.vocabulary.errors import RelayError
@@ -148,11 +148,11 @@ class Channel:
         """
         self._enter(ChannelState.ENDED)
 
-    def release(self, audio: bytes, due: float) -> Frame:
-        """Number one frame of whole samples and serialize it, once for all listeners.
+    def release(self, piece: Piece, due: float) -> Frame:
+        """Number one frame of whole samples and serialize it, once for all listeners; `keep` is the next step.
 
         Args:
-            audio: Payload in the channel's format.
+            piece: Audio in the channel's format.
             due: When it is due, in seconds of the relay's clock; not before the frame before it.
 
         Raises:
@@ -166,19 +166,26 @@ class Channel:
             start.position + 1,
             start.epoch,
             start.seq + 1,
-            start.media_time + self.audio_format.samples(len(audio)),
+            start.media_time + piece.ticks,
         )
-        frame = Frame(
-            audio,
+        return Frame(
+            piece.audio,
             due,
-            self.audio_format.flicks(len(audio)),
+            piece.flicks,
             start=start,
             end=self.place,
-            wire=self._serialize(header.pack() + audio),
+            wire=self._serialize(header.pack() + piece.audio),
         )
-        self.over_at = due + frame.duration / FLICKS_PER_SECOND
+
+    def keep(self, frame: Frame) -> None:
+        """Take a numbered frame into the history.
+
+        `release` numbers frames where the channel has its home. A frame that was numbered elsewhere is kept without it,
+        and then the channel's place moves here.
+        """
+        self.place = frame.end
+        self.over_at = frame.timestamp + frame.duration / FLICKS_PER_SECOND
         self.history.add(frame)
-        return frame
 
     def clear(self) -> None:
         """Note that listeners throw away what they have not played: the next frame is due when it comes."""

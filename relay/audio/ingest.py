@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay.audio.amounts import AudioAmount
-from relay.vocabulary.audio import FLICKS_PER_SECOND, FRAMES_PER_SECOND, AudioFormat, Pace
+from relay.vocabulary.audio import FLICKS_PER_SECOND, FRAMES_PER_SECOND, Pace, Piece
 
 CATCH_UP_SECONDS = 10.0
 """How much audio of pace `live` may come at once after a stall; what is older is of no use to anybody."""
@@ -56,7 +56,7 @@ class IngestLimits:
 class Timed:
     """Audio of one frame with the time at which it is due, in seconds of the relay's clock."""
 
-    audio: bytes
+    piece: Piece
     due: float
 
 
@@ -65,7 +65,7 @@ class Ingest(Protocol):
 
     pace: Pace
 
-    def offer(self, audio: Sequence[bytes], now: float) -> list[Timed]:
+    def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
         """Take frames that came at `now`; gives what is to be released at once."""
         ...
 
@@ -115,20 +115,19 @@ class LiveIngest:
 
     pace = Pace.LIVE
 
-    def __init__(self, audio_format: AudioFormat, limits: IngestLimits, not_before: float = -math.inf) -> None:
-        """Make it for audio of one format, nothing of which is due before `not_before`, in seconds."""
-        self._format = audio_format
+    def __init__(self, limits: IngestLimits, not_before: float = -math.inf) -> None:
+        """Make it for audio of which nothing is due before `not_before`, in seconds."""
         self._limit = limits.ahead_seconds
         self._not_before = not_before
         self._covered_until: float | None = None
 
-    def offer(self, audio: Sequence[bytes], now: float) -> list[Timed]:
+    def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
         """Pass everything on, due now or when what was before it is over."""
-        seconds = self._format.flicks(sum(map(len, audio))) / FLICKS_PER_SECOND
+        seconds = sum(piece.flicks for piece in pieces) / FLICKS_PER_SECOND
         covered = now if self._covered_until is None else max(self._covered_until, now - CATCH_UP_SECONDS)
         self._covered_until = covered + seconds / CLOCK_ALLOWANCE
         due = max(now, self._not_before)
-        return [Timed(piece, due) for piece in audio]
+        return [Timed(piece, due) for piece in pieces]
 
     def release(self, now: float) -> list[Timed]:  # noqa: ARG002 - the protocol's signature
         """Give nothing: nothing waits."""
@@ -183,21 +182,20 @@ class SpeechIngest:
 
     pace = Pace.SPEECH
 
-    def __init__(self, audio_format: AudioFormat, limits: IngestLimits, not_before: float = -math.inf) -> None:
-        """Make it for audio of one format, nothing of which is due before `not_before`, in seconds."""
-        self._format = audio_format
+    def __init__(self, limits: IngestLimits, not_before: float = -math.inf) -> None:
+        """Make it for audio of which nothing is due before `not_before`, in seconds."""
         self._limits = limits
         self._queue: deque[Timed] = deque()
-        self._queued_bytes = 0
+        self._queued = AudioAmount()
         self._next_due = not_before
 
-    def offer(self, audio: Sequence[bytes], now: float) -> list[Timed]:
+    def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
         """Plan when each frame is due, and give those that are to be released already."""
-        for piece in audio:
+        for piece in pieces:
             due = max(self._next_due, now)
-            self._next_due = due + self._format.flicks(len(piece)) / FLICKS_PER_SECOND
+            self._next_due = due + piece.seconds
             self._queue.append(Timed(piece, due))
-            self._queued_bytes += len(piece)
+            self._queued += _amount(piece)
         return self.release(now)
 
     def release(self, now: float) -> list[Timed]:
@@ -206,7 +204,7 @@ class SpeechIngest:
         horizon = now + self._limits.lead_seconds
         while self._queue and self._queue[0].due <= horizon:
             released.append(self._queue.popleft())
-            self._queued_bytes -= len(released[-1].audio)
+            self._queued -= _amount(released[-1].piece)
         return released
 
     def next_release(self) -> float | None:
@@ -236,11 +234,10 @@ class SpeechIngest:
 
     def clear(self, now: float) -> AudioAmount:
         """Throw the queue away; what comes next is due when it comes."""
-        amount = AudioAmount(len(self._queue), self._queued_bytes, self._format.flicks(self._queued_bytes))
+        thrown_away, self._queued = self._queued, AudioAmount()
         self._queue.clear()
-        self._queued_bytes = 0
         self._next_due = min(self._next_due, now)
-        return amount
+        return thrown_away
 
     def lead_seconds(self, now: float) -> float:
         """Tell how far the audio so far reaches into the future."""
@@ -248,13 +245,17 @@ class SpeechIngest:
 
     def queued_seconds(self) -> float:
         """Tell how much waits."""
-        return self._format.flicks(self._queued_bytes) / FLICKS_PER_SECOND
+        return self._queued.seconds
 
     def queued_bytes(self) -> int:
         """Tell how many bytes wait."""
-        return self._queued_bytes
+        return self._queued.bytes
 
 
-def ingest_for(pace: Pace, audio_format: AudioFormat, limits: IngestLimits, not_before: float = -math.inf) -> Ingest:
+def ingest_for(pace: Pace, limits: IngestLimits, not_before: float = -math.inf) -> Ingest:
     """Make what a broadcaster of that pace needs; nothing is due before `not_before`, in seconds."""
-    return (SpeechIngest if pace is Pace.SPEECH else LiveIngest)(audio_format, limits, not_before)
+    return (SpeechIngest if pace is Pace.SPEECH else LiveIngest)(limits, not_before)
+
+
+def _amount(piece: Piece) -> AudioAmount:
+    return AudioAmount(1, len(piece.audio), piece.flicks)

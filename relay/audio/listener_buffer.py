@@ -280,8 +280,7 @@ def bounds(max_buffer_seconds: float, audio_format: AudioFormat) -> tuple[int, i
     """
     if not 0 < max_buffer_seconds < float("inf"):
         raise ValueError(f"max_buffer_seconds must be a positive number of seconds, not {max_buffer_seconds}")
-    sample_bytes = audio_format.sample_bytes
-    max_bytes = int(max_buffer_seconds * audio_format.rate) * sample_bytes
+    max_bytes = audio_format.bytes_within(max_buffer_seconds)
     if not max_bytes:
         raise ValueError(f"max_buffer_seconds {max_buffer_seconds} is shorter than one sample")
     return max_bytes, round(max_buffer_seconds * FLICKS_PER_SECOND)

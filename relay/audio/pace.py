@@ -7,7 +7,7 @@ reads a clock.
 
 from collections.abc import Iterable, Iterator
 
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import FLICKS_PER_SECOND, Piece
 from relay.vocabulary.errors import RelayError
 
 MAX_CATCH_UP_SECONDS = 1.0
@@ -48,22 +48,16 @@ def cut_frames(blocks: Iterable[bytes], frame_bytes: int) -> Iterator[bytes]:
 class Schedule:
     """The schedule of one stream of audio."""
 
-    def __init__(self, audio_format: AudioFormat, max_catch_up_seconds: float = MAX_CATCH_UP_SECONDS) -> None:
-        """Make a schedule that starts when it is first asked.
-
-        Args:
-            audio_format: Of the audio that is sent.
-            max_catch_up_seconds: Lateness beyond which the schedule moves.
-        """
-        self._audio_format = audio_format
+    def __init__(self, max_catch_up_seconds: float = MAX_CATCH_UP_SECONDS) -> None:
+        """Make a schedule that starts when it is first asked; it moves when it is later than the maximum."""
         self._max_catch_up_seconds = max_catch_up_seconds
         self._start: float | None = None
-        self._sent_bytes = 0
+        self._sent_flicks = 0
 
     @property
     def sent_seconds(self) -> float:
         """How much audio was sent."""
-        return self._sent_bytes / self._audio_format.bytes_per_second
+        return self._sent_flicks / FLICKS_PER_SECOND
 
     def wait_seconds(self, now: float) -> float:
         """Give how long, at `now` (seconds), the next audio has to wait; 0 when it is due or late."""
@@ -74,6 +68,6 @@ class Schedule:
             self._start += late_seconds
         return max(0.0, -late_seconds)
 
-    def sent(self, byte_count: int) -> None:
-        """Note that `byte_count` bytes of whole samples were sent."""
-        self._sent_bytes += byte_count
+    def sent(self, piece: Piece) -> None:
+        """Note that a piece was sent."""
+        self._sent_flicks += piece.flicks

@@ -240,7 +240,7 @@ async def broadcast(job: Broadcast) -> None:
         RelayError: The relay refused, the connection was lost for good, or it was not there when a signal came.
     """
     source = job.source
-    schedule = Schedule(source.audio_format)
+    schedule = Schedule()
     broadcaster = client.broadcast(
         job.url,
         job.address.session,
@@ -300,12 +300,13 @@ async def _send(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule, sp
     frames = cut_frames(blocks, audio_format.rate * job.frame_ms // 1000 * audio_format.sample_bytes)
     with BlockingThread("source") as reader, BroadcastProgress(source.name, source.duration_seconds) as progress:
         while frame := await reader.call(next, frames, b""):
+            piece = audio_format.measure(frame)
             await _until_due(job, schedule)
             if job.is_live_pipe:
                 is_held = broadcaster.stats.queued_seconds > client.QUEUE_SECONDS * _NEARLY_FULL
-                speed.note(len(frame) / audio_format.bytes_per_second, relay_clock(), is_held=is_held)
-            await broadcaster.send(frame)
-            schedule.sent(len(frame))
+                speed.note(piece.seconds, relay_clock(), is_held=is_held)
+            await broadcaster.send(piece.audio)
+            schedule.sent(piece)
             audience = broadcaster.audience
             progress.update(schedule.sent_seconds, None if audience is None else audience.listeners)
         # The session ends when its last frame is over, not when it begins.

@@ -103,7 +103,7 @@ class Broadcaster:
         self._address = address
         self._offer = offer
         self._reconnector = reconnector
-        self._queue = SendQueue(offer.audio_format, queue_seconds, UNDER_WAY_SECONDS)
+        self._queue = SendQueue(queue_seconds, UNDER_WAY_SECONDS)
         self._outbox = Outbox(offer.pace, dropping, self._queue, relay_clock())
         self._reconnects = 0
         self._connection: BroadcasterConnection | None = None
@@ -198,8 +198,9 @@ class Broadcaster:
             PolicyError: It is not whole samples; nothing of it is sent.
             RelayError: The connection is lost and there is no further try, or the session has ended.
         """
-        for heard in split_audio(audio, self._offer.audio_format):
-            piece = bytes(len(heard)) if self._is_muted else heard
+        audio_format = self._offer.audio_format
+        for heard in split_audio(audio, audio_format):
+            piece = audio_format.silence(heard) if self._is_muted else heard
             self._outbox.look(relay_clock())
             self._settle()
             await self._may_put.wait()
@@ -325,9 +326,9 @@ class Broadcaster:
             elif wait_seconds := self._outbox.wait_seconds(relay_clock()):
                 await asyncio.sleep(wait_seconds)
             elif self._outbox.has_audio and connection.is_open:
-                audio = self._outbox.take(relay_clock())
+                piece = self._outbox.take(relay_clock())
                 self._settle()
-                await connection.send_audio(audio)
+                await connection.send_audio(piece)
 
     async def _send_clear(self, connection: BroadcasterConnection) -> None:
         if self._owes_clear:

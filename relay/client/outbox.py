@@ -17,7 +17,7 @@ from typing import Protocol
 from relay.audio.ingest import CATCH_UP_SECONDS
 from relay.audio.pace import MAX_CATCH_UP_SECONDS
 from relay.client.send_queue import SendQueue
-from relay.vocabulary.audio import Pace
+from relay.vocabulary.audio import Pace, Piece
 
 CATCH_UP_SPEED = 4.0
 """How many times real time late audio of pace `live` is sent.
@@ -162,12 +162,12 @@ class Outbox:
         if self.is_connected and self.queue.is_full:
             self._pace.note_full(self.queue.held_seconds, now)
 
-    def put(self, audio: bytes, now: float) -> None:
-        """Put whole samples at the end; what has no room is dropped, the oldest first."""
+    def put(self, piece: Piece, now: float) -> None:
+        """Put audio at the end; what has no room is dropped, the oldest first."""
         dropped_before = self.queue.dropped
         if self.queue.is_full:
             self.queue.make_room()
-        self.queue.put(audio)
+        self.queue.put(piece)
         if self.is_connected:
             late_seconds = self._pace.surplus_seconds(self.queue.held_seconds, now)
             if self._dropping is Dropping.LATE:
@@ -180,15 +180,15 @@ class Outbox:
         """Give how long the next message has to wait; 0: it may leave."""
         return self._pace.wait_seconds(now)
 
-    def take(self, now: float) -> bytes:
+    def take(self, now: float) -> Piece:
         """Take the message that leaves now.
 
         Raises:
             IndexError: None waits.
         """
-        audio = self.queue.take()
-        self._pace.sent(self.queue.seconds(audio), now)
-        return audio
+        piece = self.queue.take()
+        self._pace.sent(piece.seconds, now)
+        return piece
 
     def clear(self, now: float) -> None:
         """Throw away what waits; what is under way does not come back."""

@@ -154,10 +154,10 @@ class Reception:
                 return []
             if ahead > 0:
                 events.append(self._tell_hole(header.seq, header.media_time))
-        size = len(event.payload)
+        piece = self.audio_format.measure(event.payload)
         self._go_to(header.epoch, (header.seq + 1) & WORD_MASK)
-        self._media_time = (header.media_time + self.audio_format.samples(size)) & WORD_MASK
-        self.stats.received += AudioAmount(1, size, self.audio_format.flicks(size))
+        self._media_time = (header.media_time + piece.ticks) & WORD_MASK
+        self.stats.received += AudioAmount(1, len(piece.audio), piece.flicks)
         events.append(event)
         return events
 

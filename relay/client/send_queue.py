@@ -10,11 +10,11 @@ Invariant: what was put is exactly what was taken, dropped, cleared and is held.
 from collections import deque
 
 from relay.audio.amounts import AudioAmount
-from relay.vocabulary.audio import AudioFormat, frames_within
+from relay.vocabulary.audio import FLICKS_PER_SECOND, Piece, frames_within
 
 
 class SendQueue:
-    """Audio of one format, oldest first.
+    """Audio, oldest first.
 
     Attributes:
         taken: What was taken so far, and did not come back.
@@ -23,7 +23,7 @@ class SendQueue:
         cleared: What `clear` threw away so far.
     """
 
-    def __init__(self, audio_format: AudioFormat, max_seconds: float, max_under_way_seconds: float) -> None:
+    def __init__(self, max_seconds: float, max_under_way_seconds: float) -> None:
         """Make an empty queue, which is full when it holds `max_seconds` of audio.
 
         Nothing should be taken while `max_under_way_seconds` were and are not known to have arrived.
@@ -32,15 +32,14 @@ class SendQueue:
         self.dropped = AudioAmount()
         self.cleared = AudioAmount()
         self.max_seconds = max_seconds
-        self._audio_format = audio_format
-        self._max_bytes = max_seconds * audio_format.bytes_per_second
+        self._max_flicks = round(max_seconds * FLICKS_PER_SECOND)
         self._max_messages = frames_within(max_seconds)
         self._max_messages_under_way = frames_within(max_under_way_seconds)
-        self._max_under_way_bytes = max_under_way_seconds * audio_format.bytes_per_second
-        self._messages: deque[bytes] = deque()
-        self._held_bytes = 0
-        self._under_way: deque[bytes] = deque()
-        self._under_way_bytes = 0
+        self._max_under_way_flicks = round(max_under_way_seconds * FLICKS_PER_SECOND)
+        self._messages: deque[Piece] = deque()
+        self._held_flicks = 0
+        self._under_way: deque[Piece] = deque()
+        self._under_way_flicks = 0
         self._accepted = 0
         # How many of those under way nobody wants any more, and whether the `clear` that said so may be, too.
         self._unwanted = 0
@@ -50,19 +49,15 @@ class SendQueue:
         """Give how many messages wait."""
         return len(self._messages)
 
-    def seconds(self, audio: bytes) -> float:
-        """Tell how long audio lasts."""
-        return len(audio) / self._audio_format.bytes_per_second
-
     @property
     def held_seconds(self) -> float:
         """How much audio waits."""
-        return self._held_bytes / self._audio_format.bytes_per_second
+        return self._held_flicks / FLICKS_PER_SECOND
 
     @property
     def is_full(self) -> bool:
         """Whether another message has to wait, or to push the oldest out."""
-        return self._held_bytes >= self._max_bytes or len(self._messages) >= self._max_messages
+        return self._held_flicks >= self._max_flicks or len(self._messages) >= self._max_messages
 
     @property
     def has_under_way(self) -> bool:
@@ -72,34 +67,34 @@ class SendQueue:
     @property
     def may_take(self) -> bool:
         """Whether a message waits, and not too much is under way."""
-        has_room = self._under_way_bytes < self._max_under_way_bytes
+        has_room = self._under_way_flicks < self._max_under_way_flicks
         return len(self._messages) > 0 and has_room and len(self._under_way) < self._max_messages_under_way
 
-    def put(self, audio: bytes) -> None:
-        """Put whole samples at the end."""
-        self._messages.append(audio)
-        self._held_bytes += len(audio)
+    def put(self, piece: Piece) -> None:
+        """Put audio at the end."""
+        self._messages.append(piece)
+        self._held_flicks += piece.flicks
 
-    def take(self) -> bytes:
+    def take(self) -> Piece:
         """Take the oldest message; it is under way then.
 
         Raises:
             IndexError: None waits.
         """
-        audio, amount = self._remove()
-        self.taken += amount
-        self._under_way.append(audio)
-        self._under_way_bytes += len(audio)
-        return audio
+        piece = self._remove()
+        self.taken += _amount(piece)
+        self._under_way.append(piece)
+        self._under_way_flicks += piece.flicks
+        return piece
 
     def note_accepted(self, ticks: int) -> None:
         """Note how much arrived of what was taken since `begin`, in ticks; a part of a message did not."""
         while self._under_way:
-            accepted = self._accepted + self._audio_format.samples(len(self._under_way[0]))
+            accepted = self._accepted + self._under_way[0].ticks
             if accepted > ticks:
                 return
             self._accepted = accepted
-            self._under_way_bytes -= len(self._under_way.popleft())
+            self._under_way_flicks -= self._under_way.popleft().flicks
             if self._unwanted:
                 self._unwanted -= 1
             else:
@@ -120,49 +115,49 @@ class SendQueue:
         else:
             self.note_accepted(accepted)
         while self._under_way:
-            audio = self._under_way.pop()
-            amount = self._amount(audio)
-            self.taken -= amount
+            piece = self._under_way.pop()
+            self.taken -= _amount(piece)
             if len(self._under_way) < self._unwanted:
-                self.cleared += amount
+                self.cleared += _amount(piece)
             else:
-                self._messages.appendleft(audio)
-                self._held_bytes += len(audio)
-        self._under_way_bytes = self._accepted = self._unwanted = 0
+                self._messages.appendleft(piece)
+                self._held_flicks += piece.flicks
+        self._under_way_flicks = self._accepted = self._unwanted = 0
         return self._is_clear_under_way
 
     def make_room(self) -> None:
         """Drop the oldest until it is not full."""
         while self._messages and self.is_full:
-            self.dropped += self._remove()[1]
+            self.dropped += _amount(self._remove())
 
     def trim(self) -> None:
         """Drop the oldest until no more than the bound is held."""
-        while self._held_bytes > self._max_bytes or len(self._messages) > self._max_messages:
-            self.dropped += self._remove()[1]
+        while self._held_flicks > self._max_flicks or len(self._messages) > self._max_messages:
+            self.dropped += _amount(self._remove())
 
     def shed(self, seconds: float) -> None:
         """Drop the oldest, whole messages, no more than `seconds` of them."""
-        shed_bytes = seconds * self._audio_format.bytes_per_second
-        while self._messages and (shed_bytes := shed_bytes - len(self._messages[0])) >= 0:
-            self.dropped += self._remove()[1]
+        shed_flicks = seconds * FLICKS_PER_SECOND
+        while self._messages and (shed_flicks := shed_flicks - self._messages[0].flicks) >= 0:
+            self.dropped += _amount(self._remove())
 
     def drop(self) -> None:
         """Drop all."""
         while self._messages:
-            self.dropped += self._remove()[1]
+            self.dropped += _amount(self._remove())
 
     def clear(self) -> None:
         """Throw all away, since nobody wants it any more; what is under way does not come back."""
         while self._messages:
-            self.cleared += self._remove()[1]
+            self.cleared += _amount(self._remove())
         self._unwanted = len(self._under_way)
         self._is_clear_under_way = True
 
-    def _remove(self) -> tuple[bytes, AudioAmount]:
-        audio = self._messages.popleft()
-        self._held_bytes -= len(audio)
-        return audio, self._amount(audio)
+    def _remove(self) -> Piece:
+        piece = self._messages.popleft()
+        self._held_flicks -= piece.flicks
+        return piece
 
-    def _amount(self, audio: bytes) -> AudioAmount:
-        return AudioAmount(1, len(audio), self._audio_format.flicks(len(audio)))
+
+def _amount(piece: Piece) -> AudioAmount:
+    return AudioAmount(1, len(piece.audio), piece.flicks)

@@ -8,14 +8,12 @@ nothing of its audio is dropped.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate, looks_like
 from relay.audio.channel import Farewell
 from relay.audio.ingest import CATCH_UP_SECONDS, IngestLimits, Timed, ingest_for
-from relay.hub.channel_log import log_event
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.group import Group
@@ -26,7 +24,7 @@ from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.protocol.requests import Offer
 from relay.protocol.wire import split_audio
-from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.audio import AudioFormat, Frame, Pace
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode
 from relay.vocabulary.names import ChannelAddress
@@ -51,7 +49,6 @@ class Broadcasting:
         limits: IngestLimits,
         grace_seconds: float,
         fit_queues: Callable[[LiveChannel], None],
-        note_overflow: Callable[[LiveChannel, int, AudioAmount], None],
         kept: LimitsInForce,
     ) -> None:
         """Make it.
@@ -63,7 +60,6 @@ class Broadcasting:
             limits: How far ahead of real time a source may be.
             grace_seconds: How long a source that vanished is waited for.
             fit_queues: Is called when the pace of a channel changed, and with it what a listener's queue may hold.
-            note_overflow: Is called with how many listeners' queues overflowed, and what they lost.
             kept: What may be kept of channels whose broadcasters have gone.
         """
         self._directory = directory
@@ -72,7 +68,6 @@ class Broadcasting:
         self._limits = limits
         self._grace_seconds = grace_seconds
         self._fit_queues = fit_queues
-        self._note_overflow = note_overflow
         self._kept = kept
         self._timers: dict[LiveChannel, asyncio.TimerHandle] = {}
 
@@ -108,7 +103,7 @@ class Broadcasting:
         if live.entry != listed_before:
             self._directory.note_change(live.address.session)
         event = "broadcaster joined" if replaced is None else "broadcaster taken over"
-        log_event(live, event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
+        live.log(event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
         return source
 
     def publish(self, source: Source, message: bytes) -> float:
@@ -124,12 +119,12 @@ class Broadcasting:
         ingest, audio_format = live.ingest, live.channel.audio_format
         if not source.is_present or ingest is None or audio_format is None:
             return 0.0
-        now, frames = self._clock(), split_audio(message, audio_format)
-        samples = audio_format.samples(len(message))
-        live.accepted[source.connection_id] += samples
-        self._release(live, ingest.offer(frames, now))
+        now, pieces = self._clock(), split_audio(message, audio_format)
+        ticks = sum(piece.ticks for piece in pieces)
+        live.accepted[source.connection_id] += ticks
+        self._release(live, ingest.offer(pieces, now))
         is_ahead = ingest.should_pause(now)
-        arrival, seconds = source.arrival, samples / audio_format.rate
+        arrival, seconds = source.arrival, ticks / audio_format.clock_rate
         if arrival is not None and arrival.note(seconds, now, is_held=is_ahead):
             _log_arrival_rate(live, source.arrival_rate, audio_format)
         if not source.is_held and is_ahead:
@@ -153,7 +148,7 @@ class Broadcasting:
         self._set_timer(live)
         self._wake(live)
         self._relieve(source)
-        log_event(live, "audio cleared", unreleased_seconds=round(dropped.seconds, 2))
+        live.log("audio cleared", unreleased_seconds=round(dropped.seconds, 2))
 
     def mute(self, source: Source, *, on: bool) -> None:
         """Have listeners told that a broadcaster sends silence on purpose from now on, or that it no longer does."""
@@ -197,7 +192,7 @@ class Broadcasting:
         """Tell a channel's source how it does, or go on when the grace of one that vanished is over."""
         if live.channel.give_up_source(now, self._grace_seconds):
             self._tell_state(live)
-            log_event(live, "broadcaster did not return")
+            live.log("broadcaster did not return")
         if live.source is not None:
             self._relieve(live.source)
             live.source.tell_stats(now)
@@ -227,7 +222,7 @@ class Broadcasting:
         is_changed = ingest is None or ingest.pace is not offer.pace
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
             self._throw_away_unreleased(live)
-            live.ingest = ingest_for(offer.pace, offer.audio_format, self._limits, channel.over_at)
+            live.ingest = ingest_for(offer.pace, self._limits, channel.over_at)
             self._set_timer(live)
         if live.ingest is not None and offer.takeover:
             live.ingest.note_return(self._clock())
@@ -241,13 +236,18 @@ class Broadcasting:
 
     def _throw_away_unreleased(self, live: LiveChannel) -> None:
         if live.ingest is not None and (lost := live.ingest.clear(self._clock())).chunks:
-            log_event(live, "unreleased audio thrown away", seconds=round(lost.seconds, 2))
+            live.log("unreleased audio thrown away", seconds=round(lost.seconds, 2))
+
+    def distribute(self, live: LiveChannel, frames: Iterable[Frame]) -> None:
+        """Hand numbered frames, in order, to everyone who reads a channel, and have its listeners served."""
+        for frame in frames:
+            live.distribute(frame)
+        for group in live.groups.values():
+            self._wake_in_time(group)
 
     def _release(self, live: LiveChannel, frames: list[Timed]) -> None:
         if frames:
-            live.release(frames, self._note_overflow)
-            for group in live.groups.values():
-                self._wake_in_time(group)
+            self.distribute(live, map(live.release, frames))
         self._set_timer(live)
 
     def _set_timer(self, live: LiveChannel) -> None:
@@ -277,7 +277,7 @@ class Broadcasting:
         departure = SourceDeparture(farewell, self._clock())
         if farewell is not Farewell.END:
             event = "broadcaster paused" if farewell is Farewell.PAUSE else "channel waits for its broadcaster"
-            log_event(live, event, connection=source.connection_id)
+            live.log(event, connection=source.connection_id)
         if live.ingest is not None and live.ingest.next_release() is not None:
             live.departure = departure
         else:
@@ -311,7 +311,7 @@ class Broadcasting:
         """Throw away what a channel without a broadcaster keeps; one that is one too many is forgotten."""
         self._kept.applied(limit)
         event = "audio of a broadcaster that has gone thrown away"
-        log_event(live, event, logging.DEBUG, kept_bytes=live.kept_bytes, limit=limit)
+        live.log(event, logging.DEBUG, kept_bytes=live.kept_bytes, limit=limit)
         if live.ingest is not None:
             live.ingest.clear(self._clock())
         live.channel.history.clear()
@@ -340,7 +340,7 @@ class Broadcasting:
         self._directory.retire(live)
         live.tell_state(ENDED)
         self._wake(live)
-        log_event(live, "session ended", frames=live.channel.place.position)
+        live.log("session ended", frames=live.channel.place.position)
 
     def _tell_state(self, live: LiveChannel) -> None:
         live.tell_state()
@@ -375,10 +375,10 @@ class Broadcasting:
 def _log_arrival_rate(live: LiveChannel, rate: float | None, announced: AudioFormat) -> None:
     """Log that a source's audio comes faster or slower than it was announced, or that it does no more."""
     if rate is None:
-        log_event(live, "audio arrives in real time again")
+        live.log("audio arrives in real time again")
         return
     fields = {"arrival_rate": rate, "announced": str(announced), "looks_like": looks_like(announced, rate) or None}
-    log_event(live, "audio does not arrive in real time", logging.WARNING, **fields)
+    live.log("audio does not arrive in real time", logging.WARNING, **fields)
 
 
 def _largest_session(abandoned: Sequence[LiveChannel], limit: Limit) -> str:

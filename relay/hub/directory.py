@@ -64,6 +64,10 @@ class Directory:
 
     def forget(self, live: LiveChannel) -> None:
         """Take a channel out; a later one of the same address is another."""
+        self._take_out(live)
+        live.close_taps()
+
+    def _take_out(self, live: LiveChannel) -> None:
         channels = self._sessions[live.address.session]
         del channels[live.address.channel]
         if not channels:
@@ -77,7 +81,7 @@ class Directory:
 
     def retire(self, live: LiveChannel) -> None:
         """Take a channel out that ended; who was away meanwhile still finds it."""
-        self.forget(live)
+        self._take_out(live)
         self._abandoned.pop(self._ended.get(live.address, live), None)
         self._ended[live.address] = live
         self.abandon(live)
@@ -96,11 +100,11 @@ class Directory:
         return [live for live in self._abandoned if session in (None, live.address.session)]
 
     def give_up(self, live: LiveChannel) -> None:
-        """Forget a channel that is kept without a broadcaster, unless somebody listens to it."""
+        """Forget a channel that is kept without a broadcaster, unless somebody wants its audio."""
         if self._ended.get(live.address) is live:
             del self._ended[live.address]
             self._abandoned.pop(live, None)
-        elif not live.groups and self.find(live.address) is live:
+        elif not live.has_subscribers and self.find(live.address) is live:
             self.forget(live)
         else:
             self._abandoned.pop(live, None)

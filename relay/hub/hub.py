@@ -37,6 +37,10 @@ cut. It has no name and no numbers of its own, and anybody may open one."""
 logger = logging.getLogger(__name__)
 
 
+def _draw_epoch(address: ChannelAddress) -> int:  # noqa: ARG001 - any channel's is random
+    return secrets.randbits(16)
+
+
 class Hub:
     """All channels, their broadcasters and their listeners.
 
@@ -48,6 +52,7 @@ class Hub:
         ignored_messages: Control messages of types that this relay does not know.
         overflows: What listeners lose, for the log.
         reports: What listeners say of what they hear.
+        on_open: Are called with each channel that is made, to open taps on it or to observe its subscribers.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Hub:
         listener: ListenerSettings,
         declared: Iterable[Declaration] = (),
         limits: LimitsInForce | None = None,
+        draw_epoch: Callable[[ChannelAddress], int] = _draw_epoch,
     ) -> None:
         """Make a hub without channels.
 
@@ -75,6 +81,8 @@ class Hub:
             listener: How long a stalled listener is kept, how frames are joined, and what is kept for who returns.
             declared: What the operator calls channels.
             limits: What may be kept of channels whose broadcasters have gone; the defaults when left out.
+            draw_epoch: Gives the first epoch of a channel, 16 bits. By default it is random, so that listeners notice a
+                relay that lost its state; several relays that carry one channel give it the same.
         """
         self.manager = manager
         self._clock = clock
@@ -84,6 +92,8 @@ class Hub:
         self._forget_seconds = broadcast.forget_seconds
         self.overflows = OverflowEpisodes()
         self.ignored_messages = 0
+        self.on_open: list[Callable[[LiveChannel], None]] = []
+        self._draw_epoch = draw_epoch
         self.reports = ListenerReports()
         self.directory = Directory(self._make, declared)
         self.listening = Listening(
@@ -101,7 +111,6 @@ class Hub:
             limits=IngestLimits(broadcast.ahead_seconds, broadcast.lead_seconds, broadcast.queue_seconds),
             grace_seconds=broadcast.grace_seconds,
             fit_queues=self.listening.fit_queues,
-            note_overflow=self._note_overflow,
             kept=limits or LimitsInForce(LimitSettings()),
         )
 
@@ -137,8 +146,23 @@ class Hub:
             self.directory.forget(live)
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> LiveChannel:
-        channel = Channel(secrets.randbits(16), self._serialize, self._history_seconds)
-        return LiveChannel(address, channel, self.manager, label, send=self._send, is_listed=is_listed)
+        live = LiveChannel(
+            address,
+            Channel(self._draw_epoch(address), self._serialize, self._history_seconds),
+            self.manager,
+            label,
+            send=self._send,
+            note_overflow=self._note_overflow,
+            is_listed=is_listed,
+        )
+        for tell in self.on_open:
+            try:
+                tell(live)
+            except Exception:
+                logger.exception(
+                    "a callback for new channels failed", extra={"session": address.session, "channel": address.channel}
+                )
+        return live
 
     def _note_overflow(self, live: LiveChannel, overflowed: int, dropped: AudioAmount) -> None:
         report = self.overflows.note(

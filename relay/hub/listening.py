@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.history import Epoch
-from relay.hub.channel_log import log_event
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.group import Group
@@ -153,7 +152,7 @@ class Listening:
         self._memberships[listener] = _Membership(live, group, delivery)
         if listener.frames or listener.notes or start.place.position != live.channel.place.position:
             self._drain.wake_listener(listener, group)
-        log_event(live, "listener joined", logging.DEBUG, connection=connection_id)
+        live.log("listener joined", logging.DEBUG, connection=connection_id)
         return listener
 
     def switch(self, listener: Listener, channel: str) -> Listener:
@@ -194,8 +193,7 @@ class Listening:
         self._blocked.pop(listener, None)
         counters = listener.buffer.counters
         self._manager.clear_buffer(listener.connection_id)
-        log_event(
-            live,
+        live.log(
             "listener left",
             logging.DEBUG,
             connection=listener.connection_id,

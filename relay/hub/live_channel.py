@@ -1,9 +1,11 @@
 """A channel with the connections that use it.
 
-Invariant: a listener is in exactly one group of one channel, from its joining to its leaving.
+Invariants: a listener is in exactly one group of one channel, from its joining to its leaving; taps and observers never
+stop a frame on its way.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -15,10 +17,11 @@ from relay.audio.ingest import Ingest, Timed
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note, Send
 from relay.hub.run import Framing
+from relay.hub.tap import TAP_SECONDS, Tap
 from relay.metrics.vitals import Tally
 from relay.protocol import messages
 from relay.protocol.requests import Offer
-from relay.vocabulary.audio import Pace
+from relay.vocabulary.audio import Frame, Pace
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Label
@@ -53,6 +56,8 @@ STATS_SECONDS = 5.0
 
 MAX_KNOWN_CONNECTIONS = 16
 """Of how many broadcasters' connections a channel knows how much was taken; few cuts need more tries to connect."""
+
+logger = logging.getLogger(__name__)
 
 
 class Source:
@@ -138,6 +143,9 @@ class LiveChannel:
         accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
         idle_since: Since when nobody uses it; None while somebody does.
         tally: What became of its frames; of all channels that were forgotten, when it is one of them.
+        taps: Who else reads it.
+        observers: Are called with True when the first subscriber comes (a listener, or a tap that is not passive), and
+            with False when the last one has gone.
     """
 
     def __init__(
@@ -148,9 +156,20 @@ class LiveChannel:
         label: Label,
         *,
         send: Send,
+        note_overflow: Callable[["LiveChannel", int, AudioAmount], None],
         is_listed: bool,
     ) -> None:
-        """Make a channel that nobody uses yet; `manager` owns its listeners' queues, `send` writes to their sinks."""
+        """Make a channel that nobody uses yet.
+
+        Args:
+            address: Its session and name.
+            channel: Its state and numbering.
+            manager: Owns its listeners' queues.
+            label: What people call it.
+            send: Writes to its listeners' sinks.
+            note_overflow: Is called with how many listeners' queues overflowed, and what they lost together.
+            is_listed: Whether it is shown to people.
+        """
         self.address = address
         self.channel = channel
         self.groups: dict[tuple[Framing, int], Group] = {}
@@ -162,8 +181,11 @@ class LiveChannel:
         self.accepted: dict[str, int] = {}
         self.idle_since: float | None = None
         self.tally = Tally()
+        self.taps: dict[Tap, None] = {}
+        self.observers: list[Callable[[bool], None]] = []
         self._manager = manager
         self._send = send
+        self._note_overflow = note_overflow
 
     @property
     def pace(self) -> Pace:
@@ -191,9 +213,14 @@ class LiveChannel:
         return (listener for group in self.groups.values() for listener in group)
 
     @property
+    def has_subscribers(self) -> bool:
+        """Whether its audio is wanted: by a listener, or through a tap that is not passive."""
+        return bool(self.groups) or any(not tap.is_passive for tap in self.taps)
+
+    @property
     def is_idle(self) -> bool:
         """Whether nobody uses it."""
-        return not self.groups and self.source is None and self.channel.state is ChannelState.WAITING
+        return not self.has_subscribers and self.source is None and self.channel.state is ChannelState.WAITING
 
     @property
     def entry(self) -> messages.ChannelEntry:
@@ -215,17 +242,74 @@ class LiveChannel:
         said = offer.label
         self.label = Label(declared.name or said.name, declared.lang or said.lang)
 
-    def release(
-        self, frames: Iterable[Timed], note_overflow: Callable[["LiveChannel", int, AudioAmount], None]
-    ) -> None:
-        """Number frames and have them written to all listeners by the next turns."""
-        for timed in frames:
-            frame = self.channel.release(timed.audio, timed.due)
-            self.tally.released_frames += 1
-            for group in self.groups.values():
-                overflowed, dropped = group.publish(frame, self.address.session)
-                if overflowed:
-                    note_overflow(self, overflowed, dropped)
+    def release(self, timed: Timed) -> Frame:
+        """Number the next frame; `distribute` hands it on."""
+        return self.channel.release(timed.piece, timed.due)
+
+    def distribute(self, frame: Frame) -> None:
+        """Hand a numbered frame to everyone: to the history, to the listeners by their next turns, to the taps.
+
+        Args:
+            frame: Begins where the frame before it ended: its `start` is `channel.place`.
+        """
+        self.channel.keep(frame)
+        self.tally.released_frames += 1
+        for group in self.groups.values():
+            overflowed, dropped = group.publish(frame, self.address.session)
+            if overflowed:
+                self._note_overflow(self, overflowed, dropped)
+        if self.taps:
+            self._put_into_taps(frame)
+
+    def open_tap(self, name: str, max_seconds: float = TAP_SECONDS, *, is_passive: bool = False) -> Tap:
+        """Read this channel from now on, beside its listeners.
+
+        Args:
+            name: Says in the log what the tap is for.
+            max_seconds: How far the reader may fall behind.
+            is_passive: Whether the tap neither keeps the channel nor counts as a subscriber.
+        """
+        had_subscribers = self.has_subscribers
+        tap = Tap(
+            name,
+            self.channel.place,
+            self.channel.audio_format,
+            max_seconds,
+            self._remove_tap,
+            is_passive=is_passive,
+        )
+        self.taps[tap] = None
+        self._tell_observers(had_subscribers)
+        return tap
+
+    def close_taps(self) -> None:
+        """Put nothing more into any tap; their readers get what waits in them."""
+        for tap in tuple(self.taps):
+            self._remove_tap(tap)
+
+    def _put_into_taps(self, item: Frame | Note) -> None:
+        for tap in tuple(self.taps):
+            if not tap.put(item):
+                self._remove_tap(tap)
+                self.tally.lost_taps += 1
+                self.log("tap closed: its reader is too slow", logging.WARNING, tap=tap.name)
+
+    def _remove_tap(self, tap: Tap) -> None:
+        had_subscribers = self.has_subscribers
+        del self.taps[tap]
+        tap.finish()
+        self._tell_observers(had_subscribers)
+
+    def _tell_observers(self, had_subscribers: bool) -> None:
+        """Tell the observers when the first subscriber came, or the last one left; their faults are their own."""
+        has_subscribers = self.has_subscribers
+        if has_subscribers == had_subscribers:
+            return
+        for observer in tuple(self.observers):
+            try:
+                observer(has_subscribers)
+            except Exception:
+                logger.exception("an observer of a channel failed", extra=self._names)
 
     def count_in(self, tally: Tally) -> None:
         """Add what became of its frames to another tally, and count what still becomes of them there."""
@@ -238,6 +322,10 @@ class LiveChannel:
         """Have all listeners told something, each after the frames so far."""
         for group in self.groups.values():
             group.tell(note)
+        if self.taps:
+            self._put_into_taps(note)
+        if note.close is not None:
+            self.close_taps()
 
     @property
     def end_note(self) -> Note:
@@ -255,6 +343,7 @@ class LiveChannel:
 
     def add(self, listener: Listener, coalesce_ms: int) -> Group:
         """Take a listener in; gives its group."""
+        had_subscribers = self.has_subscribers
         key = (listener.framing, coalesce_ms)
         group = self.groups.get(key)
         if group is None:
@@ -268,6 +357,7 @@ class LiveChannel:
             )
             self.groups[key] = group
         group.add(listener)
+        self._tell_observers(had_subscribers)
         return group
 
     def remove(self, listener: Listener, group: Group) -> None:
@@ -275,3 +365,13 @@ class LiveChannel:
         group.remove(listener)
         if not group:
             self.groups = {key: kept for key, kept in self.groups.items() if kept is not group}
+            self._tell_observers(had_subscribers=True)
+
+    def log(self, event: str, level: int = logging.INFO, **fields: object) -> None:
+        """Log what happened to the channel, with its names and how many listen."""
+        if logger.isEnabledFor(level):
+            logger.log(level, event, extra={**self._names, "listeners": self.listener_count, **fields})
+
+    @property
+    def _names(self) -> dict[str, str]:
+        return {"session": self.address.session, "channel": self.address.channel}

@@ -45,6 +45,7 @@ COUNTS = (
         "Frames that slow listeners did not get.",
         cloudwatch="FramesDropped",
     ),
+    Count("Tally.lost_taps", "relay_taps_lost", "Taps of channels that were closed because their readers were slow."),
     Count(
         "Heard.underruns",
         "relay_listener_underruns",

@@ -17,12 +17,14 @@ class Tally:
         delivered_frames: Frames given to sockets, each counted for each listener.
         dropped_frames: The same of frames that were not, because a listener was too slow.
         released_frames: Frames that were to be given.
+        lost_taps: Taps that were closed because their readers were too slow.
         delivery_ms: How old the first frame of each write was, in milliseconds, counted once for each frame of it.
     """
 
     delivered_frames: int = 0
     dropped_frames: int = 0
     released_frames: int = 0
+    lost_taps: int = 0
     delivery_ms: Distribution = field(default_factory=Distribution)
 
     def deliver(self, frames: int, age_seconds: float) -> None:
@@ -35,6 +37,7 @@ class Tally:
         self.delivered_frames += other.delivered_frames
         self.dropped_frames += other.dropped_frames
         self.released_frames += other.released_frames
+        self.lost_taps += other.lost_taps
         self.delivery_ms += other.delivery_ms
         return self
 

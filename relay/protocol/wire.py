@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import TypeVar
 
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import AudioFormat, Piece
 from relay.vocabulary.errors import AudioFaultError, PolicyError
 
 SUBPROTOCOL = "relay.v1"
@@ -99,11 +99,11 @@ def serial_difference(left: _Number, right: _Number) -> _Number:
     return (left - right + _WORDS // 2) % _WORDS - _WORDS // 2
 
 
-def split_audio(message: bytes, audio_format: AudioFormat) -> list[bytes]:
-    """Cut a broadcaster's message into frames of at most 250 ms, at whole samples.
+def split_audio(message: bytes, audio_format: AudioFormat) -> list[Piece]:
+    """Cut a broadcaster's message into frames of at most 250 ms, at whole samples, and measure them.
 
     Returns:
-        The frames in order; joined they are the message. An empty message has none.
+        The audio of the frames in order; joined it is the message. An empty message has none.
 
     Raises:
         AudioFaultError: The message is not whole samples.
@@ -114,7 +114,7 @@ def split_audio(message: bytes, audio_format: AudioFormat) -> list[bytes]:
             f"An audio message of {len(message)} bytes is not whole samples: "
             f"{audio_format.codec} with {audio_format.channels} channel(s) needs a multiple of {sample_bytes}."
         )
-    limit = int(audio_format.rate * MAX_FRAME_SECONDS) * sample_bytes
+    limit = audio_format.bytes_within(MAX_FRAME_SECONDS)
     if len(message) <= limit:
-        return [message] if message else []
-    return [message[start : start + limit] for start in range(0, len(message), limit)]
+        return [audio_format.measure(message)] if message else []
+    return [audio_format.measure(message[start : start + limit]) for start in range(0, len(message), limit)]

@@ -92,13 +92,41 @@ class AudioFormat:
         """Ticks a second of the media time on the wire; for PCM a tick is a sample."""
         return self.rate
 
+    def measure(self, audio: bytes) -> "Piece":
+        """Measure coded audio, once, where it comes in: everything after this takes the duration from the piece."""
+        ticks = len(audio) // self.sample_bytes
+        return Piece(audio, ticks, ticks * FLICKS_PER_SECOND // self.clock_rate)
+
+    def silence(self, piece: "Piece") -> "Piece":
+        """Give silence that lasts as long as a piece."""
+        return piece._replace(audio=bytes(len(piece.audio)))
+
+    def bytes_within(self, seconds: float) -> int:
+        """Give the most bytes that audio of this duration has, in whole samples."""
+        return int(seconds * self.rate) * self.sample_bytes
+
     def flicks(self, byte_count: int) -> int:
-        """Give the duration of `byte_count` bytes, in flicks, rounded down when they are not whole samples."""
+        """Give the duration of plain audio, in flicks; it is rounded down when the bytes are not whole samples."""
         return byte_count * FLICKS_PER_SECOND // self.bytes_per_second
 
-    def samples(self, byte_count: int) -> int:
-        """Give how many whole samples (of all channels) `byte_count` bytes hold."""
-        return byte_count // self.sample_bytes
+
+class Piece(NamedTuple):
+    """Audio of one frame on its way to a channel, with its duration, which the bytes need not tell.
+
+    Attributes:
+        audio: The coded audio.
+        ticks: How long it lasts, in ticks of its format's clock: media time and `accepted` count these.
+        flicks: The same in flicks, which bounds and schedules count, whatever the format.
+    """
+
+    audio: bytes
+    ticks: int
+    flicks: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts, in seconds."""
+        return self.flicks / FLICKS_PER_SECOND
 
 
 class Chunk(tuple[bytes, float]):  # noqa: SLOT001 - a tuple can have no slots of its own beside its length

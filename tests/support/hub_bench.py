@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -160,6 +161,7 @@ class Bench:
         declared: Iterable[Declaration] = (),
         clock: Clock | None = None,
         limits: LimitSettings | None = None,
+        draw_epoch: Callable[[ChannelAddress], int] = lambda _: secrets.randbits(16),
     ) -> None:
         self.now = 1_000.0
         clock = clock or self.time
@@ -178,6 +180,7 @@ class Bench:
             listener=ListenerSettings(stall_limit_seconds=stall_limit_seconds),
             declared=declared,
             limits=self.limits,
+            draw_epoch=draw_epoch,
         )
         self.tasks.start(self.drain.run(), "drain")
 

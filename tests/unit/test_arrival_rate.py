@@ -40,7 +40,7 @@ class Play:
         self.verdicts: list[tuple[float, float | None]] = []
         self.holds = 0
         self.arrival = ArrivalRate(owed_seconds)
-        ingest = LiveIngest(MONO, IngestLimits())
+        ingest = LiveIngest(IngestLimits())
         if owed_seconds:
             ingest.note_return(0.0)
         is_held, looked_at, free_at = False, 0.0, 0.0
@@ -51,7 +51,7 @@ class Play:
                 is_held = is_held and ingest.is_far_ahead(looked_at)
             if is_held and held is Held.DROPS:
                 continue
-            ingest.offer([bytes(MONO.sample_bytes * round(seconds * MONO.rate))], now)
+            ingest.offer([MONO.measure(bytes(MONO.sample_bytes * round(seconds * MONO.rate)))], now)
             is_ahead = ingest.should_pause(now)
             self.holds += is_ahead and not is_held
             is_held = is_held or is_ahead

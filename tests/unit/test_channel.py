@@ -24,8 +24,8 @@ def live_channel(first_epoch: int = 7) -> Channel:
 
 def test_frames_are_consecutive_in_every_respect() -> None:
     channel = live_channel()
-    first = channel.release(bytes(640), 1.0)
-    second = channel.release(bytes(320), 1.5)
+    first = channel.release(MONO.measure(bytes(640)), 1.0)
+    second = channel.release(MONO.measure(bytes(320)), 1.5)
     assert first.start == (0, 7, 0, 0)
     assert first.end is second.start
     assert second.start == (1, 7, 1, 320)
@@ -35,25 +35,25 @@ def test_frames_are_consecutive_in_every_respect() -> None:
 
 
 def test_the_wire_form_is_header_and_audio() -> None:
-    frame = live_channel().release(b"\1\2" * 320, 12.3456)
+    frame = live_channel().release(MONO.measure(b"\1\2" * 320), 12.3456)
     assert Header.unpack(frame.wire) == Header(epoch=7, seq=0, media_time=0, due_ms=12_345)
     assert frame.wire[HEADER_BYTES:] == b"\1\2" * 320
 
 
 def test_a_broadcaster_that_returns_with_the_same_format_continues() -> None:
     channel = live_channel()
-    channel.release(bytes(640), 0.0)
+    channel.release(MONO.measure(bytes(640)), 0.0)
     channel.lose_source(1.0)
     assert channel.go_live(MONO) is False
-    assert channel.release(bytes(640), 2.0).start == (1, 7, 1, 320)
+    assert channel.release(MONO.measure(bytes(640)), 2.0).start == (1, 7, 1, 320)
 
 
 def test_another_format_begins_a_new_epoch() -> None:
     channel = live_channel(first_epoch=0xFFFF)
-    channel.release(bytes(640), 0.0)
+    channel.release(MONO.measure(bytes(640)), 0.0)
     channel.lose_source(1.0)
     assert channel.go_live(STEREO) is True
-    frame = channel.release(bytes(4 * 48), 2.0)
+    frame = channel.release(STEREO.measure(bytes(4 * 48)), 2.0)
     assert frame.start == (1, 0, 0, 0), "the epoch wraps at 16 bits, the position goes on"
     assert frame.end.media_time == 48
 
@@ -105,9 +105,9 @@ def test_a_broadcaster_says_why_there_is_nothing_to_hear_and_that_ends_with_it()
 
 def test_who_takes_over_with_the_same_format_continues() -> None:
     channel = live_channel()
-    channel.release(bytes(640), 0.0)
+    channel.release(MONO.measure(bytes(640)), 0.0)
     assert channel.go_live(MONO) is False
-    assert channel.release(bytes(640), 2.0).start == (1, 7, 1, 320)
+    assert channel.release(MONO.measure(bytes(640)), 2.0).start == (1, 7, 1, 320)
 
 
 def test_an_illegal_transition_raises_and_changes_nothing() -> None:
@@ -127,9 +127,9 @@ def test_an_illegal_transition_raises_and_changes_nothing() -> None:
 def test_only_a_live_channel_releases_audio() -> None:
     channel = Channel(0, plain)
     with pytest.raises(IllegalTransitionError, match="waiting"):
-        channel.release(b"12", 0.0)
+        channel.release(MONO.measure(b"12"), 0.0)
     channel.go_live(MONO)
     channel.lose_source(0.0)
     with pytest.raises(IllegalTransitionError, match="source_lost"):
-        channel.release(b"12", 0.0)
+        channel.release(MONO.measure(b"12"), 0.0)
     assert channel.place.position == 0

@@ -11,26 +11,26 @@ from relay.client.send_queue import SendQueue
 from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat
 
 MONO = AudioFormat()
-FRAME = b"\1\2" * 320
+FRAME = MONO.measure(b"\1\2" * 320)
 
 
 def test_it_is_full_at_its_bound_and_drops_the_oldest_when_asked() -> None:
-    queue = SendQueue(MONO, 0.06, 1)
+    queue = SendQueue(0.06, 1)
     for number in range(3):
         assert not queue.is_full
-        queue.put(bytes([number, 0]) * 320)
+        queue.put(MONO.measure(bytes([number, 0]) * 320))
     assert queue.is_full
     assert queue.held_seconds == pytest.approx(0.06)
     queue.make_room()
     assert not queue.is_full
     assert queue.dropped == AudioAmount(1, 640, MONO.flicks(640))
-    assert [queue.take()[0] for _ in range(2)] == [1, 2]
+    assert [queue.take().audio[0] for _ in range(2)] == [1, 2]
     with pytest.raises(IndexError):
         queue.take()
 
 
 def test_what_is_cleared_is_not_counted_as_dropped() -> None:
-    queue = SendQueue(MONO, 1, 1)
+    queue = SendQueue(1, 1)
     queue.put(FRAME)
     queue.clear()
     queue.put(FRAME)
@@ -40,9 +40,9 @@ def test_what_is_cleared_is_not_counted_as_dropped() -> None:
 
 def a_queue(messages: int, taken: int, max_under_way_seconds: float = 1) -> SendQueue:
     """One that was given messages of 20 ms, of which some were taken."""
-    queue = SendQueue(MONO, 1, max_under_way_seconds)
+    queue = SendQueue(1, max_under_way_seconds)
     for number in range(messages):
-        queue.put(bytes([number, 0]) * 320)
+        queue.put(MONO.measure(bytes([number, 0]) * 320))
     for _ in range(taken):
         queue.take()
     return queue
@@ -52,7 +52,7 @@ def test_what_did_not_arrive_comes_back_to_the_front_and_counts_as_taken_once() 
     queue = a_queue(5, taken=4)
     queue.begin(2 * 320)
     assert queue.taken.chunks == 2
-    assert [queue.take()[0] for _ in range(3)] == [2, 3, 4]
+    assert [queue.take().audio[0] for _ in range(3)] == [2, 3, 4]
     queue.begin(None)
     queue.begin(0)
     assert (len(queue), queue.taken.chunks) == (0, 5), "what was taken two connections ago stays taken"
@@ -61,7 +61,7 @@ def test_what_did_not_arrive_comes_back_to_the_front_and_counts_as_taken_once() 
 def test_of_a_message_of_which_a_part_arrived_all_comes_back() -> None:
     queue = a_queue(2, taken=2)
     queue.begin(639)
-    assert queue.take()[0] == 1
+    assert queue.take().audio[0] == 1
 
 
 def test_no_more_is_taken_than_may_be_under_way_until_it_is_known_to_have_arrived() -> None:
@@ -97,7 +97,7 @@ class Queue(RuleBasedStateMachine):
     @initialize(max_seconds=st.sampled_from([0.02, 0.1, 1.0]))
     def open(self, max_seconds: float) -> None:
         self.max_seconds = max_seconds
-        self.queue = SendQueue(MONO, max_seconds, 0.5)
+        self.queue = SendQueue(max_seconds, 0.5)
         self.model: deque[bytes] = deque()
         self.put_bytes = 0
         # Of this connection: each message, and whether it is still wanted; how many are known to have arrived.
@@ -108,7 +108,7 @@ class Queue(RuleBasedStateMachine):
     @rule(samples=st.integers(1, 4000))
     def put(self, samples: int) -> None:
         audio = bytes([len(self.model) % 256, 1]) * samples
-        self.queue.put(audio)
+        self.queue.put(MONO.measure(audio))
         self.model.append(audio)
         self.put_bytes += len(audio)
 
@@ -117,7 +117,7 @@ class Queue(RuleBasedStateMachine):
     def take(self) -> None:
         audio = self.model.popleft()
         self.sent.append((audio, True))
-        assert self.queue.take() == audio
+        assert self.queue.take().audio == audio
 
     def ticks(self, messages: int) -> int:
         return sum(len(audio) // 2 for audio, _ in self.sent[:messages])
@@ -172,15 +172,15 @@ TestQueue = Queue.TestCase
 
 
 def test_messages_of_one_sample_are_bounded_in_number() -> None:
-    queue = SendQueue(AudioFormat(), 1, 0.5)
+    queue = SendQueue(1, 0.5)
     while not queue.is_full:
-        queue.put(b"\0\0")
+        queue.put(MONO.measure(b"\0\0"))
     assert len(queue) == FRAMES_PER_SECOND
     while queue.may_take:
         queue.take()
     assert len(queue) == FRAMES_PER_SECOND // 2, "as many as half a second's are under way"
     queue.begin(0)
-    queue.put(b"\0\0")
+    queue.put(MONO.measure(b"\0\0"))
     queue.trim()
     assert len(queue) == FRAMES_PER_SECOND
     assert queue.dropped.chunks == 1

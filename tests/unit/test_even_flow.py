@@ -15,7 +15,7 @@ from relay.audio.arrival_rate import ArrivalRate
 from relay.audio.ingest import CATCH_UP_SECONDS, Ingest, IngestLimits, Timed, ingest_for
 from relay.client.outbox import Dropping, Outbox
 from relay.client.send_queue import SendQueue
-from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.audio import AudioFormat, Pace, Piece
 
 MONO = AudioFormat()
 FRAME_SECONDS = 0.02
@@ -101,10 +101,10 @@ class Play:
     ) -> None:
         self.source, self.trouble, self.pace = source, trouble, pace
         self.limits = limits or IngestLimits()
-        self.queue = SendQueue(MONO, source.queue_seconds, 30.0)
+        self.queue = SendQueue(source.queue_seconds, 30.0)
         self.outbox = Outbox(pace, source.dropping, self.queue, 0.0)
-        self.ingest: Ingest = ingest_for(pace, MONO, self.limits)
-        self.network: deque[bytes] = deque()
+        self.ingest: Ingest = ingest_for(pace, self.limits)
+        self.network: deque[Piece] = deque()
         self.released: list[tuple[float, int]] = []
         self.due: list[float] = []
         self.holds: list[float] = []
@@ -140,10 +140,10 @@ class Play:
             self.network.clear()
             self.outbox.lose()
             if holds(self.trouble.restart, now):
-                self.ingest = ingest_for(self.pace, MONO, self.limits)
+                self.ingest = ingest_for(self.pace, self.limits)
         if holds(self.trouble.intruder, now):
             while not self.ingest.must_wait(now):
-                self.ingest.offer([bytes(FRAME_BYTES)], now)
+                self.ingest.offer([MONO.measure(bytes(FRAME_BYTES))], now)
         if not self.outbox.is_connected and not is_away:
             self.ingest.note_return(now)
             self.outbox.begin(self.accepted if self.trouble.restart is NEVER else None, now)
@@ -160,7 +160,7 @@ class Play:
             self.outbox.look(now)
             if not self.outbox.has_room:
                 return
-            self.outbox.put(self.put.to_bytes(4, "big") * (FRAME_BYTES // 4), now)
+            self.outbox.put(MONO.measure(self.put.to_bytes(4, "big") * (FRAME_BYTES // 4)), now)
             self.put += 1
 
     def _send(self, now: float) -> None:
@@ -170,9 +170,9 @@ class Play:
     def _receive(self, now: float) -> None:
         if not holds(self.trouble.stuck, now):
             while self.network and now >= self.read_at:
-                audio = self.network.popleft()
-                self.accepted += FRAME_BYTES // 2
-                self._note(now, self.ingest.offer([audio], now))
+                piece = self.network.popleft()
+                self.accepted += piece.ticks
+                self._note(now, self.ingest.offer([piece], now))
                 is_ahead = self.ingest.should_pause(now)
                 if self.arrival.note(FRAME_SECONDS, now, is_held=is_ahead):
                     self.wrong.append(now)
@@ -185,7 +185,7 @@ class Play:
 
     def _note(self, now: float, frames: list[Timed]) -> None:
         for timed in frames:
-            self.released.append((now, int.from_bytes(timed.audio[:4], "big")))
+            self.released.append((now, int.from_bytes(timed.piece.audio[:4], "big")))
             self.due.append(timed.due)
 
     def _keep_house(self, now: float) -> None:
@@ -260,7 +260,7 @@ def test_a_relay_that_allows_less_is_obeyed_once(source: Source) -> None:
 
 def test_audio_that_is_late_for_good_is_dropped_and_told_once() -> None:
     """The connection takes half as much again as real time, so the backlog of a stall does not leave in time."""
-    queue = SendQueue(MONO, 5.0, 30.0)
+    queue = SendQueue(5.0, 30.0)
     outbox = Outbox(Pace.LIVE, Dropping.LATE, queue, 0.0)
     outbox.begin(None, 0.0)
     told: list[float] = []
@@ -268,7 +268,7 @@ def test_audio_that_is_late_for_good_is_dropped_and_told_once() -> None:
     for step in range(1500):
         now = step * FRAME_SECONDS
         outbox.look(now)
-        outbox.put(bytes(FRAME_BYTES), now)
+        outbox.put(MONO.measure(bytes(FRAME_BYTES)), now)
         told += [seconds] if (seconds := outbox.take_late_seconds(now)) else []
         for _ in range(0 if 5 <= now < 9 else 1 + step % 2):
             if outbox.has_audio and not outbox.wait_seconds(now):

@@ -6,18 +6,24 @@ from hypothesis import strategies as st
 from relay.audio.channel import Channel
 from relay.audio.history import MAX_STRETCHES
 from relay.protocol.wire import WORD_MASK
-from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Place
+from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Frame, Place
 
 MONO = AudioFormat()
 STEREO = AudioFormat(rate=48_000, channels=2)
 FRAME = bytes(640)
 
 
+def release(channel: Channel, audio: bytes, due: float) -> Frame:
+    frame = channel.release((channel.audio_format or MONO).measure(audio), due)
+    channel.keep(frame)
+    return frame
+
+
 def channel_with(frames: int, *, history_seconds: float = 1.0, first_epoch: int = 7) -> Channel:
     channel = Channel(first_epoch, bytes, history_seconds)
     channel.go_live(MONO)
     for _ in range(frames):
-        channel.release(FRAME, 0.0)
+        release(channel, FRAME, 0.0)
     return channel
 
 
@@ -50,9 +56,9 @@ def test_what_is_yet_to_come_or_of_another_numbering_is_unknown() -> None:
 
 def test_frames_of_changing_length_have_exact_places() -> None:
     channel = channel_with(3)
-    channel.release(bytes(320), 0.0)
-    channel.release(bytes(320), 0.0)
-    channel.release(FRAME, 0.0)
+    release(channel, bytes(320), 0.0)
+    release(channel, bytes(320), 0.0)
+    release(channel, FRAME, 0.0)
     assert [place_of(channel, 7, seq) for seq in range(7)] == [
         (seq, 7, seq, ticks) for seq, ticks in enumerate((0, 320, 640, 960, 1120, 1280, 1600))
     ]
@@ -61,7 +67,7 @@ def test_frames_of_changing_length_have_exact_places() -> None:
 def test_an_older_epoch_leads_to_the_present_one() -> None:
     channel = channel_with(5)
     channel.go_live(STEREO)
-    channel.release(bytes(192), 0.0)
+    release(channel, bytes(192), 0.0)
     known = channel.history.find(7, 5, channel.place)
     assert known is not None
     assert known.place == (5, 7, 5, 1600)
@@ -75,7 +81,7 @@ def test_an_epoch_without_frames_is_known() -> None:
     channel = channel_with(0)
     channel.go_live(STEREO)
     channel.go_live(MONO)
-    channel.release(FRAME, 0.0)
+    release(channel, FRAME, 0.0)
     for epoch in (7, 8):
         known = channel.history.find(epoch, 0, channel.place)
         assert known is not None
@@ -87,8 +93,8 @@ def test_an_epoch_without_frames_is_known() -> None:
 def test_numbers_that_wrap_are_found() -> None:
     channel = channel_with(0)
     channel.place = Place(10, 7, WORD_MASK, 0)
-    channel.release(FRAME, 0.0)
-    channel.release(FRAME, 0.0)
+    release(channel, FRAME, 0.0)
+    release(channel, FRAME, 0.0)
     found = place_of(channel, 7, 0)
     assert found is not None
     assert (found.position, found.seq, found.media_time) == (11, WORD_MASK + 1, 320)
@@ -97,7 +103,7 @@ def test_numbers_that_wrap_are_found() -> None:
 def test_what_was_cleared_is_not_given_but_known() -> None:
     channel = channel_with(5)
     channel.history.clear()
-    channel.release(FRAME, 0.0)
+    release(channel, FRAME, 0.0)
     assert [frame.start.seq for frame in channel.history.since(0)] == [5]
     assert place_of(channel, 7, 2) == (2, 7, 2, 640)
 
@@ -108,7 +114,7 @@ def test_every_place_it_gives_is_the_frames_own(lengths: list[int], data: st.Dat
     channel.go_live(MONO)
     places = [channel.place]
     for length in lengths:
-        channel.release(bytes(2 * length), 0.0)
+        release(channel, bytes(2 * length), 0.0)
         places.append(channel.place)
     seq = data.draw(st.integers(0, len(lengths)))
     found = place_of(channel, 3, seq)
@@ -118,12 +124,12 @@ def test_every_place_it_gives_is_the_frames_own(lengths: list[int], data: st.Dat
 def test_frames_of_one_sample_are_bounded_in_number_and_bytes() -> None:
     channel = channel_with(0, history_seconds=1.0)
     for _ in range(1000):
-        channel.release(b"\0\0", 0.0)
+        release(channel, b"\0\0", 0.0)
     frames = channel.history.frames
     assert len(frames) == FRAMES_PER_SECOND
     assert channel.history.held_bytes == sum(len(frame.wire) + len(frame.audio) for frame in frames)
     assert place_of(channel, 7, 3) == (3, 7, 3, 3), "numbers are known longer"
-    channel.release(bytes(32_000), 0.0)
+    release(channel, bytes(32_000), 0.0)
     assert len(frames) == 1
     channel.history.clear()
     assert channel.history.held_bytes == 0
@@ -132,6 +138,6 @@ def test_frames_of_one_sample_are_bounded_in_number_and_bytes() -> None:
 def test_what_is_due_since_a_moment_is_found_without_looking_at_all() -> None:
     channel = channel_with(0)
     for number in range(50):
-        channel.release(FRAME, number / 50)
+        release(channel, FRAME, number / 50)
     for oldest, count in ((-1.0, 50), (0.5, 25), (0.501, 24), (2.0, 0)):
         assert len(channel.history.since_due(oldest)) == count

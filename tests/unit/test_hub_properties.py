@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
@@ -12,15 +13,17 @@ from relay.access.grants import Grant, TokenRole
 from relay.access.rules import OperatorPermit
 from relay.audio.channel import Farewell
 from relay.hub.lag import LagMeter
-from relay.hub.listener import Listener
+from relay.hub.listener import Listener, Note
 from relay.hub.live_channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Source
 from relay.hub.operations import Operations
+from relay.hub.tap import Tap, TapOverflowError
 from relay.hub.vital_signs import VitalSigns
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import Header
-from relay.vocabulary.audio import AudioFormat, Pace, Place
+from relay.vocabulary.audio import AudioFormat, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
+from relay.vocabulary.names import ChannelAddress
 from tests.support.hub_bench import FRAME, Bench, FakePort, split
 
 CHANNELS = ("main", "de")
@@ -78,8 +81,33 @@ class Account:
                 self.epoch, self.seq = message["epoch"], 0
 
 
+class Reader:
+    """What was read through a tap, checked as it comes: every frame from its opening on, in one piece."""
+
+    def __init__(self, live: Any, tap: Tap) -> None:
+        self.live = live
+        self.tap = tap
+        self.place = tap.start
+        self.audio_format = tap.audio_format
+        self.is_over = False
+
+    def take(self, item: Frame | Note) -> None:
+        assert not self.is_over, "something after the end"
+        if isinstance(item, Frame):
+            assert item.start is self.place, "a frame out of order"
+            assert self.audio_format is not None
+            assert item.end.media_time - item.start.media_time == self.audio_format.measure(item.audio).ticks
+            self.place = item.end
+            return
+        assert item.place is self.place, "a note between other frames"
+        if item.new_place is not None:
+            self.place, self.audio_format = item.new_place, item.audio_format
+        self.is_over = item.close is not None
+
+
 class Life(RuleBasedStateMachine):
     listeners = Bundle("listeners")
+    readers = Bundle("readers")
     gone = Bundle("gone")
     sources = Bundle("sources")
 
@@ -97,6 +125,13 @@ class Life(RuleBasedStateMachine):
         self.ports: list[FakePort] = []
         self.counted: list[int] = []
         self.names = 0
+        self.taps: list[Reader] = []
+        self.noticed: dict[Any, list[bool]] = {}
+        self.bench.hub.on_open.append(self._observe)
+
+    def _observe(self, live: Any) -> None:
+        self.noticed[live] = []
+        live.observers.append(self.noticed[live].append)
 
     async def _make(self) -> Bench:
         return Bench(bound_seconds=1.0, stall_limit_seconds=None)
@@ -127,6 +162,40 @@ class Life(RuleBasedStateMachine):
             place = live.channel.place
             assert (account.epoch, account.seq) == (place.epoch, place.seq), "something is owed and not told"
             assert account.told == (live.channel.state, live.channel.silence)
+
+        for reader in self.taps:
+            self._read(reader, len(reader.tap))
+
+    @rule(
+        target=readers,
+        channel=st.sampled_from(CHANNELS),
+        max_seconds=st.sampled_from((0.3, 10.0)),
+        is_passive=st.booleans(),
+    )
+    def open_tap(self, channel: str, max_seconds: float, is_passive: bool) -> Reader:
+        live = self.bench.hub.directory.open(ChannelAddress("ev1", channel))
+        reader = Reader(live, live.open_tap(f"tap {len(self.taps)}", max_seconds, is_passive=is_passive))
+        self.taps.append(reader)
+        return reader
+
+    def _read(self, reader: Reader, most: int) -> None:
+        for _ in range(min(most, len(reader.tap))):
+            reader.take(self.loop.run_until_complete(anext(reader.tap)))
+        if reader.tap.is_open and not len(reader.tap):
+            assert reader.place is reader.live.channel.place, "something was released and not read"
+
+    @rule(reader=readers, most=st.integers(1, 60))
+    def read_tap(self, reader: Reader, most: int) -> None:
+        self._read(reader, most)
+        if not reader.tap.is_open and not len(reader.tap):
+            with pytest.raises((StopAsyncIteration, TapOverflowError)):
+                self.loop.run_until_complete(anext(reader.tap))
+
+    @rule(reader=consumes(readers))
+    def close_tap(self, reader: Reader) -> None:
+        reader.tap.close()
+        assert not reader.tap.is_open
+        assert reader.tap not in reader.live.taps
 
     def live(self, channel: str) -> Any:
         return next((live for live in self.bench.hub.directory if live.address.channel == channel), None)
@@ -227,7 +296,7 @@ class Life(RuleBasedStateMachine):
         self.bench.publish(source, frames, FRAME)
         audio_format = source.live.channel.audio_format
         if source.is_present and audio_format is not None:
-            self.published[source] = self.published.get(source, 0) + frames * audio_format.samples(len(FRAME))
+            self.published[source] = self.published.get(source, 0) + frames * audio_format.measure(FRAME).ticks
 
     @rule(source=sources)
     def clear(self, source: Source) -> None:
@@ -320,6 +389,13 @@ class Life(RuleBasedStateMachine):
     def settle(self) -> None:
         self.loop.run_until_complete(self.bench.settle())
         self.bench.now += 0.003
+
+    @invariant()
+    def who_wants_a_channel_is_known(self) -> None:
+        for live, noticed in self.noticed.items():
+            is_wanted = live.listener_count > 0 or any(not tap.is_passive for tap in live.taps)
+            assert noticed == [number % 2 == 0 for number in range(len(noticed))], "told twice"
+            assert is_wanted == live.has_subscribers == (len(noticed) % 2 == 1)
 
     @invariant()
     def one_broadcaster_at_most(self) -> None:

@@ -7,22 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.audio.ingest import CATCH_UP_SECONDS, Ingest, IngestLimits, LiveIngest, SpeechIngest, Timed, ingest_for
-from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Pace
+from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Pace, Piece
 
 MONO = AudioFormat()
-FRAME = bytes(640)
+FRAME = MONO.measure(bytes(640))
 SECONDS = 0.02
 LIMITS = IngestLimits(ahead_seconds=2.0, lead_seconds=1.01, queue_seconds=10.0)
 
 
 @pytest.fixture
 def live() -> LiveIngest:
-    return LiveIngest(MONO, LIMITS)
+    return LiveIngest(LIMITS)
 
 
 @pytest.fixture
 def speech() -> SpeechIngest:
-    return SpeechIngest(MONO, LIMITS)
+    return SpeechIngest(LIMITS)
 
 
 def send(ingest: Ingest, seconds: float, now: float) -> list[Timed]:
@@ -33,8 +33,8 @@ def send(ingest: Ingest, seconds: float, now: float) -> list[Timed]:
 
 
 def test_each_pace_has_its_own() -> None:
-    assert isinstance(ingest_for(Pace.LIVE, MONO, LIMITS), LiveIngest)
-    assert isinstance(ingest_for(Pace.SPEECH, MONO, LIMITS), SpeechIngest)
+    assert isinstance(ingest_for(Pace.LIVE, LIMITS), LiveIngest)
+    assert isinstance(ingest_for(Pace.SPEECH, LIMITS), SpeechIngest)
 
 
 def test_live_audio_is_due_when_it_comes(live: LiveIngest) -> None:
@@ -91,10 +91,10 @@ def test_a_sentence_in_one_burst_is_due_word_after_word(speech: SpeechIngest) ->
 
 @pytest.mark.parametrize("pace", list(Pace))
 def test_nothing_is_due_before_what_another_left_is_over(pace: Pace) -> None:
-    ingest = ingest_for(pace, MONO, LIMITS, not_before=6.0)
+    ingest = ingest_for(pace, LIMITS, not_before=6.0)
     assert [timed.due for timed in ingest.offer([FRAME], 5.0)] == [6.0]
     assert [timed.due for timed in ingest.offer([FRAME], 6.5)] == [6.5]
-    cleared = ingest_for(pace, MONO, LIMITS, not_before=6.0)
+    cleared = ingest_for(pace, LIMITS, not_before=6.0)
     cleared.clear(5.0)
     assert [timed.due for timed in cleared.offer([FRAME], 5.0)] == [5.0]
 
@@ -122,7 +122,7 @@ def test_clearing_gives_what_was_thrown_away_and_begins_at_once(speech: SpeechIn
     send(speech, 5.0, 0.0)
     dropped = speech.clear(0.5)
     assert dropped.seconds == pytest.approx(5.0 - 51 * SECONDS)
-    assert (dropped.chunks, dropped.bytes) == (250 - 51, (250 - 51) * len(FRAME))
+    assert (dropped.chunks, dropped.bytes) == (250 - 51, (250 - 51) * len(FRAME.audio))
     assert speech.queued_seconds() == 0
     assert send(speech, SECONDS, 0.5)[0].due == 0.5
     send(live, 10.0, 0.0)
@@ -132,18 +132,18 @@ def test_clearing_gives_what_was_thrown_away_and_begins_at_once(speech: SpeechIn
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 3)), max_size=40))
 def test_speech_comes_out_as_it_went_in_and_never_too_early(bursts: list[tuple[int, float]]) -> None:
-    speech, now = SpeechIngest(MONO, LIMITS), 0.0
-    given_frames: list[bytes] = []
+    speech, now = SpeechIngest(LIMITS), 0.0
+    given_frames: list[Piece] = []
     released: list[Timed] = []
     for count, pause in bursts:
-        audio = [bytes([n % 251]) * 640 for n in range(len(given_frames), len(given_frames) + count)]
+        audio = [MONO.measure(bytes([n % 251]) * 640) for n in range(len(given_frames), len(given_frames) + count)]
         given_frames += audio
         released += speech.offer(audio, now)
         assert all(timed.due <= now + LIMITS.lead_seconds for timed in released)
         now += pause
         released += speech.release(now)
     released += speech.release(now + 1000)
-    assert [timed.audio for timed in released] == given_frames
+    assert [timed.piece for timed in released] == given_frames
     dues = [timed.due for timed in released]
     assert all(later - earlier >= SECONDS - 1e-9 for earlier, later in pairwise(dues))
 
@@ -151,6 +151,6 @@ def test_speech_comes_out_as_it_went_in_and_never_too_early(bursts: list[tuple[i
 def test_a_queue_of_samples_is_full_by_their_number(speech: SpeechIngest) -> None:
     """A frame may be one sample: 10 s of those would be 160 000."""
     while not speech.must_wait(0.0):
-        speech.offer([b"\0\0"], 0.0)
+        speech.offer([MONO.measure(b"\0\0")], 0.0)
         assert speech.queued_seconds() < 1
     assert round(10.0 * FRAMES_PER_SECOND) <= speech.clear(0.0).chunks <= round(10.0 * FRAMES_PER_SECOND) + 1

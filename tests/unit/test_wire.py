@@ -48,10 +48,11 @@ def test_what_is_no_header_is_refused(message: bytes, says: str) -> None:
 def test_frames_are_whole_samples_of_at_most_250_ms_and_lose_nothing(audio_format: AudioFormat, samples: int) -> None:
     message = bytes(samples * audio_format.sample_bytes)
     frames = split_audio(message, audio_format)
-    assert b"".join(frames) == message
-    for frame in frames:
-        assert len(frame) % audio_format.sample_bytes == 0
-        assert 0 < audio_format.flicks(len(frame)) <= MAX_FRAME_SECONDS * FLICKS_PER_SECOND
+    assert b"".join(piece.audio for piece in frames) == message
+    for piece in frames:
+        assert len(piece.audio) == piece.ticks * audio_format.sample_bytes
+        assert piece.flicks == audio_format.flicks(len(piece.audio))
+        assert 0 < piece.flicks <= MAX_FRAME_SECONDS * FLICKS_PER_SECOND
 
 
 def test_a_message_that_is_not_whole_samples_is_refused() -> None:

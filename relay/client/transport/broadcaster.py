@@ -6,7 +6,7 @@ from relay.audio.channel import Farewell
 from relay.client.transport.connection import Endpoint, RelaySocket, open_socket
 from relay.protocol import messages
 from relay.protocol.requests import Offer, Role
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import Piece
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.names import ChannelAddress
 
@@ -22,12 +22,11 @@ class BroadcasterConnection:
         accepted: How much the relay took of the connection that the offer named, in ticks; None when nobody knows.
     """
 
-    def __init__(self, socket: RelaySocket, hello: messages.BroadcasterHello, audio_format: AudioFormat) -> None:
+    def __init__(self, socket: RelaySocket, hello: messages.BroadcasterHello) -> None:
         """Take over a connection that was greeted."""
         self.connection_id = hello.connection_id
         self.accepted = hello.accepted
         self._socket = socket
-        self._bytes_per_second = audio_format.bytes_per_second
         # The relay may hold back all that was sent until it is due, which is when its audio is over at the latest.
         self._audio_ends_at = 0.0
         self._is_told_regularly = False
@@ -42,16 +41,16 @@ class BroadcasterConnection:
         """How much of what was sent on this connection is yet to be heard, at the most."""
         return max(0.0, self._audio_ends_at - relay_clock())
 
-    async def send_audio(self, audio: bytes) -> bool:
-        """Send whole samples, at most 256 KiB; waits while the relay takes no more.
+    async def send_audio(self, piece: Piece) -> bool:
+        """Send audio, at most 256 KiB; waits while the relay takes no more.
 
         Returns:
             Whether the connection is open; when it is not, `receive` knows why.
         """
-        self._audio_ends_at = max(self._audio_ends_at, relay_clock()) + len(audio) / self._bytes_per_second
+        self._audio_ends_at = max(self._audio_ends_at, relay_clock()) + piece.seconds
         if not self._is_told_regularly:
             self._socket.answers_by = max(self._socket.answers_by, self._audio_ends_at)
-        return await self._socket.send(audio)
+        return await self._socket.send(piece.audio)
 
     async def clear(self) -> bool:
         """Have thrown away what was sent and not heard yet; tells whether the connection is open."""
@@ -109,7 +108,7 @@ async def connect_broadcaster(endpoint: Endpoint, address: ChannelAddress, offer
     """
     target = f"/v1/{Role.BROADCASTER}/{address}?{_query(offer)}"
     socket, hello = await open_socket(endpoint, target, messages.BroadcasterHello, SILENCE_SECONDS)
-    return BroadcasterConnection(socket, hello, offer.audio_format)
+    return BroadcasterConnection(socket, hello)
 
 
 def _query(offer: Offer) -> str:
