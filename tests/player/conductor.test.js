@@ -68,6 +68,18 @@ test("of what is held back only the newest is kept", () => {
   assert.ok(stand.sizes.length <= MOST_FRAMES, `${stand.sizes.length}`);
 });
 
+test("a network that stalls while nothing is rendered costs what came too late and nothing else", () => {
+  const stand = new Stand();
+  stand.hear(1);
+  const stallEndsMs = stand.now + 2000;
+  for (let seq = 50; seq < 200; seq += 1) {
+    stand.now += FRAME_MS;
+    stand.conductor.frame(frameOf({ seq }, stand.now), Math.max(stand.now, stallEndsMs));
+  }
+  stand.conductor.setRendering(true);
+  assert.ok(stand.sizes.length > TARGET_MS / FRAME_MS, `${stand.sizes.length}`);
+});
+
 test("what is held back of a broadcaster is dropped when another one takes over, with another format or the same", () => {
   for (const rate of [48_000, 16_000]) {
     const stand = new Stand();

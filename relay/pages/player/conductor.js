@@ -320,7 +320,7 @@ export class Conductor {
     }
     this.#waiting.push(entry);
     const oldestMs = nowMs - this.#arrivals.baseMs - this.#target.at(nowMs) - WAITING_MS;
-    while (this.#waiting[0].lineMs + this.#waiting[0].durationMs < oldestMs) {
+    while (this.#waiting.length > 0 && this.#waiting[0].lineMs + this.#waiting[0].durationMs < oldestMs) {
       this.#waiting.shift();
     }
   }
