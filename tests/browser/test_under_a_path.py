@@ -1,4 +1,4 @@
-"""All pages of a relay that nginx serves under a path, as docs/operations.md has it: no request leaves the path."""
+"""All pages of a relay that nginx serves under a path, as docs/guides/https.md has it: no request leaves the path."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The site in config/nginx.conf, changed for a relay under a path as docs/operations.md says, with a real nginx."""
+"""The site in config/nginx.conf, changed for a relay under a path as docs/guides/https.md says, with a real nginx."""
 
 import asyncio
 import http.client

@@ -13,7 +13,7 @@ from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SITE = (ROOT / "config" / "nginx.conf").read_text(encoding="utf-8")
-OPERATIONS = ROOT / "docs" / "operations.md"
+GUIDE = ROOT / "docs" / "guides" / "https.md"
 
 _AROUND = """
 daemon off;
@@ -100,7 +100,7 @@ async def _until_it_listens(process: asyncio.subprocess.Process, port: int) -> N
 
 
 def site_under_a_path() -> str:
-    """Make the site for relays under /relay/, by the command that docs/operations.md has for it."""
-    written = re.search(r"^\$ (sed .+) > relay\.conf$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert written, f"{OPERATIONS.name} has no such command"
+    """Make the site for relays under /relay/, by the command that docs/guides/https.md has for it."""
+    written = re.search(r"^\$ (sed .+) > relay\.conf$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert written, f"{GUIDE.name} has no such command"
     return subprocess.run(shlex.split(written[1]), cwd=ROOT, check=True, capture_output=True, text=True).stdout
