@@ -9,11 +9,14 @@ from relay.process.early_signals import STOP_SIGNALS, let_end, take_signal
 
 
 class _StopSignals:
-    """SIGINT and SIGTERM: the first calls something, every further one ends the process."""
+    """SIGINT and SIGTERM: the first calls something, every further one ends the process.
+
+    Signals that arrive before the first one was handled count as one: GNU timeout sends two.
+    """
 
     def __init__(self, stop: Callable[[], None]) -> None:
         """Have the first call `stop`."""
-        self._stop = stop
+        self._stop: Callable[[], None] | None = stop
         self._loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             self._loop.add_signal_handler(number, self._take)
@@ -32,7 +35,9 @@ class _StopSignals:
 
     def _take(self) -> None:
         self.forget()
-        self._stop()
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop()
 
 
 @contextmanager
