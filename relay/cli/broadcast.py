@@ -48,7 +48,6 @@ from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import BadRequestError, UserError
 from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
-from relay.vocabulary.text import printable
 
 _STANDARD_INPUT = "-"
 
@@ -339,7 +338,7 @@ async def _tell_events(broadcaster: Broadcaster, speed: SpeedTeller) -> None:
             case Audience():
                 speed.note_relay(event.arrival_rate)
             case ErrorNotice():
-                say(f"the relay says: {printable(event.message)}")
+                connection.objects(event)
 
 
 def _repeat(source: AudioSource) -> Iterator[bytes]:

@@ -11,13 +11,14 @@ from typing import Any
 import click
 
 from relay.cli.output import say
-from relay.client import Reconnect, Reconnecting
+from relay.client import ErrorNotice, Reconnect, Reconnecting
 from relay.client.page_address import PageAddress, read_page_address
 from relay.process.early_signals import let_end
 from relay.settings.configuration import load_settings
 from relay.settings.settings import Settings
 from relay.vocabulary.errors import BadRequestError, RelayError, UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
+from relay.vocabulary.text import printable
 
 _INTERRUPTED = 130
 """The exit code of shells for a program that SIGINT ended: 128 and the signal's number."""
@@ -150,19 +151,27 @@ def first_error() -> Iterator[None]:
 
 
 class ConnectionTeller:
-    """Tells the person what becomes of the connection; of tries that fail alike, only the first."""
+    """Keeps the person informed about the connection, and says nothing twice: neither failed attempts nor reasons."""
 
     def __init__(self) -> None:
-        """Begin with a connection that is there."""
+        """Start with a connection."""
         self._reason: str | None = None
+        self._objection: str | None = None
+
+    def objects(self, notice: ErrorNotice) -> None:
+        """Print what the relay objects to. If it closes the connection for that, it is also the reason."""
+        self._objection = printable(notice.message)
+        say(f"the relay says: {self._objection}")
 
     def lost(self, event: Reconnecting) -> None:
-        """Tell that it is gone."""
+        """Print why the connection was lost, and when the next attempt is."""
         if event.reason != self._reason:
             self._reason = event.reason
-            say(f"{event.reason} Trying again in {event.delay_seconds:.1f} s.")
+            reason = "" if event.reason == self._objection else f"{event.reason} "
+            say(f"{reason}Trying again in {event.delay_seconds:.1f} s.")
+        self._objection = None
 
     def back(self, how: str) -> None:
-        """Tell that it is there again."""
+        """Print that the connection is back."""
         self._reason = None
         say(f"connected again{how}")

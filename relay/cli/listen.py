@@ -255,6 +255,8 @@ async def _receive(listener: Listener, sink: Sink) -> None:
                 connection.lost(event)
             case Reconnected(resumed=resumed):
                 connection.back(", where it broke off" if resumed else "")
+            case ErrorNotice():
+                connection.objects(event)
             case _ if (sentence := _sentence(event)) is not None:
                 say(sentence)
 
@@ -270,8 +272,6 @@ def _sentence(event: ListeningEvent) -> str | None:
             return "the broadcaster took back what was not heard yet"
         case StateChange():
             return _state_words(event.state, event.silence)
-        case ErrorNotice():
-            return f"the relay says: {printable(event.message)}"
         case _:
             return None
 

@@ -49,6 +49,8 @@ _PASSING = frozenset(
 )
 """What a relay that has too much to do answers, or a proxy whose relay is being restarted."""
 
+_SCHEMES = "check the address: ws:// is without TLS, wss:// is with it."
+
 _TARGET = re.compile(r"(.*?)/v1/(?:listen|broadcast)/[^/]+(?:/[^/]+)?")
 """Where a relay is asked for a WebSocket, behind the path under which a proxy serves it."""
 
@@ -91,7 +93,7 @@ def handshake_error(url: str, error: Exception) -> UserError:
         case InvalidStatus():
             sentence = f"{url} answered HTTP {error.response.status_code} and no relay; check the address."
         case InvalidMessage() if isinstance(error.__cause__, EOFError):
-            return UnreachableError(f"{url} broke the connection off before it answered.")
+            return UnreachableError(f"{url} broke the connection off before it answered; {_SCHEMES}")
         case InvalidHandshake():
             sentence = f"{url} did not answer like a relay ({error}); check the address."
         case InvalidURI() if error.uri.startswith("http"):
@@ -132,7 +134,7 @@ def network_error(url: str, error: OSError, timeout_seconds: float) -> UserError
         case OSError() if is_refused(error):
             sentence = f"Nothing listens at {url}: start it with `relay serve`, or name another address with --url."
         case ConnectionError() | ssl.SSLError():
-            sentence = f"{url} broke the connection off; check the address: ws:// is without TLS, wss:// is with it."
+            sentence = f"{url} broke the connection off; {_SCHEMES}"
         case _:
             sentence = f"{url} can not be reached: {error.strerror or error}."
     return UnreachableError(sentence)
