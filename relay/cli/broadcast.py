@@ -46,7 +46,7 @@ from relay.runtime.blocking import BlockingThread
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import BadRequestError, UserError
-from relay.vocabulary.labels import Label
+from relay.vocabulary.labels import Label, tidy_name
 from relay.vocabulary.names import ChannelAddress
 from relay.vocabulary.text import printable
 
@@ -74,6 +74,7 @@ class Broadcast:
         pace: `live` sends it in real time; `speech` as fast as the relay takes it, which has it heard in real time.
         name: What people call the channel.
         lang: BCP 47 tag of its language.
+        session_name: What people call the session.
         takeover: Replace a broadcaster that the channel has.
         frame_ms: Length of a frame.
         loop: Begin again when the audio ends, for ever.
@@ -89,6 +90,7 @@ class Broadcast:
     pace: Pace = Pace.LIVE
     name: str | None = None
     lang: str | None = None
+    session_name: str | None = None
     takeover: bool = False
     frame_ms: int = 20
     loop: bool = False
@@ -135,6 +137,7 @@ class Broadcast:
 @click.option("--takeover", is_flag=True, help="Replace a broadcaster that the channel has.")
 @click.option("--name", help="What people call the channel, for example Deutsch.")
 @click.option("--lang", help="The channel's language, a BCP 47 tag, for example de.")
+@click.option("--session-name", help="What people call the session, for example 'Town hall'.")
 @click.option("--raw", is_flag=True, help="Standard input is raw PCM, whatever it begins like.")
 @click.option("--loop", is_flag=True, help="Begin again when the file ends.")
 @click.option(
@@ -155,6 +158,7 @@ def broadcast_command(
     takeover: bool,
     name: str | None,
     lang: str | None,
+    session_name: str | None,
     raw: bool,
     loop: bool,
     keep: bool,
@@ -181,6 +185,8 @@ def broadcast_command(
     settings, address = load_destination(config_path, url, session, channel)
     try:
         Label(name, lang)
+        if session_name is not None:
+            tidy_name("session-name", session_name)
     except BadRequestError as error:
         raise UserError(f"--{error}") from error
     is_file = file != _STANDARD_INPUT
@@ -203,6 +209,7 @@ def broadcast_command(
         pace=Pace(pace),
         name=name,
         lang=lang,
+        session_name=session_name,
         takeover=takeover,
         frame_ms=frame_ms,
         loop=loop,
@@ -246,6 +253,7 @@ async def broadcast(job: Broadcast) -> None:
         pace=job.pace,
         name=job.name,
         lang=job.lang,
+        session_name=job.session_name,
         takeover=job.takeover,
         token=job.token,
         reconnect=job.reconnect,
