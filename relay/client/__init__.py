@@ -161,7 +161,7 @@ def broadcast(
             synthesis, which comes early and in bursts: the relay has it heard in real time, whole.
         name: What people call the channel.
         lang: BCP 47 tag of its language, for example `de`.
-        session_name: What people call the session, for example `Town hall`. A name that the operator gave goes before it.
+        session_name: What people call the session, for example `Town hall`; the operator's name for it goes before it.
         takeover: Replace a broadcaster that the channel has.
         token: The relay's key or token; or a function, asynchronous or not, that gives one at every connection. None
             finds the key of a relay on this machine that made one for itself.

@@ -123,23 +123,22 @@ class TestSeeing:
 
     async def test_why_there_is_nothing_to_hear(self, relay: RelayProcess) -> None:
         listener = await open_listener(relay.url, "/v1/listen/ev1")
+
+        async def silence_after(broadcaster: ClientConnection, text: str, silence: str | None) -> object:
+            since = len(listener.told)
+
+            def is_told() -> bool:
+                return any(each["type"] == "state" and each["silence"] == silence for each in listener.told[since:])
+
+            await broadcaster.send(text)
+            await listener.until(is_told)
+            return (await operate(relay, "GET", "/ev1")).json["channels"][0]["silence"]
+
         with closing([listener]):
             async with speaker(relay, "ev1") as one:
-                seen = []
-                for text, silence in (
-                    ('{"type":"mute","on":true}', "muted"),
-                    ('{"type":"mute","on":false}', None),
-                    ('{"type":"pause"}', "paused"),
-                ):
-                    count = len(listener.told)
-                    await one.send(text)
-                    await listener.until(
-                        lambda told=listener.told, since=count, silence=silence: any(
-                            each["type"] == "state" and each["silence"] == silence for each in told[since:]
-                        )
-                    )
-                    seen.append((await operate(relay, "GET", "/ev1")).json["channels"][0]["silence"])
-                assert seen == ["muted", None, "paused"]
+                assert await silence_after(one, '{"type":"mute","on":true}', "muted") == "muted"
+                assert await silence_after(one, '{"type":"mute","on":false}', None) is None
+                assert await silence_after(one, '{"type":"pause"}', "paused") == "paused"
 
     async def test_who_does_not_read_is_the_worst(self, relay: RelayProcess) -> None:
         async with broadcasting(relay, "ev1") as broadcaster:
