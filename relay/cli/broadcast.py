@@ -46,7 +46,7 @@ from relay.process.stopping import until_stopped
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import BadRequestError, UserError
-from relay.vocabulary.labels import Label
+from relay.vocabulary.labels import Label, tidy_name
 from relay.vocabulary.names import ChannelAddress
 
 _STANDARD_INPUT = "-"
@@ -73,6 +73,7 @@ class Broadcast:
         pace: `live` sends it in real time; `speech` as fast as the relay takes it, which has it heard in real time.
         name: What people call the channel.
         lang: BCP 47 tag of its language.
+        session_name: What people call the session.
         takeover: Replace the present broadcaster of the channel.
         frame_ms: Length of a frame.
         loop: Begin again when the audio ends, for ever.
@@ -88,6 +89,7 @@ class Broadcast:
     pace: Pace = Pace.LIVE
     name: str | None = None
     lang: str | None = None
+    session_name: str | None = None
     takeover: bool = False
     frame_ms: int = 20
     loop: bool = False
@@ -134,6 +136,7 @@ class Broadcast:
 @click.option("--takeover", is_flag=True, help="Replace the present broadcaster of the channel.")
 @click.option("--name", help="The channel's name for people, for example Deutsch.")
 @click.option("--lang", help="The channel's language, a BCP 47 tag, for example de.")
+@click.option("--session-name", help="The session's title for people, for example 'Town hall'.")
 @click.option("--raw", is_flag=True, help="Take standard input for raw PCM, whatever it begins with.")
 @click.option("--loop", is_flag=True, help="Start again when the file ends.")
 @click.option(
@@ -154,6 +157,7 @@ def broadcast_command(
     takeover: bool,
     name: str | None,
     lang: str | None,
+    session_name: str | None,
     raw: bool,
     loop: bool,
     keep: bool,
@@ -183,6 +187,8 @@ def broadcast_command(
     settings, address = load_destination(config_path, url, session, channel)
     try:
         Label(name, lang)
+        if session_name is not None:
+            tidy_name("session-name", session_name)
     except BadRequestError as error:
         raise UserError(f"--{error}") from error
     is_file = file != _STANDARD_INPUT
@@ -205,6 +211,7 @@ def broadcast_command(
         pace=Pace(pace),
         name=name,
         lang=lang,
+        session_name=session_name,
         takeover=takeover,
         frame_ms=frame_ms,
         loop=loop,
@@ -248,6 +255,7 @@ async def broadcast(job: Broadcast) -> None:
         pace=job.pace,
         name=job.name,
         lang=job.lang,
+        session_name=job.session_name,
         takeover=job.takeover,
         token=job.token,
         reconnect=job.reconnect,

@@ -20,7 +20,7 @@ def channel_rows(sessions: Sequence[Mapping[str, Any]]) -> list[Row]:
             _text(session.get("id")),
             _text(channel.get("id")),
             _text(channel.get("name")),
-            _text(channel.get("state")),
+            _state(channel),
             _audio(channel),
             _text(channel.get("listeners")),
             _seconds_of_ms(channel.get("queued_ms")),
@@ -75,6 +75,11 @@ def _listener_rows(session: Mapping[str, Any]) -> Iterator[Row]:
             _seconds(listener.get("blocked_seconds")),
             _report(listener.get("report")),
         )
+
+
+def _state(channel: Mapping[str, Any]) -> str:
+    state, silence = _text(channel.get("state")), channel.get("silence")
+    return state if silence is None else f"{state}, {_text(silence)}"
 
 
 def _audio(channel: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ from relay.vocabulary.errors import (
     UnreachableError,
     UserError,
 )
-from relay.vocabulary.labels import Label
+from relay.vocabulary.labels import Label, tidy_name
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 
 __all__ = [
@@ -141,6 +141,7 @@ def broadcast(
     pace: Pace | Literal["live", "speech"] = Pace.LIVE,
     name: str | None = None,
     lang: str | None = None,
+    session_name: str | None = None,
     takeover: bool = False,
     token: Token | None = None,
     reconnect: Reconnect | None = Reconnect(),  # noqa: B008 - it is immutable
@@ -161,6 +162,7 @@ def broadcast(
             synthesis, which comes early and in bursts: the relay has it heard in real time, whole.
         name: What people call the channel.
         lang: BCP 47 tag of its language, for example `de`.
+        session_name: What people call the session, for example `Town hall`; the operator's name for it goes before it.
         takeover: Replace a broadcaster that the channel has.
         token: The relay's key or token; or a function, asynchronous or not, that gives one at every connection. None
             finds the key of a relay on this machine that made one for itself.
@@ -171,14 +173,15 @@ def broadcast(
             while there is no connection. None: `in-cuts` in pace `live`. Pace `speech` never drops anything.
 
     Raises:
-        BadRequestError: The session or the channel can not have that name, or people could not read the label.
+        BadRequestError: The session or the channel can not have that name, or a name or the language is not valid.
         ValueError: There is no such pace or dropping, or speech would be dropped.
     """
     pace = Pace(pace)
     dropping = Dropping(dropping or (Dropping.NEVER if pace is Pace.SPEECH else Dropping.IN_CUTS))
     if pace is Pace.SPEECH and dropping is not Dropping.NEVER:
         raise ValueError("Audio of pace speech is never dropped.")
-    offer = Offer(audio_format, pace, takeover, Label(name, lang))
+    title = None if session_name is None else tidy_name("session_name", session_name)
+    offer = Offer(audio_format, pace, takeover, Label(name, lang), session_name=title)
     address = ChannelAddress(session, channel)
     # Asked at every connection: a relay that was restarted has made itself another key.
     endpoint = Endpoint(url, partial(find_local_key, url) if token is None else token)

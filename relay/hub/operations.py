@@ -138,6 +138,7 @@ def _describe_channel(live: LiveChannel, now: float) -> Json:
     ingest = None if source is None and live.departure is None else live.ingest
     return {
         **asdict(live.entry),
+        "silence": live.channel.silence,
         "pace": live.pace.value,
         "format": messages.describe_format(live.channel.audio_format),
         "listeners": live.listener_count,

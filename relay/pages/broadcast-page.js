@@ -8,6 +8,7 @@ import { directionOf, formatMilliseconds, formatNumber, formatSeconds, knows, na
 import { tidyName } from "./label.js";
 import { LevelMeter } from "./level-meter.js";
 import { LinkSecret } from "./link-secret.js";
+import { say } from "./live-region.js";
 import { MicrophonePanel } from "./microphone-panel.js";
 import { ScreenLock } from "./screen-lock.js";
 import { WARNING_SECONDS } from "./send-queue.js";
@@ -365,13 +366,6 @@ function warning() {
     return t("broadcast.warning.clipped");
   }
   return microphone.replaced ? t("broadcast.warning.replaced") : "";
-}
-
-/** Writes a sentence into a live region, which reads it out only when it is another one. */
-function say(region, sentence) {
-  if (region.textContent !== sentence) {
-    region.textContent = sentence;
-  }
 }
 
 function toClock(seconds) {

@@ -4,6 +4,7 @@ import { ChannelChooser, preferredChannel } from "./channel-chooser.js";
 import { formatMilliseconds, formatNumber, formatSeconds, knows, recall, remember, startTranslating, t } from "./i18n.js";
 import { LinkSecret } from "./link-secret.js";
 import { LivePicture } from "./live-picture.js";
+import { say } from "./live-region.js";
 import { BAD_REQUEST } from "./player/close-codes.js";
 import { RelayPlayer } from "./player/index.js";
 import { UNREACHABLE } from "./player/relay-socket.js";
@@ -199,7 +200,7 @@ function render() {
   element("running").hidden = !HEARD.has(state);
   showName(sessionName);
   element("play-label").textContent = t(running ? "listen.stop" : "listen.play");
-  say(sentence(state));
+  say(element("status"), sentence(state));
   renderLatency();
   renderStats(player.stats);
   applyVolume();
@@ -242,13 +243,6 @@ function renderStats(stats) {
     wordsAt = now;
     const [delay, buffer] = ["delay", "buffer"].map((id) => element(id).textContent);
     element("picture").setAttribute("aria-label", t("listen.picture.words", { delay, buffer }));
-  }
-}
-
-/** Writes into the live region, which reads it out only when it is another sentence. */
-function say(words) {
-  if (element("status").textContent !== words) {
-    element("status").textContent = words;
   }
 }
 

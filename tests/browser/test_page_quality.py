@@ -69,6 +69,40 @@ async def listen_while_nobody_speaks(tab: Tab, relay: RelayProcess) -> None:
     await tab.status("There is a break.")
 
 
+async def listen_while_it_is_muted_and_in_a_break(tab: Tab, relay: RelayProcess) -> None:
+    async with claimed(relay.url, "quality-hushed") as broadcaster:
+        await tab.open("/listen/quality-hushed")
+        await tab.press("Play")
+        await tab.state("buffering")
+        await broadcaster.send('{"type":"mute","on":true}')
+        await tab.status("The speaker is muted.")
+        await tab.page.get_by_text("Details", exact=True).click()
+        await check(tab)
+        await broadcaster.send('{"type":"pause"}')
+        await tab.status("The speaker takes a break.")
+        await check(tab)
+        await tab.press("Stop")
+        await tab.status("The speaker takes a break. Press Play")
+
+
+async def listen_after_the_end(tab: Tab, relay: RelayProcess) -> None:
+    async with claimed(relay.url, "quality-over") as broadcaster:
+        await tab.open("/listen/quality-over")
+        await tab.press("Play")
+        await tab.state("buffering")
+        await broadcaster.send('{"type":"end"}')
+        await tab.state("ended")
+
+
+async def listen_to_no_relay(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/listen/quality-unreachable")
+    await tab.status("It has not begun yet.")
+    tab.network.block_websockets()
+    await tab.press("Play")
+    await tab.status("The relay does not answer.")
+    tab.forgive_break()
+
+
 async def listen_to_one_of_many(tab: Tab, relay: RelayProcess) -> None:
     async with AsyncExitStack() as stack:
         for number in range(20):
@@ -85,6 +119,12 @@ async def no_page(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/nothing/here")
     await tab.page.get_by_role("link", name="To the start page").wait_for()
     tab.forgive("404")
+
+
+async def no_address(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/listen/no%20name")
+    await tab.page.get_by_role("heading", name="This address is not right").wait_for()
+    tab.forgive("400")
 
 
 async def broadcast_before(tab: Tab, relay: RelayProcess) -> None:
@@ -115,6 +155,22 @@ async def broadcast_live(tab: Tab, relay: RelayProcess) -> None:
     await tab.status("You are off the air.")
 
 
+async def broadcast_muted(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/broadcast/quality-muted")
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    await tab.press("Mute")
+    await tab.warning("You are speaking, but you are muted")
+
+
+async def broadcast_before_the_end(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/broadcast/quality-ending")
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    await tab.press("End for everybody…")
+    await tab.page.get_by_role("dialog", name="End the session for everybody?").wait_for()
+
+
 async def broadcast_refused(tab: Tab, relay: RelayProcess) -> None:
     async with claimed(relay.url, "quality-busy"):
         await tab.open("/broadcast/quality-busy")
@@ -133,12 +189,18 @@ SCENES: list[Callable[[Tab, RelayProcess], Awaitable[None]]] = [
     listen_before,
     listen_while_it_plays,
     listen_while_nobody_speaks,
+    listen_while_it_is_muted_and_in_a_break,
+    listen_after_the_end,
+    listen_to_no_relay,
     listen_to_one_of_many,
     no_page,
+    no_address,
     broadcast_before,
     broadcast_rehearsal,
     broadcast_file,
     broadcast_live,
+    broadcast_muted,
+    broadcast_before_the_end,
     broadcast_refused,
     poster,
 ]

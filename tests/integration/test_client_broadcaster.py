@@ -135,6 +135,7 @@ async def test_what_the_broadcaster_is_goes_into_the_query() -> None:
                 pace="speech",
                 name="Grüß & Gott",
                 lang="de",
+                session_name=" Town  hall ",
                 takeover=True,
             ) as broadcaster:
                 _ = [event async for event in broadcaster]
@@ -146,6 +147,7 @@ async def test_what_the_broadcaster_is_goes_into_the_query() -> None:
             "pace": "speech",
             "name": "Grüß & Gott",
             "lang": "de",
+            "session_name": "Town hall",
             "takeover": "1",
         }
     ]

@@ -36,6 +36,7 @@ from tests.support.processes import (
     relay_process,
     seconds_between,
 )
+from tests.support.wire_listener import closing, open_listener
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -178,6 +179,17 @@ async def test_a_session_that_is_kept_goes_on_with_the_next_broadcaster(tmp_path
         assert (await run(settings, "broadcast", "kept", str(sent))).returncode == 0
         assert await listener.wait() == 0
     assert read_wav(tmp_path / "received.wav") == (16_000, 1, audio + audio)
+
+
+async def test_listeners_are_told_the_title_of_the_session(
+    tmp_path: Path, relay: RelayProcess, settings: Settings
+) -> None:
+    sent = write_wav(tmp_path / "sent.wav", noise(3_200))
+    listener = await open_listener(relay.url, "/v1/listen/titled")
+    with closing([listener]):
+        titled = ("--session-name", " Town  hall", "--keep")
+        assert (await run(settings, "broadcast", "titled", str(sent), *titled)).returncode == 0
+        await listener.until(lambda: any(told.get("session_name") == "Town hall" for told in listener.told))
 
 
 async def test_a_recording_stops_after_its_duration(tmp_path: Path, settings: Settings) -> None:

@@ -121,6 +121,25 @@ class TestSeeing:
                 assert reporting["delivered_seconds"] > 2
                 assert (reporting["dropped_seconds"], reporting["blocked_seconds"]) == (0, 0)
 
+    async def test_why_there_is_nothing_to_hear(self, relay: RelayProcess) -> None:
+        listener = await open_listener(relay.url, "/v1/listen/ev1")
+
+        async def silence_after(broadcaster: ClientConnection, text: str, silence: str | None) -> object:
+            since = len(listener.told)
+
+            def is_told() -> bool:
+                return any(each["type"] == "state" and each["silence"] == silence for each in listener.told[since:])
+
+            await broadcaster.send(text)
+            await listener.until(is_told)
+            return (await operate(relay, "GET", "/ev1")).json["channels"][0]["silence"]
+
+        with closing([listener]):
+            async with speaker(relay, "ev1") as one:
+                assert await silence_after(one, '{"type":"mute","on":true}', "muted") == "muted"
+                assert await silence_after(one, '{"type":"mute","on":false}', None) is None
+                assert await silence_after(one, '{"type":"pause"}', "paused") == "paused"
+
     async def test_who_does_not_read_is_the_worst(self, relay: RelayProcess) -> None:
         async with broadcasting(relay, "ev1") as broadcaster:
             well = await open_listener(relay.url, "/v1/listen/ev1")

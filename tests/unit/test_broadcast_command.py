@@ -14,6 +14,11 @@ from relay.vocabulary.errors import UserError
     ("option", "value", "sentence"),
     [
         ("--name", "", "--name must be text that people can read, not '': there is nothing in it to see."),
+        (
+            "--session-name",
+            "",
+            "--session-name must be text that people can read, not '': there is nothing in it to see.",
+        ),
         ("--lang", "deutsch!", "--lang must be a BCP 47 tag such as de or pt-BR, not 'deutsch!'."),
     ],
 )

@@ -64,3 +64,8 @@ def test_what_another_program_answers_is_a_table_of_nothing() -> None:
 def test_a_table_says_when_audio_does_not_come_in_real_time() -> None:
     channel = {"format": {"rate": 16_000, "channels": 1}, "pace": "live", "arrival_rate": 1.5}
     assert channel_rows([{"channels": [channel]}])[1][4] == "16000 Hz mono live at 1.50 times real time"
+
+
+def test_a_table_says_why_there_is_nothing_to_hear() -> None:
+    channels = [{"state": "live", "silence": silence} for silence in ("muted", None)]
+    assert [row[3] for row in channel_rows([{"channels": channels}])] == ["state", "live, muted", "live"]
