@@ -31,7 +31,8 @@ async def broadcasting(relay_url: str, path: str, rate: int, second: bytes) -> A
     path, _, said = path.partition("?")
     query = f"rate={rate}&channels={channels}&{said}"
     address = f"{relay_url.replace('http', 'ws', 1)}/v1/broadcast/{path}?{query}"
-    async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as socket:
+    # What the relay tells is not read. Were it to fill a bounded queue, the answers to pings would wait behind it.
+    async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None, max_queue=None) as socket:
         await socket.recv()
         frame_bytes = round(len(second) * FRAME_SECONDS)
         twice = second + second
