@@ -13,7 +13,7 @@ EAR := $(patsubst %,tests/browser/test_%.py,microphone_sound player_outputs play
 PAGES := $(filter-out $(EAR),$(wildcard tests/browser/test_*.py))
 # What is about time: coverage would make a relay several times slower, so it is not measured there; but for the load test,
 # which alone runs a tenth of the code.
-SPEED := $(wildcard tests/reliability/test_*.py) $(patsubst %,tests/integration/test_%.py,access bench client_commands \
+SPEED := $(wildcard tests/reliability/test_*.py) $(patsubst %,tests/integration/test_%.py,access arrival_rate bench client_commands \
 	client_recovery delivery_bounds floods keepalive many_listeners metrics_page pace session_life stopping tls)
 # Of that, what takes a minute begins first.
 LONG := tests/integration/test_many_listeners.py tests/integration/test_pace.py tests/reliability/test_promise_soak.py

@@ -11,8 +11,11 @@ On a slow network it is the round trips that make a page slow. So each page name
 that they are asked for at once, and calls its assets by the fingerprint of all of them: assets/FINGERPRINT/…, which a
 browser keeps without ever asking again, and which an update leaves behind. Everything else has an entity tag, by which
 a browser that has it is told so.
+
+A page that says why there is none comes in the person's language without any script, since those may be what fails.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -46,9 +49,10 @@ _CHANNEL_PAGES = ("listen", "broadcast")
 
 _HEADERS: Mapping[str, str] = MappingProxyType(
     {
-        # A WebSocket to the same host and port is within 'self'.
+        # A WebSocket to the same host and port is within 'self'. A file that a person broadcasts has a blob: address.
         "Content-Security-Policy": (
-            "default-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+            "default-src 'self'; media-src 'self' blob:; base-uri 'self'; form-action 'none'; "
+            "frame-ancestors 'none'; object-src 'none'"
         ),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
@@ -59,6 +63,15 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
 
 _KEPT = "public, max-age=31536000, immutable"
 _FINGERPRINT = re.compile(r"/assets/[0-9a-f]{16}(?=/)")
+
+EXPLAINED = (400, 404, 429, 503)
+"""HTTP statuses for which there is a page, `error.html` with other words."""
+
+_ENGLISH = "en"
+_RIGHT_TO_LEFT = ("ar",)
+_MOST_LEVELS = 64
+_MOST_LANGUAGES = 16
+_TEXT = re.compile(r'(?<= data-i18n=")(error[a-z0-9.]+)">[^<]*')
 
 _BASE = '<base href="./">'
 """In the HTML of a page: where the relay is, seen from it."""
@@ -109,6 +122,16 @@ class Pages:
             (name, ids): self._html(folder / f"{name}.html", "../" * ids) for name in _CHANNEL_PAGES for ids in (1, 2)
         }
         self._fixed["/"] = self._html(folder / "index.html", "./")
+        self._languages = {
+            file.name.removesuffix(".json"): json.loads(file.read_text(encoding="utf-8"))
+            for file in (folder / "locales").iterdir()
+        }
+        error = (folder / "error.html").read_text(encoding="utf-8").replace('"assets/', f'"{self.assets[1:]}/')
+        self._errors = {
+            (status, language): _translate(error.replace("error.404", f"error.{status}"), language, texts)
+            for status in EXPLAINED
+            for language, texts in self._languages.items()
+        }
 
     def _html(self, file: Traversable, base: str) -> Page:
         """Read a page, from which the relay is at `base`, and have it name all modules that it needs."""
@@ -156,12 +179,39 @@ class Pages:
         ChannelAddress(*ids)
         return self._channel_pages[name, len(ids)]
 
+    def explain(self, status: int, path: str, accept_language: str) -> Page | None:
+        """Give the page that tells a person why there is no other, in the first of their languages that there is.
+
+        Args:
+            status: The HTTP status of the answer.
+            path: The raw path of the request.
+            accept_language: The header Accept-Language; empty when there is none.
+
+        Returns:
+            The page, which nobody is to keep; None for a status that no person meets.
+        """
+        tags = accept_language.lower().split(",", _MOST_LANGUAGES)
+        wanted = [re.split("[-;]", tag.strip())[0] for tag in tags]
+        language = next((tag for tag in wanted if tag in self._languages), _ENGLISH)
+        text = self._errors.get((status, language))
+        if text is None:
+            return None
+        levels = min(path.count("/") - 1, _MOST_LEVELS) if path.startswith("/") else 0
+        body = text.replace(_BASE, f'<base href="{"../" * levels or "./"}">', 1).encode()
+        return Page(_HTML, body, MappingProxyType({**_HEADERS, "Cache-Control": "no-store"}))
+
     def _asset(self, path: str) -> Page | None:
         """Find a file by its name with a fingerprint; a page of before an update gets the one of now, not to keep."""
         page = self._fixed.get(_FINGERPRINT.sub("/assets", path, count=1))
         if page is None or not path.startswith(f"{self.assets}/"):
             return page
         return replace(page, headers=MappingProxyType({**page.headers, "Cache-Control": _KEPT}))
+
+
+def _translate(text: str, language: str, words: Mapping[str, str]) -> str:
+    text = _TEXT.sub(lambda found: f'{found[1]}">{words[found[1]]}', text)
+    direction = ' dir="rtl"' if language in _RIGHT_TO_LEFT else ""
+    return text.replace('<html lang="en"', f'<html lang="{language}"{direction}', 1)
 
 
 def _page(content_type: str, body: bytes) -> Page:

@@ -77,7 +77,7 @@ class Broadcast:
         takeover: Replace a broadcaster that the channel has.
         frame_ms: Length of a frame.
         loop: Begin again when the audio ends, for ever.
-        keep: Leave without ending the session.
+        keep: Pause the session and do not end it.
         reconnect: How to come back after a lost connection; None does not.
         is_file: Whether the source can wait; else it is a pipe, which may be live.
     """
@@ -137,7 +137,9 @@ class Broadcast:
 @click.option("--lang", help="The channel's language, a BCP 47 tag, for example de.")
 @click.option("--raw", is_flag=True, help="Standard input is raw PCM, whatever it begins like.")
 @click.option("--loop", is_flag=True, help="Begin again when the file ends.")
-@click.option("--keep", is_flag=True, help="Do not end the session: the channel waits for a broadcaster to return.")
+@click.option(
+    "--keep", is_flag=True, help="Pause the session and do not end it: listeners are told, and wait for a broadcaster."
+)
 @reconnect_option
 def broadcast_command(
     *,
@@ -165,7 +167,8 @@ def broadcast_command(
     16-bit WAV is sent as it is; anything else that FFmpeg decodes needs the extra "media". Standard input that begins
     like no known format is taken as raw 16-bit little-endian PCM; --raw says so, and sends its first bytes at once.
 
-    The session ends with the audio. SIGINT (Ctrl-C) and SIGTERM end it early, in order, with exit code 0.
+    The session ends with the audio, or pauses if --keep is given. SIGINT (Ctrl-C) and SIGTERM do the same early, in
+    order, with exit code 0.
 
     A lost connection is made again, and the channel taken back. A file waits meanwhile, as does pace speech. A pipe
     in pace live is taken for live audio: up to 5 s of it wait and catch up afterwards; of more the oldest is dropped. A
@@ -278,10 +281,11 @@ async def _send_and_end(broadcaster: Broadcaster, job: Broadcast, schedule: Sche
             problem = error
         if stop.requested and not broadcaster.is_connected:
             # Whoever stops it does not want to wait for a relay that may not come back.
-            raise RelayError(f"{job.address} was not ended, since there is no connection to {job.url}.")
+            what = "paused" if job.keep else "ended"
+            raise RelayError(f"{job.address} was not {what}, since there is no connection to {job.url}.")
         # A source without any audio is a mistake that the session's listeners need not suffer from.
-        if schedule.sent_seconds and not job.keep:
-            await broadcaster.end()
+        if schedule.sent_seconds:
+            await (broadcaster.pause() if job.keep else broadcaster.end())
         telling.cancel()
     return problem
 

@@ -39,6 +39,7 @@ from relay.client import (
     Reconnected,
     Reconnecting,
     RelayError,
+    Silence,
     StateChange,
     UnknownLoss,
     UserError,
@@ -53,6 +54,11 @@ _STATES = {
     ChannelState.LIVE: "live",
     ChannelState.SOURCE_LOST: "the broadcaster is gone, waiting for it to return",
     ChannelState.ENDED: "the session ended",
+}
+
+_SILENCES = {
+    Silence.MUTED: "the broadcaster is muted",
+    Silence.PAUSED: "the broadcaster has paused, waiting for it to go on",
 }
 
 _LOSSES = {
@@ -212,7 +218,7 @@ async def listen(listener: Listener, url: str, sink: Sink, duration_seconds: flo
     """
     with until_stopped() as stop:
         async with listener:
-            say(f"listening to {listener.address} at {url} ({_STATES[listener.state]})")
+            say(f"listening to {listener.address} at {url} ({_state_words(listener.state, listener.silence)})")
             if others := _other_channels(listener):
                 say(f"the channels of {listener.address.session} are {others}; --channel chooses one")
             if duration_seconds is not None:
@@ -261,11 +267,15 @@ def _sentence(event: ListeningEvent) -> str | None:
         case Clear():
             return "the broadcaster took back what was not heard yet"
         case StateChange():
-            return _STATES[event.state]
+            return _state_words(event.state, event.silence)
         case ErrorNotice():
             return f"the relay says: {printable(event.message)}"
         case _:
             return None
+
+
+def _state_words(state: ChannelState, silence: Silence | None) -> str:
+    return _STATES[state] if silence is None else _SILENCES[silence]
 
 
 def _summary(stats: ReceptionStats) -> str:

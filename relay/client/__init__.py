@@ -20,7 +20,7 @@ from relay.client.credentials import find_local_key
 from relay.client.listener import Listener, ListeningEvent
 from relay.client.reconnecting import Reconnector
 from relay.core.broadcaster_events import Audience, Backpressure
-from relay.core.channel import ChannelState
+from relay.core.channel import ChannelState, Silence
 from relay.core.listener_events import (
     Audio,
     Channels,
@@ -86,6 +86,7 @@ __all__ = [
     "Reconnecting",
     "RelayError",
     "SendingStats",
+    "Silence",
     "StateChange",
     "UnknownLoss",
     "UnreachableError",

@@ -12,6 +12,7 @@ from relay.adapters.websocket_client.connection import Endpoint
 from relay.client.reconnecting import PassingError, Reconnector
 from relay.core.amounts import AudioAmount
 from relay.core.broadcaster_events import Audience, Backpressure, BroadcasterEvent
+from relay.core.channel import Farewell
 from relay.core.outbox import Dropping, Outbox
 from relay.core.reconnect import Reconnected, Reconnecting
 from relay.core.requests import Offer
@@ -107,8 +108,8 @@ class Broadcaster:
         self._reconnects = 0
         self._connection: BroadcasterConnection | None = None
         self._owes_clear = False
-        self._is_ending = False
-        self._is_leaving = False
+        self._is_muted = False
+        self._farewell: Farewell | None = None
         self._has_said_farewell = False
         self._problem: Exception | None = None
         # Each is set exactly while its condition holds; `_settle` sees to it after every change.
@@ -134,14 +135,14 @@ class Broadcaster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave: the session goes on without a broadcaster, unless `end` ended it.
+        """Leave: the session goes on without a broadcaster, unless `end` ended it or `pause` said more.
 
         What was sent arrives first, when the body ended without an error; after 10 s without a connection it is dropped
         and counted.
         """
         try:
             if kind is None and (self.is_connected or self._queue or self._queue.has_under_way):
-                self._is_leaving = True
+                self._farewell = self._farewell or Farewell.NONE
                 self._settle()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(END_TIMEOUT_SECONDS + self._lead_seconds):
@@ -154,7 +155,7 @@ class Broadcaster:
         return self
 
     async def __anext__(self) -> BroadcastingEvent:
-        """Give what the relay tells next, or what became of the connection. It ends with `end` or the context.
+        """Give what the relay tells next, or what became of the connection. It ends with `end`, `pause` or the context.
 
         Nobody has to ask: of events that wait, the latest 64 are kept.
 
@@ -189,13 +190,16 @@ class Broadcaster:
     async def send(self, audio: bytes) -> None:
         """Send whole samples, of any length; waits while the queue is full, or drops the oldest: see `Dropping`.
 
+        While it is muted, as much silence is sent.
+
         Cancelled, it has queued as much as it could; never a part of a sample.
 
         Raises:
             PolicyError: It is not whole samples; nothing of it is sent.
             RelayError: The connection is lost and there is no further try, or the session has ended.
         """
-        for piece in split_audio(audio, self._offer.audio_format):
+        for heard in split_audio(audio, self._offer.audio_format):
+            piece = bytes(len(heard)) if self._is_muted else heard
             self._outbox.look(relay_clock())
             self._settle()
             await self._may_put.wait()
@@ -221,20 +225,44 @@ class Broadcaster:
         if self._connection is not None:
             await self._send_clear(self._connection)
 
+    async def mute(self, *, on: bool) -> None:
+        """Send silence in the place of audio from now on, or audio again; listeners are told at once.
+
+        Without a connection, the relay is told on the next one.
+
+        Raises:
+            RelayError: The connection is lost and there is no further try, or the session has ended.
+        """
+        self._check_open()
+        self._is_muted = on
+        if self._connection is not None:
+            await self._connection.mute(on=on)
+
+    async def pause(self) -> None:
+        """Leave when all was sent, and mean to return: listeners are told, and wait for it however long.
+
+        Raises:
+            RelayError: It was not confirmed within 10 s beyond the audio's own time, or it failed before.
+        """
+        await self._leave(Farewell.PAUSE)
+
     async def end(self) -> None:
         """End the session when all was sent: listeners are told, and the relay closes the connection.
 
         Raises:
             RelayError: It was not confirmed within 10 s beyond the audio's own time, or it failed before.
         """
-        self._is_ending = True
+        await self._leave(Farewell.END)
+
+    async def _leave(self, farewell: Farewell) -> None:
+        self._farewell = farewell
         self._settle()
         try:
             async with asyncio.timeout(END_TIMEOUT_SECONDS + self._lead_seconds):
                 await self._is_over.wait()
         except TimeoutError as error:
             raise RelayError(
-                f"The relay at {self._endpoint.url} did not confirm the end of {self._address}."
+                f"The relay at {self._endpoint.url} did not confirm the {farewell} of {self._address}."
             ) from error
         if self._problem is not None:
             raise self._problem
@@ -285,13 +313,15 @@ class Broadcaster:
 
     async def _send_queued(self, connection: BroadcasterConnection) -> None:
         await self._send_clear(connection)
+        if self._is_muted:
+            await connection.mute(on=True)
         while connection.is_open:
             await self._may_send.wait()
             # Since it was set, `clear` may have taken what was to be sent.
             if self._owes_farewell:
                 self._has_said_farewell = True
                 self._settle()
-                await (connection.end() if self._is_ending else connection.leave())
+                await connection.leave(self._farewell or Farewell.NONE)
             elif wait_seconds := self._outbox.wait_seconds(relay_clock()):
                 await asyncio.sleep(wait_seconds)
             elif self._outbox.has_audio and connection.is_open:
@@ -339,7 +369,7 @@ class Broadcaster:
 
     @property
     def _owes_farewell(self) -> bool:
-        return (self._is_ending or self._is_leaving) and not self._has_said_farewell and not self._queue
+        return self._farewell is not None and not self._has_said_farewell and not self._queue
 
     def _tell(self, event: BroadcastingEvent) -> None:
         self._events.append(event)

@@ -10,7 +10,7 @@ from typing import Self
 from relay.adapters.websocket_client.connection import Endpoint
 from relay.adapters.websocket_client.listener import ListenerConnection, connect_listener
 from relay.client.reconnecting import PassingError, Reconnector
-from relay.core.channel import ChannelState
+from relay.core.channel import ChannelState, Silence
 from relay.core.clock_offset import ClockOffset
 from relay.core.listener_events import Audio, Hello, ListenerEvent
 from relay.core.messages import ChannelEntry
@@ -129,6 +129,11 @@ class Listener:
     def state(self) -> ChannelState:
         """What the channel's source does."""
         return self._known.state
+
+    @property
+    def silence(self) -> Silence | None:
+        """Why there is nothing to hear; None when there is, or when nobody said."""
+        return self._known.silence
 
     @property
     def audio_format(self) -> AudioFormat | None:

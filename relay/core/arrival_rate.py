@@ -5,12 +5,14 @@ may catch up, so a pause is a debt that audio faster than real time pays first. 
 is slow on the whole, but most of its messages follow each other in real time. A burst is fast, but not for ten seconds.
 
 A receiver that holds a source back sees no more of its speed than it lets through. So what came before the hold is the
-measure, and counts as long as the source goes on pressing.
+measure, and counts as long as the source goes on pressing. One that is held back from its first moment on shows no
+speed, be it a file or a pipe that was full, and there is no verdict.
 
 Invariants: a verdict needs ten seconds; nothing here reads a clock: time is an argument, in seconds.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
@@ -46,6 +48,12 @@ _VOTES = 8
 _EVENT_SECONDS = 0.01
 """Messages that are nearer to each other came together: a network, or a busy machine, delivers in clumps."""
 
+_CLUMP_SPEED = 4 / 3
+"""The messages of a slow source that come this much faster than real time came in a clump, however far it is spread."""
+
+_LONGEST_CLUMP_SECONDS = 0.25
+"""How much audio a clump may be; more is a burst."""
+
 _MAX_EVENTS = round(JUDGED_SECONDS / _EVENT_SECONDS)
 
 _LEAST_RAMP_SECONDS = 0.25
@@ -57,7 +65,6 @@ _EVEN = 0.25
 _PRESSING = 0.25
 """How much of what it was ahead at its first hold a source always is that goes on pressing. One that does as it is told
 falls to a half; one that sends sentence after sentence in bursts falls to nothing."""
-
 
 _LONGEST_WAIT_SECONDS = 3.0
 """A source that is held back and does as it is told pauses for no longer, and owes nothing for it."""
@@ -188,10 +195,10 @@ class ArrivalRate:
 
     def _is_slow_throughout(self) -> bool:
         """Tell whether most messages came later than real time, not only some after a silence that was left out."""
-        events = self._events
-        mean = sum(event.gap for event in events) / sum(event.audio for event in events)
+        clumps = _join_clumps(self._events)
+        mean = sum(clump.gap for clump in clumps) / sum(clump.audio for clump in clumps)
         limit = (1 + mean) / 2
-        return sum(event.gap > limit * event.audio for event in events) * 2 > len(events)
+        return sum(clump.gap > limit * clump.audio for clump in clumps) * 2 > len(clumps)
 
     def _measure_ramp(self) -> _Ramp | None:
         """Tell how the source came until now; None when it was a burst, or in real time."""
@@ -235,6 +242,19 @@ class ArrivalRate:
             return False
         self.ratio = ratio
         return True
+
+
+def _join_clumps(events: Iterable[_Event]) -> list[_Event]:
+    """Take what came in a clump as one event, with the time since the clump before."""
+    clumps = list[_Event]()
+    for event in events:
+        last = clumps[-1] if clumps else None
+        since = 0.0 if last is None else event.at - last.at
+        if last is not None and since < min(last.audio, _LONGEST_CLUMP_SECONDS) / _CLUMP_SPEED:
+            clumps[-1] = last._replace(audio=last.audio + event.audio)
+        else:
+            clumps.append(event if last is None else event._replace(gap=since))
+    return clumps
 
 
 def _direction(ratio: float | None) -> int:

@@ -29,10 +29,38 @@ class ChannelState(StrEnum):
     ENDED = "ended"
 
 
+class Silence(StrEnum):
+    """Why there is nothing to hear, where the broadcaster said so.
+
+    Attributes:
+        MUTED: It is there, and sends silence.
+        PAUSED: It left, and means to come back.
+    """
+
+    MUTED = "muted"
+    PAUSED = "paused"
+
+
+class Farewell(StrEnum):
+    """What a broadcaster said when it went.
+
+    Attributes:
+        NONE: Nothing; it may return.
+        PAUSE: It means to come back.
+        END: The session is over.
+    """
+
+    NONE = ""
+    PAUSE = "pause"
+    END = "end"
+
+
 _TRANSITIONS: dict[ChannelState, frozenset[ChannelState]] = {
     ChannelState.WAITING: frozenset({ChannelState.LIVE, ChannelState.ENDED}),
-    # From live to live: another broadcaster took over.
-    ChannelState.LIVE: frozenset({ChannelState.LIVE, ChannelState.SOURCE_LOST, ChannelState.ENDED}),
+    # From live to live: another broadcaster took over. From live to waiting: the broadcaster paused.
+    ChannelState.LIVE: frozenset(
+        {ChannelState.LIVE, ChannelState.WAITING, ChannelState.SOURCE_LOST, ChannelState.ENDED}
+    ),
     ChannelState.SOURCE_LOST: frozenset({ChannelState.LIVE, ChannelState.WAITING, ChannelState.ENDED}),
     ChannelState.ENDED: frozenset(),
 }
@@ -47,6 +75,7 @@ class Channel:
 
     Attributes:
         state: Where it is in its life.
+        silence: Why there is nothing to hear; None when there is, or when nobody said.
         audio_format: Of the present epoch; None before the first broadcaster.
         place: Where the next frame goes.
         over_at: When the last frame is over, in seconds of the relay's clock: before that the next one is not due.
@@ -62,6 +91,7 @@ class Channel:
             history_seconds: How much audio is kept for those who return.
         """
         self.state = ChannelState.WAITING
+        self.silence: Silence | None = None
         self.audio_format: AudioFormat | None = None
         self.place = Place(0, first_epoch % _EPOCHS, 0, 0)
         self.over_at = -math.inf
@@ -88,6 +118,31 @@ class Channel:
         self.audio_format = audio_format
         self.history.begin_epoch(audio_format, before, self.place)
         return True
+
+    def mute(self, *, on: bool) -> bool:
+        """Note that the broadcaster sends silence on purpose, or no longer does.
+
+        Returns:
+            Whether that is new.
+
+        Raises:
+            IllegalTransitionError: There is no broadcaster.
+        """
+        if self.state is not ChannelState.LIVE:
+            raise IllegalTransitionError(f"A channel that is {self.state} has nobody who could mute it.")
+        before, self.silence = self.silence, Silence.MUTED if on else None
+        return self.silence is not before
+
+    def pause(self) -> None:
+        """Note that the broadcaster left and means to come back.
+
+        Raises:
+            IllegalTransitionError: There is no broadcaster.
+        """
+        if self.state is not ChannelState.LIVE:
+            raise IllegalTransitionError(f"A channel that is {self.state} has nobody who could pause it.")
+        self._enter(ChannelState.WAITING)
+        self.silence = Silence.PAUSED
 
     def lose_source(self, now: float) -> None:
         """Note at `now` (seconds) that the broadcaster vanished without an `end`.
@@ -153,4 +208,4 @@ class Channel:
     def _enter(self, state: ChannelState) -> None:
         if state not in _TRANSITIONS[self.state]:
             raise IllegalTransitionError(f"A channel that is {self.state} can not become {state}.")
-        self.state = state
+        self.state, self.silence = state, None

@@ -58,6 +58,7 @@ COUNTS = (
     Count("Endings.closings", "relay_closings", "WebSockets that ended.", ("code", "role")),
     Count("Endings.answers", "relay_http_responses", "Answers to HTTP requests; 101 is a WebSocket.", ("status",)),
     Count("LimitsInForce.unreadable", "relay_requests_unreadable", "Requests that can't be read.", ("fault",)),
+    Count("LimitsInForce.failed_handshakes", "relay_tls_handshakes_failed", "TLS that was not agreed on.", ("fault",)),
     Count("Access.refusals", "relay_refusals", "Tokens and keys that were refused.", ("reason",)),
     Count("Hub.ignored_messages", "relay_messages_ignored", "Control messages of an unknown type."),
     Count("ListenerReports.malformed", "relay_listener_reports_malformed", "Reports of players that can't be read."),

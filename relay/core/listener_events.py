@@ -9,7 +9,7 @@ Source: docs/protocol.md.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.core.channel import ChannelState
+from relay.core.channel import ChannelState, Silence
 from relay.core.messages import ChannelEntry, ControlMessage, read_format
 from relay.core.shared_events import (
     ErrorNotice,
@@ -45,6 +45,7 @@ class Hello:
         buffer_ms: The bound on the age of what is sent, as the relay grants it.
         coalesce_ms: How long frames wait for each other, likewise.
         resumed: Whether it goes on where the client asked.
+        silence: Why there is nothing to hear; None when there is, or when nobody said.
     """
 
     connection_id: str
@@ -59,14 +60,16 @@ class Hello:
     buffer_ms: int = 0
     coalesce_ms: int = 0
     resumed: bool = False
+    silence: Silence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """The channel is in another state; `pace` is that of the hello."""
+    """The channel is in another state, or silent for another reason; the members are those of the hello."""
 
     state: ChannelState
     pace: Pace = Pace.LIVE
+    silence: Silence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +168,22 @@ def read_hello(message: ControlMessage) -> Hello:
         read_optional(message, "buffer_ms", 0),
         read_optional(message, "coalesce_ms", 0),
         read_optional(message, "resumed", default=False),
+        state.silence,
     )
 
 
 def _read_state(message: ControlMessage) -> StateChange:
     state = read_member(message, "state", str)
     try:
-        return StateChange(ChannelState(state), _read_pace(message))
+        return StateChange(ChannelState(state), _read_pace(message), _read_silence(message))
     except ValueError as error:
         raise PolicyError(f"The state {state!r} is not one that this implementation knows.") from error
+
+
+def _read_silence(message: ControlMessage) -> Silence | None:
+    """Read why there is nothing to hear; a reason that a newer relay may know is none."""
+    reason = message.get("silence")
+    return Silence(reason) if reason in list(Silence) else None
 
 
 def _read_pace(message: ControlMessage) -> Pace:

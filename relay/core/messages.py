@@ -173,6 +173,7 @@ def listener_hello(
     address: ChannelAddress,
     channels: str,
     state: str,
+    silence: str | None,
     pace: Pace,
     audio_format: AudioFormat | None,
     place: Place,
@@ -180,6 +181,7 @@ def listener_hello(
     buffer_ms: int,
     coalesce_ms: int,
     resumed: bool,
+    session_name: str | None = None,
 ) -> str:
     """Greet a listener; `place` is the first frame of its account, `channels` is from `describe_channels`."""
     text = encode(
@@ -187,8 +189,10 @@ def listener_hello(
         protocol=SUBPROTOCOL,
         connection_id=connection_id,
         session=address.session,
+        session_name=session_name,
         channel=address.channel,
         state=state,
+        silence=silence,
         pace=pace,
         format=describe_format(audio_format),
         epoch=place.epoch,
@@ -202,9 +206,9 @@ def listener_hello(
     return _with_channels(text, channels)
 
 
-def channels_message(channels: str) -> str:
-    """Tell a listener that the list of its session's channels, from `describe_channels`, is another now."""
-    return _with_channels(encode("channels"), channels)
+def channels_message(channels: str, session_name: str | None = None) -> str:
+    """Tell a listener that the list of its session's channels, from `describe_channels`, or its name is another now."""
+    return _with_channels(encode("channels", session_name=session_name), channels)
 
 
 def goaway_message(reconnect_after_ms: int) -> str:
@@ -246,9 +250,9 @@ def backpressure_message(*, on: bool) -> str:
     return encode("backpressure", on=on)
 
 
-def state_message(state: str, pace: Pace) -> str:
-    """Tell a listener what became of its channel's source, and in which pace it sends."""
-    return encode("state", state=state, pace=pace)
+def state_message(state: str, pace: Pace, silence: str | None = None) -> str:
+    """Tell a listener what became of its channel's source, in which pace it sends, and why it sends nothing to hear."""
+    return encode("state", state=state, pace=pace, silence=silence)
 
 
 def format_message(audio_format: AudioFormat, epoch: int) -> str:
@@ -269,6 +273,18 @@ def gap_message(lost_from: Place, lost_to: Place, clock_rate: int, reason: str) 
         duration_ms=round((lost_to.media_time - lost_from.media_time) * 1000 / clock_rate),
         reason=reason,
     )
+
+
+def is_muting(mute: ControlMessage) -> bool:
+    """Read whether a `mute` begins or ends it.
+
+    Raises:
+        BadRequestError: It does not say.
+    """
+    on = mute.get("on")
+    if not isinstance(on, bool):
+        raise BadRequestError('A mute says whether it begins: {"type": "mute", "on": true}.')
+    return on
 
 
 def wanted_channel(switch: ControlMessage) -> str:

@@ -23,7 +23,7 @@ _AUDIO_AS_TEXT = re.compile(
 
 _FORMAT_AS_TEXT = re.compile(r'"(?:config\w*|encoding|sample_?rate\w*|\w*audio_?format|media_?format)"', re.IGNORECASE)
 
-_OWN_TYPES = frozenset({"ping", "clear", "end"})
+_OWN_TYPES = frozenset({"ping", "clear", "mute", "pause", "end"})
 
 _FILES = (
     (0, b"OggS", "Ogg"),

@@ -9,7 +9,7 @@ Source: docs/protocol.md, the accounting rule.
 from dataclasses import dataclass, field
 
 from relay.core.amounts import AudioAmount
-from relay.core.channel import ChannelState
+from relay.core.channel import ChannelState, Silence
 from relay.core.listener_events import (
     Audio,
     Channels,
@@ -57,6 +57,7 @@ class Reception:
     Attributes:
         hello: The greeting that the place counts from.
         state: Of the channel.
+        silence: Why there is nothing to hear; None when there is, or when nobody said.
         audio_format: Of the frames at the place; None before the first broadcaster.
         channels: All channels of the session.
         stats: What was received and what was not.
@@ -66,6 +67,7 @@ class Reception:
         """Begin at the place that the relay's first greeting names."""
         self.hello = hello
         self.state: ChannelState = hello.state
+        self.silence: Silence | None = hello.silence
         self.audio_format: AudioFormat | None = hello.audio_format
         self.channels = hello.channels
         self.stats = ReceptionStats()
@@ -95,9 +97,9 @@ class Reception:
         if hello.audio_format is not None and hello.audio_format != self.audio_format:
             self.audio_format = hello.audio_format
             events.append(FormatChange(hello.audio_format, hello.epoch))
-        if hello.state is not self.state:
-            self.state = hello.state
-            events.append(StateChange(hello.state, hello.pace))
+        if (hello.state, hello.silence) != (self.state, self.silence):
+            self.state, self.silence = hello.state, hello.silence
+            events.append(StateChange(hello.state, hello.pace, hello.silence))
         return events
 
     def take(self, event: ListenerEvent) -> list[ReceptionEvent]:
@@ -116,13 +118,13 @@ class Reception:
                 if event.epoch != self._epoch:
                     self._go_to(event.epoch, 0)
             case StateChange():
-                self.state = event.state
+                self.state, self.silence = event.state, event.silence
             case Channels():
                 self.channels = event.channels
             case Hello():
                 # Another channel: the account of the one before ended at its last frame.
-                self.hello, self.state, self.audio_format = event, event.state, event.audio_format
-                self.channels = event.channels
+                self.hello, self.state, self.silence = event, event.state, event.silence
+                self.audio_format, self.channels = event.audio_format, event.channels
                 self._go_to(event.epoch, event.next_seq)
             case _:
                 pass

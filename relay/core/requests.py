@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 from relay.vocabulary.audio import AudioFormat, Codec, Pace
 from relay.vocabulary.errors import BadRequestError
-from relay.vocabulary.labels import Label
+from relay.vocabulary.labels import Label, tidy_name
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 from relay.vocabulary.text import quoted
 
@@ -60,6 +60,7 @@ class Offer:
         takeover: Whether it replaces the present broadcaster.
         label: What people call the channel.
         resume: The id of its connection before, of which it wants to know how much arrived; None if there was none.
+        session_name: What people call the session; None where it does not say.
     """
 
     audio_format: AudioFormat = field(default_factory=AudioFormat)
@@ -67,6 +68,7 @@ class Offer:
     takeover: bool = False
     label: Label = field(default_factory=Label)
     resume: str | None = None
+    session_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,9 @@ def _read_offer(values: dict[str, str]) -> Offer:
     if takeover not in ("0", "1"):
         raise BadRequestError(f"takeover must be 0 or 1, not {quoted(takeover)}.")
     label = Label(values.get("name"), values.get("lang"))
-    return Offer(_read_format(values), Pace(pace), takeover == "1", label, values.get("resume"))
+    said = values.get("session_name")
+    session_name = None if said is None else tidy_name("session_name", said)
+    return Offer(_read_format(values), Pace(pace), takeover == "1", label, values.get("resume"), session_name)
 
 
 def _read_format(values: dict[str, str]) -> AudioFormat:

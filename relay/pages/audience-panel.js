@@ -21,6 +21,7 @@ export class AudiencePanel {
     element("enlarge").addEventListener("click", () => element("poster").showModal());
     element("poster-close").addEventListener("click", () => element("poster").close());
     element("print").addEventListener("click", () => print());
+    this.showTitle(null);
     element("local-hint").hidden = !LOOPBACK.test(location.hostname);
   }
 
@@ -31,6 +32,11 @@ export class AudiencePanel {
       element("reach").hidden = channel === "main";
       this.#draw();
     }
+  }
+
+  /** Shows what people call the session on the poster; its id where they do not. */
+  showTitle(title) {
+    element("poster-title").textContent = title || this.#session;
   }
 
   /** Puts the words in that no key of the page's HTML names. */
@@ -49,7 +55,6 @@ export class AudiencePanel {
     const drawing = ++this.#drawing;
     const { href: address, protocol } = new URL(this.#path, document.baseURI);
     element("audience").value = address;
-    element("poster-title").textContent = this.#session;
     element("poster-link").textContent = address.replace(/^https?:\/\//, "");
     // Only the page knows the path under which a proxy serves the relay.
     const prefix = new URL(document.baseURI).pathname.slice(0, -1);

@@ -3,6 +3,7 @@
 import { AudiencePanel } from "./audience-panel.js";
 import { Broadcaster } from "./broadcaster.js";
 import { FRAME_SECONDS } from "./capture.js";
+import { FilePanel } from "./file-panel.js";
 import { directionOf, formatMilliseconds, formatNumber, formatSeconds, knows, nameOfLanguage, startTranslating, t } from "./i18n.js";
 import { tidyName } from "./label.js";
 import { LevelMeter } from "./level-meter.js";
@@ -10,7 +11,7 @@ import { LinkSecret } from "./link-secret.js";
 import { MicrophonePanel } from "./microphone-panel.js";
 import { ScreenLock } from "./screen-lock.js";
 import { WARNING_SECONDS } from "./send-queue.js";
-import { openFile, unsupportedCode } from "./sources.js";
+import { unsupportedCode } from "./sources.js";
 import { SPOKEN } from "./spoken-languages.js";
 import { NOT_ALLOWED } from "./player/close-codes.js";
 import { addressAt, isKey, isName, readPageAddress } from "./player/wire.js";
@@ -29,8 +30,20 @@ const RATE = 16_000;
 
 const STOPPED = new Set(["idle", "failed"]);
 
+/** In these nobody is sent anything, and what to send can be chosen. */
+const OFF_AIR = new Set([...STOPPED, "rehearsing"]);
+
+/** In these listeners hear, or will hear, what the source gives. */
+const ON_AIR = new Set(["live", "reconnecting"]);
+
+/** In these the source is open and the browser should give its sound. */
+const HEARD = new Set(["rehearsing", ...ON_AIR]);
+
+/** Fields that take letters, a list of choices among them; and questions that wait for an answer. */
+const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=file]), select, textarea, [contenteditable], dialog";
+
 /** What a person fills in and can be told about, at the field itself. */
-const FIELDS = ["file", "channel", "name", "key"];
+const FIELDS = ["file", "channel", "name", "session-name", "key"];
 
 const element = (id) => document.getElementById(id);
 const main = document.querySelector("main");
@@ -42,6 +55,7 @@ const audience = new AudiencePanel(page.session);
 const screenLock = new ScreenLock();
 const unsupported = unsupportedCode();
 const microphone = unsupported ? null : new MicrophonePanel(broadcaster);
+const files = new FilePanel(broadcaster, refuse);
 
 /** For tests and the curious: the broadcaster of this page, see broadcaster.js. */
 Object.defineProperty(window, "relayBroadcaster", { value: broadcaster });
@@ -66,16 +80,46 @@ for (const [tag, name] of spoken.sort(([, one], [, other]) => one.localeCompare(
 
 element("broadcast").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (STOPPED.has(broadcaster.state)) {
+  if (OFF_AIR.has(broadcaster.state)) {
     goLive((address) => address);
   } else {
-    broadcaster.stop();
+    broadcaster.pause();
   }
+});
+
+element("mute").addEventListener("click", () => broadcaster.mute(!broadcaster.muted));
+
+addEventListener("keydown", (event) => {
+  if (isMuteKey(event) && !element("mute").hidden) {
+    event.preventDefault();
+    broadcaster.mute(!broadcaster.muted);
+  }
+});
+
+element("end").addEventListener("click", () => element("end-question").showModal());
+element("end-cancel").addEventListener("click", () => element("end-question").close());
+element("end-confirm").addEventListener("click", () => {
+  element("end-question").close();
+  broadcaster.stop();
 });
 
 element("take-over").addEventListener("click", () => goLive(withTakeOver));
 
-element("source-choice").addEventListener("change", renderPanels);
+element("rehearse").addEventListener("click", () => {
+  if (broadcaster.state === "rehearsing") {
+    broadcaster.stop();
+  } else {
+    microphone.reset();
+    broadcaster.rehearse(openSource, RATE);
+  }
+});
+
+element("source-choice").addEventListener("change", () => {
+  if (broadcaster.state === "rehearsing") {
+    broadcaster.stop();
+  }
+  renderPanels();
+});
 
 for (const field of FIELDS) {
   element(field).addEventListener("input", () => {
@@ -97,6 +141,8 @@ link.addEventListener("change", () => {
 
 element("key").addEventListener("input", () => link.forget());
 
+element("session-name").addEventListener("input", () => audience.showTitle(nameIn("session-name")));
+
 element("channel").addEventListener("input", () => {
   const channel = element("channel").value.trim();
   if (isName(channel)) {
@@ -107,21 +153,32 @@ element("channel").addEventListener("input", () => {
 /** @param {(address: string) => string} finish Gives the address to connect to from the plain one. */
 function goLive(finish) {
   const [channel, key] = [element("channel").value.trim(), element("key").value.trim()];
-  const name = element("name").value.trim() === "" ? "" : tidyName(element("name").value);
+  const [name, title] = [nameIn("name"), nameIn("session-name")];
   if (!isName(channel)) {
     refuse("channel", "broadcast.channel-wrong");
   } else if (name === null) {
     refuse("name", "broadcast.name-wrong");
+  } else if (title === null) {
+    refuse("session-name", "broadcast.name-wrong");
   } else if (key !== "" && !isKey(key)) {
     refuse("key", "broadcast.key-wrong");
-  } else if (chosenSource() === "file" && element("file").files.length === 0) {
+  } else if (chosenSource() === "file" && files.file === undefined) {
     refuse("file", "broadcast.file-missing");
   } else {
     mistake = null;
-    microphone.reset();
-    const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query(name));
+    if (broadcaster.state !== "rehearsing") {
+      microphone.reset();
+    }
+    const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query(name, title));
     broadcaster.start(openSource, { address: finish(address), rate: RATE, key });
   }
+}
+
+/** Whether a key is M, or stands in its place where no key writes Latin letters; what is typed into a field is not. */
+function isMuteKey({ key, code, target, repeat, ctrlKey, altKey, metaKey }) {
+  const isM = key.toLowerCase() === "m" || (code === "KeyM" && key > "\x7f");
+  const isTyped = target instanceof Element && target.closest(TYPED_INTO) !== null;
+  return isM && !isTyped && !repeat && !ctrlKey && !altKey && !metaKey;
 }
 
 /** Tells what is wrong with a field, and leads there. */
@@ -133,17 +190,20 @@ function refuse(field, key) {
   element(field).focus();
 }
 
-function query(name) {
-  const said = { name, lang: element("tongue").value };
+/** Gives the name in a field, empty where there is none, or null where it can be none. */
+function nameIn(field) {
+  const { value } = element(field);
+  return value.trim() === "" ? "" : tidyName(value);
+}
+
+function query(name, title) {
+  const said = { name, session_name: title, lang: element("tongue").value };
   const known = Object.entries(said).filter(([, value]) => value !== "");
   return { codec: "pcm_s16le", rate: RATE, channels: 1, pace: "live", ...Object.fromEntries(known) };
 }
 
 function openSource(context) {
-  if (chosenSource() === "file") {
-    return openFile(context, element("file").files[0], () => broadcaster.stop());
-  }
-  return microphone.open(context);
+  return chosenSource() === "file" ? files.open(context) : microphone.open(context);
 }
 
 function chosenSource() {
@@ -159,10 +219,16 @@ broadcaster.addEventListener("statechange", () => {
   } else if (state === "live") {
     liveSince ||= performance.now();
     microphone.list();
+  } else if (state === "rehearsing") {
+    microphone.list();
   } else if (STOPPED.has(state)) {
     meter.reset();
   }
-  screenLock.wanted = !STOPPED.has(state);
+  if (problem?.detail) {
+    // A sentence in English, or what the browser calls it.
+    console.info(problem.detail);
+  }
+  screenLock.wanted = !OFF_AIR.has(state);
   if (problem?.code === NOT_ALLOWED) {
     refuse("key", `problem.${NOT_ALLOWED}`);
   } else {
@@ -178,15 +244,28 @@ broadcaster.addEventListener("news", renderNews);
 setInterval(renderProgress, PROGRESS_INTERVAL_MS);
 
 function render() {
-  const { state, problem } = broadcaster;
-  const stopped = STOPPED.has(state);
+  const { state, problem, muted, paused } = broadcaster;
+  const stopped = OFF_AIR.has(state);
+  const mayEnd = state === "live" || (stopped && paused);
   main.dataset.state = state;
-  document.title = t("broadcast.title", { session: page.session });
+  main.classList.toggle("muted", muted);
+  // It would lead away from the broadcast.
+  document.querySelector(".brand").inert = !stopped;
+  document.title = t(muted ? "broadcast.title.muted" : "broadcast.title", { session: page.session });
+  element("mute").hidden = !ON_AIR.has(state);
+  element("mute-label").textContent = t(muted ? "broadcast.unmute" : "broadcast.mute");
+  element("on-air-label").textContent = t(muted ? "broadcast.muted" : "broadcast.on-air");
+  element("end").hidden = !mayEnd;
+  if (!mayEnd) {
+    element("end-question").close();
+  }
   element("go-label").textContent = t(stopped ? "broadcast.go" : "broadcast.stop");
   element("go").disabled = state === "stopping" || unsupported !== null;
-  for (const id of ["source-choice", "file", "channel", "tongue", "name", "key"]) {
+  for (const id of ["source-choice", "file", "channel", "tongue", "name", "session-name", "key"]) {
     element(id).disabled = !stopped;
   }
+  element("rehearse").textContent = t(state === "rehearsing" ? "broadcast.rehearse-stop" : "broadcast.rehearse");
+  element("rehearse").disabled = !stopped || unsupported !== null;
   element("on-air").hidden = state !== "live";
   element("take-over").hidden = !(stopped && problem?.code === CHANNEL_BUSY);
   say(element("status"), sentence(state, problem));
@@ -217,13 +296,14 @@ function renderPanels() {
 function sentence(state, problem) {
   // What was wrong with a field stands there.
   if (problem === null || problem.code === NOT_ALLOWED) {
-    return unsupported ? t(`problem.${unsupported}`) : t(`broadcast.state.${problem === null ? state : "idle"}`);
+    const shown = problem !== null ? "idle" : broadcaster.muted && state === "live" ? "muted" : state;
+    return t(unsupported ? `problem.${unsupported}` : `broadcast.state.${shown}`);
   }
   return describe(problem);
 }
 
 function describe({ code, detail = "" }) {
-  return t(knows(`problem.${code}`) ? `problem.${code}` : "problem.other", { code, detail }).trim();
+  return t(knows(`problem.${code}`) ? `problem.${code}` : "problem.other", { code, detail });
 }
 
 function renderNews() {
@@ -253,9 +333,12 @@ function renderProgress() {
 
 /** The one thing that a person should do something about first. */
 function warning() {
-  const { way, relay, silentSeconds, unheardSeconds, clipped, state } = broadcaster;
-  if (state !== "live" && state !== "reconnecting") {
+  const { way, relay, silentSeconds, unheardSeconds, clipped, muted, speaksMuted, state } = broadcaster;
+  if (!HEARD.has(state)) {
     return "";
+  }
+  if (speaksMuted) {
+    return t("broadcast.warning.muted");
   }
   if (unheardSeconds > PAUSE_SHOWN_AFTER_SECONDS) {
     return t("broadcast.warning.paused");
@@ -275,10 +358,10 @@ function warning() {
   if (state === "live" && speed < 1) {
     return wrongSpeed;
   }
-  if (silentSeconds > SILENCE_SHOWN_AFTER_SECONDS) {
+  if (!muted && silentSeconds > SILENCE_SHOWN_AFTER_SECONDS) {
     return t("broadcast.warning.silent");
   }
-  if (clipped) {
+  if (!muted && clipped) {
     return t("broadcast.warning.clipped");
   }
   return microphone.replaced ? t("broadcast.warning.replaced") : "";
@@ -299,7 +382,7 @@ function toClock(seconds) {
 }
 
 addEventListener("beforeunload", (event) => {
-  if (!STOPPED.has(broadcaster.state)) {
+  if (!OFF_AIR.has(broadcaster.state)) {
     event.preventDefault();
     event.returnValue = true; // for Chrome before 119
   }

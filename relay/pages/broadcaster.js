@@ -1,21 +1,23 @@
 /**
  * Sends one source's sound to a channel: a worklet that makes frames, a Worker that sends them.
  *
- * Events: `statechange` when `state` or `problem` changed, `level` for every frame, detail {peak, rms}, `news` when
+ * Events: `statechange` when `state`, `problem` or `muted` changed, `level` for every frame, detail {peak, rms}, `news` when
  * `way` or `relay` changed.
  *
  * States:
  *   idle          not started, or stopped
  *   starting      the source is being opened
+ *   rehearsing    the source is open and its level is known, but nobody is sent anything
  *   connecting    no answer from the relay yet
  *   live
  *   reconnecting  the connection is gone and another attempt is under way; the last 1.5 s of the sound are kept
- *   stopping      the relay has been told that this was all
+ *   stopping      the relay is told that this was all, or all for now
  *   failed        `problem` says why
  */
 
 import { CLIPPED_PEAK, FRAME_SECONDS } from "./capture.js";
 import { SourceError } from "./sources.js";
+import { SpeechWatch } from "./speech-watch.js";
 import { UNREACHABLE } from "./player/relay-socket.js";
 import { TOKEN_PREFIX } from "./player/wire.js";
 
@@ -43,6 +45,11 @@ export class Broadcaster extends EventTarget {
   #silentSeconds = 0;
   #sinceClip = Infinity;
   #heardAt = 0;
+  #muted = false;
+  #speech = new SpeechWatch();
+  #target = null;
+  #farewell = null;
+  #paused = false;
 
   get state() {
     return this.#state;
@@ -78,6 +85,21 @@ export class Broadcaster extends EventTarget {
     return this.#sinceClip < CLIP_SHOWN_SECONDS;
   }
 
+  /** Whether listeners get silence, whatever the source gives. */
+  get muted() {
+    return this.#muted;
+  }
+
+  /** Whether somebody speaks although it is muted. */
+  get speaksMuted() {
+    return this.#muted && this.#speech.isSpeaking;
+  }
+
+  /** Whether it left the session for a break, so that listeners wait. */
+  get paused() {
+    return this.#paused;
+  }
+
   /** How long the browser has given no sound at all, as it does while a telephone rings. */
   get unheardSeconds() {
     return (performance.now() - this.#heardAt) / 1000;
@@ -92,7 +114,26 @@ export class Broadcaster extends EventTarget {
    * @param {number} target.rate Samples a second that its query promises.
    * @param {string} target.key The broadcast key or token, or an empty string.
    */
-  async start(openSource, { address, rate, key }) {
+  async start(openSource, target) {
+    if (this.#state === "rehearsing") {
+      this.#setState("starting");
+    } else if (!(await this.#open(openSource, target.rate))) {
+      return;
+    }
+    this.#target = target;
+    this.#openUplink();
+  }
+
+  /** Opens the source for its level alone; `start` goes live with it as it is. Likewise to be called within a click. */
+  async rehearse(openSource, rate) {
+    if (await this.#open(openSource, rate)) {
+      this.#source.begin();
+      this.#setState("rehearsing");
+    }
+  }
+
+  /** @returns {Promise<boolean>} whether the source is open; what failed shows in the state. */
+  async #open(openSource, rate) {
     const context = new AudioContext({ latencyHint: "interactive" });
     this.#context = context;
     this.#silentSeconds = 0;
@@ -104,21 +145,25 @@ export class Broadcaster extends EventTarget {
     const resume = () => context.state === "suspended" && context.resume().catch(() => {});
     context.onstatechange = resume;
     resume();
+    const module = new URL("./capture-processor.js", import.meta.url);
+    // The source first, while this is the click itself.
+    const [opened, loaded] = await Promise.allSettled([openSource(context), context.audioWorklet.addModule(module)]);
     try {
-      await context.audioWorklet.addModule(new URL("./capture-processor.js", import.meta.url));
-      const source = await openSource(context);
       if (this.#context !== context) {
-        source.close();
-        return;
+        opened.value?.close();
+        return false;
       }
-      this.#connect(source, rate);
+      this.#source = opened.value ?? null;
+      const reason = opened.reason ?? loaded.reason;
+      if (reason !== undefined) {
+        throw reason;
+      }
+      this.#connect(rate);
+      return true;
     } catch (error) {
-      if (this.#context === context) {
-        this.#close("failed", problemOf(error));
-      }
-      return;
+      this.#close("failed", problemOf(error));
+      return false;
     }
-    this.#openUplink(address, rate, key);
   }
 
   /**
@@ -141,15 +186,45 @@ export class Broadcaster extends EventTarget {
     source.begin();
   }
 
+  /** Sends silence from now on, or sound again; the listeners are told. It ends with the broadcast. */
+  mute(on) {
+    if (this.#worker !== null && this.#node !== null && on !== this.#muted) {
+      this.#muted = on;
+      this.#speech = new SpeechWatch();
+      this.#node.port.postMessage({ muted: on });
+      this.#worker.postMessage({ type: "mute", on });
+      this.dispatchEvent(new Event("statechange"));
+    }
+  }
+
+  /** Stops for a break: what waits is sent, then the relay tells the listeners to wait. */
+  pause() {
+    if (this.#state === "live") {
+      this.#leave("pause");
+    } else {
+      // The relay waits for a broadcaster that is gone, and so do the listeners.
+      this.#paused ||= this.#state === "reconnecting";
+      this.#close("idle", this.#paused ? { code: "paused" } : null);
+    }
+  }
+
   /** Ends the broadcast: what waits is sent, then the relay tells the listeners that the session is over. */
   stop() {
     if (this.#state === "live") {
-      this.#setState("stopping");
-      this.#source.close();
-      this.#worker.postMessage({ type: "end" });
+      this.#leave("end");
+    } else if (this.#paused && this.#worker === null) {
+      this.#openUplink();
+      this.#leave("end");
     } else {
       this.#close("idle");
     }
+  }
+
+  #leave(farewell) {
+    this.#farewell = farewell;
+    this.#setState("stopping");
+    this.#source?.close();
+    this.#worker.postMessage({ type: farewell });
   }
 
   /**
@@ -161,27 +236,27 @@ export class Broadcaster extends EventTarget {
     this.#close("failed", problemOf(error));
   }
 
-  #connect(source, rate) {
-    this.#source = source;
+  #connect(rate) {
     this.#node = new AudioWorkletNode(this.#context, "relay-capture", {
-      channelCount: 1,
-      channelCountMode: "explicit",
+      channelCount: 2,
+      channelCountMode: "clamped-max",
       channelInterpretation: "speakers",
       processorOptions: { rate },
     });
     this.#heardAt = performance.now();
     this.#node.port.onmessage = ({ data }) => this.#takeLevel(data);
     // Only what leads to the speakers is sure to run; the worklet's output is silence.
-    source.node.connect(this.#node).connect(this.#context.destination);
+    this.#source.node.connect(this.#node).connect(this.#context.destination);
   }
 
-  #openUplink(address, rate, key) {
+  #openUplink() {
+    const { address, rate, key } = this.#target;
     const worker = new Worker(new URL("./uplink-worker.js", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }) => this.#worker === worker && this.#hear(data);
     worker.onerror = () => this.#worker === worker && this.#close("failed", { code: "not-loaded" });
     this.#worker = worker;
     const { port1, port2 } = new MessageChannel();
-    this.#node.port.postMessage({ frames: port1 }, [port1]);
+    this.#node?.port.postMessage({ frames: port1 }, [port1]);
     const protocols = key ? [TOKEN_PREFIX + key] : [];
     const bytesPerSecond = BYTES_PER_SAMPLE * rate;
     worker.postMessage({ type: "open", address, protocols, bytesPerSecond, frames: port2 }, [port2]);
@@ -204,17 +279,26 @@ export class Broadcaster extends EventTarget {
 
   #follow({ state, code, told }) {
     if (state === "stopped") {
-      const ended = this.#state === "stopping" || code === SESSION_ENDED;
-      const problem = this.#state === "stopping" ? { code: "off-air" } : { code, detail: told };
-      this.#close(ended ? "idle" : "failed", problem);
+      this.#takeLeave(code, told);
       return;
     }
-    if (state === "live") {
-      this.#source.begin();
-    }
     if (this.#state !== "stopping") {
+      if (state === "live") {
+        this.#paused = false;
+        this.#source.begin();
+      }
       this.#setState(state, code === UNREACHABLE ? { code } : null);
     }
+  }
+
+  #takeLeave(code, told) {
+    const isOver = code === SESSION_ENDED;
+    const farewell = this.#state === "stopping" ? this.#farewell : null;
+    if (isOver || code === "not-ended") {
+      this.#paused = farewell === "pause" || !isOver;
+    }
+    const said = farewell === "pause" ? "paused" : "off-air";
+    this.#close(isOver ? "idle" : "failed", isOver && farewell !== null ? { code: said } : { code, detail: told });
   }
 
   #takeMessage(message) {
@@ -228,6 +312,7 @@ export class Broadcaster extends EventTarget {
   #takeLevel(level) {
     this.#heardAt = performance.now();
     this.#silentSeconds = level.rms < SILENT_RMS ? this.#silentSeconds + FRAME_SECONDS : 0;
+    this.#speech.take(level.rms, FRAME_SECONDS);
     this.#sinceClip = level.peak >= CLIPPED_PEAK ? 0 : this.#sinceClip + FRAME_SECONDS;
     this.dispatchEvent(new CustomEvent("level", { detail: level }));
   }
@@ -244,6 +329,7 @@ export class Broadcaster extends EventTarget {
     this.#source = null;
     this.#context = null;
     this.#node = null;
+    this.#muted = false;
     this.#setState(state, problem);
   }
 

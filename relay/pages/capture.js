@@ -4,6 +4,7 @@
  * Pure: no AudioWorklet. Every frame lasts `FRAME_SECONDS` and has the levels of the sound it was made of.
  */
 
+import { MonoMix } from "./mono-mix.js";
 import { SincResampler } from "./player/resampler.js";
 
 export const FRAME_SECONDS = 0.02;
@@ -12,12 +13,17 @@ export const FRAME_SECONDS = 0.02;
 export const CLIPPED_PEAK = 0.999;
 
 export class FrameMaker {
+  #mix;
   #resampler;
   #output;
   #emit;
   #peak = 0;
   #power = 0;
   #count = 0;
+  #gain = 1;
+
+  /** While it is muted, frames are silent; their levels are still those of the sound. */
+  muted = false;
 
   /**
    * @param {number} inputRate Samples a second that are written.
@@ -27,14 +33,19 @@ export class FrameMaker {
    */
   constructor(inputRate, outputRate, emit) {
     this.#emit = emit;
+    this.#mix = new MonoMix(inputRate);
     this.#output = [new Float32Array(Math.round(outputRate * FRAME_SECONDS))];
     this.#resampler = new SincResampler({ inputRate, outputRate, channels: 1, capacity: inputRate });
   }
 
-  /** @param {Float32Array} input Mono, at most a second. */
-  write(input) {
+  /** @param {Float32Array[]} channels One or two, at most a second. */
+  write(channels) {
+    const input = this.#mix.mix(channels);
+    // A converter cuts off each channel for itself.
+    for (const samples of channels) {
+      this.#peak = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), this.#peak);
+    }
     for (const sample of input) {
-      this.#peak = Math.max(this.#peak, Math.abs(sample));
       this.#power += sample * sample;
     }
     this.#count += input.length;
@@ -42,11 +53,23 @@ export class FrameMaker {
     const [samples] = this.#output;
     while (this.#resampler.available >= samples.length) {
       this.#resampler.read(this.#output, samples.length);
+      this.#fade(samples);
       this.#emit({ pcm: toPcm(samples), peak: this.#peak, rms: Math.sqrt(this.#power / this.#count) });
       this.#peak = 0;
       this.#power = 0;
       this.#count = 0;
     }
+  }
+
+  /** Goes over to silence or back within one frame, since a cut is a click. */
+  #fade(samples) {
+    const target = this.muted ? 0 : 1;
+    if (this.#gain === 1 && target === 1) {
+      return;
+    }
+    const step = (target - this.#gain) / samples.length;
+    samples.forEach((sample, i) => (samples[i] = sample * (this.#gain + step * i)));
+    this.#gain = target;
   }
 }
 

@@ -21,6 +21,8 @@ export class ChannelChooser extends EventTarget {
       this.#chosen = target.value;
       this.dispatchEvent(new Event("choose"));
     });
+    fieldset.addEventListener("scroll", () => this.#showEnds());
+    new ResizeObserver(() => this.#showEnds()).observe(fieldset);
   }
 
   get chosen() {
@@ -36,6 +38,7 @@ export class ChannelChooser extends EventTarget {
   choose(id) {
     this.#chosen = id;
     this.#mark();
+    this.#reveal();
   }
 
   /** @param {{id: string, name: ?string, lang: ?string, state: string}[]} channels Those of the session. */
@@ -54,6 +57,7 @@ export class ChannelChooser extends EventTarget {
     if (focused !== null) {
       this.#fieldset.querySelector(`[value="${focused}"]`)?.focus();
     }
+    this.#reveal();
   }
 
   #mark() {
@@ -61,6 +65,23 @@ export class ChannelChooser extends EventTarget {
     for (const input of this.#fieldset.querySelectorAll("input")) {
       input.checked = input.value === this.#chosen;
     }
+  }
+
+  /** Scrolls a long list, and never the page, to the chosen channel. */
+  #reveal() {
+    const list = this.#fieldset;
+    const label = list.querySelector(":checked")?.closest("label");
+    if (label && (label.offsetTop < list.scrollTop || label.offsetTop + label.offsetHeight > list.scrollTop + list.clientHeight)) {
+      list.scrollTop = label.offsetTop - (list.clientHeight - label.offsetHeight) / 2;
+    }
+    this.#showEnds();
+  }
+
+  /** Marks where the list goes on; many devices show no scroll bar. */
+  #showEnds() {
+    const { classList, scrollTop, scrollHeight, clientHeight } = this.#fieldset;
+    classList.toggle("more-above", scrollTop > 1);
+    classList.toggle("more-below", scrollHeight - clientHeight - scrollTop > 1);
   }
 }
 

@@ -53,6 +53,7 @@ export class LevelMeter {
     this.#wordsAt = -Infinity;
     this.#show(performance.now());
     this.#output.textContent = "–";
+    this.#meter.setAttribute("aria-valuetext", "–");
   }
 
   #show(now) {

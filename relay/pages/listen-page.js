@@ -7,8 +7,9 @@ import { LivePicture } from "./live-picture.js";
 import { BAD_REQUEST } from "./player/close-codes.js";
 import { RelayPlayer } from "./player/index.js";
 import { UNREACHABLE } from "./player/relay-socket.js";
-import { addressAt, isKey, readPageAddress } from "./player/wire.js";
-import { glance } from "./session-glance.js";
+import { SOURCE_LOST } from "./player/status.js";
+import { TOKEN_PREFIX, addressAt, isKey, readPageAddress } from "./player/wire.js";
+import { SessionWatch } from "./session-watch.js";
 
 /** Codes by which page and relay, or page and audio, turn out not to be of the same time. */
 const MISUNDERSTANDINGS = new Set([1002, 1003, 1007, 1008, 1009, BAD_REQUEST, "address", "codec", "protocol"]);
@@ -23,6 +24,15 @@ const WORDS_INTERVAL_MS = 5000;
 
 /** In these the button says Play; what is held back by the browser or a call may need it. */
 const STOPPED = new Set(["idle", "blocked", "interrupted", "ended", "failed"]);
+
+/** After a session ended the page goes on with the next one by itself; a tab that was forgotten does not speak tomorrow. */
+const PLAYS_ON_MS = 4 * 60 * 60 * 1000;
+
+/** All listeners of a session that ended come back within this time, and not at once. */
+const RETURN_MS = 8000;
+
+/** In these the broadcaster may have said why there is nothing to hear. */
+const HUSHED = new Set(["waiting", "buffering", "playing", "concealing", "rebuffering"]);
 
 /** In these there is something to measure. */
 const HEARD = new Set(["buffering", "playing", "concealing", "rebuffering", "reconnecting"]);
@@ -45,15 +55,24 @@ const player = new RelayPlayer({
 /** For tests and the curious: the player of this page, see player/index.js. */
 Object.defineProperty(window, "relayPlayer", { value: player });
 
+const watch = new SessionWatch(() => {
+  const token = tokenOf(link);
+  const address = addressAt(document.baseURI, "listen", { session: page.session, channel: chooser.chosen });
+  return { address, protocols: token === null ? [] : [TOKEN_PREFIX + token] };
+});
+
 /** Whether the address or the person named the channel. */
 let picked = page.channel !== null;
 /** Why it can not go on, or connect: {code, reason}, of the player or the relay; otherwise null. */
 let problem = null;
+/** What people call the session, else its id. */
+let sessionName = page.session;
 /** Of the channel, as it was seen before anybody pressed Play; null from then on. */
 let sourceState = null;
+/** Until when it goes on by itself, by the clock on the wall; a machine that slept is no machine that waited. */
+let playsOnUntil = 0;
 let wordsAt = -Infinity;
 
-element("session").textContent = page.session;
 document.querySelector(`[name=latency][value=${latency}]`).checked = true;
 
 element("play").addEventListener("click", () => {
@@ -67,11 +86,21 @@ element("play").addEventListener("click", () => {
 player.addEventListener("statechange", ({ detail }) => {
   problem = detail.state === "failed" || detail.code === UNREACHABLE ? detail : null;
   sourceState = null;
+  if (problem?.reason) {
+    console.info(problem.reason);
+  }
   if (STOPPED.has(detail.state)) {
     picture.clear();
   }
+  if (detail.state === "ended") {
+    playsOnUntil = Date.now() + PLAYS_ON_MS;
+    setTimeout(giveUp, PLAYS_ON_MS);
+  }
   render();
+  lookAhead();
 });
+
+player.addEventListener("silence", render);
 
 player.addEventListener("stats", ({ detail }) => {
   picture.take(detail, performance.now());
@@ -86,7 +115,10 @@ player.addEventListener("notice", ({ detail }) => {
   }
 });
 
-player.addEventListener("channels", ({ detail }) => showChannels(detail));
+player.addEventListener("channels", ({ detail }) => {
+  showName(player.sessionName);
+  showChannels(detail);
+});
 
 link.addEventListener("change", () => {
   player.token = tokenOf(link);
@@ -97,9 +129,8 @@ link.addEventListener("change", () => {
   } else if (player.state === "failed") {
     player.stop();
   }
-  if (player.state === "idle") {
-    lookAhead();
-  }
+  watch.stop();
+  lookAhead();
 });
 
 /** What can be no token is as good as none: the relay tells whether the session needs one. */
@@ -113,6 +144,12 @@ chooser.addEventListener("choose", () => {
   showAddress();
   picture.clear();
 });
+
+function showName(name) {
+  sessionName = name ?? page.session;
+  element("session").textContent = sessionName;
+  document.title = t("listen.title", { session: sessionName });
+}
 
 /** Takes the session's channels; who has not picked one gets the one in their language. */
 function showChannels(channels) {
@@ -157,8 +194,10 @@ function render() {
   const running = !STOPPED.has(state);
   main.dataset.state = state;
   main.classList.toggle("running", running);
+  // It would lead away from the sound.
+  document.querySelector(".brand").inert = running;
   element("running").hidden = !HEARD.has(state);
-  document.title = t("listen.title", { session: page.session });
+  showName(sessionName);
   element("play-label").textContent = t(running ? "listen.stop" : "listen.play");
   say(sentence(state));
   renderLatency();
@@ -171,16 +210,18 @@ function sentence(state) {
     return describe(problem);
   }
   const before = state === "idle" && sourceState !== null ? `listen.before.${sourceState}` : "";
-  return t(knows(before) ? before : `listen.state.${state}`);
+  const hushed = HUSHED.has(state) && player.silence !== null ? `listen.silence.${player.silence}` : "";
+  const lost = player.code === SOURCE_LOST ? "listen.source-lost" : "";
+  return t([before, hushed, lost].find(knows) ?? `listen.state.${state}`);
 }
 
-/** Tells in words why it can not go on; the sentence that came with the code helps only where the code says nothing. */
-function describe({ code, reason }) {
+/** Tells in words why it can not go on. The sentence that came with the code is in English, and only for the console. */
+function describe({ code }) {
   if (MISUNDERSTANDINGS.has(code)) {
     return t("listen.problem.misunderstanding");
   }
   const key = [`listen.problem.${code}`, `problem.${code}`].find(knows) ?? "problem.other";
-  return t(key, { code, detail: reason }).trim();
+  return t(key, { code });
 }
 
 function renderLatency() {
@@ -211,17 +252,55 @@ function say(words) {
   }
 }
 
-/** Shows the session's channels before anybody presses Play, and chooses the one in the person's language. */
-async function lookAhead() {
-  const token = tokenOf(link);
-  const { hello, refusal } = await glance(addressAt(document.baseURI, "listen", page), token);
-  if (player.state !== "idle" || token !== tokenOf(link)) {
-    return;
+/**
+ * Looks what becomes of the session while the page does not play: before anybody presses Play as long as somebody sees it, and
+ * after a session ended, seen or not, until the next one begins.
+ */
+function lookAhead() {
+  if (player.state === "ended") {
+    watch.start(Math.random() * RETURN_MS);
+  } else if (player.state === "idle" && !document.hidden && sourceState !== "live") {
+    watch.start();
+  } else {
+    watch.stop();
   }
-  showChannels(hello?.channels ?? []);
-  sourceState = chooser.channel?.state ?? hello?.state ?? null;
-  problem = refusal === null ? null : { code: refusal, reason: "" };
-  render();
+}
+
+watch.addEventListener("news", ({ detail }) => {
+  showName(detail.sessionName);
+  showChannels(detail.channels);
+  const state = chooser.channel?.state ?? detail.state;
+  if (player.state === "idle") {
+    sourceState = state === "waiting" && detail.silence !== null ? detail.silence : state;
+    problem = null;
+    render();
+    lookAhead();
+  } else if (state === "live" && Date.now() < playsOnUntil) {
+    player.play();
+  } else {
+    giveUp();
+  }
+});
+
+watch.addEventListener("refused", ({ detail: code }) => {
+  if (player.state === "idle") {
+    problem = { code, reason: "" };
+    render();
+  }
+});
+
+document.addEventListener("visibilitychange", () => {
+  // What is live may have ended while nobody looked.
+  sourceState = player.state === "idle" && sourceState === "live" ? null : sourceState;
+  lookAhead();
+});
+
+/** Forgets a session that ended so long ago that nobody expects it to go on. */
+function giveUp() {
+  if (player.state === "ended" && Date.now() >= playsOnUntil) {
+    watch.stop();
+    player.stop();
+  }
 }
 
 await startTranslating(() => {

@@ -2,11 +2,13 @@
  * The choice of a microphone and of the browser's processing, before and while a page broadcasts.
  *
  * A device that goes away is replaced by the browser's choice until it is plugged in again; what a person chooses
- * later wins over that.
+ * later wins over that, also while the browser asks for its permission. All of it is remembered for the next time.
  */
 
-import { t } from "./i18n.js";
+import { recall, remember, t } from "./i18n.js";
 import { openMicrophone } from "./sources.js";
+
+const STORAGE_KEY = "relay.microphone";
 
 /** Under these names Chromium lists a device a second time. */
 const ALIASES = ["default", "communications"];
@@ -25,12 +27,16 @@ export class MicrophonePanel {
   constructor(broadcaster) {
     this.#broadcaster = broadcaster;
     for (const id of ["device", ...Object.keys(PROCESSING)]) {
-      element(id).addEventListener("change", () => this.#change(false));
+      element(id).addEventListener("change", () => {
+        this.#remember();
+        this.#change(false);
+      });
     }
     const supported = navigator.mediaDevices.getSupportedConstraints();
     for (const [id, name] of Object.entries(PROCESSING)) {
       element(id).disabled = !supported[name];
     }
+    this.#recall();
     navigator.mediaDevices.addEventListener("devicechange", () => this.#plugged());
     this.list();
   }
@@ -47,12 +53,48 @@ export class MicrophonePanel {
 
   /** Opens the microphone as the panel says, as a source for a `Broadcaster`. */
   async open(context) {
-    const deviceId = this.#replaced ? "" : element("device").value;
+    for (;;) {
+      const options = this.#options;
+      const isCurrent = () => JSON.stringify(options) === JSON.stringify(this.#options);
+      let source;
+      try {
+        source = await openMicrophone(context, options, () => this.#change(true));
+      } catch (error) {
+        if (error.code === "microphone-gone" && options.deviceId !== "") {
+          this.#replaced ||= isCurrent();
+          continue;
+        }
+        throw error;
+      }
+      if (isCurrent()) {
+        this.#showGranted(source.granted);
+        return source;
+      }
+      // The person chose something else while the browser asked.
+      source.close();
+    }
+  }
+
+  /** What to open now, as the panel says. */
+  get #options() {
     const processing = Object.entries(PROCESSING).map(([id, name]) => [name, element(id).checked]);
-    const options = { deviceId, ...Object.fromEntries(processing) };
-    const source = await openMicrophone(context, options, () => this.#change(true));
-    this.#showGranted(source.granted);
-    return source;
+    return { deviceId: this.#replaced ? "" : element("device").value, ...Object.fromEntries(processing) };
+  }
+
+  #remember() {
+    const { value: device, label } = element("device").selectedOptions[0];
+    const switches = Object.fromEntries(Object.keys(PROCESSING).map((id) => [id, element(id).checked]));
+    remember(STORAGE_KEY, JSON.stringify({ ...switches, ...(device && { device, label }) }));
+  }
+
+  #recall() {
+    const { device, label, ...switches } = JSON.parse(recall(STORAGE_KEY) ?? "{}");
+    if (device) {
+      element("device").add(new Option(label, device, false, true));
+    }
+    for (const id of Object.keys(PROCESSING)) {
+      element(id).checked = switches[id] === true && !element(id).disabled;
+    }
   }
 
   /** Fills the list of devices; their names are known only once the person has allowed one. */
@@ -63,15 +105,19 @@ export class MicrophonePanel {
       ({ kind, label, deviceId }) => kind === "audioinput" && label && !ALIASES.includes(deviceId),
     );
     const chosen = select.selectedOptions[0];
-    // One that is unplugged stays in the list while it is the chosen one, to be taken again when it is back.
-    const kept = chosen.value && !named.some(({ deviceId }) => deviceId === chosen.value) ? [chosen] : [];
+    // Some browsers give a device another id at each visit.
+    const found =
+      named.find(({ deviceId }) => deviceId === chosen.value) ?? named.find(({ label }) => label === chosen.label);
     select.length = 1;
     for (const { deviceId, label } of named) {
       select.add(new Option(label, deviceId));
     }
-    kept.forEach((option) => select.add(option));
-    select.value = chosen.value;
-    return named.some(({ deviceId }) => deviceId === chosen.value);
+    // One that is unplugged stays in the list while it is the chosen one, to be taken again when it is back.
+    if (chosen.value && !found) {
+      select.add(chosen);
+    }
+    select.value = chosen.value && found ? found.deviceId : chosen.value;
+    return Boolean(found);
   }
 
   /** Says beside each switch what the browser made of it, in the page's language. */
@@ -107,7 +153,8 @@ export class MicrophonePanel {
   }
 
   async #reopen() {
-    if (["connecting", "live", "reconnecting"].includes(this.#broadcaster.state)) {
+    const { source, state } = this.#broadcaster;
+    if (source !== null && state !== "stopping") {
       await this.#broadcaster.changeSource((context) => this.open(context));
     }
   }

@@ -4,17 +4,27 @@
  * {echoCancellation, noiseSuppression, autoGainControl}, or null for a file.
  */
 
-/** The end of a file is still on its way through the resampler and the last frame when its node has finished. */
+/** The end of a file is still on its way through the resampler and the last frame when its element has ended. */
 const TAIL_MS = 200;
+
+/** A browser that pauses a file goes on pausing it while a call lasts. */
+const RESUME_MS = 500;
+
+/** A file of which so much was played, and no sound decoded, has none. */
+const SOUND_KNOWN_SECONDS = 1;
 
 const MICROPHONE_CODES = {
   NotAllowedError: "microphone-not-allowed",
   NotFoundError: "microphone-not-found",
   NotReadableError: "microphone-not-readable",
+  AbortError: "microphone-not-readable",
   OverconstrainedError: "microphone-gone",
 };
 
-/** `code` names what is wrong, in words of the locales under `problem.CODE`; the message is what else is known. */
+/**
+ * `code` names what is wrong, in words of the locales under `problem.CODE`; the message is what else is known, and no
+ * sentence: a browser's are in English.
+ */
 export class SourceError extends Error {
   constructor(code, message) {
     super(message);
@@ -50,7 +60,7 @@ export async function openMicrophone(context, { deviceId, ...processing }, onLos
     node = new MediaStreamAudioSourceNode(context, { mediaStream: stream });
   } catch (error) {
     track?.stop();
-    throw new SourceError(MICROPHONE_CODES[error.name] ?? "microphone-unusable", error.message);
+    throw new SourceError(MICROPHONE_CODES[error.name] ?? "microphone-unusable", error.name);
   }
   track.onended = onLost;
   return {
@@ -65,23 +75,60 @@ export async function openMicrophone(context, { deviceId, ...processing }, onLos
 }
 
 /**
+ * Opens a file as a source. An element plays it into the graph, which reads it in pieces: a long file begins as soon as
+ * a short one, and memory does not grow. Call it within a click or a key press; some browsers play nothing else.
+ *
  * @param {AudioContext} context
  * @param {File} file
- * @param {() => void} onEnd Called when all of it was played.
+ * @param {object} listener
+ * @param {() => void} listener.onEnd Called when all of it was played.
+ * @param {(error: SourceError) => void} listener.onLost Called when it can not be played further.
  * @throws {SourceError}
  */
-export async function openFile(context, file, onEnd) {
-  let buffer;
-  try {
-    buffer = await context.decodeAudioData(await file.arrayBuffer());
-  } catch {
-    throw new SourceError("file-unreadable", file.name);
-  }
-  const node = new AudioBufferSourceNode(context, { buffer });
+export async function openFile(context, file, { onEnd, onLost }) {
+  const audio = new Audio();
+  const address = URL.createObjectURL(file);
   let begun = false;
   let timer;
-  node.onended = () => {
+  const close = () => {
+    clearTimeout(timer);
+    audio.onended = audio.onerror = audio.onpause = audio.ontimeupdate = null;
+    audio.removeAttribute("src");
+    audio.load();
+    URL.revokeObjectURL(address);
+  };
+  let node;
+  try {
+    await load(audio, address);
+    node = new MediaElementAudioSourceNode(context, { mediaElement: audio });
+  } catch {
+    close();
+    throw await problemOf(file, "file-unreadable");
+  }
+  const lose = async (code) => {
+    const problem = await problemOf(file, code);
+    if (audio.onerror !== null) {
+      onLost(problem);
+    }
+  };
+  const play = () => audio.play().catch(({ name }) => name === "NotAllowedError" && lose("file-not-played"));
+  audio.onerror = () => lose("file-broken");
+  audio.onended = () => {
     timer = setTimeout(onEnd, TAIL_MS);
+  };
+  // A media key does it, or a call.
+  audio.onpause = () => {
+    if (!audio.ended) {
+      timer = setTimeout(play, RESUME_MS);
+    }
+  };
+  audio.ontimeupdate = () => {
+    if (audio.currentTime > SOUND_KNOWN_SECONDS) {
+      audio.ontimeupdate = null;
+      if (audio.webkitAudioDecodedByteCount === 0 || audio.mozHasAudio === false) {
+        lose("file-silent");
+      }
+    }
   };
   return {
     node,
@@ -89,13 +136,35 @@ export async function openFile(context, file, onEnd) {
     begin() {
       if (!begun) {
         begun = true;
-        node.start();
+        play();
       }
     },
     close() {
-      clearTimeout(timer);
-      node.onended = null;
       node.disconnect();
+      close();
     },
   };
+}
+
+function load(audio, address) {
+  return new Promise((resolve, reject) => {
+    audio.onloadedmetadata = resolve;
+    audio.onerror = reject;
+    audio.preload = "auto";
+    audio.src = address;
+    audio.load();
+  });
+}
+
+/** Of a file that is gone or was changed, an element says the same as of one that it can not decode. */
+async function problemOf(file, code) {
+  const reader = file.stream().getReader();
+  try {
+    await reader.read();
+    return new SourceError(code, file.name);
+  } catch {
+    return new SourceError("file-gone", file.name);
+  } finally {
+    reader.cancel().catch(() => {});
+  }
 }

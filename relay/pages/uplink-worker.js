@@ -2,7 +2,7 @@
  * The Worker of the broadcasting page.
  *
  * Messages to it: {type: "open", address, protocols, bytesPerSecond, frames}, where `frames` is a MessagePort that
- * gives frames of audio; then {type: "end"} or {type: "close"}. Messages from it: the reports of an `Uplink`.
+ * gives frames of audio; then {type: "mute", on}, {type: "pause"}, {type: "end"} or {type: "close"}. Messages from it: the reports of an `Uplink`.
  */
 
 import { Uplink } from "./uplink.js";
@@ -17,6 +17,12 @@ addEventListener("message", ({ data }) => {
     case "open":
       uplink = new Uplink(data, (news) => postMessage(news));
       data.frames.onmessage = (event) => uplink.push(event.data);
+      break;
+    case "mute":
+      uplink.mute(data.on);
+      break;
+    case "pause":
+      uplink.pause();
       break;
     case "end":
       uplink.end();

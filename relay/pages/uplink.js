@@ -3,7 +3,8 @@
  *
  * Runs in a Worker, where neither a busy page nor a hidden tab delays audio; needs no DOM. It reports by a function:
  *   {type: "state", state, code, told}   `state`: connecting, live, reconnecting, stopped. `code` is what stopped it, or
- *                                        ended the latest attempt, see `RelaySocket`; `told` why, in a sentence
+ *                                        ended the latest attempt, see `RelaySocket`, or "not-ended" when the relay may not
+ *                                        know that the session is over; `told` why, in a sentence
  *   {type: "relay", message}             a control message of the relay for the page: `stats`, `backpressure`, `error`
  *   {type: "way", waitingSeconds, droppedSeconds, roundTripMs}   about four times a second while frames come
  */
@@ -29,7 +30,8 @@ export class Uplink {
   #report;
   #state = "connecting";
   #accepted = false;
-  #ending = false;
+  #muted = false;
+  #farewell = null;
   #reportedAt = -Infinity;
   #pongAt = 0;
   #roundTripMs = null;
@@ -50,8 +52,14 @@ export class Uplink {
     this.#socket.addEventListener("hello", () => {
       this.#accepted = true;
       this.#pongAt = performance.now();
+      if (this.#muted) {
+        this.mute(true);
+      }
       this.#queue.connect(this.#socket, performance.now());
       this.#enter("live");
+      if (this.#farewell !== null) {
+        this.#sayFarewell();
+      }
     });
     this.#socket.addEventListener("message", ({ detail }) => {
       if (detail.type === "pong") {
@@ -64,7 +72,9 @@ export class Uplink {
     this.#socket.addEventListener("down", ({ detail }) => {
       this.#queue.disconnect();
       this.#roundTripMs = null;
-      if (this.#ending) {
+      if (this.#farewell === "end") {
+        this.#stop("not-ended", detail.sentence);
+      } else if (this.#farewell !== null) {
         this.#stop(SESSION_ENDED, "");
       } else {
         this.#enter(this.#accepted ? "reconnecting" : "connecting", detail.code, detail.sentence);
@@ -75,9 +85,9 @@ export class Uplink {
     this.#socket.open();
   }
 
-  /** Takes a frame of audio; it is sent, or waits, unless there never was a connection or the end was told. */
+  /** Takes a frame of audio; it is sent, or waits, unless there never was a connection or it is leaving. */
   push(frame) {
-    if (this.#ending || this.#state === "stopped") {
+    if (this.#farewell !== null || this.#state === "stopped") {
       return;
     }
     const now = performance.now();
@@ -96,22 +106,42 @@ export class Uplink {
     }
   }
 
-  /** Sends what waits, then ends the session; reports `stopped` when the relay said good-bye, or after a while. */
-  end() {
-    if (this.#state !== "live") {
-      this.#stop(SESSION_ENDED, "");
-      return;
+  /** Has the relay told that the sound is silent on purpose, or no longer is; on later connections too. */
+  mute(on) {
+    this.#muted = on;
+    if (this.#socket.accepted) {
+      this.#socket.send({ type: "mute", on });
     }
-    this.#ending = true;
-    this.#queue.flush();
-    this.#socket.send({ type: "end" });
-    setTimeout(() => this.#stop(SESSION_ENDED, ""), FAREWELL_MS);
+  }
+
+  /** Sends what waits, then pauses; reports `stopped` when the relay said good-bye, or after a while. */
+  pause() {
+    if (this.#state === "live") {
+      this.#farewell = "pause";
+      this.#sayFarewell();
+    } else {
+      this.#stop(SESSION_ENDED, "");
+    }
+  }
+
+  /** Likewise, and ends the session; without a connection it makes one for that. */
+  end() {
+    this.#farewell = "end";
+    if (this.#state === "live") {
+      this.#sayFarewell();
+    }
   }
 
   /** Closes the connection without ending the session; reports nothing any more. */
   close() {
     this.#report = () => {};
     this.#stop(SESSION_ENDED, "");
+  }
+
+  #sayFarewell() {
+    this.#queue.flush();
+    this.#socket.send({ type: this.#farewell });
+    setTimeout(() => this.#stop(SESSION_ENDED, ""), FAREWELL_MS);
   }
 
   #stop(code, told) {

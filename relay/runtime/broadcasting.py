@@ -14,7 +14,7 @@ from typing import Final
 from relay.core import messages
 from relay.core.amounts import AudioAmount
 from relay.core.arrival_rate import ArrivalRate, looks_like
-from relay.core.channel import ChannelState
+from relay.core.channel import Farewell
 from relay.core.ingest import CATCH_UP_SECONDS, IngestLimits, Timed, ingest_for
 from relay.core.limits.names import Limit
 from relay.core.requests import Offer
@@ -30,9 +30,6 @@ from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode
 from relay.vocabulary.names import ChannelAddress
-
-STATS_SECONDS = 5.0
-"""How often a broadcaster is told its figures when they do not change; a change is told at the next housekeeping."""
 
 COALESCE_SLACK_SECONDS = 0.002
 """What a coalescing interval is longer: it is mostly a multiple of a frame, and the frame that comes just at its end
@@ -106,6 +103,7 @@ class Broadcasting:
             replaced.port.close(*_TAKEN_OVER)
         self._prepare(live, offer)
         live.describe(offer, self._directory.declared(address))
+        self._directory.name_session(address.session, offer.session_name)
         self._wake(live)
         if live.entry != listed_before:
             self._directory.note_change(live.address.session)
@@ -157,13 +155,24 @@ class Broadcasting:
         self._relieve(source)
         log_event(live, "audio cleared", unreleased_seconds=round(dropped.seconds, 2))
 
+    def mute(self, source: Source, *, on: bool) -> None:
+        """Have listeners told that a broadcaster sends silence on purpose from now on, or that it no longer does."""
+        live = source.live
+        if source.is_present and live.channel.mute(on=on):
+            live.tell_state()
+            self._wake(live)
+
+    def pause(self, source: Source) -> None:
+        """Let a broadcaster go that means to come back; listeners are told so, and may wait for it however long."""
+        self._depart(source, Farewell.PAUSE)
+
     def end(self, source: Source) -> None:
         """End a channel as its broadcaster asked: listeners get what they are owed, then are closed with 1000."""
-        self._depart(source, is_end=True)
+        self._depart(source, Farewell.END)
 
     def release(self, source: Source) -> None:
-        """Note that a broadcaster's connection is gone; after `end` or a take-over this changes nothing."""
-        self._depart(source, is_end=False)
+        """Note that a broadcaster's connection is gone; after a farewell or a take-over this changes nothing."""
+        self._depart(source, Farewell.NONE)
 
     def stop(self, channels: Sequence[LiveChannel]) -> None:
         """End channels of one session, as the operator asked, in whatever state they are.
@@ -182,7 +191,7 @@ class Broadcasting:
     def disconnect(self, source: Source) -> None:
         """Send a source away, as the operator asked; its channel waits for it as for any that vanished."""
         source.port.close(*DISCONNECTED)
-        self._depart(source, is_end=False)
+        self._depart(source, Farewell.NONE)
 
     def look_after(self, live: LiveChannel, now: float) -> None:
         """Tell a channel's source how it does, or go on when the grace of one that vanished is over."""
@@ -191,7 +200,7 @@ class Broadcasting:
             log_event(live, "broadcaster did not return")
         if live.source is not None:
             self._relieve(live.source)
-            self._tell_stats(live.source, now)
+            live.source.tell_stats(now)
 
     def tell_lists(self) -> None:
         """Tell the listeners of sessions whose list of channels changed what there is to choose from now.
@@ -199,7 +208,7 @@ class Broadcasting:
         Not at each change: who is behind would soon have more to be told than it may.
         """
         for session in self._directory.take_changes():
-            text = messages.channels_message(self._directory.list_text(session))
+            text = messages.channels_message(self._directory.list_text(session), self._directory.session_name(session))
             for live in self._directory.channels_of(session):
                 live.tell(Note(live.channel.place, text))
                 self._wake(live)
@@ -212,7 +221,7 @@ class Broadcasting:
 
     def _prepare(self, live: LiveChannel, offer: Offer) -> None:
         """Bring state, format and pace to what a new source says; what waits of the old one stays if it can."""
-        channel, before, state_before = live.channel, live.channel.place, live.channel.state
+        channel, before, told_before = live.channel, live.channel.place, live.state_text
         ingest = live.ingest
         is_changed = ingest is None or ingest.pace is not offer.pace
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
@@ -226,7 +235,7 @@ class Broadcasting:
             live.tell(Note(before, text, offer.audio_format, channel.place))
         if is_changed:
             self._fit_queues(live)
-        if is_changed or state_before is not ChannelState.LIVE:
+        if live.state_text != told_before:
             live.tell_state()
 
     def _throw_away_unreleased(self, live: LiveChannel) -> None:
@@ -259,14 +268,15 @@ class Broadcasting:
             departure, live.departure = live.departure, None
             self._finish(live, departure)
 
-    def _depart(self, source: Source, *, is_end: bool) -> None:
+    def _depart(self, source: Source, farewell: Farewell) -> None:
         live = source.live
         if not source.is_present:
             return
         live.source = None
-        departure = SourceDeparture(is_end, self._clock())
-        if not is_end:
-            log_event(live, "channel waits for its broadcaster", connection=source.connection_id)
+        departure = SourceDeparture(farewell, self._clock())
+        if farewell is not Farewell.END:
+            event = "broadcaster paused" if farewell is Farewell.PAUSE else "channel waits for its broadcaster"
+            log_event(live, event, connection=source.connection_id)
         if live.ingest is not None and live.ingest.next_release() is not None:
             live.departure = departure
         else:
@@ -313,11 +323,14 @@ class Broadcasting:
 
     def _finish(self, live: LiveChannel, departure: SourceDeparture) -> None:
         """Tell listeners that the source went, after the last of its audio."""
-        if departure.is_end:
+        if departure.farewell is Farewell.END:
             self._end(live)
+            return
+        if departure.farewell is Farewell.PAUSE:
+            live.channel.pause()
         else:
             live.channel.lose_source(departure.at)
-            self._tell_state(live)
+        self._tell_state(live)
 
     def _end(self, live: LiveChannel) -> None:
         """Take a channel out and see its listeners off."""
@@ -339,24 +352,6 @@ class Broadcasting:
         if source.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
             source.is_held = False
             source.port.send_text(messages.backpressure_message(on=False))
-
-    @staticmethod
-    def _tell_stats(source: Source, now: float) -> None:
-        live, ingest = source.live, source.live.ingest
-        if ingest is None:
-            return
-        text = messages.broadcaster_stats(
-            listeners=live.listener_count,
-            dropped_frames=live.tally.dropped_frames,
-            lead_ms=round(ingest.lead_seconds(now) * 1000),
-            queued_ms=round(ingest.queued_seconds() * 1000),
-            arrival_rate=source.arrival_rate,
-            accepted=live.accepted[source.connection_id],
-        )
-        told = source.stats_told
-        if told is None or told[0] != text or now - told[1] >= STATS_SECONDS:
-            source.stats_told = (text, now)
-            source.port.send_text(text)
 
     def _wake_in_time(self, group: Group) -> None:
         """Have a group served now, or when its interval is over."""

@@ -33,6 +33,7 @@ class Directory:
         self.forgotten = Tally()
         self._changed: set[str] = set()
         self._lists: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self._abandoned: dict[LiveChannel, None] = {}
         self._make = make
         self._declared = {(each.session, each.channel): each.label for each in declared}
@@ -68,6 +69,7 @@ class Directory:
         if not channels:
             del self._sessions[live.address.session]
             self._lists.pop(live.address.session, None)
+            self._names.pop(live.address.session, None)
         self._abandoned.pop(live, None)
         live.count_in(self.forgotten)
         if live.had_source:
@@ -126,6 +128,20 @@ class Directory:
         """Tell whether there is such a channel to switch to: in use, or declared."""
         return self.find(address) is not None or self.declared(address) is not _NO_LABEL
 
+    def session_name(self, session: str) -> str | None:
+        """Give what people call a session: what the operator declared, else what a broadcaster said last, else None."""
+        for of in (session, ANY_SESSION):
+            label = self._declared.get((of, None))
+            if label is not None:
+                return label.name
+        return self._names.get(session)
+
+    def name_session(self, session: str, name: str | None) -> None:
+        """Take what a broadcaster of a session that is in use calls it; None changes nothing."""
+        if name is not None and name != self._names.get(session):
+            self._names[session] = name
+            self.note_change(session)
+
     def channels_of(self, session: str) -> Iterator[LiveChannel]:
         """Give the channels of a session that are in use."""
         return iter(list(self._sessions.get(session, {}).values()))
@@ -154,6 +170,7 @@ class Directory:
         entries = {
             channel: ChannelEntry(channel, label.name or channel, label.lang, "waiting")
             for channel in dict.fromkeys(channel for of, channel in self._declared if of in (session, ANY_SESSION))
+            if channel is not None
             for label in [self.declared(ChannelAddress(session, channel))]
         }
         for live in self.channels_of(session):

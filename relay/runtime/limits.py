@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections import Counter
+from enum import StrEnum
 
 from relay.core.limits.names import Limit, LimitCounters, LimitReachedError, Rate
 from relay.core.limits.rates import AddressBudgets, Budget
 from relay.core.request_head import Fault
+from relay.core.tls_faults import TlsFault
 from relay.vocabulary.clock import Clock, relay_clock
 from relay.vocabulary.settings import LimitSettings
 
@@ -22,6 +24,9 @@ MAX_COUNTED_ADDRESSES = 1000
 MAX_TOLD_ADDRESSES = 5
 """Addresses that a summary names for each reason: those that were most often concerned."""
 
+_NOT_TOLD = frozenset({TlsFault.TLS_LEFT})
+"""What is only counted: load balancers do it every few seconds."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -32,6 +37,7 @@ class LimitsInForce:
         settings: The limits; may be replaced at any time, and then hold for those inside, too.
         counters: How often each was applied since the relay started.
         unreadable: How many requests were refused because they can't be read, by what is wrong with them, likewise.
+        failed_handshakes: How many connections ended before TLS was agreed on, by the reason, likewise.
     """
 
     def __init__(self, settings: LimitSettings, clock: Clock = relay_clock) -> None:
@@ -40,8 +46,8 @@ class LimitsInForce:
         self.counters = LimitCounters()
         self._clock = clock
         self.unreadable: Counter[Fault] = Counter()
-        self._told = LimitCounters()
-        self._unreadable_told: Counter[Fault] = Counter()
+        self.failed_handshakes: Counter[TlsFault] = Counter()
+        self._told: Counter[StrEnum] = Counter()
         self._addresses: Counter[tuple[str, str]] = Counter()
         self._of_addresses: dict[Limit, AddressBudgets] = {}
         self._of_all: dict[Limit, Budget] = {}
@@ -60,6 +66,12 @@ class LimitsInForce:
         """Count that a request of an address was refused because it can't be read."""
         self.unreadable[fault] += 1
         self._count_address(fault, address)
+
+    def could_not_agree(self, fault: TlsFault, address: str) -> None:
+        """Count that a connection of an address ended before TLS was agreed on."""
+        self.failed_handshakes[fault] += 1
+        if fault not in _NOT_TOLD:
+            self._count_address(fault, address)
 
     def _count_address(self, reason: str, address: str) -> None:
         counted = (str(reason), address)
@@ -110,16 +122,15 @@ class LimitsInForce:
 
     def tell(self) -> None:
         """Tell what was applied since the last time, and to which addresses most often."""
-        news = self.counters - self._told
-        if news:
-            logger.warning("limits were applied", extra={limit.value: count for limit, count in news.items()})
-            self._told = self.counters.copy()
-        unreadable = self.unreadable - self._unreadable_told
-        if unreadable:
-            logger.warning(
-                "requests could not be read", extra={fault.value: count for fault, count in unreadable.items()}
-            )
-            self._unreadable_told = self.unreadable.copy()
+        for sentence, counters in (
+            ("limits were applied", self.counters),
+            ("requests could not be read", self.unreadable),
+            ("TLS handshakes failed", self.failed_handshakes),
+        ):
+            news = {name: count - self._told[name] for name, count in counters.items() if name not in _NOT_TOLD}
+            if any(news.values()):
+                logger.warning(sentence, extra={name.value: count for name, count in news.items() if count})
+            self._told.update(news)
         told: Counter[str] = Counter()
         for (reason, address), count in self._addresses.most_common():
             if told[reason] < MAX_TOLD_ADDRESSES:

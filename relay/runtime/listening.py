@@ -133,6 +133,7 @@ class Listening:
                 address=address,
                 channels=self._directory.list_text(address.session),
                 state=live.channel.state,
+                silence=live.channel.silence,
                 pace=live.pace,
                 audio_format=start.audio_format,
                 place=start.place,
@@ -140,6 +141,7 @@ class Listening:
                 buffer_ms=round(bound_seconds * 1000),
                 coalesce_ms=coalesce_ms,
                 resumed=start.is_resumed,
+                session_name=self._directory.session_name(address.session),
             )
             port.send_text(hello)
         self._give_past(listener, start, live)

@@ -11,7 +11,7 @@ from relay.core import messages
 from relay.core.amounts import AudioAmount
 from relay.core.arrival_rate import ArrivalRate
 from relay.core.audio_buffer_manager import AudioBufferManager
-from relay.core.channel import Channel, ChannelState
+from relay.core.channel import Channel, ChannelState, Farewell
 from relay.core.ingest import Ingest, Timed
 from relay.core.requests import Offer
 from relay.runtime.group import Group, Tally
@@ -45,6 +45,9 @@ class SourcePort(Protocol):
         """Begin the closing handshake; a peer that does not answer in time is cut off."""
         ...
 
+
+STATS_SECONDS = 5.0
+"""How often a broadcaster is told its figures when they do not change; a change is told at the next housekeeping."""
 
 MAX_KNOWN_CONNECTIONS = 16
 """Of how many broadcasters' connections a channel knows how much was taken; few cuts need more tries to connect."""
@@ -85,17 +88,35 @@ class Source:
         """How many times as fast as real time its audio comes, as the wire writes it; None while that is right."""
         return None if self.arrival is None or self.arrival.ratio is None else round(self.arrival.ratio, 2)
 
+    def tell_stats(self, now: float) -> None:
+        """Tell it its figures when they changed, or were told long ago; `now` is in seconds of the relay's clock."""
+        live, ingest = self.live, self.live.ingest
+        if ingest is None:
+            return
+        text = messages.broadcaster_stats(
+            listeners=live.listener_count,
+            dropped_frames=live.tally.dropped_frames,
+            lead_ms=round(ingest.lead_seconds(now) * 1000),
+            queued_ms=round(ingest.queued_seconds() * 1000),
+            arrival_rate=self.arrival_rate,
+            accepted=live.accepted[self.connection_id],
+        )
+        told = self.stats_told
+        if told is None or told[0] != text or now - told[1] >= STATS_SECONDS:
+            self.stats_told = (text, now)
+            self.port.send_text(text)
+
 
 @dataclass(frozen=True, slots=True)
 class SourceDeparture:
     """How a broadcaster went whose last audio is still waiting to be released.
 
     Attributes:
-        is_end: Whether the session ends with it; else the broadcaster may return.
+        farewell: What it said.
         at: When, in seconds of the relay's clock.
     """
 
-    is_end: bool
+    farewell: Farewell
     at: float
 
 
@@ -221,11 +242,16 @@ class LiveChannel:
     @property
     def end_note(self) -> Note:
         """What is told last in a channel that ended."""
-        return Note(self.channel.place, messages.state_message(self.channel.state, self.pace), close=ENDED)
+        return Note(self.channel.place, self.state_text, close=ENDED)
+
+    @property
+    def state_text(self) -> str:
+        """The message that tells the state."""
+        return messages.state_message(self.channel.state, self.pace, self.channel.silence)
 
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
         """Have all listeners told the state; with `close`, that is the last they hear."""
-        self.tell(Note(self.channel.place, messages.state_message(self.channel.state, self.pace), close=close))
+        self.tell(Note(self.channel.place, self.state_text, close=close))
 
     def add(self, listener: Listener, coalesce_ms: int) -> Group:
         """Take a listener in; gives its group."""

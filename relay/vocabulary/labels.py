@@ -1,4 +1,4 @@
-"""What people call a channel: a name, and the language that is spoken in it.
+"""What people call a channel: a name, and the language that is spoken in it; and what they call a session.
 
 Invariant: a name is short and tidy text of one line, and a language has the form of a BCP 47 tag; whether there is such
 a language, only the person's browser needs to know.
@@ -42,47 +42,53 @@ class Label:
         """
         name, lang = self.name, self.lang
         if name is not None:
-            object.__setattr__(self, "name", _tidy_name(name))
+            object.__setattr__(self, "name", tidy_name("name", name))
         if lang is not None and _LANGUAGE.fullmatch(lang) is None:
             raise BadRequestError(f"lang must be a BCP 47 tag such as de or pt-BR, not {quoted(lang)}.")
 
 
-def _tidy_name(name: str) -> str:
+def tidy_name(member: str, name: str) -> str:
+    """Tidy a name that people gave.
+
+    Raises:
+        BadRequestError: It is none; the text says so of `member`.
+    """
     try:
         tidied = tidy(name)
     except ValueError as error:
-        raise BadRequestError(f"name must be text that people can read, not {quoted(name)}: {error}.") from error
+        raise BadRequestError(f"{member} must be text that people can read, not {quoted(name)}: {error}.") from error
     if len(tidied) > LONGEST_NAME:
-        raise BadRequestError(f"name must be 1 to {LONGEST_NAME} characters, not {len(tidied)}.")
+        raise BadRequestError(f"{member} must be 1 to {LONGEST_NAME} characters, not {len(tidied)}.")
     return tidied
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A channel that the operator names before anybody broadcasts to it.
+    """A channel or a session that the operator names before anybody broadcasts to it.
 
     Attributes:
         session: Of which session; `ANY_SESSION` for every one.
-        channel: Its id.
+        channel: Its id; None where it is the session that has the name.
         label: What people call it.
     """
 
     session: str
-    channel: str
+    channel: str | None
     label: Label
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Read `SESSION/CHANNEL LANGUAGE NAME`, with `*` for every session and `-` for no language.
+        """Read `SESSION/CHANNEL LANGUAGE NAME`, or `SESSION - NAME`; `*` is every session, `-` is no language.
 
         Raises:
             BadRequestError: The text is not of this form.
         """
         address, lang, name = [*text.split(maxsplit=2), "", "", ""][:3]
         session, slash, channel = address.partition("/")
-        if not (slash and lang and name):
+        if not (lang and name) or not (slash or lang == _NO_LANGUAGE):
             raise BadRequestError(f'A channel is declared as "ev1/de de Deutsch", not as {quoted(text)}.')
         if session != ANY_SESSION:
             check_name("session", session)
-        check_name("channel", channel)
-        return cls(session, channel, Label(name, None if lang == _NO_LANGUAGE else lang))
+        if slash:
+            check_name("channel", channel)
+        return cls(session, channel if slash else None, Label(name, None if lang == _NO_LANGUAGE else lang))

@@ -170,12 +170,12 @@ class ListenerSettings(_Section):
 
 
 class ChannelSettings(_Section):
-    """What people see of channels before anybody broadcasts to them."""
+    """What people see of channels and sessions before anybody broadcasts to them."""
 
     declared: Declarations = Field(
         (),
-        description="Channels with their names, each SESSION/CHANNEL LANGUAGE NAME; * is every session, - is no "
-        "language. In the environment they are separated by semicolons.",
+        description="Channels with their names, each SESSION/CHANNEL LANGUAGE NAME, and sessions with theirs, each "
+        "SESSION - NAME; * is every session, - is no language. In the environment they are separated by semicolons.",
         examples=["*/de de Deutsch"],
     )
 
@@ -184,23 +184,24 @@ class LimitSettings(_Section):
     """What a client, an address and a session may cost; reasons and what a client sees: docs/limits.md."""
 
     max_connections: Count = Field(
-        10_000, description="Listeners at one time, and again broadcasters; of more, HTTP 503."
+        10_000, description="Maximum concurrent listeners, and the same number of broadcasters. Beyond it: HTTP 503."
     )
     max_listeners_per_session: CountOrNever = Field(
-        10_000, description="Listeners of one session at one time; of more, HTTP 503."
+        10_000, description="Maximum concurrent listeners of one session. Beyond it: HTTP 503."
     )
     max_broadcasters_per_session: CountOrNever = Field(
         64, description="Broadcasters of one session at one time, and so its channels that are live."
     )
     max_connections_per_address: CountOrNever = Field(
-        1_000, description="WebSockets of one address (IPv6: of one /64) at one time; of more, HTTP 429."
+        1_000, description="Maximum concurrent WebSockets of one address (IPv6: one /64). Beyond it: HTTP 429."
     )
     max_failures_per_minute: CountOrNever = Field(
         30, description="Wrong tokens and bad requests of one address in a minute; after more, HTTP 429."
     )
     max_pending_handshakes: Count = Field(
         1_000,
-        description="Connections that are no WebSocket yet; of more, the oldest of the address with most is cut off.",
+        description="Maximum connections that are not a WebSocket yet. "
+        "Beyond it, the address with the most loses its oldest.",
     )
     handshake_timeout_seconds: Seconds = Field(
         10.0, description="How long an opening handshake may take, and that of TLS before it."
@@ -209,10 +210,13 @@ class LimitSettings(_Section):
         32_768, description="Size of a request with its headers, 4096 to 1048576."
     )
     max_audio_messages_per_second: CountOrNever = Field(
-        400, description="Of one broadcaster, with a burst of five seconds' worth; of more, it is read no faster."
+        400,
+        description="Audio messages of one broadcaster; bursts may hold five seconds' worth. "
+        "Beyond it, the relay reads more slowly.",
     )
     max_texts_per_second: CountOrNever = Field(
-        50, description="Control messages of one client, with a burst of two seconds' worth; of more, closed with 1008."
+        50,
+        description="Control messages of one client; bursts may hold two seconds' worth. Beyond it: close code 1008.",
     )
     max_pings_per_second: CountOrNever = Field(
         50, description="Pings and pongs of one client's WebSocket layer, likewise."
@@ -224,38 +228,50 @@ class LimitSettings(_Section):
         262_144, description="What may wait for a client that does not read; at more it is cut off. At least 65536."
     )
     max_requests_per_second_per_address: CountOrNever = Field(
-        500, description="Pages and files for one address, with a burst of ten seconds' worth; of more, HTTP 429."
+        500, description="Pages and files for one address; bursts may hold ten seconds' worth. Beyond it: HTTP 429."
     )
-    max_requests_per_second: CountOrNever = Field(2_000, description="The same for all addresses; of more, HTTP 503.")
+    max_requests_per_second: CountOrNever = Field(
+        2_000, description="The same limit for all addresses together. Beyond it: HTTP 503."
+    )
     max_costly_requests_per_second_per_address: CountOrNever = Field(
         5,
-        description="New QR codes and pages of metrics for one address, two seconds' worth at once; of more, HTTP 429.",
+        description="New QR codes and metrics pages for one address; bursts may hold two seconds' worth. "
+        "Beyond it: HTTP 429.",
     )
     max_costly_requests_per_second: CountOrNever = Field(
-        10, description="The same for all addresses; of more, HTTP 503."
+        10, description="The same limit for all addresses together. Beyond it: HTTP 503."
     )
     max_joins_per_second_per_address: CountOrNever = Field(
-        100, description="New WebSockets of one address, with a burst of ten seconds' worth; of more, HTTP 429."
+        100, description="New WebSockets of one address; bursts may hold ten seconds' worth. Beyond it: HTTP 429."
     )
-    max_joins_per_second: CountOrNever = Field(1_000, description="The same of all addresses; of more, HTTP 503.")
+    max_joins_per_second: CountOrNever = Field(
+        1_000, description="The same limit for all addresses together. Beyond it: HTTP 503."
+    )
     max_switches_per_second: CountOrNever = Field(
-        5, description="Switches of one listener, with a burst of two seconds' worth; of more, closed with 1008."
+        5,
+        description="Channel switches of one listener; bursts may hold two seconds' worth. Beyond it: close code 1008.",
     )
     max_switches_per_second_per_address: CountOrNever = Field(
-        100, description="Switches of one address, with a burst of ten seconds' worth; more have to wait."
+        100,
+        description="Channel switches of one address; bursts may hold ten seconds' worth. Beyond it, switches wait.",
     )
     max_control_messages_per_second_per_address: CountOrNever = Field(
-        2_000, description="Control messages, pings and fragments of one address; with more, all of it are read slower."
+        2_000,
+        description="Control messages, pings and fragments of one address. "
+        "Beyond it, the relay reads all its clients more slowly.",
     )
     max_abandoned_channels_per_session: CountOrNever = Field(
-        256, description="Channels of one session that are kept without their broadcaster; of more, the oldest goes."
+        256,
+        description="Channels of one session kept after their broadcaster left. "
+        "Beyond it, the relay forgets the oldest.",
     )
-    max_abandoned_channels: CountOrNever = Field(2_000, description="The same of all sessions.")
+    max_abandoned_channels: CountOrNever = Field(2_000, description="The same limit for all sessions together.")
     max_abandoned_bytes_per_session: CountOrNever = Field(
         134_217_728,
-        description="Audio kept of such channels of one session; of more, that of the oldest is thrown away.",
+        description="Bytes of audio kept for such channels of one session. "
+        "Beyond it, the relay drops the oldest channel's.",
     )
-    max_abandoned_bytes: CountOrNever = Field(536_870_912, description="The same of all sessions.")
+    max_abandoned_bytes: CountOrNever = Field(536_870_912, description="The same limit for all sessions together.")
     max_lag_ms: CountOrNever = Field(
         500, description="How late the relay may be before it refuses new listeners with HTTP 503."
     )

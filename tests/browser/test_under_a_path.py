@@ -99,7 +99,7 @@ async def test_every_page_works_and_no_request_leaves_the_path(
                 await embed(site, listener)
             await broadcaster.press("Stop")
             await broadcaster.status("You are off the air.")
-        for path in ("/relay/v1/broadcast/path/main", "/relay/v1/listen/path", "/relay/v1/listen/path/de"):
+        for path in ("/relay/v1/broadcast/path/main", "/relay/v1/listen/path/main", "/relay/v1/listen/path/de"):
             await site.requested(path)
         assert "/relay/qr/listen/path.svg" in dict(site.requests())
         assert [path for path, status in site.requests() if not f"{path}/".startswith("/relay/") or status >= 400] == []
@@ -139,6 +139,7 @@ async def listen_and_choose(site: Site, tab: Tab) -> None:
     await hears(tab, GERMAN_TONE)
     await tab.page.get_by_role("radio", name="main").check()
     await tab.page.wait_for_url(f"{site.url}/listen/path")
+    await tab.page.get_by_role("button", name="Arrêter").click()
     await tab.page.get_by_role("link", name="relay").click()
     await tab.page.wait_for_url(f"{site.url}/")
 

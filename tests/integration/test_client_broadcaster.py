@@ -87,6 +87,36 @@ async def test_what_was_sent_arrives_and_leaving_does_not_end_the_session() -> N
     assert broadcaster.stats.sent.seconds == pytest.approx(0.1)
 
 
+async def test_a_muted_broadcaster_sends_silence_and_says_so_on_each_connection_and_a_pause_is_no_end() -> None:
+    heard = Heard()
+
+    async def until_muted(connection: ServerConnection) -> None:
+        await greeted(connection)
+        for _ in range(3):
+            await heard.take(await connection.recv())
+        await cut(connection)
+
+    async def then(connection: ServerConnection) -> None:
+        # It took what was sent before: 200 ms.
+        await greeted(connection, accepted=3_200)
+        async for message in connection:
+            await heard.take(message)
+            if message == '{"type":"pause"}':
+                return
+
+    async with scripted(in_turn(until_muted, then)) as url, broadcast(url, "ev1", reconnect=SOON) as broadcaster:
+        await broadcaster.send(TENTH)
+        await heard.until(1)
+        await broadcaster.mute(on=True)
+        await broadcaster.send(TENTH)
+        await heard.until(4)
+        await broadcaster.mute(on=False)
+        await broadcaster.send(TENTH)
+        await broadcaster.pause()
+    muted, unmuted = '{"type":"mute","on":true}', '{"type":"mute","on":false}'
+    assert heard.messages == [TENTH, muted, bytes(len(TENTH)), muted, unmuted, TENTH, '{"type":"pause"}']
+
+
 async def test_what_the_broadcaster_is_goes_into_the_query() -> None:
     queries = []
 

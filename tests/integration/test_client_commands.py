@@ -174,7 +174,7 @@ async def test_a_session_that_is_kept_goes_on_with_the_next_broadcaster(tmp_path
     async with client(settings, "listen", "kept", "-o", str(tmp_path / "received.wav")) as listener:
         await ready(listener)
         assert (await run(settings, "broadcast", "kept", str(sent), "--keep")).returncode == 0
-        await listener.line(lambda line: line == "the broadcaster is gone, waiting for it to return")
+        await listener.line(lambda line: line == "the broadcaster has paused, waiting for it to go on")
         assert (await run(settings, "broadcast", "kept", str(sent))).returncode == 0
         assert await listener.wait() == 0
     assert read_wav(tmp_path / "received.wav") == (16_000, 1, audio + audio)

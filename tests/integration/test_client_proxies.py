@@ -46,6 +46,18 @@ async def test_a_dead_proxy_is_named_by_every_command(tmp_path: Path) -> None:
     assert said == [named] * 3
 
 
+async def test_who_operates_a_relay_is_told_that_it_is_asked_directly() -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    # Of this machine, and not loopback, for which no proxy would be taken.
+    relay = f"http://0.0.0.0:{free_port()}"
+    settings = {"RELAY_CLIENT_URL": relay, "RELAY_ACCESS_ADMIN_KEY": KEY, "https_proxy": address, "no_proxy": ""}
+    said = await refused(settings, "sessions", code=2)
+    assert said.startswith(f"Nothing listens at {relay}: ")
+    assert said.endswith(
+        f" It is asked directly, not through the proxy {address} that the environment variable https_proxy names."
+    )
+
+
 @pytest.mark.parametrize(
     ("answer", "what"),
     [

@@ -44,6 +44,9 @@ STEREO_BYTES_PER_SECOND = 192_000
 HEADERS_BYTES = 20
 """What the wire adds to a frame: the WebSocket's header and the relay's."""
 
+TRIES = 3
+"""Of a crowd: what the relay does, it does every time; what holds the machine up, it does not."""
+
 SLACK_MS = 60
 """What the relay may lose between a look at the clock and a write, when others want the processor."""
 
@@ -283,25 +286,42 @@ def check_partial_accounts(listeners: Sequence[WireListener], broadcaster: Broad
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_a_crowd_at_the_door_delays_nobody_inside(loop: str, lateness: Lateness) -> None:
+    problems = []
+    async with relay_process(RELAY_SERVER_LOOP=loop) as relay:
+        for number in range(TRIES):
+            present, crowd, broadcaster = await crowd_at_the_door(relay, f"ev{number}")
+            try:
+                check_untouched(present, broadcaster, lateness, 2 * LATE_MS)
+                check_untouched(crowd, broadcaster, lateness, 1000)
+            except AssertionError as problem:
+                problems.append(problem)
+            else:
+                return
+    raise ExceptionGroup("each time somebody was late", problems)
+
+
+async def crowd_at_the_door(
+    relay: RelayProcess, session: str
+) -> tuple[list[WireListener], list[WireListener], Broadcaster]:
+    """Have many join beside few who are there, and check all accounts; gives the few, the many and the source."""
     crowd: list[WireListener] = []
     # This process pays as much for a joining listener as the relay does, so not all at one time.
     gate = asyncio.Semaphore(20)
 
-    async def join(relay: RelayProcess) -> None:
+    async def join() -> None:
         async with gate:
-            crowd.append(await open_listener(relay.url, "/v1/listen/ev1"))
+            crowd.append(await open_listener(relay.url, f"/v1/listen/{session}"))
 
-    async with relay_process(RELAY_SERVER_LOOP=loop) as relay:
-        present = await listen_beside(relay, "ev1", 20)
-        with closing(present), closing(crowd):
-            async with broadcasting(relay, "ev1") as broadcaster:
-                await broadcaster.play(0.4)
-                async with asyncio.TaskGroup() as group:
-                    joining = [group.create_task(join(relay)) for _ in range(300)]
-                    while not all(task.done() for task in joining):
-                        await broadcaster.play(0.2)
-                await broadcaster.play(0.6)
-                await broadcaster.end()
-                await check_accounts([*present, *crowd], broadcaster)
-        check_untouched(present, broadcaster, lateness, 2 * LATE_MS)
-        check_untouched(crowd, broadcaster, lateness, 1000)
+    present = await listen_beside(relay, session, 20)
+    with closing(present), closing(crowd):
+        async with broadcasting(relay, session) as broadcaster:
+            await broadcaster.play(0.4)
+            async with asyncio.TaskGroup() as group:
+                joining = [group.create_task(join()) for _ in range(300)]
+                while not all(task.done() for task in joining):
+                    await broadcaster.play(0.2)
+            await broadcaster.play(0.6)
+            await broadcaster.end()
+            await check_accounts([*present, *crowd], broadcaster)
+    assert all(listener.gaps == [] for listener in [*present, *crowd])
+    return present, crowd, broadcaster

@@ -85,6 +85,20 @@ async def test_one_address_that_others_can_reach_is_enough_to_need_a_key(open_to
         assert process.lines[0].startswith("relay: server.host is 0.0.0.0, which others can reach, ")
 
 
+@pytest.mark.parametrize(
+    ("hosts", "what"),
+    [
+        ("0.0.0.0, 127.0.0.1", "0.0.0.0 and 127.0.0.1 have an address in common"),
+        ("127.0.0.1, localhost", "127.0.0.1 and localhost have an address in common"),
+        ("127.0.0.1, 127.0.0.1", "127.0.0.1 is there twice"),
+    ],
+)
+async def test_hosts_that_have_an_address_in_common_are_one_sentence(hosts: str, what: str) -> None:
+    async with running("serve", "--host", hosts, "--port", str(free_port()), **KEY) as process:
+        assert await process.wait() == 2
+        assert process.lines == [f"relay: server.host is {hosts}, but {what}: leave one of them out."]
+
+
 async def test_an_address_that_is_in_use_is_named_with_all() -> None:
     async with relay_process() as relay, asyncio.timeout(60):
         port = str(urlsplit(relay.url).port)

@@ -144,3 +144,52 @@ async def test_head_is_get_without_the_body() -> None:
         metrics = await answer(relay, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (metrics[0], metrics[2]) == (200, b"")
         assert int(metrics[1]["Content-Length"]) > 0
+
+
+BROWSER = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n"
+
+PEOPLE = [
+    ("/nothing", "de-AT,de;q=0.9,en;q=0.5", 404, '<html lang="de" data-ready>', "Hier ist nichts", '<base href="./">'),
+    ("/a/b/c", "pt-BR, fr;q=0.5", 404, '<html lang="fr" data-ready>', "Il n'y a rien ici", '<base href="../../">'),
+    (
+        "/listen/town%20hall",
+        "ar",
+        400,
+        '<html lang="ar" dir="rtl" data-ready>',
+        "هذا العنوان غير صحيح",
+        '<base href="../">',
+    ),
+    ("/nothing", "arn, ja", 404, '<html lang="en" data-ready>', "There is nothing here", '<base href="./">'),
+    ("/nothing", "", 404, '<html lang="en" data-ready>', "There is nothing here", '<base href="./">'),
+]
+
+
+async def test_a_person_gets_a_page_in_their_language_where_there_is_none() -> None:
+    async with relay_process() as relay:
+        for path, languages, status, *texts in PEOPLE:
+            accept = BROWSER + (f"Accept-Language: {languages}\r\n" if languages else "")
+            request = f"GET {path} HTTP/1.1\r\nHost: x\r\n{accept}\r\n"
+            found, headers, body = await answer(relay, request.encode())
+            assert (found, headers["Content-Type"], headers["Cache-Control"]) == (
+                status,
+                "text/html; charset=utf-8",
+                "no-store",
+            )
+            check(headers, body)
+            for text in texts:
+                assert text in body.decode(), (path, languages)
+            assert "default-src 'self'" in headers["Content-Security-Policy"]
+        found, headers, body = await answer(relay, b"GET /nothing HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n")
+        assert (found, headers["Content-Type"]) == (404, "text/plain; charset=utf-8"), "a program gets a sentence"
+
+
+async def test_a_person_who_is_turned_away_gets_a_page_too() -> None:
+    async with relay_process(RELAY_LIMITS_MAX_REQUESTS_PER_SECOND="1") as relay:
+        request = f"GET /listen/ev1 HTTP/1.1\r\nHost: x\r\n{BROWSER}Accept-Language: uk\r\n\r\n".encode()
+        for _ in range(40):
+            found, headers, body = await answer(relay, request)
+            if found != 200:
+                break
+        assert found == 503
+        assert "Ретранслятор зайнятий" in body.decode()
+        assert int(headers["Retry-After"]) > 0

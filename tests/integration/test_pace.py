@@ -33,6 +33,9 @@ FRAME_SECONDS = 0.02
 FRAME_SAMPLES = 320
 LONG_PAUSE_SECONDS = 0.15 + FRAME_SECONDS
 MOST_IN_PAUSES = 0.05
+TRIES = 3
+"""A sender that stops and goes does so every time; a machine that is too busy for all of them is not so for one."""
+
 SOON = Reconnect(first_seconds=0.2, max_seconds=0.5)
 
 
@@ -271,5 +274,17 @@ async def test_whatever_stood_still_audio_is_even_and_live_again(tmp_path: Path)
             await scenario.watch()
         return scenario
 
-    for scenario in await asyncio.gather(*map(play, SCENARIOS)):
-        scenario.judge()
+    problems = list[AssertionError]()
+    happenings: list[Happening] = list(SCENARIOS)
+    for _ in range(TRIES):
+        uneven = list[Happening]()
+        for happens, scenario in zip(happenings, await asyncio.gather(*map(play, happenings)), strict=True):
+            try:
+                scenario.judge()
+            except AssertionError as problem:
+                uneven.append(happens)
+                problems.append(problem)
+        if not uneven:
+            return
+        happenings = uneven
+    raise ExceptionGroup("uneven, or late, each time", problems)

@@ -85,7 +85,7 @@ async def test_audio_reaches_a_listener_in_order_with_its_header(relay: RelayPro
             assert greeting["format"] == {"codec": "pcm_s16le", "rate": 48000, "channels": 2, "clock_rate": 48000}
             changed = await control(listener)
             assert (changed["type"], changed["epoch"]) == ("format", hello["epoch"])
-            assert await control(listener) == {"type": "state", "state": "live", "pace": "live"}
+            assert await control(listener) == {"type": "state", "state": "live", "pace": "live", "silence": None}
             for number in range(3):
                 await broadcaster.send(bytes([number]) * 960 * 4)
             headers = []

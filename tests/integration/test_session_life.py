@@ -57,8 +57,8 @@ class Speaker:
             if every:
                 await asyncio.sleep(every)
 
-    async def say(self, message_type: str) -> None:
-        await self.connection.send(json.dumps({"type": message_type}))
+    async def say(self, message_type: str, **members: object) -> None:
+        await self.connection.send(json.dumps({"type": message_type, **members}))
 
     async def read(self) -> None:
         async for message in self.connection:
@@ -330,6 +330,64 @@ async def test_listeners_may_come_first_and_stay_through_a_loss() -> None:
                 await listener.until(lambda: len(listener.frames) == 6)
             assert states(listener)[:4] == ["live", "source_lost", "waiting", "live"]
             assert listener.account() == [6], "the numbering goes on"
+
+
+async def test_a_mute_and_a_pause_are_told_in_their_place_and_a_pause_outlasts_the_grace() -> None:
+    async with relay_process(RELAY_BROADCAST_GRACE_SECONDS="0.1") as relay:
+        listener = await listen(relay, "ev1")
+        with closing([listener]):
+            async with speaker(relay, "ev1") as speaking:
+                await speaking.send(3)
+                await speaking.say("mute", on=True)
+                await speaking.say("mute", on=True)
+                await speaking.send(3)
+                await speaking.say("mute", on="perhaps")
+                assert (await speaking.until_told("error"))["code"] == 4504
+                late = await listen(relay, "ev1")
+                with closing([late]):
+                    assert (late.hello["state"], late.hello["silence"]) == ("live", "muted")
+                await speaking.say("mute", on=False)
+                await speaking.send(3)
+                await speaking.say("pause")
+                await speaking.connection.wait_closed()
+                assert speaking.connection.close_code == 1000
+            await listener.until(lambda: silences(listener)[-1] == ("waiting", "paused"))
+            # The housekeeping, which would end a grace, tells the list of channels.
+            await listener.until(lambda: listener.told[-1]["type"] == "channels")
+            late = await listen(relay, "ev1")
+            with closing([late]):
+                assert (late.hello["state"], late.hello["silence"]) == ("waiting", "paused")
+            async with speaker(relay, "ev1") as speaking:
+                speaking.sent = 9
+                await speaking.send(3)
+                await speaking.say("end")
+                await listener.until_ended()
+            assert silences(listener) == [
+                ("live", None),
+                ("live", "muted"),
+                ("live", None),
+                ("waiting", "paused"),
+                ("live", None),
+                ("ended", None),
+            ]
+            # Each frame on its side of what was told, and all of them.
+            assert frames_before_states(listener) == [0, 3, 6, 9, 9, 12]
+            assert listener.account() == [12]
+
+
+def silences(listener: WireListener) -> list[tuple[str, str | None]]:
+    return [(told["state"], told["silence"]) for told in said(listener, "state")]
+
+
+def frames_before_states(listener: WireListener) -> list[int]:
+    """How many frames came before each state."""
+    counts, frames = list[int](), 0
+    for event in listener.events:
+        if isinstance(event, ReceivedFrame):
+            frames += 1
+        elif event["type"] == "state":
+            counts.append(frames)
+    return counts
 
 
 def states(listener: WireListener) -> list[str]:

@@ -8,16 +8,21 @@ import signal
 import socket
 import ssl
 import struct
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http.client import HTTPSConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from relay.adapters.configuration import load_settings
 from relay.cli.app import RunningRelay, running_relay
 from relay.core.limits.names import Limit
+from relay.core.tls_faults import TlsFault
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.live_session import LOOPS, applied_limits
 from tests.support.processes import RelayProcess, relay_process
@@ -122,6 +127,64 @@ async def test_what_is_no_tls_is_cut_off_in_silence(tmp_path: Path) -> None:
                     await until_cut_off(sock)
         assert await relay.terminate() == 0
         assert "Traceback" not in relay.text
+
+
+def fail_in_every_way(relay: RelayProcess, certificate: Certificate, other: Certificate) -> None:
+    """Fail to agree on TLS once for each reason but the last."""
+    old, choosy, distrusting = certificate.trusting, certificate.trusting, other.trusting
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.maximum_version = old.minimum_version = ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
+    choosy.maximum_version = ssl.TLSVersion.TLSv1_2
+    choosy.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    for context in (old, choosy, distrusting):
+        with idle(relay, 1) as (sock,), pytest.raises(ssl.SSLError):
+            context.wrap_socket(sock, server_hostname="127.0.0.1")
+    for words in (REQUEST, bytes(100)):
+        with idle(relay, 1) as (sock,):
+            sock.sendall(words)
+            while not is_cut_off(sock):
+                pass
+    with idle(relay, 1):
+        pass
+
+
+def counted(relay: RelayProcess, certificate: Certificate) -> dict[str, float]:
+    """How many handshakes failed, by the reason, as the relay's metrics say."""
+    address = urlsplit(relay.url)
+    connection = HTTPSConnection("127.0.0.1", address.port, context=certificate.trusting, timeout=20)
+    try:
+        connection.request("GET", "/metrics")
+        families = text_string_to_metric_families(connection.getresponse().read().decode())
+        (family,) = (each for each in families if each.name == "relay_tls_handshakes_failed")
+        return {sample.labels["fault"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_handshake_that_fails_is_counted_and_told_by_its_reason(loop: str, tmp_path: Path) -> None:
+    certificate, other = make_certificate(tmp_path), make_certificate(tmp_path, "other")
+    more = {"RELAY_SERVER_LOOP": loop, "RELAY_PROMETHEUS_ENABLED": "true"}
+    more["RELAY_LIMITS_MAX_COSTLY_REQUESTS_PER_SECOND_PER_ADDRESS"] = "1000"
+    async with relay_process(**settings(certificate, **more)) as relay:
+        await asyncio.to_thread(fail_in_every_way, relay, certificate, other)
+        expected = dict.fromkeys(set(TlsFault) - {TlsFault.TLS_OTHER}, 1)
+        async with asyncio.timeout(20):
+            # A connection's end is noticed a little after the client has made it.
+            while sum((found := await asyncio.to_thread(counted, relay, certificate)).values()) < len(expected):
+                pass
+        assert found == expected
+        assert await relay.terminate() == 0
+        assert "Traceback" not in relay.text
+    told = Counter[str]()
+    for record in relay.log:
+        if record["event"] == "TLS handshakes failed":
+            told.update({fault: record[fault] for fault in TlsFault if fault in record})
+    assert told == {fault: 1 for fault in expected if fault is not TlsFault.TLS_LEFT}
+    refused = [record["reason"] for record in relay.log if record["event"] == "an address was refused"]
+    assert sorted(refused) == sorted(told)
 
 
 def in_process(certificate: Certificate, most_pending: int = 1000, timeout_seconds: float = 10) -> dict[str, object]:

@@ -56,6 +56,18 @@ test("why it does not go on is told in words and by a code", () => {
   assert.deepEqual([player.state, player.reason, player.code], ["failed", "No.", 4501]);
 });
 
+test("why there is nothing to hear is known while it plays", () => {
+  makePlayer();
+  const told = [];
+  player.addEventListener("silence", ({ detail }) => told.push(detail.silence));
+  player.play();
+  assert.equal(player.silence, null);
+  FakeWorker.latest.tell({ type: "silence", silence: "muted" });
+  assert.deepEqual([player.silence, told], ["muted", ["muted"]]);
+  FakeWorker.latest.tell(status("ended", { code: 1000 }));
+  assert.equal(player.silence, null);
+});
+
 test("attempts that fail before there ever was a connection are told each, with what may be in the way", () => {
   const told = makePlayer();
   player.play();

@@ -271,6 +271,33 @@ test("a broadcaster who goes is waited for", () => {
   assert.equal(relay.states.at(-1), "playing");
 });
 
+test("why there is nothing to hear is told when it changes, and to who comes later", () => {
+  const relay = playing();
+  const silences = () => relay.told.filter(({ type }) => type === "silence").map(({ silence }) => silence);
+  const tell = (state, silence) => {
+    relay.state = state;
+    relay.silence = silence;
+    relay.sockets[0].tell(JSON.stringify({ type: "state", state, silence }));
+    relay.run(1000);
+  };
+  tell("live", "muted");
+  assert.equal(relay.states.at(-1), "playing");
+  tell("live", "muted");
+  tell("live", "asleep");
+  tell("waiting", "paused");
+  assert.equal(relay.states.at(-1), "waiting");
+  relay.sockets[0].break(1006);
+  relay.run(2000);
+  assert.deepEqual(silences(), ["muted", null, "paused"]);
+  relay.silence = "muted";
+  relay.state = "live";
+  relay.sockets[0].break(1006);
+  relay.run(3000);
+  assert.deepEqual([relay.states.at(-1), ...silences().slice(3)], ["playing", "muted"]);
+  tell("live", undefined);
+  assert.equal(silences().at(-1), null);
+});
+
 test("a relay that restarted begins anew", () => {
   const relay = playing();
   relay.epoch = 77;

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from websockets.frames import Opcode
 
-from tests.integration.test_floods import FLOODERS, FLOODS, frames
+from tests.support.floods import FLOODERS, FLOODS, frames
 from tests.support.wire_listener import upgrade
 
 TURN_SECONDS = 0.4

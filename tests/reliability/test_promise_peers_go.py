@@ -3,48 +3,22 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from websockets.asyncio.client import ClientConnection
 
-from relay.core.messages import decode
 from relay.core.wire import Header
 from tests.reliability.conftest import Figure
 from tests.support.certificates import make_certificate
-from tests.support.fault_proxy import FaultProxy, fault_proxy
-from tests.support.live_session import LOOPS, broadcasting, on_both_loops
+from tests.support.fault_proxy import FAULTS, FaultProxy, fault_proxy
+from tests.support.live_session import LOOPS, broadcasting, greeted, on_both_loops
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, upgrade
 
 GONE_SECONDS = 20.0
 SLACK_SECONDS = 5.0
 """For a look once in a while, and for a busy machine."""
-
-FAULTS: dict[str, Callable[[FaultProxy], None]] = {
-    "black hole": FaultProxy.vanish,
-    "zero window": FaultProxy.ignore,
-    "half close": lambda network: network.up.finish(),
-}
-
-
-@asynccontextmanager
-async def client(url: str, target: str, trusting: ssl.SSLContext | None) -> AsyncIterator[ClientConnection]:
-    """A client that was greeted, and asks nothing by itself."""
-    async with connect(
-        url.replace("http", "ws", 1) + target,
-        ssl=trusting,
-        subprotocols=[Subprotocol("relay.v1")],
-        compression=None,
-        proxy=None,
-        ping_interval=None,
-        close_timeout=0.1,
-        max_queue=None,
-    ) as connection:
-        assert decode(str(await connection.recv()))["type"] == "hello"
-        yield connection
 
 
 async def until_gone(network: FaultProxy) -> float:
@@ -81,7 +55,7 @@ async def times_to_go(relay: RelayProcess, trusting: ssl.SSLContext | None) -> d
     async with AsyncExitStack() as stack:
 
         async def join(url: str, target: str) -> ClientConnection:
-            return await stack.enter_async_context(client(url, target, trusting))
+            return await stack.enter_async_context(greeted(url, target, trusting))
 
         broadcaster, healthy = await join(relay.url, "/v1/broadcast/ev1"), await join(relay.url, "/v1/listen/ev1")
         networks = {fault: await stack.enter_async_context(fault_proxy(relay.url)) for fault in FAULTS}

@@ -4,9 +4,8 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from tests.reliability.conftest import Figure
-from tests.reliability.test_promise_peers_go import FAULTS, client
-from tests.support.fault_proxy import fault_proxy
-from tests.support.live_session import broadcasting, on_both_loops
+from tests.support.fault_proxy import FAULTS, fault_proxy
+from tests.support.live_session import broadcasting, greeted, on_both_loops
 from tests.support.processes import RelayProcess
 
 DEADLINE_SECONDS = 3.0
@@ -23,7 +22,7 @@ async def test_it_ends_in_time_whatever_the_network_does(figure: Figure) -> None
             networks = {fault: await stack.enter_async_context(fault_proxy(relay.url)) for fault in FAULTS}
             for number, network in enumerate(networks.values()):
                 for target in ("/v1/listen/ev1", "/v1/listen/quiet", f"/v1/broadcast/other{number}"):
-                    await stack.enter_async_context(client(network.url, target, None))
+                    await stack.enter_async_context(greeted(network.url, target, None))
             await broadcaster.play(0.4)
             for fault, network in networks.items():
                 FAULTS[fault](network)

@@ -362,3 +362,11 @@ async def fault_proxy(target_url: str) -> AsyncIterator[FaultProxy]:
         accepting.cancel()
         with suppress(asyncio.CancelledError):
             await accepting
+
+
+FAULTS: dict[str, Callable[[FaultProxy], None]] = {
+    "black hole": FaultProxy.vanish,
+    "zero window": FaultProxy.ignore,
+    "half close": lambda network: network.up.finish(),
+}
+"""What a network may do to all that goes through it, by the name of it."""

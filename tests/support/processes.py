@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 
 Result = TypeVar("Result")
 
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 STOP_SECONDS = 90.0
 """How long a process that hangs is waited for; no measure of how fast one is."""
 

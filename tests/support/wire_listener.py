@@ -31,6 +31,9 @@ SMALL_BUFFER_BYTES = 4096
 
 JOIN_SECONDS = 20.0
 
+HANG_SECONDS = 60.0
+"""After this a relay hangs; no measure of how fast it is."""
+
 RESET_SECONDS = 15.0
 """More than a closing handshake may take, and less than a peer may be silent."""
 
@@ -189,7 +192,7 @@ class WireListener:
         self._protocol.send_ping(payload)
         self._flush()
 
-    async def until(self, holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, holds: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
         """Wait until something holds that only what is read can bring about."""
         try:
             async with asyncio.timeout(seconds):
@@ -200,7 +203,7 @@ class WireListener:
         except TimeoutError:
             raise AssertionError(f"did not come within {seconds} s; last came {self.events[-3:]}") from None
 
-    async def until_ended(self, seconds: float = 10.0) -> None:
+    async def until_ended(self, seconds: float = HANG_SECONDS) -> None:
         """Wait until the relay has ended the connection."""
         await self.until(lambda: self.has_ended, seconds)
 

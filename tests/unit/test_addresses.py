@@ -2,11 +2,13 @@
 
 import errno
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
-from relay.adapters.server.addresses import PORT_TRIES, find_addresses, listen_on_one_port
+from relay.adapters.server.addresses import PORT_TRIES, check_apart, find_addresses, listen_on_one_port
 from relay.core.loopback import public_host, reachable_host
+from relay.vocabulary.errors import ConfigurationError
 
 IPV4, IPV6 = "0.0.0.0", "::"  # noqa: S104 - nothing listens
 
@@ -18,15 +20,48 @@ IPV4, IPV6 = "0.0.0.0", "::"  # noqa: S104 - nothing listens
         (["*"], [IPV4], [IPV4]),
         (["*"], [IPV6], [IPV6]),
         (["*"], [], [IPV4, IPV6]),
-        (["*", IPV6], [IPV4, IPV6], [IPV4, IPV6]),
         ([IPV6], [IPV4], [IPV6]),
-        (["192.0.2.1", "localhost", "localhost"], [], ["192.0.2.1", "localhost"]),
+        (["192.0.2.1", "localhost"], [], ["192.0.2.1", "localhost"]),
     ],
 )
 def test_every_address_is_what_the_machine_has(
     hosts: Sequence[str], there: Sequence[str], addresses: Sequence[str]
 ) -> None:
     assert find_addresses(hosts, lambda address: address in there) == addresses
+
+
+@pytest.mark.parametrize(
+    ("hosts", "what"),
+    [
+        ([IPV4, "127.0.0.1"], "0.0.0.0 and 127.0.0.1 have an address in common"),
+        (["127.0.0.1", "192.0.2.1", IPV4], "127.0.0.1 and 0.0.0.0 have an address in common"),
+        (["::1", IPV6], "::1 and :: have an address in common"),
+        (["*", IPV6], "* and :: have an address in common"),
+        (["192.0.2.1", "*"], "192.0.2.1 and * have an address in common"),
+        (["localhost", "127.0.0.1"], "localhost and 127.0.0.1 have an address in common"),
+        (["::1", "0:0::1"], "::1 and 0:0::1 have an address in common"),
+        (["127.0.0.1", "127.0.0.1"], "127.0.0.1 is there twice"),
+        (["*", "*"], "* is there twice"),
+        (["unknown", "unknown"], "unknown is there twice"),
+        (["127.0.0.1", "192.0.2.1"], None),
+        ([IPV4, IPV6], None),
+        ([IPV4, "::1"], None),
+        (["unknown", "127.0.0.1"], None),
+        (["*"], None),
+    ],
+)
+def test_hosts_that_have_an_address_in_common_are_named(hosts: Sequence[str], what: str | None) -> None:
+    names = {"localhost": ["::1", "127.0.0.1"], "unknown": [], "*": [IPV4, IPV6]}
+
+    def find(host: str) -> set[IPv4Address | IPv6Address]:
+        return set(map(ip_address, names.get(host, [host])))
+
+    if what is None:
+        check_apart(hosts, find)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        check_apart(hosts, find)
+    assert str(caught.value) == f"server.host is {', '.join(hosts)}, but {what}: leave one of them out."
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.core.channel import Channel, ChannelState, IllegalTransitionError
+from relay.core.channel import Channel, ChannelState, IllegalTransitionError, Silence
 from relay.core.wire import HEADER_BYTES, Header
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat
 from relay.vocabulary.errors import CloseCode
@@ -71,6 +71,35 @@ def test_the_grace_ends_at_its_time() -> None:
     assert channel.give_up_source(130.0, 30.0) is True
     assert channel.state is ChannelState.WAITING
     assert channel.give_up_source(200.0, 30.0) is False
+
+
+def silence_of(channel: Channel) -> Silence | None:
+    return channel.silence
+
+
+def test_a_broadcaster_says_why_there_is_nothing_to_hear_and_that_ends_with_it() -> None:
+    channel = live_channel()
+    assert silence_of(channel) is None
+    assert (channel.mute(on=True), channel.mute(on=True), silence_of(channel)) == (True, False, Silence.MUTED)
+    assert (channel.mute(on=False), channel.mute(on=False), silence_of(channel)) == (True, False, None)
+    for after in (lambda: channel.go_live(MONO), lambda: channel.lose_source(0.0)):
+        channel.mute(on=True)
+        after()
+        assert silence_of(channel) is None, "another connection has not said so"
+    channel.go_live(MONO)
+    place = channel.place
+    channel.pause()
+    assert (channel.state, silence_of(channel), channel.place) == (ChannelState.WAITING, Silence.PAUSED, place)
+    assert channel.give_up_source(1e9, 30.0) is False, "a pause has no grace"
+    for illegal in (channel.pause, lambda: channel.mute(on=True), lambda: channel.mute(on=False)):
+        with pytest.raises(IllegalTransitionError):
+            illegal()
+    assert (channel.state, silence_of(channel)) == (ChannelState.WAITING, Silence.PAUSED)
+    channel.go_live(MONO)
+    assert (silence_of(channel), channel.place) == (None, place)
+    channel.mute(on=True)
+    channel.end()
+    assert silence_of(channel) is None
 
 
 def test_who_takes_over_with_the_same_format_continues() -> None:

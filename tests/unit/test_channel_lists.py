@@ -146,3 +146,20 @@ async def test_a_list_is_serialized_once_for_each_change(bench: Bench) -> None:
 async def test_lists_of_sessions_that_are_gone_are_not_kept(bench: Bench) -> None:
     first = bench.hub.directory.list_text("never-used")
     assert bench.hub.directory.list_text("never-used") is not first, "anybody may ask for any name"
+
+
+async def test_a_session_has_the_name_that_its_operator_or_else_a_broadcaster_gives_it() -> None:
+    bench = Bench(declared=[Declaration.read("ev1 - Town hall"), *DECLARED])
+    declared, early = bench.join("c1"), bench.join("c2", session="ev2")
+    assert (declared.hello["session_name"], early.hello["session_name"]) == ("Town hall", None)
+    assert [entry["id"] for entry in declared.hello["channels"]] == ["main", "de"]
+    for session in ("ev1", "ev2"):
+        bench.claim(session=session, offer=Offer(session_name="What the speaker calls it"))
+        # An interpreter who says nothing changes nothing.
+        bench.claim(session=session, channel="fr", offer=Offer())
+    bench.hub.keep_house()
+    await bench.settle()
+    assert early.of_type("channels")[-1]["session_name"] == "What the speaker calls it"
+    assert declared.of_type("channels")[-1]["session_name"] == "Town hall"
+    assert bench.join("c3", session="ev2").hello["session_name"] == "What the speaker calls it"
+    await bench.tasks.close()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from relay.core.access import OperatorPermit
-from relay.core.channel import ChannelState
+from relay.core.channel import ChannelState, Farewell
 from relay.core.grants import Grant, TokenRole
 from relay.core.requests import Delivery, Offer, Resume
 from relay.core.wire import Header
@@ -34,6 +34,7 @@ class Account:
         epoch: Of the next frame.
         seq: Of the next frame that it has to get, or be told lost.
         due_ms: Of the last frame; 0 before the first one, and where a clear begins anew.
+        told: The state of its channel, and why there is nothing to hear.
     """
 
     def __init__(self, port: FakePort) -> None:
@@ -42,6 +43,7 @@ class Account:
         self.epoch = self.seq = -1
         self.due_ms = 0
         self.channel = ""
+        self.told: tuple[str, str | None] = ("", None)
 
     def read(self) -> None:
         news = self._port.written[self._read :]
@@ -61,6 +63,7 @@ class Account:
         match message["type"]:
             case "hello":
                 self.epoch, self.seq, self.channel = message["epoch"], message["next_seq"], message["channel"]
+                self.told = (message["state"], message["silence"])
                 self.due_ms = 0
             case "clear":
                 self.due_ms = 0
@@ -68,6 +71,8 @@ class Account:
                 assert (message["epoch"], message["from_seq"]) == (self.epoch, self.seq), "a gap out of order"
                 assert message["to_seq"] >= message["from_seq"]
                 self.seq = message["to_seq"] + 1
+            case "state":
+                self.told = (message["state"], message["silence"])
             case "format" if message["epoch"] != self.epoch:
                 self.epoch, self.seq = message["epoch"], 0
 
@@ -120,6 +125,7 @@ class Life(RuleBasedStateMachine):
                 continue
             place = live.channel.place
             assert (account.epoch, account.seq) == (place.epoch, place.seq), "something is owed and not told"
+            assert account.told == (live.channel.state, live.channel.silence)
 
     def live(self, channel: str) -> Any:
         return next((live for live in self.bench.hub.directory if live.address.channel == channel), None)
@@ -229,12 +235,27 @@ class Life(RuleBasedStateMachine):
 
         self.loop.run_until_complete(clear())
 
-    @rule(source=consumes(sources), is_end=st.booleans())
-    def depart(self, source: Source, is_end: bool) -> None:
-        async def depart() -> None:
-            (self.bench.hub.broadcasting.end if is_end else self.bench.hub.broadcasting.release)(source)
+    @rule(source=sources, on=st.booleans())
+    def mute(self, source: Source, on: bool) -> None:
+        async def mute() -> None:
+            self.bench.hub.broadcasting.mute(source, on=on)
 
+        self.loop.run_until_complete(mute())
+        if source.is_present:
+            assert source.live.channel.silence == ("muted" if on else None)
+
+    @rule(source=consumes(sources), farewell=st.sampled_from(Farewell))
+    def depart(self, source: Source, farewell: Farewell) -> None:
+        broadcasting = self.bench.hub.broadcasting
+        says = {Farewell.NONE: broadcasting.release, Farewell.PAUSE: broadcasting.pause, Farewell.END: broadcasting.end}
+
+        async def depart() -> None:
+            says[farewell](source)
+
+        was_present = source.is_present
         self.loop.run_until_complete(depart())
+        if was_present and source.live.departure is None:
+            assert source.live.channel.silence == ("paused" if farewell is Farewell.PAUSE else None)
 
     @rule(channel=st.sampled_from((None, *CHANNELS, "nowhere")), burst=st.sampled_from((0, 150)))
     def operator_ends(self, channel: str | None, burst: int) -> None:

@@ -16,6 +16,7 @@ NAMES = json.loads((Path(__file__).parent.parent / "vectors" / "names.json").rea
 def test_a_declaration() -> None:
     assert Declaration.read("ev1/de de Deutsch") == Declaration("ev1", "de", Label("Deutsch", "de"))
     assert Declaration.read("*/main - The  speaker ") == Declaration("*", "main", Label("The speaker"))
+    assert Declaration.read("ev1 - Town  hall") == Declaration("ev1", None, Label("Town hall"))
     assert Declaration.read("a/b pt-BR Português (Brasil)").label == Label("Português (Brasil)", "pt-BR")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relay.core import messages
-from relay.core.channel import ChannelState
+from relay.core.channel import ChannelState, Silence
 from relay.core.listener_events import (
     Audio,
     FormatChange,
@@ -31,6 +31,7 @@ def test_what_the_relay_writes_is_what_a_listener_reads() -> None:
         address=ChannelAddress("s"),
         channels=messages.describe_channels([messages.ChannelEntry("main", "Main", "en", "live")]),
         state="live",
+        silence="muted",
         pace=Pace.LIVE,
         audio_format=STEREO,
         place=Place(0, 7, 41, 0),
@@ -48,6 +49,10 @@ def test_what_the_relay_writes_is_what_a_listener_reads() -> None:
         channels=(messages.ChannelEntry("main", "Main", "en", "live"),),
         clock_ms=5,
         buffer_ms=10_000,
+        silence=Silence.MUTED,
+    )
+    assert read_listener_event(messages.state_message("waiting", Pace.LIVE, "paused")) == StateChange(
+        ChannelState.WAITING, Pace.LIVE, Silence.PAUSED
     )
     assert read_listener_event(messages.state_message("source_lost", Pace.SPEECH)) == StateChange(
         ChannelState.SOURCE_LOST, Pace.SPEECH
@@ -63,6 +68,12 @@ def test_what_the_relay_writes_is_what_a_listener_reads() -> None:
 def test_a_greeting_before_the_first_broadcaster_has_no_format() -> None:
     hello = {"type": "hello", "connection_id": "c", "state": "waiting", "format": None, "epoch": 1, "next_seq": 0}
     assert read_listener_event(json.dumps(hello)) == Hello("c", ChannelState.WAITING, None, 1, 0)
+
+
+@pytest.mark.parametrize("reason", ["asleep", 7, [], None])
+def test_a_silence_that_only_a_newer_relay_knows_is_none(reason: object) -> None:
+    state = {"type": "state", "state": "live", "silence": reason}
+    assert read_listener_event(json.dumps(state)) == StateChange(ChannelState.LIVE)
 
 
 def test_a_type_of_a_newer_relay_is_no_event() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from relay.adapters.pages import EXPLAINED
+
 PAGES = Path(str(files("relay"))) / "pages"
 LOCALES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (PAGES / "locales").glob("*.json")}
 ENGLISH: dict[str, str] = LOCALES["en"]
@@ -68,10 +70,13 @@ def test_every_key_that_a_script_names_is_there_and_none_is_there_for_nothing() 
     scripts = "\n".join(path.read_text(encoding="utf-8") for path in PAGES.glob("*.js"))
     pages = "\n".join(path.read_text(encoding="utf-8") for path in HTML)
     named = set(
-        re.findall(r"[\"`:]((?:page|start|listen|broadcast|audience|problem)\.[a-z0-9.-]+)(?=[\"` ])", scripts + pages)
+        re.findall(
+            r"[\"`:]((?:page|start|error|listen|broadcast|audience|problem)\.[a-z0-9.-]+)(?=[\"` ])", scripts + pages
+        )
     )
     assert named - {name for name in named if name.endswith(".json")} <= set(ENGLISH)
     # A key that ends in a value of the script's, such as `problem.${code}`.
     prefixes = set(re.findall(r"`((?:listen|broadcast|problem)\.[a-z.-]*\.?)\$\{", scripts))
+    named |= {f"error.{status}{part}" for status in EXPLAINED for part in ("", ".heading")}
     unused = {key for key in ENGLISH if key not in named and not any(key.startswith(prefix) for prefix in prefixes)}
     assert unused == set()

@@ -5,7 +5,6 @@ import socketserver
 import struct
 import sys
 import threading
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +16,16 @@ from numpy.typing import NDArray
 from relay.adapters.media import RawInput, open_audio
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 from relay.vocabulary.errors import UserError
+from tests.support.audio_files import TONE_HZ, encode, pitch, tone, write_wav
 from tests.support.ports import free_port
 
-TONE_HZ = 440
 MONO = AudioFormat()
-
-
-def tone(rate: int, channels: int, seconds: float = 1.0) -> NDArray[np.int16]:
-    """A tone, in the first channel at half scale and in each further one at half of that; shape (samples, channels)."""
-    phase = 2 * np.pi * TONE_HZ * np.arange(round(rate * seconds)) / rate
-    levels = 16_000.0 / 2 ** np.arange(channels)
-    return np.outer(np.sin(phase), levels).astype(np.int16)
-
-
-def write_wav(path: Path, samples: bytes, rate: int = 16_000, channels: int = 1, width: int = 2) -> Path:
-    with wave.open(str(path), "wb") as writer:
-        writer.setnchannels(channels)
-        writer.setsampwidth(width)
-        writer.setframerate(rate)
-        writer.writeframes(samples)
-    return path
-
-
-def encode(path: Path, codec: str, samples: NDArray[np.int16], rate: int, layout: str = "mono") -> Path:
-    """Encode samples with PyAV, in the container that the name of the file stands for."""
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=rate, layout=layout)
-        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout=layout)
-        frame.sample_rate = rate
-        resampler = av.AudioResampler(format=stream.codec_context.format, layout=layout, rate=rate)
-        fifo = av.AudioFifo()
-        for converted in [*resampler.resample(frame), *resampler.resample(None)]:
-            converted.pts = None
-            fifo.write(converted)
-        while piece := fifo.read(stream.codec_context.frame_size or 1024, partial=True):
-            container.mux(stream.encode(piece))
-        container.mux(stream.encode(None))
-    return path
 
 
 def decoded(path: Path, rate: int | None = None, channels: int | None = None) -> tuple[AudioFormat, NDArray[np.int16]]:
     source = open_audio(path, rate, channels)
     audio = b"".join(source.blocks())
     return source.audio_format, np.frombuffer(audio, "<i2").reshape(-1, source.audio_format.channels)
-
-
-def pitch(samples: NDArray[np.int16], rate: int) -> float:
-    """The strongest frequency of one channel, in Hz."""
-    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
-    return float(np.argmax(spectrum) * rate / len(samples))
 
 
 @pytest.mark.parametrize("rate", SAMPLE_RATES)

@@ -17,7 +17,7 @@ from relay.adapters.media import AudioSource, open_audio, open_pipe
 from relay.adapters.media.signatures import HEAD_BYTES, recognise
 from relay.vocabulary.audio import CHANNEL_COUNTS, AudioFormat
 from relay.vocabulary.errors import UserError
-from tests.unit.test_media import TONE_HZ, encode, pitch, tone, write_wav
+from tests.support.audio_files import TONE_HZ, encode, pitch, tone, write_wav
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from relay.core import messages
 from relay.core.shared_events import MAX_RELAY_TEXT_BYTES
 from relay.vocabulary.audio import AudioFormat, Pace, Place
-from relay.vocabulary.errors import CloseCode, PolicyError
+from relay.vocabulary.errors import BadRequestError, CloseCode, PolicyError
 from relay.vocabulary.names import ChannelAddress
 
 
@@ -29,6 +29,7 @@ def test_listener_hello() -> None:
             ]
         ),
         state="live",
+        silence="muted",
         pace=Pace.SPEECH,
         audio_format=AudioFormat(rate=48_000, channels=2),
         place=Place(2**33, 5, 2**32 + 17, 99),
@@ -36,18 +37,21 @@ def test_listener_hello() -> None:
         buffer_ms=10_000,
         coalesce_ms=40,
         resumed=True,
+        session_name="Town hall",
     )
     assert json.loads(text) == {
         "type": "hello",
         "protocol": "relay.v1",
         "connection_id": "c1",
         "session": "ev1",
+        "session_name": "Town hall",
         "channel": "de",
         "channels": [
             {"id": "de", "name": "Deutsch", "lang": "de", "state": "live"},
             {"id": "x", "name": "x", "lang": None, "state": "waiting"},
         ],
         "state": "live",
+        "silence": "muted",
         "pace": "speech",
         "format": {"codec": "pcm_s16le", "rate": 48000, "channels": 2, "clock_rate": 48000},
         "epoch": 5,
@@ -145,3 +149,11 @@ def test_a_ping_that_can_be_read_can_be_repeated(value: object, depth: int, kind
         pong = messages.pong_message(ping, 99)
         assert json.loads(pong) == {"type": "pong", "id": 7, "x": json.loads(member), "clock_ms": 99}
         assert len(pong.encode()) <= MAX_RELAY_TEXT_BYTES
+
+
+@pytest.mark.parametrize("on", [None, 1, "true"])
+def test_a_mute_that_does_not_say_whether_it_begins_is_a_bad_request(on: object) -> None:
+    assert messages.is_muting({"type": "mute", "on": True}) is True
+    assert messages.is_muting({"type": "mute", "on": False}) is False
+    with pytest.raises(BadRequestError, match="says whether it begins"):
+        messages.is_muting({"type": "mute", "on": on})

@@ -180,3 +180,10 @@ def test_every_page_comes_with_security_headers(pages: Pages, path: str) -> None
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Cache-Control"] == "no-cache"
     assert not {"content-type", "content-length"} & {name.lower() for name in headers}
+
+
+def test_what_a_pointer_hovers_over_changes_only_where_there_is_a_pointer() -> None:
+    for file in FOLDER.rglob("*.css"):
+        text = file.read_text(encoding="utf-8")
+        everywhere = re.sub(r"@media \(hover: hover\) \{.*?\n\}", "", text, flags=re.DOTALL)
+        assert ":hover" not in everywhere, file.name

@@ -3,9 +3,12 @@
 import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import combinations
 from typing import TypeVar
 
 from relay.core.loopback import EVERY_HOST
+from relay.vocabulary.errors import ConfigurationError
 
 PORT_TRIES = 20
 """Somebody may take a free port of one address before it is taken of the others, too."""
@@ -27,17 +30,49 @@ def can_listen(address: str) -> bool:
 
 
 def find_addresses(hosts: Sequence[str], can_listen: Callable[[str], bool] = can_listen) -> list[str]:
-    """Give the names and addresses to listen on, each once.
+    """Give the names and addresses to listen on.
 
     Args:
         hosts: As they are set; `*` is all addresses of IPv4 and of IPv6, of those that the machine has.
         can_listen: Whether the machine has an address.
     """
-    found: dict[str, None] = {}
-    for host in hosts:
-        every = [address for address in _EVERY_ADDRESS if can_listen(address)] or _EVERY_ADDRESS
-        found |= dict.fromkeys(every if host == EVERY_HOST else [host])
-    return list(found)
+    every = [address for address in _EVERY_ADDRESS if can_listen(address)] or _EVERY_ADDRESS
+    return [address for host in hosts for address in (every if host == EVERY_HOST else [host])]
+
+
+def resolve(host: str) -> set[IPv4Address | IPv6Address]:
+    """Find the addresses that a host stands for; none of a name that is unknown."""
+    if host == EVERY_HOST:
+        return set(map(ip_address, _EVERY_ADDRESS))
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        # Listening on it says what is wrong.
+        return set()
+    return {ip_address(address[0]) for *_, address in found}
+
+
+def check_apart(hosts: Sequence[str], resolve: Callable[[str], set[IPv4Address | IPv6Address]] = resolve) -> None:
+    """Check that no two hosts have an address in common; the system lets a port of an address be taken once.
+
+    Args:
+        hosts: As they are set.
+        resolve: Finds the addresses that a host stands for.
+
+    Raises:
+        ConfigurationError: Two have; the sentence names them.
+    """
+    if len(hosts) == 1:
+        return
+    addresses = [(host, resolve(host)) for host in hosts]
+    for (first, of_first), (second, of_second) in combinations(addresses, 2):
+        if any(_overlap(one, other) for one in of_first for other in of_second) or first == second:
+            what = f"{first} is there twice" if first == second else f"{first} and {second} have an address in common"
+            raise ConfigurationError(f"server.host is {', '.join(hosts)}, but {what}: leave one of them out.")
+
+
+def _overlap(one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address) -> bool:
+    return one == other or (one.version == other.version and (one.is_unspecified or other.is_unspecified))
 
 
 async def listen_on_one_port(

@@ -63,6 +63,10 @@ class PageTable(Protocol):
         """
         ...
 
+    def explain(self, status: int, path: str, accept_language: str) -> FoundPage | None:
+        """Give the page that says why there is no other; None for a status that has none."""
+        ...
+
 
 class CodeTable(Protocol):
     """The QR codes, by path."""
@@ -175,6 +179,17 @@ class Admission:
         if request.method != "GET":
             return _method_not_allowed()
         return self._serve_slash(path, query) or self._serve_path(path, query, request.headers, group)
+
+    def explain(self, request: Request, response: Response) -> Response:
+        """Make a page of a refusal that a person gets, who sees no sentence for a program."""
+        if "text/html" not in ",".join(request.headers.get_all("Accept")):
+            return response
+        languages = ",".join(request.headers.get_all("Accept-Language"))
+        page = self._pages.explain(response.status_code, split_target(request.path)[0], languages)
+        if page is None:
+            return response
+        kept = {name: value for name, value in response.headers.raw_items() if name in ("Retry-After", "Allow")}
+        return make_response(response.status_code, page.content_type, page.body, {**page.headers, **kept})
 
     def _serve_path(self, path: str, query: str, headers: Headers, group: str | None) -> Response:
         charge = partial(self._limits.charge, COSTLY, group)

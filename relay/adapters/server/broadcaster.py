@@ -17,7 +17,7 @@ from relay.core.requests import ConnectRequest
 from relay.runtime.hub import Hub
 from relay.runtime.live_channel import Source
 from relay.runtime.tasks import TaskRegistry
-from relay.vocabulary.errors import AudioFaultError, CloseCode
+from relay.vocabulary.errors import AudioFaultError, BadRequestError, CloseCode
 
 MAX_AUDIO_FAULTS = 5
 """Messages with audio that the relay can't take: each is told, the fifth closes."""
@@ -36,7 +36,7 @@ async def serve_broadcaster(
 
     Raises:
         PeerError: The peer did what it must not; the caller tells it and closes.
-        ConnectionClosed: The connection ended otherwise than by `end`.
+        ConnectionClosed: The connection ended otherwise than by `end` or `pause`.
     """
     connection_id, offer = str(connection.id), request.offer
     port = BroadcasterPort(connection, tasks)
@@ -97,7 +97,7 @@ def _log_fault(source: Source, error: AudioFaultError) -> None:
 
 
 async def _obey(connection: RelayConnection, hub: Hub, source: Source, message: messages.ControlMessage) -> bool:
-    """Do what a control message says; tell whether the session ended by it."""
+    """Do what a control message says; tell whether the broadcast ended by it."""
     match message["type"]:
         case "end":
             hub.broadcasting.end(source)
@@ -105,6 +105,15 @@ async def _obey(connection: RelayConnection, hub: Hub, source: Source, message: 
             return True
         case "clear":
             hub.broadcasting.clear(source)
+        case "mute":
+            try:
+                hub.broadcasting.mute(source, on=messages.is_muting(message))
+            except BadRequestError as error:
+                source.port.send_text(messages.error_message(error.close_code, str(error)))
+        case "pause":
+            hub.broadcasting.pause(source)
+            await connection.close_in_time(CloseCode.SESSION_ENDED, "The session goes on when a broadcaster comes.")
+            return True
         case _:
             await answer_common(connection, hub, message)
     return False

@@ -161,6 +161,7 @@ class RelayConnection(GuardedConnection):
         self._go_on_writing()
 
     def _go_on_writing(self) -> None:
+        self.ask_if_due()
         if self._listener is not None and self._listening is not None and not self.is_full:
             blocked_since = self._listener.blocked_since
             if blocked_since is not None and relay_clock() - blocked_since > WAITED_SECONDS:

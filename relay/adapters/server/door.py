@@ -165,11 +165,16 @@ class Door:
             reason = self._why_not_ready()
             status = HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE
             return text_response(status, "ready" if reason is None else f"not ready: {reason}")
-        if path != "/healthz":
-            self._limits.charge(REQUESTS, client.group)
         if is_operator_path(path):
+            self._limits.charge(REQUESTS, client.group)
             return self._serve_operator(request, client)
-        return self._admission.serve_http(request, client.group)
+        try:
+            if path != "/healthz":
+                self._limits.charge(REQUESTS, client.group)
+            response = self._admission.serve_http(request, client.group)
+        except LimitReachedError as error:
+            response = self._turn_away(error.limit)
+        return self._admission.explain(request, response)
 
     def _admit(self, connection: RelayConnection, request: Request, role: Role, client: Client) -> Response | None:
         """Let a client in, or refuse it; one whose address fails too often is only told so when it fails, too."""

@@ -91,7 +91,7 @@ class GuardedConnection(ServerConnection):
         peer_address: Of the other end, empty when it is unknown; kept, since uvloop can not tell once it has gone.
         client_address: Of the person or program, behind whatever proxies; empty before the opening handshake.
         client_group: What limits count as one address; None when it is not known.
-        asked_at: When it was asked last whether it is there, by the relay's clock.
+        asked_at: When it was asked last whether it is there, or was to be asked, by the relay's clock.
         cut_off_because: Why the relay cut it off: a sentence, or what failed; None while it did not.
     """
 
@@ -117,6 +117,7 @@ class GuardedConnection(ServerConnection):
     _head: HeadReader | None
     _is_refused = False
     _waits_for_rate = False
+    _is_to_be_asked = False
 
     def __init__(
         self,
@@ -347,10 +348,17 @@ class GuardedConnection(ServerConnection):
         return self.subprotocol == SUBPROTOCOL
 
     def ask(self) -> None:
-        """Ask the peer whether it is there, unless something waits for it already."""
+        """Ask the peer whether it is there; when its socket is full, as soon as it takes data again."""
+        self.asked_at = relay_clock()
+        self._is_to_be_asked = self.is_full
         if self.protocol.state is State.OPEN and not self.is_full:
             self.protocol.send_ping(b"")
             self.send_data()
+
+    def ask_if_due(self) -> None:
+        """Ask a peer that was to be asked while its socket was full, if it is so no more."""
+        if self._is_to_be_asked and not self.is_full:
+            self.ask()
 
     def cut_off(self, because: str | OSError = "It did not end in time.") -> None:
         """End the connection at once; what was not sent is thrown away, by the kernel, too."""

@@ -51,7 +51,6 @@ def _look_after(connection: GuardedConnection, now: float, stall_limit_seconds: 
     if now - heard_at < ASK_AFTER_SECONDS:
         return
     if connection.asked_at <= heard_at:
-        connection.asked_at = now
         connection.ask()
     elif stall_limit_seconds is not None and now - connection.asked_at >= stall_limit_seconds:
         connection.limits.applied(Limit.SILENCE)

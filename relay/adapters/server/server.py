@@ -19,7 +19,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from relay.adapters.server.addresses import find_addresses, listen_on_one_port
+from relay.adapters.server.addresses import check_apart, find_addresses, listen_on_one_port
 from relay.adapters.server.broadcaster import serve_broadcaster
 from relay.adapters.server.closing import tell_closing
 from relay.adapters.server.connection import RelayConnection
@@ -112,9 +112,10 @@ class RelayServer:
         """Begin to listen.
 
         Raises:
-            ConfigurationError: The address is in use, or can't be listened on.
+            ConfigurationError: The address is in use, or can't be listened on, or two hosts have one in common.
         """
         hosts, port = self._settings.host, self._settings.port
+        check_apart(hosts)
         addresses = find_addresses(hosts)
         self._door.allow_connections()
         self._writable.open()

@@ -4,7 +4,8 @@ Event loops report a connection with TLS only after its handshake. So the relay 
 connection when it is accepted, and hands its socket over to an event loop's TLS then.
 
 Invariants: a socket is counted from its first moment to its last, here or as a connection, never as both; who cuts it
-off needs nobody's help, since the event loop finds the end of the stream whatever it is doing.
+off needs nobody's help, since the event loop finds the end of the stream whatever it is doing. A handshake that
+fails is counted once, by its own reason or by the limit that ended it.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from relay.adapters.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buf
 from relay.adapters.server.timers import Timer, Timers
 from relay.core.limits.names import Limit
 from relay.core.limits.pending import Visitor
+from relay.core.tls_faults import TlsFault, read_tls_fault
 from relay.runtime.limits import LimitsInForce
 from relay.runtime.tasks import TaskRegistry
 
@@ -106,5 +108,14 @@ class TlsHandshake(asyncio.Protocol):
         except OSError as error:  # the peer's fault
             # Whose frames refer to the future that holds it.
             error.__traceback__ = None
+            if not self._timers.have_ended:
+                self._limits.could_not_agree(_fault(error), self.peer_address)
         finally:
             self._timers.end()
+
+
+def _fault(error: OSError) -> TlsFault:
+    """Read why TLS was not agreed on; at the end of the stream event loops raise a reset."""
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLSyscallError):
+        return read_tls_fault(error.reason or "")
+    return TlsFault.TLS_LEFT

@@ -4,6 +4,7 @@ from urllib.parse import quote, urlencode
 
 from relay.adapters.websocket_client.connection import Endpoint, RelaySocket, open_socket
 from relay.core.broadcaster_events import Audience, BroadcasterEvent, read_broadcaster_event
+from relay.core.channel import Farewell
 from relay.core.messages import ControlMessage, encode
 from relay.core.requests import Offer, Role
 from relay.core.shared_events import ErrorNotice, Goaway, read_member
@@ -59,12 +60,12 @@ class BroadcasterConnection:
         self._audio_ends_at = 0.0
         return await self._socket.send(encode("clear"))
 
-    async def end(self) -> bool:
-        """End the session; tells whether the connection is open."""
-        return await self._socket.send(encode("end"))
+    async def mute(self, *, on: bool) -> bool:
+        """Have listeners told that silence is meant, or no longer is; tells whether the connection is open."""
+        return await self._socket.send(encode("mute", on=on))
 
     async def receive(self) -> BroadcasterEvent | None:
-        """Give what the relay tells next, or None when the session ended; this must be asked all the while.
+        """Give what the relay tells next, or None when the session ended or paused; this must be asked all the while.
 
         Cancelling it loses nothing.
 
@@ -88,9 +89,12 @@ class BroadcasterConnection:
             return event
         return None
 
-    async def leave(self) -> None:
-        """Leave when the relay has read all that was sent; the session goes on, so a broadcaster may return."""
-        await self._socket.close(self.lead_seconds)
+    async def leave(self, farewell: Farewell) -> None:
+        """Leave when the relay has read all that was sent; unless it is to end, the session goes on."""
+        if farewell is Farewell.NONE:
+            await self._socket.close(self.lead_seconds)
+        else:
+            await self._socket.send(encode(farewell))
 
     async def close(self) -> None:
         """Leave at once, whatever the relay has not read; done twice, it does nothing."""
@@ -118,6 +122,7 @@ def _query(offer: Offer) -> str:
         "pace": offer.pace,
         "name": offer.label.name,
         "lang": offer.label.lang,
+        "session_name": offer.session_name,
         "takeover": 1 if offer.takeover else None,
         "resume": offer.resume,
     }

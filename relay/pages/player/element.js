@@ -1,13 +1,12 @@
 /**
  * `<relay-player src="https://relay.example/listen/ev1" latency="balanced">`: a player with its own small controls.
  *
- * Importing this module defines the element. README.md has its attributes; `statechange`, `stats`, `channels` and `notice`
- * are fired as by `RelayPlayer`, and bubble. What keeps it from playing is shown, and told by an `error` event.
+ * Importing this module defines the element. README.md has its attributes; `statechange`, `stats`, `channels`, `silence` and
+ * `notice` are fired as by `RelayPlayer`, and bubble. What keeps it from playing is shown, and told by an `error` event.
  */
 
+import { readAttributes } from "./element-attributes.js";
 import { RelayPlayer } from "./relay-player.js";
-import { isLatency } from "./target-delay.js";
-import { isKey, isName } from "./wire.js";
 
 const NAME = "relay-player";
 
@@ -37,7 +36,12 @@ const STATES = {
   interrupted: "Interrupted by another sound. Press Play if it does not go on by itself.",
   failed: "It does not work.",
   ended: "The session has ended.",
+  muted: "The broadcaster is muted.",
+  paused: "The broadcaster has paused.",
 };
+
+/** In these there would be something to hear, were it not for the broadcaster. */
+const HUSHED = new Set(["waiting", "buffering", "playing", "concealing", "rebuffering"]);
 
 /** What keeps it from playing, by the code of the `error` event. */
 const PROBLEMS = {
@@ -51,9 +55,7 @@ const PROBLEMS = {
 };
 
 const STARTABLE = new Set(["idle", "blocked", "interrupted", "failed", "ended"]);
-const EVENTS = ["statechange", "stats", "channels", "notice"];
-const WEB = new Set(["http:", "https:", "ws:", "wss:"]);
-
+const EVENTS = ["statechange", "stats", "channels", "silence", "notice"];
 let styleSheet = null;
 
 /** On a server, which may import this module to render a page, there is nothing to extend or to define. */
@@ -258,7 +260,7 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     }
     if (type === "channels") {
       this.#showChannels(detail);
-    } else if (type === "statechange") {
+    } else if (type === "statechange" || type === "silence") {
       this.#show();
     } else if (type === "notice") {
       // Perhaps of a switch that failed.
@@ -286,11 +288,12 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     const { state } = this;
     this.#button.textContent = STARTABLE.has(state) ? words.play : words.stop;
     this.#button.disabled = this.#player === null;
+    const said = (HUSHED.has(state) && this.#player?.silence) || state;
     const tellsWhy = state === "failed" || this.#player?.code === "unreachable";
     const sentence =
       this.#problem !== null
         ? (words.problems?.[this.#problem] ?? PROBLEMS[this.#problem])
-        : (tellsWhy && this.#player.reason) || words.states[state];
+        : (tellsWhy && this.#player.reason) || (words.states[said] ?? STATES[said]);
     if (this.#status.value !== sentence) {
       this.#status.value = sentence;
     }
@@ -335,61 +338,12 @@ function sharedStyle() {
   return styleSheet;
 }
 
-/**
- * Reads the options of a `RelayPlayer` from an element: `src` may be a relay, or the address of its listening page, with a
- * token behind its #.
- *
- * @returns {object} with a `problem`, a code of `PROBLEMS`, where they can not be; without a `session` where none is named.
- */
-function readAttributes(element) {
-  const src = element.getAttribute("src");
-  const source = parse(src ?? "/", element.baseURI);
-  if (source === null) {
-    return { problem: "address" };
-  }
-  const found = source.pathname.match(/^(.*?)\/(?:v1\/)?listen\/([^/]+)(?:\/([^/]+))?\/?$/);
-  const path = (found ? found[1] : source.pathname).replace(/\/+$/, "");
-  const scheme = ["https:", "wss:"].includes(source.protocol) ? "wss:" : "ws:";
-  const wanted = {
-    url: `${scheme}//${source.host}${path}`,
-    session: element.getAttribute("session") ?? found?.[2],
-    channel: element.getAttribute("channel") ?? found?.[3] ?? "main",
-    token: element.getAttribute("token") || new URLSearchParams(source.hash.slice(1)).get("token") || null,
-    latency: knownLatency(element.getAttribute("latency")),
-  };
-  return { ...wanted, problem: problemOf(wanted, src) };
-}
-
-function problemOf({ session, channel, token }, src) {
-  if (session === undefined ? src !== null : !isName(session)) {
-    return "session";
-  }
-  if (!isName(channel)) {
-    return "channel";
-  }
-  return token === null || isKey(token) ? null : "token";
-}
-
-/** @returns {URL | null} null for what is no address of the web. */
-function parse(address, base) {
-  try {
-    const url = new URL(address, base);
-    return WEB.has(url.protocol) ? url : null;
-  } catch {
-    return null;
-  }
-}
-
 /** Tells why a browser made no Worker. */
 function codeOf(error) {
   if (new URL(import.meta.url).origin !== location.origin) {
     return "foreign-host";
   }
   return error instanceof TypeError && globalThis.trustedTypes !== undefined ? "trusted-types" : "not-loaded";
-}
-
-function knownLatency(preset) {
-  return isLatency(preset) ? preset : "balanced";
 }
 
 // A second copy of this module, from another address, leaves the element to the first.

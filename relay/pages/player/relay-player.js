@@ -55,9 +55,12 @@ export class RelayPlayer extends EventTarget {
   #run = 0;
   #rebuilds = 0;
   #state = "idle";
+  #toldCode = null;
   #status = IDLE;
   #stats = NO_STATS;
   #channels = [];
+  #silence = null;
+  #sessionName = null;
   #timer;
 
   /**
@@ -100,6 +103,11 @@ export class RelayPlayer extends EventTarget {
     return this.#status.code;
   }
 
+  /** Why there is nothing to hear, as the broadcaster said: "muted", "paused" or null. */
+  get silence() {
+    return this.#silence;
+  }
+
   get session() {
     return this.#session;
   }
@@ -112,6 +120,11 @@ export class RelayPlayer extends EventTarget {
   /** The channels of the session: [{id, name, lang, state}]; empty before the relay said. */
   get channels() {
     return this.#channels;
+  }
+
+  /** What people call the session, or null. */
+  get sessionName() {
+    return this.#sessionName;
   }
 
   /** The numbers of the last `stats` event. */
@@ -310,8 +323,13 @@ export class RelayPlayer extends EventTarget {
         break;
       case "channels":
         this.#channels = message.channels;
+        this.#sessionName = message.sessionName ?? null;
         this.#claimMediaSession();
         this.#fire("channels", this.#channels);
+        break;
+      case "silence":
+        this.#silence = message.silence;
+        this.#fire("silence", message);
         break;
       case "notice":
         this.#fire("notice", message);
@@ -321,7 +339,7 @@ export class RelayPlayer extends EventTarget {
 
   #claimMediaSession() {
     const title = this.#channels.find(({ id }) => id === this.#channel)?.name ?? this.#channel;
-    claimMediaSession(this, { title, artist: this.#session });
+    claimMediaSession(this, { title, artist: this.#sessionName ?? this.#session });
   }
 
   #tellLatency() {
@@ -333,6 +351,7 @@ export class RelayPlayer extends EventTarget {
     this.#output?.close();
     this.#output = null;
     this.#channel = this.#wanted;
+    this.#silence = null;
     pauseMediaSession(this);
     this.#status = status;
     this.#update();
@@ -345,7 +364,9 @@ export class RelayPlayer extends EventTarget {
     const previous = this.#state;
     const { reason, code, retryInMs } = this.#status;
     const isRetry = state === this.#status.state && retryInMs !== null;
-    if (state !== previous || isRetry) {
+    const isOther = state === "waiting" && code !== this.#toldCode;
+    if (state !== previous || isRetry || isOther) {
+      this.#toldCode = code;
       this.#state = state;
       if (state === "playing") {
         showMediaSession(this);

@@ -6,14 +6,15 @@
  *   {type: "status", state, reason, code, retryInMs}
  *   {type: "stats", stats}            four times a second
  *   {type: "channel", channel}        which one is played, when that changed
- *   {type: "channels", channels}
+ *   {type: "channels", channels, sessionName}
+ *   {type: "silence", silence}        why there is nothing to hear, when that changed: "muted", "paused" or null
  *   {type: "notice", code, message}   something a person may want to know
  */
 
 import { BAD_REQUEST, SESSION_ENDED, TOKEN_EXPIRED } from "./close-codes.js";
 import { Conductor } from "./conductor.js";
 import { RelaySocket, WORLD } from "./relay-socket.js";
-import { statusOf } from "./status.js";
+import { SOURCE_LOST, statusOf } from "./status.js";
 import { TOKEN_PREFIX, addressAt } from "./wire.js";
 
 const TICK_MS = 50;
@@ -39,6 +40,12 @@ const CODEC = "pcm_s16le";
 /** Why it does not go on as it should. */
 const NO_TROUBLE = Object.freeze({ reason: "", code: null, retryInMs: null });
 
+/** Why there is nothing to hear, as a broadcaster may say. */
+const SILENCES = ["muted", "paused"];
+
+/** Of a broadcaster that was there. */
+const NO_SOURCE = Object.freeze({ ...NO_TROUBLE, reason: "The broadcaster has paused or is cut off.", code: SOURCE_LOST });
+
 /** In these states there is no connection, and perhaps trouble. */
 const TRYING = new Set(["connecting", "reconnecting"]);
 
@@ -53,7 +60,10 @@ export class Session {
   #link = "connecting";
   #trouble = NO_TROUBLE;
   #told = { state: null, trouble: NO_TROUBLE };
+  #silence = null;
   #offeredToken = null;
+  /** The channel that greeted last, and whether anybody has been heard to broadcast to it. */
+  #greeted = { channel: null, hadSource: false };
   #reconnects = -1;
   #speakerMs = 0;
   /** {previous, unanswered, timer}: the channel before, how many answers are to come, the last one's timeout. */
@@ -200,6 +210,9 @@ export class Session {
     }
     this.#link = "up";
     this.#trouble = NO_TROUBLE;
+    if (hello.channel !== this.#greeted.channel) {
+      this.#greeted = { channel: hello.channel, hadSource: false };
+    }
     this.#conductor.hello(hello, this.#world.now());
     this.#reconnects += this.#switching === null ? 1 : 0;
     if (this.#isSuperseded()) {
@@ -209,8 +222,9 @@ export class Session {
     this.#endSwitching();
     this.#request.channel = hello.channel;
     this.#tell({ type: "channel", channel: hello.channel });
+    this.#noteSilence(hello.silence);
     if (Array.isArray(hello.channels)) {
-      this.#tell({ type: "channels", channels: hello.channels });
+      this.#tell({ type: "channels", channels: hello.channels, sessionName: hello.session_name });
     }
     this.#update();
   }
@@ -221,7 +235,7 @@ export class Session {
         this.#complain(message);
         break;
       case "channels":
-        this.#tell({ type: "channels", channels: message.channels });
+        this.#tell({ type: "channels", channels: message.channels, sessionName: message.session_name });
         break;
       case "format":
         if (message.format?.codec !== CODEC) {
@@ -230,10 +244,21 @@ export class Session {
         }
         this.#conductor.message(message, this.#world.now());
         break;
+      case "state":
+        this.#noteSilence(message.silence);
+      // falls through
       default:
         this.#conductor.message(message, this.#world.now());
     }
     this.#update();
+  }
+
+  #noteSilence(said) {
+    const silence = SILENCES.includes(said) ? said : null;
+    if (silence !== this.#silence) {
+      this.#silence = silence;
+      this.#tell({ type: "silence", silence });
+    }
   }
 
   /** A switch that failed changes nothing; any other error goes before a close, which says the same again. */
@@ -371,7 +396,9 @@ export class Session {
       hasPlayed: conductor.hasPlayed,
       isPausing: conductor.isPausing,
     });
-    const trouble = TRYING.has(state) ? this.#trouble : NO_TROUBLE;
+    this.#greeted.hadSource ||= ["live", SOURCE_LOST].includes(conductor.channelState);
+    const absence = state === "waiting" && this.#greeted.hadSource ? NO_SOURCE : NO_TROUBLE;
+    const trouble = TRYING.has(state) ? this.#trouble : absence;
     if (state !== this.#told.state || trouble !== this.#told.trouble) {
       this.#told = { state, trouble };
       this.#tell({ type: "status", state, ...trouble });

@@ -4,6 +4,9 @@
  * What is heard comes first: while a connection is made anew behind the sound, it plays.
  */
 
+/** A channel whose broadcaster paused, or lost its connection. */
+export const SOURCE_LOST = "source_lost";
+
 /**
  * @param {object} facts
  * @param {"connecting" | "up" | "down"} facts.link To the relay.

@@ -76,6 +76,7 @@ export class FakeRelay {
   obstacle = null;
   isSilent = false;
   state = "live";
+  silence = null;
   epoch = 300;
   channels = [
     { id: "main", name: "Floor", lang: null, state: "live" },
@@ -231,6 +232,7 @@ export class FakeRelay {
         channel: socket.channel,
         channels: this.channels,
         state: this.state,
+        silence: this.silence,
         pace: "live",
         format: FORMAT,
         epoch: this.epoch,

@@ -1,0 +1,80 @@
+/**
+ * What becomes of a session while nobody listens to it: which channels it has, and whether they are live.
+ *
+ * It is a listener that stays as long as there is nothing to hear, so it learns at once that something begins, and asks no
+ * more often than any listener whose connection broke.
+ *
+ * Fires `news`, detail {sessionName, channels, state, silence}, the last two of the channel that it asks for; and
+ * `refused`, detail the close code that forbids to ask again.
+ */
+
+import { SESSION_ENDED, isFinal } from "./player/close-codes.js";
+import { RelaySocket } from "./player/relay-socket.js";
+
+export class SessionWatch extends EventTarget {
+  #target;
+  #socket = null;
+  #timer = null;
+  #news = null;
+  #channel = "";
+
+  /** @param {() => {address: string, protocols: string[]}} target Of a listener's WebSocket; asked at every connection. */
+  constructor(target) {
+    super();
+    this.#target = target;
+  }
+
+  /** Begins, unless it has begun. @param {number} delayMs From now. */
+  start(delayMs = 0) {
+    if (this.#socket === null) {
+      const socket = new RelaySocket(() => this.#target().address, {
+        protocols: () => this.#target().protocols,
+        // The next session may have begun and ended meanwhile.
+        isFinal: (code) => code !== SESSION_ENDED && isFinal(code),
+      });
+      const hear = (type, take) =>
+        socket.addEventListener(type, ({ detail }) => (this.#socket === socket ? take(detail) : socket.close()));
+      hear("hello", (hello) => this.#greet(hello));
+      hear("message", (message) => this.#hear(message));
+      hear("down", () => {});
+      hear("stop", ({ code }) => this.#fire("refused", code));
+      this.#socket = socket;
+      this.#timer = setTimeout(() => socket.open(), delayMs);
+    }
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    // A browser complains of one that is closed before it was made; that one closes at the first it hears.
+    if (socket?.accepted || socket?.isWaiting) {
+      socket.close();
+    }
+  }
+
+  #greet({ session_name: sessionName, channel, channels, state, silence = null }) {
+    this.#channel = channel;
+    this.#tell({ sessionName, channels: Array.isArray(channels) ? channels : [], state, silence });
+  }
+
+  #hear(message) {
+    if (message.type === "channels") {
+      this.#tell({ ...this.#news, sessionName: message.session_name, channels: message.channels });
+    } else if (message.type === "state") {
+      // The list follows, within a second.
+      const { state, silence = null } = message;
+      const channels = this.#news.channels.map((entry) => (entry.id === this.#channel ? { ...entry, state } : entry));
+      this.#tell({ ...this.#news, channels, state, silence });
+    }
+  }
+
+  #tell(news) {
+    this.#news = news;
+    this.#fire("news", news);
+  }
+
+  #fire(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
