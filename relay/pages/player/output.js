@@ -28,9 +28,6 @@ const CLOSE_AFTER_MS = 60;
 /** A low delay is worth more wake-ups of the processor; a large one is not. */
 const LATENCY_HINTS = Object.freeze({ low: "interactive", balanced: "interactive", stable: "balanced" });
 
-/** Firefox 153 may freeze the page when it is asked how late the speaker is while the sound starts, on Linux at least. */
-const ASKING_MAY_FREEZE = globalThis.navigator?.userAgent?.includes("Firefox/") ?? false;
-
 // In a function, because where the player is only imported, on a server, a module may have no address.
 const processorAddress = () => new URL("./processor.js", import.meta.url);
 
@@ -44,7 +41,7 @@ export class Output extends EventTarget {
   #context;
   #gain;
   #source = null;
-  #latency = new OutputLatency();
+  #latency = new OutputLatency(navigator.userAgent);
   #timer;
   #condition = "starting";
   #sinceMs = performance.now();
@@ -81,9 +78,7 @@ export class Output extends EventTarget {
 
   /** From rendering to the speaker, as far as the browser knows; see `OutputLatency.read`. */
   readLatencyMs() {
-    const { currentTime, baseLatency } = this.#context;
-    const asked = ASKING_MAY_FREEZE ? { currentTime, baseLatency } : this.#context;
-    return this.#latency.read(asked, performance.now()) + (this.#source?.latencyMs() ?? 0);
+    return this.#latency.read(this.#context, performance.now()) + (this.#source?.latencyMs() ?? 0);
   }
 
   set volume(gain) {
