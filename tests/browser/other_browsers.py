@@ -260,9 +260,9 @@ async def _running(
     try:
         yield await process.line(ready, STEP_SECONDS) if ready else ""
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(TimeoutError):
-                await process.terminate(END_SECONDS)
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            child.terminate()
+            await asyncio.wait_for(child.wait(), END_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         await process.kill()

@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.browser.conftest import MICROPHONE_FREQUENCY
 from tests.browser.other_browsers import STEP_SECONDS, Page, firefox, webkit
 from tests.browser.peers import broadcasting, listen
-from tests.browser.test_under_a_path import PITCH
+from tests.browser.pitch import PITCH
 from tests.support.processes import RelayProcess
 from tests.support.tone import from_pcm, judge, sine, to_pcm
 
