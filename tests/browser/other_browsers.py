@@ -265,7 +265,7 @@ async def _running(
             await asyncio.wait_for(child.wait(), END_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-        await process.kill()
+        await process.wait()
 
 
 async def _listens(port: int) -> None:
