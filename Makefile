@@ -40,7 +40,8 @@ demo: python
 
 # Playwright's driver needs libatomic.
 test: check
-	@$(PYTHON) scripts/debian_packages.py chromium=chromium libatomic1=libatomic.so.1 nginx=nginx nodejs=node npm=npm
+	@$(PYTHON) scripts/debian_packages.py chromium=chromium firefox-esr=firefox-esr libatomic1=libatomic.so.1 nginx=nginx \
+		nodejs=node npm=npm pulseaudio=pulseaudio webkit2gtk-driver=WebKitWebDriver xvfb=Xvfb
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@cmp -s $(NPM)/package-lock.json $(NPM)/node_modules/installed || { \
 		npm ci --prefix $(NPM) --silent --no-audit --no-fund && cp $(NPM)/package-lock.json $(NPM)/node_modules/installed; }

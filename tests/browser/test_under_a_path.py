@@ -13,6 +13,7 @@ from playwright.async_api import Browser, BrowserContext
 
 from tests.browser.conftest import MICROPHONE_FREQUENCY, Tab, open_context
 from tests.browser.peers import Network, broadcasting
+from tests.browser.pitch import PITCH
 from tests.support.certificates import make_certificate
 from tests.support.nginx import nginx, site_under_a_path
 from tests.support.processes import RelayProcess
@@ -21,18 +22,6 @@ from tests.support.tone import sine, to_pcm
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 GERMAN_TONE = 997
-
-PITCH = """() => {
-    const { context, output } = relayPlayer;
-    const analyser = new AnalyserNode(context, { fftSize: 8192 });
-    output.connect(analyser);
-    globalThis.pitch = () => {
-      const bins = new Float32Array(analyser.frequencyBinCount);
-      analyser.getFloatFrequencyData(bins);
-      const loudest = Math.max(...bins);
-      return loudest > -60 ? (bins.indexOf(loudest) * context.sampleRate) / analyser.fftSize : 0;
-    };
-}"""
 
 
 @dataclass(frozen=True)

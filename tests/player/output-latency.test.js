@@ -102,3 +102,47 @@ test("a base latency that can not be is not believed either", () => {
     assert.deepEqual(new Set(looks(() => ({ baseLatency }))), new Set([0]));
   }
 });
+
+/** A context that counts how often it is asked for what makes Firefox freeze. */
+class Asked {
+  times = 0;
+  baseLatency = 0.01;
+
+  constructor(seconds) {
+    this.currentTime = seconds;
+  }
+
+  get outputLatency() {
+    this.times += 1;
+    return 0.04;
+  }
+
+  getOutputTimestamp() {
+    this.times += 1;
+    return stamp(this.currentTime, 0.04);
+  }
+}
+
+/** The latency after two looks, and how often the browser was asked. */
+function askedBy(userAgent) {
+  const latency = new OutputLatency(userAgent);
+  const contexts = [new Asked(3), new Asked(4)];
+  const told = contexts.map((context) => latency.read(context, 5000 + context.currentTime * 1000));
+  return { told: told.at(-1), times: contexts[0].times + contexts[1].times };
+}
+
+test("Firefox on Linux is never asked what makes it freeze", () => {
+  const firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0";
+  assert.deepEqual(askedBy(firefox), { told: 10, times: 0 });
+});
+
+test("every other browser is asked", () => {
+  for (const userAgent of [
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:153.0) Gecko/20100101 Firefox/153.0",
+    "Mozilla/5.0 (Android 14; Mobile; rv:153.0) Gecko/153.0 Firefox/153.0",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) FxiOS/153.0 Mobile/15E148 Safari/604.1",
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
+  ]) {
+    assert.deepEqual(askedBy(userAgent), { told: 40, times: 4 }, userAgent);
+  }
+});

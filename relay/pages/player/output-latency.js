@@ -14,9 +14,22 @@ const STEADY_MS = 100;
 /** Looks are at least so far apart by both clocks: on a busy machine timers come in bursts, and sound is rendered in bursts. */
 const LOOK_INTERVAL_MS = 200;
 
+/**
+ * Firefox ESR 153.8 on Linux often freezes a page for good when it asks for `outputLatency` or `getOutputTimestamp()` while
+ * its sound starts: the page holds the lock of the audio graph and waits for PulseAudio, PulseAudio waits for the audio
+ * worklet, and the worklet waits for the lock. There is nothing but the name to tell such a browser by.
+ */
+const FREEZES_WHEN_ASKED = /X11;.*Firefox\//;
+
 export class OutputLatency {
+  #mayAsk;
   #seen = { atMs: -Infinity, renderedMs: -Infinity, told: NaN, stamped: NaN };
   #believedMs = 0;
+
+  /** @param {string} userAgent The browser's name: one that freezes when it is asked is only asked for `baseLatency`. */
+  constructor(userAgent = "") {
+    this.#mayAsk = !FREEZES_WHEN_ASKED.test(userAgent);
+  }
 
   /**
    * Gives the latency in ms: the best of what the browser tells that is plausible, or 0. Call it a few times a second,
@@ -31,7 +44,9 @@ export class OutputLatency {
     if (Math.min(nowMs - before.atMs, renderedMs - before.renderedMs) < LOOK_INTERVAL_MS) {
       return this.#believedMs;
     }
-    const seen = { atMs: nowMs, renderedMs, told: toldMs(context), stamped: stampedMs(context, nowMs) };
+    const told = this.#mayAsk ? toldMs(context) : NaN;
+    const stamped = this.#mayAsk ? stampedMs(context, nowMs) : NaN;
+    const seen = { atMs: nowMs, renderedMs, told, stamped };
     const baseMs = context.baseLatency * 1000;
     this.#seen = seen;
     this.#believedMs =

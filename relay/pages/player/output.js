@@ -41,7 +41,7 @@ export class Output extends EventTarget {
   #context;
   #gain;
   #source = null;
-  #latency = new OutputLatency();
+  #latency = new OutputLatency(navigator.userAgent);
   #timer;
   #condition = "starting";
   #sinceMs = performance.now();

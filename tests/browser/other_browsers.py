@@ -1,0 +1,283 @@
+"""Debian's Firefox and WebKitGTK, which Playwright cannot drive, with a sound card that leads nowhere.
+
+Each speaks a protocol of its own: Firefox WebDriver BiDi, WebKitGTK WebDriver over HTTP. Every step has a limit. After
+a browser missed it, every later step fails at once, so a browser that hangs costs a test run one limit and not many.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.browser.conftest import MICROPHONE_FREQUENCY
+from tests.support.ports import free_port
+from tests.support.processes import Process
+
+STEP_SECONDS = 120.0
+"""The limit of one step. It is generous: on a busy machine, Firefox may take a minute to start."""
+
+END_SECONDS = 5.0
+"""How long a program may take to end before it is killed, with everything that it started."""
+
+PREFERENCES = {
+    "media.navigator.streams.fake": True,
+    "media.navigator.audio.fake_frequency": MICROPHONE_FREQUENCY,
+    "media.navigator.permission.disabled": True,
+}
+"""Firefox's settings: its microphone hears a tone."""
+
+
+class Page(ABC):
+    """A tab of a browser.
+
+    Attributes:
+        complaints: Errors and warnings of the console. WebDriver does not report them, so WebKitGTK has none.
+    """
+
+    def __init__(self) -> None:
+        self.complaints: list[str] = []
+        self._fault: str | None = None
+
+    @abstractmethod
+    async def open(self, url: str) -> None:
+        """Go to an address, and wait until the page is loaded."""
+
+    @abstractmethod
+    async def press(self, button: str) -> None:
+        """Click a button, as a person does."""
+
+    async def ask(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression, or of its promise."""
+        return json.loads(await self._evaluate(f"(async () => JSON.stringify((await ({expression})) ?? null))()"))
+
+    async def until(self, condition: str) -> None:
+        """Wait until an expression of JavaScript is true."""
+        clock = asyncio.get_running_loop()
+        latest = clock.time() + STEP_SECONDS
+        while not await self.ask(condition):
+            assert clock.time() < latest, f"not true within {STEP_SECONDS:.0f} s: {condition}"
+            await asyncio.sleep(0.05)
+
+    @abstractmethod
+    async def _evaluate(self, expression: str) -> str: ...
+
+    async def _step(self, name: str, answer: Callable[[], Awaitable[Any]]) -> Any:
+        """Await the browser's answer to a step. It fails when none comes, and at once when none came before."""
+        assert self._fault is None, self._fault
+        try:
+            async with asyncio.timeout(STEP_SECONDS):
+                return await answer()
+        except TimeoutError:
+            self._fault = f"the browser hangs: no answer to {name} within {STEP_SECONDS:.0f} s"
+            raise AssertionError(self._fault) from None
+
+
+class FirefoxPage(Page):
+    def __init__(self, socket: ClientConnection) -> None:
+        super().__init__()
+        self._socket = socket
+        self._ids = itertools.count()
+        self._tab = ""
+
+    async def start(self) -> None:
+        await self._do("session.new", capabilities={})
+        await self._do("session.subscribe", events=["log.entryAdded"])
+        self._tab = (await self._do("browsingContext.create", type="tab"))["context"]
+
+    async def open(self, url: str) -> None:
+        await self._do("browsingContext.navigate", context=self._tab, url=url, wait="complete")
+
+    async def press(self, button: str) -> None:
+        found = await self._do("browsingContext.locateNodes", context=self._tab, locator=_named(button, "type"))
+        (node,) = found["nodes"]
+        element = {"sharedId": node["sharedId"]}
+        # A pointer cannot go to what lies below the edge of the window.
+        scroll = "button => button.scrollIntoView({ behavior: 'instant', block: 'center' })"
+        target = {"context": self._tab}
+        await self._do(
+            "script.callFunction", functionDeclaration=scroll, arguments=[element], target=target, awaitPromise=False
+        )
+        there = {"type": "element", "element": element}
+        click = [
+            {"type": "pointerMove", "x": 0, "y": 0, "origin": there},
+            {"type": "pointerDown", "button": 0},
+            {"type": "pointerUp", "button": 0},
+        ]
+        mouse = {"type": "pointer", "id": "mouse", "actions": click}
+        await self._do("input.performActions", context=self._tab, actions=[mouse])
+
+    async def _evaluate(self, expression: str) -> str:
+        target = {"context": self._tab}
+        answer = await self._do("script.evaluate", expression=expression, target=target, awaitPromise=True)
+        assert answer["type"] == "success", answer["exceptionDetails"]["text"]
+        return str(answer["result"]["value"])
+
+    async def _do(self, method: str, **params: Any) -> Any:
+        """Carry out a command of https://www.w3.org/TR/webdriver-bidi/, and keep the complaints that come meanwhile."""
+        number = next(self._ids)
+
+        async def answer() -> Any:
+            await self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+            while (message := json.loads(await self._socket.recv())).get("id") != number:
+                entry = message["params"]
+                if entry["level"] in ("error", "warn"):
+                    self.complaints.append(entry["text"])
+            return message
+
+        message = await self._step(method, answer)
+        assert message["type"] == "success", message
+        return message["result"]
+
+
+class WebKitPage(Page):
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+        self._session = ""
+
+    async def start(self) -> None:
+        answer = await self._do("", capabilities={})
+        self._session = f"/{answer['sessionId']}"
+
+    async def open(self, url: str) -> None:
+        await self._do("/url", url=url)
+
+    async def press(self, button: str) -> None:
+        (element,) = (await self._do("/element", **_named(button, "using"))).values()
+        await self._do(f"/element/{element}/click")
+
+    async def _evaluate(self, expression: str) -> str:
+        return str(await self._do("/execute/sync", script=f"return {expression}", args=[]))
+
+    async def _do(self, command: str, **params: Any) -> Any:
+        """Carry out a command of https://www.w3.org/TR/webdriver2/."""
+        path = f"/session{self._session}{command}"
+        return await self._step(path, lambda: asyncio.to_thread(self._post, path, params))
+
+    def _post(self, path: str, params: Mapping[str, Any]) -> Any:
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=STEP_SECONDS)
+        try:
+            connection.request("POST", path, json.dumps(params), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            value = json.loads(response.read())["value"]
+        finally:
+            connection.close()
+        assert response.status == 200, value
+        return value
+
+
+def _named(button: str, kind: str) -> dict[str, str]:
+    """Return the way to find a button by its text. The protocols have different names for the kind of a way."""
+    return {kind: "xpath", "value": f"//button[normalize-space()='{button}']"}
+
+
+@asynccontextmanager
+async def firefox(folder: Path) -> AsyncIterator[Page]:
+    """Run a headless Firefox whose files are all in one folder."""
+    profile = folder / "profile"
+    profile.mkdir()
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in PREFERENCES.items()]
+    (profile / "user.js").write_text("".join(lines), encoding="utf-8")
+    command = ["firefox-esr", "--headless", "--no-remote", "--profile", str(profile)]
+    port = f"--remote-debugging-port={free_port()}"
+    ready = "WebDriver BiDi listening on "
+    async with (
+        _sound_card(folder) as environment,
+        _running(*command, port, ready=lambda line: ready in line, environment=environment) as line,
+        connect(
+            f"{line.partition(ready)[2]}/session",
+            proxy=None,
+            max_size=None,
+            ping_interval=None,
+            open_timeout=STEP_SECONDS,
+            close_timeout=END_SECONDS,
+        ) as socket,
+    ):
+        page = FirefoxPage(socket)
+        await page.start()
+        yield page
+
+
+@asynccontextmanager
+async def webkit(folder: Path) -> AsyncIterator[Page]:
+    """Run MiniBrowser, which comes with WebKitGTK, on a screen in memory."""
+    port = free_port()
+    async with (
+        _sound_card(folder) as environment,
+        _running("Xvfb", "-displayfd", "2", "-nolisten", "tcp", ready=str.isdigit, environment=environment) as display,
+        _running("WebKitWebDriver", f"--port={port}", environment={**environment, "DISPLAY": f":{display}"}),
+    ):
+        await _listens(port)
+        page = WebKitPage(port)
+        await page.start()
+        yield page
+
+
+@asynccontextmanager
+async def _sound_card(folder: Path) -> AsyncIterator[Mapping[str, str]]:
+    """Run PulseAudio with one output that leads nowhere. Firefox runs no AudioContext on a machine without any output.
+
+    Yields:
+        The environment of a browser that has this sound card.
+    """
+    environment = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
+    socket = folder / "sound"
+    command = ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--log-level=info"]
+    # Otherwise the output plays 2 s of silence ahead, and every start of a sound waits for their end.
+    modules = ["module-null-sink norewinds=1", f"module-native-protocol-unix auth-anonymous=1 socket={socket}"]
+    loads = [f"--load={module}" for module in modules]
+    async with _running(*command, *loads, ready=lambda line: "startup complete" in line, environment=environment):
+        yield {**environment, "PULSE_SERVER": f"unix:{socket}"}
+
+
+@asynccontextmanager
+async def _running(
+    *command: str, environment: Mapping[str, str], ready: Callable[[str], bool] | None = None
+) -> AsyncIterator[str]:
+    """Run a program while the block runs, and yield the line of standard error that says that it is ready.
+
+    At the end of the block nothing is left of what it started.
+    """
+    child = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    process = Process(child)
+    try:
+        yield await process.line(ready, STEP_SECONDS) if ready else ""
+    finally:
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            child.terminate()
+            await asyncio.wait_for(child.wait(), END_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await process.wait()
+
+
+async def _listens(port: int) -> None:
+    """Wait until a program listens on a port of this machine."""
+    clock = asyncio.get_running_loop()
+    latest = clock.time() + STEP_SECONDS
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            assert clock.time() < latest, f"nothing listens on port {port} within {STEP_SECONDS:.0f} s"
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
