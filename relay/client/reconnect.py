@@ -1,26 +1,15 @@
-"""When a client comes back: which closes of a connection welcome it, and after how long.
+"""How long after a lost connection a client comes back.
 
 Invariants: delays have full jitter, so clients that were cut off together do not return together; a relay that asks
 for a delay is not asked before it is over; nothing here sleeps, reads a clock or owns a random source.
 
-Source: docs/protocol.md, "Close codes"; full jitter as in "Exponential Backoff And Jitter", AWS Architecture Blog.
+Source: full jitter as in "Exponential Backoff And Jitter", AWS Architecture Blog.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.vocabulary.errors import CloseCode
-
-_FINAL = frozenset({CloseCode.SESSION_ENDED, 1002, 1003, 1007, CloseCode.POLICY, CloseCode.TOO_BIG})
-"""Below 4500, the codes after which the same client would only be closed again."""
-
-_FIRST_FORBIDDEN = 4500
 _MOST_DOUBLINGS = 32
-
-
-def may_reconnect(close_code: int) -> bool:
-    """Tell whether a client may come back after a close with this code."""
-    return close_code not in _FINAL and close_code < _FIRST_FORBIDDEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ COALESCE_SLACK_SECONDS = 0.002
 """What a coalescing interval is longer: it is mostly a multiple of a frame, and the frame that comes just at its end
 is to go with it and not to begin the next one."""
 
-_TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, "Another broadcaster took over.")
+_TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, CloseCode.TAKEN_OVER.reason)
 _STOPPED: Final = (CloseCode.SESSION_ENDED, "The operator ended the session.")
 
 

@@ -27,10 +27,10 @@ from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
 
-ENDED: Final = (CloseCode.SESSION_ENDED, "The session ended.")
+ENDED: Final = (CloseCode.SESSION_ENDED, CloseCode.SESSION_ENDED.reason)
 """How the listeners of a channel that ended are closed."""
 
-DISCONNECTED: Final = (CloseCode.DISCONNECTED, "The operator disconnected you.")
+DISCONNECTED: Final = (CloseCode.DISCONNECTED, CloseCode.DISCONNECTED.reason)
 """How somebody is closed whom the operator sends away."""
 
 

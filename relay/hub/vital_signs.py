@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from relay.hub.hub import Hub
 from relay.hub.lag import LagMeter
-from relay.metrics.counts import read_counts
 from relay.metrics.distribution import Distribution
 from relay.metrics.metrics import MetricDatum
+from relay.metrics.table import Kind
 from relay.metrics.vitals import Tally, Vitals
 from relay.vocabulary.clock import Clock
 
@@ -29,9 +29,9 @@ class VitalSigns:
     """Looks at a hub; `run` is its task."""
 
     def __init__(self, hub: Hub, lag: LagMeter, clock: Clock, holders: Iterable[object] = ()) -> None:
-        """Begin with nothing sampled; `holders` have counts of `COUNTS` beside those of the hub."""
+        """Begin with nothing sampled; `holders` have metrics of the table beside those of the hub."""
         self._hub = hub
-        self._holders = (hub, hub.manager, hub.overflows, hub.reports, hub.reports.everywhere, *holders)
+        self._holders = (hub, hub.manager, hub.overflows, hub.reports, *holders)
         self._lag = lag
         self._clock = clock
         self._listener_lag_ms = Distribution()
@@ -80,7 +80,7 @@ class VitalSigns:
             loop_lag_ms=self._lag.every_ms,
             listener_lag_ms=self._listener_lag_ms,
             heard=self._hub.reports.everywhere,
-            counts=read_counts((frames, *self._holders)),
+            holders=self._holders,
         )
 
     def emit(self, put: Callable[..., object], namespace: str) -> None:
@@ -88,27 +88,23 @@ class VitalSigns:
         put(Namespace=namespace, MetricData=list(self._news(self.look())))
 
     def _news(self, vitals: Vitals) -> Iterator[MetricDatum]:
-        for count, value in vitals.counts.items():
-            if count.cloudwatch is not None and isinstance(value, int):
-                if news := value - self._emitted.get(count.cloudwatch, 0):
-                    yield {"MetricName": count.cloudwatch, "Value": news, "Unit": "Count"}
-                self._emitted[count.cloudwatch] = value
-        levels = {"Listeners": vitals.listeners, "Broadcasters": vitals.broadcasters, "Sessions": vitals.sessions}
-        for name, level in levels.items():
-            yield {"MetricName": name, "Value": level, "Unit": "Count"}
-        for lead_ms in vitals.ingest_lead_ms:
-            yield {"MetricName": "IngestLead", "Value": round(lead_ms), "Unit": "Milliseconds"}
-        distributions = {
-            "DeliveryLatency": vitals.frames.delivery_ms,
-            "ListenerLag": vitals.listener_lag_ms,
-            "LoopLag": vitals.loop_lag_ms,
-            "ListenerBuffer": vitals.heard.buffer_ms,
-            "ListenerPlayout": vitals.heard.playout_ms,
-        }
-        for name, distribution in distributions.items():
-            before = self._emitted_distributions.get(name)
-            news_of_it = distribution if before is None else distribution.since(before)
-            self._emitted_distributions[name] = distribution.copy()
-            if pairs := list(news_of_it.values()):
-                values, occurred = zip(*pairs, strict=True)
-                yield {"MetricName": name, "Values": values, "Counts": occurred, "Unit": "Milliseconds"}
+        for metric, reading in vitals.readings():
+            name = metric.cloudwatch
+            if name is None or metric.is_sent_apart:
+                continue
+            if isinstance(reading, Distribution):
+                before = self._emitted_distributions.get(name)
+                news = reading if before is None else reading.since(before)
+                self._emitted_distributions[name] = reading.copy()
+                if pairs := list(news.values()):
+                    values, occurred = zip(*pairs, strict=True)
+                    yield {"MetricName": name, "Values": values, "Counts": occurred, "Unit": metric.unit}
+            elif isinstance(reading, tuple):
+                for level in reading:
+                    yield {"MetricName": name, "Value": round(level), "Unit": metric.unit}
+            elif isinstance(reading, int) and metric.kind is Kind.GAUGE:
+                yield {"MetricName": name, "Value": reading, "Unit": metric.unit}
+            elif isinstance(reading, int):
+                if increase := reading - self._emitted.get(name, 0):
+                    yield {"MetricName": name, "Value": increase, "Unit": metric.unit}
+                self._emitted[name] = reading

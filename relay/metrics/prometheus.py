@@ -8,14 +8,16 @@ Source: prometheus.io/docs/practices/naming, prometheus.io/docs/instrumenting/ex
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from relay.metrics.counts import Count, Counted
 from relay.metrics.distribution import Distribution
+from relay.metrics.table import Kind, Metric
 from relay.metrics.vitals import Vitals
 
 
@@ -37,47 +39,37 @@ class PrometheusMetrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def describe(self) -> Iterable[Metric]:
+    def describe(self) -> Iterable[Family]:
         """Give nothing: otherwise the library collects once to learn the names."""
         return ()
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         """Give all figures now (called by the library)."""
-        vitals = self._look()
-        frames, heard = vitals.frames, vitals.heard
-        for count, value in vitals.counts.items():
-            yield _counter(count, value)
-        gauges = {
-            "relay_listeners": ("Listeners that are connected.", vitals.listeners),
-            "relay_broadcasters": ("Broadcasters that are connected.", vitals.broadcasters),
-            "relay_sessions": ("Sessions that have channels.", vitals.sessions),
-            "relay_ingest_lead_seconds": (
-                "How far the audio of the broadcaster that is furthest ahead reaches into the future.",
-                max(vitals.ingest_lead_ms, default=0.0) / 1000,
-            ),
-        }
-        for name, (text, level) in gauges.items():
-            yield GaugeMetricFamily(name, text, value=level)
-        distributions = {
-            "relay_delivery_latency_seconds": ("Age of frames when they are written.", frames.delivery_ms),
-            "relay_listener_lag_seconds": ("Age of what listeners are owed, sampled.", vitals.listener_lag_ms),
-            "relay_loop_lag_seconds": ("How late the event loop is, sampled.", vitals.loop_lag_ms),
-            "relay_listener_buffer_seconds": ("Audio that waits in players, as they report.", heard.buffer_ms),
-            "relay_listener_playout_seconds": ("Until audio is heard, as players report.", heard.playout_ms),
-        }
-        for name, (text, distribution) in distributions.items():
-            yield _histogram(name, text, distribution)
+        for metric, reading in self._look().readings():
+            name = metric.prometheus
+            if name is None:
+                continue
+            if isinstance(reading, Distribution):
+                yield _histogram(name, metric.text, reading)
+            elif isinstance(reading, Mapping):
+                yield _counter(name, metric, reading)
+            elif metric.kind is Kind.COUNTER:
+                yield CounterMetricFamily(name, metric.text, _number(reading))
+            else:
+                yield GaugeMetricFamily(name, metric.text, _number(reading) / (1000 if metric.is_time else 1))
 
     def page(self) -> MetricsPage:
         """Give the page now."""
         return MetricsPage(generate_latest(self._registry))
 
 
-def _counter(count: Count, value: Counted) -> CounterMetricFamily:
-    if isinstance(value, int):
-        return CounterMetricFamily(count.prometheus, count.text, value=value)
-    family = CounterMetricFamily(count.prometheus, count.text, labels=count.labels)
-    for key, number in value.items():
+def _number(reading: int | tuple[float, ...]) -> float:
+    return max(reading, default=0.0) if isinstance(reading, tuple) else reading
+
+
+def _counter(name: str, metric: Metric, reading: Mapping[Any, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, metric.text, labels=metric.labels)
+    for key, number in reading.items():
         family.add_metric([str(part) for part in (key if isinstance(key, tuple) else (key,))], number)
     return family
 

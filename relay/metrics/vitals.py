@@ -1,12 +1,12 @@
 """The relay's figures at a moment, as metrics are made from them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
-from relay.metrics.counts import Count, Counted
 from relay.metrics.distribution import Distribution
 from relay.metrics.listener_reports import Heard
+from relay.metrics.table import Metric, Reading, read_metrics
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Vitals:
         loop_lag_ms: How late the event loop was, several times a second.
         listener_lag_ms: How old the oldest frame is that a listener owes, of all listeners every `SAMPLE_SECONDS`.
         heard: What listeners reported.
-        counts: Everything that is only counted.
+        holders: What has the metrics of the table that are not here.
     """
 
     frames: Tally
@@ -66,4 +66,8 @@ class Vitals:
     loop_lag_ms: Distribution
     listener_lag_ms: Distribution
     heard: Heard
-    counts: Mapping[Count, Counted]
+    holders: tuple[object, ...] = ()
+
+    def readings(self) -> Iterator[tuple[Metric, Reading]]:
+        """Give each metric with its present reading."""
+        return read_metrics((self, self.frames, self.heard, *self.holders))

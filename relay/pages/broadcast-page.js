@@ -14,11 +14,10 @@ import { ScreenLock } from "./screen-lock.js";
 import { WARNING_SECONDS } from "./send-queue.js";
 import { unsupportedCode } from "./sources.js";
 import { SPOKEN } from "./spoken-languages.js";
-import { NOT_ALLOWED } from "./player/close-codes.js";
+import { CHANNEL_BUSY, NOT_ALLOWED } from "./player/close-codes.js";
 import { addressAt, isKey, isName, readPageAddress } from "./player/wire.js";
 import { withTakeOver } from "./uplink.js";
 
-const CHANNEL_BUSY = 4503;
 const SILENCE_SHOWN_AFTER_SECONDS = 5;
 const PAUSE_SHOWN_AFTER_SECONDS = 2;
 /** A round trip that says as much as frames that wait in the browser: they wait in the network. */

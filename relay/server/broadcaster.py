@@ -106,7 +106,7 @@ async def _obey(connection: RelayConnection, hub: Hub, source: Source, message: 
     match message["type"]:
         case "end":
             hub.broadcasting.end(source)
-            await connection.close_in_time(CloseCode.SESSION_ENDED, "The session ended.")
+            await connection.close_in_time(CloseCode.SESSION_ENDED, CloseCode.SESSION_ENDED.reason)
             return True
         case "clear":
             hub.broadcasting.clear(source)

@@ -17,7 +17,7 @@ from relay.server.shutdown import plan_departures
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import CloseCode
 
-RESTARTING = (CloseCode.RESTARTING, "The relay is restarting.")
+RESTARTING = (CloseCode.RESTARTING, CloseCode.RESTARTING.reason)
 
 STEP_SECONDS = 0.01
 """What is due within this time is done at once."""

@@ -241,7 +241,7 @@ class RelayServer:
             await connection.refuse(error)
         except Exception:
             logger.exception("a connection failed by our fault", extra={"connection": str(connection.id)})
-            await connection.close_in_time(CloseCode.INTERNAL, "The relay failed; try again.")
+            await connection.close_in_time(CloseCode.INTERNAL, CloseCode.INTERNAL.reason)
         finally:
             self._rechecks.forget(connection)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.client.reconnect import Backoff, Reconnect, Reconnecting, may_reconnect
-from relay.vocabulary.errors import CloseCode
+from relay.client.reconnect import Backoff, Reconnect, Reconnecting
+from relay.vocabulary.errors import CloseCode, may_reconnect
 
 FINAL = {1000, 1002, 1003, 1007, 1008, 1009}
 
@@ -20,7 +20,7 @@ def test_the_table_of_close_codes_decides_who_comes_back(code: int) -> None:
 
 def test_every_code_that_a_relay_sends_is_decided_on_purpose() -> None:
     welcome = {code.name for code in CloseCode if may_reconnect(code)}
-    assert welcome == {"GOING_AWAY", "INTERNAL", "RESTARTING", "TOKEN_EXPIRED"}
+    assert welcome == {"GOING_AWAY", "CONNECTION_BROKE", "INTERNAL", "RESTARTING", "TOKEN_EXPIRED"}
     assert not welcome & {
         "SESSION_ENDED",
         "POLICY",

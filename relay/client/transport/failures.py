@@ -19,7 +19,6 @@ from websockets.exceptions import (
     InvalidURI,
 )
 
-from relay.client.reconnect import may_reconnect
 from relay.protocol.messages import LONGEST_ASKED_SECONDS, ErrorNotice
 from relay.vocabulary.errors import (
     BadRequestError,
@@ -31,6 +30,7 @@ from relay.vocabulary.errors import (
     RelayError,
     UnreachableError,
     UserError,
+    may_reconnect,
 )
 from relay.vocabulary.text import printable
 

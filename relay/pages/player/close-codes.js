@@ -1,17 +1,45 @@
 /**
- * What a close code asks of a client. Pure; the source is the table of docs/protocol.md.
+ * What a close code asks of a client. Pure. The table is that of relay/vocabulary/errors.py; `python
+ * scripts/generate.py` writes it.
  *
  * 4000 to 4499 ask for a reconnect, 4500 to 4999 forbid it; so do the codes of RFC 6455 that mean that the same
  * thing would happen again. Everything else, 1006 (a connection that broke) first of all, is tried again.
  */
 
+// begin generated: close codes
 export const SESSION_ENDED = 1000;
+export const GOING_AWAY = 1001;
+export const NOT_WEBSOCKET = 1002;
+export const NOT_TAKEN = 1003;
 export const CONNECTION_BROKE = 1006;
+export const NOT_UTF8 = 1007;
+export const POLICY = 1008;
+export const TOO_BIG = 1009;
+export const INTERNAL = 1011;
+export const RESTARTING = 1012;
 export const TOKEN_EXPIRED = 4001;
+export const TAKEN_OVER = 4500;
+export const DISCONNECTED = 4501;
 export const NOT_ALLOWED = 4502;
+export const CHANNEL_BUSY = 4503;
 export const BAD_REQUEST = 4504;
 
-const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009]);
+const FINAL_CODES = new Set([SESSION_ENDED, NOT_WEBSOCKET, NOT_TAKEN, NOT_UTF8, POLICY, TOO_BIG]);
+
+const SENTENCES = new Map([
+  [SESSION_ENDED, "The session has ended."],
+  [NOT_WEBSOCKET, "This browser and the relay do not understand each other. Reload the page."],
+  [NOT_TAKEN, "This browser and the relay do not understand each other. Reload the page."],
+  [NOT_UTF8, "This browser and the relay do not understand each other. Reload the page."],
+  [POLICY, "The relay closed the connection because of something this page sent. Reload the page."],
+  [TOO_BIG, "The relay closed the connection because a message was too big. Reload the page."],
+  [TAKEN_OVER, "Another broadcaster took over this channel."],
+  [DISCONNECTED, "The operator of the relay closed this connection."],
+  [NOT_ALLOWED, "The relay did not accept the key for this session."],
+  [CHANNEL_BUSY, "This channel has a broadcaster already."],
+  [BAD_REQUEST, "The relay does not understand this page's address."],
+]);
+// end generated
 
 /**
  * Tells whether a close forbids to connect again.
@@ -21,22 +49,6 @@ const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009]);
 export function isFinal(code) {
   return FINAL_CODES.has(code) || (code >= 4500 && code <= 4999);
 }
-
-const MISUNDERSTANDING = "This browser and the relay do not understand each other. Reload the page.";
-
-const SENTENCES = new Map([
-  [1000, "The session has ended."],
-  [1002, MISUNDERSTANDING],
-  [1003, MISUNDERSTANDING],
-  [1007, MISUNDERSTANDING],
-  [1008, "The relay closed the connection because of something this page sent. Reload the page."],
-  [1009, "The relay closed the connection because a message was too big. Reload the page."],
-  [4500, "Another broadcaster took over this channel."],
-  [4501, "The operator of the relay closed this connection."],
-  [4502, "The relay did not accept the key for this session."],
-  [4503, "This channel has a broadcaster already."],
-  [4504, "The relay does not understand this page's address."],
-]);
 
 /**
  * Says why a connection ended for good, in a sentence for a person.

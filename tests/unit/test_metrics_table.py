@@ -1,13 +1,15 @@
 """Whatever the relay counts, somebody reads: each counter is in the table of metrics, or is read for another reason."""
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from relay.metrics.counts import COUNTS, read_counts
+from relay.metrics.table import METRICS, read_metrics
 from relay.server.endings import By, Closing, Endings
 from relay.vocabulary.errors import CloseCode
 
@@ -21,10 +23,8 @@ READ_ELSEWHERE = {
     "held_bytes": "a level",
     "held_flicks": "a level",
     "value": "a level",
-    # Distributions, which have metrics of their own.
     "counts": "Distribution",
     "total": "Distribution",
-    "delivery_ms": "Tally: relay_delivery_latency_seconds",
     # What the log tells in full at the end of an interval.
     "written": "Repeats: how many lines were written",
     "left_out": "Repeats: told by the line of what was left out",
@@ -67,7 +67,7 @@ def name(counter: ast.Attribute) -> str:
 
 def test_each_counter_is_in_the_table_or_read_for_another_reason() -> None:
     found = {name(each) for _, tree in sources(*PLACES) for each in counters(tree) if not each.attr.startswith("_")}
-    in_table = {count.counted_in.partition(".")[2] for count in COUNTS}
+    in_table = {metric.source.partition(".")[2] for metric in METRICS}
     assert found - in_table == set(READ_ELSEWHERE)
 
 
@@ -102,10 +102,12 @@ def test_the_table_names_what_there_is() -> None:
         for each in ast.walk(tree):
             if isinstance(each, ast.ClassDef):
                 attributes.setdefault(each.name, set()).update(_attributes(each))
-    for count in COUNTS:
-        holder, _, attribute = count.counted_in.partition(".")
-        assert attribute in attributes[holder], count.counted_in
-    assert len({count.prometheus for count in COUNTS}) == len({count.counted_in for count in COUNTS}) == len(COUNTS)
+    for metric in METRICS:
+        holder, _, attribute = metric.source.partition(".")
+        assert attribute in attributes[holder], metric.source
+    for names in ([each.prometheus for each in METRICS], [each.cloudwatch for each in METRICS]):
+        named = [name for name in names if name is not None]
+        assert len(named) == len(set(named))
 
 
 def _attributes(holder: ast.ClassDef) -> Iterator[str]:
@@ -123,18 +125,18 @@ def test_what_is_read_is_what_was_counted() -> None:
     endings.note_answer(404)
     for code in (1008, 3999, 4321, CloseCode.NOT_ALLOWED):
         endings.note_closing(Closing(code, "", By.PEER), "listen")
-    counts = {count.prometheus: value for count, value in read_counts([endings]).items()}
+    counts = {metric.prometheus: value for metric, value in read_metrics([endings])}
     assert counts["relay_http_responses"] == {404: 1}
     assert counts["relay_closings"] == {("1008", "listen"): 1, ("other", "listen"): 2, ("4502", "listen"): 1}
     assert counts["relay_messages_ignored"] == 0
 
 
-def test_the_documentation_has_each_metric() -> None:
-    page = (REPOSITORY / "docs/metrics.md").read_text(encoding="utf-8")
-    for count in COUNTS:
-        labels = f"{{{','.join(count.labels)}}}" if count.labels else ""
-        assert f"`{count.prometheus}_total{labels}`" in page, count.prometheus
-        assert count.cloudwatch is None or f"`{count.cloudwatch}`" in page
+def test_what_is_generated_is_what_the_code_says() -> None:
+    """The player's table of close codes, and the tables of the documentation."""
+    checked = subprocess.run(
+        [sys.executable, "scripts/generate.py", "--check"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
 def test_each_close_code_is_used() -> None:
@@ -144,7 +146,10 @@ def test_each_close_code_is_used() -> None:
         for each in ast.walk(tree)
         if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "CloseCode"
     }
-    assert used == set(CloseCode.__members__)
+    # Those come from the WebSocket library.
+    assert set(CloseCode.__members__) - used == {
+        *("CONNECTION_BROKE", "NOT_WEBSOCKET", "NOT_TAKEN", "NOT_UTF8", "TOO_BIG")
+    }
 
 
 @pytest.mark.parametrize(
