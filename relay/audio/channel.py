@@ -9,9 +9,10 @@ Source: docs/protocol.md, "Numbering and time" and "Life of a channel".
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.audio.history import History
+from relay.audio.history import History, NumbersRecord
 from relay.protocol.wire import Header
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Piece, Place
 from relay.vocabulary.channel_states import ChannelState, Silence
@@ -48,6 +49,27 @@ _TRANSITIONS: dict[ChannelState, frozenset[ChannelState]] = {
 
 class IllegalTransitionError(RelayError):
     """A change of state that the life of a channel does not have; a fault of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineRecord:
+    """What a channel's state and numbering are, as plain values; times are in seconds of the relay's clock.
+
+    Attributes:
+        state: A `ChannelState`.
+        silence: A `Silence`; None when there is none.
+        place: Where the next frame goes: the members of a `Place`.
+        over_at: When the last frame is over; None when nothing is to be heard any more.
+        lost_at: When the broadcaster vanished, in state `source_lost`.
+        numbers: Which frames it can still name.
+    """
+
+    state: str
+    silence: str | None
+    place: tuple[int, ...]
+    over_at: float | None
+    lost_at: float
+    numbers: NumbersRecord
 
 
 class Channel:
@@ -186,6 +208,28 @@ class Channel:
         self.place = frame.end
         self.over_at = frame.timestamp + frame.duration / FLICKS_PER_SECOND
         self.history.add(frame)
+
+    def export(self) -> TimelineRecord:
+        """Give all but the audio as plain values."""
+        return TimelineRecord(
+            self.state.value,
+            None if self.silence is None else self.silence.value,
+            self.place,
+            None if self.over_at == -math.inf else self.over_at,
+            self._lost_at,
+            self.history.export_numbers(),
+        )
+
+    def restore(self, record: TimelineRecord) -> None:
+        """Go on where another one was when it was exported; to be called on a new one."""
+        self.state = ChannelState(record.state)
+        self.silence = None if record.silence is None else Silence(record.silence)
+        self.place = Place(*record.place)
+        self.over_at = -math.inf if record.over_at is None else record.over_at
+        self._lost_at = record.lost_at
+        self.history.restore_numbers(record.numbers)
+        if self.history.epochs:
+            self.audio_format = self.history.epochs[-1].audio_format
 
     def clear(self) -> None:
         """Note that listeners throw away what they have not played: the next frame is due when it comes."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 
 from relay.protocol.wire import WORD_MASK, serial_difference
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Place, frames_within
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Codec, Frame, Place, frames_within
 
 MAX_STRETCHES = 256
 """Changes of frame length that are remembered, so that the duration of frames long gone can still be told."""
@@ -63,6 +63,19 @@ class _Stretch:
         """Give the place behind its first `count` frames."""
         start = self.start
         return Place(start.position + count, start.epoch, start.seq + count, start.media_time + count * self.ticks)
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersRecord:
+    """The numbers that a history knows, as plain values.
+
+    Attributes:
+        epochs: Of each: codec, rate, channels, and the places `before` and `start` of `Epoch`.
+        stretches: Of each: the index of its epoch, the place before its first frame, and the ticks of a frame.
+    """
+
+    epochs: tuple[tuple[str, int, int, tuple[int, ...], tuple[int, ...]], ...] = ()
+    stretches: tuple[tuple[int, tuple[int, ...], int], ...] = ()
 
 
 class History:
@@ -150,6 +163,33 @@ class History:
                     return Known(stretch.place(count - behind), stretch.epoch) if known else None
             end = stretch.start
         return None
+
+    def export_numbers(self) -> NumbersRecord:
+        """Give the numbers as plain values; audio is not among them."""
+        epochs = list(self.epochs)
+        return NumbersRecord(
+            tuple(
+                (
+                    each.audio_format.codec.value,
+                    each.audio_format.rate,
+                    each.audio_format.channels,
+                    each.before,
+                    each.start,
+                )
+                for each in epochs
+            ),
+            tuple(
+                (epochs.index(each.epoch), each.start, each.ticks) for each in self._stretches if each.epoch in epochs
+            ),
+        )
+
+    def restore_numbers(self, record: NumbersRecord) -> None:
+        """Know the numbers of a record from now on; to be called before the first frame is added."""
+        for codec, rate, channels, before, start in record.epochs:
+            self.begin_epoch(AudioFormat(Codec(codec), rate, channels), Place(*before), Place(*start))
+        self._stretches.extend(
+            _Stretch(self.epochs[index], Place(*start), ticks) for index, start, ticks in record.stretches
+        )
 
     def epochs_after(self, epoch: Epoch) -> list[Epoch]:
         """Give the epochs that followed one of `epochs`, oldest first."""

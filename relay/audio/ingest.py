@@ -14,7 +14,7 @@ Source: docs/protocol.md, "Numbering and time".
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +58,21 @@ class Timed:
 
     piece: Piece
     due: float
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRecord:
+    """How a broadcaster's audio stood against real time, as plain values; times are in seconds of the relay's clock.
+
+    Attributes:
+        pace: A `Pace`.
+        not_before: Nothing is due before it; None when nothing was to be heard.
+        covered_until: In pace `live`, until when the audio so far lasts; None before the first.
+    """
+
+    pace: str
+    not_before: float | None
+    covered_until: float | None = None
 
 
 class Ingest(Protocol):
@@ -107,6 +122,15 @@ class Ingest(Protocol):
 
     def queued_bytes(self) -> int:
         """Tell how many bytes that is."""
+        ...
+
+    @property
+    def waiting(self) -> tuple[Timed, ...]:
+        """What waits here, oldest first."""
+        ...
+
+    def export(self) -> IngestRecord:
+        """Give all but what waits as plain values."""
         ...
 
 
@@ -171,6 +195,19 @@ class LiveIngest:
     def queued_bytes(self) -> int:
         """Give 0: nothing waits."""
         return 0
+
+    @property
+    def waiting(self) -> tuple[Timed, ...]:
+        """Nothing."""
+        return ()
+
+    def export(self) -> IngestRecord:
+        """Give it as plain values."""
+        return IngestRecord(self.pace.value, _finite(self._not_before), self._covered_until)
+
+    def restore(self, covered_until: float | None) -> None:
+        """Take over how far the audio so far lasts."""
+        self._covered_until = covered_until
 
 
 class SpeechIngest:
@@ -251,10 +288,41 @@ class SpeechIngest:
         """Tell how many bytes wait."""
         return self._queued.bytes
 
+    @property
+    def waiting(self) -> tuple[Timed, ...]:
+        """What waits here, oldest first."""
+        return tuple(self._queue)
+
+    def export(self) -> IngestRecord:
+        """Give all but what waits as plain values."""
+        return IngestRecord(self.pace.value, _finite(self._next_due))
+
+    def restore(self, waiting: Iterable[Timed]) -> None:
+        """Take over what waits, as it was planned."""
+        for timed in waiting:
+            self._queue.append(timed)
+            self._queued += _amount(timed.piece)
+
 
 def ingest_for(pace: Pace, limits: IngestLimits, not_before: float = -math.inf) -> Ingest:
     """Make what a broadcaster of that pace needs; nothing is due before `not_before`, in seconds."""
     return (SpeechIngest if pace is Pace.SPEECH else LiveIngest)(limits, not_before)
+
+
+def restore_ingest(record: IngestRecord, limits: IngestLimits, waiting: Iterable[Timed] = ()) -> Ingest:
+    """Go on where another ingest was when it was exported, with what waited there."""
+    not_before = -math.inf if record.not_before is None else record.not_before
+    if record.pace == Pace.LIVE:
+        live = LiveIngest(limits, not_before)
+        live.restore(record.covered_until)
+        return live
+    speech = SpeechIngest(limits, not_before)
+    speech.restore(waiting)
+    return speech
+
+
+def _finite(seconds: float) -> float | None:
+    return None if seconds == -math.inf else seconds
 
 
 def _amount(piece: Piece) -> AudioAmount:

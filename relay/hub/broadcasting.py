@@ -13,20 +13,21 @@ from typing import Final
 
 from relay.audio.arrival_rate import ArrivalRate, looks_like
 from relay.audio.channel import Farewell
-from relay.audio.ingest import CATCH_UP_SECONDS, IngestLimits, Timed, ingest_for
+from relay.audio.ingest import CATCH_UP_SECONDS, IngestLimits, Timed, ingest_for, restore_ingest
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.group import Group
 from relay.hub.listener import Note
-from relay.hub.live_channel import DISCONNECTED, ENDED, LiveChannel, Source, SourceDeparture, SourcePort
+from relay.hub.live_channel import DISCONNECTED, ENDED, ChannelRecord, LiveChannel, Source, SourceDeparture, SourcePort
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.protocol.requests import Offer
 from relay.protocol.wire import split_audio
 from relay.vocabulary.audio import AudioFormat, Frame, Pace
+from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock
-from relay.vocabulary.errors import ChannelBusyError, CloseCode
+from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError
 from relay.vocabulary.names import ChannelAddress
 
 COALESCE_SLACK_SECONDS = 0.002
@@ -278,6 +279,34 @@ class Broadcasting:
         if farewell is not Farewell.END:
             event = "broadcaster paused" if farewell is Farewell.PAUSE else "channel waits for its broadcaster"
             live.log(event, connection=source.connection_id)
+        self._finish_in_time(live, departure)
+
+    def restore(self, record: ChannelRecord, waiting: Iterable[Timed] = ()) -> LiveChannel:
+        """Go on with a channel where another process was when it was exported there.
+
+        Its source counts as one that vanished, and may come back.
+
+        Args:
+            record: What the channel was.
+            waiting: What waited to be released, `LiveChannel.waiting`; what is not given is lost.
+
+        Raises:
+            RelayError: The channel is in use here.
+        """
+        if self._directory.find(record.address) is not None:
+            raise RelayError(f"The channel {record.address} is in use, so it can't be restored.")
+        live = self._directory.open(record.address)
+        live.restore(record, None if record.ingest is None else restore_ingest(record.ingest, self._limits, waiting))
+        self._directory.name_session(record.session, record.session_name)
+        self._directory.note_change(record.session)
+        self._set_timer(live)
+        if live.channel.state is ChannelState.LIVE:
+            departure, live.departure = live.departure, None
+            self._finish_in_time(live, departure or SourceDeparture(Farewell.NONE, self._clock()))
+        return live
+
+    def _finish_in_time(self, live: LiveChannel, departure: SourceDeparture) -> None:
+        """Tell listeners that the source went when the last of its audio is released; the channel is kept so long."""
         if live.ingest is not None and live.ingest.next_release() is not None:
             live.departure = departure
         else:

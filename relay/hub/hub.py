@@ -18,7 +18,7 @@ from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.listener import Send
 from relay.hub.listening import Listening
-from relay.hub.live_channel import LiveChannel
+from relay.hub.live_channel import ChannelRecord, LiveChannel
 from relay.limits.in_force import LimitsInForce
 from relay.metrics.listener_reports import ListenerReports
 from relay.metrics.overflow import OverflowEpisodes, OverflowReport
@@ -136,6 +136,10 @@ class Hub:
         self.broadcasting.tell_lists()
         for report in self.overflows.due(now):
             self._log_overflow(report)
+
+    def export(self) -> list[ChannelRecord]:
+        """Give each channel that is in use as plain values; `Broadcasting.restore` goes on with one."""
+        return [live.export(self.directory.session_name(live.address.session)) for live in self.directory]
 
     def _forget_idle(self, live: LiveChannel, now: float) -> None:
         if not live.is_idle:

@@ -4,16 +4,18 @@ Invariants: a listener is in exactly one group of one channel, from its joining 
 stop a frame on its way.
 """
 
+import json
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Protocol, Self
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate
 from relay.audio.audio_buffer_manager import AudioBufferManager
-from relay.audio.channel import Channel, Farewell
-from relay.audio.ingest import Ingest, Timed
+from relay.audio.channel import Channel, Farewell, TimelineRecord
+from relay.audio.history import NumbersRecord
+from relay.audio.ingest import Ingest, IngestRecord, Timed
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note, Send
 from relay.hub.run import Framing
@@ -125,6 +127,66 @@ class SourceDeparture:
 
     farewell: Farewell
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRecord:
+    """All that a channel is, but its audio and its connections, as plain values that can be written as JSON.
+
+    Another process that gets it goes on with the same numbers, so listeners and the broadcaster resume there. Audio
+    that waits to be released goes beside it (`LiveChannel.waiting`). Times are in seconds of the relay's clock; who
+    takes a record to a machine with another clock has to shift them.
+
+    Attributes:
+        session: Its session.
+        channel: Its name.
+        name: What people call it; None when nobody said.
+        lang: BCP 47 tag; None when nobody said.
+        session_name: What a broadcaster called the session; None when none did.
+        is_listed: Whether it is shown to people.
+        timeline: Its state and numbering.
+        ingest: How its audio stood against real time, with its pace; None before the first source.
+        accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
+        farewell: What the source said that went while its audio waited; None when none did.
+        departed_at: When it went.
+    """
+
+    session: str
+    channel: str
+    name: str | None
+    lang: str | None
+    session_name: str | None
+    is_listed: bool
+    timeline: TimelineRecord
+    ingest: IngestRecord | None
+    accepted: Mapping[str, int] = field(default_factory=dict)
+    farewell: str | None = None
+    departed_at: float = 0.0
+
+    @property
+    def address(self) -> ChannelAddress:
+        """Which channel it is."""
+        return ChannelAddress(self.session, self.channel)
+
+    def to_json(self) -> str:
+        """Write it."""
+        return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        members = json.loads(text)
+        timeline, ingest = members.pop("timeline"), members.pop("ingest")
+        numbers = NumbersRecord(**{name: _frozen(value) for name, value in timeline.pop("numbers").items()})
+        return cls(
+            timeline=TimelineRecord(**{name: _frozen(value) for name, value in timeline.items()}, numbers=numbers),
+            ingest=None if ingest is None else IngestRecord(**ingest),
+            **members,
+        )
+
+
+def _frozen(value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 class LiveChannel:
@@ -245,6 +307,38 @@ class LiveChannel:
     def release(self, timed: Timed) -> Frame:
         """Number the next frame; `distribute` hands it on."""
         return self.channel.release(timed.piece, timed.due)
+
+    @property
+    def waiting(self) -> tuple[Timed, ...]:
+        """The audio that was taken and waits to be released, oldest first."""
+        return () if self.ingest is None else self.ingest.waiting
+
+    def export(self, session_name: str | None) -> ChannelRecord:
+        """Give all but audio and connections as plain values; a source that is there counts as one that was."""
+        departure = self.departure
+        return ChannelRecord(
+            self.address.session,
+            self.address.channel,
+            self.label.name,
+            self.label.lang,
+            session_name,
+            self.is_listed,
+            self.channel.export(),
+            None if self.ingest is None else self.ingest.export(),
+            dict(self.accepted),
+            None if departure is None else departure.farewell.value,
+            0.0 if departure is None else departure.at,
+        )
+
+    def restore(self, record: ChannelRecord, ingest: Ingest | None) -> None:
+        """Go on where another one was when it was exported; to be called on a new one, before anybody uses it."""
+        self.channel.restore(record.timeline)
+        self.ingest = ingest
+        self.label = Label(record.name, record.lang)
+        self.is_listed = record.is_listed
+        self.accepted = dict(record.accepted)
+        if record.farewell is not None:
+            self.departure = SourceDeparture(Farewell(record.farewell), record.departed_at)
 
     def distribute(self, frame: Frame) -> None:
         """Hand a numbered frame to everyone: to the history, to the listeners by their next turns, to the taps.

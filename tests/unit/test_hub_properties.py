@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from relay.access.rules import OperatorPermit
 from relay.audio.channel import Farewell
 from relay.hub.lag import LagMeter
 from relay.hub.listener import Listener, Note
-from relay.hub.live_channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Source
+from relay.hub.live_channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, ChannelRecord, Source
 from relay.hub.operations import Operations
 from relay.hub.tap import Tap, TapOverflowError
 from relay.hub.vital_signs import VitalSigns
@@ -200,16 +201,17 @@ class Life(RuleBasedStateMachine):
     def live(self, channel: str) -> Any:
         return next((live for live in self.bench.hub.directory if live.address.channel == channel), None)
 
-    def _join(self, channel: str, delivery: Delivery) -> FakePort:
+    def _join(self, channel: str, delivery: Delivery, port: FakePort | None = None) -> FakePort:
         self.names += 1
 
         async def join() -> FakePort:
-            return self.bench.join(f"listener {self.names}", channel=channel, delivery=delivery)
+            return self.bench.join(f"listener {self.names}", channel=channel, delivery=delivery, port=port)
 
-        port = self.loop.run_until_complete(join())
-        self.accounts[port] = Account(port)
-        self.ports.append(port)
-        return port
+        joined = self.loop.run_until_complete(join())
+        if port is None:
+            self.accounts[joined] = Account(joined)
+            self.ports.append(joined)
+        return joined
 
     @rule(
         target=listeners,
@@ -369,6 +371,47 @@ class Life(RuleBasedStateMachine):
             or source.live.departure is not None
             or (source.live.channel.state is ChannelState.SOURCE_LOST)
         )
+
+    @rule(channel=st.sampled_from(CHANNELS))
+    def another_process_takes_over(self, channel: str) -> None:
+        """It goes on with what the channel was; its listeners connect again, and lose nothing untold."""
+        live = self.live(channel)
+        if live is None:
+            return
+        hub = self.bench.hub
+        listeners = set(live.listeners)
+        ports = [port for port in self.accounts if port.listener in listeners and port not in self.gone_ports]
+        [record] = [each for each in hub.export() if each.channel == channel]
+        waiting = live.waiting
+
+        async def die() -> None:
+            for port in ports:
+                self.accounts[port].read()
+                self.bench.leave(port)
+            hub.broadcasting.stop([live])
+            hub.directory.give_up(live)
+
+        async def take_over() -> Any:
+            return hub.broadcasting.restore(ChannelRecord.from_json(record.to_json()), waiting)
+
+        was_pending = live.departure is not None or (live.source is not None and waiting)
+        self.loop.run_until_complete(die())
+        restored = self.loop.run_until_complete(take_over())
+        again = restored.export(record.session_name)
+        assert restored.waiting == waiting
+        assert (restored.departure is not None) == bool(was_pending)
+        is_lost = record.timeline.state == ChannelState.LIVE and not was_pending
+        if is_lost:
+            assert again.timeline.state == ChannelState.SOURCE_LOST
+            again = replace(again, timeline=replace(record.timeline))
+        assert replace(again, farewell=record.farewell, departed_at=record.departed_at) == record
+        for port in ports:
+            account = self.accounts[port]
+            expected = (account.epoch, account.seq)
+            self._join(channel, Delivery(resume=Resume(account.epoch, account.seq - 1)), port)
+            hello = port.of_type("hello")[-1]
+            assert hello["resumed"] == (restored.channel.audio_format is not None)
+            assert (hello["epoch"], hello["next_seq"]) == expected
 
     @rule(seconds=st.sampled_from((0.01, 0.2, 0.9, 5.0)))
     def time_passes(self, seconds: float) -> None:
