@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relay.loadtest.account import ListenerAccount
-from relay.loadtest.expect import Expect
 from relay.loadtest.histogram import EXACT_MS, Histogram
-from relay.loadtest.stamp import STREAM_MARK
+from relay.loadtest.target import STREAM_MARK, Expect
 from relay.protocol.listener_events import FormatChange, Gap, Hello, read_listener_event
 from relay.protocol.shared_events import ErrorNotice, Pong
 from relay.protocol.wire import HEADER_BYTES, WORD_MASK, Header, serial_difference

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 from relay.client import Broadcaster, broadcast
 from relay.loadtest.plan import LoadPlan, frame_count, send_seconds
-from relay.loadtest.stamp import stamp
+from relay.loadtest.target import stamp
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError

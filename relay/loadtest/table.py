@@ -11,9 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.loadtest.plan import LoadPlan
-from relay.loadtest.results import LoadResult, unplanned
+from relay.loadtest.results import ADVICE, LoadResult, ProcessUse, unplanned
 from relay.loadtest.run import Progress as LoadProgress
-from relay.loadtest.verdict import ADVICE, ProcessUse
 
 _NOTHING = "–"
 _MILLION = 1e6

@@ -29,13 +29,10 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.typing import Subprotocol
 
 from relay.loadtest import receiver as receiver_module
-from relay.loadtest.expect import Expect
-from relay.loadtest.metrics import METRICS
-from relay.loadtest.plan import LoadPlan, Profile, Visit, frame_count, plan_visits, send_seconds
-from relay.loadtest.results import LoadResult
+from relay.loadtest.plan import LoadPlan, Profile, Visit, WorkerPlan, frame_count, plan_visits, send_seconds
+from relay.loadtest.results import METRICS, LoadResult
 from relay.loadtest.run import LoadRun
-from relay.loadtest.stamp import stamp
-from relay.loadtest.worker_messages import Target, WorkerPlan
+from relay.loadtest.target import Expect, Target, stamp
 from relay.protocol.messages import decode, encode, pong_message
 from relay.protocol.wire import WORD_MASK, Header
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
@@ -306,6 +303,16 @@ async def test_a_receiving_process_that_dies_is_reported() -> None:
         worker.kill()
     assert (process.returncode, process.lines) == (1, [])
     assert "The test ended early: A receiving process ended by itself, with signal 9; what it measured" in process.table
+
+
+async def test_receiving_processes_end_with_the_main_process_and_not_by_ctrl_c() -> None:
+    async with relay_process() as relay, starting(relay.websocket_url, *options(duration=60, processes=2)) as process:
+        await audio_of(relay, 0.5)
+        workers = psutil.Process(process.pid).children()
+        assert [os.getsid(worker.pid) for worker in workers] == [worker.pid for worker in workers]
+        process.signal(signal.SIGKILL)
+        _, alive = await asyncio.to_thread(psutil.wait_procs, workers, END_SECONDS)
+        assert (len(workers), alive) == (2, [])
 
 
 async def test_a_relay_that_dies_is_reported(tmp_path: Path) -> None:
