@@ -204,7 +204,7 @@ def _find_targets(url: str, addresses: Sequence[ChannelAddress], token: str | No
 
 
 def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]]:
-    """Find the server's processes, if they are here; gives notes for the person, too."""
+    """Find the server's processes, if they are here, and write notes for the person."""
     if not is_this_machine(target.host):
         return None, []
     try:
@@ -222,7 +222,7 @@ def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]
 
 
 def _plan_notes(plan: LoadPlan) -> list[str]:
-    """Say what is unusual about a plan."""
+    """Name what is unusual about a plan."""
     share = plan.fps * plan.frame_ms / 10
     if round(share) == 100:  # noqa: PLR2004 - per cent
         return []
@@ -230,7 +230,7 @@ def _plan_notes(plan: LoadPlan) -> list[str]:
 
 
 def _processes_for(frames_per_second: int) -> int:
-    """Give how many receiving processes it should take; one CPU is for the server, if it is here."""
+    """Choose how many receiving processes to run; one CPU is left to the server, if it is here."""
     needed = -(-frames_per_second // FRAMES_PER_PROCESS)
     return min(needed, max(1, len(os.sched_getaffinity(0)) - 1))
 
@@ -255,7 +255,7 @@ def _conclude(
 ) -> int:
     """Write the files, say which conditions hold, print the table, and give the exit code.
 
-    What can not be written costs nothing else, and is told last.
+    A file that can not be written keeps nothing else from being written; its error comes last.
     """
     metrics = result.metrics()
     held = [condition for condition in conditions if condition.holds(metrics)]

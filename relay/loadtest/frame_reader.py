@@ -108,7 +108,7 @@ class FrameReader:
     Attributes:
         buffer: Received bytes go here, after the stream's `rest`.
         view: The same memory, for slices.
-        latency: How late frames were, in milliseconds; replaced by whoever reports it.
+        latency: How late frames were, in milliseconds; each report replaces it by an empty one.
     """
 
     def __init__(self) -> None:
@@ -280,7 +280,7 @@ def _next_frame(buffer: bytearray, position: int, length: int) -> tuple[int, int
 
 
 def _join_fragments(stream: Stream, opcode: int, payload: bytes, *, is_last: bool) -> tuple[int, bytes] | None:
-    """Give the opcode and the payload of a message that is complete with this fragment; None while it is not.
+    """Return the opcode and the payload of a message that this fragment completes; None while more follow.
 
     Raises:
         PolicyError: The fragment continues nothing, interrupts another message, or makes it too long.

@@ -91,13 +91,13 @@ class ClockQuestions:
         asker.send_text(encode("ping", id=ping_id))
 
     def answer(self, pong: Pong, now_ms: float) -> None:
-        """Take note of an answer."""
+        """Use an answer."""
         asked_ms = self._asked_ms.pop(pong.ping_id, None)
         if asked_ms is not None:
             self.note(asked_ms, now_ms, pong.clock_ms)
 
     def note(self, asked_ms: float, now_ms: float, clock_ms: int) -> None:
-        """Take note that between `asked_ms` and `now_ms` the relay's clock showed `clock_ms`."""
+        """Narrow the difference down: between `asked_ms` and `now_ms` the relay's clock showed `clock_ms`."""
         self.offset.note(asked_ms, now_ms, clock_ms)
         self.offset_ms = self.offset.milliseconds
 
@@ -155,7 +155,7 @@ class Receiver:
             self._plan_leaving(connection)
 
     def settle(self, published: list[int]) -> None:
-        """Take note of how many frames each target's channel got; after this their listeners may be closed."""
+        """Learn how many frames each target's channel got; after this their listeners may be closed."""
         self._published = published
 
     def finish(self, wait_seconds: float) -> None:
@@ -174,7 +174,7 @@ class Receiver:
             self.stop()
 
     def report(self) -> Report:
-        """Give what happened since the last report."""
+        """Return what happened since the last report."""
         latency, self._reader.latency = self._reader.latency, Histogram()
         offset = self._questions.offset
         return replace(

@@ -27,7 +27,7 @@ _LATENCY_FROM = {
 
 
 def report_page(result: LoadResult) -> str:
-    """Give the page."""
+    """Write the page."""
     title = f"Load test: {result.plan.profile}, {result.plan.listeners:,} listeners"
     style = (files(__package__) / "report.css").read_text(encoding="utf-8")
     return "\n".join(
@@ -54,7 +54,7 @@ def report_page(result: LoadResult) -> str:
 
 
 def _said(result: LoadResult) -> Iterable[str]:
-    """Give what must not be overlooked."""
+    """Name what must not be overlooked."""
     unaccounted = result.healthy.unaccounted + result.slow.unaccounted
     if result.ended_early is not None:
         yield _box("bad", f"The test ended early: {result.ended_early}")

@@ -1,4 +1,4 @@
-"""One load test from the first join to the last close, whoever serves and whoever sends.
+"""One load test from the first join to the last close, of any server and with any source of audio.
 
 Invariants: whatever happens while it runs, what was measured until then is the result; it ends in bounded time.
 """
@@ -202,7 +202,7 @@ class LoadRun:
     async def _watch(
         self, workers: Workers, begins_at: float, ends: set[asyncio.Task[None] | asyncio.Task[bool]]
     ) -> None:
-        """Note every interval until one of `ends` is done, or they should long be."""
+        """Record every interval until one of `ends` is done, or long should have been."""
         deadline = begins_at + self._plan.duration_seconds + OVERRUN_SECONDS
         intervals = 1
         while not any(end.done() for end in ends):
@@ -229,7 +229,7 @@ class LoadRun:
         return None if self._probe is None else self._probe.sample(with_uss=with_uss)
 
     def _note_end(self, sentence: str) -> None:
-        """Note why the test does not come to its planned end; what came first is the reason for the rest."""
+        """Keep why the test does not come to its planned end; the first reason explains the others."""
         self._ended_early = self._ended_early or sentence
 
 

@@ -20,26 +20,26 @@ from relay.loadtest.receiver import Receiver
 
 @dataclass(frozen=True, slots=True)
 class ReportNow:
-    """Asks what happened since the last report."""
+    """Only the report is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Says when the audio begins, in seconds of this machine's clock; the rest of the plan follows it."""
+    """The audio begins at this time, in seconds of this machine's clock; the rest of the plan follows it."""
 
     at_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Says that the audio is over, and how many frames each target's channel got; listeners may be closed now."""
+    """The audio is over, and each target's channel got so many frames; from now on listeners may be closed."""
 
     published: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Asks to wait so long at most for what listeners are owed, then to close them all, to report and to end."""
+    """Wait at most so long for what listeners are owed, close them all, report for the last time, and end."""
 
     wait_seconds: float
 
