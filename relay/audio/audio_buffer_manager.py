@@ -22,10 +22,13 @@ _Shown = TypeVar("_Shown")
 
 
 class MetricClient(Protocol):
-    """Anything with CloudWatch's `put_metric_data`: boto3's client, or the relay's batching reporter."""
+    """Anything with CloudWatch's `put_metric_data` that returns at once, such as the relay's batching reporter.
+
+    boto3's client has the method, too, but waits for the network: do not use it where audio is live.
+    """
 
     def put_metric_data(self, *, Namespace: str, MetricData: list[dict[str, Any]]) -> object:  # noqa: N803 - CloudWatch's names
-        """Take metric data; called from the audio's path, so it must not block."""
+        """Take metric data. Audio waits for this call, so it must not block."""
         ...
 
 

@@ -74,7 +74,7 @@ class Broadcast:
         pace: `live` sends it in real time; `speech` as fast as the relay takes it, which has it heard in real time.
         name: What people call the channel.
         lang: BCP 47 tag of its language.
-        takeover: Replace a broadcaster that the channel has.
+        takeover: Replace the present broadcaster of the channel.
         frame_ms: Length of a frame.
         loop: Begin again when the audio ends, for ever.
         keep: Pause the session and do not end it.
@@ -118,27 +118,27 @@ class Broadcast:
 @click.option(
     "--rate",
     type=click.Choice(SAMPLE_RATES),
-    help="Sample rate: of raw PCM from standard input (16000 when not said); a file is converted to it.",
+    help="Sample rate of raw PCM from standard input, 16000 by default. A file is converted to it.",
 )
 @click.option(
     "--channels",
     type=click.Choice(CHANNEL_COUNTS),
-    help="Channels: of raw PCM from standard input (1 when not said); a file is converted to them.",
+    help="Channels of raw PCM from standard input, 1 by default. A file is converted to them.",
 )
 @click.option(
     "--pace",
     type=click.Choice([pace.value for pace in Pace]),
     default=Pace.LIVE.value,
     show_default=True,
-    help="live: sent in real time, like a microphone. speech: sent at once, and heard whole in real time.",
+    help="live sends in real time, like a microphone. speech sends at once, and listeners hear all of it in real time.",
 )
-@click.option("--takeover", is_flag=True, help="Replace a broadcaster that the channel has.")
-@click.option("--name", help="What people call the channel, for example Deutsch.")
+@click.option("--takeover", is_flag=True, help="Replace the present broadcaster of the channel.")
+@click.option("--name", help="The channel's name for people, for example Deutsch.")
 @click.option("--lang", help="The channel's language, a BCP 47 tag, for example de.")
-@click.option("--raw", is_flag=True, help="Standard input is raw PCM, whatever it begins like.")
-@click.option("--loop", is_flag=True, help="Begin again when the file ends.")
+@click.option("--raw", is_flag=True, help="Take standard input for raw PCM, whatever it begins with.")
+@click.option("--loop", is_flag=True, help="Start again when the file ends.")
 @click.option(
-    "--keep", is_flag=True, help="Pause the session and do not end it: listeners are told, and wait for a broadcaster."
+    "--keep", is_flag=True, help="Pause the session at the end instead of ending it. Listeners wait for a broadcaster."
 )
 @reconnect_option
 def broadcast_command(
@@ -160,23 +160,26 @@ def broadcast_command(
     keep: bool,
     reconnect: Reconnect | None,
 ) -> None:
-    """Send FILE to SESSION; with - as FILE, what comes on standard input.
+    """Send FILE, or standard input, to SESSION.
 
-    SESSION is its id, or the address of its page as a browser shows it.
+    SESSION is the id of a session, or the address of its page as a browser shows it. With - as FILE,
+    the command sends what arrives on standard input.
 
-    16-bit WAV is sent as it is; anything else that FFmpeg decodes needs the extra "media". Standard input that begins
-    like no known format is taken as raw 16-bit little-endian PCM; --raw says so, and sends its first bytes at once.
+    16-bit WAV is sent as it is. Other formats that FFmpeg decodes need the extra "media". Standard
+    input that begins like no known format is taken for raw 16-bit little-endian PCM. With --raw, it is
+    taken for raw PCM at once.
 
-    The session ends with the audio, or pauses if --keep is given. SIGINT (Ctrl-C) and SIGTERM do the same early, in
-    order, with exit code 0.
+    When the audio ends, the session ends, too. With --keep, it pauses instead, and listeners wait.
+    SIGINT (Ctrl-C) and SIGTERM do the same early, with exit code 0.
 
-    A lost connection is made again, and the channel taken back. A file waits meanwhile, as does pace speech. A pipe
-    in pace live is taken for live audio: up to 5 s of it wait and catch up afterwards; of more the oldest is dropped. A
-    pipe that comes faster than real time loses nothing.
+    If the connection is lost, the command connects again and takes its channel back. Meanwhile a file
+    waits, and so does audio of pace speech. A pipe of pace live is live audio: up to 5 s of it wait and
+    catch up afterwards, and beyond that the oldest audio is dropped. A pipe that delivers faster than
+    real time loses nothing.
 
-    A relay that asks for a token or a broadcast key gets the setting client.token or broadcast.key, best given as the
-    environment variable RELAY_CLIENT_TOKEN or RELAY_BROADCAST_KEY: an option would show it in the list of processes. A
-    relay on this machine that made its own key has left it where this command finds it.
+    If the relay asks for a broadcast key or a token, set RELAY_BROADCAST_KEY or RELAY_CLIENT_TOKEN. An
+    option would show them in the list of processes. A relay on this machine that made its own key has
+    left it where this command finds it.
     """
     settings, address = load_destination(config_path, url, session, channel)
     try:

@@ -34,11 +34,11 @@ reconnect_option = click.option(
     flag_value=None,
     default=Reconnect(),
     type=click.UNPROCESSED,
-    help="End when the connection is lost.",
+    help="Stop when the connection is lost.",
 )
 
 url_option = click.option(
-    "--url", metavar="URL", help="The relay's address, for example wss://relay.example.org. [setting: client.url]"
+    "--url", metavar="URL", help="The address of the relay, for example wss://relay.example.org. [setting: client.url]"
 )
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import Literal
 
 import click
@@ -16,11 +17,13 @@ from relay.cli.output import show
 from relay.settings.configuration import DEFAULT_ORIGIN, KEYS, Key, LoadedSettings, load_settings, section_models
 
 PREAMBLE = """\
-# Settings of the relay: every key, what it means and its environment variable. Delete what you do not change;
-# a value without a note "from …" is the default. The command line overrides the environment, the environment
-# overrides this file, and `relay config` shows what is in force and what set it. A limit that may be "never" is
-# switched off by that word, not by zero.
+# Settings of the relay: every key, what it means, and its environment variable. Delete what you do
+# not change. A value without a note "from …" is the default. The command line overrides the
+# environment, and the environment overrides this file. `relay config` shows what is in force and
+# what set it. The word "never" switches a limit off where that is possible; zero does not.
 """
+
+_COMMENT_COLUMNS = 100
 
 _HIDDEN = "…"
 """Stands for a secret; it is no valid value of one, so nobody can mistake it for a key."""
@@ -37,10 +40,10 @@ _HIDDEN = "…"
     help="table for a person, toml to start a configuration file from, json for a machine.",
 )
 def config_command(config_path: Path | None, output_format: Literal["table", "toml", "json"]) -> None:
-    """Print the settings in force and where each comes from.
+    """Print the settings in force, and where each comes from.
 
-    The command line overrides the environment (RELAY_SECTION_KEY), which overrides the file; secrets are not
-    shown.
+    The command line overrides the environment (RELAY_SECTION_KEY), and the environment overrides the
+    file. Secrets are not shown.
     """
     render = {"table": render_table, "toml": render_toml, "json": render_json}[output_format]
     show(render(load_settings(config_path, {}, os.environ)), nl=False)
@@ -76,7 +79,7 @@ def render_toml(loaded: LoadedSettings) -> str:
             parts.append(f"\n# {section_models()[section].__doc__}\n[{section}]\n")
         origin = loaded.origins[key.dotted]
         note = "" if origin == DEFAULT_ORIGIN else f"  # from {_one_line(origin)}"
-        parts.append(f"\n# {key.field.description}\n# Environment: {key.variable}\n")
+        parts.append(f"\n{_comment(key.field.description or '')}# Environment: {key.variable}\n")
         if key.is_secret:
             parts.append(f'# {key.name} = "{_HIDDEN}"{note}{", not shown" if value is not None else ""}\n')
         elif value is None:
@@ -100,6 +103,10 @@ def _values(loaded: LoadedSettings) -> Iterator[tuple[Key, object]]:
     dump = loaded.settings.model_dump(mode="json")
     for key in KEYS.values():
         yield key, dump[key.section][key.name]
+
+
+def _comment(text: str) -> str:
+    return fill(text, _COMMENT_COLUMNS, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False) + "\n"
 
 
 def _toml_value(value: object) -> str:

@@ -22,13 +22,13 @@ SAMPLE = "counting.wav"
 
 
 @click.command("demo")
-@click.option("--port", type=int, help="TCP port to listen on; 0 takes a free one.")
+@click.option("--port", type=int, help="TCP port to listen on. 0 chooses a free port.")
 @click.option("--session", default="demo", show_default=True, help="The session to broadcast to.")
 @config_option
 def demo_command(port: int | None, session: str, config_path: Path | None) -> None:
-    """Run a relay on this machine with a broadcaster that counts aloud, until Ctrl-C.
+    """Run a relay with a voice that counts aloud, until Ctrl-C.
 
-    Everybody may listen, and there is no TLS, whatever the settings say.
+    The relay listens on this machine only. Everybody may listen, and there is no TLS, whatever the settings say.
     """
     loaded = load_settings(config_path, {"server.port": port}, os.environ)
     configure_logging(loaded.settings.log)

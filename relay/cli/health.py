@@ -20,7 +20,11 @@ TIMEOUT_SECONDS = 3.0
 @click.command("health")
 @config_option
 def health_command(config_path: Path | None) -> None:
-    """Exit with 0 when the relay of these settings answers, with 1 when it does not."""
+    """Check whether a relay on this machine is well.
+
+    Containers use it as their health check. The exit code is 0 if the relay of these settings
+    answers, and 1 if it does not.
+    """
     server = load_settings(config_path, {}, os.environ).settings.server
     host = reachable_host(server.host)
     connection = http.client.HTTPConnection(host, server.port, timeout=TIMEOUT_SECONDS)

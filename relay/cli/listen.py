@@ -147,7 +147,7 @@ class PcmSink(Sink):
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="WAV file to write, overwriting one that is there when audio comes; without it, or with -, raw PCM goes to "
+    help="WAV file to write. An earlier file is replaced when audio arrives. Without it, or with -, raw PCM goes to "
     "standard output.",
 )
 @channel_option
@@ -156,15 +156,15 @@ class PcmSink(Sink):
 @click.option(
     "--buffer-ms",
     type=click.IntRange(min=0),
-    help="How old audio may be that the relay sends; without it, as old as the relay grants, to lose least.",
+    help="The greatest age of audio that the relay sends. By default the greatest that it allows, to lose least.",
 )
-@click.option("--burst-ms", type=click.IntRange(min=0), help="Begin with this much audio from before the join.")
+@click.option("--burst-ms", type=click.IntRange(min=0), help="Start with this much audio from before the join.")
 @reconnect_option
 @click.option(
     "--duration",
     metavar="SECONDS",
     type=FiniteRange(min=0, min_open=True),
-    help="Stop this long after joining; without it, when the session ends.",
+    help="Stop after this time. Without it, stop when the session ends.",
 )
 def listen_command(
     *,
@@ -178,15 +178,17 @@ def listen_command(
     reconnect: Reconnect | None,
     duration: float | None,
 ) -> None:
-    """Receive SESSION, which need not have begun, and record it or pipe it into a player.
+    """Receive SESSION, and record it or pipe it into a player.
 
-    SESSION is its id, or the address of its page as a browser shows it.
+    SESSION is the id of a session, or the address of its page as a browser shows it. The session need
+    not have begun.
 
-    Audio that the relay dropped, because this end was too slow, is told on standard error and is not in the
-    output. When the format changes, the recording goes on in a next file, NAME-2.wav. A lost connection is made
-    again, and goes on where it broke off if the relay still has the audio.
+    If this command is too slow, the relay drops the oldest audio. Standard error says how much, and the
+    output goes on behind it. When the format changes, the recording continues in another file,
+    NAME-2.wav. If the connection is lost, the command connects again and continues where it stopped, as
+    long as the relay still has the audio.
 
-    SIGINT (Ctrl-C) and SIGTERM stop it in order, with exit code 0; a recording is valid however it ends.
+    SIGINT (Ctrl-C) and SIGTERM stop it with exit code 0. The recording is valid however it ends.
     """
     settings, address = load_destination(config_path, url, session, channel)
     relay_url = settings.client.url

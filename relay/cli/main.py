@@ -29,7 +29,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="relay")
 def relay_command() -> None:
-    """Carry one broadcaster's live audio to thousands of listeners."""
+    """Stream live audio, one channel per language, to thousands of listeners."""
 
 
 def main() -> None:

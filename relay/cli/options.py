@@ -16,7 +16,7 @@ config_option = click.option(
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar=CONFIG_VARIABLE,
-    help=f"A TOML file with settings; config/relay.toml documents every key. [env: {CONFIG_VARIABLE}]",
+    help=f"A TOML file with settings. config/relay.toml documents every key. [env: {CONFIG_VARIABLE}]",
 )
 
 

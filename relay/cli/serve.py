@@ -38,18 +38,20 @@ logger = logging.getLogger(__name__)
 @click.command("serve")
 @click.option(
     "--host",
-    help="Address to listen on, or several with commas; * is all of IPv4 and IPv6. Other than loopback it needs a "
-    "broadcast key, or keys of tokens.",
+    help="Address to listen on, or several, separated by commas. * is all of IPv4 and IPv6. Any address other than "
+    "loopback needs a broadcast key or keys of tokens.",
 )
-@click.option("--port", type=int, help="TCP port to listen on; 0 takes a free one.")
-@click.option("--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), help="Event loop; see docs/performance.md.")
+@click.option("--port", type=int, help="TCP port to listen on. 0 chooses a free port.")
+@click.option("--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), help="Event loop. See docs/performance.md.")
 @config_option
 def serve_command(host: str | None, port: int | None, loop: str | None, config_path: Path | None) -> None:
-    """Run the relay until SIGTERM or Ctrl-C; on SIGHUP it reads its configuration again.
+    """Run the relay until SIGTERM or Ctrl-C.
 
-    On loopback, a relay without a broadcast key or keys of tokens makes a broadcast key and prints, once and on
-    standard output, a link to the broadcasting page that has it. `relay broadcast` of the same person finds the
-    key by itself, and `relay sessions` another that the relay makes for its operator.
+    SIGHUP makes it read its configuration again.
+
+    On loopback, a relay without a broadcast key and without keys of tokens makes a key. It prints the
+    link to the broadcasting page, with the key, once on standard output. `relay broadcast` and `relay
+    sessions` of the same user find the keys by themselves.
     """
     options = {"server.host": host, "server.port": port, "server.loop": loop}
 

@@ -26,7 +26,7 @@ Row = Sequence[str]
 _PATH = "/v1/sessions"
 _NOTHING = "–"
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print what the relay answers, for a machine.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the relay's answer as JSON.")
 
 
 @click.group("sessions", invoke_without_command=True)
@@ -35,7 +35,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print what t
 @config_option
 @click.pass_context
 def sessions_command(context: click.Context, as_json: bool, url: str | None, config_path: Path | None) -> None:
-    """List the sessions of a relay, with their channels.
+    """Show and end the sessions of a relay.
 
     \b
     relay sessions
@@ -43,9 +43,11 @@ def sessions_command(context: click.Context, as_json: bool, url: str | None, con
     relay sessions end ev1 --channel de
     relay sessions disconnect ev1 0b5f7a1e-…
 
-    It needs a token of role admin (setting client.token) or the relay's access.admin_key, best given as the environment
-    variable RELAY_CLIENT_TOKEN or RELAY_ACCESS_ADMIN_KEY: an option would show it in the list of processes. A relay on
-    this machine that made its own keys has left one where this command finds it.
+    Without a subcommand, it lists the sessions with their channels.
+
+    It needs a token of role admin (RELAY_CLIENT_TOKEN), or the relay's admin key
+    (RELAY_ACCESS_ADMIN_KEY). An option would show them in the list of processes. A relay on this
+    machine that made its own keys has left one where this command finds it.
     """  # noqa: D301 - \b is click's mark for lines that are kept
     if context.invoked_subcommand is not None:
         return
@@ -70,7 +72,10 @@ def sessions_command(context: click.Context, as_json: bool, url: str | None, con
 def show_command(
     context: click.Context, *, session: str, as_json: bool, url: str | None, config_path: Path | None
 ) -> None:
-    """Show SESSION with its connections: broadcasters, and of the listeners the 100 that are worst off."""
+    """Show SESSION with its connections.
+
+    All broadcasters are listed, and the 100 listeners with the worst reception.
+    """
     answer = _ask(context, "GET", _session_path(session), url, config_path)
     if given_before(context, "as_json", as_json):
         _print_json(answer)
@@ -87,17 +92,17 @@ def show_command(
 
 @sessions_command.command("end")
 @session_argument
-@click.option("--channel", help="Only this audio track of it.")
+@click.option("--channel", help="Only this channel.")
 @url_option
 @config_option
 @click.pass_context
 def end_command(
     context: click.Context, *, session: str, channel: str | None, url: str | None, config_path: Path | None
 ) -> None:
-    """End SESSION at once, or one channel of it.
+    """End SESSION at once, or one of its channels.
 
-    Listeners hear what was released already; what still waits of pace speech is thrown away. The broadcasters stop. The
-    session may start again whenever somebody broadcasts to it.
+    Listeners hear what was released already. Audio of pace speech that still waits is discarded.
+    Broadcasters are disconnected. The session may start again when somebody broadcasts to it.
     """
     answer = _ask(context, "DELETE", _session_path(session, channel), url, config_path)
     for ended in answer.get("ended") or []:
@@ -113,10 +118,10 @@ def end_command(
 def disconnect_command(
     context: click.Context, *, session: str, connection_id: str, url: str | None, config_path: Path | None
 ) -> None:
-    """Send one listener or broadcaster of SESSION away, who does not come back by itself.
+    """Disconnect one listener or broadcaster of SESSION.
 
-    `relay sessions show SESSION` has the ids. Nothing keeps a person from connecting again; a token that is withdrawn
-    does (docs/access.md).
+    `relay sessions show SESSION` lists the ids. The client does not come back by itself, but a person
+    can connect again. To prevent that, withdraw the token (docs/access.md).
     """
     path = f"{_session_path(session)}/connections/{quote(connection_id, safe='')}"
     answer = _ask(context, "DELETE", path, url, config_path)

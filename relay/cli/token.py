@@ -62,7 +62,7 @@ class _Pattern(click.ParamType[Any]):
 key_file_option = click.option(
     "--key-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Private key, as PEM or JWKS, instead of the keys of the settings.",
+    help="A private key, as PEM or JWKS, to use instead of the keys of the settings.",
 )
 
 
@@ -72,16 +72,30 @@ key_file_option = click.option(
     "roles",
     multiple=True,
     type=click.Choice([role.value for role in TokenRole]),
-    help="Repeat it for several.",
+    help="What the token allows. Repeat it for several roles.",
 )
 @click.option(
-    "--session", "sessions", multiple=True, type=_Pattern(), help="Sessions it is for, * being any characters."
+    "--session",
+    "sessions",
+    multiple=True,
+    type=_Pattern(),
+    help="Sessions that the token is for. * stands for any characters. Repeat it for several.",
 )
-@click.option("--channel", "channels", multiple=True, type=_Pattern(), help="Channels it is for; all when not said.")
 @click.option(
-    "--valid", type=_Duration(), default="12h", show_default=True, help="How long it holds: 90s, 30m, 12h, 7d."
+    "--channel",
+    "channels",
+    multiple=True,
+    type=_Pattern(),
+    help="Channels that the token is for. Without it, all channels. Repeat it for several.",
 )
-@click.option("--key-id", help="Id of the key that signs; needed when there are several.")
+@click.option(
+    "--valid",
+    type=_Duration(),
+    default="12h",
+    show_default=True,
+    help="How long the token is valid: 90s, 30m, 12h, 7d.",
+)
+@click.option("--key-id", help="Id of the key that signs, needed if there are several.")
 @key_file_option
 @config_option
 @click.pass_context
@@ -96,15 +110,15 @@ def token_command(
     key_file: Path | None,
     config_path: Path | None,
 ) -> None:
-    """Make a token that lets its bearer broadcast, listen or administer; only the token goes to standard output.
+    """Make a token to broadcast, listen or operate.
 
     \b
     relay token --role broadcast --session ev1 --valid 12h
     relay token --role listen --session ev1 --channel de --channel fr
     relay token --role listen --session '2026-*' --key-file keys/2026.pem
 
-    It is signed with access.token_secret or a private key of access.token_key_files. docs/access.md tells how to make
-    keys, and what else there is to know.
+    Only the token goes to standard output. It is signed with access.token_secret, or with a private key
+    of access.token_key_files. docs/access.md describes keys and tokens.
     """  # noqa: D301 - \b is click's mark for lines that are kept
     if context.invoked_subcommand is not None:
         return
@@ -135,10 +149,13 @@ def token_command(
 @config_option
 @click.pass_context
 def inspect_command(context: click.Context, token: str, key_file: Path | None, config_path: Path | None) -> None:
-    """Explain TOKEN, from standard input when it is - or left out: what it says, and whether a relay would take it.
+    """Explain TOKEN: what it contains, and whether a relay would accept it.
 
-    The relay is one of these settings; --key-file puts another file's keys in the place of theirs. On a command line,
-    other users of the machine can see a token, so better pipe it in. Exit code: 0 when it would be taken, otherwise 1.
+    Without TOKEN, or with -, the command reads the token from standard input. Use that: other users of
+    the machine can see the arguments of a command.
+
+    The relay is one with these settings. --key-file replaces their keys. The exit code is 0 if the relay
+    would accept the token, and 1 if not.
     """
     access = load_settings(given_before(context, "config_path", config_path), {}, os.environ).settings.access
     key_file = given_before(context, "key_file", key_file)

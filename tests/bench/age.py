@@ -1,12 +1,14 @@
-"""How old the audio is that a server writes to a listener whose receive side is throttled, seen from that listener.
+"""How old the audio is that a server writes to listeners whose receive side is throttled, seen from those listeners.
 
-What a listener reads late may have been written early and waited in the kernels. So while it reads at half speed it
-also asks the kernels, every 10 ms, how far the server's bytes have come: a byte that was in neither of them at a moment
+What a listener reads late may have been written early and waited in the kernels. So while they read too slowly they
+also ask the kernels, every 10 ms, how far the server's bytes have come: a byte that was in neither of them at a moment
 was not written then, so it was at least as old when it was.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from relay.client import broadcast
 from relay.vocabulary.audio import AudioFormat
@@ -14,6 +16,7 @@ from relay.vocabulary.clock import relay_clock
 from tests.bench.servers import Server, serving
 from tests.support.wire_listener import (
     SMALL_BUFFER_BYTES,
+    WireListener,
     closing,
     numbered_audio,
     open_listener,
@@ -21,55 +24,64 @@ from tests.support.wire_listener import (
     take_snapshots,
 )
 
-BOUND_MS = 1000
+BOUNDS_MS = (200, 1000, 10_000)
+SPEEDS = (0.10, 0.25, 0.50, 0.75, 0.95)
+"""How fast they read, as a share of what is broadcast; each speed meets each bound, all in one channel."""
+
 FORMAT = AudioFormat(rate=48_000, channels=2)
 """Of this a small receive buffer holds 20 ms, so that nearly all that the listener is behind by is the server's."""
 
 FRAME_SECONDS = 0.02
 FRAME_BYTES = 3840
-HEADERS_BYTES = 20
-"""What the wire adds to a frame: the WebSocket's header and the relay's."""
+ALLOWED_MS = 40
+"""How much older than its bound a frame may be when it is written: one frame, and 20 ms."""
 
-SLOW_SECONDS = 6.0
+SLOW_SECONDS = 24.0
+"""At half speed a listener is behind by the longest bound after 20 s."""
+
 REST_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ages:
     """What a throttled listener saw.
 
     Attributes:
         bound_ms: What it was promised.
+        speed: How fast it read, as a share of what was broadcast.
         written_ms: The oldest that a frame certainly was when it was written.
         read_ms: The oldest that a frame was when it was read.
-        gaps: How often it was told of a loss.
+        gaps: How many gaps it was told of.
     """
 
     bound_ms: int
+    speed: float
     written_ms: int
     read_ms: int
     gaps: int
 
 
-def measure_ages(server: Server) -> Ages:
-    """Measure a relay once.
+def measure_ages(server: Server, bounds_ms: Sequence[int] = BOUNDS_MS, speeds: Sequence[float] = SPEEDS) -> list[Ages]:
+    """Measure a relay once, with a listener for each bound and speed.
 
     Raises:
         AssertionError: What was delivered and what was told lost is not what was published.
     """
     with serving(server) as running:
-        return asyncio.run(_measure(running.port))
+        return asyncio.run(_measure(running.port, list(product(bounds_ms, speeds))))
 
 
-async def _measure(port: int) -> Ages:
-    listener = await open_listener(
-        f"http://127.0.0.1:{port}",
-        f"/v1/listen/bench?buffer_ms={BOUND_MS}",
-        receive_buffer=SMALL_BUFFER_BYTES,
-        is_reading=False,
-    )
+async def _measure(port: int, promises: Sequence[tuple[int, float]]) -> list[Ages]:
+    listeners: list[WireListener] = []
     frames = round((SLOW_SECONDS + REST_SECONDS) / FRAME_SECONDS)
-    with closing([listener]):
+    with closing(listeners):
+        for bound_ms, _ in promises:
+            target = f"/v1/listen/bench?buffer_ms={bound_ms}"
+            listeners.append(
+                await open_listener(
+                    f"http://127.0.0.1:{port}", target, receive_buffer=SMALL_BUFFER_BYTES, is_reading=False
+                )
+            )
         async with broadcast(f"ws://127.0.0.1:{port}", "bench", audio_format=FORMAT, reconnect=None) as broadcaster:
 
             async def play() -> None:
@@ -80,12 +92,22 @@ async def _measure(port: int) -> Ages:
 
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(play())
-                tasks.create_task(take_snapshots([listener], SLOW_SECONDS + REST_SECONDS))
-                await read_at([listener], FORMAT.bytes_per_second / 2, SLOW_SECONDS)
-                listener.resume()
+                tasks.create_task(take_snapshots(listeners, SLOW_SECONDS + REST_SECONDS))
+                for listener, (_, speed) in zip(listeners, promises, strict=True):
+                    tasks.create_task(_read_slowly(listener, speed))
             await broadcaster.end()
-        await listener.until_ended()
+        for listener in listeners:
+            await listener.until_ended()
+    return [_ages(listener, *promise, frames) for listener, promise in zip(listeners, promises, strict=True)]
+
+
+async def _read_slowly(listener: WireListener, speed: float) -> None:
+    await read_at([listener], FORMAT.bytes_per_second * speed, SLOW_SECONDS)
+    listener.resume()
+
+
+def _ages(listener: WireListener, bound_ms: int, speed: float, frames: int) -> Ages:
     assert listener.account()[-1] == frames
     # The last byte of each frame.
-    written = [listener.least_age_ms(frame, 0) for frame in listener.frames]
-    return Ages(BOUND_MS, max(written), listener.oldest_ms, len(listener.gaps))
+    written_ms = max(listener.least_age_ms(frame, 0) for frame in listener.frames)
+    return Ages(bound_ms, speed, written_ms, listener.oldest_ms, len(listener.gaps))

@@ -483,9 +483,7 @@ async def program(text: str, *arguments: str) -> AsyncIterator[asyncio.subproces
 
 
 async def test_the_examples_run_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (readme,) = examples("README.md")
     listening, broadcasting = examples("docs/client.md")
-    assert readme == listening
     # This relay has made its own key, which programs of the same person find.
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     async with (

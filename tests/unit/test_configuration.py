@@ -376,12 +376,6 @@ def test_a_missing_file_and_a_directory_are_one_sentence(tmp_path: Path) -> None
         load_settings(tmp_path, {}, {})
 
 
-def test_the_documented_file_is_what_relay_config_prints() -> None:
-    # To make it anew: `relay config --format toml > config/relay.toml`, with nothing set.
-    documented = (REPOSITORY / "config/relay.toml").read_text(encoding="utf-8")
-    assert documented == render_toml(load_settings(None, {}, {}))
-
-
 def test_the_documented_file_equals_the_defaults_and_names_every_key() -> None:
     path = REPOSITORY / "config/relay.toml"
     assert load_settings(path, {}, {}).settings == Settings()
@@ -395,20 +389,6 @@ def test_the_documented_file_equals_the_defaults_and_names_every_key() -> None:
             named.add(f"{section}.{line.split(' ')[1]}")
     assert named == set(KEYS)
     assert all(f"# Environment: {key.variable}" in lines for key in KEYS.values())
-
-
-def test_the_documentation_names_every_key_with_its_default_and_variable() -> None:
-    page = (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in page.splitlines() if line.startswith("| `")]
-    assert rows == [[f"`{key.dotted}`", shown(key.field.default), f"`{key.variable}`"] for key in KEYS.values()]
-
-
-def shown(default: object) -> str:
-    if default is None:
-        return "unset"
-    if isinstance(default, tuple):
-        return f"`{json.dumps(default)}`"
-    return f"`{default:g}`" if isinstance(default, float) else f"`{text(default)}`"
 
 
 def run_config(*arguments: str, environ: Mapping[str, str] | None = None) -> str:
