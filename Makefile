@@ -8,16 +8,7 @@ endif
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 NPM := tests/browser
-# What is judged by ear has the machine for itself.
-EAR := $(patsubst %,tests/browser/test_%.py,microphone_sound player_outputs player_sound player_start)
-PAGES := $(filter-out $(EAR),$(wildcard tests/browser/test_*.py))
-# What is about time: coverage would make a relay several times slower, so it is not measured there; but for the load test,
-# which alone runs a tenth of the code.
-SPEED := $(wildcard tests/reliability/test_*.py) $(patsubst %,tests/integration/test_%.py,access arrival_rate bench client_commands \
-	client_recovery delivery_bounds floods keepalive many_listeners metrics_page pace session_life stopping tls)
-# Of that, what takes a minute begins first.
-LONG := tests/integration/test_many_listeners.py tests/integration/test_pace.py tests/reliability/test_promise_soak.py
-# Two files at a time, in the order in which they are named; most tests wait more than they work.
+# Two files at a time, in the order of tests/conftest.py; most tests wait more than they work.
 BY_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 # A relay starts sooner when what it imports was compiled before.
@@ -38,17 +29,17 @@ demo: python
 	@$(PYTHON) scripts/environment.py $(VENV) media
 	@$(VENV)/bin/relay demo
 
-# Playwright's driver needs libatomic.
+# Playwright's driver needs libatomic. The marks that choose the tests of each run are explained in pyproject.toml.
 test: check
 	@$(PYTHON) scripts/debian_packages.py chromium=chromium firefox-esr=firefox-esr libatomic1=libatomic.so.1 nginx=nginx \
 		nodejs=node npm=npm pulseaudio=pulseaudio webkit2gtk-driver=WebKitWebDriver xvfb=Xvfb
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@cmp -s $(NPM)/package-lock.json $(NPM)/node_modules/installed || { \
 		npm ci --prefix $(NPM) --silent --no-audit --no-fund && cp $(NPM)/package-lock.json $(NPM)/node_modules/installed; }
-	@$(RUN) pytest $(EAR)
-	@$(RUN) pytest $(BY_TWO) $(PAGES)
-	@$(RUN) pytest $(BY_TWO) $(LONG) $(filter-out $(LONG),$(SPEED))
-	@$(RUN) pytest $(BY_TWO) --cov --cov-report=term $(addprefix --ignore=,tests/browser $(SPEED))
+	@$(RUN) pytest -m ear
+	@$(RUN) pytest -m pages $(BY_TWO)
+	@$(RUN) pytest -m timed $(BY_TWO)
+	@$(RUN) pytest -m 'not (ear or pages or timed)' $(BY_TWO) --cov --cov-report=term
 
 check: python
 	@$(PYTHON) scripts/environment.py $(VENV) test

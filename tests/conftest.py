@@ -1,4 +1,6 @@
-"""What holds for every test: none is skipped, none fails because it is slow; and the load of the promises' tests.
+"""What holds for every test: none is skipped, none fails because it is slow, the long ones begin first.
+
+It also has the option that chooses the load of the promises' tests.
 
 A skip hides, in a run that passed, that something was not tested. What a test needs, `make test` installs.
 """
@@ -23,6 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="ci",
         help="load of the tests of the promises (tests/reliability/loads.py); reference takes half an hour, by hand",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -12,9 +12,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from relay.vocabulary.hosts import is_loopback
 
 KEY_BYTES = 24
 """Of randomness in a key that nobody has to remember."""
+
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 class LocalKey(StrEnum):
@@ -30,7 +35,7 @@ def generate_key() -> str:
 
 
 def runtime_directory(environ: Mapping[str, str]) -> Path:
-    """Give the person's own directory for what running programs share: that of the desktop, or one in /tmp.
+    """Return the person's own directory for what running programs share: that of the desktop, or one in /tmp.
 
     Raises:
         OSError: There is no such place, as in a container whose every file system is read-only.
@@ -41,7 +46,7 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
 
 @contextlib.contextmanager
 def stored_key(directory: Path, kind: LocalKey, port: int, key: str) -> Iterator[Path]:
-    """Keep a key of the relay on `port` in a file while the context lasts; gives the file.
+    """Keep a key of the relay on `port` in a file while the context lasts, and yield the path of the file.
 
     Raises:
         OSError: The file can not be written, or others could read or replace it.
@@ -61,13 +66,26 @@ def stored_key(directory: Path, kind: LocalKey, port: int, key: str) -> Iterator
 
 
 def find_key(environ: Mapping[str, str], kind: LocalKey, port: int) -> str | None:
-    """Give the key that the relay on `port` of this machine made; None when there is none of this person's."""
+    """Find the key that the relay on `port` of this machine made; None when there is none of this person's."""
     try:
         directory = runtime_directory(environ)
         _check_ours(directory)
         return _key_path(directory, kind, port).read_text()
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def find_local_key(url: str, kind: LocalKey = LocalKey.BROADCAST) -> str | None:
+    """Find the key that a relay of the same person at this address made for itself; None when there is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        # Connecting has a sentence for what is no address.
+        return None
+    if port is None or not is_loopback(parts.hostname or ""):
+        return None
+    return find_key(os.environ, kind, port)
 
 
 def _key_path(directory: Path, kind: LocalKey, port: int) -> Path:

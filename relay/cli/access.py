@@ -8,7 +8,7 @@ from relay.access.rules import AccessRules
 from relay.access.tokens import TokenKey, TokenVerifier, read_key_file, read_secret
 from relay.settings.settings import AccessSettings, Settings
 from relay.vocabulary.errors import ConfigurationError
-from relay.vocabulary.loopback import public_host
+from relay.vocabulary.hosts import public_host
 
 _EVERYTHING = ("*",)
 

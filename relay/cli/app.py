@@ -41,8 +41,8 @@ from relay.server.shutdown import ShutdownPlan
 from relay.server.tls import make_tls, renew_tls
 from relay.settings.settings import CloudWatchSettings, Settings
 from relay.vocabulary.clock import relay_clock, wall_clock
+from relay.vocabulary.hosts import reachable_host
 from relay.vocabulary.labels import Declaration
-from relay.vocabulary.loopback import reachable_host
 
 logger = logging.getLogger(__name__)
 

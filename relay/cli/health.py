@@ -11,7 +11,7 @@ from relay.cli.options import config_option
 from relay.cli.output import show
 from relay.settings.configuration import load_settings
 from relay.vocabulary.errors import RelayError
-from relay.vocabulary.loopback import reachable_host
+from relay.vocabulary.hosts import reachable_host
 
 TIMEOUT_SECONDS = 3.0
 """Less than a container's usual limit, so that the sentence is printed."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -18,17 +19,14 @@ from rich.console import Console
 from relay.cli.client import broadcast_credential, listen_credential, load_client_settings, run, url_option
 from relay.cli.options import FiniteRange, config_option
 from relay.cli.output import EXIT_FAILURE, EXIT_USER_ERROR, say, show
-from relay.loadtest.expect import Expect
-from relay.loadtest.fail_if import Condition, parse_condition
+from relay.loadtest.machine import check_ports, is_this_machine, raise_file_limit, reach
 from relay.loadtest.plan import LoadPlan, Profile
-from relay.loadtest.process_statistics import check_ports, is_this_machine, raise_file_limit
-from relay.loadtest.reach import reach
 from relay.loadtest.report_page import report_page
-from relay.loadtest.results import LoadResult
+from relay.loadtest.results import Condition, LoadResult, parse_condition
 from relay.loadtest.run import STOPPED, LoadRun, Probe
 from relay.loadtest.source import RelaySource
 from relay.loadtest.table import LoadProgressLine, result_table
-from relay.loadtest.worker_messages import Target
+from relay.loadtest.target import Expect, Target
 from relay.protocol.requests import Role
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.names import ChannelAddress
@@ -54,6 +52,7 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 )
 @click.option(
     "--duration",
+    "duration_seconds",
     metavar="SECONDS",
     type=FiniteRange(min=0, min_open=True),
     default=30.0,
@@ -113,21 +112,14 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 def loadtest_command(
     *,
     url: str | None,
-    listeners: int,
-    sessions: int,
-    duration: float,
-    fps: int,
-    frame_ms: int,
     profile: str,
-    slow_percent: float,
-    late_ms: int,
     processes: int | None,
     pin: str | None,
-    nap_ms: float,
     json_path: Path | None,
     html_path: Path | None,
     conditions: Sequence[str],
     config_path: Path | None,
+    **chosen: Any,  # noqa: ANN401 - what click read
 ) -> None:
     """Load a relay with broadcasters and listeners of its own, and measure what each listener gets.
 
@@ -150,6 +142,7 @@ def loadtest_command(
         raise UserError("relay loadtest needs Linux: its receiver is made for epoll.")
     settings = load_client_settings(config_path, url)
     failures = [parse_condition(condition) for condition in conditions]
+    listeners, sessions = chosen["listeners"], chosen["sessions"]
     if sessions > listeners:
         raise UserError(f"{sessions} sessions need as many listeners at least, not {listeners}.")
     for path in (json_path, html_path):
@@ -157,17 +150,10 @@ def loadtest_command(
             raise UserError(f"{path} can not be written: it is a folder, or in one that is not there.")
     plan = LoadPlan(
         url=settings.client.url,
-        listeners=listeners,
-        sessions=sessions,
-        duration_seconds=duration,
-        fps=fps,
-        frame_ms=frame_ms,
         profile=Profile(profile),
-        slow_percent=slow_percent,
-        late_ms=late_ms,
-        processes=processes or _processes_for(listeners * fps),
+        processes=processes or _processes_for(listeners * chosen["fps"]),
         cpus=_read_cpus(pin),
-        nap_ms=nap_ms,
+        **chosen,
     )
     results: list[LoadResult] = []
     run(_measure(plan, broadcast_credential(settings), listen_credential(settings), results))
@@ -218,7 +204,7 @@ def _find_targets(url: str, addresses: Sequence[ChannelAddress], token: str | No
 
 
 def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]]:
-    """Find the server's processes, if they are here; gives notes for the person, too."""
+    """Find the server's processes, if they are here, and write notes for the person."""
     if not is_this_machine(target.host):
         return None, []
     try:
@@ -236,7 +222,7 @@ def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]
 
 
 def _plan_notes(plan: LoadPlan) -> list[str]:
-    """Say what is unusual about a plan."""
+    """Name what is unusual about a plan."""
     share = plan.fps * plan.frame_ms / 10
     if round(share) == 100:  # noqa: PLR2004 - per cent
         return []
@@ -244,7 +230,7 @@ def _plan_notes(plan: LoadPlan) -> list[str]:
 
 
 def _processes_for(frames_per_second: int) -> int:
-    """Give how many receiving processes it should take; one CPU is for the server, if it is here."""
+    """Choose how many receiving processes to run; one CPU is left to the server, if it is here."""
     needed = -(-frames_per_second // FRAMES_PER_PROCESS)
     return min(needed, max(1, len(os.sched_getaffinity(0)) - 1))
 
@@ -269,7 +255,7 @@ def _conclude(
 ) -> int:
     """Write the files, say which conditions hold, print the table, and give the exit code.
 
-    What can not be written costs nothing else, and is told last.
+    A file that can not be written keeps nothing else from being written; its error comes last.
     """
     metrics = result.metrics()
     held = [condition for condition in conditions if condition.holds(metrics)]

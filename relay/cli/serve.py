@@ -1,4 +1,4 @@
-"""`relay serve`: run the relay until it is asked to stop."""
+"""`relay serve`: run the relay until it is asked to stop; on SIGHUP, read its configuration again."""
 
 import asyncio
 import contextlib
@@ -12,16 +12,25 @@ import click
 from relay.access.local_key import LocalKey
 from relay.cli.app import RunningRelay, running_relay
 from relay.cli.options import config_option
-from relay.cli.reload import Reload
 from relay.process.event_loop import loop_factory
-from relay.process.logs import configure_logging
+from relay.process.logs import configure_logging, set_log_level
 from relay.process.stopping import reload_signal, stop_signals
-from relay.settings.configuration import load_settings
+from relay.settings.configuration import KEYS, load_settings
 from relay.settings.settings import Settings
-from relay.vocabulary.errors import RelayError
+from relay.vocabulary.errors import ConfigurationError, RelayError
 
 EXAMPLE_SESSION = "ev1"
 """The session in the links that are printed."""
+
+_RELOADED_SECTIONS = ("access", "limits")
+_RELOADED_KEYS = (
+    "broadcast.key",
+    "broadcast.open",
+    "log.level",
+    "server.tls_certificate",
+    "server.tls_key",
+    "server.trusted_proxies",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -88,3 +97,51 @@ def _print_links(relay: RunningRelay) -> None:
     # Who closed standard output does not want to know.
     with contextlib.suppress(OSError):
         click.echo(links)
+
+
+class Reload:
+    """Reads the configuration again at each call, and puts in force what can change while the relay runs.
+
+    Invariants: a configuration that can not be used changes nothing and is one line of the log; no value of a setting
+    is written there, least of all a secret; only clients that the new keys do not admit are disconnected.
+    """
+
+    def __init__(self, relay: RunningRelay, settings: Settings, read: Callable[[], Settings]) -> None:
+        """Take the relay and its settings.
+
+        Args:
+            relay: What runs.
+            settings: What is in force.
+            read: Returns the settings as they are written now; raises ConfigurationError.
+        """
+        self._relay = relay
+        self._settings = settings
+        self._read = read
+
+    def __call__(self) -> None:
+        """Reload; this takes as long as reading the files."""
+        try:
+            settings = self._read()
+            closed = self._relay.replace(settings)
+        except ConfigurationError as error:
+            logger.error("the configuration is not reloaded, the former stays", extra={"faults": str(error)})  # noqa: TRY400 - an operator's mistake has no traceback
+            return
+        set_log_level(settings.log)
+        changed = [name for name in KEYS if _value(settings, name) != _value(self._settings, name)]
+        later = [name for name in changed if not _is_reloaded(name)]
+        logger.info(
+            "configuration reloaded",
+            extra={"changed": [name for name in changed if name not in later], "closing": closed},
+        )
+        if later:
+            logger.warning("these settings are changed, but hold only after a restart", extra={"settings": later})
+        self._settings = settings
+
+
+def _value(settings: Settings, name: str) -> object:
+    section, key = name.split(".")
+    return getattr(getattr(settings, section), key)
+
+
+def _is_reloaded(name: str) -> bool:
+    return name in _RELOADED_KEYS or name.partition(".")[0] in _RELOADED_SECTIONS

@@ -14,13 +14,12 @@ asyncio.run(main())
 from functools import partial
 from typing import Literal
 
+from relay.access.local_key import find_local_key
 from relay.client.broadcaster import Broadcaster, BroadcastingEvent, CaughtUp, SendingStats
-from relay.client.credentials import find_local_key
 from relay.client.listener import Listener, ListeningEvent
 from relay.client.outbox import Dropping
 from relay.client.reception import ReceptionStats, UnknownLoss
-from relay.client.reconnect import Reconnect, Reconnected, Reconnecting
-from relay.client.reconnecting import Reconnector
+from relay.client.reconnect import Reconnect, Reconnected, Reconnecting, Reconnector
 from relay.client.transport.connection import Endpoint, Token
 from relay.protocol.messages import (
     Audience,

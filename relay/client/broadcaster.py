@@ -10,8 +10,7 @@ from typing import Self
 from relay.audio.amounts import AudioAmount
 from relay.audio.channel import Farewell
 from relay.client.outbox import Dropping, Outbox
-from relay.client.reconnect import Reconnected, Reconnecting
-from relay.client.reconnecting import PassingError, Reconnector
+from relay.client.reconnect import PassingError, Reconnected, Reconnecting, Reconnector
 from relay.client.send_queue import SendQueue
 from relay.client.transport.broadcaster import BroadcasterConnection, connect_broadcaster
 from relay.client.transport.connection import Endpoint
@@ -345,8 +344,8 @@ class Broadcaster:
         while True:
             if not isinstance(lost, PassingError):
                 raise lost
-            self._tell(self._reconnector.lost(lost))
-            await self._reconnector.wait()
+            self._tell(self._reconnector.lost(lost, relay_clock()))
+            await asyncio.sleep(self._reconnector.wait_seconds(relay_clock()))
             try:
                 connection = await connect_broadcaster(self._endpoint, self._address, self._offer)
             except PassingError as error:
@@ -359,7 +358,7 @@ class Broadcaster:
 
     def _adopt(self, connection: BroadcasterConnection) -> None:
         """Take a connection as the present one."""
-        self._reconnector.connected()
+        self._reconnector.connected(relay_clock())
         self._connection = connection
         if self._outbox.begin(connection.accepted, relay_clock()):
             self._owes_clear = True

@@ -8,8 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from relay.client.reception import Reception, ReceptionEvent, ReceptionStats
-from relay.client.reconnect import Reconnecting
-from relay.client.reconnecting import PassingError, Reconnector
+from relay.client.reconnect import PassingError, Reconnecting, Reconnector
 from relay.client.transport.connection import Endpoint
 from relay.client.transport.listener import ListenerConnection, connect_listener
 from relay.process.tasks import TaskRegistry
@@ -105,7 +104,7 @@ class Listener:
                 await self._step()
             except PassingError as error:
                 self._connection = None
-                self._events.append(self._reconnector.lost(error))
+                self._events.append(self._reconnector.lost(error, relay_clock()))
         return self._events.popleft()
 
     @property
@@ -188,7 +187,8 @@ class Listener:
     async def _step(self) -> None:
         """Receive one message, or make one try to connect again."""
         if self._connection is None:
-            await self._reconnector.wait()
+            # Cancelled and asked again, it waits for the rest.
+            await asyncio.sleep(self._reconnector.wait_seconds(relay_clock()))
             if self._trying is None:
                 self._trying = self._tasks.start(self._try(), "listener's try to connect")
             await asyncio.shield(self._trying)
@@ -230,7 +230,7 @@ class Listener:
         if not isinstance(outcome, ListenerConnection):
             raise outcome or RuntimeError("a try to connect without any outcome")
         self._connection = outcome
-        self._reconnector.connected()
+        self._reconnector.connected(relay_clock())
         return outcome.hello
 
     async def _ask_for_channel(self) -> None:

@@ -1,15 +1,21 @@
 """How long after a lost connection a client comes back.
 
 Invariants: delays have full jitter, so clients that were cut off together do not return together; a relay that asks
-for a delay is not asked before it is over; nothing here sleeps, reads a clock or owns a random source.
+for a delay is not asked before it is over; nothing here sleeps or reads a clock.
 
 Source: full jitter as in "Exponential Backoff And Jitter", AWS Architecture Blog.
 """
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from relay.vocabulary.errors import ConnectionLostError, UnreachableError
+
 _MOST_DOUBLINGS = 32
+
+PassingError = (UnreachableError, ConnectionLostError)
+"""What a client that reconnects gets over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,49 +70,56 @@ class Reconnected:
     resumed: bool = True
 
 
-class Backoff:
-    """The delays of one client."""
+class Reconnector:
+    """The tries of one client."""
 
-    def __init__(self, policy: Reconnect, random: Callable[[], float]) -> None:
-        """Begin before the first loss.
+    def __init__(self, policy: Reconnect | None, random_source: Callable[[], float] = random.random) -> None:
+        """Begin before the first connection.
 
         Args:
-            policy: What the delays may be.
-            random: Gives numbers from 0 up to, not including, 1.
+            policy: What the delays may be; None: no try is made.
+            random_source: Returns numbers from 0 up to, not including, 1.
         """
         self._policy = policy
-        self._random = random
+        self._random = random_source
         self._attempts = 0
         self._connected_at = 0.0
         self._lost_at: float | None = None
+        self._try_at = 0.0
 
     def connected(self, now: float) -> None:
         """Note at `now` (seconds) that a connection is there."""
         self._connected_at = now
         self._lost_at = None
 
-    def next_try(self, now: float, reason: str, at_least_seconds: float = 0.0) -> Reconnecting | None:
-        """Give the next try, counted from `now` (seconds), at which the connection or a try was lost.
+    def lost(self, error: UnreachableError | ConnectionLostError, now: float) -> Reconnecting:
+        """Plan the next try, after the connection or a try was lost at `now` (seconds).
 
         A connection that did not live for `max_seconds` does not begin the delays anew: a relay that accepts
         everybody and closes them at once must not be asked all the time.
 
         Args:
+            error: Why a try is needed. The random delay comes on top of what the relay asks for.
             now: The present time.
-            reason: Why it is needed, one sentence.
-            at_least_seconds: What the relay asked for; the random delay comes on top.
 
-        Returns:
-            None when it is time to give up.
+        Raises:
+            RelayError: There is no further try; it is the error given.
         """
+        policy = self._policy
+        if policy is None:
+            raise error
         if self._lost_at is None:
             self._lost_at = now
-            if now - self._connected_at >= self._policy.max_seconds:
+            if now - self._connected_at >= policy.max_seconds:
                 self._attempts = 0
-        give_up_seconds = self._policy.give_up_seconds
-        if give_up_seconds is not None and now - self._lost_at >= give_up_seconds:
-            return None
-        doubled = self._policy.first_seconds * 2 ** min(self._attempts, _MOST_DOUBLINGS)
+        if policy.give_up_seconds is not None and now - self._lost_at >= policy.give_up_seconds:
+            raise error
+        doubled = policy.first_seconds * 2 ** min(self._attempts, _MOST_DOUBLINGS)
         self._attempts += 1
-        delay_seconds = at_least_seconds + self._random() * min(doubled, self._policy.max_seconds)
-        return Reconnecting(self._attempts, delay_seconds, reason)
+        delay_seconds = error.retry_after_seconds + self._random() * min(doubled, policy.max_seconds)
+        self._try_at = now + delay_seconds
+        return Reconnecting(self._attempts, delay_seconds, str(error))
+
+    def wait_seconds(self, now: float) -> float:
+        """Return how long it is from `now` until the next try is due; 0 when it is."""
+        return max(0.0, self._try_at - now)

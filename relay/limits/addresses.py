@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from relay.vocabulary.proxies import LOOPBACK, LOOPBACK_ADDRESSES
+from relay.vocabulary.hosts import LOOPBACK, LOOPBACK_ADDRESSES
 
 Address = IPv4Address | IPv6Address
 

@@ -1,7 +1,7 @@
 """Line charts as SVG text that stands in a page: no scripts, and colours that follow the page's light or dark mode.
 
 Invariants: all text is escaped; the classes of lines (`line-1` to `line-3`) get their colours from the page; a point's
-value is told by its tooltip.
+value is in its tooltip.
 """
 
 import math
@@ -39,7 +39,7 @@ class Chart:
     """A chart.
 
     Attributes:
-        title: Of it; whoever places it writes it, with the unit.
+        title: For the page to write above it, with the unit.
         unit: Of y.
         x_label: Below it.
         series: Its lines, at most three.
@@ -55,7 +55,7 @@ class Chart:
     limit: tuple[float, str] | None = None
 
     def to_svg(self) -> str:
-        """Give the chart, or a sentence where there is nothing to draw."""
+        """Draw the chart, or write a sentence where there is nothing to draw."""
         points = [(x, y) for series in self.series for x, y in series.points if y is not None]
         if not points:
             return "<p class=note>Nothing was measured.</p>"
@@ -96,7 +96,7 @@ class _Scale:
 
 
 def round_ticks(highest: float, wanted: int = _Y_TICKS) -> list[float]:
-    """Give at most `wanted` steps of round numbers from 0 up to one that is not below `highest`."""
+    """Choose at most `wanted` steps of round numbers from 0 up to one that is not below `highest`."""
     if highest <= 0:
         return [0.0, 1.0]
     magnitude = 10.0 ** math.floor(math.log10(highest / wanted))

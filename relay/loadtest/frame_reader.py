@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relay.loadtest.account import ListenerAccount
-from relay.loadtest.expect import Expect
 from relay.loadtest.histogram import EXACT_MS, Histogram
-from relay.loadtest.stamp import STREAM_MARK
+from relay.loadtest.target import STREAM_MARK, Expect
 from relay.protocol.messages import ErrorNotice, FormatChange, Gap, Hello, Pong, read_listener_event
 from relay.protocol.wire import HEADER_BYTES, WORD_MASK, Header, serial_difference
 from relay.vocabulary.errors import PolicyError
@@ -108,7 +107,7 @@ class FrameReader:
     Attributes:
         buffer: Received bytes go here, after the stream's `rest`.
         view: The same memory, for slices.
-        latency: How late frames were, in milliseconds; replaced by whoever reports it.
+        latency: How late frames were, in milliseconds; each report replaces it by an empty one.
     """
 
     def __init__(self) -> None:
@@ -280,7 +279,7 @@ def _next_frame(buffer: bytearray, position: int, length: int) -> tuple[int, int
 
 
 def _join_fragments(stream: Stream, opcode: int, payload: bytes, *, is_last: bool) -> tuple[int, bytes] | None:
-    """Give the opcode and the payload of a message that is complete with this fragment; None while it is not.
+    """Return the opcode and the payload of a message that this fragment completes; None while more follow.
 
     Raises:
         PolicyError: The fragment continues nothing, interrupts another message, or makes it too long.

@@ -8,7 +8,7 @@ in any order gives what one histogram would have counted.
 import math
 from collections.abc import Iterator
 from itertools import compress
-from typing import Self, TypedDict
+from typing import TypedDict
 
 EXACT_MS = 16_384
 """Values below this are counted as they are: all that a relay's bound of 10 s allows, and some that it does not.
@@ -17,6 +17,7 @@ The wire's times are whole milliseconds, so there is nothing finer.
 """
 
 _SIGNIFICANT_BITS = EXACT_MS.bit_length() - 1
+_State = tuple[dict[int, int], dict[int, int], int]
 
 
 class HistogramCounts(TypedDict):
@@ -30,8 +31,8 @@ class Histogram:
     """Counts of whole milliseconds.
 
     Attributes:
-        exact: How often each value below `EXACT_MS` occurred. Whoever counts a million values a second adds one here
-            itself; anything else goes through `record`.
+        exact: How often each value below `EXACT_MS` occurred. Code that counts a million values a second adds one
+            here itself; everything else goes through `record`.
     """
 
     __slots__ = ("_coarse", "_largest_coarse", "exact")
@@ -72,7 +73,7 @@ class Histogram:
         return max(self._occurring(), default=None)
 
     def percentile(self, percent: float) -> int | None:
-        """Give the least value that at least `percent` % of all values do not exceed (nearest rank).
+        """Return the least value that at least `percent` % of all values do not exceed (nearest rank).
 
         Returns:
             That value, above `EXACT_MS` the largest that its bucket could hold; None when nothing was counted.
@@ -89,29 +90,30 @@ class Histogram:
         raise AssertionError("the counts are fewer than their sum")
 
     def count_above(self, value_ms: int) -> int:
-        """Give how many values were larger; above `EXACT_MS` as far as the buckets tell."""
+        """Return how many values were larger; above `EXACT_MS` as far as the buckets tell."""
         return sum(count for value, count in self.items() if value > value_ms)
 
     def items(self) -> list[tuple[int, int]]:
-        """Give the values that occurred, each with its count, in order; above `EXACT_MS` the least of each bucket."""
+        """Return the values that occurred, each with its count, in order; above `EXACT_MS` the least of each bucket."""
         return [(value, self.exact[value]) for value in self._occurring()] + sorted(self._coarse.items())
 
     def to_json(self) -> HistogramCounts:
-        """Give all of it, for `from_json`."""
+        """Return all that was counted."""
         return {"counts": self.items(), "maximum": self.maximum or 0}
 
-    @classmethod
-    def from_json(cls, counted: HistogramCounts) -> Self:
-        """Make one from what `to_json` gave."""
-        histogram = cls()
-        for value_ms, count in counted["counts"]:
-            histogram.record(value_ms, count)
-        if histogram._coarse:
-            histogram._largest_coarse = counted["maximum"]
-        return histogram
+    def __getstate__(self) -> _State:
+        """Pickle the values that occurred and no others: a report is due while frames wait."""
+        return {value: self.exact[value] for value in self._occurring()}, self._coarse, self._largest_coarse
+
+    def __setstate__(self, state: _State) -> None:
+        """Restore what was pickled."""
+        occurred, self._coarse, self._largest_coarse = state
+        self.exact = [0] * EXACT_MS
+        for value, count in occurred.items():
+            self.exact[value] = count
 
     def _occurring(self) -> Iterator[int]:
-        """Give the values below `EXACT_MS` that occurred, in order; a report is due while frames wait."""
+        """Find the values below `EXACT_MS` that occurred, in order."""
         return compress(range(EXACT_MS), self.exact)
 
 

@@ -1,5 +1,7 @@
 """What is asked of a load test, and what follows from it: who joins and leaves when, and when each frame is sent.
 
+The main process has a `LoadPlan`; each receiving process gets a `WorkerPlan` with its share of the visits.
+
 Invariant: everything is planned before the test begins, and the same plan always gives the same connections.
 """
 
@@ -7,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
+
+from relay.loadtest.target import Target
 
 RAMP_SHARE = 2 / 3
 """The part of a ramp's duration over which listeners join; after it all are there."""
@@ -95,6 +99,27 @@ class Visit:
     reads: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """What one receiving process does.
+
+    Attributes:
+        targets: The channels.
+        visits: The connections.
+        joining_at_once: How many connections may be under way to their greeting.
+        join_limit_seconds: How long the joins before the audio may take together; later ones have failed.
+        cpu: The one CPU that it may run on; None leaves that to the system.
+        nap_seconds: How long it sleeps between two looks at its sockets; with 0 each of them wakes it.
+    """
+
+    targets: list[Target]
+    visits: list[Visit]
+    joining_at_once: int = 64
+    join_limit_seconds: float = 60.0
+    cpu: int | None = None
+    nap_seconds: float = 0.0
+
+
 def plan_visits(plan: LoadPlan) -> list[Visit]:
     """Plan all connections of a test: listener by listener, the connections of each in order.
 
@@ -119,7 +144,7 @@ def plan_visits(plan: LoadPlan) -> list[Visit]:
 
 
 def _stays(target: int, duration_seconds: float, random: Random) -> Iterator[Visit]:
-    """Give one visit after another until the audio is over; the first one is met somewhere in its middle."""
+    """Plan one visit after another until the audio is over; it begins somewhere in the middle of the first."""
     join_at = None
     leave_at = random.uniform(0.0, random.uniform(*CHURN_STAY_SECONDS))
     while leave_at < duration_seconds - _LEAST_STAY_SECONDS:
@@ -131,10 +156,10 @@ def _stays(target: int, duration_seconds: float, random: Random) -> Iterator[Vis
 
 
 def send_seconds(plan: LoadPlan, frame: int) -> float:
-    """Give when a broadcaster sends a frame, counted from 0, in seconds after its first one."""
+    """Return when a broadcaster sends a frame, counted from 0, in seconds after its first one."""
     return float(frame // plan.fps) if plan.profile is Profile.BURST else frame / plan.fps
 
 
 def frame_count(plan: LoadPlan) -> int:
-    """Give how many frames a broadcaster sends, at least one."""
+    """Return how many frames a broadcaster sends, at least one."""
     return max(1, round(plan.duration_seconds * plan.fps))

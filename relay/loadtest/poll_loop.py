@@ -68,7 +68,7 @@ class PollLoop:
             self._lag_seconds = max(self._lag_seconds, now - woken)
 
     def take_lag_ms(self) -> float:
-        """Give the longest that a ready file or a timer may have waited since this was asked last."""
+        """Return the longest that a ready file or a timer may have waited since the last call."""
         lag_seconds, self._lag_seconds = self._lag_seconds, 0.0
         return lag_seconds * 1000
 
@@ -98,7 +98,7 @@ class PollLoop:
         self._watched[fileno]()
 
     def close(self) -> None:
-        """Give epoll back."""
+        """Close the epoll descriptor."""
         self._epoll.close()
 
     def _wait_seconds(self, now: float) -> float:

@@ -8,14 +8,15 @@ measure itself.
 Invariants: nothing blocks; each visit of the plan ends once, as a failure to join or as a connection that was closed.
 """
 
+import itertools
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
-from relay.loadtest.clock_questions import ClockQuestions
+from relay.loadtest.account import LEFT, NORMAL_CLOSE, STILL_OPEN, Counts, Report
 from relay.loadtest.frame_reader import (
     Closing,
     FrameReader,
@@ -25,16 +26,15 @@ from relay.loadtest.frame_reader import (
     ToldGap,
 )
 from relay.loadtest.histogram import Histogram
-from relay.loadtest.plan import Visit
+from relay.loadtest.listener_socket import ListenerSocket
+from relay.loadtest.machine import cpu_seconds, waiting_seconds
+from relay.loadtest.plan import Visit, WorkerPlan
 from relay.loadtest.poll_loop import Events, PollLoop
-from relay.loadtest.process_statistics import cpu_seconds, waiting_seconds
-from relay.loadtest.receiver_connection import Connection
-from relay.loadtest.upgrade import JoinError
-from relay.loadtest.worker_counts import WorkerCounts
-from relay.loadtest.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN, Report, WorkerPlan
-from relay.protocol.messages import ErrorNotice, Pong
+from relay.loadtest.target import JoinError
+from relay.protocol.messages import ErrorNotice, Ping, Pong
 from relay.protocol.wire import WORD_MASK
 from relay.vocabulary.clock import Clock, relay_clock
+from relay.vocabulary.clock_offset import ClockOffset
 from relay.vocabulary.errors import CloseCode, PolicyError
 from relay.vocabulary.text import printable
 
@@ -48,9 +48,62 @@ PING_SECONDS = 0.05
 """How often the relay is asked what its clock shows."""
 
 SWEEP_SECONDS = 0.05
-"""How often, at the end, it is looked who has everything."""
+"""How often, at the end, the receiver looks which listeners have everything."""
+
+MAX_QUESTIONS = 64
+"""Unanswered questions that are remembered; an answer to an older one would say little."""
 
 _LOST = "1006 (no close frame)"
+
+
+class ClockQuestions:
+    """One listener after another asks, so that none asks often; every greeting is an answer, too.
+
+    Attributes:
+        offset: What is known of the difference.
+        offset_ms: Its middle, for those who need it for every frame.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.offset = ClockOffset()
+        self.offset_ms = 0.0
+        self._ids = itertools.count()
+        self._asked_ms: dict[int, float] = {}
+        self._askers: deque[ListenerSocket] = deque()
+
+    def ask(self, connections: Iterable[ListenerSocket], now_ms: float) -> None:
+        """Ask through the next of the connections that can."""
+        if not self._askers:
+            self._askers.extend(connections)
+        while self._askers:
+            asker = self._askers.popleft()
+            if _can_ask(asker):
+                self._ask(asker, now_ms)
+                return
+
+    def _ask(self, asker: ListenerSocket, now_ms: float) -> None:
+        if len(self._asked_ms) >= MAX_QUESTIONS:
+            del self._asked_ms[next(iter(self._asked_ms))]
+        ping_id = next(self._ids)
+        self._asked_ms[ping_id] = now_ms
+        asker.send_text(Ping({"id": ping_id}).text())
+
+    def answer(self, pong: Pong, now_ms: float) -> None:
+        """Use an answer."""
+        asked_ms = self._asked_ms.pop(pong.ping_id, None)
+        if asked_ms is not None:
+            self.note(asked_ms, now_ms, pong.clock_ms)
+
+    def note(self, asked_ms: float, now_ms: float, clock_ms: int) -> None:
+        """Narrow the difference down: between `asked_ms` and `now_ms` the relay's clock showed `clock_ms`."""
+        self.offset.note(asked_ms, now_ms, clock_ms)
+        self.offset_ms = self.offset.milliseconds
+
+
+def _can_ask(connection: ListenerSocket) -> bool:
+    is_open = connection.joined and connection.outcome is None
+    return is_open and connection.reading and not connection.expect.is_stamped
 
 
 class Receiver:
@@ -63,10 +116,10 @@ class Receiver:
         self._loop = PollLoop(clock, plan.nap_seconds)
         with_tls = any(target.tls_name is not None for target in plan.targets)
         self._tls = ssl.create_default_context() if with_tls else None
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, ListenerSocket] = {}
         self._reader = FrameReader()
         self._questions = ClockQuestions()
-        self._counts = WorkerCounts()
+        self._counts = Counts()
         self._connecting = 0
         self._waiting: deque[tuple[Visit, float | None]] = deque(
             (visit, None) for visit in plan.visits if visit.join_at is None
@@ -101,7 +154,7 @@ class Receiver:
             self._plan_leaving(connection)
 
     def settle(self, published: list[int]) -> None:
-        """Take note of how many frames each target's channel got; after this their listeners may be closed."""
+        """Learn how many frames each target's channel got; after this their listeners may be closed."""
         self._published = published
 
     def finish(self, wait_seconds: float) -> None:
@@ -120,7 +173,7 @@ class Receiver:
             self.stop()
 
     def report(self) -> Report:
-        """Give what happened since the last report."""
+        """Return what happened since the last report."""
         latency, self._reader.latency = self._reader.latency, Histogram()
         offset = self._questions.offset
         return replace(
@@ -180,7 +233,7 @@ class Receiver:
                 self._end(connection, printable(str(error)))
         self._counts.received_bytes += received_bytes
 
-    def _handle(self, fileno: int, connection: Connection | None, mask: int) -> None:
+    def _handle(self, fileno: int, connection: ListenerSocket | None, mask: int) -> None:
         """Do what is not just receiving."""
         if connection is None:
             self._loop.call_watcher(fileno)
@@ -193,7 +246,7 @@ class Receiver:
             self._exchange(connection, mask)
         self._update(connection)
 
-    def _exchange(self, connection: Connection, mask: int) -> None:
+    def _exchange(self, connection: ListenerSocket, mask: int) -> None:
         try:
             if mask & EPOLLOUT:
                 connection.flush()
@@ -204,7 +257,7 @@ class Receiver:
         except PolicyError as error:
             self._end(connection, printable(str(error)))
 
-    def _receive(self, connection: Connection) -> None:
+    def _receive(self, connection: ListenerSocket) -> None:
         """Receive all that there is; TLS gives it record by record."""
         reader, stream = self._reader, connection.stream
         while True:
@@ -223,11 +276,11 @@ class Receiver:
             if not connection.reading or not self._is_open(connection):
                 return
 
-    def _take(self, connection: Connection, length: int) -> Sequence[Happening]:
+    def _take(self, connection: ListenerSocket, length: int) -> Sequence[Happening]:
         now_ms = int(self._clock() * 1000.0 + self._questions.offset_ms) & WORD_MASK
         return self._reader.take(connection.stream, length, now_ms)
 
-    def _digest(self, connection: Connection, happenings: Sequence[Happening]) -> None:
+    def _digest(self, connection: ListenerSocket, happenings: Sequence[Happening]) -> None:
         """React to what happened, and take what came after a greeting, now that the relay's clock is known."""
         self._react(connection, happenings)
         while happenings and isinstance(happenings[-1], Greeting):
@@ -242,7 +295,7 @@ class Receiver:
             visit, due = self._waiting.popleft()
             began = self._clock() if due is None else due
             try:
-                connection = Connection(visit, self._plan.targets[visit.target], began)
+                connection = ListenerSocket(visit, self._plan.targets[visit.target], began)
             except JoinError as error:
                 self._counts.failed(str(error))
                 continue
@@ -258,7 +311,7 @@ class Receiver:
             self._waiting.append((visit, due))
             self._join_more()
 
-    def _give_up(self, connection: Connection) -> None:
+    def _give_up(self, connection: ListenerSocket) -> None:
         if not connection.joined:
             self._end(connection, f"no greeting within {JOIN_SECONDS:g} s")
 
@@ -268,7 +321,7 @@ class Receiver:
                 self._counts.failed(f"not reached within {self._plan.join_limit_seconds:g} s")
         self._waiting = deque(item for item in self._waiting if item[0].join_at is not None)
 
-    def _advance(self, connection: Connection) -> None:
+    def _advance(self, connection: ListenerSocket) -> None:
         try:
             rest = connection.advance(self._tls)
             if rest is None:
@@ -280,7 +333,7 @@ class Receiver:
         except (JoinError, PolicyError) as error:
             self._end(connection, printable(str(error)))
 
-    def _joined(self, connection: Connection) -> None:
+    def _joined(self, connection: ListenerSocket) -> None:
         connection.joined = True
         now = self._clock()
         self._connecting -= 1
@@ -291,7 +344,7 @@ class Receiver:
         self._plan_leaving(connection)
         self._join_more()
 
-    def _react(self, connection: Connection, happenings: Sequence[Happening]) -> None:
+    def _react(self, connection: ListenerSocket, happenings: Sequence[Happening]) -> None:
         for happening in happenings:
             match happening:
                 case Greeting(clock_ms=clock_ms) if not connection.joined:
@@ -310,7 +363,7 @@ class Receiver:
                 case ErrorNotice(message=message):
                     connection.trouble = message
 
-    def _note_close(self, connection: Connection, closing: Closing) -> None:
+    def _note_close(self, connection: ListenerSocket, closing: Closing) -> None:
         """Answer a close frame; closing the socket is the server's part, and it has a little time for it."""
         how = NORMAL_CLOSE if closing.code == CloseCode.SESSION_ENDED else f"{closing.code} {closing.reason}".rstrip()
         if connection.outcome is None:
@@ -321,12 +374,12 @@ class Receiver:
         connection.send_close(CloseCode.SESSION_ENDED)
         self._loop.after(LEAVE_SECONDS, partial(self._end, connection, _LOST))
 
-    def _plan_leaving(self, connection: Connection) -> None:
+    def _plan_leaving(self, connection: ListenerSocket) -> None:
         leave_at = connection.visit.leave_at
         if leave_at is not None and self._began is not None and connection.joined:
             self._loop.at(self._began + leave_at, partial(self._leave, connection))
 
-    def _leave(self, connection: Connection) -> None:
+    def _leave(self, connection: ListenerSocket) -> None:
         """Leave as a browser does whose page is closed."""
         if not self._is_open(connection):
             return
@@ -336,7 +389,7 @@ class Receiver:
         # A stream has no closing handshake to wait for.
         self._loop.after(LEAVE_SECONDS if connection.expect.is_websocket else 0, partial(self._end, connection, LEFT))
 
-    def _end(self, connection: Connection, how: str) -> None:
+    def _end(self, connection: ListenerSocket, how: str) -> None:
         """Close the socket and count how it ended; nothing when that was done."""
         if not self._is_open(connection):
             return
@@ -371,10 +424,10 @@ class Receiver:
         self._questions.ask(self._connections.values(), self._clock() * 1000)
         self._loop.after(PING_SECONDS, self._ask_clock)
 
-    def _is_open(self, connection: Connection) -> bool:
+    def _is_open(self, connection: ListenerSocket) -> bool:
         return self._connections.get(connection.fileno) is connection
 
-    def _update(self, connection: Connection) -> None:
+    def _update(self, connection: ListenerSocket) -> None:
         """Have epoll wait for what the connection waits for."""
         interest = connection.interest
         if interest != connection.registered and self._is_open(connection):

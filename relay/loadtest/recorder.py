@@ -7,23 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from relay.loadtest.account import Accounts, percent
+from relay.loadtest.account import Accounts, Report, percent
 from relay.loadtest.histogram import Histogram
 from relay.loadtest.plan import LoadPlan
-from relay.loadtest.results import LoadResult, Second, ServerSample, ServerUse
-from relay.loadtest.verdict import BUSY_LIMIT_PERCENT, ProcessUse
-from relay.loadtest.worker_messages import Report
+from relay.loadtest.results import BUSY_LIMIT_PERCENT, LoadResult, ProcessUse, Second, ServerSample, ServerUse
 
 LEAST_SECONDS = 0.75
 """A shorter interval, at the end of the audio, says little about how busy a process is in a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnUse:
-    """What the main process used so far: CPU time, and time in which it waited for a CPU, if that is counted."""
-
-    cpu_seconds: float
-    waiting_seconds: float | None
 
 
 @dataclass(slots=True)
@@ -40,16 +30,17 @@ class _ProcessLine:
     busy_seconds: int = 0
     lag_ms: float = 0.0
 
-    def begin(self, cpu: float, waiting: float | None) -> None:
-        self.first_cpu = self.last_cpu = cpu
-        self.last_waiting = waiting or 0.0
+    def begin(self, report: Report) -> None:
+        self.first_cpu = self.last_cpu = report.cpu_seconds
+        self.last_waiting = report.waiting_seconds or 0.0
 
-    def note(self, cpu: float, waiting: float | None, lag_ms: float, length_seconds: float) -> float:
-        """Take note of an interval; gives how busy the process was in it."""
-        waited = max(0.0, (waiting or 0.0) - self.last_waiting)
-        busy = percent(cpu - self.last_cpu + waited, length_seconds) or 0.0
-        self.last_cpu, self.last_waiting = cpu, waiting or 0.0
-        self.lag_ms = max(self.lag_ms, lag_ms)
+    def note(self, report: Report, length_seconds: float) -> float:
+        """Add an interval, and return how busy the process was in it."""
+        waiting = report.waiting_seconds or 0.0
+        waited = max(0.0, waiting - self.last_waiting)
+        busy = percent(report.cpu_seconds - self.last_cpu + waited, length_seconds) or 0.0
+        self.last_cpu, self.last_waiting = report.cpu_seconds, waiting
+        self.lag_ms = max(self.lag_ms, report.lag_ms)
         if length_seconds >= LEAST_SECONDS:
             self.busy_seconds += busy > BUSY_LIMIT_PERCENT
             if busy > self.worst_percent:
@@ -95,7 +86,7 @@ class Recorder:
         self._began: float | None = None
         self._last = 0.0
         self._lines = [_ProcessLine(f"receiver {number + 1}", receives=True) for number in range(plan.processes)]
-        self._main = _ProcessLine("broadcaster", receives=False)
+        self._lines.append(_ProcessLine("broadcaster", receives=False))
 
     @property
     def joined(self) -> int:
@@ -107,41 +98,29 @@ class Recorder:
         """Why listeners could not join, and how often."""
         return _sum(report.failures for report in self._reports)
 
-    def begin(self, at: float, reports: Sequence[Report], own: OwnUse, server: ServerSample | None) -> None:
-        """Take note that the audio begins at `at` (seconds), and of what all used until then."""
-        self._add(reports)
+    def begin(self, at: float, reports: Sequence[Report], own: Report, server: ServerSample | None) -> None:
+        """Note that the audio begins at `at` (seconds), and what all processes used until then."""
+        self.add(reports)
         self._began = self._last = at
         self._server_begin = server
         self._note_server(server)
-        for line, report in zip(self._lines, reports, strict=True):
-            line.begin(report.cpu_seconds, report.waiting_seconds)
-        self._main.begin(own.cpu_seconds, own.waiting_seconds)
+        for line, report in zip(self._lines, (*reports, own), strict=True):
+            line.begin(report)
 
-    def join(self, reports: Sequence[Report]) -> None:
-        """Take note of what happened before the audio."""
-        self._add(reports)
-
-    def note(
-        self, at: float, reports: Sequence[Report], own: OwnUse, late_ms: float, server: ServerSample | None
-    ) -> Second:
-        """Take note of an interval of the audio.
+    def note(self, at: float, reports: Sequence[Report], own: Report, server: ServerSample | None) -> Second:
+        """Add an interval of the audio, and return it.
 
         Args:
             at: Its end, in seconds.
             reports: Of all receiving processes, in order.
-            own: What the main process used.
-            late_ms: How late the main process sent a frame, at worst.
+            own: Of the main process: what it used, and as its lag how late it sent a frame at worst.
             server: What the server used.
         """
         assert self._began is not None  # noqa: S101 - the audio has begun
         length = max(1e-3, at - self._last)
-        latency = self._add(reports)
+        latency = self.add(reports)
         self._window_frames += latency.total
-        busy = [
-            line.note(report.cpu_seconds, report.waiting_seconds, report.lag_ms, length)
-            for line, report in zip(self._lines, reports, strict=True)
-        ]
-        self._main.note(own.cpu_seconds, own.waiting_seconds, late_ms, length)
+        *busy, _ = [line.note(report, length) for line, report in zip(self._lines, (*reports, own), strict=True)]
         compared = [report.clock_uncertainty_ms for report in reports if report.clock_offset_ms is not None]
         self._uncertainty_ms = max([*compared, self._uncertainty_ms or 0.0]) if compared else self._uncertainty_ms
         server_cpu = None
@@ -166,14 +145,10 @@ class Recorder:
             self._seconds.append(second)
         return second
 
-    def finish(self, reports: Sequence[Report]) -> None:
-        """Take note of the last reports, after everybody was closed."""
-        self._add(reports)
-
     def result(
         self, published_frames: int, ended_early: str | None, server_name: str | None, notes: Sequence[str]
     ) -> LoadResult:
-        """Give what was measured.
+        """Return what was measured.
 
         Args:
             published_frames: By all broadcasters together.
@@ -182,8 +157,7 @@ class Recorder:
             notes: Sentences for the person.
         """
         reports = self._reports
-        began = self._began if self._began is not None else self._last
-        window = self._last - began
+        window = 0.0 if self._began is None else self._last - self._began
         return LoadResult(
             plan=self._plan,
             played_seconds=published_frames / self._plan.sessions / self._plan.fps,
@@ -194,11 +168,11 @@ class Recorder:
             received_bytes=self._received_bytes,
             healthy=sum((report.healthy for report in reports), Accounts()),
             slow=sum((report.slow for report in reports), Accounts()),
-            failures=_sum(report.failures for report in reports),
+            failures=self.failures,
             closes=_sum(report.closes for report in reports),
             slow_closes=_sum(report.slow_closes for report in reports),
             seconds=tuple(self._seconds),
-            generator=tuple(line.use(window) for line in (*self._lines, self._main)),
+            generator=tuple(line.use(window) for line in self._lines),
             clock_uncertainty_ms=self._uncertainty_ms,
             server=self._server_use(server_name, window),
             notes=tuple(notes),
@@ -219,8 +193,8 @@ class Recorder:
             uss_peak=self._uss_peak,
         )
 
-    def _add(self, reports: Sequence[Report]) -> Histogram:
-        """Add what was reported; gives the latencies of it."""
+    def add(self, reports: Sequence[Report]) -> Histogram:
+        """Add what happened before the audio or after it, and return the latencies of it."""
         latency = Histogram()
         for report in reports:
             latency.merge(report.latency)

@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
+from relay.loadtest.account import LEFT, NORMAL_CLOSE, STILL_OPEN
 from relay.loadtest.charts import Chart, Series
-from relay.loadtest.expect import LatencyFrom
 from relay.loadtest.histogram import Histogram
-from relay.loadtest.metrics import METRICS
-from relay.loadtest.results import LoadResult, Second
-from relay.loadtest.verdict import ADVICE, BUSY_LIMIT_PERCENT, ProcessUse
-from relay.loadtest.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN
+from relay.loadtest.results import ADVICE, BUSY_LIMIT_PERCENT, METRICS, LoadResult, ProcessUse, Second
+from relay.loadtest.target import LatencyFrom
 
 _CURVE_POINTS = 60
 _PERCENTILES = (0.0, 90.0, 99.0, 99.9, 99.99, 99.999)
@@ -29,7 +27,7 @@ _LATENCY_FROM = {
 
 
 def report_page(result: LoadResult) -> str:
-    """Give the page."""
+    """Write the page."""
     title = f"Load test: {result.plan.profile}, {result.plan.listeners:,} listeners"
     style = (files(__package__) / "report.css").read_text(encoding="utf-8")
     return "\n".join(
@@ -56,7 +54,7 @@ def report_page(result: LoadResult) -> str:
 
 
 def _said(result: LoadResult) -> Iterable[str]:
-    """Give what must not be overlooked."""
+    """Name what must not be overlooked."""
     unaccounted = result.healthy.unaccounted + result.slow.unaccounted
     if result.ended_early is not None:
         yield _box("bad", f"The test ended early: {result.ended_early}")
@@ -170,7 +168,7 @@ def _tables(result: LoadResult) -> Iterable[str]:
     )
     yield _table(
         "All figures, by the names that --fail-if knows",
-        ((_shown(value), f"{name} — {METRICS[name]}") for name, value in result.metrics().items()),
+        ((_shown(value), f"{name} — {METRICS[name].meaning}") for name, value in result.metrics().items()),
     )
     if result.server is not None:
         yield f"<p class=note>The server: {escape(result.server.name)}</p>"

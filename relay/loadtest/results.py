@@ -1,18 +1,44 @@
-"""What a load test found: plain values, and the named figures made of them."""
+"""What a load test found: plain values, the named figures made of them, and the conditions on those figures.
 
-from collections.abc import Mapping
+One of the findings is whether the load generator itself was the bottleneck: then its latencies say nothing about the
+server.
+"""
+
+import difflib
+import operator
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from relay.loadtest.account import Accounts, percent
-from relay.loadtest.expect import LatencyFrom
+from relay.loadtest.account import LEFT, NORMAL_CLOSE, STILL_OPEN, Accounts, percent
 from relay.loadtest.histogram import Histogram
 from relay.loadtest.plan import LoadPlan
-from relay.loadtest.verdict import ProcessUse, bottlenecks
-from relay.loadtest.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN
+from relay.loadtest.target import LatencyFrom
+from relay.vocabulary.errors import UserError
+
+BUSY_LIMIT_PERCENT = 85.0
+"""A process that is busier than this in a second lets frames wait in its sockets, and measures its own queue."""
+
+LAG_LIMIT_MS = 25.0
+"""An event that waited longer than this in the generator shows in the percentiles."""
+
+ADVICE = "Use more processes (--processes), fewer listeners, or a machine (or CPUs, --pin) that nobody else needs."
+"""What a person can do about it."""
 
 _MEGABYTE = 1_000_000
 _KIB = 1024
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_FORM = re.compile(
+    r"\s*(?P<metric>\w+)\s*(?P<comparison>>=|<=|==|!=|>|<)\s*(?P<number>-?[0-9]+(\.[0-9]+)?)\s*", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +79,47 @@ class ServerUse:
     rss_peak: int
     uss_before: int | None
     uss_peak: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUse:
+    """What one process of the generator used while the audio played.
+
+    Attributes:
+        name: For people.
+        receives: Whether it receives; otherwise it is the main process, which broadcasts and reports.
+        cpu_seconds: Its CPU time.
+        busy_percent: Its CPU time as a share of one CPU.
+        worst_busy_percent: The same in its busiest second, with the time that it waited for a CPU others had.
+        worst_waiting_percent: The share of that second in which it waited for a CPU.
+        busy_seconds: In how many seconds it was over `BUSY_LIMIT_PERCENT`.
+        lag_ms: The longest that an event waited for its turn; of the main process, how late a frame was sent.
+    """
+
+    name: str
+    receives: bool
+    cpu_seconds: float
+    busy_percent: float
+    worst_busy_percent: float
+    worst_waiting_percent: float
+    busy_seconds: int
+    lag_ms: float
+
+    @property
+    def problems(self) -> list[str]:
+        """In what it was too busy or too late, one sentence each."""
+        sentences = []
+        if self.busy_seconds:
+            waiting = self.worst_waiting_percent
+            shared = f", {waiting:.0f} % of it waiting for a CPU that others had" if waiting >= 1 else ""
+            sentences.append(
+                f"{self.name} was busy for up to {self.worst_busy_percent:.0f} % of a second{shared} "
+                f"(over {BUSY_LIMIT_PERCENT:.0f} % for {self.busy_seconds} s)."
+            )
+        if self.lag_ms > LAG_LIMIT_MS:
+            did = "let an event wait" if self.receives else "sent a frame late by"
+            sentences.append(f"{self.name} {did} {self.lag_ms:.0f} ms.")
+        return sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,68 +211,29 @@ class LoadResult:
 
     @property
     def bottlenecks(self) -> list[str]:
-        """Say in what the generator was too slow for its figures to be the server's; nothing when it was not."""
-        return bottlenecks(self.generator)
+        """In what the generator was too slow for its figures to be the server's, sentence by sentence."""
+        return [sentence for process in self.generator for sentence in process.problems]
+
+    @property
+    def receiving(self) -> list[ProcessUse]:
+        """The processes that receive."""
+        return [process for process in self.generator if process.receives]
+
+    @property
+    def late_frames(self) -> int:
+        """Frames that came later than was asked for."""
+        return self.latency.count_above(self.plan.late_ms)
+
+    def a_second(self, amount: float) -> float | None:
+        """Return an amount of the whole test as one of each second of audio; None when there was no audio."""
+        return amount / self.played_seconds if self.played_seconds else None
 
     def metrics(self) -> dict[str, float | None]:
-        """Give all figures of `METRICS`, in that order; None is what this run could not measure."""
-        latency, joins, healthy = self.latency, self.joins, self.healthy
-        frames = latency.total
-        receiving = [process for process in self.generator if process.receives]
-        late = latency.count_above(self.plan.late_ms)
-        played = self.played_seconds
-        return {
-            "p50_ms": latency.percentile(50),
-            "p90_ms": latency.percentile(90),
-            "p99_ms": latency.percentile(99),
-            "p999_ms": latency.percentile(99.9),
-            "max_ms": latency.maximum,
-            "late_frames": late,
-            "late_percent": percent(late, frames),
-            "published_frames": self.published_frames,
-            "delivered_frames": frames,
-            "frames_per_second": frames / played if played else None,
-            "bytes_per_second": self.received_bytes / played if played else None,
-            "gaps": healthy.gaps,
-            "gap_frames": healthy.gap_frames,
-            "loss_percent": healthy.loss_percent,
-            "worst_listener_loss_percent": healthy.worst_loss_percent,
-            "unaccounted_frames": healthy.unaccounted + self.slow.unaccounted,
-            "undelivered_frames": healthy.undelivered,
-            "joins": joins.total,
-            "join_failures": sum(self.failures.values()),
-            "join_p50_ms": joins.percentile(50),
-            "join_p99_ms": joins.percentile(99),
-            "join_max_ms": joins.maximum,
-            "disconnects": sum(unplanned(self.closes).values()),
-            "slow_disconnects": sum(unplanned(self.slow_closes).values()),
-            "generator_busy_percent": max((process.worst_busy_percent for process in receiving), default=None),
-            "generator_lag_ms": max((process.lag_ms for process in receiving), default=None),
-            "generator_bottleneck": int(bool(self.bottlenecks)),
-            **self._server_metrics(),
-        }
-
-    def _server_metrics(self) -> dict[str, float | None]:
-        server = self.server
-        if server is None:
-            return dict.fromkeys(_SERVER_METRICS)
-        growth = None
-        if server.uss_before is not None and server.uss_peak is not None:
-            growth = (server.uss_peak - server.uss_before) / _KIB / self.plan.listeners
-        values = (
-            server.cpu_seconds,
-            percent(server.cpu_seconds, server.window_seconds),
-            server.cpu_seconds * 1e6 / server.window_frames if server.window_frames else None,
-            _megabytes(server.rss_before),
-            _megabytes(server.rss_peak),
-            _megabytes(server.uss_before),
-            _megabytes(server.uss_peak),
-            growth,
-        )
-        return dict(zip(_SERVER_METRICS, values, strict=True))
+        """Return the value of each of `METRICS`, in that order; None is what this run could not measure."""
+        return {name: metric.measure(self) for name, metric in METRICS.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Give everything as what `json.dumps` takes; `metrics` first."""
+        """Return everything as what `json.dumps` takes; `metrics` first."""
         rest = {name: getattr(self, name) for name in self.__slots__}
         rest["plan"] = asdict(self.plan)
         rest["latency"], rest["joins"] = self.latency.to_json(), self.joins.to_json()
@@ -216,16 +244,28 @@ class LoadResult:
         return {"metrics": self.metrics(), "bottlenecks": self.bottlenecks, **rest}
 
 
-_SERVER_METRICS = (
-    "server_cpu_seconds",
-    "server_cpu_percent",
-    "server_cpu_us_per_delivery",
-    "server_rss_before_mb",
-    "server_rss_peak_mb",
-    "server_uss_before_mb",
-    "server_uss_peak_mb",
-    "server_kib_per_listener",
-)
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A named figure, for `--fail-if`, the JSON and the table.
+
+    Attributes:
+        meaning: For people.
+        measure: Its value in a result; None is what the run could not measure.
+    """
+
+    meaning: str
+    measure: Callable[[LoadResult], float | None]
+
+
+def _of_server(meaning: str, measure: Callable[[ServerUse], float | None]) -> Metric:
+    return Metric(meaning, lambda result: None if result.server is None else measure(result.server))
+
+
+def _kib_per_listener(result: LoadResult) -> float | None:
+    server = result.server
+    if server is None or server.uss_before is None or server.uss_peak is None:
+        return None
+    return (server.uss_peak - server.uss_before) / _KIB / result.plan.listeners
 
 
 def _megabytes(byte_count: int | None) -> float | None:
@@ -233,5 +273,134 @@ def _megabytes(byte_count: int | None) -> float | None:
 
 
 def unplanned(closes: Mapping[str, int]) -> dict[str, int]:
-    """Give how connections ended that were neither closed with their session nor given up as planned."""
+    """Return how connections ended that were neither closed with their session nor given up as planned."""
     return {how: count for how, count in closes.items() if how not in (NORMAL_CLOSE, LEFT, STILL_OPEN)}
+
+
+METRICS: dict[str, Metric] = {
+    "p50_ms": Metric("delivery latency, median", lambda result: result.latency.percentile(50)),
+    "p90_ms": Metric("delivery latency that 90 % of frames keep to", lambda result: result.latency.percentile(90)),
+    "p99_ms": Metric("delivery latency that 99 % of frames keep to", lambda result: result.latency.percentile(99)),
+    "p999_ms": Metric("delivery latency that 99.9 % of frames keep to", lambda result: result.latency.percentile(99.9)),
+    "max_ms": Metric("delivery latency, worst frame", lambda result: result.latency.maximum),
+    "late_frames": Metric("frames that came later than --late-ms", lambda result: result.late_frames),
+    "late_percent": Metric(
+        "share of frames that came later than --late-ms",
+        lambda result: percent(result.late_frames, result.latency.total),
+    ),
+    "published_frames": Metric("frames that the broadcasters sent", lambda result: result.published_frames),
+    "delivered_frames": Metric(
+        "frames that reached a listener, each counted for each listener", lambda result: result.latency.total
+    ),
+    "frames_per_second": Metric("delivered frames a second", lambda result: result.a_second(result.latency.total)),
+    "bytes_per_second": Metric(
+        "received bytes a second, WebSocket headers included", lambda result: result.a_second(result.received_bytes)
+    ),
+    "gaps": Metric("gaps that the relay told", lambda result: result.healthy.gaps),
+    "gap_frames": Metric("frames that those gaps named: lost, and said so", lambda result: result.healthy.gap_frames),
+    "loss_percent": Metric(
+        "share of frames lost in gaps, over all listeners", lambda result: result.healthy.loss_percent
+    ),
+    "worst_listener_loss_percent": Metric(
+        "share of frames lost in gaps, of the listener that lost most", lambda result: result.healthy.worst_loss_percent
+    ),
+    "unaccounted_frames": Metric(
+        "frames missing without a gap, or doubled: always 0 with a correct relay",
+        lambda result: result.healthy.unaccounted + result.slow.unaccounted,
+    ),
+    "undelivered_frames": Metric(
+        "frames that had not come when the test stopped waiting", lambda result: result.healthy.undelivered
+    ),
+    "joins": Metric("listeners that joined", lambda result: result.joins.total),
+    "join_failures": Metric("listeners that could not join", lambda result: sum(result.failures.values())),
+    "join_p50_ms": Metric("from connecting to the greeting, median", lambda result: result.joins.percentile(50)),
+    "join_p99_ms": Metric("from connecting to the greeting, 99 % of joins", lambda result: result.joins.percentile(99)),
+    "join_max_ms": Metric("from connecting to the greeting, longest", lambda result: result.joins.maximum),
+    "disconnects": Metric(
+        "listeners that lost their connection before the end", lambda result: sum(unplanned(result.closes).values())
+    ),
+    "slow_disconnects": Metric(
+        "listeners that did not read and were cut off before the end",
+        lambda result: sum(unplanned(result.slow_closes).values()),
+    ),
+    "generator_busy_percent": Metric(
+        "busiest second of the busiest receiving process, waiting for a CPU included",
+        lambda result: max((use.worst_busy_percent for use in result.receiving), default=None),
+    ),
+    "generator_lag_ms": Metric(
+        "longest time for which a receiving process kept an event waiting",
+        lambda result: max((use.lag_ms for use in result.receiving), default=None),
+    ),
+    "generator_bottleneck": Metric(
+        "1 when the generator was too busy for its latencies to be the server's, else 0",
+        lambda result: int(bool(result.bottlenecks)),
+    ),
+    "server_cpu_seconds": _of_server("CPU time of the server while the audio played", lambda use: use.cpu_seconds),
+    "server_cpu_percent": _of_server(
+        "the same, as a share of one CPU", lambda use: percent(use.cpu_seconds, use.window_seconds)
+    ),
+    "server_cpu_us_per_delivery": _of_server(
+        "the same, in microseconds for each frame delivered to a listener meanwhile",
+        lambda use: use.cpu_seconds * 1e6 / use.window_frames if use.window_frames else None,
+    ),
+    "server_rss_before_mb": _of_server(
+        "resident memory of the server before the listeners, MB", lambda use: _megabytes(use.rss_before)
+    ),
+    "server_rss_peak_mb": _of_server(
+        "resident memory of the server, most that was seen, MB", lambda use: _megabytes(use.rss_peak)
+    ),
+    "server_uss_before_mb": _of_server(
+        "memory that only the server uses, before the listeners, MB", lambda use: _megabytes(use.uss_before)
+    ),
+    "server_uss_peak_mb": _of_server(
+        "memory that only the server uses, most that was seen, MB", lambda use: _megabytes(use.uss_peak)
+    ),
+    "server_kib_per_listener": Metric(
+        "growth of the server's own memory (USS) divided by the listeners, KiB", _kib_per_listener
+    ),
+}
+"""The figures by their names, in the order of the documentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition.
+
+    Attributes:
+        metric: A name of `METRICS`.
+        comparison: `>`, `>=`, `<`, `<=`, `==` or `!=`.
+        number: What the metric is compared with.
+    """
+
+    metric: str
+    comparison: str
+    number: float
+
+    def __str__(self) -> str:
+        """Write it as a person would."""
+        return f"{self.metric}{self.comparison}{self.number:g}"
+
+    def holds(self, metrics: Mapping[str, float | None]) -> bool:
+        """Return whether the test failed by it; a metric that could not be measured fails its conditions."""
+        value = metrics[self.metric]
+        return value is None or _COMPARISONS[self.comparison](value, self.number)
+
+
+def parse_condition(text: str) -> Condition:
+    """Read a condition.
+
+    Raises:
+        UserError: It is not of the form, or names no metric; the text says what would be right.
+    """
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise UserError(
+            f"--fail-if {text!r} is not a metric, one of {' '.join(_COMPARISONS)}, and a number, such as 'p99_ms>200'."
+        )
+    metric = found["metric"]
+    if metric not in METRICS:
+        nearest = difflib.get_close_matches(metric, METRICS, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"--fail-if {text!r}: {metric} is not measured; the nearest is {nearest}. All are: {', '.join(METRICS)}."
+        )
+    return Condition(metric, found["comparison"], float(found["number"]))

@@ -1,4 +1,4 @@
-"""One load test from the first join to the last close, whoever serves and whoever sends.
+"""One load test from the first join to the last close, of any server and with any source of audio.
 
 Invariants: whatever happens while it runs, what was measured until then is the result; it ends in bounded time.
 """
@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from relay.loadtest.plan import LoadPlan, Profile, plan_visits
-from relay.loadtest.process_statistics import cpu_seconds, waiting_seconds
-from relay.loadtest.recorder import OwnUse, Recorder
+from relay.loadtest.account import Report
+from relay.loadtest.machine import cpu_seconds, waiting_seconds
+from relay.loadtest.plan import LoadPlan, Profile, WorkerPlan, plan_visits
+from relay.loadtest.processes import Workers, running_workers
+from relay.loadtest.recorder import Recorder
 from relay.loadtest.results import LoadResult, Second, ServerSample
 from relay.loadtest.source import Source
-from relay.loadtest.worker_messages import Report, Target, WorkerPlan
-from relay.loadtest.workers import WorkerPool
+from relay.loadtest.target import Target
+from relay.loadtest.worker import Finish, ReportNow, Settle, Start
 from relay.process.stopping import stop_signals
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
@@ -125,8 +127,8 @@ class LoadRun:
             async with asyncio.TaskGroup() as tasks:
                 stop = tasks.create_task(asked.wait(), name="signals")
                 try:
-                    async with WorkerPool(self._worker_plans()) as pool:
-                        await self._measure(pool, tasks, stop)
+                    async with running_workers(self._worker_plans()) as workers:
+                        await self._measure(workers, tasks, stop)
                 except RelayError as error:
                     self._note_end(str(error))
                 finally:
@@ -151,32 +153,32 @@ class LoadRun:
             for number in range(plan.processes)
         ]
 
-    async def _measure(self, pool: WorkerPool, tasks: asyncio.TaskGroup, stop: asyncio.Task[bool]) -> None:
-        await self._join(pool, stop)
+    async def _measure(self, workers: Workers, tasks: asyncio.TaskGroup, stop: asyncio.Task[bool]) -> None:
+        await self._join(workers, stop)
         began = not stop.done() and self._ended_early is None
         if began:
-            await self._play(pool, tasks, stop)
+            await self._play(workers, tasks, stop)
             await asyncio.sleep(SETTLE_SECONDS)
         if stop.done():
             self._note_end(STOPPED)
-        reports = await pool.settle(self._source.published)
+        reports = await workers.ask(Settle(self._source.published))
         if began:
             self._note(reports, with_uss=True)
         else:
-            self._recorder.join(reports)
+            self._recorder.add(reports)
         try:
             await self._source.end()
         except RelayError as error:
             self._note_end(str(error))
-        self._recorder.finish(await pool.finish(self._finish_seconds))
+        self._recorder.add(await workers.ask(Finish(self._finish_seconds)))
 
-    async def _join(self, pool: WorkerPool, stop: asyncio.Task[bool]) -> None:
+    async def _join(self, workers: Workers, stop: asyncio.Task[bool]) -> None:
         """Wait until everybody who comes before the audio is there or has failed, and the clocks are compared."""
         recorder = self._recorder
         calm_since: float | None = None
         while not stop.done() and (calm_since is None or relay_clock() - calm_since < self._calm_seconds):
-            reports = await pool.report()
-            recorder.join(reports)
+            reports = await workers.ask(ReportNow())
+            recorder.add(reports)
             self._show(Progress(recorder.joined, sum(recorder.failures.values())))
             if calm_since is None and not any(report.joining for report in reports):
                 calm_since = relay_clock()
@@ -185,28 +187,28 @@ class LoadRun:
             reason = next(iter(recorder.failures)).rstrip(".")
             self._note_end(f"No listener could join: {reason}.")
 
-    async def _play(self, pool: WorkerPool, tasks: asyncio.TaskGroup, stop: asyncio.Task[bool]) -> None:
+    async def _play(self, workers: Workers, tasks: asyncio.TaskGroup, stop: asyncio.Task[bool]) -> None:
         begins_at = relay_clock() + LEAD_SECONDS
-        await pool.start(begins_at)
+        self._recorder.add(await workers.ask(Start(begins_at)))
         playing = tasks.create_task(self._play_source(begins_at), name="broadcasters")
         try:
             await asyncio.sleep(begins_at - relay_clock())
-            self._recorder.begin(begins_at, await pool.report(), own_use(), self._sample())
-            await self._watch(pool, begins_at, {playing, stop})
+            self._recorder.begin(begins_at, await workers.ask(ReportNow()), own_report(), self._sample())
+            await self._watch(workers, begins_at, {playing, stop})
         finally:
             playing.cancel()
             await asyncio.wait({playing})
 
     async def _watch(
-        self, pool: WorkerPool, begins_at: float, ends: set[asyncio.Task[None] | asyncio.Task[bool]]
+        self, workers: Workers, begins_at: float, ends: set[asyncio.Task[None] | asyncio.Task[bool]]
     ) -> None:
-        """Note every interval until one of `ends` is done, or they should long be."""
+        """Record every interval until one of `ends` is done, or long should have been."""
         deadline = begins_at + self._plan.duration_seconds + OVERRUN_SECONDS
         intervals = 1
         while not any(end.done() for end in ends):
             wait_seconds = begins_at + intervals * INTERVAL_SECONDS - relay_clock()
             await asyncio.wait(ends, timeout=max(0.0, wait_seconds), return_when=asyncio.FIRST_COMPLETED)
-            second = self._note(await pool.report(), with_uss=intervals % USS_INTERVALS == 0)
+            second = self._note(await workers.ask(ReportNow()), with_uss=intervals % USS_INTERVALS == 0)
             self._show(Progress(self._recorder.joined, sum(self._recorder.failures.values()), second))
             intervals += 1
             if relay_clock() > deadline:
@@ -220,17 +222,17 @@ class LoadRun:
             self._note_end(str(error))
 
     def _note(self, reports: Sequence[Report], *, with_uss: bool) -> Second:
-        late_ms = self._source.take_late_ms()
-        return self._recorder.note(relay_clock(), reports, own_use(), late_ms, self._sample(with_uss=with_uss))
+        own = own_report(self._source.take_late_ms())
+        return self._recorder.note(relay_clock(), reports, own, self._sample(with_uss=with_uss))
 
     def _sample(self, *, with_uss: bool = True) -> ServerSample | None:
         return None if self._probe is None else self._probe.sample(with_uss=with_uss)
 
     def _note_end(self, sentence: str) -> None:
-        """Note why the test does not come to its planned end; what came first is the reason for the rest."""
+        """Keep why the test does not come to its planned end; the first reason explains the others."""
         self._ended_early = self._ended_early or sentence
 
 
-def own_use() -> OwnUse:
-    """Give what this process used so far."""
-    return OwnUse(cpu_seconds(), waiting_seconds())
+def own_report(late_ms: float = 0.0) -> Report:
+    """Report what this process used so far; its lag is how late it sent a frame."""
+    return Report(cpu_seconds=cpu_seconds(), waiting_seconds=waiting_seconds(), lag_ms=late_ms)

@@ -51,7 +51,7 @@ class ServerProbe:
 
 
 def find_server(port: int) -> ServerProbe | None:
-    """Look for whoever listens at a TCP port of this machine, with its workers; None when nobody can be seen."""
+    """Look for the server at a TCP port of this machine, with its workers; None when this user can not see it."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections(kind="tcp"):
             if connection.pid is not None and _listens(connection.status, connection.laddr, port):
@@ -60,7 +60,7 @@ def find_server(port: int) -> ServerProbe | None:
 
 
 def _family(process: psutil.Process, port: int) -> list[int]:
-    """Give a process with its parent, children and siblings that listen at the same port: a server and its workers."""
+    """Return a server and its workers: a process with its parent, children and siblings that listen at one port."""
     parent = process.parent()
     first = parent if parent is not None and _is_listener(parent, port) else process
     workers = [child for child in first.children(recursive=True) if _is_listener(child, port)]

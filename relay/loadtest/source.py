@@ -11,18 +11,18 @@ from typing import Protocol, Self
 
 from relay.client import Broadcaster, broadcast
 from relay.loadtest.plan import LoadPlan, frame_count, send_seconds
-from relay.loadtest.stamp import stamp
+from relay.loadtest.target import stamp
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
 _LOUDEST = 64
-"""Of 32 767: whoever listens by mistake is not hurt."""
+"""Of 32 767: nobody who listens by mistake is hurt."""
 
 
 class Source(Protocol):
-    """Whoever sends the frames of a load test; a benchmark of another server brings its own."""
+    """Sends the frames of a load test; a benchmark of another server brings a source of its own."""
 
     @property
     def published(self) -> list[int]:
@@ -30,7 +30,7 @@ class Source(Protocol):
         ...
 
     def take_late_ms(self) -> float:
-        """Give how late a frame was sent at worst since this was asked last."""
+        """Return how late a frame was sent at worst since the last call."""
         ...
 
     async def play(self, begins_at: float) -> None:
@@ -76,7 +76,7 @@ class PacedSource(ABC):
         """
 
     def take_late_ms(self) -> float:
-        """Give how late a frame was sent at worst since this was asked last."""
+        """Return how late a frame was sent at worst since the last call."""
         late_seconds, self._late_seconds = self._late_seconds, 0.0
         return late_seconds * 1000
 
@@ -175,7 +175,7 @@ class RelaySource(PacedSource):
 
 
 def quiet_noise(audio_format: AudioFormat, milliseconds: int) -> bytes:
-    """Give noise that is no burden to an ear, whole samples."""
+    """Make noise that is no burden to an ear, in whole samples."""
     generator = random.Random(0)  # noqa: S311 - audio, not a secret
     samples = audio_format.rate * milliseconds // 1000 * audio_format.channels
     return array("h", [generator.randint(-_LOUDEST, _LOUDEST) for _ in range(samples)]).tobytes()

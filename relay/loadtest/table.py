@@ -11,9 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.loadtest.plan import LoadPlan
-from relay.loadtest.results import LoadResult, unplanned
+from relay.loadtest.results import ADVICE, LoadResult, ProcessUse, unplanned
 from relay.loadtest.run import Progress as LoadProgress
-from relay.loadtest.verdict import ADVICE, ProcessUse
 
 _NOTHING = "–"
 _MILLION = 1e6
@@ -69,7 +68,7 @@ class LoadProgressLine:
 
 
 def result_table(result: LoadResult) -> RenderableType:
-    """Give what was measured as a person reads it."""
+    """Lay out what was measured, for a person."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -152,7 +151,7 @@ def _server(result: LoadResult) -> str:
 
 
 def _verdicts(result: LoadResult) -> Iterator[Text]:
-    """Give what must not be overlooked."""
+    """Name what must not be overlooked."""
     if result.ended_early is not None:
         yield Text(f"The test ended early: {result.ended_early}", "red")
     unaccounted = result.healthy.unaccounted + result.slow.unaccounted
@@ -171,10 +170,10 @@ def _verdicts(result: LoadResult) -> Iterator[Text]:
 
 
 def milliseconds(value: float | None) -> str:
-    """Give a time for a person."""
+    """Write a time for a person."""
     return _NOTHING if value is None else f"{value:,.0f} ms"
 
 
 def number(value: float | None, unit: float = 1, digits: int = 0) -> str:
-    """Give a number for a person, in units of `unit`."""
+    """Write a number for a person, in units of `unit`."""
     return _NOTHING if value is None else f"{value / unit:,.{digits}f}"

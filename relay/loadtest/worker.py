@@ -1,90 +1,84 @@
-"""A receiving process: `python -m relay.loadtest.worker`, asked on standard input, answering on standard output.
+"""A receiving process: it follows the plan that comes first, and answers each question with a report.
 
-Invariants: it ends when standard input does, whatever happened to the main process; it prints nothing but answers.
+Questions come and reports go through a `multiprocessing` connection, which is the process's standard input.
+
+Invariants: the process ends when the main process closes the connection, also by dying; it prints nothing. It starts
+in a fraction of a second, so nothing here imports asyncio or a third-party package.
 """
 
 import gc
-import json
 import os
 import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
+from relay.loadtest.account import Report
+from relay.loadtest.plan import WorkerPlan
 from relay.loadtest.receiver import Receiver
-from relay.loadtest.worker_messages import Report, WorkerPlan
-
-_STDIN, _STDOUT = 0, 1
-_READ_BYTES = 64 * 1024
 
 
-class Worker:
-    """Answers the main process from inside the receiver's loop."""
-
-    def __init__(self, receiver: Receiver, asked: bytes) -> None:
-        """Take a receiver; `asked` came after the line with its plan."""
-        self._receiver = receiver
-        self._asked = asked
-        receiver.watch(_STDIN, self._read)
-        self._obey()
-
-    def _read(self) -> None:
-        received = os.read(_STDIN, _READ_BYTES)
-        if not received:
-            # The main process is gone; nobody will ask for anything any more.
-            self._receiver.stop()
-            return
-        self._asked += received
-        self._obey()
-
-    def _obey(self) -> None:
-        *lines, self._asked = self._asked.split(b"\n")
-        for line in lines:
-            self._do(json.loads(line))
-
-    def _do(self, question: dict[str, Any]) -> None:
-        match question["do"]:
-            case "report":
-                answer(self._receiver.report())
-            case "start":
-                # All that lives now lives to the end; looking through it again and again would delay frames.
-                gc.freeze()
-                self._receiver.start(question["at_seconds"])
-            case "settle":
-                self._receiver.settle(question["published"])
-                answer(self._receiver.report())
-            case "finish":
-                self._receiver.finish(question["wait_seconds"])
+@dataclass(frozen=True, slots=True)
+class ReportNow:
+    """Only the report is wanted."""
 
 
-def answer(report: Report) -> None:
-    """Write a report; the main process reads it at once, so this does not wait."""
-    left = memoryview(report.to_line())
-    while left:
-        left = left[os.write(_STDOUT, left) :]
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The audio begins at this time, in seconds of this machine's clock; the rest of the plan follows it."""
+
+    at_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The audio is over, and each target's channel got so many frames; from now on listeners may be closed."""
+
+    published: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Wait at most so long for what listeners are owed, close them all, report for the last time, and end."""
+
+    wait_seconds: float
+
+
+Question = ReportNow | Start | Settle | Finish
 
 
 def main() -> None:
-    """Follow one plan."""
-    received = b""
-    while b"\n" not in received:
-        more = os.read(_STDIN, _READ_BYTES)
-        if not more:
-            return
-        received += more
-    line, _, asked = received.partition(b"\n")
-    plan = WorkerPlan.read(json.loads(line))
+    """Follow one plan; the exit code is 1 when the main process went away before the last report."""
+    connection: Connection[Report, Any] = Connection(sys.stdin.fileno())
+    try:
+        _work(connection)
+    except (EOFError, ConnectionError):
+        sys.exit(1)
+
+
+def _work(connection: "Connection[Report, Any]") -> None:
+    plan: WorkerPlan = connection.recv()
     if plan.cpu is not None:
         os.sched_setaffinity(0, {plan.cpu})
     receiver = Receiver(plan)
+
+    def answer() -> None:
+        question: Question = connection.recv()
+        match question:
+            case Start(at_seconds):
+                # What lives now lives to the end; a collection that looked through it would delay frames.
+                gc.freeze()
+                receiver.start(at_seconds)
+            case Settle(published):
+                receiver.settle(published)
+            case Finish(wait_seconds):
+                receiver.finish(wait_seconds)
+                return
+        connection.send(receiver.report())
+
     try:
-        Worker(receiver, asked)
+        receiver.watch(connection.fileno(), answer)
         receiver.run()
-        answer(receiver.report())
-    except BrokenPipeError:
-        # The main process is gone, and nobody else wants to know.
-        sys.exit(1)
+        connection.send(receiver.report())
     finally:
         receiver.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TypeVar
 
 from relay.vocabulary.errors import ConfigurationError
-from relay.vocabulary.loopback import EVERY_HOST
+from relay.vocabulary.hosts import EVERY_HOST
 
 PORT_TRIES = 20
 """Somebody may take a free port of one address before it is taken of the others, too."""

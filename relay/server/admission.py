@@ -18,7 +18,6 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from relay.access.grants import RefusedError, TokenRole
-from relay.access.origins import is_allowed_origin
 from relay.access.rules import Access
 from relay.hub.hub import Hub
 from relay.limits.in_force import LimitsInForce
@@ -29,6 +28,7 @@ from relay.server.connection import RelayConnection
 from relay.server.credentials import offered_subprotocols, read_credential
 from relay.server.http_response import make_response, not_modified_response, text_response
 from relay.vocabulary.errors import BadRequestError, RelayError
+from relay.vocabulary.origins import is_allowed_origin
 
 logger = logging.getLogger(__name__)
 

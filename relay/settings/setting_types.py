@@ -21,10 +21,10 @@ from pydantic import (
 )
 
 from relay.vocabulary.errors import BadRequestError
+from relay.vocabulary.hosts import LOOPBACK
 from relay.vocabulary.labels import Declaration
 from relay.vocabulary.names import is_pattern
 from relay.vocabulary.origins import ANY_ORIGIN, SAME_ORIGIN, read_origin
-from relay.vocabulary.proxies import LOOPBACK
 
 NEVER = "never"
 """How a limit that is switched off is written."""

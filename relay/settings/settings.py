@@ -26,8 +26,8 @@ from relay.settings.setting_types import (
     TokenSecret,
     WebAddress,
 )
+from relay.vocabulary.hosts import LOOPBACK
 from relay.vocabulary.origins import SAME_ORIGIN
-from relay.vocabulary.proxies import LOOPBACK
 
 
 class _Section(BaseModel):

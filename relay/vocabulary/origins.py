@@ -1,8 +1,11 @@
 """Origins of web pages: scheme, host and port, by which a browser tells whose page opens a connection.
 
-Source: RFC 6454.
+Any page of the web can open a WebSocket to anywhere, and only its origin tells which page it was.
+
+Source: RFC 6454; RFC 6455 section 10.2.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,7 +27,7 @@ class Origin(NamedTuple):
 
 
 def read_origin(text: str) -> Origin | None:
-    """Give the origin that a text names; None when it is none of the web, as `null` of a page in a sandbox."""
+    """Read the origin that a text names; None when it is none of the web, as `null` of a page in a sandbox."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -36,3 +39,22 @@ def read_origin(text: str) -> Origin | None:
         return None
     host = parts.hostname.removesuffix(".")
     return Origin(parts.scheme, host, _DEFAULT_PORTS[parts.scheme] if port is None else port)
+
+
+def is_allowed_origin(allowed: Sequence[str], origins: Sequence[str], hosts: Sequence[str]) -> bool:
+    """Return whether a request may open a WebSocket.
+
+    Args:
+        allowed: Origins, or the words `same-origin` and `*`.
+        origins: The request's Origin headers; without any it comes from no browser, and is allowed.
+        hosts: Its Host headers. How the browser reached the relay is unknown behind a proxy, so the scheme of the
+            same origin is taken to be the page's.
+    """
+    if not origins or ANY_ORIGIN in allowed:
+        return True
+    origin = read_origin(origins[0]) if len(origins) == 1 else None
+    if origin is None:
+        return False
+    if SAME_ORIGIN in allowed and len(hosts) == 1 and read_origin(f"{origin.scheme}://{hosts[0]}") == origin:
+        return True
+    return any(read_origin(other) == origin for other in allowed)

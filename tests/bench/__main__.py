@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from relay.loadtest.process_statistics import raise_file_limit
+from relay.loadtest.machine import raise_file_limit
 from relay.vocabulary.errors import RelayError, UserError
 from tests.bench.bench import Bench
 from tests.bench.rows import COUNTS, MORE_ROWS, ROWS, WITHOUT_PEERS

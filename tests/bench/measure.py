@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from relay.loadtest.expect import Expect
 from relay.loadtest.plan import LoadPlan
 from relay.loadtest.results import LoadResult
 from relay.loadtest.run import STOPPED, LoadRun
 from relay.loadtest.server_probe import find_server
 from relay.loadtest.source import RelaySource, Source
-from relay.loadtest.worker_messages import Target
+from relay.loadtest.target import Expect, Target
 from relay.vocabulary.names import ChannelAddress
 from tests.bench.disturbance import Disturbance, Witness
 from tests.bench.servers import GENERATOR_CPU, SERVER_CPU, Running, Server, Speaks, serving

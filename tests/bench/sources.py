@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from relay.loadtest.plan import LoadPlan
 from relay.loadtest.source import PacedSource
-from relay.loadtest.stamp import stamp, stamp_for_stream
+from relay.loadtest.target import stamp, stamp_for_stream
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 

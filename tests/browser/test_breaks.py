@@ -15,7 +15,7 @@ from tests.browser.peers import broadcasting
 from tests.support.processes import RelayProcess
 from tests.support.tone import sine, to_pcm
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 SOUND = to_pcm(sine(997, 16_000, 1))
 

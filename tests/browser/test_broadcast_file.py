@@ -17,7 +17,7 @@ from tests.browser.peers import listen
 from tests.support.processes import RelayProcess
 from tests.support.tone import from_pcm, judge, sine, to_pcm, write_wav
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 TONE = 997
 FILE_RATE = 48_000

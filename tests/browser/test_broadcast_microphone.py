@@ -13,7 +13,7 @@ from tests.browser.peers import listen
 from tests.support.processes import RelayProcess
 from tests.support.tone import from_pcm
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_microphone_is_heard_by_a_listener(tab: Tab, relay: RelayProcess) -> None:

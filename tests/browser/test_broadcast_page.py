@@ -18,7 +18,7 @@ from tests.browser.peers import claimed, listen
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.tone import assert_clean_tone, from_pcm, is_clean_tone, sine, write_wav
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 TONE = 997
 FILE_SECONDS = 3

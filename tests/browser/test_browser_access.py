@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 from tests.support.processes import environment, relay_process
 from tests.support.tokens import SECRET, token
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 KEY = "open-sesame-of-this-test"
 

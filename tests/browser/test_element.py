@@ -16,7 +16,7 @@ from tests.support.processes import RelayProcess, relay_process
 from tests.support.tokens import SECRET, token
 from tests.support.tone import sine, to_pcm
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 MODULES = FOLDER / "node_modules"
 

@@ -13,7 +13,7 @@ from tests.support.operator import ask
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.tone import Samples, judge, sine, to_pcm
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 TONE = 997
 OTHER_TONE = 613

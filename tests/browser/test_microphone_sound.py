@@ -17,7 +17,7 @@ from tests.support.processes import RelayProcess
 from tests.support.recording import decode_floats
 from tests.support.tone import Samples, from_pcm, is_clean_tone, judge
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.ear, pytest.mark.asyncio(loop_scope="session")]
 
 RATE = 16_000
 SECONDS = 5

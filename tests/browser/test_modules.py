@@ -20,7 +20,7 @@ from tests.browser.conftest import Tab, open_context, open_tab
 from tests.support.processes import RelayProcess
 from tests.support.tone import Samples, assert_clean_tone, judge, sine, to_pcm, write_wav
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 TONE = 997
 

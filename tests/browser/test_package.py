@@ -17,7 +17,7 @@ from tests.browser.peers import broadcasting, free_origin, website
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.tone import sine, to_pcm
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 TONE = 997
 TONE_SECOND = to_pcm(sine(TONE, 16_000, 1))

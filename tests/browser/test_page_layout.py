@@ -10,7 +10,7 @@ from tests.browser.fitting import LANGUAGES, OVERFLOWING, SOUND
 from tests.browser.peers import broadcasting, claimed
 from tests.support.processes import RelayProcess
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 SMALL = {"width": 320, "height": 640}
 LARGE_TYPE = {"standard": 32, "fixed": 26}

@@ -11,7 +11,7 @@ from tests.browser.peers import broadcasting
 from tests.support.processes import RelayProcess
 from tests.support.tone import assert_clean_tone, is_clean_tone, sine, to_pcm
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.ear, pytest.mark.asyncio(loop_scope="session")]
 
 TONE = 997
 

@@ -14,7 +14,7 @@ from tests.support.processes import RelayProcess, relay_process
 from tests.support.recording import Piece
 from tests.support.ruler import TONE
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.ear, pytest.mark.asyncio(loop_scope="session")]
 
 Say = Callable[[str], None]
 

@@ -10,7 +10,7 @@ from tests.browser.listening import Heard, judged, listening
 from tests.support.live_source import live
 from tests.support.processes import RelayProcess
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.ear, pytest.mark.asyncio(loop_scope="session")]
 
 Say = Callable[[str], None]
 

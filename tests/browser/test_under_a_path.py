@@ -19,7 +19,7 @@ from tests.support.nginx import nginx, site_under_a_path
 from tests.support.processes import RelayProcess
 from tests.support.tone import sine, to_pcm
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 GERMAN_TONE = 997
 

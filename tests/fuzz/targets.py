@@ -14,7 +14,6 @@ import jwt
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHeader
 
-from relay.access.origins import is_allowed_origin
 from relay.access.tokens import TokenVerifier, read_secret
 from relay.limits.addresses import TrustedProxies
 from relay.pages.files import Pages
@@ -28,6 +27,7 @@ from relay.server.credentials import offered_subprotocols, read_credential
 from relay.settings.configuration import KEYS, resolve
 from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import ConfigurationError, PeerError
+from relay.vocabulary.origins import is_allowed_origin
 
 SECRET = "a-secret-of-the-fuzzer-that-is-long-enough"  # noqa: S105 - of nothing else
 FOUND = Path(__file__).parent / "found"

@@ -24,6 +24,8 @@ from tests.support.processes import RelayProcess, environment, relay_process, ru
 from tests.support.tokens import ED25519_KEY, SECRET, public_pem, seconds_from_now, token, write_keys
 from tests.support.tone import sine, write_wav
 
+pytestmark = pytest.mark.timed
+
 RELAY_V1 = Subprotocol("relay.v1")
 BY_TOKEN = {
     "RELAY_ACCESS_TOKEN_SECRET": SECRET,

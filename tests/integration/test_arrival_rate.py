@@ -16,6 +16,8 @@ from relay.vocabulary.clock import relay_clock
 from tests.support.client_commands import client
 from tests.support.processes import RelayProcess, relay_process
 
+pytestmark = pytest.mark.timed
+
 SECONDS = 180.0
 """Ten are needed, on a machine that does nothing else; after these, nothing more is to be expected."""
 

@@ -11,6 +11,8 @@ from tests.bench.bench import Bench
 from tests.bench.measure import measure
 from tests.bench.servers import GENERATOR_CPU, SERVER_CPU, Server, StartError, peers, relay, serving
 
+pytestmark = pytest.mark.timed
+
 PLAN = LoadPlan("", listeners=10, duration_seconds=0.5, nap_ms=1)
 FRAMES = 25
 

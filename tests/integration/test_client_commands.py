@@ -38,7 +38,7 @@ from tests.support.processes import (
 )
 from tests.support.wire_listener import closing, open_listener
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.timed, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -36,6 +36,8 @@ from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.ports import free_port
 from tests.support.processes import Process, RelayProcess, environment, relay_process
 
+pytestmark = pytest.mark.timed
+
 KEY = "a-key-for-the-test"
 ROOT = Path(__file__).parent.parent.parent
 SECOND_BYTES = 32_000

@@ -36,6 +36,8 @@ from tests.support.wire_listener import (
     take_snapshots,
 )
 
+pytestmark = pytest.mark.timed
+
 STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840
 STEREO_BYTES_PER_SECOND = 192_000

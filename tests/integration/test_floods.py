@@ -28,6 +28,8 @@ from tests.support.live_session import (
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import WireListener, closing, is_reset, upgrade
 
+pytestmark = pytest.mark.timed
+
 TRIES = 3
 """Of latencies: what holds a relay up does so every time, what holds the machine up does not."""
 

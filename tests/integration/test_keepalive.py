@@ -9,6 +9,8 @@ from tests.support.live_session import broadcasting, check_accounts, listen_besi
 from tests.support.processes import RelayProcess
 from tests.support.wire_listener import closing, open_listener
 
+pytestmark = pytest.mark.timed
+
 ASK_AFTER_SECONDS = 4
 LIMIT_SECONDS = 2
 STRICT_LIMIT_SECONDS = 5

@@ -63,7 +63,8 @@ async def test_figures_are_written_where_the_table_can_not_be(relay: RelayProces
 
 
 async def test_nothing_is_run_that_lies_in_the_present_folder(relay: RelayProcess, tmp_path: Path) -> None:
-    (tmp_path / "json.py").write_text("open('was-run', 'w')\nraise SystemExit\n")
+    for module in ("json", "multiprocessing", "pickle", "socket"):
+        (tmp_path / f"{module}.py").write_text("open('was-run', 'w')\nraise SystemExit\n")
     code, errors = await load(relay, tmp_path, DEVNULL)
     assert not (tmp_path / "was-run").exists()
     assert code == 0, errors

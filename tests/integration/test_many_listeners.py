@@ -11,8 +11,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 
+import pytest
+
 from tests.support.cloudwatch import REGION, cloudwatch_endpoint, cloudwatch_reader
 from tests.support.processes import Process, RelayProcess, relay_process, running
+
+pytestmark = [pytest.mark.timed, pytest.mark.long]
 
 LISTENERS = 50
 STARTING_AT_ONCE = 4

@@ -5,6 +5,7 @@ import json
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.client import broadcast
@@ -13,6 +14,8 @@ from tests.support.operator import ask
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import closing, open_listener
+
+pytestmark = pytest.mark.timed
 
 FRAMES = 75
 """A second and a half: still ahead of real time when the page is read, and not so far that it is held back."""

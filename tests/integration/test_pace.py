@@ -20,11 +20,15 @@ from statistics import median
 from time import sleep
 from typing import Any
 
+import pytest
+
 from relay.client import Audio, Reconnect, listen
 from relay.vocabulary.clock import relay_clock
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.ports import free_port
 from tests.support.processes import Process, environment, relay_process
+
+pytestmark = [pytest.mark.timed, pytest.mark.long]
 
 WATCHED_SECONDS = 60.0
 SETTLED_SECONDS = 4.0

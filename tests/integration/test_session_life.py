@@ -26,6 +26,8 @@ from tests.support.wire_listener import (
     wire_clock,
 )
 
+pytestmark = pytest.mark.timed
+
 FRAME_SECONDS = 0.02
 FRAME_BYTES = 640
 

@@ -19,6 +19,8 @@ from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, few_at_once, relay_process, running
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, open_listener
 
+pytestmark = pytest.mark.timed
+
 AS_PROCESS_1 = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
 """Before a command: it runs in a container of its own, as far as signals go."""
 

@@ -25,6 +25,8 @@ from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process, running
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, milliseconds_between, wire_clock
 
+pytestmark = pytest.mark.timed
+
 STEREO = "?rate=48000&channels=2"
 STEREO_FRAME = bytes(3840)
 FRAMES_PER_SECOND = 50

@@ -10,6 +10,8 @@ import pytest
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.timed
+
 SECONDS = 10.0
 """More than anything here takes on a busy machine."""
 

@@ -6,11 +6,15 @@ The bounds of one queue are a property of tests/unit/test_audio_buffer_manager_p
 import asyncio
 from collections.abc import Coroutine
 
+import pytest
+
 from tests.reliability.conftest import Figure
 from tests.reliability.loads import BOUNDS, Load
 from tests.support.live_session import broadcasting, check_accounts, on_both_loops, resident_bytes
 from tests.support.processes import RelayProcess
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, closing, open_listener
+
+pytestmark = pytest.mark.timed
 
 STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840

@@ -5,12 +5,16 @@ What the wire itself shows, byte by byte, is in tests/integration/test_delivery_
 
 import asyncio
 
+import pytest
+
 from tests.reliability.conftest import Figure
 from tests.reliability.loads import Load
 from tests.support.fault_proxy import fault_proxy
 from tests.support.live_session import LATE_MS, Lateness, broadcasting, check_accounts, end_age_ms, listen_beside
 from tests.support.processes import relay_process
 from tests.support.wire_listener import closing, open_listener
+
+pytestmark = pytest.mark.timed
 
 STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840

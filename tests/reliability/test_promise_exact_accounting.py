@@ -7,6 +7,7 @@ import asyncio
 import random
 from contextlib import AsyncExitStack
 
+import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
@@ -18,6 +19,8 @@ from tests.support.fault_proxy import fault_proxy
 from tests.support.live_session import Broadcaster, on_both_loops
 from tests.support.processes import RelayProcess
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, open_listener
+
+pytestmark = pytest.mark.timed
 
 STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840

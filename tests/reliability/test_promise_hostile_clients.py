@@ -24,6 +24,8 @@ from tests.support.live_session import (
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import closing
 
+pytestmark = pytest.mark.timed
+
 WITNESSES = 5
 """Listeners in the test's own process, for the accounts."""
 

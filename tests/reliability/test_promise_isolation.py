@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.reliability.conftest import Figure
 from tests.reliability.generator import Measured, measure
 from tests.reliability.loads import Load
@@ -16,6 +18,8 @@ from tests.support.live_session import (
 )
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import closing
+
+pytestmark = pytest.mark.timed
 
 STALLED_PERCENT = 10
 STALLED = ("--profile", "slow", "--slow-percent", str(STALLED_PERCENT))

@@ -16,6 +16,8 @@ from tests.reliability.conftest import Figure
 from tests.support.live_session import LOOPS
 from tests.support.processes import relay_process
 
+pytestmark = pytest.mark.timed
+
 INPUTS = 300
 SECONDS = 5.0
 

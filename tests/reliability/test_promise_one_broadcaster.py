@@ -4,6 +4,7 @@ import asyncio
 import random
 from itertools import groupby
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -14,6 +15,8 @@ from tests.reliability.loads import Load
 from tests.support.live_session import MONO_BYTES, on_both_loops
 from tests.support.processes import RelayProcess
 from tests.support.wire_listener import closing, numbered_audio, open_listener
+
+pytestmark = pytest.mark.timed
 
 RIVALS = 12
 """Who want the channel at the same time."""

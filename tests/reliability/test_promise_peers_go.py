@@ -6,6 +6,7 @@ import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 from websockets.asyncio.client import ClientConnection
 
 from relay.protocol.wire import Header
@@ -15,6 +16,8 @@ from tests.support.fault_proxy import FAULTS, FaultProxy, fault_proxy
 from tests.support.live_session import LOOPS, broadcasting, greeted, on_both_loops
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, upgrade
+
+pytestmark = pytest.mark.timed
 
 GONE_SECONDS = 20.0
 SLACK_SECONDS = 5.0

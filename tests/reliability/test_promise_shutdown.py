@@ -3,10 +3,14 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
+
 from tests.reliability.conftest import Figure
 from tests.support.fault_proxy import FAULTS, fault_proxy
 from tests.support.live_session import broadcasting, greeted, on_both_loops
 from tests.support.processes import RelayProcess
+
+pytestmark = pytest.mark.timed
 
 DEADLINE_SECONDS = 3.0
 PROCESS_SECONDS = 2.0

@@ -1,8 +1,12 @@
 """Promise 13: after much coming and going everything is as before; for longer: `python -m tests.soak`."""
 
+import pytest
+
 from tests.reliability.conftest import Figure
 from tests.reliability.loads import Load
 from tests.soak.soak import soak
+
+pytestmark = [pytest.mark.timed, pytest.mark.long]
 
 LIVES = 24
 

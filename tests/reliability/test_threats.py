@@ -10,6 +10,8 @@ from tests.reliability.promises import PROMISES, THREATS
 from tests.reliability.table import PAGE, ROOT, cells_of, chosen, read_cells, table
 from tests.support.processes import relay_process
 
+pytestmark = pytest.mark.timed
+
 
 async def test_compression_is_never_negotiated() -> None:
     async with relay_process() as relay:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.access.grants import Grant, Reason, RefusedError, TokenRole, matches, read_claims
-from relay.access.origins import is_allowed_origin
 from relay.access.rules import Access, AccessRules
 from relay.vocabulary.errors import TokenExpiredError
 from relay.vocabulary.names import ChannelAddress
+from relay.vocabulary.origins import is_allowed_origin
 
 EV1 = ChannelAddress("ev1")
 NOW = 1_000_000.0

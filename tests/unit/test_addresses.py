@@ -8,7 +8,7 @@ import pytest
 
 from relay.server.addresses import PORT_TRIES, check_apart, find_addresses, listen_on_one_port
 from relay.vocabulary.errors import ConfigurationError
-from relay.vocabulary.loopback import public_host, reachable_host
+from relay.vocabulary.hosts import public_host, reachable_host
 
 IPV4, IPV6 = "0.0.0.0", "::"  # noqa: S104 - nothing listens
 

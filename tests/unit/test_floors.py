@@ -66,8 +66,8 @@ PURE = frozenset(
         *(
             f"relay.loadtest.{name}"
             for name in (
-                *("account", "expect", "fail_if", "frame_reader", "histogram", "metrics", "plan", "recorder"),
-                *("results", "stamp", "upgrade", "verdict", "worker_counts", "worker_messages"),
+                *("account", "charts", "frame_reader", "histogram", "plan", "recorder", "report_page", "results"),
+                *("target", "worker"),
             )
         ),
         *(f"relay.server.{name}" for name in ("endings", "shutdown")),

@@ -1,10 +1,25 @@
 from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.connection import Pipe
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.loadtest.account import Accounts, ListenerAccount
+from relay.loadtest.account import (
+    LEFT,
+    MAX_REASONS,
+    NORMAL_CLOSE,
+    OTHER,
+    STILL_OPEN,
+    Accounts,
+    Counts,
+    ListenerAccount,
+    Report,
+)
+from relay.loadtest.histogram import Histogram
+from relay.loadtest.plan import Visit, WorkerPlan
+from relay.loadtest.target import Expect, Target
 from relay.protocol.messages import Gap
 
 WRAP = 1 << 32
@@ -106,3 +121,52 @@ def test_accounts_add_up() -> None:
     assert both == Accounts(2, 7, 1, 1, 1, 2, 25.0)
     assert both.loss_percent == 12.5
     assert Accounts().loss_percent is None
+
+
+def test_a_report_and_a_plan_come_through_a_pipe_as_they_were_sent() -> None:
+    def counted(*values: int) -> Histogram:
+        histogram = Histogram()
+        for value in values:
+            histogram.record(value)
+        return histogram
+
+    plan = WorkerPlan([Target("::1", 1, "/p", "h", "name", Expect.STAMPED)], [Visit(0, None, 2.5, reads=False)], 3, 4.0)
+    report = Report(
+        latency=counted(1, 99_999), joins=counted(3), closes={LEFT: 2}, healthy=Accounts(1, 2, 3, 4, 5, 6, 7.5)
+    )
+    ours, theirs = Pipe()
+    with ours, theirs:
+        ours.send(plan)
+        assert theirs.recv() == plan
+        theirs.send(report)
+        received: Report = ours.recv()
+    assert received.latency.to_json() == {"counts": report.latency.items(), "maximum": 99_999}
+    assert replace(received, latency=report.latency, joins=report.joins) == report
+
+
+def test_a_worker_counts_each_connection_once_and_intervals_anew() -> None:
+    counts = Counts()
+    account = ListenerAccount()
+    account.begin(1, 0)
+    account.frame(1, 0)
+    for how in (NORMAL_CLOSE, STILL_OPEN, LEFT, "1012 restarting"):
+        counts.closed(Visit(0), account, how, published=3)
+    counts.closed(Visit(0, reads=False), account, NORMAL_CLOSE, published=1)
+    counts.joins.record(5)
+    counts.received_bytes = 9
+    report = counts.report()
+    assert report.healthy == Accounts(4, 4, 0, 0, unaccounted=2, undelivered=2)
+    assert report.slow == Accounts(1, 1)
+    assert (report.joins.total, report.received_bytes) == (1, 9)
+    assert report.closes == {NORMAL_CLOSE: 1, STILL_OPEN: 1, LEFT: 1, "1012 restarting": 1}
+    again = counts.report()
+    assert (again.joins.total, again.received_bytes, again.closes) == (0, 0, report.closes)
+
+
+def test_reasons_that_a_server_makes_up_do_not_fill_the_memory() -> None:
+    counts = Counts()
+    for number in range(MAX_REASONS + 30):
+        counts.failed(f"reason {number}")
+    failures = counts.report().failures
+    assert len(failures) == MAX_REASONS + 1
+    assert failures[OTHER] == 30

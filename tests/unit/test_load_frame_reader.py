@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from relay.loadtest.expect import Expect
 from relay.loadtest.frame_reader import (
     MAX_MESSAGE_BYTES,
     Closing,
@@ -18,7 +17,7 @@ from relay.loadtest.frame_reader import (
     Stream,
     ToldGap,
 )
-from relay.loadtest.stamp import STREAM_MARK, stamp, stamp_for_stream
+from relay.loadtest.target import STREAM_MARK, Expect, stamp, stamp_for_stream
 from relay.protocol.json_messages import encode
 from relay.protocol.messages import ErrorNotice, Pong, StateChange
 from relay.protocol.wire import Header

@@ -1,4 +1,4 @@
-"""From the reports of the receiving processes to the figures, the verdict and the page."""
+"""From the reports of the receiving processes to the figures, the conditions, the verdict and the page."""
 
 import json
 from dataclasses import replace
@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from relay.loadtest.account import Accounts, ListenerAccount
+from relay.loadtest.account import (
+    LEFT,
+    NORMAL_CLOSE,
+    STILL_OPEN,
+    Accounts,
+    Report,
+)
 from relay.loadtest.charts import Chart, Series, round_ticks
-from relay.loadtest.expect import Expect
 from relay.loadtest.histogram import Histogram
-from relay.loadtest.metrics import METRICS
-from relay.loadtest.plan import LoadPlan, Visit
-from relay.loadtest.recorder import OwnUse, Recorder
+from relay.loadtest.plan import LoadPlan
+from relay.loadtest.recorder import Recorder
 from relay.loadtest.report_page import report_page
-from relay.loadtest.results import LoadResult, ServerSample
-from relay.loadtest.verdict import ProcessUse, bottlenecks
-from relay.loadtest.worker_counts import MAX_REASONS, OTHER, WorkerCounts
-from relay.loadtest.worker_messages import LEFT, NORMAL_CLOSE, STILL_OPEN, Report, Target, WorkerPlan
+from relay.loadtest.results import METRICS, LoadResult, ProcessUse, ServerSample, parse_condition
+from relay.vocabulary.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
 PLAN = LoadPlan("ws://relay.example", listeners=20, sessions=2, duration_seconds=2.0, processes=2, late_ms=30)
@@ -38,15 +40,15 @@ def sample(cpu: float, rss: int, uss: int | None = None) -> ServerSample:
 def recorded() -> LoadResult:
     """Two processes, two seconds, one listener cut off."""
     recorder = Recorder(PLAN, sample(1.0, 10_000_000, 8_000_000))
-    recorder.join([Report(joining=3, joins=counted(5, 6)), Report(joins=counted(50))])
-    recorder.join([Report(joins=counted(7)), Report(failures={"HTTP 503": 2})])
+    recorder.add([Report(joining=3, joins=counted(5, 6)), Report(joins=counted(50))])
+    recorder.add([Report(joins=counted(7)), Report(failures={"HTTP 503": 2})])
     quiet = [Report(cpu_seconds=1.0, waiting_seconds=0.5, failures={"HTTP 503": 2}), Report(cpu_seconds=2.0)]
-    recorder.begin(100.0, quiet, OwnUse(0.5, None), sample(2.0, 12_000_000, 9_000_000))
+    recorder.begin(100.0, quiet, Report(cpu_seconds=0.5), sample(2.0, 12_000_000, 9_000_000))
     first = [
         Report(connected=10, latency=counted(1, 2), received_bytes=660, cpu_seconds=1.2, waiting_seconds=0.5, lag_ms=3),
         Report(connected=9, latency=counted(40), received_bytes=330, cpu_seconds=2.5, clock_offset_ms=0.0),
     ]
-    second = recorder.note(101.0, first, OwnUse(0.6, None), 7.0, sample(2.25, 20_000_000, 19_240_000))
+    second = recorder.note(101.0, first, Report(cpu_seconds=0.6, lag_ms=7.0), sample(2.25, 20_000_000, 19_240_000))
     assert (second.at_seconds, second.connected, second.frames, second.received_bytes) == (1.0, 19, 3, 990)
     assert (second.p50_ms, second.p99_ms, second.max_ms) == (2, 40, 40)
     assert second.generator_busy_percent == pytest.approx(50)
@@ -55,8 +57,8 @@ def recorded() -> LoadResult:
         replace(first[0], latency=counted(3), cpu_seconds=1.9, waiting_seconds=0.7, lag_ms=2, clock_offset_ms=1.0),
         replace(first[1], latency=counted(), cpu_seconds=2.6, clock_uncertainty_ms=0.25),
     ]
-    recorder.note(102.0, busy, OwnUse(0.7, None), 1.0, sample(2.5, 15_000_000))
-    recorder.note(102.5, [replace(report, latency=counted()) for report in busy], OwnUse(0.7, None), 0.0, None)
+    recorder.note(102.0, busy, Report(cpu_seconds=0.7, lag_ms=1.0), sample(2.5, 15_000_000))
+    recorder.note(102.5, [replace(report, latency=counted()) for report in busy], Report(cpu_seconds=0.7), None)
     last = Report(
         latency=counted(90),
         healthy=Accounts(10, 5, 1, 1, 0, 0, 50.0),
@@ -64,7 +66,7 @@ def recorded() -> LoadResult:
         slow_closes={"1006 (no close frame)": 3},
         slow=Accounts(3, 0, 7, 1, 2, 0, 100.0),
     )
-    recorder.finish([last, Report(healthy=Accounts(2, 3, 0, 0, 0, 1), failures={"HTTP 503": 2})])
+    recorder.add([last, Report(healthy=Accounts(2, 3, 0, 0, 0, 1), failures={"HTTP 503": 2})])
     return recorder.result(200, None, "relay serve (process 7)", ["A note."])
 
 
@@ -116,6 +118,15 @@ def test_a_half_second_at_the_end_counts_and_is_no_second() -> None:
     assert result.clock_uncertainty_ms == 0.25
 
 
+def test_a_rest_that_is_much_shorter_than_a_second_is_none() -> None:
+    recorder = Recorder(LoadPlan("ws://x", listeners=1), None)
+    recorder.begin(10.0, [Report()], Report(cpu_seconds=0.0), None)
+    for at in (11.0, 12.25, 13.0, 13.7):
+        recorder.note(at, [Report(connected=1)], Report(), None)
+    seconds = recorder.result(100, None, None, ()).seconds
+    assert [(second.at_seconds, second.length_seconds) for second in seconds] == [(1.0, 1.0), (2.25, 1.25), (3.0, 0.75)]
+
+
 def test_what_could_not_be_measured_is_none() -> None:
     metrics = Recorder(PLAN, None).result(0, "It failed.", None, []).metrics()
     assert list(metrics) == list(METRICS)
@@ -146,7 +157,7 @@ def process(**changes: object) -> ProcessUse:
 
 
 def test_a_calm_generator_is_no_bottleneck() -> None:
-    assert bottlenecks([process(), process(name="broadcaster", receives=False)]) == []
+    assert process().problems == process(name="broadcaster", receives=False).problems == []
 
 
 BUSY = "receiver 1 was busy for up to 93 % of a second (over 85 % for 2 s)."
@@ -165,55 +176,43 @@ SHARED = (
     ],
 )
 def test_a_generator_that_was_too_slow_says_so(changes: dict[str, object], sentence: str) -> None:
-    assert bottlenecks([process(**changes)]) == [sentence]
+    assert process(**changes).problems == [sentence]
 
 
-def test_messages_between_processes_lose_nothing() -> None:
-    target = Target("::1", 1, "/p", "h", "name", Expect.STAMPED)
-    plan = WorkerPlan([target], [Visit(0, None, 2.5, reads=False)], 3, 4.0, 1)
-    assert WorkerPlan.read(json.loads(plan.to_line())) == plan
-    report = Report(
-        joining=1,
-        latency=counted(1, 99_999),
-        joins=counted(3),
-        waiting_seconds=0.5,
-        failures={"a": 1},
-        closes={LEFT: 2},
-        slow_closes={"1000": 3},
-        healthy=Accounts(1, 2, 3, 4, 5, 6, 7.5),
-        slow=Accounts(9),
-    )
-    read = Report.read(report.to_line())
-    assert read.latency.to_json() == {"counts": report.latency.items(), "maximum": 99_999}
-    assert replace(read, latency=report.latency, joins=report.joins) == report
+@pytest.mark.parametrize(
+    ("text", "value", "holds"),
+    [
+        ("p99_ms>200", 201, True),
+        ("p99_ms>200", 200, False),
+        ("p99_ms >= 200", 200, True),
+        (" loss_percent<0.5 ", 0.4, True),
+        ("gaps!=0", 0, False),
+        ("joins==100", 100, True),
+        ("max_ms<=-1", 0, False),
+        ("p99_ms>200", None, True),
+    ],
+)
+def test_a_condition_compares_a_metric(text: str, value: float | None, holds: bool) -> None:
+    condition = parse_condition(text)
+    assert condition.holds({condition.metric: value}) is holds
 
 
-def test_a_worker_counts_each_connection_once_and_intervals_anew() -> None:
-    counts = WorkerCounts()
-    account = ListenerAccount()
-    account.begin(1, 0)
-    account.frame(1, 0)
-    for how in (NORMAL_CLOSE, STILL_OPEN, LEFT, "1012 restarting"):
-        counts.closed(Visit(0), account, how, published=3)
-    counts.closed(Visit(0, reads=False), account, NORMAL_CLOSE, published=1)
-    counts.joins.record(5)
-    counts.received_bytes = 9
-    report = counts.report()
-    assert report.healthy == Accounts(4, 4, 0, 0, unaccounted=2, undelivered=2)
-    assert report.slow == Accounts(1, 1)
-    assert (report.joins.total, report.received_bytes) == (1, 9)
-    assert report.closes == {NORMAL_CLOSE: 1, STILL_OPEN: 1, LEFT: 1, "1012 restarting": 1}
-    again = counts.report()
-    assert (again.joins.total, again.received_bytes, again.closes) == (0, 0, report.closes)
+@pytest.mark.parametrize(
+    "text", ["", "p99_ms", "p99_ms>", ">200", "p99_ms=200", "p99_ms>2e3", "p99_ms>1 or 1>0", "1<2"]
+)
+def test_nothing_else_is_a_condition(text: str) -> None:
+    with pytest.raises(UserError, match=r"is not a metric, one of .* and a number, such as 'p99_ms>200'|not measured"):
+        parse_condition(text)
 
 
-def test_reasons_that_a_server_makes_up_do_not_fill_the_memory() -> None:
-    counts = WorkerCounts()
-    for number in range(MAX_REASONS + 30):
-        counts.failed(f"reason {number}")
-    failures = counts.report().failures
-    assert len(failures) == MAX_REASONS + 1
-    assert failures[OTHER] == 30
+@pytest.mark.parametrize(("metric", "nearest"), [("p99", "p99_ms"), ("join_failure", "join_failures")])
+def test_an_unknown_metric_names_the_nearest(metric: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=rf"{metric} is not measured; the nearest is {nearest}\. All are: p50_ms, "):
+        parse_condition(f"{metric}>1")
+
+
+def test_it_is_shown_as_it_is_written() -> None:
+    assert str(parse_condition("p99_ms > 200.50")) == "p99_ms>200.5"
 
 
 class Page(HTMLParser):

@@ -2,7 +2,7 @@
 
 from rich.cells import cell_len
 
-from relay.cli.sessions_table import channel_rows, connection_rows, render_table
+from relay.cli.sessions import channel_rows, connection_rows, render_table
 
 SESSION = {
     "id": "ev1",

@@ -17,7 +17,7 @@ from websockets.uri import parse_uri
 
 from relay.client.transport.failures import is_refused
 from relay.vocabulary.errors import UnreachableError, UserError
-from relay.vocabulary.loopback import is_loopback
+from relay.vocabulary.hosts import is_loopback
 from relay.vocabulary.text import printable
 
 _SCHEMES = {False: ("ws", "socks", "https", "http"), True: ("wss", "socks", "https")}

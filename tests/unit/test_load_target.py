@@ -6,9 +6,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from relay.loadtest.expect import Expect
-from relay.loadtest.upgrade import MAX_RESPONSE_BYTES, JoinError, read_upgrade, upgrade_request
-from relay.loadtest.worker_messages import Target
+from relay.loadtest.target import MAX_RESPONSE_BYTES, Expect, JoinError, Target, read_upgrade, upgrade_request
 
 TARGET = Target("127.0.0.1", 8080, "/v1/listen/s", "relay.example:8080")
 

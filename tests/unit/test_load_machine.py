@@ -3,7 +3,7 @@ import resource
 
 import pytest
 
-from relay.loadtest.process_statistics import (
+from relay.loadtest.machine import (
     SPARE_FILES,
     check_ports,
     cpu_seconds,

@@ -9,11 +9,9 @@ import socket
 import ssl
 from select import EPOLLIN, EPOLLOUT
 
-from relay.loadtest.expect import Expect
 from relay.loadtest.frame_reader import Stream
 from relay.loadtest.plan import Visit
-from relay.loadtest.upgrade import MAX_RESPONSE_BYTES, JoinError, read_upgrade, upgrade_request
-from relay.loadtest.worker_messages import Target
+from relay.loadtest.target import MAX_RESPONSE_BYTES, Expect, JoinError, Target, read_upgrade, upgrade_request
 
 SLOW_RECEIVE_BUFFER_BYTES = 4096
 """What the kernel takes in for a listener that does not read, so that the server notices within a second."""
@@ -23,7 +21,7 @@ _MASKED = 0x80
 _MAX_PAYLOAD_BYTES = 125
 
 
-class Connection:
+class ListenerSocket:
     """A listener's socket.
 
     Attributes:

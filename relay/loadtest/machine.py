@@ -1,4 +1,7 @@
-"""What this process uses and may use, asked of the system; what can not be told is None, never a guess."""
+"""What this machine and this process have for a load test: CPU time, open files, ports, a way to the server.
+
+What the system does not tell is None, never a guess.
+"""
 
 import socket
 import time
@@ -10,25 +13,44 @@ from relay.vocabulary.errors import UserError
 SPARE_FILES = 64
 """Descriptors for everything that is not a listener."""
 
+REACH_SECONDS = 5.0
+"""How long one address of the server may take to answer."""
+
 _SCHEDSTAT = Path("/proc/self/schedstat")
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def cpu_seconds() -> float:
-    """Give the CPU time of this process."""
+    """Return the CPU time of this process."""
     return time.process_time()
 
 
 def waiting_seconds() -> float | None:
-    """Give how long this process's main thread has waited for a CPU that others had."""
+    """Return how long this process's main thread has waited for a CPU that others had."""
     try:
         return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return None
 
 
+def reach(host: str, port: int) -> str:
+    """Return the first IP address of a host that accepts a connection, so that thousands need not look for it.
+
+    Raises:
+        UserError: None does.
+    """
+    try:
+        with socket.create_connection((host, port), REACH_SECONDS) as probe:
+            return str(probe.getpeername()[0])
+    except OSError as error:
+        raise UserError(
+            f"Listeners can not connect to {host} port {port}: {error.strerror or error}. They connect directly, "
+            "without a proxy."
+        ) from error
+
+
 def is_this_machine(host: str) -> bool:
-    """Tell whether an IP address is one of this machine's: only those can be bound."""
+    """Return whether an IP address is one of this machine's: only those can be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:

@@ -1,4 +1,4 @@
-"""Addresses by which programs of the same machine reach a server."""
+"""Hosts that a relay listens on or trusts: all of them, and those of this machine alone."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
@@ -6,11 +6,17 @@ from ipaddress import ip_address
 EVERY_HOST = "*"
 """In the place of a host: all addresses of IPv4 and IPv6."""
 
+LOOPBACK = "loopback"
+"""Stands, among `server.trusted_proxies`, for the proxies on this machine."""
+
+LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
+"""What `LOOPBACK` stands for."""
+
 _REACHABLE = {EVERY_HOST: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a server on `host`."""
+    """Return whether only this machine can reach a server on `host`."""
     if host == "localhost":
         return True
     try:
@@ -20,10 +26,10 @@ def is_loopback(host: str) -> bool:
 
 
 def public_host(hosts: Iterable[str]) -> str | None:
-    """Give the first of these hosts on which others can reach a server; None when they all are loopback."""
+    """Return the first of these hosts on which others can reach a server; None when all are loopback."""
     return next((host for host in hosts if not is_loopback(host)), None)
 
 
 def reachable_host(hosts: Sequence[str]) -> str:
-    """Give the address by which this machine itself reaches a server that listens on `hosts`: the first of them."""
+    """Return the address by which this machine itself reaches the first of the `hosts` that a server listens on."""
     return _REACHABLE.get(hosts[0], hosts[0])

@@ -1,0 +1,123 @@
+"""The receiving processes, as the main process of a load test sees them.
+
+Invariants: every process that was started has ended when the block is left; none gets the terminal's Ctrl-C, which
+the main process answers; one that ends by itself is an error of the test, told in one sentence.
+"""
+
+import asyncio
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from multiprocessing.connection import Connection, Pipe
+
+from relay.loadtest.account import Report
+from relay.loadtest.plan import WorkerPlan
+from relay.loadtest.worker import Finish, Question
+from relay.vocabulary.errors import RelayError
+
+ANSWER_SECONDS = 30.0
+"""How long a process may take to answer; one that does not is stuck."""
+
+END_SECONDS = 5.0
+"""How long a process may take to end."""
+
+_COMMAND = "from relay.loadtest.worker import main; main()"
+
+
+class _Worker:
+    """One receiving process and our end of its connection."""
+
+    def __init__(self, process: Process, connection: "Connection[Question | WorkerPlan, Report]") -> None:
+        self._process = process
+        self._connection = connection
+
+    async def send(self, message: Question | WorkerPlan) -> None:
+        try:
+            # A plan may be larger than the pipe: then this waits until the process has started.
+            await asyncio.to_thread(self._connection.send, message)
+        except ConnectionError as error:
+            raise await self._ended() from error
+
+    async def receive(self) -> Report:
+        readable = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._connection.fileno(), readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._connection.fileno())
+        try:
+            return self._connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise await self._ended() from error
+
+    async def end(self) -> None:
+        """Have the process end, as it does when the connection is closed; kill it only if it hangs."""
+        self._connection.close()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    async def _ended(self) -> RelayError:
+        code = await self._process.wait()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return RelayError(f"A receiving process ended by itself, with {how}; what it measured is lost.")
+
+
+class Workers:
+    """Receiving processes that do the same at the same time."""
+
+    def __init__(self, workers: Sequence[_Worker]) -> None:
+        """Take processes that have their plans."""
+        self._workers = workers
+
+    async def ask(self, question: Question) -> list[Report]:
+        """Ask all processes the same, and return their reports in the order of their plans.
+
+        Raises:
+            RelayError: A process ended or does not answer.
+        """
+        seconds = ANSWER_SECONDS + (question.wait_seconds if isinstance(question, Finish) else 0)
+        try:
+            async with asyncio.timeout(seconds):
+                for worker in self._workers:
+                    await worker.send(question)
+                return [await worker.receive() for worker in self._workers]
+        except TimeoutError as error:
+            raise RelayError(f"A receiving process did not answer within {seconds:g} s; this machine hangs.") from error
+
+
+@asynccontextmanager
+async def running_workers(plans: Sequence[WorkerPlan]) -> AsyncIterator[Workers]:
+    """Run a receiving process for each plan; they begin to join at once, and have ended when the block is left.
+
+    Raises:
+        RelayError: A process ended.
+    """
+    async with AsyncExitStack() as stack:
+        workers = []
+        for _ in plans:
+            worker = await _start_worker()
+            stack.push_async_callback(worker.end)
+            workers.append(worker)
+        for worker, plan in zip(workers, plans, strict=True):
+            await worker.send(plan)
+        yield Workers(workers)
+
+
+async def _start_worker() -> _Worker:
+    ours, theirs = Pipe()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # or a file of the present folder could take the place of a module
+            "-c",
+            _COMMAND,
+            stdin=theirs.fileno(),
+            start_new_session=True,
+        )
+    return _Worker(process, ours)
