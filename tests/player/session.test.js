@@ -355,3 +355,15 @@ test("an audio message that is none, or a codec that is not known, fails with a 
   assert.equal(other.status.code, "codec");
   assert.match(other.status.reason, /opus/);
 });
+
+test("a session that ended is no break, however late the close follows", () => {
+  const relay = playing();
+  relay.isSilent = true;
+  relay.state = "ended";
+  relay.sockets[0].tell(JSON.stringify({ type: "state", state: "ended" }));
+  relay.run(3000);
+  assert.ok(!relay.states.includes("waiting"), `${relay.states}`);
+  relay.sockets[0].break(1000, "The session ended.");
+  relay.run(1000);
+  assert.deepEqual([relay.status.state, relay.status.code], ["ended", 1000]);
+});

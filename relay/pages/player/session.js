@@ -396,6 +396,10 @@ export class Session {
       hasPlayed: conductor.hasPlayed,
       isPausing: conductor.isPausing,
     });
+    if (state === "waiting" && conductor.channelState === "ended") {
+      // The close is on its way, and says so.
+      return;
+    }
     this.#greeted.hadSource ||= ["live", SOURCE_LOST].includes(conductor.channelState);
     const absence = state === "waiting" && this.#greeted.hadSource ? NO_SOURCE : NO_TROUBLE;
     const trouble = TRYING.has(state) ? this.#trouble : absence;
