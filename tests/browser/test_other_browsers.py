@@ -16,7 +16,7 @@ from tests.browser.pitch import PITCH
 from tests.support.processes import RelayProcess
 from tests.support.tone import from_pcm, judge, sine, to_pcm
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 TONE = 997
 TONE_SECOND = to_pcm(sine(TONE, 16_000, 1))

@@ -66,6 +66,7 @@ async def test_the_list_has_every_channel_with_its_figures(bench: Bench, operati
         "name": "English",
         "lang": "en",
         "state": "live",
+        "silence": None,
         "pace": "live",
         "format": {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000},
         "listeners": 1,
