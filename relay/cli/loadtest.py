@@ -24,8 +24,8 @@ from relay.loadtest.plan import LoadPlan, Profile
 from relay.loadtest.report_page import report_page
 from relay.loadtest.results import Condition, LoadResult, parse_condition
 from relay.loadtest.run import STOPPED, LoadRun, Probe
-from relay.loadtest.source import RelaySource
-from relay.loadtest.table import LoadProgressLine, result_table
+from relay.loadtest.source import relay_source
+from relay.loadtest.table import progress_line, result_table
 from relay.loadtest.target import Expect, Target
 from relay.protocol.requests import Role
 from relay.vocabulary.errors import UserError
@@ -166,11 +166,11 @@ async def _measure(plan: LoadPlan, key: str | None, token: str | None, results: 
     name = f"loadtest-{secrets.token_hex(2)}"
     addresses = [ChannelAddress(f"{name}-{number + 1}") for number in range(plan.sessions)]
     _prepare_this_machine(plan)
-    async with RelaySource(plan, plan.url, addresses, key) as source:
+    async with relay_source(plan, plan.url, addresses, key) as source:
         targets = _find_targets(plan.url, addresses, token)
         probe, notes = _find_probe(plan, targets[0])
-        with LoadProgressLine(plan) as line:
-            load_run = LoadRun(plan, targets, source, probe=probe, show=line.show)
+        with progress_line(plan) as show_progress:
+            load_run = LoadRun(plan, targets, source, probe=probe, show=show_progress)
             result = await load_run.run([*notes, *_plan_notes(plan)])
     results.append(replace(result, measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"))
 

@@ -82,13 +82,10 @@ class Workers:
             RelayError: A process ended or does not answer.
         """
         seconds = ANSWER_SECONDS + (question.wait_seconds if isinstance(question, Finish) else 0)
-        try:
-            async with asyncio.timeout(seconds):
-                for worker in self._workers:
-                    await worker.send(question)
-                return [await worker.receive() for worker in self._workers]
-        except TimeoutError as error:
-            raise RelayError(f"A receiving process did not answer within {seconds:g} s; this machine hangs.") from error
+        async with _answer_within(seconds):
+            for worker in self._workers:
+                await worker.send(question)
+            return [await worker.receive() for worker in self._workers]
 
 
 @asynccontextmanager
@@ -96,7 +93,7 @@ async def running_workers(plans: Sequence[WorkerPlan]) -> AsyncIterator[Workers]
     """Run a receiving process for each plan; they begin to join at once, and have ended when the block is left.
 
     Raises:
-        RelayError: A process ended.
+        RelayError: A process ended or does not take its plan.
     """
     async with AsyncExitStack() as stack:
         workers = []
@@ -104,9 +101,19 @@ async def running_workers(plans: Sequence[WorkerPlan]) -> AsyncIterator[Workers]
             worker = await _start_worker()
             stack.push_async_callback(worker.end)
             workers.append(worker)
-        for worker, plan in zip(workers, plans, strict=True):
-            await worker.send(plan)
+        async with _answer_within(ANSWER_SECONDS):
+            for worker, plan in zip(workers, plans, strict=True):
+                await worker.send(plan)
         yield Workers(workers)
+
+
+@asynccontextmanager
+async def _answer_within(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise RelayError(f"A receiving process did not answer within {seconds:g} s; this machine hangs.") from error
 
 
 async def _start_worker() -> _Worker:

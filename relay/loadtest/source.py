@@ -4,10 +4,9 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Protocol, Self
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
 
 from relay.client import Broadcaster, broadcast
 from relay.loadtest.plan import LoadPlan, frame_count, send_seconds
@@ -112,49 +111,12 @@ class PacedSource(ABC):
 
 
 class RelaySource(PacedSource):
-    """Broadcasters at a relay, one for each address; an async context manager.
+    """Broadcasters at a relay; each frame carries when it was sent, for `Expect.RELAY_V1_STAMPED`."""
 
-    Each frame carries when it was sent, for `Expect.RELAY_V1_STAMPED`.
-    """
-
-    def __init__(self, plan: LoadPlan, url: str, addresses: Sequence[ChannelAddress], key: str | None) -> None:
-        """Prepare broadcasters.
-
-        Args:
-            plan: What to send when.
-            url: Of the relay.
-            addresses: One channel for each session of the plan.
-            key: The relay's broadcast key, if it has one.
-        """
+    def __init__(self, plan: LoadPlan, broadcasters: Sequence[Broadcaster]) -> None:
+        """Take a connected broadcaster for each session of the plan."""
         super().__init__(plan)
-        self._url = url
-        self._addresses = addresses
-        self._key = key
-        self._broadcasters: list[Broadcaster] = []
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        """Claim all channels.
-
-        Raises:
-            UserError: No relay answers.
-            RelayError: The relay refused.
-        """
-        async with AsyncExitStack() as stack:
-            for address in self._addresses:
-                # A test that went on after a lost connection would measure the pause.
-                broadcaster = broadcast(
-                    self._url, address.session, channel=address.channel, token=self._key, reconnect=None
-                )
-                self._broadcasters.append(await stack.enter_async_context(broadcaster))
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave; sessions that were not ended stay as they are."""
-        await self._stack.aclose()
+        self._broadcasters = broadcasters
 
     async def send(self, channel: int, seq: int) -> None:
         """Send a frame.
@@ -172,6 +134,33 @@ class RelaySource(PacedSource):
         """
         for broadcaster in self._broadcasters:
             await broadcaster.end()
+
+
+@asynccontextmanager
+async def relay_source(
+    plan: LoadPlan, url: str, addresses: Sequence[ChannelAddress], key: str | None
+) -> AsyncIterator[RelaySource]:
+    """Claim a channel for each session of the plan; sessions that are not ended stay as they are.
+
+    Args:
+        plan: What to send when.
+        url: Of the relay.
+        addresses: The channels.
+        key: The relay's broadcast key, if it has one.
+
+    Raises:
+        UserError: No relay answers.
+        RelayError: The relay refused.
+    """
+    async with AsyncExitStack() as stack:
+        # A test that went on after a lost connection would measure the pause.
+        broadcasters = [
+            await stack.enter_async_context(
+                broadcast(url, address.session, channel=address.channel, token=key, reconnect=None)
+            )
+            for address in addresses
+        ]
+        yield RelaySource(plan, broadcasters)
 
 
 def quiet_noise(audio_format: AudioFormat, milliseconds: int) -> bytes:

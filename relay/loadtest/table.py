@@ -1,8 +1,7 @@
 """A load test on the terminal: how far it is, and what it found."""
 
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -18,53 +17,39 @@ _NOTHING = "–"
 _MILLION = 1e6
 
 
-class LoadProgressLine:
-    """A line on standard error that says how far the test is, on a terminal; a context manager."""
+@contextmanager
+def progress_line(plan: LoadPlan) -> Iterator[Callable[[LoadProgress], None]]:
+    """Show on standard error how far the test is, where that is a terminal; yield what updates the line."""
+    console = Console(stderr=True)
+    line = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[state]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=False,
+        # The thread that would draw ten times a second would share the interpreter with the broadcasters.
+        auto_refresh=False,
+    )
+    task = line.add_task("joining", total=plan.listeners, state="")
 
-    def __init__(self, plan: LoadPlan) -> None:
-        """Prepare the line."""
-        self._plan = plan
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[state]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-            redirect_stdout=False,
-            # The thread that would draw ten times a second would share the interpreter with the broadcasters.
-            auto_refresh=False,
-        )
-        self._task = self._progress.add_task("joining", total=plan.listeners, state="")
-
-    def __enter__(self) -> Self:
-        """Show the line."""
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Take the line away."""
-        self._progress.stop()
-
-    def show(self, progress: LoadProgress) -> None:
-        """Show this."""
+    def show(progress: LoadProgress) -> None:
         failed = f", {progress.failed:,} failed" if progress.failed else ""
-        second, plan = progress.second, self._plan
+        second = progress.second
         if second is None:
             state = f"{progress.joined:,} of {plan.listeners:,} listeners{failed}"
-            self._progress.update(self._task, completed=progress.joined + progress.failed, state=state)
+            line.update(task, completed=progress.joined + progress.failed, state=state)
         else:
             at = min(second.at_seconds, plan.duration_seconds)
             lost = f", {second.gap_frames:,} lost" if second.gap_frames else ""
             rate = f"{second.frames / second.length_seconds:,.0f} frames/s{lost}, p99 {milliseconds(second.p99_ms)}"
             state = f"{at:.0f} of {plan.duration_seconds:g} s, {second.connected:,} listeners{failed}, {rate}"
-            self._progress.update(
-                self._task, description="playing", total=plan.duration_seconds, completed=at, state=state
-            )
-        self._progress.refresh()
+            line.update(task, description="playing", total=plan.duration_seconds, completed=at, state=state)
+        line.refresh()
+
+    with line:
+        yield show
 
 
 def result_table(result: LoadResult) -> RenderableType:

@@ -13,7 +13,7 @@ from relay.loadtest.plan import LoadPlan
 from relay.loadtest.results import LoadResult
 from relay.loadtest.run import STOPPED, LoadRun
 from relay.loadtest.server_probe import find_server
-from relay.loadtest.source import RelaySource, Source
+from relay.loadtest.source import Source, relay_source
 from relay.loadtest.target import Expect, Target
 from relay.vocabulary.names import ChannelAddress
 from tests.bench.disturbance import Disturbance, Witness
@@ -74,8 +74,8 @@ async def source_at(
     match server.speaks:
         case Speaks.RELAY_V1:
             address = ChannelAddress(session)
-            async with RelaySource(plan, running.url, [address], None) as relay_source:
-                yield relay_source, replace(target, path=f"/v1/listen/{address}", expect=Expect.RELAY_V1_STAMPED)
+            async with relay_source(plan, running.url, [address], None) as source:
+                yield source, replace(target, path=f"/v1/listen/{address}", expect=Expect.RELAY_V1_STAMPED)
         case Speaks.NCHAN:
             async with NchanSource(plan, running.url, session) as nchan_source:
                 yield nchan_source, target

@@ -28,15 +28,18 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.typing import Subprotocol
 
+from relay.loadtest import processes
 from relay.loadtest import receiver as receiver_module
 from relay.loadtest.plan import LoadPlan, Profile, Visit, WorkerPlan, frame_count, plan_visits, send_seconds
 from relay.loadtest.results import METRICS, LoadResult
 from relay.loadtest.run import LoadRun
 from relay.loadtest.target import Expect, Target, stamp
+from relay.loadtest.worker import ReportNow
 from relay.protocol.json_messages import decode, encode
 from relay.protocol.messages import Ping
 from relay.protocol.wire import WORD_MASK, Header
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
+from relay.vocabulary.errors import RelayError
 from tests.support.ports import free_port
 from tests.support.processes import Process, RelayProcess, environment, relay_process
 
@@ -317,6 +320,20 @@ async def test_receiving_processes_end_with_the_main_process_and_not_by_ctrl_c()
         process.signal(signal.SIGKILL)
         _, alive = await asyncio.to_thread(psutil.wait_procs, workers, END_SECONDS)
         assert (len(workers), alive) == (2, [])
+
+
+async def test_a_receiving_process_that_hangs_is_reported_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "END_SECONDS", 0.1)
+    with pytest.raises(RelayError, match=r"A receiving process did not answer within 0\.1 s"):
+        async with processes.running_workers([WorkerPlan([], [])]) as workers:
+            assert [report.joining for report in await workers.ask(ReportNow())] == [0]
+            (worker,) = (
+                child for child in psutil.Process().children() if "relay.loadtest.worker" in child.cmdline()[-1]
+            )
+            worker.suspend()
+            monkeypatch.setattr(processes, "ANSWER_SECONDS", 0.1)
+            await workers.ask(ReportNow())
+    assert not worker.is_running()
 
 
 async def test_a_relay_that_dies_is_reported(tmp_path: Path) -> None:
