@@ -1,6 +1,6 @@
-"""Write what is made from the tables in the code: close codes and metrics, for the player and for the documentation.
+"""Write what is made from the tables in the code: close codes, metrics, and the descriptions of the interfaces.
 
-    python scripts/generate.py [--check]
+    python -m scripts.generate [--check]
 
 With `--check` nothing is written, and the exit code says whether something would be. A test runs that.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from relay.metrics.table import METRICS, UNIT_OF_TIME, Kind, Metric
 from relay.vocabulary.errors import FORBIDDEN, CloseCode
+from scripts.api_documents import asyncapi, openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 116
@@ -99,6 +100,9 @@ def files() -> dict[Path, str]:
     for name, section, make in SECTIONS:
         path = ROOT / name
         texts[path] = fill(texts.get(path) or path.read_text(encoding="utf-8"), section, make())
+    for name, document in (("asyncapi", asyncapi()), ("openapi", openapi())):
+        text = json.dumps(document, indent=1, ensure_ascii=False)
+        texts[ROOT / "relay" / "pages" / f"{name}.json"] = f"{text}\n"
     return texts
 
 
@@ -107,7 +111,7 @@ def main() -> None:
     stale = [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
-            print(f"{path.relative_to(ROOT)} is not what the code says: run `python scripts/generate.py`.")
+            print(f"{path.relative_to(ROOT)} is not what the code says: run `python -m scripts.generate`.")
         sys.exit(bool(stale))
     for path in stale:
         path.write_text(files()[path], encoding="utf-8")

@@ -44,6 +44,9 @@ _CONTENT_TYPES = {
 _BUILT = ("dist", "node_modules")
 """Folders that npm makes beside the player's sources; they are no part of the pages."""
 
+_DOCUMENTS = ("asyncapi.json", "openapi.json")
+"""Descriptions of the relay's interfaces for programs, at the root; `python -m scripts.generate` writes them."""
+
 _CHANNEL_PAGES = ("listen", "broadcast")
 """Pages about one channel: /NAME/SESSION and /NAME/SESSION/CHANNEL."""
 
@@ -114,6 +117,8 @@ class Pages:
             for path, file in _walk(folder, PurePosixPath("/assets"))
             if (content_type := _CONTENT_TYPES.get(path.suffix))
         }
+        for name in _DOCUMENTS:
+            self._fixed[f"/{name}"] = _document(self._fixed.pop(f"/assets/{name}"))
         fingerprint = sha256(
             "".join(f"{path}{page.headers['ETag']}" for path, page in sorted(self._fixed.items())).encode()
         )
@@ -217,6 +222,11 @@ def _translate(text: str, language: str, words: Mapping[str, str]) -> str:
 def _page(content_type: str, body: bytes) -> Page:
     tag = f'"{sha256(body).hexdigest()[:32]}"'
     return Page(content_type, body, MappingProxyType({**_HEADERS, "ETag": tag}))
+
+
+def _document(page: Page) -> Page:
+    """Let any cache keep a document for an hour; a program that reads it needs no newer one."""
+    return replace(page, headers=MappingProxyType({**page.headers, "Cache-Control": "public, max-age=3600"}))
 
 
 def _walk(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:

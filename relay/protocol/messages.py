@@ -1,7 +1,7 @@
 """The control messages of `relay.v1`: one frozen dataclass for each, which both writes and reads it.
 
 The tables at the end say which side sends what. `/asyncapi.json` is made from them and from the docstrings
-(`scripts/generate.py`).
+(`python -m scripts.generate`).
 
 Invariants: nothing here does I/O. A type that nobody here knows is no message and no error, so that old and new
 versions understand each other.

@@ -13,8 +13,8 @@ _MISUNDERSTANDING = "This browser and the relay do not understand each other. Re
 class CloseCode(IntEnum):
     """WebSocket close codes of `relay.v1`: the one table of them.
 
-    `scripts/generate.py` makes the tables of the player and of docs/protocol.md from it. 4000–4499 ask the client to
-    reconnect, 4500–4999 forbid it.
+    `python -m scripts.generate` makes the tables of the player and of docs/protocol.md from it. 4000–4499 ask the
+    client to reconnect, 4500–4999 forbid it.
 
     Attributes:
         may_reconnect: Whether the same client may come back.

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +43,8 @@ from relay.protocol.wire import MAX_RELAY_TEXT_BYTES, Audio, Header
 from relay.vocabulary.audio import AudioFormat, Pace, Place
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import BadRequestError, CloseCode, PolicyError
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_type_stands_first() -> None:
@@ -232,6 +236,19 @@ def test_what_one_side_writes_is_what_the_other_reads(table: Sequence[type[Messa
 def test_every_message_is_tried() -> None:
     for table in (TO_LISTENER, TO_BROADCASTER, FROM_LISTENER, FROM_BROADCASTER):
         assert {type(message) for of, message in A_MESSAGE_OF_EACH_KIND if of is table} == set(table)
+
+
+@pytest.mark.parametrize(("table", "message"), A_MESSAGE_OF_EACH_KIND)
+def test_each_message_is_as_asyncapi_describes_it(table: Sequence[type[Message]], message: Message) -> None:
+    document = json.loads((REPOSITORY / "relay/pages/asyncapi.json").read_text(encoding="utf-8"))
+    role = "listen" if table in (TO_LISTENER, FROM_LISTENER) else "broadcast"
+    action = "send" if table in (TO_LISTENER, TO_BROADCASTER) else "receive"
+    name = type(message).__name__
+    assert {"$ref": f"#/channels/{role}/messages/{name}"} in document["operations"][f"{action}_{role}"]["messages"]
+    payload = document["components"]["messages"][name]["payload"]
+    # A member that is missing or misspelt in the document is found, too.
+    described = {**payload, "components": document["components"], "additionalProperties": isinstance(message, Ping)}
+    jsonschema_rs.validator_for(described).validate(json.loads(message.text()))
 
 
 def test_audio_has_a_header() -> None:

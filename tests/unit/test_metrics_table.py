@@ -134,7 +134,11 @@ def test_what_is_read_is_what_was_counted() -> None:
 def test_what_is_generated_is_what_the_code_says() -> None:
     """The player's table of close codes, and the tables of the documentation."""
     checked = subprocess.run(
-        [sys.executable, "scripts/generate.py", "--check"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "scripts.generate", "--check"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 

@@ -1,6 +1,6 @@
 /**
- * What a close code asks of a client. Pure. The table is that of relay/vocabulary/errors.py; `python
- * scripts/generate.py` writes it.
+ * What a close code asks of a client. Pure. The table is that of relay/vocabulary/errors.py; `python -m
+ * scripts.generate` writes it.
  *
  * 4000 to 4499 ask for a reconnect, 4500 to 4999 forbid it; so do the codes of RFC 6455 that mean that the same
  * thing would happen again. Everything else, 1006 (a connection that broke) first of all, is tried again.

@@ -1,0 +1,20 @@
+"""The AsyncAPI document is one: AsyncAPI's own schema says so, which comes from npm as the browsers' tools do."""
+
+import json
+
+import jsonschema_rs
+
+from tests.browser.conftest import FOLDER
+
+REPOSITORY = FOLDER.parent.parent
+
+
+def test_the_document_is_what_asyncapi_asks_for() -> None:
+    schema = json.loads((FOLDER / "node_modules/@asyncapi/specs/schemas/3.0.0.json").read_text(encoding="utf-8"))
+    document = json.loads((REPOSITORY / "relay/pages/asyncapi.json").read_text(encoding="utf-8"))
+    assert document["asyncapi"] == "3.0.0"
+    validator = jsonschema_rs.validator_for(schema)
+    assert [str(error) for error in validator.iter_errors(document)] == []
+    del document["channels"]["listen"]["messages"]["Hello"]["$ref"]
+    document["channels"]["listen"]["adress"] = "/"
+    assert not validator.is_valid(document), "the schema takes anything"
