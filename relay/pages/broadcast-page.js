@@ -4,7 +4,16 @@ import { AudiencePanel } from "./audience-panel.js";
 import { Broadcaster } from "./broadcaster.js";
 import { FRAME_SECONDS } from "./capture.js";
 import { FilePanel } from "./file-panel.js";
-import { directionOf, formatMilliseconds, formatNumber, formatSeconds, knows, nameOfLanguage, startTranslating, t } from "./i18n.js";
+import {
+  directionOf,
+  formatMilliseconds,
+  formatNumber,
+  formatSeconds,
+  knows,
+  nameOfLanguage,
+  startTranslating,
+  t,
+} from "./i18n.js";
 import { tidyName } from "./label.js";
 import { LevelMeter } from "./level-meter.js";
 import { LinkSecret } from "./link-secret.js";

@@ -71,7 +71,10 @@ export class ChannelChooser extends EventTarget {
   #reveal() {
     const list = this.#fieldset;
     const label = list.querySelector(":checked")?.closest("label");
-    if (label && (label.offsetTop < list.scrollTop || label.offsetTop + label.offsetHeight > list.scrollTop + list.clientHeight)) {
+    if (
+      label &&
+      (label.offsetTop < list.scrollTop || label.offsetTop + label.offsetHeight > list.scrollTop + list.clientHeight)
+    ) {
       list.scrollTop = label.offsetTop - (list.clientHeight - label.offsetHeight) / 2;
     }
     this.#showEnds();

@@ -77,5 +77,7 @@ export class FilePanel {
 
 /** Tells whether what is dragged is a text above a field, which takes it by itself. */
 function belongsToField({ target, dataTransfer }) {
-  return !dataTransfer.types.includes("Files") && target.matches("input:not([type=file], [type=radio], [type=checkbox])");
+  return (
+    !dataTransfer.types.includes("Files") && target.matches("input:not([type=file], [type=radio], [type=checkbox])")
+  );
 }

@@ -74,7 +74,13 @@ export const formatMilliseconds = (value) =>
   formatNumber(value, { style: "unit", unit: "millisecond", maximumFractionDigits: 0 });
 
 export const formatSeconds = (value) =>
-  formatNumber(value, { style: "unit", unit: "second", unitDisplay: "narrow", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  formatNumber(value, {
+    style: "unit",
+    unit: "second",
+    unitDisplay: "narrow",
+    minimumFractionDigits: 1,
+    maximumFractionDigits: 1,
+  });
 
 /** Gives a language's name in that language itself, with a capital: `de` is "Deutsch"; the tag where nobody knows it. */
 export function nameOfLanguage(tag) {

@@ -26,7 +26,10 @@ export function tidyName(text) {
   }
   const plain = text.replace(OBSOLETE, "");
   const isolated = isBalanced(plain) ? plain : plain.replace(ISOLATES, "");
-  const name = isolated.normalize("NFC").replace(/\p{Zs}+/gu, " ").replace(/^ | $/g, "");
+  const name = isolated
+    .normalize("NFC")
+    .replace(/\p{Zs}+/gu, " ")
+    .replace(/^ | $/g, "");
   return INK.test(name) && [...name].length <= LONGEST_NAME ? name : null;
 }
 

@@ -1,7 +1,16 @@
 /** The listening page: connects a `RelayPlayer` and the session's channels to the elements of listen.html. */
 
 import { ChannelChooser, preferredChannel } from "./channel-chooser.js";
-import { formatMilliseconds, formatNumber, formatSeconds, knows, recall, remember, startTranslating, t } from "./i18n.js";
+import {
+  formatMilliseconds,
+  formatNumber,
+  formatSeconds,
+  knows,
+  recall,
+  remember,
+  startTranslating,
+  t,
+} from "./i18n.js";
 import { LinkSecret } from "./link-secret.js";
 import { LivePicture } from "./live-picture.js";
 import { BAD_REQUEST } from "./player/close-codes.js";

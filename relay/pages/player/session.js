@@ -44,7 +44,11 @@ const NO_TROUBLE = Object.freeze({ reason: "", code: null, retryInMs: null });
 const SILENCES = ["muted", "paused"];
 
 /** Of a broadcaster that was there. */
-const NO_SOURCE = Object.freeze({ ...NO_TROUBLE, reason: "The broadcaster has paused or is cut off.", code: SOURCE_LOST });
+const NO_SOURCE = Object.freeze({
+  ...NO_TROUBLE,
+  reason: "The broadcaster has paused or is cut off.",
+  code: SOURCE_LOST,
+});
 
 /** In these states there is no connection, and perhaps trouble. */
 const TRYING = new Set(["connecting", "reconnecting"]);
