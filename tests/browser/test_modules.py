@@ -384,7 +384,7 @@ async def test_a_muted_frame_is_silent_and_neither_end_of_it_clicks(tab: Tab) ->
         const maker = new module.FrameMaker(16_000, 16_000, (frame) => frames.push(frame));
         const second = Float32Array.from({ length: 16_000 }, (_, i) => Math.sin(2 * Math.PI * 440 * i / 16_000) / 2);
         const hear = () => {
-          for (let at = 0; at < 16_000; at += 128) maker.write(second.subarray(at, at + 128));
+          for (let at = 0; at < 16_000; at += 128) maker.write([second.subarray(at, at + 128)]);
         };
         hear();
         const before = frames.length;
