@@ -128,7 +128,9 @@ export class MicrophonePanel {
   #showGranted(granted) {
     for (const [id, name] of Object.entries(PROCESSING)) {
       const [wanted, got] = [element(id).checked, granted?.[name]];
-      element(`${id}-granted`).textContent = got === undefined ? "" : t(`broadcast.granted.${verdict(wanted, got)}`);
+      // What is on may also be told as a word, as "all" or "remote-only" for the echo.
+      const said = got === undefined ? "" : t(`broadcast.granted.${verdict(wanted, got !== false)}`);
+      element(`${id}-granted`).textContent = said;
     }
   }
 
