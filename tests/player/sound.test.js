@@ -291,7 +291,7 @@ test("silence is shortened before speech is", () => {
 });
 
 test("two channels stay in their places", () => {
-  const bench = new Bench({ rate: 48_000, channels: 2, sound: (index, channel) => (channel === 0 ? 0.25 : -0.5) });
+  const bench = new Bench({ rate: 48_000, channels: 2, sound: (_index, channel) => (channel === 0 ? 0.25 : -0.5) });
   bench.write(0.3);
   bench.obey({ type: "start", inSeconds: 0 });
   bench.render(0.2);
