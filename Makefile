@@ -14,12 +14,13 @@ BY_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 # A relay starts sooner when what it imports was compiled before.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check sbom audit lock clean python
+.PHONY: help demo test check js npm sbom audit lock clean python
 
 help:
 	@echo 'make demo    start a relay with a broadcaster of its own, and print the address of its page'
 	@echo 'make test    check format, lint and types, and run every test'
-	@echo 'make check   only format, lint and types'
+	@echo 'make check   only format, lint and types of the Python'
+	@echo 'make js      only format, lint and types of the JavaScript; needs Node.js 20 and npm'
 	@echo 'make sbom    write dist/sbom.cdx.json, the bill of what the container ships (CycloneDX)'
 	@echo 'make audit   ask PyPI for known vulnerabilities of what the container ships; needs the internet'
 	@echo 'make lock    choose the newest versions that pyproject.toml allows, into requirements/*.lock'
@@ -34,8 +35,7 @@ test: check
 	@$(PYTHON) scripts/debian_packages.py chromium=chromium firefox-esr=firefox-esr libatomic1=libatomic.so.1 nginx=nginx \
 		nodejs=node npm=npm pulseaudio=pulseaudio webkit2gtk-driver=WebKitWebDriver xvfb=Xvfb
 	@node --test --test-reporter=dot tests/player/*.test.js
-	@cmp -s $(NPM)/package-lock.json $(NPM)/node_modules/installed || { \
-		npm ci --prefix $(NPM) --silent --no-audit --no-fund && cp $(NPM)/package-lock.json $(NPM)/node_modules/installed; }
+	@$(MAKE) --no-print-directory js
 	@$(RUN) pytest -m ear
 	@$(RUN) pytest -m pages $(BY_TWO)
 	@$(RUN) pytest -m timed $(BY_TWO)
@@ -46,6 +46,13 @@ check: python
 	@$(RUN) ruff format --check --quiet . || { echo 'make: to format them: $(RUN) ruff format .'; exit 1; }
 	@$(RUN) ruff check --quiet .
 	@$(RUN) mypy
+
+js: npm
+	@npm run check --prefix $(NPM) --silent
+
+npm:
+	@cmp -s $(NPM)/package-lock.json $(NPM)/node_modules/installed || { \
+		npm ci --prefix $(NPM) --silent --no-audit --no-fund && cp $(NPM)/package-lock.json $(NPM)/node_modules/installed; }
 
 sbom: python
 	@$(PYTHON) scripts/sbom.py $(VENV)/sbom dist/sbom.cdx.json

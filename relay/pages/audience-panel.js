@@ -1,15 +1,15 @@
 /** The link for the audience: to copy, as a QR code, large for a wall, and on paper. */
 
+import { element } from "./elements.js";
 import { t } from "./i18n.js";
 
 const COPIED_SHOWN_MS = 2000;
 const LOOPBACK = /^(localhost|127\.[\d.]+|\[::1\])$/;
 
-const element = (id) => document.getElementById(id);
-
 export class AudiencePanel {
   #session;
   #channel = "";
+  /** @type {string | null} */
   #problem = null;
   #drawing = 0;
 
@@ -25,7 +25,11 @@ export class AudiencePanel {
     element("local-hint").hidden = !LOOPBACK.test(location.hostname);
   }
 
-  /** Shows the link of another channel; `main` is the one that a link to the session alone leads to. */
+  /**
+   * Shows the link of another channel; `main` is the one that a link to the session alone leads to.
+   *
+   * @param {string} channel
+   */
   showChannel(channel) {
     if (channel !== this.#channel) {
       this.#channel = channel;
@@ -34,7 +38,11 @@ export class AudiencePanel {
     }
   }
 
-  /** Shows what people call the session on the poster; its id where they do not. */
+  /**
+   * Shows what people call the session on the poster; its id where they do not.
+   *
+   * @param {string | null} title
+   */
   showTitle(title) {
     element("poster-title").textContent = title || this.#session;
   }
@@ -47,7 +55,8 @@ export class AudiencePanel {
   }
 
   get #path() {
-    const whole = this.#channel === "main" || document.querySelector("[name=reach]:checked").value === "session";
+    const reach = /** @type {HTMLInputElement} */ (document.querySelector("[name=reach]:checked"));
+    const whole = this.#channel === "main" || reach.value === "session";
     return whole ? `listen/${this.#session}` : `listen/${this.#session}/${this.#channel}`;
   }
 
@@ -64,7 +73,7 @@ export class AudiencePanel {
       return;
     }
     this.#problem = problem;
-    for (const id of ["code", "poster-code"]) {
+    for (const id of /** @type {const} */ (["code", "poster-code"])) {
       element(id).src = problem ? "" : code;
       element(id).hidden = Boolean(problem);
     }
@@ -81,11 +90,18 @@ export class AudiencePanel {
     } catch {
       button.textContent = t("audience.copy-by-hand");
     }
-    setTimeout(() => (button.textContent = t("audience.copy")), COPIED_SHOWN_MS);
+    setTimeout(() => {
+      button.textContent = t("audience.copy");
+    }, COPIED_SHOWN_MS);
   }
 }
 
-/** Tells why a QR code must not be shown: a wrong one on a wall leads a whole audience astray. */
+/**
+ * Tells why a QR code must not be shown: a wrong one on a wall leads a whole audience astray.
+ *
+ * @param {string} code
+ * @param {string} address
+ */
 async function findProblem(code, address) {
   try {
     const response = await fetch(code);

@@ -3,8 +3,18 @@
 import { AudiencePanel } from "./audience-panel.js";
 import { Broadcaster } from "./broadcaster.js";
 import { FRAME_SECONDS } from "./capture.js";
+import { element } from "./elements.js";
 import { FilePanel } from "./file-panel.js";
-import { directionOf, formatMilliseconds, formatNumber, formatSeconds, knows, nameOfLanguage, startTranslating, t } from "./i18n.js";
+import {
+  directionOf,
+  formatMilliseconds,
+  formatNumber,
+  formatSeconds,
+  knows,
+  nameOfLanguage,
+  startTranslating,
+  t,
+} from "./i18n.js";
 import { tidyName } from "./label.js";
 import { LevelMeter } from "./level-meter.js";
 import { LinkSecret } from "./link-secret.js";
@@ -28,25 +38,42 @@ const PROGRESS_INTERVAL_MS = 500;
 /** Enough for speech, and a quarter of a megabit a second. */
 const RATE = 16_000;
 
+/** @typedef {import("./broadcaster.js").State} State */
+
+/** @type {ReadonlySet<State>} */
 const STOPPED = new Set(["idle", "failed"]);
 
-/** In these nobody is sent anything, and what to send can be chosen. */
+/**
+ * In these nobody is sent anything, and what to send can be chosen.
+ *
+ * @type {ReadonlySet<State>}
+ */
 const OFF_AIR = new Set([...STOPPED, "rehearsing"]);
 
-/** In these listeners hear, or will hear, what the source gives. */
+/**
+ * In these listeners hear, or will hear, what the source gives.
+ *
+ * @type {ReadonlySet<State>}
+ */
 const ON_AIR = new Set(["live", "reconnecting"]);
 
-/** In these the source is open and the browser should give its sound. */
+/**
+ * In these the source is open and the browser should give its sound.
+ *
+ * @type {ReadonlySet<State>}
+ */
 const HEARD = new Set(["rehearsing", ...ON_AIR]);
 
 /** Fields that take letters, a list of choices among them; and questions that wait for an answer. */
 const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=file]), select, textarea, [contenteditable], dialog";
 
 /** What a person fills in and can be told about, at the field itself. */
-const FIELDS = ["file", "channel", "name", "session-name", "key"];
+const FIELDS = /** @type {const} */ (["file", "channel", "name", "session-name", "key"]);
 
-const element = (id) => document.getElementById(id);
-const main = document.querySelector("main");
+/** @typedef {(typeof FIELDS)[number]} Field */
+
+const main = /** @type {HTMLElement} */ (document.querySelector("main"));
+const brand = /** @type {HTMLElement} */ (document.querySelector(".brand"));
 const page = readPageAddress(location.href, document.baseURI);
 const broadcaster = new Broadcaster();
 const meter = new LevelMeter(element("level"), element("level-shown"));
@@ -60,7 +87,11 @@ const files = new FilePanel(broadcaster, refuse);
 /** For tests and the curious: the broadcaster of this page, see broadcaster.js. */
 Object.defineProperty(window, "relayBroadcaster", { value: broadcaster });
 
-/** What is wrong with a field: {field, key}, the field's id and that of the sentence; otherwise null. */
+/**
+ * What is wrong with a field: its id and the key of the sentence; otherwise null.
+ *
+ * @type {{field: Field, key: string} | null}
+ */
 let mistake = null;
 let liveSince = 0;
 let dropsSeen = 0;
@@ -70,8 +101,8 @@ element("session").textContent = page.session;
 element("channel").value = page.channel ?? "main";
 element("key").value = link.value;
 element("go").disabled = unsupported !== null;
-const spoken = SPOKEN.map((tag) => [tag, nameOfLanguage(tag)]);
-for (const [tag, name] of spoken.sort(([, one], [, other]) => one.localeCompare(other))) {
+const spoken = SPOKEN.map((tag) => ({ tag, name: nameOfLanguage(tag) }));
+for (const { tag, name } of spoken.sort((one, other) => one.name.localeCompare(other.name))) {
   const option = new Option(name, tag);
   option.lang = tag;
   option.dir = directionOf(tag);
@@ -109,7 +140,7 @@ element("rehearse").addEventListener("click", () => {
   if (broadcaster.state === "rehearsing") {
     broadcaster.stop();
   } else {
-    microphone.reset();
+    microphone?.reset();
     broadcaster.rehearse(openSource, RATE);
   }
 });
@@ -167,21 +198,30 @@ function goLive(finish) {
   } else {
     mistake = null;
     if (broadcaster.state !== "rehearsing") {
-      microphone.reset();
+      microphone?.reset();
     }
     const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query(name, title));
     broadcaster.start(openSource, { address: finish(address), rate: RATE, key });
   }
 }
 
-/** Whether a key is M, or stands in its place where no key writes Latin letters; what is typed into a field is not. */
+/**
+ * Whether a key is M, or stands in its place where no key writes Latin letters; what is typed into a field is not.
+ *
+ * @param {KeyboardEvent} event
+ */
 function isMuteKey({ key, code, target, repeat, ctrlKey, altKey, metaKey }) {
   const isM = key.toLowerCase() === "m" || (code === "KeyM" && key > "\x7f");
   const isTyped = target instanceof Element && target.closest(TYPED_INTO) !== null;
   return isM && !isTyped && !repeat && !ctrlKey && !altKey && !metaKey;
 }
 
-/** Tells what is wrong with a field, and leads there. */
+/**
+ * Tells what is wrong with a field, and leads there.
+ *
+ * @param {Field} field
+ * @param {string} key
+ */
 function refuse(field, key) {
   mistake = { field, key };
   element("more").open ||= element("more").contains(element(field));
@@ -190,24 +230,33 @@ function refuse(field, key) {
   element(field).focus();
 }
 
-/** Gives the name in a field, empty where there is none, or null where it can be none. */
+/**
+ * Gives the name in a field, empty where there is none, or null where it can be none.
+ *
+ * @param {"name" | "session-name"} field
+ */
 function nameIn(field) {
   const { value } = element(field);
   return value.trim() === "" ? "" : tidyName(value);
 }
 
+/**
+ * @param {string} name
+ * @param {string} title
+ */
 function query(name, title) {
   const said = { name, session_name: title, lang: element("tongue").value };
   const known = Object.entries(said).filter(([, value]) => value !== "");
   return { codec: "pcm_s16le", rate: RATE, channels: 1, pace: "live", ...Object.fromEntries(known) };
 }
 
+/** @param {AudioContext} context */
 function openSource(context) {
-  return chosenSource() === "file" ? files.open(context) : microphone.open(context);
+  return chosenSource() === "file" || microphone === null ? files.open(context) : microphone.open(context);
 }
 
 function chosenSource() {
-  return element("broadcast").elements.source.value;
+  return /** @type {RadioNodeList} */ (element("broadcast").elements.namedItem("source")).value;
 }
 
 broadcaster.addEventListener("statechange", () => {
@@ -218,9 +267,9 @@ broadcaster.addEventListener("statechange", () => {
     dropsAt = -Infinity;
   } else if (state === "live") {
     liveSince ||= performance.now();
-    microphone.list();
+    microphone?.list();
   } else if (state === "rehearsing") {
-    microphone.list();
+    microphone?.list();
   } else if (STOPPED.has(state)) {
     meter.reset();
   }
@@ -250,7 +299,7 @@ function render() {
   main.dataset.state = state;
   main.classList.toggle("muted", muted);
   // It would lead away from the broadcast.
-  document.querySelector(".brand").inert = !stopped;
+  brand.inert = !stopped;
   document.title = t(muted ? "broadcast.title.muted" : "broadcast.title", { session: page.session });
   element("mute").hidden = !ON_AIR.has(state);
   element("mute-label").textContent = t(muted ? "broadcast.unmute" : "broadcast.mute");
@@ -261,7 +310,7 @@ function render() {
   }
   element("go-label").textContent = t(stopped ? "broadcast.go" : "broadcast.stop");
   element("go").disabled = state === "stopping" || unsupported !== null;
-  for (const id of ["source-choice", "file", "channel", "tongue", "name", "session-name", "key"]) {
+  for (const id of /** @type {const} */ (["source-choice", "tongue", ...FIELDS])) {
     element(id).disabled = !stopped;
   }
   element("rehearse").textContent = t(state === "rehearsing" ? "broadcast.rehearse-stop" : "broadcast.rehearse");
@@ -293,6 +342,10 @@ function renderPanels() {
   element("file-panel").hidden = chosenSource() !== "file";
 }
 
+/**
+ * @param {State} state
+ * @param {import("./broadcaster.js").Problem | null} problem
+ */
 function sentence(state, problem) {
   // What was wrong with a field stands there.
   if (problem === null || problem.code === NOT_ALLOWED) {
@@ -302,6 +355,7 @@ function sentence(state, problem) {
   return describe(problem);
 }
 
+/** @param {import("./broadcaster.js").Problem} problem */
 function describe({ code, detail = "" }) {
   return t(knows(`problem.${code}`) ? `problem.${code}` : "problem.other", { code, detail });
 }
@@ -309,11 +363,12 @@ function describe({ code, detail = "" }) {
 function renderNews() {
   const { way, relay, state } = broadcaster;
   const live = !STOPPED.has(state);
+  /** @type {(id: string, value: number | null | undefined, format: (value: number) => string) => void} */
   const show = (id, value, format) => {
-    element(id).textContent = live && Number.isFinite(value) ? format(value) : "–";
+    element(id).textContent = live && typeof value === "number" && Number.isFinite(value) ? format(value) : "–";
   };
   show("listeners", relay.stats?.listeners, formatNumber);
-  show("dropped", relay.stats?.dropped_frames * FRAME_SECONDS, formatSeconds);
+  show("dropped", relay.stats && relay.stats.dropped_frames * FRAME_SECONDS, formatSeconds);
   show("way", way.roundTripMs, formatMilliseconds);
   show("waiting", way.waitingSeconds, formatSeconds);
   show("unsent", way.droppedSeconds, formatSeconds);
@@ -348,7 +403,7 @@ function warning() {
   if (state === "live" && speed > 1) {
     return wrongSpeed;
   }
-  if (state === "live" && (way.waitingSeconds > WARNING_SECONDS || way.roundTripMs > SLOW_ROUND_TRIP_MS)) {
+  if (state === "live" && (way.waitingSeconds > WARNING_SECONDS || (way.roundTripMs ?? 0) > SLOW_ROUND_TRIP_MS)) {
     return t(relay.heldBack ? "broadcast.warning.held-back" : "broadcast.warning.slow");
   }
   if (performance.now() - dropsAt < DROPS_SHOWN_MS) {
@@ -364,11 +419,12 @@ function warning() {
   if (!muted && clipped) {
     return t("broadcast.warning.clipped");
   }
-  return microphone.replaced ? t("broadcast.warning.replaced") : "";
+  return microphone?.replaced ? t("broadcast.warning.replaced") : "";
 }
 
+/** @param {number} seconds */
 function toClock(seconds) {
-  const padded = (part) => String(part).padStart(2, "0");
+  const padded = (/** @type {number} */ part) => String(part).padStart(2, "0");
   const hours = Math.floor(seconds / 3600);
   const minutes = Math.floor(seconds / 60) % 60;
   return `${hours > 0 ? `${hours}:${padded(minutes)}` : minutes}:${padded(seconds % 60)}`;

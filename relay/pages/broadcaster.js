@@ -1,9 +1,6 @@
 /**
  * Sends one source's sound to a channel: a worklet that makes frames, a Worker that sends them.
  *
- * Events: `statechange` when `state`, `problem` or `muted` changed, `level` for every frame, detail {peak, rms}, `news` when
- * `way` or `relay` changed.
- *
  * States:
  *   idle          not started, or stopped
  *   starting      the source is being opened
@@ -30,24 +27,68 @@ const SILENT_RMS = 0.001;
 /** How long a person is told of a clipped peak. */
 const CLIP_SHOWN_SECONDS = 3;
 
+/**
+ * @typedef {"idle" | "starting" | "rehearsing" | "connecting" | "live" | "reconnecting" | "stopping" | "failed"} State
+ *
+ * @typedef {object} Problem
+ * @property {Code | string} code A close code, or a name for what is wrong.
+ * @property {string} [detail] What else is known.
+ *
+ * @typedef {{peak: number, rms: number}} Level 1 is full scale.
+ *
+ * @typedef {object} Said What the relay says.
+ * @property {import("./player/messages.js").BroadcastStats | null} stats
+ * @property {boolean} heldBack
+ *
+ * @typedef {object} Target
+ * @property {string} address Of the broadcaster's WebSocket, with its query.
+ * @property {number} rate Samples a second that its query promises.
+ * @property {string} key The broadcast key or token, or an empty string.
+ *
+ * @typedef {object} BroadcasterEventMap
+ * @property {Event} statechange `state`, `problem` or `muted` changed.
+ * @property {CustomEvent<Level>} level For every frame.
+ * @property {Event} news `way` or `relay` changed.
+ *
+ * @typedef {(context: AudioContext) => Promise<Source>} Opener
+ * @typedef {import("./sources.js").Source} Source
+ * @typedef {import("./uplink.js").Code} Code
+ * @typedef {import("./uplink.js").News} News
+ * @typedef {import("./uplink.js").Way} Way
+ */
+
 const NO_WAY = Object.freeze({ waitingSeconds: 0, droppedSeconds: 0, roundTripMs: null });
 const NO_RELAY = Object.freeze({ stats: null, heldBack: false });
 
-export class Broadcaster extends EventTarget {
+const Emitter = /** @type {new () => import("./player/types.js").TypedEventTarget<BroadcasterEventMap>} */ (
+  EventTarget
+);
+
+export class Broadcaster extends Emitter {
+  /** @type {State} */
   #state = "idle";
+  /** @type {Problem | null} */
   #problem = null;
+  /** @type {AudioContext | null} */
   #context = null;
+  /** @type {Source | null} */
   #source = null;
+  /** @type {AudioWorkletNode | null} */
   #node = null;
+  /** @type {Worker | null} */
   #worker = null;
+  /** @type {Omit<Way, "type">} */
   #way = NO_WAY;
+  /** @type {Said} */
   #relay = NO_RELAY;
   #silentSeconds = 0;
   #sinceClip = Infinity;
   #heardAt = 0;
   #muted = false;
   #speech = new SpeechWatch();
+  /** @type {Target | null} */
   #target = null;
+  /** @type {"pause" | "end" | null} */
   #farewell = null;
   #paused = false;
 
@@ -55,17 +96,17 @@ export class Broadcaster extends EventTarget {
     return this.#state;
   }
 
-  /** Why it stopped, failed or does not connect: {code, detail}, a name or a close code and what is known beside it; otherwise null. */
+  /** Why it stopped, failed or does not connect; otherwise null. */
   get problem() {
     return this.#problem;
   }
 
-  /** The way to the relay: {waitingSeconds, droppedSeconds, roundTripMs}, see uplink.js. */
+  /** What the way to the relay is like. */
   get way() {
     return this.#way;
   }
 
-  /** What the relay says: {stats, heldBack}; `stats` is its last message of that type or null. */
+  /** What the relay said last. */
   get relay() {
     return this.#relay;
   }
@@ -108,11 +149,8 @@ export class Broadcaster extends EventTarget {
   /**
    * Goes live. Browsers allow this only to a call from within a click or a key press.
    *
-   * @param {(context: AudioContext) => Promise<object>} openSource Gives a source, see sources.js.
-   * @param {object} target
-   * @param {string} target.address Of the broadcaster's WebSocket, with its query.
-   * @param {number} target.rate Samples a second that its query promises.
-   * @param {string} target.key The broadcast key or token, or an empty string.
+   * @param {Opener} openSource
+   * @param {Target} target
    */
   async start(openSource, target) {
     if (this.#state === "rehearsing") {
@@ -121,18 +159,27 @@ export class Broadcaster extends EventTarget {
       return;
     }
     this.#target = target;
-    this.#openUplink();
+    this.#openUplink(target);
   }
 
-  /** Opens the source for its level alone; `start` goes live with it as it is. Likewise to be called within a click. */
+  /**
+   * Opens the source for its level alone; `start` goes live with it as it is. Likewise to be called within a click.
+   *
+   * @param {Opener} openSource
+   * @param {number} rate
+   */
   async rehearse(openSource, rate) {
     if (await this.#open(openSource, rate)) {
-      this.#source.begin();
+      this.#source?.begin();
       this.#setState("rehearsing");
     }
   }
 
-  /** @returns {Promise<boolean>} whether the source is open; what failed shows in the state. */
+  /**
+   * @returns {Promise<boolean>} whether the source is open; what failed shows in the state.
+   * @param {Opener} openSource
+   * @param {number} rate
+   */
   async #open(openSource, rate) {
     const context = new AudioContext({ latencyHint: "interactive" });
     this.#context = context;
@@ -142,7 +189,11 @@ export class Broadcaster extends EventTarget {
     this.#relay = NO_RELAY;
     this.#setState("starting");
     // A telephone call suspends the context; the broadcast goes on behind it. Closing it rejects what is pending.
-    const resume = () => context.state === "suspended" && context.resume().catch(() => {});
+    const resume = () => {
+      if (context.state === "suspended") {
+        context.resume().catch(() => {});
+      }
+    };
     context.onstatechange = resume;
     resume();
     const module = new URL("./capture-processor.js", import.meta.url);
@@ -150,15 +201,19 @@ export class Broadcaster extends EventTarget {
     const [opened, loaded] = await Promise.allSettled([openSource(context), context.audioWorklet.addModule(module)]);
     try {
       if (this.#context !== context) {
-        opened.value?.close();
+        if (opened.status === "fulfilled") {
+          opened.value.close();
+        }
         return false;
       }
-      this.#source = opened.value ?? null;
-      const reason = opened.reason ?? loaded.reason;
-      if (reason !== undefined) {
-        throw reason;
+      if (opened.status === "rejected") {
+        throw opened.reason;
       }
-      this.#connect(rate);
+      this.#source = opened.value;
+      if (loaded.status === "rejected") {
+        throw loaded.reason;
+      }
+      this.#connect(context, opened.value, rate);
       return true;
     } catch (error) {
       this.#close("failed", problemOf(error));
@@ -170,29 +225,37 @@ export class Broadcaster extends EventTarget {
    * Takes another source while it runs. The present one is closed before, because a browser goes on with the
    * processing of a microphone that is open, whatever is asked for; when the other can not be opened there is silence.
    *
+   * @param {Opener} openSource
    * @throws {SourceError}
    */
   async changeSource(openSource) {
-    const context = this.#context;
-    this.#source.node.disconnect();
-    this.#source.close();
+    const [context, node] = [this.#context, this.#node];
+    if (context === null || node === null) {
+      return;
+    }
+    this.#source?.node.disconnect();
+    this.#source?.close();
     const source = await openSource(context);
     if (this.#context !== context) {
       source.close();
       return;
     }
     this.#source = source;
-    source.node.connect(this.#node);
+    source.node.connect(node);
     source.begin();
   }
 
-  /** Sends silence from now on, or sound again; the listeners are told. It ends with the broadcast. */
+  /**
+   * Sends silence from now on, or sound again; the listeners are told. It ends with the broadcast.
+   *
+   * @param {boolean} on
+   */
   mute(on) {
     if (this.#worker !== null && this.#node !== null && on !== this.#muted) {
       this.#muted = on;
       this.#speech = new SpeechWatch();
       this.#node.port.postMessage({ muted: on });
-      this.#worker.postMessage({ type: "mute", on });
+      this.#order({ type: "mute", on });
       this.dispatchEvent(new Event("statechange"));
     }
   }
@@ -212,19 +275,20 @@ export class Broadcaster extends EventTarget {
   stop() {
     if (this.#state === "live") {
       this.#leave("end");
-    } else if (this.#paused && this.#worker === null) {
-      this.#openUplink();
+    } else if (this.#paused && this.#worker === null && this.#target !== null) {
+      this.#openUplink(this.#target);
       this.#leave("end");
     } else {
       this.#close("idle");
     }
   }
 
+  /** @param {"pause" | "end"} farewell */
   #leave(farewell) {
     this.#farewell = farewell;
     this.#setState("stopping");
     this.#source?.close();
-    this.#worker.postMessage({ type: farewell });
+    this.#order({ type: farewell });
   }
 
   /**
@@ -236,21 +300,32 @@ export class Broadcaster extends EventTarget {
     this.#close("failed", problemOf(error));
   }
 
-  #connect(rate) {
-    this.#node = new AudioWorkletNode(this.#context, "relay-capture", {
+  /** @param {import("./uplink-worker.js").Order} order */
+  #order(order) {
+    this.#worker?.postMessage(order);
+  }
+
+  /**
+   * @param {AudioContext} context
+   * @param {Source} source
+   * @param {number} rate
+   */
+  #connect(context, source, rate) {
+    const node = new AudioWorkletNode(context, "relay-capture", {
       channelCount: 2,
       channelCountMode: "clamped-max",
       channelInterpretation: "speakers",
       processorOptions: { rate },
     });
     this.#heardAt = performance.now();
-    this.#node.port.onmessage = ({ data }) => this.#takeLevel(data);
+    node.port.onmessage = ({ data }) => this.#takeLevel(data);
+    this.#node = node;
     // Only what leads to the speakers is sure to run; the worklet's output is silence.
-    this.#source.node.connect(this.#node).connect(this.#context.destination);
+    source.node.connect(node).connect(context.destination);
   }
 
-  #openUplink() {
-    const { address, rate, key } = this.#target;
+  /** @param {Target} target */
+  #openUplink({ address, rate, key }) {
     const worker = new Worker(new URL("./uplink-worker.js", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }) => this.#worker === worker && this.#hear(data);
     worker.onerror = () => this.#worker === worker && this.#close("failed", { code: "not-loaded" });
@@ -262,6 +337,7 @@ export class Broadcaster extends EventTarget {
     worker.postMessage({ type: "open", address, protocols, bytesPerSecond, frames: port2 }, [port2]);
   }
 
+  /** @param {News} news */
   #hear(news) {
     switch (news.type) {
       case "state":
@@ -277,6 +353,7 @@ export class Broadcaster extends EventTarget {
     this.dispatchEvent(new Event("news"));
   }
 
+  /** @param {import("./uplink.js").StateNews} news */
   #follow({ state, code, told }) {
     if (state === "stopped") {
       this.#takeLeave(code, told);
@@ -285,12 +362,16 @@ export class Broadcaster extends EventTarget {
     if (this.#state !== "stopping") {
       if (state === "live") {
         this.#paused = false;
-        this.#source.begin();
+        this.#source?.begin();
       }
       this.#setState(state, code === UNREACHABLE ? { code } : null);
     }
   }
 
+  /**
+   * @param {Code} code
+   * @param {string} told
+   */
   #takeLeave(code, told) {
     const isOver = code === SESSION_ENDED;
     const farewell = this.#state === "stopping" ? this.#farewell : null;
@@ -301,6 +382,7 @@ export class Broadcaster extends EventTarget {
     this.#close(isOver ? "idle" : "failed", isOver && farewell !== null ? { code: said } : { code, detail: told });
   }
 
+  /** @param {import("./player/messages.js").ControlMessage} message */
   #takeMessage(message) {
     if (message.type === "stats") {
       this.#relay = { ...this.#relay, stats: message };
@@ -309,6 +391,7 @@ export class Broadcaster extends EventTarget {
     }
   }
 
+  /** @param {Level} level */
   #takeLevel(level) {
     this.#heardAt = performance.now();
     this.#silentSeconds = level.rms < SILENT_RMS ? this.#silentSeconds + FRAME_SECONDS : 0;
@@ -317,8 +400,12 @@ export class Broadcaster extends EventTarget {
     this.dispatchEvent(new CustomEvent("level", { detail: level }));
   }
 
+  /**
+   * @param {State} state
+   * @param {Problem | null} [problem]
+   */
   #close(state, problem = null) {
-    this.#worker?.postMessage({ type: "close" });
+    this.#order({ type: "close" });
     if (this.#node !== null) {
       // Levels that are on their way would move a meter that was set back.
       this.#node.port.onmessage = null;
@@ -333,6 +420,10 @@ export class Broadcaster extends EventTarget {
     this.#setState(state, problem);
   }
 
+  /**
+   * @param {State} state
+   * @param {Problem | null} [problem]
+   */
   #setState(state, problem = null) {
     if (state !== this.#state || problem !== this.#problem) {
       this.#state = state;
@@ -342,6 +433,10 @@ export class Broadcaster extends EventTarget {
   }
 }
 
+/**
+ * @param {unknown} error
+ * @returns {Problem}
+ */
 function problemOf(error) {
   return error instanceof SourceError ? { code: error.code, detail: error.message } : { code: "not-loaded" };
 }

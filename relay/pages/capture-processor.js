@@ -10,8 +10,10 @@ import { FrameMaker } from "./capture.js";
 class CaptureProcessor extends AudioWorkletProcessor {
   #frames;
   #silence = [new Float32Array(128)];
+  /** @type {MessagePort | null} */
   #sink = null;
 
+  /** @param {{processorOptions: {rate: number}}} options */
   constructor({ processorOptions: { rate } }) {
     super();
     this.port.onmessage = ({ data }) => {
@@ -24,6 +26,7 @@ class CaptureProcessor extends AudioWorkletProcessor {
     });
   }
 
+  /** @param {Float32Array[][]} inputs */
   process(inputs) {
     // A source that is not connected has no channels; time goes on for the listeners all the same.
     this.#frames.write(inputs[0].length > 0 ? inputs[0] : this.#silence);

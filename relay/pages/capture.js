@@ -28,7 +28,7 @@ export class FrameMaker {
   /**
    * @param {number} inputRate Samples a second that are written.
    * @param {number} outputRate Samples a second of the frames.
-   * @param {(frame: {pcm: Int16Array, peak: number, rms: number}) => void} emit Gets every frame; `peak` and `rms`
+   * @param {(frame: {pcm: Int16Array<ArrayBuffer>, peak: number, rms: number}) => void} emit Gets every frame; `peak` and `rms`
    *   are of the input, 1 is full scale.
    */
   constructor(inputRate, outputRate, emit) {
@@ -61,18 +61,25 @@ export class FrameMaker {
     }
   }
 
-  /** Goes over to silence or back within one frame, since a cut is a click. */
+  /**
+   * Goes over to silence or back within one frame, since a cut is a click.
+   *
+   * @param {Float32Array} samples
+   */
   #fade(samples) {
     const target = this.muted ? 0 : 1;
     if (this.#gain === 1 && target === 1) {
       return;
     }
     const step = (target - this.#gain) / samples.length;
-    samples.forEach((sample, i) => (samples[i] = sample * (this.#gain + step * i)));
+    for (let i = 0; i < samples.length; i += 1) {
+      samples[i] *= this.#gain + step * i;
+    }
     this.#gain = target;
   }
 }
 
+/** @param {Float32Array} samples */
 function toPcm(samples) {
   return Int16Array.from(samples, (sample) => Math.max(-32768, Math.min(32767, Math.round(sample * 32768))));
 }

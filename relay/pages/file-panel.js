@@ -1,20 +1,20 @@
 /** The choice of a file to broadcast, in its field or by dropping it anywhere on the page. */
 
+import { element } from "./elements.js";
 import { openFile } from "./sources.js";
 
 /** While something is above the page, a browser says so at least each 0.55 s; that it left, not every one says. */
 const GONE_MS = 800;
 
-const element = (id) => document.getElementById(id);
-
 export class FilePanel {
   #broadcaster;
   #refuse;
+  /** @type {number | undefined} */
   #gone;
 
   /**
    * @param {import("./broadcaster.js").Broadcaster} broadcaster
-   * @param {(field: string, key: string) => void} refuse Tells what is wrong with a field.
+   * @param {(field: "file", key: string) => void} refuse Tells what is wrong with a field.
    */
   constructor(broadcaster, refuse) {
     this.#broadcaster = broadcaster;
@@ -25,17 +25,22 @@ export class FilePanel {
 
   /** The chosen file, or undefined. */
   get file() {
-    return element("file").files[0];
+    return element("file").files?.[0];
   }
 
-  /** Opens the file, as a source for a `Broadcaster`. */
+  /**
+   * Opens the file, as a source for a `Broadcaster`.
+   *
+   * @param {AudioContext} context
+   */
   open(context) {
-    return openFile(context, this.file, {
+    return openFile(context, /** @type {File} */ (this.file), {
       onEnd: () => this.#broadcaster.stop(),
       onLost: (error) => this.#broadcaster.abort(error),
     });
   }
 
+  /** @param {DragEvent} event */
   #hover(event) {
     if (belongsToField(event)) {
       return;
@@ -43,17 +48,26 @@ export class FilePanel {
     // Otherwise the browser would leave the page for the file, also while it is live.
     event.preventDefault();
     const open = !element("file").disabled;
-    event.dataTransfer.dropEffect = open ? "copy" : "none";
-    this.#show(open && event.dataTransfer.types.includes("Files"));
+    if (event.dataTransfer !== null) {
+      event.dataTransfer.dropEffect = open ? "copy" : "none";
+    }
+    this.#show(open && carriesFiles(event));
   }
 
-  /** Shows where to drop, until nothing is above the page any more. */
+  /**
+   * Shows where to drop, until nothing is above the page any more.
+   *
+   * @param {boolean} shown
+   */
   #show(shown) {
     clearTimeout(this.#gone);
     element("drop").hidden = !shown;
-    this.#gone = setTimeout(() => (element("drop").hidden = true), GONE_MS);
+    this.#gone = setTimeout(() => {
+      element("drop").hidden = true;
+    }, GONE_MS);
   }
 
+  /** @param {DragEvent} event */
   #drop(event) {
     this.#show(false);
     if (belongsToField(event)) {
@@ -61,7 +75,7 @@ export class FilePanel {
     }
     event.preventDefault();
     const field = element("file");
-    if (field.disabled) {
+    if (field.disabled || event.dataTransfer === null) {
       return;
     }
     element("source-file").click();
@@ -75,7 +89,18 @@ export class FilePanel {
   }
 }
 
-/** Tells whether what is dragged is a text above a field, which takes it by itself. */
-function belongsToField({ target, dataTransfer }) {
-  return !dataTransfer.types.includes("Files") && target.matches("input:not([type=file], [type=radio], [type=checkbox])");
+/**
+ * Tells whether what is dragged is a text above a field, which takes it by itself.
+ *
+ * @param {DragEvent} event
+ */
+function belongsToField(event) {
+  const isAboveField =
+    event.target instanceof Element && event.target.matches("input:not([type=file], [type=radio], [type=checkbox])");
+  return isAboveField && !carriesFiles(event);
+}
+
+/** @param {DragEvent} event */
+function carriesFiles({ dataTransfer }) {
+  return dataTransfer?.types.includes("Files") ?? false;
 }

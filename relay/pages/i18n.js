@@ -6,6 +6,8 @@
  * Locales are flat JSON objects from key to text; `{name}` in a text is a place for a value.
  */
 
+import { element } from "./elements.js";
+
 /** Languages that the pages speak, each a file of `locales/`; the first one is what the HTML holds. */
 export const LANGUAGES = ["en", "de", "fr", "es", "ar", "uk"];
 
@@ -15,6 +17,7 @@ const RETRY_MS = 1000;
 
 let asked = LANGUAGES[0];
 let language = LANGUAGES[0];
+/** @type {Record<string, string>} */
 let texts = {};
 let renderPage = () => {};
 
@@ -26,7 +29,7 @@ let renderPage = () => {};
  */
 export async function startTranslating(render) {
   renderPage = render;
-  const chooser = document.getElementById("language");
+  const chooser = element("language");
   for (const tag of LANGUAGES) {
     const option = new Option(nameOfLanguage(tag), tag);
     option.lang = tag;
@@ -47,51 +50,79 @@ export async function startTranslating(render) {
  */
 export function chooseLanguage(wanted) {
   const bases = wanted.map((tag) => tag?.toLowerCase().split("-")[0]);
-  return bases.find((base) => LANGUAGES.includes(base)) ?? LANGUAGES[0];
+  return bases.find((base) => base !== undefined && LANGUAGES.includes(base)) ?? LANGUAGES[0];
 }
 
 /**
  * Gives the text of a key; the key itself where there is none, which a test forbids.
  *
  * @param {string} key
- * @param {Record<string, string | number>} [values] For the places in the text.
+ * @param {Record<string, string | number | null>} [values] For the places in the text.
  */
 export function t(key, values = {}) {
-  return (texts[key] ?? key).replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
+  return (texts[key] ?? key).replace(/\{(\w+)\}/g, (place, name) => String(values[name] ?? place));
 }
 
-/** Tells whether there is a text for `key`. */
+/**
+ * Tells whether there is a text for `key`.
+ *
+ * @param {string} key
+ */
 export function knows(key) {
   return key in texts;
 }
 
-/** Formats a number as the person's language does; `options` are those of `Intl.NumberFormat`. */
+/**
+ * Formats a number as the person's language does; `options` are those of `Intl.NumberFormat`.
+ *
+ * @param {number} value
+ * @param {Intl.NumberFormatOptions} [options]
+ */
 export function formatNumber(value, options = {}) {
   return new Intl.NumberFormat(language, options).format(value);
 }
 
+/** @param {number} value */
 export const formatMilliseconds = (value) =>
   formatNumber(value, { style: "unit", unit: "millisecond", maximumFractionDigits: 0 });
 
+/** @param {number} value */
 export const formatSeconds = (value) =>
-  formatNumber(value, { style: "unit", unit: "second", unitDisplay: "narrow", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  formatNumber(value, {
+    style: "unit",
+    unit: "second",
+    unitDisplay: "narrow",
+    minimumFractionDigits: 1,
+    maximumFractionDigits: 1,
+  });
 
-/** Gives a language's name in that language itself, with a capital: `de` is "Deutsch"; the tag where nobody knows it. */
+/**
+ * Gives a language's name in that language itself, with a capital: `de` is "Deutsch"; the tag where nobody knows it.
+ *
+ * @param {string} tag
+ */
 export function nameOfLanguage(tag) {
   try {
-    const name = new Intl.DisplayNames([tag], { type: "language" }).of(tag);
+    const name = new Intl.DisplayNames([tag], { type: "language" }).of(tag) ?? tag;
     return name.charAt(0).toLocaleUpperCase(tag) + name.slice(1);
   } catch {
     return tag;
   }
 }
 
-/** @returns {"ltr" | "rtl"} how a language is written. */
+/**
+ * @param {string} tag
+ * @returns {"ltr" | "rtl"} how a language is written.
+ */
 export function directionOf(tag) {
   return RIGHT_TO_LEFT.has(tag.toLowerCase().split("-")[0]) ? "rtl" : "ltr";
 }
 
-/** Gives what `remember` stored, or null; storage can be forbidden by the person. */
+/**
+ * Gives what `remember` stored, or null; storage can be forbidden by the person.
+ *
+ * @param {string} key
+ */
 export function recall(key) {
   try {
     return localStorage.getItem(key);
@@ -100,6 +131,10 @@ export function recall(key) {
   }
 }
 
+/**
+ * @param {string} key
+ * @param {string} value
+ */
 export function remember(key, value) {
   try {
     localStorage.setItem(key, value);
@@ -108,7 +143,11 @@ export function remember(key, value) {
   }
 }
 
-/** Puts the page into a language as soon as its words are there, unless another one is wanted by then. */
+/**
+ * Puts the page into a language as soon as its words are there, unless another one is wanted by then.
+ *
+ * @param {string} tag
+ */
 async function speak(tag) {
   asked = tag;
   const loaded = await load(tag);
@@ -124,7 +163,12 @@ async function speak(tag) {
   document.documentElement.dataset.ready = "";
 }
 
-/** Gives a language's words; while the network is broken it tries again, and the words that are there stay. */
+/**
+ * Gives a language's words; while the network is broken it tries again, and the words that are there stay.
+ *
+ * @param {string} tag
+ * @returns {Promise<Record<string, string>>}
+ */
 async function load(tag) {
   for (;;) {
     try {
@@ -136,18 +180,25 @@ async function load(tag) {
   }
 }
 
+/** @param {ParentNode} root */
 function translate(root) {
-  for (const element of root.querySelectorAll("[data-i18n]")) {
-    put(element.dataset.i18n, (text) => (element.textContent = text));
+  for (const named of root.querySelectorAll("[data-i18n]")) {
+    put(named.getAttribute("data-i18n") ?? "", (text) => {
+      named.textContent = text;
+    });
   }
-  for (const element of root.querySelectorAll("[data-i18n-attributes]")) {
-    for (const pair of element.dataset.i18nAttributes.split(" ")) {
+  for (const named of root.querySelectorAll("[data-i18n-attributes]")) {
+    for (const pair of (named.getAttribute("data-i18n-attributes") ?? "").split(" ")) {
       const [attribute, key] = pair.split(":");
-      put(key, (text) => element.setAttribute(attribute, text));
+      put(key, (text) => named.setAttribute(attribute, text));
     }
   }
 }
 
+/**
+ * @param {string} key
+ * @param {(text: string) => void} set
+ */
 function put(key, set) {
   if (knows(key)) {
     set(t(key));

@@ -19,18 +19,28 @@ const END_OF_ISOLATE = "\u2069";
 /** Anything but marks, spaces, formats, and letters and symbols without ink. */
 const INK = /[^\p{M}\p{Z}\p{Cf}\u115F\u1160\u2800\u3164\uFFA0]/u;
 
-/** @returns {string | null} a name as the relay will keep it, or null where the relay would refuse it. */
+/**
+ * @param {string} text
+ * @returns {string | null} a name as the relay will keep it, or null where the relay would refuse it.
+ */
 export function tidyName(text) {
   if (NO_TEXT.test(text)) {
     return null;
   }
   const plain = text.replace(OBSOLETE, "");
   const isolated = isBalanced(plain) ? plain : plain.replace(ISOLATES, "");
-  const name = isolated.normalize("NFC").replace(/\p{Zs}+/gu, " ").replace(/^ | $/g, "");
+  const name = isolated
+    .normalize("NFC")
+    .replace(/\p{Zs}+/gu, " ")
+    .replace(/^ | $/g, "");
   return INK.test(name) && [...name].length <= LONGEST_NAME ? name : null;
 }
 
-/** Tells whether each directional isolate ends within the text, and nothing ends that did not begin. */
+/**
+ * Tells whether each directional isolate ends within the text, and nothing ends that did not begin.
+ *
+ * @param {string} text
+ */
 function isBalanced(text) {
   let depth = 0;
   for (const [isolate] of text.matchAll(ISOLATES)) {

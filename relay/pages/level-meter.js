@@ -33,7 +33,11 @@ export class LevelMeter {
     this.#output = output;
   }
 
-  /** Takes the levels of one frame, 1 is full scale; shows them together with those since the last picture. */
+  /**
+   * Takes the levels of one frame, 1 is full scale; shows them together with those since the last picture.
+   *
+   * @param {{peak: number, rms: number}} levels
+   */
   take({ peak, rms }) {
     this.#peak = Math.max(this.#peak, peak);
     this.#power += rms * rms;
@@ -56,6 +60,7 @@ export class LevelMeter {
     this.#meter.setAttribute("aria-valuetext", "–");
   }
 
+  /** @param {number} now */
   #show(now) {
     if (this.#peak >= this.#held || now - this.#heldAt > PEAK_HOLD_MS) {
       this.#held = this.#peak;
@@ -82,6 +87,7 @@ export class LevelMeter {
   }
 }
 
+/** @param {number} decibels */
 function describe(decibels) {
   if (decibels <= FLOOR_DB) {
     return t("broadcast.level.none");
@@ -89,10 +95,12 @@ function describe(decibels) {
   return `${formatNumber(decibels, { maximumFractionDigits: 0 })} dB`;
 }
 
+/** @param {number} amplitude */
 function toDecibels(amplitude) {
   return Math.min(0, Math.max(FLOOR_DB, 20 * Math.log10(amplitude + 1e-9)));
 }
 
+/** @param {number} amplitude */
 function toFraction(amplitude) {
   return (1 - toDecibels(amplitude) / FLOOR_DB).toFixed(3);
 }

@@ -45,7 +45,7 @@ export class LinkSecret extends EventTarget {
     if (rest.length === parts.length) {
       return;
     }
-    const told = new URLSearchParams(location.hash.slice(1)).get(this.#name);
+    const told = new URLSearchParams(location.hash.slice(1)).get(this.#name) ?? "";
     const fragment = rest.length > 0 ? `#${rest.join("&")}` : "";
     history.replaceState(history.state, "", location.pathname + location.search + fragment);
     if (isKey(told)) {
@@ -66,7 +66,11 @@ export class LinkSecret extends EventTarget {
     }
   }
 
-  /** The person can forbid storage; then the page has the secret until it is left. */
+  /**
+   * The person can forbid storage; then the page has the secret until it is left.
+   *
+   * @param {string | null} secret
+   */
   #keep(secret) {
     try {
       if (secret === null) {

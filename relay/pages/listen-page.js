@@ -1,7 +1,17 @@
 /** The listening page: connects a `RelayPlayer` and the session's channels to the elements of listen.html. */
 
 import { ChannelChooser, preferredChannel } from "./channel-chooser.js";
-import { formatMilliseconds, formatNumber, formatSeconds, knows, recall, remember, startTranslating, t } from "./i18n.js";
+import { element } from "./elements.js";
+import {
+  formatMilliseconds,
+  formatNumber,
+  formatSeconds,
+  knows,
+  recall,
+  remember,
+  startTranslating,
+  t,
+} from "./i18n.js";
 import { LinkSecret } from "./link-secret.js";
 import { LivePicture } from "./live-picture.js";
 import { say } from "./live-region.js";
@@ -12,18 +22,31 @@ import { SOURCE_LOST } from "./player/status.js";
 import { TOKEN_PREFIX, addressAt, isKey, readPageAddress } from "./player/wire.js";
 import { SessionWatch } from "./session-watch.js";
 
-/** Codes by which page and relay, or page and audio, turn out not to be of the same time. */
+/**
+ * @typedef {import("./player/types.js").PlayerCode} PlayerCode
+ * @typedef {import("./player/types.js").PlayerState} PlayerState
+ */
+
+/**
+ * Codes by which page and relay, or page and audio, turn out not to be of the same time.
+ *
+ * @type {ReadonlySet<PlayerCode | null>}
+ */
 const MISUNDERSTANDINGS = new Set([1002, 1003, 1007, 1008, 1009, BAD_REQUEST, "address", "codec", "protocol"]);
 
 const DEFAULT_CHANNEL = "main";
 const VOLUME_KEY = "relay.volume";
 const LATENCY_KEY = "relay.latency";
-const LATENCIES = ["low", "balanced", "stable"];
+const LATENCIES = /** @type {const} */ (["low", "balanced", "stable"]);
 
 /** A picture in words for those who do not see it; nobody wants it to change while it is read. */
 const WORDS_INTERVAL_MS = 5000;
 
-/** In these the button says Play; what is held back by the browser or a call may need it. */
+/**
+ * In these the button says Play; what is held back by the browser or a call may need it.
+ *
+ * @type {ReadonlySet<PlayerState>}
+ */
 const STOPPED = new Set(["idle", "blocked", "interrupted", "ended", "failed"]);
 
 /** After a session ended the page goes on with the next one by itself; a tab that was forgotten does not speak tomorrow. */
@@ -32,14 +55,22 @@ const PLAYS_ON_MS = 4 * 60 * 60 * 1000;
 /** All listeners of a session that ended come back within this time, and not at once. */
 const RETURN_MS = 8000;
 
-/** In these the broadcaster may have said why there is nothing to hear. */
+/**
+ * In these the broadcaster may have said why there is nothing to hear.
+ *
+ * @type {ReadonlySet<PlayerState>}
+ */
 const HUSHED = new Set(["waiting", "buffering", "playing", "concealing", "rebuffering"]);
 
-/** In these there is something to measure. */
+/**
+ * In these there is something to measure.
+ *
+ * @type {ReadonlySet<PlayerState>}
+ */
 const HEARD = new Set(["buffering", "playing", "concealing", "rebuffering", "reconnecting"]);
 
-const element = (id) => document.getElementById(id);
-const main = document.querySelector("main");
+const main = /** @type {HTMLElement} */ (document.querySelector("main"));
+const brand = /** @type {HTMLElement} */ (document.querySelector(".brand"));
 const page = readPageAddress(location.href, document.baseURI);
 const link = new LinkSecret("token", page.session);
 const chooser = new ChannelChooser(element("channels"), page.channel ?? DEFAULT_CHANNEL);
@@ -64,17 +95,25 @@ const watch = new SessionWatch(() => {
 
 /** Whether the address or the person named the channel. */
 let picked = page.channel !== null;
-/** Why it can not go on, or connect: {code, reason}, of the player or the relay; otherwise null. */
+/**
+ * Why it can not go on, or connect, as the player or the relay says; otherwise null.
+ *
+ * @type {{code: PlayerCode | null, reason: string} | null}
+ */
 let problem = null;
 /** What people call the session, else its id. */
 let sessionName = page.session;
-/** Of the channel, as it was seen before anybody pressed Play; null from then on. */
+/**
+ * Of the channel, as it was seen before anybody pressed Play; null from then on.
+ *
+ * @type {import("./player/types.js").ChannelState | import("./player/types.js").Silence | null}
+ */
 let sourceState = null;
 /** Until when it goes on by itself, by the clock on the wall; a machine that slept is no machine that waited. */
 let playsOnUntil = 0;
 let wordsAt = -Infinity;
 
-document.querySelector(`[name=latency][value=${latency}]`).checked = true;
+/** @type {HTMLInputElement} */ (document.querySelector(`[name=latency][value=${latency}]`)).checked = true;
 
 element("play").addEventListener("click", () => {
   if (STOPPED.has(player.state)) {
@@ -134,7 +173,11 @@ link.addEventListener("change", () => {
   lookAhead();
 });
 
-/** What can be no token is as good as none: the relay tells whether the session needs one. */
+/**
+ * What can be no token is as good as none: the relay tells whether the session needs one.
+ *
+ * @param {LinkSecret} link
+ */
 function tokenOf({ value }) {
   return isKey(value) ? value : null;
 }
@@ -146,13 +189,18 @@ chooser.addEventListener("choose", () => {
   picture.clear();
 });
 
+/** @param {string | null} name */
 function showName(name) {
   sessionName = name ?? page.session;
   element("session").textContent = sessionName;
   document.title = t("listen.title", { session: sessionName });
 }
 
-/** Takes the session's channels; who has not picked one gets the one in their language. */
+/**
+ * Takes the session's channels; who has not picked one gets the one in their language.
+ *
+ * @param {readonly import("./player/types.js").Channel[]} channels
+ */
 function showChannels(channels) {
   chooser.show(channels);
   const listed = channels.some(({ id }) => id === chooser.chosen);
@@ -169,9 +217,12 @@ function showAddress() {
 }
 
 element("latency").addEventListener("change", ({ target }) => {
-  player.latency = target.value;
-  remember(LATENCY_KEY, target.value);
-  renderLatency();
+  const chosen = LATENCIES.find((name) => name === /** @type {HTMLInputElement} */ (target).value);
+  if (chosen !== undefined) {
+    player.latency = chosen;
+    remember(LATENCY_KEY, chosen);
+    renderLatency();
+  }
 });
 
 const volume = element("volume");
@@ -196,7 +247,7 @@ function render() {
   main.dataset.state = state;
   main.classList.toggle("running", running);
   // It would lead away from the sound.
-  document.querySelector(".brand").inert = running;
+  brand.inert = running;
   element("running").hidden = !HEARD.has(state);
   showName(sessionName);
   element("play-label").textContent = t(running ? "listen.stop" : "listen.play");
@@ -206,6 +257,7 @@ function render() {
   applyVolume();
 }
 
+/** @param {PlayerState} state */
 function sentence(state) {
   if (problem !== null) {
     return describe(problem);
@@ -216,7 +268,11 @@ function sentence(state) {
   return t([before, hushed, lost].find(knows) ?? `listen.state.${state}`);
 }
 
-/** Tells in words why it can not go on. The sentence that came with the code is in English, and only for the console. */
+/**
+ * Tells in words why it can not go on. The sentence that came with the code is in English, and only for the console.
+ *
+ * @param {{code: PlayerCode | null}} problem
+ */
 function describe({ code }) {
   if (MISUNDERSTANDINGS.has(code)) {
     return t("listen.problem.misunderstanding");
@@ -229,15 +285,17 @@ function renderLatency() {
   element("latency-hint").textContent = t(`listen.latency-hint.${player.latency}`);
 }
 
+/** @param {import("./player/types.js").PlayerStats} stats */
 function renderStats(stats) {
+  /** @type {(id: string, value: number | null, format: (value: number) => string) => void} */
   const show = (id, value, format) => {
-    element(id).textContent = !STOPPED.has(player.state) && Number.isFinite(value) ? format(value) : "–";
+    element(id).textContent = !STOPPED.has(player.state) && value !== null ? format(value) : "–";
   };
-  show("delay", stats?.delayMs, formatMilliseconds);
-  show("buffer", stats?.bufferMs, formatMilliseconds);
-  show("interruptions", stats?.underruns, formatNumber);
-  show("lost", stats && stats.gapMs / 1000, formatSeconds);
-  main.style.setProperty("--fill", Math.min(1, (stats?.bufferMs ?? 0) / (stats?.targetMs || 1)).toFixed(2));
+  show("delay", stats.delayMs, formatMilliseconds);
+  show("buffer", stats.bufferMs, formatMilliseconds);
+  show("interruptions", stats.underruns, formatNumber);
+  show("lost", stats.gapMs / 1000, formatSeconds);
+  main.style.setProperty("--fill", Math.min(1, stats.bufferMs / (stats.targetMs || 1)).toFixed(2));
   const now = performance.now();
   if (now - wordsAt >= WORDS_INTERVAL_MS) {
     wordsAt = now;

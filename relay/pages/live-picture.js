@@ -20,6 +20,7 @@ const POINTS = (SECONDS * 1000) / INTERVAL_MS;
 export class LivePicture {
   #buffer;
   #delay;
+  /** @type {{bufferMs: number, delayMs: number | null}[]} */
   #history = [];
   #takenAt = -Infinity;
   #drawnAt = -Infinity;
@@ -34,7 +35,12 @@ export class LivePicture {
     this.#delay = delay;
   }
 
-  /** Takes what a player measured, in ms; the delay may not be known. */
+  /**
+   * Takes what a player measured, in ms; the delay may not be known.
+   *
+   * @param {{bufferMs: number, delayMs: number | null}} stats
+   * @param {number} nowMs
+   */
   take({ bufferMs, delayMs }, nowMs) {
     if (nowMs - this.#takenAt < INTERVAL_MS * 0.8) {
       return;
@@ -56,10 +62,15 @@ export class LivePicture {
   }
 
   #draw() {
-    const [buffers, delays] = ["bufferMs", "delayMs"].map((name) => this.#history.map((point) => point[name] ?? 0));
+    const buffers = this.#history.map(({ bufferMs }) => bufferMs);
+    const delays = this.#history.map(({ delayMs }) => delayMs ?? 0);
     const most = Math.max(...buffers, ...delays);
     const top = TOPS.find((candidate) => candidate >= most) ?? most;
     const first = POINTS - this.#history.length;
+    /**
+     * @param {number} ms
+     * @param {number} i
+     */
     const toPoint = (ms, i) => {
       const x = ((first + i) / (POINTS - 1)) * WIDTH;
       return `${x.toFixed(1)},${(HEIGHT * (1 - ms / top)).toFixed(1)}`;

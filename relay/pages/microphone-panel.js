@@ -5,18 +5,21 @@
  * later wins over that, also while the browser asks for its permission. All of it is remembered for the next time.
  */
 
+import { element } from "./elements.js";
 import { recall, remember, t } from "./i18n.js";
-import { openMicrophone } from "./sources.js";
+import { SourceError, openMicrophone } from "./sources.js";
 
 const STORAGE_KEY = "relay.microphone";
 
 /** Under these names Chromium lists a device a second time. */
 const ALIASES = ["default", "communications"];
 
-const element = (id) => document.getElementById(id);
-
 /** From the switch's id to the name of the constraint. */
-const PROCESSING = { echo: "echoCancellation", noise: "noiseSuppression", gain: "autoGainControl" };
+const PROCESSING = /** @type {const} */ ([
+  ["echo", "echoCancellation"],
+  ["noise", "noiseSuppression"],
+  ["gain", "autoGainControl"],
+]);
 
 export class MicrophonePanel {
   #broadcaster;
@@ -26,14 +29,14 @@ export class MicrophonePanel {
   /** @param {import("./broadcaster.js").Broadcaster} broadcaster */
   constructor(broadcaster) {
     this.#broadcaster = broadcaster;
-    for (const id of ["device", ...Object.keys(PROCESSING)]) {
+    for (const id of ["device", ...PROCESSING.map(([id]) => id)]) {
       element(id).addEventListener("change", () => {
         this.#remember();
         this.#change(false);
       });
     }
     const supported = navigator.mediaDevices.getSupportedConstraints();
-    for (const [id, name] of Object.entries(PROCESSING)) {
+    for (const [id, name] of PROCESSING) {
       element(id).disabled = !supported[name];
     }
     this.#recall();
@@ -51,7 +54,12 @@ export class MicrophonePanel {
     this.#replaced = false;
   }
 
-  /** Opens the microphone as the panel says, as a source for a `Broadcaster`. */
+  /**
+   * Opens the microphone as the panel says, as a source for a `Broadcaster`.
+   *
+   * @param {AudioContext} context
+   * @returns {Promise<import("./sources.js").Source>}
+   */
   async open(context) {
     for (;;) {
       const options = this.#options;
@@ -60,7 +68,7 @@ export class MicrophonePanel {
       try {
         source = await openMicrophone(context, options, () => this.#change(true));
       } catch (error) {
-        if (error.code === "microphone-gone" && options.deviceId !== "") {
+        if (error instanceof SourceError && error.code === "microphone-gone" && options.deviceId !== "") {
           this.#replaced ||= isCurrent();
           continue;
         }
@@ -77,13 +85,17 @@ export class MicrophonePanel {
 
   /** What to open now, as the panel says. */
   get #options() {
-    const processing = Object.entries(PROCESSING).map(([id, name]) => [name, element(id).checked]);
-    return { deviceId: this.#replaced ? "" : element("device").value, ...Object.fromEntries(processing) };
+    return {
+      deviceId: this.#replaced ? "" : element("device").value,
+      echoCancellation: element("echo").checked,
+      noiseSuppression: element("noise").checked,
+      autoGainControl: element("gain").checked,
+    };
   }
 
   #remember() {
     const { value: device, label } = element("device").selectedOptions[0];
-    const switches = Object.fromEntries(Object.keys(PROCESSING).map((id) => [id, element(id).checked]));
+    const switches = Object.fromEntries(PROCESSING.map(([id]) => [id, element(id).checked]));
     remember(STORAGE_KEY, JSON.stringify({ ...switches, ...(device && { device, label }) }));
   }
 
@@ -92,7 +104,7 @@ export class MicrophonePanel {
     if (device) {
       element("device").add(new Option(label, device, false, true));
     }
-    for (const id of Object.keys(PROCESSING)) {
+    for (const [id] of PROCESSING) {
       element(id).checked = switches[id] === true && !element(id).disabled;
     }
   }
@@ -122,13 +134,16 @@ export class MicrophonePanel {
 
   /** Says beside each switch what the browser made of it, in the page's language. */
   render() {
-    this.#showGranted(this.#broadcaster.source?.granted);
+    this.#showGranted(this.#broadcaster.source?.granted ?? null);
   }
 
+  /** @param {MediaTrackSettings | null} granted */
   #showGranted(granted) {
-    for (const [id, name] of Object.entries(PROCESSING)) {
+    for (const [id, name] of PROCESSING) {
       const [wanted, got] = [element(id).checked, granted?.[name]];
-      element(`${id}-granted`).textContent = got === undefined ? "" : t(`broadcast.granted.${verdict(wanted, got)}`);
+      // What is on may also be told as a word, as "all" or "remote-only" for the echo.
+      const said = got === undefined ? "" : t(`broadcast.granted.${verdict(wanted, got !== false)}`);
+      element(`${id}-granted`).textContent = said;
     }
   }
 
@@ -139,7 +154,11 @@ export class MicrophonePanel {
     }
   }
 
-  /** Opens the microphone again; one after the other, or the slower of two changes would win over the later one. */
+  /**
+   * Opens the microphone again; one after the other, or the slower of two changes would win over the later one.
+   *
+   * @param {boolean} replaced
+   */
   #change(replaced) {
     this.#lastChange = this.#lastChange.then(async () => {
       this.#replaced = replaced;
@@ -160,6 +179,10 @@ export class MicrophonePanel {
   }
 }
 
+/**
+ * @param {boolean} wanted
+ * @param {boolean} got
+ */
 function verdict(wanted, got) {
   if (wanted === got) {
     return got ? "on" : "off";

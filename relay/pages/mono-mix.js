@@ -12,6 +12,7 @@ const MEMORY_SECONDS = 10;
 export class MonoMix {
   #rate;
   #powers = [0, 0, 0];
+  /** @type {number | null} */
   #gain = null;
 
   /** @param {number} rate Samples a second. */
@@ -40,6 +41,7 @@ export class MonoMix {
   }
 }
 
+/** @param {Float32Array} samples */
 function powerOf(samples) {
   let power = 0;
   for (const sample of samples) {

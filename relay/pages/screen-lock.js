@@ -2,7 +2,9 @@
 
 export class ScreenLock {
   #wanted = false;
+  /** @type {WakeLockSentinel | null} */
   #sentinel = null;
+  /** @type {Promise<void>} */
   #lastStep = Promise.resolve();
 
   constructor() {

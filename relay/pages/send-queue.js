@@ -14,9 +14,16 @@ export const STUCK_MS = 5000;
 const LIMIT_SECONDS = 1.5;
 const IN_SOCKET_SECONDS = 0.25;
 
+/**
+ * @typedef {Uint8Array<ArrayBuffer> | Int16Array<ArrayBuffer>} Frame
+ * @typedef {{bufferedAmount: number, send: (data: Frame) => void}} Socket
+ */
+
 export class SendQueue {
   #bytesPerSecond;
+  /** @type {Socket | null} */
   #socket = null;
+  /** @type {Frame[]} */
   #frames = [];
   #bytes = 0;
   #droppedBytes = 0;
@@ -40,7 +47,7 @@ export class SendQueue {
   /**
    * Sends what waits, and what comes, to a socket.
    *
-   * @param {{bufferedAmount: number, send: (data: ArrayBufferView) => void}} socket
+   * @param {Socket} socket
    * @param {number} nowMs
    */
   connect(socket, nowMs) {
@@ -56,7 +63,12 @@ export class SendQueue {
     this.#socket = null;
   }
 
-  /** Sends a frame, now or after those before it. */
+  /**
+   * Sends a frame, now or after those before it.
+   *
+   * @param {Frame} frame
+   * @param {number} nowMs
+   */
   push(frame, nowMs) {
     this.#frames.push(frame);
     this.#bytes += frame.byteLength;
@@ -70,7 +82,11 @@ export class SendQueue {
     this.#seenInSocket = this.#inSocket;
   }
 
-  /** Tells whether frames wait and the socket has taken none for `STUCK_MS`. */
+  /**
+   * Tells whether frames wait and the socket has taken none for `STUCK_MS`.
+   *
+   * @param {number} nowMs
+   */
   isStuck(nowMs) {
     return this.#socket !== null && this.#frames.length > 0 && nowMs - this.#movedAt >= STUCK_MS;
   }
@@ -78,7 +94,7 @@ export class SendQueue {
   /** Gives the socket all that waits. */
   flush() {
     while (this.#frames.length > 0) {
-      this.#socket.send(this.#take());
+      this.#socket?.send(this.#take());
     }
   }
 
@@ -92,8 +108,9 @@ export class SendQueue {
     }
   }
 
+  /** Takes the oldest of the frames that wait; there must be one. */
   #take() {
-    const frame = this.#frames.shift();
+    const frame = /** @type {Frame} */ (this.#frames.shift());
     this.#bytes -= frame.byteLength;
     return frame;
   }

@@ -3,18 +3,34 @@
  *
  * It is a listener that stays as long as there is nothing to hear, so it learns at once that something begins, and asks no
  * more often than any listener whose connection broke.
- *
- * Fires `news`, detail {sessionName, channels, state, silence}, the last two of the channel that it asks for; and
- * `refused`, detail the close code that forbids to ask again.
  */
 
 import { SESSION_ENDED, isFinal } from "./player/close-codes.js";
 import { RelaySocket } from "./player/relay-socket.js";
 
-export class SessionWatch extends EventTarget {
+/**
+ * @typedef {object} News
+ * @property {string | null} sessionName
+ * @property {import("./player/types.js").Channel[]} channels
+ * @property {import("./player/types.js").ChannelState} state Of the channel that it asks for.
+ * @property {import("./player/types.js").Silence | null} silence Of the same.
+ *
+ * @typedef {import("./player/relay-socket.js").SocketEventMap} SocketEventMap
+ *
+ * @typedef {object} WatchEventMap
+ * @property {CustomEvent<News>} news
+ * @property {CustomEvent<import("./player/relay-socket.js").Ending["code"]>} refused The code that forbids to ask again.
+ */
+
+const Emitter = /** @type {new () => import("./player/types.js").TypedEventTarget<WatchEventMap>} */ (EventTarget);
+
+export class SessionWatch extends Emitter {
   #target;
+  /** @type {RelaySocket | null} */
   #socket = null;
-  #timer = null;
+  /** @type {number | undefined} */
+  #timer;
+  /** @type {News | null} */
   #news = null;
   #channel = "";
 
@@ -32,6 +48,7 @@ export class SessionWatch extends EventTarget {
         // The next session may have begun and ended meanwhile.
         isFinal: (code) => code !== SESSION_ENDED && isFinal(code),
       });
+      /** @type {<Type extends keyof SocketEventMap>(type: Type, take: (detail: SocketEventMap[Type]["detail"]) => void) => void} */
       const hear = (type, take) =>
         socket.addEventListener(type, ({ detail }) => (this.#socket === socket ? take(detail) : socket.close()));
       hear("hello", (hello) => this.#greet(hello));
@@ -53,12 +70,17 @@ export class SessionWatch extends EventTarget {
     }
   }
 
+  /** @param {import("./player/messages.js").Hello} hello */
   #greet({ session_name: sessionName, channel, channels, state, silence = null }) {
     this.#channel = channel;
     this.#tell({ sessionName, channels: Array.isArray(channels) ? channels : [], state, silence });
   }
 
+  /** @param {import("./player/messages.js").ControlMessage} message */
   #hear(message) {
+    if (this.#news === null) {
+      return;
+    }
     if (message.type === "channels") {
       this.#tell({ ...this.#news, sessionName: message.session_name, channels: message.channels });
     } else if (message.type === "state") {
@@ -69,11 +91,17 @@ export class SessionWatch extends EventTarget {
     }
   }
 
+  /** @param {News} news */
   #tell(news) {
     this.#news = news;
     this.#fire("news", news);
   }
 
+  /**
+   * @template {keyof WatchEventMap} Type
+   * @param {Type} type
+   * @param {WatchEventMap[Type]["detail"]} detail
+   */
   #fire(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }

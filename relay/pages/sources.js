@@ -1,7 +1,12 @@
 /**
- * Where a broadcast's sound comes from. A source is {node, begin, close, granted}: an AudioNode, a function that lets
- * it start, one that gives back what it holds, and what the browser granted of the processing that was asked for:
- * {echoCancellation, noiseSuppression, autoGainControl}, or null for a file.
+ * Where a broadcast's sound comes from.
+ *
+ * @typedef {object} Source
+ * @property {AudioNode} node
+ * @property {() => void} begin Lets it start.
+ * @property {() => void} close Gives back what it holds.
+ * @property {MediaTrackSettings | null} granted What the browser granted of the processing that was asked for; null for a
+ *   file.
  */
 
 /** The end of a file is still on its way through the resampler and the last frame when its element has ended. */
@@ -13,6 +18,11 @@ const RESUME_MS = 500;
 /** A file of which so much was played, and no sound decoded, has none. */
 const SOUND_KNOWN_SECONDS = 1;
 
+/**
+ * From the name of a browser's error to a code.
+ *
+ * @type {Record<string, string>}
+ */
 const MICROPHONE_CODES = {
   NotAllowedError: "microphone-not-allowed",
   NotFoundError: "microphone-not-found",
@@ -26,6 +36,10 @@ const MICROPHONE_CODES = {
  * sentence: a browser's are in English.
  */
 export class SourceError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   */
   constructor(code, message) {
     super(message);
     this.code = code;
@@ -48,30 +62,32 @@ export function unsupportedCode() {
  * @param {boolean} options.noiseSuppression
  * @param {boolean} options.autoGainControl
  * @param {() => void} onLost Called when the device goes away, or the person takes the permission back.
+ * @returns {Promise<Source>}
  * @throws {SourceError}
  */
 export async function openMicrophone(context, { deviceId, ...processing }, onLost) {
   const audio = { ...processing, ...(deviceId && { deviceId: { exact: deviceId } }) };
-  let track;
-  let node;
+  /** @type {MediaStream | undefined} */
+  let stream;
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ audio });
-    [track] = stream.getAudioTracks();
-    node = new MediaStreamAudioSourceNode(context, { mediaStream: stream });
+    stream = await navigator.mediaDevices.getUserMedia({ audio });
+    const node = new MediaStreamAudioSourceNode(context, { mediaStream: stream });
+    const [track] = stream.getAudioTracks();
+    track.onended = onLost;
+    return {
+      node,
+      granted: track.getSettings(),
+      begin() {},
+      close() {
+        track.onended = null;
+        track.stop();
+      },
+    };
   } catch (error) {
-    track?.stop();
-    throw new SourceError(MICROPHONE_CODES[error.name] ?? "microphone-unusable", error.name);
+    stream?.getAudioTracks()[0]?.stop();
+    const { name } = /** @type {{name: string}} */ (error);
+    throw new SourceError(MICROPHONE_CODES[name] ?? "microphone-unusable", name);
   }
-  track.onended = onLost;
-  return {
-    node,
-    granted: track.getSettings(),
-    begin() {},
-    close() {
-      track.onended = null;
-      track.stop();
-    },
-  };
 }
 
 /**
@@ -83,12 +99,14 @@ export async function openMicrophone(context, { deviceId, ...processing }, onLos
  * @param {object} listener
  * @param {() => void} listener.onEnd Called when all of it was played.
  * @param {(error: SourceError) => void} listener.onLost Called when it can not be played further.
+ * @returns {Promise<Source>}
  * @throws {SourceError}
  */
 export async function openFile(context, file, { onEnd, onLost }) {
   const audio = new Audio();
   const address = URL.createObjectURL(file);
   let begun = false;
+  /** @type {number | undefined} */
   let timer;
   const close = () => {
     clearTimeout(timer);
@@ -97,6 +115,7 @@ export async function openFile(context, file, { onEnd, onLost }) {
     audio.load();
     URL.revokeObjectURL(address);
   };
+  /** @type {AudioNode} */
   let node;
   try {
     await load(audio, address);
@@ -105,13 +124,22 @@ export async function openFile(context, file, { onEnd, onLost }) {
     close();
     throw await problemOf(file, "file-unreadable");
   }
+  /** @param {string} code */
   const lose = async (code) => {
     const problem = await problemOf(file, code);
     if (audio.onerror !== null) {
       onLost(problem);
     }
   };
-  const play = () => audio.play().catch(({ name }) => name === "NotAllowedError" && lose("file-not-played"));
+  const play = async () => {
+    try {
+      await audio.play();
+    } catch (error) {
+      if (error instanceof Error && error.name === "NotAllowedError") {
+        lose("file-not-played");
+      }
+    }
+  };
   audio.onerror = () => lose("file-broken");
   audio.onended = () => {
     timer = setTimeout(onEnd, TAIL_MS);
@@ -146,6 +174,10 @@ export async function openFile(context, file, { onEnd, onLost }) {
   };
 }
 
+/**
+ * @param {HTMLAudioElement} audio
+ * @param {string} address
+ */
 function load(audio, address) {
   return new Promise((resolve, reject) => {
     audio.onloadedmetadata = resolve;
@@ -156,7 +188,12 @@ function load(audio, address) {
   });
 }
 
-/** Of a file that is gone or was changed, an element says the same as of one that it can not decode. */
+/**
+ * Of a file that is gone or was changed, an element says the same as of one that it can not decode.
+ *
+ * @param {File} file
+ * @param {string} code
+ */
 async function problemOf(file, code) {
   const reader = file.stream().getReader();
   try {

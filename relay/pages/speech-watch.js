@@ -18,7 +18,12 @@ export class SpeechWatch {
     return this.#sinceSpeech < SHOWN_SECONDS;
   }
 
-  /** Takes the level of so much sound; 1 is full scale. */
+  /**
+   * Takes the level of so much sound; 1 is full scale.
+   *
+   * @param {number} rms
+   * @param {number} seconds
+   */
   take(rms, seconds) {
     const change = rms >= LOUD_RMS ? seconds : -seconds / 2;
     this.#loudSeconds = Math.min(SPEECH_SECONDS, Math.max(0, this.#loudSeconds + change));

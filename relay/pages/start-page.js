@@ -3,15 +3,16 @@
 import { startTranslating, t } from "./i18n.js";
 import { isName } from "./player/wire.js";
 
-const form = document.getElementById("start");
-const field = document.getElementById("session");
-const error = document.getElementById("session-error");
+const form = /** @type {HTMLFormElement} */ (document.getElementById("start"));
+const field = /** @type {HTMLInputElement} */ (document.getElementById("session"));
+const error = /** @type {HTMLElement} */ (document.getElementById("session-error"));
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const session = field.value.trim();
+  const submitter = /** @type {HTMLButtonElement | null} */ (event.submitter);
   if (isName(session)) {
-    location.assign(`${event.submitter?.value ?? "listen"}/${session}`);
+    location.assign(`${submitter?.value ?? "listen"}/${session}`);
   } else {
     field.setAttribute("aria-invalid", "true");
     field.focus();

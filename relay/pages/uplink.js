@@ -1,12 +1,7 @@
 /**
  * The way of a broadcaster's frames to the relay: one connection that comes back, and a bounded queue before it.
  *
- * Runs in a Worker, where neither a busy page nor a hidden tab delays audio; needs no DOM. It reports by a function:
- *   {type: "state", state, code, told}   `state`: connecting, live, reconnecting, stopped. `code` is what stopped it, or
- *                                        ended the latest attempt, see `RelaySocket`, or "not-ended" when the relay may not
- *                                        know that the session is over; `told` why, in a sentence
- *   {type: "relay", message}             a control message of the relay for the page: `stats`, `backpressure`, `error`
- *   {type: "way", waitingSeconds, droppedSeconds, roundTripMs}   about four times a second while frames come
+ * Runs in a Worker, where neither a busy page nor a hidden tab delays audio; needs no DOM.
  */
 
 import { RelaySocket } from "./player/relay-socket.js";
@@ -22,33 +17,61 @@ const FAREWELL_MS = 3000;
 
 const SESSION_ENDED = 1000;
 
+/**
+ * @typedef {object} Target
+ * @property {string} address Of the broadcaster's WebSocket, with its query.
+ * @property {string[]} protocols Subprotocols offered beside `relay.v1`: a token.
+ * @property {number} bytesPerSecond Of the audio.
+ *
+ * @typedef {"connecting" | "live" | "reconnecting"} Running
+ *
+ * @typedef {{type: "state", state: Running, code: Code | null, told: string}
+ *   | {type: "state", state: "stopped", code: Code, told: string}} StateNews `code` is what stopped it or ended the latest
+ *   attempt, `told` why, in a sentence.
+ *
+ * @typedef {import("./player/relay-socket.js").Ending["code"] | "not-ended"} Code "not-ended" when the relay may not know
+ *   that the session is over.
+ *
+ * @typedef {object} Way What the way to the relay is like; about four times a second while frames come.
+ * @property {"way"} type
+ * @property {number} waitingSeconds
+ * @property {number} droppedSeconds
+ * @property {number | null} roundTripMs
+ *
+ * @typedef {{type: "relay", message: import("./player/messages.js").ControlMessage}} RelayNews What the relay says to the
+ *   page.
+ *
+ * @typedef {StateNews | Way | RelayNews} News
+ */
+
+/** Control messages of the relay for the page. */
 const FOR_THE_PAGE = new Set(["stats", "backpressure", "error"]);
 
 export class Uplink {
   #socket;
   #queue;
   #report;
+  /** @type {Running | "stopped"} */
   #state = "connecting";
   #accepted = false;
   #muted = false;
+  /** @type {"pause" | "end" | null} */
   #farewell = null;
   #reportedAt = -Infinity;
   #pongAt = 0;
+  /** @type {number | null} */
   #roundTripMs = null;
 
   /**
-   * @param {object} options
-   * @param {string} options.address Of the broadcaster's WebSocket, with its query.
-   * @param {string[]} options.protocols Subprotocols offered beside `relay.v1`: a token.
-   * @param {number} options.bytesPerSecond Of the audio.
-   * @param {(news: object) => void} report
+   * @param {Target} target
+   * @param {(news: News) => void} report
    */
   constructor({ address, protocols, bytesPerSecond }, report) {
     this.#report = report;
     this.#queue = new SendQueue(bytesPerSecond);
     // The relay may still take a connection that broke for alive; the next one comes in its place.
-    const target = () => (this.#accepted ? withTakeOver(address) : address);
-    this.#socket = new RelaySocket(target, { protocols });
+    const addressNow = () => (this.#accepted ? withTakeOver(address) : address);
+    this.#socket = new RelaySocket(addressNow, { protocols });
     this.#socket.addEventListener("hello", () => {
       this.#accepted = true;
       this.#pongAt = performance.now();
@@ -58,7 +81,7 @@ export class Uplink {
       this.#queue.connect(this.#socket, performance.now());
       this.#enter("live");
       if (this.#farewell !== null) {
-        this.#sayFarewell();
+        this.#sayFarewell(this.#farewell);
       }
     });
     this.#socket.addEventListener("message", ({ detail }) => {
@@ -85,7 +108,11 @@ export class Uplink {
     this.#socket.open();
   }
 
-  /** Takes a frame of audio; it is sent, or waits, unless there never was a connection or it is leaving. */
+  /**
+   * Takes a frame of audio; it is sent, or waits, unless there never was a connection or it is leaving.
+   *
+   * @param {Int16Array<ArrayBuffer>} frame
+   */
   push(frame) {
     if (this.#farewell !== null || this.#state === "stopped") {
       return;
@@ -106,7 +133,11 @@ export class Uplink {
     }
   }
 
-  /** Has the relay told that the sound is silent on purpose, or no longer is; on later connections too. */
+  /**
+   * Has the relay told that the sound is silent on purpose, or no longer is; on later connections too.
+   *
+   * @param {boolean} on
+   */
   mute(on) {
     this.#muted = on;
     if (this.#socket.accepted) {
@@ -118,7 +149,7 @@ export class Uplink {
   pause() {
     if (this.#state === "live") {
       this.#farewell = "pause";
-      this.#sayFarewell();
+      this.#sayFarewell("pause");
     } else {
       this.#stop(SESSION_ENDED, "");
     }
@@ -128,7 +159,7 @@ export class Uplink {
   end() {
     this.#farewell = "end";
     if (this.#state === "live") {
-      this.#sayFarewell();
+      this.#sayFarewell("end");
     }
   }
 
@@ -138,26 +169,41 @@ export class Uplink {
     this.#stop(SESSION_ENDED, "");
   }
 
-  #sayFarewell() {
+  /** @param {"pause" | "end"} farewell */
+  #sayFarewell(farewell) {
     this.#queue.flush();
-    this.#socket.send({ type: this.#farewell });
+    this.#socket.send({ type: farewell });
     setTimeout(() => this.#stop(SESSION_ENDED, ""), FAREWELL_MS);
   }
 
+  /**
+   * @param {Code} code
+   * @param {string} told
+   */
   #stop(code, told) {
     if (this.#state !== "stopped") {
       this.#socket.close();
-      this.#enter("stopped", code, told);
+      this.#state = "stopped";
+      this.#report({ type: "state", state: "stopped", code, told });
     }
   }
 
+  /**
+   * @param {Running} state
+   * @param {Code | null} [code]
+   * @param {string} [told]
+   */
   #enter(state, code = null, told = "") {
     this.#state = state;
     this.#report({ type: "state", state, code, told });
   }
 }
 
-/** Gives a broadcaster's address that replaces whoever has the channel. */
+/**
+ * Gives a broadcaster's address that replaces whoever has the channel.
+ *
+ * @param {string} address
+ */
 export function withTakeOver(address) {
   const url = new URL(address);
   url.searchParams.set("takeover", "1");

@@ -275,6 +275,23 @@ async def test_what_is_chosen_while_the_browser_asks_is_what_is_used(tab: Tab) -
     await tab.page.locator("#echo-granted", has_text="is on").wait_for()
 
 
+async def test_echo_cancellation_that_a_browser_tells_by_a_word_is_on(tab: Tab) -> None:
+    await tab.page.add_init_script(
+        """
+        const { getSettings } = MediaStreamTrack.prototype;
+        MediaStreamTrack.prototype.getSettings = function () {
+          const settings = getSettings.call(this);
+          return { ...settings, echoCancellation: settings.echoCancellation && "all" };
+        };
+        """
+    )
+    await tab.open("/broadcast/by-a-word")
+    await tab.page.get_by_role("switch", name="Echo cancellation").check()
+    await tab.press("Go live")
+    await tab.status("You are live.")
+    await tab.page.locator("#echo-granted", has_text="is on").wait_for()
+
+
 @pytest.mark.parametrize("name", ["AbortError", "InvalidStateError"])
 async def test_a_browser_s_english_is_no_part_of_a_german_sentence(
     browser: Browser, relay: RelayProcess, name: str

@@ -1,4 +1,4 @@
-"""The player's npm package as others get it: packed, put into an app, built by three bundlers, heard in a browser."""
+"""The player's npm package as others get it: packed, installed by an app, type-checked, built, heard in a browser."""
 
 import asyncio
 import os
@@ -88,6 +88,13 @@ async def relay(origin: str) -> AsyncIterator[RelayProcess]:
     """A relay that lets the app connect."""
     async with relay_process(RELAY_BROADCAST_OPEN="true", RELAY_ACCESS_ALLOWED_ORIGINS=origin) as relay:
         yield relay
+
+
+@pytest.mark.parametrize(("module", "resolution"), [("esnext", "bundler"), ("nodenext", "nodenext")])
+async def test_an_app_in_typescript_is_checked_against_its_types(app: Path, module: str, resolution: str) -> None:
+    shutil.copy(HERE / "package_app" / "app.ts", app)
+    options = ("--noEmit", "--strict", "--skipLibCheck", "false", "--target", "es2022", "--lib", "es2022,dom")
+    run("tsc", "app.ts", *options, "--module", module, "--moduleResolution", resolution, folder=app)
 
 
 async def test_a_server_that_renders_pages_can_import_it(app: Path) -> None:

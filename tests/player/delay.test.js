@@ -74,7 +74,12 @@ test("a person's choice holds at once", () => {
 test("the least value of a window is forgotten with the window", () => {
   const minimum = new WindowMinimum(2000);
   assert.equal(minimum.value, null);
-  for (const [value, at] of [[5, 0], [9, 500], [7, 1000], [8, 1500]]) {
+  for (const [value, at] of [
+    [5, 0],
+    [9, 500],
+    [7, 1000],
+    [8, 1500],
+  ]) {
     minimum.add(value, at);
   }
   assert.equal(minimum.value, 5);

@@ -8,7 +8,10 @@ import { MonoMix } from "../../relay/pages/mono-mix.js";
 const RATE = 48_000;
 const BLOCK = 128;
 
-const tone = (hertz, gain = 0.5, phase = 0) => (i) => gain * Math.sin((2 * Math.PI * hertz * i) / RATE + phase);
+const tone =
+  (hertz, gain = 0.5, phase = 0) =>
+  (i) =>
+    gain * Math.sin((2 * Math.PI * hertz * i) / RATE + phase);
 const silence = () => 0;
 const root = (samples) => Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
 const decibels = (samples, gain = 0.5) => 20 * Math.log10(root(samples) / (gain * Math.SQRT1_2));

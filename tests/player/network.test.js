@@ -76,7 +76,11 @@ for (const latency of PRESETS) {
     const { samples } = heardBy(simulation);
     assert.ok(longestSilence(samples, DEVICE_RATE) < 0.01);
     assert.ok(worstBreak(samples, TONE, DEVICE_RATE) < CLICK);
-    assert.equal(simulation.orders.filter(({ splice }) => splice).length, 2, "the first frame, and the one behind the gap");
+    assert.equal(
+      simulation.orders.filter(({ splice }) => splice).length,
+      2,
+      "the first frame, and the one behind the gap",
+    );
   });
 
   test(`Wi-Fi, ${latency}: nothing is missing, and the delay is not more than it needs`, () => {
@@ -104,9 +108,15 @@ for (const latency of ["balanced", "stable"]) {
     const { onsetMs, samples } = heardBy(simulation);
     assert.ok(worstBreak(samples, TONE, DEVICE_RATE) < CLICK);
     const settled = simulation.rows.filter(({ now }) => now > onsetMs + 3000).map(({ error }) => Math.round(error));
-    assert.ok(settled.every((error) => Math.abs(error) < 20), `${settled}`);
+    assert.ok(
+      settled.every((error) => Math.abs(error) < 20),
+      `${settled}`,
+    );
     const errors = pitchErrors(samples.slice(3 * DEVICE_RATE));
-    assert.ok(errors.every((error) => error < 0.45), `${errors}`);
+    assert.ok(
+      errors.every((error) => error < 0.45),
+      `${errors}`,
+    );
   });
 }
 
@@ -116,7 +126,10 @@ test("a delay between what is nothing and what is stretched away does not bend t
   const faster = frames.map((frame) => ({ ...frame, arrivalMs: frame.arrivalMs + (frame.seq < 40 ? 110 : 0) }));
   const simulation = listen({ ...rest, frames: faster }, { latency: "stable", record: true });
   const errors = pitchErrors(heardBy(simulation).samples);
-  assert.ok(errors.every((error) => error < 0.45), `${errors}`);
+  assert.ok(
+    errors.every((error) => error < 0.45),
+    `${errors}`,
+  );
 });
 
 for (const latency of PRESETS) {
@@ -125,7 +138,10 @@ for (const latency of PRESETS) {
     assert.deepEqual([simulation.stats.jumps, simulation.stats.underruns], [0, 0]);
     const early = simulation.rows.filter(({ now, mode }) => mode === "playing" && now < 1500);
     assert.ok(early.length > 10);
-    assert.ok(early.every(({ error }) => Math.abs(error) < 20), `${early.map(({ error }) => Math.round(error))}`);
+    assert.ok(
+      early.every(({ error }) => Math.abs(error) < 20),
+      `${early.map(({ error }) => Math.round(error))}`,
+    );
     assert.ok(early.every(({ rate }) => Math.abs(rate - 1) < 0.001));
   });
 }
@@ -144,7 +160,12 @@ test("sound of before the join that comes over a slow line is waited for, and do
 /** How far the target and the delay are from what the preset asks of a steady network, 10 s behind a stall. */
 function behindStall(latency, frameMs, atMs, lengthMs, speed) {
   const steady = joined(steadyTrace(31, { frameMs }), FLOORS_MS[latency] + 130);
-  const simulation = new Simulation(stalled(steady, atMs, lengthMs, speed), { latency, rate: 8000, deviceRate: 8000, sound: () => 0 });
+  const simulation = new Simulation(stalled(steady, atMs, lengthMs, speed), {
+    latency,
+    rate: 8000,
+    deviceRate: 8000,
+    sound: () => 0,
+  });
   const backlogMs = lengthMs / (speed - 1);
   const fromMs = atMs + lengthMs + backlogMs + 10_000;
   simulation.run(fromMs + 1000);
@@ -185,7 +206,10 @@ test("a target that falls is followed closely, to it and no further, also where 
     const simulation = listen(steadyTrace(20), { latency: "low", sound });
     assert.equal(simulation.stats.underruns, 0);
     const later = simulation.rows.filter(({ now }) => now > 4500).map(({ error }) => Math.round(error));
-    assert.ok(later.every((error) => Math.abs(error) < 35), `${later}`);
+    assert.ok(
+      later.every((error) => Math.abs(error) < 35),
+      `${later}`,
+    );
     assert.ok(Math.abs(meanError(simulation, 9000)) < 5);
   }
 });
@@ -206,14 +230,22 @@ for (const ppm of [200, -200]) {
       simulation.run(minute * 60_000 - 1000);
       smooth.push(meanError(simulation, 0));
     }
-    assert.ok(smooth.slice(1).every((error) => Math.abs(error) < 15), `${smooth.map(Math.round)}`);
+    assert.ok(
+      smooth.slice(1).every((error) => Math.abs(error) < 15),
+      `${smooth.map(Math.round)}`,
+    );
     assert.deepEqual([simulation.stats.jumps, simulation.stats.underruns], [0, 0]);
     assert.ok(Math.abs(simulation.stats.driftPpm - ppm) < 100, `${simulation.stats.driftPpm}`);
   });
 }
 
 test("a sound card that is 200 ppm slow is as good as a broadcaster that is 200 ppm fast", () => {
-  const simulation = listen(steadyTrace(600, { frameMs: 100 }), { rate: 8000, deviceRate: 8000, sound: () => 0, devicePpm: -200 });
+  const simulation = listen(steadyTrace(600, { frameMs: 100 }), {
+    rate: 8000,
+    deviceRate: 8000,
+    sound: () => 0,
+    devicePpm: -200,
+  });
   assert.ok(Math.abs(simulation.stats.driftPpm - 200) < 100, `${simulation.stats.driftPpm}`);
   assert.ok(Math.abs(meanError(simulation, 300_000)) < 15);
 });
@@ -243,7 +275,9 @@ test("speech that comes in bursts is played whole, in time, with its pauses", ()
     return pauseMs > 50 ? [pauseMs / 1000] : [];
   });
   assert.equal(pauses.length, wanted.length);
-  pauses.forEach((pause, i) => assert.ok(Math.abs(pause - wanted[i]) < 0.06, `${pauses} instead of ${wanted}`));
+  for (const [i, pause] of pauses.entries()) {
+    assert.ok(Math.abs(pause - wanted[i]) < 0.06, `${pauses} instead of ${wanted}`);
+  }
   const { rows } = simulation;
   assert.ok(rows.filter(({ mode }) => mode === "playing").every(({ rate }) => Math.abs(rate - 1) < 0.0025));
 });
@@ -288,7 +322,9 @@ for (const pauseMs of [400, 1500, 5000]) {
     });
     const simulation = listen({ ...rest, frames: paused });
     assert.equal(simulation.stats.jumps, 0);
-    assert.ok(simulation.rows.filter(({ now }) => now > 8000 + pauseMs + 4000).every(({ error }) => Math.abs(error) < 60));
+    assert.ok(
+      simulation.rows.filter(({ now }) => now > 8000 + pauseMs + 4000).every(({ error }) => Math.abs(error) < 60),
+    );
     assert.equal(Math.round(simulation.stats.targetMs), 200);
   });
 }

@@ -71,7 +71,11 @@ test("a page whose timers come in bursts believes no more than another one", () 
   const latency = new OutputLatency();
   const told = new Set();
   for (let ms = 1000, look = 0; ms < 4000; look += 1) {
-    const context = { currentTime: ms / 1000, baseLatency: 0.01, getOutputTimestamp: () => WRONG["a timestamp that stands still"](ms / 1000) };
+    const context = {
+      currentTime: ms / 1000,
+      baseLatency: 0.01,
+      getOutputTimestamp: () => WRONG["a timestamp that stands still"](ms / 1000),
+    };
     told.add(latency.read(context, 5000 + ms));
     ms += [5, 250, 60, 90, 700][look % 5];
   }
@@ -93,7 +97,10 @@ test("a wrong timestamp is not believed while nothing is rendered", () => {
 test("an output latency that can not be is not believed, and a good timestamp is", () => {
   for (const wrong of [() => 60, () => -1, () => NaN, () => Infinity, () => undefined, () => 0, (now) => now]) {
     const told = looks((now) => ({ outputLatency: wrong(now), getOutputTimestamp: () => stamp(now, 0.05) }));
-    assert.ok(told.slice(1).every((ms) => Math.abs(ms - 50) < 1), `${wrong}: ${told}`);
+    assert.ok(
+      told.slice(1).every((ms) => Math.abs(ms - 50) < 1),
+      `${wrong}: ${told}`,
+    );
   }
 });
 

@@ -8,7 +8,19 @@ import { closeSentence, isFinal } from "../../relay/pages/player/close-codes.js"
 import { statusOf } from "../../relay/pages/player/status.js";
 
 test("close codes that forbid to connect again", () => {
-  const codes = [...Array.from({ length: 16 }, (_, i) => 1000 + i), 3000, 4000, 4001, 4499, 4500, 4501, 4502, 4503, 4504, 4999];
+  const codes = [
+    ...Array.from({ length: 16 }, (_, i) => 1000 + i),
+    3000,
+    4000,
+    4001,
+    4499,
+    4500,
+    4501,
+    4502,
+    4503,
+    4504,
+    4999,
+  ];
   assert.deepEqual(codes.filter(isFinal), [1000, 1002, 1003, 1007, 1008, 1009, 4500, 4501, 4502, 4503, 4504, 4999]);
 });
 

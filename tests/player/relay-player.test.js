@@ -75,7 +75,11 @@ test("attempts that fail before there ever was a connection are told each, with 
   FakeWorker.latest.tell(status("connecting", { reason: "Perhaps.", code: "unreachable", retryInMs: 900 }));
   assert.deepEqual(
     told.map(({ state, code, retryInMs }) => [state, code, retryInMs]),
-    [["connecting", null, null], ["connecting", 1006, 200], ["connecting", "unreachable", 900]],
+    [
+      ["connecting", null, null],
+      ["connecting", 1006, 200],
+      ["connecting", "unreachable", 900],
+    ],
   );
   assert.deepEqual([player.reason, player.code], ["Perhaps.", "unreachable"]);
 });
@@ -97,7 +101,10 @@ test("a browser that makes no context fails the start, and the Worker is told", 
   const told = makePlayer();
   FakeContext.obstacle = new Error("There are no more of them.");
   await player.play();
-  assert.deepEqual(told.map(({ state }) => state), ["failed"]);
+  assert.deepEqual(
+    told.map(({ state }) => state),
+    ["failed"],
+  );
   assert.deepEqual([player.code, player.context], ["not-loaded", null]);
   assert.equal(FakeWorker.latest.posted.at(-1).type, "stop");
   FakeContext.obstacle = null;

@@ -63,7 +63,10 @@ test("what the browser does not connect to ends it, at the first attempt and at 
   assert.equal(relay.attempts.length, 1);
   assert.deepEqual(relay.states, ["connecting", "failed"]);
   const { code, reason } = relay.status;
-  assert.deepEqual([code, reason], ["address", "The browser refuses the relay's address: The URL 'ws:// ' is invalid."]);
+  assert.deepEqual(
+    [code, reason],
+    ["address", "The browser refuses the relay's address: The URL 'ws:// ' is invalid."],
+  );
 
   const later = playing();
   later.obstacle = obstacle;
@@ -350,7 +353,9 @@ test("an audio message that is none, or a codec that is not known, fails with a 
   relay.run(100);
   assert.deepEqual([relay.status.state, relay.status.code], ["failed", "protocol"]);
   const other = playing();
-  other.sockets[0].tell(JSON.stringify({ type: "format", epoch: 301, format: { codec: "opus", rate: 48_000, channels: 1 } }));
+  other.sockets[0].tell(
+    JSON.stringify({ type: "format", epoch: 301, format: { codec: "opus", rate: 48_000, channels: 1 } }),
+  );
   other.run(100);
   assert.equal(other.status.code, "codec");
   assert.match(other.status.reason, /opus/);

@@ -154,9 +154,16 @@ for (const format of FORMATS) {
   });
 }
 
-for (const [name, sound, worst] of [["a tone", tone(TONE, 16_000), 0.01], ["silence", () => 0, 0.001]]) {
+for (const [name, sound, worst] of [
+  ["a tone", tone(TONE, 16_000), 0.01],
+  ["silence", () => 0, 0.001],
+]) {
   test(`a stretch of ${name} ends by itself when it has gained or lost what it should`, () => {
-    for (const [stretch, by] of [[1.05, 0.09], [1.1, 0.05], [0.95, 0.04]]) {
+    for (const [stretch, by] of [
+      [1.05, 0.09],
+      [1.1, 0.05],
+      [0.95, 0.04],
+    ]) {
       const bench = new Bench({ sound });
       bench.start(0.5);
       bench.run(0.5);
@@ -177,9 +184,13 @@ test("undisturbed playing at equal rates is sample for sample what was sent", ()
   bench.render(0.4);
   const from = 4800;
   const first = bench.heard.findIndex((sample) => sample !== 0);
-  const offset = bench.heard.slice(from, from + 1000).map((_, i) => Math.round(32_767 * random[from + i - first]) / 32_768);
+  const offset = bench.heard
+    .slice(from, from + 1000)
+    .map((_, i) => Math.round(32_767 * random[from + i - first]) / 32_768);
   const matches = [first - 1, first, first + 1].some((delay) =>
-    offset.every((_, i) => Math.abs(bench.heard[from + i] - Math.round(32_767 * random[from + i - delay]) / 32_768) < 1e-7),
+    offset.every(
+      (_, i) => Math.abs(bench.heard[from + i] - Math.round(32_767 * random[from + i - delay]) / 32_768) < 1e-7,
+    ),
   );
   assert.ok(matches);
 });
@@ -224,7 +235,10 @@ test("a longer gap fades to exact silence without a click, and begins again like
   assert.ok(bench.heard.slice(-4800).every((sample) => sample === 0));
   bench.write(0.3);
   bench.render(0.1);
-  assert.ok(bench.heard.slice(-4800).every((sample) => sample === 0), "it waits until it is told to start");
+  assert.ok(
+    bench.heard.slice(-4800).every((sample) => sample === 0),
+    "it waits until it is told to start",
+  );
   bench.obey({ type: "start", inSeconds: 0.05 });
   const again = bench.render(0.1);
   const onset = again.findIndex((sample) => sample !== 0) / 48_000;
@@ -277,7 +291,7 @@ test("silence is shortened before speech is", () => {
 });
 
 test("two channels stay in their places", () => {
-  const bench = new Bench({ rate: 48_000, channels: 2, sound: (index, channel) => (channel === 0 ? 0.25 : -0.5) });
+  const bench = new Bench({ rate: 48_000, channels: 2, sound: (_index, channel) => (channel === 0 ? 0.25 : -0.5) });
   bench.write(0.3);
   bench.obey({ type: "start", inSeconds: 0 });
   bench.render(0.2);
@@ -332,7 +346,10 @@ test("a ring joins two pieces without moving what was there", () => {
   assert.equal(ring.end, 10);
   const samples = Array.from({ length: ring.end }, (_, i) => ring.planes[0][i & ring.mask]);
   assert.deepEqual(samples.slice(0, 4), [0.5, 0.5, 0.5, 0.5]);
-  assert.deepEqual(samples.slice(4, 8).map((x) => x.toFixed(3)), ["0.375", "0.125", "-0.125", "-0.375"]);
+  assert.deepEqual(
+    samples.slice(4, 8).map((x) => x.toFixed(3)),
+    ["0.375", "0.125", "-0.125", "-0.375"],
+  );
   assert.deepEqual(samples.slice(8), [-0.5, -0.5]);
 });
 
@@ -354,7 +371,10 @@ for (const rate of [8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100
       assert.equal(resampler.available >= 128, resampler.missing(128) === 0);
       assert.ok(Math.abs(pitch(heard.slice(outputRate / 10), outputRate) - TONE) < 0.02);
       const loud = levels(heard.slice(outputRate / 10), outputRate, 0.1);
-      assert.ok(loud.every((level) => Math.abs(level) < 0.06), `${rate} to ${outputRate}: ${loud}`);
+      assert.ok(
+        loud.every((level) => Math.abs(level) < 0.06),
+        `${rate} to ${outputRate}: ${loud}`,
+      );
     }
   });
 }

@@ -16,7 +16,10 @@ test("a switch goes to the other channel without a new connection or a click", (
   relay.session.switchChannel("de");
   relay.run(4000);
   assert.equal(relay.attempts.length, 1);
-  assert.deepEqual(relay.told.filter(({ type }) => type === "channel").map(({ channel }) => channel), ["main", "de"]);
+  assert.deepEqual(
+    relay.told.filter(({ type }) => type === "channel").map(({ channel }) => channel),
+    ["main", "de"],
+  );
   assert.equal(relay.states.at(-1), "playing");
   assert.ok(worstBreak(relay.recording, TONE, DEVICE_RATE) < CLICK);
   assert.equal(relay.stats.reconnects, 0);
@@ -35,7 +38,11 @@ test("a switch that fails changes nothing", () => {
 });
 
 test("of two quick switches the last one counts, wherever the connection breaks or what fails", () => {
-  for (const [first, second, breaksAfterMs] of [["de", "fr", null], ["xx", "fr", null], ["de", "fr", 11]]) {
+  for (const [first, second, breaksAfterMs] of [
+    ["de", "fr", null],
+    ["xx", "fr", null],
+    ["de", "fr", 11],
+  ]) {
     const relay = playing();
     relay.channels.push({ id: "fr", name: "Français", lang: "fr", state: "live" });
     relay.session.switchChannel(first);
@@ -46,7 +53,10 @@ test("of two quick switches the last one counts, wherever the connection breaks 
       relay.sockets[0].break(1006);
     }
     relay.run(3000);
-    assert.deepEqual(relay.told.filter(({ type }) => type === "channel").map(({ channel }) => channel), ["main", "fr"]);
+    assert.deepEqual(
+      relay.told.filter(({ type }) => type === "channel").map(({ channel }) => channel),
+      ["main", "fr"],
+    );
     assert.equal(relay.told.filter(({ type }) => type === "notice").length, 0);
     assert.equal(relay.sockets[0].channel, "fr");
     assert.equal(relay.stats.reconnects, breaksAfterMs === null ? 0 : 1);

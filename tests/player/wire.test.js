@@ -2,7 +2,15 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { addressAt, ahead, epochAhead, isName, readFrame, readMessage, readPageAddress } from "../../relay/pages/player/wire.js";
+import {
+  addressAt,
+  ahead,
+  epochAhead,
+  isName,
+  readFrame,
+  readMessage,
+  readPageAddress,
+} from "../../relay/pages/player/wire.js";
 
 const { headers } = JSON.parse(readFileSync(new URL("../vectors/header.json", import.meta.url), "utf8"));
 
@@ -43,7 +51,10 @@ test("addresses keep what stands before /v1", () => {
     addressAt("ws://a.example/relay", "listen", { ...address, channel: null }, { epoch: 1, after: 2 }),
     "ws://a.example/relay/v1/listen/ev1?epoch=1&after=2",
   );
-  assert.equal(addressAt("https://a.example/relay/", "broadcast", address), "wss://a.example/relay/v1/broadcast/ev1/de");
+  assert.equal(
+    addressAt("https://a.example/relay/", "broadcast", address),
+    "wss://a.example/relay/v1/broadcast/ev1/de",
+  );
   assert.equal(addressAt("http://a.example:8080", "listen", address), "ws://a.example:8080/v1/listen/ev1/de");
 });
 
@@ -56,7 +67,9 @@ test("a page's address names its channel behind the relay's", () => {
 
 test("names are those of the relay", () => {
   assert.deepEqual(
-    ["a", "A-Z_0.9~", "", ".", "...", ".a", "a b", "ä", "a/b", "x".repeat(64), "x".repeat(65), "a\n", "%20"].filter(isName),
+    ["a", "A-Z_0.9~", "", ".", "...", ".a", "a b", "ä", "a/b", "x".repeat(64), "x".repeat(65), "a\n", "%20"].filter(
+      isName,
+    ),
     ["a", "A-Z_0.9~", ".a", "x".repeat(64)],
   );
 });

@@ -114,7 +114,7 @@ def test_what_npm_makes_in_the_folder_is_not_served(tmp_path: Path, monkeypatch:
 
 def test_every_reference_to_an_asset_is_served(pages: Pages) -> None:
     for file in FOLDER.rglob("*.*"):
-        if file.suffix == ".flac":
+        if file.suffix in {".flac", ".ts"}:
             continue
         text = file.read_text(encoding="utf-8")
         for name in re.findall(r'"(assets/[\w./-]+)"', text):
@@ -122,6 +122,32 @@ def test_every_reference_to_an_asset_is_served(pages: Pages) -> None:
         for name in re.findall(r'(?:from|import|new URL\() ?"(\.{1,2}/[\w./-]+)"', text):
             assert (file.parent / name).resolve().is_relative_to(FOLDER), (file, name)
             found(pages, "/assets/" + (file.parent / name).resolve().relative_to(FOLDER).as_posix())
+
+
+INTERFACES = {
+    "button": "HTMLButtonElement",
+    "details": "HTMLDetailsElement",
+    "dialog": "HTMLDialogElement",
+    "fieldset": "HTMLFieldSetElement",
+    "form": "HTMLFormElement",
+    "img": "HTMLImageElement",
+    "input": "HTMLInputElement",
+    "path": "SVGPathElement",
+    "select": "HTMLSelectElement",
+    "svg": "SVGSVGElement",
+}
+
+
+def test_elements_have_the_types_that_the_scripts_give_them() -> None:
+    text = (FOLDER / "elements.js").read_text(encoding="utf-8")
+    typed = re.findall(r"^ \*   (\w+): (\w+),$", text, re.MULTILINE)
+    for ids, interface in re.findall(r"Record<([^>]*?),[ *\n]*(\w+)[ *\n]*>", text):
+        typed += [(name, interface) for name in re.findall(r'"([^"]+)"', ids)]
+    html = "".join((FOLDER / f"{name}.html").read_text(encoding="utf-8") for name in ("listen", "broadcast"))
+    tags = {name: tag for tag, name in re.findall(r'<(\w+)\s[^>]*?\bid="([^"]+)"', html)}
+    assert sorted(typed) == sorted((name, INTERFACES[tag]) for name, tag in tags.items() if tag in INTERFACES)
+    named = set(re.findall(r'\belement\("([^"]+)"\)', "".join(file.read_text() for file in FOLDER.glob("*.js"))))
+    assert named <= tags.keys()
 
 
 def test_no_page_has_a_script_or_style_that_its_policy_forbids() -> None:

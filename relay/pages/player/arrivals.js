@@ -26,9 +26,10 @@ export class Arrivals {
   #isSpeech = false;
   #isSameLine = false;
   #base = new WindowMinimum(BASE_WINDOW_MS);
+  /** @type {number | null} */
   #observedFromMs = null;
-  #slowestMs = null;
-  #latestMs = null;
+  #slowestMs = -Infinity;
+  #latestMs = -Infinity;
   #fellAtMs = -Infinity;
 
   /** @param {import("./relay-clock.js").RelayClock} clock */
@@ -46,13 +47,18 @@ export class Arrivals {
     return this.#fellAtMs;
   }
 
-  /** Begins to measure anew: a new line, or the same one after a pause that must not count as delay. */
+  /**
+   * Begins to measure anew: a new line, or the same one after a pause that must not count as delay.
+   *
+   * @param {boolean} isSpeech
+   * @param {boolean} isSameLine
+   */
   restart(isSpeech, isSameLine) {
     this.#isSpeech = isSpeech;
     this.#isSameLine = isSameLine;
     this.#base.clear();
     this.#observedFromMs = null;
-    this.#slowestMs = null;
+    this.#slowestMs = -Infinity;
     this.#fellAtMs = -Infinity;
   }
 
@@ -73,32 +79,45 @@ export class Arrivals {
     }
     this.#observedFromMs ??= arrivalMs;
     this.#latestMs = arrivalMs - lineMs;
-    this.#slowestMs = Math.max(this.#slowestMs ?? -Infinity, this.#latestMs);
+    this.#slowestMs = Math.max(this.#slowestMs, this.#latestMs);
   }
 
   /**
    * Gives the largest delay against the fastest frame, once each `OBSERVATION_MS` with frames; otherwise null. A stall and
    * the backlog behind it are one observation, however long the backlog takes to arrive.
+   *
+   * @param {number} nowMs
    */
   takeObservation(nowMs) {
-    if (this.#observedFromMs === null || this.baseMs === null) {
+    const { baseMs } = this;
+    if (this.#observedFromMs === null || baseMs === null) {
       return null;
     }
-    const leastMs = this.#isCatchingUp(nowMs) ? LONGEST_OBSERVATION_MS : OBSERVATION_MS;
+    const leastMs = this.#isCatchingUp(baseMs, nowMs) ? LONGEST_OBSERVATION_MS : OBSERVATION_MS;
     if (nowMs - this.#observedFromMs < leastMs) {
       return null;
     }
-    const observation = Math.max(0, this.#slowestMs - this.baseMs);
+    const observation = Math.max(0, this.#slowestMs - baseMs);
     this.#observedFromMs = null;
-    this.#slowestMs = null;
+    this.#slowestMs = -Infinity;
     return observation;
   }
 
-  #isCatchingUp(nowMs) {
+  /**
+   * @param {number} baseMs
+   * @param {number} nowMs
+   */
+  #isCatchingUp(baseMs, nowMs) {
     const isFalling = nowMs - this.#fellAtMs < OBSERVATION_MS;
-    return !this.#isSpeech && (isFalling || this.#latestMs - this.baseMs > IN_TIME_MS);
+    return !this.#isSpeech && (isFalling || this.#latestMs - baseMs > IN_TIME_MS);
   }
 
+  /**
+   * @param {number} lineMs
+   * @param {number} dueMs
+   * @param {number} arrivalMs
+   * @param {boolean} isPast
+   */
   #noteBase(lineMs, dueMs, arrivalMs, isPast) {
     const before = this.#base.value;
     const isLate = isPast || (before === null && this.#isSameLine);
@@ -108,7 +127,8 @@ export class Arrivals {
       this.#base.add(Math.min(this.#clock.fastestWayMs + dueMs, arrivalMs) - lineMs, arrivalMs);
     }
     this.#base.add(arrivalMs - lineMs, arrivalMs);
-    if (before !== null && this.#base.value < before - FALL_MS) {
+    const after = this.#base.value;
+    if (before !== null && after !== null && after < before - FALL_MS) {
       this.#fellAtMs = arrivalMs;
     }
   }

@@ -103,7 +103,12 @@ export class Concealment {
     }
   }
 
-  /** Gives the sample of a channel that is `later` samples ahead; `advance` moves on. */
+  /**
+   * Gives the sample of a channel that is `later` samples ahead; `advance` moves on.
+   *
+   * @param {number} channel
+   * @param {number} later
+   */
   sampleAt(channel, later) {
     const position = this.#position + later;
     const loop = this.#period === 0 ? 0 : this.#loops[channel][(this.#phase + later) % this.#period];
@@ -111,6 +116,7 @@ export class Concealment {
     return (loop + step) * this.#gainAt(position);
   }
 
+  /** @param {number} count */
   advance(count) {
     this.#position += count;
     this.#phase = this.#period === 0 ? 0 : (this.#phase + count) % this.#period;
@@ -119,6 +125,9 @@ export class Concealment {
   /**
    * Gives how many samples to wait until the loop is most like the sound that now stands at `place` in the ring, which
    * has at least `length` samples behind it.
+   *
+   * @param {number} place
+   * @param {number} length
    */
   bestWait(place, length) {
     const { planes, mask } = this.#ring;
@@ -143,6 +152,7 @@ export class Concealment {
     return best;
   }
 
+  /** @param {number} end */
   #fillLoops(end) {
     const { planes, mask, start } = this.#ring;
     const period = this.#period;
@@ -159,6 +169,7 @@ export class Concealment {
     }
   }
 
+  /** @param {number} position */
   #gainAt(position) {
     if (position < this.#fadeFrom) {
       return 1 - (1 - DECAY) * (position / this.#plateau);

@@ -22,6 +22,7 @@ const RESUME_MARGIN_MS = 200;
 /** Two clocks that differ by more are not the same one. */
 const SAME_CLOCK_MS = 1000;
 
+/** @type {Readonly<import("./messages.js").Report>} */
 const NOTHING_YET = Object.freeze({
   mode: "silent",
   frame: -1,
@@ -32,6 +33,8 @@ const NOTHING_YET = Object.freeze({
   concealedSeconds: 0,
   lostSeconds: 0,
 });
+
+/** @typedef {import("./intake.js").Entry & {samples: Int16Array<ArrayBuffer>}} Sound */
 
 export class Conductor {
   #send;
@@ -46,14 +49,20 @@ export class Conductor {
     disturb: (order) => this.#disturb(order),
   });
   #target;
+  /** @type {string | null} */
   #channel = null;
+  /** @type {import("./types.js").ChannelState} */
   #channelState = "waiting";
+  /** @type {import("./messages.js").Format | null} */
   #format = null;
   #line = -1;
   #greetedMs = -Infinity;
   #isRendering = false;
+  /** @type {Sound[]} */
   #waiting = [];
+  /** @type {Sound[] | null} */
   #deferred = null;
+  /** @type {import("./messages.js").Report} */
   #report = NOTHING_YET;
   #asked = 0;
   #deliveredAt = 0;
@@ -61,12 +70,13 @@ export class Conductor {
   #isDry = true;
   #isOver = false;
   #playoutMs = 0;
+  /** @type {number | null} */
   #capturedMs = null;
 
   /**
    * @param {object} options
-   * @param {(order: object, transfer?: ArrayBuffer[]) => void} options.send
-   * @param {"low" | "balanced" | "stable"} options.latency
+   * @param {(order: import("./messages.js").Order | import("./messages.js").Question, transfer?: ArrayBuffer[]) => void} options.send
+   * @param {import("./types.js").Latency} options.latency
    */
   constructor({ send, latency }) {
     this.#send = send;
@@ -101,18 +111,29 @@ export class Conductor {
     return this.#report.heldSeconds * 1000;
   }
 
-  /** What a new connection to a channel asks for: to go on where this one ends, or the sound of just before. */
+  /**
+   * What a new connection to a channel asks for: to go on where this one ends, or the sound of just before.
+   *
+   * @param {string} channel
+   * @param {number} nowMs
+   * @returns {Record<string, number>}
+   */
   connectQuery(channel, nowMs) {
     const target = Math.round(this.#target.at(nowMs));
     const place = channel === this.#channel ? this.#intake.resumePoint : null;
     return place === null ? { burst_ms: target } : { ...place, buffer_ms: target + RESUME_MARGIN_MS };
   }
 
+  /** @param {import("./types.js").Latency} preset */
   setLatency(preset) {
     this.#target.choose(preset);
   }
 
-  /** What a person wants to know, all but the connection's part. */
+  /**
+   * What a person wants to know, all but the connection's part.
+   *
+   * @param {number} nowMs
+   */
   stats(nowMs) {
     const relayNowMs = this.#clock.relayNow(nowMs);
     return {
@@ -129,6 +150,10 @@ export class Conductor {
 
   // What the relay says.
 
+  /**
+   * @param {import("./messages.js").Hello} message
+   * @param {number} nowMs
+   */
   hello(message, nowMs) {
     this.#hearClock(message.clock_ms, nowMs);
     const isSame = message.channel === this.#channel;
@@ -142,6 +167,10 @@ export class Conductor {
     this.#setFormat(message.format);
   }
 
+  /**
+   * @param {import("./messages.js").ControlMessage} message
+   * @param {number} nowMs
+   */
   message(message, nowMs) {
     switch (message.type) {
       case "state":
@@ -169,6 +198,8 @@ export class Conductor {
   /**
    * Takes a binary message.
    *
+   * @param {ArrayBuffer} message
+   * @param {number} nowMs
    * @throws {RangeError} when it is no frame.
    */
   frame(message, nowMs) {
@@ -208,7 +239,11 @@ export class Conductor {
 
   // What the audio thread says.
 
-  /** Begins to give sound to an audio thread that knows nothing yet, or stops because it does not run. */
+  /**
+   * Begins to give sound to an audio thread that knows nothing yet, or stops because it does not run.
+   *
+   * @param {boolean} isRendering
+   */
   setRendering(isRendering) {
     this.#isRendering = isRendering;
     this.#steering.begin();
@@ -237,7 +272,12 @@ export class Conductor {
     }
   }
 
-  /** Takes the answer to `ask`. */
+  /**
+   * Takes the answer to `ask`.
+   *
+   * @param {import("./messages.js").Answer} answer
+   * @param {number} nowMs
+   */
   answer({ id, report }, nowMs) {
     if (!this.#isRendering || report === null) {
       return;
@@ -250,7 +290,7 @@ export class Conductor {
     const isIdle = report.mode === "silent" && report.heldSeconds === 0;
     this.#isDry = isIdle && id > this.#deliveredAt && this.#deferred === null;
     if (isIdle && this.#deferred !== null) {
-      this.#deliverDeferred();
+      this.#deliverDeferred(this.#deferred);
       return;
     }
     const measurement = this.#measure(report, nowMs);
@@ -261,6 +301,10 @@ export class Conductor {
     }
   }
 
+  /**
+   * @param {number} clockMs
+   * @param {number} nowMs
+   */
   #hearClock(clockMs, nowMs) {
     const fastestMs = this.#clock.fastestWayMs;
     if (fastestMs !== null && Math.abs(nowMs - fastestMs - this.#clock.unwrap(clockMs)) > SAME_CLOCK_MS) {
@@ -281,6 +325,7 @@ export class Conductor {
     this.#disturb({ type: "clear" });
   }
 
+  /** @param {import("./messages.js").Format | null} format */
   #setFormat(format) {
     if (format === null) {
       return;
@@ -302,10 +347,16 @@ export class Conductor {
   }
 
   #sendFormat() {
-    this.#send({ type: "format", rate: this.#format.rate, channels: this.#format.channels });
+    if (this.#format !== null) {
+      this.#send({ type: "format", rate: this.#format.rate, channels: this.#format.channels });
+    }
   }
 
-  /** Gives an order that makes the answers to earlier questions worthless. */
+  /**
+   * Gives an order that makes the answers to earlier questions worthless.
+   *
+   * @param {import("./messages.js").Order} order
+   */
   #disturb(order) {
     if (this.#isRendering) {
       this.#send(order);
@@ -313,6 +364,10 @@ export class Conductor {
     }
   }
 
+  /**
+   * @param {Sound} entry
+   * @param {number} nowMs
+   */
   #wait(entry, nowMs) {
     if (this.#waiting[0]?.line !== entry.line) {
       // Places on two lines can not be compared, and nobody misses what nobody has heard.
@@ -325,6 +380,7 @@ export class Conductor {
     }
   }
 
+  /** @param {Sound} entry */
   #deliver(entry) {
     const isHeard = this.#report.mode !== "silent";
     // A pause is where a lag can be made up for without anybody noticing.
@@ -334,8 +390,8 @@ export class Conductor {
     this.#send({ type: "audio", frame: number, samples, splice: isSplice, pause: pauseMs / 1000 }, [samples.buffer]);
   }
 
-  #deliverDeferred() {
-    const entries = this.#deferred;
+  /** @param {Sound[]} entries */
+  #deliverDeferred(entries) {
     this.#deferred = null;
     this.#sendFormat();
     for (const entry of entries) {
@@ -343,7 +399,11 @@ export class Conductor {
     }
   }
 
-  /** @returns {import("./steering.js").Measurement} */
+  /**
+   * @returns {import("./steering.js").Measurement}
+   * @param {import("./messages.js").Report} report
+   * @param {number} nowMs
+   */
   #measure(report, nowMs) {
     this.#locate(report, nowMs);
     const { isSpeech } = this.#intake;
@@ -366,7 +426,12 @@ export class Conductor {
     };
   }
 
-  /** Notes when what is heard was captured. */
+  /**
+   * Notes when what is heard was captured.
+   *
+   * @param {import("./messages.js").Report} report
+   * @param {number} nowMs
+   */
   #locate({ frame, offsetSeconds }, nowMs) {
     const entry = this.#intake.entry(frame);
     if (entry !== null && entry.line === this.#line) {

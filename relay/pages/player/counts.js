@@ -11,6 +11,7 @@ export class Counts {
     return { ...this.#numbers };
   }
 
+  /** @param {import("./messages.js").Report} report */
   noteReport({ underruns, concealedSeconds, lostSeconds }) {
     // Less than before is from another audio thread, which counts from zero.
     this.#numbers.underruns += Math.max(0, underruns - this.#reported.underruns);
@@ -23,12 +24,17 @@ export class Counts {
     this.#numbers.underruns += 1;
   }
 
+  /** @param {number} byMs */
   noteJump(byMs) {
     this.#numbers.jumps += 1;
     this.#numbers.jumpedMs += byMs;
   }
 
-  /** Notes a `gap` that the relay told; what a `clear` took away is no loss. */
+  /**
+   * Notes a `gap` that the relay told; what a `clear` took away is no loss.
+   *
+   * @param {import("./messages.js").Gap} gap
+   */
   noteGap({ duration_ms: durationMs, reason }) {
     this.#toldMs += durationMs;
     if (reason !== "clear") {
@@ -36,7 +42,11 @@ export class Counts {
     }
   }
 
-  /** Notes that sound is missing before a frame; what no gap told of it is a loss of a connection's. */
+  /**
+   * Notes that sound is missing before a frame; what no gap told of it is a loss of a connection's.
+   *
+   * @param {number} holeMs
+   */
   noteHole(holeMs) {
     // Each gap is rounded to a millisecond.
     if (holeMs > this.#toldMs + 2) {
@@ -45,6 +55,7 @@ export class Counts {
     this.#toldMs = 0;
   }
 
+  /** @param {number} durationMs */
   #lose(durationMs) {
     this.#numbers.gaps += 1;
     this.#numbers.gapMs += durationMs;

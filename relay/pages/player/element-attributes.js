@@ -5,42 +5,47 @@ import { isKey, isName } from "./wire.js";
 
 const WEB = new Set(["http:", "https:", "ws:", "wss:"]);
 
+/** @typedef {Required<Omit<import("./types.js").RelayPlayerOptions, "volume">> & {url: string}} Wanted */
+
 /**
  * Reads the options of a `RelayPlayer` from an element: `src` may be a relay, or the address of its listening page, with a
  * token behind its #.
  *
- * @returns {object} with a `problem`, a code of the `error` event, where they can not be; without a `session` where none is named.
+ * @param {HTMLElement} element
+ * @returns {{problem: import("./types.js").PlayerProblem | null, wanted: Wanted | null}} nothing is wanted where there is
+ *   a problem, and where no session is named.
  */
 export function readAttributes(element) {
   const src = element.getAttribute("src");
   const source = parse(src ?? "/", element.baseURI);
   if (source === null) {
-    return { problem: "address" };
+    return { problem: "address", wanted: null };
   }
   const found = source.pathname.match(/^(.*?)\/(?:v1\/)?listen\/([^/]+)(?:\/([^/]+))?\/?$/);
-  const path = (found ? found[1] : source.pathname).replace(/\/+$/, "");
+  const path = (found?.[1] ?? source.pathname).replace(/\/+$/, "");
   const scheme = ["https:", "wss:"].includes(source.protocol) ? "wss:" : "ws:";
-  const wanted = {
-    url: `${scheme}//${source.host}${path}`,
-    session: element.getAttribute("session") ?? found?.[2],
-    channel: element.getAttribute("channel") ?? found?.[3] ?? "main",
-    token: element.getAttribute("token") || new URLSearchParams(source.hash.slice(1)).get("token") || null,
-    latency: knownLatency(element.getAttribute("latency")),
-  };
-  return { ...wanted, problem: problemOf(wanted, src) };
-}
-
-function problemOf({ session, channel, token }, src) {
+  const url = `${scheme}//${source.host}${path}`;
+  const session = element.getAttribute("session") ?? found?.[2];
+  const channel = element.getAttribute("channel") ?? found?.[3] ?? "main";
+  const token = element.getAttribute("token") || new URLSearchParams(source.hash.slice(1)).get("token") || null;
+  const latency = knownLatency(element.getAttribute("latency"));
   if (session === undefined ? src !== null : !isName(session)) {
-    return "session";
+    return { problem: "session", wanted: null };
   }
   if (!isName(channel)) {
-    return "channel";
+    return { problem: "channel", wanted: null };
   }
-  return token === null || isKey(token) ? null : "token";
+  if (token !== null && !isKey(token)) {
+    return { problem: "token", wanted: null };
+  }
+  return { problem: null, wanted: session === undefined ? null : { url, session, channel, token, latency } };
 }
 
-/** @returns {URL | null} null for what is no address of the web. */
+/**
+ * @param {string} address
+ * @param {string} base
+ * @returns {URL | null} null for what is no address of the web.
+ */
 function parse(address, base) {
   try {
     const url = new URL(address, base);
@@ -50,6 +55,7 @@ function parse(address, base) {
   }
 }
 
+/** @param {string | null} preset */
 function knownLatency(preset) {
   return isLatency(preset) ? preset : "balanced";
 }

@@ -8,10 +8,18 @@
 import { readAttributes } from "./element-attributes.js";
 import { RelayPlayer } from "./relay-player.js";
 
+/**
+ * @typedef {import("./element-attributes.js").Wanted} Wanted
+ * @typedef {import("./types.js").PlayerCode} PlayerCode
+ * @typedef {import("./types.js").PlayerProblem} PlayerProblem
+ * @typedef {import("./types.js").PlayerState} PlayerState
+ * @typedef {import("./element-types.js").RelayPlayerElementWords} Words
+ */
+
 const NAME = "relay-player";
 
 /** Each is a property as well. */
-const ATTRIBUTES = ["src", "session", "channel", "latency", "token"];
+const ATTRIBUTES = /** @type {const} */ (["src", "session", "channel", "latency", "token"]);
 
 const STYLE = `
   :host { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 0.5em 0.75em; font: inherit; }
@@ -23,6 +31,7 @@ const STYLE = `
   output { min-width: 12em; }
 `;
 
+/** @type {Record<PlayerState | import("./types.js").Silence, string>} */
 const STATES = {
   idle: "",
   connecting: "Connecting…",
@@ -40,10 +49,18 @@ const STATES = {
   paused: "The broadcaster has paused.",
 };
 
-/** In these there would be something to hear, were it not for the broadcaster. */
+/**
+ * In these there would be something to hear, were it not for the broadcaster.
+ *
+ * @type {ReadonlySet<PlayerState>}
+ */
 const HUSHED = new Set(["waiting", "buffering", "playing", "concealing", "rebuffering"]);
 
-/** What keeps it from playing, by the code of the `error` event. */
+/**
+ * What keeps it from playing, by the code of the `error` event.
+ *
+ * @type {Record<PlayerProblem, string>}
+ */
 const PROBLEMS = {
   address: "This player has no valid address of a relay.",
   session: "This player names no valid session.",
@@ -54,15 +71,23 @@ const PROBLEMS = {
   "not-loaded": "The player could not be loaded. Reload the page.",
 };
 
+/** @type {ReadonlySet<PlayerState>} */
 const STARTABLE = new Set(["idle", "blocked", "interrupted", "failed", "ended"]);
-const EVENTS = ["statechange", "stats", "channels", "silence", "notice"];
+const EVENTS = /** @type {const} */ (["statechange", "stats", "channels", "silence", "notice"]);
+/** @type {CSSStyleSheet | null} */
 let styleSheet = null;
 
 /** On a server, which may import this module to render a page, there is nothing to extend or to define. */
-class PlayerElement extends (globalThis.HTMLElement ?? Object) {
+const Base = /** @type {new () => import("./element-types.js").Base} */ (globalThis.HTMLElement ?? Object);
+
+class PlayerElement extends Base {
   static observedAttributes = ATTRIBUTES;
 
-  /** What it says; a page in another language replaces these once, before the first element is made. */
+  /**
+   * What it says; a page in another language replaces these once, before the first element is made.
+   *
+   * @type {Words}
+   */
   static words = {
     play: "Play",
     stop: "Stop",
@@ -72,10 +97,19 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     problems: PROBLEMS,
   };
 
+  /** @type {RelayPlayer | null} */
   #player = null;
-  /** What the player was last told by the attributes; a person may have chosen another channel since. */
+  /**
+   * What the player was last told by the attributes; a person may have chosen another channel since.
+   *
+   * @type {Wanted | null}
+   */
   #told = null;
-  /** What keeps it from having a player: a code of `PROBLEMS`; otherwise null. */
+  /**
+   * What keeps it from having a player: a code of `PROBLEMS`; otherwise null.
+   *
+   * @type {PlayerProblem | null}
+   */
   #problem = null;
   #isChanging = false;
   #button = document.createElement("button");
@@ -110,10 +144,11 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     this.#show();
 
     for (const name of ATTRIBUTES) {
+      // biome-ignore lint/suspicious/noPrototypeBuiltins: Object.hasOwn came after the oldest of the browsers
       if (Object.prototype.hasOwnProperty.call(this, name)) {
         // Set before the element was defined; it would hide the property.
         const value = this[name];
-        delete this[name];
+        Reflect.deleteProperty(this, name);
         this[name] = value;
       }
     }
@@ -165,6 +200,11 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     });
   }
 
+  /**
+   * @param {string} _name
+   * @param {string | null} before
+   * @param {string | null} after
+   */
   attributeChangedCallback(_name, before, after) {
     if (before !== after) {
       this.#change();
@@ -172,7 +212,7 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
   }
 
   get #words() {
-    return this.constructor.words;
+    return /** @type {typeof PlayerElement} */ (this.constructor).words;
   }
 
   /** Notes that the attributes are new. Those that change at once, as a framework sets them, are one change. */
@@ -192,24 +232,32 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     if (!this.isConnected) {
       return;
     }
-    const { problem = null, ...wanted } = readAttributes(this);
+    const { problem, wanted } = readAttributes(this);
     const told = this.#told;
-    if (problem !== null || wanted.session === undefined) {
+    const player = this.#player;
+    if (wanted === null) {
       this.#refuse(problem);
-    } else if (told === null || told.url !== wanted.url || told.session !== wanted.session) {
+    } else if (player === null || told?.url !== wanted.url || told.session !== wanted.session) {
       this.#renew(wanted);
     } else {
       this.#told = wanted;
-      for (const option of ["token", "latency"].filter((name) => told[name] !== wanted[name])) {
-        this.#player[option] = wanted[option];
+      if (told.token !== wanted.token) {
+        player.token = wanted.token;
+      }
+      if (told.latency !== wanted.latency) {
+        player.latency = wanted.latency;
       }
       if (told.channel !== wanted.channel) {
-        this.#player.switchChannel(wanted.channel);
+        player.switchChannel(wanted.channel);
       }
     }
   }
 
-  /** Takes another player, which plays if the one before did. */
+  /**
+   * Takes another player, which plays if the one before did.
+   *
+   * @param {Wanted} wanted
+   */
   #renew(wanted) {
     const isPlaying = !STARTABLE.has(this.state);
     this.#drop();
@@ -238,7 +286,11 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     this.#chooser.hidden = true;
   }
 
-  /** Does without a player, and says why; null says nothing, because nobody named a session yet. */
+  /**
+   * Does without a player, and says why; null says nothing, because nobody named a session yet.
+   *
+   * @param {PlayerProblem | null} problem
+   */
   #refuse(problem) {
     const isNew = problem !== this.#problem;
     this.#drop();
@@ -249,17 +301,30 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     }
   }
 
-  /** As for media elements, this event does not bubble. */
+  /**
+   * As for media elements, this event does not bubble.
+   *
+   * @param {PlayerCode | PlayerProblem} code
+   * @param {string} reason
+   */
   #fail(code, reason) {
     this.dispatchEvent(new CustomEvent("error", { detail: { code, reason } }));
   }
 
+  /**
+   * Shows what the player fires, and fires it as well.
+   *
+   * @param {RelayPlayer} player
+   * @param {(typeof EVENTS)[number]} type
+   * @param {unknown} detail
+   */
   #pass(player, type, detail) {
     if (player !== this.#player) {
       return;
     }
+    const { state, code, reason } = player;
     if (type === "channels") {
-      this.#showChannels(detail);
+      this.#showChannels(player);
     } else if (type === "statechange" || type === "silence") {
       this.#show();
     } else if (type === "notice") {
@@ -267,8 +332,8 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
       this.#channels.value = player.channel;
     }
     this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true, composed: true }));
-    if (type === "statechange" && detail.state === "failed") {
-      this.#fail(detail.code, detail.reason);
+    if (type === "statechange" && state === "failed" && code !== null) {
+      this.#fail(code, reason);
     }
   }
 
@@ -293,13 +358,14 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
     const sentence =
       this.#problem !== null
         ? (words.problems?.[this.#problem] ?? PROBLEMS[this.#problem])
-        : (tellsWhy && this.#player.reason) || (words.states[said] ?? STATES[said]);
+        : (tellsWhy && this.#player?.reason) || (words.states[said] ?? STATES[said]);
     if (this.#status.value !== sentence) {
       this.#status.value = sentence;
     }
   }
 
-  #showChannels(channels) {
+  /** @param {RelayPlayer} player */
+  #showChannels({ channels, channel }) {
     this.#channels.replaceChildren(
       ...channels.map(({ id, name, lang }) => {
         const option = new Option(name, id);
@@ -307,7 +373,7 @@ class PlayerElement extends (globalThis.HTMLElement ?? Object) {
         return option;
       }),
     );
-    this.#channels.value = this.#player.channel;
+    this.#channels.value = channel;
     this.#chooser.hidden = channels.length < 2;
   }
 }
@@ -338,7 +404,12 @@ function sharedStyle() {
   return styleSheet;
 }
 
-/** Tells why a browser made no Worker. */
+/**
+ * Tells why a browser made no Worker.
+ *
+ * @param {unknown} error
+ * @returns {PlayerProblem}
+ */
 function codeOf(error) {
   if (new URL(import.meta.url).origin !== location.origin) {
     return "foreign-host";
@@ -351,4 +422,8 @@ if (globalThis.customElements?.get(NAME) === undefined) {
   globalThis.customElements?.define(NAME, PlayerElement);
 }
 
-export const RelayPlayerElement = globalThis.customElements?.get(NAME) ?? PlayerElement;
+/** @typedef {PlayerElement} RelayPlayerElement */
+
+/** @type {typeof PlayerElement} */
+export const RelayPlayerElement =
+  /** @type {typeof PlayerElement | undefined} */ (globalThis.customElements?.get(NAME)) ?? PlayerElement;

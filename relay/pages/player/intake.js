@@ -23,19 +23,28 @@ const PAUSE_MS = 5;
  * @property {boolean} isSplice Whether it does not follow the frame before it.
  * @property {number} pauseMs Silence before it, by its due time; in pace `speech` only.
  * @property {number} holeMs Sound that is missing before it, by its media time.
+ *
+ * @typedef {import("./wire.js").Frame} Frame
  */
 
 export class Intake {
   #clock;
+  /** @type {import("./messages.js").Format | null} */
   #format = null;
   #isSpeech = false;
   #line = 0;
+  /** @type {number | null} */
   #epoch = null;
   #nextSeq = 0;
   #ticks = 0;
-  /** Where the next frame should be, {dueMs, mediaMs, isHole}; null when it begins a line. */
+  /**
+   * Where the next frame should be; null when it begins a line.
+   *
+   * @type {{dueMs: number, mediaMs: number, isHole: boolean} | null}
+   */
   #next = null;
   #number = 0;
+  /** @type {(Entry | null)[]} */
   #entries = new Array(REMEMBERED).fill(null);
 
   /** @param {import("./relay-clock.js").RelayClock} clock */
@@ -52,6 +61,7 @@ export class Intake {
     return this.#epoch === null ? null : { epoch: this.#epoch, after: (this.#nextSeq - 1) >>> 0 };
   }
 
+  /** @param {import("./messages.js").Pace} pace */
   setPace(pace) {
     const isSpeech = pace === "speech";
     if (isSpeech !== this.#isSpeech) {
@@ -60,7 +70,7 @@ export class Intake {
     }
   }
 
-  /** @param {{rate: number, channels: number, clock_rate: number}} format */
+  /** @param {import("./messages.js").Format} format */
   setFormat(format) {
     this.#format = format;
   }
@@ -77,12 +87,21 @@ export class Intake {
     this.beginLine();
   }
 
-  /** Tells whether a connection that begins at this place carries on the numbering, with or without a hole. */
+  /**
+   * Tells whether a connection that begins at this place carries on the numbering, with or without a hole.
+   *
+   * @param {number} epoch
+   * @param {number} seq
+   */
   continues(epoch, seq) {
     return this.#epoch === epoch && ahead(seq, this.#nextSeq) >= 0;
   }
 
-  /** Notes that frames are lost, so that a connection that breaks now does not ask for them. */
+  /**
+   * Notes that frames are lost, so that a connection that breaks now does not ask for them.
+   *
+   * @param {import("./messages.js").Gap} gap
+   */
   skip({ epoch, to_seq: toSeq }) {
     if (this.#epoch === epoch && ahead(toSeq, this.#nextSeq) >= 0) {
       if (this.#next !== null) {
@@ -92,6 +111,7 @@ export class Intake {
     }
   }
 
+  /** @param {number} number */
   entry(number) {
     const entry = this.#entries[number % REMEMBERED];
     return entry?.number === number ? entry : null;
@@ -101,15 +121,16 @@ export class Intake {
    * Takes a binary message.
    *
    * @param {ArrayBuffer} message
-   * @returns {Entry & {samples: Int16Array} | null} null for a frame that was there already, or before there is a format.
+   * @returns {Entry & {samples: Int16Array<ArrayBuffer>} | null} null for a frame that was there already, or before there is a format.
    * @throws {RangeError} when it is no frame.
    */
   take(message) {
     const frame = readFrame(message);
-    if (this.#format === null || !this.#accept(frame)) {
+    const format = this.#format;
+    if (format === null || !this.#accept(frame)) {
       return null;
     }
-    const entry = this.#place(frame);
+    const entry = this.#place(frame, format);
     this.#entries[this.#number % REMEMBERED] = entry;
     this.#number += 1;
     this.#nextSeq = (frame.seq + 1) >>> 0;
@@ -117,8 +138,12 @@ export class Intake {
     return { ...entry, samples: frame.samples };
   }
 
-  #place({ mediaTime, dueMs: wireDueMs, samples }) {
-    const { rate, channels, clock_rate: clockRate } = this.#format;
+  /**
+   * @param {Frame} frame
+   * @param {import("./messages.js").Format} format
+   * @returns {Entry}
+   */
+  #place({ mediaTime, dueMs: wireDueMs, samples }, { rate, channels, clock_rate: clockRate }) {
     const next = this.#next;
     this.#ticks = next === null ? mediaTime : this.#ticks + ahead(mediaTime, this.#ticks);
     const mediaMs = (this.#ticks * 1000) / clockRate;
@@ -138,6 +163,7 @@ export class Intake {
     };
   }
 
+  /** @param {Frame} frame */
   #accept({ epoch, seq }) {
     if (this.#epoch === null || epochAhead(epoch, this.#epoch) !== 0) {
       this.#epoch = epoch;

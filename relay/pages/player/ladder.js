@@ -63,16 +63,20 @@ const SMOOTHING_MS = 500;
 const STRETCHING_SMOOTHING_MS = 100;
 
 export class Ladder {
+  /** @type {number | null} */
   #smoothMs = null;
   #driftPpm = 0;
   #trimPpm = 0;
   #stretch = 1;
+  /** @type {number | null} */
   #lateSinceMs = null;
+  /** @type {number | null} */
   #earlySinceMs = null;
   #quietUntilMs = -Infinity;
   #settlingUntilMs = -Infinity;
   #followingUntilMs = -Infinity;
   #targetMs = -Infinity;
+  /** @type {number | null} */
   #decidedMs = null;
 
   /** What the drift is thought to be: positive, the broadcaster's clock is faster than the sound card. */
@@ -103,21 +107,33 @@ export class Ladder {
     this.#trimPpm = this.#driftPpm;
   }
 
-  /** Notes that the first sound begins. */
+  /**
+   * Notes that the first sound begins.
+   *
+   * @param {number} nowMs
+   */
   settle(nowMs) {
     this.#settlingUntilMs = nowMs + SETTLING_MS;
   }
 
+  /** @param {number} nowMs */
   mayJump(nowMs) {
     return nowMs >= this.#quietUntilMs;
   }
 
+  /** @param {number} nowMs */
   noteJump(nowMs) {
     this.#quietUntilMs = nowMs + QUIET_AFTER_JUMP_MS;
     this.restart();
   }
 
-  /** Decides on `trimPpm` and `stretch` while it plays, given the error as measured at `nowMs`. */
+  /**
+   * Decides on `trimPpm` and `stretch` while it plays, given the error as measured at `nowMs`.
+   *
+   * @param {number} errorMs
+   * @param {number} targetMs
+   * @param {number} nowMs
+   */
   decide(errorMs, targetMs, nowMs) {
     const elapsedMs = Math.min(nowMs - (this.#decidedMs ?? nowMs), SMOOTHING_MS);
     this.#decidedMs = nowMs;
@@ -133,11 +149,20 @@ export class Ladder {
     this.#chooseTrim(this.#smoothMs, elapsedMs / 1000);
   }
 
-  /** Whether a stretch has done its work. */
+  /**
+   * Whether a stretch has done its work.
+   *
+   * @param {number} errorMs
+   */
   #isRest(errorMs) {
     return (this.#stretch > 1 && errorMs <= RELEASE_MS) || (this.#stretch < 1 && errorMs >= -RELEASE_MS);
   }
 
+  /**
+   * @param {number} errorMs
+   * @param {number} targetMs
+   * @param {number} nowMs
+   */
   #chooseStretch(errorMs, targetMs, nowMs) {
     if (targetMs < this.#targetMs) {
       this.#followingUntilMs = nowMs + FOLLOWING_MS;
@@ -161,6 +186,10 @@ export class Ladder {
     return this.#stretch;
   }
 
+  /**
+   * @param {number} errorMs
+   * @param {number} elapsedSeconds
+   */
   #chooseTrim(errorMs, elapsedSeconds) {
     if (this.#stretch !== 1) {
       this.#trimPpm = this.#driftPpm;
@@ -176,6 +205,10 @@ export class Ladder {
   }
 }
 
+/**
+ * @param {number} value
+ * @param {number} bound
+ */
 function clamp(value, bound) {
   return Math.max(-bound, Math.min(bound, value));
 }

@@ -6,20 +6,31 @@
  * beside the sound, which has no part in it: where the browser refuses, only the controls are missing.
  */
 
-const ACTIONS = ["play", "pause", "stop"];
+/**
+ * @typedef {{play: () => unknown, stop: () => void}} Player
+ * @typedef {{title: string, artist: string}} Words
+ */
 
-/** What plays, in the order of its start: from the player to {words, isHeard}. */
+const ACTIONS = /** @type {const} */ (["play", "pause", "stop"]);
+
+/**
+ * What plays, in the order of its start.
+ *
+ * @type {Map<Player, {words: Words, isHeard: boolean}>}
+ */
 const playing = new Map();
 
+/** @type {Player | null} */
 let owner = null;
+/** @type {HTMLAudioElement | null} */
 let element = null;
 
 /**
  * Shows what is played, and lets its controls start and stop it. Of a player that plays already only the words are new:
  * it takes nothing from one that was started later.
  *
- * @param {object} player
- * @param {{title: string, artist: string}} words
+ * @param {Player} player
+ * @param {Words} words
  */
 export function claimMediaSession(player, words) {
   if (navigator.mediaSession === undefined) {
@@ -28,19 +39,28 @@ export function claimMediaSession(player, words) {
   const isNew = !playing.has(player);
   playing.set(player, { isHeard: false, ...playing.get(player), words });
   if (isNew || owner === player) {
-    own(player);
+    own(player, words);
   }
 }
 
-/** Has the browser show the controls. Only once something is heard: until then the element would be in its way. */
+/**
+ * Has the browser show the controls. Only once something is heard: until then the element would be in its way.
+ *
+ * @param {Player} player
+ */
 export function showMediaSession(player) {
-  if (playing.has(player)) {
-    playing.get(player).isHeard = true;
+  const played = playing.get(player);
+  if (played !== undefined) {
+    played.isHeard = true;
     show();
   }
 }
 
-/** A player that stopped hands its controls to another that plays, or keeps them, so that it can be started from there. */
+/**
+ * A player that stopped hands its controls to another that plays, or keeps them, so that it can be started from there.
+ *
+ * @param {Player} player
+ */
 export function pauseMediaSession(player) {
   playing.delete(player);
   if (owner === player && !handOver()) {
@@ -49,7 +69,11 @@ export function pauseMediaSession(player) {
   }
 }
 
-/** Takes the controls away. */
+/**
+ * Takes the controls away.
+ *
+ * @param {Player} player
+ */
 export function releaseMediaSession(player) {
   playing.delete(player);
   if (owner !== player || handOver()) {
@@ -68,10 +92,14 @@ export function releaseMediaSession(player) {
   }
 }
 
-function own(player) {
+/**
+ * @param {Player} player
+ * @param {Words} words
+ */
+function own(player, words) {
   const session = navigator.mediaSession;
   owner = player;
-  session.metadata = new MediaMetadata(playing.get(player).words);
+  session.metadata = new MediaMetadata(words);
   session.playbackState = "playing";
   session.setActionHandler("play", () => player.play());
   session.setActionHandler("pause", () => player.stop());
@@ -81,22 +109,24 @@ function own(player) {
 
 /** Gives the controls to the player that was started last of those that still play; false when there is none. */
 function handOver() {
-  const heir = [...playing.keys()].pop();
+  const heir = [...playing].pop();
   if (heir === undefined) {
     return false;
   }
-  own(heir);
+  const [player, { words }] = heir;
+  own(player, words);
   return true;
 }
 
 function show() {
   // Safari takes the AudioContext itself for what plays, and a second sound is one more that it could interrupt.
-  if (!playing.get(owner)?.isHeard || navigator.audioSession !== undefined) {
+  const isHeard = owner !== null && playing.get(owner)?.isHeard;
+  if (!isHeard || navigator.audioSession !== undefined) {
     return;
   }
   if (element === null) {
     // Chromium shows no controls for what is shorter than 5 s, for a MediaStream, or for what is muted.
-    element = new Audio(new URL("./silence.flac", import.meta.url));
+    element = new Audio(new URL("./silence.flac", import.meta.url).href);
     element.loop = true;
   }
   element.play().catch(() => {});

@@ -21,6 +21,16 @@ const LOOK_INTERVAL_MS = 200;
  */
 const FREEZES_WHEN_ASKED = /X11;.*Firefox\//;
 
+/**
+ * As much of an AudioContext as tells of its output; browsers have more or less of it.
+ *
+ * @typedef {object} Output
+ * @property {number} currentTime
+ * @property {number} [outputLatency]
+ * @property {number} [baseLatency]
+ * @property {() => AudioTimestamp} [getOutputTimestamp]
+ */
+
 export class OutputLatency {
   #mayAsk;
   #seen = { atMs: -Infinity, renderedMs: -Infinity, told: NaN, stamped: NaN };
@@ -35,19 +45,19 @@ export class OutputLatency {
    * Gives the latency in ms: the best of what the browser tells that is plausible, or 0. Call it a few times a second,
    * because what was seen once is not believed.
    *
-   * @param {{currentTime: number, outputLatency?: number, baseLatency?: number, getOutputTimestamp?: () => object}} context
+   * @param {Output} output
    * @param {number} nowMs Of the page's `performance.now()`.
    */
-  read(context, nowMs) {
+  read(output, nowMs) {
     const before = this.#seen;
-    const renderedMs = context.currentTime * 1000;
+    const renderedMs = output.currentTime * 1000;
     if (Math.min(nowMs - before.atMs, renderedMs - before.renderedMs) < LOOK_INTERVAL_MS) {
       return this.#believedMs;
     }
-    const told = this.#mayAsk ? toldMs(context) : NaN;
-    const stamped = this.#mayAsk ? stampedMs(context, nowMs) : NaN;
+    const told = this.#mayAsk ? toldMs(output) : NaN;
+    const stamped = this.#mayAsk ? stampedMs(output, nowMs) : NaN;
     const seen = { atMs: nowMs, renderedMs, told, stamped };
-    const baseMs = context.baseLatency * 1000;
+    const baseMs = (output.baseLatency ?? NaN) * 1000;
     this.#seen = seen;
     this.#believedMs =
       plausible(seen.told, before.told) ?? plausible(seen.stamped, before.stamped) ?? plausible(baseMs, baseMs) ?? 0;
@@ -55,23 +65,33 @@ export class OutputLatency {
   }
 }
 
-/** Gives what a browser says, or null where that can not be. */
+/**
+ * Gives what a browser says, or null where that can not be.
+ *
+ * @param {number} ms
+ * @param {number} beforeMs
+ */
 function plausible(ms, beforeMs) {
   const isSteady = Math.abs(ms - beforeMs) <= STEADY_MS;
   // Two clocks that are read one after the other may cross.
   return isSteady && ms >= -STEADY_MS && ms <= MOST_MS ? Math.max(0, ms) : null;
 }
 
-function toldMs({ outputLatency }) {
+/** @param {Output} output */
+function toldMs({ outputLatency = 0 }) {
   // 0 stands for unknown.
   return outputLatency > 0 ? outputLatency * 1000 : NaN;
 }
 
-function stampedMs(context, nowMs) {
-  const { contextTime, performanceTime } = context.getOutputTimestamp?.() ?? {};
+/**
+ * @param {Output} output
+ * @param {number} nowMs
+ */
+function stampedMs(output, nowMs) {
+  const { contextTime = 0, performanceTime = 0 } = output.getOutputTimestamp?.() ?? {};
   if (!(contextTime > 0 && performanceTime > 0)) {
     return NaN;
   }
   const heardMs = contextTime * 1000 + nowMs - performanceTime;
-  return context.currentTime * 1000 - heardMs;
+  return output.currentTime * 1000 - heardMs;
 }

@@ -12,6 +12,8 @@
 import { OutputLatency } from "./output-latency.js";
 import { openScheduled } from "./scheduled.js";
 
+/** @typedef {"starting" | "running" | "blocked" | "interrupted" | "stuck"} Condition */
+
 const CHECK_INTERVAL_MS = 250;
 
 /** A context that was just made does not run for a moment; one that does not run for longer is held back. */
@@ -25,7 +27,11 @@ const STUCK_CHECKS = 3;
 const RAMP_SECONDS = 0.01;
 const CLOSE_AFTER_MS = 60;
 
-/** A low delay is worth more wake-ups of the processor; a large one is not. */
+/**
+ * A low delay is worth more wake-ups of the processor; a large one is not.
+ *
+ * @type {Readonly<Record<import("./types.js").Latency, AudioContextLatencyCategory>>}
+ */
 const LATENCY_HINTS = Object.freeze({ low: "interactive", balanced: "interactive", stable: "balanced" });
 
 // In a function, because where the player is only imported, on a server, a module may have no address.
@@ -40,15 +46,21 @@ export function prefetchOutput() {
 export class Output extends EventTarget {
   #context;
   #gain;
+  /** @type {ReturnType<typeof openScheduled> | null} */
   #source = null;
   #latency = new OutputLatency(navigator.userAgent);
   #timer;
+  /** @type {Condition} */
   #condition = "starting";
   #sinceMs = performance.now();
   #clock = { seconds: 0, sinceMs: performance.now(), checks: 0 };
   #wasInterrupted = false;
 
-  /** Make it inside a click: otherwise browsers hold the sound back. */
+  /**
+   * Make it inside a click: otherwise browsers hold the sound back.
+   *
+   * @param {{volume: number, latency: import("./types.js").Latency}} options
+   */
   constructor({ volume, latency }) {
     super();
     if (navigator.audioSession !== undefined) {
@@ -81,6 +93,7 @@ export class Output extends EventTarget {
     return this.#latency.read(this.#context, performance.now()) + (this.#source?.latencyMs() ?? 0);
   }
 
+  /** @param {number} gain */
   set volume(gain) {
     this.#gain.gain.setTargetAtTime(gain, this.#context.currentTime, RAMP_SECONDS);
   }
@@ -132,6 +145,7 @@ export class Output extends EventTarget {
     }
   }
 
+  /** @returns {Condition} */
   #conditionNow() {
     const nowMs = performance.now();
     const { state, currentTime } = this.#context;

@@ -107,7 +107,12 @@ export class Playhead {
     this.place = Math.max(this.place, ring.start);
   }
 
-  /** Fills `count` samples of every channel. */
+  /**
+   * Fills `count` samples of every channel.
+   *
+   * @param {Float32Array[]} outputs
+   * @param {number} count
+   */
   read(outputs, count) {
     let done = 0;
     while (done < count) {
@@ -126,7 +131,11 @@ export class Playhead {
     this.#stretchBy = by;
   }
 
-  /** Skips that many samples, or a little more or less; it is heard as one soft cut. */
+  /**
+   * Skips that many samples, or a little more or less; it is heard as one soft cut.
+   *
+   * @param {number} samples
+   */
   jump(samples) {
     const ring = this.#ring;
     if (this.mode !== PLAYING || this.held === 0) {
@@ -157,6 +166,11 @@ export class Playhead {
     this.#fallSilent();
   }
 
+  /**
+   * @param {number} tolerance
+   * @param {() => void} append
+   * @param {number} wanted
+   */
   #appendJoined(tolerance, append, wanted) {
     const ring = this.#ring;
     const seam = ring.end;
@@ -175,6 +189,11 @@ export class Playhead {
     ring.join(seam, length, skip);
   }
 
+  /**
+   * @param {Float32Array[]} outputs
+   * @param {number} at
+   * @param {number} room
+   */
   #readSome(outputs, at, room) {
     switch (this.mode) {
       case PLAYING:
@@ -186,6 +205,11 @@ export class Playhead {
     }
   }
 
+  /**
+   * @param {Float32Array[]} outputs
+   * @param {number} at
+   * @param {number} room
+   */
   #play(outputs, at, room) {
     const ring = this.#ring;
     if (this.#untilHop === 0) {
@@ -212,6 +236,11 @@ export class Playhead {
     return count;
   }
 
+  /**
+   * @param {Float32Array[]} outputs
+   * @param {number} at
+   * @param {number} room
+   */
   #conceal(outputs, at, room) {
     const concealment = this.#concealment;
     if (this.#resumeIn < 0 && this.held >= this.#fade && concealment.isFresh) {
@@ -244,6 +273,11 @@ export class Playhead {
     return count;
   }
 
+  /**
+   * @param {Float32Array[]} outputs
+   * @param {number} at
+   * @param {number} room
+   */
   #wait(outputs, at, room) {
     if (this.startIn === 0 && this.held > 0) {
       this.#keepTail(Math.min(this.#fade, this.held));
@@ -290,12 +324,20 @@ export class Playhead {
     }
   }
 
+  /**
+   * @param {number} place
+   * @param {number} length
+   */
   #moveTo(place, length) {
     this.#keepTail(length);
     this.place = place;
   }
 
-  /** Copies what would be heard next, to be faded out over `length` samples. */
+  /**
+   * Copies what would be heard next, to be faded out over `length` samples.
+   *
+   * @param {number} length
+   */
   #keepTail(length) {
     const old = this.#tails;
     const kept = this.#spareTails;
@@ -313,6 +355,10 @@ export class Playhead {
     this.#tailLength = length;
   }
 
+  /**
+   * @param {number} channel
+   * @param {number} later
+   */
   #upcoming(channel, later) {
     if (this.mode === SILENT) {
       return 0;
@@ -326,6 +372,11 @@ export class Playhead {
     return this.#concealment.sampleAt(channel, later - this.held);
   }
 
+  /**
+   * @param {Float32Array[]} outputs
+   * @param {number} at
+   * @param {number} count
+   */
   #blendTail(outputs, at, count) {
     const blended = Math.min(count, this.#tailLength - this.#tailAt);
     if (blended <= 0) {
@@ -343,7 +394,12 @@ export class Playhead {
   }
 }
 
-/** The loudness of what comes in, `at` samples inside a blend of `length`; what goes out has the rest. */
+/**
+ * The loudness of what comes in, `at` samples inside a blend of `length`; what goes out has the rest.
+ *
+ * @param {number} at
+ * @param {number} length
+ */
 function weightAt(at, length) {
   return 0.5 - 0.5 * Math.cos((Math.PI * (at + 0.5)) / length);
 }

@@ -15,12 +15,17 @@ class RelayPlayerProcessor extends AudioWorkletProcessor {
     this.port.onmessage = ({ data }) => this.#connect(data.port);
   }
 
+  /**
+   * @param {Float32Array[][]} _inputs
+   * @param {Float32Array[][]} outputs
+   */
   process(_inputs, outputs) {
     const output = outputs[0];
     this.#renderer.render(output[0], output[1]);
     return true;
   }
 
+  /** @param {MessagePort} port */
   #connect(port) {
     port.onmessage = ({ data }) => {
       if (data.type === "report") {

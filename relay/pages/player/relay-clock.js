@@ -14,7 +14,9 @@ const WINDOW_MS = 20_000;
 
 export class RelayClock {
   #fastest = new WindowMinimum(WINDOW_MS);
+  /** @type {number | null} */
   #latestMs = null;
+  /** @type {{atMs: number, roundTripMs: number, offsetMs: number}[]} */
   #exchanges = [];
 
   /** Forgets everything, because another relay or another start of it is at the other end. */
@@ -29,28 +31,49 @@ export class RelayClock {
     return this.#fastest.value;
   }
 
-  /** Gives the time whose low 32 bits are `wireMs` and that is nearest to what was heard last. */
+  /**
+   * Gives the time whose low 32 bits are `wireMs` and that is nearest to what was heard last.
+   *
+   * @param {number} wireMs
+   */
   unwrap(wireMs) {
     this.#latestMs ??= wireMs;
     return this.#latestMs + ahead(wireMs, this.#latestMs);
   }
 
-  /** Notes a message that said when it left the relay. */
+  /**
+   * Notes a message that said when it left the relay.
+   *
+   * @param {number} wireMs
+   * @param {number} receivedMs
+   */
   hear(wireMs, receivedMs) {
-    this.#latestMs = this.unwrap(wireMs);
-    this.#fastest.add(receivedMs - this.#latestMs, receivedMs);
+    const leftMs = this.unwrap(wireMs);
+    this.#latestMs = leftMs;
+    this.#fastest.add(receivedMs - leftMs, receivedMs);
   }
 
-  /** Notes the answer to a ping. */
+  /**
+   * Notes the answer to a ping.
+   *
+   * @param {number} sentMs
+   * @param {number} wireMs
+   * @param {number} receivedMs
+   */
   exchange(sentMs, wireMs, receivedMs) {
     this.hear(wireMs, receivedMs);
     const roundTripMs = receivedMs - sentMs;
-    const offsetMs = this.#latestMs - (sentMs + receivedMs) / 2;
+    const offsetMs = this.unwrap(wireMs) - (sentMs + receivedMs) / 2;
     this.#exchanges = this.#exchanges.filter(({ atMs }) => atMs > receivedMs - WINDOW_MS);
     this.#exchanges.push({ atMs: receivedMs, roundTripMs, offsetMs });
   }
 
-  /** What the relay's clock shows; null before the first answer. */
+  /**
+   * What the relay's clock shows; null before the first answer.
+   *
+   * @param {number} nowMs
+   * @returns {number | null}
+   */
   relayNow(nowMs) {
     if (this.#exchanges.length === 0) {
       return null;

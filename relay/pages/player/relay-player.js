@@ -7,18 +7,33 @@ import { Output, prefetchOutput } from "./output.js";
 import { FLOORS_MS, isLatency } from "./target-delay.js";
 import { isKey, isName } from "./wire.js";
 
+/**
+ * @typedef {import("./types.js").Channel} Channel
+ * @typedef {import("./types.js").Latency} Latency
+ * @typedef {import("./types.js").PlayerCode} PlayerCode
+ * @typedef {import("./types.js").PlayerState} PlayerState
+ * @typedef {import("./types.js").PlayerStats} PlayerStats
+ * @typedef {import("./types.js").RelayPlayerEventMap} RelayPlayerEventMap
+ * @typedef {import("./types.js").Silence} Silence
+ * @typedef {Readonly<import("./messages.js").Status>} Status
+ */
+
 const SPEAKER_INTERVAL_MS = 250;
 
 /** A context that stays broken however often it is made anew needs a person's click. */
 const MOST_REBUILDS = 3;
 
+/** @type {ReadonlySet<PlayerState>} */
 const STOPPED = new Set(["idle", "failed", "ended"]);
 
 /** In these a context may stand still for ever; a person's click makes another one. */
 const RENEWABLE = new Set(["stuck", "interrupted"]);
 
+/** @type {Status} */
 const IDLE = Object.freeze({ state: "idle", reason: "", code: null, retryInMs: null });
+/** @type {Status} */
 const CONNECTING = Object.freeze({ ...IDLE, state: "connecting" });
+/** @type {Status} */
 const NOT_LOADED = Object.freeze({
   ...IDLE,
   state: "failed",
@@ -26,6 +41,7 @@ const NOT_LOADED = Object.freeze({
   code: "not-loaded",
 });
 
+/** @type {PlayerStats} */
 const NO_STATS = Object.freeze({
   bufferMs: 0,
   targetMs: 0,
@@ -42,7 +58,9 @@ const NO_STATS = Object.freeze({
   reconnects: 0,
 });
 
-export class RelayPlayer extends EventTarget {
+const Emitter = /** @type {new () => import("./types.js").TypedEventTarget<RelayPlayerEventMap>} */ (EventTarget);
+
+export class RelayPlayer extends Emitter {
   #url;
   #session;
   #channel;
@@ -50,27 +68,31 @@ export class RelayPlayer extends EventTarget {
   #token;
   #latency;
   #volume;
+  /** @type {Worker | null} */
   #worker = null;
+  /** @type {Output | null} */
   #output = null;
   #run = 0;
   #rebuilds = 0;
+  /** @type {PlayerState} */
   #state = "idle";
+  /** @type {PlayerCode | null} */
   #toldCode = null;
+  /** @type {Status} */
   #status = IDLE;
+  /** @type {PlayerStats} */
   #stats = NO_STATS;
+  /** @type {readonly Channel[]} */
   #channels = [];
+  /** @type {Silence | null} */
   #silence = null;
+  /** @type {string | null} */
   #sessionName = null;
+  /** @type {number | undefined} */
   #timer;
 
   /**
-   * @param {object} options
-   * @param {string} [options.url] `ws(s)://…` or `http(s)://…`; the page's own host when left out.
-   * @param {string} options.session
-   * @param {string} [options.channel]
-   * @param {string | null} [options.token]
-   * @param {"low" | "balanced" | "stable"} [options.latency]
-   * @param {number} [options.volume] The gain, 0 to 1.
+   * @param {import("./types.js").RelayPlayerOptions} options
    * @throws {TypeError} when one of them can not be.
    */
   constructor({ url = null, session, channel = "main", token = null, latency = "balanced", volume = 1 }) {
@@ -117,7 +139,7 @@ export class RelayPlayer extends EventTarget {
     return this.#channel;
   }
 
-  /** The channels of the session: [{id, name, lang, state}]; empty before the relay said. */
+  /** The channels of the session; empty before the relay said. */
   get channels() {
     return this.#channels;
   }
@@ -163,7 +185,11 @@ export class RelayPlayer extends EventTarget {
     }
   }
 
-  /** For the next connection, for example after the notice 4001, that the old one has expired. */
+  /**
+   * For the next connection, for example after the notice 4001, that the old one has expired.
+   *
+   * @param {string | null} token
+   */
   set token(token) {
     checkToken(token);
     this.#token = token;
@@ -220,7 +246,11 @@ export class RelayPlayer extends EventTarget {
     }
   }
 
-  /** Plays another channel of the session, now or when it is started. */
+  /**
+   * Plays another channel of the session, now or when it is started.
+   *
+   * @param {string} id
+   */
   switchChannel(id) {
     checkName("channel", id);
     this.#wanted = id;
@@ -261,15 +291,17 @@ export class RelayPlayer extends EventTarget {
   }
 
   async #openOutput() {
+    /** @type {Output | null} */
     let output = null;
     try {
-      output = new Output({ volume: this.#volume, latency: this.#latency });
-      this.#output = output;
-      output.addEventListener("condition", () => this.#follow(output));
-      const port = await output.open();
-      if (this.#output === output) {
+      const made = new Output({ volume: this.#volume, latency: this.#latency });
+      output = made;
+      this.#output = made;
+      made.addEventListener("condition", () => this.#follow(made));
+      const port = await made.open();
+      if (this.#output === made) {
         this.#post({ type: "port", port }, [port]);
-        this.#post({ type: "running", isRunning: output.context.state === "running" });
+        this.#post({ type: "running", isRunning: made.context.state === "running" });
       }
     } catch {
       if (this.#output === output) {
@@ -280,13 +312,14 @@ export class RelayPlayer extends EventTarget {
   }
 
   async #rebuild() {
-    this.#output.close();
+    this.#output?.close();
     this.#output = null;
     // What comes until the new audio thread is there waits for it.
     this.#post({ type: "port", port: null });
     await this.#openOutput();
   }
 
+  /** @param {Output} output */
   #follow(output) {
     if (output !== this.#output) {
       return;
@@ -299,11 +332,12 @@ export class RelayPlayer extends EventTarget {
     this.#update();
   }
 
-  #hear({ run, type, ...message }) {
+  /** @param {import("./messages.js").WorkerMessage} news */
+  #hear({ run, ...message }) {
     if (run !== this.#run || this.#output === null) {
       return;
     }
-    switch (type) {
+    switch (message.type) {
       case "status":
         if (STOPPED.has(message.state)) {
           this.#end(message);
@@ -329,10 +363,10 @@ export class RelayPlayer extends EventTarget {
         break;
       case "silence":
         this.#silence = message.silence;
-        this.#fire("silence", message);
+        this.#fire("silence", { silence: message.silence });
         break;
       case "notice":
-        this.#fire("notice", message);
+        this.#fire("notice", { code: message.code, message: message.message });
         break;
     }
   }
@@ -343,9 +377,12 @@ export class RelayPlayer extends EventTarget {
   }
 
   #tellLatency() {
-    this.#post({ type: "speaker", ms: this.#output.readLatencyMs() });
+    if (this.#output !== null) {
+      this.#post({ type: "speaker", ms: this.#output.readLatencyMs() });
+    }
   }
 
+  /** @param {Status} status */
   #end(status) {
     clearInterval(this.#timer);
     this.#output?.close();
@@ -375,27 +412,42 @@ export class RelayPlayer extends EventTarget {
     }
   }
 
+  /**
+   * @param {import("./messages.js").PageMessage} message
+   * @param {Transferable[]} [transfer]
+   */
   #post(message, transfer = []) {
     this.#worker?.postMessage(message, transfer);
   }
 
+  /**
+   * @template {keyof RelayPlayerEventMap} Type
+   * @param {Type} type
+   * @param {RelayPlayerEventMap[Type]["detail"]} detail
+   */
   #fire(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
 
+/**
+ * @param {string} what
+ * @param {string} name
+ */
 function checkName(what, name) {
   if (!isName(name)) {
     throw new TypeError(`The ${what} ${JSON.stringify(name)} is not 1 to 64 of A-Z a-z 0-9 . _ ~ -`);
   }
 }
 
+/** @param {string | null} token */
 function checkToken(token) {
   if (token !== null && !isKey(token)) {
     throw new TypeError("The token is not 8 to 4096 of A-Z a-z 0-9 . _ ~ -");
   }
 }
 
+/** @param {Latency} preset */
 function checkLatency(preset) {
   if (!isLatency(preset)) {
     throw new TypeError(`The latency ${JSON.stringify(preset)} is none of ${Object.keys(FLOORS_MS).join(", ")}`);

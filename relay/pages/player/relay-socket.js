@@ -1,15 +1,6 @@
 /**
  * One WebSocket to the relay that stays: it notices a dead connection, and connects again where the relay allows it.
  *
- * Events:
- *   hello    detail: the relay's `hello`; the connection is accepted.
- *   message  detail: any other control message.
- *   audio    detail: an ArrayBuffer.
- *   down     detail: {code, sentence, retryInMs}; the connection is gone or was not made, and another attempt follows.
- *   stop     detail: {code, sentence}; nothing more comes, and the sentence says why.
- *
- * `code` is the close code, "address" where the browser refuses the address, or "unreachable" from the third attempt on
- * if the relay was never heard.
  * A connection that the page itself closes with `close` fires nothing.
  */
 
@@ -32,31 +23,57 @@ const UNREACHABLE_SENTENCE =
   "may not allow this page's origin (its setting access.allowed_origins); this page's Content-Security-Policy may not " +
   "allow the relay (connect-src). Trying again…";
 
+/**
+ * `code` is the close code, "address" where the browser refuses the address, or "unreachable" from the third attempt on
+ * if the relay was never heard. `sentence` says why.
+ *
+ * @typedef {{code: number | "address" | "unreachable", sentence: string}} Ending
+ *
+ * @typedef {object} SocketEventMap
+ * @property {CustomEvent<import("./messages.js").Hello>} hello The connection is accepted.
+ * @property {CustomEvent<import("./messages.js").ControlMessage>} message Any other control message.
+ * @property {CustomEvent<ArrayBuffer>} audio
+ * @property {CustomEvent<Ending & {retryInMs: number}>} down It is gone or was not made, and another attempt follows.
+ * @property {CustomEvent<Ending>} stop Nothing more comes.
+ */
+
 /** What a browser does for a socket; tests hand in a virtual one. */
 export const WORLD = Object.freeze({
   now: () => performance.now(),
   random: () => Math.random(),
+  /** @type {(address: string, protocols: string[]) => WebSocket} */
   connect: (address, protocols) => new WebSocket(address, protocols),
+  /** @type {(callback: () => void, delayMs: number) => number} */
   setTimer: (callback, delayMs) => setTimeout(callback, delayMs),
-  clearTimer: (timer) => clearTimeout(timer),
+  /** @type {(timer: number | null) => void} */
+  clearTimer: (timer) => clearTimeout(timer ?? undefined),
 });
 
-export class RelaySocket extends EventTarget {
+const Emitter = /** @type {new () => import("./types.js").TypedEventTarget<SocketEventMap>} */ (EventTarget);
+
+export class RelaySocket extends Emitter {
   #address;
   #protocols;
   #isFinal;
   #bufferedMs;
   #leastWaitMs;
   #world;
+  /** @type {WebSocket | null} */
   #socket = null;
+  /** @type {number | null} */
   #acceptedAt = null;
   #wasHeard = false;
+  /** @type {number | null} */
   #unansweredSince = null;
+  /** @type {import("./messages.js").Complaint | null} */
   #complaint = null;
+  /** @type {number | null} */
   #goawayMs = null;
   #attempt = 0;
+  /** @type {number | null} */
   #retryTimer = null;
-  #pingTimer;
+  /** @type {number | null} */
+  #pingTimer = null;
 
   /**
    * @param {string | (() => string)} address `ws:` or `wss:`; a function is asked anew for every attempt.
@@ -120,9 +137,13 @@ export class RelaySocket extends EventTarget {
     this.#waitForPulse();
   }
 
-  /** Sends bytes, or an object as a control message; only while `accepted`. */
+  /**
+   * Sends bytes, or an object as a control message; only while `accepted`.
+   *
+   * @param {ArrayBufferView<ArrayBuffer> | import("./messages.js").Command} data
+   */
   send(data) {
-    this.#socket.send(ArrayBuffer.isView(data) || data instanceof ArrayBuffer ? data : JSON.stringify(data));
+    this.#socket?.send(ArrayBuffer.isView(data) ? data : JSON.stringify(data));
   }
 
   close() {
@@ -139,7 +160,11 @@ export class RelaySocket extends EventTarget {
     }
   }
 
-  /** Gives the present connection up, for a reason in a sentence, and connects again. */
+  /**
+   * Gives the present connection up, for a reason in a sentence, and connects again.
+   *
+   * @param {string} sentence
+   */
   reset(sentence) {
     this.#abandon()?.close();
     this.#retry(CONNECTION_BROKE, sentence);
@@ -152,11 +177,13 @@ export class RelaySocket extends EventTarget {
       return this.#world.connect(address, protocols);
     } catch (error) {
       // It is none, or not wss: on a page over HTTPS.
-      this.#fire("stop", { code: "address", sentence: `The browser refuses the relay's address: ${error.message}` });
+      const why = error instanceof Error ? error.message : String(error);
+      this.#fire("stop", { code: "address", sentence: `The browser refuses the relay's address: ${why}` });
       return null;
     }
   }
 
+  /** @param {string | ArrayBuffer} data */
   #receive(data) {
     this.#unansweredSince = null;
     this.#wasHeard = true;
@@ -178,6 +205,7 @@ export class RelaySocket extends EventTarget {
     }
   }
 
+  /** @param {import("./messages.js").ControlMessage} message */
   #note(message) {
     if (message.type === "error") {
       this.#complaint = message;
@@ -193,7 +221,7 @@ export class RelaySocket extends EventTarget {
       this.reset("The relay was not heard any more.");
       return;
     }
-    if (this.accepted) {
+    if (this.#acceptedAt !== null) {
       this.#attempt = now - this.#acceptedAt >= STABLE_AFTER_MS ? 0 : this.#attempt;
       this.#ping();
     }
@@ -211,6 +239,10 @@ export class RelaySocket extends EventTarget {
     this.#pingTimer = this.#world.setTimer(() => this.#checkPulse(), PING_INTERVAL_MS);
   }
 
+  /**
+   * @param {number} code
+   * @param {string} reason
+   */
   #lose(code, reason) {
     // Any other error was about something else, a `switch` for example.
     const told = this.#complaint?.code === code ? String(this.#complaint.message ?? "") : reason;
@@ -223,6 +255,10 @@ export class RelaySocket extends EventTarget {
     }
   }
 
+  /**
+   * @param {number} code
+   * @param {string} sentence
+   */
   #retry(code, sentence) {
     const random = this.#world.random();
     const delayMs =
@@ -233,6 +269,7 @@ export class RelaySocket extends EventTarget {
     this.#retryTimer = this.#world.setTimer(() => this.open(), retryInMs);
     this.#attempt += 1;
     const isUnreachable = !this.#wasHeard && this.#attempt >= UNREACHABLE_ATTEMPTS;
+    /** @type {Ending} */
     const why = isUnreachable ? { code: UNREACHABLE, sentence: UNREACHABLE_SENTENCE } : { code, sentence };
     this.#fire("down", { ...why, retryInMs });
   }
@@ -251,6 +288,11 @@ export class RelaySocket extends EventTarget {
     return socket;
   }
 
+  /**
+   * @template {keyof SocketEventMap} Type
+   * @param {Type} type
+   * @param {SocketEventMap[Type]["detail"]} detail
+   */
   #fire(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }

@@ -1,16 +1,7 @@
 /**
  * The audio thread's whole work without the audio thread: takes orders and sound, fills blocks, tells its place.
  *
- * Orders, which are messages of `Conductor`:
- *   {type: "format", rate, channels}                 sound of another format follows
- *   {type: "audio", frame, samples, splice, pause}   `frame` is a number that `report` gives back; `samples`
- *                                                    interleaved Int16Array; `splice`, it does not follow what came
- *                                                    last; `pause`, seconds of silence before it
- *   {type: "steer", trimPpm, stretch, by, expecting}   see `SincResampler.trim` and `Playhead`; `by`, how many seconds
- *                                                    the stretch is to gain or lose
- *   {type: "start", inSeconds}                       play what is held, after a while; null takes that back
- *   {type: "jump", seconds}                          skip
- *   {type: "clear"}                                  fade out, and throw away what is held
+ * The orders come from `Conductor`; messages.d.ts explains them.
  *
  * Invariants: `render` allocates nothing and always fills its output; memory is bounded: beyond `CAPACITY_SECONDS` the
  * oldest sound is dropped and `lostSamples` counts it.
@@ -37,6 +28,11 @@ class Voice {
   #marks = 0;
   #lost = 0;
 
+  /**
+   * @param {number} rate
+   * @param {number} channels
+   * @param {number} outputRate
+   */
   constructor(rate, channels, outputRate) {
     this.rate = rate;
     this.channels = channels;
@@ -51,6 +47,7 @@ class Voice {
     return this.#lost;
   }
 
+  /** @param {import("./messages.js").AudioOrder} order */
   write({ frame, samples, splice, pause }) {
     const { playhead, ring } = this;
     const before = playhead.place;
@@ -62,6 +59,10 @@ class Voice {
     this.#marks += 1;
   }
 
+  /**
+   * @param {Float32Array[]} outputs
+   * @param {number} count
+   */
   render(outputs, count) {
     const missing = this.resampler.missing(count);
     if (missing > 0) {
@@ -92,7 +93,9 @@ class Voice {
 
 export class Renderer {
   #outputRate;
+  /** @type {Voice | null} */
   #voice = null;
+  /** @type {Voice | null} */
   #leaving = null;
   #planes = [new Float32Array(PIECE), new Float32Array(PIECE)];
 
@@ -101,7 +104,11 @@ export class Renderer {
     this.#outputRate = outputRate;
   }
 
-  /** Does what an order says; one of an unknown type is ignored. */
+  /**
+   * Does what an order says; one of an unknown type is ignored.
+   *
+   * @param {import("./messages.js").Order} order
+   */
   obey(order) {
     if (order.type === "format") {
       this.#setFormat(order.rate, order.channels);
@@ -133,7 +140,12 @@ export class Renderer {
     }
   }
 
-  /** Fills one block of any length, of stereo. */
+  /**
+   * Fills one block of any length, of stereo.
+   *
+   * @param {Float32Array} left
+   * @param {Float32Array} right
+   */
   render(left, right) {
     for (let at = 0; at < left.length; at += PIECE) {
       this.#renderPiece(left, right, at, Math.min(PIECE, left.length - at));
@@ -143,10 +155,7 @@ export class Renderer {
   /**
    * Tells where it is.
    *
-   * @returns {{mode: "silent" | "playing" | "concealing", frame: number, offsetSeconds: number, newest: number,
-   *   heldSeconds: number, underruns: number, concealedSeconds: number, lostSeconds: number} | null} null before there
-   *   is a format; what is heard is `offsetSeconds` behind the first sample of `frame`, `newest` was written last, and
-   *   both are -1 before the first.
+   * @returns {import("./messages.js").Report | null} null before there is a format.
    */
   report() {
     const voice = this.#voice;
@@ -167,6 +176,10 @@ export class Renderer {
     };
   }
 
+  /**
+   * @param {number} rate
+   * @param {number} channels
+   */
   #setFormat(rate, channels) {
     const old = this.#voice;
     if (old?.rate === rate && old.channels === channels) {
@@ -181,6 +194,12 @@ export class Renderer {
     this.#voice = voice;
   }
 
+  /**
+   * @param {Float32Array} left
+   * @param {Float32Array} right
+   * @param {number} at
+   * @param {number} count
+   */
   #renderPiece(left, right, at, count) {
     left.fill(0, at, at + count);
     right.fill(0, at, at + count);
@@ -195,6 +214,13 @@ export class Renderer {
     }
   }
 
+  /**
+   * @param {Voice} voice
+   * @param {Float32Array} left
+   * @param {Float32Array} right
+   * @param {number} at
+   * @param {number} count
+   */
   #add(voice, left, right, at, count) {
     const planes = this.#planes;
     voice.render(planes, count);

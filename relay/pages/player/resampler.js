@@ -102,7 +102,11 @@ export class SincResampler {
     this.#advance(count);
   }
 
-  /** Writes mono samples between -1 and 1. */
+  /**
+   * Writes mono samples between -1 and 1.
+   *
+   * @param {Float32Array} samples
+   */
   write(samples) {
     const ring = this.#rings[0];
     for (let i = 0; i < samples.length; i += 1) {
@@ -144,13 +148,19 @@ export class SincResampler {
     }
   }
 
+  /** @param {number} count */
   #advance(count) {
     this.#written += count;
     this.#position = Math.max(this.#position, this.#written - this.#capacity);
   }
 }
 
-/** Rows of kernel values for fractions 0, 1/PHASES … 1, each summing to one, so that a constant stays itself. */
+/**
+ * Rows of kernel values for fractions 0, 1/PHASES … 1, each summing to one, so that a constant stays itself.
+ *
+ * @param {number} half
+ * @param {number} cutoff
+ */
 function makeTable(half, cutoff) {
   const taps = 2 * half;
   const table = new Float32Array((PHASES + 1) * taps);
@@ -169,6 +179,7 @@ function makeTable(half, cutoff) {
   return table;
 }
 
+/** @param {number} x */
 function sinc(x) {
   // Whole multiples are exact zeros, so that equal rates reproduce their input to the bit.
   if (Number.isInteger(x)) {
@@ -177,11 +188,16 @@ function sinc(x) {
   return Math.sin(Math.PI * x) / (Math.PI * x);
 }
 
+/** @param {number} x */
 function kaiser(x) {
   return Math.abs(x) >= 1 ? 0 : bessel(KAISER_BETA * Math.sqrt(1 - x * x)) / bessel(KAISER_BETA);
 }
 
-/** The modified Bessel function of the first kind and order zero, by its power series. */
+/**
+ * The modified Bessel function of the first kind and order zero, by its power series.
+ *
+ * @param {number} x
+ */
 function bessel(x) {
   let sum = 1;
   let term = 1;

@@ -29,7 +29,11 @@ export class Ring {
     return this.#mask;
   }
 
-  /** Appends interleaved 16-bit samples. */
+  /**
+   * Appends interleaved 16-bit samples.
+   *
+   * @param {Int16Array} samples
+   */
   append(samples) {
     const channels = this.planes.length;
     const count = Math.floor(samples.length / channels);
@@ -42,6 +46,7 @@ export class Ring {
     this.#advance(count);
   }
 
+  /** @param {number} count */
   appendSilence(count) {
     for (const plane of this.planes) {
       for (let i = 0; i < count; i += 1) {
@@ -54,6 +59,10 @@ export class Ring {
   /**
    * Joins two pieces that do not belong together and meet at `place`, without a step: `skip` samples behind the place
    * are dropped, the `length` samples behind those are blended over the `length` before it, and the rest moves up.
+   *
+   * @param {number} place
+   * @param {number} length
+   * @param {number} skip
    */
   join(place, length, skip) {
     const moved = length + skip;
@@ -70,11 +79,16 @@ export class Ring {
     this.end -= moved;
   }
 
-  /** Forgets everything before `place`. */
+  /**
+   * Forgets everything before `place`.
+   *
+   * @param {number} place
+   */
   forget(place) {
     this.start = Math.max(this.start, Math.min(place, this.end));
   }
 
+  /** @param {number} count */
   #advance(count) {
     this.end += count;
     this.start = Math.max(this.start, this.end - this.#capacity);

@@ -2,13 +2,7 @@
  * One run of the player, from `play` to `stop`: a connection to the relay and the conductor behind it.
  *
  * It lives in the Worker, and is told about the audio thread and the page by messages, so that a page whose timers a
- * browser throttles hears all the same. It tells the page:
- *   {type: "status", state, reason, code, retryInMs}
- *   {type: "stats", stats}            four times a second
- *   {type: "channel", channel}        which one is played, when that changed
- *   {type: "channels", channels, sessionName}
- *   {type: "silence", silence}        why there is nothing to hear, when that changed: "muted", "paused" or null
- *   {type: "notice", code, message}   something a person may want to know
+ * browser throttles hears all the same. messages.d.ts has what it tells the page.
  */
 
 import { BAD_REQUEST, SESSION_ENDED, TOKEN_EXPIRED } from "./close-codes.js";
@@ -37,14 +31,28 @@ const TOKEN_PATIENCE_MS = 10_000;
 
 const CODEC = "pcm_s16le";
 
-/** Why it does not go on as it should. */
+/**
+ * Why it does not go on as it should.
+ *
+ * @typedef {Readonly<Omit<import("./messages.js").Status, "state">>} Trouble
+ */
+
+/** @type {Trouble} */
 const NO_TROUBLE = Object.freeze({ reason: "", code: null, retryInMs: null });
 
 /** Why there is nothing to hear, as a broadcaster may say. */
-const SILENCES = ["muted", "paused"];
+const SILENCES = /** @type {const} */ (["muted", "paused"]);
 
-/** Of a broadcaster that was there. */
-const NO_SOURCE = Object.freeze({ ...NO_TROUBLE, reason: "The broadcaster has paused or is cut off.", code: SOURCE_LOST });
+/**
+ * Of a broadcaster that was there.
+ *
+ * @type {Trouble}
+ */
+const NO_SOURCE = Object.freeze({
+  ...NO_TROUBLE,
+  reason: "The broadcaster has paused or is cut off.",
+  code: SOURCE_LOST,
+});
 
 /** In these states there is no connection, and perhaps trouble. */
 const TRYING = new Set(["connecting", "reconnecting"]);
@@ -54,22 +62,37 @@ export class Session {
   #tell;
   #world;
   #conductor;
-  #socket = null;
+  #socket;
+  /** @type {MessagePort | null} */
   #port = null;
   #isRendering = false;
+  /** @type {"connecting" | "up" | "down"} */
   #link = "connecting";
   #trouble = NO_TROUBLE;
+  /** @type {{state: import("./types.js").PlayerState | null, trouble: Trouble}} */
   #told = { state: null, trouble: NO_TROUBLE };
+  /** @type {import("./types.js").Silence | null} */
   #silence = null;
+  /** @type {string | null} */
   #offeredToken = null;
-  /** The channel that greeted last, and whether anybody has been heard to broadcast to it. */
+  /**
+   * The channel that greeted last, and whether anybody has been heard to broadcast to it.
+   *
+   * @type {{channel: string | null, hadSource: boolean}}
+   */
   #greeted = { channel: null, hadSource: false };
   #reconnects = -1;
   #speakerMs = 0;
-  /** {previous, unanswered, timer}: the channel before, how many answers are to come, the last one's timeout. */
+  /**
+   * The channel before, how many answers are to come, the last one's timeout.
+   *
+   * @type {{previous: string, unanswered: number, timer: number | null} | null}
+   */
   #switching = null;
+  /** @type {{sentence: string, untilMs: number} | null} */
   #farewell = null;
-  #timer;
+  /** @type {number | null} */
+  #timer = null;
   #ticks = 0;
   #askedMs = -Infinity;
   #reportedMs;
@@ -77,8 +100,8 @@ export class Session {
 
   /**
    * @param {object} options
-   * @param {{url: string, session: string, channel: string, token: string | null, latency: string}} options.request
-   * @param {(message: object) => void} options.tell The page.
+   * @param {import("./messages.js").Request} options.request
+   * @param {(message: import("./messages.js").SessionMessage) => void} options.tell The page.
    * @param {typeof WORLD} [options.world]
    */
   constructor({ request, tell, world = WORLD }) {
@@ -86,6 +109,7 @@ export class Session {
     this.#tell = tell;
     this.#world = world;
     this.#reportedMs = world.now();
+    this.#socket = this.#makeSocket();
     this.#conductor = new Conductor({
       latency: request.latency,
       send: (order, transfer = []) => this.#port?.postMessage(order, transfer),
@@ -94,7 +118,7 @@ export class Session {
 
   start() {
     this.#tick();
-    this.#connect();
+    this.#socket.open();
   }
 
   stop() {
@@ -105,7 +129,11 @@ export class Session {
     this.setPort(null);
   }
 
-  /** Takes the way to the audio thread; null when there is none any more. */
+  /**
+   * Takes the way to the audio thread; null when there is none any more.
+   *
+   * @param {MessagePort | null} port
+   */
   setPort(port) {
     this.#port?.close();
     this.#port = port;
@@ -118,7 +146,11 @@ export class Session {
     }
   }
 
-  /** Whether the audio thread renders: a context that is suspended or interrupted does not. */
+  /**
+   * Whether the audio thread renders: a context that is suspended or interrupted does not.
+   *
+   * @param {boolean} isRunning
+   */
   setRunning(isRunning) {
     const isRendering = isRunning && this.#port !== null;
     if (isRendering !== this.#isRendering) {
@@ -128,16 +160,25 @@ export class Session {
     }
   }
 
-  /** How late sound leaves the speaker after it was rendered. */
+  /**
+   * How late sound leaves the speaker after it was rendered.
+   *
+   * @param {number} ms
+   */
   setSpeakerLatency(ms) {
     this.#speakerMs = ms;
   }
 
+  /** @param {import("./types.js").Latency} preset */
   setLatency(preset) {
     this.#conductor.setLatency(preset);
   }
 
-  /** For the next connection, which comes at once where it waits for it. */
+  /**
+   * For the next connection, which comes at once where it waits for it.
+   *
+   * @param {string | null} token
+   */
   setToken(token) {
     this.#request.token = token;
     if (this.#trouble.code === TOKEN_EXPIRED) {
@@ -145,6 +186,7 @@ export class Session {
     }
   }
 
+  /** @param {string} channel */
   switchChannel(channel) {
     const previous = this.#request.channel;
     if (channel === previous || this.#isOver || this.#farewell !== null) {
@@ -162,7 +204,7 @@ export class Session {
     }
   }
 
-  #connect() {
+  #makeSocket() {
     const { url, session } = this.#request;
     const socket = new RelaySocket(
       () => {
@@ -185,11 +227,14 @@ export class Session {
     socket.addEventListener("audio", ({ detail }) => this.#take(detail));
     socket.addEventListener("down", ({ detail }) => this.#lose(detail));
     socket.addEventListener("stop", ({ detail }) => this.#end(detail));
-    this.#socket = socket;
-    socket.open();
+    return socket;
   }
 
-  /** Whether another attempt behind a close would only offer again the token that has just expired. */
+  /**
+   * Whether another attempt behind a close would only offer again the token that has just expired.
+   *
+   * @param {import("./types.js").PlayerCode | null} code
+   */
   #isTokenAwaited(code) {
     return code === TOKEN_EXPIRED && this.#request.token === this.#offeredToken;
   }
@@ -199,10 +244,12 @@ export class Session {
     this.#socket.close();
     this.#link = "connecting";
     this.#trouble = NO_TROUBLE;
-    this.#connect();
+    this.#socket = this.#makeSocket();
+    this.#socket.open();
     this.#update();
   }
 
+  /** @param {import("./messages.js").Hello} hello */
   #greet(hello) {
     if (hello.format && hello.format.codec !== CODEC) {
       this.#fail("codec", `This player does not know the codec ${hello.format.codec}. Reload the page.`);
@@ -215,7 +262,7 @@ export class Session {
     }
     this.#conductor.hello(hello, this.#world.now());
     this.#reconnects += this.#switching === null ? 1 : 0;
-    if (this.#isSuperseded()) {
+    if (this.#switching !== null && this.#isSuperseded()) {
       this.#switching.previous = hello.channel;
       return;
     }
@@ -229,6 +276,7 @@ export class Session {
     this.#update();
   }
 
+  /** @param {import("./messages.js").ControlMessage} message */
   #obey(message) {
     switch (message.type) {
       case "error":
@@ -246,22 +294,28 @@ export class Session {
         break;
       case "state":
         this.#noteSilence(message.silence);
-      // falls through
+        this.#conductor.message(message, this.#world.now());
+        break;
       default:
         this.#conductor.message(message, this.#world.now());
     }
     this.#update();
   }
 
+  /** @param {unknown} said */
   #noteSilence(said) {
-    const silence = SILENCES.includes(said) ? said : null;
+    const silence = SILENCES.find((known) => known === said) ?? null;
     if (silence !== this.#silence) {
       this.#silence = silence;
       this.#tell({ type: "silence", silence });
     }
   }
 
-  /** A switch that failed changes nothing; any other error goes before a close, which says the same again. */
+  /**
+   * A switch that failed changes nothing; any other error goes before a close, which says the same again.
+   *
+   * @param {import("./messages.js").Complaint} complaint
+   */
   #complain({ code, message }) {
     if (code === BAD_REQUEST && this.#switching !== null) {
       if (this.#isSuperseded()) {
@@ -284,10 +338,11 @@ export class Session {
   }
 
   #endSwitching() {
-    this.#world.clearTimer(this.#switching?.timer);
+    this.#world.clearTimer(this.#switching?.timer ?? null);
     this.#switching = null;
   }
 
+  /** @param {ArrayBuffer} message */
   #take(message) {
     const nowMs = this.#world.now();
     try {
@@ -304,6 +359,7 @@ export class Session {
     }
   }
 
+  /** @param {import("./relay-socket.js").Ending & {retryInMs: number}} ending */
   #lose({ code, sentence, retryInMs }) {
     // A listener that was never greeted has no connection to lose.
     this.#link = this.#reconnects < 0 ? "connecting" : "down";
@@ -315,6 +371,7 @@ export class Session {
     this.#update();
   }
 
+  /** @param {import("./relay-socket.js").Ending} ending */
   #end({ code, sentence }) {
     if (code !== SESSION_ENDED) {
       this.#fail(code, sentence);
@@ -325,10 +382,19 @@ export class Session {
     this.#update();
   }
 
+  /**
+   * @param {import("./types.js").PlayerCode} code
+   * @param {string} sentence
+   */
   #fail(code, sentence) {
     this.#finish("failed", code, sentence);
   }
 
+  /**
+   * @param {"failed" | "ended"} state
+   * @param {import("./types.js").PlayerCode} code
+   * @param {string} reason
+   */
   #finish(state, code, reason) {
     this.stop();
     this.#tell({ type: "status", state, reason, code, retryInMs: null });
@@ -349,11 +415,13 @@ export class Session {
     this.#update();
   }
 
+  /** @param {number} nowMs */
   #ask(nowMs) {
     this.#askedMs = nowMs;
     this.#conductor.ask();
   }
 
+  /** @param {number} nowMs */
   #stats(nowMs) {
     const stats = this.#conductor.stats(nowMs);
     return {
@@ -363,6 +431,7 @@ export class Session {
     };
   }
 
+  /** @param {number} nowMs */
   #reportToRelay(nowMs) {
     if (!this.#socket.accepted || !this.#conductor.hasPlayed) {
       return;

@@ -28,6 +28,11 @@ export class Similarity {
   /**
    * Looks among the places from `first` to `last` for the one whose next `length` samples are most like those at
    * `model`. All of them must be in the ring.
+   *
+   * @param {number} model
+   * @param {number} first
+   * @param {number} last
+   * @param {number} length
    */
   search(model, first, last, length) {
     const stride = this.stride;
@@ -38,6 +43,14 @@ export class Similarity {
     }
   }
 
+  /**
+   * @param {number} model
+   * @param {number} first
+   * @param {number} last
+   * @param {number} length
+   * @param {number} step
+   * @param {number} stride
+   */
   #scan(model, first, last, length, step, stride) {
     this.score = -Infinity;
     for (let place = first; place <= last; place += step) {
@@ -49,6 +62,12 @@ export class Similarity {
     }
   }
 
+  /**
+   * @param {number} model
+   * @param {number} place
+   * @param {number} length
+   * @param {number} stride
+   */
   #compare(model, place, length, stride) {
     const { planes, mask } = this.#ring;
     let product = 0;
@@ -72,7 +91,13 @@ export class Similarity {
   }
 }
 
-/** Mean square of `length` samples at `place`, over all channels. */
+/**
+ * Mean square of `length` samples at `place`, over all channels.
+ *
+ * @param {import("./ring.js").Ring} ring
+ * @param {number} place
+ * @param {number} length
+ */
 export function powerAt(ring, place, length) {
   let sum = 0;
   for (let channel = 0; channel < ring.planes.length; channel += 1) {

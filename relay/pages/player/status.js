@@ -10,8 +10,8 @@ export const SOURCE_LOST = "source_lost";
 /**
  * @param {object} facts
  * @param {"connecting" | "up" | "down"} facts.link To the relay.
- * @param {"silent" | "playing" | "concealing"} facts.mode Of the audio thread.
- * @param {"waiting" | "live" | "source_lost" | "ended"} facts.channelState
+ * @param {import("./messages.js").Mode} facts.mode Of the audio thread.
+ * @param {import("./types.js").ChannelState} facts.channelState
  * @param {boolean} facts.hasPlayed
  * @param {boolean} facts.isPausing Whether the speaker just says nothing.
  * @returns {"connecting" | "waiting" | "buffering" | "playing" | "concealing" | "rebuffering" | "reconnecting"}

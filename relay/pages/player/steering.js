@@ -43,15 +43,17 @@ export class Steering {
   #send;
   #disturb;
   #isFirstStart = true;
+  /** @type {number | null} */
   #lateSinceMs = null;
+  /** @type {{trimPpm: number, stretch: number, expecting: boolean, nowMs: number} | null} */
   #steered = null;
 
   /**
    * @param {object} options
    * @param {import("./arrivals.js").Arrivals} options.arrivals
    * @param {import("./counts.js").Counts} options.counts
-   * @param {(order: object) => void} options.send
-   * @param {(order: object) => void} options.disturb Sends an order after which older measurements are worthless.
+   * @param {(order: import("./messages.js").Order) => void} options.send
+   * @param {(order: import("./messages.js").Order) => void} options.disturb Sends an order after which older measurements are worthless.
    */
   constructor({ arrivals, counts, send, disturb }) {
     this.#arrivals = arrivals;
@@ -87,7 +89,11 @@ export class Steering {
     this.#ladder.restart();
   }
 
-  /** Something is heard. */
+  /**
+   * Something is heard.
+   *
+   * @param {Measurement} measurement
+   */
   follow(measurement) {
     const { playoutMs, targetMs, nowMs } = measurement;
     if (this.#isFirstStart) {
@@ -95,30 +101,42 @@ export class Steering {
       this.#ladder.settle(nowMs);
     }
     if (playoutMs !== null) {
-      this.#isWaitingForBacklog(measurement);
+      this.#isWaitingForBacklog(playoutMs, measurement);
       this.#ladder.decide(playoutMs - targetMs, targetMs, nowMs);
     }
     this.#steer(measurement);
   }
 
-  /** Nothing is heard, but there is something to play. */
+  /**
+   * Nothing is heard, but there is something to play.
+   *
+   * @param {Measurement} measurement
+   */
   considerStart(measurement) {
     const { playoutMs, isLast, targetMs } = measurement;
-    const lateMs = playoutMs === null ? 0 : playoutMs - targetMs;
     if (isLast || playoutMs === null) {
       this.#start(0, measurement);
-    } else if (this.#isFirstStart && lateMs > 0) {
-      this.#startFirst(lateMs, measurement);
-    } else if (this.#isWaitingForBacklog(measurement)) {
+      return;
+    }
+    const lateMs = playoutMs - targetMs;
+    if (this.#isFirstStart && lateMs > 0) {
+      this.#startFirst(lateMs, playoutMs, measurement);
+    } else if (this.#isWaitingForBacklog(playoutMs, measurement)) {
       this.#start(null, measurement);
     } else {
       this.#start(Math.max(0, -lateMs) / 1000, measurement);
     }
   }
 
-  /** Starts with what is just old enough. Nobody has heard what came before, so nobody misses it. */
-  #startFirst(lateMs, measurement) {
-    const { playoutMs, heldMs, targetMs, frameMs, nowMs, isSpeech } = measurement;
+  /**
+   * Starts with what is just old enough. Nobody has heard what came before, so nobody misses it.
+   *
+   * @param {number} lateMs
+   * @param {number} playoutMs
+   * @param {Measurement} measurement
+   */
+  #startFirst(lateMs, playoutMs, measurement) {
+    const { heldMs, targetMs, frameMs, nowMs, isSpeech } = measurement;
     this.#lateSinceMs ??= nowMs;
     const isComplete = playoutMs - heldMs <= frameMs + NEXT_FRAME_MS;
     if (!isSpeech && !isComplete && nowMs - this.#lateSinceMs < BACKLOG_PATIENCE_MS) {
@@ -131,14 +149,23 @@ export class Steering {
     this.#start(0, measurement);
   }
 
+  /**
+   * @param {number | null} inSeconds
+   * @param {Measurement} measurement
+   */
   #start(inSeconds, measurement) {
     this.#ladder.restart();
     this.#steer(measurement);
     this.#send({ type: "start", inSeconds });
   }
 
-  /** Jumps when that is due; tells whether it will be, as soon as the backlog is there. */
-  #isWaitingForBacklog({ playoutMs, heldMs, targetMs, nowMs, isSpeech }) {
+  /**
+   * Jumps when that is due; tells whether it will be, as soon as the backlog is there.
+   *
+   * @param {number} playoutMs
+   * @param {Measurement} measurement
+   */
+  #isWaitingForBacklog(playoutMs, { heldMs, targetMs, nowMs, isSpeech }) {
     const lateMs = playoutMs - targetMs;
     if (lateMs <= JUMP_MS || !this.#ladder.mayJump(nowMs)) {
       this.#lateSinceMs = null;
@@ -163,12 +190,17 @@ export class Steering {
     return false;
   }
 
+  /**
+   * @param {number} byMs
+   * @param {number} nowMs
+   */
   #jump(byMs, nowMs) {
     this.#counts.noteJump(byMs);
     this.#ladder.noteJump(nowMs);
     this.#disturb({ type: "jump", seconds: byMs / 1000 });
   }
 
+  /** @param {Measurement} measurement */
   #steer({ nowMs, isExpecting: expecting }) {
     const old = this.#steered;
     const { trimPpm, stretch, errorMs } = this.#ladder;

@@ -34,12 +34,19 @@ const FIRST_OBSERVATIONS = 6;
 /** A target that falls is followed by a stretch; faster than this it would be heard. */
 const FALL_PER_SECOND_MS = 20;
 
-/** The least targets that a person can choose from. */
+/**
+ * The least targets that a person can choose from.
+ *
+ * @type {Readonly<Record<import("./types.js").Latency, number>>}
+ */
 export const FLOORS_MS = Object.freeze({ low: 60, balanced: 200, stable: 600 });
 
-/** @returns {boolean} whether a preset has this name. */
+/**
+ * @param {unknown} name
+ * @returns {name is import("./types.js").Latency} whether a preset has this name.
+ */
 export function isLatency(name) {
-  return Object.keys(FLOORS_MS).includes(name);
+  return Object.keys(FLOORS_MS).some((preset) => preset === name);
 }
 
 export class TargetDelay {
@@ -47,21 +54,30 @@ export class TargetDelay {
   #observations = 0;
   #floorMs;
   #targetMs;
+  /** @type {number | null} */
   #askedMs = null;
 
-  /** @param {keyof typeof FLOORS_MS} preset */
+  /** @param {import("./types.js").Latency} preset */
   constructor(preset) {
     this.#floorMs = FLOORS_MS[preset];
     this.#targetMs = this.#wantedMs();
   }
 
-  /** A person's choice holds at once. */
+  /**
+   * A person's choice holds at once.
+   *
+   * @param {import("./types.js").Latency} preset
+   */
   choose(preset) {
     this.#floorMs = FLOORS_MS[preset];
     this.#targetMs = this.#wantedMs();
   }
 
-  /** Notes the largest relative delay of the last `OBSERVATION_MS`. */
+  /**
+   * Notes the largest relative delay of the last `OBSERVATION_MS`.
+   *
+   * @param {number} delayMs
+   */
   observe(delayMs) {
     this.#observations += 1;
     const bin = Math.min(BINS - 1, Math.max(0, Math.floor(delayMs / BIN_MS)));
@@ -71,7 +87,11 @@ export class TargetDelay {
     this.#bins[bin] += 1;
   }
 
-  /** Gives the target now: it rises at once, and falls slowly. */
+  /**
+   * Gives the target now: it rises at once, and falls slowly.
+   *
+   * @param {number} nowMs
+   */
   at(nowMs) {
     const elapsedMs = nowMs - (this.#askedMs ?? nowMs);
     this.#askedMs = nowMs;

@@ -4,7 +4,11 @@
 
 export class WindowMinimum {
   #windowMs;
-  /** Entries whose values rise, oldest first: those that a newer and lesser one made useless are gone. */
+  /**
+   * Entries whose values rise, oldest first: those that a newer and lesser one made useless are gone.
+   *
+   * @type {{value: number, atMs: number}[]}
+   */
   #entries = [];
 
   /** @param {number} windowMs */
@@ -17,6 +21,10 @@ export class WindowMinimum {
     return this.#entries[0]?.value ?? null;
   }
 
+  /**
+   * @param {number} value
+   * @param {number} nowMs
+   */
   add(value, nowMs) {
     const entries = this.#entries;
     while (entries.length > 0 && entries[entries.length - 1].value >= value) {

@@ -15,12 +15,18 @@ const VERSION = 1;
 const NAME = /^(?!\.+$)[A-Za-z0-9._~-]{1,64}$/;
 const KEY = /^[A-Za-z0-9._~-]{8,4096}$/;
 
-/** @returns {boolean} whether `text` can name a session or a channel. */
+/**
+ * @param {string} text
+ * @returns {boolean} whether it can name a session or a channel.
+ */
 export function isName(text) {
   return NAME.test(text);
 }
 
-/** @returns {boolean} whether `text` has the form of a broadcast key or a token; any other can not be sent at all. */
+/**
+ * @param {string} text
+ * @returns {boolean} whether it has the form of a broadcast key or a token; any other can not be sent at all.
+ */
 export function isKey(text) {
   return KEY.test(text);
 }
@@ -48,16 +54,28 @@ export function readPageAddress(page, relay) {
  */
 export function addressAt(relay, role, { session, channel }, query = {}) {
   const path = ["v1", role, session, ...(channel === null ? [] : [channel])].join("/");
-  const parameters = new URLSearchParams(query).toString();
+  const parameters = new URLSearchParams(
+    Object.entries(query).map(([name, value]) => [name, String(value)]),
+  ).toString();
   return `${relay.replace(/^http/i, "ws").replace(/\/+$/, "")}/${path}${parameters && `?${parameters}`}`;
 }
+
+/**
+ * What a binary message holds. All four numbers wrap.
+ *
+ * @typedef {object} Frame
+ * @property {number} epoch
+ * @property {number} seq
+ * @property {number} mediaTime In ticks of the format's clock rate.
+ * @property {number} dueMs On the relay's clock.
+ * @property {Int16Array<ArrayBuffer>} samples
+ */
 
 /**
  * Reads one binary message: the header and a view, not a copy, of the samples behind it.
  *
  * @param {ArrayBuffer} message
- * @returns {{epoch: number, seq: number, mediaTime: number, dueMs: number, samples: Int16Array}} `mediaTime` in
- *   ticks of the format's clock rate, `dueMs` on the relay's clock; all four numbers wrap.
+ * @returns {Frame}
  * @throws {RangeError} when it is shorter than a header, of another version, or not whole 16-bit samples.
  */
 export function readFrame(message) {
@@ -77,7 +95,10 @@ export function readFrame(message) {
   };
 }
 
-/** @returns {Record<string, any> | null} the control message, or null for text that is none. */
+/**
+ * @param {string} text
+ * @returns {import("./messages.js").Hello | import("./messages.js").ControlMessage | null} null for text that is no control message. Its members are what the relay says.
+ */
 export function readMessage(text) {
   try {
     const message = JSON.parse(text);
@@ -91,12 +112,20 @@ export function readMessage(text) {
  * Tells how far one wrapping 32-bit number is ahead of another, by serial arithmetic: between -2^31 and 2^31 - 1.
  *
  * Unwraps as well: `long + ahead(wire, long)` is the number near `long` whose low 32 bits are `wire`.
+ *
+ * @param {number} number
+ * @param {number} reference
  */
 export function ahead(number, reference) {
   return (number - reference) | 0;
 }
 
-/** Likewise for the 16-bit epoch. */
+/**
+ * Likewise for the 16-bit epoch.
+ *
+ * @param {number} epoch
+ * @param {number} reference
+ */
 export function epochAhead(epoch, reference) {
   return ((epoch - reference) << 16) >> 16;
 }

@@ -1,31 +1,49 @@
-/**
- * The Worker: one `Session` at a time, and messages between it and the page.
- *
- * From the page: {type: "play", run, request}, {type: "port", port}, {type: "running", isRunning}, {type: "speaker", ms},
- * {type: "latency", preset}, {type: "token", token}, {type: "switch", channel}, {type: "stop"}. What goes back has the
- * `run` of its "play", so that the page knows what is from a run that is over.
- */
+/** The Worker: one `Session` at a time, and the messages between it and the page, which messages.d.ts explains. */
 
 import { Session } from "./session.js";
 
+/** @type {Session | null} */
 let session = null;
 
-const actions = {
-  play({ run, request }) {
-    session?.stop();
-    session = new Session({ request, tell: (message) => postMessage({ run, ...message }) });
-    session.start();
-  },
-  port: ({ port }) => session?.setPort(port),
-  running: ({ isRunning }) => session?.setRunning(isRunning),
-  speaker: ({ ms }) => session?.setSpeakerLatency(ms),
-  latency: ({ preset }) => session?.setLatency(preset),
-  token: ({ token }) => session?.setToken(token),
-  switch: ({ channel }) => session?.switchChannel(channel),
-  stop() {
-    session?.stop();
-    session = null;
-  },
-};
+/** @param {import("./messages.js").PageMessage} message */
+function obey(message) {
+  switch (message.type) {
+    case "play":
+      play(message.run, message.request);
+      break;
+    case "port":
+      session?.setPort(message.port);
+      break;
+    case "running":
+      session?.setRunning(message.isRunning);
+      break;
+    case "speaker":
+      session?.setSpeakerLatency(message.ms);
+      break;
+    case "latency":
+      session?.setLatency(message.preset);
+      break;
+    case "token":
+      session?.setToken(message.token);
+      break;
+    case "switch":
+      session?.switchChannel(message.channel);
+      break;
+    case "stop":
+      session?.stop();
+      session = null;
+      break;
+  }
+}
 
-onmessage = ({ data }) => actions[data.type](data);
+/**
+ * @param {number} run
+ * @param {import("./messages.js").Request} request
+ */
+function play(run, request) {
+  session?.stop();
+  session = new Session({ request, tell: (message) => postMessage({ run, ...message }) });
+  session.start();
+}
+
+addEventListener("message", ({ data }) => obey(data));

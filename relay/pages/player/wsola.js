@@ -72,6 +72,10 @@ export class Wsola {
     return stretch > 1 ? this.#proposeDropping(place, by) : this.#proposeRepeating(place);
   }
 
+  /**
+   * @param {number} place
+   * @param {number} by
+   */
   #proposeDropping(place, by) {
     const overlap = this.#samples(OVERLAP_SECONDS);
     const held = this.#ring.end - place;
@@ -89,6 +93,7 @@ export class Wsola {
     return this.#settle(place, overlap);
   }
 
+  /** @param {number} place */
   #proposeRepeating(place) {
     const overlap = this.#samples(OVERLAP_SECONDS);
     const longest = Math.min(this.#samples(LONGEST_CUT_SECONDS), place - this.#ring.start);
@@ -100,6 +105,10 @@ export class Wsola {
     return this.#settle(place, overlap);
   }
 
+  /**
+   * @param {number} place
+   * @param {number} overlap
+   */
   #settle(place, overlap) {
     if (this.#similarity.score < LIKENESS && Math.abs(this.#debt) < this.#samples(PATIENCE_SECONDS)) {
       return 0;
@@ -109,11 +118,13 @@ export class Wsola {
     return overlap;
   }
 
+  /** @param {number} place */
   #isSilent(place) {
     const power = powerAt(this.#ring, place, this.#samples(SILENT_SECONDS));
     return power <= Math.min(SILENT_POWER, SILENT_RATIO * this.#loudest);
   }
 
+  /** @param {number} seconds */
   #samples(seconds) {
     return Math.floor(seconds * this.#rate);
   }

@@ -1,5 +1,6 @@
 // The WebSocket library `ws` as a server that sends one broadcaster's audio to many listeners, speaking enough of
 // relay.v1 to be measured as the relay is: node ws_server.js PORT
+// biome-ignore lint/suspicious/noRedundantUseStrict: this is CommonJS
 "use strict";
 
 const { WebSocketServer } = require("ws");

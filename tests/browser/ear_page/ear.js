@@ -39,7 +39,9 @@ player.addEventListener("statechange", () => {
   document.body.dataset.state = player.state;
   attach();
 });
-player.addEventListener("stats", (event) => events.push({ at: now(), type: "stats", ...(event.detail ?? player.stats) }));
+player.addEventListener("stats", (event) =>
+  events.push({ at: now(), type: "stats", ...(event.detail ?? player.stats) }),
+);
 
 document.querySelector("button").addEventListener("click", (event) => {
   events.push({ at: (performance.timeOrigin + event.timeStamp) / 1000, type: "click" });

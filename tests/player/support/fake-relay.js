@@ -212,7 +212,8 @@ export class FakeRelay {
       from = Math.max(0, from - Math.round(Number(query.get("burst_ms")) / FRAME_MS));
     }
     this.#greet(socket, from, isResumed);
-    const oldest = this.#liveSeq - Math.round(Math.min(HISTORY_MS, Number(query.get("buffer_ms") ?? 10_000)) / FRAME_MS);
+    const oldest =
+      this.#liveSeq - Math.round(Math.min(HISTORY_MS, Number(query.get("buffer_ms") ?? 10_000)) / FRAME_MS);
     if (from < oldest) {
       const duration = (oldest - from) * FRAME_MS;
       const gap = { epoch: this.epoch, from_seq: from, to_seq: oldest - 1, duration_ms: duration, reason: "resume" };

@@ -41,7 +41,14 @@ export function droppedTrace(seconds, from, count) {
   const { frames, ...rest } = steadyTrace(seconds);
   const { durationMs } = frames[0];
   const lostMs = count * durationMs;
-  const gap = { type: "gap", epoch: 7, from_seq: from, to_seq: from + count - 1, duration_ms: lostMs, reason: "overflow" };
+  const gap = {
+    type: "gap",
+    epoch: 7,
+    from_seq: from,
+    to_seq: from + count - 1,
+    duration_ms: lostMs,
+    reason: "overflow",
+  };
   const before = frames.slice(0, from).map((frame) => ({ ...frame, arrivalMs: frame.arrivalMs + lostMs }));
   const [first, ...after] = frames.slice(from + count);
   return { ...rest, frames: [...before, { ...first, gap }, ...after] };

@@ -44,7 +44,10 @@ function stalled(dues, stalls, msPerFrame = 0.4) {
 function write(name, trace) {
   const { description, pace = "live", frame_ms: frameMs, due_ms: due, late_ms: late } = trace;
   const members = { description, pace, frame_ms: frameMs, way_ms: WAY_MS, ...(due && { due_ms: due }), late_ms: late };
-  const text = JSON.stringify(members, null, 1).replace(/\[\s+([^\]]+?)\s+\]/g, (_, list) => `[${list.replace(/\s+/g, "")}]`);
+  const text = JSON.stringify(members, null, 1).replace(
+    /\[\s+([^\]]+?)\s+\]/g,
+    (_, list) => `[${list.replace(/\s+/g, "")}]`,
+  );
   writeFileSync(new URL(`${name}.json`, import.meta.url), `${text}\n`);
 }
 
@@ -55,7 +58,8 @@ const exponential = (mean) => -mean * Math.log(1 - random());
   const dues = steady(60, 20);
   const late = dues.map(() => exponential(3) + (random() < 0.01 ? 30 + 60 * random() : 0));
   write("wifi", {
-    description: "A phone in a full room: 3 ms of jitter, and each two seconds a frame that waits 30 to 90 ms for the air.",
+    description:
+      "A phone in a full room: 3 ms of jitter, and each two seconds a frame that waits 30 to 90 ms for the air.",
     frame_ms: 20,
     late_ms: inOrder(dues, late),
   });
@@ -76,7 +80,8 @@ const exponential = (mean) => -mean * Math.log(1 - random());
     return wander + exponential(8) + held[i];
   });
   write("cellular", {
-    description: "A train: the delay wanders by 110 ms, 8 ms of jitter, and a quarter to half a second without a cell four times.",
+    description:
+      "A train: the delay wanders by 110 ms, 8 ms of jitter, and a quarter to half a second without a cell four times.",
     frame_ms: 20,
     late_ms: inOrder(dues, late),
   });
@@ -146,7 +151,8 @@ for (const frameMs of [20, 256]) {
     late[i] = Math.round(Math.max(late[i], dues[i - 1] + late[i - 1] - dues[i]) * 10) / 10;
   }
   write("speech", {
-    description: "Pace speech: sentences of up to 15 s that come in half a second each, with pauses between some of them.",
+    description:
+      "Pace speech: sentences of up to 15 s that come in half a second each, with pauses between some of them.",
     pace: "speech",
     frame_ms: 20,
     due_ms: dues,

@@ -1,0 +1,37 @@
+/**
+ * The elements of the pages by their ids; tests/unit/test_pages.py holds these types and the HTML together.
+ *
+ * @typedef {Record<
+ *   "copy" | "end" | "end-cancel" | "end-confirm" | "enlarge" | "go" | "mute" | "play" | "poster-close" | "print" |
+ *   "rehearse" | "take-over",
+ *   HTMLButtonElement
+ * >} Buttons
+ *
+ * @typedef {Record<
+ *   "audience" | "channel" | "echo" | "file" | "gain" | "key" | "name" | "noise" | "session-name" | "source-file" |
+ *   "volume",
+ *   HTMLInputElement
+ * >} Inputs
+ *
+ * @typedef {Record<"device" | "language" | "tongue", HTMLSelectElement>} Selects
+ * @typedef {Record<"channels" | "reach" | "source-choice", HTMLFieldSetElement>} FieldSets
+ * @typedef {Record<"end-question" | "poster", HTMLDialogElement>} Dialogs
+ * @typedef {Record<"code" | "poster-code", HTMLImageElement>} Images
+ * @typedef {Record<"buffer-shape" | "delay-shape", SVGPathElement>} Paths
+ *
+ * @typedef {Buttons & Inputs & Selects & FieldSets & Dialogs & Images & Paths & {
+ *   broadcast: HTMLFormElement,
+ *   more: HTMLDetailsElement,
+ *   picture: SVGSVGElement,
+ * }} Controls
+ */
+
+/**
+ * Finds an element that its page has. What is not among the `Controls` holds text, or other elements.
+ *
+ * @template {string} Id
+ * @param {Id} id
+ */
+export function element(id) {
+  return /** @type {Id extends keyof Controls ? Controls[Id] : HTMLElement} */ (document.getElementById(id));
+}
