@@ -1,8 +1,8 @@
-"""Write what is made from the tables in the code: close codes, metrics, and the descriptions of the interfaces.
+"""Write everything that is made from the code: tables of the documentation, config/relay.toml, the API documents.
 
     python -m scripts.generate [--check]
 
-With `--check` nothing is written, and the exit code says whether something would be. A test runs that.
+With `--check` it writes nothing, and exits with 1 if a file is not what the code says. A test runs that.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from relay.metrics.table import METRICS, UNIT_OF_TIME, Kind, Metric
 from relay.vocabulary.errors import FORBIDDEN, CloseCode
 from scripts.api_documents import asyncapi, openapi
+from scripts.reference import cli_page, relay_toml, settings_in_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 116
@@ -76,6 +77,7 @@ def _unit(metric: Metric) -> str:
 SECTIONS: tuple[tuple[str, str, Callable[[], Iterable[str]]], ...] = (
     ("relay/pages/player/close-codes.js", "close codes", close_codes_in_javascript),
     ("docs/protocol.md", "close codes", close_codes_in_markdown),
+    ("docs/configuration.md", "settings", settings_in_markdown),
     ("docs/metrics.md", "metrics", metrics_in_markdown),
     ("docs/metrics.md", "losses", losses_in_markdown),
 )
@@ -103,6 +105,8 @@ def files() -> dict[Path, str]:
     for name, document in (("asyncapi", asyncapi()), ("openapi", openapi())):
         text = json.dumps(document, indent=1, ensure_ascii=False)
         texts[ROOT / "relay" / "pages" / f"{name}.json"] = f"{text}\n"
+    texts[ROOT / "config" / "relay.toml"] = relay_toml()
+    texts[ROOT / "docs" / "cli.md"] = cli_page()
     return texts
 
 
