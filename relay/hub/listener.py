@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, cast
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.listener_buffer import ListenerBuffer
-from relay.hub.run import Framing
+from relay.hub.batch import Framing
 from relay.limits.names import Limit
 from relay.metrics.listener_reports import ListenerReport
 from relay.protocol import messages
@@ -22,8 +22,8 @@ from relay.vocabulary.errors import CloseCode
 MAX_NOTES = 64
 """Changes that wait to be told to one listener. One that is so far behind is cut off: it has missed whole shows."""
 
-APART: Final = -1
-"""The index of a listener that is not current in its group."""
+LAGGING: Final = -1
+"""The index of a listener that is not in step with its group."""
 
 _NOTHING = AudioAmount()
 
@@ -108,10 +108,10 @@ class Listener:
         port: Its socket.
         sink: The port's `sink`.
         framing: What its binary messages are.
-        buffer: Its bounded queue, of what it owes when it is apart from its group.
-        place: The first frame that it has been neither written nor told lost; kept while it is apart.
-        index: Where it stands among the current listeners of its group; `APART` when it is none of them.
-        written_before: What its group had written when it became current.
+        buffer: Its bounded queue, of what it is owed while it lags behind its group.
+        place: The first frame that it has been neither written nor told lost; kept while it lags.
+        index: Where it stands among the listeners in step of its group; `LAGGING` when it is none of them.
+        written_before: What its group had written when it came into step.
         notes: What must be told in order, oldest first.
         blocked_since: When its socket stopped taking data, in seconds of the relay's clock; None while it takes it,
             and infinity when it never will again.
@@ -155,7 +155,7 @@ class Listener:
         self.framing = framing
         self.buffer = buffer
         self.place = place
-        self.index: int = APART
+        self.index: int = LAGGING
         self.written_before = _NOTHING
         # Nearly always empty, and a list costs a tenth of a deque then.
         self.notes: list[Note] = []

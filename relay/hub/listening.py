@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.history import Epoch
+from relay.hub.batch import Framing
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.group import Group
 from relay.hub.listener import Listener, ListenerPort, Note
 from relay.hub.live_channel import LiveChannel
-from relay.hub.run import Framing
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.protocol.requests import Delivery, Resume
@@ -207,7 +207,7 @@ class Listening:
         if listener.blocked_since is None:
             listener.blocked_since = self._clock()
         self._blocked[listener] = None
-        membership.group.set_apart(listener)
+        membership.group.let_lag(listener)
 
     def unblock(self, listener: Listener) -> None:
         """Note that a listener's socket takes data again; nothing when it left."""

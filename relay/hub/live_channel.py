@@ -16,9 +16,9 @@ from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.channel import Channel, Farewell, TimelineRecord
 from relay.audio.history import NumbersRecord
 from relay.audio.ingest import Ingest, IngestRecord, Timed
+from relay.hub.batch import Framing
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note, Send
-from relay.hub.run import Framing
 from relay.hub.tap import TAP_SECONDS, Tap
 from relay.metrics.vitals import Tally
 from relay.protocol import messages

@@ -46,7 +46,7 @@ async def test_a_record_is_plain_json_and_reads_as_it_was() -> None:
 async def test_speech_goes_on_at_another_relay_where_it_was() -> None:
     old, new = Bench(), Bench()
     port = old.join()
-    source = old.claim(offer=Offer(pace=Pace.SPEECH))
+    source = old.claim(offer=Offer(pace=Pace.SPEECH, label=Label("Deutsch", "de"), session_name="Town hall"))
     sent = [bytes([number, 0]) * 320 for number in range(250)]
     for audio in sent:
         old.publish(source, audio=audio)
@@ -55,6 +55,8 @@ async def test_speech_goes_on_at_another_relay_where_it_was() -> None:
     assert 0 < heard < 250
 
     live = move(source.live, new, old)
+    assert (live.entry.name, live.entry.lang) == ("Deutsch", "de")
+    assert new.hub.directory.session_name("ev1") == "Town hall"
     tap = live.open_tap("recorder")
     resumed = new.join(delivery=Delivery(resume=Resume(port.hello["epoch"], heard - 1)))
     assert (resumed.hello["resumed"], resumed.hello["next_seq"]) == (True, heard)

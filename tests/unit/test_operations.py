@@ -7,8 +7,8 @@ import pytest
 
 from relay.access.grants import Grant, TokenRole
 from relay.access.rules import OperatorPermit
+from relay.hub.batch import Framing
 from relay.hub.operations import MAX_CHANNELS, MAX_LISTENERS, Operations
-from relay.hub.run import Framing
 from relay.metrics.listener_reports import ListenerReport
 from relay.protocol.requests import Delivery, Offer, Resume, Role
 from relay.vocabulary.audio import Pace

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from relay.hub.batch import Framing
 from relay.hub.live_channel import MAX_KNOWN_CONNECTIONS
-from relay.hub.run import Framing
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError, CloseCode, PolicyError
