@@ -6,8 +6,8 @@ at once and the others stay in the queue, so nothing grows old behind a write. F
 all listeners that have the same batch. Every `SLICE_SECONDS` the drain gives way to the rest of the event loop and goes
 on with another group: a small channel does not wait until a large one is served.
 
-Why one task: when a batch takes longer to all listeners of a group than a frame lasts, the next batch has two frames and is
-written as one, so the cost of a frame falls as the load rises.
+Why one task: when a batch takes longer to all listeners of a group than a frame lasts, the next batch has two frames
+and is written as one, so the cost of a frame falls as the load rises.
 
 The listeners in step with their group are served by `Group.write_some`; `_serve_lagging` is the whole rule, for one
 that has a queue of its own.

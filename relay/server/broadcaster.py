@@ -9,8 +9,8 @@ import logging
 
 from websockets.protocol import State
 
+from relay.hub.channel import Source
 from relay.hub.hub import Hub
-from relay.hub.live_channel import Source
 from relay.process.tasks import TaskRegistry
 from relay.protocol import messages
 from relay.protocol.misplaced_audio import check_is_pcm, read_broadcaster_text
@@ -47,8 +47,8 @@ async def serve_broadcaster(
             address=request.address,
             audio_format=offer.audio_format,
             pace=offer.pace,
-            place=source.live.channel.place,
-            accepted=None if offer.resume is None else source.live.accepted.get(offer.resume),
+            place=source.channel.place,
+            accepted=None if offer.resume is None else source.channel.accepted.get(offer.resume),
             clock_ms=hub.clock_ms,
         )
         port.send_text(hello)
@@ -83,7 +83,7 @@ async def _read(connection: RelayConnection, hub: Hub, source: Source) -> None:
 
 
 def _log_fault(source: Source, error: AudioFaultError) -> None:
-    address = source.live.address
+    address = source.channel.address
     logger.warning(
         "a broadcaster sends audio that is not taken",
         extra={

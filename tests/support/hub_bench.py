@@ -8,10 +8,10 @@ from typing import Any
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.hub.batch import Framing
+from relay.hub.channel import Source
 from relay.hub.drain import Drain
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
-from relay.hub.live_channel import Source
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
 from relay.process.tasks import TaskRegistry

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from relay.client.reception import Reception
 from relay.client.reconnect import Reconnected
-from relay.hub.live_channel import Source
+from relay.hub.channel import Source
 from relay.protocol.listener_events import Audio, FormatChange, Gap, Hello, UnknownLoss, read_listener_event
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Pace
@@ -117,10 +117,10 @@ class Cuts(RuleBasedStateMachine):
         reception = self.client.reception
         assert reception is not None
         (live,) = self.bench.hub.directory
-        place = live.channel.place
+        place = live.place
         assert reception.resume_point == (place.epoch, (place.seq - 1) % WORDS)
-        assert reception.audio_format == live.channel.audio_format
-        assert reception.state is live.channel.state
+        assert reception.audio_format == live.audio_format
+        assert reception.state is live.state
         assert reception.stats.duplicate_frames == 0
 
     def _join(self, delivery: Delivery) -> FakePort:

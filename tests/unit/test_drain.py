@@ -146,7 +146,7 @@ async def test_what_was_lost_before_a_new_epoch_is_told_in_the_old_one(bench: Be
     source = bench.claim()
     await bench.settle()
     block(port)
-    old_epoch = source.live.channel.place.epoch
+    old_epoch = source.channel.place.epoch
     for _ in range(10):
         bench.publish(source)
     bench.release(source)
@@ -312,7 +312,7 @@ async def test_lag_is_counted_for_each_listener_while_a_run_is_written() -> None
     source = bench.claim()
     bench.publish(source)
     await bench.settle()
-    (group,) = source.live.groups.values()
+    (group,) = source.channel.groups.values()
     bench.publish(source)
     await asyncio.sleep(0)
     now += 1.0

@@ -2,7 +2,7 @@
 
 from urllib.parse import quote, urlencode
 
-from relay.audio.channel import Farewell
+from relay.audio.timeline import Farewell
 from relay.client.transport.connection import Endpoint, RelaySocket, open_socket
 from relay.protocol.broadcaster_events import Audience, BroadcasterEvent, read_broadcaster_event
 from relay.protocol.messages import ControlMessage, encode

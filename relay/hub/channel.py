@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol, Self
 from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate
 from relay.audio.audio_buffer_manager import AudioBufferManager
-from relay.audio.channel import Channel, Farewell, TimelineRecord
-from relay.audio.history import NumbersRecord
+from relay.audio.history import History, NumbersRecord
 from relay.audio.ingest import Ingest, IngestRecord, Timed
+from relay.audio.timeline import Farewell, Timeline, TimelineRecord
 from relay.hub.batch import Framing
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note, Send
@@ -23,7 +23,7 @@ from relay.hub.tap import TAP_SECONDS, Tap
 from relay.metrics.vitals import Tally
 from relay.protocol import messages
 from relay.protocol.requests import Offer
-from relay.vocabulary.audio import Frame, Pace
+from relay.vocabulary.audio import AudioFormat, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Label
@@ -67,21 +67,21 @@ class Source:
 
     Attributes:
         connection_id: Names it in logs.
-        live: Its channel.
+        channel: Its channel.
         port: Its socket.
         is_held: Whether it was told to stop sending.
         stats_told: The last `stats` it was sent, and when; None before the first.
         arrival: Watches how fast its audio comes; None when it may come as it likes, in pace `speech`.
     """
 
-    __slots__ = ("arrival", "connection_id", "is_held", "live", "port", "stats_told")
+    __slots__ = ("arrival", "channel", "connection_id", "is_held", "port", "stats_told")
 
     def __init__(
-        self, connection_id: str, live: "LiveChannel", port: SourcePort, arrival: ArrivalRate | None = None
+        self, connection_id: str, channel: "Channel", port: SourcePort, arrival: ArrivalRate | None = None
     ) -> None:
         """Make the source of a channel."""
         self.connection_id = connection_id
-        self.live = live
+        self.channel = channel
         self.port = port
         self.is_held = False
         self.stats_told: tuple[str, float] | None = None
@@ -90,7 +90,7 @@ class Source:
     @property
     def is_present(self) -> bool:
         """Whether the channel is still its own."""
-        return self.live.source is self
+        return self.channel.source is self
 
     @property
     def arrival_rate(self) -> float | None:
@@ -99,16 +99,16 @@ class Source:
 
     def tell_stats(self, now: float) -> None:
         """Tell it its figures when they changed, or were told long ago; `now` is in seconds of the relay's clock."""
-        live, ingest = self.live, self.live.ingest
+        channel, ingest = self.channel, self.channel.ingest
         if ingest is None:
             return
         text = messages.broadcaster_stats(
-            listeners=live.listener_count,
-            dropped_frames=live.tally.dropped_frames,
+            listeners=channel.listener_count,
+            dropped_frames=channel.tally.dropped_frames,
             lead_ms=round(ingest.lead_seconds(now) * 1000),
             queued_ms=round(ingest.queued_seconds() * 1000),
             arrival_rate=self.arrival_rate,
-            accepted=live.accepted[self.connection_id],
+            accepted=channel.accepted[self.connection_id],
         )
         told = self.stats_told
         if told is None or told[0] != text or now - told[1] >= STATS_SECONDS:
@@ -134,7 +134,7 @@ class ChannelRecord:
     """All that a channel is, but its audio and its connections, as plain values that can be written as JSON.
 
     Another process that gets it goes on with the same numbers, so listeners and the broadcaster resume there. Audio
-    that waits to be released goes beside it (`LiveChannel.waiting`). Times are in seconds of the relay's clock; who
+    that waits to be released goes beside it (`Channel.waiting`). Times are in seconds of the relay's clock; who
     takes a record to a machine with another clock has to shift them.
 
     Attributes:
@@ -189,12 +189,12 @@ def _frozen(value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-class LiveChannel:
+class Channel:
     """A channel with the connections that use it.
 
     Attributes:
         address: Its session and name.
-        channel: Its state and numbering.
+        timeline: Its state and numbering.
         groups: Who receives it, by framing and coalescing interval in milliseconds.
         source: Who publishes to it; None while nobody does.
         ingest: What stands between the source and the channel; None before the first source. It stays when a
@@ -213,19 +213,19 @@ class LiveChannel:
     def __init__(
         self,
         address: ChannelAddress,
-        channel: Channel,
+        timeline: Timeline,
         manager: AudioBufferManager,
         label: Label,
         *,
         send: Send,
-        note_overflow: Callable[["LiveChannel", int, AudioAmount], None],
+        note_overflow: Callable[["Channel", int, AudioAmount], None],
         is_listed: bool,
     ) -> None:
         """Make a channel that nobody uses yet.
 
         Args:
             address: Its session and name.
-            channel: Its state and numbering.
+            timeline: Its state and numbering.
             manager: Owns its listeners' queues.
             label: What people call it.
             send: Writes to its listeners' sinks.
@@ -233,7 +233,7 @@ class LiveChannel:
             is_listed: Whether it is shown to people.
         """
         self.address = address
-        self.channel = channel
+        self.timeline = timeline
         self.groups: dict[tuple[Framing, int], Group] = {}
         self.source: Source | None = None
         self.ingest: Ingest | None = None
@@ -250,6 +250,26 @@ class LiveChannel:
         self._note_overflow = note_overflow
 
     @property
+    def state(self) -> ChannelState:
+        """Where it is in its life."""
+        return self.timeline.state
+
+    @property
+    def place(self) -> Place:
+        """Where its next frame goes."""
+        return self.timeline.place
+
+    @property
+    def audio_format(self) -> AudioFormat | None:
+        """Of its present epoch; None before the first broadcaster."""
+        return self.timeline.audio_format
+
+    @property
+    def history(self) -> History:
+        """What it released lately."""
+        return self.timeline.history
+
+    @property
     def pace(self) -> Pace:
         """What its source produces, or produced last."""
         return Pace.LIVE if self.ingest is None else self.ingest.pace
@@ -262,7 +282,7 @@ class LiveChannel:
     @property
     def kept_bytes(self) -> int:
         """Bytes of audio that it keeps by itself: what waits to be released, and its history."""
-        return self.channel.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
+        return self.timeline.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
 
     @property
     def listener_count(self) -> int:
@@ -282,14 +302,14 @@ class LiveChannel:
     @property
     def is_idle(self) -> bool:
         """Whether nobody uses it."""
-        return not self.has_subscribers and self.source is None and self.channel.state is ChannelState.WAITING
+        return not self.has_subscribers and self.source is None and self.timeline.state is ChannelState.WAITING
 
     @property
     def entry(self) -> messages.ChannelEntry:
         """How it stands in the list of its session."""
         label = self.label
         return messages.ChannelEntry(
-            self.address.channel, label.name or self.address.channel, label.lang, self.channel.state
+            self.address.channel, label.name or self.address.channel, label.lang, self.timeline.state
         )
 
     def adopt(self, source: Source) -> None:
@@ -308,7 +328,7 @@ class LiveChannel:
 
     def release(self, timed: Timed) -> Frame:
         """Number the next frame; `distribute` hands it on."""
-        return self.channel.release(timed.piece, timed.due)
+        return self.timeline.release(timed.piece, timed.due)
 
     @property
     def waiting(self) -> tuple[Timed, ...]:
@@ -325,7 +345,7 @@ class LiveChannel:
             self.label.lang,
             session_name,
             self.is_listed,
-            self.channel.export(),
+            self.timeline.export(),
             None if self.ingest is None else self.ingest.export(),
             dict(self.accepted),
             None if departure is None else departure.farewell.value,
@@ -334,7 +354,7 @@ class LiveChannel:
 
     def restore(self, record: ChannelRecord, ingest: Ingest | None) -> None:
         """Go on where another one was when it was exported; to be called on a new one, before anybody uses it."""
-        self.channel.restore(record.timeline)
+        self.timeline.restore(record.timeline)
         self.ingest = ingest
         self.label = Label(record.name, record.lang)
         self.is_listed = record.is_listed
@@ -348,7 +368,7 @@ class LiveChannel:
         Args:
             frame: Begins where the frame before it ended: its `start` is `channel.place`.
         """
-        self.channel.keep(frame)
+        self.timeline.keep(frame)
         self.tally.released_frames += 1
         for group in self.groups.values():
             overflowed, dropped = group.publish(frame, self.address.session)
@@ -368,8 +388,8 @@ class LiveChannel:
         had_subscribers = self.has_subscribers
         tap = Tap(
             name,
-            self.channel.place,
-            self.channel.audio_format,
+            self.timeline.place,
+            self.timeline.audio_format,
             max_seconds,
             self._remove_tap,
             is_passive=is_passive,
@@ -426,16 +446,16 @@ class LiveChannel:
     @property
     def end_note(self) -> Note:
         """What is told last in a channel that ended."""
-        return Note(self.channel.place, self.state_text, close=ENDED)
+        return Note(self.timeline.place, self.state_text, close=ENDED)
 
     @property
     def state_text(self) -> str:
         """The message that tells the state."""
-        return messages.state_message(self.channel.state, self.pace, self.channel.silence)
+        return messages.state_message(self.timeline.state, self.pace, self.timeline.silence)
 
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
         """Have all listeners told the state; with `close`, that is the last they hear."""
-        self.tell(Note(self.channel.place, self.state_text, close=close))
+        self.tell(Note(self.timeline.place, self.state_text, close=close))
 
     def add(self, listener: Listener, coalesce_ms: int) -> Group:
         """Take a listener in; gives its group."""
@@ -446,7 +466,7 @@ class LiveChannel:
             group = Group(
                 self._manager,
                 self.tally,
-                self.channel.place,
+                self.timeline.place,
                 send=self._send,
                 framing=listener.framing,
                 coalesce_seconds=coalesce_ms / 1000,

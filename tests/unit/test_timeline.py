@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.audio.channel import Channel, IllegalTransitionError
+from relay.audio.timeline import IllegalTransitionError, Timeline
 from relay.protocol.wire import HEADER_BYTES, Header
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat
 from relay.vocabulary.channel_states import ChannelState, Silence
@@ -16,8 +16,8 @@ def plain(payload: bytes) -> bytes:
     return payload
 
 
-def live_channel(first_epoch: int = 7) -> Channel:
-    channel = Channel(first_epoch, plain)
+def live_channel(first_epoch: int = 7) -> Timeline:
+    channel = Timeline(first_epoch, plain)
     channel.go_live(MONO)
     return channel
 
@@ -59,7 +59,7 @@ def test_another_format_begins_a_new_epoch() -> None:
 
 
 def test_the_first_format_begins_no_new_epoch() -> None:
-    channel = Channel(9, plain)
+    channel = Timeline(9, plain)
     assert channel.go_live(STEREO) is True
     assert channel.place.epoch == 9
 
@@ -74,7 +74,7 @@ def test_the_grace_ends_at_its_time() -> None:
     assert channel.give_up_source(200.0, 30.0) is False
 
 
-def silence_of(channel: Channel) -> Silence | None:
+def silence_of(channel: Timeline) -> Silence | None:
     return channel.silence
 
 
@@ -111,7 +111,7 @@ def test_who_takes_over_with_the_same_format_continues() -> None:
 
 
 def test_an_illegal_transition_raises_and_changes_nothing() -> None:
-    channel = Channel(7, plain)
+    channel = Timeline(7, plain)
     with pytest.raises(IllegalTransitionError) as caught:
         channel.lose_source(0.0)
     assert caught.value.close_code is CloseCode.INTERNAL
@@ -125,7 +125,7 @@ def test_an_illegal_transition_raises_and_changes_nothing() -> None:
 
 
 def test_only_a_live_channel_releases_audio() -> None:
-    channel = Channel(0, plain)
+    channel = Timeline(0, plain)
     with pytest.raises(IllegalTransitionError, match="waiting"):
         channel.release(MONO.measure(b"12"), 0.0)
     channel.go_live(MONO)

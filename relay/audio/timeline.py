@@ -72,7 +72,7 @@ class TimelineRecord:
     numbers: NumbersRecord
 
 
-class Channel:
+class Timeline:
     """The state, the format and the numbering of one channel.
 
     Attributes:
