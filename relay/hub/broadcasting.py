@@ -1,7 +1,7 @@
 """The broadcasters' side of the hub: who publishes to which channel, and how their audio meets real time.
 
-Invariants: a channel has at most one source; audio enters by `publish` alone, and only from the source; what was
-accepted is released in order, also after its source went; a source that is too far ahead is told to wait, and
+Invariants: a channel has at most one broadcaster; audio enters by `publish` alone, and only from that one. What was
+accepted is released in order, also after its broadcaster went. A broadcaster that is too far ahead is told to wait, and
 nothing of its audio is dropped.
 """
 
@@ -14,11 +14,12 @@ from typing import Final
 from relay.audio.arrival_rate import ArrivalRate, looks_like
 from relay.audio.ingest import CATCH_UP_SECONDS, IngestLimits, Timed, ingest_for, restore_ingest
 from relay.audio.timeline import Farewell
-from relay.hub.channel import DISCONNECTED, ENDED, Channel, ChannelRecord, Source, SourceDeparture, SourcePort
+from relay.hub.channel import DISCONNECTED, ENDED, Broadcaster, Channel, ChannelRecord, Departure
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.group import Group
 from relay.hub.listener import Note
+from relay.hub.port import Port
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
 from relay.protocol import messages
@@ -39,7 +40,7 @@ _STOPPED: Final = (CloseCode.SESSION_ENDED, "The operator ended the session.")
 
 
 class Broadcasting:
-    """Claims on channels, and the way of audio from a source into its channel."""
+    """Claims on channels, and the way of audio from a broadcaster into its channel."""
 
     def __init__(
         self,
@@ -58,8 +59,8 @@ class Broadcasting:
             directory: The channels.
             drain: Is woken when listeners have something to get.
             clock: Gives seconds.
-            limits: How far ahead of real time a source may be.
-            grace_seconds: How long a source that vanished is waited for.
+            limits: How far ahead of real time a broadcaster may be.
+            grace_seconds: How long a broadcaster that vanished is waited for.
             fit_queues: Is called when the pace of a channel changed, and with it what a listener's queue may hold.
             kept: What may be kept of channels whose broadcasters have gone.
         """
@@ -79,25 +80,29 @@ class Broadcasting:
             ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
         """
         channel = self._directory.find(address)
-        if channel is not None and channel.source is not None and not offer.takeover:
+        if channel is not None and channel.broadcaster is not None and not offer.takeover:
             raise ChannelBusyError(f"The channel {address} has a broadcaster already; takeover=1 replaces it.")
 
-    def claim(self, address: ChannelAddress, offer: Offer, connection_id: str, port: SourcePort) -> Source:
-        """Make a connection the broadcaster of a channel; the listeners are told.
+    def claim(self, address: ChannelAddress, offer: Offer, connection_id: str, port: Port) -> Broadcaster:
+        """Make a connection the broadcaster of a channel, and tell the listeners.
 
         Raises:
             ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
         """
         self.check_free(address, offer)
         channel = self._directory.open(address)
-        replaced, listed_before = channel.source, channel.entry if channel.is_listed else None
+        replaced, listed_before = channel.broadcaster, channel.entry if channel.is_listed else None
         owed_seconds = CATCH_UP_SECONDS if offer.takeover else 0.0
-        source = Source(connection_id, channel, port, ArrivalRate(owed_seconds) if offer.pace is Pace.LIVE else None)
-        channel.adopt(source)
+        arrival = ArrivalRate(owed_seconds) if offer.pace is Pace.LIVE else None
+        broadcaster = Broadcaster(connection_id, channel, port, arrival)
+        channel.adopt(broadcaster)
         self._directory.adopt(channel)
         if replaced is not None:
             replaced.port.close(*_TAKEN_OVER)
         self._prepare(channel, offer)
+        broadcaster.start = channel.place
+        if offer.resume is not None:
+            broadcaster.accepted_before = channel.accepted.get(offer.resume)
         channel.describe(offer, self._directory.declared(address))
         self._directory.name_session(address.session, offer.session_name)
         self._wake(channel)
@@ -105,9 +110,9 @@ class Broadcasting:
             self._directory.note_change(channel.address.session)
         event = "broadcaster joined" if replaced is None else "broadcaster taken over"
         channel.log(event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
-        return source
+        return broadcaster
 
-    def publish(self, source: Source, message: bytes) -> float:
+    def publish(self, broadcaster: Broadcaster, message: bytes) -> float:
         """Take a broadcaster's message, as one frame or more; from one who was replaced, nothing is taken.
 
         Returns:
@@ -116,87 +121,87 @@ class Broadcasting:
         Raises:
             AudioFaultError: The message is not whole samples; nothing of it is taken.
         """
-        channel = source.channel
+        channel = broadcaster.channel
         ingest, audio_format = channel.ingest, channel.audio_format
-        if not source.is_present or ingest is None or audio_format is None:
+        if not broadcaster.is_present or ingest is None or audio_format is None:
             return 0.0
         now, pieces = self._clock(), split_audio(message, audio_format)
         ticks = sum(piece.ticks for piece in pieces)
-        channel.accepted[source.connection_id] += ticks
+        channel.accepted[broadcaster.connection_id] += ticks
         self._release(channel, ingest.offer(pieces, now))
         is_ahead = ingest.should_pause(now)
-        arrival, seconds = source.arrival, ticks / audio_format.clock_rate
+        arrival, seconds = broadcaster.arrival, ticks / audio_format.clock_rate
         if arrival is not None and arrival.note(seconds, now, is_held=is_ahead):
-            _log_arrival_rate(channel, source.arrival_rate, audio_format)
-        if not source.is_held and is_ahead:
-            source.is_held = True
-            source.port.send_text(messages.backpressure_message(on=True))
+            _log_arrival_rate(channel, broadcaster.arrival_rate, audio_format)
+        if not broadcaster.is_held and is_ahead:
+            broadcaster.is_held = True
+            broadcaster.port.send_text(messages.backpressure_message(on=True))
         return ingest.must_wait(now)
 
-    def wait_seconds(self, source: Source) -> float:
+    def wait_seconds(self, broadcaster: Broadcaster) -> float:
         """Tell how many seconds nothing should be read from a broadcaster; 0 also for one who was replaced."""
-        ingest = source.channel.ingest
-        return 0.0 if ingest is None or not source.is_present else ingest.must_wait(self._clock())
+        ingest = broadcaster.channel.ingest
+        return 0.0 if ingest is None or not broadcaster.is_present else ingest.must_wait(self._clock())
 
-    def clear(self, source: Source) -> None:
+    def clear(self, broadcaster: Broadcaster) -> None:
         """Throw away what listeners have not been sent, and have them throw away what they have not played."""
-        channel = source.channel
-        if not source.is_present or channel.ingest is None:
+        channel = broadcaster.channel
+        if not broadcaster.is_present or channel.ingest is None:
             return
         dropped = channel.ingest.clear(self._clock())
         channel.timeline.clear()
         channel.tell(Note(channel.place, messages.clear_message(), clears=True))
         self._set_timer(channel)
         self._wake(channel)
-        self._relieve(source)
+        self._relieve(broadcaster)
         channel.log("audio cleared", unreleased_seconds=round(dropped.seconds, 2))
 
-    def mute(self, source: Source, *, on: bool) -> None:
+    def mute(self, broadcaster: Broadcaster, *, on: bool) -> None:
         """Have listeners told that a broadcaster sends silence on purpose from now on, or that it no longer does."""
-        channel = source.channel
-        if source.is_present and channel.timeline.mute(on=on):
+        channel = broadcaster.channel
+        if broadcaster.is_present and channel.timeline.mute(on=on):
             channel.tell_state()
             self._wake(channel)
 
-    def pause(self, source: Source) -> None:
+    def pause(self, broadcaster: Broadcaster) -> None:
         """Let a broadcaster go that means to come back; listeners are told so, and may wait for it however long."""
-        self._depart(source, Farewell.PAUSE)
+        self._depart(broadcaster, Farewell.PAUSE)
 
-    def end(self, source: Source) -> None:
+    def end(self, broadcaster: Broadcaster) -> None:
         """End a channel as its broadcaster asked: listeners get what they are owed, then are closed with 1000."""
-        self._depart(source, Farewell.END)
+        self._depart(broadcaster, Farewell.END)
 
-    def release(self, source: Source) -> None:
+    def release(self, broadcaster: Broadcaster) -> None:
         """Note that a broadcaster's connection is gone; after a farewell or a take-over this changes nothing."""
-        self._depart(source, Farewell.NONE)
+        self._depart(broadcaster, Farewell.NONE)
 
     def stop(self, channels: Sequence[Channel]) -> None:
         """End channels of one session, as the operator asked, in whatever state they are.
 
         What is not released yet is thrown away. Listeners get what was released, then are closed with 1000; so are the
-        sources, at once.
+        broadcasters, at once.
         """
         for channel in channels:
             self._throw_away_unreleased(channel)
             self._set_timer(channel)
-            source, channel.source, channel.departure = channel.source, None, None
-            if source is not None:
-                source.port.close(*_STOPPED)
+            broadcaster, channel.broadcaster, channel.departure = channel.broadcaster, None, None
+            if broadcaster is not None:
+                broadcaster.port.close(*_STOPPED)
             self._end(channel)
 
-    def disconnect(self, source: Source) -> None:
-        """Send a source away, as the operator asked; its channel waits for it as for any that vanished."""
-        source.port.close(*DISCONNECTED)
-        self._depart(source, Farewell.NONE)
+    def disconnect(self, broadcaster: Broadcaster) -> None:
+        """Send a broadcaster away, as the operator asked; its channel waits for it as for any that vanished."""
+        broadcaster.port.close(*DISCONNECTED)
+        self._depart(broadcaster, Farewell.NONE)
 
     def look_after(self, channel: Channel, now: float) -> None:
-        """Tell a channel's source how it does, or go on when the grace of one that vanished is over."""
-        if channel.timeline.give_up_source(now, self._grace_seconds):
+        """Tell a channel's broadcaster how it does, or go on when the grace of one that vanished is over."""
+        if channel.timeline.give_up_broadcaster(now, self._grace_seconds):
             self._tell_state(channel)
             channel.log("broadcaster did not return")
-        if channel.source is not None:
-            self._relieve(channel.source)
-            channel.source.tell_stats(now)
+        if channel.broadcaster is not None:
+            self._relieve(channel.broadcaster)
+            channel.broadcaster.tell_stats(now)
 
     def tell_lists(self) -> None:
         """Tell the listeners of sessions whose list of channels changed what there is to choose from now.
@@ -216,7 +221,7 @@ class Broadcasting:
         self._timers.clear()
 
     def _prepare(self, channel: Channel, offer: Offer) -> None:
-        """Bring state, format and pace to what a new source says; what waits of the old one stays if it can."""
+        """Bring state, format and pace to what a new broadcaster says; what waits of the old one stays if it can."""
         before, told_before = channel.place, channel.state_text
         ingest = channel.ingest
         is_changed = ingest is None or ingest.pace is not offer.pace
@@ -261,7 +266,7 @@ class Broadcasting:
             self._timers[channel] = asyncio.get_running_loop().call_later(delay, self.release_due, channel)
 
     def release_due(self, channel: Channel) -> None:
-        """Release what has to be by now; when the last is released of a source that went, note that it went."""
+        """Release what has to be by now; when the last is released of a broadcaster that went, note that it went."""
         if channel.ingest is None:
             return
         self._release(channel, channel.ingest.release(self._clock()))
@@ -269,21 +274,21 @@ class Broadcasting:
             departure, channel.departure = channel.departure, None
             self._finish(channel, departure)
 
-    def _depart(self, source: Source, farewell: Farewell) -> None:
-        channel = source.channel
-        if not source.is_present:
+    def _depart(self, broadcaster: Broadcaster, farewell: Farewell) -> None:
+        channel = broadcaster.channel
+        if not broadcaster.is_present:
             return
-        channel.source = None
-        departure = SourceDeparture(farewell, self._clock())
+        channel.broadcaster = None
+        departure = Departure(farewell, self._clock())
         if farewell is not Farewell.END:
             event = "broadcaster paused" if farewell is Farewell.PAUSE else "channel waits for its broadcaster"
-            channel.log(event, connection=source.connection_id)
+            channel.log(event, connection=broadcaster.connection_id)
         self._finish_in_time(channel, departure)
 
     def restore(self, record: ChannelRecord, waiting: Iterable[Timed] = ()) -> Channel:
         """Go on with a channel where another process was when it was exported there.
 
-        Its source counts as one that vanished, and may come back.
+        Its broadcaster counts as one that vanished, and may come back.
 
         Args:
             record: What the channel was.
@@ -301,11 +306,11 @@ class Broadcasting:
         self._set_timer(channel)
         if channel.state is ChannelState.LIVE:
             departure, channel.departure = channel.departure, None
-            self._finish_in_time(channel, departure or SourceDeparture(Farewell.NONE, self._clock()))
+            self._finish_in_time(channel, departure or Departure(Farewell.NONE, self._clock()))
         return channel
 
-    def _finish_in_time(self, channel: Channel, departure: SourceDeparture) -> None:
-        """Tell listeners that the source went when the last of its audio is released; the channel is kept so long."""
+    def _finish_in_time(self, channel: Channel, departure: Departure) -> None:
+        """Tell listeners that the broadcaster went, when the last of its audio is released."""
         if channel.ingest is not None and channel.ingest.next_release() is not None:
             channel.departure = departure
         else:
@@ -350,15 +355,15 @@ class Broadcasting:
         if limit in (Limit.ABANDONED_PER_SESSION, Limit.ABANDONED):
             self._directory.give_up(channel)
 
-    def _finish(self, channel: Channel, departure: SourceDeparture) -> None:
-        """Tell listeners that the source went, after the last of its audio."""
+    def _finish(self, channel: Channel, departure: Departure) -> None:
+        """Tell listeners that the broadcaster went, after the last of its audio."""
         if departure.farewell is Farewell.END:
             self._end(channel)
             return
         if departure.farewell is Farewell.PAUSE:
             channel.timeline.pause()
         else:
-            channel.timeline.lose_source(departure.at)
+            channel.timeline.lose_broadcaster(departure.at)
         self._tell_state(channel)
 
     def _end(self, channel: Channel) -> None:
@@ -375,12 +380,12 @@ class Broadcasting:
         self._wake(channel)
         self._directory.note_change(channel.address.session)
 
-    def _relieve(self, source: Source) -> None:
-        """Tell a source that was told to stop that it may go on, when it may."""
-        ingest = source.channel.ingest
-        if source.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
-            source.is_held = False
-            source.port.send_text(messages.backpressure_message(on=False))
+    def _relieve(self, broadcaster: Broadcaster) -> None:
+        """Tell a broadcaster that was told to stop that it may go on, when it may."""
+        ingest = broadcaster.channel.ingest
+        if broadcaster.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
+            broadcaster.is_held = False
+            broadcaster.port.send_text(messages.backpressure_message(on=False))
 
     def _wake_in_time(self, group: Group) -> None:
         """Have a group served now, or when its interval is over."""
@@ -401,7 +406,7 @@ class Broadcasting:
 
 
 def _log_arrival_rate(channel: Channel, rate: float | None, announced: AudioFormat) -> None:
-    """Log that a source's audio comes faster or slower than it was announced, or that it does no more."""
+    """Log that a broadcaster's audio comes faster or slower than it was announced, or that it does no more."""
     if rate is None:
         channel.log("audio arrives in real time again")
         return

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate
@@ -18,7 +18,8 @@ from relay.audio.ingest import Ingest, IngestRecord, Timed
 from relay.audio.timeline import Farewell, Timeline, TimelineRecord
 from relay.hub.batch import Framing
 from relay.hub.group import Group
-from relay.hub.listener import Listener, Note, Send
+from relay.hub.listener import Listener, Note
+from relay.hub.port import Port, Send
 from relay.hub.tap import TAP_SECONDS, Tap
 from relay.metrics.vitals import Tally
 from relay.protocol import messages
@@ -35,24 +36,6 @@ ENDED: Final = (CloseCode.SESSION_ENDED, "The session ended.")
 DISCONNECTED: Final = (CloseCode.DISCONNECTED, "The operator disconnected you.")
 """How somebody is closed whom the operator sends away."""
 
-
-class SourcePort(Protocol):
-    """A broadcaster's socket, seen from the runtime; nothing here blocks or raises."""
-
-    @property
-    def client_address(self) -> str:
-        """Of the person or program behind it; empty when it is unknown."""
-        ...
-
-    def send_text(self, text: str) -> None:
-        """Write one control message; nothing when the peer reads none, or the connection is closing."""
-        ...
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Begin the closing handshake; a peer that does not answer in time is cut off."""
-        ...
-
-
 STATS_SECONDS = 5.0
 """How often a broadcaster is told its figures when they do not change; a change is told at the next housekeeping."""
 
@@ -62,35 +45,51 @@ MAX_KNOWN_CONNECTIONS = 16
 logger = logging.getLogger(__name__)
 
 
-class Source:
+class Broadcaster:
     """A connection that publishes to a channel, or did until another took over.
 
     Attributes:
         connection_id: Names it in logs.
         channel: Its channel.
         port: Its socket.
+        start: Where its first frame goes, in the numbers that its greeting names.
+        accepted_before: How much was taken of the connection that it resumes, in ticks; None when that is not known.
         is_held: Whether it was told to stop sending.
         stats_told: The last `stats` it was sent, and when; None before the first.
         arrival: Watches how fast its audio comes; None when it may come as it likes, in pace `speech`.
     """
 
-    __slots__ = ("arrival", "channel", "connection_id", "is_held", "port", "stats_told")
+    __slots__ = (
+        "accepted_before",
+        "arrival",
+        "channel",
+        "connection_id",
+        "is_held",
+        "port",
+        "start",
+        "stats_told",
+    )
 
-    def __init__(
-        self, connection_id: str, channel: "Channel", port: SourcePort, arrival: ArrivalRate | None = None
-    ) -> None:
-        """Make the source of a channel."""
+    def __init__(self, connection_id: str, channel: "Channel", port: Port, arrival: ArrivalRate | None = None) -> None:
+        """Make the broadcaster of a channel."""
         self.connection_id = connection_id
         self.channel = channel
         self.port = port
+        self.start = channel.place
+        self.accepted_before: int | None = None
         self.is_held = False
         self.stats_told: tuple[str, float] | None = None
         self.arrival = arrival
 
     @property
+    def address(self) -> ChannelAddress:
+        """Of its channel."""
+        return self.channel.address
+
+    @property
     def is_present(self) -> bool:
         """Whether the channel is still its own."""
-        return self.channel.source is self
+        return self.channel.broadcaster is self
 
     @property
     def arrival_rate(self) -> float | None:
@@ -117,7 +116,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceDeparture:
+class Departure:
     """How a broadcaster went whose last audio is still waiting to be released.
 
     Attributes:
@@ -145,9 +144,9 @@ class ChannelRecord:
         session_name: What a broadcaster called the session; None when none did.
         is_listed: Whether it is shown to people.
         timeline: Its state and numbering.
-        ingest: How its audio stood against real time, with its pace; None before the first source.
-        accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
-        farewell: What the source said that went while its audio waited; None when none did.
+        ingest: How its audio stood against real time, with its pace; None before the first broadcaster.
+        accepted: How much audio was taken from each of the latest broadcasters, in ticks, by their connections' ids.
+        farewell: What the broadcaster said that went while its audio waited; None when none did.
         departed_at: When it went.
     """
 
@@ -196,13 +195,13 @@ class Channel:
         address: Its session and name.
         timeline: Its state and numbering.
         groups: Who receives it, by framing and coalescing interval in milliseconds.
-        source: Who publishes to it; None while nobody does.
-        ingest: What stands between the source and the channel; None before the first source. It stays when a
-            source goes, with what waits in it.
-        departure: How the source went, while its last audio is waiting.
+        broadcaster: Who publishes to it; None while nobody does.
+        ingest: What stands between the broadcaster and the channel; None before the first broadcaster. It stays when a
+            broadcaster goes, with what waits in it.
+        departure: How the broadcaster went, while its last audio is waiting.
         label: What people call it.
-        is_listed: Whether it is shown to people: it was declared, or had a source.
-        accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
+        is_listed: Whether it is shown to people: it was declared, or had a broadcaster.
+        accepted: How much audio was taken from each of the latest broadcasters, in ticks, by their connections' ids.
         idle_since: Since when nobody uses it; None while somebody does.
         tally: What became of its frames; of all channels that were forgotten, when it is one of them.
         taps: Who else reads it.
@@ -235,9 +234,9 @@ class Channel:
         self.address = address
         self.timeline = timeline
         self.groups: dict[tuple[Framing, int], Group] = {}
-        self.source: Source | None = None
+        self.broadcaster: Broadcaster | None = None
         self.ingest: Ingest | None = None
-        self.departure: SourceDeparture | None = None
+        self.departure: Departure | None = None
         self.label = label
         self.is_listed = is_listed
         self.accepted: dict[str, int] = {}
@@ -271,18 +270,18 @@ class Channel:
 
     @property
     def pace(self) -> Pace:
-        """What its source produces, or produced last."""
+        """What its broadcaster produces, or produced last."""
         return Pace.LIVE if self.ingest is None else self.ingest.pace
 
     @property
-    def had_source(self) -> bool:
+    def had_broadcaster(self) -> bool:
         """Whether anybody ever published to it."""
         return self.ingest is not None
 
     @property
     def kept_bytes(self) -> int:
         """Bytes of audio that it keeps by itself: what waits to be released, and its history."""
-        return self.timeline.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
+        return self.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
 
     @property
     def listener_count(self) -> int:
@@ -302,7 +301,7 @@ class Channel:
     @property
     def is_idle(self) -> bool:
         """Whether nobody uses it."""
-        return not self.has_subscribers and self.source is None and self.timeline.state is ChannelState.WAITING
+        return not self.has_subscribers and self.broadcaster is None and self.timeline.state is ChannelState.WAITING
 
     @property
     def entry(self) -> messages.ChannelEntry:
@@ -312,11 +311,11 @@ class Channel:
             self.address.channel, label.name or self.address.channel, label.lang, self.timeline.state
         )
 
-    def adopt(self, source: Source) -> None:
-        """Make a connection the source, of which nothing was taken yet."""
-        self.source = source
+    def adopt(self, broadcaster: Broadcaster) -> None:
+        """Make a connection the broadcaster, of which nothing was taken yet."""
+        self.broadcaster = broadcaster
         self.idle_since = self.departure = None
-        self.accepted[source.connection_id] = 0
+        self.accepted[broadcaster.connection_id] = 0
         if len(self.accepted) > MAX_KNOWN_CONNECTIONS:
             del self.accepted[next(iter(self.accepted))]
 
@@ -336,7 +335,7 @@ class Channel:
         return () if self.ingest is None else self.ingest.waiting
 
     def export(self, session_name: str | None) -> ChannelRecord:
-        """Give all but audio and connections as plain values; a source that is there counts as one that was."""
+        """Give all but audio and connections as plain values; a broadcaster that is there counts as one that was."""
         departure = self.departure
         return ChannelRecord(
             self.address.session,
@@ -360,7 +359,7 @@ class Channel:
         self.is_listed = record.is_listed
         self.accepted = dict(record.accepted)
         if record.farewell is not None:
-            self.departure = SourceDeparture(Farewell(record.farewell), record.departed_at)
+            self.departure = Departure(Farewell(record.farewell), record.departed_at)
 
     def distribute(self, frame: Frame) -> None:
         """Hand a numbered frame to everyone: to the history, to the listeners by their next turns, to the taps.

@@ -74,7 +74,7 @@ class Directory:
             self._names.pop(channel.address.session, None)
         self._abandoned.pop(channel, None)
         channel.count_in(self.forgotten)
-        if channel.had_source:
+        if channel.had_broadcaster:
             self.note_change(channel.address.session)
 
     def retire(self, channel: Channel) -> None:

@@ -20,7 +20,8 @@ from relay.audio.amounts import AudioAmount, BufferCounters
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.listener_buffer import ListenerBuffer
 from relay.hub.batch import Batch, Batches, Framing, count_for_one_write
-from relay.hub.listener import LAGGING, Listener, Note, Send
+from relay.hub.listener import LAGGING, Listener, Note
+from relay.hub.port import Send
 from relay.metrics.distribution import Distribution
 from relay.metrics.vitals import Tally
 from relay.vocabulary.audio import Frame, Place

@@ -17,8 +17,8 @@ from relay.hub.broadcasting import Broadcasting
 from relay.hub.channel import Channel, ChannelRecord
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
-from relay.hub.listener import Send
 from relay.hub.listening import Listening
+from relay.hub.port import Send
 from relay.limits.in_force import LimitsInForce
 from relay.metrics.listener_reports import ListenerReports
 from relay.metrics.overflow import OverflowEpisodes, OverflowReport
@@ -31,8 +31,8 @@ HOUSEKEEPING_SECONDS = 0.5
 """How late a grace or a stall limit may be noticed, and how often a broadcaster may be told who listens."""
 
 UNHEARD_SECONDS = 5.0
-"""How long a channel that never had a source is kept after its last listener left: long enough to come back to after a
-cut. It has no name and no numbers of its own, and anybody may open one."""
+"""How long a channel that never had a broadcaster is kept after its last listener left: long enough to come back to it
+after a cut. It has no name and no numbers of its own, and anybody may open one."""
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Hub:
             channel.idle_since = None
         elif channel.idle_since is None:
             channel.idle_since = now
-        elif now - channel.idle_since >= (self._forget_seconds if channel.had_source else UNHEARD_SECONDS):
+        elif now - channel.idle_since >= (self._forget_seconds if channel.had_broadcaster else UNHEARD_SECONDS):
             self.directory.forget(channel)
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> Channel:

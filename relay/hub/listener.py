@@ -6,13 +6,13 @@ before whatever follows it; notes keep their place between the frames.
 
 import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Final, cast
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.listener_buffer import ListenerBuffer
 from relay.hub.batch import Framing
+from relay.hub.port import ListenerPort
 from relay.limits.names import Limit
 from relay.metrics.listener_reports import ListenerReport
 from relay.protocol import messages
@@ -26,57 +26,6 @@ LAGGING: Final = -1
 """The index of a listener that is not in step with its group."""
 
 _NOTHING = AudioAmount()
-
-
-Send = Callable[[Any, bytes], int]
-"""Writes complete WebSocket messages to the sink of an open socket that is not blocked; gives how many bytes it took.
-
-It raises BlockingIOError when the socket takes none now, and another OSError when it never will. One function for all
-listeners, so that a C loop can call it for one sink after the other.
-"""
-
-
-class ListenerPort(Protocol):
-    """A listener's socket, seen from the runtime; nothing here blocks or raises."""
-
-    @property
-    def client_address(self) -> str:
-        """Of the person or program behind it; empty when it is unknown."""
-        ...
-
-    @property
-    def sink(self) -> object:
-        """What `Send` writes to."""
-        ...
-
-    @property
-    def takes_parts(self) -> bool:
-        """Whether `Send` may write a part and leave the rest; else it makes room for whatever it is given."""
-        ...
-
-    def complete(self, rest: bytes) -> None:
-        """Write the rest of a frame that the socket took in part; the kernel makes room for it."""
-        ...
-
-    def await_room(self) -> None:
-        """Note that the socket takes no more: `Listening.block` is called, and `unblock` when it takes data again."""
-        ...
-
-    def send_text(self, text: str) -> None:
-        """Write one control message, likewise."""
-        ...
-
-    def fit_kernel(self, bytes_per_second: int) -> None:
-        """Bound what the kernel holds for this socket, for audio of that rate."""
-        ...
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Begin the closing handshake; a peer that does not answer in time is cut off."""
-        ...
-
-    def abort(self, because: str | OSError, limit: Limit | None = None) -> None:
-        """Cut the connection off at once, and count the limit by which it is; `because` is for the log."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

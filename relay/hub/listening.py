@@ -15,7 +15,8 @@ from relay.hub.channel import Channel
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.group import Group
-from relay.hub.listener import Listener, ListenerPort, Note
+from relay.hub.listener import Listener, Note
+from relay.hub.port import ListenerPort
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.protocol.requests import Delivery, Resume

@@ -93,10 +93,10 @@ class Operations:
     def disconnect(self, session: str, connection_id: str, permit: OperatorPermit) -> Disconnected | None:
         """Send a broadcaster or a listener away; None when there is no such one to see."""
         for channel in self._channels(session, permit):
-            source = channel.source
-            if source is not None and source.connection_id == connection_id:
-                self._hub.broadcasting.disconnect(source)
-                return Disconnected(Role.BROADCASTER, channel.address.channel, source.port.client_address)
+            broadcaster = channel.broadcaster
+            if broadcaster is not None and broadcaster.connection_id == connection_id:
+                self._hub.broadcasting.disconnect(broadcaster)
+                return Disconnected(Role.BROADCASTER, channel.address.channel, broadcaster.port.client_address)
             for listener in channel.listeners:
                 if listener.connection_id == connection_id:
                     listener.port.close(*DISCONNECTED)
@@ -111,7 +111,7 @@ class Operations:
         """Give as many as an answer holds, by name, each with its session; and how many are left out."""
         now = self._clock()
         chosen = nlargest(
-            MAX_CHANNELS, channels, key=lambda channel: (channel.source is not None, channel.listener_count)
+            MAX_CHANNELS, channels, key=lambda channel: (channel.broadcaster is not None, channel.listener_count)
         )
         chosen.sort(key=lambda channel: (channel.address.session, channel.address.channel))
         shown = [(channel.address.session, _describe_channel(channel, now)) for channel in chosen]
@@ -135,20 +135,20 @@ def _ranked(channels: Iterable[Channel], now: float) -> Iterator[_Ranked]:
 
 
 def _describe_channel(channel: Channel, now: float) -> Json:
-    source, tally = channel.source, channel.tally
+    broadcaster, tally = channel.broadcaster, channel.tally
     # What waits of a broadcaster that went is still to be heard.
-    ingest = None if source is None and channel.departure is None else channel.ingest
+    ingest = None if broadcaster is None and channel.departure is None else channel.ingest
     return {
         **channel.entry.members(),
         "pace": channel.pace.value,
         "format": messages.describe_format(channel.audio_format),
         "listeners": channel.listener_count,
         "broadcaster": None
-        if source is None
-        else {"connection_id": source.connection_id, "client_address": source.port.client_address},
+        if broadcaster is None
+        else {"connection_id": broadcaster.connection_id, "client_address": broadcaster.port.client_address},
         "lead_ms": None if ingest is None else round(ingest.lead_seconds(now) * 1000),
         "queued_ms": None if ingest is None else round(ingest.queued_seconds() * 1000),
-        "arrival_rate": None if source is None else source.arrival_rate,
+        "arrival_rate": None if broadcaster is None else broadcaster.arrival_rate,
         "released_frames": tally.released_frames,
         "delivered_frames": tally.delivered_frames,
         "dropped_frames": tally.dropped_frames,

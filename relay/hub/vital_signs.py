@@ -69,7 +69,7 @@ class VitalSigns:
         leads: list[float] = []
         for channel in self._hub.directory:
             frames += channel.tally
-            if channel.source is not None and channel.ingest is not None:
+            if channel.broadcaster is not None and channel.ingest is not None:
                 leads.append(max(0.0, channel.ingest.lead_seconds(now)) * 1000)
         return Vitals(
             frames=frames,

@@ -105,7 +105,7 @@ async def test_a_channel_without_a_source_waits_on(state: ChannelState) -> None:
     (old.hub.broadcasting.pause if state is ChannelState.WAITING else old.hub.broadcasting.release)(source)
     live = move(source.channel, new, old)
     assert (live.state, live.timeline.silence) == (state, source.channel.timeline.silence)
-    assert live.had_source
+    assert live.had_broadcaster
     new.now += 1000.0
     new.hub.keep_house()
     assert live.state is ChannelState.WAITING, "the grace goes on"

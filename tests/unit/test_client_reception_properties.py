@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from relay.client.reception import Reception
 from relay.client.reconnect import Reconnected
-from relay.hub.channel import Source
+from relay.hub.channel import Broadcaster
 from relay.protocol.listener_events import Audio, FormatChange, Gap, Hello, UnknownLoss, read_listener_event
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Pace
@@ -93,7 +93,7 @@ class Cuts(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.bench = self.loop.run_until_complete(self._make())
-        self.source: Source | None = None
+        self.source: Broadcaster | None = None
         self.joined = 0
         self.client = Client(self._join(Delivery()))
 
@@ -171,7 +171,7 @@ class Cuts(RuleBasedStateMachine):
 
     @rule(audio_format=st.sampled_from(FORMATS), pace=st.sampled_from(Pace))
     def take_over(self, audio_format: AudioFormat, pace: Pace) -> None:
-        async def claim() -> Source:
+        async def claim() -> Broadcaster:
             return self.bench.claim(offer=Offer(audio_format, pace, takeover=True))
 
         self.source = self.loop.run_until_complete(claim())

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from relay.access.grants import Grant, TokenRole
 from relay.access.rules import OperatorPermit
 from relay.audio.timeline import Farewell
-from relay.hub.channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, ChannelRecord, Source
+from relay.hub.channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Broadcaster, ChannelRecord
 from relay.hub.lag import LagMeter
 from relay.hub.listener import Listener, Note
 from relay.hub.operations import Operations
@@ -117,8 +117,8 @@ class Life(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.bench = self.loop.run_until_complete(self._make())
         self.accounts: dict[FakePort, Account] = {}
-        self.all_sources: list[Source] = []
-        self.published: dict[Source, int] = {}
+        self.all_sources: list[Broadcaster] = []
+        self.published: dict[Broadcaster, int] = {}
         self.gone_ports: set[FakePort] = set()
         self.owed: dict[Listener, Place] = {}
         self.operations = Operations(self.bench.hub, self.bench.time)
@@ -269,11 +269,11 @@ class Life(RuleBasedStateMachine):
         takeover=st.booleans(),
     )
     def claim(self, channel: str, audio_format: AudioFormat, pace: Pace, takeover: bool) -> Any:
-        async def claim() -> Source:
+        async def claim() -> Broadcaster:
             return self.bench.claim(channel=channel, offer=Offer(audio_format, pace, takeover))
 
         live = self.live(channel)
-        was_taken = live is not None and live.source is not None
+        was_taken = live is not None and live.broadcaster is not None
         try:
             source = self.loop.run_until_complete(claim())
         except ChannelBusyError:
@@ -285,7 +285,7 @@ class Life(RuleBasedStateMachine):
         return source
 
     @rule(source=sources, frames=st.integers(1, 40))
-    def publish(self, source: Source, frames: int) -> None:
+    def publish(self, source: Broadcaster, frames: int) -> None:
         async def publish() -> None:
             self._publish(source, frames)
 
@@ -294,21 +294,21 @@ class Life(RuleBasedStateMachine):
         if not source.is_present:
             assert source.channel.place is before, "one who was replaced published"
 
-    def _publish(self, source: Source, frames: int) -> None:
+    def _publish(self, source: Broadcaster, frames: int) -> None:
         self.bench.publish(source, frames, FRAME)
         audio_format = source.channel.audio_format
         if source.is_present and audio_format is not None:
             self.published[source] = self.published.get(source, 0) + frames * audio_format.measure(FRAME).ticks
 
     @rule(source=sources)
-    def clear(self, source: Source) -> None:
+    def clear(self, source: Broadcaster) -> None:
         async def clear() -> None:
             self.bench.hub.broadcasting.clear(source)
 
         self.loop.run_until_complete(clear())
 
     @rule(source=sources, on=st.booleans())
-    def mute(self, source: Source, on: bool) -> None:
+    def mute(self, source: Broadcaster, on: bool) -> None:
         async def mute() -> None:
             self.bench.hub.broadcasting.mute(source, on=on)
 
@@ -317,7 +317,7 @@ class Life(RuleBasedStateMachine):
             assert source.channel.timeline.silence == ("muted" if on else None)
 
     @rule(source=consumes(sources), farewell=st.sampled_from(Farewell))
-    def depart(self, source: Source, farewell: Farewell) -> None:
+    def depart(self, source: Broadcaster, farewell: Farewell) -> None:
         broadcasting = self.bench.hub.broadcasting
         says = {Farewell.NONE: broadcasting.release, Farewell.PAUSE: broadcasting.pause, Farewell.END: broadcasting.end}
 
@@ -337,8 +337,8 @@ class Life(RuleBasedStateMachine):
 
         async def end() -> list[str]:
             for live in ending:
-                if live.source is not None:
-                    self._publish(live.source, burst)
+                if live.broadcaster is not None:
+                    self._publish(live.broadcaster, burst)
             return self.operations.end("ev1", channel, EVERYTHING)
 
         ended = self.loop.run_until_complete(end())
@@ -359,7 +359,7 @@ class Life(RuleBasedStateMachine):
         return self._leave(port)
 
     @rule(source=consumes(sources))
-    def operator_disconnects_a_broadcaster(self, source: Source) -> None:
+    def operator_disconnects_a_broadcaster(self, source: Broadcaster) -> None:
         async def disconnect() -> None:
             self.bench.hub.broadcasting.disconnect(source)
 
@@ -394,7 +394,7 @@ class Life(RuleBasedStateMachine):
         async def take_over() -> Any:
             return hub.broadcasting.restore(ChannelRecord.from_json(record.to_json()), waiting)
 
-        was_pending = live.departure is not None or (live.source is not None and waiting)
+        was_pending = live.departure is not None or (live.broadcaster is not None and waiting)
         self.loop.run_until_complete(die())
         restored = self.loop.run_until_complete(take_over())
         again = restored.export(record.session_name)
@@ -402,7 +402,7 @@ class Life(RuleBasedStateMachine):
         assert (restored.departure is not None) == bool(was_pending)
         is_lost = record.timeline.state == ChannelState.LIVE and not was_pending
         if is_lost:
-            assert again.state == ChannelState.SOURCE_LOST
+            assert again.timeline.state == ChannelState.SOURCE_LOST
             again = replace(again, timeline=replace(record.timeline))
         assert replace(again, farewell=record.farewell, departed_at=record.departed_at) == record
         for port in ports:
@@ -444,7 +444,7 @@ class Life(RuleBasedStateMachine):
     def one_broadcaster_at_most(self) -> None:
         for live in self.bench.hub.directory:
             present = [source for source in self.all_sources if source.channel is live and source.is_present]
-            assert len(present) == (live.source is not None)
+            assert len(present) == (live.broadcaster is not None)
             if present:
                 assert live.state is ChannelState.LIVE
 
