@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from relay.audio.amounts import AudioAmount
-from relay.audio.channel import Farewell
+from relay.audio.timeline import Farewell
 from relay.client.outbox import Dropping, Outbox
 from relay.client.reconnect import PassingError, Reconnected, Reconnecting, Reconnector
 from relay.client.send_queue import SendQueue

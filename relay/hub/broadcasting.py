@@ -1,7 +1,7 @@
 """The broadcasters' side of the hub: who publishes to which channel, and how their audio meets real time.
 
-Invariants: a channel has at most one source; audio enters by `publish` alone, and only from the source; what was
-accepted is released in order, also after its source went; a source that is too far ahead is told to wait, and
+Invariants: a channel has at most one broadcaster; audio enters by `publish` alone, and only from that one. What was
+accepted is released in order, also after its broadcaster went. A broadcaster that is too far ahead is told to wait, and
 nothing of its audio is dropped.
 """
 
@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from relay.audio.arrival_rate import ArrivalRate, looks_like
-from relay.audio.channel import Farewell
 from relay.audio.ingest import CATCH_UP_SECONDS, IngestLimits, Timed, ingest_for, restore_ingest
+from relay.audio.timeline import Farewell
+from relay.hub.channel import DISCONNECTED, ENDED, Broadcaster, Channel, ChannelRecord, Departure
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.group import Group
 from relay.hub.listener import Note
-from relay.hub.live_channel import DISCONNECTED, ENDED, ChannelRecord, LiveChannel, Source, SourceDeparture, SourcePort
+from relay.hub.port import Port
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
 from relay.protocol import messages
@@ -39,7 +40,7 @@ _STOPPED: Final = (CloseCode.SESSION_ENDED, "The operator ended the session.")
 
 
 class Broadcasting:
-    """Claims on channels, and the way of audio from a source into its channel."""
+    """Claims on channels, and the way of audio from a broadcaster into its channel."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Broadcasting:
         clock: Clock,
         limits: IngestLimits,
         grace_seconds: float,
-        fit_queues: Callable[[LiveChannel], None],
+        fit_queues: Callable[[Channel], None],
         kept: LimitsInForce,
     ) -> None:
         """Make it.
@@ -58,8 +59,8 @@ class Broadcasting:
             directory: The channels.
             drain: Is woken when listeners have something to get.
             clock: Gives seconds.
-            limits: How far ahead of real time a source may be.
-            grace_seconds: How long a source that vanished is waited for.
+            limits: How far ahead of real time a broadcaster may be.
+            grace_seconds: How long a broadcaster that vanished is waited for.
             fit_queues: Is called when the pace of a channel changed, and with it what a listener's queue may hold.
             kept: What may be kept of channels whose broadcasters have gone.
         """
@@ -70,7 +71,7 @@ class Broadcasting:
         self._grace_seconds = grace_seconds
         self._fit_queues = fit_queues
         self._kept = kept
-        self._timers: dict[LiveChannel, asyncio.TimerHandle] = {}
+        self._timers: dict[Channel, asyncio.TimerHandle] = {}
 
     def check_free(self, address: ChannelAddress, offer: Offer) -> None:
         """Make sure that a channel could be claimed now.
@@ -78,36 +79,40 @@ class Broadcasting:
         Raises:
             ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
         """
-        live = self._directory.find(address)
-        if live is not None and live.source is not None and not offer.takeover:
+        channel = self._directory.find(address)
+        if channel is not None and channel.broadcaster is not None and not offer.takeover:
             raise ChannelBusyError(f"The channel {address} has a broadcaster already; takeover=1 replaces it.")
 
-    def claim(self, address: ChannelAddress, offer: Offer, connection_id: str, port: SourcePort) -> Source:
-        """Make a connection the broadcaster of a channel; the listeners are told.
+    def claim(self, address: ChannelAddress, offer: Offer, connection_id: str, port: Port) -> Broadcaster:
+        """Make a connection the broadcaster of a channel, and tell the listeners.
 
         Raises:
             ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
         """
         self.check_free(address, offer)
-        live = self._directory.open(address)
-        replaced, listed_before = live.source, live.entry if live.is_listed else None
+        channel = self._directory.open(address)
+        replaced, listed_before = channel.broadcaster, channel.entry if channel.is_listed else None
         owed_seconds = CATCH_UP_SECONDS if offer.takeover else 0.0
-        source = Source(connection_id, live, port, ArrivalRate(owed_seconds) if offer.pace is Pace.LIVE else None)
-        live.adopt(source)
-        self._directory.adopt(live)
+        arrival = ArrivalRate(owed_seconds) if offer.pace is Pace.LIVE else None
+        broadcaster = Broadcaster(connection_id, channel, port, arrival)
+        channel.adopt(broadcaster)
+        self._directory.adopt(channel)
         if replaced is not None:
             replaced.port.close(*_TAKEN_OVER)
-        self._prepare(live, offer)
-        live.describe(offer, self._directory.declared(address))
+        self._prepare(channel, offer)
+        broadcaster.start = channel.place
+        if offer.resume is not None:
+            broadcaster.accepted_before = channel.accepted.get(offer.resume)
+        channel.describe(offer, self._directory.declared(address))
         self._directory.name_session(address.session, offer.session_name)
-        self._wake(live)
-        if live.entry != listed_before:
-            self._directory.note_change(live.address.session)
+        self._wake(channel)
+        if channel.entry != listed_before:
+            self._directory.note_change(channel.address.session)
         event = "broadcaster joined" if replaced is None else "broadcaster taken over"
-        live.log(event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
-        return source
+        channel.log(event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
+        return broadcaster
 
-    def publish(self, source: Source, message: bytes) -> float:
+    def publish(self, broadcaster: Broadcaster, message: bytes) -> float:
         """Take a broadcaster's message, as one frame or more; from one who was replaced, nothing is taken.
 
         Returns:
@@ -116,87 +121,87 @@ class Broadcasting:
         Raises:
             AudioFaultError: The message is not whole samples; nothing of it is taken.
         """
-        live = source.live
-        ingest, audio_format = live.ingest, live.channel.audio_format
-        if not source.is_present or ingest is None or audio_format is None:
+        channel = broadcaster.channel
+        ingest, audio_format = channel.ingest, channel.audio_format
+        if not broadcaster.is_present or ingest is None or audio_format is None:
             return 0.0
         now, pieces = self._clock(), split_audio(message, audio_format)
         ticks = sum(piece.ticks for piece in pieces)
-        live.accepted[source.connection_id] += ticks
-        self._release(live, ingest.offer(pieces, now))
+        channel.accepted[broadcaster.connection_id] += ticks
+        self._release(channel, ingest.offer(pieces, now))
         is_ahead = ingest.should_pause(now)
-        arrival, seconds = source.arrival, ticks / audio_format.clock_rate
+        arrival, seconds = broadcaster.arrival, ticks / audio_format.clock_rate
         if arrival is not None and arrival.note(seconds, now, is_held=is_ahead):
-            _log_arrival_rate(live, source.arrival_rate, audio_format)
-        if not source.is_held and is_ahead:
-            source.is_held = True
-            source.port.send_text(messages.Backpressure(on=True).text())
+            _log_arrival_rate(channel, broadcaster.arrival_rate, audio_format)
+        if not broadcaster.is_held and is_ahead:
+            broadcaster.is_held = True
+            broadcaster.port.send_text(messages.Backpressure(on=True).text())
         return ingest.must_wait(now)
 
-    def wait_seconds(self, source: Source) -> float:
+    def wait_seconds(self, broadcaster: Broadcaster) -> float:
         """Tell how many seconds nothing should be read from a broadcaster; 0 also for one who was replaced."""
-        ingest = source.live.ingest
-        return 0.0 if ingest is None or not source.is_present else ingest.must_wait(self._clock())
+        ingest = broadcaster.channel.ingest
+        return 0.0 if ingest is None or not broadcaster.is_present else ingest.must_wait(self._clock())
 
-    def clear(self, source: Source) -> None:
+    def clear(self, broadcaster: Broadcaster) -> None:
         """Throw away what listeners have not been sent, and have them throw away what they have not played."""
-        live = source.live
-        if not source.is_present or live.ingest is None:
+        channel = broadcaster.channel
+        if not broadcaster.is_present or channel.ingest is None:
             return
-        dropped = live.ingest.clear(self._clock())
-        live.channel.clear()
-        live.tell(Note(live.channel.place, messages.Clear().text(), clears=True))
-        self._set_timer(live)
-        self._wake(live)
-        self._relieve(source)
-        live.log("audio cleared", unreleased_seconds=round(dropped.seconds, 2))
+        dropped = channel.ingest.clear(self._clock())
+        channel.timeline.clear()
+        channel.tell(Note(channel.place, messages.Clear().text(), clears=True))
+        self._set_timer(channel)
+        self._wake(channel)
+        self._relieve(broadcaster)
+        channel.log("audio cleared", unreleased_seconds=round(dropped.seconds, 2))
 
-    def mute(self, source: Source, *, on: bool) -> None:
+    def mute(self, broadcaster: Broadcaster, *, on: bool) -> None:
         """Have listeners told that a broadcaster sends silence on purpose from now on, or that it no longer does."""
-        live = source.live
-        if source.is_present and live.channel.mute(on=on):
-            live.tell_state()
-            self._wake(live)
+        channel = broadcaster.channel
+        if broadcaster.is_present and channel.timeline.mute(on=on):
+            channel.tell_state()
+            self._wake(channel)
 
-    def pause(self, source: Source) -> None:
+    def pause(self, broadcaster: Broadcaster) -> None:
         """Let a broadcaster go that means to come back; listeners are told so, and may wait for it however long."""
-        self._depart(source, Farewell.PAUSE)
+        self._depart(broadcaster, Farewell.PAUSE)
 
-    def end(self, source: Source) -> None:
+    def end(self, broadcaster: Broadcaster) -> None:
         """End a channel as its broadcaster asked: listeners get what they are owed, then are closed with 1000."""
-        self._depart(source, Farewell.END)
+        self._depart(broadcaster, Farewell.END)
 
-    def release(self, source: Source) -> None:
+    def release(self, broadcaster: Broadcaster) -> None:
         """Note that a broadcaster's connection is gone; after a farewell or a take-over this changes nothing."""
-        self._depart(source, Farewell.NONE)
+        self._depart(broadcaster, Farewell.NONE)
 
-    def stop(self, channels: Sequence[LiveChannel]) -> None:
+    def stop(self, channels: Sequence[Channel]) -> None:
         """End channels of one session, as the operator asked, in whatever state they are.
 
         What is not released yet is thrown away. Listeners get what was released, then are closed with 1000; so are the
-        sources, at once.
+        broadcasters, at once.
         """
-        for live in channels:
-            self._throw_away_unreleased(live)
-            self._set_timer(live)
-            source, live.source, live.departure = live.source, None, None
-            if source is not None:
-                source.port.close(*_STOPPED)
-            self._end(live)
+        for channel in channels:
+            self._throw_away_unreleased(channel)
+            self._set_timer(channel)
+            broadcaster, channel.broadcaster, channel.departure = channel.broadcaster, None, None
+            if broadcaster is not None:
+                broadcaster.port.close(*_STOPPED)
+            self._end(channel)
 
-    def disconnect(self, source: Source) -> None:
-        """Send a source away, as the operator asked; its channel waits for it as for any that vanished."""
-        source.port.close(*DISCONNECTED)
-        self._depart(source, Farewell.NONE)
+    def disconnect(self, broadcaster: Broadcaster) -> None:
+        """Send a broadcaster away, as the operator asked; its channel waits for it as for any that vanished."""
+        broadcaster.port.close(*DISCONNECTED)
+        self._depart(broadcaster, Farewell.NONE)
 
-    def look_after(self, live: LiveChannel, now: float) -> None:
-        """Tell a channel's source how it does, or go on when the grace of one that vanished is over."""
-        if live.channel.give_up_source(now, self._grace_seconds):
-            self._tell_state(live)
-            live.log("broadcaster did not return")
-        if live.source is not None:
-            self._relieve(live.source)
-            live.source.tell_stats(now)
+    def look_after(self, channel: Channel, now: float) -> None:
+        """Tell a channel's broadcaster how it does, or go on when the grace of one that vanished is over."""
+        if channel.timeline.give_up_broadcaster(now, self._grace_seconds):
+            self._tell_state(channel)
+            channel.log("broadcaster did not return")
+        if channel.broadcaster is not None:
+            self._relieve(channel.broadcaster)
+            channel.broadcaster.tell_stats(now)
 
     def tell_lists(self) -> None:
         """Tell the listeners of sessions whose list of channels changed what there is to choose from now.
@@ -206,9 +211,9 @@ class Broadcasting:
         for session in self._directory.take_changes():
             channels = messages.Channels(self._directory.listed(session), self._directory.session_name(session))
             text = channels.text()
-            for live in self._directory.channels_of(session):
-                live.tell(Note(live.channel.place, text))
-                self._wake(live)
+            for channel in self._directory.channels_of(session):
+                channel.tell(Note(channel.place, text))
+                self._wake(channel)
 
     def close(self) -> None:
         """Release nothing more."""
@@ -216,103 +221,103 @@ class Broadcasting:
             timer.cancel()
         self._timers.clear()
 
-    def _prepare(self, live: LiveChannel, offer: Offer) -> None:
-        """Bring state, format and pace to what a new source says; what waits of the old one stays if it can."""
-        channel, before, told_before = live.channel, live.channel.place, live.state_text
-        ingest = live.ingest
+    def _prepare(self, channel: Channel, offer: Offer) -> None:
+        """Bring state, format and pace to what a new broadcaster says; what waits of the old one stays if it can."""
+        before, told_before = channel.place, channel.state_text
+        ingest = channel.ingest
         is_changed = ingest is None or ingest.pace is not offer.pace
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
-            self._throw_away_unreleased(live)
-            live.ingest = ingest_for(offer.pace, self._limits, channel.over_at)
-            self._set_timer(live)
-        if live.ingest is not None and offer.takeover:
-            live.ingest.note_return(self._clock())
-        if channel.go_live(offer.audio_format):
+            self._throw_away_unreleased(channel)
+            channel.ingest = ingest_for(offer.pace, self._limits, channel.timeline.over_at)
+            self._set_timer(channel)
+        if channel.ingest is not None and offer.takeover:
+            channel.ingest.note_return(self._clock())
+        if channel.timeline.go_live(offer.audio_format):
             text = messages.FormatChange(offer.audio_format, channel.place.epoch).text()
-            live.tell(Note(before, text, offer.audio_format, channel.place))
+            channel.tell(Note(before, text, offer.audio_format, channel.place))
         if is_changed:
-            self._fit_queues(live)
-        if live.state_text != told_before:
-            live.tell_state()
+            self._fit_queues(channel)
+        if channel.state_text != told_before:
+            channel.tell_state()
 
-    def _throw_away_unreleased(self, live: LiveChannel) -> None:
-        if live.ingest is not None and (lost := live.ingest.clear(self._clock())).chunks:
-            live.log("unreleased audio thrown away", seconds=round(lost.seconds, 2))
+    def _throw_away_unreleased(self, channel: Channel) -> None:
+        if channel.ingest is not None and (lost := channel.ingest.clear(self._clock())).chunks:
+            channel.log("unreleased audio thrown away", seconds=round(lost.seconds, 2))
 
-    def distribute(self, live: LiveChannel, frames: Iterable[Frame]) -> None:
+    def distribute(self, channel: Channel, frames: Iterable[Frame]) -> None:
         """Hand numbered frames, in order, to everyone who reads a channel, and have its listeners served."""
         for frame in frames:
-            live.distribute(frame)
-        for group in live.groups.values():
+            channel.distribute(frame)
+        for group in channel.groups.values():
             self._wake_in_time(group)
 
-    def _release(self, live: LiveChannel, frames: list[Timed]) -> None:
+    def _release(self, channel: Channel, frames: list[Timed]) -> None:
         if frames:
-            self.distribute(live, map(live.release, frames))
-        self._set_timer(live)
+            self.distribute(channel, map(channel.release, frames))
+        self._set_timer(channel)
 
-    def _set_timer(self, live: LiveChannel) -> None:
+    def _set_timer(self, channel: Channel) -> None:
         """Have what waits released when its time comes."""
-        at = None if live.ingest is None else live.ingest.next_release()
-        timer = self._timers.pop(live, None)
+        at = None if channel.ingest is None else channel.ingest.next_release()
+        timer = self._timers.pop(channel, None)
         if timer is not None:
             timer.cancel()
         if at is not None:
             delay = max(0.0, at - self._clock())
-            self._timers[live] = asyncio.get_running_loop().call_later(delay, self.release_due, live)
+            self._timers[channel] = asyncio.get_running_loop().call_later(delay, self.release_due, channel)
 
-    def release_due(self, live: LiveChannel) -> None:
-        """Release what has to be by now; when the last is released of a source that went, note that it went."""
-        if live.ingest is None:
+    def release_due(self, channel: Channel) -> None:
+        """Release what has to be by now; when the last is released of a broadcaster that went, note that it went."""
+        if channel.ingest is None:
             return
-        self._release(live, live.ingest.release(self._clock()))
-        if live.departure is not None and live.ingest.next_release() is None:
-            departure, live.departure = live.departure, None
-            self._finish(live, departure)
+        self._release(channel, channel.ingest.release(self._clock()))
+        if channel.departure is not None and channel.ingest.next_release() is None:
+            departure, channel.departure = channel.departure, None
+            self._finish(channel, departure)
 
-    def _depart(self, source: Source, farewell: Farewell) -> None:
-        live = source.live
-        if not source.is_present:
+    def _depart(self, broadcaster: Broadcaster, farewell: Farewell) -> None:
+        channel = broadcaster.channel
+        if not broadcaster.is_present:
             return
-        live.source = None
-        departure = SourceDeparture(farewell, self._clock())
+        channel.broadcaster = None
+        departure = Departure(farewell, self._clock())
         if farewell is not Farewell.END:
             event = "broadcaster paused" if farewell is Farewell.PAUSE else "channel waits for its broadcaster"
-            live.log(event, connection=source.connection_id)
-        self._finish_in_time(live, departure)
+            channel.log(event, connection=broadcaster.connection_id)
+        self._finish_in_time(channel, departure)
 
-    def restore(self, record: ChannelRecord, waiting: Iterable[Timed] = ()) -> LiveChannel:
+    def restore(self, record: ChannelRecord, waiting: Iterable[Timed] = ()) -> Channel:
         """Go on with a channel where another process was when it was exported there.
 
-        Its source counts as one that vanished, and may come back.
+        Its broadcaster counts as one that vanished, and may come back.
 
         Args:
             record: What the channel was.
-            waiting: What waited to be released, `LiveChannel.waiting`; what is not given is lost.
+            waiting: What waited to be released, `Channel.waiting`; what is not given is lost.
 
         Raises:
             RelayError: The channel is in use here.
         """
         if self._directory.find(record.address) is not None:
             raise RelayError(f"The channel {record.address} is in use, so it can't be restored.")
-        live = self._directory.open(record.address)
-        live.restore(record, None if record.ingest is None else restore_ingest(record.ingest, self._limits, waiting))
+        channel = self._directory.open(record.address)
+        channel.restore(record, None if record.ingest is None else restore_ingest(record.ingest, self._limits, waiting))
         self._directory.name_session(record.session, record.session_name)
         self._directory.note_change(record.session)
-        self._set_timer(live)
-        if live.channel.state is ChannelState.LIVE:
-            departure, live.departure = live.departure, None
-            self._finish_in_time(live, departure or SourceDeparture(Farewell.NONE, self._clock()))
-        return live
+        self._set_timer(channel)
+        if channel.state is ChannelState.LIVE:
+            departure, channel.departure = channel.departure, None
+            self._finish_in_time(channel, departure or Departure(Farewell.NONE, self._clock()))
+        return channel
 
-    def _finish_in_time(self, live: LiveChannel, departure: SourceDeparture) -> None:
-        """Tell listeners that the source went when the last of its audio is released; the channel is kept so long."""
-        if live.ingest is not None and live.ingest.next_release() is not None:
-            live.departure = departure
+    def _finish_in_time(self, channel: Channel, departure: Departure) -> None:
+        """Tell listeners that the broadcaster went, when the last of its audio is released."""
+        if channel.ingest is not None and channel.ingest.next_release() is not None:
+            channel.departure = departure
         else:
-            self._finish(live, departure)
-        self._directory.abandon(live)
-        self._bound_abandoned(live.address.session)
+            self._finish(channel, departure)
+        self._directory.abandon(channel)
+        self._bound_abandoned(channel.address.session)
 
     def _bound_abandoned(self, session: str) -> None:
         """Give up what is kept of broadcasters that have gone, beyond what may be kept of the session and of all.
@@ -325,63 +330,63 @@ class Broadcasting:
         ):
             while limit := self._over(items, size, self._directory.abandoned(of)):
                 victims = self._directory.abandoned(of or _largest_session(self._directory.abandoned(), limit))
-                self._give_up(next(live for live in victims if limit is items or live.kept_bytes), limit)
+                self._give_up(next(channel for channel in victims if limit is items or channel.kept_bytes), limit)
 
-    def _over(self, items: Limit, size: Limit, abandoned: Sequence[LiveChannel]) -> Limit | None:
+    def _over(self, items: Limit, size: Limit, abandoned: Sequence[Channel]) -> Limit | None:
         """Give the limit that these channels are over; None when they may be kept."""
         most, most_bytes = self._kept.most(items), self._kept.most(size)
         if most is not None and len(abandoned) > most:
             return items
-        if most_bytes is not None and sum(live.kept_bytes for live in abandoned) > most_bytes:
+        if most_bytes is not None and sum(channel.kept_bytes for channel in abandoned) > most_bytes:
             return size
         return None
 
-    def _give_up(self, live: LiveChannel, limit: Limit) -> None:
+    def _give_up(self, channel: Channel, limit: Limit) -> None:
         """Throw away what a channel without a broadcaster keeps; one that is one too many is forgotten."""
         self._kept.applied(limit)
         event = "audio of a broadcaster that has gone thrown away"
-        live.log(event, logging.DEBUG, kept_bytes=live.kept_bytes, limit=limit)
-        if live.ingest is not None:
-            live.ingest.clear(self._clock())
-        live.channel.history.clear()
-        self._set_timer(live)
-        if live.departure is not None:
-            departure, live.departure = live.departure, None
-            self._finish(live, departure)
+        channel.log(event, logging.DEBUG, kept_bytes=channel.kept_bytes, limit=limit)
+        if channel.ingest is not None:
+            channel.ingest.clear(self._clock())
+        channel.history.clear()
+        self._set_timer(channel)
+        if channel.departure is not None:
+            departure, channel.departure = channel.departure, None
+            self._finish(channel, departure)
         if limit in (Limit.ABANDONED_PER_SESSION, Limit.ABANDONED):
-            self._directory.give_up(live)
+            self._directory.give_up(channel)
 
-    def _finish(self, live: LiveChannel, departure: SourceDeparture) -> None:
-        """Tell listeners that the source went, after the last of its audio."""
+    def _finish(self, channel: Channel, departure: Departure) -> None:
+        """Tell listeners that the broadcaster went, after the last of its audio."""
         if departure.farewell is Farewell.END:
-            self._end(live)
+            self._end(channel)
             return
         if departure.farewell is Farewell.PAUSE:
-            live.channel.pause()
+            channel.timeline.pause()
         else:
-            live.channel.lose_source(departure.at)
-        self._tell_state(live)
+            channel.timeline.lose_broadcaster(departure.at)
+        self._tell_state(channel)
 
-    def _end(self, live: LiveChannel) -> None:
+    def _end(self, channel: Channel) -> None:
         """Take a channel out and see its listeners off."""
-        live.channel.end()
-        live.idle_since = self._clock()
-        self._directory.retire(live)
-        live.tell_state(ENDED)
-        self._wake(live)
-        live.log("session ended", frames=live.channel.place.position)
+        channel.timeline.end()
+        channel.idle_since = self._clock()
+        self._directory.retire(channel)
+        channel.tell_state(ENDED)
+        self._wake(channel)
+        channel.log("session ended", frames=channel.place.position)
 
-    def _tell_state(self, live: LiveChannel) -> None:
-        live.tell_state()
-        self._wake(live)
-        self._directory.note_change(live.address.session)
+    def _tell_state(self, channel: Channel) -> None:
+        channel.tell_state()
+        self._wake(channel)
+        self._directory.note_change(channel.address.session)
 
-    def _relieve(self, source: Source) -> None:
-        """Tell a source that was told to stop that it may go on, when it may."""
-        ingest = source.live.ingest
-        if source.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
-            source.is_held = False
-            source.port.send_text(messages.Backpressure(on=False).text())
+    def _relieve(self, broadcaster: Broadcaster) -> None:
+        """Tell a broadcaster that was told to stop that it may go on, when it may."""
+        ingest = broadcaster.channel.ingest
+        if broadcaster.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
+            broadcaster.is_held = False
+            broadcaster.port.send_text(messages.Backpressure(on=False).text())
 
     def _wake_in_time(self, group: Group) -> None:
         """Have a group served now, or when its interval is over."""
@@ -396,23 +401,23 @@ class Broadcasting:
         group.is_due = False
         self._drain.wake(group)
 
-    def _wake(self, live: LiveChannel) -> None:
-        for group in live.groups.values():
+    def _wake(self, channel: Channel) -> None:
+        for group in channel.groups.values():
             self._drain.wake(group)
 
 
-def _log_arrival_rate(live: LiveChannel, rate: float | None, announced: AudioFormat) -> None:
-    """Log that a source's audio comes faster or slower than it was announced, or that it does no more."""
+def _log_arrival_rate(channel: Channel, rate: float | None, announced: AudioFormat) -> None:
+    """Log that a broadcaster's audio comes faster or slower than it was announced, or that it does no more."""
     if rate is None:
-        live.log("audio arrives in real time again")
+        channel.log("audio arrives in real time again")
         return
     fields = {"arrival_rate": rate, "announced": str(announced), "looks_like": looks_like(announced, rate) or None}
-    live.log("audio does not arrive in real time", logging.WARNING, **fields)
+    channel.log("audio does not arrive in real time", logging.WARNING, **fields)
 
 
-def _largest_session(abandoned: Sequence[LiveChannel], limit: Limit) -> str:
+def _largest_session(abandoned: Sequence[Channel], limit: Limit) -> str:
     """Give the session that has the most of what a limit counts, channels or bytes."""
     kept = Counter[str]()
-    for live in abandoned:
-        kept[live.address.session] += 1 if limit is Limit.ABANDONED else live.kept_bytes
+    for channel in abandoned:
+        kept[channel.address.session] += 1 if limit is Limit.ABANDONED else channel.kept_bytes
     return max(kept, key=lambda session: kept[session])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from relay.hub.live_channel import LiveChannel
+from relay.hub.channel import Channel
 from relay.metrics.vitals import Tally
 from relay.protocol.messages import ChannelEntry, ChannelList
 from relay.vocabulary.labels import ANY_SESSION, Declaration, Label
@@ -21,9 +21,7 @@ class Directory:
         forgotten: What became of the frames of channels that were taken out, and still becomes of them.
     """
 
-    def __init__(
-        self, make: Callable[[ChannelAddress, Label, bool], LiveChannel], declared: Iterable[Declaration]
-    ) -> None:
+    def __init__(self, make: Callable[[ChannelAddress, Label, bool], Channel], declared: Iterable[Declaration]) -> None:
         """Make an empty directory.
 
         Args:
@@ -34,91 +32,91 @@ class Directory:
         self._changed: set[str] = set()
         self._lists: dict[str, ChannelList] = {}
         self._names: dict[str, str] = {}
-        self._abandoned: dict[LiveChannel, None] = {}
+        self._abandoned: dict[Channel, None] = {}
         self._make = make
         self._declared = {(each.session, each.channel): each.label for each in declared}
-        self._ended: dict[ChannelAddress, LiveChannel] = {}
-        self._sessions: dict[str, dict[str, LiveChannel]] = {}
+        self._ended: dict[ChannelAddress, Channel] = {}
+        self._sessions: dict[str, dict[str, Channel]] = {}
 
-    def __iter__(self) -> Iterator[LiveChannel]:
+    def __iter__(self) -> Iterator[Channel]:
         """Give all channels; the caller may forget some meanwhile."""
-        return iter([live for channels in self._sessions.values() for live in channels.values()])
+        return iter([channel for channels in self._sessions.values() for channel in channels.values()])
 
     @property
     def sessions(self) -> Iterator[str]:
         """Names of the sessions that have channels."""
         return iter(self._sessions)
 
-    def find(self, address: ChannelAddress) -> LiveChannel | None:
+    def find(self, address: ChannelAddress) -> Channel | None:
         """Give a channel that is in use."""
         return self._sessions.get(address.session, {}).get(address.channel)
 
-    def open(self, address: ChannelAddress) -> LiveChannel:
+    def open(self, address: ChannelAddress) -> Channel:
         """Give a channel, made anew when nobody uses it yet."""
         channels = self._sessions.setdefault(address.session, {})
-        live = channels.get(address.channel)
-        if live is None:
+        channel = channels.get(address.channel)
+        if channel is None:
             label = self.declared(address)
-            live = channels[address.channel] = self._make(address, label, label is not _NO_LABEL)
-        return live
+            channel = channels[address.channel] = self._make(address, label, label is not _NO_LABEL)
+        return channel
 
-    def forget(self, live: LiveChannel) -> None:
+    def forget(self, channel: Channel) -> None:
         """Take a channel out; a later one of the same address is another."""
-        self._take_out(live)
-        live.close_taps()
+        self._take_out(channel)
+        channel.close_taps()
 
-    def _take_out(self, live: LiveChannel) -> None:
-        channels = self._sessions[live.address.session]
-        del channels[live.address.channel]
+    def _take_out(self, channel: Channel) -> None:
+        channels = self._sessions[channel.address.session]
+        del channels[channel.address.channel]
         if not channels:
-            del self._sessions[live.address.session]
-            self._lists.pop(live.address.session, None)
-            self._names.pop(live.address.session, None)
-        self._abandoned.pop(live, None)
-        live.count_in(self.forgotten)
-        if live.had_source:
-            self.note_change(live.address.session)
+            del self._sessions[channel.address.session]
+            self._lists.pop(channel.address.session, None)
+            self._names.pop(channel.address.session, None)
+        self._abandoned.pop(channel, None)
+        channel.count_in(self.forgotten)
+        if channel.had_broadcaster:
+            self.note_change(channel.address.session)
 
-    def retire(self, live: LiveChannel) -> None:
+    def retire(self, channel: Channel) -> None:
         """Take a channel out that ended; who was away meanwhile still finds it."""
-        self._take_out(live)
-        self._abandoned.pop(self._ended.get(live.address, live), None)
-        self._ended[live.address] = live
-        self.abandon(live)
+        self._take_out(channel)
+        self._abandoned.pop(self._ended.get(channel.address, channel), None)
+        self._ended[channel.address] = channel
+        self.abandon(channel)
 
-    def abandon(self, live: LiveChannel) -> None:
+    def abandon(self, channel: Channel) -> None:
         """Note that a channel, ended or not, has no broadcaster any more."""
-        self._abandoned.pop(live, None)
-        self._abandoned[live] = None
+        self._abandoned.pop(channel, None)
+        self._abandoned[channel] = None
 
-    def adopt(self, live: LiveChannel) -> None:
+    def adopt(self, channel: Channel) -> None:
         """Note that a channel has a broadcaster."""
-        self._abandoned.pop(live, None)
+        self._abandoned.pop(channel, None)
 
-    def abandoned(self, session: str | None = None) -> list[LiveChannel]:
+    def abandoned(self, session: str | None = None) -> list[Channel]:
         """Give the channels of a session, or of all, that are kept without a broadcaster; the oldest such one first."""
-        return [live for live in self._abandoned if session in (None, live.address.session)]
+        return [channel for channel in self._abandoned if session in (None, channel.address.session)]
 
-    def give_up(self, live: LiveChannel) -> None:
+    def give_up(self, channel: Channel) -> None:
         """Forget a channel that is kept without a broadcaster, unless somebody wants its audio."""
-        if self._ended.get(live.address) is live:
-            del self._ended[live.address]
-            self._abandoned.pop(live, None)
-        elif not live.has_subscribers and self.find(live.address) is live:
-            self.forget(live)
+        if self._ended.get(channel.address) is channel:
+            del self._ended[channel.address]
+            self._abandoned.pop(channel, None)
+        elif not channel.has_subscribers and self.find(channel.address) is channel:
+            self.forget(channel)
         else:
-            self._abandoned.pop(live, None)
+            self._abandoned.pop(channel, None)
 
-    def ended(self, address: ChannelAddress) -> LiveChannel | None:
+    def ended(self, address: ChannelAddress) -> Channel | None:
         """Give the channel of this address that ended last, as long as it is kept."""
         return self._ended.get(address)
 
     def forget_ended(self, before: float) -> None:
         """Forget channels that ended before a time, in seconds of the relay's clock."""
-        for address, live in list(self._ended.items()):
-            if live.idle_since is not None and live.idle_since < before:
+        for address, channel in list(self._ended.items()):
+            if channel.idle_since is not None and channel.idle_since < before:
                 del self._ended[address]
-                self._abandoned.pop(live, None)
+                self._abandoned.pop(channel, None)
 
     def declared(self, address: ChannelAddress) -> Label:
         """Give what the operator calls a channel: what is declared for its session goes before what is for all."""
@@ -146,7 +144,7 @@ class Directory:
             self._names[session] = name
             self.note_change(session)
 
-    def channels_of(self, session: str) -> Iterator[LiveChannel]:
+    def channels_of(self, session: str) -> Iterator[Channel]:
         """Give the channels of a session that are in use."""
         return iter(list(self._sessions.get(session, {}).values()))
 
@@ -179,7 +177,7 @@ class Directory:
             if channel is not None
             for label in [self.declared(ChannelAddress(session, channel))]
         }
-        for live in self.channels_of(session):
-            if live.is_listed:
-                entries[live.address.channel] = live.entry
+        for channel in self.channels_of(session):
+            if channel.is_listed:
+                entries[channel.address.channel] = channel.entry
         return ChannelList(list(entries.values())[:MAX_LISTED])

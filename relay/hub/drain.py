@@ -3,14 +3,14 @@
 Invariants: no `await` per listener; a listener whose socket does not take data is left alone until it does; audio
 older than a listener's bound is not written. When a socket takes a write in part, the frame that it began is completed
 at once and the others stay in the queue, so nothing grows old behind a write. Frames that queued up are joined once for
-all listeners that have the same run. Every `SLICE_SECONDS` the drain gives way to the rest of the event loop and goes
+all listeners that have the same batch. Every `SLICE_SECONDS` the drain gives way to the rest of the event loop and goes
 on with another group: a small channel does not wait until a large one is served.
 
-Why one task: when a run takes longer to all listeners of a group than a frame lasts, the next run has two frames and is
-written as one, so the cost of a frame falls as the load rises.
+Why one task: when a batch takes longer to all listeners of a group than a frame lasts, the next batch has two frames
+and is written as one, so the cost of a frame falls as the load rises.
 
-The listeners that are current in their group are served by `Group.write_some`; `_serve_apart` is the whole rule, for
-one that has a queue of its own.
+The listeners in step with their group are served by `Group.write_some`; `_serve_lagging` is the whole rule, for one
+that has a queue of its own.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from relay.hub.batch import MAX_WRITE_FLICKS, MAX_WRITE_FRAMES, Batch, Batches
 from relay.hub.group import Group
-from relay.hub.listener import APART, Listener
-from relay.hub.run import MAX_WRITE_FLICKS, MAX_WRITE_FRAMES, Run, Runs
+from relay.hub.listener import LAGGING, Listener
 from relay.vocabulary.clock import Clock
 
 SLICE_SECONDS = 0.002
@@ -31,14 +31,14 @@ SLICE_SECONDS = 0.002
 LONGEST_SLICE_SECONDS = 0.01
 """The same when the rest takes longer itself: audio gets as much time as a crowd at the door does, up to this."""
 
-_BATCH = 16
+_LISTENERS_AT_A_TIME = 16
 """Listeners between two looks at the clock; each costs some ten microseconds."""
 
 logger = logging.getLogger(__name__)
 
 
 class _Turn(NamedTuple):
-    """The service of a group that was woken: one run to who is current, and what is owed to who is apart.
+    """The service of a group that was woken: one batch to those in step, and what those who lag are owed.
 
     Attributes:
         began: When, in seconds of the relay's clock.
@@ -64,7 +64,7 @@ class Drain:
         self._groups: dict[Group, None] = {}
         self._listeners: dict[Listener, Group] = {}
         self._turns: dict[Group | None, _Turn] = {}
-        self._runs = Runs(serialize)
+        self._batches = Batches(serialize)
         self._wake = asyncio.Event()
         self._slice_seconds = SLICE_SECONDS
         self._slice_end = 0.0
@@ -82,7 +82,7 @@ class Drain:
         self._wake.set()
 
     def wake_listener(self, listener: Listener, group: Group) -> None:
-        """Note that a listener that is apart in its group has something to get, or can take something again."""
+        """Note that a listener that lags has something to get, or can take something again."""
         self._listeners[listener] = group
         self._wake.set()
 
@@ -94,7 +94,7 @@ class Drain:
                 await self._wake.wait()
                 self._slice_end = self._clock() + self._slice_seconds
                 continue
-            self._runs = Runs(self._serialize)
+            self._batches = Batches(self._serialize)
             for group, turn in list(self._turns.items()):
                 if (now := self._clock()) >= self._slice_end:
                     await self._give_way(now)
@@ -109,7 +109,7 @@ class Drain:
             self._turns[group] = _Turn(now, self._serve(group))
         if self._listeners and None not in self._turns:
             listeners, self._listeners = self._listeners, {}
-            self._turns[None] = _Turn(now, self._serve_all_apart(listeners.items()))
+            self._turns[None] = _Turn(now, self._serve_all_lagging(listeners.items()))
         return bool(self._turns)
 
     def _is_over(self, turn: _Turn) -> bool:
@@ -124,31 +124,31 @@ class Drain:
         self._slice_end = back + self._slice_seconds
 
     def _serve(self, group: Group) -> Iterator[None]:
-        if group.begin_run(self._runs):
+        if group.begin_batch(self._batches):
             if group.has_backlog:
                 self.wake(group)
-            while group.write_some(_BATCH, self._clock()):
+            while group.write_some(_LISTENERS_AT_A_TIME, self._clock()):
                 yield
-            group.finish_run()
-        yield from self._serve_all_apart([(listener, group) for listener in group.apart])
+            group.finish_batch()
+        yield from self._serve_all_lagging([(listener, group) for listener in group.lagging])
 
-    def _serve_all_apart(self, listeners: Iterable[tuple[Listener, Group]]) -> Iterator[None]:
+    def _serve_all_lagging(self, listeners: Iterable[tuple[Listener, Group]]) -> Iterator[None]:
         for count, (listener, group) in enumerate(listeners, 1):
             try:
-                self._serve_apart(listener, group)
+                self._serve_lagging(listener, group)
             except Exception:
                 logger.exception("listener cut off: serving it failed", extra={"connection": listener.connection_id})
                 listener.blocked_since = math.inf
                 listener.port.abort("Serving it failed.")
-            if count % _BATCH == 0:
+            if count % _LISTENERS_AT_A_TIME == 0:
                 yield
 
-    def _serve_apart(self, listener: Listener, group: Group) -> None:
-        """Write to one listener all that its socket takes now, until it owes what the current ones owe."""
-        if listener.index != APART:
+    def _serve_lagging(self, listener: Listener, group: Group) -> None:
+        """Write to one listener all that its socket takes now, until it is in step with its group."""
+        if listener.index != LAGGING:
             return
         frames, notes = listener.frames, listener.notes
-        while listener.blocked_since is None and not group.take_back(listener):
+        while listener.blocked_since is None and not group.bring_into_step(listener):
             if frames and frames[0][1] < (oldest := self._clock() - listener.bound_seconds):
                 group.drop_stale(listener, oldest)
             elif notes and (not frames or frames[0].start.position >= notes[0].place.position):
@@ -158,14 +158,14 @@ class Drain:
                     return
                 listener.tell_gap(end)
             elif frames[0].start is listener.place:
-                self._write(listener, group, _next_run(listener, group, self._runs))
+                self._write(listener, group, _next_batch(listener, group, self._batches))
             else:
                 listener.tell_gap(frames[0].start)
 
-    def _write(self, listener: Listener, group: Group, run: Run) -> None:
-        """Write a run to a listener that is apart; what its socket does not begin stays in its queue."""
+    def _write(self, listener: Listener, group: Group, batch: Batch) -> None:
+        """Write a batch to a listener that lags; what its socket does not begin stays in its queue."""
         try:
-            written = group.send(listener.sink, run.wire)
+            written = group.send(listener.sink, batch.wire)
         except BlockingIOError:
             written = 0
         except OSError as error:
@@ -173,17 +173,17 @@ class Drain:
             listener.blocked_since = math.inf
             listener.port.abort(error)
             return
-        begun, rest = (run, b"") if written == len(run.wire) else run.begun(written)
+        begun, rest = (batch, b"") if written == len(batch.wire) else batch.begun(written)
         if begun is not None:
             listener.place = begun.end
             listener.buffer.take(begun.amount.chunks)
-        if written == len(run.wire):
-            group.count_delivered(run, self._clock())
+        if written == len(batch.wire):
+            group.count_delivered(batch, self._clock())
         else:
             group.end_short_write(listener, begun, rest, self._clock())
 
 
-def _next_run(listener: Listener, group: Group, runs: Runs) -> Run:
+def _next_batch(listener: Listener, group: Group, batches: Batches) -> Batch:
     """Give the oldest frames of a listener that go into one write, up to its next note and to its group's place."""
     most = MAX_WRITE_FRAMES if listener.port.takes_parts else 1
     count = min(listener.buffer.count_within(MAX_WRITE_FLICKS), most)
@@ -192,4 +192,4 @@ def _next_run(listener: Listener, group: Group, runs: Runs) -> Run:
         count = min(count, listener.notes[0].place.position - position)
     if (behind := group.place.position - position) > 0:
         count = min(count, behind)
-    return runs.join(list(islice(listener.frames, count)), listener.framing)
+    return batches.join(list(islice(listener.frames, count)), listener.framing)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.audio_buffer_manager import AudioBufferManager
-from relay.audio.channel import Channel
 from relay.audio.ingest import IngestLimits
+from relay.audio.timeline import Timeline
 from relay.hub.broadcasting import Broadcasting
+from relay.hub.channel import Channel, ChannelRecord
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
-from relay.hub.listener import Send
 from relay.hub.listening import Listening
-from relay.hub.live_channel import ChannelRecord, LiveChannel
+from relay.hub.port import Send
 from relay.limits.in_force import LimitsInForce
 from relay.metrics.listener_reports import ListenerReports
 from relay.metrics.overflow import OverflowEpisodes, OverflowReport
@@ -31,8 +31,8 @@ HOUSEKEEPING_SECONDS = 0.5
 """How late a grace or a stall limit may be noticed, and how often a broadcaster may be told who listens."""
 
 UNHEARD_SECONDS = 5.0
-"""How long a channel that never had a source is kept after its last listener left: long enough to come back to after a
-cut. It has no name and no numbers of its own, and anybody may open one."""
+"""How long a channel that never had a broadcaster is kept after its last listener left: long enough to come back to it
+after a cut. It has no name and no numbers of its own, and anybody may open one."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Hub:
         self._forget_seconds = broadcast.forget_seconds
         self.overflows = OverflowEpisodes()
         self.ignored_messages = 0
-        self.on_open: list[Callable[[LiveChannel], None]] = []
+        self.on_open: list[Callable[[Channel], None]] = []
         self._draw_epoch = draw_epoch
         self.reports = ListenerReports()
         self.directory = Directory(self._make, declared)
@@ -130,29 +130,29 @@ class Hub:
         now = self._clock()
         self.listening.cut_off_stalled()
         self.directory.forget_ended(now - self._history_seconds)
-        for live in self.directory:
-            self.broadcasting.look_after(live, now)
-            self._forget_idle(live, now)
+        for channel in self.directory:
+            self.broadcasting.look_after(channel, now)
+            self._forget_idle(channel, now)
         self.broadcasting.tell_lists()
         for report in self.overflows.due(now):
             self._log_overflow(report)
 
     def export(self) -> list[ChannelRecord]:
         """Give each channel that is in use as plain values; `Broadcasting.restore` goes on with one."""
-        return [live.export(self.directory.session_name(live.address.session)) for live in self.directory]
+        return [channel.export(self.directory.session_name(channel.address.session)) for channel in self.directory]
 
-    def _forget_idle(self, live: LiveChannel, now: float) -> None:
-        if not live.is_idle:
-            live.idle_since = None
-        elif live.idle_since is None:
-            live.idle_since = now
-        elif now - live.idle_since >= (self._forget_seconds if live.had_source else UNHEARD_SECONDS):
-            self.directory.forget(live)
+    def _forget_idle(self, channel: Channel, now: float) -> None:
+        if not channel.is_idle:
+            channel.idle_since = None
+        elif channel.idle_since is None:
+            channel.idle_since = now
+        elif now - channel.idle_since >= (self._forget_seconds if channel.had_broadcaster else UNHEARD_SECONDS):
+            self.directory.forget(channel)
 
-    def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> LiveChannel:
-        live = LiveChannel(
+    def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> Channel:
+        channel = Channel(
             address,
-            Channel(self._draw_epoch(address), self._serialize, self._history_seconds),
+            Timeline(self._draw_epoch(address), self._serialize, self._history_seconds),
             self.manager,
             label,
             send=self._send,
@@ -161,16 +161,16 @@ class Hub:
         )
         for tell in self.on_open:
             try:
-                tell(live)
+                tell(channel)
             except Exception:
                 logger.exception(
                     "a callback for new channels failed", extra={"session": address.session, "channel": address.channel}
                 )
-        return live
+        return channel
 
-    def _note_overflow(self, live: LiveChannel, overflowed: int, dropped: AudioAmount) -> None:
+    def _note_overflow(self, channel: Channel, overflowed: int, dropped: AudioAmount) -> None:
         report = self.overflows.note(
-            live.address.session,
+            channel.address.session,
             dropped_frames=dropped.chunks,
             dropped_seconds=dropped.seconds,
             overflowing_listeners=overflowed,
@@ -180,5 +180,5 @@ class Hub:
             self._log_overflow(report)
 
     def _log_overflow(self, report: OverflowReport) -> None:
-        listeners = sum(live.listener_count for live in self.directory.channels_of(report.session))
+        listeners = sum(channel.listener_count for channel in self.directory.channels_of(report.session))
         logger.warning(report.message, extra={**report.fields(), "listeners": listeners})

@@ -6,13 +6,13 @@ before whatever follows it; notes keep their place between the frames.
 
 import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Final, cast
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.listener_buffer import ListenerBuffer
-from relay.hub.run import Framing
+from relay.hub.batch import Framing
+from relay.hub.port import ListenerPort
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.vocabulary.audio import AudioFormat, Frame, Place
@@ -21,61 +21,10 @@ from relay.vocabulary.errors import CloseCode
 MAX_NOTES = 64
 """Changes that wait to be told to one listener. One that is so far behind is cut off: it has missed whole shows."""
 
-APART: Final = -1
-"""The index of a listener that is not current in its group."""
+LAGGING: Final = -1
+"""The index of a listener that is not in step with its group."""
 
 _NOTHING = AudioAmount()
-
-
-Send = Callable[[Any, bytes], int]
-"""Writes complete WebSocket messages to the sink of an open socket that is not blocked; gives how many bytes it took.
-
-It raises BlockingIOError when the socket takes none now, and another OSError when it never will. One function for all
-listeners, so that a C loop can call it for one sink after the other.
-"""
-
-
-class ListenerPort(Protocol):
-    """A listener's socket, seen from the runtime; nothing here blocks or raises."""
-
-    @property
-    def client_address(self) -> str:
-        """Of the person or program behind it; empty when it is unknown."""
-        ...
-
-    @property
-    def sink(self) -> object:
-        """What `Send` writes to."""
-        ...
-
-    @property
-    def takes_parts(self) -> bool:
-        """Whether `Send` may write a part and leave the rest; else it makes room for whatever it is given."""
-        ...
-
-    def complete(self, rest: bytes) -> None:
-        """Write the rest of a frame that the socket took in part; the kernel makes room for it."""
-        ...
-
-    def await_room(self) -> None:
-        """Note that the socket takes no more: `Listening.block` is called, and `unblock` when it takes data again."""
-        ...
-
-    def send_text(self, text: str) -> None:
-        """Write one control message, likewise."""
-        ...
-
-    def fit_kernel(self, bytes_per_second: int) -> None:
-        """Bound what the kernel holds for this socket, for audio of that rate."""
-        ...
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Begin the closing handshake; a peer that does not answer in time is cut off."""
-        ...
-
-    def abort(self, because: str | OSError, limit: Limit | None = None) -> None:
-        """Cut the connection off at once, and count the limit by which it is; `because` is for the log."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +56,10 @@ class Listener:
         port: Its socket.
         sink: The port's `sink`.
         framing: What its binary messages are.
-        buffer: Its bounded queue, of what it owes when it is apart from its group.
-        place: The first frame that it has been neither written nor told lost; kept while it is apart.
-        index: Where it stands among the current listeners of its group; `APART` when it is none of them.
-        written_before: What its group had written when it became current.
+        buffer: Its bounded queue, of what it is owed while it lags behind its group.
+        place: The first frame that it has been neither written nor told lost; kept while it lags.
+        index: Where it stands among the listeners in step of its group; `LAGGING` when it is none of them.
+        written_before: What its group had written when it came into step.
         notes: What must be told in order, oldest first.
         blocked_since: When its socket stopped taking data, in seconds of the relay's clock; None while it takes it,
             and infinity when it never will again.
@@ -154,7 +103,7 @@ class Listener:
         self.framing = framing
         self.buffer = buffer
         self.place = place
-        self.index: int = APART
+        self.index: int = LAGGING
         self.written_before = _NOTHING
         # Nearly always empty, and a list costs a tenth of a deque then.
         self.notes: list[Note] = []

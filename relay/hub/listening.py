@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.history import Epoch
+from relay.hub.batch import Framing
+from relay.hub.channel import Channel
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.group import Group
-from relay.hub.listener import Listener, ListenerPort, Note
-from relay.hub.live_channel import LiveChannel
-from relay.hub.run import Framing
+from relay.hub.listener import Listener, Note
+from relay.hub.port import ListenerPort
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.protocol.requests import Delivery, Resume
@@ -59,7 +60,7 @@ class _Start:
 class _Membership:
     """Where a listener is, and how it wants its audio."""
 
-    live: LiveChannel
+    channel: Channel
     group: Group
     delivery: Delivery
 
@@ -115,44 +116,44 @@ class Listening:
         delivery: Delivery = _AS_THE_RELAY_WANTS,
     ) -> Listener:
         """Make a connection a listener of a channel and greet it; where it begins is as `delivery` says."""
-        live = self._find(address, delivery.resume)
+        channel = self._find(address, delivery.resume)
         bound_seconds, coalesce_ms = self._settle(delivery)
-        start = self._start(live, delivery, bound_seconds)
+        start = self._start(channel, delivery, bound_seconds)
         buffer = self._manager.open_buffer(
             connection_id,
             session_id=address.session,
             audio_format=start.audio_format,
-            max_buffer_seconds=self._queue_seconds(bound_seconds, live.pace),
+            max_buffer_seconds=self._queue_seconds(bound_seconds, channel.pace),
             is_bounded_in_chunks=True,
         )
         listener = Listener(connection_id, port, framing, buffer=buffer, place=start.place, bound_seconds=bound_seconds)
         if framing is Framing.RELAY_V1:
             hello = messages.Hello(
                 connection_id,
-                live.channel.state,
+                channel.state,
                 start.audio_format,
                 start.place.epoch,
                 start.place.seq & WORD_MASK,
                 channel=address.channel,
                 channels=self._directory.listed(address.session),
-                pace=live.pace,
+                pace=channel.pace,
                 clock_ms=wire_milliseconds(self._clock()),
                 buffer_ms=round(bound_seconds * 1000),
                 coalesce_ms=coalesce_ms,
                 resumed=start.is_resumed,
-                silence=live.channel.silence,
+                silence=channel.timeline.silence,
                 session=address.session,
                 session_name=self._directory.session_name(address.session),
             )
             port.send_text(hello.text())
-        self._give_past(listener, start, live)
-        if live.channel.state is ChannelState.ENDED:
-            listener.add_note(live.end_note)
-        group = live.add(listener, coalesce_ms)
-        self._memberships[listener] = _Membership(live, group, delivery)
-        if listener.frames or listener.notes or start.place.position != live.channel.place.position:
+        self._give_past(listener, start, channel)
+        if channel.state is ChannelState.ENDED:
+            listener.add_note(channel.end_note)
+        group = channel.add(listener, coalesce_ms)
+        self._memberships[listener] = _Membership(channel, group, delivery)
+        if listener.frames or listener.notes or start.place.position != channel.place.position:
             self._drain.wake_listener(listener, group)
-        live.log("listener joined", logging.DEBUG, connection=connection_id)
+        channel.log("listener joined", logging.DEBUG, connection=connection_id)
         return listener
 
     def switch(self, listener: Listener, channel: str) -> Listener:
@@ -167,7 +168,7 @@ class Listening:
         membership = self._memberships.get(listener)
         if membership is None:
             return listener
-        address = ChannelAddress(membership.live.address.session, channel)
+        address = ChannelAddress(membership.channel.address.session, channel)
         if not self._directory.knows(address):
             raise BadRequestError(f"There is no channel {channel!a} in this session; it goes on with the present one.")
         blocked_since, report = listener.blocked_since, listener.report
@@ -187,13 +188,13 @@ class Listening:
         if membership is None:
             return
         self.departures += 1
-        live = membership.live
-        live.remove(listener, membership.group)
+        channel = membership.channel
+        channel.remove(listener, membership.group)
         listener.blocked_since = math.inf
         self._blocked.pop(listener, None)
         counters = listener.buffer.counters
         self._manager.clear_buffer(listener.connection_id)
-        live.log(
+        channel.log(
             "listener left",
             logging.DEBUG,
             connection=listener.connection_id,
@@ -209,7 +210,7 @@ class Listening:
         if listener.blocked_since is None:
             listener.blocked_since = self._clock()
         self._blocked[listener] = None
-        membership.group.set_apart(listener)
+        membership.group.let_lag(listener)
 
     def unblock(self, listener: Listener) -> None:
         """Note that a listener's socket takes data again; nothing when it left."""
@@ -220,13 +221,13 @@ class Listening:
         self._blocked.pop(listener, None)
         self._drain.wake_listener(listener, membership.group)
 
-    def fit_queues(self, live: LiveChannel) -> None:
+    def fit_queues(self, channel: Channel) -> None:
         """Fit the bounds of the queues to the pace of a channel: what is early may wait beside what is late."""
-        for listener in live.listeners:
-            seconds = self._queue_seconds(listener.bound_seconds, live.pace)
+        for listener in channel.listeners:
+            seconds = self._queue_seconds(listener.bound_seconds, channel.pace)
             dropped = listener.buffer.rebound(seconds, listener.buffer.audio_format)
             if dropped is not None:
-                live.tally.dropped_frames += dropped.chunks
+                channel.tally.dropped_frames += dropped.chunks
 
     def cut_off_stalled(self) -> None:
         """Abort the connections of listeners that have not been writable for the stall limit."""
@@ -238,14 +239,14 @@ class Listening:
                 del self._blocked[listener]
                 listener.port.abort(f"Its socket took nothing for {limit:g} s.", Limit.SILENCE)
 
-    def _find(self, address: ChannelAddress, resume: Resume | None) -> LiveChannel:
+    def _find(self, address: ChannelAddress, resume: Resume | None) -> Channel:
         """Give the channel to join: for who was away when it ended, the one that ended."""
         ended = self._directory.ended(address)
         if ended is not None and resume is not None and self._resume(ended, resume) is not None:
             return ended
-        live = self._directory.open(address)
-        live.idle_since = None
-        return live
+        channel = self._directory.open(address)
+        channel.idle_since = None
+        return channel
 
     def _settle(self, delivery: Delivery) -> tuple[float, int]:
         """Give the bound in seconds and the coalescing in milliseconds that a listener gets."""
@@ -261,10 +262,9 @@ class Listening:
         late = min(bound_seconds + MAX_FRAME_SECONDS, self._manager.max_buffer_seconds)
         return late + (self._lead_seconds if pace is Pace.SPEECH else 0.0)
 
-    def _start(self, live: LiveChannel, delivery: Delivery, bound_seconds: float) -> _Start:
+    def _start(self, channel: Channel, delivery: Delivery, bound_seconds: float) -> _Start:
         """Find where a listener begins: behind the frame that it names, a little in the past, or now."""
-        channel = live.channel
-        if delivery.resume is not None and (resumed := self._resume(live, delivery.resume)) is not None:
+        if delivery.resume is not None and (resumed := self._resume(channel, delivery.resume)) is not None:
             return resumed
         place, frames = channel.place, list[Frame]()
         if delivery.burst_ms:
@@ -274,16 +274,16 @@ class Listening:
         return _Start(place, channel.audio_format, frames, [])
 
     @staticmethod
-    def _resume(live: LiveChannel, resume: Resume) -> _Start | None:
-        history = live.channel.history
-        known = history.find(resume.epoch, (resume.after + 1) & WORD_MASK, live.channel.place)
+    def _resume(channel: Channel, resume: Resume) -> _Start | None:
+        history = channel.history
+        known = history.find(resume.epoch, (resume.after + 1) & WORD_MASK, channel.place)
         if known is None:
             return None
         frames = history.since(known.place.position)
         later = history.epochs_after(known.epoch)
         return _Start(known.place, known.epoch.audio_format, frames, later, is_resumed=True)
 
-    def _give_past(self, listener: Listener, start: _Start, live: LiveChannel) -> None:
+    def _give_past(self, listener: Listener, start: _Start, channel: Channel) -> None:
         """Queue what a listener gets of the past, within its bound; what it does not get is told by a gap."""
         oldest = self._clock() - listener.bound_seconds
         frames = [frame for frame in start.frames if frame.timestamp >= oldest]
@@ -291,12 +291,12 @@ class Listening:
         for frame in frames:
             while later and later[0].start.position <= frame.start.position:
                 self._add_epoch(listener, later.pop(0))
-            _, dropped = self._manager.fan_out(frame, (listener.buffer,), live.address.session)
-            live.tally.dropped_frames += dropped.chunks
+            _, dropped = self._manager.fan_out(frame, (listener.buffer,), channel.address.session)
+            channel.tally.dropped_frames += dropped.chunks
         for epoch in later:
             self._add_epoch(listener, epoch)
         if start.is_resumed:
-            listener.note_missed(frames[0].start if frames else live.channel.place)
+            listener.note_missed(frames[0].start if frames else channel.place)
 
     @staticmethod
     def _add_epoch(listener: Listener, epoch: Epoch) -> None:

@@ -11,10 +11,10 @@ from itertools import count
 from typing import Any
 
 from relay.access.rules import OperatorPermit
+from relay.hub.channel import DISCONNECTED, Channel
 from relay.hub.group import Group
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
-from relay.hub.live_channel import DISCONNECTED, LiveChannel
 from relay.protocol import messages
 from relay.protocol.requests import Role
 from relay.vocabulary.clock import Clock
@@ -55,7 +55,7 @@ class Operations:
         """Give all sessions with their channels, by name."""
         directory = self._hub.directory
         sessions = [session for session in directory.sessions if permit.covers_session(session)]
-        channels = [live for session in sessions for live in self._channels(session, permit)]
+        channels = [channel for session in sessions for channel in self._channels(session, permit)]
         shown, not_listed = self._describe_all(channels)
         of_sessions: dict[str, list[Json]] = {}
         for session, described in shown:
@@ -77,77 +77,79 @@ class Operations:
             "id": session,
             "channels": [described for _, described in shown],
             "not_listed": not_listed,
-            "listeners": sum(live.listener_count for live in channels),
+            "listeners": sum(channel.listener_count for channel in channels),
             "worst_listeners": [_describe_listener(each, now) for each in worst],
         }
 
-    def end(self, session: str, channel: str | None, permit: OperatorPermit) -> list[str]:
+    def end(self, session: str, name: str | None, permit: OperatorPermit) -> list[str]:
         """End a session, or one channel of it, at once; gives the channels that ended, none when there are none to see.
 
         See `Broadcasting.stop` for what becomes of their audio.
         """
-        ending = [live for live in self._channels(session, permit) if channel in (None, live.address.channel)]
+        ending = [channel for channel in self._channels(session, permit) if name in (None, channel.address.channel)]
         self._hub.broadcasting.stop(ending)
-        return [live.address.channel for live in ending]
+        return [channel.address.channel for channel in ending]
 
     def disconnect(self, session: str, connection_id: str, permit: OperatorPermit) -> Disconnected | None:
         """Send a broadcaster or a listener away; None when there is no such one to see."""
-        for live in self._channels(session, permit):
-            source = live.source
-            if source is not None and source.connection_id == connection_id:
-                self._hub.broadcasting.disconnect(source)
-                return Disconnected(Role.BROADCASTER, live.address.channel, source.port.client_address)
-            for listener in live.listeners:
+        for channel in self._channels(session, permit):
+            broadcaster = channel.broadcaster
+            if broadcaster is not None and broadcaster.connection_id == connection_id:
+                self._hub.broadcasting.disconnect(broadcaster)
+                return Disconnected(Role.BROADCASTER, channel.address.channel, broadcaster.port.client_address)
+            for listener in channel.listeners:
                 if listener.connection_id == connection_id:
                     listener.port.close(*DISCONNECTED)
-                    return Disconnected(Role.LISTENER, live.address.channel, listener.port.client_address)
+                    return Disconnected(Role.LISTENER, channel.address.channel, listener.port.client_address)
         return None
 
-    def _channels(self, session: str, permit: OperatorPermit) -> Iterator[LiveChannel]:
+    def _channels(self, session: str, permit: OperatorPermit) -> Iterator[Channel]:
         """Give the channels of a session that may be seen."""
-        return (live for live in self._hub.directory.channels_of(session) if permit.covers(live.address))
+        return (channel for channel in self._hub.directory.channels_of(session) if permit.covers(channel.address))
 
-    def _describe_all(self, channels: list[LiveChannel]) -> tuple[list[tuple[str, Json]], int]:
+    def _describe_all(self, channels: list[Channel]) -> tuple[list[tuple[str, Json]], int]:
         """Give as many as an answer holds, by name, each with its session; and how many are left out."""
         now = self._clock()
-        chosen = nlargest(MAX_CHANNELS, channels, key=lambda live: (live.source is not None, live.listener_count))
-        chosen.sort(key=lambda live: (live.address.session, live.address.channel))
-        shown = [(live.address.session, _describe_channel(live, now)) for live in chosen]
+        chosen = nlargest(
+            MAX_CHANNELS, channels, key=lambda channel: (channel.broadcaster is not None, channel.listener_count)
+        )
+        chosen.sort(key=lambda channel: (channel.address.session, channel.address.channel))
+        shown = [(channel.address.session, _describe_channel(channel, now)) for channel in chosen]
         return shown, len(channels) - len(chosen)
 
 
-_Ranked = tuple[float, int, int, Listener, Group, LiveChannel]
+_Ranked = tuple[float, int, int, Listener, Group, Channel]
 """A listener and how it does, the greater the worse: lag in seconds, what it lost in flicks, a number of its own."""
 
 
-def _ranked(channels: Iterable[LiveChannel], now: float) -> Iterator[_Ranked]:
+def _ranked(channels: Iterable[Channel], now: float) -> Iterator[_Ranked]:
     """Give all listeners; there may be ten thousand, so each is one tuple, which is compared as it is."""
     # Downwards, so that of equals the first is the greatest and those who come later need not be sorted in.
     numbers = count(0, -1)
     return (
-        (lag_seconds, listener.buffer.dropped_flicks, next(numbers), listener, group, live)
-        for live in channels
-        for group in live.groups.values()
+        (lag_seconds, listener.buffer.dropped_flicks, next(numbers), listener, group, channel)
+        for channel in channels
+        for group in channel.groups.values()
         for lag_seconds, listener in group.lags(now)
     )
 
 
-def _describe_channel(live: LiveChannel, now: float) -> Json:
-    source, tally = live.source, live.tally
+def _describe_channel(channel: Channel, now: float) -> Json:
+    broadcaster, tally = channel.broadcaster, channel.tally
     # What waits of a broadcaster that went is still to be heard.
-    ingest = None if source is None and live.departure is None else live.ingest
+    ingest = None if broadcaster is None and channel.departure is None else channel.ingest
     return {
-        **asdict(live.entry),
-        "silence": live.channel.silence,
-        "pace": live.pace.value,
-        "format": messages.describe_format(live.channel.audio_format),
-        "listeners": live.listener_count,
+        **asdict(channel.entry),
+        "silence": channel.timeline.silence,
+        "pace": channel.pace.value,
+        "format": messages.describe_format(channel.audio_format),
+        "listeners": channel.listener_count,
         "broadcaster": None
-        if source is None
-        else {"connection_id": source.connection_id, "client_address": source.port.client_address},
+        if broadcaster is None
+        else {"connection_id": broadcaster.connection_id, "client_address": broadcaster.port.client_address},
         "lead_ms": None if ingest is None else round(ingest.lead_seconds(now) * 1000),
         "queued_ms": None if ingest is None else round(ingest.queued_seconds() * 1000),
-        "arrival_rate": None if source is None else source.arrival_rate,
+        "arrival_rate": None if broadcaster is None else broadcaster.arrival_rate,
         "released_frames": tally.released_frames,
         "delivered_frames": tally.delivered_frames,
         "dropped_frames": tally.dropped_frames,
@@ -155,13 +157,13 @@ def _describe_channel(live: LiveChannel, now: float) -> Json:
 
 
 def _describe_listener(ranked: _Ranked, now: float) -> Json:
-    lag_seconds, _, _, listener, group, live = ranked
+    lag_seconds, _, _, listener, group, channel = ranked
     counters = group.counters(listener)
     blocked_seconds = 0.0 if listener.blocked_since is None else max(0.0, now - listener.blocked_since)
     return {
         "connection_id": listener.connection_id,
         "client_address": listener.port.client_address,
-        "channel": live.address.channel,
+        "channel": channel.address.channel,
         "framing": listener.framing.value,
         "lag_ms": round(lag_seconds * 1000),
         "delivered_seconds": round(counters.taken.seconds, 2),

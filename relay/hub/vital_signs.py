@@ -51,8 +51,8 @@ class VitalSigns:
     def sample(self) -> None:
         """Look at the lag of all listeners once."""
         now = self._clock()
-        for live in self._hub.directory:
-            for group in live.groups.values():
+        for channel in self._hub.directory:
+            for group in channel.groups.values():
                 group.note_lag(self._listener_lag_ms, now)
 
     def tell_reports(self) -> None:
@@ -67,10 +67,10 @@ class VitalSigns:
         frames = Tally()
         frames += self._hub.directory.forgotten
         leads: list[float] = []
-        for live in self._hub.directory:
-            frames += live.tally
-            if live.source is not None and live.ingest is not None:
-                leads.append(max(0.0, live.ingest.lead_seconds(now)) * 1000)
+        for channel in self._hub.directory:
+            frames += channel.tally
+            if channel.broadcaster is not None and channel.ingest is not None:
+                leads.append(max(0.0, channel.ingest.lead_seconds(now)) * 1000)
         return Vitals(
             frames=frames,
             listeners=len(self._hub.listening),

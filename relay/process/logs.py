@@ -5,7 +5,7 @@ what varies in `extra`, never in the text:
 
     logger.info("broadcaster joined", extra={"session": "ev1", "channel": "main"})
 
-which a person reads as `… [info] broadcaster joined [relay.hub.live_channel] session='ev1' channel='main'` and a
+which a person reads as `… [info] broadcaster joined [relay.hub.channel] session='ev1' channel='main'` and a
 machine as one JSON object with these members. `extra` must not use the names of a `LogRecord`'s own attributes
 (`name`, `message`, `args`, …, the library raises) nor `event`, `level`, `logger` and `timestamp`.
 

@@ -9,8 +9,8 @@ import logging
 
 from websockets.protocol import State
 
+from relay.hub.channel import Broadcaster
 from relay.hub.hub import Hub
-from relay.hub.live_channel import Source
 from relay.process.tasks import TaskRegistry
 from relay.protocol import messages
 from relay.protocol.json_messages import ControlMessage
@@ -42,12 +42,12 @@ async def serve_broadcaster(
     """
     connection_id, offer = str(connection.id), request.offer
     port = BroadcasterPort(connection, tasks)
-    source = hub.broadcasting.claim(request.address, offer, connection_id, port)
+    broadcaster = hub.broadcasting.claim(request.address, offer, connection_id, port)
     try:
-        place = source.live.channel.place
+        place = broadcaster.start
         hello = messages.BroadcasterHello(
             connection_id,
-            None if offer.resume is None else source.live.accepted.get(offer.resume),
+            broadcaster.accepted_before,
             session=request.address.session,
             channel=request.address.channel,
             pace=offer.pace,
@@ -57,66 +57,66 @@ async def serve_broadcaster(
             clock_ms=hub.clock_ms,
         )
         port.send_text(hello.text())
-        await _read(connection, hub, source)
+        await _read(connection, hub, broadcaster)
     finally:
-        hub.broadcasting.release(source)
+        hub.broadcasting.release(broadcaster)
 
 
-async def _read(connection: RelayConnection, hub: Hub, source: Source) -> None:
+async def _read(connection: RelayConnection, hub: Hub, broadcaster: Broadcaster) -> None:
     faults = 0
     is_first = True
     async for message in connection:
         wait_seconds = 0.0
         try:
             if isinstance(message, str):
-                if await _obey(connection, hub, source, read_broadcaster_text(message)):
+                if await _obey(connection, hub, broadcaster, read_broadcaster_text(message)):
                     return
             else:
                 check_is_pcm(message, is_first=is_first)
                 is_first = False
-                wait_seconds = hub.broadcasting.publish(source, message)
+                wait_seconds = hub.broadcasting.publish(broadcaster, message)
         except AudioFaultError as error:
             faults += 1
             if faults == 1:
-                _log_fault(source, error)
+                _log_fault(broadcaster, error)
             if faults >= MAX_AUDIO_FAULTS:
                 raise
-            source.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
+            broadcaster.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
         while wait_seconds and connection.state is State.OPEN:
             await asyncio.sleep(min(wait_seconds, LONGEST_HOLD_SECONDS))
-            wait_seconds = hub.broadcasting.wait_seconds(source)
+            wait_seconds = hub.broadcasting.wait_seconds(broadcaster)
 
 
-def _log_fault(source: Source, error: AudioFaultError) -> None:
-    address = source.live.address
+def _log_fault(broadcaster: Broadcaster, error: AudioFaultError) -> None:
+    address = broadcaster.address
     logger.warning(
         "a broadcaster sends audio that is not taken",
         extra={
             "session": address.session,
             "channel": address.channel,
-            "client": source.port.client_address,
+            "client": broadcaster.port.client_address,
             "reason": str(error),
             "may_repeat": True,
         },
     )
 
 
-async def _obey(connection: RelayConnection, hub: Hub, source: Source, message: ControlMessage) -> bool:
+async def _obey(connection: RelayConnection, hub: Hub, broadcaster: Broadcaster, message: ControlMessage) -> bool:
     """Do what a control message says; tell whether the broadcast ended by it."""
     match message["type"]:
         case "end":
-            hub.broadcasting.end(source)
+            hub.broadcasting.end(broadcaster)
             await connection.close_in_time(CloseCode.SESSION_ENDED, CloseCode.SESSION_ENDED.reason)
             return True
         case "clear":
-            hub.broadcasting.clear(source)
+            hub.broadcasting.clear(broadcaster)
         case "mute":
             try:
-                hub.broadcasting.mute(source, on=messages.Mute.read(message).on)
+                hub.broadcasting.mute(broadcaster, on=messages.Mute.read(message).on)
             except BadRequestError as error:
-                source.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
+                broadcaster.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
         case "pause":
-            hub.broadcasting.pause(source)
+            hub.broadcasting.pause(broadcaster)
             await connection.close_in_time(CloseCode.SESSION_ENDED, "The session goes on when a broadcaster comes.")
             return True
         case _:

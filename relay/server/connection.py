@@ -236,7 +236,7 @@ class SocketPort:
 
 
 class BroadcasterPort:
-    """A broadcaster's socket as the runtime sees it (`relay.hub.live_channel.SourcePort`)."""
+    """A broadcaster's socket as the runtime sees it (`relay.hub.channel.SourcePort`)."""
 
     __slots__ = ("_connection", "_tasks")
 

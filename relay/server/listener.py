@@ -7,9 +7,9 @@ import asyncio
 
 from websockets.protocol import State
 
+from relay.hub.batch import Framing
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
-from relay.hub.run import Framing
 from relay.limits.names import SWITCHES, Limit
 from relay.process.tasks import TaskRegistry
 from relay.protocol import messages

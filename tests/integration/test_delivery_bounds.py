@@ -9,7 +9,7 @@ from itertools import groupby
 
 import pytest
 
-from relay.hub.run import MAX_WRITE_SECONDS
+from relay.hub.batch import MAX_WRITE_SECONDS
 from relay.server.kernel import UNSENT_SECONDS
 from tests.support.live_session import (
     FRAME_SECONDS,

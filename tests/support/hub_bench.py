@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
+from relay.hub.batch import Framing
+from relay.hub.channel import Broadcaster
 from relay.hub.drain import Drain
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
-from relay.hub.live_channel import Source
-from relay.hub.run import Framing
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
 from relay.process.tasks import TaskRegistry
@@ -218,7 +218,7 @@ class Bench:
         channel: str = "main",
         session: str = "ev1",
         offer: Offer | None = None,
-    ) -> Source:
+    ) -> Broadcaster:
         address = ChannelAddress(session, channel)
         wanted = offer or Offer(audio_format)
         port = FakeSourcePort()
@@ -226,11 +226,11 @@ class Bench:
         self.source_ports[source] = port
         return source
 
-    def publish(self, source: Source, frames: int = 1, audio: bytes = FRAME) -> None:
+    def publish(self, source: Broadcaster, frames: int = 1, audio: bytes = FRAME) -> None:
         for _ in range(frames):
             self.hub.broadcasting.publish(source, audio)
 
-    def release(self, source: Source) -> None:
+    def release(self, source: Broadcaster) -> None:
         self.hub.broadcasting.release(source)
 
     async def settle(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from relay.hub.live_channel import LiveChannel
+from relay.hub.channel import Channel
 from relay.limits.names import Limit
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.settings.settings import LimitSettings
@@ -25,13 +25,13 @@ async def a_bench(**limits: int) -> AsyncIterator[Bench]:
         await bench.tasks.close()
 
 
-def come_and_go(bench: Bench, channel: str, session: str = "ev1") -> LiveChannel:
+def come_and_go(bench: Bench, channel: str, session: str = "ev1") -> Channel:
     """Claim a channel, fill its queue and vanish."""
     source = bench.claim(channel=channel, session=session, offer=SPEECH)
     for audio in MINUTE:
         bench.publish(source, 1, audio)
     bench.release(source)
-    return source.live
+    return source.channel
 
 
 def kept_bytes(bench: Bench, session: str | None = None) -> int:
@@ -88,11 +88,11 @@ async def test_listeners_of_what_was_thrown_away_are_told_by_a_gap_and_go_on() -
         await bench.settle()
         bench.release(source)
         await bench.settle()
-        assert source.live.kept_bytes == 0
+        assert source.channel.kept_bytes == 0
         hello = port.hello
         resumed = bench.join("again", delivery=Delivery(resume=Resume(hello["epoch"], 9)))
         again = bench.claim()
-        assert again.live is source.live, "it is the same channel, with its numbers"
+        assert again.channel is source.channel, "it is the same channel, with its numbers"
         bench.publish(again, 10)
         await bench.settle()
         check_account(port, 110)
@@ -109,4 +109,4 @@ async def test_a_channel_that_has_a_broadcaster_again_is_not_touched() -> None:
         bench.claim(channel="mine", offer=SPEECH)
         for number in range(5):
             come_and_go(bench, f"channel-{number}")
-        assert source.live.kept_bytes > 1_900_000
+        assert source.channel.kept_bytes > 1_900_000

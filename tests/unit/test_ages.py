@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from relay.hub.run import Framing
+from relay.hub.batch import Framing
 from relay.protocol.wire import Header
 from tests.support.hub_bench import Bench, FakePort, block, check_account, split, unblock
 from tests.support.wire_listener import numbered_audio

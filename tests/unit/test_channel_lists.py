@@ -95,13 +95,13 @@ async def test_idle_channels_are_forgotten(bench: Bench) -> None:
     bench.now += 59
     bench.hub.keep_house()
     again = bench.claim()
-    assert again.live is source.live, "it is remembered for a while"
+    assert again.channel is source.channel, "it is remembered for a while"
     bench.release(again)
     bench.now += 30
     bench.hub.keep_house()
     bench.now += 60
     bench.hub.keep_house()
-    assert bench.claim().live is not source.live
+    assert bench.claim().channel is not source.channel
 
 
 async def test_a_channel_that_never_had_a_source_is_forgotten_soon_and_silently(bench: Bench) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from relay.hub.live_channel import ChannelRecord, LiveChannel
+from relay.hub.channel import Channel, ChannelRecord
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Frame, Pace
 from relay.vocabulary.channel_states import ChannelState
@@ -15,7 +15,7 @@ from tests.support.hub_bench import Bench
 STEREO = AudioFormat(rate=48_000, channels=2)
 
 
-def move(live: LiveChannel, target: Bench, source: Bench) -> LiveChannel:
+def move(live: Channel, target: Bench, source: Bench) -> Channel:
     [record] = source.hub.export()
     target.now = source.now
     return target.hub.broadcasting.restore(ChannelRecord.from_json(record.to_json()), live.waiting)
@@ -46,7 +46,7 @@ async def test_a_record_is_plain_json_and_reads_as_it_was() -> None:
 async def test_speech_goes_on_at_another_relay_where_it_was() -> None:
     old, new = Bench(), Bench()
     port = old.join()
-    source = old.claim(offer=Offer(pace=Pace.SPEECH))
+    source = old.claim(offer=Offer(pace=Pace.SPEECH, label=Label("Deutsch", "de"), session_name="Town hall"))
     sent = [bytes([number, 0]) * 320 for number in range(250)]
     for audio in sent:
         old.publish(source, audio=audio)
@@ -54,7 +54,9 @@ async def test_speech_goes_on_at_another_relay_where_it_was() -> None:
     heard = len(port.frames)
     assert 0 < heard < 250
 
-    live = move(source.live, new, old)
+    live = move(source.channel, new, old)
+    assert (live.entry.name, live.entry.lang) == ("Deutsch", "de")
+    assert new.hub.directory.session_name("ev1") == "Town hall"
     tap = live.open_tap("recorder")
     resumed = new.join(delivery=Delivery(resume=Resume(port.hello["epoch"], heard - 1)))
     assert (resumed.hello["resumed"], resumed.hello["next_seq"]) == (True, heard)
@@ -85,7 +87,7 @@ async def test_who_was_behind_is_told_exactly_what_the_other_relay_does_not_have
     old.publish(source, 10)
     source = old.claim(offer=Offer(STEREO, takeover=True))
     old.publish(source, 5, bytes(4 * 960))
-    move(source.live, new, old)
+    move(source.channel, new, old)
     late = new.join(delivery=Delivery(resume=Resume(port.hello["epoch"], 3)))
     new.publish(new.claim(STEREO), 1, bytes(4 * 960))
     await new.settle()
@@ -101,12 +103,12 @@ async def test_a_channel_without_a_source_waits_on(state: ChannelState) -> None:
     old, new = Bench(), Bench()
     source = old.claim()
     (old.hub.broadcasting.pause if state is ChannelState.WAITING else old.hub.broadcasting.release)(source)
-    live = move(source.live, new, old)
-    assert (live.channel.state, live.channel.silence) == (state, source.live.channel.silence)
-    assert live.had_source
+    live = move(source.channel, new, old)
+    assert (live.state, live.timeline.silence) == (state, source.channel.timeline.silence)
+    assert live.had_broadcaster
     new.now += 1000.0
     new.hub.keep_house()
-    assert live.channel.state is ChannelState.WAITING, "the grace goes on"
+    assert live.state is ChannelState.WAITING, "the grace goes on"
     for bench in (old, new):
         await bench.tasks.close()
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from relay.client.reception import Reception, UnknownLoss
 from relay.client.reconnect import Reconnected
-from relay.hub.live_channel import Source
+from relay.hub.channel import Broadcaster
 from relay.protocol.messages import FormatChange, Gap, Hello, read_listener_event
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import Audio
@@ -94,7 +94,7 @@ class Cuts(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.bench = self.loop.run_until_complete(self._make())
-        self.source: Source | None = None
+        self.source: Broadcaster | None = None
         self.joined = 0
         self.client = Client(self._join(Delivery()))
 
@@ -118,10 +118,10 @@ class Cuts(RuleBasedStateMachine):
         reception = self.client.reception
         assert reception is not None
         (live,) = self.bench.hub.directory
-        place = live.channel.place
+        place = live.place
         assert reception.resume_point == (place.epoch, (place.seq - 1) % WORDS)
-        assert reception.audio_format == live.channel.audio_format
-        assert reception.state is live.channel.state
+        assert reception.audio_format == live.audio_format
+        assert reception.state is live.state
         assert reception.stats.duplicate_frames == 0
 
     def _join(self, delivery: Delivery) -> FakePort:
@@ -172,7 +172,7 @@ class Cuts(RuleBasedStateMachine):
 
     @rule(audio_format=st.sampled_from(FORMATS), pace=st.sampled_from(Pace))
     def take_over(self, audio_format: AudioFormat, pace: Pace) -> None:
-        async def claim() -> Source:
+        async def claim() -> Broadcaster:
             return self.bench.claim(offer=Offer(audio_format, pace, takeover=True))
 
         self.source = self.loop.run_until_complete(claim())

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
+from relay.hub.batch import MAX_WRITE_FRAMES, MAX_WRITE_SECONDS, Framing
 from relay.hub.listener import MAX_NOTES
-from relay.hub.run import MAX_WRITE_FRAMES, MAX_WRITE_SECONDS, Framing
 from relay.limits.names import Limit
 from relay.metrics.distribution import Distribution
 from relay.process.tasks import TaskRegistry
@@ -146,7 +146,7 @@ async def test_what_was_lost_before_a_new_epoch_is_told_in_the_old_one(bench: Be
     source = bench.claim()
     await bench.settle()
     block(port)
-    old_epoch = source.live.channel.place.epoch
+    old_epoch = source.channel.place.epoch
     for _ in range(10):
         bench.publish(source)
     bench.release(source)
@@ -248,7 +248,7 @@ async def test_a_pass_gives_way_to_the_loop(sessions: int) -> None:
 
 
 async def test_a_large_channel_keeps_nobody_waiting() -> None:
-    """A run to it takes twice as long as a frame lasts, so there is always a next one."""
+    """A batch to it takes twice as long as a frame lasts, so there is always a next one."""
     bench = Bench(bound_seconds=10.0, clock=lambda: now)
     now, published, late, over = 0.0, 0, list[FakePort](), asyncio.Event()
 
@@ -275,7 +275,7 @@ async def test_a_large_channel_keeps_nobody_waiting() -> None:
     async with asyncio.timeout(20):
         await over.wait()
     assert len(small.frames) >= 49, "it is served between two slices of the large one"
-    assert len(late[0].frames) >= 20, "who joins the large one is served between two of its runs"
+    assert len(late[0].frames) >= 20, "who joins the large one is served between two of its batches"
     assert 0.0 < bench.drain.busy_seconds < 0.05
     await bench.tasks.close()
 
@@ -312,13 +312,13 @@ async def test_lag_is_counted_for_each_listener_while_a_run_is_written() -> None
     source = bench.claim()
     bench.publish(source)
     await bench.settle()
-    (group,) = source.live.groups.values()
+    (group,) = source.channel.groups.values()
     bench.publish(source)
     await asyncio.sleep(0)
     now += 1.0
     counted, lags = Distribution(), [lag for lag, _ in group.lags(now)]
     group.note_lag(counted, now)
-    assert 0 < lags.count(0.0) < len(lags) == 64, "some have got the run and some have not"
+    assert 0 < lags.count(0.0) < len(lags) == 64, "some have got the batch and some have not"
     assert len(counted) == 64
     assert counted.total == pytest.approx(1000 * sum(lags))
     await bench.tasks.close()

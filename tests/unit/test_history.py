@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.audio.channel import Channel
 from relay.audio.history import MAX_STRETCHES
+from relay.audio.timeline import Timeline
 from relay.protocol.wire import WORD_MASK
 from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Frame, Place
 
@@ -13,21 +13,21 @@ STEREO = AudioFormat(rate=48_000, channels=2)
 FRAME = bytes(640)
 
 
-def release(channel: Channel, audio: bytes, due: float) -> Frame:
+def release(channel: Timeline, audio: bytes, due: float) -> Frame:
     frame = channel.release((channel.audio_format or MONO).measure(audio), due)
     channel.keep(frame)
     return frame
 
 
-def channel_with(frames: int, *, history_seconds: float = 1.0, first_epoch: int = 7) -> Channel:
-    channel = Channel(first_epoch, bytes, history_seconds)
+def channel_with(frames: int, *, history_seconds: float = 1.0, first_epoch: int = 7) -> Timeline:
+    channel = Timeline(first_epoch, bytes, history_seconds)
     channel.go_live(MONO)
     for _ in range(frames):
         release(channel, FRAME, 0.0)
     return channel
 
 
-def place_of(channel: Channel, epoch: int, seq: int) -> Place | None:
+def place_of(channel: Timeline, epoch: int, seq: int) -> Place | None:
     known = channel.history.find(epoch, seq, channel.place)
     return None if known is None else known.place
 
@@ -51,7 +51,7 @@ def test_what_is_yet_to_come_or_of_another_numbering_is_unknown() -> None:
     assert place_of(channel, 7, 61) is None
     assert place_of(channel, 7, WORD_MASK) is None, "before the first"
     assert place_of(channel, 8, 3) is None
-    assert Channel(7, bytes, 1.0).history.find(7, 0, Place(0, 7, 0, 0)) is None, "nobody has said a format"
+    assert Timeline(7, bytes, 1.0).history.find(7, 0, Place(0, 7, 0, 0)) is None, "nobody has said a format"
 
 
 def test_frames_of_changing_length_have_exact_places() -> None:
@@ -110,7 +110,7 @@ def test_what_was_cleared_is_not_given_but_known() -> None:
 
 @given(st.lists(st.integers(1, 3), max_size=MAX_STRETCHES * 2), st.data())
 def test_every_place_it_gives_is_the_frames_own(lengths: list[int], data: st.DataObject) -> None:
-    channel = Channel(3, bytes, 0.01)
+    channel = Timeline(3, bytes, 0.01)
     channel.go_live(MONO)
     places = [channel.place]
     for length in lengths:

@@ -12,10 +12,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from relay.access.grants import Grant, TokenRole
 from relay.access.rules import OperatorPermit
-from relay.audio.channel import Farewell
+from relay.audio.timeline import Farewell
+from relay.hub.channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Broadcaster, ChannelRecord
 from relay.hub.lag import LagMeter
 from relay.hub.listener import Listener, Note
-from relay.hub.live_channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, ChannelRecord, Source
 from relay.hub.operations import Operations
 from relay.hub.tap import Tap, TapOverflowError
 from relay.hub.vital_signs import VitalSigns
@@ -117,8 +117,8 @@ class Life(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.bench = self.loop.run_until_complete(self._make())
         self.accounts: dict[FakePort, Account] = {}
-        self.all_sources: list[Source] = []
-        self.published: dict[Source, int] = {}
+        self.all_sources: list[Broadcaster] = []
+        self.published: dict[Broadcaster, int] = {}
         self.gone_ports: set[FakePort] = set()
         self.owed: dict[Listener, Place] = {}
         self.operations = Operations(self.bench.hub, self.bench.time)
@@ -160,9 +160,9 @@ class Life(RuleBasedStateMachine):
                 assert (account.epoch, account.seq) == (place.epoch, place.seq), "not what was released at the end"
             if port in self.gone_ports or port.closed is not None or port.aborted or live is None:
                 continue
-            place = live.channel.place
+            place = live.place
             assert (account.epoch, account.seq) == (place.epoch, place.seq), "something is owed and not told"
-            assert account.told == (live.channel.state, live.channel.silence)
+            assert account.told == (live.state, live.timeline.silence)
 
         for reader in self.taps:
             self._read(reader, len(reader.tap))
@@ -183,7 +183,7 @@ class Life(RuleBasedStateMachine):
         for _ in range(min(most, len(reader.tap))):
             reader.take(self.loop.run_until_complete(anext(reader.tap)))
         if reader.tap.is_open and not len(reader.tap):
-            assert reader.place is reader.live.channel.place, "something was released and not read"
+            assert reader.place is reader.live.place, "something was released and not read"
 
     @rule(reader=readers, most=st.integers(1, 60))
     def read_tap(self, reader: Reader, most: int) -> None:
@@ -269,11 +269,11 @@ class Life(RuleBasedStateMachine):
         takeover=st.booleans(),
     )
     def claim(self, channel: str, audio_format: AudioFormat, pace: Pace, takeover: bool) -> Any:
-        async def claim() -> Source:
+        async def claim() -> Broadcaster:
             return self.bench.claim(channel=channel, offer=Offer(audio_format, pace, takeover))
 
         live = self.live(channel)
-        was_taken = live is not None and live.source is not None
+        was_taken = live is not None and live.broadcaster is not None
         try:
             source = self.loop.run_until_complete(claim())
         except ChannelBusyError:
@@ -285,39 +285,39 @@ class Life(RuleBasedStateMachine):
         return source
 
     @rule(source=sources, frames=st.integers(1, 40))
-    def publish(self, source: Source, frames: int) -> None:
+    def publish(self, source: Broadcaster, frames: int) -> None:
         async def publish() -> None:
             self._publish(source, frames)
 
-        before = source.live.channel.place
+        before = source.channel.place
         self.loop.run_until_complete(publish())
         if not source.is_present:
-            assert source.live.channel.place is before, "one who was replaced published"
+            assert source.channel.place is before, "one who was replaced published"
 
-    def _publish(self, source: Source, frames: int) -> None:
+    def _publish(self, source: Broadcaster, frames: int) -> None:
         self.bench.publish(source, frames, FRAME)
-        audio_format = source.live.channel.audio_format
+        audio_format = source.channel.audio_format
         if source.is_present and audio_format is not None:
             self.published[source] = self.published.get(source, 0) + frames * audio_format.measure(FRAME).ticks
 
     @rule(source=sources)
-    def clear(self, source: Source) -> None:
+    def clear(self, source: Broadcaster) -> None:
         async def clear() -> None:
             self.bench.hub.broadcasting.clear(source)
 
         self.loop.run_until_complete(clear())
 
     @rule(source=sources, on=st.booleans())
-    def mute(self, source: Source, on: bool) -> None:
+    def mute(self, source: Broadcaster, on: bool) -> None:
         async def mute() -> None:
             self.bench.hub.broadcasting.mute(source, on=on)
 
         self.loop.run_until_complete(mute())
         if source.is_present:
-            assert source.live.channel.silence == ("muted" if on else None)
+            assert source.channel.timeline.silence == ("muted" if on else None)
 
     @rule(source=consumes(sources), farewell=st.sampled_from(Farewell))
-    def depart(self, source: Source, farewell: Farewell) -> None:
+    def depart(self, source: Broadcaster, farewell: Farewell) -> None:
         broadcasting = self.bench.hub.broadcasting
         says = {Farewell.NONE: broadcasting.release, Farewell.PAUSE: broadcasting.pause, Farewell.END: broadcasting.end}
 
@@ -326,8 +326,8 @@ class Life(RuleBasedStateMachine):
 
         was_present = source.is_present
         self.loop.run_until_complete(depart())
-        if was_present and source.live.departure is None:
-            assert source.live.channel.silence == ("paused" if farewell is Farewell.PAUSE else None)
+        if was_present and source.channel.departure is None:
+            assert source.channel.timeline.silence == ("paused" if farewell is Farewell.PAUSE else None)
 
     @rule(channel=st.sampled_from((None, *CHANNELS, "nowhere")), burst=st.sampled_from((0, 150)))
     def operator_ends(self, channel: str | None, burst: int) -> None:
@@ -337,16 +337,16 @@ class Life(RuleBasedStateMachine):
 
         async def end() -> list[str]:
             for live in ending:
-                if live.source is not None:
-                    self._publish(live.source, burst)
+                if live.broadcaster is not None:
+                    self._publish(live.broadcaster, burst)
             return self.operations.end("ev1", channel, EVERYTHING)
 
         ended = self.loop.run_until_complete(end())
         assert sorted(ended) == sorted(live.address.channel for live in ending)
         for live in ending:
-            assert live.channel.state is ChannelState.ENDED
+            assert live.state is ChannelState.ENDED
             assert live.ingest is None or live.ingest.next_release() is None, "something is still to be released"
-        self.owed |= {listener: live.channel.place for listener, live in listeners.items()}
+        self.owed |= {listener: live.place for listener, live in listeners.items()}
 
     @rule(target=gone, port=consumes(listeners))
     def operator_disconnects_a_listener(self, port: FakePort) -> FakePort:
@@ -359,7 +359,7 @@ class Life(RuleBasedStateMachine):
         return self._leave(port)
 
     @rule(source=consumes(sources))
-    def operator_disconnects_a_broadcaster(self, source: Source) -> None:
+    def operator_disconnects_a_broadcaster(self, source: Broadcaster) -> None:
         async def disconnect() -> None:
             self.bench.hub.broadcasting.disconnect(source)
 
@@ -368,8 +368,8 @@ class Life(RuleBasedStateMachine):
         assert not source.is_present
         assert (
             not was_present
-            or source.live.departure is not None
-            or (source.live.channel.state is ChannelState.SOURCE_LOST)
+            or source.channel.departure is not None
+            or (source.channel.state is ChannelState.SOURCE_LOST)
         )
 
     @rule(channel=st.sampled_from(CHANNELS))
@@ -394,7 +394,7 @@ class Life(RuleBasedStateMachine):
         async def take_over() -> Any:
             return hub.broadcasting.restore(ChannelRecord.from_json(record.to_json()), waiting)
 
-        was_pending = live.departure is not None or (live.source is not None and waiting)
+        was_pending = live.departure is not None or (live.broadcaster is not None and waiting)
         self.loop.run_until_complete(die())
         restored = self.loop.run_until_complete(take_over())
         again = restored.export(record.session_name)
@@ -410,7 +410,7 @@ class Life(RuleBasedStateMachine):
             expected = (account.epoch, account.seq)
             self._join(channel, Delivery(resume=Resume(account.epoch, account.seq - 1)), port)
             hello = port.of_type("hello")[-1]
-            assert hello["resumed"] == (restored.channel.audio_format is not None)
+            assert hello["resumed"] == (restored.audio_format is not None)
             assert (hello["epoch"], hello["next_seq"]) == expected
 
     @rule(seconds=st.sampled_from((0.01, 0.2, 0.9, 5.0)))
@@ -443,10 +443,10 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def one_broadcaster_at_most(self) -> None:
         for live in self.bench.hub.directory:
-            present = [source for source in self.all_sources if source.live is live and source.is_present]
-            assert len(present) == (live.source is not None)
+            present = [source for source in self.all_sources if source.channel is live and source.is_present]
+            assert len(present) == (live.broadcaster is not None)
             if present:
-                assert live.channel.state is ChannelState.LIVE
+                assert live.state is ChannelState.LIVE
 
     @invariant()
     def what_an_operator_sees_is_what_there_is(self) -> None:
@@ -461,7 +461,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def it_is_known_how_much_was_taken_of_each_source(self) -> None:
         for source in self.all_sources:
-            taken = source.live.accepted.get(source.connection_id)
+            taken = source.channel.accepted.get(source.connection_id)
             if taken is None:
                 assert source not in self.all_sources[-MAX_KNOWN_CONNECTIONS:]
             else:

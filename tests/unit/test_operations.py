@@ -7,8 +7,8 @@ import pytest
 
 from relay.access.grants import Grant, TokenRole
 from relay.access.rules import OperatorPermit
+from relay.hub.batch import Framing
 from relay.hub.operations import MAX_CHANNELS, MAX_LISTENERS, Operations
-from relay.hub.run import Framing
 from relay.protocol.messages import ListenerReport
 from relay.protocol.requests import Delivery, Offer, Resume, Role
 from relay.vocabulary.audio import Pace
@@ -225,7 +225,7 @@ async def test_ending_is_at_once_and_owes_what_was_released(bench: Bench, operat
     await bench.settle()
     block(behind)
     bench.publish(source, 250)
-    released = source.live.channel.place.seq
+    released = source.channel.place.seq
     assert (released < 250) == (pace is Pace.SPEECH)
     assert operations.end("ev1", "main", ALL) == ["main"]
     assert stopped(bench) == {source: STOPPED}, "it need not wait for its listeners"
@@ -245,7 +245,7 @@ async def test_ending_is_at_once_and_owes_what_was_released(bench: Bench, operat
     assert operations.list_sessions(ALL)["sessions"] == []
     bench.now += 60
     await bench.settle()
-    assert source.live.channel.place.seq == released, "nothing is released any more"
+    assert source.channel.place.seq == released, "nothing is released any more"
 
 
 async def test_one_who_is_too_far_behind_is_told_what_it_lost(bench: Bench, operations: Operations) -> None:
@@ -307,7 +307,7 @@ async def test_a_session_that_was_ended_may_start_again_and_who_was_away_hears_i
 ) -> None:
     source = bench.claim()
     bench.publish(source, 10)
-    epoch = source.live.channel.place.epoch
+    epoch = source.channel.place.epoch
     operations.end("ev1", None, ALL)
     again = bench.claim()
     late = bench.join("late", delivery=Delivery(resume=Resume(epoch, 4)))
@@ -343,7 +343,7 @@ async def test_a_broadcaster_is_sent_away_and_its_channel_is_free(bench: Bench, 
     await bench.settle()
     assert port.kinds.count("state") == 0, "what waits is heard first"
     bench.now += 12
-    bench.hub.broadcasting.release_due(source.live)
+    bench.hub.broadcasting.release_due(source.channel)
     await bench.settle()
     assert port.of_type("state")[-1]["state"] == "source_lost"
     check_account(port, 500)

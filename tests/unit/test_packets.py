@@ -26,15 +26,15 @@ async def test_a_channel_counts_schedules_and_bounds_by_what_packets_last(
     source = bench.claim(offer=Offer(pace=pace))
     await bench.settle()
     block(slow)
-    tap = source.live.open_tap("recorder")
+    tap = source.channel.open_tap("recorder")
     bench.hub.broadcasting.publish(source, bytes(400))
-    assert source.live.accepted[source.connection_id] == 400 * 320
-    lead_seconds = source.live.ingest.lead_seconds(bench.now) if source.live.ingest else 0.0
+    assert source.channel.accepted[source.connection_id] == 400 * 320
+    lead_seconds = source.channel.ingest.lead_seconds(bench.now) if source.channel.ingest else 0.0
     assert lead_seconds == pytest.approx(8.0 / (1.01 if pace is Pace.LIVE else 1.0))
     for _ in range(80):
         await bench.settle()
         bench.now += 0.1
-        bench.hub.broadcasting.release_due(source.live)
+        bench.hub.broadcasting.release_due(source.channel)
     await bench.settle()
     unblock(slow)
     await bench.settle()

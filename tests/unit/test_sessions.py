@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.hub.live_channel import MAX_KNOWN_CONNECTIONS
-from relay.hub.run import Framing
+from relay.hub.batch import Framing
+from relay.hub.channel import MAX_KNOWN_CONNECTIONS
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError, CloseCode, PolicyError
@@ -201,7 +201,7 @@ async def test_what_one_who_comes_back_has_no_room_for_is_counted(bench: Bench) 
     resume = Resume(port.hello["epoch"], 2**32 - 1)
     again = bench.join("again", delivery=Delivery(1000, resume=resume))
     await bench.settle()
-    assert source.live.tally.dropped_frames == 38
+    assert source.channel.tally.dropped_frames == 38
     assert len(again.frames) == 62
     check_account(again, 100)
 
@@ -240,7 +240,7 @@ async def test_a_burst_begins_with_the_past_and_then_goes_on_live(bench: Bench) 
 
 async def test_of_each_connection_is_known_how_much_was_taken_whatever_became_of_it(bench: Bench) -> None:
     first = bench.claim(offer=SPEECH)
-    accepted = first.live.accepted
+    accepted = first.channel.accepted
     bench.publish(first, 250)
     bench.hub.broadcasting.clear(first)
     bench.publish(first, 2, bytes(40_000))
@@ -265,7 +265,7 @@ async def test_a_broadcaster_is_told_how_much_was_taken_so_far(bench: Bench) -> 
 
 async def test_of_connections_long_gone_nothing_is_known(bench: Bench) -> None:
     sources = [bench.claim(offer=Offer(takeover=True)) for _ in range(MAX_KNOWN_CONNECTIONS + 5)]
-    assert list(sources[0].live.accepted) == [source.connection_id for source in sources[5:]]
+    assert list(sources[0].channel.accepted) == [source.connection_id for source in sources[5:]]
 
 
 async def test_clear_throws_away_what_was_not_written_and_tells_so(bench: Bench) -> None:
@@ -366,7 +366,7 @@ async def test_counters_are_exact_whichever_way_audio_went(bench: Bench, caplog:
     bench.leave(port)
     (left,) = [record for record in caplog.records if record.message == "listener left"]
     assert left.__dict__["delivered_seconds"] == 0.2
-    assert source.live.tally.delivered_frames == 10
+    assert source.channel.tally.delivered_frames == 10
 
 
 def test_the_format_of_a_frame_of_this_test() -> None:

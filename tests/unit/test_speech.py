@@ -40,7 +40,7 @@ async def test_what_another_pace_leaves_no_room_for_is_counted(bench: Bench) -> 
     await bench.settle()
     (gap,) = port.of_type("gap")
     assert (gap["to_seq"], gap["reason"]) == (37, "overflow")
-    assert source.live.tally.dropped_frames == 38
+    assert source.channel.tally.dropped_frames == 38
     check_account(port, 100)
 
 
@@ -95,7 +95,7 @@ async def test_the_past_has_no_hole_where_a_microphone_took_over_from_speech(
         bench.publish(microphone)
         bench.now += FRAME_SECONDS
     bench.now += pause_seconds
-    epoch = microphone.live.channel.place.epoch
+    epoch = microphone.channel.place.epoch
     past = Delivery(bound_ms, resume=Resume(epoch, 20)) if resume else Delivery(bound_ms, burst_ms=bound_ms)
     port = bench.join(delivery=past)
     await bench.settle()

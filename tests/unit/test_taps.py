@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from relay.audio.channel import Channel
+from relay.audio.timeline import Timeline
+from relay.hub.channel import ENDED, Channel
 from relay.hub.listener import Note
-from relay.hub.live_channel import ENDED, LiveChannel
 from relay.hub.tap import Tap, TapOverflowError
 from relay.protocol.requests import Offer
 from relay.vocabulary.audio import AudioFormat, Frame, Pace
@@ -39,30 +39,30 @@ def frames_of(items: list[Frame | Note]) -> list[Frame]:
 @pytest.mark.parametrize("pace", list(Pace))
 async def test_a_recording_through_a_tap_is_what_was_sent(bench: Bench, pace: Pace) -> None:
     source = bench.claim(offer=Offer(pace=pace))
-    tap = source.live.open_tap("recorder")
+    tap = source.channel.open_tap("recorder")
     reading = asyncio.ensure_future(read_all(tap))
     sent = [os.urandom(2 * (number % 400 + 1)) for number in range(200)]
     for audio in sent:
         bench.publish(source, audio=audio)
         bench.now += 0.01
-        bench.hub.broadcasting.release_due(source.live)
+        bench.hub.broadcasting.release_due(source.channel)
         await asyncio.sleep(0)
     bench.now += 100.0
-    bench.hub.broadcasting.release_due(source.live)
+    bench.hub.broadcasting.release_due(source.channel)
     bench.hub.broadcasting.end(source)
     items = await reading
     frames = frames_of(items)
     assert b"".join(frame.audio for frame in frames) == b"".join(sent)
     assert frames[0].start is tap.start
     assert all(later.start is earlier.end for earlier, later in pairwise(frames))
-    assert frames[-1].end is source.live.channel.place
+    assert frames[-1].end is source.channel.place
     assert isinstance(items[-1], Note)
     assert items[-1].close == ENDED
 
 
 async def test_notes_stand_between_the_frames_where_listeners_are_told(bench: Bench) -> None:
     source = bench.claim()
-    tap = source.live.open_tap("captions")
+    tap = source.channel.open_tap("captions")
     assert tap.audio_format == AudioFormat()
     bench.publish(source)
     bench.hub.broadcasting.clear(source)
@@ -89,22 +89,22 @@ async def test_a_reader_that_is_too_slow_loses_its_tap_and_nobody_else_anything(
     port = bench.join()
     source = bench.claim()
     await bench.settle()
-    slow, fast = source.live.open_tap("recorder", 0.1), source.live.open_tap("bus")
+    slow, fast = source.channel.open_tap("recorder", 0.1), source.channel.open_tap("bus")
     bench.publish(source, 20)
     await bench.settle()
     assert len(port.frames) == len(fast) == 20
-    assert list(source.live.taps) == [fast]
+    assert list(source.channel.taps) == [fast]
     assert [await anext(slow) for _ in range(5)] == [await anext(fast) for _ in range(5)]
     with pytest.raises(TapOverflowError, match="recorder"):
         await anext(slow)
     [line] = [record for record in caplog.records if "tap" in record.message]
     assert (line.__dict__["tap"], line.__dict__["channel"]) == ("recorder", "main")
-    assert source.live.tally.lost_taps == 1
+    assert source.channel.tally.lost_taps == 1
 
 
 async def test_a_reader_that_keeps_up_reads_for_ever(bench: Bench) -> None:
     source = bench.claim()
-    tap = source.live.open_tap("recorder", 0.1)
+    tap = source.channel.open_tap("recorder", 0.1)
     for _ in range(20):
         bench.publish(source)
         await anext(tap)
@@ -113,7 +113,7 @@ async def test_a_reader_that_keeps_up_reads_for_ever(bench: Bench) -> None:
 
 async def test_frames_of_one_sample_fill_a_tap_by_their_number(bench: Bench) -> None:
     source = bench.claim()
-    tap = source.live.open_tap("recorder", 0.1)
+    tap = source.channel.open_tap("recorder", 0.1)
     bench.publish(source, 41, audio=b"\0\0")
     assert (len(tap), tap.is_open) == (40, False)
 
@@ -123,7 +123,7 @@ async def test_a_reader_that_fails_takes_only_its_tap_along(bench: Bench) -> Non
     await bench.settle()
 
     async def fail() -> None:
-        with source.live.open_tap("encoder") as tap:
+        with source.channel.open_tap("encoder") as tap:
             async for _ in tap:
                 raise OSError("disk full")
 
@@ -135,12 +135,12 @@ async def test_a_reader_that_fails_takes_only_its_tap_along(bench: Bench) -> Non
     bench.publish(source)
     await bench.settle()
     assert len(port.frames) == 2
-    assert not source.live.taps
+    assert not source.channel.taps
 
 
 async def test_a_tap_that_is_closed_has_nothing_more(bench: Bench) -> None:
     source = bench.claim()
-    tap = source.live.open_tap("recorder")
+    tap = source.channel.open_tap("recorder")
     bench.publish(source)
     tap.close()
     tap.close()
@@ -150,10 +150,10 @@ async def test_a_tap_that_is_closed_has_nothing_more(bench: Bench) -> None:
 async def test_the_first_and_the_last_subscriber_are_noticed(bench: Bench) -> None:
     source = bench.claim()
     noticed: list[bool] = []
-    source.live.observers.append(noticed.append)
+    source.channel.observers.append(noticed.append)
     first, second = bench.join("first"), bench.join("second")
-    tap = source.live.open_tap("encoder")
-    passive = source.live.open_tap("bus", is_passive=True)
+    tap = source.channel.open_tap("encoder")
+    passive = source.channel.open_tap("bus", is_passive=True)
     bench.leave(first)
     bench.leave(second)
     assert noticed == [True]
@@ -172,7 +172,7 @@ async def test_an_observer_that_fails_stops_nobody(bench: Bench, caplog: pytest.
     def fail(has_subscribers: bool) -> None:
         raise ZeroDivisionError(has_subscribers)
 
-    source.live.observers += [fail, noticed.append]
+    source.channel.observers += [fail, noticed.append]
     port = bench.join()
     bench.publish(source)
     await bench.settle()
@@ -183,10 +183,10 @@ async def test_an_observer_that_fails_stops_nobody(bench: Bench, caplog: pytest.
 async def test_every_channel_that_is_made_can_be_tapped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     taps: list[Tap] = []
 
-    def fail(live: LiveChannel) -> None:
+    def fail(live: Channel) -> None:
         raise ZeroDivisionError(live)
 
-    def attach(live: LiveChannel) -> None:
+    def attach(live: Channel) -> None:
         taps.append(live.open_tap("bus", is_passive=True))
 
     bench.hub.on_open += [fail, attach]
@@ -220,11 +220,11 @@ async def test_an_epoch_can_be_given(bench: Bench) -> None:
 
 async def test_frames_that_were_numbered_elsewhere_are_handed_on_alike(bench: Bench) -> None:
     """Another process that carries the same channel gives its listeners the same bytes."""
-    home = Channel(7, serialize)
+    home = Timeline(7, serialize)
     other = Bench(draw_epoch=lambda _: 7)
     port = other.join(delivery=None)
     live = other.hub.directory.open(ADDRESS)
-    live.channel.go_live(home.audio_format or AudioFormat())
+    live.timeline.go_live(home.audio_format or AudioFormat())
     home.go_live(AudioFormat())
     frames = [home.release(AudioFormat().measure(FRAME), other.now + number / 50) for number in range(3)]
     tap = live.open_tap("recorder")
@@ -232,7 +232,7 @@ async def test_frames_that_were_numbered_elsewhere_are_handed_on_alike(bench: Be
     await other.settle()
     assert b"".join(port.writes) == b"".join(frame.wire for frame in frames)
     assert [await anext(tap) for _ in range(3)] == frames
-    assert live.channel.place is frames[-1].end
-    assert list(live.channel.history.frames) == frames
+    assert live.place is frames[-1].end
+    assert list(live.history.frames) == frames
     assert other.join("late").hello["next_seq"] == 3
     await other.tasks.close()

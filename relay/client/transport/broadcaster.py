@@ -2,7 +2,7 @@
 
 from urllib.parse import quote, urlencode
 
-from relay.audio.channel import Farewell
+from relay.audio.timeline import Farewell
 from relay.client.transport.connection import Endpoint, RelaySocket, open_socket
 from relay.protocol import messages
 from relay.protocol.requests import Offer, Role

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.audio.channel import Channel, IllegalTransitionError
+from relay.audio.timeline import IllegalTransitionError, Timeline
 from relay.protocol.wire import HEADER_BYTES, Header
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat
 from relay.vocabulary.channel_states import ChannelState, Silence
@@ -16,8 +16,8 @@ def plain(payload: bytes) -> bytes:
     return payload
 
 
-def live_channel(first_epoch: int = 7) -> Channel:
-    channel = Channel(first_epoch, plain)
+def live_channel(first_epoch: int = 7) -> Timeline:
+    channel = Timeline(first_epoch, plain)
     channel.go_live(MONO)
     return channel
 
@@ -43,7 +43,7 @@ def test_the_wire_form_is_header_and_audio() -> None:
 def test_a_broadcaster_that_returns_with_the_same_format_continues() -> None:
     channel = live_channel()
     channel.release(MONO.measure(bytes(640)), 0.0)
-    channel.lose_source(1.0)
+    channel.lose_broadcaster(1.0)
     assert channel.go_live(MONO) is False
     assert channel.release(MONO.measure(bytes(640)), 2.0).start == (1, 7, 1, 320)
 
@@ -51,7 +51,7 @@ def test_a_broadcaster_that_returns_with_the_same_format_continues() -> None:
 def test_another_format_begins_a_new_epoch() -> None:
     channel = live_channel(first_epoch=0xFFFF)
     channel.release(MONO.measure(bytes(640)), 0.0)
-    channel.lose_source(1.0)
+    channel.lose_broadcaster(1.0)
     assert channel.go_live(STEREO) is True
     frame = channel.release(STEREO.measure(bytes(4 * 48)), 2.0)
     assert frame.start == (1, 0, 0, 0), "the epoch wraps at 16 bits, the position goes on"
@@ -59,22 +59,22 @@ def test_another_format_begins_a_new_epoch() -> None:
 
 
 def test_the_first_format_begins_no_new_epoch() -> None:
-    channel = Channel(9, plain)
+    channel = Timeline(9, plain)
     assert channel.go_live(STEREO) is True
     assert channel.place.epoch == 9
 
 
 def test_the_grace_ends_at_its_time() -> None:
     channel = live_channel()
-    assert channel.give_up_source(100.0, 30.0) is False, "it is live"
-    channel.lose_source(100.0)
-    assert channel.give_up_source(129.9, 30.0) is False
-    assert channel.give_up_source(130.0, 30.0) is True
+    assert channel.give_up_broadcaster(100.0, 30.0) is False, "it is live"
+    channel.lose_broadcaster(100.0)
+    assert channel.give_up_broadcaster(129.9, 30.0) is False
+    assert channel.give_up_broadcaster(130.0, 30.0) is True
     assert channel.state is ChannelState.WAITING
-    assert channel.give_up_source(200.0, 30.0) is False
+    assert channel.give_up_broadcaster(200.0, 30.0) is False
 
 
-def silence_of(channel: Channel) -> Silence | None:
+def silence_of(channel: Timeline) -> Silence | None:
     return channel.silence
 
 
@@ -83,7 +83,7 @@ def test_a_broadcaster_says_why_there_is_nothing_to_hear_and_that_ends_with_it()
     assert silence_of(channel) is None
     assert (channel.mute(on=True), channel.mute(on=True), silence_of(channel)) == (True, False, Silence.MUTED)
     assert (channel.mute(on=False), channel.mute(on=False), silence_of(channel)) == (True, False, None)
-    for after in (lambda: channel.go_live(MONO), lambda: channel.lose_source(0.0)):
+    for after in (lambda: channel.go_live(MONO), lambda: channel.lose_broadcaster(0.0)):
         channel.mute(on=True)
         after()
         assert silence_of(channel) is None, "another connection has not said so"
@@ -91,7 +91,7 @@ def test_a_broadcaster_says_why_there_is_nothing_to_hear_and_that_ends_with_it()
     place = channel.place
     channel.pause()
     assert (channel.state, silence_of(channel), channel.place) == (ChannelState.WAITING, Silence.PAUSED, place)
-    assert channel.give_up_source(1e9, 30.0) is False, "a pause has no grace"
+    assert channel.give_up_broadcaster(1e9, 30.0) is False, "a pause has no grace"
     for illegal in (channel.pause, lambda: channel.mute(on=True), lambda: channel.mute(on=False)):
         with pytest.raises(IllegalTransitionError):
             illegal()
@@ -111,25 +111,25 @@ def test_who_takes_over_with_the_same_format_continues() -> None:
 
 
 def test_an_illegal_transition_raises_and_changes_nothing() -> None:
-    channel = Channel(7, plain)
+    channel = Timeline(7, plain)
     with pytest.raises(IllegalTransitionError) as caught:
-        channel.lose_source(0.0)
+        channel.lose_broadcaster(0.0)
     assert caught.value.close_code is CloseCode.INTERNAL
     assert (channel.state, channel.audio_format) == (ChannelState.WAITING, None)
     channel.end()
     place = channel.place
-    for illegal in (channel.end, lambda: channel.go_live(MONO), lambda: channel.lose_source(0.0)):
+    for illegal in (channel.end, lambda: channel.go_live(MONO), lambda: channel.lose_broadcaster(0.0)):
         with pytest.raises(IllegalTransitionError):
             illegal()
     assert (channel.state, channel.place) == (ChannelState.ENDED, place)
 
 
 def test_only_a_live_channel_releases_audio() -> None:
-    channel = Channel(0, plain)
+    channel = Timeline(0, plain)
     with pytest.raises(IllegalTransitionError, match="waiting"):
         channel.release(MONO.measure(b"12"), 0.0)
     channel.go_live(MONO)
-    channel.lose_source(0.0)
+    channel.lose_broadcaster(0.0)
     with pytest.raises(IllegalTransitionError, match="source_lost"):
         channel.release(MONO.measure(b"12"), 0.0)
     assert channel.place.position == 0

@@ -26,7 +26,7 @@ class Framing(StrEnum):
     """Bare audio, and no text at all."""
 
 
-class Run:
+class Batch:
     """Consecutive frames, joined for one framing.
 
     Attributes:
@@ -42,7 +42,7 @@ class Run:
     __slots__ = ("amount", "due", "end", "frames", "messages", "place", "wire")
 
     def __init__(self, frames: Sequence[Frame], messages: Sequence[bytes]) -> None:
-        """Make the run of `frames`, which are `messages` in its framing."""
+        """Make the batch of `frames`, which are `messages` in its framing."""
         self.frames = frames
         self.amount = AudioAmount(
             len(frames), sum(len(frame[0]) for frame in frames), sum(frame.duration for frame in frames)
@@ -53,21 +53,21 @@ class Run:
         self.messages = messages
         self.wire = messages[0] if len(messages) == 1 else b"".join(messages)
 
-    def begun(self, taken_bytes: int) -> tuple["Run | None", bytes]:
+    def begun(self, taken_bytes: int) -> tuple["Batch | None", bytes]:
         """Tell what a socket has begun that took only so many bytes of the wire.
 
         Returns:
-            The frames of which it took a byte, as a run; None when it took none. And what is missing of the last.
+            The frames of which it took a byte, as a batch; None when it took none. And what is missing of the last.
         """
         ends = list(accumulate(map(len, self.messages), initial=0))
         count = bisect_left(ends, taken_bytes)
         if not count:
             return None, b""
-        return Run(self.frames[:count], self.messages[:count]), self.wire[taken_bytes : ends[count]]
+        return Batch(self.frames[:count], self.messages[:count]), self.wire[taken_bytes : ends[count]]
 
 
-class Runs:
-    """The runs that were joined lately, so that hardly any is joined twice; the drain makes a new one each round."""
+class Batches:
+    """The batches that were joined lately, so that hardly any is joined twice; the drain makes a new set each round."""
 
     def __init__(self, serialize: Callable[[bytes], bytes]) -> None:
         """Make it empty.
@@ -76,16 +76,16 @@ class Runs:
             serialize: Makes the complete WebSocket message of a binary payload, for raw framing.
         """
         self._serialize = serialize
-        self._runs: dict[tuple[int, int, Framing], Run] = {}
+        self._batches: dict[tuple[int, int, Framing], Batch] = {}
 
-    def join(self, frames: Sequence[Frame], framing: Framing) -> Run:
-        """Give the run of these frames."""
-        # The run keeps its frames, so an id is not given to another frame while it stands here.
+    def join(self, frames: Sequence[Frame], framing: Framing) -> Batch:
+        """Give the batch of these frames."""
+        # The batch keeps its frames, so an id is not given to another frame while it stands here.
         key = (id(frames[0]), len(frames), framing)
-        run = self._runs.get(key)
-        if run is None:
-            run = self._runs[key] = Run(frames, self._messages(frames, framing))
-        return run
+        batch = self._batches.get(key)
+        if batch is None:
+            batch = self._batches[key] = Batch(frames, self._messages(frames, framing))
+        return batch
 
     def _messages(self, frames: Sequence[Frame], framing: Framing) -> list[bytes]:
         if framing is Framing.RAW:

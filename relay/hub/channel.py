@@ -8,22 +8,23 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate
 from relay.audio.audio_buffer_manager import AudioBufferManager
-from relay.audio.channel import Channel, Farewell, TimelineRecord
-from relay.audio.history import NumbersRecord
+from relay.audio.history import History, NumbersRecord
 from relay.audio.ingest import Ingest, IngestRecord, Timed
+from relay.audio.timeline import Farewell, Timeline, TimelineRecord
+from relay.hub.batch import Framing
 from relay.hub.group import Group
-from relay.hub.listener import Listener, Note, Send
-from relay.hub.run import Framing
+from relay.hub.listener import Listener, Note
+from relay.hub.port import Port, Send
 from relay.hub.tap import TAP_SECONDS, Tap
 from relay.metrics.vitals import Tally
 from relay.protocol import messages
 from relay.protocol.requests import Offer
-from relay.vocabulary.audio import Frame, Pace
+from relay.vocabulary.audio import AudioFormat, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Label
@@ -35,24 +36,6 @@ ENDED: Final = (CloseCode.SESSION_ENDED, CloseCode.SESSION_ENDED.reason)
 DISCONNECTED: Final = (CloseCode.DISCONNECTED, CloseCode.DISCONNECTED.reason)
 """How somebody is closed whom the operator sends away."""
 
-
-class SourcePort(Protocol):
-    """A broadcaster's socket, seen from the runtime; nothing here blocks or raises."""
-
-    @property
-    def client_address(self) -> str:
-        """Of the person or program behind it; empty when it is unknown."""
-        ...
-
-    def send_text(self, text: str) -> None:
-        """Write one control message; nothing when the peer reads none, or the connection is closing."""
-        ...
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Begin the closing handshake; a peer that does not answer in time is cut off."""
-        ...
-
-
 STATS_SECONDS = 5.0
 """How often a broadcaster is told its figures when they do not change; a change is told at the next housekeeping."""
 
@@ -62,35 +45,51 @@ MAX_KNOWN_CONNECTIONS = 16
 logger = logging.getLogger(__name__)
 
 
-class Source:
+class Broadcaster:
     """A connection that publishes to a channel, or did until another took over.
 
     Attributes:
         connection_id: Names it in logs.
-        live: Its channel.
+        channel: Its channel.
         port: Its socket.
+        start: Where its first frame goes, in the numbers that its greeting names.
+        accepted_before: How much was taken of the connection that it resumes, in ticks; None when that is not known.
         is_held: Whether it was told to stop sending.
         stats_told: The last `stats` it was sent, and when; None before the first.
         arrival: Watches how fast its audio comes; None when it may come as it likes, in pace `speech`.
     """
 
-    __slots__ = ("arrival", "connection_id", "is_held", "live", "port", "stats_told")
+    __slots__ = (
+        "accepted_before",
+        "arrival",
+        "channel",
+        "connection_id",
+        "is_held",
+        "port",
+        "start",
+        "stats_told",
+    )
 
-    def __init__(
-        self, connection_id: str, live: "LiveChannel", port: SourcePort, arrival: ArrivalRate | None = None
-    ) -> None:
-        """Make the source of a channel."""
+    def __init__(self, connection_id: str, channel: "Channel", port: Port, arrival: ArrivalRate | None = None) -> None:
+        """Make the broadcaster of a channel."""
         self.connection_id = connection_id
-        self.live = live
+        self.channel = channel
         self.port = port
+        self.start = channel.place
+        self.accepted_before: int | None = None
         self.is_held = False
         self.stats_told: tuple[str, float] | None = None
         self.arrival = arrival
 
     @property
+    def address(self) -> ChannelAddress:
+        """Of its channel."""
+        return self.channel.address
+
+    @property
     def is_present(self) -> bool:
         """Whether the channel is still its own."""
-        return self.live.source is self
+        return self.channel.broadcaster is self
 
     @property
     def arrival_rate(self) -> float | None:
@@ -99,15 +98,15 @@ class Source:
 
     def tell_stats(self, now: float) -> None:
         """Tell it its figures when they changed, or were told long ago; `now` is in seconds of the relay's clock."""
-        live, ingest = self.live, self.live.ingest
+        channel, ingest = self.channel, self.channel.ingest
         if ingest is None:
             return
         text = messages.Audience(
-            listeners=live.listener_count,
-            dropped_frames=live.tally.dropped_frames,
+            listeners=channel.listener_count,
+            dropped_frames=channel.tally.dropped_frames,
             lead_ms=round(ingest.lead_seconds(now) * 1000),
             queued_ms=round(ingest.queued_seconds() * 1000),
-            accepted=live.accepted[self.connection_id],
+            accepted=channel.accepted[self.connection_id],
             arrival_rate=self.arrival_rate,
         ).text()
         told = self.stats_told
@@ -117,7 +116,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceDeparture:
+class Departure:
     """How a broadcaster went whose last audio is still waiting to be released.
 
     Attributes:
@@ -134,7 +133,7 @@ class ChannelRecord:
     """All that a channel is, but its audio and its connections, as plain values that can be written as JSON.
 
     Another process that gets it goes on with the same numbers, so listeners and the broadcaster resume there. Audio
-    that waits to be released goes beside it (`LiveChannel.waiting`). Times are in seconds of the relay's clock; who
+    that waits to be released goes beside it (`Channel.waiting`). Times are in seconds of the relay's clock; who
     takes a record to a machine with another clock has to shift them.
 
     Attributes:
@@ -145,9 +144,9 @@ class ChannelRecord:
         session_name: What a broadcaster called the session; None when none did.
         is_listed: Whether it is shown to people.
         timeline: Its state and numbering.
-        ingest: How its audio stood against real time, with its pace; None before the first source.
-        accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
-        farewell: What the source said that went while its audio waited; None when none did.
+        ingest: How its audio stood against real time, with its pace; None before the first broadcaster.
+        accepted: How much audio was taken from each of the latest broadcasters, in ticks, by their connections' ids.
+        farewell: What the broadcaster said that went while its audio waited; None when none did.
         departed_at: When it went.
     """
 
@@ -189,20 +188,20 @@ def _frozen(value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-class LiveChannel:
+class Channel:
     """A channel with the connections that use it.
 
     Attributes:
         address: Its session and name.
-        channel: Its state and numbering.
+        timeline: Its state and numbering.
         groups: Who receives it, by framing and coalescing interval in milliseconds.
-        source: Who publishes to it; None while nobody does.
-        ingest: What stands between the source and the channel; None before the first source. It stays when a
-            source goes, with what waits in it.
-        departure: How the source went, while its last audio is waiting.
+        broadcaster: Who publishes to it; None while nobody does.
+        ingest: What stands between the broadcaster and the channel; None before the first broadcaster. It stays when a
+            broadcaster goes, with what waits in it.
+        departure: How the broadcaster went, while its last audio is waiting.
         label: What people call it.
-        is_listed: Whether it is shown to people: it was declared, or had a source.
-        accepted: How much audio was taken from each of the latest sources, in ticks, by their connections' ids.
+        is_listed: Whether it is shown to people: it was declared, or had a broadcaster.
+        accepted: How much audio was taken from each of the latest broadcasters, in ticks, by their connections' ids.
         idle_since: Since when nobody uses it; None while somebody does.
         tally: What became of its frames; of all channels that were forgotten, when it is one of them.
         taps: Who else reads it.
@@ -213,19 +212,19 @@ class LiveChannel:
     def __init__(
         self,
         address: ChannelAddress,
-        channel: Channel,
+        timeline: Timeline,
         manager: AudioBufferManager,
         label: Label,
         *,
         send: Send,
-        note_overflow: Callable[["LiveChannel", int, AudioAmount], None],
+        note_overflow: Callable[["Channel", int, AudioAmount], None],
         is_listed: bool,
     ) -> None:
         """Make a channel that nobody uses yet.
 
         Args:
             address: Its session and name.
-            channel: Its state and numbering.
+            timeline: Its state and numbering.
             manager: Owns its listeners' queues.
             label: What people call it.
             send: Writes to its listeners' sinks.
@@ -233,11 +232,11 @@ class LiveChannel:
             is_listed: Whether it is shown to people.
         """
         self.address = address
-        self.channel = channel
+        self.timeline = timeline
         self.groups: dict[tuple[Framing, int], Group] = {}
-        self.source: Source | None = None
+        self.broadcaster: Broadcaster | None = None
         self.ingest: Ingest | None = None
-        self.departure: SourceDeparture | None = None
+        self.departure: Departure | None = None
         self.label = label
         self.is_listed = is_listed
         self.accepted: dict[str, int] = {}
@@ -250,19 +249,39 @@ class LiveChannel:
         self._note_overflow = note_overflow
 
     @property
+    def state(self) -> ChannelState:
+        """Where it is in its life."""
+        return self.timeline.state
+
+    @property
+    def place(self) -> Place:
+        """Where its next frame goes."""
+        return self.timeline.place
+
+    @property
+    def audio_format(self) -> AudioFormat | None:
+        """Of its present epoch; None before the first broadcaster."""
+        return self.timeline.audio_format
+
+    @property
+    def history(self) -> History:
+        """What it released lately."""
+        return self.timeline.history
+
+    @property
     def pace(self) -> Pace:
-        """What its source produces, or produced last."""
+        """What its broadcaster produces, or produced last."""
         return Pace.LIVE if self.ingest is None else self.ingest.pace
 
     @property
-    def had_source(self) -> bool:
+    def had_broadcaster(self) -> bool:
         """Whether anybody ever published to it."""
         return self.ingest is not None
 
     @property
     def kept_bytes(self) -> int:
         """Bytes of audio that it keeps by itself: what waits to be released, and its history."""
-        return self.channel.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
+        return self.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
 
     @property
     def listener_count(self) -> int:
@@ -282,19 +301,19 @@ class LiveChannel:
     @property
     def is_idle(self) -> bool:
         """Whether nobody uses it."""
-        return not self.has_subscribers and self.source is None and self.channel.state is ChannelState.WAITING
+        return not self.has_subscribers and self.broadcaster is None and self.timeline.state is ChannelState.WAITING
 
     @property
     def entry(self) -> messages.ChannelEntry:
         """How it stands in the list of its session."""
         label = self.label
-        return messages.ChannelEntry(self.address.channel, label.name or "", label.lang, self.channel.state)
+        return messages.ChannelEntry(self.address.channel, label.name or "", label.lang, self.timeline.state)
 
-    def adopt(self, source: Source) -> None:
-        """Make a connection the source, of which nothing was taken yet."""
-        self.source = source
+    def adopt(self, broadcaster: Broadcaster) -> None:
+        """Make a connection the broadcaster, of which nothing was taken yet."""
+        self.broadcaster = broadcaster
         self.idle_since = self.departure = None
-        self.accepted[source.connection_id] = 0
+        self.accepted[broadcaster.connection_id] = 0
         if len(self.accepted) > MAX_KNOWN_CONNECTIONS:
             del self.accepted[next(iter(self.accepted))]
 
@@ -306,7 +325,7 @@ class LiveChannel:
 
     def release(self, timed: Timed) -> Frame:
         """Number the next frame; `distribute` hands it on."""
-        return self.channel.release(timed.piece, timed.due)
+        return self.timeline.release(timed.piece, timed.due)
 
     @property
     def waiting(self) -> tuple[Timed, ...]:
@@ -314,7 +333,7 @@ class LiveChannel:
         return () if self.ingest is None else self.ingest.waiting
 
     def export(self, session_name: str | None) -> ChannelRecord:
-        """Give all but audio and connections as plain values; a source that is there counts as one that was."""
+        """Give all but audio and connections as plain values; a broadcaster that is there counts as one that was."""
         departure = self.departure
         return ChannelRecord(
             self.address.session,
@@ -323,7 +342,7 @@ class LiveChannel:
             self.label.lang,
             session_name,
             self.is_listed,
-            self.channel.export(),
+            self.timeline.export(),
             None if self.ingest is None else self.ingest.export(),
             dict(self.accepted),
             None if departure is None else departure.farewell.value,
@@ -332,13 +351,13 @@ class LiveChannel:
 
     def restore(self, record: ChannelRecord, ingest: Ingest | None) -> None:
         """Go on where another one was when it was exported; to be called on a new one, before anybody uses it."""
-        self.channel.restore(record.timeline)
+        self.timeline.restore(record.timeline)
         self.ingest = ingest
         self.label = Label(record.name, record.lang)
         self.is_listed = record.is_listed
         self.accepted = dict(record.accepted)
         if record.farewell is not None:
-            self.departure = SourceDeparture(Farewell(record.farewell), record.departed_at)
+            self.departure = Departure(Farewell(record.farewell), record.departed_at)
 
     def distribute(self, frame: Frame) -> None:
         """Hand a numbered frame to everyone: to the history, to the listeners by their next turns, to the taps.
@@ -346,7 +365,7 @@ class LiveChannel:
         Args:
             frame: Begins where the frame before it ended: its `start` is `channel.place`.
         """
-        self.channel.keep(frame)
+        self.timeline.keep(frame)
         self.tally.released_frames += 1
         for group in self.groups.values():
             overflowed, dropped = group.publish(frame, self.address.session)
@@ -366,8 +385,8 @@ class LiveChannel:
         had_subscribers = self.has_subscribers
         tap = Tap(
             name,
-            self.channel.place,
-            self.channel.audio_format,
+            self.timeline.place,
+            self.timeline.audio_format,
             max_seconds,
             self._remove_tap,
             is_passive=is_passive,
@@ -424,16 +443,16 @@ class LiveChannel:
     @property
     def end_note(self) -> Note:
         """What is told last in a channel that ended."""
-        return Note(self.channel.place, self.state_text, close=ENDED)
+        return Note(self.timeline.place, self.state_text, close=ENDED)
 
     @property
     def state_text(self) -> str:
         """The message that tells the state."""
-        return messages.StateChange(self.channel.state, self.pace, self.channel.silence).text()
+        return messages.StateChange(self.timeline.state, self.pace, self.timeline.silence).text()
 
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
         """Have all listeners told the state; with `close`, that is the last they hear."""
-        self.tell(Note(self.channel.place, self.state_text, close=close))
+        self.tell(Note(self.timeline.place, self.state_text, close=close))
 
     def add(self, listener: Listener, coalesce_ms: int) -> Group:
         """Take a listener in; gives its group."""
@@ -444,7 +463,7 @@ class LiveChannel:
             group = Group(
                 self._manager,
                 self.tally,
-                self.channel.place,
+                self.timeline.place,
                 send=self._send,
                 framing=listener.framing,
                 coalesce_seconds=coalesce_ms / 1000,

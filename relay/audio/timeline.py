@@ -72,7 +72,7 @@ class TimelineRecord:
     numbers: NumbersRecord
 
 
-class Channel:
+class Timeline:
     """The state, the format and the numbering of one channel.
 
     Attributes:
@@ -146,7 +146,7 @@ class Channel:
         self._enter(ChannelState.WAITING)
         self.silence = Silence.PAUSED
 
-    def lose_source(self, now: float) -> None:
+    def lose_broadcaster(self, now: float) -> None:
         """Note at `now` (seconds) that the broadcaster vanished without an `end`.
 
         Raises:
@@ -155,7 +155,7 @@ class Channel:
         self._enter(ChannelState.SOURCE_LOST)
         self._lost_at = now
 
-    def give_up_source(self, now: float, grace_seconds: float) -> bool:
+    def give_up_broadcaster(self, now: float, grace_seconds: float) -> bool:
         """Go back to waiting when the broadcaster has been lost for longer than the grace; tell whether it did."""
         if self.state is not ChannelState.SOURCE_LOST or now - self._lost_at < grace_seconds:
             return False
