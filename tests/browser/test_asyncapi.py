@@ -3,8 +3,11 @@
 import json
 
 import jsonschema_rs
+import pytest
 
 from tests.browser.conftest import FOLDER
+
+pytestmark = pytest.mark.pages
 
 REPOSITORY = FOLDER.parent.parent
 
