@@ -79,8 +79,11 @@ def _finite(number: str) -> float:
     return value
 
 
-class UnusableError(Exception):
-    """A value is missing or of another type; the text names the member of a member, if it was one."""
+class UnusableError(PolicyError):
+    """A value is missing or of another type; the text names the member of a member, if it was one.
+
+    `Message.read` makes a sentence for the peer of it.
+    """
 
 
 def read_exactly(kind: type, value: Any) -> Any:  # noqa: ANN401 - whatever JSON held

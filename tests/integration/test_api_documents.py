@@ -1,7 +1,6 @@
 """The documents by which a running relay describes itself, and whether it does what they say."""
 
 import asyncio
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,9 @@ async def test_the_documents_are_public_and_kept_by_caches_and_counted(name: str
 async def test_no_request_that_openapi_allows_or_forbids_is_answered_otherwise(tmp_path: Path) -> None:
     settings = {"RELAY_ACCESS_ADMIN_KEY": ADMIN_KEY, "RELAY_BROADCAST_OPEN": "true", "RELAY_PROMETHEUS_ENABLED": "true"}
     async with relay_process(**settings, **UNLIMITED) as relay:
+        paths = (await ask(relay.url, "GET", "/openapi.json")).json["paths"].values()
+        # It leaves out the address that it reads the document from.
+        operations = sum(method in path for path in paths for method in ("get", "delete")) - 1
         # As a program of its own: its plugin for pytest would slow down the start of every run.
         schemathesis = await asyncio.create_subprocess_exec(
             *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{relay.url}/openapi.json"),
@@ -57,7 +59,7 @@ async def test_no_request_that_openapi_allows_or_forbids_is_answered_otherwise(t
         )
         printed, _ = await schemathesis.communicate()
     assert schemathesis.returncode == 0, printed.decode()
-    assert re.search(r"Tested: 1\d\n", printed.decode()), printed.decode()
+    assert f"Selected: {operations}/{operations}\n" in printed.decode()
 
 
 async def test_the_operators_answers_are_those_that_openapi_describes() -> None:

@@ -9,6 +9,7 @@ from relay.hub.vital_signs import VitalSigns
 from relay.limits.names import Limit
 from relay.metrics.metrics import MetricBatch
 from relay.metrics.prometheus import PrometheusMetrics
+from relay.metrics.table import METRICS
 from tests.support.hub_bench import ADDRESS, Bench, block, unblock
 
 REPORT = {"type": "stats", "buffer_ms": 90, "playout_ms": 140, "underruns": 2, "jumps": 1}
@@ -166,6 +167,16 @@ async def test_cloudwatch_gets_what_happened_since_the_last_time() -> None:
     second = bench.emit()
     assert (second.value("FramesIn"), second.value("DeliveryLatency")) == (2, {1.0: 2})
     assert not second.names & {"ListenerUnderruns", "ListenerPlayout", "ListenerLag"}
+    await bench.tasks.close()
+
+
+async def test_what_its_source_sends_to_cloudwatch_is_not_sent_twice() -> None:
+    class MetricsReporter:
+        measurements_not_sent = 3
+
+    bench = Watched()
+    bench.signs = VitalSigns(bench.hub, bench.lag, bench.time, (MetricsReporter(),))
+    assert bench.emit().names.isdisjoint(metric.cloudwatch for metric in METRICS if metric.is_sent_apart)
     await bench.tasks.close()
 
 
