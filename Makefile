@@ -23,12 +23,13 @@ BY_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 # A relay starts sooner when what it imports was compiled before.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check sbom audit lock clean python
+.PHONY: help demo test check docs sbom audit lock clean python
 
 help:
 	@echo 'make demo    start a relay with a broadcaster of its own, and print the address of its page'
 	@echo 'make test    check format, lint and types, and run every test'
 	@echo 'make check   only format, lint and types'
+	@echo 'make docs    write dist/api, the reference of the Python API, from the docstrings'
 	@echo 'make sbom    write dist/sbom.cdx.json, the bill of what the container ships (CycloneDX)'
 	@echo 'make audit   ask PyPI for known vulnerabilities of what the container ships; needs the internet'
 	@echo 'make lock    choose the newest versions that pyproject.toml allows, into requirements/*.lock'
@@ -54,6 +55,10 @@ check: python
 	@$(RUN) ruff format --check --quiet . || { echo 'make: to format them: $(RUN) ruff format .'; exit 1; }
 	@$(RUN) ruff check --quiet .
 	@$(RUN) mypy
+
+docs: python
+	@$(PYTHON) scripts/environment.py $(VENV) test
+	@$(RUN) pdoc --docformat google relay relay.client --output-directory dist/api
 
 sbom: python
 	@$(PYTHON) scripts/sbom.py $(VENV)/sbom dist/sbom.cdx.json
