@@ -14,13 +14,14 @@ BY_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 # A relay starts sooner when what it imports was compiled before.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check js npm sbom audit lock clean python
+.PHONY: help demo test check js npm docs sbom audit lock clean python
 
 help:
 	@echo 'make demo    start a relay with a broadcaster of its own, and print the address of its page'
 	@echo 'make test    check format, lint and types, and run every test'
-	@echo 'make check   only format, lint and types of the Python'
-	@echo 'make js      only format, lint and types of the JavaScript; needs Node.js 20 and npm'
+	@echo 'make check   check format, lint and types of the Python code'
+	@echo 'make js      check format, lint and types of the JavaScript; needs Node.js 20 and npm'
+	@echo 'make docs    write dist/api, the reference of the Python API, from the docstrings'
 	@echo 'make sbom    write dist/sbom.cdx.json, the bill of what the container ships (CycloneDX)'
 	@echo 'make audit   ask PyPI for known vulnerabilities of what the container ships; needs the internet'
 	@echo 'make lock    choose the newest versions that pyproject.toml allows, into requirements/*.lock'
@@ -53,6 +54,10 @@ js: npm
 npm:
 	@cmp -s $(NPM)/package-lock.json $(NPM)/node_modules/installed || { \
 		npm ci --prefix $(NPM) --silent --no-audit --no-fund && cp $(NPM)/package-lock.json $(NPM)/node_modules/installed; }
+
+docs: python
+	@$(PYTHON) scripts/environment.py $(VENV) test
+	@$(RUN) pdoc --docformat google relay relay.client --output-directory dist/api
 
 sbom: python
 	@$(PYTHON) scripts/sbom.py $(VENV)/sbom dist/sbom.cdx.json

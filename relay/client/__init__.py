@@ -1,14 +1,16 @@
 """Listening and broadcasting from Python: typed events, and connections that come back by themselves.
 
-import asyncio
-from relay.client import Audio, listen
+A program that listens:
 
-async def main():
-    async with listen("http://127.0.0.1:8080", "ev1") as listener:
-        async for event in listener:
-            print(len(event.payload) if isinstance(event, Audio) else event)
+    import asyncio
+    from relay.client import Audio, listen
 
-asyncio.run(main())
+    async def main():
+        async with listen("http://127.0.0.1:8080", "ev1") as listener:
+            async for event in listener:
+                print(len(event.payload) if isinstance(event, Audio) else event)
+
+    asyncio.run(main())
 """
 
 from functools import partial

@@ -1,6 +1,6 @@
 """What an operator asks for over HTTP: the method and the address, read and checked.
 
-Source: docs/protocol.md, "For the operator". Raw path segments are matched, never percent-decoded; the query is
+Source: docs/http-api.md. Raw path segments are matched, never percent-decoded; the query is
 ignored, so that no secret is ever wanted there.
 """
 

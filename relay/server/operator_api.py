@@ -4,7 +4,7 @@ Invariants: what is shown stands in the `Authorization` header and nowhere else,
 this; who is not allowed, and what there is not, get one and the same answer, and so does everybody where nobody is an
 operator; no answer is kept by anybody; whatever is ended is in the log with who asked for it.
 
-Source: docs/protocol.md, "For the operator".
+Source: docs/http-api.md.
 """
 
 import json

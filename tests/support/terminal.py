@@ -1,0 +1,144 @@
+"""A shell that runs the commands of a page, as a reader does."""
+
+import os
+import re
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+from tests.support.markdown import ROOT
+from tests.support.ports import free_port
+
+COMMAND_SECONDS = 120.0
+"""After this a command hangs; no measure of how fast one is."""
+
+_RELAY = re.compile(r"\brelay (serve|demo)\b")
+_LISTENS = re.compile(r"\brelay (serve|demo)\b|\bmoto_server\b")
+
+
+class Terminal:
+    """One shell, in a folder with the project's files, in which the commands of a page run one after another."""
+
+    def __init__(self, folder: Path, *, is_active: bool) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.moto_port = free_port()
+        for name in ("config", "docs", "relay", "scripts", "tests", "README.md"):
+            (folder / name).symlink_to(ROOT / name)
+        (folder / ".venv").symlink_to(sys.prefix)
+        (folder / "run").mkdir(mode=0o700)
+        self._write_recordings()
+        path = f"{sys.prefix}/bin:" if is_active else ""
+        environment = {
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "PATH": f"{path}/usr/local/bin:/usr/bin:/bin",
+            "XDG_RUNTIME_DIR": str(folder / "run"),
+            "RELAY_SERVER_PORT": str(self.port),
+            "RELAY_CLIENT_URL": f"ws://127.0.0.1:{self.port}",
+        }
+        self._shell = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._beside: dict[int, tuple[str, Path]] = {}
+
+    def _write_recordings(self) -> None:
+        """Give the reader some recordings of two seconds."""
+        with wave.open(str(ROOT / "relay/samples/counting.wav")) as sample:
+            parameters, audio = sample.getparams(), sample.readframes(2 * sample.getframerate())
+        for name in ("english.wav", "deutsch.wav", "speech.wav"):
+            with wave.open(str(self.folder / name), "wb") as recording:
+                recording.setparams(parameters)
+                recording.writeframes(audio)
+        (self.folder / "sentence.pcm").write_bytes(audio)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something runs beside the next command."""
+        return bool(self._beside)
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Run a command; returns its exit code and its output."""
+        marker = secrets.token_hex(8)
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
+        self._shell.stdin.write(f"{{ {command}\n}} </dev/null\nprintf '\\n%s %s\\n' {marker} $?\n".encode())
+        self._shell.stdin.flush()
+        output = b""
+        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a limit for what hangs
+        while (end := re.search(rf"\n{marker} (\d+)\n".encode(), output)) is None:
+            left = deadline - time.monotonic()  # noqa: TID251
+            ready, _, _ = select.select([self._shell.stdout], [], [], max(0.0, left))
+            assert ready, f"{command!r} hangs:\n{output.decode()}\n{self.logs()}"
+            read = os.read(self._shell.stdout.fileno(), 65536)
+            assert read, f"{command!r} ended the shell:\n{output.decode()}"
+            output += read
+        return int(end[1]), output[: end.start()].decode()
+
+    def run_beside(self, command: str) -> Path:
+        """Start a command that goes on, and return the file with its output.
+
+        A relay ends what ran before and takes its place; the method returns when it listens.
+        """
+        if _RELAY.search(command):
+            self._end_relays()
+        log = self.folder / f"beside-{secrets.token_hex(4)}.log"
+        log.touch()
+        code, output = self.run(f"{command.removesuffix('&')} </dev/null >{log.name} 2>&1 & echo pid $!")
+        assert code == 0, output
+        self._beside[int(output.split()[-1])] = (command, log)
+        if _LISTENS.search(command):
+            self._wait_for_port(self.port if _RELAY.search(command) else self.moto_port, command, log)
+        return log
+
+    def _wait_for_port(self, port: int, command: str, log: Path) -> None:
+        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a limit for what hangs
+        while time.monotonic() < deadline:  # noqa: TID251
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                time.sleep(0.1)
+            else:
+                return
+        raise AssertionError(f"{command!r} does not listen:\n{log.read_text()}")
+
+    def logs(self) -> str:
+        """Return what the commands beside have written, for the message of a failure."""
+        return "\n".join(f"{command}:\n{log.read_text()}" for command, log in self._beside.values())
+
+    def _end_relays(self) -> None:
+        """End all that ran beside, but for servers that are not relays."""
+        for pid, (command, log) in reversed(self._beside.items()):
+            if "moto_server" in command:
+                continue
+            self.run(f"kill -TERM {pid}")
+            code, _ = self.run(f"wait {pid}")
+            written = log.read_text()
+            is_fine = code in (0, 128 + signal.SIGTERM) or "was ended at the relay" in written
+            assert is_fine, f"{command!r} ended with {code}:\n{written}"
+            assert "Traceback" not in written, f"{command!r} wrote:\n{written}"
+        self._beside = {pid: beside for pid, beside in self._beside.items() if "moto_server" in beside[0]}
+
+    def close(self) -> None:
+        """End what runs beside, and the shell."""
+        try:
+            self._end_relays()
+        finally:
+            os.killpg(self._shell.pid, signal.SIGKILL)
+            self._shell.wait(COMMAND_SECONDS)
+            assert self._shell.stdin is not None
+            self._shell.stdin.close()
+            assert self._shell.stdout is not None
+            self._shell.stdout.close()
