@@ -7,11 +7,8 @@ import asyncio
 import random
 from collections.abc import Iterable, Sequence
 
-from websockets.asyncio.server import broadcast
-from websockets.protocol import State
-
 from relay.protocol import messages
-from relay.protocol.requests import ConnectRequest, Role
+from relay.protocol.requests import Role
 from relay.server.connection import RelayConnection
 from relay.server.shutdown import plan_departures
 from relay.vocabulary.clock import relay_clock
@@ -42,13 +39,9 @@ def _in_order(connections: Iterable[RelayConnection]) -> Sequence[RelayConnectio
 
 
 def _broadcasts(connection: RelayConnection) -> bool:
-    admission = connection.admission
-    return isinstance(admission, ConnectRequest) and admission.role is Role.BROADCASTER
+    return connection.role is Role.BROADCASTER
 
 
 def _send_away(connection: RelayConnection, reconnect_after_ms: int) -> None:
-    if connection.protocol.state is not State.OPEN:
-        return
-    if connection.speaks_relay:
-        broadcast((connection,), messages.goaway_message(reconnect_after_ms))
-    connection.begin_to_close(*RESTARTING)
+    connection.send_text(messages.goaway_message(reconnect_after_ms))
+    connection.close(*RESTARTING)

@@ -209,6 +209,9 @@ class LimitSettings(_Section):
     max_handshake_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = Field(
         32_768, description="Size of a request with its headers, 4096 to 1048576."
     )
+    max_body_bytes: Annotated[int, Field(ge=0)] = Field(
+        1_048_576, description="Size of a request's body, which is read and thrown away. Beyond it: HTTP 413."
+    )
     max_audio_messages_per_second: CountOrNever = Field(
         400,
         description="Audio messages of one broadcaster; bursts may hold five seconds' worth. "
