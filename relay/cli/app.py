@@ -31,10 +31,10 @@ from relay.pages.qr_codes import QrCodes
 from relay.process.garbage import Garbage
 from relay.process.tasks import TaskRegistry
 from relay.server.admission import Admission
-from relay.server.connection import send_whole, serialize_binary
 from relay.server.door import Door
 from relay.server.endings import Endings
 from relay.server.operator_api import OperatorApi
+from relay.server.ports import send_whole, serialize_binary
 from relay.server.rechecks import Rechecks
 from relay.server.server import RelayServer
 from relay.server.shutdown import ShutdownPlan
@@ -146,7 +146,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             tasks.start(reporter.run(sample), "metrics")
             # What was counted since the last sample goes with the last metrics.
             stack.callback(sample)
-        rechecks = Rechecks(access, tasks)
+        rechecks = Rechecks(access)
         tasks.start(rechecks.run(), "rechecks of access", is_vital=True)
         stack.callback(rechecks.tell_refusals)
         admission = Admission(

@@ -8,7 +8,7 @@ from enum import StrEnum
 from relay.limits.names import Limit, LimitCounters, LimitReachedError, Rate
 from relay.limits.rates import AddressBudgets, Budget
 from relay.limits.tls_faults import TlsFault
-from relay.protocol.request_head import Fault
+from relay.protocol.http1 import Fault
 from relay.settings.settings import LimitSettings
 from relay.vocabulary.clock import Clock, relay_clock
 

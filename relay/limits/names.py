@@ -18,6 +18,7 @@ class Limit(StrEnum):
     PENDING_HANDSHAKES = "max_pending_handshakes"
     HANDSHAKE_SECONDS = "handshake_timeout_seconds"
     HANDSHAKE_BYTES = "max_handshake_bytes"
+    BODY_BYTES = "max_body_bytes"
     AUDIO_RATE = "max_audio_messages_per_second"
     TEXT_RATE = "max_texts_per_second"
     PING_RATE = "max_pings_per_second"

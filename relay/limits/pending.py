@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Protocol
 
-from relay.limits.places import Owner
+from relay.limits.seats import Owner
 
 
 class Visitor(Owner, Protocol):

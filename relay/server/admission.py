@@ -10,6 +10,7 @@ Source: docs/protocol.md, "Addresses" and "Refusals".
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Protocol
@@ -18,16 +19,17 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from relay.access.grants import RefusedError, TokenRole
-from relay.access.rules import Access
+from relay.access.rules import Access, Permit
 from relay.hub.hub import Hub
+from relay.limits.addresses import Client
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import COSTLY
-from relay.protocol.requests import ConnectRequest, Role, read_connect_request, split_target, websocket_role
+from relay.protocol.requests import ConnectRequest, Role, read_connect_request, split_target
 from relay.protocol.wire import SUBPROTOCOL
-from relay.server.connection import RelayConnection
 from relay.server.credentials import offered_subprotocols, read_credential
-from relay.server.http_response import make_response, not_modified_response, text_response
+from relay.server.responses import make_response, not_modified_response, text_response
 from relay.vocabulary.errors import BadRequestError, RelayError
+from relay.vocabulary.names import ChannelAddress
 from relay.vocabulary.origins import is_allowed_origin
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,23 @@ class CodeTable(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A client whose request is upgraded, to be served or to learn why not.
+
+    Attributes:
+        role: What it is or wanted to be.
+        client: Its address.
+        address: The channel that it asked for; None when there can be no such channel.
+        found: The request to serve with the permit for it, or the refusal.
+    """
+
+    role: Role
+    client: Client
+    address: ChannelAddress | None
+    found: tuple[ConnectRequest, Permit] | RelayError
+
+
 class Admission:
     """Answers opening handshakes.
 
@@ -110,7 +129,7 @@ class Admission:
             access: Knows who may do what.
             limits: How often what costs may be asked for.
             metrics: Gives what `/metrics` answers; None when nobody is to read it.
-            allowed_origins: Whose pages may connect, see `relay.access.origins`.
+            allowed_origins: Whose pages may connect, see `relay.vocabulary.origins`.
             token_in_query: Whether a token may be in the query.
         """
         self._hub = hub
@@ -122,11 +141,8 @@ class Admission:
         self.allowed_origins = allowed_origins
         self.token_in_query = token_in_query
 
-    def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
-        """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set."""
-        path, query = split_target(request.path)
-        role = websocket_role(path)
-        assert role is not None  # noqa: S101 - the door asks for no other
+    def admit(self, request: Request, role: Role, client: Client) -> Response | Admitted:
+        """Answer a request for a WebSocket, or admit it to the upgrade."""
         if request.method != "GET":
             return _method_not_allowed()
         headers = request.headers
@@ -134,31 +150,32 @@ class Admission:
             return text_response(
                 HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; see access.allowed_origins."
             )
+        path, query = split_target(request.path)
         offered = offered_subprotocols(headers)
+        address = None
         try:
-            connection.admission = self._admit(connection, request, read_connect_request(role, path, query), offered)
+            wanted = read_connect_request(role, path, query)
+            address = wanted.address
+            permit = self._permit(
+                role, address, read_credential(headers, offered, query if self.token_in_query else None)
+            )
+            if role is Role.BROADCASTER:
+                # It is claimed in the same turn, if the handshake is well-formed.
+                self._hub.broadcasting.check_free(address, wanted.offer)
         except RelayError as error:
             if SUBPROTOCOL not in offered:
                 return text_response(error.http_status, str(error))
-            connection.admission = error.with_traceback(None)  # whose frames refer to the connection
-        return None
+            # The frames of a traceback would refer to the request.
+            return Admitted(role, client, address, error.with_traceback(None))
+        return Admitted(role, client, address, (wanted, permit))
 
-    def _admit(
-        self, connection: RelayConnection, request: Request, wanted: ConnectRequest, offered: list[str]
-    ) -> ConnectRequest:
-        connection.address = wanted.address
-        query = split_target(request.path)[1] if self.token_in_query else None
-        credential = read_credential(request.headers, offered, query)
+    def _permit(self, role: Role, address: ChannelAddress, credential: str | None) -> Permit:
         try:
-            connection.permit = self._access.admit(TokenRole(wanted.role), wanted.address, credential)
+            return self._access.admit(TokenRole(role), address, credential)
         except RefusedError as error:
             # Not the detail, which may have words of the token; `relay token inspect` tells it to whoever has one.
-            logger.debug("not admitted", extra={"role": wanted.role, "address": wanted.address, "reason": error.reason})
+            logger.debug("not admitted", extra={"role": role, "address": address, "reason": error.reason})
             raise
-        if wanted.role is Role.BROADCASTER:
-            # Claimed after the upgrade; whoever comes second in between is closed with the same code.
-            self._hub.broadcasting.check_free(wanted.address, wanted.offer)
-        return wanted
 
     def _serve_slash(self, path: str, query: str) -> Response | None:
         """Send a page's address with a slash at its end to the one without; None when there is no such page."""
@@ -188,7 +205,11 @@ class Admission:
         page = self._pages.explain(response.status_code, split_target(request.path)[0], languages)
         if page is None:
             return response
-        kept = {name: value for name, value in response.headers.raw_items() if name in ("Retry-After", "Allow")}
+        kept = {
+            name: value
+            for name, value in response.headers.raw_items()
+            if name in ("Retry-After", "Allow", "Connection")
+        }
         return make_response(response.status_code, page.content_type, page.body, {**page.headers, **kept})
 
     def _serve_path(self, path: str, query: str, headers: Headers, group: str | None) -> Response:

@@ -4,91 +4,124 @@ Invariants: audio enters only through `Broadcasting.publish`; a broadcaster that
 read, so that TCP slows it down; whatever ends the conversation, the channel is released.
 """
 
-import asyncio
 import logging
-
-from websockets.protocol import State
 
 from relay.hub.channel import Broadcaster
 from relay.hub.hub import Hub
-from relay.process.tasks import TaskRegistry
 from relay.protocol import messages
 from relay.protocol.json_messages import ControlMessage
 from relay.protocol.misplaced_audio import check_is_pcm, read_broadcaster_text
 from relay.protocol.requests import ConnectRequest
 from relay.protocol.wire import WORD_MASK
-from relay.server.answers import answer_common
-from relay.server.connection import BroadcasterPort, RelayConnection
+from relay.server.connection import Conversation, RelayConnection, answer_common
+from relay.server.ports import BroadcasterPort
+from relay.server.timers import Timer
 from relay.vocabulary.errors import AudioFaultError, BadRequestError, CloseCode
 
 MAX_AUDIO_FAULTS = 5
 """Messages with audio that the relay can't take: each is told, the fifth closes."""
 
 LONGEST_HOLD_SECONDS = 0.25
-"""How late a broadcaster that is held back may notice that it was replaced, or that it may go on."""
-
+"""How late a broadcaster that is held back may notice that it may go on."""
 
 logger = logging.getLogger(__name__)
 
 
-async def serve_broadcaster(
-    connection: RelayConnection, request: ConnectRequest, hub: Hub, tasks: TaskRegistry
-) -> None:
-    """Claim the channel for an open connection and publish what it sends, until it ends.
+class BroadcasterConversation(Conversation):
+    """A broadcaster's."""
 
-    Raises:
-        PeerError: The peer did what it must not; the caller tells it and closes.
-        ConnectionClosed: The connection ended otherwise than by `end` or `pause`.
-    """
-    connection_id, offer = str(connection.id), request.offer
-    port = BroadcasterPort(connection, tasks)
-    broadcaster = hub.broadcasting.claim(request.address, offer, connection_id, port)
-    try:
-        place = broadcaster.start
+    __slots__ = ("_broadcaster", "_connection", "_faults", "_hub", "_is_first", "_request")
+
+    def __init__(self, connection: RelayConnection, request: ConnectRequest, hub: Hub) -> None:
+        """Make it, for a connection that asked to broadcast."""
+        self._connection = connection
+        self._request = request
+        self._hub = hub
+        self._broadcaster: Broadcaster | None = None
+        self._faults = 0
+        self._is_first = True
+
+    def begin(self) -> None:
+        """Claim the channel, and greet."""
+        connection, address, offer = self._connection, self._request.address, self._request.offer
+        port = BroadcasterPort(connection)
+        broadcaster = self._broadcaster = self._hub.broadcasting.claim(address, offer, connection.id, port)
         hello = messages.BroadcasterHello(
-            connection_id,
+            connection.id,
             broadcaster.accepted_before,
-            session=request.address.session,
-            channel=request.address.channel,
+            session=address.session,
+            channel=address.channel,
             pace=offer.pace,
             audio_format=offer.audio_format,
-            epoch=place.epoch,
-            next_seq=place.seq & WORD_MASK,
-            clock_ms=hub.clock_ms,
+            epoch=broadcaster.start.epoch,
+            next_seq=broadcaster.start.seq & WORD_MASK,
+            clock_ms=self._hub.clock_ms,
         )
         port.send_text(hello.text())
-        await _read(connection, hub, broadcaster)
-    finally:
-        hub.broadcasting.release(broadcaster)
 
+    def end(self) -> None:
+        """Release the channel."""
+        if self._broadcaster is not None:
+            self._hub.broadcasting.release(self._broadcaster)
 
-async def _read(connection: RelayConnection, hub: Hub, broadcaster: Broadcaster) -> None:
-    faults = 0
-    is_first = True
-    async for message in connection:
-        wait_seconds = 0.0
+    def receive(self, message: str | bytes) -> None:
+        """Take a message; of those behind `end` and `pause`, none."""
+        if self._broadcaster is None:
+            return
         try:
             if isinstance(message, str):
-                if await _obey(connection, hub, broadcaster, read_broadcaster_text(message)):
-                    return
+                self._obey(self._broadcaster, read_broadcaster_text(message))
             else:
-                check_is_pcm(message, is_first=is_first)
-                is_first = False
-                wait_seconds = hub.broadcasting.publish(broadcaster, message)
+                self._publish(self._broadcaster, message)
         except AudioFaultError as error:
-            faults += 1
-            if faults == 1:
-                _log_fault(broadcaster, error)
-            if faults >= MAX_AUDIO_FAULTS:
+            self._faults += 1
+            if self._faults == 1:
+                _log_fault(self._broadcaster, error)
+            if self._faults >= MAX_AUDIO_FAULTS:
                 raise
-            broadcaster.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
-        while wait_seconds and connection.state is State.OPEN:
-            await asyncio.sleep(min(wait_seconds, LONGEST_HOLD_SECONDS))
-            wait_seconds = hub.broadcasting.wait_seconds(broadcaster)
+            self._connection.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
+
+    def _publish(self, broadcaster: Broadcaster, message: bytes) -> None:
+        is_first, self._is_first = self._is_first, False
+        check_is_pcm(message, is_first=is_first)
+        self._hold_back(self._hub.broadcasting.publish(broadcaster, message))
+
+    def _hold_back(self, seconds: float) -> None:
+        if seconds and self._connection.is_open:
+            self._connection.read_later(Timer.AHEAD, min(seconds, LONGEST_HOLD_SECONDS), self._go_on)
+
+    def _go_on(self) -> None:
+        if self._broadcaster is not None:
+            self._hold_back(self._hub.broadcasting.wait_seconds(self._broadcaster))
+
+    def _obey(self, broadcaster: Broadcaster, message: ControlMessage) -> None:
+        """Do what a control message says."""
+        broadcasting = self._hub.broadcasting
+        match message["type"]:
+            case "end":
+                broadcasting.end(broadcaster)
+                self._finish(CloseCode.SESSION_ENDED.reason)
+            case "clear":
+                broadcasting.clear(broadcaster)
+            case "mute":
+                try:
+                    broadcasting.mute(broadcaster, on=messages.Mute.read(message).on)
+                except BadRequestError as error:
+                    self._connection.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
+            case "pause":
+                broadcasting.pause(broadcaster)
+                self._finish("The session goes on when a broadcaster comes.")
+            case _:
+                answer_common(self._connection, self._hub, message)
+
+    def _finish(self, reason: str) -> None:
+        self.end()
+        self._broadcaster = None
+        self._connection.close(CloseCode.SESSION_ENDED, reason)
 
 
 def _log_fault(broadcaster: Broadcaster, error: AudioFaultError) -> None:
-    address = broadcaster.address
+    address = broadcaster.channel.address
     logger.warning(
         "a broadcaster sends audio that is not taken",
         extra={
@@ -99,26 +132,3 @@ def _log_fault(broadcaster: Broadcaster, error: AudioFaultError) -> None:
             "may_repeat": True,
         },
     )
-
-
-async def _obey(connection: RelayConnection, hub: Hub, broadcaster: Broadcaster, message: ControlMessage) -> bool:
-    """Do what a control message says; tell whether the broadcast ended by it."""
-    match message["type"]:
-        case "end":
-            hub.broadcasting.end(broadcaster)
-            await connection.close_in_time(CloseCode.SESSION_ENDED, CloseCode.SESSION_ENDED.reason)
-            return True
-        case "clear":
-            hub.broadcasting.clear(broadcaster)
-        case "mute":
-            try:
-                hub.broadcasting.mute(broadcaster, on=messages.Mute.read(message).on)
-            except BadRequestError as error:
-                broadcaster.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
-        case "pause":
-            hub.broadcasting.pause(broadcaster)
-            await connection.close_in_time(CloseCode.SESSION_ENDED, "The session goes on when a broadcaster comes.")
-            return True
-        case _:
-            await answer_common(connection, hub, message)
-    return False

@@ -24,7 +24,7 @@ def tell_closing(endings: Endings, connection: RelayConnection, loss: Exception 
         level,
         "connection closed",
         extra={
-            "connection": str(connection.id),
+            "connection": connection.id,
             "client": connection.client_address,
             "role": connection.role,
             "session": address and address.session,

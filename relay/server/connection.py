@@ -1,150 +1,326 @@
-"""One accepted WebSocket, between the guarded connection and the runtime.
+"""One open WebSocket: frames from bytes and back, budgets for what its peer sends, and an end in time.
 
-Invariants: whatever is written is a complete message and only while the connection is open; flow control reaches
-the hub at once.
+Invariants: `Intake` takes what a peer sends a little at a time, and each message is handed on at once and in order; a
+peer that is over a budget is closed with 1008 and a reason that names the limit, but a broadcaster's audio is only read
+no faster; the relay writes complete messages, and only while the connection is open; whatever the peer does, a
+connection that is to end has ended within `CLOSE_SECONDS`.
 """
 
-import socket
+import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
-from typing import Any
+from functools import partial
 
-from websockets.asyncio.server import Server, broadcast
-from websockets.frames import Frame, Opcode
+from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from relay.access.rules import Permit
-from relay.hub.listener import Listener
-from relay.hub.listening import Listening
-from relay.limits.names import Limit
-from relay.process.tasks import TaskRegistry
-from relay.protocol import messages
-from relay.protocol.requests import ConnectRequest, Role
-from relay.server.guarded import GuardedConnection
-from relay.server.kernel import bound_kernel_buffer, room_bytes, without_bound
+from relay.hub.hub import Hub
+from relay.limits.in_force import LimitsInForce
+from relay.limits.names import CONTROL, Limit
+from relay.limits.rates import Budget
+from relay.protocol.json_messages import ControlMessage
+from relay.protocol.messages import ErrorNotice, Ping
+from relay.protocol.wire import SUBPROTOCOL
+from relay.server.admission import Admitted
+from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection
+from relay.server.intake import Intake
+from relay.server.timers import Timer
 from relay.server.writable import WritableSockets
 from relay.vocabulary.clock import relay_clock
-from relay.vocabulary.errors import CloseCode, RelayError
-from relay.vocabulary.names import ChannelAddress
+from relay.vocabulary.errors import CloseCode, PeerError, RelayError
 
-WAITED_SECONDS = 0.05
-"""A socket that took nothing for longer, and then all, has a reader. Sooner, it may have been the kernel or TLS."""
+BURST_SECONDS = 2.0
+"""A budget may be spent at once for this much time."""
+
+AUDIO_BURST_SECONDS = 5.0
+"""The same for audio, of which synthesis sends a sentence in one burst."""
+
+_REASON_BYTES = 123
+"""What a close frame holds beside its code, RFC 6455 section 5.5."""
+
+_INVALID_TEXT = 1007
+"""The close code of a text message that is not UTF-8, RFC 6455 section 7.4.1."""
+
+_HOLDS = (Timer.AUDIO_RATE, Timer.ADDRESS_RATE, Timer.AHEAD, Timer.SWITCH)
+
+_CLOSING_LIMITS = {
+    Opcode.PING: Limit.PING_RATE,
+    Opcode.PONG: Limit.PING_RATE,
+    Opcode.TEXT: Limit.TEXT_RATE,
+    Opcode.CONT: Limit.FRAGMENT_RATE,
+}
+
+logger = logging.getLogger(__name__)
 
 
-def serialize_binary(payload: bytes) -> bytes:
-    """Give the complete WebSocket message of a binary payload, as a server writes it without compression."""
-    return Frame(Opcode.BINARY, payload).serialize(mask=False)
+class Conversation:
+    """What is said on an open connection. This one says nothing: it is of a peer that was refused."""
+
+    __slots__ = ()
+
+    def begin(self) -> None:
+        """Greet the peer.
+
+        Raises:
+            PeerError: It can not be served. The connection tells it why, and closes.
+        """
+
+    def receive(self, message: str | bytes) -> None:
+        """Take a message.
+
+        Raises:
+            PeerError: The peer did what it must not. The connection tells it so, and closes.
+        """
+
+    def block(self) -> None:
+        """Take note that the socket takes no more."""
+
+    def unblock(self) -> None:
+        """Take note that the socket takes data again."""
+
+    def leave(self) -> None:
+        """Take note that nothing may be written any more; done twice, it changes nothing."""
+
+    def end(self) -> None:
+        """Take note that nothing more comes; done twice, it changes nothing."""
+
+
+_NOBODY = Conversation()
+
+
+def _do_nothing() -> None:
+    """Only read on."""
+
+
+def answer_common(connection: "RelayConnection", hub: Hub, message: ControlMessage) -> None:
+    """Answer a `ping`, which every role may send; unknown messages are ignored, so newer clients can be served."""
+    if message["type"] != "ping":
+        hub.ignored_messages += 1
+    elif connection.speaks_relay:
+        connection.send_text(Ping.read(message).answer(hub.clock_ms))
 
 
 class RelayConnection(GuardedConnection):
-    """A guarded connection, which also tells the hub when its socket takes no more data and when it does again.
+    """The connection of a listener or a broadcaster, or of a peer that is to learn why it is neither.
 
     Attributes:
-        address: Where the client is or wanted to be; None when it asked for no channel that can be.
-        admission: What the opening handshake found: a request to serve, or a refusal to tell after the upgrade.
-        permit: What let the client in; only beside a request to serve.
-        role: What the client is or wanted to be; only behind the opening handshake.
+        id: Unique; in the log and in `hello`.
+        role: What the client is or wanted to be.
+        address: Where it is or wanted to be; None when it asked for no channel that can be.
+        client_address: Of the person or program, behind whatever proxies; empty when it is unknown.
+        client_group: What limits count as one address; None when it is not known.
+        intake: What the peer sends comes through it; it knows when something was heard last.
+        asked_at: When it was asked last whether it is there, or was to be asked, by the relay's clock.
+        protocol: The library's, which knows the state of the WebSocket.
         writable: Tells when a socket takes data again.
     """
 
-    __slots__ = ("_listener", "_listening", "_tell_end", "address", "admission", "permit", "role", "writable")
-
-    admission: ConnectRequest | RelayError
-    permit: Permit
-    role: Role
-    _awaits_room_at: int | None = None
-    _tells_later = False
-    _listener: Listener | None
-    _listening: Listening | None
-
     def __init__(
         self,
+        transport: asyncio.Transport,
         protocol: ServerProtocol,
-        server: Server,
+        admitted: Admitted,
+        limits: LimitsInForce,
         *,
         writable: WritableSockets,
         tell_end: "Callable[[RelayConnection, Exception | None], None]",
-        **options: Any,  # noqa: ANN401 - the library's
     ) -> None:
-        """Make it (called by the library, with options of its own and the guard's).
+        """Make a connection on which nothing is said yet.
 
         Args:
-            protocol: The library's.
-            server: The library's.
+            transport: Where it takes over.
+            protocol: The library's, behind the opening handshake.
+            admitted: What the door knows of the client.
+            limits: What the peer may.
             writable: Tells when a socket takes data again.
-            tell_end: Is called once when a WebSocket has ended, with what the transport says of a loss.
-            options: The library's and the guard's.
+            tell_end: Is called once when the connection has ended, with what the transport says of a loss.
         """
-        super().__init__(protocol, server, **options)
+        super().__init__(limits)
+        self.transport = transport
+        self.protocol = protocol
+        self.id = str(protocol.id)
+        self.role = admitted.role
+        self.address = admitted.address
+        self.client_address, self.client_group = admitted.client.address, admitted.client.group
         self.writable = writable
+        self.intake = Intake(transport, self._take)
+        self.asked_at = 0.0
         self._tell_end = tell_end
-        self.address: ChannelAddress | None = None
-        self._listener = None
-        self._listening = None
+        self._conversation = _NOBODY
+        self._budgets: dict[Limit, Budget] = {}
+        self._frames: list[Frame] = []
+        self._message: bytearray | None = None
+        self._message_is_text = False
+        self._awaits_room_at: int | None = None
+        self._is_full = self._is_to_be_asked = self._tells_later = False
 
-    def attach(self, listening: Listening, listener: Listener) -> None:
-        """Begin to tell `listening` of the flow control of `listener`, who is served here."""
-        self._listening, self._listener = listening, listener
-        if self.is_full:
-            listening.block(listener)
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may be written."""
+        return self.protocol.state is State.OPEN
 
     @property
     def is_full(self) -> bool:
         """Whether something waits for the socket to take it."""
-        return self.paused or self._awaits_room_at is not None
+        return self._is_full or self._awaits_room_at is not None
 
-    def await_room(self) -> None:
-        """Block the listener until the socket takes data again; nothing is left in the transport for that."""
-        if self._listener is None or self._listening is None:
+    @property
+    def speaks_relay(self) -> bool:
+        """Whether the peer reads headers and control messages."""
+        return self.protocol.subprotocol == SUBPROTOCOL
+
+    def converse(self, conversation: Conversation) -> None:
+        """Begin a conversation, which gets what the peer says until the connection ends."""
+        if self._attempt(conversation, conversation.begin):
+            self._conversation = conversation
+            if not self.is_open:
+                conversation.leave()
+
+    def _attempt(self, conversation: Conversation, action: Callable[[], None]) -> bool:
+        """Do something of a conversation; False when it raised, and the conversation has ended with that."""
+        try:
+            action()
+        except PeerError as error:
+            conversation.end()
+            self.refuse(error)
+        except Exception:
+            logger.exception("a connection failed by our fault", extra={"connection": self.id})
+            conversation.end()
+            self.close(CloseCode.INTERNAL, "The relay failed; try again.")
+        else:
+            return True
+        return False
+
+    # What the peer sends
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the peer sent (called by the transport)."""
+        self.intake.receive(data)
+
+    def _take(self, piece: bytes) -> None:
+        self.protocol.receive_data(piece)
+        self._frames += self.protocol.events_received()  # type: ignore[arg-type] # behind the handshake all are frames
+        self.send_data()
+        self._take_frames()
+
+    def _take_frames(self) -> None:
+        """Take the frames that came, up to one that says to read no more for now."""
+        while self._frames and not self.intake.is_held:
+            self._take_frame(self._frames.pop(0))
+
+    def _take_frame(self, frame: Frame) -> None:
+        """Take one frame, on its budget."""
+        if frame.opcode in DATA_OPCODES and not self._is_leaving:
+            self._assemble(frame)
+        if frame.opcode is Opcode.BINARY:
+            over_seconds = self.spend(Limit.AUDIO_RATE, AUDIO_BURST_SECONDS)
+            if over_seconds and self._is_leaving:
+                self.cut_off()
+            elif over_seconds and Timer.AUDIO_RATE not in self.timers:
+                self.limits.applied(Limit.AUDIO_RATE)
+                self.read_later(Timer.AUDIO_RATE, over_seconds, self._read_audio_on)
+        elif (limit := _CLOSING_LIMITS.get(frame.opcode)) is not None:
+            if self.spend(limit, BURST_SECONDS):
+                self.end_over(limit)
+            elif wait_seconds := self.limits.overdraw(CONTROL, self.client_group):
+                self.read_later(Timer.ADDRESS_RATE, wait_seconds, _do_nothing)
+
+    def _assemble(self, frame: Frame) -> None:
+        """Hand a message on when its last fragment is there; all fragments together are bounded by the library."""
+        if frame.fin and self._message is None:
+            self._deliver(bytes(frame.data), is_text=frame.opcode is Opcode.TEXT)
             return
-        self._listening.block(self._listener)
-        if self._awaits_room_at is None:
-            self._awaits_room_at = self.transport.get_extra_info("socket").fileno()
-            self.writable.wait(self._awaits_room_at, self._note_room)
+        if self._message is None:
+            self._message, self._message_is_text = bytearray(), frame.opcode is Opcode.TEXT
+        self._message += frame.data
+        if frame.fin:
+            message, self._message = bytes(self._message), None
+            self._deliver(message, is_text=self._message_is_text)
 
-    def _note_room(self) -> None:
-        self._awaits_room_at = None
-        self._go_on_writing()
+    def _deliver(self, message: bytes, *, is_text: bool) -> None:
+        try:
+            said = message.decode() if is_text else message
+        except UnicodeDecodeError as error:
+            self.protocol.fail(_INVALID_TEXT, f"{error.reason} at position {error.start}")
+            self.send_data()
+        else:
+            self._attempt(self._conversation, partial(self._conversation.receive, said))
+
+    def read_later(self, why: Timer, seconds: float, then: Callable[[], None]) -> None:
+        """Read no more for a while. Then do something, which may say again to read later."""
+        self.intake.hold(why)
+        self.timers.start(why, seconds, partial(self._read_on, why, then))
+
+    def _read_on(self, why: Timer, then: Callable[[], None]) -> None:
+        self.timers.stop(why)
+        self._attempt(self._conversation, then)
+        if why not in self.timers:
+            self.intake.let_go(why)
+
+    def _read_audio_on(self) -> None:
+        """Read on, when what came together with the message that was too much is paid for, too."""
+        over_seconds = self._budgets[Limit.AUDIO_RATE].overdrawn_seconds(relay_clock(), AUDIO_BURST_SECONDS)
+        if over_seconds and self.is_open:
+            self.read_later(Timer.AUDIO_RATE, over_seconds, self._read_audio_on)
+
+    def spend(self, limit: Limit, burst_seconds: float) -> float:
+        """Spend one of this peer's budget for a limit; gives for how many seconds it is overdrawn, 0 for not."""
+        budget = self._budgets.get(limit)
+        if budget is None:
+            budget = self._budgets[limit] = Budget()
+        return budget.spend(relay_clock(), self.limits.most(limit), burst_seconds)
+
+    # What the peer is sent
+
+    def send_text(self, text: str) -> None:
+        """Write one control message; nothing when the peer reads none, or the connection is closing."""
+        if self.speaks_relay and self.is_open:
+            self.protocol.send_text(text.encode())
+            self.send_data()
 
     def send_data(self) -> None:
-        """Write what the protocol has (called by the library); after a close frame nothing of ours may follow."""
-        super().send_data()
-        self._leave_unless_open()
+        """Write what the protocol has; a peer that lets too much wait is cut off.
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take note that the connection is gone (called by the transport)."""
-        if self._awaits_room_at is not None:
-            self.writable.forget(self._awaits_room_at)
-            self._awaits_room_at = None
-        super().connection_lost(exc)
-        self._leave_unless_open()
-        self._listener = None
-        if self.response is not None and self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self._tell_end(self, exc)
+        From a close frame on, of either side, the peer has `CLOSE_SECONDS`, and the relay writes nothing more.
+        """
+        if self.timers.have_ended:
+            return
+        for data in self.protocol.data_to_send():
+            if data:
+                self.transport.write(data)
+            else:
+                self.end_writing()
+        if not self.is_open:
+            self._conversation.leave()
+            if self.protocol.state is State.CLOSING and Timer.CLOSING not in self.timers:
+                self.timers.start(Timer.CLOSING, CLOSE_SECONDS, self.cut_off)
+        if self._is_full and self.transport.get_write_buffer_size() > self.limits.settings.max_unread_bytes:
+            self.limits.applied(Limit.UNREAD_BYTES)
+            self.cut_off(f"More than {Limit.UNREAD_BYTES} wait for it.")
 
-    async def refuse(self, error: RelayError) -> None:
-        """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
-        if self.speaks_relay:
-            broadcast((self,), messages.ErrorNotice(error.close_code, str(error)).text())
-        await self.close_in_time(error.close_code, str(error))
+    def ask(self) -> None:
+        """Ask the peer whether it is there; when its socket is full, as soon as it takes data again."""
+        self.asked_at = relay_clock()
+        self._is_to_be_asked = self.is_full
+        if self.is_open and not self.is_full:
+            self.protocol.send_ping(b"")
+            self.send_data()
 
-    def _leave_unless_open(self) -> None:
-        if self._listener is not None and self._listening is not None and self.protocol.state is not State.OPEN:
-            self._listening.leave(self._listener)
+    # Flow control
 
     def pause_writing(self) -> None:
         """Take note that the socket is full (called by the transport)."""
-        super().pause_writing()
+        self._is_full = True
         if self._tells_later:
-            self.loop.call_soon(self._tell_full)
+            asyncio.get_running_loop().call_soon(self._tell_full)
         else:
             self._tell_full()
 
     def _tell_full(self) -> None:
-        if self._listener is not None and self._listening is not None and self.paused:
-            self._listening.block(self._listener)
+        if self._is_full:
+            self._conversation.block()
 
     @contextmanager
     def telling_later(self) -> Iterator[None]:
@@ -157,138 +333,90 @@ class RelayConnection(GuardedConnection):
 
     def resume_writing(self) -> None:
         """Take note that everything was written (called by the transport)."""
-        super().resume_writing()
+        self._is_full = False
+        self._go_on_writing()
+
+    def await_room(self) -> None:
+        """Block the listener until the socket takes data again; nothing is left in the transport for that."""
+        self._conversation.block()
+        if self._awaits_room_at is None:
+            self._awaits_room_at = self.transport.get_extra_info("socket").fileno()
+            self.writable.wait(self._awaits_room_at, self._note_room)
+
+    def _note_room(self) -> None:
+        self._awaits_room_at = None
         self._go_on_writing()
 
     def _go_on_writing(self) -> None:
-        self.ask_if_due()
-        if self._listener is not None and self._listening is not None and not self.is_full:
-            blocked_since = self._listener.blocked_since
-            if blocked_since is not None and relay_clock() - blocked_since > WAITED_SECONDS:
-                self.intake.note_life()
-            self._listening.unblock(self._listener)
+        if not self.is_full:
+            if self._is_to_be_asked:
+                self.ask()
+            self._conversation.unblock()
 
-
-class SocketPort:
-    """A listener's socket as the runtime sees it (`relay.hub.listener.ListenerPort`).
-
-    Audio goes to the socket by one system call while the transport holds nothing, which is the invariant of a
-    listener that is not blocked: the transport's limit is 0, so it says when it holds a byte. The rest of a frame that
-    the socket took in part goes to the kernel at once, whose bound is lifted for it. No other frame is begun until the
-    socket takes data again (`WritableSockets`). A listener leaves the hub at the very moment at which its connection
-    is no longer open (`RelayConnection.send_data`), and until then the descriptor is this connection's: event loops
-    report a loss before they close it.
-
-    Attributes:
-        takes_parts: As `os.write` does.
-    """
-
-    __slots__ = ("_bytes_per_second", "_connection", "_descriptor", "_socket", "_tasks", "_transport")
-
-    takes_parts = True
-
-    def __init__(self, connection: RelayConnection, tasks: TaskRegistry) -> None:
-        """Make the port of an open connection; `tasks` runs its closing handshake."""
-        self._connection = connection
-        self._transport = connection.transport
-        self._tasks = tasks
-        self._socket: socket.socket = connection.transport.get_extra_info("socket")
-        self._descriptor = self._socket.fileno()
-        self._bytes_per_second = 0
+    # The end
 
     @property
-    def sink(self) -> object:
-        """The descriptor, for `os.write`: there are millions of calls."""
-        return self._descriptor
+    def _is_leaving(self) -> bool:
+        """Whether this side began to close, so that nobody reads messages any more."""
+        return self.protocol.close_sent is not None and self.protocol.close_rcvd is None
 
-    @property
-    def client_address(self) -> str:
-        """Of the person or program behind it; empty when it is unknown."""
-        return self._connection.client_address
-
-    def complete(self, rest: bytes) -> None:
-        """Write the rest of a frame; a broken connection the transport notices by itself."""
-        with without_bound(self._socket, self._bytes_per_second):
-            self._transport.write(rest)
-
-    def await_room(self) -> None:
-        """Have the listener blocked until the socket takes data again."""
-        self._connection.await_room()
-
-    def send_text(self, text: str) -> None:
-        """Write one control message; nothing when the connection is closing."""
-        broadcast((self._connection,), text)
-
-    def fit_kernel(self, bytes_per_second: int) -> None:
-        """Bound what the kernel holds, for audio of that rate."""
-        self._bytes_per_second = bytes_per_second
-        bound_kernel_buffer(self._socket, bytes_per_second)
+    def refuse(self, error: RelayError) -> None:
+        """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
+        self.send_text(ErrorNotice(error.close_code, str(error)).text())
+        self.close(error.close_code, str(error))
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Begin the closing handshake."""
-        self._tasks.start(self._connection.close_in_time(code, reason), f"close {self._connection.id}")
+        """Begin the closing handshake; the peer is cut off when it does not answer in time.
 
-    def abort(self, because: str | OSError, limit: Limit | None = None) -> None:
-        """Cut the connection off, and count the limit by which it is."""
-        if limit is not None:
-            self._connection.limits.applied(limit)
-        self._connection.cut_off(because)
+        It is read on until it answers, although nobody wants messages any more: its own close frame comes behind them.
 
+        Args:
+            code: The close code.
+            reason: Is shortened to what a close frame holds.
+        """
+        if self.is_open:
+            for hold in _HOLDS:
+                self.intake.let_go(hold)
+            self.protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
+            self.send_data()
 
-class BroadcasterPort:
-    """A broadcaster's socket as the runtime sees it (`relay.hub.channel.SourcePort`)."""
+    def end_over(self, limit: Limit) -> None:
+        """Close the connection of a peer that is over a limit. It may read the reason, and is soon cut off."""
+        if self.protocol.eof_sent:
+            return
+        self.limits.applied(limit)
+        value = self.limits.most(limit)
+        self.protocol.fail(CloseCode.POLICY, f"This is over the relay's limit {limit} of {value}.")
+        self.intake.hold(Timer.OVER_A_LIMIT)
+        self.timers.start(Timer.OVER_A_LIMIT, LAST_WORDS_SECONDS, self.cut_off)
+        self.send_data()
 
-    __slots__ = ("_connection", "_tasks")
+    def eof_received(self) -> None:
+        """Take note that the peer sends no more (called by the transport, which closes itself then)."""
+        self.protocol.receive_eof()
+        self.send_data()
+        self.intake.end()
 
-    def __init__(self, connection: RelayConnection, tasks: TaskRegistry) -> None:
-        """Make the port of an open connection; `tasks` runs its closing handshake."""
-        self._connection = connection
-        self._tasks = tasks
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that the connection is gone (called by the transport).
 
-    @property
-    def client_address(self) -> str:
-        """Of the person or program behind it; empty when it is unknown."""
-        return self._connection.client_address
-
-    def send_text(self, text: str) -> None:
-        """Write one control message; nothing when the peer reads none, or the connection is closing."""
-        if self._connection.speaks_relay:
-            broadcast((self._connection,), text)
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Begin the closing handshake."""
-        self._tasks.start(self._connection.close_in_time(code, reason), f"close {self._connection.id}")
-
-
-class TlsPort(SocketPort):
-    """The same under TLS: what the transport was given can't be taken back, so the socket is asked before.
-
-    Attributes:
-        takes_parts: Never: all that is written goes to the kernel at once.
-    """
-
-    __slots__ = ()
-
-    takes_parts = False
-
-    @property
-    def sink(self) -> object:
-        """The port itself, for `send_whole`."""
-        return self
-
-    def take(self, wire: bytes) -> int:
-        """Write all of it, when the socket takes data; else nothing."""
-        connection = self._connection
-        if connection.is_full or not connection.writable.is_writable(self._descriptor):
-            return 0
-        with connection.telling_later():
-            if len(wire) <= room_bytes(self._bytes_per_second):
-                self._transport.write(wire)
-            else:
-                self.complete(wire)
-        return len(wire)
-
-
-def send_whole(port: TlsPort, wire: bytes) -> int:
-    """Write to a port of a TLS connection, as `os.write` does to a descriptor."""
-    return port.take(wire)
+        Nothing of it refers to itself from then on, so it goes at once and not with the next collection of all
+        garbage, which would hold everybody up.
+        """
+        self.timers.end()
+        self.intake.end()
+        if self._awaits_room_at is not None:
+            self.writable.forget(self._awaits_room_at)
+            self._awaits_room_at = None
+        self.protocol.receive_eof()
+        self._conversation.leave()
+        for frame in self._frames:
+            if frame.opcode in DATA_OPCODES and not self._is_leaving:
+                self._assemble(frame)
+        self._conversation.end()
+        self._conversation = _NOBODY
+        self._tell_end(self, exc)
+        self.protocol.parser.close()
+        for error in (exc, self.protocol.parser_exc):
+            if error is not None:
+                error.__traceback__ = None

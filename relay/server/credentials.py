@@ -6,15 +6,13 @@ or wrong; nothing that is found here is ever echoed or written down.
 Source: docs/protocol.md, "Tokens and keys".
 """
 
-from collections.abc import Sequence
 from urllib.parse import parse_qs
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHeaderFormat
 from websockets.headers import parse_subprotocol
-from websockets.typing import Subprotocol
 
-from relay.protocol.wire import SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX
+from relay.protocol.wire import TOKEN_SUBPROTOCOL_PREFIX
 
 _SCHEME = "bearer "
 _QUERY_NAME = "token"
@@ -26,11 +24,6 @@ def offered_subprotocols(headers: Headers) -> list[str]:
         return [name for value in headers.get_all("Sec-WebSocket-Protocol") for name in parse_subprotocol(value)]
     except InvalidHeaderFormat:
         return []
-
-
-def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Choose `relay.v1` when it is offered; nothing else is ever echoed, least of all a token."""
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
 
 
 def read_credential(headers: Headers, offered: list[str], query: str | None) -> str | None:

@@ -7,17 +7,14 @@ import asyncio
 import random
 from collections.abc import Iterable, Sequence
 
-from websockets.asyncio.server import broadcast
-from websockets.protocol import State
-
-from relay.protocol import messages
-from relay.protocol.requests import ConnectRequest, Role
+from relay.protocol.messages import Goaway
+from relay.protocol.requests import Role
 from relay.server.connection import RelayConnection
 from relay.server.shutdown import plan_departures
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import CloseCode
 
-RESTARTING = (CloseCode.RESTARTING, CloseCode.RESTARTING.reason)
+RESTARTING = (CloseCode.RESTARTING, "The relay is restarting.")
 
 STEP_SECONDS = 0.01
 """What is due within this time is done at once."""
@@ -42,13 +39,9 @@ def _in_order(connections: Iterable[RelayConnection]) -> Sequence[RelayConnectio
 
 
 def _broadcasts(connection: RelayConnection) -> bool:
-    admission = connection.admission
-    return isinstance(admission, ConnectRequest) and admission.role is Role.BROADCASTER
+    return connection.role is Role.BROADCASTER
 
 
 def _send_away(connection: RelayConnection, reconnect_after_ms: int) -> None:
-    if connection.protocol.state is not State.OPEN:
-        return
-    if connection.speaks_relay:
-        broadcast((connection,), messages.Goaway(reconnect_after_ms).text())
-    connection.begin_to_close(*RESTARTING)
+    connection.send_text(Goaway(reconnect_after_ms).text())
+    connection.close(*RESTARTING)

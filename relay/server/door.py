@@ -1,4 +1,4 @@
-"""The door, in front of admission: who may ask at all, and whether there is a place; it is cheap to be turned away.
+"""The door, in front of admission: who may ask at all, and whether there is a seat; it is cheap to be turned away.
 
 Invariants: a refusal here comes before the upgrade, as 503 or 429 with `Retry-After`; it costs no check of a token,
 except at an address that fails too often, where another person may show something valid; those inside are not touched;
@@ -19,15 +19,14 @@ from relay.limits.addresses import Client, TrustedProxies
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import JOINS, REQUESTS, Limit, LimitReachedError
 from relay.limits.pending import Pending, Visitor
-from relay.limits.places import Place, Places
 from relay.limits.rates import SlidingCounts
+from relay.limits.seats import Owner, Seat, Seats
 from relay.process.open_files import allow_open_files
 from relay.protocol.operator_requests import is_operator_path
 from relay.protocol.requests import Role, split_target, websocket_role
-from relay.server.admission import Admission
-from relay.server.connection import RelayConnection
-from relay.server.http_response import text_response
+from relay.server.admission import Admission, Admitted
 from relay.server.operator_api import OperatorApi
+from relay.server.responses import text_response
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 
@@ -101,7 +100,7 @@ class Door:
         self._lag = lag
         self.trusted = trusted
         self._pending = Pending()
-        self._places = Places()
+        self._seats = Seats()
         self._failures = SlidingCounts(FAILURE_WINDOW_SECONDS, MAX_REMEMBERED_ADDRESSES)
         self.most_connections = sys.maxsize
         self.is_open = False
@@ -119,7 +118,7 @@ class Door:
     def arrived(self, connection: Visitor) -> None:
         """Note a connection that has not asked for anything yet."""
         self._pending.add(connection, self.trusted.find_client(connection.peer_address, ()).group)
-        taken = sum(self._places.count(role) for role in Role)
+        taken = sum(self._seats.count(role) for role in Role)
         files_left = max(1, self.most_connections - taken)
         if len(self._pending) > min(self._limits.settings.max_pending_handshakes, files_left):
             leaving = self._pending.oldest_of_most()
@@ -130,34 +129,31 @@ class Door:
     @property
     def is_deserted(self) -> bool:
         """Whether nobody is inside, and nobody waits."""
-        return not self._pending and self._places.is_empty
+        return not self._pending and self._seats.is_empty
 
     def cut_off_pending(self) -> None:
         """Cut off all that are no WebSocket yet."""
         for connection in list(self._pending):
             connection.cut_off()
 
-    def process_request(self, connection: RelayConnection, request: Request) -> Response | None:
-        """Answer a request (called by the library): None goes on to the upgrade, with `connection.admission` set.
-
-        One of a connection that has ended meanwhile costs nothing, since nobody reads the answer.
-        """
-        if connection.has_ended:
-            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, "The connection is gone.")
+    def answer(self, request: Request, peer_address: str) -> Response | Admitted:
+        """Answer a request of the peer at an address, or admit it to the upgrade, behind which it takes its seat."""
         path = split_target(request.path)[0]
-        client = self.trusted.find_client(connection.peer_address, request.headers.get_all("X-Forwarded-For"))
-        connection.client_address, connection.client_group = client.address, client.group
+        client = self.trusted.find_client(peer_address, request.headers.get_all("X-Forwarded-For"))
         role = websocket_role(path)
         try:
             if role is None:
                 return self._serve_http(_as_get(request), client)
             if request.method == "HEAD":
                 return text_response(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket's address.", Upgrade="websocket")
-            connection.role = role
             self._limits.charge(JOINS, client.group)
-            return self._refuse_cheaply(role, client) or self._admit(connection, request, role, client)
+            return self._refuse_cheaply(role, client) or self._admit(request, role, client)
         except LimitReachedError as error:
             return self._turn_away(error.limit)
+
+    def take_seat(self, admitted: Admitted, owner: Owner) -> None:
+        """Take the seat of an admitted client, until its owner ends; right after the admission it is free."""
+        self._seats.take(_seat(admitted), owner)
 
     def _serve_http(self, request: Request, client: Client) -> Response:
         path = split_target(request.path)[0]
@@ -176,13 +172,19 @@ class Door:
             response = self._turn_away(error.limit)
         return self._admission.explain(request, response)
 
-    def _admit(self, connection: RelayConnection, request: Request, role: Role, client: Client) -> Response | None:
+    def _admit(self, request: Request, role: Role, client: Client) -> Response | Admitted:
         """Let a client in, or refuse it; one whose address fails too often is only told so when it fails, too."""
-        response = self._admission.process_request(connection, request)
-        refused = response.status_code if response is not None else getattr(connection.admission, "http_status", None)
+        found = self._admission.admit(request, role, client)
+        if isinstance(found, Response):
+            refused: int | None = found.status_code
+        else:
+            refused = found.found.http_status if isinstance(found.found, RelayError) else None
         if refused in _FAILURES and (turned_away := self._note_failure(client)) is not None:
             return turned_away
-        return self._give_place(connection, role, client) if response is None else response
+        if isinstance(found, Response):
+            return found
+        limit = self._seats.full(_seat(found), self._limits.most)
+        return found if limit is None else self._refuse(limit, client.address)
 
     def _serve_operator(self, request: Request, client: Client) -> Response:
         """Answer an operator, also while the door is closed; failures are held to the same limit as elsewhere."""
@@ -198,22 +200,11 @@ class Door:
         limit = self._reached(role, client.group)
         return None if limit is None else self._refuse(limit, client.address)
 
-    def _give_place(self, connection: RelayConnection, role: Role, client: Client) -> Response | None:
-        """Give a place to who is admitted, or is to be told why not; a refusal when there is none."""
-        admission = connection.admission
-        place = Place(role, None if isinstance(admission, RelayError) else admission.address.session, client.group)
-        limit = self._places.full(place, self._limits.most)
-        if limit is not None:
-            return self._refuse(limit, client.address)
-        self._places.take(place, connection)
-        self._pending.discard(connection)
-        return None
-
     def _reached(self, role: Role, group: str | None) -> Limit | None:
         """Give the limit that keeps a client out whatever it asks for; None when it may ask."""
         if role is Role.LISTENER and self._is_late:
             return Limit.LAG
-        return self._places.full(Place(role, None, group), self._limits.most)
+        return self._seats.full(Seat(role, None, group), self._limits.most)
 
     def _note_failure(self, client: Client) -> Response | None:
         """Count a failure for who answers for it; a refusal when there were too many, and then nothing is counted."""
@@ -244,7 +235,7 @@ class Door:
             return "the relay is starting or stopping"
         if self._is_late:
             return f"the relay is {self._lag.lag_ms:.0f} ms late"
-        if self._places.count(Role.LISTENER) >= self._limits.settings.max_connections:
+        if self._seats.count(Role.LISTENER) >= self._limits.settings.max_connections:
             return "the relay is full"
         return None
 
@@ -255,7 +246,13 @@ class Door:
 
 
 def _as_get(request: Request) -> Request:
-    """Have HEAD answered as GET; `secure_response` takes the body away."""
+    """Have HEAD answered as GET; `complete_response` takes the body away."""
     if request.method != "HEAD":
         return request
     return Request(request.path, request.headers, "GET", request.protocol)
+
+
+def _seat(admitted: Admitted) -> Seat:
+    """Return the seat of an admitted client. One that was refused, and learns why, sits in no session."""
+    session = None if isinstance(admitted.found, RelayError) else admitted.found[0].address.session
+    return Seat(admitted.role, session, admitted.client.group)

@@ -1,21 +1,20 @@
 """What a peer sends, on its way from the transport to the protocol: a little at a time, and only while it is wanted.
 
-An event loop reads up to 256 KiB at once, and the library would answer all pings in it, and queue all messages, before
-anybody else has a turn. Here no piece is larger than `PIECE_BYTES`, and no turn longer than `TURN_SECONDS`.
+An event loop reads up to 256 KiB at once, and the protocol would answer all pings in it, and hand on all messages,
+before anybody else has a turn. Here no piece is larger than `PIECE_BYTES`, and no turn longer than `TURN_SECONDS`.
 
-Invariants: order is kept; as long as anything waits here, or somebody holds the intake, nothing is read from the
-socket, so at most one read of the event loop waits and TCP slows the peer down.
+Invariants: order is kept; as long as anything waits here, nothing is read from the socket, so at most one read of the
+event loop waits and TCP slows the peer down. While somebody holds the intake, nothing is taken.
 """
 
 import asyncio
 from collections.abc import Callable
+from enum import Enum
 
 from relay.vocabulary.clock import relay_clock
 
 PIECE_BYTES = 1024
 """What is taken before anybody looks at the budgets: 170 pings of the smallest kind."""
-
-_UNREAD_MESSAGES = "unread messages"
 
 TURN_SECONDS = 0.002
 """How long one peer may keep the event loop from all others."""
@@ -35,14 +34,14 @@ class Intake:
 
         Args:
             transport: Where bytes come from.
-            feed: Takes a piece, at once.
+            feed: Takes a piece, at once; an empty one, when nobody holds the intake any more.
         """
         self._transport = transport
         self._feed = feed
         self._loop = asyncio.get_running_loop()
         self._waiting = b""
         self._taken = 0
-        self._holders: frozenset[str] = frozenset()
+        self._holders: frozenset[Enum] = frozenset()
         self._is_reading = True
         self.heard_at = relay_clock()
 
@@ -65,26 +64,17 @@ class Intake:
         """Note that the peer is there, although it said nothing: it reads."""
         self.heard_at = relay_clock()
 
-    def hold(self, holder: str) -> None:
+    def hold(self, holder: Enum) -> None:
         """Take nothing more until `holder` lets go; done twice by one holder, it changes nothing."""
         self._holders |= {holder}
-        self._settle()
 
-    def let_go(self, holder: str) -> None:
+    def let_go(self, holder: Enum) -> None:
         """Take more, unless somebody else holds it."""
         if holder in self._holders:
             self._holders -= {holder}
             if not self._holders:
                 self.heard_at = relay_clock()
-                self._loop.call_soon(self._work)
-
-    def pause(self) -> None:
-        """Take nothing more while messages wait that nobody has asked for (called by the library)."""
-        self.hold(_UNREAD_MESSAGES)
-
-    def resume(self) -> None:
-        """Take more as far as those are concerned (called by the library)."""
-        self.let_go(_UNREAD_MESSAGES)
+                self._loop.call_soon(self._go_on)
 
     def drop(self) -> None:
         """Forget what waits; the connection is gone."""
@@ -95,6 +85,11 @@ class Intake:
         self.drop()
         self._holders = frozenset()
         self._feed = _leave
+
+    def _go_on(self) -> None:
+        if not self._holders:
+            self._feed(b"")
+            self._work()
 
     def _work(self) -> None:
         turn_end = relay_clock() + TURN_SECONDS
@@ -110,8 +105,8 @@ class Intake:
         self._settle()
 
     def _settle(self) -> None:
-        """Read from the socket when all that was read is taken and nobody holds the intake, and only then."""
-        wanted = not self._holders and not self._waiting
+        """Read from the socket when all that was read is taken, and only then."""
+        wanted = not self._waiting
         if wanted is not self._is_reading and not self._transport.is_closing():
             self._is_reading = wanted
             if wanted:

@@ -1,15 +1,14 @@
 """Who is still there: quiet peers are asked by a ping of the WebSocket layer, and cut off when nothing comes.
 
-One task for all connections. It takes the place of the library's own keepalive, which needs a task for each connection,
-does nothing about a peer that can not be written to, and would give up a broadcaster whose answer waits behind audio
-that the relay does not want yet.
+One task looks after all connections. It also gives up a peer that can not be written to, and has patience with a
+broadcaster whose answer waits behind audio that the relay does not want yet.
 """
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from relay.limits.names import Limit
-from relay.server.guarded import GuardedConnection
+from relay.server.connection import RelayConnection
 from relay.server.intake import TURN_SECONDS
 from relay.vocabulary.clock import relay_clock
 
@@ -20,9 +19,7 @@ ROUND_SECONDS = 0.5
 """How often all are looked at."""
 
 
-async def keep_alive(
-    connections: Callable[[], Collection[GuardedConnection]], stall_limit_seconds: float | None
-) -> None:
+async def keep_alive(connections: Callable[[], Collection[RelayConnection]], stall_limit_seconds: float | None) -> None:
     """Look after all connections for ever.
 
     Args:
@@ -35,7 +32,7 @@ async def keep_alive(
         await _look_after_all(list(connections()), stall_limit_seconds)
 
 
-async def _look_after_all(connections: Sequence[GuardedConnection], stall_limit_seconds: float | None) -> None:
+async def _look_after_all(connections: Sequence[RelayConnection], stall_limit_seconds: float | None) -> None:
     """Make one round; a function of its own, so that between rounds nothing refers to a connection that is gone."""
     turn_end = relay_clock() + TURN_SECONDS
     for connection in connections:
@@ -46,7 +43,7 @@ async def _look_after_all(connections: Sequence[GuardedConnection], stall_limit_
             _look_after(connection, now, stall_limit_seconds)
 
 
-def _look_after(connection: GuardedConnection, now: float, stall_limit_seconds: float | None) -> None:
+def _look_after(connection: RelayConnection, now: float, stall_limit_seconds: float | None) -> None:
     heard_at = connection.intake.heard_at
     if now - heard_at < ASK_AFTER_SECONDS:
         return

@@ -1,81 +1,107 @@
 """What is said with a listener: it is greeted and served by the hub; here it is only read.
 
-Invariant: whatever ends the conversation, the listener leaves the hub.
+Invariants: however the connection ends, the listener leaves the hub at the moment from which nothing may be written;
+the hub knows at once when its socket takes no more data, and when it takes data again.
 """
 
-import asyncio
+from functools import partial
 
-from websockets.protocol import State
-
+from relay.access.rules import Permit
 from relay.hub.batch import Framing
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
 from relay.limits.names import SWITCHES, Limit
-from relay.process.tasks import TaskRegistry
-from relay.protocol import messages
 from relay.protocol.json_messages import ControlMessage, decode
+from relay.protocol.messages import ErrorNotice, Switch
 from relay.protocol.requests import ConnectRequest
-from relay.server.answers import answer_common
-from relay.server.connection import RelayConnection, SocketPort, TlsPort
-from relay.server.guarded import BURST_SECONDS
+from relay.server.connection import BURST_SECONDS, Conversation, RelayConnection, answer_common
+from relay.server.ports import SocketPort, TlsPort
+from relay.server.timers import Timer
+from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import BadRequestError, NotAllowedError, PolicyError
 from relay.vocabulary.names import ChannelAddress
 
-LONGEST_WAIT_SECONDS = 0.25
-"""How late a listener that has to wait may notice that its connection has ended."""
+WAITED_SECONDS = 0.05
+"""A socket that took nothing for longer, and then all, has a reader. Sooner, it may have been the kernel or TLS."""
 
 
-async def serve_listener(connection: RelayConnection, request: ConnectRequest, hub: Hub, tasks: TaskRegistry) -> None:
-    """Join an open connection to its channel, and read what it says until it ends.
+class ListenerConversation(Conversation):
+    """A listener's."""
 
-    Raises:
-        PeerError: The peer did what it must not; the caller tells it and closes.
-        ConnectionClosed: The connection ended.
-    """
-    framing = Framing.RELAY_V1 if connection.speaks_relay else Framing.RAW
-    is_tls = connection.transport.get_extra_info("ssl_object") is not None
-    port = (TlsPort if is_tls else SocketPort)(connection, tasks)
-    listener = hub.listening.join(request.address, str(connection.id), port, framing, request.delivery)
-    connection.attach(hub.listening, listener)
-    try:
-        # Always reading also keeps the library's receive queue empty, without which it notices no close.
-        async for message in connection:
-            if not isinstance(message, str):
-                raise PolicyError("A listener must not send audio; broadcast at /v1/broadcast/SESSION.")
-            control = decode(message)
-            if control["type"] == "switch" and connection.speaks_relay:
-                if await _may_switch(connection):
-                    listener = _switch(connection, hub, listener, control)
-            elif control["type"] == "stats" and connection.speaks_relay:
-                listener.report = hub.reports.note(connection.permit.address, control, listener.report)
-            else:
-                await answer_common(connection, hub, control)
-    finally:
-        hub.listening.leave(listener)
+    __slots__ = ("_connection", "_hub", "_listener", "_permit", "_request")
 
+    _listener: Listener
 
-async def _may_switch(connection: RelayConnection) -> bool:
-    """Wait until the address may switch once more; False when the connection ends by that, or meanwhile."""
-    if connection.spend(Limit.SWITCH_RATE, BURST_SECONDS):
-        connection.end_over(Limit.SWITCH_RATE)
-        return False
-    wait_seconds = connection.limits.overdraw(SWITCHES, connection.client_group)
-    while wait_seconds > 0 and connection.state is State.OPEN:
-        await asyncio.sleep(min(wait_seconds, LONGEST_WAIT_SECONDS))
-        wait_seconds -= LONGEST_WAIT_SECONDS
-    return connection.state is State.OPEN
+    def __init__(self, connection: RelayConnection, request: ConnectRequest, permit: Permit, hub: Hub) -> None:
+        """Make it, for a connection that asked to listen; `permit` says where else it may."""
+        self._connection = connection
+        self._request = request
+        self._permit = permit
+        self._hub = hub
 
+    def begin(self) -> None:
+        """Join the channel."""
+        connection, request = self._connection, self._request
+        port = (TlsPort if connection.is_over_tls else SocketPort)(connection)
+        framing = Framing.RELAY_V1 if connection.speaks_relay else Framing.RAW
+        self._serve(self._hub.listening.join(request.address, connection.id, port, framing, request.delivery))
 
-def _switch(connection: RelayConnection, hub: Hub, listener: Listener, control: ControlMessage) -> Listener:
-    """Move a listener to the channel that it names; when that can not be, it is told why and stays where it is."""
-    permit = connection.permit
-    try:
-        address = ChannelAddress(permit.address.session, messages.Switch.read(control).channel)
-        permit.check_move(address)
-        moved = hub.listening.switch(listener, address.channel)
-    except (BadRequestError, NotAllowedError) as error:
-        listener.port.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
-        return listener
-    permit.address = connection.address = address
-    connection.attach(hub.listening, moved)
-    return moved
+    def _serve(self, listener: Listener) -> None:
+        self._listener = listener
+        if self._connection.is_full:
+            self.block()
+
+    def receive(self, message: str | bytes) -> None:
+        """Take a message."""
+        connection = self._connection
+        if not isinstance(message, str):
+            raise PolicyError("A listener must not send audio; broadcast at /v1/broadcast/SESSION.")
+        control = decode(message)
+        if control["type"] == "switch" and connection.speaks_relay:
+            self._switch_in_time(control)
+        elif control["type"] == "stats" and connection.speaks_relay:
+            self._listener.report = self._hub.reports.note(self._permit.address, control, self._listener.report)
+        else:
+            answer_common(connection, self._hub, control)
+
+    def block(self) -> None:
+        """Have nothing written."""
+        self._hub.listening.block(self._listener)
+
+    def unblock(self) -> None:
+        """Have audio written again; a peer that had to be waited for has shown that it reads."""
+        blocked_since = self._listener.blocked_since
+        if blocked_since is not None and relay_clock() - blocked_since > WAITED_SECONDS:
+            self._connection.intake.note_life()
+        self._hub.listening.unblock(self._listener)
+
+    def leave(self) -> None:
+        """Leave the hub."""
+        self._hub.listening.leave(self._listener)
+
+    def _switch_in_time(self, control: ControlMessage) -> None:
+        """Switch when the address may do so once more."""
+        connection = self._connection
+        if connection.spend(Limit.SWITCH_RATE, BURST_SECONDS):
+            connection.end_over(Limit.SWITCH_RATE)
+            return
+        wait_seconds = connection.limits.overdraw(SWITCHES, connection.client_group)
+        if wait_seconds:
+            connection.read_later(Timer.SWITCH, wait_seconds, partial(self._switch, control))
+        else:
+            self._switch(control)
+
+    def _switch(self, control: ControlMessage) -> None:
+        """Move to the channel that is named. A listener that may not stays, and gets an `error`."""
+        connection, permit = self._connection, self._permit
+        if not connection.is_open:
+            return
+        try:
+            address = ChannelAddress(permit.address.session, Switch.read(control).channel)
+            permit.check_move(address)
+            moved = self._hub.listening.switch(self._listener, address.channel)
+        except (BadRequestError, NotAllowedError) as error:
+            connection.send_text(ErrorNotice(error.close_code, str(error)).text())
+        else:
+            permit.address = connection.address = address
+            self._serve(moved)

@@ -20,7 +20,7 @@ from relay.hub.operations import Json, Operations
 from relay.protocol.operator_requests import Operation, OperatorRequest, allowed_methods, read_operator_request
 from relay.protocol.requests import split_target
 from relay.server.credentials import read_credential
-from relay.server.http_response import make_response, text_response
+from relay.server.responses import make_response, text_response
 from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.names import ChannelAddress
 

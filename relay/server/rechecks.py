@@ -12,7 +12,6 @@ from collections.abc import Iterable
 
 from relay.access.grants import Reason
 from relay.access.rules import Access, AccessRules, Permit
-from relay.process.tasks import TaskRegistry
 from relay.server.connection import RelayConnection
 from relay.vocabulary.errors import TokenExpiredError
 
@@ -28,10 +27,9 @@ logger = logging.getLogger(__name__)
 class Rechecks:
     """Holds connections to what let them in. `run` is a task of the caller's."""
 
-    def __init__(self, access: Access, tasks: TaskRegistry) -> None:
-        """Begin with nobody; `tasks` runs the closing handshakes."""
+    def __init__(self, access: Access) -> None:
+        """Begin with nobody."""
         self._access = access
-        self._tasks = tasks
         self._inside: dict[RelayConnection, Permit] = {}
         self._expiring: dict[RelayConnection, float] = {}
         self._told: Counter[Reason] = Counter()
@@ -90,5 +88,5 @@ class Rechecks:
             except TokenExpiredError as error:
                 closed += 1
                 self.forget(connection)
-                self._tasks.start(connection.refuse(error), f"close {connection.id}")
+                connection.refuse(error)
         return closed

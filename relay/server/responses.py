@@ -1,17 +1,17 @@
-"""What every HTTP response has in common: headers by which a browser protects who looks at it.
+"""HTTP responses, and the headers by which a browser protects the person who looks at one.
 
 Invariants: a page's own Content-Security-Policy stays; a response that is no page may load and run nothing; no
-response gives back a token.
+response gives back a token. A response that says something went wrong ends the connection.
 
 Sources: the Content Security Policy and Permissions Policy of the W3C; Fetch (Cross-Origin-Resource-Policy); HTML
 (Cross-Origin-Opener-Policy).
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
-from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -37,40 +37,44 @@ _PROTOCOL_HEADER = b"Sec-WebSocket-Protocol"
 _UNTOLD = b"The header Sec-WebSocket-Protocol is malformed.\n"
 
 
-def secure_response(connection: ServerConnection, request: Request, response: Response) -> Response:
-    """Complete a response before it is sent (called by the library, also for its own refusals)."""
-    if connection.protocol.eof_sent:
-        # Whoever hung up, or sent what is no frame, before the answer: the library has ended that and would fail now.
-        connection.transport.abort()
-        connection.protocol.state = State.CLOSED
-    if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-        return response
+def text_response(status: int, sentence: str, **headers: str) -> Response:
+    """Make a response for a person to read; nobody keeps it, and the connection ends. In names, `_` stands for `-`."""
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = f"{sentence}\n".encode()
+    always = {"Cache-Control": "no-store", "Connection": "close"}
+    return make_response(status, "text/plain; charset=utf-8", body, always | more)
+
+
+def not_modified_response(headers: Mapping[str, str]) -> Response:
+    """Make the answer to a browser that has the file already, with the headers that it would have had."""
+    return Response(HTTPStatus.NOT_MODIFIED, "Not Modified", Headers(headers), b"")
+
+
+def make_response(status: int, content_type: str, body: bytes, more: Mapping[str, str]) -> Response:
+    """Make a response; of `more` headers, none replaces one of these."""
+    headers = Headers()
+    headers["Content-Type"] = content_type
+    headers["Content-Length"] = str(len(body))
+    headers["X-Content-Type-Options"] = "nosniff"
+    for name, value in more.items():
+        if name not in headers:
+            headers[name] = value
+    return Response(int(status), HTTPStatus(status).phrase, headers, body)
+
+
+def complete_response(response: Response, request: Request | None, *, is_over_tls: bool) -> None:
+    """Complete a response before it is sent; `request` is None where none could be read."""
+    response.headers["Server"] = SERVER_HEADER
     # A proxy says so; who says so without one, says it of the answer to itself.
-    _add_headers(
-        response, is_over_tls=_speaks_tls(connection) or request.headers.get_all("X-Forwarded-Proto") == ["https"]
-    )
+    if request is not None and request.headers.get_all("X-Forwarded-Proto") == ["https"]:
+        is_over_tls = True
+    for name, value in (SECURITY_HEADERS | (HEADERS_OVER_TLS if is_over_tls else {})).items():
+        if name not in response.headers:
+            response.headers[name] = value
     # The library quotes a header that it can not read.
     if response.status_code == HTTPStatus.BAD_REQUEST and _PROTOCOL_HEADER in (response.body or b""):
         del response.headers["Content-Length"]
         response.headers["Content-Length"] = str(len(_UNTOLD))
         response.body = _UNTOLD
-    if request.method == "HEAD":
+    if request is not None and request.method == "HEAD":
         response.body = b""
-    return response
-
-
-def secure_unread(connection: ServerConnection, response: Response) -> Response:
-    """Complete a response to a request that could not be read."""
-    response.headers["Server"] = SERVER_HEADER
-    _add_headers(response, is_over_tls=_speaks_tls(connection))
-    return response
-
-
-def _speaks_tls(connection: ServerConnection) -> bool:
-    return connection.transport.get_extra_info("ssl_object") is not None
-
-
-def _add_headers(response: Response, *, is_over_tls: bool) -> None:
-    for name, value in (SECURITY_HEADERS | (HEADERS_OVER_TLS if is_over_tls else {})).items():
-        if name not in response.headers:
-            response.headers[name] = value

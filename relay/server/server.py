@@ -10,28 +10,27 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
+from relay.access.rules import Permit
 from relay.hub.hub import Hub
 from relay.limits.in_force import LimitsInForce
 from relay.process.tasks import TaskRegistry
 from relay.protocol.requests import ConnectRequest, Role
-from relay.protocol.wire import MAX_BROADCAST_BYTES
 from relay.server.addresses import check_apart, find_addresses, listen_on_one_port
-from relay.server.broadcaster import serve_broadcaster
+from relay.server.admission import Admitted
+from relay.server.broadcaster import BroadcasterConversation
 from relay.server.closing import tell_closing
 from relay.server.connection import RelayConnection
 from relay.server.departure import see_off
 from relay.server.door import Door
 from relay.server.endings import Endings
-from relay.server.guarded import CLOSE_SECONDS
+from relay.server.http import HttpConnection
 from relay.server.keepalive import keep_alive
 from relay.server.kernel import (
     BROADCAST_RECEIVE_BYTES,
@@ -39,14 +38,13 @@ from relay.server.kernel import (
     notice_dead_peer,
     widen_backlog,
 )
-from relay.server.listener import serve_listener
+from relay.server.listener import ListenerConversation
 from relay.server.rechecks import Rechecks
-from relay.server.responses import SERVER_HEADER, secure_response
 from relay.server.shutdown import ShutdownPlan
 from relay.server.tls_handshake import TlsHandshake
 from relay.server.writable import WritableSockets
 from relay.settings.settings import ListenerSettings, ServerSettings
-from relay.vocabulary.errors import CloseCode, ConfigurationError, PeerError
+from relay.vocabulary.errors import ConfigurationError, RelayError, TokenExpiredError
 
 ACCEPT_BATCH = 4
 """Connections accepted in one turn of the event loop, so that a crowd at the door does not delay those inside."""
@@ -56,6 +54,9 @@ PENDING_CONNECTIONS = 4096
 
 DEAD_PEER_SECONDS = 5.0
 """How much later than the stall limit the kernel gives a peer up by itself, so that the log tells of a stall."""
+
+LEAVING_SECONDS = 0.01
+"""How often a relay that stops looks whether everybody has gone."""
 
 MAX_LISTENER_MESSAGE_BYTES = 16 * 1024
 """A listener's messages are at most 4 KiB; what is no larger than this is still read, to say what was wrong with it."""
@@ -87,7 +88,7 @@ class RelayServer:
             door: Answers opening handshakes.
             rechecks: Asks again, while a connection is open, whether it may be.
             limits: What clients may.
-            tasks: Runs closing handshakes, and looks after open connections.
+            tasks: Looks after open connections.
             endings: Counts how requests and connections end.
             tls: What it speaks TLS by; None for none.
             plan: How long stopping may take.
@@ -106,7 +107,8 @@ class RelayServer:
         self._stall_limit_seconds = listener.stall_limit_seconds
         self._writable = WritableSockets()
         self._handshakes = TaskRegistry()
-        self._server: Server | None = None
+        self._connections: set[RelayConnection] = set()
+        self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
         """Begin to listen.
@@ -134,23 +136,9 @@ class RelayServer:
         self._door.is_open = True
         return self
 
-    async def _listen(self, addresses: Sequence[str], port: int) -> Server:
-        return await serve(
-            self._handle,  # type: ignore[arg-type] # create_connection decides the class
-            addresses,  # type: ignore[arg-type] # create_server takes several
-            port,
-            process_request=self._door.process_request,  # type: ignore[arg-type] # create_connection decides the class
-            process_response=self._complete,
-            compression=None,
-            server_header=SERVER_HEADER,
-            ping_interval=None,
-            open_timeout=None,
-            close_timeout=CLOSE_SECONDS,
-            max_size=MAX_BROADCAST_BYTES,
-            write_limit=0,
-            create_connection=self._make_protocol,  # type: ignore[arg-type] # a callable does
-            backlog=ACCEPT_BATCH,
-        )
+    async def _listen(self, addresses: Sequence[str], port: int) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(self._make_protocol, addresses, port, backlog=ACCEPT_BATCH)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -165,33 +153,31 @@ class RelayServer:
             self._writable.close()
             await self._handshakes.close()
 
-    async def _stop(self, server: Server) -> None:
+    async def _stop(self, server: asyncio.Server) -> None:
         self._door.is_open = False
-        logger.info("relay stopping", extra={"connections": len(server.connections)})
+        logger.info("relay stopping", extra={"connections": len(self._connections)})
         await asyncio.sleep(self._settings.shutdown_delay_seconds)
-        server.close(close_connections=False)
+        server.close()
         plan = self._plan
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.closing):
                 await see_off(self._connections, plan.window)
                 self._door.cut_off_pending()
                 await self._handshakes.join()
-                await server.wait_closed()
+                await self._everybody_has_gone()
                 return
-        left = self._connections
+        left = list(self._connections)
         logger.warning("clients that did not close in time are cut off", extra={"connections": len(left)})
         self._door.cut_off_pending()
         for connection in left:
             connection.cut_off("It did not close before the relay stopped.")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.cut_off):
-                await server.wait_closed()
+                await self._everybody_has_gone()
 
-    @property
-    def _connections(self) -> Collection[RelayConnection]:
-        """All that completed the opening handshake and are not gone."""
-        assert self._server is not None  # noqa: S101 - asked inside the context only
-        return cast("set[RelayConnection]", self._server.all_connections)
+    async def _everybody_has_gone(self) -> None:
+        while not self._door.is_deserted:  # noqa: ASYNC110 - who is at the door and who is inside end in their own ways
+            await asyncio.sleep(LEAVING_SECONDS)
 
     @property
     def port(self) -> int:
@@ -199,51 +185,48 @@ class RelayServer:
         assert self._server is not None  # noqa: S101 - asked inside the context only
         return int(self._server.sockets[0].getsockname()[1])
 
-    def _make_protocol(self, *arguments: object, **options: object) -> asyncio.Protocol:
-        """Make what the event loop tells of an accepted socket (called by the library, with options of its own)."""
-        connect = partial(
-            RelayConnection,
-            *arguments,  # type: ignore[arg-type] # the library's
-            **options,  # type: ignore[arg-type] # the library's
-            limits=self._limits,
-            writable=self._writable,
-            tell_end=partial(tell_closing, self._endings),
-        )
+    def _make_protocol(self) -> asyncio.Protocol:
+        """Make what the event loop tells of an accepted socket."""
+        connect = partial(HttpConnection, self._door, self._take_in, self._endings, self._limits)
         if self._tls is None:
-            return connect(attendance=self._door)
-        return TlsHandshake(
-            lambda attendance: connect(attendance=attendance), self._tls, self._door, self._limits, self._handshakes
+            return connect(self._door)
+        return TlsHandshake(connect, self._tls, self._door, self._limits, self._handshakes)
+
+    def _take_in(
+        self, transport: asyncio.Transport, protocol: ServerProtocol, admitted: Admitted, accepted: bytes
+    ) -> RelayConnection:
+        """Have a new WebSocket take a transport over, and begin to serve it."""
+        connection = RelayConnection(
+            transport, protocol, admitted, self._limits, writable=self._writable, tell_end=self._tell_end
         )
-
-    def _complete(self, connection: ServerConnection, request: Request, response: Response) -> Response:
-        self._endings.note_answer(response.status_code)
-        return secure_response(connection, request, response)
-
-    async def _handle(self, connection: RelayConnection) -> None:
+        self._door.take_seat(admitted, connection)
+        self._connections.add(connection)
+        transport.set_protocol(connection)
+        transport.write(accepted)
         limit = self._stall_limit_seconds
-        dead_after = None if limit is None else limit + DEAD_PEER_SECONDS
-        notice_dead_peer(connection.transport.get_extra_info("socket"), dead_after)
-        connection.forget_handshake()
-        admission = connection.admission
-        if not isinstance(admission, ConnectRequest):
-            await connection.refuse(admission)
-            return
-        _settle_in(connection, admission)
+        notice_dead_peer(transport.get_extra_info("socket"), None if limit is None else limit + DEAD_PEER_SECONDS)
+        if isinstance(admitted.found, RelayError):
+            connection.refuse(admitted.found)
+        else:
+            self._serve(connection, *admitted.found)
+        return connection
+
+    def _serve(self, connection: RelayConnection, request: ConnectRequest, permit: Permit) -> None:
+        _settle_in(connection, request)
         try:
-            self._rechecks.watch(connection, connection.permit)
-            if admission.role is Role.BROADCASTER:
-                await serve_broadcaster(connection, admission, self._hub, self._tasks)
-            else:
-                await serve_listener(connection, admission, self._hub, self._tasks)
-        except ConnectionClosed:
+            self._rechecks.watch(connection, permit)
+        except TokenExpiredError as error:
+            connection.refuse(error)
             return
-        except PeerError as error:
-            await connection.refuse(error)
-        except Exception:
-            logger.exception("a connection failed by our fault", extra={"connection": str(connection.id)})
-            await connection.close_in_time(CloseCode.INTERNAL, CloseCode.INTERNAL.reason)
-        finally:
-            self._rechecks.forget(connection)
+        if request.role is Role.BROADCASTER:
+            connection.converse(BroadcasterConversation(connection, request, self._hub))
+        else:
+            connection.converse(ListenerConversation(connection, request, permit, self._hub))
+
+    def _tell_end(self, connection: RelayConnection, loss: Exception | None) -> None:
+        self._rechecks.forget(connection)
+        self._connections.discard(connection)
+        tell_closing(self._endings, connection, loss)
 
 
 def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
@@ -257,7 +240,7 @@ def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
         logging.DEBUG if is_listener else logging.INFO,
         "connection opened",
         extra={
-            "connection": str(connection.id),
+            "connection": connection.id,
             "client": connection.client_address,
             "role": request.role,
             "session": request.address.session,

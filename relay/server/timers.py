@@ -11,11 +11,19 @@ from enum import Enum, auto
 class Timer(Enum):
     """What a connection waits for."""
 
+    HTTP = auto()
+    """The next request, the end of this one, or the peer's taking of an answer."""
     HANDSHAKE = auto()
+    """The end of a TLS handshake."""
     CLOSING = auto()
-    LAST_WORDS = auto()
+    """The peer's close frame."""
+    OVER_A_LIMIT = auto()
+    """The end of a connection whose peer is over a limit."""
     AUDIO_RATE = auto()
     ADDRESS_RATE = auto()
+    AHEAD = auto()
+    """Real time, which a broadcaster is ahead of."""
+    SWITCH = auto()
 
 
 class Timers:

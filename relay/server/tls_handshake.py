@@ -21,7 +21,8 @@ from relay.limits.names import Limit
 from relay.limits.pending import Visitor
 from relay.limits.tls_faults import TlsFault, read_tls_fault
 from relay.process.tasks import TaskRegistry
-from relay.server.guarded import CLOSE_SECONDS, Attendance, GuardedConnection
+from relay.server.guarded import CLOSE_SECONDS
+from relay.server.http import Attendance, HttpConnection
 from relay.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buffer, discard_unsent
 from relay.server.timers import Timer, Timers
 
@@ -35,7 +36,7 @@ class TlsHandshake(asyncio.Protocol):
 
     def __init__(
         self,
-        connect: Callable[[Attendance], GuardedConnection],
+        connect: Callable[[Attendance], HttpConnection],
         context: ssl.SSLContext,
         attendance: Attendance,
         limits: LimitsInForce,

@@ -266,6 +266,10 @@ class LimitSettings(_Section):
     max_handshake_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = Field(
         32_768, description="Maximum size of a request with its headers. 4096 to 1048576."
     )
+    max_body_bytes: Annotated[int, Field(ge=0)] = Field(
+        1_048_576,
+        description="Maximum size of a request's body, which the relay reads and throws away. Beyond it: HTTP 413.",
+    )
     max_audio_messages_per_second: CountOrNever = Field(
         400,
         description=(

@@ -18,6 +18,7 @@ from relay.access.tokens import TokenVerifier, read_secret
 from relay.limits.addresses import TrustedProxies
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
+from relay.protocol.http1 import Http1, UnreadableRequestError
 from relay.protocol.json_messages import decode
 from relay.protocol.messages import FROM_BROADCASTER, FROM_LISTENER, TO_BROADCASTER, TO_LISTENER, Ping
 from relay.protocol.operator_requests import allowed_methods, is_operator_path, read_operator_request
@@ -55,6 +56,31 @@ def fuzz_message(data: bytes) -> None:
             with suppress(PeerError):
                 read = kind.read(message)
                 assert kind.read(decode(read.text(), max_bytes=1 << 20)) == read
+
+
+def fuzz_request(data: bytes) -> None:
+    """What comes on a connection, whole and in small pieces: the same requests, each with a response, or a fault."""
+    whole, in_pieces = _read_requests([data]), _read_requests([data[at : at + 7] for at in range(0, len(data), 7)])
+    # A client that asks first whether to send its body is answered before the body comes, if that comes later.
+    assert whole == in_pieces or b"100-continue" in data.lower()
+
+
+def _read_requests(pieces: list[bytes]) -> list[object]:
+    """Read up to the first request that another one came behind, as a connection does."""
+    http, found = Http1(), list[object]()
+    for number, piece in enumerate(pieces):
+        try:
+            head = http.receive(piece, 4096, 1000)
+        except UnreadableRequestError as error:
+            http.answer(error.status, "", [("Connection", "close"), ("Content-Length", "0")], b"")
+            return [*found, error.fault]
+        if head is not None:
+            rest = http.rest + b"".join(pieces[number + 1 :])
+            http.answer(404, "Not Found", [("Content-Length", "0"), *([("Connection", "close")] if rest else [])], b"")
+            found.append((head, Headers(head.headers), rest))
+            if not http.is_open:
+                break
+    return found
 
 
 def fuzz_query(data: bytes) -> None:
@@ -129,6 +155,7 @@ def _tables() -> tuple[Pages, QrCodes]:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "header": fuzz_header,
     "message": fuzz_message,
+    "request": fuzz_request,
     "query": fuzz_query,
     "operator": fuzz_operator,
     "headers": fuzz_headers,
@@ -145,6 +172,12 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"type":"switch","channel":"de"}',
         b'{"type":"hello","format":{"codec":"pcm_s16le","rate":16000,"channels":1,"clock_rate":16000}}',
         b'{"type":"clear","deep":[[[{"a":[1e308,-0,"\\ud800"]}]]]}',
+    ],
+    "request": [
+        b"GET /listen/ev1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST http://a/p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nT: 1\r\n\r\n",
+        b"CONNECT a.example:1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\x81\x80",
+        b"PUT / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: keep-alive\r\n\r\n01234",
     ],
     "query": [
         b"/v1/listen/ev1/de?buffer_ms=500&coalesce_ms=40&burst_ms=1000&codec=pcm_s16le",

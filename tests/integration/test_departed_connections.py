@@ -7,6 +7,7 @@ import pytest
 
 from relay.cli.app import RunningRelay, running_relay
 from relay.server.connection import RelayConnection
+from relay.server.http import HttpConnection
 from relay.settings.configuration import load_settings
 
 HANDSHAKE = (
@@ -27,7 +28,7 @@ async def connect(relay: RunningRelay, target: str) -> tuple[asyncio.StreamReade
 
 
 def connections() -> int:
-    return sum(type(each) is RelayConnection for each in gc.get_objects())
+    return sum(type(each) in (HttpConnection, RelayConnection) for each in gc.get_objects())
 
 
 @pytest.mark.parametrize("target", ["listen/ev1", "broadcast/ev1", "listen/%20"])

@@ -12,6 +12,7 @@ import pytest
 from relay.cli.app import RunningRelay, running_relay
 from relay.limits.names import Limit
 from relay.server.connection import RelayConnection
+from relay.server.http import HttpConnection
 from relay.settings.configuration import load_settings
 
 UPGRADE = (
@@ -28,7 +29,7 @@ def port_of(relay: RunningRelay) -> int:
 
 
 def connections() -> int:
-    return sum(type(each) is RelayConnection for each in gc.get_objects())
+    return sum(type(each) in (HttpConnection, RelayConnection) for each in gc.get_objects())
 
 
 async def read(reader: asyncio.StreamReader) -> bytes:

@@ -138,10 +138,10 @@ async def test_a_page_with_a_slash_at_its_end_leads_to_the_page(method: str) -> 
 async def test_head_is_get_without_the_body() -> None:
     async with relay_process(RELAY_PROMETHEUS_ENABLED="true") as relay:
         for path in ("/", "/healthz", "/readyz", "/listen/ev1", "/broadcast/ev1", "/nothing", "/v1/sessions"):
-            got = await answer(relay, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            head = await answer(relay, f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            got = await answer(relay, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            head = await answer(relay, f"HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             assert head == (got[0], got[1], b""), path
-        metrics = await answer(relay, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        metrics = await answer(relay, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (metrics[0], metrics[2]) == (200, b"")
         assert int(metrics[1]["Content-Length"]) > 0
 
@@ -185,7 +185,9 @@ async def test_a_person_gets_a_page_in_their_language_where_there_is_none() -> N
 
 async def test_a_person_who_is_turned_away_gets_a_page_too() -> None:
     async with relay_process(RELAY_LIMITS_MAX_REQUESTS_PER_SECOND="1") as relay:
-        request = f"GET /listen/ev1 HTTP/1.1\r\nHost: x\r\n{BROWSER}Accept-Language: uk\r\n\r\n".encode()
+        request = (
+            f"GET /listen/ev1 HTTP/1.1\r\nHost: x\r\n{BROWSER}Connection: close\r\nAccept-Language: uk\r\n\r\n".encode()
+        )
         for _ in range(40):
             found, headers, body = await answer(relay, request)
             if found != 200:
@@ -193,3 +195,41 @@ async def test_a_person_who_is_turned_away_gets_a_page_too() -> None:
         assert found == 503
         assert "Ретранслятор зайнятий" in body.decode()
         assert int(headers["Retry-After"]) > 0
+
+
+async def test_a_connection_stays_open_for_the_next_page_and_ends_when_nothing_comes() -> None:
+    page = b"GET /listen/ev1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with relay_process() as relay, exchange(relay) as (reader, writer):
+        for request in (page, b"HEAD /listen/ev1 HTTP/1.1\r\nHost: x\r\n\r\n", page):
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert b"connection:" not in head.lower()
+            length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+            if request is page:
+                assert b"</html>" in await reader.readexactly(length)
+        assert await reader.read() == b"", "an idle connection is closed without an answer"
+    async with relay_process() as relay:
+        found, headers, body = await answer(relay, page + page)
+        assert found == 200
+        assert headers["Connection"] == "close", "two at once are not both answered"
+        assert int(headers["Content-Length"]) == len(body)
+
+
+async def test_a_body_is_bounded() -> None:
+    head = b"POST /listen/ev1 HTTP/1.1\r\nHost: x\r\n"
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
+    async with relay_process(RELAY_LIMITS_MAX_BODY_BYTES="10") as relay:
+        for request, status in (
+            (head + b"Content-Length: 10\r\n\r\n0123456789", 405),
+            (head + b"Content-Length: 11\r\n\r\n0123456789", 413),
+            (chunked + b"a\r\n0123456789\r\n0\r\n\r\n", 405),
+            (chunked + b"a\r\n0123456789\r\n1\r\n0\r\n0\r\n\r\n", 413),
+            (chunked + b"not a length\r\n", 400),
+            (head + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n", 405),
+        ):
+            found, headers, body = await answer(relay, request)
+            assert found == status, request
+            check(headers, body)
+        assert await relay.terminate() == 0
+        await relay.event("limits were applied", max_body_bytes=2)

@@ -5,6 +5,7 @@ metrics, what it sends to CloudWatch, what other users see of its processes, and
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -93,6 +94,9 @@ async def ask(host: str, request: bytes) -> bytes:
                 if b"relay.v1" in answer:
                     answer += await reader.read(2)
                 writer.write(NO_FRAME)
+            else:
+                with contextlib.suppress(OSError):  # so that the connection is not kept for another request
+                    writer.write_eof()
             return answer + await reader.read()
     except (ConnectionError, asyncio.IncompleteReadError):
         return b""

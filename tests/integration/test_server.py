@@ -241,11 +241,11 @@ class TestRefusals:
 
     async def test_http(self, relay: RelayProcess) -> None:
         def ask(method: str, path: str) -> tuple[int, str]:
-            parts = urlsplit(relay.url)
-            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
+            host = urlsplit(relay.url).netloc
+            with contextlib.closing(http.client.HTTPConnection(host, timeout=10)) as connection:
+                connection.request(method, path)
+                response = connection.getresponse()
+                return response.status, response.read().decode()
 
         answers = [
             ("GET", "/healthz", 200, "ok"),

@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,11 +18,10 @@ GREEDY, OTHER = "192.0.2.1", "192.0.2.2"
 
 
 def ask(relay: RelayProcess, target: str, address: str) -> tuple[int, bytes]:
-    parts = urlsplit(relay.url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
-    connection.request("GET", target, headers={"X-Forwarded-For": address})
-    response = connection.getresponse()
-    body = response.read()
+    with closing(http.client.HTTPConnection(urlsplit(relay.url).netloc, timeout=30)) as connection:
+        connection.request("GET", target, headers={"X-Forwarded-For": address})
+        response = connection.getresponse()
+        body = response.read()
     if response.status in (429, 503):
         assert 2 <= int(response.headers["Retry-After"]) <= 10
     return response.status, body

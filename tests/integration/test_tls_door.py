@@ -205,7 +205,10 @@ def port_of(relay: RunningRelay) -> int:
 
 def handshakes() -> int:
     """How many of asyncio's TLS protocols are in memory, each with its buffer of 256 KiB, and how many of ours."""
-    return sum(type(each).__name__ in {"SSLProtocol", "TlsHandshake", "RelayConnection"} for each in gc.get_objects())
+    return sum(
+        type(each).__name__ in {"SSLProtocol", "TlsHandshake", "HttpConnection", "RelayConnection"}
+        for each in gc.get_objects()
+    )
 
 
 def open_files() -> int:

@@ -43,7 +43,7 @@ async def ask(url: str, method: str, path: str, shown: str | None = None, **head
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {address.netloc}"]
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {address.netloc}", "Connection: close"]
         lines += [] if shown is None else [f"Authorization: Bearer {shown}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())

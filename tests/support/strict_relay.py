@@ -3,8 +3,8 @@
 from math import inf
 
 from relay.cli.main import main
-from relay.server import connection
+from relay.server import listener
 
 if __name__ == "__main__":
-    connection.WAITED_SECONDS = inf
+    listener.WAITED_SECONDS = inf
     main()

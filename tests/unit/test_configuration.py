@@ -60,6 +60,7 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "limits.max_pending_handshakes": (1, 2, 3),
     "limits.handshake_timeout_seconds": (1.0, 2.0, 3.0),
     "limits.max_handshake_bytes": (4096, 5000, 6000),
+    "limits.max_body_bytes": (0, 5000, 6000),
     "limits.max_audio_messages_per_second": ("never", 2, 3),
     "limits.max_texts_per_second": (1, 2, "never"),
     "limits.max_pings_per_second": (1, 2, "never"),

@@ -2,8 +2,10 @@
 
 import pytest
 from websockets.datastructures import Headers
+from websockets.typing import Subprotocol
 
-from relay.server.credentials import offered_subprotocols, read_credential, select_subprotocol
+from relay.server.credentials import offered_subprotocols, read_credential
+from relay.server.http import RelayProtocol
 
 
 @pytest.mark.parametrize(
@@ -37,5 +39,6 @@ def test_the_first_place_counts(
 
 def test_a_token_is_never_chosen_as_the_subprotocol() -> None:
     for offered in (["relay.token.x"], ["relay.token.x", "relay.v2"], []):
-        assert select_subprotocol(offered) is None  # type: ignore[arg-type] # names are texts
-    assert select_subprotocol(["relay.token.x", "relay.v1"]) == "relay.v1"  # type: ignore[list-item] # the same
+        assert RelayProtocol().select_subprotocol([*map(Subprotocol, offered)]) is None
+    offered = ["relay.token.x", "relay.v1"]
+    assert RelayProtocol().select_subprotocol([*map(Subprotocol, offered)]) == "relay.v1"

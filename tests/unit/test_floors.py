@@ -80,6 +80,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "av": ("relay.media.decoded",),
     "botocore": ("relay.metrics.cloudwatch",),
     "click": ("relay.cli",),
+    "h11": ("relay.protocol.http1",),
     "jwt": ("relay.access.tokens",),
     "prometheus_client": ("relay.metrics.prometheus",),
     "psutil": ("relay.loadtest.server_probe",),

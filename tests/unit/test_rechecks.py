@@ -6,7 +6,6 @@ import pytest
 
 from relay.access.grants import Grant, TokenRole
 from relay.access.rules import Access, AccessRules
-from relay.process.tasks import TaskRegistry
 from relay.server.rechecks import Rechecks
 from relay.vocabulary.names import ChannelAddress
 
@@ -28,16 +27,15 @@ class Connection:
     id = "a connection"
     refused = False
 
-    async def refuse(self, _error: Exception) -> None:
+    def refuse(self, _error: Exception) -> None:
         self.refused = True
 
 
 @pytest.mark.parametrize(("before_seconds", "after_seconds"), [(300.0, 5.0), (5.0, 300.0), (5.0, 5.0)])
-async def test_the_leeway_in_force_is_what_holds(before_seconds: float, after_seconds: float) -> None:
+def test_the_leeway_in_force_is_what_holds(before_seconds: float, after_seconds: float) -> None:
     now = NOW
     access = Access(AccessRules(open_sessions=(), verifier=Verifier(), leeway_seconds=before_seconds), lambda: now)
-    tasks = TaskRegistry()
-    rechecks, connection = Rechecks(access, tasks), Connection()
+    rechecks, connection = Rechecks(access), Connection()
     permit = access.admit(TokenRole.LISTEN, ChannelAddress("ev1"), "key")
     rechecks.watch(cast("Any", connection), permit)
     assert rechecks.replace(AccessRules(open_sessions=(), verifier=Verifier(), leeway_seconds=after_seconds)) == 0
@@ -45,6 +43,4 @@ async def test_the_leeway_in_force_is_what_holds(before_seconds: float, after_se
     assert rechecks.close_expired() == 0
     now += 1
     assert rechecks.close_expired() == 1
-    await tasks.join()
     assert connection.refused
-    await tasks.close()

@@ -1,4 +1,4 @@
-"""Places: each limit holds at its number, and what is given back is free."""
+"""Seats: each limit holds at its number, and what is given back is free."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.limits.names import Limit
-from relay.limits.places import Place, Places
+from relay.limits.seats import Seat, Seats
 from relay.protocol.requests import Role
 
 LIMITS: Mapping[Limit, int | None] = {
@@ -36,38 +36,38 @@ class Owner:
             self._actions.pop()()
 
 
-def listener(session: str | None, group: str | None = None) -> Place:
-    return Place(Role.LISTENER, session, group)
+def listener(session: str | None, group: str | None = None) -> Seat:
+    return Seat(Role.LISTENER, session, group)
 
 
-def broadcaster(session: str) -> Place:
-    return Place(Role.BROADCASTER, session, None)
+def broadcaster(session: str) -> Seat:
+    return Seat(Role.BROADCASTER, session, None)
 
 
 def test_each_limit_holds_at_its_number() -> None:
-    places, first = Places(), Owner()
-    for place, owner in ((listener("a"), first), (listener("a"), Owner())):
-        assert places.full(place, LIMITS.__getitem__) is None
-        places.take(place, owner)
-    assert places.full(listener("a"), LIMITS.__getitem__) is Limit.LISTENERS
-    assert places.full(listener("b"), LIMITS.__getitem__) is None
-    places.take(listener("b"), Owner())
-    assert places.full(listener("c"), LIMITS.__getitem__) is Limit.CONNECTIONS
-    assert places.full(broadcaster("a"), LIMITS.__getitem__) is None, "listeners keep no broadcaster out"
-    places.take(broadcaster("a"), Owner())
-    assert places.full(broadcaster("a"), LIMITS.__getitem__) is Limit.BROADCASTERS
+    seats, first = Seats(), Owner()
+    for seat, owner in ((listener("a"), first), (listener("a"), Owner())):
+        assert seats.full(seat, LIMITS.__getitem__) is None
+        seats.take(seat, owner)
+    assert seats.full(listener("a"), LIMITS.__getitem__) is Limit.LISTENERS
+    assert seats.full(listener("b"), LIMITS.__getitem__) is None
+    seats.take(listener("b"), Owner())
+    assert seats.full(listener("c"), LIMITS.__getitem__) is Limit.CONNECTIONS
+    assert seats.full(broadcaster("a"), LIMITS.__getitem__) is None, "listeners keep no broadcaster out"
+    seats.take(broadcaster("a"), Owner())
+    assert seats.full(broadcaster("a"), LIMITS.__getitem__) is Limit.BROADCASTERS
     first.end()
-    assert places.full(listener("a"), LIMITS.__getitem__) is None
+    assert seats.full(listener("a"), LIMITS.__getitem__) is None
 
 
 def test_an_address_has_so_many_and_an_unknown_one_has_no_limit() -> None:
     limits = dict(LIMITS) | {Limit.CONNECTIONS: 100, Limit.LISTENERS: None, Limit.CONNECTIONS_PER_ADDRESS: 1}
-    places = Places()
-    places.take(listener("a", "192.0.2.1"), Owner())
-    assert places.full(listener("b", "192.0.2.1"), limits.__getitem__) is Limit.CONNECTIONS_PER_ADDRESS
+    seats = Seats()
+    seats.take(listener("a", "192.0.2.1"), Owner())
+    assert seats.full(listener("b", "192.0.2.1"), limits.__getitem__) is Limit.CONNECTIONS_PER_ADDRESS
     for _ in range(5):
-        assert places.full(listener("b"), limits.__getitem__) is None
-        places.take(listener("b"), Owner())
+        assert seats.full(listener("b"), limits.__getitem__) is None
+        seats.take(listener("b"), Owner())
 
 
 @given(
@@ -83,15 +83,15 @@ def test_an_address_has_so_many_and_an_unknown_one_has_no_limit() -> None:
 def test_whatever_was_taken_is_free_when_its_owner_has_ended(
     taken: list[tuple[Role, str | None, str | None, str]],
 ) -> None:
-    places = Places()
+    seats = Seats()
     owners = []
     for role, session, group, order in taken:
         owner = Owner()
         if order == "ended before":
             owner.end()
-        places.take(Place(role, session, group), owner)
+        seats.take(Seat(role, session, group), owner)
         owners.append(owner)
-    assert sum(places.count(role) for role in Role) == sum(not owner.has_ended for owner in owners)
+    assert sum(seats.count(role) for role in Role) == sum(not owner.has_ended for owner in owners)
     for owner in owners:
         owner.end()
-    assert places.is_empty
+    assert seats.is_empty

@@ -1,6 +1,6 @@
 """How many are inside: in all, of each session and role, and of each address.
 
-Invariants: a place belongs to an owner, whose end gives it back, once; who has ended takes none; what is counted as 0
+Invariants: a seat belongs to an owner, whose end gives it back, once; who has ended takes none; what is counted as 0
 is not remembered.
 """
 
@@ -15,7 +15,7 @@ from relay.protocol.requests import Role
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Seat:
     """What one connection occupies.
 
     Attributes:
@@ -30,14 +30,14 @@ class Place:
 
 
 class Owner(Protocol):
-    """Who may take a place."""
+    """Who may take a seat."""
 
     def at_end(self, action: Callable[[], None]) -> None:
         """Do something once, when the owner ends; at once when it has ended."""
         ...
 
 
-class Places:
+class Seats:
     """Those that are taken."""
 
     def __init__(self) -> None:
@@ -53,36 +53,36 @@ class Places:
         """Whether none is taken."""
         return not self._taken
 
-    def full(self, place: Place, most: Callable[[Limit], int | None]) -> Limit | None:
-        """Give the limit that a place would be over; None when it may be taken.
+    def full(self, seat: Seat, most: Callable[[Limit], int | None]) -> Limit | None:
+        """Give the limit that a seat would be over; None when it may be taken.
 
         Args:
-            place: The place.
+            seat: The seat.
             most: Gives what there may be by each limit; None is without limit.
         """
-        for counted in _counted(place):
+        for counted in _counted(seat):
             limit = counted[0]
             allowed = most(limit)
             if allowed is not None and self._taken[counted] >= allowed:
                 return limit
         return None
 
-    def take(self, place: Place, owner: Owner) -> None:
-        """Take a place, whether or not it is free, until its owner ends."""
-        self._taken.update(_counted(place))
-        owner.at_end(partial(self._give_back, place))
+    def take(self, seat: Seat, owner: Owner) -> None:
+        """Take a seat, whether or not it is free, until its owner ends."""
+        self._taken.update(_counted(seat))
+        owner.at_end(partial(self._give_back, seat))
 
-    def _give_back(self, place: Place) -> None:
-        for counted in _counted(place):
+    def _give_back(self, seat: Seat) -> None:
+        for counted in _counted(seat):
             self._taken[counted] -= 1
             if not self._taken[counted]:
                 del self._taken[counted]
 
 
-def _counted(place: Place) -> Iterator[tuple[Limit, str]]:
-    """Give what a place is counted as. Roles are counted apart in all, so listeners never keep a broadcaster out."""
-    yield Limit.CONNECTIONS, place.role
-    if place.session is not None:
-        yield Limit.LISTENERS if place.role is Role.LISTENER else Limit.BROADCASTERS, place.session
-    if place.group is not None:
-        yield Limit.CONNECTIONS_PER_ADDRESS, place.group
+def _counted(seat: Seat) -> Iterator[tuple[Limit, str]]:
+    """Give what a seat is counted as. Roles are counted apart in all, so listeners never keep a broadcaster out."""
+    yield Limit.CONNECTIONS, seat.role
+    if seat.session is not None:
+        yield Limit.LISTENERS if seat.role is Role.LISTENER else Limit.BROADCASTERS, seat.session
+    if seat.group is not None:
+        yield Limit.CONNECTIONS_PER_ADDRESS, seat.group

@@ -1,0 +1,250 @@
+"""HTTP/1.1 without I/O: requests from bytes, responses to bytes, and a name for what is wrong with a request.
+
+`h11` parses headers and bodies, and knows when a connection may stay open. Before `h11` sees a head, this module bounds
+it and refuses whatever two readers might understand in two ways: line ends without CR, folded lines, control
+characters, two framings of one body.
+
+Invariants: each sequence of bytes is a request, a fault, or not complete yet; no more than the bound is kept; of a
+body, nothing is kept.
+
+Source: RFC 9112 (HTTP/1.1), sections 2.2, 3 and 5 to 7.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import h11
+
+from relay.vocabulary.errors import BadRequestError
+
+MAX_HEADERS = 128
+"""More than any browser or proxy sends; reading one takes a microsecond or two."""
+
+
+class Fault(StrEnum):
+    """Why a request can't be read; the value is its name in the log."""
+
+    URI_TOO_LONG = "uri_too_long"
+    TOO_LARGE = "too_large"
+    BODY_TOO_LARGE = "body_too_large"
+    TOO_MANY_HEADERS = "too_many_headers"
+    NOT_HTTP = "not_http"
+    PROXY_PROTOCOL = "proxy_protocol"
+    VERSION = "version"
+    TARGET = "target"
+    HEADER = "header"
+    BODY = "body"
+    CUT_SHORT = "cut_short"
+
+
+_ANSWERS = {
+    Fault.URI_TOO_LONG: (414, "The address is longer than limits.max_handshake_bytes."),
+    Fault.TOO_LARGE: (
+        431,
+        "The request's headers are larger than limits.max_handshake_bytes; cookies are the usual reason.",
+    ),
+    Fault.BODY_TOO_LARGE: (413, "The request's body is larger than limits.max_body_bytes."),
+    Fault.TOO_MANY_HEADERS: (431, f"The request has more than {MAX_HEADERS} headers."),
+    Fault.NOT_HTTP: (400, "This is no HTTP request."),
+    Fault.PROXY_PROTOCOL: (
+        400,
+        "The relay does not read the PROXY protocol; have the proxy send X-Forwarded-For.",
+    ),
+    Fault.VERSION: (505, "The relay speaks HTTP/1.1."),
+    Fault.TARGET: (400, "The address is malformed; other characters than ASCII are written as %XX."),
+    Fault.HEADER: (400, "A header is malformed."),
+    Fault.BODY: (400, "This request must have no body, or its body is malformed."),
+    Fault.CUT_SHORT: (400, "The request ended before it was complete."),
+}
+
+_END = re.compile(rb"\n\r?\n")
+_TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_TARGET = re.compile(rb"[\x21-\x7e]+")
+_VERSION = re.compile(rb"HTTP/([0-9])(\.[0-9])?")
+_MALFORMED = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_HOST = re.compile(rb"\nhost:", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"(?:http|ws)s?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
+_METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+
+class UnreadableRequestError(BadRequestError):
+    """A request that can't be read.
+
+    Attributes:
+        fault: What is wrong.
+        status: HTTP status of the answer.
+    """
+
+    def __init__(self, fault: Fault) -> None:
+        """Make the error of a fault."""
+        self.fault = fault
+        self.status, sentence = _ANSWERS[fault]
+        super().__init__(sentence)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request without its body.
+
+    Attributes:
+        method: As it was written.
+        target: Path and query; of an absolute target, only these.
+        protocol: `HTTP/1.0` or `HTTP/1.1`.
+        headers: Names and values, in order; of an absolute target, `Host` is its host.
+    """
+
+    method: str
+    target: str
+    protocol: str
+    headers: Sequence[tuple[str, str]]
+
+
+class Http1:
+    """The server's side of one connection: takes a request, then its response, then perhaps the next request."""
+
+    __slots__ = ("_body_bytes", "_h11", "_head", "_request", "_searched")
+
+    def __init__(self) -> None:
+        """Begin with a connection on which nothing was said."""
+        self._h11 = h11.Connection(h11.SERVER)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._head = bytearray()
+        self._searched = 0
+        self._request: RequestHead | None = None
+        self._body_bytes = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a request has begun that is not complete."""
+        return bool(self._head)
+
+    @property
+    def rest(self) -> bytes:
+        """What came behind the request."""
+        return self._h11.trailing_data[0]
+
+    def receive(self, data: bytes, most_head_bytes: int, most_body_bytes: int) -> RequestHead | None:
+        """Take what came, and return the request when all of it is there. Its body is read and thrown away.
+
+        Raises:
+            UnreadableRequestError: There is no request here, or it is longer than it may be.
+        """
+        if self._request is None:
+            self._head += data
+            length = self._find_end(most_head_bytes)
+            if length is None:
+                return None
+            self._request = self._read_head(bytes(self._head[:length]), most_body_bytes)
+            data = bytes(self._head[length:])
+        if data:  # Without any, h11 would take it for the end of the stream.
+            self._h11.receive_data(data)
+        return self._request if self._has_read_body(most_body_bytes) else None
+
+    def answer(self, status: int, reason: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+        """Return the bytes of a response, to the request or to what can't be read, and begin anew if both sides may."""
+        encoded = [(name.encode(), value.encode("iso-8859-1")) for name, value in headers]
+        response = h11.Response(status_code=status, reason=reason.encode(), headers=encoded)
+        events = [response, *([h11.Data(data=body)] if body else []), h11.EndOfMessage()]
+        said = b"".join(self._h11.send(event) or b"" for event in events)
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            self._h11.start_next_cycle()
+            self._begin()
+        return said
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request may come, after the last response or as the first."""
+        return self._h11.our_state is h11.IDLE
+
+    def _find_end(self, most_bytes: int) -> int | None:
+        """Return the length of the head; None until it is complete. A wrong first line is not waited out."""
+        head = self._head
+        line_end = head.find(b"\n", 0, most_bytes)
+        if line_end < 0:
+            if bytes(head[:2]) not in (b"", b"\r") and not _TOKEN.match(head):
+                raise UnreadableRequestError(Fault.NOT_HTTP)
+            if len(head) > most_bytes:
+                raise UnreadableRequestError(Fault.URI_TOO_LONG)
+            return None
+        if not self._searched:
+            _check_request_line(bytes(head[: line_end + 1]))
+        end = _END.search(head, max(line_end, self._searched), most_bytes)
+        if end is not None:
+            return end.end()
+        if len(head) > most_bytes:
+            raise UnreadableRequestError(Fault.TOO_LARGE)
+        self._searched = max(line_end, len(head) - 2)
+        return None
+
+    def _read_head(self, head: bytes, most_body_bytes: int) -> RequestHead:
+        if head.count(b"\n") > MAX_HEADERS + 2:
+            raise UnreadableRequestError(Fault.TOO_MANY_HEADERS)
+        if _MALFORMED.search(head):
+            raise UnreadableRequestError(Fault.HEADER)
+        has_host = _HOST.search(head) is not None
+        # A proxy may leave it out, for a client of HTTP/1.0, and h11 insists on it.
+        self._h11.receive_data(head if has_host else head[:-2] + b"Host:\r\n\r\n")
+        try:
+            request = self._h11.next_event()
+        except h11.RemoteProtocolError:
+            raise UnreadableRequestError(Fault.HEADER) from None
+        assert isinstance(request, h11.Request)  # noqa: S101 - the head is complete
+        method, target = request.method.decode(), request.target.decode()
+        _check_body(method, request.headers, most_body_bytes)
+        headers = [
+            (name.decode(), value.decode("iso-8859-1"))
+            for name, value in request.headers
+            if has_host or name != b"host"
+        ]
+        if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
+            host, rest = absolute.groups(default="")
+            headers = [("host", host), *(header for header in headers if header[0] != "host")]
+            target = rest if rest.startswith("/") else f"/{rest}"
+        elif not target.startswith("/") and target != "*" and method != "CONNECT":
+            raise UnreadableRequestError(Fault.TARGET)
+        return RequestHead(method, target, f"HTTP/{request.http_version.decode()}", headers)
+
+    def _has_read_body(self, most_bytes: int) -> bool:
+        """Read on to the end of the body. A client that asks first whether to send one is answered without it."""
+        while True:
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError:
+                raise UnreadableRequestError(Fault.BODY) from None
+            if isinstance(event, h11.Data):
+                self._body_bytes += len(event.data)
+                if self._body_bytes > most_bytes:
+                    raise UnreadableRequestError(Fault.BODY_TOO_LARGE)
+            else:
+                return isinstance(event, h11.EndOfMessage) or self._h11.they_are_waiting_for_100_continue
+
+
+def _check_request_line(line: bytes) -> None:
+    if line.startswith(b"PROXY ") or line == b"\r\n":
+        # The binary form begins with an empty line.
+        raise UnreadableRequestError(Fault.PROXY_PROTOCOL)
+    method, _, rest = line.removesuffix(b"\r\n").partition(b" ")
+    target, _, protocol = rest.rpartition(b" ")
+    version = _VERSION.fullmatch(protocol)
+    if version is None or not line.endswith(b"\r\n") or not _TOKEN.fullmatch(method):
+        raise UnreadableRequestError(Fault.NOT_HTTP)
+    if version[1] != b"1" or version[2] is None:
+        raise UnreadableRequestError(Fault.VERSION)
+    if not _TARGET.fullmatch(target):
+        raise UnreadableRequestError(Fault.TARGET)
+
+
+def _check_body(method: str, headers: Iterable[tuple[bytes, bytes]], most_bytes: int) -> None:
+    """Refuse two framings of one body, a body where none may be, and one that is announced as too long."""
+    lengths = {value for name, value in headers if name == b"content-length"}
+    is_chunked = any(name == b"transfer-encoding" for name, _ in headers)
+    if lengths and is_chunked:
+        raise UnreadableRequestError(Fault.HEADER)
+    if (is_chunked or lengths - {b"0"}) and method not in _METHODS_WITH_BODY:
+        raise UnreadableRequestError(Fault.BODY)
+    if any(int(length) > most_bytes for length in lengths):
+        raise UnreadableRequestError(Fault.BODY_TOO_LARGE)

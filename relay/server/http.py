@@ -1,0 +1,221 @@
+"""A connection that is no WebSocket yet: it reads requests and answers them, until one of them is upgraded.
+
+Invariants: each request gets an answer, also one that can't be read; a request that comes together with another one is
+the last to be answered; a peer that sends slowly, or does not take its answer, is cut off in time; a connection that
+becomes a WebSocket is handed over in the same turn of the event loop, so nothing can come between the door's yes and
+the WebSocket that holds the seat.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Protocol, cast
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from relay.limits.in_force import LimitsInForce
+from relay.limits.names import Limit
+from relay.limits.pending import Visitor
+from relay.protocol.http1 import Fault, Http1, RequestHead, UnreadableRequestError
+from relay.protocol.wire import MAX_BROADCAST_BYTES, SUBPROTOCOL
+from relay.server.admission import Admitted
+from relay.server.door import Door
+from relay.server.endings import Endings
+from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection
+from relay.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buffer
+from relay.server.responses import SERVER_HEADER, complete_response, text_response
+from relay.server.timers import Timer
+from relay.server.tls import bound_tls_buffers
+
+KEEP_ALIVE_SECONDS = 5.0
+"""How long a connection stays open for another request: a page asks for its files at once."""
+
+_LIMITS_OF_FAULTS = {
+    Fault.URI_TOO_LONG: Limit.HANDSHAKE_BYTES,
+    Fault.TOO_LARGE: Limit.HANDSHAKE_BYTES,
+    Fault.BODY_TOO_LARGE: Limit.BODY_BYTES,
+}
+
+logger = logging.getLogger(__name__)
+
+
+class Attendance(Protocol):
+    """Keeps count of the connections that are no WebSocket yet."""
+
+    def arrived(self, connection: Visitor) -> None:
+        """Note one."""
+        ...
+
+
+TakeIn = Callable[[asyncio.Transport, ServerProtocol, Admitted, bytes], asyncio.Protocol]
+"""Makes a WebSocket that takes a transport over, and writes to it that the upgrade was accepted."""
+
+
+class RelayProtocol(ServerProtocol):
+    """The library's protocol, for a handshake that was read already, and for the frames that follow."""
+
+    def __init__(self) -> None:
+        """Begin behind the opening handshake; no message is longer than a broadcaster's longest."""
+        super().__init__(state=State.OPEN, max_size=MAX_BROADCAST_BYTES)
+
+    def select_subprotocol(self, subprotocols: list[Subprotocol]) -> Subprotocol | None:  # type: ignore[override]
+        """Choose `relay.v1` when it is offered; nothing else is ever echoed, least of all a token."""
+        return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in subprotocols else None
+
+
+class HttpConnection(GuardedConnection):
+    """One connection's requests.
+
+    Attributes:
+        peer_address: Of the other end, empty when it is unknown; kept, since uvloop can not tell once it has gone.
+    """
+
+    def __init__(
+        self, door: Door, take_in: TakeIn, endings: Endings, limits: LimitsInForce, attendance: Attendance
+    ) -> None:
+        """Make it (called by the event loop, for a socket that was accepted)."""
+        super().__init__(limits)
+        self._door = door
+        self._take_in = take_in
+        self._endings = endings
+        self._attendance = attendance
+        self._http = Http1()
+        self._has_said_all = False
+        self._is_full = False
+        self._is_idle = False
+        self.peer_address = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a request (called by the event loop)."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(0)
+        bound_tls_buffers(self.transport)
+        bound_receive_buffer(self.transport.get_extra_info("socket"), RECEIVE_BUFFER_BYTES)
+        self.peer_address = (self.transport.get_extra_info("peername") or ("",))[0]
+        self.timers.start(Timer.HTTP, self._timeout_seconds, self._end_request)
+        self._attendance.arrived(self)
+
+    @property
+    def _timeout_seconds(self) -> float:
+        return self.limits.settings.handshake_timeout_seconds
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the peer sent (called by the transport)."""
+        if self._has_said_all:
+            # It is read and thrown away: unread, it would reset the connection, and the answer with it.
+            return
+        if self._is_idle:
+            self._is_idle = False
+            self.timers.start(Timer.HTTP, self._timeout_seconds, self._end_request)
+        limits = self.limits.settings
+        try:
+            head = self._http.receive(data, limits.max_handshake_bytes, limits.max_body_bytes)
+        except UnreadableRequestError as error:
+            self._refuse(error)
+            return
+        if head is not None:
+            self._answer(head)
+
+    def eof_received(self) -> None:
+        """Take note that the peer sends no more (called by the transport, which closes itself then)."""
+        if self._http.has_begun and not self._has_said_all:
+            self._refuse(UnreadableRequestError(Fault.CUT_SHORT))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that the connection is gone (called by the transport)."""
+        self.timers.end()
+        if exc is not None:
+            exc.__traceback__ = None  # whose frames refer to the connection
+
+    def pause_writing(self) -> None:
+        """Take note that the peer has not taken all of an answer (called by the transport)."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """Take note that the peer has taken everything (called by the transport)."""
+        self._is_full = False
+        if self._is_idle and not self.transport.is_closing():
+            self.transport.resume_reading()
+        if self._is_idle or self._has_said_all:
+            self._wait_for_peer()
+
+    def _answer(self, head: RequestHead) -> None:
+        request = Request(head.target, Headers(head.headers), head.method, head.protocol)
+        try:
+            found = self._door.answer(request, self.peer_address)
+        except Exception:
+            logger.exception("a request failed by our fault")
+            found = text_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The relay failed; try again.")
+        response = found if isinstance(found, Response) else self._upgrade(request, found)
+        if response is not None:
+            self._endings.note_answer(response.status_code)
+            if self._http.rest and "Connection" not in response.headers:
+                response.headers["Connection"] = "close"
+            self._write(response, request)
+
+    def _upgrade(self, request: Request, admitted: Admitted) -> Response | None:
+        """Make a WebSocket of the connection, and return None; or return the answer to a malformed handshake."""
+        protocol = RelayProtocol()
+        response = protocol.accept(request)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            if protocol.handshake_exc is not None:
+                protocol.handshake_exc.__traceback__ = None  # whose frames refer to the request, which refers to it
+            return response
+        self._endings.note_answer(response.status_code)
+        response.headers["Server"] = SERVER_HEADER
+        self.timers.end()
+        taken_in = self._take_in(self.transport, protocol, admitted, response.serialize())
+        if self._http.rest:
+            taken_in.data_received(self._http.rest)
+        return None
+
+    def _refuse(self, error: UnreadableRequestError) -> None:
+        """Answer a request that can't be read."""
+        limit = _LIMITS_OF_FAULTS.get(error.fault)
+        if limit is None:
+            self.limits.could_not_read(error.fault, self.peer_address)
+        else:
+            self.limits.applied(limit, self.peer_address)
+        self._write_last(text_response(error.status, str(error)))
+
+    def _end_request(self) -> None:
+        """Answer a request that does not come."""
+        self.limits.applied(Limit.HANDSHAKE_SECONDS)
+        self._write_last(text_response(HTTPStatus.REQUEST_TIMEOUT, "The request took too long."))
+
+    def _end_answer(self) -> None:
+        """Cut off a peer that does not take its answer."""
+        self.limits.applied(Limit.HANDSHAKE_SECONDS)
+        self.cut_off()
+
+    def _write_last(self, response: Response) -> None:
+        """Answer what is no request, and soon cut the connection off."""
+        self._write(response, None)
+        self.timers.start(Timer.HTTP, LAST_WORDS_SECONDS, self.cut_off)
+
+    def _write(self, response: Response, request: Request | None) -> None:
+        complete_response(response, request, is_over_tls=self.is_over_tls)
+        headers, body = response.headers.raw_items(), bytes(response.body or b"")
+        self.transport.write(self._http.answer(response.status_code, response.reason_phrase, headers, body))
+        self._is_idle = self._http.is_open
+        self._has_said_all = not self._is_idle
+        if self._has_said_all:
+            self.end_writing()
+        if not self._is_full:
+            self._wait_for_peer()
+        else:
+            self.timers.start(Timer.HTTP, self._timeout_seconds, self._end_answer)
+            if self._is_idle:
+                self.transport.pause_reading()
+
+    def _wait_for_peer(self) -> None:
+        """Wait for the next request, or until the peer has closed."""
+        if self._has_said_all:
+            self.timers.start(Timer.HTTP, CLOSE_SECONDS, self.cut_off)
+        else:
+            self.timers.start(Timer.HTTP, KEEP_ALIVE_SECONDS, self.transport.close)
