@@ -130,11 +130,11 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRecord:
-    """All that a channel is, but its audio and its connections, as plain values that can be written as JSON.
+    """What a channel is, without its audio and its connections, as plain values that can be written as JSON.
 
-    Another process that gets it goes on with the same numbers, so listeners and the broadcaster resume there. Audio
-    that waits to be released goes beside it (`Channel.waiting`). Times are in seconds of the relay's clock; who
-    takes a record to a machine with another clock has to shift them.
+    A process that restores it goes on with the same numbers, so listeners and the broadcaster resume there. Audio that
+    waits to be released is not part of it; `Channel.waiting` gives that. Times are in seconds of the relay's clock. On
+    a machine with another clock they have to be shifted first.
 
     Attributes:
         session: Its session.

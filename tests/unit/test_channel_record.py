@@ -1,5 +1,6 @@
 """A channel as plain values: another relay goes on with it, and nobody who connects again loses anything untold."""
 
+import asyncio
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from relay.hub.channel import Channel, ChannelRecord
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Frame, Pace
-from relay.vocabulary.channel_states import ChannelState
+from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.labels import Label
 from tests.support.hub_bench import Bench
@@ -60,6 +61,9 @@ async def test_speech_goes_on_at_another_relay_where_it_was() -> None:
     tap = live.open_tap("recorder")
     resumed = new.join(delivery=Delivery(resume=Resume(port.hello["epoch"], heard - 1)))
     assert (resumed.hello["resumed"], resumed.hello["next_seq"]) == (True, heard)
+    new.now += 0.02
+    async with asyncio.timeout(30.0):
+        frames = [await anext(tap)]
     for _ in range(250):
         new.now += 0.02
         new.hub.broadcasting.release_due(live)
@@ -67,7 +71,7 @@ async def test_speech_goes_on_at_another_relay_where_it_was() -> None:
     assert [header.seq for header in resumed.frames] == list(range(heard, 250)), (
         "what waited is released when it is due"
     )
-    frames = [await anext(tap) for _ in range(250 - heard)]
+    frames += [await anext(tap) for _ in range(249 - heard)]
     assert [frame.audio for frame in frames if isinstance(frame, Frame)] == sent[heard:]
     assert [message["state"] for message in resumed.of_type("state")] == ["source_lost"]
     assert live.accepted[source.connection_id] == 250 * 320, "its source is told so when it returns"
@@ -75,6 +79,21 @@ async def test_speech_goes_on_at_another_relay_where_it_was() -> None:
     new.publish(again)
     await new.settle()
     assert resumed.frames[-1].seq == 250
+    for bench in (old, new):
+        bench.hub.broadcasting.close()
+        await bench.tasks.close()
+
+
+async def test_a_farewell_is_told_there_after_the_last_of_the_audio() -> None:
+    old, new = Bench(), Bench()
+    source = old.claim(offer=Offer(pace=Pace.SPEECH))
+    old.publish(source, 250)
+    old.hub.broadcasting.pause(source)
+    live = move(source.channel, new, old)
+    assert live.state is ChannelState.LIVE, "to its listeners it speaks on"
+    new.now += 10.0
+    new.hub.broadcasting.release_due(live)
+    assert (live.state, live.timeline.silence, live.place.seq) == (ChannelState.WAITING, Silence.PAUSED, 250)
     for bench in (old, new):
         bench.hub.broadcasting.close()
         await bench.tasks.close()
@@ -106,6 +125,8 @@ async def test_a_channel_without_a_source_waits_on(state: ChannelState) -> None:
     live = move(source.channel, new, old)
     assert (live.state, live.timeline.silence) == (state, source.channel.timeline.silence)
     assert live.had_broadcaster
+    new.hub.keep_house()
+    assert live.state is state, "its grace is not over"
     new.now += 1000.0
     new.hub.keep_house()
     assert live.state is ChannelState.WAITING, "the grace goes on"

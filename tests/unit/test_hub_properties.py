@@ -404,7 +404,9 @@ class Life(RuleBasedStateMachine):
         if is_lost:
             assert again.timeline.state == ChannelState.SOURCE_LOST
             again = replace(again, timeline=replace(record.timeline))
-        assert replace(again, farewell=record.farewell, departed_at=record.departed_at) == record
+        if record.farewell is None:
+            again = replace(again, farewell=None, departed_at=0.0)
+        assert again == record
         for port in ports:
             account = self.accounts[port]
             expected = (account.epoch, account.seq)

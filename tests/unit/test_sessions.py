@@ -371,3 +371,15 @@ async def test_counters_are_exact_whichever_way_audio_went(bench: Bench, caplog:
 
 def test_the_format_of_a_frame_of_this_test() -> None:
     assert MONO.bytes_per_second * FRAME_SECONDS == len(FRAME)
+
+
+async def test_a_claim_gives_what_its_greeting_says(bench: Bench) -> None:
+    first = bench.claim()
+    bench.publish(first, 3)
+    second = bench.claim(offer=Offer(STEREO, takeover=True, resume=first.connection_id))
+    assert (first.start.seq, first.accepted_before) == (0, None)
+    assert (second.start, second.accepted_before) == (second.channel.place, 3 * 320)
+    assert (second.start.epoch, second.start.seq) == (first.start.epoch + 1 & 0xFFFF, 0)
+    bench.publish(second, 1, bytes(192))
+    third = bench.claim(offer=Offer(STEREO, takeover=True, resume="nobody"))
+    assert (third.start.seq, third.accepted_before) == (1, None)
