@@ -22,7 +22,7 @@ from relay.settings.configuration import load_settings
 from tests.support.markdown import PAGES, ROOT, Block, blocks, read
 from tests.support.terminal import COMMAND_SECONDS, Terminal
 
-LANGUAGES = {"", "console", "html", "http", "ini", "js", "json", "nginx", "python", "sh", "text", "toml"}
+LANGUAGES = {"", "console", "html", "http", "ini", "js", "json", "nginx", "python", "sh", "text", "toml", "ts"}
 NOTES = ("not run: ", "tested by ", "each in its own terminal", "saved as ", "made by ", "end")
 REPEAT_SECONDS = 30.0
 """A test types faster than a reader: a command that meets nobody yet is repeated for this long."""
