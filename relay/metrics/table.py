@@ -104,15 +104,15 @@ METRICS = (
     _counter("Endings.closings", "relay_closings", None, "WebSockets that ended.",
              "The code is a [close code](protocol.md#close-codes), `1006` for no close frame, or `other` for a code of "
              "the client's own; the role is `listen` or `broadcast`. The log has "
-             "[the reasons](operations.md#why-a-connection-ended).", labels=("code", "role")),
+             "[the reasons](guides/troubleshooting.md#why-a-connection-ended).", labels=("code", "role")),
     _counter("Endings.answers", "relay_http_responses", None,
              "Answers to HTTP requests that could be read; 101 is a WebSocket.", labels=("status",)),
     _counter("LimitsInForce.unreadable", "relay_requests_unreadable", None,
              "Requests that can't be read, by what is wrong with them.", labels=("fault",)),
     _counter("LimitsInForce.failed_handshakes", "relay_tls_handshakes_failed", None,
              "Connections that ended before TLS was agreed on.",
-             "The log has [the faults](operations.md#tls-without-a-proxy). Those that a limit ended are counted under "
-             "the limit.", labels=("fault",)),
+             "The log has [the faults](guides/https.md#failed-tls-handshakes). Those that a limit ended are counted "
+             "under the limit.", labels=("fault",)),
     _counter("Access.refusals", "relay_refusals", None,
              "Tokens and keys that were refused, or that ceased to hold.", labels=("reason",)),
     _of_buffers("AverageBufferUtilization", "How full the listeners' buffers are, on average.", unit="Percent"),
