@@ -32,8 +32,9 @@ from relay.server.responses import SERVER_HEADER, complete_response, text_respon
 from relay.server.timers import Timer
 from relay.server.tls import bound_tls_buffers
 
-KEEP_ALIVE_SECONDS = 5.0
-"""How long a connection stays open for another request: a page asks for its files at once."""
+KEEP_ALIVE_SECONDS = 2.0
+"""How long a connection stays open for another request. A page asks for its files at once, and an idle connection
+counts as one that is no WebSocket yet."""
 
 _LIMITS_OF_FAULTS = {
     Fault.URI_TOO_LONG: Limit.HANDSHAKE_BYTES,

@@ -28,23 +28,23 @@ WAITED_SECONDS = 0.05
 class ListenerConversation(Conversation):
     """A listener's."""
 
-    __slots__ = ("_connection", "_hub", "_listener", "_permit", "_request")
+    __slots__ = ("_address", "_connection", "_delivery", "_hub", "_listener", "_permit")
 
     _listener: Listener
 
     def __init__(self, connection: RelayConnection, request: ConnectRequest, permit: Permit, hub: Hub) -> None:
         """Make it, for a connection that asked to listen; `permit` says where else it may."""
         self._connection = connection
-        self._request = request
+        self._address, self._delivery = request.address, request.delivery
         self._permit = permit
         self._hub = hub
 
     def begin(self) -> None:
         """Join the channel."""
-        connection, request = self._connection, self._request
+        connection = self._connection
         port = (TlsPort if connection.is_over_tls else SocketPort)(connection)
         framing = Framing.RELAY_V1 if connection.speaks_relay else Framing.RAW
-        self._serve(self._hub.listening.join(request.address, connection.id, port, framing, request.delivery))
+        self._serve(self._hub.listening.join(self._address, connection.id, port, framing, self._delivery))
 
     def _serve(self, listener: Listener) -> None:
         self._listener = listener

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import mimetypes
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -126,7 +127,7 @@ class Network:
         self.was_disturbed = True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection; the relay answers one request on each."""
+        """Serve one connection, which the relay is asked to close behind its answer, so that each request is seen."""
         if self._broken:
             writer.transport.abort()
             return
@@ -137,7 +138,10 @@ class Network:
             return
         target = request.split(b" ", 2)[1].decode()
         self.requested.append(target)
-        if self._blocks_websockets and b"\r\nupgrade: websocket\r\n" in request.lower():
+        is_websocket = b"\r\nupgrade: websocket\r\n" in request.lower()
+        if not is_websocket:
+            request = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", request[:-2]) + b"Connection: close\r\n\r\n"
+        if self._blocks_websockets and is_websocket:
             writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             writer.close()
             return
