@@ -291,6 +291,7 @@ function renderStats(stats) {
   const show = (id, value, format) => {
     element(id).textContent = !STOPPED.has(player.state) && value !== null ? format(value) : "–";
   };
+  element("delay-now").hidden = stats.delayMs === null;
   show("delay", stats.delayMs, formatMilliseconds);
   show("buffer", stats.bufferMs, formatMilliseconds);
   show("interruptions", stats.underruns, formatNumber);
