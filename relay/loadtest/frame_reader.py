@@ -125,8 +125,8 @@ class FrameReader:
             now_ms: The clock for latencies (see `Expect`), in milliseconds modulo 2**32.
 
         Returns:
-            Everything except audio, in order. A greeting comes last: what follows it stays in the stream's `rest`, since
-            the caller needs the relay's clock from the greeting first.
+            Everything except audio, in order. A greeting comes last: what follows it stays in the stream's `rest`,
+            since the caller needs the relay's clock from the greeting first.
 
         Raises:
             PolicyError: The bytes violate WebSocket or the protocol; the text says how.

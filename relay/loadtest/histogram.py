@@ -11,10 +11,7 @@ from itertools import compress
 from typing import TypedDict
 
 EXACT_MS = 16_384
-"""Smaller values are counted exactly. That covers more than a relay's bound of 10 s allows.
-
-Times on the wire are whole milliseconds, so nothing finer exists.
-"""
+"""Smaller values are counted exactly, in the wire's whole milliseconds. A relay's bound of 10 s is smaller."""
 
 _SIGNIFICANT_BITS = EXACT_MS.bit_length() - 1
 _State = tuple[dict[int, int], dict[int, int], int]

@@ -157,10 +157,7 @@ class Receiver:
         self._published = published
 
     def finish(self, wait_seconds: float) -> None:
-        """Make `run` return when all owed frames have arrived, or after `wait_seconds`.
-
-        Listeners that did not read so far begin to read.
-        """
+        """Make every listener read, and `run` return when all owed frames arrived or after `wait_seconds`."""
         self._finishing = True
         self._waiting.clear()
         for connection in list(self._connections.values()):

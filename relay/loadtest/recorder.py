@@ -63,12 +63,7 @@ class _ProcessLine:
 
 
 class Recorder:
-    """Builds the result of a test.
-
-    Attributes:
-        joined: Listeners that joined so far.
-        failures: Reasons why others could not join, with counts.
-    """
+    """Builds the result of a test."""
 
     def __init__(self, plan: LoadPlan, server_before: ServerSample | None) -> None:
         """Begin; `server_before` is the server's use before the listeners joined."""

@@ -118,11 +118,7 @@ class RelaySource(PacedSource):
         self._broadcasters = broadcasters
 
     async def send(self, channel: int, seq: int) -> None:
-        """Send a frame.
-
-        Raises:
-            RelayError: The connection is lost.
-        """
+        """Send the next frame of a channel, stamped with the present time."""
         await self._broadcasters[channel].send(stamp(seq, relay_clock(), self._audio))
 
     async def end(self) -> None:

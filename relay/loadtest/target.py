@@ -61,9 +61,7 @@ class Expect(StrEnum):
     """WebSocket messages as the sender made them. Each begins with a stamp of epoch 0."""
 
     STREAM = "stream"
-    """The endless body of an HTTP response, made of frames by `stamp_for_stream`. It may begin anywhere.
-    Other bytes are skipped.
-    """
+    """The endless body of an HTTP response: frames by `stamp_for_stream`, from anywhere. Other bytes are skipped."""
 
     @property
     def is_websocket(self) -> bool:
