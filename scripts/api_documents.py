@@ -1,7 +1,7 @@
-"""Describe the relay for programs: an AsyncAPI document of the protocol, an OpenAPI document of the HTTP side.
+"""Describe the relay for programs: an AsyncAPI document of the protocol, an OpenAPI document of the HTTP API.
 
-The messages come from `relay.protocol.messages`: types from the fields, words from the docstrings. The relay serves
-both documents as files, so nothing here runs in it.
+The messages come from `relay.protocol.messages`: types from the fields, descriptions from the docstrings. The relay
+serves both documents as files, so it runs none of this code.
 
 Sources: asyncapi.com/docs/reference/specification/v3.0.0, spec.openapis.org/oas/v3.1.0.
 """
@@ -27,11 +27,11 @@ _ID = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": r"^\.*[A-Za
 _MILLISECONDS = {"type": "integer", "minimum": 0, "maximum": 9_999_999_999}
 
 
-# Words and types, from the dataclasses.
+# Descriptions and types, from the dataclasses.
 
 
 def words(kind: type) -> tuple[str, dict[str, str]]:
-    """Give what a docstring says of a class, and of each attribute."""
+    """Return a docstring's description of a class, and of each attribute."""
     text, _, attributes = inspect.getdoc(kind).partition("\n\nAttributes:\n")  # type: ignore[union-attr]
     found: dict[str, str] = {}
     for entry in re.split(r"\n(?=    \w)", f"\n{attributes}"):
@@ -42,7 +42,7 @@ def words(kind: type) -> tuple[str, dict[str, str]]:
 
 
 def schema_of_record(kind: type[Record], *, is_written_by_relay: bool) -> Json:
-    """Describe a message, or a record in one."""
+    """Return the schema of a message, or of a record in one."""
     text, said = words(kind)
     members, _ = layout_of(kind)
     properties: Json = {}
@@ -84,7 +84,7 @@ def _reference(*place: str) -> Json:
 
 
 def shared_schemas() -> Json:
-    """Describe what is in several messages and answers."""
+    """Return the schemas that several messages and answers share."""
     text, said = words(AudioFormat)
     return {
         "AudioFormat": {
@@ -139,7 +139,7 @@ _AUDIO_FROM_A_BROADCASTER: Json = {
 
 
 def asyncapi() -> Json:
-    """Make the AsyncAPI document."""
+    """Return the AsyncAPI document."""
     to_relay, from_relay = (
         {kind.__name__: kind for table in tables for kind in table}
         for tables in (
@@ -265,7 +265,7 @@ _REFUSALS = {
 
 
 def openapi() -> Json:
-    """Make the OpenAPI document."""
+    """Return the OpenAPI document."""
     page = {"text/html": {"schema": {"type": "string"}}}
     sentence = {"text/plain": {"schema": {"type": "string"}}}
     paths: Json = {"/": _get("index", "The page for a person who begins.", page)}

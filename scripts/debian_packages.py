@@ -1,9 +1,9 @@
-"""Install Debian packages that are missing, or say what to install.
+"""Install missing Debian packages, or print what to install.
 
     python scripts/debian_packages.py PACKAGE=WHAT ...
 
-WHAT tells whether the package is missing: a command, or a shared library such as libatomic.so.1. So a machine that has
-it from elsewhere is left as it is.
+The package is missing if WHAT is: a command, or a shared library such as libatomic.so.1. So a machine that has it from
+elsewhere is left unchanged.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import sys
 
 
 def is_there(what: str) -> bool:
-    """Tell whether this machine has a command, or a shared library if the name is one's."""
+    """Whether this machine has a command, or a shared library if the name contains `.so.`."""
     if ".so." not in what:
         return shutil.which(what) is not None
     try:
@@ -25,7 +25,7 @@ def is_there(what: str) -> bool:
 
 
 def main() -> None:
-    """Install what is missing when this may be done here: by root, where there is apt-get."""
+    """Install what is missing if this is root and there is apt-get."""
     wanted = (argument.split("=") for argument in sys.argv[1:])
     missing = [package for package, what in wanted if not is_there(what)]
     if not missing:

@@ -1,9 +1,9 @@
-"""Make the virtual environment hold exactly what the lock files say, and the project itself, editable.
+"""Make the virtual environment hold exactly the locked packages, and the project itself, editable.
 
     python scripts/environment.py DIRECTORY {media,test}
 
-Does nothing when that is so already: a stamp in the environment has the fingerprint of everything it was made from.
-Needs nothing but Python and pip; where Debian has split `ensurepip` off, the pip outside of the environment does.
+It does nothing if that is already so: a stamp in the environment has the fingerprint of everything behind it. It needs
+only Python and pip. Where Debian has split `ensurepip` off, it uses the pip outside the environment.
 """
 
 import hashlib
@@ -14,16 +14,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SATISFIED_BY = {"media": ("media", "test"), "test": ("test",)}
-"""Which extras' environments have all that an extra needs: the test extra includes the media extra."""
+"""The extras whose environments satisfy an extra: the test extra includes the media extra."""
 
 
 def lock_files(extra: str) -> list[Path]:
-    """Return the locks to install: the build tools' too, so that building the project downloads nothing unpinned."""
+    """Return the locks to install. The build tools have one too, so that a build downloads nothing unpinned."""
     return [ROOT / "requirements" / f"{name}.lock" for name in ("build", extra)]
 
 
 def fingerprint(environment: Path, extra: str) -> str:
-    """Return a digest of all that the environment is made from: interpreter, place, locks and metadata."""
+    """Return a digest of everything behind the environment: interpreter, path, locks and metadata."""
     digest = hashlib.sha256(f"{sys.version}\n{environment}\n{extra}\n".encode())
     for path in (*lock_files(extra), ROOT / "pyproject.toml"):
         digest.update(path.read_bytes())
@@ -31,7 +31,7 @@ def fingerprint(environment: Path, extra: str) -> str:
 
 
 def is_current(environment: Path, extra: str) -> bool:
-    """Tell whether the environment is there, runs, and was made from what the tree says now."""
+    """Whether the environment exists, runs, and matches the current tree."""
     try:
         stamp = (environment / "stamp").read_text()
         runs = subprocess.run([interpreter(environment), "-c", ""], check=False, capture_output=True).returncode == 0
@@ -41,10 +41,10 @@ def is_current(environment: Path, extra: str) -> bool:
 
 
 def create(environment: Path) -> None:
-    """Create the environment anew, with a pip in it, so that nothing stays that the locks no longer name.
+    """Create the environment anew, with pip, so that nothing stays that the locks no longer name.
 
     Raises:
-        SystemExit: There is no pip to begin with; the message says what to install.
+        SystemExit: No pip is available. The message says what to install.
     """
     if importlib.util.find_spec("ensurepip"):
         run(sys.executable, "-m", "venv", "--clear", str(environment))
@@ -56,13 +56,13 @@ def create(environment: Path) -> None:
 
 
 def install(environment: Path, extra: str) -> None:
-    """Install the locked packages, each checked against its hash, and the project on top of them.
+    """Install the locked packages, each checked against its hash, and then the project.
 
-    A lock is complete, so pip is not to look for dependencies: for one with an extra (`coverage[toml]`) it would take
-    the newest version there is, and refuse it because the lock has another.
+    A lock is complete, so pip must not look for dependencies. For one with an extra (`coverage[toml]`) it would choose
+    the newest version, and reject it because the lock has another.
 
     Raises:
-        SystemExit: pip failed, or the project asks for something that the locks do not have.
+        SystemExit: pip failed, or the project needs something that the locks do not have.
     """
     pip = [interpreter(environment), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     locks = [argument for path in lock_files(extra) for argument in ("-r", str(path))]
@@ -79,14 +79,14 @@ def interpreter(environment: Path) -> str:
 
 
 def run(*command: str) -> None:
-    """Run a command, and end with its exit code if it fails: it has said why."""
+    """Run a command. If it fails, end with its exit code: it has printed the reason."""
     finished = subprocess.run(command, check=False)
     if finished.returncode:
         sys.exit(finished.returncode)
 
 
 def main() -> None:
-    """Bring the environment that the command line names up to date."""
+    """Update the environment that the command line names."""
     environment, extra = Path(sys.argv[1]).absolute(), sys.argv[2]
     if is_current(environment, extra):
         return

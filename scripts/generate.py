@@ -1,8 +1,8 @@
-"""Write everything that is made from the code: tables of the documentation, config/relay.toml, the API documents.
+"""Write everything that is generated from the code: tables of the documentation, config/relay.toml, the API documents.
 
     python -m scripts.generate [--check]
 
-With `--check` it writes nothing, and exits with 1 if a file is not what the code says. A test runs that.
+With `--check` it writes nothing, and exits with 1 if a file is out of date. A test runs this check.
 """
 
 import json
@@ -17,11 +17,11 @@ from scripts.reference import cli_page, relay_toml, settings_in_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 116
-"""Of a line of JavaScript, as of all others here."""
+"""The width of a line of JavaScript."""
 
 
 def close_codes_in_javascript() -> Iterable[str]:
-    """Give the player's table."""
+    """Yield the player's table."""
     for code in CloseCode:
         yield f"export const {code.name} = {code};"
     final = ", ".join(code.name for code in CloseCode if not code.may_reconnect and code not in FORBIDDEN)
@@ -36,7 +36,7 @@ def close_codes_in_javascript() -> Iterable[str]:
 
 
 def close_codes_in_markdown() -> Iterable[str]:
-    """Give the protocol's table."""
+    """Yield the protocol's table."""
     yield "| code | meaning | the client | HTTP status before the upgrade |"
     yield "|---|---|---|---|"
     for code in CloseCode:
@@ -44,7 +44,7 @@ def close_codes_in_markdown() -> Iterable[str]:
 
 
 def metrics_in_markdown() -> Iterable[str]:
-    """Give the table of figures."""
+    """Yield the table of metrics that count no loss."""
     yield "| Prometheus | CloudWatch | type | unit | what it is |"
     yield "|---|---|---|---|---|"
     for metric in METRICS:
@@ -55,7 +55,7 @@ def metrics_in_markdown() -> Iterable[str]:
 
 
 def losses_in_markdown() -> Iterable[str]:
-    """Give the table of counters that stay at 0 while all is well."""
+    """Yield the table of counters that stay at 0 while all is well."""
     yield "| Prometheus | CloudWatch | what it counts | what makes it grow |"
     yield "|---|---|---|---|"
     for metric in METRICS:
@@ -81,11 +81,11 @@ SECTIONS: tuple[tuple[str, str, Callable[[], Iterable[str]]], ...] = (
     ("docs/metrics.md", "metrics", metrics_in_markdown),
     ("docs/metrics.md", "losses", losses_in_markdown),
 )
-"""The parts of files that are made: file, the name in its marks, and what makes the lines."""
+"""The generated parts of files: the file, the name in its marks, and the function that returns the lines."""
 
 
 def fill(text: str, name: str, lines: Iterable[str]) -> str:
-    """Put lines between the marks of a section."""
+    """Return `text` with `lines` between the marks of a section."""
     before, begin, rest = text.partition(f"begin generated: {name}")
     _, end, after = rest.partition("end generated")
     if not begin or not end:
@@ -97,7 +97,7 @@ def fill(text: str, name: str, lines: Iterable[str]) -> str:
 
 
 def files() -> dict[Path, str]:
-    """Give the files as they should be."""
+    """Return the files with their correct contents."""
     texts: dict[Path, str] = {}
     for name, section, make in SECTIONS:
         path = ROOT / name
@@ -111,7 +111,7 @@ def files() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write or check all of them."""
+    """Write or check all files."""
     stale = [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

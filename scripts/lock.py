@@ -2,7 +2,7 @@
 
     python scripts/lock.py
 
-The locks name no index, so they install from whichever one pip is set up with. What two locks share has the same
+The locks name no index, so they install from the one that pip is configured with. A package in two locks has the same
 version in both. Needs uv.
 """
 
@@ -23,10 +23,10 @@ def compile_lock(name: str, content: str, *options: str, requirements: str = "")
     """Write one lock file.
 
     Args:
-        name: Of the file, without folder and suffix.
-        content: What the lock is of, for its first line.
-        options: Of `uv pip compile`: sources, extras, constraints; the source `-` is `requirements`.
-        requirements: Further requirements, one a line.
+        name: The file's name, without folder and suffix.
+        content: A description of the lock, for its first line.
+        options: Options of `uv pip compile`: sources, extras, constraints. The source `-` is `requirements`.
+        requirements: Further requirements, one per line.
     """
     finished = subprocess.run(
         [*COMPILE, *options], check=False, cwd=ROOT, input=requirements, stdout=subprocess.PIPE, text=True
@@ -38,7 +38,7 @@ def compile_lock(name: str, content: str, *options: str, requirements: str = "")
 
 
 def main() -> None:
-    """Write all locks; the largest comes first and constrains the others."""
+    """Write all locks. The largest comes first and constrains the others."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     oldest_python = project["project"]["requires-python"].removeprefix(">=")
     build = "\n".join(project["build-system"]["requires"])

@@ -1,4 +1,4 @@
-"""Describe settings and commands for people: the tables, the file and the page that are made from the code."""
+"""Generate the reference of settings and commands: tables, the configuration file, and the page."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def relay_toml() -> str:
 
 
 def settings_in_markdown() -> Iterator[str]:
-    """Return the lines of a table for each section of the settings."""
+    """Yield the lines of a table for each section of the settings."""
     section = ""
     for key in KEYS.values():
         if key.section != section:
@@ -56,5 +56,5 @@ def _commands(command: click.Command, name: str, depth: int = 2) -> Iterator[str
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
             found = command.get_command(context, child)
-            assert found is not None  # noqa: S101 - it lists what it has
+            assert found is not None  # noqa: S101 - the group lists only commands that it has
             yield from _commands(found, f"{name} {child}", depth + (name != "relay"))

@@ -1,9 +1,10 @@
-"""Write the bill of materials of what the container ships: each package with version, license and what it needs.
+"""Write the bill of materials of the container: each package with its version, license and requirements.
 
     python scripts/sbom.py DIRECTORY FILE
 
-The packages are installed into an environment in DIRECTORY by their lock, since only an installed package tells its
-license; so is the tool, CycloneDX's own. No name of a package index or of a path of this machine is written down.
+The packages are installed from their lock into an environment in DIRECTORY, since only an installed package reveals its
+license. The tool, CycloneDX's own, gets another environment. The file names no package index and no path of this
+machine.
 """
 
 import subprocess
@@ -14,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def make_environment(directory: Path, lock: str) -> Path:
-    """Make an environment of exactly what a lock names; gives its folder of programs."""
+    """Create an environment with exactly the packages of a lock, and return its folder of programs."""
     run(sys.executable, "-m", "venv", "--clear", str(directory))
     programs = directory / "bin"
     pip = (str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "-qq")
@@ -23,7 +24,7 @@ def make_environment(directory: Path, lock: str) -> Path:
 
 
 def run(*command: str) -> None:
-    """Run a command, and end with its exit code if it fails: it has said why."""
+    """Run a command. If it fails, end with its exit code: it has printed the reason."""
     finished = subprocess.run(command, check=False)
     if finished.returncode:
         sys.exit(finished.returncode)

@@ -1,1 +1,1 @@
-"""Who may listen, broadcast and operate: tokens, keys, and the rules that use them."""
+"""Access control for listening, broadcasting and operating: tokens, keys, and the rules that use them."""

@@ -1,7 +1,7 @@
-"""What a token or key lets its bearer do: roles, patterns of sessions and channels, and for how long. Pure.
+"""What a token or key permits: roles, patterns of sessions and channels, and a period of validity. Pure.
 
-Invariants: whatever is wrong with one, the peer gets one and the same sentence, which tells neither whether a session
-exists nor what a token lacked; every grant by a token has an end.
+Invariants: the peer gets the same sentence for every fault. It reveals neither whether a session exists nor what a
+token lacked. Every grant from a token expires.
 
 Times are seconds of the wall clock, since tokens are made on other machines.
 """
@@ -17,16 +17,16 @@ from relay.vocabulary.names import ChannelAddress, is_pattern
 from relay.vocabulary.text import quoted
 
 MAX_TOKEN_CHARACTERS = 4096
-"""The longest token that is looked at; what a header of the handshake can hold is not much more."""
+"""The longest accepted token. A header of the handshake can hold little more."""
 
 MAX_PATTERNS = 64
-"""Patterns that one claim may have, so that asking them stays cheap."""
+"""The number of patterns that one claim may have, so that matching stays cheap."""
 
 _ANYTHING = "*"
 
 
 class TokenRole(StrEnum):
-    """What a token lets its bearer do; the first two are what a WebSocket client wants to be."""
+    """The roles that a token can grant. A WebSocket client uses one of the first two."""
 
     BROADCAST = "broadcast"
     LISTEN = "listen"
@@ -34,7 +34,7 @@ class TokenRole(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why somebody was refused: for the operator's counters, never for the peer."""
+    """Reasons for a refusal: for the operator's counters, never for the peer."""
 
     MISSING = "no token"
     MALFORMED = "not a token"
@@ -52,15 +52,14 @@ class Reason(StrEnum):
 
 
 class RefusedError(NotAllowedError):
-    """Somebody may not do what they want; its text is the same for every reason.
+    """The peer may not do what it requested. The text is the same for every reason.
 
     Attributes:
         reason: For counters.
-        detail: A sentence for whoever holds the keys; it has nothing of a secret.
+        detail: A sentence for the owner of the keys. It contains no secret.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        """Say why, for the operator alone."""
         super().__init__(
             "Not allowed: the token or key is missing, wrong, expired or not for this, or there is no such session."
         )
@@ -70,15 +69,15 @@ class RefusedError(NotAllowedError):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token or key lets its bearer do.
+    """What a token or key permits.
 
     Attributes:
-        roles: As which it may be used.
+        roles: The permitted roles.
         sessions: Patterns, one of which the session must match.
         channels: Patterns, one of which the channel must match.
-        source: Which key vouches for it, under which terms; equal ones are the same.
-        not_before: When it begins to hold.
-        expires_at: When it ceases to hold.
+        source: The key behind the grant, and its terms. Equal values mean the same source.
+        not_before: When the grant begins.
+        expires_at: When the grant ends.
     """
 
     roles: frozenset[TokenRole]
@@ -89,10 +88,10 @@ class Grant:
     expires_at: float = math.inf
 
     def check(self, role: TokenRole, address: ChannelAddress) -> None:
-        """Make sure that it is for `role` in `address`.
+        """Ensure that the grant covers `role` in `address`.
 
         Raises:
-            RefusedError: It is not.
+            RefusedError: It does not.
         """
         self.check_role(role)
         if not matches(self.sessions, address.session):
@@ -101,19 +100,19 @@ class Grant:
             raise RefusedError(Reason.NOT_FOR_THIS, f"It is for other channels than {address.channel}.")
 
     def check_role(self, role: TokenRole) -> None:
-        """Make sure that it is for `role` somewhere.
+        """Ensure that the grant covers `role`, anywhere.
 
         Raises:
-            RefusedError: It is not.
+            RefusedError: It does not.
         """
         if role not in self.roles:
             raise RefusedError(Reason.NOT_FOR_THIS, f"It is for {join_words(self.roles)}, not for {role}.")
 
     def check_time(self, now: float, leeway_seconds: float) -> None:
-        """Make sure that it holds now.
+        """Ensure that the grant is valid now.
 
         Raises:
-            RefusedError: It does not yet, or no longer.
+            RefusedError: It is not valid yet, or has expired.
         """
         if now >= self.expires_at + leeway_seconds:
             raise RefusedError(Reason.EXPIRED, "It has expired.")
@@ -122,24 +121,24 @@ class Grant:
 
 
 def matches(patterns: tuple[str, ...], name: str) -> bool:
-    """Tell whether a name matches one of the patterns, in which `*` stands for any characters, also none."""
+    """Whether a name matches one of the patterns. `*` stands for any characters or none."""
     return _ANYTHING in patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def join_words(words: frozenset[TokenRole] | tuple[str, ...]) -> str:
-    """Give words in a fixed order with commas between them."""
+    """Join words with commas, in a fixed order."""
     return ", ".join(sorted(words))
 
 
 def read_claims(claims: Mapping[str, object], source: Hashable) -> Grant:
-    """Read what a token says, after its signature, issuer and audience were found right.
+    """Read the grant from a token's claims, after its signature, issuer and audience were verified.
 
     Args:
-        claims: `role`, `session` and `channel` are a text or a list of texts each; `exp` is required, `nbf` is not.
+        claims: `role`, `session` and `channel` are each a text or a list of texts. `exp` is required, `nbf` is not.
         source: See `Grant`.
 
     Raises:
-        RefusedError: A claim is missing or not of its form.
+        RefusedError: A claim is missing or malformed.
     """
     roles = _read_texts(claims, "role")
     unknown = [role for role in roles if role not in set(TokenRole)]

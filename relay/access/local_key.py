@@ -1,7 +1,7 @@
-"""The keys that a relay without any makes for itself, where programs of the same person find them.
+"""Keys that a relay generates if none are configured, stored where the same person's programs find them.
 
-Invariants: only the person who runs the relay can read the file or be made to read another's; the file is gone when
-the relay has ended in order, and a later relay on the same port replaces it.
+Invariants: only the person who runs the relay can read the file, and nobody can substitute another. The file is
+removed when the relay ends in order. A later relay on the same port replaces a leftover file.
 """
 
 import contextlib
@@ -17,28 +17,28 @@ from urllib.parse import urlsplit
 from relay.vocabulary.hosts import is_loopback
 
 KEY_BYTES = 24
-"""Of randomness in a key that nobody has to remember."""
+"""The random bytes in a key that nobody has to remember."""
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 class LocalKey(StrEnum):
-    """What a key is for; its value begins the name of its file."""
+    """The purpose of a key. The value is the prefix of its file name."""
 
     BROADCAST = "broadcast-key"
     ADMIN = "admin-key"
 
 
 def generate_key() -> str:
-    """Make a key."""
+    """Return a new random key."""
     return secrets.token_urlsafe(KEY_BYTES)
 
 
 def runtime_directory(environ: Mapping[str, str]) -> Path:
-    """Return the person's own directory for what running programs share: that of the desktop, or one in /tmp.
+    """Return the person's own directory for data of running programs: the desktop's, or one in /tmp.
 
     Raises:
-        OSError: There is no such place, as in a container whose every file system is read-only.
+        OSError: There is none, as in a container with only read-only file systems.
     """
     own = environ.get("XDG_RUNTIME_DIR")
     return Path(own, "relay") if own else Path(tempfile.gettempdir(), f"relay-{os.getuid()}")
@@ -46,10 +46,10 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
 
 @contextlib.contextmanager
 def stored_key(directory: Path, kind: LocalKey, port: int, key: str) -> Iterator[Path]:
-    """Keep a key of the relay on `port` in a file while the context lasts, and yield the path of the file.
+    """Store a key of the relay on `port` in a file while the context lasts, and yield the file's path.
 
     Raises:
-        OSError: The file can not be written, or others could read or replace it.
+        OSError: The file cannot be written, or other users could read or replace it.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_ours(directory)
@@ -66,7 +66,7 @@ def stored_key(directory: Path, kind: LocalKey, port: int, key: str) -> Iterator
 
 
 def find_key(environ: Mapping[str, str], kind: LocalKey, port: int) -> str | None:
-    """Find the key that the relay on `port` of this machine made; None when there is none of this person's."""
+    """Find the key that the relay on `port` of this machine generated; None if this person has none."""
     try:
         directory = runtime_directory(environ)
         _check_ours(directory)
@@ -76,12 +76,12 @@ def find_key(environ: Mapping[str, str], kind: LocalKey, port: int) -> str | Non
 
 
 def find_local_key(url: str, kind: LocalKey = LocalKey.BROADCAST) -> str | None:
-    """Find the key that a relay of the same person at this address made for itself; None when there is none."""
+    """Find the key that this person's relay at `url` generated; None if there is none."""
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme)
     except ValueError:
-        # Connecting has a sentence for what is no address.
+        # Connecting reports a bad address.
         return None
     if port is None or not is_loopback(parts.hostname or ""):
         return None
@@ -93,10 +93,10 @@ def _key_path(directory: Path, kind: LocalKey, port: int) -> Path:
 
 
 def _check_ours(directory: Path) -> None:
-    """Make sure that nobody else could have put a file there.
+    """Ensure that no other user could have put a file there.
 
     Raises:
-        PermissionError: Somebody else could.
+        PermissionError: Another user could.
     """
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:

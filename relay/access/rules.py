@@ -1,7 +1,7 @@
-"""Who may do what: the rules that admit a client, and that hold for it while it is connected. Pure; the clock is given.
+"""The rules that admit a client and apply while it is connected. Pure: the caller passes the clock.
 
-Invariants: whoever is not admitted learns nothing of what exists; what let a client in can be asked again at any
-time, after the rules changed too.
+Invariants: a refused client learns nothing of what exists; a client's permission can be checked again at any time,
+even after the rules changed.
 """
 
 import hmac
@@ -18,18 +18,18 @@ from relay.vocabulary.names import ChannelAddress
 
 
 class Verifier(Protocol):
-    """Reads tokens by keys that it has."""
+    """Verifies tokens with its keys."""
 
     @property
     def sources(self) -> frozenset[Hashable]:
-        """Of the grants that it gives."""
+        """The sources of the grants that it returns."""
         ...
 
     def verify(self, token: str) -> Grant:
-        """Give what a token lets its bearer do, whenever.
+        """Return what a token permits, regardless of the time.
 
         Raises:
-            RefusedError: It is not by one of these keys, or not for this relay.
+            RefusedError: None of these keys signed it, or it is not for this relay.
         """
         ...
 
@@ -40,12 +40,12 @@ class AccessRules:
 
     Attributes:
         sessions: Patterns of the sessions that exist.
-        open_sessions: Patterns of those that need no token of listeners.
-        open_broadcast: Whether broadcasting needs none either.
-        broadcast_key: Lets its bearer broadcast anywhere; None: nobody has it.
-        admin_key: Lets its bearer see and end everything, and nothing else; None: nobody has it.
-        verifier: Reads tokens; None: nobody has any.
-        leeway_seconds: How far off the clock of whoever makes tokens may be.
+        open_sessions: Patterns of the sessions that need no token to listen.
+        open_broadcast: Whether broadcasting needs no token either.
+        broadcast_key: Permits broadcasting anywhere; None if there is no such key.
+        admin_key: Permits seeing and ending everything, and nothing else; None if there is no such key.
+        verifier: Verifies tokens; None if the relay accepts none.
+        leeway_seconds: How far the clock of a token's maker may be off.
     """
 
     sessions: tuple[str, ...] = ("*",)
@@ -57,16 +57,16 @@ class AccessRules:
     leeway_seconds: float = 0.0
 
     def is_open(self, role: TokenRole, session: str) -> bool:
-        """Tell whether nothing need be shown."""
+        """Whether this needs no credential."""
         if role is TokenRole.LISTEN:
             return matches(self.open_sessions, session)
         return role is TokenRole.BROADCAST and self.open_broadcast
 
     def vouch(self, credential: str | None) -> Grant:
-        """Give what a credential lets its bearer do.
+        """Return what a credential permits.
 
         Raises:
-            RefusedError: Nothing.
+            RefusedError: It permits nothing.
         """
         if not credential:
             raise RefusedError(Reason.MISSING, "There is none.")
@@ -78,13 +78,13 @@ class AccessRules:
         return self.verifier.verify(credential)
 
     def holds(self, grant: Grant) -> bool:
-        """Tell whether the key of a grant is still one of this relay's."""
+        """Whether the key behind a grant is still one of this relay's."""
         by_key = any(grant == by_key for _, by_key in self._key_grants)
         return by_key or (self.verifier is not None and grant.source in self.verifier.sources)
 
     @property
     def _key_grants(self) -> Iterator[tuple[str, Grant]]:
-        """The keys that there are, and what each lets its bearer do."""
+        """Yield the configured keys, and what each permits."""
         if self.broadcast_key is not None:
             yield self.broadcast_key, _key_grant(TokenRole.BROADCAST, "broadcast.key", self.broadcast_key)
         if self.admin_key is not None:
@@ -92,7 +92,7 @@ class AccessRules:
 
 
 def _equal(credential: str, key: str) -> bool:
-    """Compare in constant time; a peer's text may have bytes that are not UTF-8."""
+    """Compare in constant time. A peer's text may have bytes that are not UTF-8."""
     return hmac.compare_digest(credential.encode(errors="surrogateescape"), key.encode())
 
 
@@ -101,11 +101,11 @@ def _key_grant(role: TokenRole, name: str, key: str) -> Grant:
 
 
 class Access:
-    """The rules in force, and what was refused by them.
+    """The rules in force, and counts of refusals.
 
     Attributes:
-        rules: May be replaced at any time; whoever is inside is then asked again by `Permit.check`.
-        refusals: How often somebody was refused, by reason, since the relay started.
+        rules: May be replaced at any time. Then `Permit.check` applies the new rules to connected clients.
+        refusals: The number of refusals by reason since the relay started.
     """
 
     def __init__(self, rules: AccessRules, clock: Clock) -> None:
@@ -120,10 +120,10 @@ class Access:
         return self._clock()
 
     def admit(self, role: TokenRole, address: ChannelAddress, credential: str | None) -> "Permit":
-        """Let a client in that shows `credential`, if anything.
+        """Admit a client that presents `credential`, if any.
 
         Raises:
-            RefusedError: It may not; one text for all reasons.
+            RefusedError: It may not enter. The text is the same for all reasons.
         """
         rules = self.rules
         try:
@@ -136,10 +136,10 @@ class Access:
         return permit
 
     def admit_operator(self, credential: str | None) -> "OperatorPermit":
-        """Let somebody in who administers something, whatever it is.
+        """Admit an operator, whatever they administer.
 
         Raises:
-            RefusedError: They administer nothing; the text is that of every refusal.
+            RefusedError: They administer nothing. The text is the same as for every refusal.
         """
         try:
             grant = self.rules.vouch(credential)
@@ -151,7 +151,7 @@ class Access:
         return OperatorPermit(self.rules.sessions, grant)
 
     def check(self, permit: "Permit", address: ChannelAddress) -> None:
-        """Make sure that the holder of a permit may be at `address` now.
+        """Ensure that the holder of a permit may be at `address` now.
 
         Raises:
             RefusedError: It may not.
@@ -170,13 +170,13 @@ class Access:
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """What let one client in; it holds for as long as `check` does not raise.
+    """The permission of one client. It is valid as long as `check` does not raise.
 
     Attributes:
-        access: Whose rules these are.
-        role: As what the client is in.
-        address: Where it is; a listener may move.
-        grant: What it showed; None when nothing was needed.
+        access: The rules that apply.
+        role: The client's role.
+        address: The client's channel. A listener may move.
+        grant: What its credential permits; None if it needed none.
     """
 
     access: Access
@@ -185,7 +185,7 @@ class Permit:
     grant: Grant | None
 
     def check_move(self, address: ChannelAddress) -> None:
-        """Make sure that the client may go to another channel; whoever moves it sets `address`.
+        """Ensure that the client may move to another channel. The caller then sets `address`.
 
         Raises:
             RefusedError: It may not.
@@ -193,10 +193,10 @@ class Permit:
         self.access.check(self, address)
 
     def check(self) -> None:
-        """Make sure that it still holds.
+        """Ensure that the permit is still valid.
 
         Raises:
-            TokenExpiredError: It does not.
+            TokenExpiredError: It is not.
         """
         try:
             self.access.check(self, self.address)
@@ -207,20 +207,20 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class OperatorPermit:
-    """What one request of an operator may see and touch.
+    """What an operator's request may see and change.
 
     Attributes:
         sessions: Patterns of the sessions that exist.
-        grant: What was shown.
+        grant: What the operator's credential permits.
     """
 
     sessions: tuple[str, ...]
     grant: Grant
 
     def covers_session(self, session: str) -> bool:
-        """Tell whether it is for some channel of a session."""
+        """Whether it covers some channel of a session."""
         return matches(self.sessions, session) and matches(self.grant.sessions, session)
 
     def covers(self, address: ChannelAddress) -> bool:
-        """Tell whether it is for a channel."""
+        """Whether it covers a channel."""
         return self.covers_session(address.session) and matches(self.grant.channels, address.channel)

@@ -1,8 +1,8 @@
-"""Tokens: JSON Web Tokens by PyJWT, the keys that sign and verify them, and where those come from.
+"""Tokens: JSON Web Tokens by PyJWT, the keys that sign and verify them, and the sources of those keys.
 
-Invariants: each key has an id and one algorithm, and a token is only ever verified by the key that it names, with
-that key's algorithm, whatever else it says; only HS256, RS256 and EdDSA by Ed25519 exist here; no text of an error
-has anything of a key or of a token's signature.
+Invariants: each key has an id and one algorithm. Only the key that a token names verifies it, with that key's
+algorithm, whatever else the token says. The only algorithms are HS256, RS256 and EdDSA with Ed25519. No error text
+contains any part of a key or of a token's signature.
 
 Source: RFC 7519, RFC 7517, and RFC 8725 for what must not be done.
 """
@@ -24,17 +24,17 @@ from relay.vocabulary.errors import ConfigurationError
 from relay.vocabulary.text import quoted
 
 SECRET_KEY_ID = "secret"  # noqa: S105 - the id of a key, not a key
-"""The id of the key that is the setting `access.token_secret`."""
+"""The id of the key in the setting `access.token_secret`."""
 
 MIN_SECRET_BYTES = 32
-"""RFC 7518 section 3.2: a key of the size of the hash, at least."""
+"""RFC 7518 section 3.2: the key is at least as long as the hash."""
 
 MIN_RSA_BITS = 2048
 """RFC 7518 section 3.3."""
 
 _ALGORITHMS = {"oct": "HS256", "RSA": "RS256", "OKP": "EdDSA"}
 _PUBLIC_MEMBERS = {"oct": ("k", "kty"), "RSA": ("e", "kty", "n"), "OKP": ("crv", "kty", "x")}
-"""What makes a key the one it is, RFC 7638 section 3.2."""
+"""The members that identify a key, RFC 7638 section 3.2."""
 
 _KEY_ID = re.compile(r"[A-Za-z0-9._~:/+=-]{1,128}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)
@@ -54,11 +54,11 @@ class TokenKey:
 
     Attributes:
         key_id: Its `kid`.
-        algorithm: The only one that it is used with.
-        origin: The setting or file that it is from, for sentences.
-        fingerprint: Tells it from another of the same id.
-        verifying: Checks signatures.
-        signing: Makes them; None when it can not.
+        algorithm: The only algorithm that it is used with.
+        origin: The setting or file that contains it, for messages.
+        fingerprint: Distinguishes it from another key with the same id.
+        verifying: Verifies signatures.
+        signing: Signs; None if the key cannot.
     """
 
     key_id: str
@@ -70,17 +70,17 @@ class TokenKey:
 
 
 class TokenVerifier:
-    """Reads tokens.
+    """Verifies tokens.
 
     Attributes:
-        sources: Of the grants that it gives, while its keys and terms are in force.
+        sources: The sources of the grants that it returns, while its keys and terms are in force.
     """
 
     def __init__(self, keys: Sequence[TokenKey], issuer: str, audience: str) -> None:
-        """Allow `keys` and no others.
+        """Accept `keys` and no others.
 
         Raises:
-            ConfigurationError: Two have the same id.
+            ConfigurationError: Two keys have the same id.
         """
         self._keys: dict[str, TokenKey] = {}
         for key in keys:
@@ -95,10 +95,10 @@ class TokenVerifier:
         self.sources = frozenset(map(self._source, keys))
 
     def find_key(self, token: str) -> TokenKey:
-        """Give the key that a token names.
+        """Return the key that a token names.
 
         Raises:
-            RefusedError: It is no token, or names no key that is allowed, or another algorithm than that key's.
+            RefusedError: It is no token, or names no accepted key or another algorithm than that key's.
         """
         header = read_header(token)
         key_id = header.get("kid")
@@ -115,10 +115,10 @@ class TokenVerifier:
         return key
 
     def verify(self, token: str) -> Grant:
-        """Give what a token lets its bearer do; when it does is for the caller to check.
+        """Return what a token permits. The caller checks the time.
 
         Raises:
-            RefusedError: It is not one of ours.
+            RefusedError: The token is not from one of these keys, or not for this relay.
         """
         key = self.find_key(token)
         try:
@@ -128,7 +128,7 @@ class TokenVerifier:
                 algorithms=[key.algorithm],
                 issuer=self._issuer,
                 audience=self._audience,
-                # Times are checked with the grant, now and later, by one rule.
+                # `Grant.check_time` checks times, now and later, by one rule.
                 options={
                     "require": ["exp", "iss", "aud"],
                     "verify_exp": False,
@@ -146,7 +146,7 @@ class TokenVerifier:
 
 
 def read_header(token: str) -> dict[str, Any]:
-    """Give the header of a token, unverified.
+    """Return the header of a token, unverified.
 
     Raises:
         RefusedError: It has none.
@@ -160,10 +160,10 @@ def read_header(token: str) -> dict[str, Any]:
 
 
 def read_unverified_claims(token: str) -> dict[str, Any]:
-    """Give what a token says about itself, which may be a lie, to explain it.
+    """Return a token's claims for an explanation. They are unverified and may be false.
 
     Raises:
-        RefusedError: It can not be read.
+        RefusedError: They cannot be read.
     """
     read_header(token)
     try:
@@ -174,21 +174,21 @@ def read_unverified_claims(token: str) -> dict[str, Any]:
 
 
 def make_token(key: TokenKey, claims: Mapping[str, object]) -> str:
-    """Sign `claims` with a key that can."""
-    assert key.signing is not None  # noqa: S101 - the caller chose one that signs
+    """Sign `claims` with a key that has a signing part."""
+    assert key.signing is not None  # noqa: S101 - the caller chose a signing key
     return jwt.encode(dict(claims), key.signing, algorithm=key.algorithm, headers={"kid": key.key_id})
 
 
 def read_secret(secret: str, origin: str) -> TokenKey:
-    """Make the key that is a shared secret."""
+    """Return the key that is a shared secret."""
     return _read_jwk({**HMACAlgorithm.to_jwk(secret.encode(), as_dict=True), "kid": SECRET_KEY_ID}, origin)
 
 
 def read_key_file(path: Path) -> list[TokenKey]:
-    """Read a file of one key as PEM, or of several as a JWK Set.
+    """Read a file with one key as PEM, or with several as a JWK Set.
 
     Raises:
-        ConfigurationError: It can not be read, or has a key that can not be used; it is not shown.
+        ConfigurationError: The file cannot be read, or has an unusable key. The message does not show the key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -217,7 +217,7 @@ def _read_pem(text: str, path: Path) -> dict[str, Any]:
     try:
         return OKPAlgorithm.to_jwk(OKPAlgorithm().prepare_key(text), as_dict=True)
     except (ValueError, TypeError, jwt.PyJWTError):
-        # What the library says may quote the key.
+        # The library's message may quote the key.
         raise ConfigurationError(f"{path} has no Ed25519 or RSA key as PEM without a password.") from None
 
 
@@ -261,7 +261,7 @@ def _read_jwk(members: Mapping[str, Any], origin: str) -> TokenKey:
 
 
 def _strength(key: jwt.PyJWK) -> float:
-    """Give how strong a key is, 1 being enough."""
+    """Return the strength of a key. 1 is enough."""
     if key.key_type == "oct":
         return len(key.key) / MIN_SECRET_BYTES
     return key.key.key_size / MIN_RSA_BITS if key.key_type == "RSA" else math.inf

@@ -1,1 +1,1 @@
-"""The load test: many light listeners in processes of their own, and a report of what they received."""
+"""The load test: many lightweight listeners in separate processes, and a report of what they received."""

@@ -1,8 +1,8 @@
-"""What listeners are owed and what they got: the account of each, to the frame, and their sum in a process's report.
+"""Accounts for every frame that a listener is owed, and sums the accounts of a process into a report.
 
-Invariants: every frame since the first that the connection accounts for is delivered, named by a gap, or counted as
-unaccounted; so is every frame or gap that nobody owed. A relay that keeps its promise leaves `unaccounted` at 0. Each
-connection is counted once, when it is over: as a failure to join, or as closed, with its account.
+Invariants: every frame since the connection began is delivered, named by a gap, or counted as unaccounted. So is every
+frame or gap that the relay did not owe. A correct relay leaves `unaccounted` at 0. Each connection is counted once,
+when it is over: as a failure to join, or as closed, with its account.
 """
 
 from collections import Counter
@@ -14,16 +14,16 @@ from relay.protocol.messages import Gap
 from relay.protocol.wire import WORD_MASK, serial_difference
 
 NORMAL_CLOSE = "1000"
-"""How connections end that the relay closed with their session."""
+"""The relay closed the connection at the end of its session."""
 
 LEFT = "left"
-"""How connections end that were given up as planned."""
+"""The listener left, as planned."""
 
 STILL_OPEN = "still open"
-"""How connections end that nobody closed until the test stopped waiting."""
+"""Nobody had closed the connection when the test stopped waiting."""
 
 MAX_REASONS = 50
-"""How many different reasons are told apart; later ones count as `OTHER`."""
+"""How many different reasons are counted separately. Later ones count as `OTHER`."""
 
 OTHER = "other reasons"
 
@@ -32,18 +32,17 @@ class ListenerAccount:
     """One listener's account.
 
     Attributes:
-        epoch: The run of numbers it is in; None before the first is known.
+        epoch: The epoch of the sequence numbers; None until the first is known.
         next_seq: The frame that must come next.
-        delivered: Frames that came.
-        gap_frames: Frames that the relay said it dropped.
-        gaps: How many times it said so.
-        unaccounted: Frames missing without a word, and frames or gaps that came twice or from nowhere.
+        delivered: Frames that arrived.
+        gap_frames: Frames that the relay reported as dropped.
+        gaps: How many times it reported a gap.
+        unaccounted: Frames missing without a gap, and frames or gaps that were repeated or unexpected.
     """
 
     __slots__ = ("delivered", "epoch", "gap_frames", "gaps", "next_seq", "unaccounted")
 
     def __init__(self) -> None:
-        """Open an account that does not know yet where it begins."""
         self.epoch: int | None = None
         self.next_seq = 0
         self.delivered = 0
@@ -52,11 +51,11 @@ class ListenerAccount:
         self.unaccounted = 0
 
     def begin(self, epoch: int, next_seq: int) -> None:
-        """Note which frame comes first, of this connection or of a new epoch."""
+        """Set the first frame of this connection or of a new epoch."""
         self.epoch, self.next_seq = epoch, next_seq
 
     def frame(self, epoch: int, seq: int) -> None:
-        """Count a frame that came; one that was not due next counts as what it is."""
+        """Count a frame that arrived, whether or not it was the expected one."""
         if epoch != self.epoch:
             if self.epoch is not None:
                 self.unaccounted += 1
@@ -71,7 +70,7 @@ class ListenerAccount:
         self.next_seq = (seq + 1) & WORD_MASK
 
     def gap(self, gap: Gap) -> int:
-        """Count a gap that the relay told, and return how many frames it named."""
+        """Count a gap that the relay reported, and return how many frames it named."""
         frames = (gap.to_seq - gap.from_seq + 1) & WORD_MASK
         self.gaps += 1
         self.gap_frames += frames
@@ -83,22 +82,22 @@ class ListenerAccount:
         return frames
 
     def owed(self, published: int) -> int:
-        """Return how many frames are missing, or too many, when the epoch has `published` frames."""
+        """Return by how many frames the account differs from an epoch of `published` frames."""
         return abs(serial_difference(published, self.next_seq))
 
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """The accounts of many connections, summed up when each is over.
+    """The sum of many connections' accounts. Each is added when its connection is over.
 
     Attributes:
-        connections: How many.
-        delivered: Frames that came.
-        gap_frames: Frames that the relay said it dropped.
-        gaps: How many times it said so.
-        unaccounted: Frames missing without a word, and frames or gaps that came twice or from nowhere.
-        undelivered: Frames that were still to come when the test stopped waiting for them.
-        worst_loss_percent: Of the connection that lost most, the share of its frames that gaps named.
+        connections: How many connections.
+        delivered: Frames that arrived.
+        gap_frames: Frames that the relay reported as dropped.
+        gaps: How many times it reported a gap.
+        unaccounted: Frames missing without a gap, and frames or gaps that were repeated or unexpected.
+        undelivered: Frames still outstanding when the test stopped waiting.
+        worst_loss_percent: The largest share of frames that one connection lost in gaps.
     """
 
     connections: int = 0
@@ -111,7 +110,7 @@ class Accounts:
 
     @classmethod
     def of(cls, account: ListenerAccount, *, unaccounted: int = 0, undelivered: int = 0) -> "Accounts":
-        """Close one account, with what its end showed to be missing."""
+        """Close one account and add what its end showed to be missing."""
         return cls(
             connections=1,
             delivered=account.delivered,
@@ -123,7 +122,6 @@ class Accounts:
         )
 
     def __add__(self, other: "Accounts") -> "Accounts":
-        """Return the sum of both."""
         return Accounts(
             self.connections + other.connections,
             self.delivered + other.delivered,
@@ -136,31 +134,31 @@ class Accounts:
 
     @property
     def loss_percent(self) -> float | None:
-        """The share of all frames that gaps named; None when there were none."""
+        """The share of all frames that gaps named; None without frames."""
         return percent(self.gap_frames, self.delivered + self.gap_frames)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What happened in a receiving process; amounts are since its last report unless said otherwise.
+    """What happened in a receiving process since its last report, unless stated otherwise.
 
     Attributes:
-        joining: Connections of before the audio that neither joined nor failed yet, now.
-        connected: Listeners that are there, now.
-        latency: How late frames were, of listeners that read.
+        joining: Current connections from before the audio that have neither joined nor failed yet.
+        connected: Current listeners.
+        latency: How late frames were, for listeners that read.
         joins: How long joining took.
-        received_bytes: Of listeners that read, with all headers of WebSocket.
-        gap_frames: Frames that gaps named, of listeners that read.
-        lag_ms: The longest that an event may have waited for its turn.
+        received_bytes: Bytes for listeners that read, including all WebSocket headers.
+        gap_frames: Frames that gaps named, for listeners that read.
+        lag_ms: The longest time that an event may have waited for its turn.
         cpu_seconds: CPU time since the process began.
-        waiting_seconds: Time since it began in which it wanted a CPU and others had it; None where nobody counts that.
-        clock_offset_ms: The relay's clock less ours, the middle of what is possible; None while nothing is known.
-        clock_uncertainty_ms: How far from it the truth may be.
-        failures: Why connections never joined, and how often, since the process began.
-        closes: How connections of listeners that read ended, and how often, since the process began.
-        slow_closes: Likewise, of listeners that did not read.
+        waiting_seconds: Time since it began in which it waited for a CPU; None if the system does not count that.
+        clock_offset_ms: The relay's clock minus ours, as the middle of the possible range; None while unknown.
+        clock_uncertainty_ms: How far the true offset may be from `clock_offset_ms`.
+        failures: Reasons why connections never joined, with counts since the process began.
+        closes: How connections of listeners that read ended, with counts since the process began.
+        slow_closes: The same for listeners that did not read.
         healthy: The sum of the closed accounts of listeners that read, since the process began.
-        slow: Likewise, of listeners that did not read.
+        slow: The same for listeners that did not read.
     """
 
     joining: int = 0
@@ -182,10 +180,9 @@ class Report:
 
 
 class Counts:
-    """What a receiving process counts beside the latencies, until it reports them."""
+    """What a receiving process counts between reports, apart from latencies."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self.joins = Histogram()
         self.received_bytes = 0
         self.gap_frames = 0
@@ -203,10 +200,10 @@ class Counts:
         """Close the account of a connection that had joined.
 
         Args:
-            visit: What it was for.
-            account: What it got.
+            visit: The plan of the connection.
+            account: What it received.
             how: `NORMAL_CLOSE`, `LEFT`, `STILL_OPEN`, or a close code with its reason.
-            published: How many frames its channel got in all; None before that is known.
+            published: How many frames its channel got in all; None if that is not known yet.
         """
         _count(self._closes if visit.reads else self._slow_closes, how)
         owed = 0 if published is None else account.owed(published)
@@ -221,7 +218,7 @@ class Counts:
             self._slow += closed
 
     def report(self) -> Report:
-        """Return all counts, and begin anew with those that are of an interval."""
+        """Return all counts, and reset those that belong to an interval."""
         report = Report(
             joins=self.joins,
             received_bytes=self.received_bytes,
@@ -242,5 +239,5 @@ def _count(reasons: Counter[str], reason: str) -> None:
 
 
 def percent(part: float, whole: float) -> float | None:
-    """Return how many per cent `part` is of `whole`; None of nothing."""
+    """Return `part` as a percentage of `whole`; None if `whole` is 0."""
     return 100 * part / whole if whole else None

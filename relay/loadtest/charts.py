@@ -1,7 +1,7 @@
-"""Line charts as SVG text that stands in a page: no scripts, and colours that follow the page's light or dark mode.
+"""Line charts as inline SVG: no scripts, and colours that follow the page's light or dark mode.
 
-Invariants: all text is escaped; the classes of lines (`line-1` to `line-3`) get their colours from the page; a point's
-value is in its tooltip.
+Invariants: all text is escaped. The page sets the colours of the line classes (`line-1` to `line-3`). A tooltip shows
+the value of each point.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 250
-"""Of a chart, in its own units; the page scales it."""
+"""The size of a chart in its own units. The page scales it."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 92, 12, 34
 _Y_TICKS, _X_TICKS = 5, 10
@@ -18,7 +18,7 @@ _LABEL_HEIGHT = 15
 _MAX_MARKS = 80
 _STEPS = (1, 2, 5, 10)
 _END = 1.01
-"""A round number that is so little beyond the last point is still marked: intervals are never quite a second."""
+"""Axis marks may lie this factor beyond the last point, since intervals are never exactly a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Series:
     """One line.
 
     Attributes:
-        name: At its end.
-        points: x and y, in order of x; a y of None interrupts the line.
+        name: The label at its end.
+        points: x and y, in order of x. A y of None interrupts the line.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Chart:
     """A chart.
 
     Attributes:
-        title: For the page to write above it, with the unit.
-        unit: Of y.
-        x_label: Below it.
-        series: Its lines, at most three.
-        x_ticks: Where x is marked, and how; none: at round numbers.
-        limit: A y at which a dashed line is drawn, and its name; None is without.
+        title: The page writes it above the chart, with the unit.
+        unit: The unit of y.
+        x_label: The text below the chart.
+        series: The lines, at most three.
+        x_ticks: Positions and labels on the x axis. Without any, round numbers are marked.
+        limit: The y and the name of a dashed line, or None.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Chart:
     limit: tuple[float, str] | None = None
 
     def to_svg(self) -> str:
-        """Draw the chart, or write a sentence where there is nothing to draw."""
+        """Draw the chart. Without values, return a sentence instead."""
         points = [(x, y) for series in self.series for x, y in series.points if y is not None]
         if not points:
             return "<p class=note>Nothing was measured.</p>"
@@ -80,7 +80,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """From values to places in the chart; y begins at 0."""
+    """Maps values to positions in the chart; y begins at 0."""
 
     first_x: float
     last_x: float
@@ -96,7 +96,7 @@ class _Scale:
 
 
 def round_ticks(highest: float, wanted: int = _Y_TICKS) -> list[float]:
-    """Choose at most `wanted` steps of round numbers from 0 up to one that is not below `highest`."""
+    """Return round numbers from 0 to at least `highest`, in at most `wanted` steps."""
     if highest <= 0:
         return [0.0, 1.0]
     magnitude = 10.0 ** math.floor(math.log10(highest / wanted))
@@ -157,7 +157,7 @@ def _last(series: Series) -> float:
 
 
 def _label_positions(wanted: Sequence[float]) -> list[float]:
-    """Move labels apart that would cover each other, none above the chart; gives them in the given order."""
+    """Move overlapping labels apart, none of them below the chart. They keep the given order."""
     order = sorted(range(len(wanted)), key=lambda index: -wanted[index])
     placed = dict.fromkeys(order, 0.0)
     ceiling = float(HEIGHT - _BOTTOM)

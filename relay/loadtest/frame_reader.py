@@ -1,12 +1,12 @@
 """The receiving half of WebSocket, for audio that is measured and not kept.
 
-A library's client makes objects for every message, awaits in several places, and hands out copies. That costs several
-times what a relay spends on writing the frame, so a load generator made of it would measure itself. This reader parses
-where the bytes were received, keeps nothing of the audio, and takes a run of frames that look as expected (same length,
-same epoch, next numbers) in one loop with nothing else in it. Whatever does not look like that goes the slow way.
+A library's client creates objects for every message, awaits in several places, and copies the data. That costs several
+times what a relay spends on writing the frame, so such a load generator would measure itself. This reader parses bytes
+in the buffer that received them and keeps no audio. One tight loop handles a run of frames that look as expected: same
+length, same epoch, next numbers. Everything else takes a slower path.
 
-Invariants: the bytes may be cut anywhere; nothing is read twice or passed over; a connection's memory is bounded by
-`MAX_MESSAGE_BYTES`.
+Invariants: the bytes may be cut anywhere; no byte is read twice or skipped; `MAX_MESSAGE_BYTES` bounds a connection's
+memory.
 
 Source: RFC 6455 section 5; docs/protocol.md, "Framing".
 """
@@ -23,10 +23,10 @@ from relay.protocol.wire import HEADER_BYTES, WORD_MASK, Header, serial_differen
 from relay.vocabulary.errors import PolicyError
 
 BUFFER_BYTES = 512 * 1024
-"""The buffer that all connections of a process share; more than a kernel holds for one of them."""
+"""The size of the buffer that all connections share. It exceeds what a kernel holds for one of them."""
 
 MAX_MESSAGE_BYTES = BUFFER_BYTES // 2
-"""The longest message that is taken."""
+"""The longest message that the reader accepts."""
 
 _FINAL = 0x80
 _RESERVED = 0x70
@@ -41,14 +41,14 @@ _MAX_FORMS = 100
 
 @dataclass(frozen=True, slots=True)
 class PingFrame:
-    """A ping of the WebSocket layer, which wants its payload back."""
+    """A ping of the WebSocket layer. The reply repeats its payload."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The server's close frame; without a code, 1005."""
+    """The server's close frame. The code is 1005 if it has none."""
 
     code: int
     reason: str
@@ -56,7 +56,7 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """The relay's `hello`, and its clock."""
+    """The relay's `hello` and its clock."""
 
     hello: Hello
     clock_ms: int
@@ -64,7 +64,7 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class ToldGap:
-    """A gap, which the account has taken note of already; `frames` is how many it names."""
+    """A gap that the account already contains. `frames` is how many frames it names."""
 
     frames: int
 
@@ -74,24 +74,24 @@ Happening = Pong | PingFrame | Closing | Greeting | ToldGap | ErrorNotice
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How a run of frames is taken apart: what is before the seq, the seq, and the due time of each."""
+    """How to unpack a run of frames: the bytes before the seq, the seq, and the due time of each."""
 
     frame_bytes: int
     struct: struct.Struct
 
 
 class Stream:
-    """What the reader knows of one connection.
+    """The reader's state for one connection.
 
     Attributes:
-        account: What it got.
-        rest: The beginning of a frame whose end was not received yet; it goes before the next bytes.
+        account: What the connection received.
+        rest: The beginning of an incomplete frame. It goes before the next bytes.
     """
 
     __slots__ = ("account", "expect", "form", "fragments", "head", "measured", "rest")
 
     def __init__(self, expect: Expect, *, measured: bool = True) -> None:
-        """Begin after the upgrade; the latencies of one that is not `measured` are left out."""
+        """Begin after the upgrade. Latencies are only counted if `measured`."""
         self.account = ListenerAccount()
         self.rest = b""
         self.expect = expect
@@ -107,30 +107,29 @@ class FrameReader:
     Attributes:
         buffer: Received bytes go here, after the stream's `rest`.
         view: The same memory, for slices.
-        latency: How late frames were, in milliseconds; each report replaces it by an empty one.
+        latency: How late frames were, in milliseconds. Each report replaces it with an empty one.
     """
 
     def __init__(self) -> None:
-        """Make a reader with an empty histogram."""
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
         self.latency = Histogram()
         self._forms: dict[tuple[int, int, int], _Form] = {}
 
     def take(self, stream: Stream, length: int, now_ms: int) -> Sequence[Happening]:
-        """Take what is in the buffer now.
+        """Process the current contents of the buffer.
 
         Args:
-            stream: Whose bytes they are.
-            length: How many: its `rest` and what was received after it.
-            now_ms: The clock that latencies count by (see `Expect`), in milliseconds modulo 2**32.
+            stream: The stream that the bytes belong to.
+            length: The number of bytes: its `rest` and what was received after it.
+            now_ms: The clock for latencies (see `Expect`), in milliseconds modulo 2**32.
 
         Returns:
-            What is not audio, in order. A greeting is the last: what came after it stays in the stream's `rest`, since
-            only the greeting tells what the relay's clock shows.
+            Everything except audio, in order. A greeting comes last: what follows it stays in the stream's `rest`,
+            since the caller needs the relay's clock from the greeting first.
 
         Raises:
-            PolicyError: They are not WebSocket or not of the protocol; the text says what is wrong.
+            PolicyError: The bytes violate WebSocket or the protocol; the text says how.
         """
         taken = 0
         form = stream.form
@@ -162,7 +161,7 @@ class FrameReader:
         return self._take_one_by_one(stream, taken, length, now_ms)
 
     def _take_stream(self, stream: Stream, position: int, length: int, now_ms: int) -> None:
-        """Find the next frames of a stream, and pass over what is none."""
+        """Find the next frames of a stream, and skip other bytes."""
         while (start := self.buffer.find(STREAM_MARK, position, length)) >= 0 and length - start >= HEADER_BYTES:
             size = Header.unpack(bytes(self.view[start : start + HEADER_BYTES])).media_time
             if not HEADER_BYTES <= size <= MAX_MESSAGE_BYTES:
@@ -172,7 +171,7 @@ class FrameReader:
             position = start + size
             self._audio(stream, self.view[start:position], now_ms)
             self._expect_more_like(stream, start, start, position)
-        # What may be the beginning of a mark is kept, too.
+        # Keep the end of the buffer too: a mark may begin there.
         stream.rest = bytes(self.view[start if start >= 0 else max(position, length - len(STREAM_MARK) + 1) : length])
 
     def _take_one_by_one(self, stream: Stream, position: int, length: int, now_ms: int) -> list[Happening]:
@@ -207,10 +206,9 @@ class FrameReader:
             self._record(now_ms - header.due_ms)
 
     def _expect_more_like(self, stream: Stream, position: int, start: int, end: int) -> None:
-        """Prepare for frames of the same length and epoch."""
         if not stream.measured:
             return
-        # Between the seq and the time: the media time, and with a stamp of the sender the rest up to that one's.
+        # Between the seq and the time are the media time and, with a sender's stamp, the bytes up to its time.
         between = 4 + (HEADER_BYTES if stream.expect is Expect.RELAY_V1_STAMPED else 0)
         key = (start - position, end - position, between)
         form = self._forms.get(key)
@@ -247,12 +245,12 @@ class FrameReader:
         raise PolicyError(f"A WebSocket frame begins with {first_byte:#04x}, which means nothing here.")
 
     def _record(self, age_ms: int) -> None:
-        """Count a latency that may have wrapped; one below 0 is an error of the clocks' comparison, and counts as 0."""
+        """Count a latency that may have wrapped. A negative one is an error in comparing clocks. It counts as 0."""
         self.latency.record(max(0, serial_difference(age_ms, 0)))
 
 
 def _next_frame(buffer: bytearray, position: int, length: int) -> tuple[int, int, int] | None:
-    """Find the frame at `position`; None when it is not complete.
+    """Find the frame at `position`; None if it is incomplete.
 
     Returns:
         Its first byte, and where its payload begins and ends.
@@ -260,7 +258,7 @@ def _next_frame(buffer: bytearray, position: int, length: int) -> tuple[int, int
     Raises:
         PolicyError: It is masked, has reserved bits, or is too long.
     """
-    if length - position < 2:  # noqa: PLR2004 - the least that a frame has
+    if length - position < 2:  # noqa: PLR2004 - the shortest frame
         return None
     first_byte, size = buffer[position], buffer[position + 1]
     if first_byte & _RESERVED or size & _MASKED:
@@ -279,7 +277,7 @@ def _next_frame(buffer: bytearray, position: int, length: int) -> tuple[int, int
 
 
 def _join_fragments(stream: Stream, opcode: int, payload: bytes, *, is_last: bool) -> tuple[int, bytes] | None:
-    """Return the opcode and the payload of a message that this fragment completes; None while more follow.
+    """Return the opcode and payload of the message that this fragment completes; None while more follow.
 
     Raises:
         PolicyError: The fragment continues nothing, interrupts another message, or makes it too long.
@@ -302,7 +300,7 @@ def _join_fragments(stream: Stream, opcode: int, payload: bytes, *, is_last: boo
 
 
 def _control(stream: Stream, payload: bytes) -> Happening | None:
-    """Read a control message, and note in the account what it says about the numbering."""
+    """Read a control message, and update the account with its sequence numbers."""
     if not stream.expect.is_relay_v1:
         return None
     try:

@@ -1,8 +1,8 @@
-"""How often each latency occurred: bounded memory, and an exact merge of what several processes counted.
+"""Histogram of latencies, with bounded memory and an exact merge of counts from several processes.
 
-Invariants: below `EXACT_MS` every millisecond has its own count; above it values are rounded down to 14 significant
-bits, an error under 0.02 % (the idea of HdrHistogram, hdrhistogram.org); the largest value is kept as it was; merging
-in any order gives what one histogram would have counted.
+Invariants: below `EXACT_MS` every millisecond has its own count. Larger values are rounded down to 14 significant bits,
+an error below 0.02 % (the idea of HdrHistogram, hdrhistogram.org). The largest value is kept exactly. Merging in any
+order gives the same counts as a single histogram.
 """
 
 import math
@@ -11,17 +11,14 @@ from itertools import compress
 from typing import TypedDict
 
 EXACT_MS = 16_384
-"""Values below this are counted as they are: all that a relay's bound of 10 s allows, and some that it does not.
-
-The wire's times are whole milliseconds, so there is nothing finer.
-"""
+"""Smaller values are counted exactly, in the wire's whole milliseconds. A relay's bound of 10 s is smaller."""
 
 _SIGNIFICANT_BITS = EXACT_MS.bit_length() - 1
 _State = tuple[dict[int, int], dict[int, int], int]
 
 
 class HistogramCounts(TypedDict):
-    """A histogram as JSON: pairs of a value and how often it occurred, in order, and the largest value."""
+    """A histogram as JSON: ordered pairs of a value and its count, and the largest value."""
 
     counts: list[tuple[int, int]]
     maximum: int
@@ -31,20 +28,19 @@ class Histogram:
     """Counts of whole milliseconds.
 
     Attributes:
-        exact: How often each value below `EXACT_MS` occurred. Code that counts a million values a second adds one
-            here itself; everything else goes through `record`.
+        exact: The count of each value below `EXACT_MS`. Code that counts a million values a second increments it
+            directly. Everything else calls `record`.
     """
 
     __slots__ = ("_coarse", "_largest_coarse", "exact")
 
     def __init__(self) -> None:
-        """Make an empty one."""
         self.exact = [0] * EXACT_MS
         self._coarse: dict[int, int] = {}
         self._largest_coarse = 0
 
     def record(self, value_ms: int, count: int = 1) -> None:
-        """Count a value, `count` times; a negative one counts as 0."""
+        """Count a value `count` times. Negative values count as 0."""
         if value_ms < EXACT_MS:
             self.exact[max(0, value_ms)] += count
             return
@@ -53,7 +49,7 @@ class Histogram:
         self._largest_coarse = max(self._largest_coarse, value_ms)
 
     def merge(self, other: "Histogram") -> None:
-        """Add all that another one counted."""
+        """Add all counts of another histogram."""
         for value_ms in other._occurring():
             self.exact[value_ms] += other.exact[value_ms]
         for bucket, count in other._coarse.items():
@@ -62,21 +58,21 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """How many values were counted."""
+        """The number of counted values."""
         return sum(self.exact) + sum(self._coarse.values())
 
     @property
     def maximum(self) -> int | None:
-        """The largest value, exactly; None when there is none."""
+        """The largest value, exactly; None when nothing was counted."""
         if self._coarse:
             return self._largest_coarse
         return max(self._occurring(), default=None)
 
     def percentile(self, percent: float) -> int | None:
-        """Return the least value that at least `percent` % of all values do not exceed (nearest rank).
+        """Return the smallest value that at least `percent` % of all values do not exceed (nearest rank).
 
         Returns:
-            That value, above `EXACT_MS` the largest that its bucket could hold; None when nothing was counted.
+            That value; above `EXACT_MS`, the largest value of its bucket. None when nothing was counted.
         """
         total = self.total
         if not total:
@@ -90,30 +86,29 @@ class Histogram:
         raise AssertionError("the counts are fewer than their sum")
 
     def count_above(self, value_ms: int) -> int:
-        """Return how many values were larger; above `EXACT_MS` as far as the buckets tell."""
+        """Count the values above `value_ms`; above `EXACT_MS`, to the precision of the buckets."""
         return sum(count for value, count in self.items() if value > value_ms)
 
     def items(self) -> list[tuple[int, int]]:
-        """Return the values that occurred, each with its count, in order; above `EXACT_MS` the least of each bucket."""
+        """Return each value that occurred with its count, in order; above `EXACT_MS`, the smallest of each bucket."""
         return [(value, self.exact[value]) for value in self._occurring()] + sorted(self._coarse.items())
 
     def to_json(self) -> HistogramCounts:
-        """Return all that was counted."""
+        """Return all counts."""
         return {"counts": self.items(), "maximum": self.maximum or 0}
 
     def __getstate__(self) -> _State:
-        """Pickle the values that occurred and no others: a report is due while frames wait."""
+        """Pickle only the values that occurred: frames wait while a report is made."""
         return {value: self.exact[value] for value in self._occurring()}, self._coarse, self._largest_coarse
 
     def __setstate__(self, state: _State) -> None:
-        """Restore what was pickled."""
         occurred, self._coarse, self._largest_coarse = state
         self.exact = [0] * EXACT_MS
         for value, count in occurred.items():
             self.exact[value] = count
 
     def _occurring(self) -> Iterator[int]:
-        """Find the values below `EXACT_MS` that occurred, in order."""
+        """Yield the values below `EXACT_MS` that occurred, in order."""
         return compress(range(EXACT_MS), self.exact)
 
 

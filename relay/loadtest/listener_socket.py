@@ -1,6 +1,6 @@
-"""One listener's socket: connecting, TLS, the WebSocket upgrade, and the little that a listener sends.
+"""One listener's socket: connecting, TLS, the WebSocket upgrade, and the few messages that a listener sends.
 
-Invariants: nothing here waits; whatever keeps a listener from joining is a `JoinError`.
+Invariants: nothing here waits; every failure to join is a `JoinError`.
 """
 
 import errno
@@ -14,7 +14,7 @@ from relay.loadtest.plan import Visit
 from relay.loadtest.target import MAX_RESPONSE_BYTES, Expect, JoinError, Target, read_upgrade, upgrade_request
 
 SLOW_RECEIVE_BUFFER_BYTES = 4096
-"""What the kernel takes in for a listener that does not read, so that the server notices within a second."""
+"""The receive buffer of a listener that does not read: so small that the server notices within a second."""
 
 _TEXT, _CLOSE, _PONG = 0x81, 0x88, 0x8A
 _MASKED = 0x80
@@ -25,19 +25,19 @@ class ListenerSocket:
     """A listener's socket.
 
     Attributes:
-        visit: Who it is for.
-        stream: What the reader knows of it.
-        fileno: Of the socket.
+        visit: The planned connection that it serves.
+        stream: The reader's state for it.
+        fileno: The file descriptor of the socket.
         began: When connecting began, in seconds.
-        upgraded: Whether what is received now is for the reader.
-        streaming: Whether they are measured and come without TLS, so that one read for each event is enough.
-        joined: Whether the greeting came; where there is none, whether the upgrade was accepted.
+        upgraded: Whether received bytes go to the reader.
+        streaming: Whether frames are measured and arrive without TLS, so that one read per event is enough.
+        joined: Whether the greeting arrived. For a server without one: whether it accepted the upgrade.
         reading: Whether it reads at all.
         closing: Whether a close frame was sent.
-        trouble: What the relay objected to, if it did.
-        outcome: How it ends, once that is decided.
-        registered: What epoll waits for.
-        receive_into: Of the socket, bound once.
+        trouble: The relay's error message, if any.
+        outcome: How the connection ends, once that is decided.
+        registered: The events that epoll waits for.
+        receive_into: The socket's `recv_into`, bound once.
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class ListenerSocket:
         """Begin to connect.
 
         Raises:
-            JoinError: This machine has no socket, or no way there.
+            JoinError: This machine has no socket left, or no route to the server.
         """
         self.visit = visit
         self.stream = Stream(target.expect, measured=visit.reads)
@@ -98,7 +98,7 @@ class ListenerSocket:
 
     @property
     def interest(self) -> int:
-        """What to wait for, as epoll names it."""
+        """The events to wait for, as an epoll mask."""
         if not self.upgraded:
             return self._waits_for
         return (EPOLLIN if self.reading else 0) | (EPOLLOUT if self._out else 0)
@@ -109,16 +109,16 @@ class ListenerSocket:
         return self.stream.expect
 
     def advance(self, context: ssl.SSLContext | None) -> bytes | None:
-        """Go on with connecting as far as it goes.
+        """Continue connecting as far as possible without waiting.
 
         Args:
             context: For a target with TLS.
 
         Returns:
-            What came after the answer to the upgrade, once that was accepted; None while it is under way.
+            The bytes after the response, once the server accepted the upgrade; None until then.
 
         Raises:
-            JoinError: It failed.
+            JoinError: Connecting failed.
         """
         try:
             if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -163,33 +163,33 @@ class ListenerSocket:
         self._send(_TEXT, text.encode())
 
     def send_pong(self, payload: bytes) -> None:
-        """Answer a ping of the WebSocket layer; not while something waits, since only the latest needs an answer."""
+        """Answer a ping of the WebSocket layer, unless output is pending: only the latest ping needs an answer."""
         if not self._out:
             self._send(_PONG, payload)
 
     def send_close(self, code: int) -> None:
-        """Send a close frame, once; closing the socket is the server's part. A stream has no such thing."""
+        """Send a close frame, once. The server then closes the socket. A stream has no close frame."""
         if not self.closing and self.expect.is_websocket:
             self.closing = True
             self._send(_CLOSE, code.to_bytes(2))
 
     def _send(self, first_byte: int, payload: bytes) -> None:
-        """Send a masked frame, as a client must; what the socket does not take waits for `flush`."""
-        assert len(payload) <= _MAX_PAYLOAD_BYTES  # noqa: S101 - control frames are not longer, our texts neither
+        """Send a masked frame, as a client must. What the socket does not accept waits for `flush`."""
+        assert len(payload) <= _MAX_PAYLOAD_BYTES  # noqa: S101 - neither control frames nor our texts are longer
         mask = os.urandom(4)
         masked = bytes(byte ^ mask[number % 4] for number, byte in enumerate(payload))
         self._out += bytes((first_byte, _MASKED | len(masked))) + mask + masked
         try:
             self.flush()
         except OSError:
-            # The connection is gone, which shows when it is read.
+            # The connection is lost. The next read reports it.
             self._out = b""
 
     def flush(self) -> None:
-        """Write what waits, as far as the socket takes it.
+        """Write pending output until the socket accepts no more.
 
         Raises:
-            OSError: The connection is gone.
+            OSError: The connection is lost.
         """
         while self._out:
             try:

@@ -1,6 +1,6 @@
-"""What this machine and this process have for a load test: CPU time, open files, ports, a way to the server.
+"""What this machine and process offer a load test: CPU time, open files, ports, and a route to the server.
 
-What the system does not tell is None, never a guess.
+A value that the system does not report is None, never a guess.
 """
 
 import socket
@@ -11,10 +11,10 @@ from relay.process.open_files import allow_open_files
 from relay.vocabulary.errors import UserError
 
 SPARE_FILES = 64
-"""Descriptors for everything that is not a listener."""
+"""Descriptors for everything other than listeners."""
 
 REACH_SECONDS = 5.0
-"""How long one address of the server may take to answer."""
+"""How long one address of the server may take to accept a connection."""
 
 _SCHEDSTAT = Path("/proc/self/schedstat")
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -26,7 +26,7 @@ def cpu_seconds() -> float:
 
 
 def waiting_seconds() -> float | None:
-    """Return how long this process's main thread has waited for a CPU that others had."""
+    """Return how long this process's main thread has waited for a CPU; None if the system does not report it."""
     try:
         return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
@@ -34,10 +34,10 @@ def waiting_seconds() -> float | None:
 
 
 def reach(host: str, port: int) -> str:
-    """Return the first IP address of a host that accepts a connection, so that thousands need not look for it.
+    """Return the first IP address of a host that accepts a connection, so that it is resolved only once.
 
     Raises:
-        UserError: None does.
+        UserError: No address accepts one.
     """
     try:
         with socket.create_connection((host, port), REACH_SECONDS) as probe:
@@ -50,7 +50,7 @@ def reach(host: str, port: int) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Return whether an IP address is one of this machine's: only those can be bound."""
+    """Whether an IP address belongs to this machine. Only such addresses can be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
@@ -61,10 +61,10 @@ def is_this_machine(host: str) -> bool:
 
 
 def raise_file_limit(files: int) -> None:
-    """Make sure that this process, and those that it starts, may each open so many files and sockets.
+    """Ensure that this process and its children may each open this many files and sockets.
 
     Raises:
-        UserError: The hard limit is lower; the text says what to do.
+        UserError: The hard limit is lower. The text says what to do.
     """
     needed = files + SPARE_FILES
     allowed = allow_open_files(needed)
@@ -77,10 +77,10 @@ def raise_file_limit(files: int) -> None:
 
 
 def check_ports(connections: int) -> None:
-    """Make sure that this machine has enough ports to connect so many times to one address.
+    """Ensure that this machine has enough ports for this many connections to one address.
 
     Raises:
-        UserError: It has not; the text says what to do.
+        UserError: It has too few. The text says what to do.
     """
     try:
         first, last = map(int, _PORT_RANGE.read_text().split())

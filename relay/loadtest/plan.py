@@ -1,8 +1,8 @@
-"""What is asked of a load test, and what follows from it: who joins and leaves when, and when each frame is sent.
+"""The plan of a load test: who joins and leaves when, and when each frame is sent.
 
-The main process has a `LoadPlan`; each receiving process gets a `WorkerPlan` with its share of the visits.
+The main process has a `LoadPlan`. Each receiving process gets a `WorkerPlan` with its share of the visits.
 
-Invariant: everything is planned before the test begins, and the same plan always gives the same connections.
+Invariant: everything is planned before the test begins, and the same plan always results in the same connections.
 """
 
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from random import Random
 from relay.loadtest.target import Target
 
 RAMP_SHARE = 2 / 3
-"""The part of a ramp's duration over which listeners join; after it all are there."""
+"""The share of a ramp's duration in which listeners join. After it, all have joined."""
 
 STORM_SECONDS = 1.0
-"""When the listeners of a storm come, after the audio began."""
+"""When the listeners of a storm join, after the audio began."""
 
 CHURN_STAY_SECONDS = (5.0, 15.0)
-"""How long a listener of the churn profile stays, at least and at most."""
+"""The shortest and longest stay of a listener in the churn profile."""
 
 _LEAST_STAY_SECONDS = 0.5
-"""A visit that would be shorter is not made: nothing could be measured in it."""
+"""Shorter visits are omitted: they would be too short to measure."""
 
 
 class Profile(StrEnum):
@@ -35,10 +35,10 @@ class Profile(StrEnum):
     """Listeners join evenly over the first two thirds of the audio."""
 
     STORM = "storm"
-    """All listeners come in the same moment, a second after the audio began."""
+    """All listeners join at the same moment, a second after the audio began."""
 
     CHURN = "churn"
-    """Each listener stays 5 to 15 s, then another one takes its place."""
+    """Each listener stays 5 to 15 s, then another one replaces it."""
 
     SLOW = "slow"
     """Some listeners stop reading for the whole test."""
@@ -49,22 +49,22 @@ class Profile(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """What is asked of a load test.
+    """The parameters of a load test.
 
     Attributes:
-        url: Of the server, for people.
-        listeners: How many at a time, over all sessions.
-        sessions: How many broadcasters, each with its own session.
-        duration_seconds: How long the audio lasts.
-        fps: Frames a second of each broadcaster.
-        frame_ms: Audio in a frame, in milliseconds.
-        profile: How they behave.
+        url: The server's address, for people.
+        listeners: Concurrent listeners, over all sessions.
+        sessions: The number of broadcasters, each with its own session.
+        duration_seconds: The length of the audio.
+        fps: Frames per second from each broadcaster.
+        frame_ms: The length of the audio in a frame.
+        profile: How listeners and broadcasters behave.
         slow_percent: The share of listeners that do not read, with `Profile.SLOW`.
-        late_ms: Frames later than this are counted as late.
-        processes: Receiving processes.
-        cpus: The CPUs that the generator may run on, receiving processes taking turns; none is any.
-        nap_ms: How long a receiving process sleeps between two looks at its sockets; 0 has each of them wake it.
-        seed: Of the random numbers of the profile.
+        late_ms: Frames later than this count as late.
+        processes: The number of receiving processes.
+        cpus: The CPUs that the generator may use. Receiving processes take turns. Empty means any CPU.
+        nap_ms: How long a receiving process sleeps between two looks at its sockets; with 0, each socket wakes it.
+        seed: The seed of the profile's random numbers.
     """
 
     url: str
@@ -87,10 +87,10 @@ class Visit:
     """One connection of one listener.
 
     Attributes:
-        target: Which channel it listens to, an index.
-        join_at: Seconds after the audio begins; None: before it begins.
-        leave_at: Likewise; None: when the session ends.
-        reads: Whether it reads what it is sent; otherwise it stops after its greeting.
+        target: The index of its channel.
+        join_at: Seconds after the audio begins; None joins before it begins.
+        leave_at: Seconds after the audio begins; None stays until the session ends.
+        reads: Whether it reads everything; otherwise it stops after its greeting.
     """
 
     target: int
@@ -101,15 +101,15 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """What one receiving process does.
+    """The plan of one receiving process.
 
     Attributes:
         targets: The channels.
         visits: The connections.
-        joining_at_once: How many connections may be under way to their greeting.
-        join_limit_seconds: How long the joins before the audio may take together; later ones have failed.
-        cpu: The one CPU that it may run on; None leaves that to the system.
-        nap_seconds: How long it sleeps between two looks at its sockets; with 0 each of them wakes it.
+        joining_at_once: How many connections may wait for their greeting at a time.
+        join_limit_seconds: How long all joins before the audio may take together. Then the rest have failed.
+        cpu: The only CPU that it may use; None lets the system choose.
+        nap_seconds: How long it sleeps between two looks at its sockets; with 0, each socket wakes it.
     """
 
     targets: list[Target]
@@ -121,11 +121,11 @@ class WorkerPlan:
 
 
 def plan_visits(plan: LoadPlan) -> list[Visit]:
-    """Plan all connections of a test: listener by listener, the connections of each in order.
+    """Plan all connections of a test, listener by listener, each listener's in order.
 
-    Its targets are the sessions; listeners are spread over them evenly.
+    Listeners are spread evenly over the sessions, which are the targets.
     """
-    random = Random(plan.seed)  # noqa: S311 - no secret: the same seed is to give the same test
+    random = Random(plan.seed)  # noqa: S311 - no secret: the same seed must result in the same test
     slow: set[int] = set()
     if plan.profile is Profile.SLOW:
         slow.update(random.sample(range(plan.listeners), max(1, round(plan.listeners * plan.slow_percent / 100))))
@@ -144,7 +144,7 @@ def plan_visits(plan: LoadPlan) -> list[Visit]:
 
 
 def _stays(target: int, duration_seconds: float, random: Random) -> Iterator[Visit]:
-    """Plan one visit after another until the audio is over; it begins somewhere in the middle of the first."""
+    """Plan consecutive visits until the audio is over. The audio begins in the middle of the first one."""
     join_at = None
     leave_at = random.uniform(0.0, random.uniform(*CHURN_STAY_SECONDS))
     while leave_at < duration_seconds - _LEAST_STAY_SECONDS:
@@ -156,7 +156,7 @@ def _stays(target: int, duration_seconds: float, random: Random) -> Iterator[Vis
 
 
 def send_seconds(plan: LoadPlan, frame: int) -> float:
-    """Return when a broadcaster sends a frame, counted from 0, in seconds after its first one."""
+    """Return when a broadcaster sends a frame, in seconds after frame 0."""
     return float(frame // plan.fps) if plan.profile is Profile.BURST else frame / plan.fps
 
 

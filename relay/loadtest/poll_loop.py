@@ -1,9 +1,9 @@
-"""An event loop of epoll and timers, and nothing else: what asyncio does beside that costs more than a frame may.
+"""An event loop of epoll and timers, and nothing else: asyncio's other work costs more time than a frame may.
 
-Invariants: at most `MAX_EVENTS` files are served before timers get their turn; how long anything waited is kept.
+Invariants: at most `MAX_EVENTS` files are served before timers get their turn; the loop records the longest wait.
 
-Naps: a process that sleeps in epoll is woken by each write to one of its sockets, and on one machine the writer's CPU
-does that work. One that naps between two looks is not: the kernel puts the socket on a list, and that is all.
+Naps: each write to a socket wakes a process that sleeps in epoll. On one machine the writer's CPU does that work. A
+process that naps between two looks avoids it: the kernel only puts the socket on a list.
 """
 
 import heapq
@@ -15,29 +15,29 @@ from collections.abc import Callable, Sequence
 from relay.vocabulary.clock import Clock
 
 MAX_EVENTS = 256
-"""Files served between two looks at the timers: about a millisecond."""
+"""Files served between two looks at the timers, which takes about a millisecond."""
 
 MAX_WAIT_SECONDS = 1.0
 """How long a loop without timers sleeps."""
 
 Events = Sequence[tuple[int, int]]
-"""Pairs of a file descriptor and what epoll says of it."""
+"""Pairs of a file descriptor and its epoll events."""
 
 
 class PollLoop:
-    """Calls functions when files are ready, or at a time.
+    """Calls functions when files are ready, or at a set time.
 
     Attributes:
-        running: Whether `run` goes on; set it to False to stop.
+        running: Whether `run` continues. Set it to False to stop.
     """
 
     def __init__(self, clock: Clock, nap_seconds: float = 0.0) -> None:
-        """Make a loop that waits for nothing.
+        """Create a loop without files or timers.
 
         Args:
-            clock: Gives seconds.
-            nap_seconds: How long to sleep before each look at the files, during which none wakes it; with 0 it sleeps
-                until one does.
+            clock: Returns seconds.
+            nap_seconds: How long to sleep before each look at the files, during which no file wakes the loop. With 0 it
+                sleeps until a file is ready.
         """
         self._clock = clock
         self._nap_seconds = nap_seconds
@@ -49,7 +49,7 @@ class PollLoop:
         self.running = True
 
     def run(self, serve: Callable[[Events], None]) -> None:
-        """Wait and call until `running` is False; `serve` gets what happened to all files but watched ones."""
+        """Run until `running` is False. `serve` gets the events of all files, watched ones included."""
         clock, poll, nap_seconds = self._clock, self._epoll.poll, self._nap_seconds
         events: Events = ()
         while self.running:
@@ -68,33 +68,33 @@ class PollLoop:
             self._lag_seconds = max(self._lag_seconds, now - woken)
 
     def take_lag_ms(self) -> float:
-        """Return the longest that a ready file or a timer may have waited since the last call."""
+        """Return the longest time that a ready file or a timer may have waited since the last call."""
         lag_seconds, self._lag_seconds = self._lag_seconds, 0.0
         return lag_seconds * 1000
 
     def at(self, seconds: float, function: Callable[[], None]) -> None:
-        """Have `function` called at that time or a little later, once; those of the same time in order."""
+        """Call `function` once, at that time or a little later. Functions of the same time run in order."""
         heapq.heappush(self._timers, (seconds, next(self._numbers), function))
 
     def after(self, seconds: float, function: Callable[[], None]) -> None:
-        """Have `function` called this much later, once."""
+        """Call `function` once, after this many seconds."""
         self.at(self._clock() + seconds, function)
 
     def add(self, fileno: int, interest: int) -> None:
-        """Wait for what `interest` says, in the terms of epoll; a file that is closed is forgotten."""
+        """Wait for the epoll events in `interest`. Closing the file removes it."""
         self._epoll.register(fileno, interest)
 
     def change(self, fileno: int, interest: int) -> None:
-        """Wait for something else."""
+        """Replace the events to wait for."""
         self._epoll.modify(fileno, interest)
 
     def watch(self, fileno: int, readable: Callable[[], None]) -> None:
-        """Have `readable` called whenever that file can be read."""
+        """Call `readable` when `serve` passes this file to `call_watcher`, each time it can be read."""
         self._watched[fileno] = readable
         self._epoll.register(fileno, select.EPOLLIN)
 
     def call_watcher(self, fileno: int) -> None:
-        """Call the function of a watched file; `serve` does so with files that it does not know."""
+        """Call the function of a watched file. `serve` does this for files that it does not know."""
         self._watched[fileno]()
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class PollLoop:
         return min(MAX_WAIT_SECONDS, max(0.0, self._timers[0][0] - now))
 
     def _run_timers(self, now: float) -> None:
-        """Call what is due; what that adds is called the next time."""
+        """Call due functions. Those that they add run the next time."""
         due: list[Callable[[], None]] = []
         while self._timers and self._timers[0][0] <= now:
             due.append(heapq.heappop(self._timers)[2])

@@ -1,7 +1,7 @@
-"""The receiving processes, as the main process of a load test sees them.
+"""The receiving processes, as seen from the main process of a load test.
 
-Invariants: every process that was started has ended when the block is left; none gets the terminal's Ctrl-C, which
-the main process answers; one that ends by itself is an error of the test, told in one sentence.
+Invariants: every started process has ended when the block is left; none gets the terminal's Ctrl-C, which the main
+process handles; a process that ends by itself is an error of the test, reported in one sentence.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from relay.loadtest.worker import Finish, Question
 from relay.vocabulary.errors import RelayError
 
 ANSWER_SECONDS = 30.0
-"""How long a process may take to answer; one that does not is stuck."""
+"""How long a process may take to answer. After that it counts as stuck."""
 
 END_SECONDS = 5.0
 """How long a process may take to end."""
@@ -34,7 +34,7 @@ class _Worker:
 
     async def send(self, message: Question | WorkerPlan) -> None:
         try:
-            # A plan may be larger than the pipe: then this waits until the process has started.
+            # A plan may be larger than the pipe. Then sending waits until the process has started.
             await asyncio.to_thread(self._connection.send, message)
         except ConnectionError as error:
             raise await self._ended() from error
@@ -53,7 +53,7 @@ class _Worker:
             raise await self._ended() from error
 
     async def end(self) -> None:
-        """Have the process end, as it does when the connection is closed; kill it only if it hangs."""
+        """Close the connection, on which the process ends. Kill it only if it hangs."""
         self._connection.close()
         try:
             async with asyncio.timeout(END_SECONDS):
@@ -69,14 +69,13 @@ class _Worker:
 
 
 class Workers:
-    """Receiving processes that do the same at the same time."""
+    """Receiving processes that get the same questions at the same time."""
 
     def __init__(self, workers: Sequence[_Worker]) -> None:
-        """Take processes that have their plans."""
         self._workers = workers
 
     async def ask(self, question: Question) -> list[Report]:
-        """Ask all processes the same, and return their reports in the order of their plans.
+        """Ask all processes the same question, and return their reports in the order of their plans.
 
         Raises:
             RelayError: A process ended or does not answer.
@@ -90,10 +89,10 @@ class Workers:
 
 @asynccontextmanager
 async def running_workers(plans: Sequence[WorkerPlan]) -> AsyncIterator[Workers]:
-    """Run a receiving process for each plan; they begin to join at once, and have ended when the block is left.
+    """Run a receiving process for each plan. They join at once, and have ended when the block is left.
 
     Raises:
-        RelayError: A process ended or does not take its plan.
+        RelayError: A process ended or does not accept its plan.
     """
     async with AsyncExitStack() as stack:
         workers = []
@@ -121,7 +120,7 @@ async def _start_worker() -> _Worker:
     with theirs:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-P",  # or a file of the present folder could take the place of a module
+            "-P",  # otherwise a file in the current folder could replace a module
             "-c",
             _COMMAND,
             stdin=theirs.fileno(),

@@ -1,11 +1,11 @@
-"""Thousands of listeners in one thread: an epoll loop that receives, accounts, and keeps nothing.
+"""Thousands of listeners in one thread: an epoll loop that receives and accounts for frames, and keeps no audio.
 
-Why not the `websockets` library: its client took 18 to 38 µs of CPU for a frame of 640 bytes, where this loop takes 8,
-of which the kernel has most, and 2 when frames come joined (Python 3.11, a virtual CPU of an AMD EPYC, 300 to 4000
-listeners at 50 frames/s). A relay spends 4 to 12 µs on it, so with the library a generator on the same machine would
-measure itself.
+It does not use the `websockets` library: that client took 18 to 38 µs of CPU for a frame of 640 bytes. This loop takes
+8 µs, mostly in the kernel, and 2 µs when frames arrive joined (Python 3.11, a virtual CPU of an AMD EPYC, 300 to 4000
+listeners at 50 frames/s). A relay spends 4 to 12 µs on a frame, so a generator with the library on the same machine
+would measure itself.
 
-Invariants: nothing blocks; each visit of the plan ends once, as a failure to join or as a connection that was closed.
+Invariants: nothing blocks; each planned visit ends once, as a failure to join or as a closed connection.
 """
 
 import itertools
@@ -45,27 +45,26 @@ LEAVE_SECONDS = 2.0
 """How long a closing handshake may take."""
 
 PING_SECONDS = 0.05
-"""How often the relay is asked what its clock shows."""
+"""How often the receiver asks for the relay's clock."""
 
 SWEEP_SECONDS = 0.05
-"""How often, at the end, the receiver looks which listeners have everything."""
+"""How often, at the end, the receiver checks which listeners have everything."""
 
 MAX_QUESTIONS = 64
-"""Unanswered questions that are remembered; an answer to an older one would say little."""
+"""How many unanswered questions are remembered. An answer to an older one would say little."""
 
 _LOST = "1006 (no close frame)"
 
 
 class ClockQuestions:
-    """One listener after another asks, so that none asks often; every greeting is an answer, too.
+    """Asks the relay for its clock through one listener after another, so that none asks often. A greeting answers too.
 
     Attributes:
-        offset: What is known of the difference.
-        offset_ms: Its middle, for those who need it for every frame.
+        offset: What is known of the clocks' difference.
+        offset_ms: The middle of `offset`, cached because every frame needs it.
     """
 
     def __init__(self) -> None:
-        """Know nothing yet."""
         self.offset = ClockOffset()
         self.offset_ms = 0.0
         self._ids = itertools.count()
@@ -73,7 +72,7 @@ class ClockQuestions:
         self._askers: deque[ListenerSocket] = deque()
 
     def ask(self, connections: Iterable[ListenerSocket], now_ms: float) -> None:
-        """Ask through the next of the connections that can."""
+        """Ask through the next connection that can."""
         if not self._askers:
             self._askers.extend(connections)
         while self._askers:
@@ -90,13 +89,13 @@ class ClockQuestions:
         asker.send_text(Ping({"id": ping_id}).text())
 
     def answer(self, pong: Pong, now_ms: float) -> None:
-        """Use an answer."""
+        """Narrow the offset down by an answer."""
         asked_ms = self._asked_ms.pop(pong.ping_id, None)
         if asked_ms is not None:
             self.note(asked_ms, now_ms, pong.clock_ms)
 
     def note(self, asked_ms: float, now_ms: float, clock_ms: int) -> None:
-        """Narrow the difference down: between `asked_ms` and `now_ms` the relay's clock showed `clock_ms`."""
+        """Narrow the offset down: between `asked_ms` and `now_ms` the relay's clock showed `clock_ms`."""
         self.offset.note(asked_ms, now_ms, clock_ms)
         self.offset_ms = self.offset.milliseconds
 
@@ -110,7 +109,7 @@ class Receiver:
     """The listeners of one process. Everything but `run` returns at once."""
 
     def __init__(self, plan: WorkerPlan, clock: Clock = relay_clock) -> None:
-        """Prepare to follow `plan`; `clock` gives seconds."""
+        """Prepare to follow `plan`; `clock` returns seconds."""
         self._plan = plan
         self._clock = clock
         self._loop = PollLoop(clock, plan.nap_seconds)
@@ -132,19 +131,19 @@ class Receiver:
         self._loop.after(plan.join_limit_seconds, self._give_up_joining)
 
     def watch(self, fileno: int, readable: Callable[[], None]) -> None:
-        """Have `readable` called from `run` whenever that file can be read."""
+        """Call `readable` from `run` whenever that file can be read."""
         self._loop.watch(fileno, readable)
 
     def run(self) -> None:
-        """Serve until `stop`, or until `finish` was called and nothing is left to wait for."""
+        """Serve until `stop` is called, or until nothing is left to wait for after `finish`."""
         self._loop.run(self._serve)
 
     def stop(self) -> None:
-        """Have `run` return."""
+        """Make `run` return."""
         self._loop.running = False
 
     def start(self, at_seconds: float) -> None:
-        """Follow the rest of the plan, the audio beginning at that time."""
+        """Follow the rest of the plan. The audio begins at `at_seconds`."""
         self._began = at_seconds
         for visit in self._plan.visits:
             if visit.join_at is not None:
@@ -154,11 +153,11 @@ class Receiver:
             self._plan_leaving(connection)
 
     def settle(self, published: list[int]) -> None:
-        """Learn how many frames each target's channel got; after this their listeners may be closed."""
+        """Record how many frames each target's channel got. After this its listeners may be closed."""
         self._published = published
 
     def finish(self, wait_seconds: float) -> None:
-        """Have `run` return when all that is owed came, also to those who did not read so far, or after this long."""
+        """Make every listener read, and `run` return when all owed frames arrived or after `wait_seconds`."""
         self._finishing = True
         self._waiting.clear()
         for connection in list(self._connections.values()):
@@ -196,7 +195,7 @@ class Receiver:
         self._loop.close()
 
     def _serve(self, events: Events) -> None:
-        """Receive from every socket that has something. This loop is what the figures of the generator stand on."""
+        """Receive from every socket that is ready. The generator's performance depends on this loop."""
         connections, clock = self._connections, self._clock
         buffer, view, take = self._reader.buffer, self._reader.view, self._reader.take
         offset_ms = self._questions.offset_ms
@@ -234,7 +233,7 @@ class Receiver:
         self._counts.received_bytes += received_bytes
 
     def _handle(self, fileno: int, connection: ListenerSocket | None, mask: int) -> None:
-        """Do what is not just receiving."""
+        """Handle everything beyond plain receiving."""
         if connection is None:
             self._loop.call_watcher(fileno)
             return
@@ -258,7 +257,7 @@ class Receiver:
             self._end(connection, printable(str(error)))
 
     def _receive(self, connection: ListenerSocket) -> None:
-        """Receive all that there is; TLS gives it record by record."""
+        """Receive everything available. TLS returns it record by record."""
         reader, stream = self._reader, connection.stream
         while True:
             start = len(stream.rest)
@@ -281,7 +280,7 @@ class Receiver:
         return self._reader.take(connection.stream, length, now_ms)
 
     def _digest(self, connection: ListenerSocket, happenings: Sequence[Happening]) -> None:
-        """React to what happened, and take what came after a greeting, now that the relay's clock is known."""
+        """React to happenings, and take what followed a greeting, now that the relay's clock is known."""
         self._react(connection, happenings)
         while happenings and isinstance(happenings[-1], Greeting):
             rest = connection.stream.rest
@@ -290,7 +289,6 @@ class Receiver:
             self._react(connection, happenings)
 
     def _join_more(self) -> None:
-        """Connect as many as may be under way at once."""
         while self._waiting and self._connecting < self._plan.joining_at_once:
             visit, due = self._waiting.popleft()
             began = self._clock() if due is None else due
@@ -306,7 +304,7 @@ class Receiver:
             self._loop.after(JOIN_SECONDS, partial(self._give_up, connection))
 
     def _arrive(self, visit: Visit, due: float) -> None:
-        """Have a visit of after the beginning join; the time that it waits for its turn counts as joining."""
+        """Queue a visit from after the beginning. The time that it waits for its turn counts as joining."""
         if not self._finishing:
             self._waiting.append((visit, due))
             self._join_more()
@@ -364,7 +362,7 @@ class Receiver:
                     connection.trouble = message
 
     def _note_close(self, connection: ListenerSocket, closing: Closing) -> None:
-        """Answer a close frame; closing the socket is the server's part, and it has a little time for it."""
+        """Answer a close frame. The server then has a little time to close the socket."""
         how = NORMAL_CLOSE if closing.code == CloseCode.SESSION_ENDED else f"{closing.code} {closing.reason}".rstrip()
         if connection.outcome is None:
             connection.outcome = printable(how)
@@ -380,7 +378,7 @@ class Receiver:
             self._loop.at(self._began + leave_at, partial(self._leave, connection))
 
     def _leave(self, connection: ListenerSocket) -> None:
-        """Leave as a browser does whose page is closed."""
+        """Leave as a browser does when its page is closed."""
         if not self._is_open(connection):
             return
         connection.outcome = connection.outcome or LEFT
@@ -390,7 +388,7 @@ class Receiver:
         self._loop.after(LEAVE_SECONDS if connection.expect.is_websocket else 0, partial(self._end, connection, LEFT))
 
     def _end(self, connection: ListenerSocket, how: str) -> None:
-        """Close the socket and count how it ended; nothing when that was done."""
+        """Close the socket and count how the connection ended. Do nothing if that already happened."""
         if not self._is_open(connection):
             return
         del self._connections[connection.fileno]
@@ -412,7 +410,7 @@ class Receiver:
             self._end(connection, STILL_OPEN)
 
     def _end_complete(self) -> None:
-        """End the connections that have all they are owed, where the server does not close them."""
+        """End the connections that have all owed frames, where the server does not close them."""
         if self._published is not None:
             for connection in list(self._connections.values()):
                 is_complete = connection.stream.account.owed(self._published[connection.visit.target]) == 0
@@ -428,7 +426,7 @@ class Receiver:
         return self._connections.get(connection.fileno) is connection
 
     def _update(self, connection: ListenerSocket) -> None:
-        """Have epoll wait for what the connection waits for."""
+        """Make epoll wait for the connection's current interest."""
         interest = connection.interest
         if interest != connection.registered and self._is_open(connection):
             connection.registered = interest

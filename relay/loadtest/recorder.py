@@ -1,6 +1,6 @@
-"""Puts the reports of all receiving processes together, second by second, into the result of a test.
+"""Combines the reports of all receiving processes, second by second, into the result of a test.
 
-Invariant: what is reported before the audio begins (joins, failures) counts, but belongs to no second.
+Invariant: joins and failures from before the audio count, but belong to no second.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ LEAST_SECONDS = 0.75
 
 @dataclass(slots=True)
 class _ProcessLine:
-    """What is known of one process of the generator while the audio plays."""
+    """The use of one process of the generator while the audio plays."""
 
     name: str
     receives: bool
@@ -35,7 +35,7 @@ class _ProcessLine:
         self.last_waiting = report.waiting_seconds or 0.0
 
     def note(self, report: Report, length_seconds: float) -> float:
-        """Add an interval, and return how busy the process was in it."""
+        """Add an interval, and return how busy the process was in it, in per cent."""
         waiting = report.waiting_seconds or 0.0
         waited = max(0.0, waiting - self.last_waiting)
         busy = percent(report.cpu_seconds - self.last_cpu + waited, length_seconds) or 0.0
@@ -63,15 +63,10 @@ class _ProcessLine:
 
 
 class Recorder:
-    """The result of a test in the making.
-
-    Attributes:
-        joined: Listeners that joined so far.
-        failures: Why others could not, and how often.
-    """
+    """Builds the result of a test."""
 
     def __init__(self, plan: LoadPlan, server_before: ServerSample | None) -> None:
-        """Begin; `server_before` is what the server used before the listeners came."""
+        """Begin; `server_before` is the server's use before the listeners joined."""
         self._plan = plan
         self._server_before = self._server_begin = self._server_last = server_before
         self._rss_peak = server_before.rss if server_before else 0
@@ -95,11 +90,11 @@ class Recorder:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """Why listeners could not join, and how often."""
+        """Reasons why listeners could not join, with counts."""
         return _sum(report.failures for report in self._reports)
 
     def begin(self, at: float, reports: Sequence[Report], own: Report, server: ServerSample | None) -> None:
-        """Note that the audio begins at `at` (seconds), and what all processes used until then."""
+        """Record that the audio begins at `at` (seconds), and the use of all processes until then."""
         self.add(reports)
         self._began = self._last = at
         self._server_begin = server
@@ -112,9 +107,9 @@ class Recorder:
 
         Args:
             at: Its end, in seconds.
-            reports: Of all receiving processes, in order.
-            own: Of the main process: what it used, and as its lag how late it sent a frame at worst.
-            server: What the server used.
+            reports: From all receiving processes, in order.
+            own: From the main process. Its lag is how late it sent a frame at worst.
+            server: The server's use so far.
         """
         assert self._began is not None  # noqa: S101 - the audio has begun
         length = max(1e-3, at - self._last)
@@ -148,12 +143,12 @@ class Recorder:
     def result(
         self, published_frames: int, ended_early: str | None, server_name: str | None, notes: Sequence[str]
     ) -> LoadResult:
-        """Return what was measured.
+        """Return the result of the test.
 
         Args:
-            published_frames: By all broadcasters together.
-            ended_early: Why the test did not come to its planned end; None when it did.
-            server_name: Of the server's process, for people; None when it was not looked at.
+            published_frames: The frames of all broadcasters together.
+            ended_early: Why the test did not reach its planned end; None when it did.
+            server_name: The server's process, for people; None when it was not observed.
             notes: Sentences for the person.
         """
         reports = self._reports
@@ -194,7 +189,7 @@ class Recorder:
         )
 
     def add(self, reports: Sequence[Report]) -> Histogram:
-        """Add what happened before the audio or after it, and return the latencies of it."""
+        """Add reports, and return their latencies."""
         latency = Histogram()
         for report in reports:
             latency.merge(report.latency)

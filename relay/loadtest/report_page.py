@@ -1,4 +1,4 @@
-"""The result of a load test as one HTML page that needs nothing else: no network, no scripts."""
+"""The result of a load test as one self-contained HTML page: no network, no scripts."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ _LATENCY_FROM = {
 
 
 def report_page(result: LoadResult) -> str:
-    """Write the page."""
+    """Return the page."""
     title = f"Load test: {result.plan.profile}, {result.plan.listeners:,} listeners"
     style = (files(__package__) / "report.css").read_text(encoding="utf-8")
     return "\n".join(
@@ -54,7 +54,7 @@ def report_page(result: LoadResult) -> str:
 
 
 def _said(result: LoadResult) -> Iterable[str]:
-    """Name what must not be overlooked."""
+    """Yield the findings that must not be overlooked."""
     unaccounted = result.healthy.unaccounted + result.slow.unaccounted
     if result.ended_early is not None:
         yield _box("bad", f"The test ended early: {result.ended_early}")
@@ -138,7 +138,7 @@ def _over_time(
 
 
 def _percentile_curve(title: str, x_label: str, histogram: Histogram) -> Chart:
-    """Draw percentiles so that 90, 99, 99.9 … are equally far apart, up to what so many values can tell."""
+    """Draw percentiles so that 90, 99, 99.9 … are equally far apart, as far as the number of values allows."""
     total = histogram.total
     last = math.log10(total) if total > 1 else 1.0
     points: list[tuple[float, float | None]] = []

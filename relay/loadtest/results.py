@@ -1,7 +1,6 @@
-"""What a load test found: plain values, the named figures made of them, and the conditions on those figures.
+"""The findings of a load test: plain values, the named figures derived from them, and conditions on those figures.
 
-One of the findings is whether the load generator itself was the bottleneck: then its latencies say nothing about the
-server.
+One finding is whether the load generator was the bottleneck. Then its latencies say nothing about the server.
 """
 
 import difflib
@@ -21,10 +20,10 @@ BUSY_LIMIT_PERCENT = 85.0
 """A process that is busier than this in a second lets frames wait in its sockets, and measures its own queue."""
 
 LAG_LIMIT_MS = 25.0
-"""An event that waited longer than this in the generator shows in the percentiles."""
+"""A longer wait of an event in the generator shows in the percentiles."""
 
 ADVICE = "Use more processes (--processes), fewer listeners, or a machine (or CPUs, --pin) that nobody else needs."
-"""What a person can do about it."""
+"""What a person can do about a bottleneck."""
 
 _MEGABYTE = 1_000_000
 _KIB = 1024
@@ -43,12 +42,12 @@ _FORM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ServerSample:
-    """What the server's processes used so far, together.
+    """What the server's processes have used so far, together.
 
     Attributes:
         cpu_seconds: User and system time.
-        rss: Resident memory, bytes.
-        uss: Memory that only they use, bytes; None when it was not asked for, or is not told to this user.
+        rss: Resident memory in bytes.
+        uss: Memory that only these processes use, in bytes; None if it was not requested or this user may not see it.
     """
 
     cpu_seconds: float
@@ -62,13 +61,13 @@ class ServerUse:
 
     Attributes:
         name: Its process, for people.
-        cpu_seconds: All its processes together, from the first frame until half a second after the last.
-        window_seconds: How long that was.
-        window_frames: Frames that reached a listener in that time; what came later cost later.
-        rss_before: Resident memory before the listeners came, bytes.
-        rss_peak: The most that was seen.
-        uss_before: Memory that only it uses, likewise; None when the system does not tell.
-        uss_peak: The most that was seen.
+        cpu_seconds: CPU time of all its processes, from the first frame until half a second after the last.
+        window_seconds: The length of that time.
+        window_frames: Frames that reached a listener in that time.
+        rss_before: Resident memory before the listeners joined, in bytes.
+        rss_peak: The largest resident memory observed.
+        uss_before: Memory that only it uses, before the listeners joined, in bytes; None if not reported.
+        uss_peak: The largest such memory observed.
     """
 
     name: str
@@ -90,10 +89,10 @@ class ProcessUse:
         receives: Whether it receives; otherwise it is the main process, which broadcasts and reports.
         cpu_seconds: Its CPU time.
         busy_percent: Its CPU time as a share of one CPU.
-        worst_busy_percent: The same in its busiest second, with the time that it waited for a CPU others had.
+        worst_busy_percent: The same in its busiest second, plus the time that it waited for a CPU.
         worst_waiting_percent: The share of that second in which it waited for a CPU.
-        busy_seconds: In how many seconds it was over `BUSY_LIMIT_PERCENT`.
-        lag_ms: The longest that an event waited for its turn; of the main process, how late a frame was sent.
+        busy_seconds: In how many seconds it exceeded `BUSY_LIMIT_PERCENT`.
+        lag_ms: The longest time that an event waited for its turn; for the main process, how late it sent a frame.
     """
 
     name: str
@@ -107,7 +106,7 @@ class ProcessUse:
 
     @property
     def problems(self) -> list[str]:
-        """In what it was too busy or too late, one sentence each."""
+        """One sentence for each way in which it was too busy or too late."""
         sentences = []
         if self.busy_seconds:
             waiting = self.worst_waiting_percent
@@ -127,17 +126,17 @@ class Second:
     """One interval of the test, about a second.
 
     Attributes:
-        at_seconds: Its end, after the audio began.
+        at_seconds: Its end, in seconds after the audio began.
         length_seconds: Its length.
         connected: Listeners at its end.
-        frames: Delivered in it.
-        received_bytes: In it.
-        gap_frames: Lost in it.
-        p50_ms: Latency in it, None when no frame came.
-        p99_ms: Likewise.
-        max_ms: Likewise.
-        generator_busy_percent: Of the busiest receiving process, waiting for a CPU included.
-        server_cpu_percent: Of one CPU; None when the server is elsewhere.
+        frames: Frames delivered in it.
+        received_bytes: Bytes received in it.
+        gap_frames: Frames lost in it.
+        p50_ms: Median latency; None without frames.
+        p99_ms: Latency that 99 % of frames keep to; None without frames.
+        max_ms: Largest latency; None without frames.
+        generator_busy_percent: The busiest receiving process, including time that it waited for a CPU.
+        server_cpu_percent: Share of one CPU; None when the server runs elsewhere.
     """
 
     at_seconds: float
@@ -155,28 +154,28 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What was measured.
+    """Everything that a load test measured.
 
     Attributes:
-        plan: What was asked.
+        plan: The parameters of the test.
         played_seconds: How long audio was sent.
-        published_frames: Sent by all broadcasters together.
-        measured_at: When, for people; empty when nobody said.
-        ended_early: Why the test did not come to its planned end, one sentence; None when it did.
-        latency: How late each frame was, of listeners that read.
-        latency_from: What it counts from.
+        published_frames: Frames sent by all broadcasters together.
+        measured_at: When the test ran, for people; empty if unknown.
+        ended_early: Why the test did not reach its planned end, as one sentence; None when it did.
+        latency: How late each frame was, for listeners that read.
+        latency_from: What the latency counts from.
         joins: How long each join took.
-        received_bytes: Of listeners that read.
+        received_bytes: Bytes for listeners that read.
         healthy: The accounts of listeners that read.
-        slow: The accounts of those who did not.
-        failures: Why listeners could not join, and how often.
-        closes: How connections ended: a close code with its reason, `LEFT` or `STILL_OPEN`, and how often.
-        slow_closes: Likewise, of those who did not read.
-        seconds: What happened when.
-        generator: The processes of the generator; the receiving ones first.
-        clock_uncertainty_ms: How far off all latencies may be for the comparison of two clocks; None without one.
-        server: What the server used; None when it is not on this machine, or nothing can tell.
-        notes: Sentences about the test for the person.
+        slow: The accounts of listeners that did not read.
+        failures: Reasons why listeners could not join, with counts.
+        closes: How connections ended, with counts: a close code with its reason, `LEFT` or `STILL_OPEN`.
+        slow_closes: The same for listeners that did not read.
+        seconds: The intervals of the audio.
+        generator: The processes of the generator, receiving ones first.
+        clock_uncertainty_ms: How far off latencies may be because two clocks were compared; None with one clock.
+        server: What the server used; None when it runs elsewhere or cannot be observed.
+        notes: Sentences about the test, for the person.
     """
 
     plan: LoadPlan
@@ -201,7 +200,7 @@ class LoadResult:
 
     @property
     def description(self) -> str:
-        """What was asked, in a line."""
+        """The parameters of the test, in one line."""
         plan = self.plan
         sessions = f"{plan.sessions} sessions" if plan.sessions > 1 else "1 session"
         return (
@@ -211,7 +210,7 @@ class LoadResult:
 
     @property
     def bottlenecks(self) -> list[str]:
-        """In what the generator was too slow for its figures to be the server's, sentence by sentence."""
+        """Sentences about where the generator was too slow for its figures to be the server's."""
         return [sentence for process in self.generator for sentence in process.problems]
 
     @property
@@ -221,19 +220,19 @@ class LoadResult:
 
     @property
     def late_frames(self) -> int:
-        """Frames that came later than was asked for."""
+        """The number of frames later than `LoadPlan.late_ms`."""
         return self.latency.count_above(self.plan.late_ms)
 
     def a_second(self, amount: float) -> float | None:
-        """Return an amount of the whole test as one of each second of audio; None when there was no audio."""
+        """Return an amount of the whole test per second of audio; None without audio."""
         return amount / self.played_seconds if self.played_seconds else None
 
     def metrics(self) -> dict[str, float | None]:
-        """Return the value of each of `METRICS`, in that order; None is what this run could not measure."""
+        """Return the value of each of `METRICS`, in that order; None where this run could not measure it."""
         return {name: metric.measure(self) for name, metric in METRICS.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as what `json.dumps` takes; `metrics` first."""
+        """Return everything in a form that `json.dumps` accepts, `metrics` first."""
         rest = {name: getattr(self, name) for name in self.__slots__}
         rest["plan"] = asdict(self.plan)
         rest["latency"], rest["joins"] = self.latency.to_json(), self.joins.to_json()
@@ -246,11 +245,11 @@ class LoadResult:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A named figure, for `--fail-if`, the JSON and the table.
+    """A named figure for `--fail-if`, the JSON and the table.
 
     Attributes:
         meaning: For people.
-        measure: Its value in a result; None is what the run could not measure.
+        measure: Computes its value from a result; None if the run could not measure it.
     """
 
     meaning: str
@@ -273,7 +272,7 @@ def _megabytes(byte_count: int | None) -> float | None:
 
 
 def unplanned(closes: Mapping[str, int]) -> dict[str, int]:
-    """Return how connections ended that were neither closed with their session nor given up as planned."""
+    """Return the unexpected ends of connections: not `NORMAL_CLOSE`, `LEFT` or `STILL_OPEN`."""
     return {how: count for how, count in closes.items() if how not in (NORMAL_CLOSE, LEFT, STILL_OPEN)}
 
 
@@ -359,7 +358,7 @@ METRICS: dict[str, Metric] = {
         "growth of the server's own memory (USS) divided by the listeners, KiB", _kib_per_listener
     ),
 }
-"""The figures by their names, in the order of the documentation."""
+"""The figures by name, in the order of the documentation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +368,7 @@ class Condition:
     Attributes:
         metric: A name of `METRICS`.
         comparison: `>`, `>=`, `<`, `<=`, `==` or `!=`.
-        number: What the metric is compared with.
+        number: The number to compare the metric with.
     """
 
     metric: str
@@ -377,20 +376,19 @@ class Condition:
     number: float
 
     def __str__(self) -> str:
-        """Write it as a person would."""
         return f"{self.metric}{self.comparison}{self.number:g}"
 
     def holds(self, metrics: Mapping[str, float | None]) -> bool:
-        """Return whether the test failed by it; a metric that could not be measured fails its conditions."""
+        """Whether the condition fails the test. A metric that could not be measured fails its conditions."""
         value = metrics[self.metric]
         return value is None or _COMPARISONS[self.comparison](value, self.number)
 
 
 def parse_condition(text: str) -> Condition:
-    """Read a condition.
+    """Parse a condition.
 
     Raises:
-        UserError: It is not of the form, or names no metric; the text says what would be right.
+        UserError: The text has the wrong form or names no metric. The message says what would be right.
     """
     found = _FORM.fullmatch(text)
     if found is None:

@@ -1,6 +1,6 @@
-"""One load test from the first join to the last close, of any server and with any source of audio.
+"""One load test from the first join to the last close, for any server and any source of audio.
 
-Invariants: whatever happens while it runs, what was measured until then is the result; it ends in bounded time.
+Invariants: the result holds everything measured until the end, whatever happens; the test ends in bounded time.
 """
 
 import asyncio
@@ -22,63 +22,63 @@ from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 
 JOINING_AT_ONCE = 64
-"""Joins under way at a time, over all processes; a server that is slow to accept queues about a hundred."""
+"""Concurrent joins over all processes. A server that is slow to accept queues about a hundred."""
 
 JOIN_SECONDS = 30.0
-"""How long all listeners of before the audio may take to join, with `JOIN_SECONDS_EACH` more for each."""
+"""How long joins before the audio may take, with `JOIN_SECONDS_EACH` more for each listener."""
 
 JOIN_SECONDS_EACH = 0.01
 """A relay accepts several hundred listeners a second."""
 
 CALM_SECONDS = 1.0
-"""Between the last join and the first frame: the clocks are compared while nothing else happens."""
+"""The pause between the last join and the first frame, in which only the clocks are compared."""
 
 SETTLE_SECONDS = 0.5
-"""Between the last frame and the end of the sessions, so that the server's CPU time is that of the audio."""
+"""The pause between the last frame and the end of the sessions, so that the server's CPU time is that of the audio."""
 
 FINISH_SECONDS = 10.0
-"""How long listeners may take to get the rest and be closed."""
+"""How long listeners may take to receive the rest and be closed."""
 
 INTERVAL_SECONDS = 1.0
-"""How often everybody reports."""
+"""How often all processes report."""
 
 OVERRUN_SECONDS = 10.0
-"""How long a server may take the audio later than it is due, before the test gives up."""
+"""How long the server may lag behind the end of the audio before the test gives up."""
 
 USS_INTERVALS = 5
-"""Looking through the memory of a server with thousands of listeners takes milliseconds, so it is not always done."""
+"""USS is measured every so many intervals: with thousands of listeners it takes milliseconds."""
 
 JOIN_INTERVAL_SECONDS = 0.2
-"""How often everybody reports before the audio."""
+"""How often all processes report before the audio."""
 
 STOPPED = "a signal stopped it."
-"""Why a test ended early that was asked to; that is no failure."""
+"""The reason when a signal ended the test early, which is no failure."""
 
 LEAD_SECONDS = 0.2
-"""Between saying when the audio begins and its beginning."""
+"""The time between announcing the beginning of the audio and the beginning itself."""
 
 
 class Probe(Protocol):
-    """Looks at the server's processes, when they are on this machine."""
+    """Observes the server's processes when they are on this machine."""
 
     @property
     def name(self) -> str:
-        """The server, for people."""
+        """The server's name, for people."""
         ...
 
     def sample(self, *, with_uss: bool) -> ServerSample | None:
-        """Look now; `with_uss` takes longer."""
+        """Return the current use; `with_uss` takes longer."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a test is.
+    """How far a test has come.
 
     Attributes:
         joined: Listeners that joined so far.
-        failed: Listeners that could not.
-        second: The last interval of the audio; None before it.
+        failed: Listeners that could not join.
+        second: The last interval of the audio; None before the audio.
     """
 
     joined: int
@@ -87,7 +87,7 @@ class Progress:
 
 
 class LoadRun:
-    """One test; `run` it once."""
+    """One test. Call `run` once."""
 
     def __init__(
         self,
@@ -103,13 +103,13 @@ class LoadRun:
         """Prepare a test.
 
         Args:
-            plan: What happens.
-            targets: Where listeners of each session connect to, one for each.
-            source: Sends to them, and is ready to.
-            probe: Looks at the server; None when it is elsewhere.
-            show: Called with what there is to show, several times a second at most.
-            calm_seconds: How long nothing happens between the last join and the first frame.
-            finish_seconds: How long listeners may take to get the rest and be closed.
+            plan: The parameters of the test.
+            targets: Where the listeners of each session connect to.
+            source: Sends the audio. It is ready to send.
+            probe: Observes the server; None when it runs elsewhere.
+            show: Called with the progress, at most several times a second.
+            calm_seconds: The pause between the last join and the first frame.
+            finish_seconds: How long listeners may take to receive the rest and be closed.
         """
         self._plan = plan
         self._targets = list(targets)
@@ -122,7 +122,7 @@ class LoadRun:
         self._ended_early: str | None = None
 
     async def run(self, notes: Sequence[str] = ()) -> LoadResult:
-        """Run it; SIGINT (Ctrl-C) and SIGTERM end it early, in order, and a second one at once."""
+        """Run the test. A first SIGINT (Ctrl-C) or SIGTERM ends it early and in order, a second one at once."""
         with stop_signals() as asked:
             async with asyncio.TaskGroup() as tasks:
                 stop = tasks.create_task(asked.wait(), name="signals")
@@ -173,7 +173,7 @@ class LoadRun:
         self._recorder.add(await workers.ask(Finish(self._finish_seconds)))
 
     async def _join(self, workers: Workers, stop: asyncio.Task[bool]) -> None:
-        """Wait until everybody who comes before the audio is there or has failed, and the clocks are compared."""
+        """Wait until all early listeners have joined or failed, and the clocks have been compared."""
         recorder = self._recorder
         calm_since: float | None = None
         while not stop.done() and (calm_since is None or relay_clock() - calm_since < self._calm_seconds):
@@ -202,7 +202,7 @@ class LoadRun:
     async def _watch(
         self, workers: Workers, begins_at: float, ends: set[asyncio.Task[None] | asyncio.Task[bool]]
     ) -> None:
-        """Record every interval until one of `ends` is done, or long should have been."""
+        """Record every interval until one of `ends` is done, or is long overdue."""
         deadline = begins_at + self._plan.duration_seconds + OVERRUN_SECONDS
         intervals = 1
         while not any(end.done() for end in ends):
@@ -229,10 +229,10 @@ class LoadRun:
         return None if self._probe is None else self._probe.sample(with_uss=with_uss)
 
     def _note_end(self, sentence: str) -> None:
-        """Keep why the test does not come to its planned end; the first reason explains the others."""
+        """Keep why the test ends early. The first reason explains the others."""
         self._ended_early = self._ended_early or sentence
 
 
 def own_report(late_ms: float = 0.0) -> Report:
-    """Report what this process used so far; its lag is how late it sent a frame."""
+    """Report what this process has used so far. Its lag is how late it sent a frame."""
     return Report(cpu_seconds=cpu_seconds(), waiting_seconds=waiting_seconds(), lag_ms=late_ms)

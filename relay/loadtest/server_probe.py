@@ -1,4 +1,4 @@
-"""What the server uses, when it runs on this machine: its CPU time and memory, through psutil (the extra "load")."""
+"""The server's CPU time and memory when it runs on this machine, through psutil (the extra "load")."""
 
 import contextlib
 from collections.abc import Iterable, Sequence
@@ -11,18 +11,18 @@ _LONGEST_COMMAND = 60
 
 
 class ServerProbe:
-    """Looks at the server's processes.
+    """Observes the server's processes.
 
     Attributes:
         name: The main process, for people.
-        max_files: How many files and sockets it may open; None when the system does not tell.
+        max_files: How many files and sockets it may open; None if the system does not report it.
     """
 
     def __init__(self, pids: Iterable[int]) -> None:
-        """Take the processes by their ids, the main one first.
+        """Observe the processes with these ids, the main one first.
 
         Raises:
-            psutil.Error: One of them is not there, or can not be seen.
+            psutil.Error: One of them does not exist, or this user may not see it.
         """
         self._processes = [psutil.Process(pid) for pid in pids]
         main = self._processes[0]
@@ -35,7 +35,7 @@ class ServerProbe:
             self.max_files = main.rlimit(psutil.RLIMIT_NOFILE)[0]
 
     def sample(self, *, with_uss: bool) -> ServerSample | None:
-        """Look now; None when one of them is gone. For USS the kernel walks memory maps, which takes milliseconds."""
+        """Return the current use; None if a process is gone. USS takes milliseconds: the kernel walks memory maps."""
         cpu_seconds, rss = 0.0, 0
         uss: int | None = 0 if with_uss else None
         try:
@@ -51,7 +51,7 @@ class ServerProbe:
 
 
 def find_server(port: int) -> ServerProbe | None:
-    """Look for the server at a TCP port of this machine, with its workers; None when this user can not see it."""
+    """Find the server at a TCP port of this machine, with its workers; None if this user cannot see it."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections(kind="tcp"):
             if connection.pid is not None and _listens(connection.status, connection.laddr, port):
@@ -60,7 +60,7 @@ def find_server(port: int) -> ServerProbe | None:
 
 
 def _family(process: psutil.Process, port: int) -> list[int]:
-    """Return a server and its workers: a process with its parent, children and siblings that listen at one port."""
+    """Return the ids of a server and its workers: related processes that listen at one port."""
     parent = process.parent()
     first = parent if parent is not None and _is_listener(parent, port) else process
     workers = [child for child in first.children(recursive=True) if _is_listener(child, port)]

@@ -17,25 +17,25 @@ from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
 _LOUDEST = 64
-"""Of 32 767: nobody who listens by mistake is hurt."""
+"""The largest sample, of 32 767, so that it hurts nobody who listens by mistake."""
 
 
 class Source(Protocol):
-    """Sends the frames of a load test; a benchmark of another server brings a source of its own."""
+    """Sends the frames of a load test. A benchmark of another server brings its own source."""
 
     @property
     def published(self) -> list[int]:
-        """How many frames were sent to each target's channel, in the order of the targets; each begins at seq 0."""
+        """How many frames each target's channel got, in the order of the targets. Each begins at seq 0."""
         ...
 
     def take_late_ms(self) -> float:
-        """Return how late a frame was sent at worst since the last call."""
+        """Return the longest delay with which a frame was sent since the last call."""
         ...
 
     async def play(self, begins_at: float) -> None:
         """Send all frames of the plan, the first at `begins_at` (seconds of this machine's clock).
 
-        Cancelling it ends the audio early.
+        Cancellation ends the audio early.
 
         Raises:
             RelayError: A channel's connection was lost.
@@ -43,7 +43,7 @@ class Source(Protocol):
         ...
 
     async def end(self) -> None:
-        """End the sessions, so that listeners get what they are owed and are closed.
+        """End the sessions, so that listeners get all owed frames and are closed.
 
         Raises:
             RelayError: The server does not confirm it.
@@ -52,14 +52,13 @@ class Source(Protocol):
 
 
 class PacedSource(ABC):
-    """Sends the frames of a plan when they are due; how a frame is sent is the subclass's.
+    """Sends the frames of a plan when they are due. A subclass defines how to send one.
 
     Attributes:
         published: Frames sent to each channel so far.
     """
 
     def __init__(self, plan: LoadPlan) -> None:
-        """Prepare to send; nothing is sent before `play`."""
         self.published = [0] * plan.sessions
         self._plan = plan
         self._audio = quiet_noise(AudioFormat(), plan.frame_ms)
@@ -75,12 +74,12 @@ class PacedSource(ABC):
         """
 
     def take_late_ms(self) -> float:
-        """Return how late a frame was sent at worst since the last call."""
+        """Return the longest delay with which a frame was sent since the last call."""
         late_seconds, self._late_seconds = self._late_seconds, 0.0
         return late_seconds * 1000
 
     async def play(self, begins_at: float) -> None:
-        """Send all frames; channels take turns within a frame, so that they do not all send at once.
+        """Send all frames. Channels take turns within a frame, so that they do not all send at once.
 
         Raises:
             RelayError: A connection was lost.
@@ -98,8 +97,8 @@ class PacedSource(ABC):
             wait_seconds = due - relay_clock()
             await asyncio.sleep(max(0.0, wait_seconds))
             if wait_seconds > 0:
-                # Only waking up late is this process's fault: the rest of a burst can not be on time, nor can what
-                # comes after the relay took no more for a while.
+                # Count only late wake-ups, which are this process's fault. The rest of a burst cannot be on time,
+                # nor can frames that follow a pause in which the relay accepted none.
                 self._late_seconds = max(self._late_seconds, relay_clock() - due)
             try:
                 await self.send(channel, seq)
@@ -111,19 +110,15 @@ class PacedSource(ABC):
 
 
 class RelaySource(PacedSource):
-    """Broadcasters at a relay; each frame carries when it was sent, for `Expect.RELAY_V1_STAMPED`."""
+    """Broadcasters at a relay. Each frame carries its time of sending, for `Expect.RELAY_V1_STAMPED`."""
 
     def __init__(self, plan: LoadPlan, broadcasters: Sequence[Broadcaster]) -> None:
-        """Take a connected broadcaster for each session of the plan."""
+        """Use one connected broadcaster for each session of the plan."""
         super().__init__(plan)
         self._broadcasters = broadcasters
 
     async def send(self, channel: int, seq: int) -> None:
-        """Send a frame.
-
-        Raises:
-            RelayError: The connection is lost.
-        """
+        """Send the next frame of a channel, stamped with the present time."""
         await self._broadcasters[channel].send(stamp(seq, relay_clock(), self._audio))
 
     async def end(self) -> None:
@@ -140,11 +135,11 @@ class RelaySource(PacedSource):
 async def relay_source(
     plan: LoadPlan, url: str, addresses: Sequence[ChannelAddress], key: str | None
 ) -> AsyncIterator[RelaySource]:
-    """Claim a channel for each session of the plan; sessions that are not ended stay as they are.
+    """Claim a channel for each session of the plan. Leaving the block does not end the sessions.
 
     Args:
-        plan: What to send when.
-        url: Of the relay.
+        plan: The plan of frames.
+        url: The relay's address.
         addresses: The channels.
         key: The relay's broadcast key, if it has one.
 
@@ -153,7 +148,7 @@ async def relay_source(
         RelayError: The relay refused.
     """
     async with AsyncExitStack() as stack:
-        # A test that went on after a lost connection would measure the pause.
+        # A test that continued after a lost connection would measure the pause.
         broadcasters = [
             await stack.enter_async_context(
                 broadcast(url, address.session, channel=address.channel, token=key, reconnect=None)
@@ -164,7 +159,7 @@ async def relay_source(
 
 
 def quiet_noise(audio_format: AudioFormat, milliseconds: int) -> bytes:
-    """Make noise that is no burden to an ear, in whole samples."""
+    """Generate noise that is gentle to the ear, in whole samples."""
     generator = random.Random(0)  # noqa: S311 - audio, not a secret
     samples = audio_format.rate * milliseconds // 1000 * audio_format.channels
     return array("h", [generator.randint(-_LOUDEST, _LOUDEST) for _ in range(samples)]).tobytes()

@@ -1,4 +1,4 @@
-"""A load test on the terminal: how far it is, and what it found."""
+"""A load test on the terminal: its progress and its findings."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _MILLION = 1e6
 
 @contextmanager
 def progress_line(plan: LoadPlan) -> Iterator[Callable[[LoadProgress], None]]:
-    """Show on standard error how far the test is, where that is a terminal; yield what updates the line."""
+    """Show the progress on standard error if that is a terminal. Yield the function that updates it."""
     console = Console(stderr=True)
     line = Progress(
         TextColumn("{task.description}"),
@@ -29,7 +29,7 @@ def progress_line(plan: LoadPlan) -> Iterator[Callable[[LoadProgress], None]]:
         transient=True,
         disable=not console.is_terminal,
         redirect_stdout=False,
-        # The thread that would draw ten times a second would share the interpreter with the broadcasters.
+        # A thread that draws ten times a second would compete with the broadcasters for the interpreter.
         auto_refresh=False,
     )
     task = line.add_task("joining", total=plan.listeners, state="")
@@ -53,7 +53,7 @@ def progress_line(plan: LoadPlan) -> Iterator[Callable[[LoadProgress], None]]:
 
 
 def result_table(result: LoadResult) -> RenderableType:
-    """Lay out what was measured, for a person."""
+    """Lay out the result for a person."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -126,7 +126,7 @@ def _process(process: ProcessUse) -> str:
 
 def _server(result: LoadResult) -> str:
     server, metrics = result.server, result.metrics()
-    assert server is not None  # noqa: S101 - the caller looked
+    assert server is not None  # noqa: S101 - the caller checked
     per_delivery = f"{number(metrics['server_cpu_us_per_delivery'], 1, 1)} µs per delivery"
     cpu = f"{number(metrics['server_cpu_percent'])} % of a CPU, {per_delivery}"
     memory = f"{number(server.rss_before, _MILLION)} → {number(server.rss_peak, _MILLION)} MB"
@@ -136,7 +136,7 @@ def _server(result: LoadResult) -> str:
 
 
 def _verdicts(result: LoadResult) -> Iterator[Text]:
-    """Name what must not be overlooked."""
+    """Yield the findings that must not be overlooked."""
     if result.ended_early is not None:
         yield Text(f"The test ended early: {result.ended_early}", "red")
     unaccounted = result.healthy.unaccounted + result.slow.unaccounted
@@ -155,10 +155,10 @@ def _verdicts(result: LoadResult) -> Iterator[Text]:
 
 
 def milliseconds(value: float | None) -> str:
-    """Write a time for a person."""
+    """Format a time for a person."""
     return _NOTHING if value is None else f"{value:,.0f} ms"
 
 
 def number(value: float | None, unit: float = 1, digits: int = 0) -> str:
-    """Write a number for a person, in units of `unit`."""
+    """Format a number for a person, in units of `unit`."""
     return _NOTHING if value is None else f"{value / unit:,.{digits}f}"

@@ -1,10 +1,10 @@
-"""A server under test: where it is, what it sends, and the request by which a listener asks for it.
+"""A server under test: its address, what it sends, and the request with which a listener joins.
 
 The latency of a frame counts from a time that the frame carries. A relay writes one into its header. The load test's
-own broadcasters write another into the first bytes of the audio (`stamp`), so that any server can be measured, from
-the moment of sending.
+own broadcasters write another into the first bytes of the audio (`stamp`), so that the test can measure any server,
+from the moment of sending.
 
-Invariant: a refusal is a short reason, the same for all listeners with the same trouble, so that it can be counted.
+Invariant: a refusal is a short reason, the same for all listeners with the same problem, so that it can be counted.
 
 Source: RFC 6455 section 4; docs/protocol.md, "Framing".
 """
@@ -20,16 +20,16 @@ from relay.vocabulary.errors import PeerError
 from relay.vocabulary.text import printable
 
 MAX_RESPONSE_BYTES = 16 * 1024
-"""The longest answer to the request that is read."""
+"""The longest response to the request that is read."""
 
 STREAM_EPOCH = 0x5EED
-"""The epoch of stamps in a stream; quiet audio has nothing that looks like it."""
+"""The epoch of stamps in a stream. Quiet audio contains no bytes like it."""
 
 STREAM_MARK = Header(STREAM_EPOCH, 0, 0, 0).pack()[:4]
-"""How each frame of a stream begins."""
+"""The first bytes of each frame in a stream."""
 
 _KEY = base64.b64encode(b"relay load test!").decode()
-"""One key for all connections: it only guards against caches that know nothing of WebSocket."""
+"""One key for all connections. It only guards against caches that do not understand WebSocket."""
 
 _ACCEPT = base64.b64encode(
     hashlib.sha1(f"{_KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode(), usedforsecurity=False).digest()
@@ -39,30 +39,29 @@ _LONGEST_REASON = 100
 
 
 class LatencyFrom(StrEnum):
-    """What the latency of a frame counts from."""
+    """The start of a frame's latency."""
 
     BROADCASTER = "broadcaster"
-    """When the broadcaster sent it, by the clock of this machine."""
+    """When the broadcaster sent it, by this machine's clock."""
 
     RELAY = "relay"
-    """When it arrived at the relay, by the relay's clock: the broadcaster is somebody else's."""
+    """When it arrived at the relay, by the relay's clock. Used for audio from other broadcasters."""
 
 
 class Expect(StrEnum):
-    """What a server sends, and where the time stands from which a frame's latency counts."""
+    """What a server sends, and where each frame carries the time from which its latency counts."""
 
     RELAY_V1 = "relay.v1"
-    """Control messages, and audio behind a header, which has the time of the frame's arrival at the relay."""
+    """Control messages, and audio behind a header with the time of the frame's arrival at the relay."""
 
     RELAY_V1_STAMPED = "relay.v1, stamped"
-    """The same, but the audio begins with a stamp of the sender, which has the time."""
+    """The same, but the audio begins with the sender's stamp, which has the time of sending."""
 
     STAMPED = "stamped"
-    """WebSocket messages as the sender made them, each beginning with a stamp of epoch 0."""
+    """WebSocket messages as the sender made them. Each begins with a stamp of epoch 0."""
 
     STREAM = "stream"
-    """The endless body of an HTTP answer, made of frames by `stamp_for_stream`. It may begin anywhere; what is no
-    frame is passed over."""
+    """The endless body of an HTTP response: frames by `stamp_for_stream`, from anywhere. Other bytes are skipped."""
 
     @property
     def is_websocket(self) -> bool:
@@ -71,7 +70,7 @@ class Expect(StrEnum):
 
     @property
     def is_relay_v1(self) -> bool:
-        """Whether there are a greeting, control messages and a close at the end."""
+        """Whether the server sends a greeting, control messages, and a close frame at the end."""
         return self in (Expect.RELAY_V1, Expect.RELAY_V1_STAMPED)
 
     @property
@@ -81,7 +80,7 @@ class Expect(StrEnum):
 
     @property
     def latency_from(self) -> LatencyFrom:
-        """What latencies count from."""
+        """The start of a latency."""
         return LatencyFrom.BROADCASTER if self.is_stamped else LatencyFrom.RELAY
 
 
@@ -90,13 +89,13 @@ class Target:
     """Where a listener connects to.
 
     Attributes:
-        host: An IP address; the name was resolved once, before the test.
+        host: An IP address, resolved once, before the test.
         port: TCP port.
         path: Request target of the WebSocket.
-        host_header: What the request says in `Host`.
-        tls_name: The name that the certificate must have; None is without TLS.
+        host_header: The value of the `Host` header.
+        tls_name: The name that the certificate must have; None disables TLS.
         expect: What the server sends.
-        token: Shown to the server, if any.
+        token: The token for the server, if any.
     """
 
     host: str
@@ -109,27 +108,27 @@ class Target:
 
 
 class JoinError(PeerError):
-    """A listener can not join; the text is why, in a few words."""
+    """A listener cannot join. The text is the reason, in a few words."""
 
 
 def stamp(seq: int, now: float, audio: bytes) -> bytes:
-    """Replace the first 16 bytes of `audio` by a header, for the stamped kinds of `Expect`.
+    """Replace the first 16 bytes of `audio` with a header, for the stamped kinds of `Expect`.
 
     Args:
         seq: Consecutive from 0 in each channel.
-        now: When the frame leaves, in seconds of this machine's clock; its latency counts from there.
+        now: When the frame leaves, in seconds of this machine's clock. Its latency counts from there.
         audio: At least 16 bytes.
     """
     return Header(0, seq, 0, wire_milliseconds(now)).pack() + audio[HEADER_BYTES:]
 
 
 def stamp_for_stream(seq: int, now: float, audio: bytes) -> bytes:
-    """Stamp a frame so that a receiver finds it in a stream: its length stands where the media time would."""
+    """Stamp a frame so that a receiver finds it in a stream. Its length replaces the media time."""
     return Header(STREAM_EPOCH, seq, len(audio), wire_milliseconds(now)).pack() + audio[HEADER_BYTES:]
 
 
 def upgrade_request(target: Target) -> bytes:
-    """Return the request that asks for a WebSocket, or for a stream."""
+    """Return the request for a WebSocket or a stream."""
     if not target.expect.is_websocket:
         # With HTTP/1.1 the body could come in chunks.
         return f"GET {target.path} HTTP/1.0\r\nHost: {target.host_header}\r\n\r\n".encode()
@@ -150,18 +149,18 @@ def upgrade_request(target: Target) -> bytes:
 
 
 def read_upgrade(response: bytes, expect: Expect, *, is_all: bool) -> bytes | None:
-    """Read the server's answer to the request.
+    """Read the server's response to the request.
 
     Args:
-        response: What was received so far.
-        expect: What was asked for.
+        response: Everything received so far.
+        expect: The kind of server.
         is_all: Whether nothing more will come.
 
     Returns:
-        What came after the answer; None while the answer is not complete.
+        The bytes after the response; None while it is incomplete.
 
     Raises:
-        JoinError: The server refuses, or this is no answer to the request.
+        JoinError: The server refuses, or this is no response to the request.
     """
     head, end, rest = response.partition(b"\r\n\r\n")
     if not end:

@@ -1,8 +1,8 @@
-"""A receiving process: it follows the plan that comes first, and answers each question with a report.
+"""A receiving process. It follows the plan that arrives first, and answers each question with a report.
 
-Questions come and reports go through a `multiprocessing` connection, which is the process's standard input.
+Questions and reports pass through a `multiprocessing` connection, which is the process's standard input.
 
-Invariants: the process ends when the main process closes the connection, also by dying; it prints nothing. It starts
+Invariants: the process ends when the main process closes the connection, even by dying; it prints nothing. It starts
 in a fraction of a second, so nothing here imports asyncio or a third-party package.
 """
 
@@ -20,26 +20,26 @@ from relay.loadtest.receiver import Receiver
 
 @dataclass(frozen=True, slots=True)
 class ReportNow:
-    """Only the report is wanted."""
+    """Only asks for a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The audio begins at this time, in seconds of this machine's clock; the rest of the plan follows it."""
+    """The audio begins at `at_seconds` of this machine's clock. The rest of the plan follows it."""
 
     at_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The audio is over, and each target's channel got so many frames; from now on listeners may be closed."""
+    """The audio is over. `published` is the frame count of each target's channel. Now listeners may be closed."""
 
     published: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Wait at most so long for what listeners are owed, close them all, report for the last time, and end."""
+    """Wait at most `wait_seconds` for owed frames, close all listeners, send a last report, and end."""
 
     wait_seconds: float
 
@@ -48,7 +48,7 @@ Question = ReportNow | Start | Settle | Finish
 
 
 def main() -> None:
-    """Follow one plan; the exit code is 1 when the main process went away before the last report."""
+    """Follow one plan. The exit code is 1 if the main process went away before the last report."""
     connection: Connection[Report, Any] = Connection(sys.stdin.fileno())
     try:
         _work(connection)
@@ -66,7 +66,7 @@ def _work(connection: "Connection[Report, Any]") -> None:
         question: Question = connection.recv()
         match question:
             case Start(at_seconds):
-                # What lives now lives to the end; a collection that looked through it would delay frames.
+                # Present objects live to the end. A garbage collection that scanned them would delay frames.
                 gc.freeze()
                 receiver.start(at_seconds)
             case Settle(published):

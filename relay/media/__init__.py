@@ -1,9 +1,8 @@
-"""Audio for a broadcaster, as blocks of 16-bit PCM: files, and what comes through a pipe.
+"""Audio for a broadcaster, as blocks of 16-bit PCM, from files and pipes.
 
-Invariants: neither a file nor a pipe is ever held in memory as a whole; blocks are whole samples, and joined they are
-the audio exactly once; 16-bit WAV is passed on untouched and needs no outside library, everything else is decoded by
-PyAV; no other file is opened and no address asked, whatever a file names; what can not be read is a `UserError` with
-one sentence.
+Invariants: memory never holds a whole file or pipe. Blocks are whole samples. Joined, they are the audio exactly once.
+16-bit WAV passes through unchanged without an outside library; PyAV decodes everything else. No other file is opened
+and no address contacted, whatever a file names. Unreadable audio is a `UserError` of one sentence.
 """
 
 from relay.media.opening import open_audio, open_pipe

@@ -1,4 +1,4 @@
-"""What PyAV decodes, from a file or a pipe, converted to what a channel can carry."""
+"""Audio that PyAV decodes, from a file or a pipe, converted to a format that a channel can carry."""
 
 import contextlib
 from collections.abc import Generator, Iterator
@@ -19,17 +19,16 @@ if TYPE_CHECKING:
 
 _FILE_OPTIONS = {"protocol_whitelist": "none"}
 _PIPE_OPTIONS = {**_FILE_OPTIONS, "analyzeduration": "100000"}
-"""FFmpeg looks at up to 5 s of a stream before it gives any of it; 0.1 s (in µs) tell the same of audio."""
+"""FFmpeg examines up to 5 s of a stream before it returns any of it. For audio 0.1 s (in µs) is enough."""
 
 
 _RATES = range(1_000, 1_000_000)
-"""Sample rates, in Hz, that audio may have before it is converted. A damaged header may name any, and the filter for
-one of 2 GHz takes minutes to make."""
+"""Accepted sample rates, in Hz, before conversion. A damaged header may name any, and building the filter for 2 GHz
+takes minutes.
+"""
 
 
 class _Decoded(AudioSource):
-    """Audio that PyAV decodes."""
-
     def __init__(self, label: str, name: str, options: dict[str, str]) -> None:
         self.name = name
         self.duration_seconds: float | None = None
@@ -39,7 +38,7 @@ class _Decoded(AudioSource):
         self._options = options
 
     def _choose_format(self, first: "av.AudioFrame | None", rate: int | None, channels: int | None) -> None:
-        """Choose what to convert to by the first frame."""
+        """Choose the output format from the first frame."""
         if first is None:
             raise UserError(f"{self._label} holds no audio that can be decoded.")
         self.audio_format = AudioFormat(
@@ -54,20 +53,20 @@ class _Decoded(AudioSource):
         for frame in frames:
             previous, shape = shape, (frame.format.name, frame.layout.name, frame.sample_rate)
             if previous not in (None, shape):
-                # MP3s that were joined may change in the middle; a resampler takes one kind of input.
+                # Joined MP3s may change format in the middle, and a resampler takes one kind of input.
                 yield from self._converted(resampler, None)
                 resampler = self._resampler()
             yield from self._converted(resampler, frame)
         yield from self._converted(resampler, None)
 
     def _resampler(self) -> "av.AudioResampler":
-        from av import AudioResampler  # noqa: PLC0415 - optional, and 30 MB that plain WAV does without
+        from av import AudioResampler  # noqa: PLC0415 - optional, and plain WAV needs none of its 30 MB
 
         layout = "mono" if self.audio_format.channels == 1 else "stereo"
         return AudioResampler(format="s16", layout=layout, rate=self.audio_format.rate)
 
     def _converted(self, resampler: "av.AudioResampler", frame: "av.AudioFrame | None") -> list[bytes]:
-        """Convert a frame; None gives what the resampler still holds."""
+        """Convert a frame. None returns what the resampler still holds."""
         if frame is not None and frame.sample_rate not in _RATES:
             raise UserError(
                 f"{self._label} can not be read as audio: it declares {frame.sample_rate} samples a second."
@@ -80,11 +79,11 @@ class _Decoded(AudioSource):
                 f"{self._label} has {count} channels, which can not be mixed without knowing what they are; make it "
                 "mono or stereo where it comes from."
             ) from error
-        # A plane may be longer than its samples: decoders pad.
+        # Decoders pad, so a plane may be longer than its samples.
         return [bytes(frame.planes[0])[: frame.samples * self.audio_format.sample_bytes] for frame in frames]
 
     def _decode(self, file: Readable, *, is_ogg: bool) -> "Generator[av.AudioFrame]":
-        """Decode all links of Ogg, and anything else as one."""
+        """Decode all links of Ogg; treat anything else as one link."""
         is_first = True
         for link in OggLinks(file) if is_ogg else (file,):
             try:
@@ -119,10 +118,10 @@ class DecodedFile(_Decoded):
     """A file that PyAV decodes."""
 
     def __init__(self, path: Path, rate: int | None, channels: int | None) -> None:
-        """Decode its first frame.
+        """Decode the first frame.
 
         Raises:
-            UserError: It can not be read, is not audio, or PyAV is not installed.
+            UserError: The file cannot be read or is not audio, or PyAV is not installed.
         """
         super().__init__(str(path), path.name, _FILE_OPTIONS)
         self._path = path
@@ -134,7 +133,7 @@ class DecodedFile(_Decoded):
         self._choose_format(first, rate, channels)
 
     def blocks(self) -> Iterator[bytes]:
-        """Decode it from the beginning."""
+        """Decode the file from the beginning."""
         return self._convert(self._frames())
 
     def _frames(self) -> "Generator[av.AudioFrame]":
@@ -147,7 +146,7 @@ class DecodedFile(_Decoded):
             raise unreadable(self._path, error) from error
 
     def _declared_seconds(self) -> float | None:
-        """Read how long it is, for which FFmpeg may look at its end."""
+        """Read the duration, for which FFmpeg may examine the end of the file."""
         import av  # noqa: PLC0415 - the same
 
         try:
@@ -157,23 +156,23 @@ class DecodedFile(_Decoded):
             ):
                 return None if container.duration is None else container.duration / av.time_base
         except (av.error.FFmpegError, OSError):
-            return None  # decoding tells why
+            return None  # decoding reports the reason
 
 
 class DecodedInput(_Decoded):
-    """A pipe that PyAV decodes as it comes."""
+    """A pipe that PyAV decodes as data arrives."""
 
     def __init__(self, pipe: Pipe, found: str, rate: int | None, channels: int | None) -> None:
-        """Decode its first frame.
+        """Decode the first frame.
 
         Args:
             pipe: At its first byte.
-            found: What it begins like.
+            found: The format that its first bytes indicate.
             rate: Convert to this sample rate, in Hz; None as for a file.
-            channels: Convert to so many; None as for a file.
+            channels: Convert to this many channels; None as for a file.
 
         Raises:
-            UserError: It can not be read, is not audio, or PyAV is not installed.
+            UserError: The pipe cannot be read or holds no audio, or PyAV is not installed.
         """
         super().__init__("Standard input", f"standard input as {found}", _PIPE_OPTIONS)
         self._found = found
@@ -187,7 +186,7 @@ class DecodedInput(_Decoded):
         self._first = first
 
     def blocks(self) -> Iterator[bytes]:
-        """Decode it to its end, once."""
+        """Decode the pipe to its end, once."""
         first = () if self._first is None else (self._first,)
         return self._convert(chain(first, self._frames))
 

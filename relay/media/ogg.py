@@ -1,7 +1,7 @@
-"""Ogg as what it may be: links, one after another, each with a format of its own (RFC 3533, chapter 4).
+"""Splits Ogg into its links: consecutive streams, each with its own format (RFC 3533, chapter 4).
 
-A radio begins a link with each song. FFmpeg gives up at a link whose rate or channels are others, so it is given each
-link as a stream of its own.
+A radio station begins a link with each song. FFmpeg gives up at a link with another rate or channel count, so it gets
+each link as a separate stream.
 """
 
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ _READ_BYTES = 16 * 1024
 
 
 class OggLinks:
-    """Cuts what is read into links."""
+    """Splits a readable into links."""
 
     def __init__(self, file: Readable) -> None:
-        """Take what is at the first byte of the first link."""
+        """Read from `file`, which is at the first byte of the first link."""
         self._file = file
         self._buffer = b""
-        self._left_bytes = 0  # of the page that was begun
+        self._left_bytes = 0  # of the current page
         self._is_past_headers = False
 
     def __iter__(self) -> Iterator[Readable]:
-        """Go to the next link; what of the last one was not read is left out."""
+        """Advance to the next link, and skip what was not read of the last one."""
         while self._fill(1):
             self._is_past_headers = False
             yield self
@@ -34,7 +34,7 @@ class OggLinks:
                 pass
 
     def read(self, most_bytes: int) -> bytes:
-        """Read what is there of the present link, waiting for the first byte; nothing at its end."""
+        """Read available data of the current link, and wait for the first byte; return nothing at its end."""
         if self._left_bytes == 0 and not self._begin_page():
             return b""
         self._fill(1)
@@ -44,12 +44,12 @@ class OggLinks:
         return data
 
     def _begin_page(self) -> bool:
-        """Find out how long the next page is; false when there is none in this link."""
+        """Determine the length of the next page; False if this link has no more."""
         if not self._fill(_HEADER_BYTES):
             self._left_bytes = len(self._buffer)
             return bool(self._buffer)
         if not self._buffer.startswith(MAGIC):
-            # Damaged: FFmpeg looks for the next page by itself.
+            # Damaged: FFmpeg finds the next page by itself.
             found = self._buffer.find(MAGIC[:1], 1)
             self._left_bytes = found if found > 0 else len(self._buffer)
             return True
@@ -63,7 +63,7 @@ class OggLinks:
         return True
 
     def _fill(self, wanted_bytes: int) -> bool:
-        """Have so much in the buffer, if it comes."""
+        """Fill the buffer to `wanted_bytes`, if the file has that many."""
         while len(self._buffer) < wanted_bytes and (data := self._file.read(_READ_BYTES)):
             self._buffer += data
         return len(self._buffer) >= wanted_bytes

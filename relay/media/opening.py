@@ -1,4 +1,4 @@
-"""Finding out what a file or a pipe holds, and who reads it."""
+"""Detects what a file or pipe holds, and chooses its reader."""
 
 import stat
 from pathlib import Path
@@ -12,20 +12,19 @@ from relay.vocabulary.audio import AudioFormat
 from relay.vocabulary.errors import UserError
 
 _LOOK_SECONDS = 0.25
-"""How long a pipe is looked at that begins like nothing known; audio that is live waits so long once."""
+"""How long to look at a pipe that begins like no known format. Live audio waits this long, once."""
 
 
 def open_audio(path: Path, rate: int | None = None, channels: int | None = None) -> AudioSource:
-    """Find out what a file holds, reading no more than its beginning.
+    """Open a file by its format, reading only its beginning.
 
     Args:
         path: A regular file.
-        rate: Convert to this sample rate, in Hz; None keeps the file's, or takes the next higher supported one.
-        channels: Convert to 1 or 2 channels; None keeps the file's, and makes stereo of more than two.
+        rate: Convert to this sample rate, in Hz; None keeps the file's, or uses the next higher supported one.
+        channels: Convert to 1 or 2 channels; None keeps the file's, and converts more than two to stereo.
 
     Raises:
-        UserError: The file is not there, not readable, empty or not audio, or it needs PyAV and that is not
-            installed.
+        UserError: The file is missing, unreadable, empty or not audio, or it needs PyAV, which is not installed.
     """
     _check_readable(path)
     try:
@@ -39,15 +38,15 @@ def open_audio(path: Path, rate: int | None = None, channels: int | None = None)
 
 
 def open_pipe(descriptor: int, rate: int | None = None, channels: int | None = None) -> AudioSource:
-    """Find out what a pipe brings, waiting for its beginning; what begins like nothing known is raw 16-bit PCM.
+    """Open a pipe by its format, after waiting for its beginning. An unknown beginning means raw 16-bit PCM.
 
     Args:
         descriptor: Open for reading, blocking or not.
-        rate: In Hz: of raw PCM, 16000 when not said; anything else is converted to it.
-        channels: 1 or 2: of raw PCM, 1 when not said; anything else is converted to them.
+        rate: In Hz. Raw PCM has this rate, 16000 by default; anything else is converted to it.
+        channels: 1 or 2. Raw PCM has this many, 1 by default; anything else is converted to them.
 
     Raises:
-        UserError: It can not be read, holds nothing or text, or it needs PyAV and that is not installed.
+        UserError: The pipe cannot be read or holds nothing or text, or it needs PyAV, which is not installed.
     """
     pipe = Pipe(descriptor)
     found: str | None = None
@@ -70,7 +69,7 @@ def open_pipe(descriptor: int, rate: int | None = None, channels: int | None = N
 
 def _check_readable(path: Path) -> None:
     try:
-        # Looking before opening: opening a named pipe would wait for its other end.
+        # Check before opening: opening a named pipe would wait for its other end.
         status = path.stat()
         if stat.S_ISREG(status.st_mode):
             path.open("rb").close()

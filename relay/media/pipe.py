@@ -1,7 +1,7 @@
-"""Standard input: bytes that come when they come, and raw PCM made of them.
+"""Standard input: bytes as they arrive, and raw PCM made of them.
 
-Invariants: a descriptor that somebody made non-blocking is waited for and stays as it is, since other processes share
-that flag; what was looked at is read again; a pipe that another end keeps open is read as it comes.
+Invariants: a non-blocking descriptor is waited for and stays non-blocking, since other processes share that flag.
+Bytes that were looked at are read again. A pipe that stays open is read as data arrives.
 """
 
 import os
@@ -14,22 +14,21 @@ from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import UserError
 
 _READ_BYTES = 16 * 1024
-"""The most that is read from a pipe at once."""
+"""The largest read from a pipe."""
 
 
 class Pipe:
-    """A descriptor that is read forward, with a look ahead."""
+    """A descriptor that is read forward, with a look-ahead."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take an open descriptor, blocking or not."""
         self._descriptor = descriptor
         self._ahead = b""
 
     def read(self, most_bytes: int) -> bytes:
-        """Read what is there, at most `most_bytes`, waiting for the first of them; nothing at the end.
+        """Read available data, at most `most_bytes`, and wait for the first byte; return nothing at the end.
 
         Raises:
-            UserError: It can not be read.
+            UserError: The pipe cannot be read.
         """
         if not self._ahead:
             return self._receive(most_bytes)
@@ -37,25 +36,25 @@ class Pipe:
         return data
 
     def look(self, known_bytes: int, most_bytes: int, wait_seconds: float | None = None) -> bytes:
-        """Look at more than `known_bytes` of what will be read.
+        """Look at more than `known_bytes` of the data ahead.
 
         Args:
-            known_bytes: How much the caller has looked at.
-            most_bytes: Up to where to look.
-            wait_seconds: How long to wait for more; None waits until it comes.
+            known_bytes: How much the caller has already seen.
+            most_bytes: How far ahead to look at most.
+            wait_seconds: How long to wait for more; None waits until it arrives.
 
         Returns:
-            All that was looked at; as much as before when the pipe ended or no more came in time.
+            Everything seen so far. It did not grow if the pipe ended or nothing arrived in time.
 
         Raises:
-            UserError: It can not be read.
+            UserError: The pipe cannot be read.
         """
         if len(self._ahead) <= known_bytes < most_bytes and (wait_seconds is None or self._is_ready(wait_seconds)):
             self._ahead += self._receive(most_bytes - len(self._ahead))
         return self._ahead[:most_bytes]
 
     def put_back(self, data: bytes) -> None:
-        """Have `data`, which was read last, read again."""
+        """Put back `data`, which was read last, so that it is read again."""
         self._ahead = data + self._ahead
 
     def _receive(self, most_bytes: int) -> bytes:
@@ -74,7 +73,7 @@ class Pipe:
 
 
 def look_at_beginning(pipe: Pipe, most_bytes: int, wait_seconds: float) -> Iterator[bytes]:
-    """Look at more and more of the beginning, until `wait_seconds` after its first byte."""
+    """Yield more and more of the beginning, until `wait_seconds` after its first byte."""
     seen = pipe.look(0, most_bytes)
     deadline = relay_clock() + wait_seconds
     known_bytes = -1
@@ -85,10 +84,9 @@ def look_at_beginning(pipe: Pipe, most_bytes: int, wait_seconds: float) -> Itera
 
 
 class PcmInput(AudioSource):
-    """16-bit PCM from a pipe as it comes, in whole samples, at most 16 KiB at once."""
+    """16-bit PCM from a pipe as it arrives, in whole samples, at most 16 KiB at once."""
 
     def __init__(self, pipe: Pipe, audio_format: AudioFormat, name: str) -> None:
-        """Take a pipe, and what its bytes are."""
         self.name = name
         self.audio_format = audio_format
         self.duration_seconds: float | None = None
@@ -101,7 +99,7 @@ class PcmInput(AudioSource):
         """Read until the other end closes.
 
         Raises:
-            UserError: It can not be read, has no byte, or ends in the middle of a sample.
+            UserError: The pipe cannot be read, is empty, or ends in the middle of a sample.
         """
         sample_bytes = self.audio_format.sample_bytes
         rest = b""
@@ -117,11 +115,11 @@ class PcmInput(AudioSource):
         self._check_end(rest)
 
     def _wanted_bytes(self) -> int:
-        """How much to read; 0 when all was."""
+        """Return how many bytes to read next; 0 when all were read."""
         return _READ_BYTES
 
     def _check_end(self, rest: bytes) -> None:
-        """Judge how it ended, with `rest` after the last whole sample."""
+        """Check the end of the pipe. `rest` follows the last whole sample."""
         if rest:
             raise UserError(
                 f"Standard input ended in the middle of a sample: {self._total_bytes} bytes are not a multiple of "
@@ -131,8 +129,7 @@ class PcmInput(AudioSource):
 
 
 class RawInput(PcmInput):
-    """Raw 16-bit PCM from standard input, whatever it begins like."""
+    """Raw 16-bit PCM from standard input, whatever its first bytes look like."""
 
     def __init__(self, descriptor: int, audio_format: AudioFormat) -> None:
-        """Take an open file descriptor, and what its bytes are."""
         super().__init__(Pipe(descriptor), audio_format, "standard input as raw PCM")

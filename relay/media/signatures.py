@@ -1,6 +1,6 @@
-"""Telling the format of a stream by its first bytes, so that no file is taken for raw PCM, nor raw PCM for a file.
+"""Recognises the format of a stream by its first bytes, so that files and raw PCM are not mistaken for each other.
 
-Invariant: a format is named for at least 30 bits that raw PCM has by chance only; FFmpeg's own guess is not asked,
+Invariant: naming a format takes at least 30 bits that raw PCM contains only by chance. FFmpeg's own guess is not used,
 since it finds a format in anything.
 """
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 HEAD_BYTES = 4096
-"""How much of a stream is looked at: three frames of the formats that have no beginning of their own."""
+"""How much of a stream is examined: three frames of the formats that have no header for the whole stream."""
 
 TEXT = "text"
-"""What is no audio at all: a web server's answer, or the wrong file."""
+"""The name for data that is no audio: a web server's response, or the wrong file."""
 
 _MAGICS = tuple(
     (re.compile(pattern, re.DOTALL), name)
@@ -46,10 +46,10 @@ _MAGICS = tuple(
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{64,}")
 _TEXT_BYTES = 512
 _TEXT_DISTINCT = 10
-"""How many different characters text has, which a steady level of PCM has not."""
+"""Text has this many different characters. A steady level of PCM has fewer."""
 
 _HEADER_BYTES = 7
-"""The longest header of the formats that are frames and nothing else."""
+"""The longest frame header of the formats that consist only of frames."""
 
 _MPEG_1_RATES = (44_100, 48_000, 32_000)
 _LAYER_1, _LAYER_2, _LAYER_3 = 3, 2, 1
@@ -64,25 +64,25 @@ _BITRATES_KBPS = {
 }
 _AC3_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 _AC3_LAST_ID = 10
-"""Bit stream ids above it are E-AC-3's, whose header has its length."""
+"""Larger bit stream ids belong to E-AC-3, whose header contains the frame's length."""
 
 _TS_PACKET_BYTES = 188
 _TS_PACKETS = 5
 _TS_TABLE = re.compile(rb"\x47[\x40\x60]\x00[\x10-\x3f]", re.DOTALL)
-"""The header of a packet that begins the table of programs, which a stream repeats."""
+"""The header of a packet that begins the program table, which a stream repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Framed:
-    """A format that is frames and nothing else, each with its length in its header.
+    """A format that consists only of frames, each with its length in its header.
 
     Attributes:
         name: For a person.
-        sync: What a header begins with.
-        frame_bytes: Length of the frame whose header this is; None when it is none.
-        kind: What is the same in all headers of a stream.
-        at_start: How many headers in a row name the format where the stream begins with one.
-        elsewhere: The same where it begins in the middle of a frame, as a live stream does; None does not look.
+        sync: The first bytes of a header.
+        frame_bytes: Returns the length of a header's frame; None if it is no header.
+        kind: Returns what all headers of a stream have in common.
+        at_start: How many consecutive headers identify the format when the stream begins with one.
+        elsewhere: The same when the stream begins in the middle of a frame, as a live one does; None does not search.
     """
 
     name: str
@@ -100,7 +100,7 @@ class _Framed:
         )
 
     def _headers(self, head: bytes, start: int, most: int) -> int:
-        """Count the headers in a row from `start`."""
+        """Count consecutive headers from `start`, up to `most`."""
         count = 0
         first = head[start : start + _HEADER_BYTES]
         while count < most:
@@ -121,7 +121,7 @@ def _mpeg_frame_bytes(header: bytes) -> int | None:
     if version == 1 or layer == 0 or bitrate in (0, 15) or rate == len(_MPEG_1_RATES):
         return None
     is_first = version == _MPEG_1
-    # The table is MPEG-1's; MPEG-2 halves it, MPEG-2.5 quarters it.
+    # The table is for MPEG-1. MPEG-2 halves the rates, MPEG-2.5 quarters them.
     hertz = _MPEG_1_RATES[rate] // {3: 1, 2: 2, 0: 4}[version]
     bits = _BITRATES_KBPS[is_first, layer][bitrate - 1] * 1000
     padding = header[2] >> 1 & 1
@@ -163,7 +163,7 @@ _FRAMED = (
 
 
 def recognise(head: bytes) -> str | None:
-    """Name what a stream is that begins with `head`, at most `HEAD_BYTES`; None when nothing says so."""
+    """Return the format of a stream that begins with `head` (at most `HEAD_BYTES`); None if it is unknown."""
     for pattern, name in _MAGICS:
         if pattern.match(head):
             return name

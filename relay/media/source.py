@@ -1,4 +1,4 @@
-"""What a source of audio is, and what is read to make one."""
+"""The interfaces of audio sources and of what they read."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -10,11 +10,11 @@ class AudioSource(Protocol):
     """Audio that can be read in blocks.
 
     Attributes:
-        name: For a person; it says what the audio was taken for when nobody said it.
-        audio_format: Of the blocks.
-        duration_seconds: As a file declares it; None when nobody knows.
-        damaged_packets: How many pieces could not be decoded and were left out so far.
-        remark: A sentence about what was odd and did not stop the audio; None when nothing was.
+        name: For a person. It includes the detected format if the user named none.
+        audio_format: The format of the blocks.
+        duration_seconds: As a file declares it; None if unknown.
+        damaged_packets: How many undecodable pieces were skipped so far.
+        remark: A sentence about an oddity that did not stop the audio, or None.
     """
 
     name: str
@@ -24,17 +24,17 @@ class AudioSource(Protocol):
     remark: str | None
 
     def blocks(self) -> Iterator[bytes]:
-        """Read from the beginning; a file as often as one likes, a pipe once. Reading blocks.
+        """Read from the beginning: a file any number of times, a pipe once. Reading blocks the thread.
 
         Raises:
-            UserError: It can not be read to its end; what came before was given.
+            UserError: The audio cannot be read to its end. Everything before the fault was returned.
         """
         ...
 
 
 class Readable(Protocol):
-    """What bytes come from: a file that is open, or a pipe."""
+    """A source of bytes: an open file or a pipe."""
 
     def read(self, most_bytes: int, /) -> bytes:
-        """Read what is there, at most `most_bytes`, waiting for the first of them; nothing at the end."""
+        """Read available data, at most `most_bytes`, and wait for the first byte; return nothing at the end."""
         ...

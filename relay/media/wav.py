@@ -1,6 +1,6 @@
-"""WAV, read by the length that is there: writers that crashed, or wrote to a pipe, left wrong sizes behind.
+"""WAV, read by its actual length: writers that crashed, or wrote to a pipe, left wrong sizes behind.
 
-Only 16-bit PCM is read here, in the formats that a channel carries as they are; everything else is for PyAV.
+This module reads only 16-bit PCM in formats that a channel can carry unchanged. PyAV reads everything else.
 """
 
 import os
@@ -20,10 +20,10 @@ _BLOCK_SECONDS = 0.25
 
 _FORMS = (b"RIFF", b"RF64", b"BW64")
 _SIZE_IN_DS64 = 0xFFFF_FFFF
-"""The data size of a file over 4 GiB (EBU Tech 3306), and of many a writer that does not know it."""
+"""The data size of a file over 4 GiB (EBU Tech 3306), and of many writers that do not know the size."""
 
 _STREAMED_BYTES = 0x7FFF_0000
-"""Programs that write WAV to a pipe do not know the length and declare this or more, or 0."""
+"""Programs that write WAV to a pipe do not know its length. They declare this or more, or 0."""
 
 _PCM = 1
 _EXTENSIBLE = 0xFFFE
@@ -32,12 +32,10 @@ _FORMAT_BYTES = 16
 _EXTENSIBLE_BYTES = 40
 
 _MAX_PIPE_HEADER_BYTES = 1 << 20
-"""How much of a pipe is kept while it is not clear who will read it."""
+"""How much of a pipe is kept while its reader is not yet chosen."""
 
 
 class _Forward(Protocol):
-    """What a header is read from."""
-
     def read(self, size: int, /) -> bytes: ...
 
     def seek(self, offset: int, whence: int, /) -> object: ...
@@ -45,19 +43,19 @@ class _Forward(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WavHeader:
-    """What stands before the audio of 16-bit WAV that a channel can carry as it is."""
+    """The header of 16-bit WAV that a channel can carry unchanged."""
 
     audio_format: AudioFormat
     declared_bytes: int
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the writer did not know how much would follow."""
+        """Whether the writer did not know the length of the audio."""
         return self.declared_bytes == 0 or self.declared_bytes >= _STREAMED_BYTES
 
 
 def read_header(file: _Forward) -> WavHeader | None:
-    """Read up to the first byte of audio; None when it is not plain 16-bit WAV, or broken."""
+    """Read up to the first byte of audio; None if it is broken or not plain 16-bit WAV."""
     beginning = file.read(12)
     if beginning[:4] not in _FORMS or beginning[8:] != b"WAVE":
         return None
@@ -94,7 +92,7 @@ def _plain_format(fmt: bytes) -> AudioFormat | None:
 
 
 def _next_chunk(file: _Forward, *, padded: bool) -> bytes:
-    """Read an id and a size, after the byte that pads an odd chunk; some writers forget it."""
+    """Read an id and a size, after the byte that pads an odd chunk. Some writers omit that byte."""
     chunk = file.read(8)
     if padded and (chunk[:1] == b"\0" or not _is_id(chunk[:4])):
         chunk = chunk[1:] + file.read(1)
@@ -106,18 +104,18 @@ def _is_id(name: bytes) -> bool:
 
 
 def fits(audio_format: AudioFormat, rate: int | None, channels: int | None) -> bool:
-    """Whether it needs no conversion; None is any rate, or any number of channels."""
+    """Whether the format needs no conversion. None accepts any rate, or any number of channels."""
     return rate in (None, audio_format.rate) and channels in (None, audio_format.channels)
 
 
 class WavFile(AudioSource):
-    """A WAV file that a channel can carry as it is; another may take its place, if it is of the same format."""
+    """A WAV file that a channel can carry unchanged. Another file of the same format may replace it."""
 
     def __init__(self, path: Path, audio_format: AudioFormat) -> None:
-        """Take a file whose header says so.
+        """Open a file whose header has this format.
 
         Raises:
-            UserError: There is no audio in it.
+            UserError: The file has no audio.
         """
         self.name = path.name
         self.audio_format = audio_format
@@ -131,7 +129,7 @@ class WavFile(AudioSource):
             raise UserError(f"{path} holds no audio: it is a WAV file of 0 samples.")
 
     def blocks(self) -> Iterator[bytes]:
-        """Read it from the beginning."""
+        """Read the file from the beginning."""
         block_bytes = int(self.audio_format.rate * _BLOCK_SECONDS) * self.audio_format.sample_bytes
         try:
             with self._path.open("rb") as file:
@@ -146,7 +144,7 @@ class WavFile(AudioSource):
             raise UserError(f"{self._path} is damaged: its last {lost_seconds:.2f} s can not be read.")
 
     def _enter(self, file: BinaryIO) -> int:
-        """Go to the first byte of audio, and say how many there are."""
+        """Go to the first byte of audio, and return how many bytes there are."""
         header = read_header(file)
         if header is None or header.audio_format != self.audio_format:
             raise UserError(
@@ -165,10 +163,10 @@ class WavFile(AudioSource):
 
 
 class WavInput(PcmInput):
-    """16-bit WAV from a pipe, behind its header."""
+    """16-bit WAV from a pipe, after its header."""
 
     def __init__(self, pipe: Pipe, header: WavHeader) -> None:
-        """Take a pipe at the first byte of audio."""
+        """Read from `pipe`, which is at the first byte of audio."""
         super().__init__(pipe, header.audio_format, "standard input as WAV")
         self._header = header
 
@@ -178,13 +176,13 @@ class WavInput(PcmInput):
             return wanted_bytes
         return min(wanted_bytes, self._header.declared_bytes - self._total_bytes)
 
-    def _check_end(self, rest: bytes) -> None:  # noqa: ARG002 - half a sample is no more than the end
+    def _check_end(self, rest: bytes) -> None:  # noqa: ARG002 - half a sample at the end is no fault
         if not self._header.is_streamed and self._total_bytes < self._header.declared_bytes:
             self.remark = _truncated("Standard input", self._header, self._total_bytes)
 
 
 def enter_wav(pipe: Pipe, rate: int | None, channels: int | None) -> WavHeader | None:
-    """Read the header of 16-bit WAV of this format; None leaves the pipe as it was, for PyAV."""
+    """Read the header of 16-bit WAV with this format. None leaves the pipe unchanged for PyAV."""
     reading = _Kept(pipe)
     header = read_header(reading)
     if header is not None and fits(header.audio_format, rate, channels):
@@ -194,7 +192,7 @@ def enter_wav(pipe: Pipe, rate: int | None, channels: int | None) -> WavHeader |
 
 
 class _Kept:
-    """Reads from a pipe and keeps what it read, up to a bound, where it ends for the reader."""
+    """Reads from a pipe and keeps what it read. It ends at `_MAX_PIPE_HEADER_BYTES`."""
 
     def __init__(self, pipe: Pipe) -> None:
         self.kept = bytearray()
@@ -212,7 +210,7 @@ class _Kept:
 
 
 def _has_only_chunks(file: BinaryIO, start: int, there_bytes: int) -> bool:
-    """Whether what follows an empty `data` is chunks to the very end, and so no audio."""
+    """Whether only chunks follow an empty `data` to the very end, and so no audio."""
     end = start + there_bytes
     while start < end:
         file.seek(start)
@@ -233,6 +231,6 @@ def _truncated(name: object, header: WavHeader, there_bytes: int) -> str:
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> UserError:
-    """Say that a file can not be read."""
+    """Return the error for a file that cannot be read."""
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return UserError(f"{path} can not be read: {reason}.")

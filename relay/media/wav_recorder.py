@@ -1,8 +1,8 @@
-"""Recording what a listener hears to WAV files.
+"""Records what a listener hears to WAV files.
 
-Invariants: from the moment it is opened a new file is valid WAV, however the process ends; a file holds one format
-and stays under the 4 GiB that WAV can declare, and the recording goes on in a next file beside it; only the named
-file is ever overwritten, and not before there is audio to put in the place of what it holds.
+Invariants: a new file is valid WAV from the moment it is opened, however the process ends. A file holds one format and
+stays below the 4 GiB that WAV can declare; then the recording continues in another file beside it. Only the named file
+is ever overwritten, and not before there is audio to replace its contents.
 """
 
 import contextlib
@@ -17,25 +17,25 @@ from relay.vocabulary.audio import BYTES_PER_SAMPLE, AudioFormat
 from relay.vocabulary.errors import UserError
 
 _MAX_DATA_BYTES = 0xFFFF_FFFF - 36
-"""What the RIFF header, whose 32-bit length counts 36 bytes of itself, can declare as audio."""
+"""The most audio that the RIFF header can declare: its 32-bit length includes 36 bytes of the header."""
 
 
 class WavRecorder:
-    """Writes audio to a WAV file, and to more of them when one is not enough; a context manager.
+    """Writes audio to a WAV file, and to further files when one is not enough. A context manager.
 
     Attributes:
-        path: The file that is being written.
+        path: The file being written.
     """
 
     def __init__(self, path: Path, *, max_data_bytes: int = _MAX_DATA_BYTES) -> None:
-        """Open the file; what one that is there holds stays until the first audio.
+        """Open the file. An existing file keeps its contents until the first audio.
 
         Args:
-            path: Where to write; further files are named `NAME-2.wav` and so on, taking the first free number.
-            max_data_bytes: Audio after which the next file begins.
+            path: Where to write. Further files are named `NAME-2.wav` and so on, with the first free number.
+            max_data_bytes: Bytes of audio after which the next file begins.
 
         Raises:
-            UserError: It can not be written.
+            UserError: The file cannot be written.
         """
         self.path = path
         self._first_path = path
@@ -43,7 +43,7 @@ class WavRecorder:
         self._audio_format = AudioFormat()
         self._writer: wave.Wave_write | None = None
         with self._explained():
-            # Opening a named pipe would wait for its other end, and a header can not be completed in one.
+            # Opening a named pipe would wait for its other end, and its header could not be completed.
             is_there = path.exists()
             is_unusable = is_there and not path.is_file()
         if is_unusable:
@@ -51,24 +51,23 @@ class WavRecorder:
         self._open("r+b" if is_there else "xb")
 
     def __enter__(self) -> Self:
-        """Give the recorder."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file; one that got no audio is a valid WAV of no length.
+        """Close the file. Without audio, a new file is a valid WAV file of zero length.
 
         Raises:
-            UserError: What was left to write could not be written.
+            UserError: The rest could not be written.
         """
         self._close()
 
     def set_format(self, audio_format: AudioFormat) -> None:
-        """Take the audio that follows to be of this format, in a next file if this one holds another.
+        """Set the format of the audio that follows. It goes to a new file if this one holds another format.
 
         Raises:
-            UserError: The next file can not be written.
+            UserError: The next file cannot be written.
         """
         if audio_format != self._audio_format:
             self._audio_format = audio_format
@@ -81,7 +80,7 @@ class WavRecorder:
         """Append whole samples.
 
         Raises:
-            UserError: They can not be written, for example because the disk is full.
+            UserError: They cannot be written, for example because the disk is full.
         """
         if self._data_bytes + len(audio) > self._max_data_bytes:
             self._open_next()
@@ -92,7 +91,7 @@ class WavRecorder:
         self._data_bytes += len(audio)
 
     def _open(self, mode: str) -> None:
-        """Open the present file; there is no writer while it holds something else."""
+        """Open the current file. There is no writer while the file holds older contents."""
         with self._explained():
             self._file: IO[bytes] = self.path.open(mode)
             self._data_bytes = 0
@@ -109,7 +108,7 @@ class WavRecorder:
         self._open("xb")
 
     def _begin(self) -> wave.Wave_write:
-        """Make the file one of no length, in the present format."""
+        """Empty the file and write a header in the current format."""
         with self._explained():
             self._file.seek(0)
             self._file.truncate()
@@ -117,7 +116,7 @@ class WavRecorder:
             writer.setnchannels(self._audio_format.channels)
             writer.setsampwidth(BYTES_PER_SAMPLE)
             writer.setframerate(self._audio_format.rate)
-            # No frames yet; this makes the writer write the header now, and not with the first of them.
+            # Writing no frames makes the writer write the header now, not with the first frame.
             writer.writeframes(b"")
             self._file.flush()
         return writer

@@ -1,1 +1,1 @@
-"""Every setting, with its default and its reason, and where its value comes from."""
+"""All settings with their defaults and reasons, and the sources of their values."""

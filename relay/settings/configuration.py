@@ -1,12 +1,12 @@
-"""Where settings come from: command line over environment over TOML file over default.
+"""Loads settings: command line over environment over TOML file over default.
 
-Invariants: nothing but the arguments is read, so what is in force is a function of them; each source is checked
-as a whole, also where a stronger one hides its value; every fault of every source is told at once, one
-sentence each, and never with the value of a secret.
+Invariants: the settings in force depend only on the arguments. Each source is checked as a whole, even where a
+stronger one overrides its value. One error reports all faults of all sources, one sentence each, and never contains
+the value of a secret.
 
 The environment variable of `section.key` is `RELAY_SECTION_KEY`. An empty variable is an error, not "unset": a
-broadcast key that a deployment failed to fill in must not open the relay. Variables that Kubernetes sets in
-every pod beside a Service called `relay` are no settings and are passed over.
+broadcast key that a deployment failed to fill in must not open the relay. Kubernetes sets variables in every pod
+beside a Service called `relay`. They are not settings and are ignored.
 """
 
 import difflib
@@ -27,10 +27,10 @@ from relay.settings.settings import Settings
 from relay.vocabulary.errors import ConfigurationError
 
 DEFAULT_ORIGIN = "default"
-"""The origin of a value that nobody set."""
+"""The origin of a value that no source sets."""
 
 CONFIG_VARIABLE = "RELAY_CONFIG"
-"""Names the configuration file; the command line reads it, and it is no setting."""
+"""The variable that names the configuration file. The command line reads it. It is not a setting."""
 
 _PREFIX = "RELAY_"
 _SHOWN_CHARACTERS = 80
@@ -52,7 +52,7 @@ _PROBLEMS = {
     "string_type": "must be text, in quotes",
     "string_unicode": "must be UTF-8 text",
 }
-"""What is wrong, by pydantic's error type, where pydantic's own words are for programmers."""
+"""Descriptions of pydantic's error types whose own text is meant for programmers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +73,17 @@ class Key:
 
     @property
     def dotted(self) -> str:
-        """Give the name that errors and documentation use."""
+        """The name in errors and documentation."""
         return f"{self.section}.{self.name}"
 
     @property
     def variable(self) -> str:
-        """Give the name of the environment variable."""
+        """The name of the environment variable."""
         return f"{_PREFIX}{self.section}_{self.name}".upper()
 
     @property
     def option(self) -> str:
-        """Give the name of a command-line option that sets it; not every key has one."""
+        """The name of a command-line option that sets it. Not every key has one."""
         return f"--{self.name.replace('_', '-')}"
 
 
@@ -92,7 +92,7 @@ def _contains_secret(annotation: object) -> bool:
 
 
 def section_models() -> dict[str, type[BaseModel]]:
-    """Give the model of each section by its name, in the order of the documentation."""
+    """Return the model of each section by name, in the order of the documentation."""
     return {name: type(field.default) for name, field in Settings.model_fields.items()}
 
 
@@ -125,17 +125,16 @@ class LoadedSettings:
 def load_settings(
     config_path: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str]
 ) -> LoadedSettings:
-    """Read the file, if there is one, and give the settings in force.
+    """Return the settings in force, after reading the file, if any.
 
     Args:
-        config_path: The TOML file, or None for no file.
-        overrides: What the command line says, by dotted name; None where an option was not given. The option
-            is taken to be called after the last part of the name: `--port` sets `server.port`.
+        config_path: The TOML file, or None.
+        overrides: Values from the command line by dotted name; None where an option is absent. Messages name the option
+            after the last part of the name: `--port` sets `server.port`.
         environ: The environment, for example `os.environ`.
 
     Raises:
-        ConfigurationError: The file can't be read, or there are keys or values that can't be used; one line
-            for each fault.
+        ConfigurationError: The file cannot be read, or has unusable keys or values; one line for each fault.
     """
     if config_path is None:
         return resolve({}, "", environ, overrides)
@@ -145,7 +144,7 @@ def load_settings(
 def resolve(
     document: Mapping[str, object], file_name: str, environ: Mapping[str, str], overrides: Mapping[str, object]
 ) -> LoadedSettings:
-    """Give the settings in force; a pure function, `load_settings` without the reading.
+    """Return the settings in force. This pure function is `load_settings` without reading the file.
 
     Args:
         document: The parsed TOML file.
@@ -154,7 +153,7 @@ def resolve(
         overrides: See `load_settings`.
 
     Raises:
-        ConfigurationError: There are keys or values that can't be used; one line for each fault.
+        ConfigurationError: Some keys or values are unusable; one line for each fault.
     """
     faults: list[str] = []
     layers = (
@@ -183,7 +182,7 @@ class _Layer:
 
     Attributes:
         tree: Its values by section and name.
-        origin: What it calls a key.
+        origin: Returns the source's name of a key.
         validate: Reads the tree by the source's own rules: TOML has types, the environment has only text.
     """
 
@@ -192,7 +191,7 @@ class _Layer:
     validate: Callable[[Mapping[str, Mapping[str, object]]], Settings]
 
     def read(self, faults: list[str]) -> list[tuple[Key, object]]:
-        """Give the values that this source sets, and add a sentence to `faults` for each that is not usable."""
+        """Return the values that this source sets, and add a sentence to `faults` for each unusable one."""
         try:
             settings = self.validate(self.tree)
         except ValidationError as error:
@@ -254,7 +253,7 @@ def _options_tree(overrides: Mapping[str, object]) -> dict[str, dict[str, object
 
 
 def _unknown(name: str, where: str, known: Iterable[str]) -> str:
-    """Give the sentence about a name that is no setting, with the nearest one that is."""
+    """Return the sentence about an unknown setting, with the nearest known one."""
     candidates = list(known)
     by_last_part = {candidate.rpartition(".")[2]: candidate for candidate in candidates}
     nearest = (

@@ -1,7 +1,7 @@
-"""The types of the settings: what a value must be, and the sentence that says so when it is not.
+"""The types of the settings: the values that they accept, and the messages about others.
 
-Invariants: `"never"` (in a file or the environment) is `None` and switches a limit off, zero and negatives never do;
-a list is a text in the environment.
+Invariants: `"never"` (in a file or the environment) is `None` and disables a limit; zero and negative numbers never
+do. An environment variable holds a list as text.
 """
 
 import re
@@ -27,7 +27,7 @@ from relay.vocabulary.names import is_pattern
 from relay.vocabulary.origins import ANY_ORIGIN, SAME_ORIGIN, read_origin
 
 NEVER = "never"
-"""How a limit that is switched off is written."""
+"""The value that disables a limit."""
 
 
 def _never_is_none(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -75,7 +75,7 @@ def _token(secret: SecretStr) -> SecretStr:
 
 
 def _split_words(value: object) -> object:
-    """Take a list apart that an environment variable has as text: `a, b`, or `[]` for an empty one."""
+    """Split a list from an environment variable: `a, b`, or `[]` for an empty list."""
     if isinstance(value, str):
         return () if value.strip() == "[]" else tuple(value.replace(",", " ").split())
     return tuple(value) if isinstance(value, list) else value
@@ -94,7 +94,7 @@ def _origin(text: str) -> str:
 
 
 def _split_lines(value: object) -> object:
-    """Take a list apart that an environment variable has as text: `a; b`, or `[]` for an empty one."""
+    """Split a list from an environment variable: `a; b`, or `[]` for an empty list."""
     if isinstance(value, str):
         return () if value.strip() == "[]" else tuple(part.strip() for part in value.split(";"))
     return tuple(value) if isinstance(value, list) else value
@@ -130,7 +130,7 @@ def _network(text: str) -> str:
 
 
 def _one_or_more(value: object) -> object:
-    """Make a list of one host, or of several that an environment variable has as text."""
+    """Return a list of one host, or of several from an environment variable."""
     hosts = _split_words(value)
     if not isinstance(hosts, tuple) or not hosts:
         raise ValueError("must be a host name or an address, or a list of them")
@@ -143,7 +143,7 @@ def _one_alone(hosts: tuple[str, ...]) -> str | tuple[str, ...]:
 
 def _host(text: str) -> str:
     try:
-        # What the system does before it looks for a name; an address passes.
+        # The system does this before it resolves a name. An address passes.
         text.encode("idna")
     except UnicodeError as error:
         raise ValueError("must be a host name or an address") from error
@@ -168,7 +168,7 @@ def _is_address(form: str, text: str) -> bool:
     try:
         parts = urlsplit(text)
         return bool(_host(parts.hostname or "")) and parts.port != 0
-    except ValueError:  # a port that is no number up to 65535, a bracket that is not closed, or no name of a host
+    except ValueError:  # a bad port, an unclosed bracket, or a bad host name
         return False
 
 

@@ -1,8 +1,8 @@
-"""Everything that an operator can set, with its default, unit and reason.
+"""All settings of an operator, with their defaults, units and reasons.
 
-Invariants: settings are frozen; an unknown key is an error; `"never"` (in a file or the environment) is `None`
-and switches a limit off, zero and negatives never do; a secret is shown by nothing but its own
-`get_secret_value`. Where values come from is `relay.settings.configuration`.
+Invariants: settings are frozen. An unknown key is an error. `"never"` (in a file or the environment) is `None` and
+disables a limit; zero and negative numbers never do. Only a secret's own `get_secret_value` reveals it. Sources of
+values are in `relay.settings.configuration`.
 """
 
 from typing import Annotated, Literal
@@ -426,7 +426,7 @@ class ClientSettings(_Section):
 
 
 class Settings(_Section):
-    """All settings; a section is a table of the TOML file, `RELAY_SECTION_KEY` is its environment variable."""
+    """All settings. Each section is a table of the TOML file; `RELAY_SECTION_KEY` is a key's environment variable."""
 
     server: ServerSettings = ServerSettings()
     broadcast: BroadcastSettings = BroadcastSettings()
