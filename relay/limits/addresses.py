@@ -1,8 +1,9 @@
 """Find the client's address, also behind proxies, and the group of addresses that the limits count as one client.
 
 Invariant: nothing that a client writes decides its address. The relay believes `X-Forwarded-For` only from a trusted
-proxy, and only the entries that trusted proxies added. The client's address is the last one that a trusted proxy saw. A
-peer that is trusted only because it runs on this machine may not be a proxy, so it answers for what it forwards.
+proxy, and only the entries that trusted proxies added. The client's address is the one that the outermost of these
+proxies saw. A peer that is trusted only because it runs on this machine may not be a proxy, so it answers for what it
+forwards.
 """
 
 from collections.abc import Sequence

@@ -116,7 +116,7 @@ class SlidingCounts:
 
 
 class Smoothed:
-    """An exponentially smoothed measurement, so that a brief spike does not count as a state.
+    """An exponentially smoothed measurement. A brief spike hardly changes it.
 
     Attributes:
         value: The current smoothed value.
