@@ -149,7 +149,7 @@ class Door:
             return self._turn_away(error.limit)
 
     def take_seat(self, admitted: Admitted, owner: Owner) -> None:
-        """Take an admitted client's seat until its owner ends. The seat is free only right after the admission."""
+        """Take an admitted client's seat until its owner ends. Right after the admission, the seat is free."""
         self._seats.take(_seat(admitted), owner)
 
     def _serve_http(self, request: Request, client: Client) -> Response:
