@@ -78,11 +78,7 @@ CONTROL = Rate(Limit.CONTROL_PER_ADDRESS, None, 2.0)
 
 
 class LimitReachedError(PeerError):
-    """A rate is used up. A retry may succeed in a few seconds.
-
-    Attributes:
-        limit: The limit that was reached.
-    """
+    """A rate is used up. A retry may succeed in a few seconds."""
 
     http_status = 429
 

@@ -36,12 +36,7 @@ class Pending:
         return iter(self._groups)
 
     def add(self, visitor: Visitor, group: str | None) -> None:
-        """Count a connection until it ends.
-
-        Args:
-            visitor: The connection.
-            group: The group of its address. All unknown addresses form one group.
-        """
+        """Count a connection until it ends. None is the group of all unknown addresses."""
         self._groups[visitor] = group
         self._members.setdefault(group, {})[visitor] = None
         visitor.at_end(partial(self.discard, visitor))

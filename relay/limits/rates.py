@@ -116,20 +116,14 @@ class SlidingCounts:
 
 
 class Smoothed:
-    """An exponentially smoothed measurement. A brief spike hardly changes it.
+    """An exponentially smoothed measurement. It starts at 0, and a brief spike hardly changes it.
 
-    Attributes:
-        value: The current smoothed value.
+    After a step of the measurement, `value` covers two thirds of the way in `seconds`.
     """
 
     __slots__ = ("_seconds", "value")
 
     def __init__(self, seconds: float) -> None:
-        """Start at 0.
-
-        Args:
-            seconds: Time constant. After a step, the value covers two thirds of the way in this time.
-        """
         self._seconds = seconds
         self.value = 0.0
 

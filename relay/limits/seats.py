@@ -53,11 +53,9 @@ class Seats:
         return not self._taken
 
     def full(self, seat: Seat, most: Callable[[Limit], int | None]) -> Limit | None:
-        """Return the limit that another seat would exceed. None if the seat is available.
+        """Return the limit that another seat would exceed, or None if the seat is available.
 
-        Args:
-            seat: The seat.
-            most: Returns the value of a limit. None means no limit.
+        `most` returns the value of a limit. None means no limit.
         """
         for counted in _counted(seat):
             limit = counted[0]

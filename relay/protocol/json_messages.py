@@ -86,7 +86,7 @@ class UnusableError(PolicyError):
     """
 
 
-def read_exactly(kind: type, value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
+def read_exactly(kind: type, value: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Return a value that has the given type in JSON, too.
 
     Raises:
@@ -112,7 +112,7 @@ def _read_word(kind: type[_Word], value: object) -> _Word:
     return kind(read_exactly(str, value))
 
 
-def _read_known_word(kind: type[_Word], value: Any) -> _Word | None:  # noqa: ANN401 - whatever JSON held
+def _read_known_word(kind: type[_Word], value: Any) -> _Word | None:  # noqa: ANN401 - any JSON value
     """Return a word. A value that only a newer version knows becomes None."""
     return kind(value) if value in list(kind) else None
 

@@ -69,7 +69,7 @@ def describe_format(audio_format: AudioFormat | None) -> dict[str, object] | Non
     }
 
 
-def read_format(described: Any) -> AudioFormat:  # noqa: ANN401 - whatever JSON held
+def read_format(described: Any) -> AudioFormat:  # noqa: ANN401 - any JSON value
     """Read a format that `describe_format` wrote.
 
     Raises:

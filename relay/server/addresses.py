@@ -32,9 +32,7 @@ def can_listen(address: str) -> bool:
 def find_addresses(hosts: Sequence[str], can_listen: Callable[[str], bool] = can_listen) -> list[str]:
     """Return the names and addresses to listen on.
 
-    Args:
-        hosts: The configured hosts. `*` stands for all IPv4 and all IPv6 addresses, as far as the machine has any.
-        can_listen: Whether the machine has an address.
+    The host `*` stands for all IPv4 and all IPv6 addresses, as far as the machine has any.
     """
     every = [address for address in _EVERY_ADDRESS if can_listen(address)] or _EVERY_ADDRESS
     return [address for host in hosts for address in (every if host == EVERY_HOST else [host])]
@@ -55,10 +53,6 @@ def resolve(host: str) -> set[IPv4Address | IPv6Address]:
 def check_apart(hosts: Sequence[str], resolve: Callable[[str], set[IPv4Address | IPv6Address]] = resolve) -> None:
     """Check that no two hosts share an address, because a port can be bound only once per address.
 
-    Args:
-        hosts: The configured hosts.
-        resolve: Returns the addresses that a host stands for.
-
     Raises:
         ConfigurationError: Two hosts share an address. The text names them.
     """
@@ -78,12 +72,9 @@ def _overlap(one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address) -
 async def listen_on_one_port(
     addresses: Sequence[str], port: int, listen: Callable[[int], Awaitable[Listening]]
 ) -> Listening:
-    """Listen on the same port of all addresses.
+    """Listen on the same port of all addresses. Port 0 stands for any free one.
 
-    Args:
-        addresses: Names and addresses.
-        port: The port. 0 chooses a free one.
-        listen: Listens on a port of all addresses, or raises OSError.
+    `listen` listens on a port of all addresses, or raises OSError.
 
     Raises:
         OSError: The port, or every port that was tried, is not available.

@@ -197,7 +197,7 @@ class RelayConnection(GuardedConnection):
 
     def _take(self, piece: bytes) -> None:
         self.protocol.receive_data(piece)
-        self._frames += self.protocol.events_received()  # type: ignore[arg-type] # behind the handshake all are frames
+        self._frames += self.protocol.events_received()  # type: ignore[arg-type] # after the handshake, all events are frames
         self.send_data()
         self._take_frames()
 
@@ -368,11 +368,8 @@ class RelayConnection(GuardedConnection):
     def close(self, code: CloseCode, reason: str) -> None:
         """Begin the closing handshake. The peer is cut off if it does not answer in time.
 
-        The relay goes on reading and ignores messages, because the peer's close frame comes after them.
-
-        Args:
-            code: The close code.
-            reason: The reason, shortened to what fits into a close frame.
+        The relay goes on reading and ignores messages, because the peer's close frame comes after them. The reason is
+        shortened to what fits into a close frame.
         """
         if self.is_open:
             for hold in _HOLDS:

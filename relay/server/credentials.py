@@ -27,13 +27,7 @@ def offered_subprotocols(headers: Headers) -> list[str]:
 
 
 def read_credential(headers: Headers, offered: list[str], query: str | None) -> str | None:
-    """Return the client's credential. None if it presents none.
-
-    Args:
-        headers: The request's headers.
-        offered: The offered subprotocols.
-        query: The request's query. None if tokens are not allowed there.
-    """
+    """Return the client's credential, or None. Without a `query`, tokens are not allowed there."""
     bearers = [value for value in headers.get_all("Authorization") if value.lower().startswith(_SCHEME)]
     if bearers:
         return bearers[0][len(_SCHEME) :].strip()

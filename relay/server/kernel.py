@@ -36,11 +36,9 @@ KEEPALIVE_PROBES = 3
 
 
 def bound_kernel_buffer(sock: socket.socket, bytes_per_second: int) -> None:
-    """Bound what the kernel holds for a listener's socket.
+    """Bound what the kernel holds for a listener's socket whose audio has this rate.
 
-    Args:
-        sock: A connected socket. Only TCP sockets are changed.
-        bytes_per_second: Rate of the audio that it carries.
+    Sockets other than TCP stay unchanged.
     """
     if not _is_tcp(sock):
         return
@@ -68,11 +66,7 @@ def without_bound(sock: socket.socket, bytes_per_second: int) -> Iterator[None]:
     """Let the kernel accept whatever is written in this block, up to about 200 KiB.
 
     A frame that has begun must be completed, so its rest waits here or in the kernel. The kernel notices if it waits
-    too long.
-
-    Args:
-        sock: A socket that `bound_kernel_buffer` has bounded.
-        bytes_per_second: The rate given there.
+    too long. The arguments are those of `bound_kernel_buffer`.
     """
     with contextlib.suppress(OSError):
         if _is_tcp(sock):
@@ -85,11 +79,9 @@ def without_bound(sock: socket.socket, bytes_per_second: int) -> Iterator[None]:
 
 
 def bound_receive_buffer(sock: socket.socket, size: int) -> None:
-    """Bound what the kernel holds of a peer's data that the relay has not read yet.
+    """Bound the bytes that the kernel holds of a peer's data until the relay reads them.
 
-    Args:
-        sock: A connected socket. Only TCP sockets are changed.
-        size: In bytes.
+    Sockets other than TCP stay unchanged.
     """
     if _is_tcp(sock):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
@@ -117,8 +109,7 @@ def notice_dead_peer(sock: socket.socket, unacknowledged_seconds: float | None) 
 def discard_unsent(sock: socket.socket) -> None:
     """Make the kernel discard unsent data when the socket is closed, instead of keeping it for minutes.
 
-    Args:
-        sock: A socket that is about to be closed. Its peer sees a reset. A closed socket is ignored.
+    Call this just before closing. The peer sees a reset. A closed socket is ignored.
     """
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

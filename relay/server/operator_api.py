@@ -42,7 +42,7 @@ class Answer:
 
 
 class OperatorApi:
-    """Answers operators. `access` decides who is an operator, and of what."""
+    """Answers operators. `access` decides what each operator may see and do."""
 
     def __init__(self, operations: Operations, access: Access) -> None:
         self._operations = operations

@@ -68,12 +68,9 @@ class Departure:
 
 
 def plan_departures(count: int, window_seconds: float, draw: Callable[[], float]) -> list[Departure]:
-    """Plan the departures of `count` connections, in their order.
+    """Plan the departures of `count` connections, in their order, within the window.
 
-    Args:
-        count: Number of connections.
-        window_seconds: The longest time that the departures may take.
-        draw: Returns a random number from 0 up to but not including 1.
+    `draw` returns a random number from 0 up to but not including 1.
     """
     window = min(window_seconds, count / CLOSES_PER_SECOND)
     spread = max(START_SECONDS, count / RETURNS_PER_SECOND)
