@@ -197,7 +197,7 @@ class RelayConnection(GuardedConnection):
 
     def _take(self, piece: bytes) -> None:
         self.protocol.receive_data(piece)
-        self._frames += self.protocol.events_received()  # type: ignore[arg-type] # after the handshake, all events are frames
+        self._frames += self.protocol.events_received()  # type: ignore[arg-type] # after the handshake all are frames
         self.send_data()
         self._take_frames()
 

@@ -113,7 +113,7 @@ class Door:
             logger.warning(sentence, extra={"files": allowed, "needed": needed})
 
     def arrived(self, connection: Visitor) -> None:
-        """Count a connection that has made no request yet. Drop the oldest if there are too many."""
+        """Count a connection that has made no request yet. If there are too many, drop one."""
         self._pending.add(connection, self.trusted.find_client(connection.peer_address, ()).group)
         taken = sum(self._seats.count(role) for role in Role)
         files_left = max(1, self.most_connections - taken)
