@@ -1,8 +1,9 @@
-"""Whose connection it is: the client's address, also through proxies, and the group of addresses that limits count.
+"""Find the client's address, also behind proxies, and the group of addresses that the limits count as one client.
 
-Invariant: nothing that a client writes decides its address. `X-Forwarded-For` is believed only from a trusted proxy,
-and of it only what trusted proxies wrote: the address that the last of them saw. What is trusted only
-because it is on this machine may be no proxy, so it answers for what it brings.
+Invariant: nothing that a client writes decides its address. The relay believes `X-Forwarded-For` only from a trusted
+proxy, and only the entries that trusted proxies added. The client's address is the one that the outermost of these
+proxies saw. A peer that is trusted only because it runs on this machine may not be a proxy, so it answers for what it
+forwards.
 """
 
 from collections.abc import Sequence
@@ -14,17 +15,18 @@ from relay.vocabulary.hosts import LOOPBACK, LOOPBACK_ADDRESSES
 Address = IPv4Address | IPv6Address
 
 _IPV6_GROUP_BITS = 64
-"""A provider gives one customer at least so much of IPv6 (RFC 6177): all of it is one."""
+"""A provider assigns at least this much of an IPv6 address to one customer (RFC 6177)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who is at the other end.
+    """The client at the other end of a connection.
 
     Attributes:
-        address: As it is logged; empty when nothing is known.
-        group: What limits count as one; None when it is a proxy that does not say for whom it comes.
-        surety: The address of a proxy that is trusted unnamed, and so answers for what it brings; None for any other.
+        address: The address in the log. Empty if unknown.
+        group: The group that limits count as one client. None for a trusted proxy that names no client.
+        surety: The address of a proxy that is trusted only as `loopback` and so answers for what it forwards. Otherwise
+            None.
     """
 
     address: str
@@ -33,23 +35,23 @@ class Client:
 
 
 class TrustedProxies:
-    """The proxies whose word on the client's address is taken."""
+    """The proxies whose `X-Forwarded-For` the relay believes."""
 
     def __init__(self, networks: Sequence[str]) -> None:
-        """Make it of addresses, networks in CIDR notation, and the word for this machine.
+        """Read addresses, networks in CIDR notation, and the word for this machine.
 
         Raises:
-            ValueError: One is none of these.
+            ValueError: An entry is none of these.
         """
         self._named = [ip_network(network) for network in networks if network != LOOPBACK]
         self._unnamed = [ip_network(address) for address in LOOPBACK_ADDRESSES if LOOPBACK in networks]
 
     def find_client(self, peer: str, forwarded: Sequence[str]) -> Client:
-        """Tell who is at the other end.
+        """Return the client behind a connection.
 
         Args:
             peer: Address of the other end of the connection.
-            forwarded: The request's `X-Forwarded-For` headers, in their order.
+            forwarded: The request's `X-Forwarded-For` headers, in order.
         """
         address = read_address(peer)
         if address is None:
@@ -72,7 +74,7 @@ def _is_in(networks: Sequence[IPv4Network | IPv6Network], address: Address) -> b
 
 
 def read_address(text: str) -> Address | None:
-    """Read an address as proxies write it, with or without a port; None when it is none."""
+    """Parse an address as proxies write it, with or without a port. Return None if it is not an address."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

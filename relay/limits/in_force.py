@@ -1,4 +1,4 @@
-"""The limits in force and how often each was applied, told in the log."""
+"""The current limits and how often each was applied. The log summarizes both at intervals."""
 
 import asyncio
 import logging
@@ -13,35 +13,34 @@ from relay.settings.settings import LimitSettings
 from relay.vocabulary.clock import Clock, relay_clock
 
 SUMMARY_SECONDS = 10.0
-"""How often the log tells what was applied: one line, however many clients were concerned."""
+"""Interval of the log's summaries. Each reason takes one line, however many clients were affected."""
 
 MAX_REMEMBERED_ADDRESSES = 10_000
-"""Addresses whose budgets are remembered, of each rate: a megabyte or two."""
+"""Number of addresses whose budgets the relay remembers, for each rate. They take a megabyte or two."""
 
 MAX_COUNTED_ADDRESSES = 1000
-"""Addresses that are counted between two summaries; of more, the later ones are only counted under their limit."""
+"""Number of pairs of reason and address counted between two summaries. Later pairs count only under their limit."""
 
 MAX_TOLD_ADDRESSES = 5
-"""Addresses that a summary names for each reason: those that were most often concerned."""
+"""Number of addresses that a summary names for each reason, most frequent first."""
 
 _NOT_TOLD = frozenset({TlsFault.TLS_LEFT})
-"""What is only counted: load balancers do it every few seconds."""
+"""These reasons are counted but not logged, because load balancers cause them every few seconds."""
 
 logger = logging.getLogger(__name__)
 
 
 class LimitsInForce:
-    """What everybody who applies a limit shares.
+    """The limits and counters that all parts of the relay share.
 
     Attributes:
-        settings: The limits; may be replaced at any time, and then hold for those inside, too.
-        counters: How often each was applied since the relay started.
-        unreadable: How many requests were refused because they can't be read, by what is wrong with them, likewise.
-        failed_handshakes: How many connections ended before TLS was agreed on, by the reason, likewise.
+        settings: The limits. Assigning new settings takes effect immediately, also for connected clients.
+        counters: How often each limit was applied since the relay started.
+        unreadable: Number of unreadable requests since the relay started, by fault.
+        failed_handshakes: Number of connections that ended during the TLS handshake since the relay started, by reason.
     """
 
     def __init__(self, settings: LimitSettings, clock: Clock = relay_clock) -> None:
-        """Make them, with nothing counted and nothing spent; `clock` gives seconds."""
         self.settings = settings
         self.counters = LimitCounters()
         self._clock = clock
@@ -53,22 +52,22 @@ class LimitsInForce:
         self._of_all: dict[Limit, Budget] = {}
 
     def most(self, limit: Limit) -> int | None:
-        """Give what a limit is set to; None is without limit."""
+        """Return the value of a limit. None means no limit."""
         value: int | None = getattr(self.settings, limit)
         return value
 
     def applied(self, limit: Limit, address: str = "") -> None:
-        """Count that a limit was applied once; where it is known, to an address or the group that counts as one."""
+        """Count that a limit was applied, and the address or group that it was applied to, if known."""
         self.counters[limit] += 1
         self._count_address(limit, address)
 
     def could_not_read(self, fault: Fault, address: str) -> None:
-        """Count that a request of an address was refused because it can't be read."""
+        """Count an unreadable request from an address."""
         self.unreadable[fault] += 1
         self._count_address(fault, address)
 
     def could_not_agree(self, fault: TlsFault, address: str) -> None:
-        """Count that a connection of an address ended before TLS was agreed on."""
+        """Count a failed TLS handshake from an address."""
         self.failed_handshakes[fault] += 1
         if fault not in _NOT_TOLD:
             self._count_address(fault, address)
@@ -79,14 +78,14 @@ class LimitsInForce:
             self._addresses[counted] += 1
 
     def charge(self, rate: Rate, group: str | None) -> None:
-        """Let something happen once, if the rate allows it.
+        """Charge one action to the budgets of a rate.
 
         Args:
-            rate: Of what.
-            group: Of the client's address; None when it is not known.
+            rate: The rate that limits the action.
+            group: The group of the client's address. None if unknown.
 
         Raises:
-            LimitReachedError: It does not; nothing was spent, and the limit is counted.
+            LimitReachedError: A budget is used up. Nothing was spent, and the limit was counted.
         """
         now = self._clock()
         charged: list[tuple[Limit, Budget]] = []
@@ -102,9 +101,9 @@ class LimitsInForce:
             budget.spend(now, self.most(limit), rate.burst_seconds)
 
     def overdraw(self, rate: Rate, group: str | None) -> float:
-        """Note that something happened that can not be refused; gives how many seconds its peer has to wait now.
+        """Charge an action that cannot be refused, and return how many seconds its peer has to wait.
 
-        Nobody waits as long as the address keeps to its rate. The limit is counted when somebody has to.
+        An address that keeps to its rate waits 0 s. The limit is counted only if the peer has to wait.
         """
         if group is None:
             return 0.0
@@ -115,13 +114,13 @@ class LimitsInForce:
         return wait_seconds
 
     async def run(self) -> None:
-        """Tell for ever, at intervals, what was applied since the last time; nothing when nothing was."""
+        """Log a summary at intervals, forever. Skip it if no limit was applied."""
         while True:
             await asyncio.sleep(SUMMARY_SECONDS)
             self.tell()
 
     def tell(self) -> None:
-        """Tell what was applied since the last time, and to which addresses most often."""
+        """Log how often each limit was applied since the last summary, and to which addresses most often."""
         for sentence, counters in (
             ("limits were applied", self.counters),
             ("requests could not be read", self.unreadable),

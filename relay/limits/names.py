@@ -1,4 +1,4 @@
-"""The limits by name: each is a setting of the section `limits`, and a counter of how often it was applied."""
+"""The names of the limits. Each is a setting in the section `limits` and a counter of how often it was applied."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from relay.vocabulary.errors import PeerError
 
 
 class Limit(StrEnum):
-    """What can be reached; the value is the name of the setting, and of the counter."""
+    """A limit. Its value is the name of both the setting and the counter."""
 
     CONNECTIONS = "max_connections"
     LISTENERS = "max_listeners_per_session"
@@ -48,12 +48,12 @@ LimitCounters = Counter[Limit]
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Something that costs and is no failure, and so is limited by how often it happens.
+    """A limit on how often clients may do something that is costly but not a failure.
 
     Attributes:
-        per_address: Limits it for each address; an address that is not known has no limit of its own.
-        in_all: Limits it for all together; None when each address's own is enough.
-        burst_seconds: What this much time allows may happen at once.
+        per_address: The limit for each address. An unknown address has no limit of its own.
+        in_all: The limit for all clients together. None if the limit per address suffices.
+        burst_seconds: Clients may spend the allowance of this period at once.
     """
 
     per_address: Limit
@@ -62,31 +62,26 @@ class Rate:
 
 
 REQUESTS = Rate(Limit.REQUESTS_PER_ADDRESS, Limit.REQUESTS, 10.0)
-"""Pages and their files, and what is answered instead of them."""
+"""Requests for pages and their files, including those answered with an error."""
 
 COSTLY = Rate(Limit.COSTLY_PER_ADDRESS, Limit.COSTLY, 2.0)
-"""QR codes that have to be drawn and the page of metrics: some ten milliseconds each, so few may come at once."""
+"""Drawing a QR code or the metrics page. Each takes about ten milliseconds, so the burst is small."""
 
 JOINS = Rate(Limit.JOINS_PER_ADDRESS, Limit.JOINS, 10.0)
-"""Connections that want to listen or to broadcast."""
+"""Connections that ask to listen or to broadcast."""
 
 SWITCHES = Rate(Limit.SWITCHES_PER_ADDRESS, None, 10.0)
-"""Switches to another channel, each of which is a join."""
+"""Switches to another channel. Each costs as much as a join."""
 
 CONTROL = Rate(Limit.CONTROL_PER_ADDRESS, None, 2.0)
 """Control messages, pings, pongs and fragments."""
 
 
 class LimitReachedError(PeerError):
-    """A rate is used up; another try may succeed in some seconds.
-
-    Attributes:
-        limit: Which.
-    """
+    """A rate is used up. A retry may succeed in a few seconds."""
 
     http_status = 429
 
     def __init__(self, limit: Limit) -> None:
-        """Name the limit."""
         super().__init__(f"This is over the relay's limit {limit}.")
         self.limit = limit

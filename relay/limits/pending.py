@@ -1,7 +1,7 @@
-"""Those who are no WebSocket yet: how many, of which address, and who has to go when there are too many.
+"""Connections that are not WebSockets yet: how many there are by address, and which one to drop if there are too many.
 
-Invariants: it is the address with most of them that loses one, and of these the oldest; so an address that fills the
-door keeps nobody out but itself. Who has ended is forgotten.
+Invariants: the address with the most pending connections loses its oldest one, so an address that floods the relay
+displaces only itself. A connection that has ended is forgotten.
 """
 
 from collections.abc import Iterator
@@ -12,44 +12,37 @@ from relay.limits.seats import Owner
 
 
 class Visitor(Owner, Protocol):
-    """Who may be at the door."""
+    """A connection that may be pending."""
 
     peer_address: str
 
     def cut_off(self) -> None:
-        """End at once."""
+        """End the connection at once."""
         ...
 
 
 class Pending:
-    """Those who are there now."""
+    """The pending connections."""
 
     def __init__(self) -> None:
-        """Begin with nobody."""
         self._groups: dict[Visitor, str | None] = {}
         self._members: dict[str | None, dict[Visitor, None]] = {}
 
     def __len__(self) -> int:
-        """Give how many there are."""
         return len(self._groups)
 
     def __iter__(self) -> Iterator[Visitor]:
-        """Give each, in the order in which they came."""
+        """Iterate over the connections in order of arrival."""
         return iter(self._groups)
 
     def add(self, visitor: Visitor, group: str | None) -> None:
-        """Count one, until it ends.
-
-        Args:
-            visitor: Who has come.
-            group: The group of its address; those of which it is not known are one group.
-        """
+        """Count a connection until it ends. None is the group of all unknown addresses."""
         self._groups[visitor] = group
         self._members.setdefault(group, {})[visitor] = None
         visitor.at_end(partial(self.discard, visitor))
 
     def discard(self, visitor: Visitor) -> None:
-        """Count one no more; done twice, it changes nothing."""
+        """Stop counting a connection. Idempotent."""
         if visitor in self._groups:
             group = self._groups.pop(visitor)
             del self._members[group][visitor]
@@ -57,6 +50,6 @@ class Pending:
                 del self._members[group]
 
     def oldest_of_most(self) -> Visitor:
-        """Give who has to go; there must be one."""
+        """Return the oldest connection of the group that has the most. There must be at least one."""
         most = max(self._members, key=lambda group: len(self._members[group]))
         return next(iter(self._members[most]))

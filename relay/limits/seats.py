@@ -1,7 +1,7 @@
-"""How many are inside: in all, of each session and role, and of each address.
+"""The number of connected clients: in total, per session and role, and per address.
 
-Invariants: a seat belongs to an owner, whose end gives it back, once; who has ended takes none; what is counted as 0
-is not remembered.
+Invariants: a seat belongs to an owner. When the owner ends, the seat is returned exactly once. An owner that has ended
+takes no seat. A count that falls to 0 is forgotten.
 """
 
 from collections import Counter
@@ -16,12 +16,12 @@ from relay.protocol.requests import Role
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """What one connection occupies.
+    """The seat that one connection occupies.
 
     Attributes:
-        role: What it is.
-        session: Of which session; None for one that is only told why it is refused.
-        group: The group of its address; None when that is not known.
+        role: The client's role.
+        session: The session's id. None for a client that is connected only to learn why it is refused.
+        group: The group of its address. None if unknown.
     """
 
     role: Role
@@ -30,35 +30,32 @@ class Seat:
 
 
 class Owner(Protocol):
-    """Who may take a seat."""
+    """An object that can take a seat."""
 
     def at_end(self, action: Callable[[], None]) -> None:
-        """Do something once, when the owner ends; at once when it has ended."""
+        """Call `action` once, when the owner ends. Call it immediately if the owner has ended."""
         ...
 
 
 class Seats:
-    """Those that are taken."""
+    """The occupied seats."""
 
     def __init__(self) -> None:
-        """Make them all free."""
         self._taken: Counter[tuple[Limit, str]] = Counter()
 
     def count(self, role: Role) -> int:
-        """Give how many of a role are taken."""
+        """Return the number of occupied seats of a role."""
         return self._taken[Limit.CONNECTIONS, role]
 
     @property
     def is_empty(self) -> bool:
-        """Whether none is taken."""
+        """Whether no seat is occupied."""
         return not self._taken
 
     def full(self, seat: Seat, most: Callable[[Limit], int | None]) -> Limit | None:
-        """Give the limit that a seat would be over; None when it may be taken.
+        """Return the limit that another seat would exceed, or None if the seat is available.
 
-        Args:
-            seat: The seat.
-            most: Gives what there may be by each limit; None is without limit.
+        `most` returns the value of a limit. None means no limit.
         """
         for counted in _counted(seat):
             limit = counted[0]
@@ -68,7 +65,7 @@ class Seats:
         return None
 
     def take(self, seat: Seat, owner: Owner) -> None:
-        """Take a seat, whether or not it is free, until its owner ends."""
+        """Take a seat until its owner ends, without checking the limits."""
         self._taken.update(_counted(seat))
         owner.at_end(partial(self._give_back, seat))
 
@@ -80,7 +77,7 @@ class Seats:
 
 
 def _counted(seat: Seat) -> Iterator[tuple[Limit, str]]:
-    """Give what a seat is counted as. Roles are counted apart in all, so listeners never keep a broadcaster out."""
+    """Yield what a seat counts as. Each role has its own total, so listeners never keep a broadcaster out."""
     yield Limit.CONNECTIONS, seat.role
     if seat.session is not None:
         yield Limit.LISTENERS if seat.role is Role.LISTENER else Limit.BROADCASTERS, seat.session

@@ -1,11 +1,11 @@
-"""Why TLS is not agreed on, by OpenSSL's name of the reason, in few kinds that an operator can act on."""
+"""Classify failed TLS handshakes, by OpenSSL's name of the reason, into a few kinds that an operator can act on."""
 
 import re
 from enum import StrEnum
 
 
 class TlsFault(StrEnum):
-    """Why a connection ended before TLS was agreed on; the value is its name in the log and in the metrics."""
+    """Why a TLS handshake failed. The value is its name in the log and in the metrics."""
 
     PLAIN_HTTP = "plain_http"
     NOT_TLS = "not_tls"
@@ -13,7 +13,7 @@ class TlsFault(StrEnum):
     TLS_CIPHER = "tls_cipher"
     CERTIFICATE_REFUSED = "certificate_refused"
     TLS_LEFT = "tls_left"
-    """The client went without a word. Load balancers do so when they look whether the port is open."""
+    """The client closed the connection without an alert. Load balancers do so to check that the port is open."""
     TLS_OTHER = "tls_other"
 
 
@@ -27,5 +27,5 @@ _KINDS = (
 
 
 def read_tls_fault(reason: str) -> TlsFault:
-    """Read OpenSSL's name of a reason, such as `NO_SHARED_CIPHER`; alerts are what the client said."""
+    """Classify OpenSSL's name of a reason, such as `NO_SHARED_CIPHER`. Alerts come from the client."""
     return next((fault for names, fault in _KINDS if re.search(names, reason)), TlsFault.TLS_OTHER)

@@ -1,11 +1,11 @@
-"""HTTP/1.1 without I/O: requests from bytes, responses to bytes, and a name for what is wrong with a request.
+"""HTTP/1.1 without I/O: parse requests, serialize responses, and name what is wrong with a request.
 
-`h11` parses headers and bodies, and knows when a connection may stay open. Before `h11` sees a head, this module bounds
-it and refuses whatever two readers might understand in two ways: line ends without CR, folded lines, control
-characters, two framings of one body.
+`h11` parses headers and bodies, and knows whether a connection may stay open. Before `h11` sees a head, this module
+limits its size and rejects what two parsers might interpret differently: line ends without CR, folded lines, control
+characters, and two framings of one body.
 
-Invariants: each sequence of bytes is a request, a fault, or not complete yet; no more than the bound is kept; of a
-body, nothing is kept.
+Invariants: every sequence of bytes is a request, a fault, or incomplete. A head is buffered only up to its limit. A
+body is never kept.
 
 Source: RFC 9112 (HTTP/1.1), sections 2.2, 3 and 5 to 7.
 """
@@ -20,11 +20,11 @@ import h11
 from relay.vocabulary.errors import BadRequestError
 
 MAX_HEADERS = 128
-"""More than any browser or proxy sends; reading one takes a microsecond or two."""
+"""More than any browser or proxy sends. Parsing one takes a microsecond or two."""
 
 
 class Fault(StrEnum):
-    """Why a request can't be read; the value is its name in the log."""
+    """Why a request is unreadable. The value is its name in the log."""
 
     URI_TOO_LONG = "uri_too_long"
     TOO_LARGE = "too_large"
@@ -70,15 +70,14 @@ _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 class UnreadableRequestError(BadRequestError):
-    """A request that can't be read.
+    """A request is unreadable.
 
     Attributes:
-        fault: What is wrong.
-        status: HTTP status of the answer.
+        fault: What is wrong with it.
+        status: HTTP status of the response.
     """
 
     def __init__(self, fault: Fault) -> None:
-        """Make the error of a fault."""
         self.fault = fault
         self.status, sentence = _ANSWERS[fault]
         super().__init__(sentence)
@@ -89,10 +88,10 @@ class RequestHead:
     """A request without its body.
 
     Attributes:
-        method: As it was written.
-        target: Path and query; of an absolute target, only these.
+        method: The method, as written.
+        target: Path and query, also if the request's target is an absolute URL.
         protocol: `HTTP/1.0` or `HTTP/1.1`.
-        headers: Names and values, in order; of an absolute target, `Host` is its host.
+        headers: Names and values, in order. If the target is an absolute URL, `Host` is the URL's host.
     """
 
     method: str
@@ -102,12 +101,11 @@ class RequestHead:
 
 
 class Http1:
-    """The server's side of one connection: takes a request, then its response, then perhaps the next request."""
+    """The server side of one connection: it reads a request, sends its response, and may then read the next request."""
 
     __slots__ = ("_body_bytes", "_h11", "_head", "_request", "_searched")
 
     def __init__(self) -> None:
-        """Begin with a connection on which nothing was said."""
         self._h11 = h11.Connection(h11.SERVER)
         self._begin()
 
@@ -119,19 +117,19 @@ class Http1:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a request has begun that is not complete."""
+        """Whether a request has begun but is incomplete."""
         return bool(self._head)
 
     @property
     def rest(self) -> bytes:
-        """What came behind the request."""
+        """The bytes that followed the request."""
         return self._h11.trailing_data[0]
 
     def receive(self, data: bytes, most_head_bytes: int, most_body_bytes: int) -> RequestHead | None:
-        """Take what came, and return the request when all of it is there. Its body is read and thrown away.
+        """Add received data, and return the request once it is complete. Its body is read and discarded.
 
         Raises:
-            UnreadableRequestError: There is no request here, or it is longer than it may be.
+            UnreadableRequestError: The data is not a request, or the request exceeds a limit.
         """
         if self._request is None:
             self._head += data
@@ -140,12 +138,15 @@ class Http1:
                 return None
             self._request = self._read_head(bytes(self._head[:length]), most_body_bytes)
             data = bytes(self._head[length:])
-        if data:  # Without any, h11 would take it for the end of the stream.
+        if data:  # h11 takes empty data for the end of the stream.
             self._h11.receive_data(data)
         return self._request if self._has_read_body(most_body_bytes) else None
 
     def answer(self, status: int, reason: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-        """Return the bytes of a response, to the request or to what can't be read, and begin anew if both sides may."""
+        """Serialize a response to the request or to unreadable data.
+
+        If the connection stays open, the next request may follow.
+        """
         encoded = [(name.encode(), value.encode("iso-8859-1")) for name, value in headers]
         response = h11.Response(status_code=status, reason=reason.encode(), headers=encoded)
         events = [response, *([h11.Data(data=body)] if body else []), h11.EndOfMessage()]
@@ -157,11 +158,11 @@ class Http1:
 
     @property
     def is_open(self) -> bool:
-        """Whether a request may come, after the last response or as the first."""
+        """Whether the connection is ready for its first or next request."""
         return self._h11.our_state is h11.IDLE
 
     def _find_end(self, most_bytes: int) -> int | None:
-        """Return the length of the head; None until it is complete. A wrong first line is not waited out."""
+        """Return the length of the head, or None if it is incomplete. A malformed first line is rejected at once."""
         head = self._head
         line_end = head.find(b"\n", 0, most_bytes)
         if line_end < 0:
@@ -186,7 +187,7 @@ class Http1:
         if _MALFORMED.search(head):
             raise UnreadableRequestError(Fault.HEADER)
         has_host = _HOST.search(head) is not None
-        # A proxy may leave it out, for a client of HTTP/1.0, and h11 insists on it.
+        # h11 requires a Host, but a proxy may omit it for an HTTP/1.0 client.
         self._h11.receive_data(head if has_host else head[:-2] + b"Host:\r\n\r\n")
         try:
             request = self._h11.next_event()
@@ -209,7 +210,10 @@ class Http1:
         return RequestHead(method, target, f"HTTP/{request.http_version.decode()}", headers)
 
     def _has_read_body(self, most_bytes: int) -> bool:
-        """Read on to the end of the body. A client that asks first whether to send one is answered without it."""
+        """Read to the end of the body.
+
+        A client that expects "100 Continue" gets its response without sending a body.
+        """
         while True:
             try:
                 event = self._h11.next_event()
@@ -225,7 +229,7 @@ class Http1:
 
 def _check_request_line(line: bytes) -> None:
     if line.startswith(b"PROXY ") or line == b"\r\n":
-        # The binary form begins with an empty line.
+        # The binary form of the PROXY protocol begins with an empty line.
         raise UnreadableRequestError(Fault.PROXY_PROTOCOL)
     method, _, rest = line.removesuffix(b"\r\n").partition(b" ")
     target, _, protocol = rest.rpartition(b" ")
@@ -239,7 +243,7 @@ def _check_request_line(line: bytes) -> None:
 
 
 def _check_body(method: str, headers: Iterable[tuple[bytes, bytes]], most_bytes: int) -> None:
-    """Refuse two framings of one body, a body where none may be, and one that is announced as too long."""
+    """Reject two framings of one body, a body that the method does not allow, and a length over the limit."""
     lengths = {value for name, value in headers if name == b"content-length"}
     is_chunked = any(name == b"transfer-encoding" for name, _ in headers)
     if lengths and is_chunked:

@@ -1,9 +1,9 @@
-"""How control messages are written and read: JSON objects in text messages, `type` first.
+"""Encode and decode control messages: JSON objects in text messages, with `type` first.
 
-A message is a frozen dataclass whose base is `Message`. Its fields are the members on the wire, their types are the
-wire's types, and a field with a default may be missing or null. `relay.protocol.messages` has all of them.
+A message is a frozen dataclass derived from `Message`. Its fields are the members on the wire, and their annotations
+are the wire's types. A field with a default may be missing or null. `relay.protocol.messages` defines all messages.
 
-Invariant: whatever a peer sends, reading it either gives a value or raises a `PeerError`.
+Invariant: whatever a peer sends, reading it either returns a value or raises a `PeerError`.
 """
 
 import json
@@ -19,21 +19,21 @@ from relay.protocol.wire import MAX_TEXT_BYTES
 from relay.vocabulary.errors import BadRequestError, PolicyError
 
 ControlMessage = Mapping[str, Any]
-"""A control message of any type, as JSON holds it."""
+"""A control message of any type, as parsed JSON."""
 
 MAX_NESTING = 32
-"""Arrays and objects within each other in a control message. Python's reader takes more of them than its writer, which
-has to repeat a `ping`; no message of the protocol has more than 3."""
+"""Limit on the depth of arrays and objects in a control message. Python's JSON decoder accepts deeper values than its
+encoder, which has to repeat a `ping`. No message of the protocol is deeper than 3."""
 
 write_json = json.JSONEncoder(separators=(",", ":")).encode
-"""Writes any value without a space, on one line."""
+"""Write any value as JSON on one line, without spaces."""
 
 R = TypeVar("R", bound="Record")
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
 def encode(message_type: str, /, **members: object) -> str:
-    """Write a control message of any type; the members follow `type` in the order given."""
+    """Write a control message of any type. The members follow `type` in the given order."""
     return write_json({"type": message_type, **members})
 
 
@@ -41,8 +41,8 @@ def decode(text: str, max_bytes: int = MAX_TEXT_BYTES) -> ControlMessage:
     """Read a control message of any type.
 
     Raises:
-        PolicyError: The text is over `max_bytes`, is not JSON, is not an object, its `type` is not a string, a number
-            in it is beyond the range of a double, or it is nested deeper than `MAX_NESTING`.
+        PolicyError: The text is over `max_bytes`, is not JSON or not an object, its `type` is not a string, a number is
+            beyond the range of a double, or it is nested deeper than `MAX_NESTING`.
     """
     size = len(text.encode())
     if size > max_bytes:
@@ -59,7 +59,7 @@ def decode(text: str, max_bytes: int = MAX_TEXT_BYTES) -> ControlMessage:
 
 
 def _is_nested_deeper(value: object, levels: int) -> bool:
-    """Tell whether a value has more levels of arrays and objects; it looks one level further than that at most."""
+    """Whether a value has more than this many levels of arrays and objects. It descends at most one level further."""
     if not isinstance(value, dict | list):
         return False
     members = value.values() if isinstance(value, dict) else value
@@ -74,27 +74,35 @@ def _finite_integer(number: str) -> int:
 def _finite(number: str) -> float:
     value = float(number)
     if not math.isfinite(value):
-        # Python would write it again as no JSON is written.
+        # Python would write it back as invalid JSON.
         raise PolicyError(f"A control message has the number {number:.20}, which is not finite.")
     return value
 
 
 class UnusableError(PolicyError):
-    """A value is missing or of another type; the text names the member of a member, if it was one.
+    """A value is missing or of the wrong type. The text names the member if it is nested in another.
 
-    `Message.read` makes a sentence for the peer of it.
+    `Message.read` turns it into a sentence for the peer.
     """
 
 
-def read_exactly(kind: type, value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
-    """Read a value whose type is the same in JSON."""
+def read_exactly(kind: type, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a value that has the given type in JSON, too.
+
+    Raises:
+        UnusableError: It has another type.
+    """
     if type(value) is not kind:
         raise UnusableError
     return value
 
 
 def read_number(value: object) -> float:
-    """Read a number, which JSON may write without a point."""
+    """Return a number as a float. JSON may write it without a decimal point.
+
+    Raises:
+        UnusableError: It is not a number.
+    """
     if type(value) is not int and type(value) is not float:
         raise UnusableError
     return float(value)
@@ -104,8 +112,8 @@ def _read_word(kind: type[_Word], value: object) -> _Word:
     return kind(read_exactly(str, value))
 
 
-def _read_known_word(kind: type[_Word], value: Any) -> _Word | None:  # noqa: ANN401 - whatever JSON held
-    """Read a word that may be null; one that only a newer version knows is null."""
+def _read_known_word(kind: type[_Word], value: Any) -> _Word | None:  # noqa: ANN401 - any JSON value
+    """Return a word. A value that only a newer version knows becomes None."""
     return kind(value) if value in list(kind) else None
 
 
@@ -128,7 +136,7 @@ def on_wire(
     read: Callable[[Any], Any] | None = None,
     write: Callable[[Any], str] | None = None,
 ) -> dict[str, Any]:
-    """Make the `metadata` of a field that the wire names, requires, bounds or writes otherwise than Python does."""
+    """Return the `metadata` of a field whose name, requiredness, bounds or encoding differs on the wire."""
     return {"name": name, "is_required": is_required, "read": read, "write": write}
 
 
@@ -138,12 +146,12 @@ class Member:
 
     Attributes:
         name: Its name on the wire.
-        attribute: The field of the dataclass.
+        attribute: The dataclass's field.
         kind: The type of a value that is not null.
-        is_nullable: Whether it may be null.
-        is_required: Whether a message without it is refused.
-        default: The field's value when it is missing; None when it is required.
-        read: Makes the field's value from one of JSON that is not null.
+        is_nullable: Whether the value may be null.
+        is_required: Whether a message without it is rejected.
+        default: The field's value if it is missing. None if it is required.
+        read: Converts a JSON value other than null to the field's value.
         write: Writes the field's value as JSON.
     """
 
@@ -161,7 +169,7 @@ _layouts: dict[type, tuple[tuple[Member, ...], str]] = {}
 
 
 def layout_of(kind: type["Record"]) -> tuple[tuple[Member, ...], str]:
-    """Give the members of a kind of record in their order on the wire, and its text with `%s` for each value."""
+    """Return a record type's members in wire order, and its JSON text with `%s` for each value."""
     layout = _layouts.get(kind)
     if layout is None:
         hints = get_type_hints(kind)
@@ -202,12 +210,12 @@ def _reader(kind: Any, *, is_nullable: bool) -> Callable[[Any], Any]:  # noqa: A
 def _writer(kind: Any) -> Callable[[Any], str]:  # noqa: ANN401 - any type hint
     if get_origin(kind) is tuple:
         return _write_list
-    # What JSON's own writer does, without its overhead for each value.
+    # The same output as `json`, without its overhead for each value.
     return {int: int.__repr__, float: repr, bool: {False: "false", True: "true"}.__getitem__}.get(kind, write_json)
 
 
 class Record:
-    """A JSON object of the protocol; the base of a frozen dataclass."""
+    """A JSON object of the protocol. The base of frozen dataclasses."""
 
     __slots__ = ()
 
@@ -216,8 +224,8 @@ class Record:
         """Read the members.
 
         Raises:
-            UnusableError: One is missing or of another type; the text is its name.
-            PolicyError: One has a value that this implementation does not know.
+            UnusableError: A member is missing or of the wrong type. The text is its name.
+            PolicyError: A member has an unknown value.
         """
         values = []
         for each in layout_of(cls)[0]:
@@ -234,7 +242,7 @@ class Record:
         return cls(*values)
 
     def text(self) -> str:
-        """Write it as JSON."""
+        """Write the record as JSON."""
         members, template = layout_of(type(self))
         return template % tuple([each.write(getattr(self, each.attribute)) for each in members])
 
@@ -244,17 +252,17 @@ class RecordList(tuple[R, ...]):  # noqa: SLOT001 - it keeps its text
 
     @cached_property
     def text(self) -> str:
-        """The list as the wire writes it."""
+        """The list as JSON."""
         return f"[{','.join(each.text() for each in self)}]"
 
 
 class Message(Record):
-    """A control message; the base of all of them.
+    """The base of all control messages.
 
     Attributes:
         TYPE: Its `type` on the wire.
-        ALWAYS: Members that are the same in every message of this type, and that nobody needs to read.
-        USAGE: For a message that may be wrong without an end of the connection: the sentence that says what is right.
+        ALWAYS: Members that are the same in every message of this type. No client needs to read them.
+        USAGE: A sentence that shows the correct form, for messages whose errors do not end the connection.
     """
 
     __slots__ = ()
@@ -268,8 +276,8 @@ class Message(Record):
         """Read a message of this type.
 
         Raises:
-            PolicyError: A member is missing or not usable; the text names it.
-            BadRequestError: Likewise, where the connection goes on.
+            PolicyError: A member is missing or unusable. The text names it.
+            BadRequestError: The same, for a message with `USAGE`. The connection stays open.
         """
         try:
             return cls.read_members(control)

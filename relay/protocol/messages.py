@@ -1,10 +1,10 @@
-"""The control messages of `relay.v1`: one frozen dataclass for each, which both writes and reads it.
+"""The control messages of `relay.v1`: each is a frozen dataclass that reads and writes itself.
 
-The tables at the end say which side sends what. `/asyncapi.json` is made from them and from the docstrings
-(`python -m scripts.generate`).
+The tables at the end list which side sends what. `python -m scripts.generate` makes `/asyncapi.json` from these tables
+and from the docstrings.
 
-Invariants: nothing here does I/O. A type that nobody here knows is no message and no error, so that old and new
-versions understand each other.
+Invariants: this module does no I/O. It ignores messages of an unknown type instead of rejecting them, so that old and
+new versions work together.
 
 Source: docs/protocol.md.
 """
@@ -43,13 +43,13 @@ from relay.vocabulary.errors import PolicyError
 from relay.vocabulary.names import DEFAULT_CHANNEL
 
 LONGEST_ASKED_SECONDS = 3600
-"""A relay that asks a client to stay away for longer counts as asking for this."""
+"""Limit on how long a relay may ask a client to stay away. Longer times are reduced to this."""
 
 MAX_REPORTED_MS = 600_000.0
-"""A player that reports more than ten minutes counts as reporting this."""
+"""Limit on the times in a player's report. Longer times are reduced to this, ten minutes."""
 
 MAX_REPORTED_COUNT = 10**15
-"""A player can't report more; a browser's numbers are exact up to a little more."""
+"""A report with a larger number is rejected. Numbers in a browser are exact up to slightly more."""
 
 
 @cache
@@ -58,7 +58,7 @@ def _write_format(audio_format: AudioFormat) -> str:
 
 
 def describe_format(audio_format: AudioFormat | None) -> dict[str, object] | None:
-    """Give a format as the wire writes it; None while no broadcaster has said."""
+    """Return a format as the wire writes it. None if no broadcaster has connected yet."""
     if audio_format is None:
         return None
     return {
@@ -69,8 +69,8 @@ def describe_format(audio_format: AudioFormat | None) -> dict[str, object] | Non
     }
 
 
-def read_format(described: Any) -> AudioFormat:  # noqa: ANN401 - whatever JSON held
-    """Read what `describe_format` wrote.
+def read_format(described: Any) -> AudioFormat:  # noqa: ANN401 - any JSON value
+    """Read a format that `describe_format` wrote.
 
     Raises:
         PolicyError: The members do not describe a format that this implementation knows.
@@ -86,15 +86,15 @@ def read_format(described: Any) -> AudioFormat:  # noqa: ANN401 - whatever JSON 
 _FORMAT = on_wire("format", read=read_format, write=_write_format)
 
 
-# What both sides are told, and lists of channels.
+# Messages to both sides, and lists of channels.
 
 
 @dataclass(frozen=True, slots=True)
 class Ping(Message):
-    """A question for the relay's clock. It may have any members, and the answer repeats them.
+    """A request for the relay's clock. It may have any members, and the answer repeats them.
 
     Attributes:
-        content: All but `type`. The clients of this package give one, `id`.
+        content: All members except `type`. The clients in this package send one, `id`.
     """
 
     TYPE = "ping"
@@ -102,12 +102,12 @@ class Ping(Message):
     content: Mapping[str, object]
 
     def text(self) -> str:
-        """Write it as JSON."""
+        """Write the message as JSON."""
         return encode(self.TYPE, **self.content)
 
     @classmethod
     def read(cls, control: ControlMessage) -> Self:
-        """Read it; any members are right."""
+        """Read the message. All members are valid."""
         return cls({name: value for name, value in control.items() if name != "type"})
 
     def answer(self, clock_ms: int) -> str:
@@ -117,11 +117,11 @@ class Ping(Message):
 
 @dataclass(frozen=True, slots=True)
 class Pong(Message):
-    """The answer to a `ping`; it repeats every member of it.
+    """The answer to a `ping`. It repeats every member of the ping.
 
     Attributes:
-        ping_id: What the ping gave as its `id`.
-        clock_ms: The relay's clock at the answer, in milliseconds, 32 bits.
+        ping_id: The ping's `id`.
+        clock_ms: The relay's clock at the time of the answer, in milliseconds, 32 bits.
     """
 
     TYPE = "pong"
@@ -139,7 +139,7 @@ class Goaway(Message):
     """The relay is about to close the connection with 1012.
 
     Attributes:
-        reconnect_after_ms: How long it asks its client to stay away after the close; at most an hour counts.
+        reconnect_after_ms: How long the client should wait after the close before it reconnects, at most an hour.
     """
 
     TYPE = "goaway"
@@ -149,10 +149,10 @@ class Goaway(Message):
 
 @dataclass(frozen=True, slots=True)
 class ErrorNotice(Message):
-    """Something that the relay objects to; a close follows or does not.
+    """The relay rejects something. It may close the connection after this message.
 
     Attributes:
-        code: The close code it goes with.
+        code: The corresponding close code.
         message: One sentence for a person.
     """
 
@@ -164,7 +164,7 @@ class ErrorNotice(Message):
 
 @dataclass(frozen=True, slots=True)
 class Clear(Message):
-    """A broadcaster has interrupted itself: throw away the audio that was received and not played yet."""
+    """The broadcaster interrupted itself. Discard the audio that was received but not played yet."""
 
     TYPE = "clear"
 
@@ -174,10 +174,10 @@ class ChannelEntry(Record):
     """A channel in the list of its session.
 
     Attributes:
-        id: Its id.
-        name: What people call it; the id when nobody said.
-        lang: BCP 47 tag; None when nobody said.
-        state: Where it is in its life.
+        id: The channel's id.
+        name: The channel's display name. The id if it has none.
+        lang: BCP 47 tag. None if unknown.
+        state: The channel's state.
     """
 
     id: str
@@ -186,7 +186,6 @@ class ChannelEntry(Record):
     state: str = ChannelState.WAITING.value
 
     def __post_init__(self) -> None:
-        """Call it by its id when it has no name."""
         object.__setattr__(self, "name", self.name or self.id)
 
 
@@ -194,29 +193,29 @@ ChannelList = RecordList[ChannelEntry]
 """The channels of a session."""
 
 
-# What a listener is told.
+# Messages to a listener.
 
 
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
-    """The greeting of a listener, always the first message, and once more after a switch of channels.
+    """The greeting of a listener: the first message, sent again after each switch of channels.
 
     Attributes:
-        connection_id: The relay's name of this connection.
-        state: Of the channel.
-        audio_format: What the audio is; None while no broadcaster has said.
-        epoch: Which run of numbers the next frame belongs to, 16 bits.
-        next_seq: The first frame that this connection accounts for, 32 bits.
-        channel: Its id.
-        channels: All channels of the session; empty when the relay does not say.
-        pace: What the broadcaster produces; in `SPEECH`, audio comes before it is due.
+        connection_id: The id of this connection.
+        state: The channel's state.
+        audio_format: The format of the audio. None if no broadcaster has connected yet.
+        epoch: The epoch of the next frame, 16 bits. Sequence numbers restart with each epoch.
+        next_seq: The sequence number of the first frame that this connection accounts for, 32 bits.
+        channel: The channel's id.
+        channels: All channels of the session. Empty if the relay does not list them.
+        pace: The broadcaster's pace. In `SPEECH`, audio arrives before it is due.
         clock_ms: The relay's clock, in milliseconds, 32 bits.
-        buffer_ms: The bound on the age of what is sent, as the relay grants it.
-        coalesce_ms: How long frames wait for each other, likewise.
-        resumed: Whether it goes on where the client asked.
-        silence: Why there is nothing to hear; None when there is, or when nobody said.
+        buffer_ms: The maximum age of the audio that the relay sends, as granted.
+        coalesce_ms: The interval over which the relay joins frames into one write, as granted.
+        resumed: Whether delivery resumes where the client asked.
+        silence: Why the channel is silent. None if it is not, or if the reason is unknown.
         session: The session's id.
-        session_name: What people call the session; None when nobody said.
+        session_name: The session's display name. None if it has none.
     """
 
     TYPE = "hello"
@@ -241,11 +240,11 @@ class Hello(Message):
 
 @dataclass(frozen=True, slots=True)
 class Channels(Message):
-    """The list of the session's channels, or the session's name, is another now.
+    """The session's list of channels or its name has changed.
 
     Attributes:
-        channels: What the session offers now, at most 64.
-        session_name: What people call the session; None when nobody said.
+        channels: The session's channels, at most 64.
+        session_name: The session's display name. None if it has none.
     """
 
     TYPE = "channels"
@@ -256,11 +255,11 @@ class Channels(Message):
 
 @dataclass(frozen=True, slots=True)
 class FormatChange(Message):
-    """The audio that follows has this format, and `epoch` numbers it, from 0 on.
+    """The following audio has this format and belongs to a new epoch, numbered from 0.
 
     Attributes:
-        audio_format: What the audio is.
-        epoch: The new run of numbers, 16 bits.
+        audio_format: The format of the audio.
+        epoch: The new epoch, 16 bits.
     """
 
     TYPE = "format"
@@ -271,12 +270,12 @@ class FormatChange(Message):
 
 @dataclass(frozen=True, slots=True)
 class StateChange(Message):
-    """The channel is in another state, or silent for another reason; the members are those of the hello.
+    """The channel's state has changed, or the reason for its silence. The members are the same as in `hello`.
 
     Attributes:
-        state: Of the channel.
-        pace: What the broadcaster produces.
-        silence: Why there is nothing to hear; None when there is, or when nobody said.
+        state: The channel's state.
+        pace: The broadcaster's pace.
+        silence: Why the channel is silent. None if it is not, or if the reason is unknown.
     """
 
     TYPE = "state"
@@ -288,14 +287,14 @@ class StateChange(Message):
 
 @dataclass(frozen=True, slots=True)
 class Gap(Message):
-    """Frames that this listener does not get.
+    """A range of frames that this listener does not receive.
 
     Attributes:
-        epoch: Of the frames, 16 bits.
-        from_seq: The first of them, 32 bits.
-        to_seq: The last of them, 32 bits.
-        duration_ms: How much audio they held.
-        reason: One word of the protocol: `overflow`, `stale`, `resume` or `clear`.
+        epoch: The epoch of the frames, 16 bits.
+        from_seq: The first frame, 32 bits.
+        to_seq: The last frame, 32 bits.
+        duration_ms: The duration of their audio.
+        reason: `overflow`, `stale`, `resume` or `clear`.
     """
 
     TYPE = "gap"
@@ -308,9 +307,9 @@ class Gap(Message):
 
     @classmethod
     def between(cls, lost_from: Place, lost_to: Place, clock_rate: int, reason: str) -> Self:
-        """Make the gap from `lost_from` up to, not including, `lost_to`.
+        """Return the gap from `lost_from` up to, but not including, `lost_to`.
 
-        Both places are of one epoch, whose media time has `clock_rate` ticks a second.
+        Both places are in the same epoch, whose media time has `clock_rate` ticks per second.
         """
         return cls(
             lost_from.epoch,
@@ -321,7 +320,7 @@ class Gap(Message):
         )
 
 
-# What a broadcaster is told.
+# Messages to a broadcaster.
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,15 +328,15 @@ class BroadcasterHello(Message):
     """The greeting of a broadcaster, always the first message.
 
     Attributes:
-        connection_id: The relay's name of this connection, for a later one to ask what became of this one.
-        accepted: How much was taken of the connection that `resume` named, in ticks of the format's clock rate; None
-            when that is not known.
+        connection_id: The id of this connection. A later connection can name it in `resume`.
+        accepted: How much audio the relay accepted on the connection that `resume` named, in ticks of the format's
+            clock rate. None if unknown.
         session: The session's id.
         channel: The channel's id.
-        pace: What the broadcaster said that it produces.
-        audio_format: What the broadcaster said that its audio is.
-        epoch: Which run of numbers its first frame belongs to, 16 bits.
-        next_seq: The number of its first frame, 32 bits.
+        pace: The pace that the broadcaster announced.
+        audio_format: The format that the broadcaster announced.
+        epoch: The epoch of its first frame, 16 bits.
+        next_seq: The sequence number of its first frame, 32 bits.
         clock_ms: The relay's clock, in milliseconds, 32 bits.
     """
 
@@ -359,16 +358,16 @@ class BroadcasterHello(Message):
 
 @dataclass(frozen=True, slots=True)
 class Audience(Message):
-    """What became of the audio, as the relay counts it.
+    """What happened to the audio, by the relay's count.
 
     Attributes:
-        listeners: How many listen to the channel now.
-        dropped_frames: What those of them lost.
-        lead_ms: How far the audio that was sent is ahead of real time.
-        queued_ms: How much of it the relay holds until it is due.
-        accepted: How much was taken of what came on this connection, in ticks of the format's clock rate.
-        arrival_rate: How many times as fast as real time the audio has come for ten seconds, when that is off by more
-            than 5 % (its format was announced wrongly, or the network is too slow); else None.
+        listeners: Current number of the channel's listeners.
+        dropped_frames: Number of frames that these listeners lost.
+        lead_ms: How far the received audio is ahead of real time.
+        queued_ms: How much audio the relay holds until it is due.
+        accepted: How much audio the relay accepted on this connection, in ticks of the format's clock rate.
+        arrival_rate: Speed at which the audio arrived over the last ten seconds, relative to real time. None unless it
+            is off by more than 5 %, because the announced format is wrong or the network is too slow.
     """
 
     TYPE = "stats"
@@ -383,7 +382,7 @@ class Audience(Message):
 
 @dataclass(frozen=True, slots=True)
 class Backpressure(Message):
-    """The relay holds enough and wants no more audio for now, or wants it again.
+    """The relay's buffer is full and it wants no more audio for now, or it wants audio again.
 
     Attributes:
         on: Whether to stop sending.
@@ -394,7 +393,7 @@ class Backpressure(Message):
     on: bool
 
 
-# What a listener says.
+# Messages from a listener.
 
 
 def _read_reported(most: float, value: object) -> float:
@@ -409,13 +408,13 @@ _REPORTED_COUNT = on_wire(read=lambda value: int(_read_reported(MAX_REPORTED_COU
 
 @dataclass(frozen=True, slots=True)
 class ListenerReport(Message):
-    """What a player says of what is heard, every 5 s while it plays.
+    """A player's report of what its user hears, sent every 5 s during playback.
 
     Attributes:
-        buffer_ms: Audio that waits in the player.
-        playout_ms: From a frame's due time until it is heard.
-        underruns: How often it ran dry since it began.
-        jumps: How often it skipped or repeated audio since it began.
+        buffer_ms: Audio buffered in the player.
+        playout_ms: Delay from a frame's due time until it is heard.
+        underruns: How often the buffer ran empty since playback began.
+        jumps: How often the player skipped or repeated audio since playback began.
     """
 
     TYPE = "stats"
@@ -428,7 +427,7 @@ class ListenerReport(Message):
 
 @dataclass(frozen=True, slots=True)
 class Switch(Message):
-    """A listener wants another channel of its session; the answer is a new `hello`, or an `error` with 4504.
+    """A listener switches to another channel of its session. The answer is a new `hello`, or an `error` with 4504.
 
     Attributes:
         channel: The channel's id.
@@ -440,15 +439,15 @@ class Switch(Message):
     channel: str
 
 
-# What a broadcaster says.
+# Messages from a broadcaster.
 
 
 @dataclass(frozen=True, slots=True)
 class Mute(Message):
-    """A broadcaster sends silence on purpose from now on, or no longer does.
+    """The broadcaster starts or stops sending silence on purpose.
 
     Attributes:
-        on: Whether silence begins.
+        on: Whether the silence starts.
     """
 
     TYPE = "mute"
@@ -459,26 +458,26 @@ class Mute(Message):
 
 @dataclass(frozen=True, slots=True)
 class Pause(Message):
-    """A broadcaster leaves and means to come back; listeners are told, and stay."""
+    """The broadcaster leaves and will return. The relay informs the listeners, and they stay connected."""
 
     TYPE = "pause"
 
 
 @dataclass(frozen=True, slots=True)
 class End(Message):
-    """A broadcaster ends the session's channel; listeners get what they are owed and are closed with 1000."""
+    """The broadcaster ends the channel. Listeners receive the remaining audio, then the relay closes them with 1000."""
 
     TYPE = "end"
 
 
-# Who sends what.
+# Which side sends what.
 
 ListenerMessage = Hello | Channels | FormatChange | StateChange | Gap | Clear | Pong | Goaway | ErrorNotice
 ListenerEvent = ListenerMessage | Audio
-"""What a relay tells a listener."""
+"""A message or frame from the relay to a listener."""
 
 BroadcasterEvent = Audience | Backpressure | Goaway | Pong | ErrorNotice
-"""What a relay tells a broadcaster after its greeting."""
+"""A message from the relay to a broadcaster after its hello."""
 
 TO_LISTENER: tuple[type[ListenerMessage], ...] = get_args(ListenerMessage)
 TO_BROADCASTER: tuple[type[BroadcasterHello | BroadcasterEvent], ...] = (BroadcasterHello, *get_args(BroadcasterEvent))
@@ -490,10 +489,10 @@ _TO_BROADCASTER: dict[str, type[BroadcasterEvent]] = {kind.TYPE: kind for kind i
 
 
 def read_listener_event(message: str | bytes) -> ListenerEvent | None:
-    """Read what a relay sent to a listener; None for a type that this implementation does not know.
+    """Read a message or frame from the relay to a listener. Return None if its type is unknown.
 
     Raises:
-        PolicyError: The message is not of the protocol; the text says what is wrong with it.
+        PolicyError: The message violates the protocol. The text says how.
     """
     if isinstance(message, bytes):
         return Audio(Header.unpack(message), message[HEADER_BYTES:])
@@ -503,7 +502,7 @@ def read_listener_event(message: str | bytes) -> ListenerEvent | None:
 
 
 def check_protocol(hello: ControlMessage) -> None:
-    """Refuse the greeting of a relay that speaks another protocol.
+    """Reject the hello of a relay that speaks another protocol.
 
     Raises:
         PolicyError: `protocol` is not the one that this implementation speaks.
@@ -514,7 +513,11 @@ def check_protocol(hello: ControlMessage) -> None:
 
 
 def read_broadcaster_event(message: str | bytes) -> BroadcasterEvent | None:
-    """Read what a relay sent to a broadcaster after its greeting, likewise."""
+    """Read a message from the relay to a broadcaster after its hello. Return None if its type is unknown.
+
+    Raises:
+        PolicyError: The message violates the protocol. The text says how.
+    """
     if isinstance(message, bytes):
         return None
     control = decode(message, MAX_RELAY_TEXT_BYTES)

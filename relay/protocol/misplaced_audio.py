@@ -1,9 +1,9 @@
-"""Audio that a broadcaster sends in a form that the relay does not take, recognized in order to tell it what is wrong.
+"""Recognize audio that a broadcaster sends in an unsupported form, and explain what is wrong.
 
-Telephony and speech services carry audio as base64 in JSON, players as files, browsers as WebM. A relay that took
-those for something else would ignore them in silence, or send noise to everybody.
+Telephony and speech services carry audio as base64 in JSON, players as files, browsers as WebM. A relay that did not
+recognize these would silently ignore them or send noise to every listener.
 
-Every sentence here fits into a close frame, which is all that a broadcaster without `relay.v1` reads.
+Every sentence here fits into a close frame, because a broadcaster without `relay.v1` reads nothing else.
 """
 
 import re
@@ -20,7 +20,7 @@ _AUDIO_AS_TEXT = re.compile(
     # Samples as numbers.
     r"|\[(?:\s*+-?[0-9][0-9.eE+-]*+\s*+,){32,}+"
 )
-"""Base64 of 96 characters is 5 ms of telephone audio; no id is as long."""
+"""96 characters of base64 are 5 ms of telephone audio. No id is that long."""
 
 _FORMAT_AS_TEXT = re.compile(r'"(?:config\w*|encoding|sample_?rate\w*|\w*audio_?format|media_?format)"', re.IGNORECASE)
 
@@ -36,15 +36,16 @@ _FILES = (
     (0, b"caff", "CAF"),
     (0, b".snd", "AU"),
 )
-"""Where in a file its format's mark stands. Each is improbable in PCM, and only the first message is looked at."""
+"""The offset, magic bytes and name of each file format. Each is improbable in PCM, and only the first message is
+checked for them."""
 
 
 def read_broadcaster_text(text: str) -> ControlMessage:
-    """Read a broadcaster's text message, which must not be audio, nor say a format.
+    """Read a broadcaster's text message.
 
     Raises:
-        AudioFaultError: It is one of those.
-        PolicyError: It is no control message at all.
+        AudioFaultError: It contains audio or a format.
+        PolicyError: It is not a control message.
     """
     try:
         message = decode(text)
@@ -64,11 +65,11 @@ def _refuse_audio(text: str) -> None:
 
 
 def check_is_pcm(message: bytes, *, is_first: bool) -> None:
-    """Make sure that a broadcaster's binary message is not a part of a file.
+    """Check that a broadcaster's binary message is not part of a file.
 
     Raises:
-        AudioFaultError: It begins with a WAV header, behind which are samples.
-        PolicyError: It is compressed, or of another order; so is what comes behind it.
+        AudioFaultError: It begins with a WAV header. PCM follows.
+        PolicyError: It begins a file of another format. Compressed audio or another byte order follows.
     """
     if message.startswith((b"RIFF", b"RF64")) and message[8:12] == b"WAVE":
         raise AudioFaultError(

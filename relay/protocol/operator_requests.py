@@ -1,7 +1,7 @@
-"""What an operator asks for over HTTP: the method and the address, read and checked.
+"""What an operator requests over HTTP: parse and check the method and the path.
 
-Source: docs/http-api.md. Raw path segments are matched, never percent-decoded; the query is
-ignored, so that no secret is ever wanted there.
+Source: docs/http-api.md. Path segments are matched raw, without percent-decoding. The query is ignored, so no client
+needs to put a secret there.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ _ROOT = "/v1/sessions"
 _CONNECTIONS = "connections"
 
 _METHODS: tuple[tuple[str, ...], ...] = (("GET",), ("GET", "DELETE"), ("DELETE",), ("DELETE",))
-"""What may be done with all sessions, with a session, with a channel, with a connection: by the number of segments."""
+"""The allowed methods, by number of path segments: for all sessions, a session, a channel, and a connection."""
 
 _ANY_METHOD = ("GET", "DELETE")
 
 
 class Operation(StrEnum):
-    """What an operator may do."""
+    """What an operator can do."""
 
     LIST = "list"
     SHOW = "show"
@@ -30,13 +30,13 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OperatorRequest:
-    """A checked request of an operator.
+    """A checked request from an operator.
 
     Attributes:
-        operation: What is to be done.
-        session: With which session; empty for all of them.
-        channel: With which of its channels; None for all of them.
-        connection_id: With which connection; empty when it is about none.
+        operation: The operation.
+        session: The session's id. Empty for all sessions.
+        channel: The channel's id. None for all channels.
+        connection_id: The connection's id. Empty if the request concerns no connection.
     """
 
     operation: Operation
@@ -46,21 +46,21 @@ class OperatorRequest:
 
 
 def is_operator_path(path: str) -> bool:
-    """Tell whether a path is for operators."""
+    """Whether a path belongs to the operator's API."""
     return path == _ROOT or path.startswith(f"{_ROOT}/")
 
 
 def allowed_methods(path: str) -> tuple[str, ...]:
-    """Give the methods of a path for which `is_operator_path` holds; of one that is of no form, all that there are."""
+    """Return the allowed methods of an operator's path. A path of unknown form allows all methods of the API."""
     count = len(_segments(path))
     return _METHODS[count] if count < len(_METHODS) else _ANY_METHOD
 
 
 def read_operator_request(method: str, path: str) -> OperatorRequest:
-    """Read a path for which `is_operator_path` holds, and one of its methods.
+    """Parse an operator's path. The method must be one that `allowed_methods` returns.
 
     Raises:
-        BadRequestError: The text says which part is wrong and what would be right.
+        BadRequestError: The text says which part is wrong and what is expected.
     """
     match _segments(path):
         case []:

@@ -1,7 +1,7 @@
-"""What a client asks for when it connects: the address and the query, read and checked.
+"""What a client requests when it connects: parse and check the path and the query.
 
-Source: docs/protocol.md. Raw path segments are matched, never percent-decoded; numbers are ASCII digits; a
-repeated query name is a bad request; unknown names are ignored.
+Source: docs/protocol.md. Path segments are matched raw, without percent-decoding. Numbers are ASCII digits. A repeated
+query name is a bad request. Unknown names are ignored.
 """
 
 import re
@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
 class Role(StrEnum):
-    """What a WebSocket client wants to be."""
+    """The role of a WebSocket client."""
 
     BROADCASTER = "broadcast"
     LISTENER = "listen"
@@ -27,13 +27,13 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How a listener wants its audio; None leaves it to the relay, which also clamps what is out of its range.
+    """How a listener wants its audio delivered. The relay clamps values to its own range.
 
     Attributes:
-        buffer_ms: Bound on the age of what it is sent.
-        coalesce_ms: Interval over which frames are joined into one write.
-        burst_ms: How much audio from before the join it begins with.
-        resume: Where it goes on; None joins anew.
+        buffer_ms: Maximum age of the audio that the relay sends. None means the relay's default.
+        coalesce_ms: Interval over which frames are joined into one write. None means the relay's default.
+        burst_ms: How much audio from before the join to send first.
+        resume: The frame to resume after. None for a new listener.
     """
 
     buffer_ms: int | None = None
@@ -44,7 +44,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The last frame that a listener got on an earlier connection, as the wire numbers it."""
+    """The last frame that a listener received on an earlier connection, as numbered on the wire."""
 
     epoch: int
     after: int
@@ -52,15 +52,15 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a broadcaster says of itself.
+    """What a broadcaster states when it connects.
 
     Attributes:
-        audio_format: What it will send.
-        pace: Whether it is a microphone or synthesis.
-        takeover: Whether it replaces the present broadcaster.
-        label: What people call the channel.
-        resume: The id of its connection before, of which it wants to know how much arrived; None if there was none.
-        session_name: What people call the session; None where it does not say.
+        audio_format: The format of its audio.
+        pace: Whether the audio comes from a live source or from speech synthesis.
+        takeover: Whether it replaces the current broadcaster.
+        label: The channel's name and language.
+        resume: The id of its previous connection, to learn how much audio arrived. None if there was none.
+        session_name: The session's display name. None leaves it unchanged.
     """
 
     audio_format: AudioFormat = field(default_factory=AudioFormat)
@@ -78,8 +78,8 @@ class ConnectRequest:
     Attributes:
         role: Broadcaster or listener.
         address: The channel.
-        offer: What a broadcaster says of itself; the default for a listener.
-        delivery: What a listener asks for; nothing for a broadcaster.
+        offer: What a broadcaster offers. The default for a listener.
+        delivery: What a listener asks for. The default for a broadcaster.
     """
 
     role: Role
@@ -89,13 +89,13 @@ class ConnectRequest:
 
 
 def split_target(target: str) -> tuple[str, str]:
-    """Split a request target into path and query, either possibly empty."""
+    """Split a request target into path and query. Either may be empty."""
     path, _, query = target.partition("?")
     return path, query
 
 
 def websocket_role(path: str) -> Role | None:
-    """Tell which role a path is for; None when it is no WebSocket address at all."""
+    """Return the role that a path is for. None if it is not a WebSocket path."""
     for role in Role:
         if path.startswith(f"/v1/{role}/"):
             return role
@@ -103,10 +103,10 @@ def websocket_role(path: str) -> Role | None:
 
 
 def read_connect_request(role: Role, path: str, query: str) -> ConnectRequest:
-    """Read the address and the query of a path for which `websocket_role` gave `role`.
+    """Parse the path and query of a path for which `websocket_role` returned `role`.
 
     Raises:
-        BadRequestError: The text says which part is wrong and what would be right.
+        BadRequestError: The text says which part is wrong and what is expected.
     """
     segments = path.removeprefix(f"/v1/{role}/").split("/")
     if len(segments) > 2:  # noqa: PLR2004 - session and channel

@@ -1,7 +1,7 @@
-"""The binary header of `relay.v1` and the splitting of a broadcaster's audio into frames.
+"""The binary header of `relay.v1`, and the splitting of a broadcaster's audio into frames.
 
-Source: docs/protocol.md. Everything is in network byte order; the header is 16 bytes, so 16-bit samples after
-it are aligned.
+Source: docs/protocol.md. All fields are in network byte order. The header is 16 bytes, so the 16-bit samples after it
+are aligned.
 """
 
 import struct
@@ -12,28 +12,28 @@ from relay.vocabulary.audio import AudioFormat, Piece
 from relay.vocabulary.errors import AudioFaultError, PolicyError
 
 SUBPROTOCOL = "relay.v1"
-"""The WebSocket subprotocol of the header and the control messages; without it framing is raw."""
+"""The WebSocket subprotocol with headers and control messages. Without it, framing is raw."""
 
 TOKEN_SUBPROTOCOL_PREFIX = "relay.token."  # noqa: S105 - a prefix on the wire, not a secret
-"""A browser can not set headers on a WebSocket, so it offers its key as a second subprotocol; never echoed."""
+"""Browsers cannot set headers on a WebSocket, so they offer the token as a second subprotocol. It is never echoed."""
 
 HEADER_BYTES = 16
 """Length of the header before the audio."""
 
 MAX_FRAME_SECONDS = 0.25
-"""Longer messages of PCM are split, so that bounds and gaps stay fine-grained."""
+"""Longer PCM messages are split, so that buffer limits and gaps stay fine-grained."""
 
 MAX_BROADCAST_BYTES = 256 * 1024
-"""The longest message a broadcaster may send."""
+"""The longest message that a broadcaster may send."""
 
 MAX_TEXT_BYTES = 4096
 """The longest control message that the relay reads."""
 
 MAX_RELAY_TEXT_BYTES = 64 * 1024
-"""The longest control message that a client reads: a greeting lists all channels of its session."""
+"""The longest control message that a client reads. A hello lists all channels of the session."""
 
 WORD_MASK = 0xFFFF_FFFF
-"""Seq, media time and due time wrap at 32 bits on the wire."""
+"""Sequence numbers, media times and due times wrap at 32 bits on the wire."""
 
 _WORDS = WORD_MASK + 1
 
@@ -46,12 +46,12 @@ _EPOCH_MASK = 0xFFFF
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands before a frame's audio; every field wraps.
+    """The header of a frame. Every field wraps.
 
     Attributes:
         epoch: 16 bits.
         seq: 32 bits, consecutive within an epoch.
-        media_time: Of the first sample, in ticks of the format's clock rate, 32 bits.
+        media_time: Media time of the first sample, in ticks of the format's clock rate, 32 bits.
         due_ms: When the frame is due, in milliseconds of the relay's clock, 32 bits.
     """
 
@@ -61,7 +61,7 @@ class Header:
     due_ms: int
 
     def pack(self) -> bytes:
-        """Give the 16 bytes."""
+        """Return the 16 bytes of the header."""
         return _HEADER.pack(
             _VERSION,
             0,
@@ -73,10 +73,10 @@ class Header:
 
     @classmethod
     def unpack(cls, message: bytes) -> "Header":
-        """Read the header at the beginning of a binary message; unknown flags are ignored.
+        """Read the header at the beginning of a binary message. Unknown flags are ignored.
 
         Raises:
-            PolicyError: The message is shorter than a header, or of another version.
+            PolicyError: The message is shorter than a header, or its version is unknown.
         """
         if len(message) < HEADER_BYTES:
             raise PolicyError(f"A binary message of {len(message)} bytes is too short for the 16-byte header.")
@@ -88,25 +88,25 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """One frame as a listener gets it: its header and its payload."""
+    """One frame as a listener receives it: header and payload."""
 
     header: Header
     payload: bytes
 
 
 def serial_difference(left: _Number, right: _Number) -> _Number:
-    """Give `left - right` of numbers that wrap at 32 bits, from -2**31 to below 2**31 (RFC 1982)."""
+    """Return `left - right` of numbers that wrap at 32 bits, from -2**31 to below 2**31 (RFC 1982)."""
     return (left - right + _WORDS // 2) % _WORDS - _WORDS // 2
 
 
 def split_audio(message: bytes, audio_format: AudioFormat) -> list[Piece]:
-    """Cut a broadcaster's message into frames of at most 250 ms, at whole samples, and measure them.
+    """Split a broadcaster's message into frames of at most 250 ms, at sample boundaries, and measure each.
 
     Returns:
-        The audio of the frames in order; joined it is the message. An empty message has none.
+        The frames' audio, in order. Joined, it equals the message. An empty message has no frames.
 
     Raises:
-        AudioFaultError: The message is not whole samples.
+        AudioFaultError: The message does not end at a sample boundary.
     """
     sample_bytes = audio_format.sample_bytes
     if len(message) % sample_bytes:

@@ -1,4 +1,4 @@
-"""Where the relay listens: what `server.host` means on this machine, and one port for all of it."""
+"""Where the relay listens: the addresses that `server.host` stands for, and one port for all of them."""
 
 import errno
 import socket
@@ -11,7 +11,7 @@ from relay.vocabulary.errors import ConfigurationError
 from relay.vocabulary.hosts import EVERY_HOST
 
 PORT_TRIES = 20
-"""Somebody may take a free port of one address before it is taken of the others, too."""
+"""A port that is free on one address may be taken on another by the time the relay listens there."""
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - an operator asks for it
 
@@ -19,7 +19,7 @@ Listening = TypeVar("Listening")
 
 
 def can_listen(address: str) -> bool:
-    """Whether this machine has such an address."""
+    """Whether this machine has an address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -30,37 +30,31 @@ def can_listen(address: str) -> bool:
 
 
 def find_addresses(hosts: Sequence[str], can_listen: Callable[[str], bool] = can_listen) -> list[str]:
-    """Give the names and addresses to listen on.
+    """Return the names and addresses to listen on.
 
-    Args:
-        hosts: As they are set; `*` is all addresses of IPv4 and of IPv6, of those that the machine has.
-        can_listen: Whether the machine has an address.
+    The host `*` stands for all IPv4 and all IPv6 addresses, as far as the machine has any.
     """
     every = [address for address in _EVERY_ADDRESS if can_listen(address)] or _EVERY_ADDRESS
     return [address for host in hosts for address in (every if host == EVERY_HOST else [host])]
 
 
 def resolve(host: str) -> set[IPv4Address | IPv6Address]:
-    """Find the addresses that a host stands for; none of a name that is unknown."""
+    """Return the addresses that a host stands for. An unknown name has none."""
     if host == EVERY_HOST:
         return set(map(ip_address, _EVERY_ADDRESS))
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
-        # Listening on it says what is wrong.
+        # Listening on it reports what is wrong.
         return set()
     return {ip_address(address[0]) for *_, address in found}
 
 
 def check_apart(hosts: Sequence[str], resolve: Callable[[str], set[IPv4Address | IPv6Address]] = resolve) -> None:
-    """Check that no two hosts have an address in common; the system lets a port of an address be taken once.
-
-    Args:
-        hosts: As they are set.
-        resolve: Finds the addresses that a host stands for.
+    """Check that no two hosts share an address, because a port can be bound only once per address.
 
     Raises:
-        ConfigurationError: Two have; the sentence names them.
+        ConfigurationError: Two hosts share an address. The text names them.
     """
     if len(hosts) == 1:
         return
@@ -78,15 +72,12 @@ def _overlap(one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address) -
 async def listen_on_one_port(
     addresses: Sequence[str], port: int, listen: Callable[[int], Awaitable[Listening]]
 ) -> Listening:
-    """Listen on the same port of all addresses.
+    """Listen on the same port of all addresses. Port 0 stands for any free one.
 
-    Args:
-        addresses: Names and addresses.
-        port: The port; 0 is one that is free.
-        listen: Listens on a port of all addresses, or raises OSError.
+    `listen` listens on a port of all addresses, or raises OSError.
 
     Raises:
-        OSError: It can't be done.
+        OSError: The port, or every port that was tried, is not available.
     """
     for _ in range(PORT_TRIES):
         try:

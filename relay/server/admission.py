@@ -1,8 +1,8 @@
-"""The opening handshake: which page, which WebSocket, or which refusal an HTTP request gets.
+"""Answer the opening handshake: each HTTP request gets a page, a WebSocket, or a refusal.
 
-Invariants: every path, method and query has a defined answer; a client that offers `relay.v1` is upgraded before
-it is refused, because a browser can not read the status of a refused upgrade; a page of a foreign origin is refused
-before anything else is looked at; who is not admitted learns nothing of what exists.
+Invariants: every path, method and query has a defined answer. A client that offers `relay.v1` is upgraded before it is
+refused, because a browser cannot read the status of a failed upgrade. A page of a foreign origin is refused before any
+other check. A client that is not admitted does not learn what exists.
 
 Source: docs/protocol.md, "Addresses" and "Refusals".
 """
@@ -36,21 +36,21 @@ logger = logging.getLogger(__name__)
 
 
 class FoundPage(Protocol):
-    """A static page, ready to be sent."""
+    """A page, ready to be sent."""
 
     @property
     def content_type(self) -> str:
-        """Of the body."""
+        """The body's media type."""
         ...
 
     @property
     def body(self) -> bytes:
-        """What is sent."""
+        """The body."""
         ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Sent beside the content type."""
+        """The other headers."""
         ...
 
 
@@ -58,15 +58,15 @@ class PageTable(Protocol):
     """The static pages, by path."""
 
     def find(self, path: str) -> FoundPage | None:
-        """Give the page of a raw request path; None when there is none.
+        """Return the page of a raw request path. None if there is none.
 
         Raises:
-            BadRequestError: The path names a session or channel that can't be.
+            BadRequestError: The path contains an invalid session or channel id.
         """
         ...
 
     def explain(self, status: int, path: str, accept_language: str) -> FoundPage | None:
-        """Give the page that says why there is no other; None for a status that has none."""
+        """Return the page that explains an error status. None if the status has no page."""
         ...
 
 
@@ -74,24 +74,24 @@ class CodeTable(Protocol):
     """The QR codes, by path."""
 
     def find(self, path: str, query: str, host: str, charge: Callable[[], None]) -> FoundPage | None:
-        """Give the code of a raw request path on a host; None when there is none.
+        """Return the QR code of a raw request path on a host. None if there is none.
 
         Raises:
-            BadRequestError: No code can be made for it.
-            LimitReachedError: It has to be drawn, and `charge` does not let it.
+            BadRequestError: No code can be made for the path.
+            LimitReachedError: The code has to be drawn, and `charge` does not allow it.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A client whose request is upgraded, to be served or to learn why not.
+    """A client whose request is upgraded, either to be served or to learn why not.
 
     Attributes:
-        role: What it is or wanted to be.
-        client: Its address.
-        address: The channel that it asked for; None when there can be no such channel.
-        found: The request to serve with the permit for it, or the refusal.
+        role: The role that it asked for.
+        client: The client and its address.
+        address: The channel that it asked for. None if its name is invalid.
+        found: The request and its permit, or the refusal.
     """
 
     role: Role
@@ -103,9 +103,11 @@ class Admitted:
 class Admission:
     """Answers opening handshakes.
 
+    `metrics` returns the response to `/metrics`. None disables that path.
+
     Attributes:
-        allowed_origins: See `__init__`; may be replaced.
-        token_in_query: See `__init__`; may be replaced.
+        allowed_origins: The origins whose pages may connect, see `relay.vocabulary.origins`. May be replaced.
+        token_in_query: Whether a token may be in the query. May be replaced.
     """
 
     def __init__(
@@ -120,18 +122,6 @@ class Admission:
         allowed_origins: Sequence[str],
         token_in_query: bool,
     ) -> None:
-        """Make it.
-
-        Args:
-            hub: Knows which channels are free.
-            pages: For people.
-            codes: QR codes of addresses.
-            access: Knows who may do what.
-            limits: How often what costs may be asked for.
-            metrics: Gives what `/metrics` answers; None when nobody is to read it.
-            allowed_origins: Whose pages may connect, see `relay.vocabulary.origins`.
-            token_in_query: Whether a token may be in the query.
-        """
         self._hub = hub
         self._pages = pages
         self._codes = codes
@@ -160,12 +150,12 @@ class Admission:
                 role, address, read_credential(headers, offered, query if self.token_in_query else None)
             )
             if role is Role.BROADCASTER:
-                # It is claimed in the same turn, if the handshake is well-formed.
+                # If the handshake is well-formed, the channel is claimed in the same turn.
                 self._hub.broadcasting.check_free(address, wanted.offer)
         except RelayError as error:
             if SUBPROTOCOL not in offered:
                 return text_response(error.http_status, str(error))
-            # The frames of a traceback would refer to the request.
+            # The traceback's frames would keep the request alive.
             return Admitted(role, client, address, error.with_traceback(None))
         return Admitted(role, client, address, (wanted, permit))
 
@@ -173,24 +163,24 @@ class Admission:
         try:
             return self._access.admit(TokenRole(role), address, credential)
         except RefusedError as error:
-            # Not the detail, which may have words of the token; `relay token inspect` tells it to whoever has one.
+            # The detail may quote the token, so it is not logged. `relay token inspect` shows it.
             logger.debug("not admitted", extra={"role": role, "address": address, "reason": error.reason})
             raise
 
     def _serve_slash(self, path: str, query: str) -> Response | None:
-        """Send a page's address with a slash at its end to the one without; None when there is no such page."""
+        """Redirect a page's path with a trailing slash to the path without it. Return None if there is no such page."""
         with contextlib.suppress(BadRequestError):
             if path.endswith("/") and self._pages.find(path[:-1]) is not None:
-                # Relative, so it holds behind a prefix, too.
+                # A relative address is also right behind a proxy that adds a prefix.
                 target = f"../{path[:-1].rpartition('/')[2]}{query and '?'}{query}"
                 return text_response(HTTPStatus.PERMANENT_REDIRECT, "It is at the address without /.", Location=target)
         return None
 
     def serve_http(self, request: Request, group: str | None) -> Response:
-        """Answer a request that is for no WebSocket, of a client whose address is of `group`.
+        """Answer a request that is not for a WebSocket. `group` is the group of the client's address.
 
         Raises:
-            LimitReachedError: It asks for more than it may.
+            LimitReachedError: The client is over a rate limit.
         """
         path, query = split_target(request.path)
         if request.method != "GET":
@@ -198,7 +188,7 @@ class Admission:
         return self._serve_slash(path, query) or self._serve_path(path, query, request.headers, group)
 
     def explain(self, request: Request, response: Response) -> Response:
-        """Make a page of a refusal that a person gets, who sees no sentence for a program."""
+        """Turn a refusal into a page if the client is a browser."""
         if "text/html" not in ",".join(request.headers.get_all("Accept")):
             return response
         languages = ",".join(request.headers.get_all("Accept-Language"))

@@ -1,7 +1,7 @@
-"""What is said with a broadcaster: a greeting, its audio, its control messages.
+"""The conversation with a broadcaster: a greeting, its audio, and its control messages.
 
-Invariants: audio enters only through `Broadcasting.publish`; a broadcaster that is too far ahead of real time is not
-read, so that TCP slows it down; whatever ends the conversation, the channel is released.
+Invariants: audio enters only through `Broadcasting.publish`. The relay stops reading from a broadcaster that is too far
+ahead of real time, so TCP slows it down. However the conversation ends, the channel is released.
 """
 
 import logging
@@ -19,21 +19,20 @@ from relay.server.timers import Timer
 from relay.vocabulary.errors import AudioFaultError, BadRequestError, CloseCode
 
 MAX_AUDIO_FAULTS = 5
-"""Messages with audio that the relay can't take: each is told, the fifth closes."""
+"""Number of unsupported audio messages until the connection closes. Each one is answered with an error."""
 
 LONGEST_HOLD_SECONDS = 0.25
-"""How late a broadcaster that is held back may notice that it may go on."""
+"""How long reading pauses before the relay checks again whether the broadcaster may continue."""
 
 logger = logging.getLogger(__name__)
 
 
 class BroadcasterConversation(Conversation):
-    """A broadcaster's."""
+    """The conversation with a broadcaster."""
 
     __slots__ = ("_broadcaster", "_connection", "_faults", "_hub", "_is_first", "_request")
 
     def __init__(self, connection: RelayConnection, request: ConnectRequest, hub: Hub) -> None:
-        """Make it, for a connection that asked to broadcast."""
         self._connection = connection
         self._request = request
         self._hub = hub
@@ -42,7 +41,7 @@ class BroadcasterConversation(Conversation):
         self._is_first = True
 
     def begin(self) -> None:
-        """Claim the channel, and greet."""
+        """Claim the channel and greet the broadcaster."""
         connection, address, offer = self._connection, self._request.address, self._request.offer
         port = BroadcasterPort(connection)
         broadcaster = self._broadcaster = self._hub.broadcasting.claim(address, offer, connection.id, port)
@@ -65,7 +64,7 @@ class BroadcasterConversation(Conversation):
             self._hub.broadcasting.release(self._broadcaster)
 
     def receive(self, message: str | bytes) -> None:
-        """Take a message; of those behind `end` and `pause`, none."""
+        """Handle a message. Messages after `end` and `pause` are ignored."""
         if self._broadcaster is None:
             return
         try:
@@ -95,7 +94,6 @@ class BroadcasterConversation(Conversation):
             self._hold_back(self._hub.broadcasting.wait_seconds(self._broadcaster))
 
     def _obey(self, broadcaster: Broadcaster, message: ControlMessage) -> None:
-        """Do what a control message says."""
         broadcasting = self._hub.broadcasting
         match message["type"]:
             case "end":

@@ -1,7 +1,7 @@
-"""The end of each WebSocket: counted, and told in the log with who it was and why it ended.
+"""Count and log the end of each WebSocket: which client it was, and why it ended.
 
-Invariants: each end is counted once and logged once, in whatever way it came. A client that only leaves is logged at
-the level debug. The log summarises lines that say the same.
+Invariants: each end is counted once and logged once, whatever the reason. A client that simply leaves is logged at
+level debug. The log summarizes repeated lines.
 """
 
 import logging
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def tell_closing(endings: Endings, connection: RelayConnection, loss: Exception | None) -> None:
-    """Count and log the end of a connection that is lost; `loss` is what the transport says of it."""
+    """Count and log the end of a connection. `loss` is the transport's error, if there was one."""
     closing = _read(connection, loss)
     endings.note_closing(closing, connection.role)
     level = logging.WARNING if closing.is_fault else logging.DEBUG if closing.is_ordinary else logging.INFO
@@ -38,7 +38,7 @@ def tell_closing(endings: Endings, connection: RelayConnection, loss: Exception 
 
 
 def _read(connection: RelayConnection, loss: Exception | None) -> Closing:
-    """Read how a connection ended; the close frame that came first decides."""
+    """Determine how a connection ended. The first close frame decides."""
     protocol = connection.protocol
     sent, received = protocol.close_sent, protocol.close_rcvd
     if received is not None and (sent is None or protocol.close_rcvd_then_sent):
@@ -52,7 +52,7 @@ def _read(connection: RelayConnection, loss: Exception | None) -> Closing:
 
 
 def _sentence(loss: Exception | None) -> str:
-    """Say what happened to a connection that its peer did not close; of the system's words, without the number."""
+    """Describe the loss of a connection that the peer did not close. Omit the number of a system error."""
     if loss is None:
         return "It ended without a close frame."
     return getattr(loss, "strerror", None) or str(loss) or type(loss).__name__

@@ -1,9 +1,9 @@
-"""One open WebSocket: frames from bytes and back, budgets for what its peer sends, and an end in time.
+"""One open WebSocket: it parses and serializes frames, enforces the peer's limits, and ends in time.
 
-Invariants: `Intake` takes what a peer sends a little at a time, and each message is handed on at once and in order; a
-peer that is over a budget is closed with 1008 and a reason that names the limit, but a broadcaster's audio is only read
-no faster; the relay writes complete messages, and only while the connection is open; whatever the peer does, a
-connection that is to end has ended within `CLOSE_SECONDS`.
+Invariants: `Intake` takes a peer's data in small pieces, and each message is delivered immediately and in order. A peer
+that exceeds a limit is closed with 1008 and a reason that names the limit. Excess audio of a broadcaster is only read
+more slowly. The relay writes complete messages, and only while the connection is open. Once a connection begins to
+close, it ends within `CLOSE_SECONDS`, whatever the peer does.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import CloseCode, PeerError, RelayError
 
 BURST_SECONDS = 2.0
-"""A budget may be spent at once for this much time."""
+"""A peer may spend the budget of this period at once."""
 
 AUDIO_BURST_SECONDS = 5.0
-"""The same for audio, of which synthesis sends a sentence in one burst."""
+"""The same for audio. Speech synthesis sends a sentence in one burst."""
 
 _REASON_BYTES = 123
-"""What a close frame holds beside its code, RFC 6455 section 5.5."""
+"""Bytes in a close frame after the code, RFC 6455 section 5.5."""
 
 _INVALID_TEXT = 1007
-"""The close code of a text message that is not UTF-8, RFC 6455 section 7.4.1."""
+"""The close code for a text message that is not UTF-8, RFC 6455 section 7.4.1."""
 
 _HOLDS = (Timer.AUDIO_RATE, Timer.ADDRESS_RATE, Timer.AHEAD, Timer.SWITCH)
 
@@ -56,7 +56,10 @@ logger = logging.getLogger(__name__)
 
 
 class Conversation:
-    """What is said on an open connection. This one says nothing: it is of a peer that was refused."""
+    """The exchange of messages on an open connection.
+
+    This base class serves a peer that is refused: it says nothing.
+    """
 
     __slots__ = ()
 
@@ -64,38 +67,38 @@ class Conversation:
         """Greet the peer.
 
         Raises:
-            PeerError: It can not be served. The connection tells it why, and closes.
+            PeerError: The peer cannot be served. The connection reports the error to the peer and closes.
         """
 
     def receive(self, message: str | bytes) -> None:
-        """Take a message.
+        """Handle a message.
 
         Raises:
-            PeerError: The peer did what it must not. The connection tells it so, and closes.
+            PeerError: The peer violated a rule. The connection reports the error to the peer and closes.
         """
 
     def block(self) -> None:
-        """Take note that the socket takes no more."""
+        """Called when the socket accepts no more data."""
 
     def unblock(self) -> None:
-        """Take note that the socket takes data again."""
+        """Called when the socket accepts data again."""
 
     def leave(self) -> None:
-        """Take note that nothing may be written any more; done twice, it changes nothing."""
+        """Called when the relay may write no more. Idempotent."""
 
     def end(self) -> None:
-        """Take note that nothing more comes; done twice, it changes nothing."""
+        """Called when no more data will arrive. Idempotent."""
 
 
 _NOBODY = Conversation()
 
 
 def _do_nothing() -> None:
-    """Only read on."""
+    """Resume reading without any other action."""
 
 
 def answer_common(connection: "RelayConnection", hub: Hub, message: ControlMessage) -> None:
-    """Answer a `ping`, which every role may send; unknown messages are ignored, so newer clients can be served."""
+    """Answer a `ping`, which both roles may send. Ignore and count unknown messages, so that newer clients work."""
     if message["type"] != "ping":
         hub.ignored_messages += 1
     elif connection.speaks_relay:
@@ -103,18 +106,21 @@ def answer_common(connection: "RelayConnection", hub: Hub, message: ControlMessa
 
 
 class RelayConnection(GuardedConnection):
-    """The connection of a listener or a broadcaster, or of a peer that is to learn why it is neither.
+    """The connection of a listener, a broadcaster, or a peer that is connected only to learn why it is refused.
+
+    It begins after the opening handshake. `tell_end` is called once, when it has ended, with the transport's error if
+    there was one.
 
     Attributes:
-        id: Unique; in the log and in `hello`.
-        role: What the client is or wanted to be.
-        address: Where it is or wanted to be; None when it asked for no channel that can be.
-        client_address: Of the person or program, behind whatever proxies; empty when it is unknown.
-        client_group: What limits count as one address; None when it is not known.
-        intake: What the peer sends comes through it; it knows when something was heard last.
-        asked_at: When it was asked last whether it is there, or was to be asked, by the relay's clock.
-        protocol: The library's, which knows the state of the WebSocket.
-        writable: Tells when a socket takes data again.
+        id: Unique id, used in the log and in `hello`.
+        role: The role that the client asked for.
+        address: The client's channel. None if it asked for an invalid one.
+        client_address: Address of the client, behind any proxies. Empty if unknown.
+        client_group: The group of its address, which limits count as one client. None if unknown.
+        intake: Receives the peer's data, and knows when the peer was last heard.
+        asked_at: When the relay last pinged the peer or decided to, by the relay's clock.
+        protocol: The library's protocol object, which holds the state of the WebSocket.
+        writable: Reports when a socket accepts data again.
     """
 
     def __init__(
@@ -127,16 +133,6 @@ class RelayConnection(GuardedConnection):
         writable: WritableSockets,
         tell_end: "Callable[[RelayConnection, Exception | None], None]",
     ) -> None:
-        """Make a connection on which nothing is said yet.
-
-        Args:
-            transport: Where it takes over.
-            protocol: The library's, behind the opening handshake.
-            admitted: What the door knows of the client.
-            limits: What the peer may.
-            writable: Tells when a socket takes data again.
-            tell_end: Is called once when the connection has ended, with what the transport says of a loss.
-        """
         super().__init__(limits)
         self.transport = transport
         self.protocol = protocol
@@ -158,28 +154,28 @@ class RelayConnection(GuardedConnection):
 
     @property
     def is_open(self) -> bool:
-        """Whether messages may be written."""
+        """Whether the relay may write messages."""
         return self.protocol.state is State.OPEN
 
     @property
     def is_full(self) -> bool:
-        """Whether something waits for the socket to take it."""
+        """Whether data waits for room in the socket."""
         return self._is_full or self._awaits_room_at is not None
 
     @property
     def speaks_relay(self) -> bool:
-        """Whether the peer reads headers and control messages."""
+        """Whether the peer understands headers and control messages."""
         return self.protocol.subprotocol == SUBPROTOCOL
 
     def converse(self, conversation: Conversation) -> None:
-        """Begin a conversation, which gets what the peer says until the connection ends."""
+        """Begin a conversation. It receives the peer's messages until the connection ends."""
         if self._attempt(conversation, conversation.begin):
             self._conversation = conversation
             if not self.is_open:
                 conversation.leave()
 
     def _attempt(self, conversation: Conversation, action: Callable[[], None]) -> bool:
-        """Do something of a conversation; False when it raised, and the conversation has ended with that."""
+        """Run one step of a conversation. If it raises, end the conversation and return False."""
         try:
             action()
         except PeerError as error:
@@ -193,25 +189,25 @@ class RelayConnection(GuardedConnection):
             return True
         return False
 
-    # What the peer sends
+    # Receiving
 
     def data_received(self, data: bytes) -> None:
-        """Take what the peer sent (called by the transport)."""
+        """Handle received data (called by the transport)."""
         self.intake.receive(data)
 
     def _take(self, piece: bytes) -> None:
         self.protocol.receive_data(piece)
-        self._frames += self.protocol.events_received()  # type: ignore[arg-type] # behind the handshake all are frames
+        self._frames += self.protocol.events_received()  # type: ignore[arg-type] # after the handshake all are frames
         self.send_data()
         self._take_frames()
 
     def _take_frames(self) -> None:
-        """Take the frames that came, up to one that says to read no more for now."""
+        """Handle the received frames until one of them pauses reading."""
         while self._frames and not self.intake.is_held:
             self._take_frame(self._frames.pop(0))
 
     def _take_frame(self, frame: Frame) -> None:
-        """Take one frame, on its budget."""
+        """Handle one frame and charge it to its budget."""
         if frame.opcode in DATA_OPCODES and not self._is_leaving:
             self._assemble(frame)
         if frame.opcode is Opcode.BINARY:
@@ -228,7 +224,7 @@ class RelayConnection(GuardedConnection):
                 self.read_later(Timer.ADDRESS_RATE, wait_seconds, _do_nothing)
 
     def _assemble(self, frame: Frame) -> None:
-        """Hand a message on when its last fragment is there; all fragments together are bounded by the library."""
+        """Deliver a message when its last fragment arrives. The library limits the size of all fragments together."""
         if frame.fin and self._message is None:
             self._deliver(bytes(frame.data), is_text=frame.opcode is Opcode.TEXT)
             return
@@ -249,7 +245,7 @@ class RelayConnection(GuardedConnection):
             self._attempt(self._conversation, partial(self._conversation.receive, said))
 
     def read_later(self, why: Timer, seconds: float, then: Callable[[], None]) -> None:
-        """Read no more for a while. Then do something, which may say again to read later."""
+        """Pause reading, then call `then`, which may pause it again."""
         self.intake.hold(why)
         self.timers.start(why, seconds, partial(self._read_on, why, then))
 
@@ -260,30 +256,31 @@ class RelayConnection(GuardedConnection):
             self.intake.let_go(why)
 
     def _read_audio_on(self) -> None:
-        """Read on, when what came together with the message that was too much is paid for, too."""
+        """Resume reading once the messages that arrived in the same piece are within the budget, too."""
         over_seconds = self._budgets[Limit.AUDIO_RATE].overdrawn_seconds(relay_clock(), AUDIO_BURST_SECONDS)
         if over_seconds and self.is_open:
             self.read_later(Timer.AUDIO_RATE, over_seconds, self._read_audio_on)
 
     def spend(self, limit: Limit, burst_seconds: float) -> float:
-        """Spend one of this peer's budget for a limit; gives for how many seconds it is overdrawn, 0 for not."""
+        """Charge one unit to this peer's budget. Return how many seconds it is overdrawn. 0 if it is not."""
         budget = self._budgets.get(limit)
         if budget is None:
             budget = self._budgets[limit] = Budget()
         return budget.spend(relay_clock(), self.limits.most(limit), burst_seconds)
 
-    # What the peer is sent
+    # Sending
 
     def send_text(self, text: str) -> None:
-        """Write one control message; nothing when the peer reads none, or the connection is closing."""
+        """Write one control message, unless the peer does not read any or the connection is closing."""
         if self.speaks_relay and self.is_open:
             self.protocol.send_text(text.encode())
             self.send_data()
 
     def send_data(self) -> None:
-        """Write what the protocol has; a peer that lets too much wait is cut off.
+        """Write the protocol's pending data. Cut off a peer for which too much data waits.
 
-        From a close frame on, of either side, the peer has `CLOSE_SECONDS`, and the relay writes nothing more.
+        After the first close frame of either side, the relay writes nothing more, and the peer has `CLOSE_SECONDS` to
+        close.
         """
         if self.timers.have_ended:
             return
@@ -301,7 +298,7 @@ class RelayConnection(GuardedConnection):
             self.cut_off(f"More than {Limit.UNREAD_BYTES} wait for it.")
 
     def ask(self) -> None:
-        """Ask the peer whether it is there; when its socket is full, as soon as it takes data again."""
+        """Ping the peer. If its socket is full, ping it as soon as the socket accepts data again."""
         self.asked_at = relay_clock()
         self._is_to_be_asked = self.is_full
         if self.is_open and not self.is_full:
@@ -311,7 +308,7 @@ class RelayConnection(GuardedConnection):
     # Flow control
 
     def pause_writing(self) -> None:
-        """Take note that the socket is full (called by the transport)."""
+        """Block the conversation, because the socket is full (called by the transport)."""
         self._is_full = True
         if self._tells_later:
             asyncio.get_running_loop().call_soon(self._tell_full)
@@ -324,7 +321,10 @@ class RelayConnection(GuardedConnection):
 
     @contextmanager
     def telling_later(self) -> Iterator[None]:
-        """Tell of a full socket only after the drain's present write to many, whose order it would change."""
+        """Report a full socket only after the drain's current write to many listeners.
+
+        An earlier report would change the order of that write.
+        """
         self._tells_later = True
         try:
             yield
@@ -332,12 +332,12 @@ class RelayConnection(GuardedConnection):
             self._tells_later = False
 
     def resume_writing(self) -> None:
-        """Take note that everything was written (called by the transport)."""
+        """Unblock the conversation, because all data was written (called by the transport)."""
         self._is_full = False
         self._go_on_writing()
 
     def await_room(self) -> None:
-        """Block the listener until the socket takes data again; nothing is left in the transport for that."""
+        """Block the listener until its socket accepts data again. The transport holds no data meanwhile."""
         self._conversation.block()
         if self._awaits_room_at is None:
             self._awaits_room_at = self.transport.get_extra_info("socket").fileno()
@@ -353,26 +353,23 @@ class RelayConnection(GuardedConnection):
                 self.ask()
             self._conversation.unblock()
 
-    # The end
+    # Closing
 
     @property
     def _is_leaving(self) -> bool:
-        """Whether this side began to close, so that nobody reads messages any more."""
+        """Whether this side began to close, so that messages are ignored."""
         return self.protocol.close_sent is not None and self.protocol.close_rcvd is None
 
     def refuse(self, error: RelayError) -> None:
-        """Tell the peer what was wrong in an `error` message, when it reads those, and close with the error's code."""
+        """Report an error in an `error` message if the peer reads those, and close with the error's code."""
         self.send_text(ErrorNotice(error.close_code, str(error)).text())
         self.close(error.close_code, str(error))
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Begin the closing handshake; the peer is cut off when it does not answer in time.
+        """Begin the closing handshake. The peer is cut off if it does not answer in time.
 
-        It is read on until it answers, although nobody wants messages any more: its own close frame comes behind them.
-
-        Args:
-            code: The close code.
-            reason: Is shortened to what a close frame holds.
+        The relay goes on reading and ignores messages, because the peer's close frame comes after them. The reason is
+        shortened to what fits into a close frame.
         """
         if self.is_open:
             for hold in _HOLDS:
@@ -381,7 +378,7 @@ class RelayConnection(GuardedConnection):
             self.send_data()
 
     def end_over(self, limit: Limit) -> None:
-        """Close the connection of a peer that is over a limit. It may read the reason, and is soon cut off."""
+        """Close the connection of a peer that is over a limit. It has a moment to read the reason, then is cut off."""
         if self.protocol.eof_sent:
             return
         self.limits.applied(limit)
@@ -392,16 +389,16 @@ class RelayConnection(GuardedConnection):
         self.send_data()
 
     def eof_received(self) -> None:
-        """Take note that the peer sends no more (called by the transport, which closes itself then)."""
+        """Handle the end of the peer's data (called by the transport, which then closes itself)."""
         self.protocol.receive_eof()
         self.send_data()
         self.intake.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take note that the connection is gone (called by the transport).
+        """Clean up after the connection is lost (called by the transport).
 
-        Nothing of it refers to itself from then on, so it goes at once and not with the next collection of all
-        garbage, which would hold everybody up.
+        This breaks all reference cycles. So the connection is freed at once, not by the garbage collector, which would
+        delay every client.
         """
         self.timers.end()
         self.intake.end()

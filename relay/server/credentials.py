@@ -1,7 +1,7 @@
-"""Where a client shows its token or key: a header, a subprotocol, or, where the operator allows it, the query.
+"""Where a client presents its token or key: in a header, a subprotocol, or the query if the operator allows that.
 
-Invariants: the header goes before the subprotocol, that before the query, and the first that is there counts, right
-or wrong; nothing that is found here is ever echoed or written down.
+Invariants: the header takes precedence over the subprotocol, and both over the query. Only the first one counts, even
+if it is invalid. Credentials are never echoed or logged.
 
 Source: docs/protocol.md, "Tokens and keys".
 """
@@ -19,7 +19,7 @@ _QUERY_NAME = "token"
 
 
 def offered_subprotocols(headers: Headers) -> list[str]:
-    """Give the subprotocols that a client offers; none when the header is malformed (the library refuses it then)."""
+    """Return the subprotocols that a client offers. Empty if the header is malformed (the library rejects it then)."""
     try:
         return [name for value in headers.get_all("Sec-WebSocket-Protocol") for name in parse_subprotocol(value)]
     except InvalidHeaderFormat:
@@ -27,13 +27,7 @@ def offered_subprotocols(headers: Headers) -> list[str]:
 
 
 def read_credential(headers: Headers, offered: list[str], query: str | None) -> str | None:
-    """Give what a client shows; None when it shows nothing.
-
-    Args:
-        headers: Of its request.
-        offered: Its subprotocols.
-        query: Of its request; None when a token must not be there.
-    """
+    """Return the client's credential, or None. Without a `query`, tokens are not allowed there."""
     bearers = [value for value in headers.get_all("Authorization") if value.lower().startswith(_SCHEME)]
     if bearers:
         return bearers[0][len(_SCHEME) :].strip()

@@ -1,6 +1,6 @@
-"""Seeing everybody off when the relay stops: `goaway`, then 1012, each at its own moment.
+"""Disconnect all clients when the relay stops: each gets `goaway`, then 1012, at its own time.
 
-Invariants: nobody is waited for here; who does not close is cut off by the caller.
+Invariant: this module waits for no client. The caller cuts off those that do not close.
 """
 
 import asyncio
@@ -17,11 +17,14 @@ from relay.vocabulary.errors import CloseCode
 RESTARTING = (CloseCode.RESTARTING, "The relay is restarting.")
 
 STEP_SECONDS = 0.01
-"""What is due within this time is done at once."""
+"""Departures due within this time happen at once."""
 
 
 async def see_off(connections: Iterable[RelayConnection], window_seconds: float) -> None:
-    """Tell each to go, listeners in random order and broadcasters last; cancelled, the rest is not told."""
+    """Disconnect all clients over a window: listeners in random order, then broadcasters.
+
+    After a cancellation, the remaining clients receive no `goaway`.
+    """
     leaving = _in_order(connections)
     departures = plan_departures(len(leaving), window_seconds, random.random)
     began = relay_clock()

@@ -1,10 +1,12 @@
-"""The door, in front of admission: who may ask at all, and whether there is a seat; it is cheap to be turned away.
+"""The door, in front of admission: it decides which clients may make requests and whether there is a seat.
 
-Invariants: a refusal here comes before the upgrade, as 503 or 429 with `Retry-After`; it costs no check of a token,
-except at an address that fails too often, where another person may show something valid; those inside are not touched;
-a listener never keeps a broadcaster out, nor does lag. Of the connections that are no WebSocket yet, one goes when
-there are too many, or no files left for them: the oldest of the address that has most. Who means it asks within a
-moment, and who only holds a place open is always older. Every refusal is counted.
+A refusal is cheap: it comes before the upgrade, as 503 or 429 with `Retry-After`, and checks no token. The exception is
+an address that fails too often, because other people behind it may have valid tokens.
+
+Invariants: connected clients are never affected. Neither listeners nor lag keep a broadcaster out. If there are too
+many connections that are not WebSockets yet, or too few open files for them, the door drops the oldest one of the
+address that has the most. Real clients send their request within a moment, so a connection that only holds a place is
+older. Every refusal is counted.
 """
 
 import logging
@@ -32,17 +34,18 @@ from relay.vocabulary.errors import RelayError
 
 FAILURE_WINDOW_SECONDS = 60.0
 MAX_REMEMBERED_ADDRESSES = 10_000
-"""Addresses whose failures are counted, a megabyte or two; beyond it, those are forgotten that failed longest ago."""
+"""Number of addresses whose failures are counted. They take a megabyte or two. Beyond it, the address that failed
+longest ago is forgotten."""
 
 SURETY_FACTOR = 10
-"""How many times the failures of one address those are that come through a proxy on this machine before more are turned
-away: a few of its clients may be wrong at the same time, and one that forges addresses is none of them."""
+"""Clients behind a proxy on this machine may together fail this many times as often as one address. That covers a few
+clients that fail at the same time, but not one client that forges many addresses."""
 
 OTHER_FILES = 256
-"""Open files that are no client: libraries, logs, metrics, and broadcasters, who are counted apart."""
+"""Open files that are not clients: libraries, logs, metrics, and broadcasters, which have their own limit."""
 
 RETRY_SECONDS = (2, 10)
-"""What `Retry-After` says is drawn from this range, so that those who were refused together do not return together."""
+"""Range of the random `Retry-After`, so that clients that were refused together do not return together."""
 
 _FAILURES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
@@ -68,13 +71,13 @@ logger = logging.getLogger(__name__)
 
 
 class Door:
-    """Lets connections in.
+    """Lets connections in. It begins closed.
 
     Attributes:
-        trusted: Whose word on a client's address is taken; may be replaced.
-        most_connections: For how many the process may open files; those that are no WebSocket yet get what the others
-            leave.
-        is_open: Whether the relay takes new clients at all; not before it is ready, nor when it stops.
+        trusted: The proxies whose word on a client's address counts. May be replaced.
+        most_connections: Number of connections for which the process may open files. Connections that are not
+            WebSockets yet get what the others leave.
+        is_open: Whether the relay accepts new clients. False before it is ready and while it stops.
     """
 
     def __init__(
@@ -85,15 +88,6 @@ class Door:
         lag: LagMeter,
         trusted: TrustedProxies,
     ) -> None:
-        """Make a closed one.
-
-        Args:
-            admission: Answers whoever may ask.
-            operators: Answers who runs the relay.
-            limits: How many there may be.
-            lag: How late the relay is.
-            trusted: Whose word on a client's address is taken.
-        """
         self._admission = admission
         self._operators = operators
         self._limits = limits
@@ -106,7 +100,10 @@ class Door:
         self.is_open = False
 
     def allow_connections(self) -> None:
-        """Have the system allow as many open files as the limits in force need; what it does not allow is warned of."""
+        """Raise the system's limit on open files to what the configured limits need.
+
+        If the system does not allow that many, log a warning.
+        """
         limits = self._limits.settings
         needed = limits.max_connections + limits.max_pending_handshakes + OTHER_FILES
         allowed = allow_open_files(needed)
@@ -116,7 +113,7 @@ class Door:
             logger.warning(sentence, extra={"files": allowed, "needed": needed})
 
     def arrived(self, connection: Visitor) -> None:
-        """Note a connection that has not asked for anything yet."""
+        """Count a connection that has made no request yet. If there are too many, drop one."""
         self._pending.add(connection, self.trusted.find_client(connection.peer_address, ()).group)
         taken = sum(self._seats.count(role) for role in Role)
         files_left = max(1, self.most_connections - taken)
@@ -128,16 +125,16 @@ class Door:
 
     @property
     def is_deserted(self) -> bool:
-        """Whether nobody is inside, and nobody waits."""
+        """Whether no client is connected and no connection is pending."""
         return not self._pending and self._seats.is_empty
 
     def cut_off_pending(self) -> None:
-        """Cut off all that are no WebSocket yet."""
+        """Cut off all connections that are not WebSockets yet."""
         for connection in list(self._pending):
             connection.cut_off()
 
     def answer(self, request: Request, peer_address: str) -> Response | Admitted:
-        """Answer a request of the peer at an address, or admit it to the upgrade, behind which it takes its seat."""
+        """Answer a request from an address, or admit it to the upgrade. An admitted client then takes its seat."""
         path = split_target(request.path)[0]
         client = self.trusted.find_client(peer_address, request.headers.get_all("X-Forwarded-For"))
         role = websocket_role(path)
@@ -152,7 +149,7 @@ class Door:
             return self._turn_away(error.limit)
 
     def take_seat(self, admitted: Admitted, owner: Owner) -> None:
-        """Take the seat of an admitted client, until its owner ends; right after the admission it is free."""
+        """Take an admitted client's seat until its owner ends. Right after the admission, the seat is free."""
         self._seats.take(_seat(admitted), owner)
 
     def _serve_http(self, request: Request, client: Client) -> Response:
@@ -173,7 +170,7 @@ class Door:
         return self._admission.explain(request, response)
 
     def _admit(self, request: Request, role: Role, client: Client) -> Response | Admitted:
-        """Let a client in, or refuse it; one whose address fails too often is only told so when it fails, too."""
+        """Admit or refuse a client. An address with too many failures is refused only if this request fails, too."""
         found = self._admission.admit(request, role, client)
         if isinstance(found, Response):
             refused: int | None = found.status_code
@@ -187,27 +184,30 @@ class Door:
         return found if limit is None else self._refuse(limit, client.address)
 
     def _serve_operator(self, request: Request, client: Client) -> Response:
-        """Answer an operator, also while the door is closed; failures are held to the same limit as elsewhere."""
+        """Answer an operator, even while the door is closed. Failures count toward the same limit as elsewhere."""
         answer = self._operators.answer(request, client.address)
         if answer.is_failure and (turned_away := self._note_failure(client)) is not None:
             return turned_away
         return answer.response
 
     def _refuse_cheaply(self, role: Role, client: Client) -> Response | None:
-        """Turn away who is not let in whatever it asks for; None when it may ask."""
+        """Refuse a client for reasons that do not depend on its request. Return None if it may ask."""
         if not self.is_open:
             return self._refuse(None)
         limit = self._reached(role, client.group)
         return None if limit is None else self._refuse(limit, client.address)
 
     def _reached(self, role: Role, group: str | None) -> Limit | None:
-        """Give the limit that keeps a client out whatever it asks for; None when it may ask."""
+        """Return the limit that excludes a client whatever its request. None if there is none."""
         if role is Role.LISTENER and self._is_late:
             return Limit.LAG
         return self._seats.full(Seat(role, None, group), self._limits.most)
 
     def _note_failure(self, client: Client) -> Response | None:
-        """Count a failure for who answers for it; a refusal when there were too many, and then nothing is counted."""
+        """Count a failure for the address and for the proxy that answers for it.
+
+        If either already has too many, return a refusal and count nothing.
+        """
         now, most = relay_clock(), self._limits.settings.max_failures_per_minute
         answering = [(client.group, client.address, 1), (client.surety, client.surety, SURETY_FACTOR)]
         for group, address, factor in answering:
@@ -219,7 +219,7 @@ class Door:
         return None
 
     def _refuse(self, limit: Limit | None, address: str = "") -> Response:
-        """Turn somebody away by a limit, or because the door is closed."""
+        """Refuse a client because of a limit. None means that the door is closed."""
         if limit is not None:
             self._limits.applied(limit, address if limit in _BY_ADDRESS else "")
         return self._turn_away(limit)
@@ -246,13 +246,13 @@ class Door:
 
 
 def _as_get(request: Request) -> Request:
-    """Have HEAD answered as GET; `complete_response` takes the body away."""
+    """Convert HEAD to GET. `complete_response` removes the body later."""
     if request.method != "HEAD":
         return request
     return Request(request.path, request.headers, "GET", request.protocol)
 
 
 def _seat(admitted: Admitted) -> Seat:
-    """Return the seat of an admitted client. One that was refused, and learns why, sits in no session."""
+    """Return the seat of an admitted client. A client that is connected only to learn its refusal has no session."""
     session = None if isinstance(admitted.found, RelayError) else admitted.found[0].address.session
     return Seat(admitted.role, session, admitted.client.group)

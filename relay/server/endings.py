@@ -1,6 +1,6 @@
-"""How connections ended: with which HTTP answer, or with which close code, by whom and why. Pure.
+"""How connections ended: the HTTP status, or the close code with its reason and the side that closed. No I/O.
 
-Invariant: the keys of the counters are bounded, whatever codes peers send.
+Invariant: the counters have a bounded number of keys, whatever codes peers send.
 
 Source of the codes: RFC 6455 section 7.4, IANA's registry of WebSocket close codes, docs/protocol.md.
 """
@@ -12,17 +12,18 @@ from enum import StrEnum
 from relay.vocabulary.errors import CloseCode
 
 GOING_AWAY, NO_CODE, NO_FRAME = 1001, 1005, 1006
-"""The person left the page; the close frame had no code, which is a browser's default; there was no close frame."""
+"""The person left the page. The close frame had no code, which is a browser's default. There was no close frame."""
 
 FIRST_OF_THE_RELAY = 4000
-"""Codes from here on answer a client that asked for what it can't have; those below say that something is wrong."""
+"""Codes from here on answer a client that asked for something it cannot have. Lower codes mean that something is
+wrong."""
 
 _KNOWN_CODES = frozenset(CloseCode) | frozenset(range(1000, 1016))
 _OTHER = "other"
 
 
 class By(StrEnum):
-    """Who ended a connection."""
+    """The side that ended a connection."""
 
     PEER = "peer"
     RELAY = "relay"
@@ -40,9 +41,9 @@ class Closing:
     """The end of one WebSocket.
 
     Attributes:
-        code: Of the close frame that came first; `NO_FRAME` when there was none.
-        reason: Of that frame, or what happened to the connection.
-        by: Who ended it.
+        code: The code of the first close frame. `NO_FRAME` if there was none.
+        reason: The reason in that frame, or what happened to the connection.
+        by: The side that ended it.
     """
 
     code: int
@@ -51,30 +52,29 @@ class Closing:
 
     @property
     def is_ordinary(self) -> bool:
-        """Whether no operator need read of it: the peer left, or the log has said already that everybody leaves."""
+        """Whether operators can ignore it: the peer left, or the log has already said that all clients are leaving."""
         return self.code in _ORDINARY.get(self.by, ())
 
     @property
     def is_fault(self) -> bool:
-        """Whether the relay ended it because something was wrong with the peer, or with the relay."""
+        """Whether the relay closed it because of a fault, of the peer's or its own."""
         return self.by is By.RELAY and not self.is_ordinary and self.code < FIRST_OF_THE_RELAY
 
 
 class Endings:
-    """Counts them.
+    """Counters of how requests and connections ended.
 
     Attributes:
-        answers: HTTP answers by status, of requests that could be read.
-        closings: WebSockets that ended, by code and role.
+        answers: HTTP responses to readable requests, by status.
+        closings: Ended WebSockets, by code and role.
     """
 
     def __init__(self) -> None:
-        """Begin at 0."""
         self.answers: Counter[int] = Counter()
         self.closings: Counter[tuple[str, str]] = Counter()
 
     def note_answer(self, status: int) -> None:
-        """Count an HTTP answer."""
+        """Count an HTTP response."""
         self.answers[status] += 1
 
     def note_closing(self, closing: Closing, role: str) -> None:

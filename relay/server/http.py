@@ -1,9 +1,9 @@
-"""A connection that is no WebSocket yet: it reads requests and answers them, until one of them is upgraded.
+"""A connection that is not a WebSocket yet: it reads and answers requests until one of them is upgraded.
 
-Invariants: each request gets an answer, also one that can't be read; a request that comes together with another one is
-the last to be answered; a peer that sends slowly, or does not take its answer, is cut off in time; a connection that
-becomes a WebSocket is handed over in the same turn of the event loop, so nothing can come between the door's yes and
-the WebSocket that holds the seat.
+Invariants: every request gets a response, even an unreadable one. Requests are not pipelined: if more data follows a
+request, its response ends the connection. A peer that sends slowly or does not read its response is cut off in time. A
+connection that becomes a WebSocket is handed over in the same turn of the event loop, so nothing happens between the
+door's admission and the taking of the seat.
 """
 
 import asyncio
@@ -46,40 +46,40 @@ logger = logging.getLogger(__name__)
 
 
 class Attendance(Protocol):
-    """Keeps count of the connections that are no WebSocket yet."""
+    """Keeps count of the connections that are not WebSockets yet."""
 
     def arrived(self, connection: Visitor) -> None:
-        """Note one."""
+        """Count a connection."""
         ...
 
 
 TakeIn = Callable[[asyncio.Transport, ServerProtocol, Admitted, bytes], asyncio.Protocol]
-"""Makes a WebSocket that takes a transport over, and writes to it that the upgrade was accepted."""
+"""Creates the WebSocket that takes over a transport, and writes the response that accepts the upgrade."""
 
 
 class RelayProtocol(ServerProtocol):
-    """The library's protocol, for a handshake that was read already, and for the frames that follow."""
+    """The library's protocol, used after a handshake that this module has read, and for the frames that follow."""
 
     def __init__(self) -> None:
-        """Begin behind the opening handshake; no message is longer than a broadcaster's longest."""
+        """Begin after the opening handshake. The maximum message size is a broadcaster's."""
         super().__init__(state=State.OPEN, max_size=MAX_BROADCAST_BYTES)
 
     def select_subprotocol(self, subprotocols: list[Subprotocol]) -> Subprotocol | None:  # type: ignore[override]
-        """Choose `relay.v1` when it is offered; nothing else is ever echoed, least of all a token."""
+        """Select `relay.v1` if the client offers it. Nothing else is ever echoed, least of all a token."""
         return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in subprotocols else None
 
 
 class HttpConnection(GuardedConnection):
-    """One connection's requests.
+    """One accepted connection and its requests.
 
     Attributes:
-        peer_address: Of the other end, empty when it is unknown; kept, since uvloop can not tell once it has gone.
+        peer_address: Address of the peer. Empty if unknown. It is stored because uvloop cannot return it after the
+            connection is lost.
     """
 
     def __init__(
         self, door: Door, take_in: TakeIn, endings: Endings, limits: LimitsInForce, attendance: Attendance
     ) -> None:
-        """Make it (called by the event loop, for a socket that was accepted)."""
         super().__init__(limits)
         self._door = door
         self._take_in = take_in
@@ -92,7 +92,7 @@ class HttpConnection(GuardedConnection):
         self.peer_address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a request (called by the event loop)."""
+        """Start waiting for a request (called by the event loop)."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(0)
         bound_tls_buffers(self.transport)
@@ -106,9 +106,9 @@ class HttpConnection(GuardedConnection):
         return self.limits.settings.handshake_timeout_seconds
 
     def data_received(self, data: bytes) -> None:
-        """Take what the peer sent (called by the transport)."""
+        """Handle received data (called by the transport)."""
         if self._has_said_all:
-            # It is read and thrown away: unread, it would reset the connection, and the answer with it.
+            # Read and discard the data. Unread data would reset the connection and destroy the response.
             return
         if self._is_idle:
             self._is_idle = False
@@ -123,22 +123,22 @@ class HttpConnection(GuardedConnection):
             self._answer(head)
 
     def eof_received(self) -> None:
-        """Take note that the peer sends no more (called by the transport, which closes itself then)."""
+        """Handle the end of the peer's data (called by the transport, which then closes itself)."""
         if self._http.has_begun and not self._has_said_all:
             self._refuse(UnreadableRequestError(Fault.CUT_SHORT))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take note that the connection is gone (called by the transport)."""
+        """Stop the timers, because the connection is lost (called by the transport)."""
         self.timers.end()
         if exc is not None:
-            exc.__traceback__ = None  # whose frames refer to the connection
+            exc.__traceback__ = None  # its frames refer to the connection
 
     def pause_writing(self) -> None:
-        """Take note that the peer has not taken all of an answer (called by the transport)."""
+        """Remember that the peer has not read all of a response (called by the transport)."""
         self._is_full = True
 
     def resume_writing(self) -> None:
-        """Take note that the peer has taken everything (called by the transport)."""
+        """Go on, because the peer has read everything (called by the transport)."""
         self._is_full = False
         if self._is_idle and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -160,12 +160,12 @@ class HttpConnection(GuardedConnection):
             self._write(response, request)
 
     def _upgrade(self, request: Request, admitted: Admitted) -> Response | None:
-        """Make a WebSocket of the connection, and return None; or return the answer to a malformed handshake."""
+        """Hand the connection over to a new WebSocket. Return a response only if the handshake is malformed."""
         protocol = RelayProtocol()
         response = protocol.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             if protocol.handshake_exc is not None:
-                protocol.handshake_exc.__traceback__ = None  # whose frames refer to the request, which refers to it
+                protocol.handshake_exc.__traceback__ = None  # its frames refer to the request, which refers to it
             return response
         self._endings.note_answer(response.status_code)
         response.headers["Server"] = SERVER_HEADER
@@ -176,7 +176,6 @@ class HttpConnection(GuardedConnection):
         return None
 
     def _refuse(self, error: UnreadableRequestError) -> None:
-        """Answer a request that can't be read."""
         limit = _LIMITS_OF_FAULTS.get(error.fault)
         if limit is None:
             self.limits.could_not_read(error.fault, self.peer_address)
@@ -185,17 +184,17 @@ class HttpConnection(GuardedConnection):
         self._write_last(text_response(error.status, str(error)))
 
     def _end_request(self) -> None:
-        """Answer a request that does not come."""
+        """Time out a request that is late."""
         self.limits.applied(Limit.HANDSHAKE_SECONDS)
         self._write_last(text_response(HTTPStatus.REQUEST_TIMEOUT, "The request took too long."))
 
     def _end_answer(self) -> None:
-        """Cut off a peer that does not take its answer."""
+        """Cut off a peer that does not read its response."""
         self.limits.applied(Limit.HANDSHAKE_SECONDS)
         self.cut_off()
 
     def _write_last(self, response: Response) -> None:
-        """Answer what is no request, and soon cut the connection off."""
+        """Send a final response that belongs to no request, and cut the connection off soon after."""
         self._write(response, None)
         self.timers.start(Timer.HTTP, LAST_WORDS_SECONDS, self.cut_off)
 
@@ -215,7 +214,7 @@ class HttpConnection(GuardedConnection):
                 self.transport.pause_reading()
 
     def _wait_for_peer(self) -> None:
-        """Wait for the next request, or until the peer has closed."""
+        """Wait for the next request, or for the peer to close."""
         if self._has_said_all:
             self.timers.start(Timer.HTTP, CLOSE_SECONDS, self.cut_off)
         else:

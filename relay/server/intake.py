@@ -1,10 +1,10 @@
-"""What a peer sends, on its way from the transport to the protocol: a little at a time, and only while it is wanted.
+"""Pass a peer's data from the transport to the protocol: in small pieces, and only while the connection wants it.
 
-An event loop reads up to 256 KiB at once, and the protocol would answer all pings in it, and hand on all messages,
-before anybody else has a turn. Here no piece is larger than `PIECE_BYTES`, and no turn longer than `TURN_SECONDS`.
+An event loop reads up to 256 KiB at once. The protocol would answer all pings in it and deliver all messages before any
+other connection has a turn. So no piece here is larger than `PIECE_BYTES`, and no turn longer than `TURN_SECONDS`.
 
-Invariants: order is kept; as long as anything waits here, nothing is read from the socket, so at most one read of the
-event loop waits and TCP slows the peer down. While somebody holds the intake, nothing is taken.
+Invariants: order is kept. While data waits here, nothing is read from the socket. So at most one read of the event loop
+waits, and TCP slows the peer down. While the intake is held, it passes nothing on.
 """
 
 import asyncio
@@ -14,28 +14,25 @@ from enum import Enum
 from relay.vocabulary.clock import relay_clock
 
 PIECE_BYTES = 1024
-"""What is taken before anybody looks at the budgets: 170 pings of the smallest kind."""
+"""The data passed on between two checks of the budgets: 170 pings of the smallest kind."""
 
 TURN_SECONDS = 0.002
-"""How long one peer may keep the event loop from all others."""
+"""How long one peer may occupy the event loop."""
 
 
 class Intake:
-    """One connection's.
+    """The intake of one connection.
+
+    `feed` receives each piece. It receives an empty piece when the last holder lets go.
 
     Attributes:
-        heard_at: When the peer last gave a sign of life, by the relay's clock; while the intake was held, it could not.
+        heard_at: When the peer last showed a sign of life, by the relay's clock. Letting go of the intake counts as
+            one, because a held peer could not be heard.
     """
 
     __slots__ = ("_feed", "_holders", "_is_reading", "_loop", "_taken", "_transport", "_waiting", "heard_at")
 
     def __init__(self, transport: asyncio.Transport, feed: Callable[[bytes], None]) -> None:
-        """Make an intake that nobody holds.
-
-        Args:
-            transport: Where bytes come from.
-            feed: Takes a piece, at once; an empty one, when nobody holds the intake any more.
-        """
         self._transport = transport
         self._feed = feed
         self._loop = asyncio.get_running_loop()
@@ -47,11 +44,11 @@ class Intake:
 
     @property
     def is_held(self) -> bool:
-        """Whether somebody wants nothing more for now."""
+        """Whether the intake is held."""
         return bool(self._holders)
 
     def receive(self, data: bytes) -> None:
-        """Take what was read."""
+        """Take data that the transport read."""
         self.heard_at = relay_clock()
         if not self._waiting and not self._holders and len(data) <= PIECE_BYTES:
             self._feed(data)
@@ -61,15 +58,15 @@ class Intake:
         self._work()
 
     def note_life(self) -> None:
-        """Note that the peer is there, although it said nothing: it reads."""
+        """Record that the peer is alive although it sent nothing: it reads."""
         self.heard_at = relay_clock()
 
     def hold(self, holder: Enum) -> None:
-        """Take nothing more until `holder` lets go; done twice by one holder, it changes nothing."""
+        """Pass nothing on until `holder` lets go. Idempotent for each holder."""
         self._holders |= {holder}
 
     def let_go(self, holder: Enum) -> None:
-        """Take more, unless somebody else holds it."""
+        """Release a hold. Data flows again once no holder is left."""
         if holder in self._holders:
             self._holders -= {holder}
             if not self._holders:
@@ -77,11 +74,11 @@ class Intake:
                 self._loop.call_soon(self._go_on)
 
     def drop(self) -> None:
-        """Forget what waits; the connection is gone."""
+        """Discard the waiting data."""
         self._waiting, self._taken = b"", 0
 
     def end(self) -> None:
-        """Take nothing more, and let go of who would."""
+        """Stop for good: discard the waiting data and all holds, and drop the reference to the connection."""
         self.drop()
         self._holders = frozenset()
         self._feed = _leave
@@ -105,7 +102,7 @@ class Intake:
         self._settle()
 
     def _settle(self) -> None:
-        """Read from the socket when all that was read is taken, and only then."""
+        """Read from the socket only while no data waits."""
         wanted = not self._waiting
         if wanted is not self._is_reading and not self._transport.is_closing():
             self._is_reading = wanted

@@ -1,7 +1,7 @@
-"""Who is still there: quiet peers are asked by a ping of the WebSocket layer, and cut off when nothing comes.
+"""Detect dead peers: ping those that are quiet, and cut them off if no answer arrives.
 
-One task looks after all connections. It also gives up a peer that can not be written to, and has patience with a
-broadcaster whose answer waits behind audio that the relay does not want yet.
+One task watches all connections. It also cuts off a peer that cannot be written to. It waits longer for a broadcaster
+whose answer is queued behind audio that the relay does not want yet.
 """
 
 import asyncio
@@ -13,19 +13,19 @@ from relay.server.intake import TURN_SECONDS
 from relay.vocabulary.clock import relay_clock
 
 ASK_AFTER_SECONDS = 4.0
-"""A peer of which nothing was heard for this long is asked; with the stall limit, it is gone within 20 s."""
+"""A peer that was quiet for this long is pinged. With the stall limit, a dead peer is gone within 20 s."""
 
 ROUND_SECONDS = 0.5
-"""How often all are looked at."""
+"""Interval between checks of all connections."""
 
 
 async def keep_alive(connections: Callable[[], Collection[RelayConnection]], stall_limit_seconds: float | None) -> None:
-    """Look after all connections for ever.
+    """Watch all connections forever.
 
     Args:
-        connections: Gives those that are open now.
-        stall_limit_seconds: How long an answer may take; while the relay does not read from a peer, it takes none.
-            None waits for ever.
+        connections: Returns the open connections.
+        stall_limit_seconds: How long an answer may take. Time in which the relay does not read from the peer does not
+            count. None waits forever.
     """
     while True:
         await asyncio.sleep(ROUND_SECONDS)
@@ -33,7 +33,7 @@ async def keep_alive(connections: Callable[[], Collection[RelayConnection]], sta
 
 
 async def _look_after_all(connections: Sequence[RelayConnection], stall_limit_seconds: float | None) -> None:
-    """Make one round; a function of its own, so that between rounds nothing refers to a connection that is gone."""
+    """Check all connections once. A separate function keeps no reference to a lost connection between rounds."""
     turn_end = relay_clock() + TURN_SECONDS
     for connection in connections:
         if (now := relay_clock()) > turn_end:

@@ -1,7 +1,7 @@
-"""What the kernel is told about the relay's sockets.
+"""Socket options of the relay.
 
-Linux takes megabytes into a TCP socket before a write fails, which is minutes of audio that no buffer of ours
-knows of. `TCP_NOTSENT_LOWAT` bounds what is not sent yet, `SO_SNDBUF` everything that is not acknowledged.
+Linux accepts megabytes into a TCP socket before a write fails. That is minutes of audio that no buffer of the relay
+knows of. `TCP_NOTSENT_LOWAT` bounds the unsent data, and `SO_SNDBUF` bounds all unacknowledged data.
 """
 
 import contextlib
@@ -11,36 +11,34 @@ import struct
 from collections.abc import Iterator
 
 UNSENT_SECONDS = 0.2
-"""Audio that may wait in the kernel for the network; less would let a fast network run dry between passes."""
+"""Audio that may wait in the kernel for the network. With less, a fast network would run dry between passes."""
 
 MIN_UNSENT_BYTES = 4096
-"""Below this the kernel wakes the relay for every segment."""
+"""With a smaller bound, the kernel would wake the relay for every segment."""
 
 SEND_BUFFER_BYTES = 64 * 1024
-"""Enough for 48 kHz stereo over a round trip of 300 ms. Linux books twice this for its own bookkeeping."""
+"""Enough for 48 kHz stereo over a round trip of 300 ms. Linux doubles it for its own bookkeeping."""
 
 _UNBOUNDED = 0x7FFF_FFFF
-"""Of `TCP_NOTSENT_LOWAT`: no bound."""
+"""The value of `TCP_NOTSENT_LOWAT` for no bound."""
 
 RECEIVE_BUFFER_BYTES = 8 * 1024
-"""Who is no broadcaster has little to say; this bounds what a flood makes the relay hold."""
+"""Clients other than broadcasters send little. This bounds how much of a flood the kernel holds."""
 
 BROADCAST_RECEIVE_BYTES = 256 * 1024
-"""A second or more of any audio, for networks that deliver in bursts; of a broadcaster that is too far ahead, no more
-than this waits unread. Linux books twice this for its own bookkeeping."""
+"""At least a second of any audio, for networks that deliver in bursts. A broadcaster that is too far ahead has at most
+this much waiting unread. Linux doubles it for its own bookkeeping."""
 
 KEEPALIVE_IDLE_SECONDS = 15
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_PROBES = 3
-"""A peer that is gone without a word is noticed in half a minute, even when nothing is being sent to it."""
+"""A peer that vanished is noticed within half a minute, even if the relay sends nothing to it."""
 
 
 def bound_kernel_buffer(sock: socket.socket, bytes_per_second: int) -> None:
-    """Bound what the kernel holds for a listener's socket.
+    """Bound what the kernel holds for a listener's socket whose audio has this rate.
 
-    Args:
-        sock: A connected TCP socket; of other kinds nothing is set.
-        bytes_per_second: Rate of the audio that it carries.
+    Sockets other than TCP stay unchanged.
     """
     if not _is_tcp(sock):
         return
@@ -51,9 +49,10 @@ def bound_kernel_buffer(sock: socket.socket, bytes_per_second: int) -> None:
 
 
 def room_bytes(bytes_per_second: int) -> int:
-    """Give how much a listener's socket takes for certain, of that audio, when it says that it is writable.
+    """Return how many bytes a writable listener socket with this audio accepts for certain.
 
-    Linux says so when less than half of `TCP_NOTSENT_LOWAT` waits, and takes data until all of it does.
+    Linux reports a socket as writable while less than half of `TCP_NOTSENT_LOWAT` waits, and accepts data until all of
+    it does.
     """
     return _unsent_bytes(bytes_per_second) // 2
 
@@ -64,13 +63,10 @@ def _unsent_bytes(bytes_per_second: int) -> int:
 
 @contextlib.contextmanager
 def without_bound(sock: socket.socket, bytes_per_second: int) -> Iterator[None]:
-    """Have the kernel take whatever is written in this block, up to some 200 KiB.
+    """Let the kernel accept whatever is written in this block, up to about 200 KiB.
 
-    What is begun must be completed, and waits here or in the kernel. In the kernel it can't grow old unnoticed.
-
-    Args:
-        sock: As `bound_kernel_buffer` was given.
-        bytes_per_second: Likewise.
+    A frame that has begun must be completed, so its rest waits here or in the kernel. The kernel notices if it waits
+    too long. The arguments are those of `bound_kernel_buffer`.
     """
     with contextlib.suppress(OSError):
         if _is_tcp(sock):
@@ -83,27 +79,25 @@ def without_bound(sock: socket.socket, bytes_per_second: int) -> Iterator[None]:
 
 
 def bound_receive_buffer(sock: socket.socket, size: int) -> None:
-    """Bound what the kernel holds of what a peer sent and the relay did not read yet.
+    """Bound the bytes that the kernel holds of a peer's data until the relay reads them.
 
-    Args:
-        sock: A connected TCP socket; of other kinds nothing is set.
-        size: In bytes.
+    Sockets other than TCP stay unchanged.
     """
     if _is_tcp(sock):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 def notice_dead_peer(sock: socket.socket, unacknowledged_seconds: float | None) -> None:
-    """Have the kernel end a connection whose other end is gone.
+    """Let the kernel end a connection whose other end is gone.
 
     Args:
-        sock: A connected TCP socket; of other kinds nothing is set.
-        unacknowledged_seconds: How long data may stay unacknowledged, or the peer's window closed; None for ever.
+        sock: A connected socket. Only TCP sockets are changed.
+        unacknowledged_seconds: How long data may stay unacknowledged or the peer's window closed. None means forever.
     """
     if not _is_tcp(sock):
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # only Linux has all of them
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # only Linux has all four options
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
@@ -113,20 +107,19 @@ def notice_dead_peer(sock: socket.socket, unacknowledged_seconds: float | None) 
 
 
 def discard_unsent(sock: socket.socket) -> None:
-    """Have the kernel throw away what was not sent when the socket is closed, instead of keeping it for minutes.
+    """Make the kernel discard unsent data when the socket is closed, instead of keeping it for minutes.
 
-    Args:
-        sock: A socket that is about to be closed; its peer sees a reset. Nothing when it is closed already.
+    Call this just before closing. The peer sees a reset. A closed socket is ignored.
     """
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def widen_backlog(descriptor: int, connections: int) -> None:
-    """Let a listening socket hold more connections until they are accepted.
+    """Let a listening socket queue more connections until they are accepted.
 
-    Event loops use one number for the kernel's queue and for how many they accept in one turn; this sets the first
-    alone.
+    Event loops use one number for the kernel's queue and for how many connections they accept per turn. This changes
+    only the queue.
     """
     with socket.socket(fileno=os.dup(descriptor)) as listening:
         listening.listen(connections)

@@ -1,7 +1,7 @@
-"""What is said with a listener: it is greeted and served by the hub; here it is only read.
+"""The conversation with a listener: this module reads its messages, and the hub greets and serves it.
 
-Invariants: however the connection ends, the listener leaves the hub at the moment from which nothing may be written;
-the hub knows at once when its socket takes no more data, and when it takes data again.
+Invariants: however the connection ends, the listener leaves the hub at the moment when writing becomes forbidden. The
+hub knows immediately when the socket accepts no more data, and when it accepts data again.
 """
 
 from functools import partial
@@ -22,18 +22,18 @@ from relay.vocabulary.errors import BadRequestError, NotAllowedError, PolicyErro
 from relay.vocabulary.names import ChannelAddress
 
 WAITED_SECONDS = 0.05
-"""A socket that took nothing for longer, and then all, has a reader. Sooner, it may have been the kernel or TLS."""
+"""If a socket took nothing for longer and then everything, its peer reads. After a shorter time, only the kernel or TLS
+may have taken the data."""
 
 
 class ListenerConversation(Conversation):
-    """A listener's."""
+    """The conversation with a listener. `permit` says which other channels it may switch to."""
 
     __slots__ = ("_address", "_connection", "_delivery", "_hub", "_listener", "_permit")
 
     _listener: Listener
 
     def __init__(self, connection: RelayConnection, request: ConnectRequest, permit: Permit, hub: Hub) -> None:
-        """Make it, for a connection that asked to listen; `permit` says where else it may."""
         self._connection = connection
         self._address, self._delivery = request.address, request.delivery
         self._permit = permit
@@ -52,7 +52,7 @@ class ListenerConversation(Conversation):
             self.block()
 
     def receive(self, message: str | bytes) -> None:
-        """Take a message."""
+        """Handle a message."""
         connection = self._connection
         if not isinstance(message, str):
             raise PolicyError("A listener must not send audio; broadcast at /v1/broadcast/SESSION.")
@@ -65,11 +65,11 @@ class ListenerConversation(Conversation):
             answer_common(connection, self._hub, control)
 
     def block(self) -> None:
-        """Have nothing written."""
+        """Stop writing to the listener."""
         self._hub.listening.block(self._listener)
 
     def unblock(self) -> None:
-        """Have audio written again; a peer that had to be waited for has shown that it reads."""
+        """Resume writing audio. A peer that kept the relay waiting has shown that it reads."""
         blocked_since = self._listener.blocked_since
         if blocked_since is not None and relay_clock() - blocked_since > WAITED_SECONDS:
             self._connection.intake.note_life()
@@ -80,7 +80,7 @@ class ListenerConversation(Conversation):
         self._hub.listening.leave(self._listener)
 
     def _switch_in_time(self, control: ControlMessage) -> None:
-        """Switch when the address may do so once more."""
+        """Switch as soon as the rate limit of the address allows."""
         connection = self._connection
         if connection.spend(Limit.SWITCH_RATE, BURST_SECONDS):
             connection.end_over(Limit.SWITCH_RATE)
@@ -92,7 +92,7 @@ class ListenerConversation(Conversation):
             self._switch(control)
 
     def _switch(self, control: ControlMessage) -> None:
-        """Move to the channel that is named. A listener that may not stays, and gets an `error`."""
+        """Move to the named channel. A listener without permission stays and gets an `error`."""
         connection, permit = self._connection, self._permit
         if not connection.is_open:
             return

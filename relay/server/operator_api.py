@@ -1,8 +1,8 @@
-"""The operator's HTTP API: who runs the relay sees its sessions, ends them, and sends somebody away.
+"""The operator's HTTP API: list and end sessions, and disconnect clients.
 
-Invariants: what is shown stands in the `Authorization` header and nowhere else, so no page of another origin can use
-this; who is not allowed, and what there is not, get one and the same answer, and so does everybody where nobody is an
-operator; no answer is kept by anybody; whatever is ended is in the log with who asked for it.
+Invariants: the credential is in the `Authorization` header and nowhere else, so no page of another origin can use the
+API. Requests that are not allowed and requests for what does not exist get the same response, also if no operator is
+configured. No response may be cached. The log names the client that ended or disconnected something.
 
 Source: docs/http-api.md.
 """
@@ -29,11 +29,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an operator gets.
+    """The response to an operator's request.
 
     Attributes:
-        response: The answer.
-        is_failure: Whether somebody asked who is no operator, or not for this; not who only asks for what is gone.
+        response: The response.
+        is_failure: Whether the client is not an operator, or not for this. False if an operator asks for something that
+            is gone.
     """
 
     response: Response
@@ -41,15 +42,14 @@ class Answer:
 
 
 class OperatorApi:
-    """Answers operators."""
+    """Answers operators. `access` decides what each operator may see and do."""
 
     def __init__(self, operations: Operations, access: Access) -> None:
-        """Make it; `access` knows who is an operator, and of what."""
         self._operations = operations
         self._access = access
 
     def answer(self, request: Request, client: str) -> Answer:
-        """Do what a request says whose path is for operators; `client` is the address that the log names."""
+        """Answer a request whose path is for operators. `client` is the address that the log names."""
         path = split_target(request.path)[0]
         methods = allowed_methods(path)
         if request.method not in methods:
@@ -75,7 +75,7 @@ class OperatorApi:
         return Answer(make_response(HTTPStatus.OK, "application/json", body, headers))
 
     def _do(self, wanted: OperatorRequest, permit: OperatorPermit, client: str) -> Json | None:
-        """Give what was found or done; None when there is nothing of that which the operator may see."""
+        """Return what was found or done. None if nothing matches that this operator may see."""
         session = wanted.session
         match wanted.operation:
             case Operation.LIST:
@@ -104,7 +104,7 @@ class OperatorApi:
 
 
 def _covers(permit: OperatorPermit, wanted: OperatorRequest) -> bool:
-    """Tell whether something is for an operator, whether there is such a thing or not."""
+    """Whether the request is within an operator's permit, even if its target does not exist."""
     if wanted.channel is None:
         return permit.covers_session(wanted.session)
     return permit.covers(ChannelAddress(wanted.session, wanted.channel))

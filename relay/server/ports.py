@@ -1,4 +1,4 @@
-"""Sockets as the runtime sees them: what may be written to a broadcaster and to a listener."""
+"""The sockets of broadcasters and listeners, as the hub sees them."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ from relay.vocabulary.errors import CloseCode
 
 
 def serialize_binary(payload: bytes) -> bytes:
-    """Give the complete WebSocket message of a binary payload, as a server writes it without compression."""
+    """Return the complete WebSocket message with a binary payload, as a server writes it without compression."""
     return Frame(Opcode.BINARY, payload).serialize(mask=False)
 
 
@@ -22,35 +22,36 @@ class BroadcasterPort:
     __slots__ = ("_connection",)
 
     def __init__(self, connection: RelayConnection) -> None:
-        """Make the port of an open connection."""
         self._connection = connection
 
     @property
     def client_address(self) -> str:
-        """Of the person or program behind it; empty when it is unknown."""
+        """Address of the client, behind any proxies. Empty if unknown."""
         return self._connection.client_address
 
     def send_text(self, text: str) -> None:
-        """Write one control message; nothing when the peer reads none, or the connection is closing."""
+        """Write one control message, unless the peer does not read any or the connection is closing."""
         self._connection.send_text(text)
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Close the connection, in the event loop's next turn: the hub may be about to look at it."""
+        """Close the connection in the next turn of the event loop, because the hub may be about to use it."""
         asyncio.get_running_loop().call_soon(self._connection.close, code, reason)
 
 
 class SocketPort(BroadcasterPort):
     """A listener's socket (`relay.hub.port.ListenerPort`).
 
-    Audio goes to the socket by one system call while the transport holds nothing, which is the invariant of a
-    listener that is not blocked: the transport's limit is 0, so it says when it holds a byte. The rest of a frame that
-    the socket took in part goes to the kernel at once, whose bound is lifted for it. No other frame is begun until the
-    socket takes data again (`WritableSockets`). A listener leaves the hub at the very moment at which its connection
-    is no longer open (`RelayConnection.send_data`), and until then the descriptor is this connection's: event loops
-    report a loss before they close it.
+    One system call writes audio to the socket while the transport is empty. A listener that is not blocked always has
+    an empty transport: the transport's limit is 0, so it reports when it holds a byte. If the socket accepts a part of
+    a frame, the rest goes to the kernel at once, whose bound is lifted for it. The next frame waits until the socket
+    accepts data again (`WritableSockets`).
+
+    A listener leaves the hub at the very moment when its connection is no longer open (`RelayConnection.send_data`).
+    Until then, the descriptor belongs to this connection, because event loops report a loss before they close the
+    descriptor.
 
     Attributes:
-        takes_parts: As `os.write` does.
+        takes_parts: Whether a write may be partial, as with `os.write`.
     """
 
     __slots__ = ("_bytes_per_second", "_descriptor", "_socket", "_transport")
@@ -58,7 +59,6 @@ class SocketPort(BroadcasterPort):
     takes_parts = True
 
     def __init__(self, connection: RelayConnection) -> None:
-        """Make the port of an open connection."""
         super().__init__(connection)
         self._transport = connection.transport
         self._socket: socket.socket = connection.transport.get_extra_info("socket")
@@ -67,35 +67,35 @@ class SocketPort(BroadcasterPort):
 
     @property
     def sink(self) -> object:
-        """The descriptor, for `os.write`: there are millions of calls."""
+        """The descriptor, for `os.write`, which is called millions of times."""
         return self._descriptor
 
     def complete(self, rest: bytes) -> None:
-        """Write the rest of a frame; a broken connection the transport notices by itself."""
+        """Write the rest of a frame. The transport itself notices a broken connection."""
         with without_bound(self._socket, self._bytes_per_second):
             self._transport.write(rest)
 
     def await_room(self) -> None:
-        """Have the listener blocked until the socket takes data again."""
+        """Block the listener until the socket accepts data again."""
         self._connection.await_room()
 
     def fit_kernel(self, bytes_per_second: int) -> None:
-        """Bound what the kernel holds, for audio of that rate."""
+        """Bound what the kernel holds, for audio of this rate."""
         self._bytes_per_second = bytes_per_second
         bound_kernel_buffer(self._socket, bytes_per_second)
 
     def abort(self, because: str | OSError, limit: Limit | None = None) -> None:
-        """Cut the connection off, and count the limit by which it is."""
+        """Cut the connection off, and count the limit that was the reason."""
         if limit is not None:
             self._connection.limits.applied(limit)
         self._connection.cut_off(because)
 
 
 class TlsPort(SocketPort):
-    """The same under TLS: what the transport was given can't be taken back, so the socket is asked before.
+    """A listener's socket under TLS. Data given to the transport cannot be taken back, so the socket is asked first.
 
     Attributes:
-        takes_parts: Never: all that is written goes to the kernel at once.
+        takes_parts: Always False: a write goes to the kernel as a whole.
     """
 
     __slots__ = ()
@@ -108,7 +108,7 @@ class TlsPort(SocketPort):
         return self
 
     def take(self, wire: bytes) -> int:
-        """Write all of it, when the socket takes data; else nothing."""
+        """Write all of the data if the socket accepts any. Otherwise write nothing and return 0."""
         connection = self._connection
         if connection.is_full or not connection.writable.is_writable(self._descriptor):
             return 0
@@ -121,5 +121,5 @@ class TlsPort(SocketPort):
 
 
 def send_whole(port: TlsPort, wire: bytes) -> int:
-    """Write to a port of a TLS connection, as `os.write` does to a descriptor."""
+    """Write to the port of a TLS connection, as `os.write` writes to a descriptor."""
     return port.take(wire)

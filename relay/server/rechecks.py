@@ -1,7 +1,7 @@
-"""Open connections and what let them in: who may no longer be here is closed with 4001. Refusals are told in the log.
+"""Recheck the permits of open connections, close those that no longer hold with 4001, and log refusals.
 
-Invariants: a connection whose token expires is closed within `RECHECK_SECONDS` and a little; one whose key was
-withdrawn, at once when the rules are replaced; asking costs nothing per connection while nothing expires.
+Invariants: a connection whose token expires is closed little more than `RECHECK_SECONDS` later. A connection whose key
+was withdrawn is closed as soon as the rules are replaced. While nothing expires, checking costs nothing per connection.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from relay.server.connection import RelayConnection
 from relay.vocabulary.errors import TokenExpiredError
 
 RECHECK_SECONDS = 1.0
-"""How late an expiry may be noticed."""
+"""Interval between checks for expired tokens."""
 
 REPORT_SECONDS = 60.0
-"""How often the log tells how many were refused, and why; each by itself is only there at the level debug."""
+"""Interval at which the log says how many clients were refused, and why. Single refusals are logged only at level
+debug."""
 
 logger = logging.getLogger(__name__)
 
 
 class Rechecks:
-    """Holds connections to what let them in. `run` is a task of the caller's."""
+    """Holds connections to their permits. The caller starts `run` as a task."""
 
     def __init__(self, access: Access) -> None:
-        """Begin with nobody."""
         self._access = access
         self._inside: dict[RelayConnection, Permit] = {}
         self._expiring: dict[RelayConnection, float] = {}
@@ -38,26 +38,26 @@ class Rechecks:
         """Hold a connection to its permit until `forget`.
 
         Raises:
-            TokenExpiredError: The permit ceased to hold during the handshake; it is not watched.
+            TokenExpiredError: The permit expired during the handshake. The connection is not watched.
         """
         permit.check()
         self._inside[connection] = permit
-        # Without the leeway, which other rules may change while the connection is open.
+        # The leeway is added later, because new rules may change it while the connection is open.
         if permit.grant is not None and permit.grant.expires_at < math.inf:
             self._expiring[connection] = permit.grant.expires_at
 
     def forget(self, connection: RelayConnection) -> None:
-        """Watch a connection no more; nothing when it is not watched."""
+        """Stop watching a connection. A connection that is not watched is ignored."""
         self._inside.pop(connection, None)
         self._expiring.pop(connection, None)
 
     def replace(self, rules: AccessRules) -> int:
-        """Put other rules in force, and close whoever they do not admit; gives how many those are."""
+        """Put new rules into force, and close the connections that they do not admit. Return how many."""
         self._access.rules = rules
         return self._close_refused(self._inside)
 
     async def run(self) -> None:
-        """Look for expired tokens, and tell of refusals, for ever."""
+        """Close connections with expired tokens and log refusals, forever."""
         loop = asyncio.get_running_loop()
         report_at = loop.time() + REPORT_SECONDS
         while True:
@@ -68,12 +68,12 @@ class Rechecks:
             self.close_expired()
 
     def close_expired(self) -> int:
-        """Close whoever's token expired, by the leeway in force now; gives how many those are."""
+        """Close the connections whose tokens expired, with the current leeway. Return how many."""
         expired_before = self._access.now - self._access.rules.leeway_seconds
         return self._close_refused([inside for inside, expiry in self._expiring.items() if expiry <= expired_before])
 
     def tell_refusals(self) -> None:
-        """Write to the log how many were refused since this was called last, by reason; nothing when none were."""
+        """Log how many clients were refused since the last call, by reason. Log nothing if there were none."""
         news = self._access.refusals - self._told
         if news:
             reasons = {str(reason): count for reason, count in news.most_common()}

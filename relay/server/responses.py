@@ -1,7 +1,7 @@
-"""HTTP responses, and the headers by which a browser protects the person who looks at one.
+"""HTTP responses, and the headers with which a browser protects the person who views a page.
 
-Invariants: a page's own Content-Security-Policy stays; a response that is no page may load and run nothing; no
-response gives back a token. A response that says something went wrong ends the connection.
+Invariants: a page keeps its own Content-Security-Policy. A response that is not a page can load and run nothing. No
+response contains a token. An error response ends the connection.
 
 Sources: the Content Security Policy and Permissions Policy of the W3C; Fetch (Cross-Origin-Resource-Policy); HTML
 (Cross-Origin-Opener-Policy).
@@ -16,9 +16,9 @@ from websockets.http11 import Request, Response
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    # The fragment with a key is never in a Referer, the name of a session would be.
+    # A Referer never contains the fragment with a key, but it would contain the session's name.
     "Referrer-Policy": "no-referrer",
-    # What the pages use, for themselves only; of the rest, what would hurt most.
+    # The pages may use the first three. Of the other features, the most harmful are disabled.
     "Permissions-Policy": (
         "microphone=(self), autoplay=(self), screen-wake-lock=(self), camera=(), display-capture=(), geolocation=(), "
         "payment=(), usb=(), serial=(), hid=(), midi=()"
@@ -27,7 +27,7 @@ SECURITY_HEADERS = {
 }
 
 HEADERS_OVER_TLS = {
-    # Without TLS a browser ignores it, and complains.
+    # Without TLS, browsers ignore it and log a warning.
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
@@ -38,7 +38,10 @@ _UNTOLD = b"The header Sec-WebSocket-Protocol is malformed.\n"
 
 
 def text_response(status: int, sentence: str, **headers: str) -> Response:
-    """Make a response for a person to read; nobody keeps it, and the connection ends. In names, `_` stands for `-`."""
+    """Return a text response for a person, which is not cached and ends the connection.
+
+    In the names of `headers`, `_` stands for `-`.
+    """
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     body = f"{sentence}\n".encode()
     always = {"Cache-Control": "no-store", "Connection": "close"}
@@ -46,12 +49,12 @@ def text_response(status: int, sentence: str, **headers: str) -> Response:
 
 
 def not_modified_response(headers: Mapping[str, str]) -> Response:
-    """Make the answer to a browser that has the file already, with the headers that it would have had."""
+    """Return the answer to a browser whose cached file is current, with the headers of the full response."""
     return Response(HTTPStatus.NOT_MODIFIED, "Not Modified", Headers(headers), b"")
 
 
 def make_response(status: int, content_type: str, body: bytes, more: Mapping[str, str]) -> Response:
-    """Make a response; of `more` headers, none replaces one of these."""
+    """Return a response. `more` adds headers but replaces none of the standard ones."""
     headers = Headers()
     headers["Content-Type"] = content_type
     headers["Content-Length"] = str(len(body))
@@ -63,15 +66,15 @@ def make_response(status: int, content_type: str, body: bytes, more: Mapping[str
 
 
 def complete_response(response: Response, request: Request | None, *, is_over_tls: bool) -> None:
-    """Complete a response before it is sent; `request` is None where none could be read."""
+    """Add the final headers before a response is sent. `request` is None if none could be read."""
     response.headers["Server"] = SERVER_HEADER
-    # A proxy says so; who says so without one, says it of the answer to itself.
+    # A proxy sends this header. A client that sends it without a proxy changes only its own response.
     if request is not None and request.headers.get_all("X-Forwarded-Proto") == ["https"]:
         is_over_tls = True
     for name, value in (SECURITY_HEADERS | (HEADERS_OVER_TLS if is_over_tls else {})).items():
         if name not in response.headers:
             response.headers[name] = value
-    # The library quotes a header that it can not read.
+    # The library quotes an unreadable header, which may contain a token.
     if response.status_code == HTTPStatus.BAD_REQUEST and _PROTOCOL_HEADER in (response.body or b""):
         del response.headers["Content-Length"]
         response.headers["Content-Length"] = str(len(_UNTOLD))

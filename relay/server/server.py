@@ -1,7 +1,7 @@
-"""The listening socket and what happens on each accepted WebSocket.
+"""The listening socket, and the setup of each accepted WebSocket.
 
-Invariants: audio enters only through `Broadcasting.publish`; a peer's fault closes that peer's connection and nothing
-else; stopping ends before its deadline, whatever the peers do.
+Invariants: audio enters only through `Broadcasting.publish`. A peer's fault closes only that peer's connection.
+Stopping ends before its deadline, whatever the peers do.
 """
 
 import asyncio
@@ -47,25 +47,30 @@ from relay.settings.settings import ListenerSettings, ServerSettings
 from relay.vocabulary.errors import ConfigurationError, RelayError, TokenExpiredError
 
 ACCEPT_BATCH = 4
-"""Connections accepted in one turn of the event loop, so that a crowd at the door does not delay those inside."""
+"""Connections accepted per turn of the event loop, so that many new clients do not delay the connected ones."""
 
 PENDING_CONNECTIONS = 4096
-"""Connections that the kernel may hold until they are accepted; of more, a client's first try is lost for a second."""
+"""Number of connections that the kernel may hold until they are accepted. Beyond it, a client's first attempt is lost,
+and it retries after a second."""
 
 DEAD_PEER_SECONDS = 5.0
-"""How much later than the stall limit the kernel gives a peer up by itself, so that the log tells of a stall."""
+"""The kernel gives a peer up this much later than the stall limit, so that the log reports a stall first."""
 
 LEAVING_SECONDS = 0.01
-"""How often a relay that stops looks whether everybody has gone."""
+"""Interval at which a stopping relay checks whether all clients have left."""
 
 MAX_LISTENER_MESSAGE_BYTES = 16 * 1024
-"""A listener's messages are at most 4 KiB; what is no larger than this is still read, to say what was wrong with it."""
+"""A listener's messages may have at most 4 KiB. Longer ones up to this size are still read, so that the relay can
+explain the error."""
 
 logger = logging.getLogger(__name__)
 
 
 class RelayServer:
-    """An async context manager: inside it, clients are served."""
+    """Listens and serves clients. It is an async context manager: clients are served inside it.
+
+    `tls` is None for plain HTTP. `plan` says how long stopping may take.
+    """
 
     def __init__(
         self,
@@ -81,20 +86,6 @@ class RelayServer:
         server: ServerSettings,
         listener: ListenerSettings,
     ) -> None:
-        """Make a server that does not listen yet.
-
-        Args:
-            hub: Where audio goes.
-            door: Answers opening handshakes.
-            rechecks: Asks again, while a connection is open, whether it may be.
-            limits: What clients may.
-            tasks: Looks after open connections.
-            endings: Counts how requests and connections end.
-            tls: What it speaks TLS by; None for none.
-            plan: How long stopping may take.
-            server: Where to listen.
-            listener: How long an answer is waited for.
-        """
         self._hub = hub
         self._door = door
         self._rechecks = rechecks
@@ -111,10 +102,10 @@ class RelayServer:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
-            ConfigurationError: The address is in use, or can't be listened on, or two hosts have one in common.
+            ConfigurationError: The address is in use or not available, or two hosts share an address.
         """
         hosts, port = self._settings.host, self._settings.port
         check_apart(hosts)
@@ -143,7 +134,7 @@ class RelayServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop accepting, tell everybody to go and come back, and cut off whoever is left when the time is over."""
+        """Stop accepting, ask all clients to reconnect later, and cut off those that remain at the deadline."""
         server = self._server
         if server is None:
             return
@@ -176,17 +167,17 @@ class RelayServer:
                 await self._everybody_has_gone()
 
     async def _everybody_has_gone(self) -> None:
-        while not self._door.is_deserted:  # noqa: ASYNC110 - who is at the door and who is inside end in their own ways
+        while not self._door.is_deserted:  # noqa: ASYNC110 - pending and open connections share no event
             await asyncio.sleep(LEAVING_SECONDS)
 
     @property
     def port(self) -> int:
-        """The port that it listens on; useful when any free one was asked for."""
+        """The port that the server listens on. Useful if the configured port is 0."""
         assert self._server is not None  # noqa: S101 - asked inside the context only
         return int(self._server.sockets[0].getsockname()[1])
 
     def _make_protocol(self) -> asyncio.Protocol:
-        """Make what the event loop tells of an accepted socket."""
+        """Return the protocol of an accepted socket."""
         connect = partial(HttpConnection, self._door, self._take_in, self._endings, self._limits)
         if self._tls is None:
             return connect(self._door)
@@ -195,7 +186,7 @@ class RelayServer:
     def _take_in(
         self, transport: asyncio.Transport, protocol: ServerProtocol, admitted: Admitted, accepted: bytes
     ) -> RelayConnection:
-        """Have a new WebSocket take a transport over, and begin to serve it."""
+        """Create the WebSocket that takes over a transport, and start to serve it."""
         connection = RelayConnection(
             transport, protocol, admitted, self._limits, writable=self._writable, tell_end=self._tell_end
         )
@@ -230,7 +221,7 @@ class RelayServer:
 
 
 def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
-    """Fit what a connection may send to its role, and write down who came."""
+    """Fit the connection's receive limits to the client's role, and log who connected."""
     is_listener = request.role is Role.LISTENER
     if is_listener:
         connection.protocol.max_message_size = MAX_LISTENER_MESSAGE_BYTES
@@ -250,7 +241,7 @@ def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
 
 
 def _reason(error: OSError) -> str:
-    """Give the plain reason; asyncio wraps it in words about the address, which the sentence names already."""
+    """Return the plain reason. asyncio adds words about the address, which the message already names."""
     if isinstance(error, socket.gaierror) or error.errno is None:
         return str(error.strerror or error)
     return os.strerror(error.errno).lower()

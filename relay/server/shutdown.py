@@ -1,44 +1,43 @@
-"""How the relay leaves: how long each part of stopping may take, and when whom is told to go. Time is an argument.
+"""The plan for stopping: how long each part may take, and when each client is asked to leave. Time is an argument.
 
-Invariants: the parts together are no longer than what the operator allows; listeners leave in random order, spread
-over the window, and broadcasters after them, so that nobody who is still there hears silence; those who were told to
-come back do not come back together.
+Invariants: all parts together take no longer than the operator allows. Listeners leave in random order, spread over the
+window, and broadcasters after them, so no remaining listener hears silence. Clients do not all reconnect at once.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 CUT_OFF_SHARE = 0.1
-"""Of the whole time, for what is left of those who did not close: it takes a few turns of the event loop."""
+"""Share of the total time for cutting off the remaining clients. It takes a few turns of the event loop."""
 
 MAX_CUT_OFF_SECONDS = 1.0
-"""The most of it, however long the whole is: cutting off waits for nobody."""
+"""Upper bound of that share. Cutting off waits for no client."""
 
 FLUSH_SHARE = 0.3
-"""Of the whole time, for the last metrics: a few requests to a service that answers."""
+"""Share of the total time for the last metrics: a few requests to a service that responds."""
 
 MAX_FLUSH_SECONDS = 5.0
-"""The most of it: a service that has not answered by then will not."""
+"""Upper bound of that share. A service that has not responded by then will not."""
 
 CLOSES_PER_SECOND = 500
-"""So many close without delaying those who still listen; fewer connections leave in less than the window."""
+"""Rate of closes that does not delay the remaining listeners. A few connections leave faster than the window."""
 
 RETURNS_PER_SECOND = 500
-"""So many a relay that has just started lets in without effort."""
+"""Rate of reconnections that a relay handles easily after its start."""
 
 START_SECONDS = 1.0
-"""After the last has gone, a relay needs so long to be there again."""
+"""Time that a relay needs to restart after the last client has left."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShutdownPlan:
-    """What stopping may take, in seconds.
+    """How long the parts of stopping may take, in seconds.
 
     Attributes:
-        window: Over which all are told to go.
-        closing: In which they may close; the window is at its beginning.
-        cut_off: For what is left of those who did not.
-        flush: For the last metrics.
+        window: All clients are asked to leave within this time.
+        closing: Clients may take this long to close. It includes the window.
+        cut_off: Time for cutting off the remaining clients.
+        flush: Time for the last metrics.
     """
 
     window: float
@@ -48,7 +47,7 @@ class ShutdownPlan:
 
     @classmethod
     def within(cls, timeout_seconds: float, window_seconds: float) -> "ShutdownPlan":
-        """Divide the time that stopping may take in all."""
+        """Divide the total time for stopping into its parts."""
         cut_off = min(MAX_CUT_OFF_SECONDS, CUT_OFF_SHARE * timeout_seconds)
         flush = min(MAX_FLUSH_SECONDS, FLUSH_SHARE * timeout_seconds)
         closing = timeout_seconds - cut_off - flush
@@ -57,11 +56,11 @@ class ShutdownPlan:
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """When one connection is told to go.
+    """When one client is asked to leave.
 
     Attributes:
-        at_seconds: After the beginning of the window.
-        reconnect_after_ms: How long it should stay away.
+        at_seconds: Time since the beginning of the window.
+        reconnect_after_ms: How long the client should wait before it reconnects.
     """
 
     at_seconds: float
@@ -69,12 +68,9 @@ class Departure:
 
 
 def plan_departures(count: int, window_seconds: float, draw: Callable[[], float]) -> list[Departure]:
-    """Plan the departures of `count` connections, in their order.
+    """Plan the departures of `count` connections, in their order, within the window.
 
-    Args:
-        count: How many there are.
-        window_seconds: The longest that it may take.
-        draw: Gives a random number from 0 up to 1.
+    `draw` returns a random number from 0 up to but not including 1.
     """
     window = min(window_seconds, count / CLOSES_PER_SECOND)
     spread = max(START_SECONDS, count / RETURNS_PER_SECOND)

@@ -1,6 +1,6 @@
-"""What one connection waits for, its end among it, in one table, so that nothing fires after it has ended.
+"""All timers of one connection and the actions at its end, in one table, so that nothing fires after the end.
 
-Invariant: what is to be done at the end is done once, whether it was asked for before or after.
+Invariant: an action for the end runs exactly once, whether it is added before or after the end.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ class Timer(Enum):
     """What a connection waits for."""
 
     HTTP = auto()
-    """The next request, the end of this one, or the peer's taking of an answer."""
+    """The next request, the rest of this one, or the peer's reading of a response."""
     HANDSHAKE = auto()
     """The end of a TLS handshake."""
     CLOSING = auto()
@@ -22,51 +22,49 @@ class Timer(Enum):
     AUDIO_RATE = auto()
     ADDRESS_RATE = auto()
     AHEAD = auto()
-    """Real time, which a broadcaster is ahead of."""
+    """Real time, because a broadcaster is ahead of it."""
     SWITCH = auto()
 
 
 class Timers:
-    """The timers of one connection; of each kind, one at a time."""
+    """The timers of one connection, at most one of each kind."""
 
     __slots__ = ("_at_end", "_loop", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin with none."""
         self._loop = loop
         self._waiting: dict[Timer, asyncio.TimerHandle] = {}
         self._at_end: list[Callable[[], None]] | None = []
 
     @property
     def have_ended(self) -> bool:
-        """Whether the connection has."""
+        """Whether the connection has ended."""
         return self._at_end is None
 
     def __contains__(self, what: Timer) -> bool:
-        """Whether such a timer was started, and not stopped since."""
         return what in self._waiting
 
     def start(self, what: Timer, seconds: float, action: Callable[[], None]) -> None:
-        """Do something later, in place of what such a timer was to do before; nothing after the end."""
+        """Call `action` later. This replaces a running timer of the same kind. After the end, it does nothing."""
         self.stop(what)
         if not self.have_ended:
             self._waiting[what] = self._loop.call_later(seconds, action)
 
     def stop(self, what: Timer) -> None:
-        """Stop such a timer, if there is one."""
+        """Stop a timer if it is running."""
         timer = self._waiting.pop(what, None)
         if timer is not None:
             timer.cancel()
 
     def at_end(self, action: Callable[[], None]) -> None:
-        """Do something once, at the end; at once when it has come."""
+        """Call `action` once, at the end of the connection. Call it immediately if the connection has ended."""
         if self._at_end is None:
             action()
         else:
             self._at_end.append(action)
 
     def end(self) -> None:
-        """Stop all, start none any more, and do what is to be done at the end; nothing when it has come."""
+        """Stop all timers for good, and run the actions for the end. Idempotent."""
         actions, self._at_end = self._at_end or [], None
         for what in list(self._waiting):
             self.stop(what)

@@ -1,6 +1,6 @@
-"""TLS in the process: the certificate and its key, and how both are replaced while the relay runs.
+"""The relay's own TLS: its certificate and key, and how both are replaced while the relay runs.
 
-Invariants: TLS 1.2 at least; a pair that can not be used is noticed before it takes the place of one that can.
+Invariants: TLS 1.2 is the minimum. An unusable pair never replaces a usable one.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from relay.vocabulary.errors import ConfigurationError
 
 
 def make_tls(settings: ServerSettings) -> ssl.SSLContext | None:
-    """Give what the server speaks TLS by; None when no certificate is set.
+    """Return the server's TLS context. None if no certificate is configured.
 
     Raises:
-        ConfigurationError: The certificate and key can not be used; the text says why.
+        ConfigurationError: The certificate and key are unusable. The text says why.
     """
     if settings.tls_certificate is None and settings.tls_key is None:
         return None
@@ -26,13 +26,13 @@ def make_tls(settings: ServerSettings) -> ssl.SSLContext | None:
 
 
 def renew_tls(context: ssl.SSLContext | None, settings: ServerSettings) -> None:
-    """Read certificate and key anew, for whoever connects from now on; open connections go on with the old.
+    """Reload certificate and key for new connections. Open connections keep the old ones.
 
     Raises:
-        ConfigurationError: They can not be used, or TLS can not be begun or ended while the relay runs; nothing was
-            changed.
+        ConfigurationError: They are unusable, or TLS would have to be turned on or off while the relay runs. Nothing
+            was changed.
     """
-    # Tried on a context that nobody uses, since a pair that does not match would spoil the one in use.
+    # An unused context tries the pair first, because a mismatched pair would spoil the context in use.
     if (make_tls(settings) is None) is not (context is None):
         raise ConfigurationError("server.tls_certificate can not be set or unset while the relay runs; restart it.")
     if context is not None:
@@ -40,14 +40,14 @@ def renew_tls(context: ssl.SSLContext | None, settings: ServerSettings) -> None:
 
 
 def bound_tls_buffers(transport: asyncio.Transport) -> None:
-    """Have the transport of a TLS connection say when its socket takes no more; any other is left alone.
+    """Make the transport of a TLS connection report when its socket accepts no more. Other transports stay unchanged.
 
-    Below TLS lies a transport of the socket, which holds another 64 KiB in silence, and which no event loop gives out.
-    asyncio's is found by its private name; where it is not, as in uvloop, these bytes remain.
+    Below TLS lies the socket's transport, which silently buffers another 64 KiB and which no event loop exposes. In
+    asyncio it is found by its private name. Where that fails, as in uvloop, those bytes remain.
     """
     if transport.get_extra_info("ssl_object") is None:
         return
-    # Not 0: asyncio's TLS pauses at the limit, not above it, and so would for ever.
+    # Not 0: asyncio's TLS pauses at the limit, not above it, so with 0 it would pause forever.
     transport.set_write_buffer_limits(high=1, low=0)
     below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
     if isinstance(below, asyncio.Transport):

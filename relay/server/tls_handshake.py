@@ -1,11 +1,11 @@
-"""A connection before TLS is agreed on: counted, bounded and cut off like any other that is no WebSocket yet.
+"""A connection during its TLS handshake: counted, limited and cut off like any other that is not a WebSocket yet.
 
-Event loops report a connection with TLS only after its handshake. So the relay listens without TLS, counts each
-connection when it is accepted, and hands its socket over to an event loop's TLS then.
+Event loops report a TLS connection only after its handshake. So the relay listens without TLS, counts each connection
+when it is accepted, and then hands its socket to the event loop's TLS.
 
-Invariants: a socket is counted from its first moment to its last, here or as a connection, never as both; who cuts it
-off needs nobody's help, since the event loop finds the end of the stream whatever it is doing. A handshake that
-fails is counted once, by its own reason or by the limit that ended it.
+Invariants: a socket is counted from its first moment to its last, either here or as a connection, never as both. To cut
+it off, shutting down the socket suffices, because the event loop notices the end of the stream in any state. A failed
+handshake is counted once, by its own reason or by the limit that ended it.
 """
 
 import asyncio
@@ -28,10 +28,13 @@ from relay.server.timers import Timer, Timers
 
 
 class TlsHandshake(asyncio.Protocol):
-    """One connection's.
+    """The handshake of one connection.
+
+    `connect` creates the connection that speaks TLS. That connection reports its arrival to the attendance passed to
+    it.
 
     Attributes:
-        peer_address: Of the other end, empty when it is unknown.
+        peer_address: Address of the peer. Empty if unknown.
     """
 
     def __init__(
@@ -42,15 +45,6 @@ class TlsHandshake(asyncio.Protocol):
         limits: LimitsInForce,
         tasks: TaskRegistry,
     ) -> None:
-        """Make it (called by the event loop, for a socket that was accepted).
-
-        Args:
-            connect: Makes the connection that speaks TLS, which tells the attendance given to it that it is there.
-            context: What it speaks TLS by.
-            attendance: Keeps count of the connections.
-            limits: How long a handshake may take.
-            tasks: Runs it.
-        """
         self._connect = connect
         self._context = context
         self._attendance = attendance
@@ -60,12 +54,12 @@ class TlsHandshake(asyncio.Protocol):
         self.peer_address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the socket over, before anything is read from it (called by the event loop)."""
+        """Take the socket over before any data is read from it (called by the event loop)."""
         accepted = cast("asyncio.Transport", transport)
         self.peer_address = (accepted.get_extra_info("peername") or ("",))[0]
         try:
             self._socket = socket.socket(fileno=os.dup(accepted.get_extra_info("socket").fileno()))
-        except OSError:  # no files are left
+        except OSError:  # no file descriptors are left
             self._limits.applied(Limit.PENDING_HANDSHAKES)
             return
         finally:
@@ -77,16 +71,16 @@ class TlsHandshake(asyncio.Protocol):
         self._attendance.arrived(self)
 
     def at_end(self, action: Callable[[], None]) -> None:
-        """Do something once, when the handshake ends, well or not; at once when it has."""
+        """Call `action` once, when the handshake succeeds or fails. Call it immediately if it has ended."""
         self._timers.at_end(action)
 
     def arrived(self, connection: Visitor) -> None:
-        """Have the connection counted in place of the handshake."""
+        """Count the connection in place of the handshake."""
         self._timers.end()
         self._attendance.arrived(connection)
 
     def cut_off(self) -> None:
-        """End it at once."""
+        """End the handshake at once."""
         self._timers.end()
         discard_unsent(self._socket)
         with contextlib.suppress(OSError):
@@ -97,7 +91,7 @@ class TlsHandshake(asyncio.Protocol):
         self.cut_off()
 
     async def _shake_hands(self, most_seconds: float) -> None:
-        """Have the event loop do it; its own time-out is never reached, since it is not told apart from other ends."""
+        """Run the handshake. The event loop's timeout looks like any other end, so a timer here always fires first."""
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._connect(self),
@@ -107,7 +101,7 @@ class TlsHandshake(asyncio.Protocol):
                 ssl_shutdown_timeout=CLOSE_SECONDS,
             )
         except OSError as error:  # the peer's fault
-            # Whose frames refer to the future that holds it.
+            # Its frames refer to the future that holds it.
             error.__traceback__ = None
             if not self._timers.have_ended:
                 self._limits.could_not_agree(_fault(error), self.peer_address)
@@ -116,7 +110,7 @@ class TlsHandshake(asyncio.Protocol):
 
 
 def _fault(error: OSError) -> TlsFault:
-    """Read why TLS was not agreed on; at the end of the stream event loops raise a reset."""
+    """Determine why the handshake failed. At the end of the stream, event loops raise a connection reset."""
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLSyscallError):
         return read_tls_fault(error.reason or "")
     return TlsFault.TLS_LEFT

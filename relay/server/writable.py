@@ -1,9 +1,9 @@
-"""Sockets that took no more: which of them take data again.
+"""Watch full sockets, and report when they accept data again.
 
-A transport tells it only while bytes of the connection wait in it, where they can't be taken back. So these sockets
-are watched beside their transports, by one selector that the event loop watches in turn.
+A transport reports this only while it holds bytes of the connection, which cannot be taken back. So one selector
+watches these sockets beside their transports, and the event loop watches the selector.
 
-Invariant: a socket is told of once, and not after it was forgotten; it is forgotten before it is closed.
+Invariant: a socket is reported once, and never after it was forgotten. It is forgotten before it is closed.
 """
 
 import asyncio
@@ -13,27 +13,26 @@ from collections.abc import Callable
 
 
 class WritableSockets:
-    """Tells when sockets take data again; of use between `open` and `close`."""
+    """Reports when sockets accept data again. Usable between `open` and `close`."""
 
     def __init__(self) -> None:
-        """Make it; it takes no descriptor yet."""
         self._selector: selectors.DefaultSelector | None = None
         self._poll = select.poll()
 
     def open(self) -> None:
-        """Begin to watch, in the running event loop."""
+        """Start watching, in the running event loop."""
         self._selector = selectors.DefaultSelector()
         asyncio.get_running_loop().add_reader(self._selector.fileno(), self._tell)
 
     def close(self) -> None:
-        """Watch no more; done twice, it changes nothing."""
+        """Stop watching. Idempotent."""
         selector, self._selector = self._selector, None
         if selector is not None:
             asyncio.get_running_loop().remove_reader(selector.fileno())
             selector.close()
 
     def is_writable(self, descriptor: int) -> bool:
-        """Whether a socket takes data now: at least half of what the kernel lets wait in it."""
+        """Whether a socket accepts data now: at least half of the bytes that the kernel lets wait in it."""
         self._poll.register(descriptor, select.POLLOUT)
         try:
             return bool(self._poll.poll(0))
@@ -41,12 +40,12 @@ class WritableSockets:
             self._poll.unregister(descriptor)
 
     def wait(self, descriptor: int, tell: Callable[[], None]) -> None:
-        """Have `tell` called once when a socket takes data; it must not be waited for already."""
+        """Call `tell` once when a socket accepts data. The socket must not be watched already."""
         if self._selector is not None:
             self._selector.register(descriptor, selectors.EVENT_WRITE, tell)
 
     def forget(self, descriptor: int) -> None:
-        """Wait no more for a socket that is waited for."""
+        """Stop watching a socket that is watched."""
         if self._selector is not None:
             self._selector.unregister(descriptor)
 
