@@ -9,7 +9,7 @@ from relay.vocabulary.labels import ANY_SESSION, Declaration, Label
 from relay.vocabulary.names import ChannelAddress
 
 MAX_LISTED = 64
-"""The most channels in one session's list, in order of their creation. A message with that list then has 16 KiB."""
+"""The most channels in one session's list; the first ones are shown. A message with that list has up to 16 KiB."""
 
 _NO_LABEL = Label()
 
