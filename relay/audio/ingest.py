@@ -105,7 +105,7 @@ class Ingest(Protocol):
         ...
 
     def note_return(self, now: float) -> None:
-        """Record that a broadcaster took its channel back and brings the audio that waited meanwhile."""
+        """Record that a broadcaster took its channel back and brings the audio that it could not send before."""
         ...
 
     def clear(self, now: float) -> AudioAmount:
@@ -174,7 +174,7 @@ class LiveIngest:
         return self.lead_seconds(now) > self._limit * GO_ON_AT
 
     def note_return(self, now: float) -> None:
-        """Allow as much catching up as after a stall, whatever the relay or another broadcaster did meanwhile."""
+        """Allow as much catching up as after a stall, even if another broadcaster sent audio in between."""
         self._covered_until = now - CATCH_UP_SECONDS
 
     def clear(self, now: float) -> AudioAmount:

@@ -119,8 +119,8 @@ class ListenerBuffer:
     def push(self, chunk: Chunk) -> AudioAmount | None:
         """Add the newest chunk. If it does not fit, drop the oldest chunks first.
 
-        A chunk larger than the whole buffer can not be held. It is dropped itself, after all older chunks.
-        (`AudioBufferManager.add_audio` cuts plain audio before it calls this.)
+        A chunk larger than the whole buffer is dropped itself, after all older chunks. (`AudioBufferManager.add_audio`
+        cuts plain audio before it calls this.)
 
         Returns:
             What was dropped; None if nothing was dropped or the buffer is closed.
@@ -154,10 +154,7 @@ class ListenerBuffer:
         return count
 
     def take(self, count: int) -> None:
-        """Remove the oldest `count` chunks as taken. The caller has read them from `chunks`.
-
-        `count` is at most the number held.
-        """
+        """Remove the oldest `count` chunks, at most all, as taken. The caller has read them from `chunks`."""
         chunks = self.chunks
         if count == len(chunks):
             size, duration = self.held_bytes, self.held_flicks

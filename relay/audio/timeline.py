@@ -48,7 +48,7 @@ _TRANSITIONS: dict[ChannelState, frozenset[ChannelState]] = {
 
 
 class IllegalTransitionError(RelayError):
-    """A state change that a channel can not make; a bug in the relay."""
+    """A state change that a channel does not allow; a bug in the relay."""
 
 
 @dataclass(frozen=True, slots=True)

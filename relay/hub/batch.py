@@ -79,7 +79,7 @@ class Batches:
 
     def join(self, frames: Sequence[Frame], framing: Framing) -> Batch:
         """Return the batch of these frames, from the cache if possible."""
-        # The cached batch holds its frames, so no other frame can have the same id meanwhile.
+        # The cached batch holds its frames, so no other frame can get the same id.
         key = (id(frames[0]), len(frames), framing)
         batch = self._batches.get(key)
         if batch is None:

@@ -344,7 +344,7 @@ class Channel:
         )
 
     def restore(self, record: ChannelRecord, ingest: Ingest | None) -> None:
-        """Continue an exported channel. Call it on a new channel, before anybody uses that."""
+        """Continue an exported channel. Call it on a new channel before that is used."""
         self.timeline.restore(record.timeline)
         self.ingest = ingest
         self.label = Label(record.name, record.lang)
@@ -354,11 +354,7 @@ class Channel:
             self.departure = Departure(Farewell(record.farewell), record.departed_at)
 
     def distribute(self, frame: Frame) -> None:
-        """Hand a numbered frame to the history, the listeners (on their groups' next turns) and the taps.
-
-        Args:
-            frame: Its `start` is `channel.place`, where the previous frame ended.
-        """
+        """Hand a numbered frame, which starts at `place`, to history, listeners (on their next turns) and taps."""
         self.timeline.keep(frame)
         self.tally.released_frames += 1
         for group in self.groups.values():

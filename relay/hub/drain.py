@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Turn(NamedTuple):
-    """One service of a woken group: a batch for the listeners in step, and whatever lagging listeners are owed.
+    """One service of a woken group: a batch for the listeners in step, and everything that lagging listeners are owed.
 
     Attributes:
         began: When it began, in seconds of the relay's clock.

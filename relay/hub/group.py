@@ -212,10 +212,7 @@ class Group:
         return True
 
     def write_some(self, most: int, now: float) -> bool:
-        """Write the batch to the next `most` listeners in step. Return whether there are more.
-
-        `now` is in seconds of the relay's clock.
-        """
+        """Write the batch to the next `most` listeners in step, at `now` (seconds). Return whether there are more."""
         batch = self._batch
         if batch is None:
             return False
@@ -226,8 +223,7 @@ class Group:
         while self._cursor < stop:
             first, taken = self._cursor, list[int]()
             try:
-                # No bytecode runs between two system calls. If one fails, the results of those before it stay in the
-                # list.
+                # No bytecode runs between two system calls. If one fails, the list has the results of those before it.
                 taken.extend(map(self.send, self._sinks[first:stop], repeat(wire)))
             except OSError:
                 taken.append(0)
@@ -258,7 +254,7 @@ class Group:
         return [(waiting, self._cursor), (max(0.0, now - batch.due), len(self._in_step) - self._cursor)]
 
     def _let_the_full_lag(self, batch: Batch, first: int, taken: list[int], now: float) -> None:
-        """Let listeners lag whose sockets took a part, from `first` on. They are owed what was not started."""
+        """Move listeners from `first` on whose sockets took only a part to their own queues, with what was not started."""
         wire_bytes = len(batch.wire)
         short = [(self._in_step[first + index], count) for index, count in enumerate(taken) if count != wire_bytes]
         for listener, count in short:

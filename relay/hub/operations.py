@@ -83,10 +83,7 @@ class Operations:
         }
 
     def end(self, session: str, name: str | None, permit: OperatorPermit) -> list[str]:
-        """End a session, or one of its channels, at once. Return the names of the channels that ended.
-
-        `Broadcasting.stop` describes what happens to their audio.
-        """
+        """End a session, or one of its channels, with `Broadcasting.stop`. Return the names of the ended channels."""
         ending = [channel for channel in self._channels(session, permit) if name in (None, channel.address.channel)]
         self._hub.broadcasting.stop(ending)
         return [channel.address.channel for channel in ending]

@@ -1,10 +1,10 @@
 """A tap: a reader of a channel inside the relay that is not a listener.
 
 A recorder, an encoder, a bus or captions reads a channel through a tap. The channel only puts frames into the tap, and
-the reader takes them in its own task. A slow or failing reader can therefore not delay anybody's audio.
+the reader takes them in its own task. A slow or failing reader therefore cannot delay any audio.
 
 Invariants: A reader gets everything that the channel released and sent since the tap was opened, in order and complete.
-A tap that can not hold it all is closed. Its reader gets what came before that, then an error.
+A tap that overflows is closed. Its reader gets what came before that, then an error.
 
 Bound: `max_seconds` of audio, and as many items as such audio has frames at most (`frames_within`). Drops: nothing; the
 tap is closed instead. Counter: `Tally.lost_taps`.

@@ -97,7 +97,7 @@ class MetricBatch:
         self.measurements_not_sent = 0
         self._session_dimension = session_dimension
         self._max_datums = max_datums
-        # From oldest to newest: returned, full, and still growing datums (the latter also oldest first).
+        # From oldest to newest: put back, full, and still growing datums (the latter also oldest first).
         self._returned: deque[MergedDatum] = deque()
         self._full: deque[tuple[_Series, _Values]] = deque()
         self._growing: dict[_Series, _Values] = {}
@@ -132,8 +132,7 @@ class MetricBatch:
     def take(self, now: datetime) -> list[MergedDatum]:
         """Remove and return everything held, oldest first.
 
-        Args:
-            now: The timestamp of what was added since the last `take`. Returned data keeps its own.
+        Data added since the last `take` gets the timestamp `now`. Data that was put back keeps its own.
         """
         data = list(self._returned)
         data += [_merged(series, values, now) for series, values in (*self._full, *self._growing.items())]

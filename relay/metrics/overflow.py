@@ -161,11 +161,7 @@ class OverflowEpisodes:
         return episode.report(session, Phase.BEGAN, now) if begins else None
 
     def due(self, now: float) -> list[OverflowReport]:
-        """Return the reports that are due, at most one per session, and close the episodes that ended.
-
-        Args:
-            now: Seconds of the relay's clock.
-        """
+        """Return the reports due at `now` (seconds), at most one per session, and close the episodes that ended."""
         reports = []
         for session, episode in list(self._episodes.items()):
             if now - episode.last_overflow >= self._interval_seconds:

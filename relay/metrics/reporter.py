@@ -120,12 +120,9 @@ class MetricsReporter:
             tasks.create_task(self._flush_forever(), name="metrics: flush")
 
     async def flush(self, timeout_seconds: float) -> None:
-        """Send what is held, at the end of the process. Log as lost what can't be sent in time.
+        """Send what is held within `timeout_seconds`, at the end of the process. Log the rest as lost.
 
         Cancellation keeps what was not sent.
-
-        Args:
-            timeout_seconds: The limit for the whole call.
         """
         try:
             async with asyncio.timeout(timeout_seconds):
