@@ -172,7 +172,7 @@ class ListenerBuffer:
         self._taken_flicks += duration
 
     def count_taken(self, amount: AudioAmount) -> None:
-        """Count audio that reached the listener without being held here as taken."""
+        """Count audio as taken that reached the listener without being held here."""
         self._taken_chunks += amount.chunks
         self._taken_bytes += amount.bytes
         self._taken_flicks += amount.flicks

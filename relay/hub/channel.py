@@ -415,7 +415,7 @@ class Channel:
                 logger.exception("an observer of a channel failed", extra=self._names)
 
     def count_in(self, tally: Tally) -> None:
-        """Add the counts of its frames to another tally, and use that from now on."""
+        """Add the counts of its frames to another tally, and use that one from now on."""
         tally += self.tally
         self.tally = tally
         for group in self.groups.values():

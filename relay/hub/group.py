@@ -254,7 +254,7 @@ class Group:
         return [(waiting, self._cursor), (max(0.0, now - batch.due), len(self._in_step) - self._cursor)]
 
     def _let_the_full_lag(self, batch: Batch, first: int, taken: list[int], now: float) -> None:
-        """Move listeners from `first` on whose sockets took only a part to their own queues, with what was not started."""
+        """Move listeners with partial writes, from index `first` on, to their own queues with what was not started."""
         wire_bytes = len(batch.wire)
         short = [(self._in_step[first + index], count) for index, count in enumerate(taken) if count != wire_bytes]
         for listener, count in short:

@@ -29,7 +29,7 @@ from relay.vocabulary.labels import Declaration, Label
 from relay.vocabulary.names import ChannelAddress
 
 HOUSEKEEPING_SECONDS = 0.5
-"""The longest delay in noticing a grace period or a stall limit, and the shortest between two reports to a broadcaster.
+"""The longest delay in noticing a grace period or stall limit, and the shortest between two reports to a broadcaster.
 """
 
 UNHEARD_SECONDS = 5.0
@@ -121,7 +121,7 @@ class Hub:
         return wire_milliseconds(self._clock())
 
     async def run(self) -> None:
-        """Keep house forever."""
+        """Call `keep_house` every `HOUSEKEEPING_SECONDS`, forever."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             self.keep_house()

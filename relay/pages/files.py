@@ -184,7 +184,7 @@ class Pages:
         return self._channel_pages[name, len(ids)]
 
     def explain(self, status: int, path: str, accept_language: str) -> Page | None:
-        """Return the error page in the first language of the person that is available.
+        """Return an error page in the first available language of the person, else in English.
 
         Args:
             status: The HTTP status of the answer.
