@@ -256,7 +256,6 @@ class Broadcasting:
         self._set_timer(channel)
 
     def _set_timer(self, channel: Channel) -> None:
-        """Schedule the next release of waiting audio."""
         at = None if channel.ingest is None else channel.ingest.next_release()
         timer = self._timers.pop(channel, None)
         if timer is not None:
@@ -356,7 +355,6 @@ class Broadcasting:
             self._directory.give_up(channel)
 
     def _finish(self, channel: Channel, departure: Departure) -> None:
-        """Inform listeners that the broadcaster left, after the last of its audio."""
         if departure.farewell is Farewell.END:
             self._end(channel)
             return

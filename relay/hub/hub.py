@@ -29,8 +29,7 @@ from relay.vocabulary.labels import Declaration, Label
 from relay.vocabulary.names import ChannelAddress
 
 HOUSEKEEPING_SECONDS = 0.5
-"""The longest delay in noticing a grace period or stall limit, and the shortest between two reports to a broadcaster.
-"""
+"""The longest delay in noticing a grace period or stall limit, and the shortest between reports to a broadcaster."""
 
 UNHEARD_SECONDS = 5.0
 """How long a channel that never had a broadcaster is kept after its last listener left: long enough to return after a

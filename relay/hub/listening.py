@@ -58,8 +58,6 @@ class _Start:
 
 @dataclass(frozen=True, slots=True)
 class _Membership:
-    """A listener's channel, group and requested delivery."""
-
     channel: Channel
     group: Group
     delivery: Delivery
