@@ -1,1 +1,1 @@
-"""Audio on its way through a channel: numbering, pacing, history, and the bounded buffers of listeners."""
+"""Audio inside a channel: numbering, pacing, history, and the bounded buffers of listeners."""

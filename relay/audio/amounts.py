@@ -1,6 +1,6 @@
 """Exact amounts of audio, for counters.
 
-Invariant: amounts are integers (flicks, not float seconds), so adding and comparing them never rounds.
+Invariant: Amounts are integers (flicks instead of float seconds), so additions and comparisons never round.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from relay.vocabulary.audio import FLICKS_PER_SECOND
 
 @dataclass(frozen=True, slots=True)
 class AudioAmount:
-    """So much audio.
+    """An amount of audio.
 
     Attributes:
-        chunks: How many chunks; a chunk that was cut counts where its newest part is.
+        chunks: Number of chunks. A chunk that was cut counts once, with its newest part.
         bytes: Bytes of coded audio.
         flicks: Duration in flicks.
     """
@@ -28,23 +28,21 @@ class AudioAmount:
         return self.flicks / FLICKS_PER_SECOND
 
     def __add__(self, other: "AudioAmount") -> "AudioAmount":
-        """Give both together."""
         return AudioAmount(self.chunks + other.chunks, self.bytes + other.bytes, self.flicks + other.flicks)
 
     def __sub__(self, other: "AudioAmount") -> "AudioAmount":
-        """Give what of this is beyond `other`."""
         return AudioAmount(self.chunks - other.chunks, self.bytes - other.bytes, self.flicks - other.flicks)
 
 
 @dataclass(frozen=True, slots=True)
 class BufferCounters:
-    """What became of the audio that a buffer was given: `accepted = taken + dropped + held`.
+    """What became of the audio that a buffer accepted: `accepted = taken + dropped + held`.
 
     Attributes:
-        taken: Taken out, to be written to the listener.
+        taken: Removed from the buffer to be written to the listener.
         dropped: Lost: pushed out by newer audio, cut off, or too old when it could be written.
         held: In the buffer.
-        overflows: How many times audio was pushed out or cut off for want of room.
+        overflows: How many times audio was pushed out or cut off because there was no room.
     """
 
     taken: AudioAmount = AudioAmount()
@@ -54,5 +52,5 @@ class BufferCounters:
 
     @property
     def accepted(self) -> AudioAmount:
-        """All that the buffer was given."""
+        """All audio that the buffer accepted."""
         return self.taken + self.dropped + self.held

@@ -1,14 +1,16 @@
-"""How fast a live source's audio arrives, against real time: 24 kHz announced as 16 kHz comes 1.5 times too fast.
+"""Measures how fast a live source's audio arrives. Audio of 24 kHz announced as 16 kHz arrives 1.5 times too fast.
 
-Three things look like a wrong rate and are none. After a pause (a stall, or a source that sends only speech) a sender
-may catch up, so a pause is a debt that audio faster than real time pays first. A sender that leaves out short silences
-is slow on the whole, but most of its messages follow each other in real time. A burst is fast, but not for ten seconds.
+Three cases look like a wrong rate but are not:
+- After a pause (a stall, or a source that sends only speech) a sender may catch up. A pause is therefore a debt, which
+  audio faster than real time pays first.
+- A sender that omits short silences is slow overall, but most of its messages follow each other in real time.
+- A burst is fast, but not for ten seconds.
 
-A receiver that holds a source back sees no more of its speed than it lets through. So what came before the hold is the
-measure, and counts as long as the source goes on pressing. One that is held back from its first moment on shows no
-speed, be it a file or a pipe that was full, and there is no verdict.
+While a receiver holds a source back, it sees only the speed that it allows. The speed before the hold is therefore the
+measure, and stays valid while the source keeps pressing. A source that is held back from the start, such as a file or a
+full pipe, shows no speed and gets no verdict.
 
-Invariants: a verdict needs ten seconds; nothing here reads a clock: time is an argument, in seconds.
+Invariants: A verdict takes ten seconds. Nothing here reads a clock; time is an argument, in seconds.
 """
 
 from collections import deque
@@ -22,56 +24,57 @@ from typing import NamedTuple
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
 
 TOLERANCE = 0.05
-"""A rate that is further from real time is wrong. No sound card's clock is; the nearest usual rates differ by 8 %."""
+"""The largest deviation from real time that counts as right. Sound cards deviate less, and the closest usual rates
+differ by 8 %."""
 
 JUDGED_SECONDS = 10.0
-"""How long it has to be."""
+"""How long a rate must be wrong, or right again, before a verdict."""
 
 SAME_RATE = 0.02
-"""How near to a usual format a rate must be for that format to be named."""
+"""How close a rate must be to a usual format before that format is named."""
 
 PAUSE_SECONDS = 0.5
-"""A gap that is longer, by two messages, is a pause: nothing was sent, or it could not be."""
+"""A gap that is longer than this plus two messages is a pause: the source sent nothing, or could not."""
 
 LONGEST_DEBT_SECONDS = 60.0
-"""How much a source may catch up; an hour of silence does not hide a wrong rate for another hour."""
+"""The most that a source may catch up. Without it, an hour of silence would hide a wrong rate for another hour."""
 
 _CELL_SECONDS = 1.0
 _CELLS = round(JUDGED_SECONDS / _CELL_SECONDS)
 
 _CELL_MESSAGES = 4
-"""With long messages a cell is longer, since with fewer of them its length is chance."""
+"""The fewest messages in a cell. Long messages make a cell longer, because its length would otherwise be random."""
 
 _VOTES = 8
-"""Of so many seconds, how many must be too fast, or too slow, by themselves."""
+"""How many of the judged seconds must be too fast, or too slow, on their own."""
 
 _EVENT_SECONDS = 0.01
-"""Messages that are nearer to each other came together: a network, or a busy machine, delivers in clumps."""
+"""Messages closer together than this arrived together: a network or a busy machine delivers in clumps."""
 
 _CLUMP_SPEED = 4 / 3
-"""The messages of a slow source that come this much faster than real time came in a clump, however far it is spread."""
+"""Messages of a slow source that arrive this much faster than real time are one clump, however far it is spread."""
 
 _LONGEST_CLUMP_SECONDS = 0.25
-"""How much audio a clump may be; more is a burst."""
+"""The most audio in a clump; more is a burst."""
 
 _MAX_EVENTS = round(JUDGED_SECONDS / _EVENT_SECONDS)
 
 _LEAST_RAMP_SECONDS = 0.25
-"""A source that is held back sooner has sent a burst."""
+"""A source that is held back earlier than this has sent a burst."""
 
 _EVEN = 0.25
-"""What a source that is too fast gains in each quarter of the time, of what it would gain in it by its speed."""
+"""The least that a source that is too fast gains in each quarter of the time, as a share of an even gain."""
 
 _PRESSING = 0.25
-"""How much of what it was ahead at its first hold a source always is that goes on pressing. One that does as it is told
-falls to a half; one that sends sentence after sentence in bursts falls to nothing."""
+"""The least share of its lead at the first hold that a source keeps while it goes on pressing. A source that obeys
+falls to a half. A source that sends sentence after sentence in bursts falls to nothing."""
 
 _LONGEST_WAIT_SECONDS = 3.0
-"""A source that is held back and does as it is told pauses for no longer, and owes nothing for it."""
+"""The longest pause of a source that obeys a hold. Such a pause creates no debt."""
 
 
 class _Event(NamedTuple):
-    """Audio that came at one time, in seconds; `gap` is the time since the event before."""
+    """Audio that arrived at one time. All values are in seconds; `gap` is the time since the previous event."""
 
     at: float
     gap: float
@@ -80,13 +83,13 @@ class _Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Ramp:
-    """How a source came before it was first held back.
+    """How a source's audio arrived before the source was first held back.
 
     Attributes:
-        ratio: Times real time.
-        since: When it began.
-        level: How far ahead it was then, and at the hold, since the source began.
-        held_level: The latter.
+        ratio: Its speed relative to real time.
+        since: When the ramp began.
+        level: How far ahead the source was then, counted from the source's start.
+        held_level: How far ahead it was at the hold, counted the same way.
     """
 
     ratio: float
@@ -96,31 +99,33 @@ class _Ramp:
 
 
 class ArrivalRate:
-    """Watches the audio of one live source. It keeps ten seconds of arrival times, a thousand at most.
+    """Watches the audio of one live source. It keeps ten seconds of arrival times, at most a thousand.
+
+    Args:
+        owed_seconds: How much audio the source may catch up from the start.
 
     Attributes:
-        ratio: How many times as fast as real time audio has come for ten seconds, when that is wrong; None when it is
-            right, or not known yet. It stands until ten seconds were right.
+        ratio: The speed of the last ten seconds relative to real time if that is wrong; None if it is right or not
+            known yet. It stays until ten seconds were right.
     """
 
     def __init__(self, owed_seconds: float = 0.0) -> None:
-        """Watch a source that may have `owed_seconds` to catch up from the start."""
         self.ratio: float | None = None
         self._last_at: float | None = None
         self._last_seconds = 0.0
         self._debt = owed_seconds
         self._paid_at = -inf
         self._total = 0.0
-        """Audio less time, since the source began."""
+        """Audio minus time, since the start of the source."""
         self._ramp: _Ramp | None = None
         self._was_held = False
         self._begin(0.0)
 
     def note(self, seconds: float, now: float, *, is_held: bool = False) -> bool:
-        """Note that so much audio came at `now`, and whether the source is held back from there on.
+        """Record audio that arrived at `now`, and whether the source is held back from then on.
 
         Returns:
-            Whether the source became wrong, or right, by it.
+            Whether the verdict changed to wrong or right.
         """
         if self._last_at is None:
             self._begin(now)
@@ -147,7 +152,7 @@ class ArrivalRate:
         return self._find(self._ramp.ratio)
 
     def _begin(self, now: float) -> None:
-        """Begin to watch anew: what comes next does not follow what came before."""
+        """Start a new measurement, unrelated to what came before."""
         self._event_at = now
         self._events = deque[_Event](maxlen=_MAX_EVENTS)
         self._level = self._top = 0.0
@@ -175,7 +180,7 @@ class ArrivalRate:
         self._cell_messages += 1
 
     def _judge_cells(self, now: float) -> bool:
-        """Compare how far ahead the source was at best, in each second; lateness that is made up for is none."""
+        """Compare the largest lead of each second. Lateness that the source makes up for does not count."""
         if now - self._cell_at < _CELL_SECONDS or self._cell_messages < _CELL_MESSAGES:
             return False
         self._cells.append((self._cell_at, self._cell_top))
@@ -194,17 +199,17 @@ class ArrivalRate:
         return False
 
     def _is_slow_throughout(self) -> bool:
-        """Tell whether most messages came later than real time, not only some after a silence that was left out."""
+        """Whether most messages were later than real time, not just a few after an omitted silence."""
         clumps = _join_clumps(self._events)
         mean = sum(clump.gap for clump in clumps) / sum(clump.audio for clump in clumps)
         limit = (1 + mean) / 2
         return sum(clump.gap > limit * clump.audio for clump in clumps) * 2 > len(clumps)
 
     def _measure_ramp(self) -> _Ramp | None:
-        """Tell how the source came until now; None when it was a burst, or in real time."""
+        """Return how the audio arrived until now; None if it was a burst or in real time."""
         events = [event for event in self._events if event.at > self._paid_at]
         ahead = sum(event.audio - event.gap for event in events)
-        # To the last event more may belong that has not come.
+        # More messages may still join the last event.
         del events[-1:]
         if not events:
             return None
@@ -212,7 +217,7 @@ class ArrivalRate:
         span = events[-1].at - began
         if span < _LEAST_RAMP_SECONDS:
             return None
-        # How far ahead it was at best in each quarter: a burst stays in one, and lateness that is made up for in none.
+        # The largest lead in each quarter: a burst shows in one quarter, and lateness that is made up for in none.
         tops: list[tuple[float, float] | None] = [None] * 4
         level = 0.0
         for event in events:
@@ -232,12 +237,12 @@ class ArrivalRate:
         return _Ramp(ratio, began, self._total - ahead, self._total)
 
     def _has_let_go(self) -> bool:
-        """Tell whether the source is not as far ahead any more as one that is held back."""
+        """Whether the source is no longer as far ahead as a source that keeps pressing."""
         ramp = self._ramp
         return ramp is not None and self._total < ramp.level + (ramp.held_level - ramp.level) * _PRESSING
 
     def _find(self, ratio: float | None) -> bool:
-        """Take a verdict; tells whether it is another one."""
+        """Set the verdict. Return whether it changed."""
         if _direction(ratio) == _direction(self.ratio):
             return False
         self.ratio = ratio
@@ -245,7 +250,7 @@ class ArrivalRate:
 
 
 def _join_clumps(events: Iterable[_Event]) -> list[_Event]:
-    """Take what came in a clump as one event, with the time since the clump before."""
+    """Join the events of each clump into one, with the time since the previous clump."""
     clumps = list[_Event]()
     for event in events:
         last = clumps[-1] if clumps else None
@@ -262,9 +267,9 @@ def _direction(ratio: float | None) -> int:
 
 
 def looks_like(announced: AudioFormat, ratio: float) -> str:
-    """Name the usual formats of which audio would come at this speed; empty when there are none.
+    """Return the usual formats whose audio would arrive at this speed; an empty string if there are none.
 
-    They differ from what was announced in the rate or in the number of channels.
+    They differ from the announced format in sample rate or number of channels.
     """
     rates = [AudioFormat(announced.codec, rate, announced.channels) for rate in SAMPLE_RATES]
     channels = [AudioFormat(announced.codec, announced.rate, count) for count in CHANNEL_COUNTS]

@@ -1,8 +1,9 @@
-"""All listeners' buffers, each bounded, and what the operator is told of them.
+"""The bounded buffers of all listeners, and their metrics.
 
-Invariants: no buffer ever holds more than its bound; a metric never delays or breaks audio; nothing blocks.
-In the server this is the one owner of the listeners' queues: `fan_out` fills them, the drain task empties them.
-It is not thread-safe: one event loop owns it.
+Invariants: No buffer ever holds more than its bound. A metric never delays or breaks audio. Nothing blocks.
+
+In the server, this object alone owns the listeners' queues: `fan_out` fills them and the drain task empties them. It is
+not thread-safe; use it from one event loop.
 """
 
 from collections import deque
@@ -16,24 +17,24 @@ from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk
 from relay.vocabulary.clock import Clock, relay_clock
 
 DEFAULT_NAMESPACE = "AudioRelay"
-"""The CloudWatch namespace when none is given."""
+"""The default CloudWatch namespace."""
 
 _Shown = TypeVar("_Shown")
 
 
 class MetricClient(Protocol):
-    """Anything with CloudWatch's `put_metric_data` that returns at once, such as the relay's batching reporter.
+    """An object with CloudWatch's `put_metric_data` that returns at once, such as the relay's batching reporter.
 
-    boto3's client has the method, too, but waits for the network: do not use it where audio is live.
+    boto3's client has this method too, but waits for the network. Do not use it with live audio.
     """
 
     def put_metric_data(self, *, Namespace: str, MetricData: list[dict[str, Any]]) -> object:  # noqa: N803 - CloudWatch's names
-        """Take metric data. Audio waits for this call, so it must not block."""
+        """Accept metric data. Audio waits for this call, so it must not block."""
         ...
 
 
 class _BufferView(Mapping[str, _Shown]):
-    """The buffers by connection id, each shown as one of its properties; always up to date."""
+    """A live view of one property of each buffer, by connection id."""
 
     def __init__(self, buffers: Mapping[str, ListenerBuffer], show: Callable[[ListenerBuffer], _Shown]) -> None:
         self._buffers = buffers
@@ -53,17 +54,17 @@ class _BufferView(Mapping[str, _Shown]):
 
 
 class AudioBufferManager:
-    """Per-listener audio buffers with a bounded duration, dropping the oldest.
+    """Audio buffers for each listener, bounded in duration. A full buffer drops its oldest audio.
 
     Attributes:
-        max_buffer_seconds: The bound of a buffer that asks for no other.
+        max_buffer_seconds: The default bound of a buffer.
         max_buffer_bytes: The same in bytes of 16 kHz mono 16-bit audio.
-        cloudwatch_client: Where metrics go; None for nowhere.
+        cloudwatch_client: Receives the metrics; None to send none.
         namespace: The CloudWatch namespace of the metrics.
-        buffers: connection id → its queue of `(audio_chunk, timestamp)`, oldest first; a live view, to be read.
-        buffer_sizes: connection id → bytes in its queue; a live view.
-        overflow_count: Overflows of all buffers so far, closed ones included.
-        failed_metric_calls: Calls of the client that raised; those metrics are lost, the audio is not.
+        buffers: The queue of `(audio_chunk, timestamp)` for each connection id, oldest first; a read-only live view.
+        buffer_sizes: The bytes in the queue for each connection id; a read-only live view.
+        overflow_count: Overflows of all buffers so far, including closed ones.
+        failed_metric_calls: Calls of the client that raised an exception. Their metrics are lost; the audio is not.
     """
 
     SAMPLE_RATE: Final = 16_000
@@ -78,16 +79,16 @@ class AudioBufferManager:
         namespace: str = DEFAULT_NAMESPACE,
         clock: Clock = relay_clock,
     ) -> None:
-        """Make a manager without buffers.
+        """Create a manager without buffers.
 
         Args:
             max_buffer_seconds: The bound of each buffer, in seconds of audio.
-            cloudwatch_client: Where metrics go.
+            cloudwatch_client: Receives the metrics; None to send none.
             namespace: The CloudWatch namespace of the metrics.
-            clock: Gives the timestamps of plain audio, in seconds.
+            clock: Returns the timestamps of plain audio, in seconds.
 
         Raises:
-            ValueError: The bound is not a positive duration.
+            ValueError: The bound is not a positive duration, or is shorter than one sample.
         """
         self.max_buffer_seconds = max_buffer_seconds
         self.max_buffer_bytes, _ = bounds(max_buffer_seconds, AudioFormat())
@@ -102,7 +103,7 @@ class AudioBufferManager:
 
     @property
     def overflow_count(self) -> int:
-        """Overflows of all buffers so far, closed ones included."""
+        """Overflows of all buffers so far, including closed ones."""
         return self._closed_overflows + sum(buffer.overflows for buffer in self._buffers.values())
 
     def open_buffer(
@@ -114,17 +115,18 @@ class AudioBufferManager:
         max_buffer_seconds: float | None = None,
         is_bounded_in_chunks: bool = False,
     ) -> ListenerBuffer:
-        """Make the buffer of a new listener; audio reaches it by `fan_out`, or by `add_audio`.
+        """Create the buffer of a new listener. `fan_out` and `add_audio` add audio to it.
 
         Args:
-            connection_id: Names it; must not be open.
-            session_id: Whose audio it is, for metrics.
-            audio_format: What its bytes are; 16 kHz mono 16-bit when left out.
-            max_buffer_seconds: A bound of its own; the manager's when left out.
-            is_bounded_in_chunks: Whether it holds no more chunks than 400 for each second of its bound.
+            connection_id: The name of the buffer. It must not be in use.
+            session_id: The session of the audio, for metrics.
+            audio_format: The format of its bytes; 16 kHz mono 16-bit by default.
+            max_buffer_seconds: The bound of this buffer; the manager's by default.
+            is_bounded_in_chunks: Whether it also holds at most 400 chunks for each second of its bound.
 
         Raises:
-            ValueError: The connection has a buffer already, or the bound is not a positive duration.
+            ValueError: The connection has a buffer already, or the bound is not a positive duration, or is shorter than
+                one sample.
         """
         if connection_id in self._buffers:
             raise ValueError(f"connection {connection_id!r} has a buffer already")
@@ -143,20 +145,19 @@ class AudioBufferManager:
         *,
         duration_seconds: float | None = None,
     ) -> bool:
-        """Add audio for one connection, making its buffer when it has none.
+        """Add audio for one connection. Create its buffer if it has none.
 
-        A chunk that is larger than the whole buffer keeps its newest part, cut at a whole sample.
+        A chunk larger than the whole buffer keeps its newest part, cut at a whole sample.
 
         Args:
-            connection_id: Whose buffer.
-            audio_chunk: Audio in the buffer's format; any bytes are taken. No bytes are no audio: nothing is
-                queued for them.
-            session_id: Whose audio it is, for metrics.
-            duration_seconds: For a codec whose bytes say nothing about time. Such a chunk can't be cut: when
+            connection_id: The name of the buffer.
+            audio_chunk: Audio in the buffer's format. Any number of bytes is accepted. An empty chunk is not queued.
+            session_id: The session of the audio, for metrics.
+            duration_seconds: The duration, for codecs whose size says nothing about time. Such a chunk can't be cut. If
                 it is larger than the whole buffer, it is dropped.
 
         Returns:
-            True when nothing was lost, False when the oldest audio was dropped for it.
+            True if nothing was lost, False if audio was dropped.
         """
         buffer = self._buffers.get(connection_id) or self.open_buffer(connection_id, session_id=session_id)
         if session_id is not None:
@@ -178,12 +179,17 @@ class AudioBufferManager:
     def fan_out(
         self, chunk: Chunk, buffers: Iterable[ListenerBuffer], session_id: str | None = None
     ) -> tuple[int, AudioAmount]:
-        """Add one shared chunk to many buffers; the server's hot path. Closed buffers stay closed.
+        """Add one shared chunk to many buffers. This is the server's hot path. Closed buffers stay closed.
 
-        At most one metric call is made, however many buffers overflow.
+        It makes at most one metric call, however many buffers overflow.
+
+        Args:
+            chunk: The chunk, with its timestamp and duration.
+            buffers: The buffers to add it to.
+            session_id: The session of the audio, for metrics.
 
         Returns:
-            How many buffers overflowed, and how much they dropped together.
+            How many buffers overflowed, and how much they dropped in total.
         """
         size, duration = len(chunk[0]), chunk.duration
         overflowed, dropped = 0, AudioAmount()
@@ -207,16 +213,16 @@ class AudioBufferManager:
         return overflowed, dropped
 
     def get_buffered_audio(self, connection_id: str) -> list[bytes]:
-        """Give the audio that is held for a connection, oldest first, and leave it there."""
+        """Return the audio held for a connection, oldest first, without removing it."""
         buffer = self._buffers.get(connection_id)
         return [] if buffer is None else [chunk[0] for chunk in buffer.chunks]
 
     def take_audio(self, connection_id: str, max_seconds: float | None = None) -> list[bytes]:
-        """Take audio out, oldest first, to be sent now.
+        """Remove and return audio to send now, oldest first.
 
         Args:
-            connection_id: Whose buffer; one that does not exist holds nothing.
-            max_seconds: How much at the most, but always a chunk when there is one; None takes all.
+            connection_id: The name of the buffer. A buffer that does not exist holds nothing.
+            max_seconds: The most audio to take, but always at least one chunk if there is one. None takes all.
         """
         buffer = self._buffers.get(connection_id)
         if buffer is None or not buffer.chunks:
@@ -229,33 +235,33 @@ class AudioBufferManager:
         return audio
 
     def clear_buffer(self, connection_id: str) -> None:
-        """Forget a connection and what is held for it; whoever still has its buffer can add nothing to it."""
+        """Remove a connection and its audio. Its buffer accepts nothing more, even through other references."""
         buffer = self._buffers.pop(connection_id, None)
         if buffer is not None:
             self._closed_overflows += buffer.overflows
             buffer.close()
 
     def get_buffer_utilization(self, connection_id: str) -> float:
-        """Give how full a connection's buffer is, 0–100; 0 when it has none."""
+        """Return how full a connection's buffer is, from 0 to 100; 0 if it has none."""
         buffer = self._buffers.get(connection_id)
         return 0.0 if buffer is None else buffer.utilization_percent
 
     def get_buffer_duration(self, connection_id: str) -> float:
-        """Give how many seconds of audio are held for a connection; 0 when it has no buffer."""
+        """Return how many seconds of audio are held for a connection; 0 if it has no buffer."""
         buffer = self._buffers.get(connection_id)
         return 0.0 if buffer is None else buffer.held_flicks / FLICKS_PER_SECOND
 
     def get_counters(self, connection_id: str) -> BufferCounters:
-        """Give what became of a connection's audio; nothing when it has no buffer."""
+        """Return what became of a connection's audio; all zero if it has no buffer."""
         buffer = self._buffers.get(connection_id)
         return BufferCounters() if buffer is None else buffer.counters
 
     def emit_utilization_metrics(self, session_id: str | None = None) -> None:
-        """Send how full the buffers are: average, maximum, and how many there are.
+        """Send the average and maximum utilization of the buffers, and their number.
 
         Args:
-            session_id: Only the buffers of this session (and those that never named one), with the session as
-                a dimension; None takes all buffers, without it.
+            session_id: Limits the metrics to the buffers of this session and those without a session, and adds the
+                session as a dimension. None includes all buffers and adds no dimension.
         """
         if self.cloudwatch_client is None:
             return
@@ -268,7 +274,7 @@ class AudioBufferManager:
             self._put_utilization(session_id, percents)
 
     def emit_utilization_of_sessions(self) -> None:
-        """Send the same for each session, with the session as a dimension; buffers that named none are left out."""
+        """Send the same metrics for each session, with the session as a dimension. Omit buffers without a session."""
         if self.cloudwatch_client is None:
             return
         of_sessions: dict[str, list[float]] = {}

@@ -1,10 +1,11 @@
-"""What a channel released lately, shared by everybody who comes back to it or wants audio from before the join.
+"""The recently released audio of a channel, for listeners that return or that request audio from before they joined.
 
-Invariants: frames are held in the order of their release; what was cleared or has grown old is not held; a number
-is known or unknown, never guessed.
+Invariants: Frames are held in the order of their release. Cleared and outdated audio is not held. A number is known or
+unknown, never guessed.
 
-Bound: `seconds` of audio and the frames that are held for so much (`frames_within`), the numbers of `MAX_STRETCHES`
-stretches and `MAX_EPOCHS` epochs. Drops: the oldest; those who ask for it are told by one gap.
+Bound: `seconds` of audio, as many frames as such audio has at most (`frames_within`), and the numbers of
+`MAX_STRETCHES` stretches and `MAX_EPOCHS` epochs. Drops: the oldest; a listener that requests it receives one gap
+message.
 """
 
 from bisect import bisect_left
@@ -16,10 +17,10 @@ from relay.protocol.wire import WORD_MASK, serial_difference
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Codec, Frame, Place, frames_within
 
 MAX_STRETCHES = 256
-"""Changes of frame length that are remembered, so that the duration of frames long gone can still be told."""
+"""Remembered changes of frame length. They give the duration of frames that are no longer held."""
 
 MAX_EPOCHS = 32
-"""Changes of format that are remembered, likewise."""
+"""Remembered changes of format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,9 @@ class Epoch:
     """A run of consecutive numbers.
 
     Attributes:
-        audio_format: Of all its frames.
-        before: The end of the epoch before it; in the first one its own start.
-        start: The place before its first frame.
+        audio_format: The format of all its frames.
+        before: The end of the previous epoch; in the first epoch its own start.
+        start: The place of its first frame.
     """
 
     audio_format: AudioFormat
@@ -39,7 +40,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A place that the history knows, and the epoch that it belongs to."""
+    """A place that the history knows, and its epoch."""
 
     place: Place
     epoch: Epoch
@@ -47,12 +48,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Frames of one length: the place before the first tells the places of all.
+    """Consecutive frames of one length. The place of the first gives the places of all.
 
     Attributes:
-        epoch: Whose they are.
-        start: The place before the first.
-        ticks: What each lasts, in the format's clock rate.
+        epoch: Their epoch.
+        start: The place of the first.
+        ticks: The duration of each, in the format's clock rate.
     """
 
     epoch: Epoch
@@ -60,7 +61,7 @@ class _Stretch:
     ticks: int
 
     def place(self, count: int) -> Place:
-        """Give the place behind its first `count` frames."""
+        """Return the place after its first `count` frames."""
         start = self.start
         return Place(start.position + count, start.epoch, start.seq + count, start.media_time + count * self.ticks)
 
@@ -70,8 +71,8 @@ class NumbersRecord:
     """The numbers that a history knows, as plain values.
 
     Attributes:
-        epochs: Of each: codec, rate, channels, and the places `before` and `start` of `Epoch`.
-        stretches: Of each: the index of its epoch, the place before its first frame, and the ticks of a frame.
+        epochs: For each epoch: codec, rate, channels, and the places `before` and `start` of `Epoch`.
+        stretches: For each stretch: the index of its epoch, the place of its first frame, and the ticks of a frame.
     """
 
     epochs: tuple[tuple[str, int, int, tuple[int, ...], tuple[int, ...]], ...] = ()
@@ -79,7 +80,10 @@ class NumbersRecord:
 
 
 class History:
-    """The latest frames of one channel, and the numbers of more.
+    """The latest frames of one channel, and the numbers of earlier ones.
+
+    Args:
+        seconds: How much audio it holds, in at most `frames_within` frames.
 
     Attributes:
         frames: The frames held, oldest first.
@@ -87,7 +91,6 @@ class History:
     """
 
     def __init__(self, seconds: float) -> None:
-        """Make an empty history that will hold up to `seconds` of audio, in `frames_within` those at most."""
         self.frames: deque[Frame] = deque()
         self.epochs: deque[Epoch] = deque(maxlen=MAX_EPOCHS)
         self._max_flicks = round(seconds * FLICKS_PER_SECOND)
@@ -97,11 +100,11 @@ class History:
         self._stretches: deque[_Stretch] = deque(maxlen=MAX_STRETCHES)
 
     def begin_epoch(self, audio_format: AudioFormat, before: Place, start: Place) -> None:
-        """Note that the frames from `start` on are numbered anew, and that the numbers so far end at `before`."""
+        """Begin a new numbering with the frames from `start` on. The previous numbers end at `before`."""
         self.epochs.append(Epoch(audio_format, before, start))
 
     def add(self, frame: Frame) -> None:
-        """Take a frame of the present epoch that was just released."""
+        """Add a frame of the present epoch that was just released."""
         ticks = frame.end.media_time - frame.start.media_time
         epoch, stretches = self.epochs[-1], self._stretches
         if not stretches or stretches[-1].ticks != ticks or stretches[-1].epoch is not epoch:
@@ -115,36 +118,36 @@ class History:
             self._held_bytes -= len(oldest.wire) + len(oldest.audio)
 
     def clear(self) -> None:
-        """Throw the audio away; its numbers stay known."""
+        """Drop the audio. Its numbers stay known."""
         self.frames.clear()
         self._held_flicks = self._held_bytes = 0
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the frames held: their audio, and the same as it is written."""
+        """Bytes of the frames held: their audio, and the same audio as it is written."""
         return self._held_bytes
 
     def since(self, position: int) -> list[Frame]:
-        """Give the frames held from `position` on, oldest first."""
+        """Return the frames held from `position` on, oldest first."""
         if not self.frames:
             return []
         return list(islice(self.frames, max(0, position - self.frames[0].start.position), None))
 
     def since_due(self, oldest: float) -> list[Frame]:
-        """Give the frames held that are due at `oldest`, in seconds of the relay's clock, or later; oldest first."""
-        # Due times never decrease but at a `clear`, which empties this.
+        """Return the frames held that are due at `oldest` (seconds of the relay's clock) or later, oldest first."""
+        # Due times decrease only at a `clear`, which empties the history.
         return list(islice(self.frames, bisect_left(self.frames, oldest, key=_due), None))
 
     def find(self, epoch: int, seq: int, end: Place) -> Known | None:
-        """Give the place of the frame that a client calls `seq` of `epoch`.
+        """Return the place of the frame that a client names as `seq` of `epoch`.
 
         Args:
             epoch: As the wire writes it, 16 bits.
-            seq: The same, 32 bits. The number behind the last frame of an epoch is a place, too.
+            seq: As the wire writes it, 32 bits. The number after the last frame of an epoch also has a place.
             end: The place of the channel's next frame.
 
         Returns:
-            None when it is of another numbering, is yet to come, or is forgotten.
+            None if the frame belongs to another numbering, is not released yet, or is forgotten.
         """
         if self.epochs and (epoch, seq) == (end.epoch, end.seq & WORD_MASK):
             return Known(end, self.epochs[-1])
@@ -165,7 +168,7 @@ class History:
         return None
 
     def export_numbers(self) -> NumbersRecord:
-        """Give the numbers as plain values; audio is not among them."""
+        """Return the numbers as plain values, without the audio."""
         epochs = list(self.epochs)
         return NumbersRecord(
             tuple(
@@ -184,7 +187,7 @@ class History:
         )
 
     def restore_numbers(self, record: NumbersRecord) -> None:
-        """Know the numbers of a record from now on; to be called before the first frame is added."""
+        """Add the numbers of a record. Call it before the first frame is added."""
         for codec, rate, channels, before, start in record.epochs:
             self.begin_epoch(AudioFormat(Codec(codec), rate, channels), Place(*before), Place(*start))
         self._stretches.extend(
@@ -192,7 +195,7 @@ class History:
         )
 
     def epochs_after(self, epoch: Epoch) -> list[Epoch]:
-        """Give the epochs that followed one of `epochs`, oldest first."""
+        """Return the epochs that followed one of `epochs`, oldest first."""
         epochs = list(self.epochs)
         return epochs[epochs.index(epoch) + 1 :]
 

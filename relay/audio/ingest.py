@@ -1,13 +1,13 @@
-"""How a broadcaster's audio meets real time: what is late, what is early, and when it has sent enough.
+"""Schedules a broadcaster's audio in real time: when it is due, and when the broadcaster has sent enough.
 
-Lateness and lead are different things, and only the broadcaster knows which it produces. In pace `live` (a
-microphone) audio is due when it comes: after a stall it is passed on at once, so that listeners catch up. In pace
-`speech` (synthesis) a sentence that comes in one burst is due word after word, and none of it may be skipped. A
-broadcaster that returns brings what it could not send: that is late as well, and not ahead. Nothing is due before what
-another broadcaster left to be heard is over.
+Only the broadcaster knows whether its audio is late or early. In pace `live` (a microphone), audio is due when it
+arrives. After a stall it is passed on at once, so that listeners catch up. In pace `speech` (synthesis), a sentence
+that arrives in one burst is due word after word, and none of it may be skipped. A broadcaster that returns first sends
+what it could not send before. That audio is late, not ahead. No audio is due before the remaining audio of a previous
+broadcaster is over.
 
-Invariants: due times never decrease; what was given is released in order; whoever keeps to `must_wait` never makes the
-queue grow beyond its bound. Time is an argument, in seconds.
+Invariants: Due times never decrease. Audio is released in order. A broadcaster that obeys `must_wait` never makes the
+queue exceed its bound. Time is an argument, in seconds.
 
 Source: docs/protocol.md, "Numbering and time".
 """
@@ -22,19 +22,19 @@ from relay.audio.amounts import AudioAmount
 from relay.vocabulary.audio import FLICKS_PER_SECOND, FRAMES_PER_SECOND, Pace, Piece
 
 CATCH_UP_SECONDS = 10.0
-"""How much audio of pace `live` may come at once after a stall; what is older is of no use to anybody."""
+"""The most audio of pace `live` that may arrive at once after a stall. Older audio is of no use to listeners."""
 
 CLOCK_ALLOWANCE = 1.01
-"""A sound card that is this much faster than the relay's clock is not ahead of real time."""
+"""A sound card whose clock is this much faster than the relay's is not ahead of real time."""
 
 PAUSE_AT = 0.8
-"""How much of what a broadcaster may be ahead it is when it is asked to stop: what is under way still has room."""
+"""The share of its limit at which a broadcaster is asked to stop. The rest is room for audio in transit."""
 
 GO_ON_AT = 0.5
-"""The same when it may go on."""
+"""The share of its limit at which a broadcaster may continue."""
 
 STEP_SECONDS = 0.02
-"""The least wait; a broadcaster that is held back goes on in steps of about a frame."""
+"""The shortest wait. A broadcaster that is held back continues in steps of about a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class IngestLimits:
     """How far ahead of real time a broadcaster may be.
 
     Attributes:
-        ahead_seconds: In pace `live`, all of which listeners have got.
-        lead_seconds: In pace `speech`, how long before it is due audio is released to the listeners.
-        queue_seconds: In pace `speech`, how much may wait for that.
+        ahead_seconds: In pace `live`, the lead of the broadcaster; listeners receive all of it at once.
+        lead_seconds: In pace `speech`, how long before its due time audio is released to listeners.
+        queue_seconds: In pace `speech`, how much audio may wait for its release.
     """
 
     ahead_seconds: float = 2.0
@@ -54,7 +54,7 @@ class IngestLimits:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Audio of one frame with the time at which it is due, in seconds of the relay's clock."""
+    """Audio of one frame, and its due time in seconds of the relay's clock."""
 
     piece: Piece
     due: float
@@ -62,12 +62,12 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class IngestRecord:
-    """How a broadcaster's audio stood against real time, as plain values; times are in seconds of the relay's clock.
+    """The schedule of a broadcaster's audio, as plain values. Times are in seconds of the relay's clock.
 
     Attributes:
         pace: A `Pace`.
-        not_before: Nothing is due before it; None when nothing was to be heard.
-        covered_until: In pace `live`, until when the audio so far lasts; None before the first.
+        not_before: The earliest due time of the next audio; None if nothing else remains to be heard.
+        covered_until: In pace `live`, when the audio so far is over; None before the first audio.
     """
 
     pace: str
@@ -76,77 +76,76 @@ class IngestRecord:
 
 
 class Ingest(Protocol):
-    """What stands between a broadcaster and its channel."""
+    """The schedule between a broadcaster and its channel."""
 
     pace: Pace
 
     def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
-        """Take frames that came at `now`; gives what is to be released at once."""
+        """Accept frames that arrived at `now`. Return those to release at once."""
         ...
 
     def release(self, now: float) -> list[Timed]:
-        """Give what has to be released by now."""
+        """Return the frames to release by now."""
         ...
 
     def next_release(self) -> float | None:
-        """Tell when `release` has something to give; None when nothing waits."""
+        """Return the time of the next release; None if nothing waits."""
         ...
 
     def must_wait(self, now: float) -> float:
-        """Tell how many seconds nothing more should be read from the broadcaster; 0 when it may go on."""
+        """Return how many seconds to stop reading from the broadcaster; 0 to continue."""
         ...
 
     def should_pause(self, now: float) -> bool:
-        """Tell whether the broadcaster should stop by itself, before it is made to wait."""
+        """Whether the broadcaster should stop by itself, before it is made to wait."""
         ...
 
     def is_far_ahead(self, now: float) -> bool:
-        """Tell whether the broadcaster, once told to stop, should go on waiting."""
+        """Whether a broadcaster that was asked to stop should keep waiting."""
         ...
 
     def note_return(self, now: float) -> None:
-        """Note that a broadcaster came which had the channel before, and brings what waited meanwhile."""
+        """Record that a broadcaster took its channel back and brings the audio that it could not send before."""
         ...
 
     def clear(self, now: float) -> AudioAmount:
-        """Throw away what waits; gives how much that was. What comes next is due at once."""
+        """Drop the waiting audio, and return its amount. The next audio is due when it arrives."""
         ...
 
     def lead_seconds(self, now: float) -> float:
-        """Tell how far the broadcaster is ahead of real time."""
+        """Return how far the broadcaster is ahead of real time."""
         ...
 
     def queued_seconds(self) -> float:
-        """Tell how much waits here."""
+        """Return how many seconds of audio wait."""
         ...
 
     def queued_bytes(self) -> int:
-        """Tell how many bytes that is."""
+        """Return how many bytes of audio wait."""
         ...
 
     @property
     def waiting(self) -> tuple[Timed, ...]:
-        """What waits here, oldest first."""
+        """The waiting audio, oldest first."""
         ...
 
     def export(self) -> IngestRecord:
-        """Give all but what waits as plain values."""
+        """Return the schedule as plain values, without the waiting audio."""
         ...
 
 
 class LiveIngest:
-    """Pace `live`: nothing waits here; only how fast it comes is watched."""
+    """Pace `live`: no audio waits; only its speed is watched. No audio is due before `not_before`, in seconds."""
 
     pace = Pace.LIVE
 
     def __init__(self, limits: IngestLimits, not_before: float = -math.inf) -> None:
-        """Make it for audio of which nothing is due before `not_before`, in seconds."""
         self._limit = limits.ahead_seconds
         self._not_before = not_before
         self._covered_until: float | None = None
 
     def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
-        """Pass everything on, due now or when what was before it is over."""
+        """Pass everything on, due now or when the earlier audio is over."""
         seconds = sum(piece.flicks for piece in pieces) / FLICKS_PER_SECOND
         covered = now if self._covered_until is None else max(self._covered_until, now - CATCH_UP_SECONDS)
         self._covered_until = covered + seconds / CLOCK_ALLOWANCE
@@ -154,80 +153,79 @@ class LiveIngest:
         return [Timed(piece, due) for piece in pieces]
 
     def release(self, now: float) -> list[Timed]:  # noqa: ARG002 - the protocol's signature
-        """Give nothing: nothing waits."""
+        """Return nothing: no audio waits."""
         return []
 
     def next_release(self) -> float | None:
-        """Give None: nothing waits."""
+        """Return None: no audio waits."""
         return None
 
     def must_wait(self, now: float) -> float:
-        """Tell how long until real time has come near enough."""
+        """Return how long the lead exceeds its limit."""
         excess = self.lead_seconds(now) - self._limit
         return 0.0 if excess <= 0 else max(excess, STEP_SECONDS)
 
     def should_pause(self, now: float) -> bool:
-        """Tell whether it is nearly as far ahead as is allowed."""
+        """Whether the lead is close to its limit."""
         return self.lead_seconds(now) > self._limit * PAUSE_AT
 
     def is_far_ahead(self, now: float) -> bool:
-        """Tell whether it is more than half of what is allowed ahead."""
+        """Whether the lead is more than half of its limit."""
         return self.lead_seconds(now) > self._limit * GO_ON_AT
 
     def note_return(self, now: float) -> None:
-        """Let it make up for as much as after a stall, whatever the relay or another broadcaster did meanwhile."""
+        """Allow as much catching up as after a stall, even if another broadcaster sent audio in between."""
         self._covered_until = now - CATCH_UP_SECONDS
 
     def clear(self, now: float) -> AudioAmount:
-        """Forget the lead, and what was before: nothing of it will be heard."""
+        """Forget the lead and the earlier audio, which nobody will hear."""
         self._not_before = -math.inf
         self._covered_until = None if self._covered_until is None else min(self._covered_until, now)
         return AudioAmount()
 
     def lead_seconds(self, now: float) -> float:
-        """Tell how far the audio so far reaches into the future."""
+        """Return how far the audio so far extends into the future."""
         return 0.0 if self._covered_until is None else max(0.0, self._covered_until - now)
 
     def queued_seconds(self) -> float:
-        """Give 0: nothing waits."""
+        """Return 0: no audio waits."""
         return 0.0
 
     def queued_bytes(self) -> int:
-        """Give 0: nothing waits."""
+        """Return 0: no audio waits."""
         return 0
 
     @property
     def waiting(self) -> tuple[Timed, ...]:
-        """Nothing."""
+        """Nothing: no audio waits."""
         return ()
 
     def export(self) -> IngestRecord:
-        """Give it as plain values."""
+        """Return the schedule as plain values."""
         return IngestRecord(self.pace.value, _finite(self._not_before), self._covered_until)
 
     def restore(self, covered_until: float | None) -> None:
-        """Take over how far the audio so far lasts."""
+        """Set when the audio so far is over."""
         self._covered_until = covered_until
 
 
 class SpeechIngest:
-    """Pace `speech`: audio waits until a little before it is due.
+    """Pace `speech`: audio waits until shortly before it is due. No audio is due before `not_before`, in seconds.
 
-    Bound: `limits.queue_seconds`, in the frames that are held for so much (`frames_within`), and one message. Drops:
-    nothing; the broadcaster is made to wait.
+    Bound: `limits.queue_seconds` of audio, as many frames as such audio has at most (`frames_within`), and one message.
+    Drops: nothing; the broadcaster has to wait.
     """
 
     pace = Pace.SPEECH
 
     def __init__(self, limits: IngestLimits, not_before: float = -math.inf) -> None:
-        """Make it for audio of which nothing is due before `not_before`, in seconds."""
         self._limits = limits
         self._queue: deque[Timed] = deque()
         self._queued = AudioAmount()
         self._next_due = not_before
 
     def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
-        """Plan when each frame is due, and give those that are to be released already."""
+        """Schedule each frame, and return those to release already."""
         for piece in pieces:
             due = max(self._next_due, now)
             self._next_due = due + piece.seconds
@@ -236,7 +234,7 @@ class SpeechIngest:
         return self.release(now)
 
     def release(self, now: float) -> list[Timed]:
-        """Give what is due within the lead."""
+        """Return the frames that are due within the lead."""
         released = []
         horizon = now + self._limits.lead_seconds
         while self._queue and self._queue[0].due <= horizon:
@@ -245,72 +243,72 @@ class SpeechIngest:
         return released
 
     def next_release(self) -> float | None:
-        """Tell when the next frame comes within the lead."""
+        """Return when the next frame comes within the lead."""
         return self._queue[0].due - self._limits.lead_seconds if self._queue else None
 
     def must_wait(self, now: float) -> float:  # noqa: ARG002 - the protocol's signature
-        """Tell how long until the queue has room again."""
+        """Return how long until the queue has room again."""
         excess = self._filled_seconds - self._limits.queue_seconds
         return 0.0 if excess < 0 else max(excess, STEP_SECONDS)
 
     def should_pause(self, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Tell whether the queue is nearly full."""
+        """Whether the queue is nearly full."""
         return self._filled_seconds > self._limits.queue_seconds * PAUSE_AT
 
     def is_far_ahead(self, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Tell whether the queue is more than half full."""
+        """Whether the queue is more than half full."""
         return self._filled_seconds > self._limits.queue_seconds * GO_ON_AT
 
     @property
     def _filled_seconds(self) -> float:
-        """How full the queue is, by the bound that is nearer."""
+        """How full the queue is, by the bound that is closer."""
         return max(self.queued_seconds(), len(self._queue) / FRAMES_PER_SECOND)
 
     def note_return(self, now: float) -> None:
-        """Change nothing: what comes is due behind what waits."""
+        """Change nothing: new audio is due after the waiting audio."""
 
     def clear(self, now: float) -> AudioAmount:
-        """Throw the queue away; what comes next is due when it comes."""
+        """Drop the queue. The next audio is due when it arrives."""
         thrown_away, self._queued = self._queued, AudioAmount()
         self._queue.clear()
         self._next_due = min(self._next_due, now)
         return thrown_away
 
     def lead_seconds(self, now: float) -> float:
-        """Tell how far the audio so far reaches into the future."""
+        """Return how far the audio so far extends into the future."""
         return max(0.0, self._next_due - now)
 
     def queued_seconds(self) -> float:
-        """Tell how much waits."""
+        """Return how many seconds of audio wait."""
         return self._queued.seconds
 
     def queued_bytes(self) -> int:
-        """Tell how many bytes wait."""
+        """Return how many bytes of audio wait."""
         return self._queued.bytes
 
     @property
     def waiting(self) -> tuple[Timed, ...]:
-        """What waits here, oldest first."""
+        """The waiting audio, oldest first."""
         return tuple(self._queue)
 
     def export(self) -> IngestRecord:
-        """Give all but what waits as plain values."""
+        """Return the schedule as plain values, without the waiting audio."""
         return IngestRecord(self.pace.value, _finite(self._next_due))
 
     def restore(self, waiting: Iterable[Timed]) -> None:
-        """Take over what waits, as it was planned."""
+        """Add waiting audio as it was scheduled."""
         for timed in waiting:
             self._queue.append(timed)
             self._queued += _amount(timed.piece)
 
 
 def ingest_for(pace: Pace, limits: IngestLimits, not_before: float = -math.inf) -> Ingest:
-    """Make what a broadcaster of that pace needs; nothing is due before `not_before`, in seconds."""
+    """Create the ingest for a pace. No audio is due before `not_before`, in seconds."""
     return (SpeechIngest if pace is Pace.SPEECH else LiveIngest)(limits, not_before)
 
 
 def restore_ingest(record: IngestRecord, limits: IngestLimits, waiting: Iterable[Timed] = ()) -> Ingest:
-    """Go on where another ingest was when it was exported, with what waited there."""
+    """Continue an exported ingest, with the audio that waited there."""
     not_before = -math.inf if record.not_before is None else record.not_before
     if record.pace == Pace.LIVE:
         live = LiveIngest(limits, not_before)

@@ -1,11 +1,11 @@
-"""One listener's bounded queue of audio: the oldest is dropped when it is full.
+"""One listener's bounded queue of audio. When it is full, it drops the oldest audio.
 
-Invariants: what is held never exceeds the bounds in duration, in bytes and in chunks, not even while a chunk is being
-added; chunks leave in the order they came; a closed buffer holds nothing and accepts nothing.
+Invariants: The queue never exceeds its bounds in duration, bytes and chunks, not even while a chunk is added. Chunks
+leave in the order in which they arrived. A closed buffer holds nothing and accepts nothing.
 
-Bound: `max_buffer_seconds` of audio, the bytes that this is in the widest format held, and where it is asked for, the
-chunks that are held for so much (`frames_within`). Drops: the oldest.
-Counters: `counters.dropped` and `counters.overflows`.
+Bound: `max_buffer_seconds` of audio; the bytes of that duration in the widest format held; and, if requested, as many
+chunks as such audio has at most (`frames_within`). Drops: the oldest. Counters: `counters.dropped` and
+`counters.overflows`.
 """
 
 import sys
@@ -16,28 +16,35 @@ from relay.audio.amounts import AudioAmount, BufferCounters
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk, frames_within
 
 _NOTHING: Final[deque[Chunk]] = deque(maxlen=0)
-"""What all buffers that hold nothing share: a deque of its own costs 700 bytes, and most listeners never need one."""
+"""Shared by all empty buffers. A deque takes 700 bytes, and most listeners never need their own."""
 
 _CLOSED = -1
-"""A bound that nothing fits, so a closed buffer takes the slow way without a test of its own on the fast one."""
+"""A bound that nothing fits. It sends a closed buffer down the slow path without an extra test on the fast path."""
 
 
 class ListenerBuffer:
     """A queue of shared chunks with exact accounting.
 
-    The fast way of adding (something is held, nothing overflows) is open-coded in `AudioBufferManager.fan_out`;
-    `push` is the whole rule. Counting is done where audio leaves, so adding costs one append and two additions.
+    `AudioBufferManager.fan_out` inlines the fast path of adding a chunk (the queue is not empty and does not overflow);
+    `push` has the whole rule. Audio is counted when it leaves, so adding takes one append and two additions.
+
+    Args:
+        max_buffer_seconds: The bound in seconds; positive, and at least one sample of the format.
+        is_bounded_in_chunks: Whether the number of chunks is bounded too. Otherwise each may be as short as one sample.
 
     Attributes:
-        chunks: The queue, oldest first; another object from time to time. Change it only through the methods.
+        chunks: The queue, oldest first. The object may be replaced. Change it only through the methods.
         held_bytes: Bytes of audio in the queue.
         held_flicks: Duration of the queue.
-        max_bytes: The bound in bytes, of the widest format that may be held.
+        max_bytes: The bound in bytes, in the widest format that may be held.
         max_chunks: The bound in chunks.
         max_flicks: The bound in duration.
-        session_id: Whose audio it is, for metrics; None when nobody said.
-        audio_format: What plain bytes are taken to be.
-        overflows: How many times audio was pushed out or cut off for want of room.
+        session_id: The session of the audio, for metrics; None if unknown.
+        audio_format: The format of plain bytes.
+        overflows: How many times audio was pushed out or cut off because there was no room.
+
+    Raises:
+        ValueError: The bound is not a positive duration, or is shorter than one sample.
     """
 
     __slots__ = (
@@ -65,17 +72,6 @@ class ListenerBuffer:
         *,
         is_bounded_in_chunks: bool = False,
     ) -> None:
-        """Make an empty buffer.
-
-        Args:
-            max_buffer_seconds: The bound; positive, and at least one sample of the format.
-            audio_format: Gives the bound in bytes, and the duration of plain bytes.
-            session_id: Whose audio it is.
-            is_bounded_in_chunks: Whether chunks have a bound of their own; else each may be as short as one sample.
-
-        Raises:
-            ValueError: The bound is not a positive duration.
-        """
         self.chunks = _NOTHING
         self.held_bytes = 0
         self.held_flicks = 0
@@ -90,7 +86,7 @@ class ListenerBuffer:
 
     @property
     def closed(self) -> bool:
-        """Whether the listener is gone."""
+        """Whether the buffer is closed."""
         return self.max_flicks == _CLOSED
 
     @property
@@ -105,12 +101,12 @@ class ListenerBuffer:
 
     @property
     def dropped_flicks(self) -> int:
-        """How much was dropped so far; of many buffers, it is read faster than `counters`."""
+        """Duration of all dropped audio. For many buffers, reading it is faster than `counters`."""
         return self._dropped.flicks
 
     @property
     def utilization_percent(self) -> float:
-        """How full it is, 0–100, by the bound that is nearer."""
+        """How full the buffer is, from 0 to 100, by the bound that is closest."""
         if self.closed:
             return 0.0
         held = (
@@ -121,13 +117,13 @@ class ListenerBuffer:
         return 100.0 * max(held)
 
     def push(self, chunk: Chunk) -> AudioAmount | None:
-        """Add the newest chunk, dropping the oldest first when it would not fit.
+        """Add the newest chunk. If it does not fit, drop the oldest chunks first.
 
-        A chunk that is larger than the whole buffer can not be held; it is dropped itself, after all that is
-        older. (`AudioBufferManager.add_audio` cuts plain audio before it comes here.)
+        A chunk larger than the whole buffer is dropped itself, after all older chunks. (`AudioBufferManager.add_audio`
+        cuts plain audio before it calls this.)
 
         Returns:
-            What was dropped; None when nothing was, which includes a closed buffer.
+            What was dropped; None if nothing was dropped or the buffer is closed.
         """
         if self.closed:
             return None
@@ -146,7 +142,7 @@ class ListenerBuffer:
         return dropped
 
     def count_within(self, max_flicks: int) -> int:
-        """Give how many of the oldest chunks last `max_flicks` at most together; at least 1 when any is held."""
+        """Return how many of the oldest chunks fit into `max_flicks`; at least 1 if any is held."""
         if self.held_flicks <= max_flicks:
             return len(self.chunks)
         count = duration = 0
@@ -158,10 +154,7 @@ class ListenerBuffer:
         return count
 
     def take(self, count: int) -> None:
-        """Let the oldest `count` chunks go as taken; the caller has read them from `chunks`.
-
-        `count` is at most the number held.
-        """
+        """Remove the oldest `count` chunks, at most all, as taken. The caller has read them from `chunks`."""
         chunks = self.chunks
         if count == len(chunks):
             size, duration = self.held_bytes, self.held_flicks
@@ -185,15 +178,15 @@ class ListenerBuffer:
         self._taken_flicks += amount.flicks
 
     def hand_over(self) -> None:
-        """Let all that is held go uncounted, to somebody who will count it, and the queue with it."""
+        """Remove all chunks uncounted, because the caller counts them, and release the queue."""
         self.chunks = _NOTHING
         self.held_bytes = self.held_flicks = 0
 
     def drop_before(self, timestamp: float) -> AudioAmount | None:
-        """Drop chunks from the old end whose timestamp is before `timestamp`, in seconds of the relay's clock.
+        """Drop the chunks whose timestamp is before `timestamp`, in seconds of the relay's clock.
 
         Returns:
-            What was dropped; None when nothing was. It is no overflow.
+            What was dropped; None if nothing was. This is not an overflow.
         """
         chunks = self.chunks
         count = size = duration = 0
@@ -208,9 +201,9 @@ class ListenerBuffer:
         return self._count_dropped(AudioAmount(count, size, duration))
 
     def cut(self, byte_count: int, flicks: int) -> AudioAmount:
-        """Account for the old part of a chunk that is larger than the buffer; all that is held is older, so it goes.
+        """Count the old part of a chunk that is larger than the buffer as dropped, and drop all chunks held.
 
-        The caller pushes what is left of the chunk, which then fits. This is the overflow of both calls.
+        The caller then pushes the rest of the chunk, which fits. Both calls count as one overflow, here.
         """
         self.overflows += 1
         held = self._held
@@ -219,12 +212,12 @@ class ListenerBuffer:
         return self._count_dropped(held + AudioAmount(0, byte_count, flicks))
 
     def rebound(self, max_buffer_seconds: float, audio_format: AudioFormat) -> AudioAmount | None:
-        """Set another bound, for audio of perhaps another format, dropping the oldest if it now lasts too long.
+        """Change the bound and the format. If the queue is now too long, drop the oldest audio.
 
-        What is held of a wider format keeps its room in bytes.
+        Audio of a wider format that is still held keeps its room in bytes.
 
         Returns:
-            What was dropped, which is an overflow; None when nothing was.
+            What was dropped, as an overflow; None if nothing was.
         """
         if self.closed:
             return None
@@ -241,7 +234,7 @@ class ListenerBuffer:
         return dropped
 
     def close(self) -> None:
-        """Throw away what is held and accept nothing more; done twice, it changes nothing."""
+        """Drop everything and accept nothing more. A second call changes nothing."""
         self.chunks.clear()
         self.held_bytes = self.held_flicks = 0
         self.max_bytes = self.max_flicks = _CLOSED
@@ -273,7 +266,7 @@ class ListenerBuffer:
 
 
 def bounds(max_buffer_seconds: float, audio_format: AudioFormat) -> tuple[int, int]:
-    """Give the bound as bytes (whole samples) and as flicks.
+    """Return the bound in bytes (whole samples) and in flicks.
 
     Raises:
         ValueError: The bound is not a positive number, or is shorter than one sample.

@@ -1,8 +1,7 @@
-"""Cutting a broadcaster's audio into frames, and when each is due, so that it leaves in real time.
+"""Cuts a broadcaster's audio into frames, and schedules them in real time.
 
-Invariants: the frames joined are the audio; every deadline is counted from one start, so the error of a wake-up
-never adds up; a sender that is a little late catches up, one that is very late moves the schedule; nothing here
-reads a clock.
+Invariants: The frames joined are the audio. Every deadline is counted from one start, so wake-up errors never add up. A
+sender that is a little late catches up; a very late one moves the schedule. Nothing here reads a clock.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,20 +12,19 @@ from relay.vocabulary.errors import RelayError
 MAX_CATCH_UP_SECONDS = 1.0
 """How late a sender may be and still catch up.
 
-Whoever is later was stopped, or had nothing to send. Listeners have played silence meanwhile, and a burst of all
-that was missed would only overflow their buffers.
-"""
+A later sender was stopped, or had nothing to send. Listeners have played silence meanwhile, and a burst of everything
+missed would only overflow their buffers."""
 
 
 def cut_frames(blocks: Iterable[bytes], frame_bytes: int) -> Iterator[bytes]:
-    """Cut audio into frames of one size; only the last may be shorter, and none is empty.
+    """Cut audio into frames of one size. Only the last may be shorter, and none is empty.
 
     Args:
         blocks: Audio in pieces of any size.
-        frame_bytes: Size of a frame, whole samples.
+        frame_bytes: Size of a frame, in whole samples.
 
     Raises:
-        RelayError: What the blocks raised, after the audio before it was given.
+        RelayError: The blocks raised it. The audio before it is yielded first.
     """
     rest = bytearray()
     problem: RelayError | None = None
@@ -46,10 +44,12 @@ def cut_frames(blocks: Iterable[bytes], frame_bytes: int) -> Iterator[bytes]:
 
 
 class Schedule:
-    """The schedule of one stream of audio."""
+    """The schedule of one audio stream.
+
+    It starts at the first `wait_seconds`, and moves when the sender is later than `max_catch_up_seconds`.
+    """
 
     def __init__(self, max_catch_up_seconds: float = MAX_CATCH_UP_SECONDS) -> None:
-        """Make a schedule that starts when it is first asked; it moves when it is later than the maximum."""
         self._max_catch_up_seconds = max_catch_up_seconds
         self._start: float | None = None
         self._sent_flicks = 0
@@ -60,7 +60,7 @@ class Schedule:
         return self._sent_flicks / FLICKS_PER_SECOND
 
     def wait_seconds(self, now: float) -> float:
-        """Give how long, at `now` (seconds), the next audio has to wait; 0 when it is due or late."""
+        """Return how long the next audio has to wait at `now`, in seconds; 0 if it is due or late."""
         if self._start is None:
             self._start = now
         late_seconds = now - (self._start + self.sent_seconds)
@@ -69,5 +69,5 @@ class Schedule:
         return max(0.0, -late_seconds)
 
     def sent(self, piece: Piece) -> None:
-        """Note that a piece was sent."""
+        """Count a piece as sent."""
         self._sent_flicks += piece.flicks

@@ -1,8 +1,8 @@
-"""A channel's life and numbering: which state it is in, and which place each frame gets.
+"""A channel's life and numbering: its state, and the place of each frame.
 
-Invariants: sequence numbers and media time are consecutive within an epoch and never move otherwise; due times never
-decrease but at a `clear`, which empties the history; an illegal transition raises and changes nothing; nothing here
-reads a clock.
+Invariants: Sequence numbers and media time are consecutive within an epoch and never move otherwise. Due times decrease
+only at a `clear`, which empties the history. An illegal transition raises and changes nothing. Nothing here reads a
+clock.
 
 Source: docs/protocol.md, "Numbering and time" and "Life of a channel".
 """
@@ -23,11 +23,11 @@ _EPOCHS = 1 << 16
 
 
 class Farewell(StrEnum):
-    """What a broadcaster said when it went.
+    """How a broadcaster announced that it leaves.
 
     Attributes:
-        NONE: Nothing; it may return.
-        PAUSE: It means to come back.
+        NONE: Not at all; it may return.
+        PAUSE: It will return.
         END: The session is over.
     """
 
@@ -38,7 +38,7 @@ class Farewell(StrEnum):
 
 _TRANSITIONS: dict[ChannelState, frozenset[ChannelState]] = {
     ChannelState.WAITING: frozenset({ChannelState.LIVE, ChannelState.ENDED}),
-    # From live to live: another broadcaster took over. From live to waiting: the broadcaster paused.
+    # Live to live: another broadcaster took over. Live to waiting: the broadcaster paused.
     ChannelState.LIVE: frozenset(
         {ChannelState.LIVE, ChannelState.WAITING, ChannelState.SOURCE_LOST, ChannelState.ENDED}
     ),
@@ -48,20 +48,20 @@ _TRANSITIONS: dict[ChannelState, frozenset[ChannelState]] = {
 
 
 class IllegalTransitionError(RelayError):
-    """A change of state that the life of a channel does not have; a fault of ours."""
+    """A state change that a channel does not allow; a bug in the relay."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineRecord:
-    """What a channel's state and numbering are, as plain values; times are in seconds of the relay's clock.
+    """A channel's state and numbering, as plain values. Times are in seconds of the relay's clock.
 
     Attributes:
         state: A `ChannelState`.
-        silence: A `Silence`; None when there is none.
-        place: Where the next frame goes: the members of a `Place`.
-        over_at: When the last frame is over; None when nothing is to be heard any more.
-        lost_at: When the broadcaster vanished, in state `source_lost`.
-        numbers: Which frames it can still name.
+        silence: A `Silence`, or None.
+        place: The place of the next frame: the members of a `Place`.
+        over_at: When the last frame is over; None if nothing remains to be heard.
+        lost_at: When the broadcaster was lost, in state `source_lost`.
+        numbers: The frames that it can still name.
     """
 
     state: str
@@ -73,25 +73,23 @@ class TimelineRecord:
 
 
 class Timeline:
-    """The state, the format and the numbering of one channel.
+    """The state, the format and the numbering of one channel, which begins by waiting for a broadcaster.
+
+    Args:
+        first_epoch: Random, so that listeners notice a relay that lost its state.
+        serialize: Makes the complete WebSocket message of a binary payload, as a server writes it.
+        history_seconds: How much audio is kept for listeners that return.
 
     Attributes:
-        state: Where it is in its life.
-        silence: Why there is nothing to hear; None when there is, or when nobody said.
-        audio_format: Of the present epoch; None before the first broadcaster.
-        place: Where the next frame goes.
-        over_at: When the last frame is over, in seconds of the relay's clock: before that the next one is not due.
-        history: What it released lately.
+        state: Its state.
+        silence: Why there is nothing to hear; None if there is, or if unknown.
+        audio_format: The format of the present epoch; None before the first broadcaster.
+        place: The place of the next frame.
+        over_at: When the last frame is over, in seconds of the relay's clock. The next one is not due earlier.
+        history: The recently released audio.
     """
 
     def __init__(self, first_epoch: int, serialize: Callable[[bytes], bytes], history_seconds: float = 10.0) -> None:
-        """Make a channel that waits for its first broadcaster.
-
-        Args:
-            first_epoch: Random, so that listeners notice a relay that lost its state.
-            serialize: Makes the complete WebSocket message of a binary payload, as a server writes it.
-            history_seconds: How much audio is kept for those who return.
-        """
         self.state = ChannelState.WAITING
         self.silence: Silence | None = None
         self.audio_format: AudioFormat | None = None
@@ -102,11 +100,11 @@ class Timeline:
         self._lost_at = 0.0
 
     def go_live(self, audio_format: AudioFormat) -> bool:
-        """Note that a broadcaster came or took over, sending `audio_format`.
+        """Record that a broadcaster that sends `audio_format` arrived or took over.
 
         Returns:
-            Whether the format is not what listeners know: then a new epoch began (at the first broadcaster the
-            epoch stays, since it has no frames yet).
+            Whether the format is new to listeners. Then a new epoch began, except at the first broadcaster, where the
+            epoch has no frames yet.
 
         Raises:
             IllegalTransitionError: The channel ended.
@@ -122,10 +120,10 @@ class Timeline:
         return True
 
     def mute(self, *, on: bool) -> bool:
-        """Note that the broadcaster sends silence on purpose, or no longer does.
+        """Record that the broadcaster begins or stops sending silence on purpose.
 
         Returns:
-            Whether that is new.
+            Whether this is a change.
 
         Raises:
             IllegalTransitionError: There is no broadcaster.
@@ -136,7 +134,7 @@ class Timeline:
         return self.silence is not before
 
     def pause(self) -> None:
-        """Note that the broadcaster left and means to come back.
+        """Record that the broadcaster left and announced its return.
 
         Raises:
             IllegalTransitionError: There is no broadcaster.
@@ -147,7 +145,7 @@ class Timeline:
         self.silence = Silence.PAUSED
 
     def lose_broadcaster(self, now: float) -> None:
-        """Note at `now` (seconds) that the broadcaster vanished without an `end`.
+        """Record that the broadcaster was lost at `now` (seconds) without an `end`.
 
         Raises:
             IllegalTransitionError: There is no broadcaster.
@@ -156,14 +154,14 @@ class Timeline:
         self._lost_at = now
 
     def give_up_broadcaster(self, now: float, grace_seconds: float) -> bool:
-        """Go back to waiting when the broadcaster has been lost for longer than the grace; tell whether it did."""
+        """Return to waiting if the broadcaster was lost for longer than the grace period. Return whether it did."""
         if self.state is not ChannelState.SOURCE_LOST or now - self._lost_at < grace_seconds:
             return False
         self._enter(ChannelState.WAITING)
         return True
 
     def end(self) -> None:
-        """Note that the session ended.
+        """Record that the session ended.
 
         Raises:
             IllegalTransitionError: It ended before.
@@ -171,11 +169,11 @@ class Timeline:
         self._enter(ChannelState.ENDED)
 
     def release(self, piece: Piece, due: float) -> Frame:
-        """Number one frame of whole samples and serialize it, once for all listeners; `keep` is the next step.
+        """Number one frame of whole samples and serialize it, once for all listeners. `keep` is the next step.
 
         Args:
             piece: Audio in the channel's format.
-            due: When it is due, in seconds of the relay's clock; not before the frame before it.
+            due: When it is due, in seconds of the relay's clock; not before the previous frame.
 
         Raises:
             IllegalTransitionError: The channel is not live, so it has no format to count by.
@@ -200,17 +198,17 @@ class Timeline:
         )
 
     def keep(self, frame: Frame) -> None:
-        """Take a numbered frame into the history.
+        """Add a numbered frame to the history.
 
-        `release` numbers frames where the channel has its home. A frame that was numbered elsewhere is kept without it,
-        and then the channel's place moves here.
+        `release` numbers frames in the relay that owns the channel. A frame numbered elsewhere is kept without
+        `release`, and moves the channel's place here.
         """
         self.place = frame.end
         self.over_at = frame.timestamp + frame.duration / FLICKS_PER_SECOND
         self.history.add(frame)
 
     def export(self) -> TimelineRecord:
-        """Give all but the audio as plain values."""
+        """Return its state and numbering as plain values, without the audio."""
         return TimelineRecord(
             self.state.value,
             None if self.silence is None else self.silence.value,
@@ -221,7 +219,7 @@ class Timeline:
         )
 
     def restore(self, record: TimelineRecord) -> None:
-        """Go on where another one was when it was exported; to be called on a new one."""
+        """Continue an exported timeline. Call it on a new timeline."""
         self.state = ChannelState(record.state)
         self.silence = None if record.silence is None else Silence(record.silence)
         self.place = Place(*record.place)
@@ -232,7 +230,7 @@ class Timeline:
             self.audio_format = self.history.epochs[-1].audio_format
 
     def clear(self) -> None:
-        """Note that listeners throw away what they have not played: the next frame is due when it comes."""
+        """Record that listeners drop what they have not played: the next frame is due when it arrives."""
         self.over_at = -math.inf
         self.history.clear()
 

@@ -1,1 +1,1 @@
-"""Channels with their broadcasters and listeners, and the task that sends audio to all of them; no sockets."""
+"""Channels, their broadcasters and listeners, and the task that sends them audio. Nothing here opens a socket."""

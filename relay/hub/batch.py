@@ -1,4 +1,4 @@
-"""Frames that are written together: joined once, for all listeners that need the same."""
+"""Batches: consecutive frames, joined once for all listeners that need the same bytes."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from relay.audio.amounts import AudioAmount
 from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place, frames_within
 
 MAX_WRITE_SECONDS = 0.25
-"""The audio of one write. It bounds how long joining frames and one system call hold others up."""
+"""The most audio in one write. It bounds how long joining the frames and one system call block everything else."""
 
 MAX_WRITE_FLICKS = round(MAX_WRITE_SECONDS * FLICKS_PER_SECOND)
 
@@ -17,13 +17,13 @@ MAX_WRITE_FRAMES = frames_within(MAX_WRITE_SECONDS)
 
 
 class Framing(StrEnum):
-    """What a listener's binary messages are."""
+    """The form of a listener's binary messages."""
 
     RELAY_V1 = "relay.v1"
     """Header and audio, with control messages."""
 
     RAW = "raw"
-    """Bare audio, and no text at all."""
+    """Audio without a header, and no text messages."""
 
 
 class Batch:
@@ -31,18 +31,17 @@ class Batch:
 
     Attributes:
         frames: The frames.
-        amount: How much audio they are.
-        due: When the oldest is due, in seconds of the relay's clock.
-        place: Before the first.
-        end: After the last.
-        messages: What is written of each frame: a complete WebSocket message.
-        wire: What is written, all of it.
+        amount: How much audio the frames hold.
+        due: When the oldest frame is due, in seconds of the relay's clock.
+        place: The start of the first frame.
+        end: The end of the last frame.
+        messages: A complete WebSocket message for each frame.
+        wire: All messages joined, as they are written.
     """
 
     __slots__ = ("amount", "due", "end", "frames", "messages", "place", "wire")
 
     def __init__(self, frames: Sequence[Frame], messages: Sequence[bytes]) -> None:
-        """Make the batch of `frames`, which are `messages` in its framing."""
         self.frames = frames
         self.amount = AudioAmount(
             len(frames), sum(len(frame[0]) for frame in frames), sum(frame.duration for frame in frames)
@@ -54,10 +53,11 @@ class Batch:
         self.wire = messages[0] if len(messages) == 1 else b"".join(messages)
 
     def begun(self, taken_bytes: int) -> tuple["Batch | None", bytes]:
-        """Tell what a socket has begun that took only so many bytes of the wire.
+        """Split the batch where a socket stopped after taking `taken_bytes` of the wire.
 
         Returns:
-            The frames of which it took a byte, as a batch; None when it took none. And what is missing of the last.
+            The frames of which the socket took at least one byte, as a batch (None for no frames), and the missing
+            bytes of the last one.
         """
         ends = list(accumulate(map(len, self.messages), initial=0))
         count = bisect_left(ends, taken_bytes)
@@ -67,20 +67,19 @@ class Batch:
 
 
 class Batches:
-    """The batches that were joined lately, so that hardly any is joined twice; the drain makes a new set each round."""
+    """A cache of joined batches, so that listeners share them. The drain starts a new one each round.
+
+    Args:
+        serialize: Makes the complete WebSocket message of a binary payload, for raw framing.
+    """
 
     def __init__(self, serialize: Callable[[bytes], bytes]) -> None:
-        """Make it empty.
-
-        Args:
-            serialize: Makes the complete WebSocket message of a binary payload, for raw framing.
-        """
         self._serialize = serialize
         self._batches: dict[tuple[int, int, Framing], Batch] = {}
 
     def join(self, frames: Sequence[Frame], framing: Framing) -> Batch:
-        """Give the batch of these frames."""
-        # The batch keeps its frames, so an id is not given to another frame while it stands here.
+        """Return the batch of these frames, from the cache if possible."""
+        # The cached batch holds its frames, so no other frame can get the same id.
         key = (id(frames[0]), len(frames), framing)
         batch = self._batches.get(key)
         if batch is None:
@@ -94,7 +93,7 @@ class Batches:
 
 
 def count_for_one_write(frames: Sequence[Frame]) -> int:
-    """Tell how many of the oldest frames go into one write; at least 1."""
+    """Return how many of the oldest frames go into one write, at least 1."""
     duration = 0
     for count, frame in enumerate(frames):
         duration += frame.duration

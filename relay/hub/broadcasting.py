@@ -1,8 +1,8 @@
-"""The broadcasters' side of the hub: who publishes to which channel, and how their audio meets real time.
+"""The broadcasters' side of the hub: who publishes to which channel, and when their audio is released.
 
-Invariants: a channel has at most one broadcaster; audio enters by `publish` alone, and only from that one. What was
-accepted is released in order, also after its broadcaster went. A broadcaster that is too far ahead is told to wait, and
-nothing of its audio is dropped.
+Invariants: A channel has at most one broadcaster. Audio enters only through `publish`, and only from that broadcaster.
+Accepted audio is released in order, even after its broadcaster left. A broadcaster that is too far ahead has to wait;
+none of its audio is dropped.
 """
 
 import asyncio
@@ -32,15 +32,25 @@ from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError
 from relay.vocabulary.names import ChannelAddress
 
 COALESCE_SLACK_SECONDS = 0.002
-"""What a coalescing interval is longer: it is mostly a multiple of a frame, and the frame that comes just at its end
-is to go with it and not to begin the next one."""
+"""How much longer than requested a group waits for frames to join. A coalescing interval is usually a multiple of a
+frame, so the frame that arrives just as it ends joins this write instead of starting the next interval."""
 
 _TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, CloseCode.TAKEN_OVER.reason)
 _STOPPED: Final = (CloseCode.SESSION_ENDED, "The operator ended the session.")
 
 
 class Broadcasting:
-    """Claims on channels, and the way of audio from a broadcaster into its channel."""
+    """Claims on channels, and the path of audio from a broadcaster into its channel.
+
+    Args:
+        directory: The channels.
+        drain: Woken when listeners have data to receive.
+        clock: Returns seconds.
+        limits: How far ahead of real time a broadcaster may be.
+        grace_seconds: How long a channel waits for a broadcaster whose connection was lost.
+        fit_queues: Called when the pace of a channel changed, because the size of its listeners' queues depends on it.
+        kept: Limits on what is kept of channels whose broadcasters left.
+    """
 
     def __init__(
         self,
@@ -53,17 +63,6 @@ class Broadcasting:
         fit_queues: Callable[[Channel], None],
         kept: LimitsInForce,
     ) -> None:
-        """Make it.
-
-        Args:
-            directory: The channels.
-            drain: Is woken when listeners have something to get.
-            clock: Gives seconds.
-            limits: How far ahead of real time a broadcaster may be.
-            grace_seconds: How long a broadcaster that vanished is waited for.
-            fit_queues: Is called when the pace of a channel changed, and with it what a listener's queue may hold.
-            kept: What may be kept of channels whose broadcasters have gone.
-        """
         self._directory = directory
         self._drain = drain
         self._clock = clock
@@ -74,20 +73,20 @@ class Broadcasting:
         self._timers: dict[Channel, asyncio.TimerHandle] = {}
 
     def check_free(self, address: ChannelAddress, offer: Offer) -> None:
-        """Make sure that a channel could be claimed now.
+        """Check that a channel could be claimed now.
 
         Raises:
-            ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
+            ChannelBusyError: The channel has a broadcaster, and the offer does not ask to take over.
         """
         channel = self._directory.find(address)
         if channel is not None and channel.broadcaster is not None and not offer.takeover:
             raise ChannelBusyError(f"The channel {address} has a broadcaster already; takeover=1 replaces it.")
 
     def claim(self, address: ChannelAddress, offer: Offer, connection_id: str, port: Port) -> Broadcaster:
-        """Make a connection the broadcaster of a channel, and tell the listeners.
+        """Make a connection the broadcaster of a channel, and inform the listeners.
 
         Raises:
-            ChannelBusyError: The channel has a broadcaster, and the offer is not to take over.
+            ChannelBusyError: The channel has a broadcaster, and the offer does not ask to take over.
         """
         self.check_free(address, offer)
         channel = self._directory.open(address)
@@ -113,13 +112,13 @@ class Broadcasting:
         return broadcaster
 
     def publish(self, broadcaster: Broadcaster, message: bytes) -> float:
-        """Take a broadcaster's message, as one frame or more; from one who was replaced, nothing is taken.
+        """Accept a broadcaster's message as one or more frames. Messages of a replaced broadcaster are ignored.
 
         Returns:
-            How many seconds nothing more should be read from it; 0 when it may go on.
+            How many seconds to stop reading from the broadcaster; 0 to continue.
 
         Raises:
-            AudioFaultError: The message is not whole samples; nothing of it is taken.
+            AudioFaultError: The message is not a whole number of samples; none of it is accepted.
         """
         channel = broadcaster.channel
         ingest, audio_format = channel.ingest, channel.audio_format
@@ -139,12 +138,12 @@ class Broadcasting:
         return ingest.must_wait(now)
 
     def wait_seconds(self, broadcaster: Broadcaster) -> float:
-        """Tell how many seconds nothing should be read from a broadcaster; 0 also for one who was replaced."""
+        """Return how many seconds to stop reading from a broadcaster; 0 for one that was replaced."""
         ingest = broadcaster.channel.ingest
         return 0.0 if ingest is None or not broadcaster.is_present else ingest.must_wait(self._clock())
 
     def clear(self, broadcaster: Broadcaster) -> None:
-        """Throw away what listeners have not been sent, and have them throw away what they have not played."""
+        """Drop the audio that listeners were not sent yet, and make players drop what they have not played."""
         channel = broadcaster.channel
         if not broadcaster.is_present or channel.ingest is None:
             return
@@ -157,29 +156,29 @@ class Broadcasting:
         channel.log("audio cleared", unreleased_seconds=round(dropped.seconds, 2))
 
     def mute(self, broadcaster: Broadcaster, *, on: bool) -> None:
-        """Have listeners told that a broadcaster sends silence on purpose from now on, or that it no longer does."""
+        """Inform listeners that a broadcaster begins or stops sending silence on purpose."""
         channel = broadcaster.channel
         if broadcaster.is_present and channel.timeline.mute(on=on):
             channel.tell_state()
             self._wake(channel)
 
     def pause(self, broadcaster: Broadcaster) -> None:
-        """Let a broadcaster go that means to come back; listeners are told so, and may wait for it however long."""
+        """Release a broadcaster that announced its return. Listeners learn this and may wait without a time limit."""
         self._depart(broadcaster, Farewell.PAUSE)
 
     def end(self, broadcaster: Broadcaster) -> None:
-        """End a channel as its broadcaster asked: listeners get what they are owed, then are closed with 1000."""
+        """End a channel at its broadcaster's request: listeners receive the remaining audio, then close code 1000."""
         self._depart(broadcaster, Farewell.END)
 
     def release(self, broadcaster: Broadcaster) -> None:
-        """Note that a broadcaster's connection is gone; after a farewell or a take-over this changes nothing."""
+        """Handle a lost connection. After a farewell or a take-over, nothing changes."""
         self._depart(broadcaster, Farewell.NONE)
 
     def stop(self, channels: Sequence[Channel]) -> None:
-        """End channels of one session, as the operator asked, in whatever state they are.
+        """End channels of one session at the operator's request, in any state.
 
-        What is not released yet is thrown away. Listeners get what was released, then are closed with 1000; so are the
-        broadcasters, at once.
+        Unreleased audio is dropped. Listeners receive what was released, then close code 1000. Broadcasters are closed
+        with 1000 immediately.
         """
         for channel in channels:
             self._throw_away_unreleased(channel)
@@ -190,12 +189,12 @@ class Broadcasting:
             self._end(channel)
 
     def disconnect(self, broadcaster: Broadcaster) -> None:
-        """Send a broadcaster away, as the operator asked; its channel waits for it as for any that vanished."""
+        """Disconnect a broadcaster at the operator's request. Its channel waits for it as after a lost connection."""
         broadcaster.port.close(*DISCONNECTED)
         self._depart(broadcaster, Farewell.NONE)
 
     def look_after(self, channel: Channel, now: float) -> None:
-        """Tell a channel's broadcaster how it does, or go on when the grace of one that vanished is over."""
+        """Send a channel's broadcaster its figures, and stop waiting for a lost one when its grace period is over."""
         if channel.timeline.give_up_broadcaster(now, self._grace_seconds):
             self._tell_state(channel)
             channel.log("broadcaster did not return")
@@ -204,9 +203,9 @@ class Broadcasting:
             channel.broadcaster.tell_stats(now)
 
     def tell_lists(self) -> None:
-        """Tell the listeners of sessions whose list of channels changed what there is to choose from now.
+        """Send the list of channels to the listeners of each session whose list changed.
 
-        Not at each change: who is behind would soon have more to be told than it may.
+        The lists are not sent at each change, because a slow listener would soon exceed its limit of waiting messages.
         """
         for session in self._directory.take_changes():
             channels = messages.Channels(self._directory.listed(session), self._directory.session_name(session))
@@ -216,13 +215,13 @@ class Broadcasting:
                 self._wake(channel)
 
     def close(self) -> None:
-        """Release nothing more."""
+        """Cancel all pending releases."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
     def _prepare(self, channel: Channel, offer: Offer) -> None:
-        """Bring state, format and pace to what a new broadcaster says; what waits of the old one stays if it can."""
+        """Apply a new offer's state, format and pace. Keep the previous broadcaster's audio if it still fits."""
         before, told_before = channel.place, channel.state_text
         ingest = channel.ingest
         is_changed = ingest is None or ingest.pace is not offer.pace
@@ -245,7 +244,7 @@ class Broadcasting:
             channel.log("unreleased audio thrown away", seconds=round(lost.seconds, 2))
 
     def distribute(self, channel: Channel, frames: Iterable[Frame]) -> None:
-        """Hand numbered frames, in order, to everyone who reads a channel, and have its listeners served."""
+        """Hand numbered frames, in order, to all readers of a channel, and wake its listeners."""
         for frame in frames:
             channel.distribute(frame)
         for group in channel.groups.values():
@@ -257,7 +256,6 @@ class Broadcasting:
         self._set_timer(channel)
 
     def _set_timer(self, channel: Channel) -> None:
-        """Have what waits released when its time comes."""
         at = None if channel.ingest is None else channel.ingest.next_release()
         timer = self._timers.pop(channel, None)
         if timer is not None:
@@ -267,7 +265,7 @@ class Broadcasting:
             self._timers[channel] = asyncio.get_running_loop().call_later(delay, self.release_due, channel)
 
     def release_due(self, channel: Channel) -> None:
-        """Release what has to be by now; when the last is released of a broadcaster that went, note that it went."""
+        """Release the audio that is due. After the last audio of a broadcaster that left, complete its departure."""
         if channel.ingest is None:
             return
         self._release(channel, channel.ingest.release(self._clock()))
@@ -287,13 +285,13 @@ class Broadcasting:
         self._finish_in_time(channel, departure)
 
     def restore(self, record: ChannelRecord, waiting: Iterable[Timed] = ()) -> Channel:
-        """Go on with a channel where another process was when it was exported there.
+        """Continue a channel that another process exported.
 
-        Its broadcaster counts as one that vanished, and may come back.
+        The channel waits for its broadcaster as after a lost connection.
 
         Args:
-            record: What the channel was.
-            waiting: What waited to be released, `Channel.waiting`; what is not given is lost.
+            record: The exported state of the channel.
+            waiting: The audio that waited for its release, from `Channel.waiting`. Without it, that audio is lost.
 
         Raises:
             RelayError: The channel is in use here.
@@ -311,7 +309,7 @@ class Broadcasting:
         return channel
 
     def _finish_in_time(self, channel: Channel, departure: Departure) -> None:
-        """Tell listeners that the broadcaster went, when the last of its audio is released."""
+        """Complete a departure once the last audio of the broadcaster is released."""
         if channel.ingest is not None and channel.ingest.next_release() is not None:
             channel.departure = departure
         else:
@@ -320,9 +318,9 @@ class Broadcasting:
         self._bound_abandoned(channel.address.session)
 
     def _bound_abandoned(self, session: str) -> None:
-        """Give up what is kept of broadcasters that have gone, beyond what may be kept of the session and of all.
+        """Apply the limits on what is kept of broadcasters that left, per session and in total.
 
-        Of all sessions, it is the one that keeps the most that loses: nobody drives out what others keep.
+        Over the total limit, the session that keeps the most loses, so no session can displace what others keep.
         """
         for items, size, of in (
             (Limit.ABANDONED_PER_SESSION, Limit.ABANDONED_BYTES_PER_SESSION, session),
@@ -333,7 +331,7 @@ class Broadcasting:
                 self._give_up(next(channel for channel in victims if limit is items or channel.kept_bytes), limit)
 
     def _over(self, items: Limit, size: Limit, abandoned: Sequence[Channel]) -> Limit | None:
-        """Give the limit that these channels are over; None when they may be kept."""
+        """Return the limit that these channels exceed, or None."""
         most, most_bytes = self._kept.most(items), self._kept.most(size)
         if most is not None and len(abandoned) > most:
             return items
@@ -342,7 +340,7 @@ class Broadcasting:
         return None
 
     def _give_up(self, channel: Channel, limit: Limit) -> None:
-        """Throw away what a channel without a broadcaster keeps; one that is one too many is forgotten."""
+        """Drop the audio that a channel without a broadcaster keeps. Forget the channel if there are too many."""
         self._kept.applied(limit)
         event = "audio of a broadcaster that has gone thrown away"
         channel.log(event, logging.DEBUG, kept_bytes=channel.kept_bytes, limit=limit)
@@ -357,7 +355,6 @@ class Broadcasting:
             self._directory.give_up(channel)
 
     def _finish(self, channel: Channel, departure: Departure) -> None:
-        """Tell listeners that the broadcaster went, after the last of its audio."""
         if departure.farewell is Farewell.END:
             self._end(channel)
             return
@@ -368,7 +365,7 @@ class Broadcasting:
         self._tell_state(channel)
 
     def _end(self, channel: Channel) -> None:
-        """Take a channel out and see its listeners off."""
+        """Remove a channel, and close its listeners after their remaining audio."""
         channel.timeline.end()
         channel.idle_since = self._clock()
         self._directory.retire(channel)
@@ -382,14 +379,14 @@ class Broadcasting:
         self._directory.note_change(channel.address.session)
 
     def _relieve(self, broadcaster: Broadcaster) -> None:
-        """Tell a broadcaster that was told to stop that it may go on, when it may."""
+        """Send backpressure "off" to a held broadcaster that is no longer too far ahead."""
         ingest = broadcaster.channel.ingest
         if broadcaster.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
             broadcaster.is_held = False
             broadcaster.port.send_text(messages.Backpressure(on=False).text())
 
     def _wake_in_time(self, group: Group) -> None:
-        """Have a group served now, or when its interval is over."""
+        """Wake a group now, or at the end of its coalescing interval."""
         if not group.coalesce_seconds:
             self._drain.wake(group)
         elif not group.is_due:
@@ -407,7 +404,7 @@ class Broadcasting:
 
 
 def _log_arrival_rate(channel: Channel, rate: float | None, announced: AudioFormat) -> None:
-    """Log that a broadcaster's audio comes faster or slower than it was announced, or that it does no more."""
+    """Log that audio arrives faster or slower than announced, or that it arrives in real time again."""
     if rate is None:
         channel.log("audio arrives in real time again")
         return
@@ -416,7 +413,7 @@ def _log_arrival_rate(channel: Channel, rate: float | None, announced: AudioForm
 
 
 def _largest_session(abandoned: Sequence[Channel], limit: Limit) -> str:
-    """Give the session that has the most of what a limit counts, channels or bytes."""
+    """Return the session with the largest share of a limit, counted in channels or bytes."""
     kept = Counter[str]()
     for channel in abandoned:
         kept[channel.address.session] += 1 if limit is Limit.ABANDONED else channel.kept_bytes

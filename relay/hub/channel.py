@@ -1,7 +1,7 @@
-"""A channel with the connections that use it.
+"""A channel and the connections that use it.
 
-Invariants: a listener is in exactly one group of one channel, from its joining to its leaving; taps and observers never
-stop a frame on its way.
+Invariants: From joining to leaving, a listener is in exactly one group of one channel. Taps and observers never block a
+frame.
 """
 
 import json
@@ -31,16 +31,17 @@ from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
 
 ENDED: Final = (CloseCode.SESSION_ENDED, CloseCode.SESSION_ENDED.reason)
-"""How the listeners of a channel that ended are closed."""
+"""Close code and reason for the listeners of a channel that ended."""
 
 DISCONNECTED: Final = (CloseCode.DISCONNECTED, CloseCode.DISCONNECTED.reason)
-"""How somebody is closed whom the operator sends away."""
+"""Close code and reason for a client that the operator disconnects."""
 
 STATS_SECONDS = 5.0
-"""How often a broadcaster is told its figures when they do not change; a change is told at the next housekeeping."""
+"""How often a broadcaster receives unchanged figures. Changed figures are sent at the next housekeeping."""
 
 MAX_KNOWN_CONNECTIONS = 16
-"""Of how many broadcasters' connections a channel knows how much was taken; few cuts need more tries to connect."""
+"""For how many past broadcaster connections a channel remembers the accepted audio. A broadcaster rarely needs more
+attempts to reconnect."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +50,14 @@ class Broadcaster:
     """A connection that publishes to a channel, or did until another took over.
 
     Attributes:
-        connection_id: Names it in logs.
+        connection_id: Its name in logs.
         channel: Its channel.
         port: Its socket.
-        start: Where its first frame goes, in the numbers that its greeting names.
-        accepted_before: How much was taken of the connection that it resumes, in ticks; None when that is not known.
-        is_held: Whether it was told to stop sending.
-        stats_told: The last `stats` it was sent, and when; None before the first.
-        arrival: Watches how fast its audio comes; None when it may come as it likes, in pace `speech`.
+        start: The place of its first frame, as its greeting names it.
+        accepted_before: Ticks accepted from the connection that it resumes; None when unknown.
+        is_held: Whether it was asked to stop sending.
+        stats_told: The last `stats` message sent to it, and when; None before the first.
+        arrival: Measures how fast its audio arrives; None in pace `speech`, where any speed is right.
     """
 
     __slots__ = (
@@ -71,7 +72,6 @@ class Broadcaster:
     )
 
     def __init__(self, connection_id: str, channel: "Channel", port: Port, arrival: ArrivalRate | None = None) -> None:
-        """Make the broadcaster of a channel."""
         self.connection_id = connection_id
         self.channel = channel
         self.port = port
@@ -83,21 +83,21 @@ class Broadcaster:
 
     @property
     def address(self) -> ChannelAddress:
-        """Of its channel."""
+        """The address of its channel."""
         return self.channel.address
 
     @property
     def is_present(self) -> bool:
-        """Whether the channel is still its own."""
+        """Whether it is still the broadcaster of its channel."""
         return self.channel.broadcaster is self
 
     @property
     def arrival_rate(self) -> float | None:
-        """How many times as fast as real time its audio comes, as the wire writes it; None while that is right."""
+        """Speed of the arriving audio relative to real time, rounded as on the wire; None while it is normal."""
         return None if self.arrival is None or self.arrival.ratio is None else round(self.arrival.ratio, 2)
 
     def tell_stats(self, now: float) -> None:
-        """Tell it its figures when they changed, or were told long ago; `now` is in seconds of the relay's clock."""
+        """Send its figures if they changed or are `STATS_SECONDS` old. `now` is in seconds of the relay's clock."""
         channel, ingest = self.channel, self.channel.ingest
         if ingest is None:
             return
@@ -117,11 +117,11 @@ class Broadcaster:
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """How a broadcaster went whose last audio is still waiting to be released.
+    """A broadcaster's departure while its last audio still waits for its release.
 
     Attributes:
-        farewell: What it said.
-        at: When, in seconds of the relay's clock.
+        farewell: How the broadcaster left.
+        at: When it left, in seconds of the relay's clock.
     """
 
     farewell: Farewell
@@ -130,24 +130,24 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRecord:
-    """What a channel is, without its audio and its connections, as plain values that can be written as JSON.
+    """The state of a channel without its audio and connections, as plain values that can be written as JSON.
 
-    A process that restores it goes on with the same numbers, so listeners and the broadcaster resume there. Audio that
-    waits to be released is not part of it; `Channel.waiting` gives that. Times are in seconds of the relay's clock. On
-    a machine with another clock they have to be shifted first.
+    A process that restores it continues with the same numbers, so listeners and the broadcaster can resume there. The
+    audio that waits for its release is not included; see `Channel.waiting`. Times are in seconds of the relay's clock.
+    On a machine with another clock, shift them first.
 
     Attributes:
-        session: Its session.
-        channel: Its name.
-        name: What people call it; None when nobody said.
-        lang: BCP 47 tag; None when nobody said.
-        session_name: What a broadcaster called the session; None when none did.
-        is_listed: Whether it is shown to people.
-        timeline: Its state and numbering.
-        ingest: How its audio stood against real time, with its pace; None before the first broadcaster.
-        accepted: How much audio was taken from each of the latest broadcasters, in ticks, by their connections' ids.
-        farewell: What the broadcaster said that went while its audio waited; None when none did.
-        departed_at: When it went.
+        session: The name of its session.
+        channel: The name of the channel.
+        name: The name that people see; None when it has none.
+        lang: BCP 47 tag; None when unknown.
+        session_name: The session's name as given by a broadcaster; None when it has none.
+        is_listed: Whether the list of channels shows it.
+        timeline: State and numbering.
+        ingest: Its pace, and its audio's position in real time; None before the first broadcaster.
+        accepted: Ticks accepted from each of the latest broadcasters, by connection id.
+        farewell: How the broadcaster left whose audio still waits; None when there is no such broadcaster.
+        departed_at: When that broadcaster left.
     """
 
     session: str
@@ -164,16 +164,16 @@ class ChannelRecord:
 
     @property
     def address(self) -> ChannelAddress:
-        """Which channel it is."""
+        """The address of the channel."""
         return ChannelAddress(self.session, self.channel)
 
     def to_json(self) -> str:
-        """Write it."""
+        """Return the record as JSON."""
         return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote."""
+        """Return the record that `to_json` wrote."""
         members = json.loads(text)
         timeline, ingest = members.pop("timeline"), members.pop("ingest")
         numbers = NumbersRecord(**{name: _frozen(value) for name, value in timeline.pop("numbers").items()})
@@ -189,24 +189,29 @@ def _frozen(value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
 
 
 class Channel:
-    """A channel with the connections that use it.
+    """A channel and the connections that use it.
+
+    Args:
+        manager: Owns the listeners' queues.
+        send: Writes to the listeners' sinks.
+        note_overflow: Called with the channel, the number of listeners' queues that overflowed, and their total loss.
 
     Attributes:
         address: Its session and name.
         timeline: Its state and numbering.
-        groups: Who receives it, by framing and coalescing interval in milliseconds.
-        broadcaster: Who publishes to it; None while nobody does.
-        ingest: What stands between the broadcaster and the channel; None before the first broadcaster. It stays when a
-            broadcaster goes, with what waits in it.
-        departure: How the broadcaster went, while its last audio is waiting.
-        label: What people call it.
-        is_listed: Whether it is shown to people: it was declared, or had a broadcaster.
-        accepted: How much audio was taken from each of the latest broadcasters, in ticks, by their connections' ids.
-        idle_since: Since when nobody uses it; None while somebody does.
-        tally: What became of its frames; of all channels that were forgotten, when it is one of them.
-        taps: Who else reads it.
-        observers: Are called with True when the first subscriber comes (a listener, or a tap that is not passive), and
-            with False when the last one has gone.
+        groups: Its listeners, by framing and coalescing interval in milliseconds.
+        broadcaster: The connection that publishes to it; None while there is none.
+        ingest: Holds audio between the broadcaster and the channel; None before the first broadcaster. It stays, with
+            its waiting audio, when a broadcaster leaves.
+        departure: How the broadcaster left, while its last audio waits for its release.
+        label: The name that people see.
+        is_listed: Whether the list of channels shows it: it was declared, or had a broadcaster.
+        accepted: Ticks accepted from each of the latest broadcasters, by connection id.
+        idle_since: When its last user left; None while it has users.
+        tally: Counts of its frames. After it was forgotten, the common counts of all forgotten channels.
+        taps: Its other readers.
+        observers: Called with True when the first subscriber (a listener, or a tap that is not passive) arrives, and
+            with False when the last one left.
     """
 
     def __init__(
@@ -220,17 +225,6 @@ class Channel:
         note_overflow: Callable[["Channel", int, AudioAmount], None],
         is_listed: bool,
     ) -> None:
-        """Make a channel that nobody uses yet.
-
-        Args:
-            address: Its session and name.
-            timeline: Its state and numbering.
-            manager: Owns its listeners' queues.
-            label: What people call it.
-            send: Writes to its listeners' sinks.
-            note_overflow: Is called with how many listeners' queues overflowed, and what they lost together.
-            is_listed: Whether it is shown to people.
-        """
         self.address = address
         self.timeline = timeline
         self.groups: dict[tuple[Framing, int], Group] = {}
@@ -250,42 +244,42 @@ class Channel:
 
     @property
     def state(self) -> ChannelState:
-        """Where it is in its life."""
+        """Its state."""
         return self.timeline.state
 
     @property
     def place(self) -> Place:
-        """Where its next frame goes."""
+        """The place of the next frame."""
         return self.timeline.place
 
     @property
     def audio_format(self) -> AudioFormat | None:
-        """Of its present epoch; None before the first broadcaster."""
+        """The format of the current epoch; None before the first broadcaster."""
         return self.timeline.audio_format
 
     @property
     def history(self) -> History:
-        """What it released lately."""
+        """The recently released audio."""
         return self.timeline.history
 
     @property
     def pace(self) -> Pace:
-        """What its broadcaster produces, or produced last."""
+        """The pace of its current or last broadcaster."""
         return Pace.LIVE if self.ingest is None else self.ingest.pace
 
     @property
     def had_broadcaster(self) -> bool:
-        """Whether anybody ever published to it."""
+        """Whether it ever had a broadcaster."""
         return self.ingest is not None
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of audio that it keeps by itself: what waits to be released, and its history."""
+        """Bytes of audio that it holds itself: unreleased audio and its history."""
         return self.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
 
     @property
     def listener_count(self) -> int:
-        """How many listeners it has."""
+        """The number of its listeners."""
         return sum(map(len, self.groups.values()))
 
     @property
@@ -295,22 +289,22 @@ class Channel:
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether its audio is wanted: by a listener, or through a tap that is not passive."""
+        """Whether a listener, or a tap that is not passive, wants its audio."""
         return bool(self.groups) or any(not tap.is_passive for tap in self.taps)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody uses it."""
+        """Whether it is waiting and has neither a broadcaster nor subscribers."""
         return not self.has_subscribers and self.broadcaster is None and self.timeline.state is ChannelState.WAITING
 
     @property
     def entry(self) -> messages.ChannelEntry:
-        """How it stands in the list of its session."""
+        """Its entry in the session's list of channels."""
         label = self.label
         return messages.ChannelEntry(self.address.channel, label.name or "", label.lang, self.timeline.state)
 
     def adopt(self, broadcaster: Broadcaster) -> None:
-        """Make a connection the broadcaster, of which nothing was taken yet."""
+        """Make a connection the broadcaster, with no audio accepted yet."""
         self.broadcaster = broadcaster
         self.idle_since = self.departure = None
         self.accepted[broadcaster.connection_id] = 0
@@ -318,22 +312,22 @@ class Channel:
             del self.accepted[next(iter(self.accepted))]
 
     def describe(self, offer: Offer, declared: Label) -> None:
-        """Take what a broadcaster calls the channel; what the operator declared stands."""
+        """Apply the label that a broadcaster offers. The operator's declaration takes precedence."""
         self.is_listed = True
         said = offer.label
         self.label = Label(declared.name or said.name, declared.lang or said.lang)
 
     def release(self, timed: Timed) -> Frame:
-        """Number the next frame; `distribute` hands it on."""
+        """Number the next frame. `distribute` hands it on."""
         return self.timeline.release(timed.piece, timed.due)
 
     @property
     def waiting(self) -> tuple[Timed, ...]:
-        """The audio that was taken and waits to be released, oldest first."""
+        """The accepted audio that waits for its release, oldest first."""
         return () if self.ingest is None else self.ingest.waiting
 
     def export(self, session_name: str | None) -> ChannelRecord:
-        """Give all but audio and connections as plain values; a broadcaster that is there counts as one that was."""
+        """Return its state as plain values, without audio and connections."""
         departure = self.departure
         return ChannelRecord(
             self.address.session,
@@ -350,7 +344,7 @@ class Channel:
         )
 
     def restore(self, record: ChannelRecord, ingest: Ingest | None) -> None:
-        """Go on where another one was when it was exported; to be called on a new one, before anybody uses it."""
+        """Continue an exported channel. Call it on a new channel before that is used."""
         self.timeline.restore(record.timeline)
         self.ingest = ingest
         self.label = Label(record.name, record.lang)
@@ -360,11 +354,7 @@ class Channel:
             self.departure = Departure(Farewell(record.farewell), record.departed_at)
 
     def distribute(self, frame: Frame) -> None:
-        """Hand a numbered frame to everyone: to the history, to the listeners by their next turns, to the taps.
-
-        Args:
-            frame: Begins where the frame before it ended: its `start` is `channel.place`.
-        """
+        """Hand a numbered frame, which starts at `place`, to history, listeners (on their next turns) and taps."""
         self.timeline.keep(frame)
         self.tally.released_frames += 1
         for group in self.groups.values():
@@ -375,10 +365,10 @@ class Channel:
             self._put_into_taps(frame)
 
     def open_tap(self, name: str, max_seconds: float = TAP_SECONDS, *, is_passive: bool = False) -> Tap:
-        """Read this channel from now on, beside its listeners.
+        """Open a tap that reads this channel from now on, beside its listeners.
 
         Args:
-            name: Says in the log what the tap is for.
+            name: The tap's purpose, for the log.
             max_seconds: How far the reader may fall behind.
             is_passive: Whether the tap neither keeps the channel nor counts as a subscriber.
         """
@@ -396,7 +386,7 @@ class Channel:
         return tap
 
     def close_taps(self) -> None:
-        """Put nothing more into any tap; their readers get what waits in them."""
+        """Close all taps. Their readers can still read what waits in them."""
         for tap in tuple(self.taps):
             self._remove_tap(tap)
 
@@ -414,7 +404,7 @@ class Channel:
         self._tell_observers(had_subscribers)
 
     def _tell_observers(self, had_subscribers: bool) -> None:
-        """Tell the observers when the first subscriber came, or the last one left; their faults are their own."""
+        """Call the observers when the first subscriber arrived or the last one left. Log their exceptions."""
         has_subscribers = self.has_subscribers
         if has_subscribers == had_subscribers:
             return
@@ -425,14 +415,14 @@ class Channel:
                 logger.exception("an observer of a channel failed", extra=self._names)
 
     def count_in(self, tally: Tally) -> None:
-        """Add what became of its frames to another tally, and count what still becomes of them there."""
+        """Add the counts of its frames to another tally, and use that one from now on."""
         tally += self.tally
         self.tally = tally
         for group in self.groups.values():
             group.count_in(tally)
 
     def tell(self, note: Note) -> None:
-        """Have all listeners told something, each after the frames so far."""
+        """Send a note to all listeners and taps, after the frames so far."""
         for group in self.groups.values():
             group.tell(note)
         if self.taps:
@@ -442,20 +432,20 @@ class Channel:
 
     @property
     def end_note(self) -> Note:
-        """What is told last in a channel that ended."""
+        """The last note of a channel that ended."""
         return Note(self.timeline.place, self.state_text, close=ENDED)
 
     @property
     def state_text(self) -> str:
-        """The message that tells the state."""
+        """The message that describes the state."""
         return messages.StateChange(self.timeline.state, self.pace, self.timeline.silence).text()
 
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
-        """Have all listeners told the state; with `close`, that is the last they hear."""
+        """Send the state to all listeners. With `close`, their connections end after it."""
         self.tell(Note(self.timeline.place, self.state_text, close=close))
 
     def add(self, listener: Listener, coalesce_ms: int) -> Group:
-        """Take a listener in; gives its group."""
+        """Add a listener, and return its group."""
         had_subscribers = self.has_subscribers
         key = (listener.framing, coalesce_ms)
         group = self.groups.get(key)
@@ -474,14 +464,14 @@ class Channel:
         return group
 
     def remove(self, listener: Listener, group: Group) -> None:
-        """Let a listener of one of its groups go."""
+        """Remove a listener from its group, and drop the group if it is empty."""
         group.remove(listener)
         if not group:
             self.groups = {key: kept for key, kept in self.groups.items() if kept is not group}
             self._tell_observers(had_subscribers=True)
 
     def log(self, event: str, level: int = logging.INFO, **fields: object) -> None:
-        """Log what happened to the channel, with its names and how many listen."""
+        """Log an event of the channel, with its names and the number of listeners."""
         if logger.isEnabledFor(level):
             logger.log(level, event, extra={**self._names, "listeners": self.listener_count, **fields})
 

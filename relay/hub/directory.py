@@ -1,4 +1,4 @@
-"""Which channels there are: made when somebody first uses them, forgotten when nobody has for a while."""
+"""All channels: created on first use, and forgotten after a while without users."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -9,7 +9,7 @@ from relay.vocabulary.labels import ANY_SESSION, Declaration, Label
 from relay.vocabulary.names import ChannelAddress
 
 MAX_LISTED = 64
-"""Channels in one session's list; of more, those that came first are shown. A message of the list is then 16 KiB."""
+"""The most channels in one session's list; the first ones are shown. A message with that list has up to 16 KiB."""
 
 _NO_LABEL = Label()
 
@@ -17,17 +17,15 @@ _NO_LABEL = Label()
 class Directory:
     """The channels of all sessions.
 
+    Args:
+        make: Creates a channel from its address, its label, and whether the list shows it.
+        declared: The operator's labels.
+
     Attributes:
-        forgotten: What became of the frames of channels that were taken out, and still becomes of them.
+        forgotten: Counts of the frames of removed channels. Their remaining listeners still add to it.
     """
 
     def __init__(self, make: Callable[[ChannelAddress, Label, bool], Channel], declared: Iterable[Declaration]) -> None:
-        """Make an empty directory.
-
-        Args:
-            make: Makes a channel, from its address, its label, and whether it is shown in the list.
-            declared: What the operator calls channels.
-        """
         self.forgotten = Tally()
         self._changed: set[str] = set()
         self._lists: dict[str, ChannelList] = {}
@@ -39,20 +37,20 @@ class Directory:
         self._sessions: dict[str, dict[str, Channel]] = {}
 
     def __iter__(self) -> Iterator[Channel]:
-        """Give all channels; the caller may forget some meanwhile."""
+        """Iterate over all channels. The caller may forget channels meanwhile."""
         return iter([channel for channels in self._sessions.values() for channel in channels.values()])
 
     @property
     def sessions(self) -> Iterator[str]:
-        """Names of the sessions that have channels."""
+        """The names of the sessions that have channels."""
         return iter(self._sessions)
 
     def find(self, address: ChannelAddress) -> Channel | None:
-        """Give a channel that is in use."""
+        """Return a channel in use, or None."""
         return self._sessions.get(address.session, {}).get(address.channel)
 
     def open(self, address: ChannelAddress) -> Channel:
-        """Give a channel, made anew when nobody uses it yet."""
+        """Return a channel, and create it if it is not in use."""
         channels = self._sessions.setdefault(address.session, {})
         channel = channels.get(address.channel)
         if channel is None:
@@ -61,7 +59,7 @@ class Directory:
         return channel
 
     def forget(self, channel: Channel) -> None:
-        """Take a channel out; a later one of the same address is another."""
+        """Remove a channel. A later channel with the same address is a new one."""
         self._take_out(channel)
         channel.close_taps()
 
@@ -78,27 +76,27 @@ class Directory:
             self.note_change(channel.address.session)
 
     def retire(self, channel: Channel) -> None:
-        """Take a channel out that ended; who was away meanwhile still finds it."""
+        """Remove a channel that ended. Listeners that reconnect can still find it."""
         self._take_out(channel)
         self._abandoned.pop(self._ended.get(channel.address, channel), None)
         self._ended[channel.address] = channel
         self.abandon(channel)
 
     def abandon(self, channel: Channel) -> None:
-        """Note that a channel, ended or not, has no broadcaster any more."""
+        """Record that a channel, ended or not, lost its broadcaster."""
         self._abandoned.pop(channel, None)
         self._abandoned[channel] = None
 
     def adopt(self, channel: Channel) -> None:
-        """Note that a channel has a broadcaster."""
+        """Record that a channel has a broadcaster."""
         self._abandoned.pop(channel, None)
 
     def abandoned(self, session: str | None = None) -> list[Channel]:
-        """Give the channels of a session, or of all, that are kept without a broadcaster; the oldest such one first."""
+        """Return the channels without a broadcaster of a session, or of all sessions, oldest departure first."""
         return [channel for channel in self._abandoned if session in (None, channel.address.session)]
 
     def give_up(self, channel: Channel) -> None:
-        """Forget a channel that is kept without a broadcaster, unless somebody wants its audio."""
+        """Forget a channel without a broadcaster, unless it has subscribers."""
         if self._ended.get(channel.address) is channel:
             del self._ended[channel.address]
             self._abandoned.pop(channel, None)
@@ -108,18 +106,18 @@ class Directory:
             self._abandoned.pop(channel, None)
 
     def ended(self, address: ChannelAddress) -> Channel | None:
-        """Give the channel of this address that ended last, as long as it is kept."""
+        """Return the latest channel of this address that ended, while it is kept."""
         return self._ended.get(address)
 
     def forget_ended(self, before: float) -> None:
-        """Forget channels that ended before a time, in seconds of the relay's clock."""
+        """Forget channels that ended before a time in seconds of the relay's clock."""
         for address, channel in list(self._ended.items()):
             if channel.idle_since is not None and channel.idle_since < before:
                 del self._ended[address]
                 self._abandoned.pop(channel, None)
 
     def declared(self, address: ChannelAddress) -> Label:
-        """Give what the operator calls a channel: what is declared for its session goes before what is for all."""
+        """Return the operator's label for a channel. A label for the session precedes one for all sessions."""
         for session in (address.session, ANY_SESSION):
             label = self._declared.get((session, address.channel))
             if label is not None:
@@ -127,11 +125,11 @@ class Directory:
         return _NO_LABEL
 
     def knows(self, address: ChannelAddress) -> bool:
-        """Tell whether there is such a channel to switch to: in use, or declared."""
+        """Whether a listener can switch to this channel: it is in use or declared."""
         return self.find(address) is not None or self.declared(address) is not _NO_LABEL
 
     def session_name(self, session: str) -> str | None:
-        """Give what people call a session: what the operator declared, else what a broadcaster said last, else None."""
+        """Return the name of a session: the operator's, or a broadcaster's latest, or None."""
         for of in (session, ANY_SESSION):
             label = self._declared.get((of, None))
             if label is not None:
@@ -139,29 +137,29 @@ class Directory:
         return self._names.get(session)
 
     def name_session(self, session: str, name: str | None) -> None:
-        """Take what a broadcaster of a session that is in use calls it; None changes nothing."""
+        """Set a broadcaster's name for a session in use. None changes nothing."""
         if name is not None and name != self._names.get(session):
             self._names[session] = name
             self.note_change(session)
 
     def channels_of(self, session: str) -> Iterator[Channel]:
-        """Give the channels of a session that are in use."""
+        """Iterate over the channels of a session that are in use."""
         return iter(list(self._sessions.get(session, {}).values()))
 
     def note_change(self, session: str) -> None:
-        """Note that the list of a session is not any more what it was."""
+        """Record that the list of a session changed."""
         self._lists.pop(session, None)
         self._changed.add(session)
 
     def take_changes(self) -> set[str]:
-        """Give the sessions whose list changed since the last time."""
+        """Return the sessions whose list changed since the last call."""
         changed, self._changed = self._changed, set()
         return changed
 
     def listed(self, session: str) -> ChannelList:
-        """Give the list that people choose from: declared channels first, then those that had a broadcaster.
+        """Return the list that people choose from: declared channels first, then those that had a broadcaster.
 
-        That of a session that has channels is made once for each change, and so is its text.
+        For a session with channels, the list and its text are cached until the next change.
         """
         listed = self._lists.get(session)
         if listed is None:

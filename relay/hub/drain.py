@@ -1,16 +1,20 @@
-"""The drain task: takes frames from the channels to the listeners' sockets, as fast as each socket takes them.
+"""The drain: the task that takes frames from the channels to the listeners' sockets, as fast as each socket allows.
 
-Invariants: no `await` per listener; a listener whose socket does not take data is left alone until it does; audio
-older than a listener's bound is not written. When a socket takes a write in part, the frame that it began is completed
-at once and the others stay in the queue, so nothing grows old behind a write. Frames that queued up are joined once for
-all listeners that have the same batch. Every `SLICE_SECONDS` the drain gives way to the rest of the event loop and goes
-on with another group: a small channel does not wait until a large one is served.
+Invariants:
+- There is no `await` per listener.
+- A listener whose socket is full is skipped until the socket takes data again.
+- Audio older than a listener's bound is not written.
+- After a partial write, the started frame is completed at once and the others stay in the queue, so nothing ages behind
+  a write.
+- Queued frames are joined once for all listeners that need the same batch.
+- Every `SLICE_SECONDS` the drain yields to the event loop and continues with another group, so a small channel does not
+  wait for a large one.
 
-Why one task: when a batch takes longer to all listeners of a group than a frame lasts, the next batch has two frames
-and is written as one, so the cost of a frame falls as the load rises.
+Why one task: If writing a batch to all listeners of a group takes longer than a frame lasts, the next batch has two
+frames and is one write. The cost per frame falls as the load rises.
 
-The listeners in step with their group are served by `Group.write_some`; `_serve_lagging` is the whole rule, for one
-that has a queue of its own.
+`Group.write_some` serves the listeners in step with their group. `_serve_lagging` has the whole rule for a listener
+with its own queue.
 """
 
 import asyncio
@@ -26,23 +30,24 @@ from relay.hub.listener import LAGGING, Listener
 from relay.vocabulary.clock import Clock
 
 SLICE_SECONDS = 0.002
-"""How long the drain may keep the event loop from ingest, handshakes and control messages, and one group the others."""
+"""The longest time that the drain blocks ingest, handshakes and control messages, or one group blocks the others."""
 
 LONGEST_SLICE_SECONDS = 0.01
-"""The same when the rest takes longer itself: audio gets as much time as a crowd at the door does, up to this."""
+"""The maximum of a slice that grew. A slice is as long as the rest of the event loop takes, so that audio gets an equal
+share of the time when many clients connect at once."""
 
 _LISTENERS_AT_A_TIME = 16
-"""Listeners between two looks at the clock; each costs some ten microseconds."""
+"""Listeners served between two readings of the clock. Each takes some ten microseconds."""
 
 logger = logging.getLogger(__name__)
 
 
 class _Turn(NamedTuple):
-    """The service of a group that was woken: one batch to those in step, and what those who lag are owed.
+    """One service of a woken group: a batch for the listeners in step, and everything that lagging listeners are owed.
 
     Attributes:
-        began: When, in seconds of the relay's clock.
-        steps: Serves the next few listeners at each step.
+        began: When it began, in seconds of the relay's clock.
+        steps: Serves a few listeners at each step.
     """
 
     began: float
@@ -50,15 +55,14 @@ class _Turn(NamedTuple):
 
 
 class Drain:
-    """Turns of the groups that have something to get, side by side."""
+    """The concurrent turns of all groups that have data to send; `run` is its task.
+
+    Args:
+        clock: Returns seconds, on the same clock as the frames' due times.
+        serialize: Makes the complete WebSocket message of a binary payload, for raw framing.
+    """
 
     def __init__(self, clock: Clock, serialize: Callable[[bytes], bytes]) -> None:
-        """Make a drain; `run` is its task.
-
-        Args:
-            clock: Gives seconds, the same as the frames' due times.
-            serialize: Makes the complete WebSocket message of a binary payload, for raw framing.
-        """
         self._clock = clock
         self._serialize = serialize
         self._groups: dict[Group, None] = {}
@@ -71,23 +75,23 @@ class Drain:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the turn is under way that began first; 0 when nobody has anything to get."""
+        """The age of the oldest unfinished turn; 0 when there is none."""
         for turn in self._turns.values():
             return self._clock() - turn.began
         return 0.0
 
     def wake(self, group: Group) -> None:
-        """Note that the listeners of a group have something to get; who they are is looked up when they are served."""
+        """Schedule a turn for a group. Its listeners are looked up when the turn runs."""
         self._groups[group] = None
         self._wake.set()
 
     def wake_listener(self, listener: Listener, group: Group) -> None:
-        """Note that a listener that lags has something to get, or can take something again."""
+        """Schedule a lagging listener that has data to receive, or whose socket takes data again."""
         self._listeners[listener] = group
         self._wake.set()
 
     async def run(self) -> None:
-        """Serve listeners for ever; cancellation leaves every account consistent."""
+        """Serve listeners forever. Cancellation leaves all accounts consistent."""
         while True:
             if not self._begin_turns():
                 self._wake.clear()
@@ -102,7 +106,7 @@ class Drain:
                     del self._turns[group]
 
     def _begin_turns(self) -> bool:
-        """Begin the turns of all who were woken and have none; tell whether there are any turns."""
+        """Begin a turn for each woken group without one. Return whether there are any turns."""
         now = self._clock()
         for group in [woken for woken in self._groups if woken not in self._turns]:
             del self._groups[group]
@@ -113,11 +117,11 @@ class Drain:
         return bool(self._turns)
 
     def _is_over(self, turn: _Turn) -> bool:
-        """Go on with a turn until the slice is over; tell whether the turn is."""
+        """Continue a turn until the slice ends. Return whether the turn is finished."""
         return all(self._clock() < self._slice_end for _ in turn.steps)
 
     async def _give_way(self, now: float) -> None:
-        """Let the event loop do everything else that waits for it."""
+        """Let the event loop run everything else that is ready."""
         await asyncio.sleep(0)
         back = self._clock()
         self._slice_seconds = min(max(SLICE_SECONDS, back - now), LONGEST_SLICE_SECONDS)
@@ -144,7 +148,7 @@ class Drain:
                 yield
 
     def _serve_lagging(self, listener: Listener, group: Group) -> None:
-        """Write to one listener all that its socket takes now, until it is in step with its group."""
+        """Write to one listener until its socket is full or it is in step with its group."""
         if listener.index != LAGGING:
             return
         frames, notes = listener.frames, listener.notes
@@ -163,13 +167,13 @@ class Drain:
                 listener.tell_gap(frames[0].start)
 
     def _write(self, listener: Listener, group: Group, batch: Batch) -> None:
-        """Write a batch to a listener that lags; what its socket does not begin stays in its queue."""
+        """Write a batch to a lagging listener. Frames that its socket did not start stay in its queue."""
         try:
             written = group.send(listener.sink, batch.wire)
         except BlockingIOError:
             written = 0
         except OSError as error:
-            # It says for ever that it can be written to, and can't.
+            # Polling would report this socket as writable forever.
             listener.blocked_since = math.inf
             listener.port.abort(error)
             return
@@ -184,7 +188,7 @@ class Drain:
 
 
 def _next_batch(listener: Listener, group: Group, batches: Batches) -> Batch:
-    """Give the oldest frames of a listener that go into one write, up to its next note and to its group's place."""
+    """Join a listener's oldest frames for one write, up to its next note and its group's place."""
     most = MAX_WRITE_FRAMES if listener.port.takes_parts else 1
     count = min(listener.buffer.count_within(MAX_WRITE_FLICKS), most)
     position = listener.place.position

@@ -1,14 +1,14 @@
-"""The listeners of a channel that are served at the same moments with the same bytes.
+"""A group: the listeners of a channel that are served at the same moments with the same bytes.
 
-Nearly all of them need, at any moment, exactly what the others need. These are *in step*: they stand at one place and
-share one backlog. Serving one is a system call and a comparison; nothing of theirs is read or changed. A listener that
-does not take a write whole, or has to be told something, is *lagging*: it has a place and a bounded queue of its own,
-until it is owed what the others are owed.
+At any moment, nearly all of them need exactly the same data. These listeners are *in step*: they are at one place and
+share one backlog. Serving one takes a system call and a comparison, and none of its state is read or changed. A
+listener that does not take a whole write, or that is owed a note, is *lagging*. It has its own place and its own
+bounded queue until it is owed the same as the others.
 
 Invariants:
 - A listener in step is at the group's place, its queue and its notes are empty, and its socket takes data.
-- While a batch is being written, `_in_step[:_cursor]` have got it and the others have not.
-- A frame that is released goes into the backlog while any listener is in step, and into the queue of each that lags.
+- While a batch is being written, the listeners in `_in_step[:_cursor]` have received it and the others have not.
+- A released frame enters the backlog while any listener is in step, and the queue of each lagging listener.
 """
 
 import math
@@ -32,13 +32,17 @@ _NOTHING = AudioAmount()
 class Group:
     """The listeners of a channel with one framing and one coalescing interval.
 
+    Args:
+        manager: Owns the listeners' queues.
+        tally: Counts the fate of the frames.
+
     Attributes:
         send: Writes to the listeners' sinks.
-        framing: What their binary messages are.
-        coalesce_seconds: How long the first frame waits for those that join its write; 0 for not at all.
-        place: Where the listeners in step are; while a batch is being written, those that have not got it.
-        lagging: The others, each with its buffer.
-        is_due: Whether a moment for the next turn is set already.
+        framing: The form of their binary messages.
+        coalesce_seconds: How long the first frame of a write waits for others; 0 for no wait.
+        place: The place of the listeners in step. During a write, it is the place of those still without the batch.
+        lagging: The lagging listeners, each with its buffer.
+        is_due: Whether the next turn is scheduled.
     """
 
     def __init__(
@@ -51,7 +55,6 @@ class Group:
         framing: Framing,
         coalesce_seconds: float,
     ) -> None:
-        """Make an empty group at the channel's `place`; `manager` owns the queues."""
         self.send = send
         self.framing = framing
         self.coalesce_seconds = coalesce_seconds
@@ -70,11 +73,9 @@ class Group:
         self._batch_bound_seconds = math.inf
 
     def __len__(self) -> int:
-        """Give how many listeners it has."""
         return len(self._in_step) + len(self.lagging)
 
     def __iter__(self) -> Iterator[Listener]:
-        """Give all its listeners."""
         return chain(self._in_step, self.lagging)
 
     @property
@@ -84,27 +85,27 @@ class Group:
 
     @property
     def end_at_rest(self) -> Place | None:
-        """The channel's place, when nothing is being written and nothing waits to be."""
+        """The channel's place; None while a batch is being written or frames wait."""
         return None if self._backlog or self._batch is not None else self.place
 
     def count_in(self, tally: Tally) -> None:
-        """Count what becomes of frames in another tally from now on."""
+        """Count the fate of frames in another tally from now on."""
         self._tally = tally
 
     def add(self, listener: Listener) -> None:
-        """Take a listener in, whose queue holds what it owes."""
+        """Add a listener whose queue holds what it is owed."""
         self.lagging[listener] = listener.buffer
 
     def remove(self, listener: Listener) -> None:
-        """Let a listener go; its buffer's counters are exact then."""
+        """Remove a listener. Its buffer's counters are exact afterwards."""
         self.let_lag(listener)
         del self.lagging[listener]
 
     def publish(self, frame: Frame, session: str) -> tuple[int, AudioAmount]:
-        """Have a frame written to all listeners by the next turn.
+        """Queue a frame for all listeners. The next turn writes it.
 
         Returns:
-            How many queues overflowed, and how much they dropped together.
+            How many queues overflowed, and how much they dropped in total.
         """
         if self._in_step or self._batch is not None:
             self._backlog.append(frame)
@@ -117,7 +118,7 @@ class Group:
         return overflowed, dropped
 
     def tell(self, note: Note) -> None:
-        """Have all listeners told something, each after the frames so far."""
+        """Queue a note for all listeners, after the frames so far."""
         for listener in list(self._in_step):
             self.let_lag(listener)
         for listener in self.lagging:
@@ -126,13 +127,13 @@ class Group:
             self.place = note.new_place
 
     def let_lag(self, listener: Listener) -> None:
-        """Give a listener in step a queue of its own; one that lags has one."""
+        """Move a listener in step to a queue of its own. A lagging listener stays as it is."""
         index = listener.index
         if index != LAGGING:
             self._take_out_of_step(listener, self._batch if index < self._cursor else None)
 
     def _take_out_of_step(self, listener: Listener, written: Batch | None) -> None:
-        """Give a listener in step a queue of its own; `written` is what it got of the batch, None for nothing."""
+        """Move a listener in step to its own queue. `written` is the part of the batch that it received, or None."""
         batch = self._batch
         self._take_out(listener.index)
         listener.place = self.place
@@ -150,7 +151,7 @@ class Group:
         self._skip_backlog_of_nobody()
 
     def bring_into_step(self, listener: Listener) -> bool:
-        """Take a listener into step if it is owed what those in step are owed; tell whether it was taken."""
+        """Take a listener into step if it is owed the same as the others. Return whether it was taken."""
         if listener.place is not self.place or self._batch is not None or listener.notes:
             return False
         backlog = self._backlog
@@ -166,24 +167,24 @@ class Group:
         return True
 
     def drop_stale(self, listener: Listener, oldest: float) -> None:
-        """Drop what is due before `oldest` from the queue of a listener that lags."""
+        """Drop the frames due before `oldest` from the queue of a lagging listener."""
         dropped = listener.buffer.drop_before(oldest)
         if dropped is not None:
             self._tally.dropped_frames += dropped.chunks
 
     def count_delivered(self, batch: Batch, now: float) -> None:
-        """Count a batch that was written to a listener that lags."""
+        """Count a batch that was written to a lagging listener."""
         self._tally.deliver(batch.amount.chunks, now - batch.due)
 
     def lags(self, now: float) -> Iterator[tuple[float, Listener]]:
-        """Give for each listener how many seconds old the oldest frame is that it owes, 0 for none."""
+        """Yield each listener with the age in seconds of the oldest frame that it is owed, 0 for none."""
         lags = chain.from_iterable(repeat(*lag) for lag in self._lags_in_step(now))
         yield from zip(lags, self._in_step, strict=True)
         for listener in self.lagging:
             yield _lag(listener.frames, now), listener
 
     def counters(self, listener: Listener) -> BufferCounters:
-        """Give what became of the audio of one of its listeners, also while that is counted for the group."""
+        """Return a listener's counters, including what is counted for the whole group so far."""
         counters = listener.buffer.counters
         if listener.index == LAGGING:
             return counters
@@ -193,14 +194,14 @@ class Group:
         return replace(counters, taken=taken)
 
     def note_lag(self, lag_ms: Distribution, now: float) -> None:
-        """Count for each listener how old the oldest frame is that it owes; 0 for who owes none."""
+        """Record for each listener the age of the oldest frame that it is owed, 0 for none."""
         for lag, listeners in self._lags_in_step(now):
             lag_ms.note(lag * 1000, listeners)
         for listener in self.lagging:
             lag_ms.note(_lag(listener.frames, now) * 1000)
 
     def begin_batch(self, batches: Batches) -> bool:
-        """Take the next frames of the backlog for the listeners in step; tell whether there are any."""
+        """Start a batch of the oldest backlog for the listeners in step. Return whether there is one."""
         if not self._backlog:
             return False
         count = count_for_one_write(self._backlog)
@@ -211,10 +212,7 @@ class Group:
         return True
 
     def write_some(self, most: int, now: float) -> bool:
-        """Write the batch to the next `most` listeners in step; tell whether there are others left.
-
-        `now` is in seconds of the relay's clock.
-        """
+        """Write the batch to the next `most` listeners in step, at `now` (seconds). Return whether there are more."""
         batch = self._batch
         if batch is None:
             return False
@@ -225,7 +223,7 @@ class Group:
         while self._cursor < stop:
             first, taken = self._cursor, list[int]()
             try:
-                # No bytecode between two system calls; one that fails leaves those before it in the list.
+                # No bytecode runs between two system calls. If one fails, the list has the results of those before it.
                 taken.extend(map(self.send, self._sinks[first:stop], repeat(wire)))
             except OSError:
                 taken.append(0)
@@ -238,7 +236,7 @@ class Group:
         return self._cursor < len(self._sinks)
 
     def finish_batch(self) -> None:
-        """Note that all listeners in step have got the batch."""
+        """Complete the batch after all listeners in step received it."""
         batch = self._batch
         if batch is None:
             return
@@ -249,14 +247,14 @@ class Group:
         self._skip_backlog_of_nobody()
 
     def _lags_in_step(self, now: float) -> list[tuple[float, int]]:
-        """Give the lag of those who have got the batch and how many they are, then the same of the others."""
+        """Return lag and number of the listeners that received the batch, then of those that did not."""
         waiting, batch = _lag(self._backlog, now), self._batch
         if batch is None:
             return [(waiting, len(self._in_step))]
         return [(waiting, self._cursor), (max(0.0, now - batch.due), len(self._in_step) - self._cursor)]
 
     def _let_the_full_lag(self, batch: Batch, first: int, taken: list[int], now: float) -> None:
-        """Let those from `first` on lag whose sockets did not take all; they are owed what is not begun yet."""
+        """Move listeners with partial writes, from index `first` on, to their own queues with what was not started."""
         wire_bytes = len(batch.wire)
         short = [(self._in_step[first + index], count) for index, count in enumerate(taken) if count != wire_bytes]
         for listener, count in short:
@@ -265,7 +263,7 @@ class Group:
             self.end_short_write(listener, begun, rest, now)
 
     def end_short_write(self, listener: Listener, begun: Batch | None, rest: bytes, now: float) -> None:
-        """Complete the frame that a listener's socket took in part, count what it got, and wait until it takes more."""
+        """Complete a started frame, count what the listener received, and wait until its socket takes more data."""
         if begun is not None:
             self._tally.deliver(begun.amount.chunks, now - begun.due)
         if rest:
@@ -282,13 +280,13 @@ class Group:
         self._least_bound_seconds = min((each.bound_seconds for each in self._in_step), default=math.inf)
 
     def _skip_backlog_of_nobody(self) -> None:
-        """Go to the channel's place when nobody is in step, so that those who lag can come back into it."""
+        """If no listener is in step, move to the channel's place so that lagging listeners can come into step."""
         if self._backlog and not self._in_step and self._batch is None:
             self.place = self._backlog[-1].end
             self._backlog.clear()
 
     def _take_out(self, index: int) -> None:
-        """Remove a listener in step without changing who has got the batch."""
+        """Remove a listener in step. Swap others so that `_cursor` still separates those with and without the batch."""
         listener = self._in_step[index]
         if self._batch is not None and index < self._cursor:
             self._cursor -= 1
@@ -308,5 +306,5 @@ class Group:
 
 
 def _lag(frames: Sequence[Frame], now: float) -> float:
-    """Give how many seconds old the oldest of these frames is; 0 when there are none, or it is not due yet."""
+    """Return the age of the oldest frame in seconds; 0 if there is none or it is not due yet."""
     return max(0.0, now - frames[0].timestamp) if frames else 0.0

@@ -1,7 +1,8 @@
-"""The hub: all channels, with those who broadcast and those who listen.
+"""The hub: all channels with their broadcasters and listeners.
 
-Invariants: everything but `run` is synchronous, so between two awaits of a caller the hub is consistent. What does not
-happen at a message (grace, stalls, idle channels, log summaries) happens in `run`, every `HOUSEKEEPING_SECONDS`.
+Invariants: Everything except `run` is synchronous, so the hub is consistent between two awaits of a caller. Work that
+no message triggers (grace periods, stalls, idle channels, log summaries) happens in `run`, every
+`HOUSEKEEPING_SECONDS`.
 """
 
 import asyncio
@@ -28,11 +29,12 @@ from relay.vocabulary.labels import Declaration, Label
 from relay.vocabulary.names import ChannelAddress
 
 HOUSEKEEPING_SECONDS = 0.5
-"""How late a grace or a stall limit may be noticed, and how often a broadcaster may be told who listens."""
+"""The longest delay in noticing a grace period or stall limit, and the shortest between reports to a broadcaster."""
 
 UNHEARD_SECONDS = 5.0
-"""How long a channel that never had a broadcaster is kept after its last listener left: long enough to come back to it
-after a cut. It has no name and no numbers of its own, and anybody may open one."""
+"""How long a channel that never had a broadcaster is kept after its last listener left: long enough to return after a
+lost connection. The time is short because such a channel has no name and no numbers of its own, and anybody may open
+one."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +46,28 @@ def _draw_epoch(address: ChannelAddress) -> int:  # noqa: ARG001 - any channel's
 class Hub:
     """All channels, their broadcasters and their listeners.
 
+    Args:
+        drain: Empties the listeners' queues. The caller runs `drain.run` and `Hub.run` as tasks.
+        clock: Returns seconds.
+        serialize: Makes the complete WebSocket message of a binary payload.
+        send: Writes to the sinks of the listeners' ports.
+        broadcast: How far ahead a broadcaster may be, and how long a channel waits for a lost one.
+        listener: How long a stalled listener is kept, how frames are joined, and how much history is kept for those
+            that resume.
+        declared: The operator's labels for channels.
+        limits: Limits on what is kept of channels whose broadcasters left; the defaults if omitted.
+        draw_epoch: Returns the first epoch of a channel, 16 bits. By default it is random, so that listeners notice a
+            relay that lost its state. Several relays that carry one channel must use the same epoch.
+
     Attributes:
         manager: Owns the listeners' queues.
         directory: The channels.
         broadcasting: The broadcasters' side.
         listening: The listeners' side.
-        ignored_messages: Control messages of types that this relay does not know.
+        ignored_messages: Number of control messages with unknown types.
         overflows: What listeners lose, for the log.
-        reports: What listeners say of what they hear.
-        on_open: Are called with each channel that is made, to open taps on it or to observe its subscribers.
+        reports: What listeners report about their playback.
+        on_open: Called with each new channel, to open taps on it or to observe its subscribers.
     """
 
     def __init__(
@@ -69,21 +84,6 @@ class Hub:
         limits: LimitsInForce | None = None,
         draw_epoch: Callable[[ChannelAddress], int] = _draw_epoch,
     ) -> None:
-        """Make a hub without channels.
-
-        Args:
-            manager: Owns the listeners' queues.
-            drain: Empties them; its `run` and the hub's are tasks of the caller.
-            clock: Gives seconds.
-            serialize: Makes the complete WebSocket message of a binary payload.
-            send: Writes to the sinks of the listeners' ports.
-            broadcast: How far ahead a broadcaster may be, and how long a lost one is waited for.
-            listener: How long a stalled listener is kept, how frames are joined, and what is kept for who returns.
-            declared: What the operator calls channels.
-            limits: What may be kept of channels whose broadcasters have gone; the defaults when left out.
-            draw_epoch: Gives the first epoch of a channel, 16 bits. By default it is random, so that listeners notice a
-                relay that lost its state; several relays that carry one channel give it the same.
-        """
         self.manager = manager
         self._clock = clock
         self._serialize = serialize
@@ -116,17 +116,17 @@ class Hub:
 
     @property
     def clock_ms(self) -> int:
-        """The relay's clock as the wire writes it."""
+        """The relay's clock in milliseconds, as the wire writes it."""
         return wire_milliseconds(self._clock())
 
     async def run(self) -> None:
-        """Do for ever what only time brings about."""
+        """Call `keep_house` every `HOUSEKEEPING_SECONDS`, forever."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             self.keep_house()
 
     def keep_house(self) -> None:
-        """Cut stalled listeners off, look after each channel, and tell what changed: lists, overflows in the log."""
+        """Disconnect stalled listeners, check each channel, send changed lists, and log overflows."""
         now = self._clock()
         self.listening.cut_off_stalled()
         self.directory.forget_ended(now - self._history_seconds)
@@ -138,7 +138,7 @@ class Hub:
             self._log_overflow(report)
 
     def export(self) -> list[ChannelRecord]:
-        """Give each channel that is in use as plain values; `Broadcasting.restore` goes on with one."""
+        """Return the state of each channel in use. `Broadcasting.restore` continues from it."""
         return [channel.export(self.directory.session_name(channel.address.session)) for channel in self.directory]
 
     def _forget_idle(self, channel: Channel, now: float) -> None:

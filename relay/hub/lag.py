@@ -1,4 +1,4 @@
-"""How late the relay is: what a new listener would make worse for everybody inside."""
+"""How late the relay is. More listeners would make this worse for the present ones."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,28 +8,27 @@ from relay.metrics.distribution import Distribution
 from relay.vocabulary.clock import Clock
 
 SAMPLE_SECONDS = 0.05
-"""How often the event loop is looked at."""
+"""How often the event loop's lag is measured."""
 
 SMOOTHING_SECONDS = 2.0
-"""A hiccup of less than this is not a state."""
+"""The time constant of smoothing. A shorter hiccup is not a state."""
 
 
 class LagMeter:
-    """Measures how late the event loop wakes a task, and how long frames are under way to a channel's listeners.
+    """Measures how late the event loop wakes a task, and how long the drain takes to serve a channel's listeners.
 
-    Either is what the last listener of a channel waits longer than the first; the larger counts.
+    Either is how much longer the last listener of a channel waits than the first. The larger value counts. `run` is its
+    task.
+
+    Args:
+        clock: Returns seconds.
+        busy_seconds: Returns the age of the oldest unfinished turn of the drain; 0 for none.
 
     Attributes:
-        every_ms: How late each wake-up was, in milliseconds.
+        every_ms: The delays of all wake-ups, in milliseconds.
     """
 
     def __init__(self, clock: Clock, busy_seconds: Callable[[], float]) -> None:
-        """Make it; `run` is its task.
-
-        Args:
-            clock: Gives seconds.
-            busy_seconds: Gives how long the frames that are being written are under way; 0 for none.
-        """
         self._clock = clock
         self._busy_seconds = busy_seconds
         self._lag = Smoothed(SMOOTHING_SECONDS)
@@ -38,18 +37,18 @@ class LagMeter:
 
     @property
     def lag_ms(self) -> float:
-        """How late things are now, smoothed."""
+        """The present lag, smoothed."""
         return self._lag.value * 1000
 
     async def run(self) -> None:
-        """Measure for ever."""
+        """Measure forever."""
         self._sampled_at = self._clock()
         while True:
             await asyncio.sleep(SAMPLE_SECONDS)
             self.sample()
 
     def sample(self) -> None:
-        """Measure once, `SAMPLE_SECONDS` after the last time if nothing is late."""
+        """Measure once. If nothing is late, the last time was `SAMPLE_SECONDS` ago."""
         now = self._clock()
         lasted_seconds = now - self._sampled_at
         self._sampled_at = now

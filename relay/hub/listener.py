@@ -1,7 +1,7 @@
-"""One listener as the runtime sees it: its buffer, its place in the channel, and what must be told in order.
+"""One listener as the hub sees it: its buffer, its place in the channel, and its pending notes.
 
-Invariants: what is written are the channel's frames from `place` on, in order; what was dropped is told by a gap
-before whatever follows it; notes keep their place between the frames.
+Invariants: A listener receives the channel's frames from `place` on, in order. A gap message reports dropped frames
+before anything that follows them. Notes keep their place between the frames.
 """
 
 import math
@@ -19,7 +19,7 @@ from relay.vocabulary.audio import AudioFormat, Frame, Place
 from relay.vocabulary.errors import CloseCode
 
 MAX_NOTES = 64
-"""Changes that wait to be told to one listener. One that is so far behind is cut off: it has missed whole shows."""
+"""The most notes that wait for one listener. Beyond it, the listener is disconnected: it has missed whole shows."""
 
 LAGGING: Final = -1
 """The index of a listener that is not in step with its group."""
@@ -29,15 +29,15 @@ _NOTHING = AudioAmount()
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that must be told between two frames.
+    """A message or change that belongs between two frames.
 
     Attributes:
-        place: It stands after all frames before this place.
-        text: A control message; None when there is none.
-        audio_format: A new format begins here, at the place `new_place`; None when the present one goes on.
-        new_place: Where the frames after it begin; given with `audio_format`.
-        clears: What was released before it and not written is not to be written any more.
-        close: The connection ends here, with this code and reason; None when it goes on.
+        place: The note follows all frames before this place.
+        text: A control message, or None.
+        audio_format: The new format from `new_place` on; None if the format does not change.
+        new_place: The place of the next frame; set together with `audio_format`.
+        clears: Whether earlier frames that are not written yet are dropped.
+        close: The code and reason with which the connection ends here; None if it continues.
     """
 
     place: Place
@@ -52,19 +52,19 @@ class Listener:
     """A connection that receives one channel.
 
     Attributes:
-        connection_id: Names it in logs and metrics, and its buffer.
+        connection_id: Its name in logs and metrics, and the name of its buffer.
         port: Its socket.
         sink: The port's `sink`.
-        framing: What its binary messages are.
-        buffer: Its bounded queue, of what it is owed while it lags behind its group.
-        place: The first frame that it has been neither written nor told lost; kept while it lags.
-        index: Where it stands among the listeners in step of its group; `LAGGING` when it is none of them.
+        framing: The form of its binary messages.
+        buffer: Its bounded queue of the frames that it is owed while it lags behind its group.
+        place: Its first frame that was neither written nor reported lost; maintained while it lags.
+        index: Its index among the group's listeners in step, or `LAGGING`.
         written_before: What its group had written when it came into step.
-        notes: What must be told in order, oldest first.
-        blocked_since: When its socket stopped taking data, in seconds of the relay's clock; None while it takes it,
-            and infinity when it never will again.
-        bound_seconds: No audio older than this is written to it.
-        report: What its player said last of what is heard; None while it said nothing.
+        notes: Pending notes, oldest first.
+        blocked_since: When its socket stopped taking data, in seconds of the relay's clock; None while it takes data,
+            and infinity if it never will again.
+        bound_seconds: The maximum age of audio that is written to it.
+        report: The last report of its player; None before the first.
     """
 
     __slots__ = (
@@ -96,7 +96,6 @@ class Listener:
         place: Place,
         bound_seconds: float,
     ) -> None:
-        """Make a listener that has got nothing yet; its account begins with the frame at `place`."""
         self.connection_id = connection_id
         self.port = port
         self.sink = port.sink
@@ -105,7 +104,7 @@ class Listener:
         self.place = place
         self.index: int = LAGGING
         self.written_before = _NOTHING
-        # Nearly always empty, and a list costs a tenth of a deque then.
+        # Nearly always empty. An empty list takes a tenth of the memory of an empty deque.
         self.notes: list[Note] = []
         self.blocked_since: float | None = None
         self.bound_seconds = bound_seconds
@@ -118,15 +117,15 @@ class Listener:
 
     @property
     def frames(self) -> deque[Frame]:
-        """The chunks of the buffer, which are frames: only its group fills it."""
+        """The buffer's chunks. They are all frames because only the group fills the buffer."""
         return cast("deque[Frame]", self.buffer.chunks)
 
     def note_missed(self, place: Place) -> None:
-        """Note that frames before `place` were released while it was away; a gap that begins there says so."""
+        """Record that it missed frames before `place` while it was away. A gap that starts there gets this reason."""
         self._missed_until = place.position
 
     def add_note(self, note: Note) -> None:
-        """Have something told after all frames so far; one that is `MAX_NOTES` behind is cut off."""
+        """Queue a note after all frames so far. Disconnect the listener if it already has `MAX_NOTES`."""
         if len(self.notes) >= MAX_NOTES:
             self.port.abort(f"It was {MAX_NOTES} changes behind.", Limit.NOTES)
             return
@@ -138,7 +137,7 @@ class Listener:
         self.notes.append(note)
 
     def tell_next_note(self) -> None:
-        """Tell the oldest note now, and before it what was lost of the frames before it."""
+        """Send the oldest note, after a gap message for any frames lost before it."""
         note = self.notes.pop(0)
         self.tell_gap(note.place)
         if note.clears:
@@ -153,7 +152,7 @@ class Listener:
             self.port.close(*note.close)
 
     def tell_gap(self, place: Place) -> None:
-        """Tell that the frames up to `place`, of the present epoch, are lost; nothing when none are."""
+        """Report the frames up to `place`, in the present epoch, as lost. Send nothing if there are none."""
         lost_from, self.place = self.place, place
         if place.position == lost_from.position:
             return

@@ -1,7 +1,7 @@
-"""The listeners' side of the hub: joining, resuming, switching, leaving, and sockets that are full.
+"""The listeners' side of the hub: joining, resuming, switching, leaving, and blocked sockets.
 
-Invariants: a listener's account begins at the place that its greeting names and has no hole; a listener that left, or
-moved to another channel, gets nothing more of the old one.
+Invariants: A listener's account begins at the place in its greeting and has no hole. A listener that left or switched
+receives nothing more from its old channel.
 """
 
 import logging
@@ -29,10 +29,10 @@ from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.names import ChannelAddress
 
 MIN_BOUND_MS = 200
-"""The least bound on the age of audio that a listener may ask for; below it every hiccup of a network is a loss."""
+"""The smallest bound on the age of audio that a listener may request. Below it, every network hiccup loses audio."""
 
 MAX_COALESCE_MS = 200
-"""The most that a listener may have its frames wait for each other; less than one write may carry."""
+"""The longest coalescing interval that a listener may request. It is less than one write may carry."""
 
 _AS_THE_RELAY_WANTS = Delivery()
 
@@ -42,11 +42,11 @@ class _Start:
     """Where a listener's account begins.
 
     Attributes:
-        place: The first frame that it accounts for.
-        audio_format: Of the epoch of that place; None while no broadcaster has said.
-        frames: What it gets of the past.
-        later: Epochs that began since.
-        is_resumed: Whether it goes on where an earlier connection ended.
+        place: The first frame in its account.
+        audio_format: The format in the epoch of that place; None before the first broadcaster.
+        frames: The past frames that it receives.
+        later: Epochs that began after that place.
+        is_resumed: Whether it continues an earlier connection.
     """
 
     place: Place
@@ -58,8 +58,6 @@ class _Start:
 
 @dataclass(frozen=True, slots=True)
 class _Membership:
-    """Where a listener is, and how it wants its audio."""
-
     channel: Channel
     group: Group
     delivery: Delivery
@@ -68,8 +66,16 @@ class _Membership:
 class Listening:
     """The listeners of all channels.
 
+    Args:
+        directory: The channels.
+        drain: Woken when a listener has data to receive.
+        manager: Owns the listeners' queues.
+        clock: Returns seconds.
+        settings: How long a stalled listener is kept, and how frames are joined.
+        lead_seconds: How long before its due time audio in pace `speech` is released.
+
     Attributes:
-        departures: How many have left so far.
+        departures: How many listeners have left.
     """
 
     def __init__(
@@ -82,16 +88,6 @@ class Listening:
         settings: ListenerSettings,
         lead_seconds: float,
     ) -> None:
-        """Make it.
-
-        Args:
-            directory: The channels.
-            drain: Is woken when a listener has something to get.
-            manager: Owns the listeners' queues.
-            clock: Gives seconds.
-            settings: How long a stalled listener is kept, and how frames are joined.
-            lead_seconds: How long before it is due audio of pace speech is released.
-        """
         self._directory = directory
         self._drain = drain
         self._manager = manager
@@ -104,7 +100,6 @@ class Listening:
         self._blocked: dict[Listener, None] = {}
 
     def __len__(self) -> int:
-        """Give how many listeners there are."""
         return len(self._memberships)
 
     def join(
@@ -115,7 +110,7 @@ class Listening:
         framing: Framing,
         delivery: Delivery = _AS_THE_RELAY_WANTS,
     ) -> Listener:
-        """Make a connection a listener of a channel and greet it; where it begins is as `delivery` says."""
+        """Add a connection as a listener of a channel, and greet it. `delivery` determines where it begins."""
         channel = self._find(address, delivery.resume)
         bound_seconds, coalesce_ms = self._settle(delivery)
         start = self._start(channel, delivery, bound_seconds)
@@ -157,10 +152,10 @@ class Listening:
         return listener
 
     def switch(self, listener: Listener, channel: str) -> Listener:
-        """Move a listener to another channel of its session, live; it is greeted anew.
+        """Move a listener to another channel of its session, at the live position, and greet it again.
 
         Returns:
-            Its new self; the old one gets nothing more. The same one when it left meanwhile.
+            The new listener; the old one receives nothing more. If the listener left meanwhile, the old one.
 
         Raises:
             BadRequestError: There is no such channel; nothing changed.
@@ -183,7 +178,7 @@ class Listening:
         return moved
 
     def leave(self, listener: Listener) -> None:
-        """Forget a listener; done twice, it changes nothing."""
+        """Remove a listener. A second call changes nothing."""
         membership = self._memberships.pop(listener, None)
         if membership is None:
             return
@@ -203,7 +198,7 @@ class Listening:
         )
 
     def block(self, listener: Listener) -> None:
-        """Note that a listener's socket takes no more data for now; nothing when it left."""
+        """Record that a listener's socket is full. If the listener left, do nothing."""
         membership = self._memberships.get(listener)
         if membership is None:
             return
@@ -213,7 +208,7 @@ class Listening:
         membership.group.let_lag(listener)
 
     def unblock(self, listener: Listener) -> None:
-        """Note that a listener's socket takes data again; nothing when it left."""
+        """Record that a listener's socket takes data again. If the listener left, do nothing."""
         membership = self._memberships.get(listener)
         if membership is None:
             return
@@ -222,7 +217,7 @@ class Listening:
         self._drain.wake_listener(listener, membership.group)
 
     def fit_queues(self, channel: Channel) -> None:
-        """Fit the bounds of the queues to the pace of a channel: what is early may wait beside what is late."""
+        """Fit the queues of a channel's listeners to its pace: early audio waits there beside late audio."""
         for listener in channel.listeners:
             seconds = self._queue_seconds(listener.bound_seconds, channel.pace)
             dropped = listener.buffer.rebound(seconds, listener.buffer.audio_format)
@@ -230,7 +225,7 @@ class Listening:
                 channel.tally.dropped_frames += dropped.chunks
 
     def cut_off_stalled(self) -> None:
-        """Abort the connections of listeners that have not been writable for the stall limit."""
+        """Disconnect listeners whose sockets took no data for the stall limit."""
         limit, now = self._stall_limit_seconds, self._clock()
         if limit is None:
             return
@@ -240,7 +235,7 @@ class Listening:
                 listener.port.abort(f"Its socket took nothing for {limit:g} s.", Limit.SILENCE)
 
     def _find(self, address: ChannelAddress, resume: Resume | None) -> Channel:
-        """Give the channel to join: for who was away when it ended, the one that ended."""
+        """Return the channel to join. A listener that was away when the channel ended gets the ended one."""
         ended = self._directory.ended(address)
         if ended is not None and resume is not None and self._resume(ended, resume) is not None:
             return ended
@@ -249,21 +244,21 @@ class Listening:
         return channel
 
     def _settle(self, delivery: Delivery) -> tuple[float, int]:
-        """Give the bound in seconds and the coalescing in milliseconds that a listener gets."""
+        """Return a listener's bound in seconds and its coalescing interval in milliseconds."""
         most_ms = round(self._manager.max_buffer_seconds * 1000)
         bound_ms = most_ms if delivery.buffer_ms is None else min(max(delivery.buffer_ms, MIN_BOUND_MS), most_ms)
         coalesce_ms = self._coalesce_ms if delivery.coalesce_ms is None else delivery.coalesce_ms
-        # What waits for as long as the bound is too old when it is written.
+        # Audio that waits as long as the bound is too old when it is written.
         return bound_ms / 1000, min(coalesce_ms, MAX_COALESCE_MS, bound_ms // 2)
 
     def _queue_seconds(self, bound_seconds: float, pace: Pace) -> float:
-        """Give how much audio a listener's queue may hold: the bound, a frame up to the maximum, and what is early."""
-        # A frame that comes when a lesser bound is just full must not push out what could still be written in time.
+        """Return the capacity of a listener's queue: the bound plus one frame, up to the maximum, and early audio."""
+        # A frame that arrives while a smaller bound is full must not push out audio that is still in time.
         late = min(bound_seconds + MAX_FRAME_SECONDS, self._manager.max_buffer_seconds)
         return late + (self._lead_seconds if pace is Pace.SPEECH else 0.0)
 
     def _start(self, channel: Channel, delivery: Delivery, bound_seconds: float) -> _Start:
-        """Find where a listener begins: behind the frame that it names, a little in the past, or now."""
+        """Find where a listener begins: after the frame that it names, a little in the past, or now."""
         if delivery.resume is not None and (resumed := self._resume(channel, delivery.resume)) is not None:
             return resumed
         place, frames = channel.place, list[Frame]()
@@ -284,7 +279,7 @@ class Listening:
         return _Start(known.place, known.epoch.audio_format, frames, later, is_resumed=True)
 
     def _give_past(self, listener: Listener, start: _Start, channel: Channel) -> None:
-        """Queue what a listener gets of the past, within its bound; what it does not get is told by a gap."""
+        """Queue past frames within a listener's bound. A gap message reports the others."""
         oldest = self._clock() - listener.bound_seconds
         frames = [frame for frame in start.frames if frame.timestamp >= oldest]
         later = list(start.later)

@@ -1,7 +1,8 @@
-"""What an operator sees and does: sessions with their channels and connections, ending them, sending somebody away.
+"""What operators see and do: list sessions, channels and connections, end sessions, and disconnect clients.
 
-Invariants: who may see only some channels learns nothing of the others, not even that there are any; looking changes
-nothing, and an answer has a bound, whatever the number of channels and listeners; figures are those of the counters.
+Invariants: An operator limited to some channels learns nothing about the others, not even whether there are any.
+Queries change nothing. The size of an answer is bounded, whatever the number of channels and listeners. The figures
+come from the counters.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,22 +21,23 @@ from relay.protocol.requests import Role
 from relay.vocabulary.clock import Clock
 
 MAX_CHANNELS = 250
-"""Channels in one answer, 225 KB at most; of more, those that have a broadcaster, then those with most listeners."""
+"""The most channels in one answer, 225 KB at most. Channels with a broadcaster come first, then those with the most
+listeners."""
 
 MAX_LISTENERS = 100
-"""Listeners in one answer; of more, those that are furthest behind, then those that lost most."""
+"""The most listeners in one answer: those furthest behind, then those that lost the most."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """Somebody who was sent away.
+    """A client that the operator disconnected.
 
     Attributes:
-        role: As what they were there.
-        channel: Where in their session.
-        client_address: From where.
+        role: Broadcaster or listener.
+        channel: Its channel.
+        client_address: Its address.
     """
 
     role: Role
@@ -44,15 +46,14 @@ class Disconnected:
 
 
 class Operations:
-    """The operator's side of a hub."""
+    """The operator's side of a hub. `clock` is the hub's."""
 
     def __init__(self, hub: Hub, clock: Clock) -> None:
-        """Make it; `clock` is the hub's."""
         self._hub = hub
         self._clock = clock
 
     def list_sessions(self, permit: OperatorPermit) -> Json:
-        """Give all sessions with their channels, by name."""
+        """Return all sessions with their channels, by name."""
         directory = self._hub.directory
         sessions = [session for session in directory.sessions if permit.covers_session(session)]
         channels = [channel for session in sessions for channel in self._channels(session, permit)]
@@ -66,7 +67,7 @@ class Operations:
         }
 
     def show_session(self, session: str, permit: OperatorPermit) -> Json | None:
-        """Give one session, with the listeners that are worst off; None when there is none to see."""
+        """Return one session with its worst-off listeners; None if the operator can see no such session."""
         channels = list(self._channels(session, permit))
         if not channels:
             return None
@@ -82,16 +83,13 @@ class Operations:
         }
 
     def end(self, session: str, name: str | None, permit: OperatorPermit) -> list[str]:
-        """End a session, or one channel of it, at once; gives the channels that ended, none when there are none to see.
-
-        See `Broadcasting.stop` for what becomes of their audio.
-        """
+        """End a session, or one of its channels, with `Broadcasting.stop`. Return the names of the ended channels."""
         ending = [channel for channel in self._channels(session, permit) if name in (None, channel.address.channel)]
         self._hub.broadcasting.stop(ending)
         return [channel.address.channel for channel in ending]
 
     def disconnect(self, session: str, connection_id: str, permit: OperatorPermit) -> Disconnected | None:
-        """Send a broadcaster or a listener away; None when there is no such one to see."""
+        """Disconnect a broadcaster or a listener; None if the operator can see no such connection."""
         for channel in self._channels(session, permit):
             broadcaster = channel.broadcaster
             if broadcaster is not None and broadcaster.connection_id == connection_id:
@@ -104,11 +102,11 @@ class Operations:
         return None
 
     def _channels(self, session: str, permit: OperatorPermit) -> Iterator[Channel]:
-        """Give the channels of a session that may be seen."""
+        """Return the channels of a session that the operator may see."""
         return (channel for channel in self._hub.directory.channels_of(session) if permit.covers(channel.address))
 
     def _describe_all(self, channels: list[Channel]) -> tuple[list[tuple[str, Json]], int]:
-        """Give as many as an answer holds, by name, each with its session; and how many are left out."""
+        """Return as many channels as an answer holds, by name, each with its session, and the number left out."""
         now = self._clock()
         chosen = nlargest(
             MAX_CHANNELS, channels, key=lambda channel: (channel.broadcaster is not None, channel.listener_count)
@@ -119,12 +117,12 @@ class Operations:
 
 
 _Ranked = tuple[float, int, int, Listener, Group, Channel]
-"""A listener and how it does, the greater the worse: lag in seconds, what it lost in flicks, a number of its own."""
+"""A listener and how badly it does (greater is worse): lag in seconds, lost flicks, and a unique number."""
 
 
 def _ranked(channels: Iterable[Channel], now: float) -> Iterator[_Ranked]:
-    """Give all listeners; there may be ten thousand, so each is one tuple, which is compared as it is."""
-    # Downwards, so that of equals the first is the greatest and those who come later need not be sorted in.
+    """Yield all listeners, each as one tuple that compares directly: there may be ten thousand."""
+    # The numbers fall, so among equals the first is the greatest and `nlargest` need not insert later ones.
     numbers = count(0, -1)
     return (
         (lag_seconds, listener.buffer.dropped_flicks, next(numbers), listener, group, channel)
@@ -136,7 +134,7 @@ def _ranked(channels: Iterable[Channel], now: float) -> Iterator[_Ranked]:
 
 def _describe_channel(channel: Channel, now: float) -> Json:
     broadcaster, tally = channel.broadcaster, channel.tally
-    # What waits of a broadcaster that went is still to be heard.
+    # Listeners will still hear the waiting audio of a broadcaster that left.
     ingest = None if broadcaster is None and channel.departure is None else channel.ingest
     return {
         **asdict(channel.entry),

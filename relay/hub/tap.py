@@ -1,13 +1,13 @@
-"""A tap: what a channel gives its listeners, for a part of the relay that is not one.
+"""A tap: a reader of a channel inside the relay that is not a listener.
 
-A recorder, an encoder, a bus or captions reads a channel through a tap. The channel only puts frames into it; the
-reader takes them in a task of its own. So a reader that fails or is slow can not delay anybody's audio.
+A recorder, an encoder, a bus or captions reads a channel through a tap. The channel only puts frames into the tap, and
+the reader takes them in its own task. A slow or failing reader therefore cannot delay any audio.
 
-Invariants: what is read is what the channel released and told since the tap was opened, in order and complete; a tap
-that can not hold it all is closed, and its reader gets what came before that, then an error.
+Invariants: A reader gets everything that the channel released and sent since the tap was opened, in order and complete.
+A tap that overflows is closed. Its reader gets what came before that, then an error.
 
-Bound: `max_seconds` of audio, in the frames that are held for so much (`frames_within`). Drops: nothing; the tap is
-closed. Counter: `Tally.lost_taps`.
+Bound: `max_seconds` of audio, and as many items as such audio has frames at most (`frames_within`). Drops: nothing; the
+tap is closed instead. Counter: `Tally.lost_taps`.
 """
 
 import asyncio
@@ -25,21 +25,27 @@ TAP_SECONDS = 10.0
 
 
 class TapOverflowError(RelayError):
-    """The reader of a tap fell further behind than the tap holds. The tap is closed; a new one can be opened."""
+    """The reader of a tap fell too far behind. The tap is closed; a new one can be opened."""
 
 
 class Tap:
-    """Frames of one channel, with the notes between them; an asynchronous iterator and a context manager.
+    """Frames of one channel and the notes between them, as an asynchronous iterator and a context manager.
 
-    The iteration ends when the channel ends or is forgotten. Leaving the context closes the tap.
+    `Channel.open_tap` creates taps. The iteration ends when the channel ends or is forgotten. Leaving the context
+    closes the tap.
+
+    Args:
+        max_seconds: How much audio it holds.
+        remove: Removes it from its channel.
 
     Attributes:
-        name: Says in the log what the tap is for.
-        start: The place of the first frame that it gets.
-        audio_format: Of the frames from there on, until a note brings another; None before the first broadcaster.
-        is_passive: Whether it only passes on what there is. A passive tap is no subscriber: it neither keeps the
-            channel nor is it a reason to fetch or encode its audio.
-        is_open: Whether the channel still puts something into it.
+        name: Its purpose, for the log.
+        start: The place of its first frame.
+        audio_format: The format of the frames from there on, until a note changes it; None before the first
+            broadcaster.
+        is_passive: Whether it is not a subscriber. A passive tap does not keep the channel, and is no reason to fetch
+            or encode its audio.
+        is_open: Whether the channel still puts frames and notes into it.
     """
 
     def __init__(
@@ -52,7 +58,6 @@ class Tap:
         *,
         is_passive: bool,
     ) -> None:
-        """Make an empty tap; `Channel.open_tap` is the way to get one. `remove` takes it out of its channel."""
         self.name = name
         self.start = start
         self.audio_format = audio_format
@@ -67,28 +72,24 @@ class Tap:
         self._has_news = asyncio.Event()
 
     def __enter__(self) -> Self:
-        """Give the tap, which is open already."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the tap."""
         self.close()
 
     def __len__(self) -> int:
-        """Give how many frames and notes wait for the reader."""
         return len(self._items)
 
     def __aiter__(self) -> Self:
-        """Give the iterator, which is the tap."""
         return self
 
     async def __anext__(self) -> Frame | Note:
-        """Give the next frame or note; waits for it. Cancelling the wait loses nothing.
+        """Wait for the next frame or note, and return it. Cancelling the wait loses nothing.
 
         Raises:
-            TapOverflowError: The reader fell too far behind; it has got everything up to that moment.
+            TapOverflowError: The reader fell too far behind; it has received everything up to that moment.
         """
         while not self._items:
             if self._has_overflowed:
@@ -103,7 +104,7 @@ class Tap:
         return item
 
     def put(self, item: Frame | Note) -> bool:
-        """Add what the channel released or told; False when there is no room, and then the tap is to be removed."""
+        """Add a frame or note. Return False if there is no room; the caller then removes the tap."""
         flicks = item.duration if isinstance(item, Frame) else 0
         if len(self._items) >= self._max_items or self._held_flicks + flicks > self._max_flicks:
             self._has_overflowed = True
@@ -114,12 +115,12 @@ class Tap:
         return True
 
     def finish(self) -> None:
-        """Note that nothing more will be put; what waits can still be read."""
+        """Accept nothing more. The reader can still read what waits."""
         self.is_open = False
         self._has_news.set()
 
     def close(self) -> None:
-        """Read no more; done twice, it changes nothing."""
+        """Stop reading and drop what waits. A second call changes nothing."""
         self._items.clear()
         self._held_flicks = 0
         if self.is_open:

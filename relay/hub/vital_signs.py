@@ -1,7 +1,7 @@
-"""The relay's own figures: what became of the frames, who is there, how late things are, what listeners hear.
+"""The relay's own figures: the fate of frames, who is connected, how late things are, and what listeners hear.
 
-Invariants: counters are counted where things happen, and only added up here; looking at them touches no audio and
-takes constant time for each channel; what is sampled (the listeners' lag) is sampled every `SAMPLE_SECONDS`.
+Invariants: Counters count where things happen; this module only adds them up. Reading them touches no audio and takes
+constant time per channel. Listeners' lag is sampled every `SAMPLE_SECONDS`.
 """
 
 import asyncio
@@ -17,19 +17,18 @@ from relay.metrics.vitals import Tally, Vitals
 from relay.vocabulary.clock import Clock
 
 SAMPLE_SECONDS = 5.0
-"""How often the lag of all listeners is looked at; of those who are behind, each takes a fraction of a microsecond."""
+"""How often the lag of all listeners is measured. Each lagging listener takes a fraction of a microsecond."""
 
 SAMPLES_FOR_A_SUMMARY = 2
-"""The log has what listeners reported every ten seconds, as with overflows."""
+"""Samples between two log entries of listeners' reports: ten seconds, as with overflows."""
 
 logger = logging.getLogger(__name__)
 
 
 class VitalSigns:
-    """Looks at a hub; `run` is its task."""
+    """Collects the figures of a hub; `run` is its task. `holders` have metrics of the table besides the hub's."""
 
     def __init__(self, hub: Hub, lag: LagMeter, clock: Clock, holders: Iterable[object] = ()) -> None:
-        """Begin with nothing sampled; `holders` have metrics of the table beside those of the hub."""
         self._hub = hub
         self._holders = (hub, hub.manager, hub.overflows, hub.reports, *holders)
         self._lag = lag
@@ -39,7 +38,7 @@ class VitalSigns:
         self._emitted_distributions: dict[str, Distribution] = {}
 
     async def run(self) -> None:
-        """Sample for ever, and tell the log what listeners reported."""
+        """Sample forever, and log listeners' reports."""
         samples = 0
         while True:
             await asyncio.sleep(SAMPLE_SECONDS)
@@ -49,20 +48,20 @@ class VitalSigns:
                 self.tell_reports()
 
     def sample(self) -> None:
-        """Look at the lag of all listeners once."""
+        """Sample the lag of all listeners once."""
         now = self._clock()
         for channel in self._hub.directory:
             for group in channel.groups.values():
                 group.note_lag(self._listener_lag_ms, now)
 
     def tell_reports(self) -> None:
-        """Tell the log what the listeners of each channel reported since the last time; nothing of who said nothing."""
+        """Log what the listeners of each channel reported since the last time. Skip channels without reports."""
         for address, heard in self._hub.reports.take():
             place = {"session": address.session, "channel": address.channel}
             logger.info("listeners reported", extra={**place, **heard.fields()})
 
     def look(self) -> Vitals:
-        """Give all figures now."""
+        """Return all current figures."""
         now = self._clock()
         frames = Tally()
         frames += self._hub.directory.forgotten
@@ -84,7 +83,7 @@ class VitalSigns:
         )
 
     def emit(self, put: Callable[..., object], namespace: str) -> None:
-        """Give what happened since the last time to `put`, CloudWatch's `put_metric_data`; nothing that is empty."""
+        """Pass what happened since the last time to `put`, CloudWatch's `put_metric_data`. Skip empty metrics."""
         put(Namespace=namespace, MetricData=list(self._news(self.look())))
 
     def _news(self, vitals: Vitals) -> Iterator[MetricDatum]:

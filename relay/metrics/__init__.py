@@ -1,1 +1,1 @@
-"""Counting and measuring, and the ways to CloudWatch and Prometheus."""
+"""Counters and measurements, and their export to CloudWatch and Prometheus."""

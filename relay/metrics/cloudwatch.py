@@ -1,8 +1,9 @@
-"""CloudWatch, through aiobotocore: one long-lived client that sends requests of metric data.
+"""Sends metric data to CloudWatch through aiobotocore, with one long-lived client.
 
-Invariants: nothing here stops the relay: what is missing or fails is a `SendError` whose sentence says what to
-do, and the next request tries again with a client made anew; aiobotocore is imported in a thread when the sender
-is first used, because that takes a good part of a second, and never when CloudWatch is switched off.
+Invariants: Nothing here stops the relay. A missing prerequisite or a failure raises a `SendError` that says what to do,
+and the next request tries again, with a new client if the credentials were refused. aiobotocore is imported in a thread
+at the first use, because the import takes a large part of a second. If CloudWatch is switched off, it is never
+imported.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_SECONDS = 3.0
 READ_TIMEOUT_SECONDS = 5.0
 MAX_ATTEMPTS = 3
-"""With botocore's standard retries a request is given up after about half a minute, before the next flush."""
+"""With botocore's standard retries, a request is given up after about half a minute, before the next flush."""
 
 _REFUSALS = frozenset(
     {
@@ -36,10 +37,10 @@ _REFUSALS = frozenset(
         "ValidationError",
     }
 )
-"""Error codes about the data itself; PutMetricData's and the common errors of CloudWatch's API reference."""
+"""Error codes about the data itself. Source: PutMetricData and the common errors in CloudWatch's API reference."""
 
 _UNAUTHORIZED = (401, 403)
-"""HTTP status of credentials that are wrong, expired or not allowed to."""
+"""HTTP statuses for credentials that are wrong, expired or lack permission."""
 
 _BRIEF_CHARACTERS = 300
 
@@ -54,43 +55,43 @@ _NO_REGION = (
 
 
 class CloudWatchSender:
-    """Sends metric data; an async context manager that closes its connections. See `MetricSender`."""
+    """Sends metric data; an async context manager that closes its connections. See `MetricSender`.
+
+    Nothing is imported, connected or looked up before `open` or `send`.
+    """
 
     def __init__(self, settings: CloudWatchSettings) -> None:
-        """Make a sender; nothing is imported, connected or looked up before `open` or `send`."""
         self._settings = settings
         self._stack = AsyncExitStack()
         self._client: CloudWatchClient | None = None
         self._data_loader: object = None
 
     async def __aenter__(self) -> Self:
-        """Give the sender itself."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connections."""
         await self._drop_client()
 
     async def open(self) -> None:
-        """Find region and credentials and make the client, without any request to CloudWatch.
+        """Find region and credentials and create the client, without a request to CloudWatch.
 
         Raises:
-            SendError: There is no region, there are no credentials, or they are not usable.
+            SendError: Region or credentials are missing or unusable.
         """
         async with self._translating():
             await self._ready_client()
 
     async def send(self, namespace: str, data: Sequence[MergedDatum]) -> None:
-        """Send one PutMetricData request, compressed when it is long; cancelling it aborts the request.
+        """Send one PutMetricData request, compressed if it is long. Cancellation aborts the request.
 
         Args:
             namespace: CloudWatch namespace.
             data: At most 1000 datums, see `relay.metrics.metrics.requests`.
 
         Raises:
-            SendError: CloudWatch did not take it.
+            SendError: CloudWatch did not accept the request.
         """
         async with self._translating():
             client = await self._ready_client()
@@ -121,13 +122,13 @@ class CloudWatchSender:
                 ),
             )
         )
-        # To parse the service descriptions takes 0.1 s; a client that is made anew uses them again.
+        # Parsing the service descriptions takes 0.1 s, so a new client reuses them.
         self._data_loader = session.get_component("data_loader")
         return self._client
 
     @asynccontextmanager
     async def _translating(self) -> AsyncIterator[None]:
-        """Turn the library's errors into `SendError`."""
+        """Translate the library's errors into `SendError`."""
         try:
             yield
         except SendError:
@@ -137,7 +138,7 @@ class CloudWatchSender:
             if failure is None:
                 raise
             if _is_unauthorized(error):
-                await self._drop_client()  # the next one looks for credentials again
+                await self._drop_client()  # the next client looks up the credentials again
             raise failure from error
 
     async def _drop_client(self) -> None:
@@ -154,12 +155,12 @@ def _is_unauthorized(error: Exception) -> bool:
 
 
 def _failure(error: Exception) -> SendError | None:
-    """Give what stands for an error of the library; None for a bug of ours."""
+    """Return the `SendError` for an error of the library; None for a bug in the relay."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - see the module's docstring
 
     if isinstance(error, ClientError):
         return _client_error(error)
-    # A ValueError is an answer that is not CloudWatch's, from whatever listens at the endpoint.
+    # A ValueError means that something other than CloudWatch answered at the endpoint.
     return _library_error(error) if isinstance(error, (BotoCoreError, ValueError)) else None
 
 
@@ -199,5 +200,5 @@ def _library_error(error: "BotoCoreError | ValueError") -> SendError:
 
 
 def _brief(text: str) -> str:
-    """Give `text` in one line that fits a log; it may be a whole page of whatever answered."""
+    """Return `text` as one line that fits a log. It may be a whole page from whatever answered."""
     return textwrap.shorten(text, _BRIEF_CHARACTERS, placeholder=" …").rstrip(".")

@@ -1,11 +1,11 @@
-"""What listeners say of what they hear (`stats`), as a few numbers for each channel, however many listeners there are.
+"""Summarizes what players report about their playback (`stats`): a few numbers per channel for any number of listeners.
 
-A listener reports how much audio waits in its player, how long a frame takes until it is heard, and how often it ran
-dry or jumped since it began. The counts are totals, so each is held against the report before, which whoever reads the
-connection keeps; nothing here grows with the number of listeners.
+A listener reports how much audio waits in its player, how long a frame takes to be heard, and how often the player ran
+dry or jumped since it started. These counts are totals, so each is compared with the previous report. The caller that
+reads the connection keeps that report, so nothing here grows with the number of listeners.
 
-Invariants: at most `MAX_SUMMARIES` channels have numbers of their own, of further ones only the sum over all is kept;
-whatever a report contains, noting it takes constant time and raises nothing.
+Invariants: At most `MAX_SUMMARIES` channels have their own numbers; further channels count only in the total. Recording
+a report takes constant time and raises nothing, whatever the report contains.
 
 Source: docs/protocol.md, "Control messages".
 """
@@ -20,21 +20,21 @@ from relay.vocabulary.errors import PolicyError
 from relay.vocabulary.names import ChannelAddress
 
 MAX_SUMMARIES = 1000
-"""Channels in one interval's summary: more than a relay carries, and 2 MB at most."""
+"""The most channels in one interval's summary: more than a relay carries, and 2 MB at most."""
 
 MAX_EVENTS = 1000
-"""A player that reports more underruns or jumps since the report before counts as reporting this."""
+"""The most underruns or jumps that one report can add."""
 
 
 @dataclass(slots=True)
 class Heard:
-    """What listeners reported, summed up.
+    """Sums of listeners' reports.
 
     Attributes:
-        buffer_ms: One value for each report.
-        playout_ms: Likewise.
+        buffer_ms: Audio waiting in the player, one value per report.
+        playout_ms: Time until a frame is heard, one value per report.
         underruns: How often players ran dry.
-        jumps: How often they jumped.
+        jumps: How often players skipped or repeated audio.
     """
 
     buffer_ms: Distribution = field(default_factory=Distribution)
@@ -43,14 +43,14 @@ class Heard:
     jumps: int = 0
 
     def note(self, report: ListenerReport, underruns: int, jumps: int) -> None:
-        """Add a report, with what happened since the one before."""
+        """Add a report, with the underruns and jumps since the previous one."""
         self.buffer_ms.note(report.buffer_ms)
         self.playout_ms.note(report.playout_ms)
         self.underruns += underruns
         self.jumps += jumps
 
     def fields(self) -> dict[str, int | float | None]:
-        """Give the summary for the log."""
+        """Return the summary for the log."""
         return {
             "reports": len(self.buffer_ms),
             "underruns": self.underruns,
@@ -63,16 +63,15 @@ class Heard:
 
 
 class ListenerReports:
-    """Takes reports and gives one summary for each channel and interval.
+    """Collects reports, and summarizes them for each channel and interval.
 
     Attributes:
-        everywhere: Of all channels, since the relay started.
-        malformed: Reports that could not be read.
-        not_listed: Reports of channels beyond `MAX_SUMMARIES`; they are in `everywhere` only.
+        everywhere: The sums of all channels since the relay started.
+        malformed: Number of reports that could not be read.
+        not_listed: Number of reports of channels beyond `MAX_SUMMARIES`. They count only in `everywhere`.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing heard."""
         self.everywhere = Heard()
         self.malformed = 0
         self.not_listed = 0
@@ -81,22 +80,22 @@ class ListenerReports:
     def note(
         self, address: ChannelAddress, message: ControlMessage, before: ListenerReport | None
     ) -> ListenerReport | None:
-        """Take a listener's `stats` message.
+        """Record a listener's `stats` message.
 
         Args:
-            address: The channel that it listens to.
-            message: Of the listener.
-            before: What this gave for its report before; None for its first one.
+            address: The listener's channel.
+            message: The message.
+            before: The return value for the listener's previous report; None for its first.
 
         Returns:
-            What to give as `before` the next time.
+            The value for `before` in the next call.
         """
         try:
             report = ListenerReport.read(message)
         except PolicyError:
             self.malformed += 1
             return before
-        # A total that went down is of a player that began anew.
+        # A total that decreased comes from a restarted player.
         underruns = _increase(report.underruns, before.underruns if before else 0)
         jumps = _increase(report.jumps, before.jumps if before else 0)
         self.everywhere.note(report, underruns, jumps)
@@ -110,7 +109,7 @@ class ListenerReports:
         return report
 
     def take(self) -> Iterator[tuple[ChannelAddress, Heard]]:
-        """Give what was heard on each channel since the last time, and begin anew."""
+        """Return what was reported for each channel since the last call, and start again."""
         channels, self._channels = self._channels, {}
         return iter(channels.items())
 

@@ -1,19 +1,19 @@
-"""Metric data on its way to CloudWatch: merged, bounded, and cut into requests. Shapes are PutMetricData's.
+"""Metric data on its way to CloudWatch: merged, bounded, and split into requests. Shapes are PutMetricData's.
 
-Which series a datum counts in:
+The series of a datum:
 
-- One that names no session counts in the series as it is.
-- One that names a session and is of `SUMMED_METRICS` counts in the series without the session, which so is the
-  sum over all sessions, and also in the session's own when `session_dimension` is on.
-- Any other that names a session, for example a utilization, counts in the session's own series when
-  `session_dimension` is on, and nowhere else: mixed into the series over all sessions, an average of one session
-  would spoil the average of all. Who wants that series gives a datum without a session.
+- A datum without a session counts in its series.
+- A datum of `SUMMED_METRICS` with a session counts in the series without the session, which is therefore the sum over
+  all sessions. If `session_dimension` is on, it also counts in the session's own series.
+- Any other datum with a session, such as a utilization, counts only in the session's own series, and only if
+  `session_dimension` is on. In the series over all sessions, an average of one session would distort the average of
+  all. Add a datum without a session for that series.
 
 Invariants:
-- Sum, SampleCount, minimum, maximum and percentiles of what is taken are exactly those of what was added.
-- At most `max_datums` are held; beyond them the oldest is dropped. `measurements_not_sent` counts what was lost,
-  and the metric `MetricsNotSent` reports it with the next data that is sent.
-- `add` is O(1), whatever is held.
+- Sum, SampleCount, minimum, maximum and percentiles of the data taken are exactly those of the data added.
+- At most `max_datums` are held. Beyond that, the oldest is dropped. `measurements_not_sent` counts the losses, and the
+  metric `MetricsNotSent` reports them with the next data that is sent.
+- `add` is O(1), however much is held.
 """
 
 import math
@@ -23,30 +23,30 @@ from datetime import datetime
 from typing import Literal, NotRequired, TypedDict
 
 Unit = Literal["Count", "Percent", "Milliseconds", "Seconds", "Bytes"]
-"""Units of CloudWatch that the relay uses."""
+"""CloudWatch units that the relay uses."""
 
 SESSION_DIMENSION = "SessionId"
 """The dimension that names a session."""
 
 SUMMED_METRICS = frozenset({"BufferOverflow"})
-"""Metrics whose value over all sessions is the sum of the sessions'; every other needs a datum of its own."""
+"""Metrics whose value over all sessions is the sum of the sessions' values. Any other needs its own datum."""
 
 METRICS_NOT_SENT = "MetricsNotSent"
-"""Count of measurements that were lost on the way: dropped for room, refused, or no number."""
+"""The metric that counts lost measurements: dropped for lack of room, refused, or not a number."""
 
 MAX_DISTINCT_VALUES = 150
-"""Values in one datum; docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html"""
+"""The most values in one datum; docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html"""
 
 MAX_MAGNITUDE = 2.0**360
-"""CloudWatch refuses values beyond it, and NaN and infinity; same source."""
+"""CloudWatch refuses larger values, NaN and infinity; same source."""
 
 MAX_DATUMS = 5_000
-"""Datums held while CloudWatch can't be reached: hours of a small relay's, at most about 60 MB."""
+"""The most datums held while CloudWatch can't be reached: hours of data of a small relay, at most about 60 MB."""
 
 MAX_REQUEST_DATUMS = 100
 MAX_REQUEST_VALUES = 1_500
-"""Size of one request. CloudWatch takes 1000 datums and 1 MB, but to serialize those blocks the event loop for
-50 ms and more, which listeners would hear; these block it for about 10 ms and are at most some 200 KB."""
+"""The size of one request. CloudWatch accepts 1000 datums and 1 MB, but serializing those would block the event loop
+for 50 ms or more, which listeners would hear. These limits block it for about 10 ms and give at most some 200 KB."""
 
 
 class Dimension(TypedDict):
@@ -57,7 +57,7 @@ class Dimension(TypedDict):
 
 
 class MetricDatum(TypedDict):
-    """One measurement (`Value`), or many at once: `Counts[i]` of them had the value `Values[i]`."""
+    """One measurement (`Value`), or several: `Counts[i]` of them had the value `Values[i]`."""
 
     MetricName: str
     Unit: Unit
@@ -68,7 +68,7 @@ class MetricDatum(TypedDict):
 
 
 class MergedDatum(TypedDict):
-    """Measurements of one series, as they are sent: `Counts[i]` of them had the value `Values[i]`."""
+    """Measurements of one series in the form that is sent: `Counts[i]` of them had the value `Values[i]`."""
 
     MetricName: str
     Unit: Unit
@@ -85,40 +85,37 @@ _Values = dict[float, int]
 class MetricBatch:
     """Collects measurements between two flushes.
 
+    Args:
+        session_dimension: Whether sessions have their own series.
+        max_datums: The most datums held, at least 1.
+
     Attributes:
         measurements_not_sent: How many measurements were lost since the start.
     """
 
     def __init__(self, *, session_dimension: bool, max_datums: int = MAX_DATUMS) -> None:
-        """Make an empty batch.
-
-        Args:
-            session_dimension: Whether sessions have series of their own.
-            max_datums: How many datums are held at most, at least 1.
-        """
         self.measurements_not_sent = 0
         self._session_dimension = session_dimension
         self._max_datums = max_datums
-        # From the oldest to the newest: what came back, what is full, and what still grows (oldest first, too).
+        # From oldest to newest: put back, full, and still growing datums (the latter also oldest first).
         self._returned: deque[MergedDatum] = deque()
         self._full: deque[tuple[_Series, _Values]] = deque()
         self._growing: dict[_Series, _Values] = {}
         self._unreported = 0
 
     def __len__(self) -> int:
-        """Give how many datums are held."""
         return len(self._returned) + len(self._full) + len(self._growing)
 
     @property
     def measurements_held(self) -> int:
-        """How many measurements wait to be sent."""
+        """Number of measurements that wait to be sent."""
         collected = (*self._full, *self._growing.items())
         return sum(map(_measurements, self._returned)) + sum(sum(values.values()) for _, values in collected)
 
     def add(self, datum: MetricDatum) -> None:
-        """Count a datum in its series, see the module's rule; O(1) for each of its values.
+        """Count a datum in its series by the module's rules, in O(1) for each of its values.
 
-        A value that CloudWatch would refuse counts as not sent, lest it make whole requests fail.
+        A value that CloudWatch would refuse counts as not sent, because it would make a whole request fail.
         """
         values = datum["Values"] if "Values" in datum else [datum["Value"]]
         counts = datum["Counts"] if "Counts" in datum else [1] * len(values)
@@ -133,10 +130,9 @@ class MetricBatch:
                 self._count(series, value, count)
 
     def take(self, now: datetime) -> list[MergedDatum]:
-        """Give what is held, the oldest first, and hold nothing any more.
+        """Remove and return everything held, oldest first.
 
-        Args:
-            now: The timestamp of what was added since the last `take`; what came back keeps its own.
+        Data added since the last `take` gets the timestamp `now`. Data that was put back keeps its own.
         """
         data = list(self._returned)
         data += [_merged(series, values, now) for series, values in (*self._full, *self._growing.items())]
@@ -147,13 +143,13 @@ class MetricBatch:
         return data
 
     def put_back(self, data: Sequence[MergedDatum]) -> None:
-        """Hold again what was taken and could not be sent, before all that was added since."""
+        """Hold data again that was taken and could not be sent, before everything added since."""
         self._unreported += _reported_losses(data)
         self._returned.extendleft(datum for datum in reversed(data) if datum["MetricName"] != METRICS_NOT_SENT)
         self._make_room()
 
     def give_up(self, data: Sequence[MergedDatum]) -> None:
-        """Count as lost what was taken and will never be sent."""
+        """Count data as lost that was taken and will never be sent."""
         self._unreported += _reported_losses(data)
         self.lose(sum(_measurements(datum) for datum in data if datum["MetricName"] != METRICS_NOT_SENT))
 
@@ -196,7 +192,7 @@ class MetricBatch:
 
 
 def requests(data: Iterable[MergedDatum]) -> Iterator[list[MergedDatum]]:
-    """Cut `data` into requests of at most `MAX_REQUEST_DATUMS` datums and `MAX_REQUEST_VALUES` values, in order."""
+    """Split `data` into requests of at most `MAX_REQUEST_DATUMS` datums and `MAX_REQUEST_VALUES` values, in order."""
     request: list[MergedDatum] = []
     values = 0
     for datum in data:

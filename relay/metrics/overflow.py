@@ -1,25 +1,25 @@
 """Overflow episodes: what is logged when listeners lose audio, without a line for each frame.
 
-An episode of a session begins with its first overflow and ends when there was none for one interval. Begin and
-end are reported, and between them one report for each interval.
+A session's episode begins with its first overflow, and ends after one interval without any. Its begin and its end are
+reported, and between them one report per interval.
 
-Invariants: time is an argument and does not run backwards; the reports of an episode add up to exactly what was
-noted, and its last one has the totals; at most `max_sessions` episodes are open, further sessions' overflows are
-counted in `untracked_frames`; `note` is O(1).
+Invariants: Time is an argument and does not run backwards. The reports of an episode add up to exactly what was
+recorded, and the last one has the totals. At most `max_sessions` episodes are open; overflows of further sessions count
+in `untracked_frames`. `note` is O(1).
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 REPORT_INTERVAL_SECONDS = 10.0
-"""Between two reports of an episode; as often as utilization is sampled by default."""
+"""The interval between two reports of an episode, by default the same as for samples of the utilization."""
 
 MAX_SESSIONS = 1_000
-"""Episodes open at a time; a log with more lines than these in an interval is read by nobody."""
+"""The most open episodes. Nobody would read a log with more lines per interval."""
 
 
 class Phase(StrEnum):
-    """Where in its episode a report stands."""
+    """The position of a report in its episode."""
 
     BEGAN = "began"
     CONTINUES = "continues"
@@ -35,17 +35,17 @@ _MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class OverflowReport:
-    """What to log.
+    """One report for the log.
 
     Attributes:
         session: The session's id.
         phase: Begin, middle or end of the episode.
-        overflowing_listeners: The most that lost audio at one time since the previous report.
+        overflowing_listeners: The most listeners that lost audio at one time since the previous report.
         dropped_frames: Frames lost since the previous report, counted once for each listener that lost them.
         dropped_seconds: Their duration.
         total_frames: Frames lost since the episode began.
         total_seconds: Their duration.
-        episode_seconds: From the first to the last overflow.
+        episode_seconds: Time from the first to the last overflow.
     """
 
     session: str
@@ -59,11 +59,11 @@ class OverflowReport:
 
     @property
     def message(self) -> str:
-        """The line's text."""
+        """The text of the log line."""
         return _MESSAGES[self.phase]
 
     def fields(self) -> dict[str, str | int | float]:
-        """Give what varies, for `extra` of a log call; durations are rounded to milliseconds."""
+        """Return the variable part for `extra` of a log call. Durations are rounded to milliseconds."""
         return {
             "session": self.session,
             "overflowing_listeners": self.overflowing_listeners,
@@ -87,7 +87,7 @@ class _Episode:
     total_seconds: float = 0.0
 
     def report(self, session: str, phase: Phase, now: float) -> OverflowReport:
-        """Give the report, and count from zero towards the next."""
+        """Return the report, and reset the counts for the next one."""
         report = OverflowReport(
             session=session,
             phase=phase,
@@ -105,21 +105,23 @@ class _Episode:
 
 
 class OverflowEpisodes:
-    """Turns overflows into a few reports.
+    """Condenses overflows into a few reports.
+
+    Args:
+        interval_seconds: The interval between reports, and without overflows at the end of an episode.
+        max_sessions: The most open episodes.
 
     Attributes:
         untracked_frames: Frames lost by sessions beyond `max_sessions`.
     """
 
     def __init__(self, *, interval_seconds: float = REPORT_INTERVAL_SECONDS, max_sessions: int = MAX_SESSIONS) -> None:
-        """Start without episodes; the arguments are the two limits of the module's docstring."""
         self.untracked_frames = 0
         self._interval_seconds = interval_seconds
         self._max_sessions = max_sessions
         self._episodes: dict[str, _Episode] = {}
 
     def __len__(self) -> int:
-        """Give how many episodes are open."""
         return len(self._episodes)
 
     def note(
@@ -131,17 +133,17 @@ class OverflowEpisodes:
         overflowing_listeners: int,
         now: float,
     ) -> OverflowReport | None:
-        """Count an overflow; called once for each frame that was too much for some listeners.
+        """Count an overflow. Call it once for each frame that made listeners' buffers overflow.
 
         Args:
             session: The session's id.
-            dropped_frames: Frames that were dropped, over all listeners.
-            dropped_seconds: Their duration, over all listeners.
-            overflowing_listeners: How many listeners lost something.
+            dropped_frames: Dropped frames of all listeners.
+            dropped_seconds: Their duration.
+            overflowing_listeners: How many listeners lost audio.
             now: Seconds of the relay's clock.
 
         Returns:
-            The report that an episode began, or None when one is under way or there is no room for another.
+            The report that an episode began; None if one is already open or there is no room for another.
         """
         episode = self._episodes.get(session)
         begins = episode is None
@@ -159,11 +161,7 @@ class OverflowEpisodes:
         return episode.report(session, Phase.BEGAN, now) if begins else None
 
     def due(self, now: float) -> list[OverflowReport]:
-        """Give the reports that are due, at most one for each session, and close the episodes that ended.
-
-        Args:
-            now: Seconds of the relay's clock.
-        """
+        """Return the reports due at `now` (seconds), at most one per session, and close the episodes that ended."""
         reports = []
         for session, episode in list(self._episodes.items()):
             if now - episode.last_overflow >= self._interval_seconds:

@@ -1,7 +1,8 @@
-"""The relay's figures as Prometheus reads them, made by prometheus-client when they are asked for.
+"""The relay's figures in Prometheus's format, created by prometheus-client on request.
 
-Invariants: nothing is counted here, so who never asks costs nothing; no label has a name that a person chose, so the
-number of series does not grow with sessions or listeners. Times are in seconds, as is the custom there.
+Invariants: Nothing is counted here, so the page costs nothing until it is requested. No label contains a name that a
+person chose, so the number of series does not grow with sessions or listeners. Times are in seconds, as is Prometheus's
+custom.
 
 Source: prometheus.io/docs/practices/naming, prometheus.io/docs/instrumenting/exposition_formats.
 """
@@ -23,7 +24,7 @@ from relay.metrics.vitals import Vitals
 
 @dataclass(frozen=True, slots=True)
 class MetricsPage:
-    """What `/metrics` answers."""
+    """The response of `/metrics`."""
 
     body: bytes
     content_type: str = CONTENT_TYPE_LATEST
@@ -31,20 +32,19 @@ class MetricsPage:
 
 
 class PrometheusMetrics(Collector):
-    """Makes the page."""
+    """Creates the page. `look` returns the relay's figures."""
 
     def __init__(self, look: Callable[[], Vitals]) -> None:
-        """Make it; `look` gives the relay's figures."""
         self._look = look
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def describe(self) -> Iterable[Family]:
-        """Give nothing: otherwise the library collects once to learn the names."""
+        """Return nothing. Without this method, the library would collect once to learn the names."""
         return ()
 
     def collect(self) -> Iterator[Family]:
-        """Give all figures now (called by the library)."""
+        """Yield all current figures (called by the library)."""
         for metric, reading in self._look().readings():
             name = metric.prometheus
             if name is None:
@@ -59,7 +59,7 @@ class PrometheusMetrics(Collector):
                 yield GaugeMetricFamily(name, metric.text, _number(reading) / (1000 if metric.is_time else 1))
 
     def page(self) -> MetricsPage:
-        """Give the page now."""
+        """Return the current page."""
         return MetricsPage(generate_latest(self._registry))
 
 

@@ -1,11 +1,11 @@
-"""The batching reporter: takes metric data from the audio's path at once, and sends it when there is time.
+"""The batching reporter: accepts metric data at once, without delaying audio, and sends it in the background.
 
 Invariants:
-- `put_metric_data` neither waits, nor raises, nor touches the network; what is held is bounded (`MetricBatch`).
-- A slow or failing sender delays nothing but the next flush: sampling has a task of its own.
-- A failure is logged once when it begins and once when it is over. What could not be sent is kept and sent
-  later with its own time; what had to be dropped is counted, and the count is sent as `MetricsNotSent`.
-- Cancellation passes through; what was being sent then is kept, so a later `flush` may send it a second time.
+- `put_metric_data` neither waits nor raises nor uses the network. What is held is bounded (`MetricBatch`).
+- A slow or failing sender delays only the next flush, because sampling has its own task.
+- A failure is logged once when it begins and once when it is over. Unsent data is kept and sent later with its original
+  timestamp. Dropped data is counted, and the count is sent as `MetricsNotSent`.
+- Cancellation passes through. Data that was being sent is kept, so a later `flush` may send it twice.
 """
 
 import asyncio
@@ -22,27 +22,26 @@ from relay.vocabulary.errors import RelayError
 logger = logging.getLogger(__name__)
 
 WallClock = Callable[[], datetime]
-"""Gives the present time, with its time zone."""
+"""Returns the present time, with its time zone."""
 
 
 class SendError(RelayError):
-    """Metric data did not get through; the text says why and what the operator can do.
+    """Metric data did not get through. The text says why, and what the operator can do.
 
     Attributes:
-        is_refusal: True when sending the same data again would fail again, so that it is given up.
+        is_refusal: Whether the same data would fail again, so that it is given up.
     """
 
     def __init__(self, sentence: str, *, is_refusal: bool = False) -> None:
-        """Make the error; see the class for the arguments."""
         super().__init__(sentence)
         self.is_refusal = is_refusal
 
 
 class MetricSender(Protocol):
-    """Where metric data goes: one call of `send` is one request."""
+    """Sends metric data. One call of `send` is one request."""
 
     async def open(self) -> None:
-        """Get ready without sending anything, so that what is missing is known at the start.
+        """Prepare without sending anything, so that missing prerequisites are known at the start.
 
         Raises:
             SendError: Something is missing; `send` tries again.
@@ -50,7 +49,7 @@ class MetricSender(Protocol):
         ...
 
     async def send(self, namespace: str, data: Sequence[MergedDatum]) -> None:
-        """Send one request, of the size that `relay.metrics.metrics.requests` gives.
+        """Send one request, of the size that `relay.metrics.metrics.requests` yields.
 
         Raises:
             SendError: None of it got through.
@@ -59,21 +58,20 @@ class MetricSender(Protocol):
 
 
 def utc_now() -> datetime:
-    """Give the wall clock's time in UTC."""
+    """Return the wall clock's time in UTC."""
     return datetime.now(UTC)
 
 
 class MetricsReporter:
-    """The server's CloudWatch client: the `cloudwatch_client` of the AudioBufferManager, and the task that sends."""
+    """The server's CloudWatch client: the `cloudwatch_client` of the AudioBufferManager, and the task that sends.
+
+    Args:
+        sender: Sends the requests.
+        settings: Namespace, intervals, and whether sessions have their own series.
+        wall_clock: Returns the timestamps of the data.
+    """
 
     def __init__(self, sender: MetricSender, settings: CloudWatchSettings, *, wall_clock: WallClock = utc_now) -> None:
-        """Make a reporter; nothing runs before `run`.
-
-        Args:
-            sender: Where to send.
-            settings: Namespace, intervals, and whether sessions have series of their own.
-            wall_clock: Gives the timestamps of the data.
-        """
         self._sender = sender
         self._settings = settings
         self._wall_clock = wall_clock
@@ -85,20 +83,20 @@ class MetricsReporter:
 
     @property
     def measurements_held(self) -> int:
-        """How many measurements wait to be sent."""
+        """Number of measurements that wait to be sent."""
         return self._batch.measurements_held
 
     @property
     def measurements_not_sent(self) -> int:
-        """How many measurements were lost since the start."""
+        """Number of measurements that were lost since the start."""
         return self._batch.measurements_not_sent
 
     def put_metric_data(self, *, Namespace: str, MetricData: Iterable[Mapping[str, Any]]) -> None:  # noqa: ARG002, N803 - the names and keywords are CloudWatch's
-        """Take metric data, see `relay.metrics.metrics` for the series in which each datum counts.
+        """Accept metric data. `relay.metrics.metrics` describes the series in which each datum counts.
 
         Args:
-            Namespace: Not used: the operator's namespace is in the settings.
-            MetricData: Datums of `MetricName`, `Value`, `Unit` and, at will, `Dimensions`. A malformed one
+            Namespace: Ignored: the settings have the operator's namespace.
+            MetricData: Datums with `MetricName`, `Value`, `Unit` and, optionally, `Dimensions`. A malformed datum
                 counts as not sent.
         """
         for datum in MetricData:
@@ -111,23 +109,20 @@ class MetricsReporter:
                     logger.exception("a metric datum is malformed; of further ones only the number is kept")
 
     async def run(self, sample: Callable[[], None]) -> None:
-        """Sample and flush in their intervals until it is cancelled; then call `flush`.
+        """Sample and flush at their intervals until cancelled. Call `flush` afterwards.
 
         Args:
-            sample: Puts metric data that is measured and not counted, for example by
-                `AudioBufferManager.emit_utilization_metrics`; what it raises is logged.
+            sample: Puts data that is measured rather than counted, for example with
+                `AudioBufferManager.emit_utilization_metrics`. Its exceptions are logged.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._sample_forever(sample), name="metrics: sample")
             tasks.create_task(self._flush_forever(), name="metrics: flush")
 
     async def flush(self, timeout_seconds: float) -> None:
-        """Send what is held, for the end of the process; what can't be sent in time is logged as lost.
+        """Send what is held within `timeout_seconds`, at the end of the process. Log the rest as lost.
 
-        Cancelling it keeps what was not sent.
-
-        Args:
-            timeout_seconds: How long it may take altogether.
+        Cancellation keeps what was not sent.
         """
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -164,7 +159,7 @@ class MetricsReporter:
             self._note(failure)
 
     async def _send(self, waiting: deque[list[MergedDatum]]) -> SendError | None:
-        """Take requests out of `waiting` as they are settled, and give the last failure."""
+        """Send the requests, remove the settled ones from `waiting`, and return the last failure."""
         last_failure = None
         while waiting:
             failure = await self._attempt(self._sender.send(self._settings.namespace, waiting[0]))
@@ -182,7 +177,7 @@ class MetricsReporter:
         except SendError as error:
             return error
         except Exception as error:
-            # A bug of the sender. Perhaps this data triggers it, so the same is not tried again.
+            # A bug in the sender. This data may have triggered it, so it is not sent again.
             logger.exception("the metric sender crashed")
             return SendError(f"The metric sender crashed: {error!r}.", is_refusal=True)
         return None

@@ -1,7 +1,7 @@
-"""All metrics of the relay, in one table: Prometheus, CloudWatch and docs/metrics.md are made from it.
+"""All metrics of the relay, in one table. Prometheus, CloudWatch and docs/metrics.md are generated from it.
 
-Invariants: each metric is one attribute of one object. A counter begins at the start of the relay and only grows; one
-that is not in this table is read elsewhere (`tests/unit/test_metrics_table.py` says where). The keys of counters with
+Invariants: Each metric is one attribute of one object. A counter begins when the relay starts, and only grows. A
+counter outside this table is read elsewhere (`tests/unit/test_metrics_table.py` says where). The keys of counters with
 labels are bounded, whatever peers send.
 """
 
@@ -15,14 +15,14 @@ from relay.metrics.distribution import Distribution
 from relay.metrics.metrics import Unit
 
 Reading = int | Mapping[Any, int] | tuple[float, ...] | Distribution
-"""A number; a number for each key; a level for each of several; or how often values occurred."""
+"""A number, a number per key, several levels, or a distribution of values."""
 
 UNIT_OF_TIME: Final = "Milliseconds"
-"""CloudWatch's name for the unit of all times. Prometheus gets seconds, as is the custom there."""
+"""CloudWatch's name for the unit of all times. Prometheus gets seconds, as is its custom."""
 
 
 class Kind(StrEnum):
-    """What may be done with the numbers of a metric."""
+    """The kind of a metric's numbers."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -35,15 +35,15 @@ class Metric:
 
     Attributes:
         source: `Class.attribute` that holds it.
-        prometheus: Its name there, for a counter without `_total`; None where it is not on the page.
-        cloudwatch: Its name there; None where it is not sent, since CloudWatch bills each metric.
-        text: What it is, in one sentence.
-        advice: More for the documentation; of a loss, what makes it grow.
-        kind: Whether it only grows, goes up and down, or is many values.
-        unit: What it is counted in, as CloudWatch names units.
-        labels: What the keys are, for Prometheus; several for keys that are tuples.
-        is_loss: Whether it stays at 0 while all is well.
-        is_sent_apart: Whether its source sends it to CloudWatch by itself.
+        prometheus: Its Prometheus name, for a counter without `_total`; None to leave it out of the page.
+        cloudwatch: Its CloudWatch name; None to not send it, because CloudWatch bills each metric.
+        text: A description in one sentence.
+        advice: More for the documentation. For a loss, its causes.
+        kind: Whether it only grows, goes up and down, or has many values.
+        unit: Its unit, as CloudWatch names it.
+        labels: The meaning of the keys, for Prometheus; several for keys that are tuples.
+        is_loss: Whether it stays at 0 in normal operation.
+        is_sent_apart: Whether its source sends it to CloudWatch itself.
     """
 
     source: str
@@ -147,7 +147,7 @@ METRICS = (
 
 
 def read_metrics(holders: Iterable[object]) -> Iterator[tuple[Metric, Reading]]:
-    """Read each metric that can be read now; one whose object is not among `holders` is 0."""
+    """Yield each metric that can be read now. A counter whose object is not among `holders` is 0."""
     of_class = {type(holder).__name__: holder for holder in holders}
     for metric in METRICS:
         name, _, attribute = metric.source.partition(".")

@@ -1,4 +1,4 @@
-"""The relay's figures at a moment, as metrics are made from them."""
+"""The relay's figures at one moment, from which metrics are created."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from relay.metrics.table import Metric, Reading, read_metrics
 
 @dataclass(slots=True)
 class Tally:
-    """What became of a channel's frames, over all listeners, also those that left.
+    """What became of a channel's frames, for all its present and past listeners.
 
     Attributes:
-        delivered_frames: Frames given to sockets, each counted for each listener.
-        dropped_frames: The same of frames that were not, because a listener was too slow.
-        released_frames: Frames that were to be given.
+        delivered_frames: Frames given to sockets, once for each listener.
+        dropped_frames: Frames that slow listeners did not get, once for each listener.
+        released_frames: Frames released to listeners.
         lost_taps: Taps that were closed because their readers were too slow.
-        delivery_ms: How old the first frame of each write was, in milliseconds, counted once for each frame of it.
+        delivery_ms: Age of the first frame of each write, in milliseconds, counted once for each frame of the write.
     """
 
     delivered_frames: int = 0
@@ -33,7 +33,6 @@ class Tally:
         self.delivery_ms.note(max(0.0, age_seconds) * 1000, frames)
 
     def __iadd__(self, other: "Tally") -> Self:
-        """Add another channel's."""
         self.delivered_frames += other.delivered_frames
         self.dropped_frames += other.dropped_frames
         self.released_frames += other.released_frames
@@ -44,18 +43,18 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """All figures at a moment; counts are since the relay started.
+    """All figures at one moment. Counts begin when the relay starts.
 
     Attributes:
         frames: What became of the frames of all channels.
-        listeners: Connected now.
-        broadcasters: Connected now.
-        sessions: That have channels now.
-        ingest_lead_ms: Of each broadcaster that is there, how far its audio reaches into the future.
+        listeners: Connected listeners.
+        broadcasters: Connected broadcasters.
+        sessions: Sessions with channels.
+        ingest_lead_ms: How far the audio of each connected broadcaster extends into the future.
         loop_lag_ms: How late the event loop was, several times a second.
-        listener_lag_ms: How old the oldest frame is that a listener owes, of all listeners every `SAMPLE_SECONDS`.
+        listener_lag_ms: Age of the oldest frame that a listener is owed, for all listeners every `SAMPLE_SECONDS`.
         heard: What listeners reported.
-        holders: What has the metrics of the table that are not here.
+        holders: The objects with the other metrics of the table.
     """
 
     frames: Tally
@@ -69,5 +68,5 @@ class Vitals:
     holders: tuple[object, ...] = ()
 
     def readings(self) -> Iterator[tuple[Metric, Reading]]:
-        """Give each metric with its present reading."""
+        """Yield each metric with its present reading."""
         return read_metrics((self, self.frames, self.heard, *self.holders))

@@ -1,18 +1,19 @@
-"""The pages for a person: a fixed table of files from the package, read once.
+"""The web pages: a fixed table of files from the package, read once.
 
-Invariants: a path is only ever a key of a table, never a name in a file system, so there is nothing to traverse;
-every page forbids what it does not need (scripts, styles and connections of other origins, framing); no address in a
-page begins with a slash.
+Invariants: A path is only a key of a table, never a file name, so path traversal is impossible. Every page forbids what
+it does not need (scripts, styles and connections from other origins, framing). No address in a page begins with a
+slash.
 
-A proxy may serve the relay under a path, https://example.org/relay/, which the relay never sees. So the `<base>` of
-each page says how many levels up the relay is; the page's scripts take `document.baseURI` for the relay's address.
+A proxy may serve the relay under a path such as https://example.org/relay/, which the relay never sees. The `<base>` of
+each page therefore says how many levels up the relay is, and the page's scripts use `document.baseURI` as the relay's
+address.
 
-On a slow network it is the round trips that make a page slow. So each page names all modules that its script imports,
-that they are asked for at once, and calls its assets by the fingerprint of all of them: assets/FINGERPRINT/…, which a
-browser keeps without ever asking again, and which an update leaves behind. Everything else has an entity tag, by which
-a browser that has it is told so.
+On a slow network, round trips make a page slow. Each page therefore names all modules that its script imports, so that
+the browser requests them at once. It refers to its assets by a common fingerprint: assets/FINGERPRINT/…. A browser
+keeps these without ever asking again, and an update changes the fingerprint. Everything else has an entity tag, so a
+browser with a current copy gets no second one.
 
-A page that says why there is none comes in the person's language without any script, since those may be what fails.
+Error pages are translated without any script, because scripts may be what fails.
 """
 
 import json
@@ -39,27 +40,27 @@ _CONTENT_TYPES = {
     ".json": "application/json",
     ".svg": "image/svg+xml",
 }
-"""Of the files under /assets/, by suffix; other files of the folder are not served."""
+"""Content types of the files under /assets/, by suffix. Other files of the folder are not served."""
 
 _BUILT = ("dist", "node_modules")
-"""Folders that npm makes beside the player's sources; they are no part of the pages."""
+"""Folders that npm creates beside the player's sources. They are not part of the pages."""
 
 _DOCUMENTS = ("asyncapi.json", "openapi.json")
-"""Descriptions of the relay's interfaces for programs, at the root; `python -m scripts.generate` writes them."""
+"""Descriptions of the relay's interfaces for programs, at the root. `python -m scripts.generate` writes them."""
 
 _CHANNEL_PAGES = ("listen", "broadcast")
 """Pages about one channel: /NAME/SESSION and /NAME/SESSION/CHANNEL."""
 
 _HEADERS: Mapping[str, str] = MappingProxyType(
     {
-        # A WebSocket to the same host and port is within 'self'. A file that a person broadcasts has a blob: address.
+        # 'self' includes a WebSocket to the same host and port. A file that a person broadcasts has a blob: address.
         "Content-Security-Policy": (
             "default-src 'self'; media-src 'self' blob:; base-uri 'self'; form-action 'none'; "
             "frame-ancestors 'none'; object-src 'none'"
         ),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        # What a name without a fingerprint stands for may be another one after an update.
+        # After an update, a name without a fingerprint may refer to another file.
         "Cache-Control": "no-cache",
     }
 )
@@ -68,7 +69,7 @@ _KEPT = "public, max-age=31536000, immutable"
 _FINGERPRINT = re.compile(r"/assets/[0-9a-f]{16}(?=/)")
 
 EXPLAINED = (400, 404, 429, 503)
-"""HTTP statuses for which there is a page, `error.html` with other words."""
+"""HTTP statuses with an error page: `error.html` with other texts."""
 
 _ENGLISH = "en"
 _RIGHT_TO_LEFT = ("ar",)
@@ -77,7 +78,7 @@ _MOST_LANGUAGES = 16
 _TEXT = re.compile(r'(?<= data-i18n=")(error[a-z0-9.]+)">[^<]*')
 
 _BASE = '<base href="./">'
-"""In the HTML of a page: where the relay is, seen from it."""
+"""The HTML element that says where the relay is, relative to the page."""
 
 _SCRIPT = re.compile(r'<script type="module" src="([^"]+)"></script>')
 _IMPORT = re.compile(r'(?:\bfrom|^import) "(\.[^"]+)"', re.MULTILINE)
@@ -89,8 +90,8 @@ class Page:
 
     Attributes:
         content_type: Value of the Content-Type header.
-        body: What to send.
-        headers: The other headers that belong to it; never Content-Type or Content-Length.
+        body: The content.
+        headers: The other headers; never Content-Type or Content-Length.
     """
 
     content_type: str
@@ -99,18 +100,16 @@ class Page:
 
 
 class Pages:
-    """Finds the page for a path. The files are in memory from the construction on.
+    """Finds the page for a path. The constructor reads all files into memory.
 
     Attributes:
-        assets: Where the pages have their assets: /assets/FINGERPRINT.
+        assets: The path of the pages' assets: /assets/FINGERPRINT.
+
+    Raises:
+        OSError: A file is missing; the installation is broken.
     """
 
     def __init__(self) -> None:
-        """Read the files of the package.
-
-        Raises:
-            OSError: A file is missing; the installation is broken.
-        """
         folder = files("relay") / "pages"
         self._fixed = {
             str(path): _page(content_type, file.read_bytes())
@@ -139,7 +138,7 @@ class Pages:
         }
 
     def _html(self, file: Traversable, base: str) -> Page:
-        """Read a page, from which the relay is at `base`, and have it name all modules that it needs."""
+        """Read a page that sees the relay at `base`, and add links that preload all its modules."""
         text = file.read_text(encoding="utf-8").replace(_BASE, f'<base href="{base}">', 1)
         modules = dict.fromkeys(chain.from_iterable(map(self._imports, _SCRIPT.findall(text))))
         links = "".join(f'    <link rel="modulepreload" href="{path[1:]}">\n' for path in modules)
@@ -147,7 +146,7 @@ class Pages:
         return _page(_HTML, text.replace('"assets/', f'"{self.assets[1:]}/').encode())
 
     def _imports(self, module: str) -> Iterator[str]:
-        """Give the paths of all modules that one imports, and those import, each once."""
+        """Yield the paths of all modules that a module imports, directly or indirectly, each once."""
         found, waiting = {f"/{module}"}, [f"/{module}"]
         while waiting:
             path = waiting.pop()
@@ -159,16 +158,16 @@ class Pages:
                     yield imported
 
     def find(self, path: str) -> Page | None:
-        """Find the page for a path.
+        """Return the page for a path.
 
         Args:
             path: The raw path of the request, not percent-decoded, without the query.
 
         Returns:
-            The page, or None when the path is not one of a page.
+            The page, or None if there is no page with this path.
 
         Raises:
-            BadRequestError: It is the path of a page about a channel, but its ids are not names.
+            BadRequestError: The path is that of a page about a channel, but its ids are not valid names.
         """
         if path in self._fixed:
             return self._fixed[path]
@@ -185,15 +184,15 @@ class Pages:
         return self._channel_pages[name, len(ids)]
 
     def explain(self, status: int, path: str, accept_language: str) -> Page | None:
-        """Give the page that tells a person why there is no other, in the first of their languages that there is.
+        """Return an error page in the first available language of the person, else in English.
 
         Args:
             status: The HTTP status of the answer.
             path: The raw path of the request.
-            accept_language: The header Accept-Language; empty when there is none.
+            accept_language: The Accept-Language header; empty if there is none.
 
         Returns:
-            The page, which nobody is to keep; None for a status that no person meets.
+            The page, which must not be cached; None for a status that people do not meet.
         """
         tags = accept_language.lower().split(",", _MOST_LANGUAGES)
         wanted = [re.split("[-;]", tag.strip())[0] for tag in tags]
@@ -206,7 +205,7 @@ class Pages:
         return Page(_HTML, body, MappingProxyType({**_HEADERS, "Cache-Control": "no-store"}))
 
     def _asset(self, path: str) -> Page | None:
-        """Find a file by its name with a fingerprint; a page of before an update gets the one of now, not to keep."""
+        """Return a file by its name with a fingerprint. An old fingerprint gets the present file, without caching."""
         page = self._fixed.get(_FINGERPRINT.sub("/assets", path, count=1))
         if page is None or not path.startswith(f"{self.assets}/"):
             return page
@@ -225,12 +224,12 @@ def _page(content_type: str, body: bytes) -> Page:
 
 
 def _document(page: Page) -> Page:
-    """Let any cache keep a document for an hour; a program that reads it needs no newer one."""
+    """Allow caches to keep a document for an hour. Programs that read it need no newer version."""
     return replace(page, headers=MappingProxyType({**page.headers, "Cache-Control": "public, max-age=3600"}))
 
 
 def _walk(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:
-    """Give all files below a folder of the package, each with its path under `path`."""
+    """Yield all files below a folder of the package, each with its path under `path`."""
     for entry in folder.iterdir():
         if entry.is_dir():
             if entry.name not in _BUILT:

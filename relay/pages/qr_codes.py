@@ -1,9 +1,9 @@
-"""QR codes of listening pages' addresses, for posters and screens, on the `segno` library.
+"""QR codes with the addresses of listening pages, for posters and screens, created by the `segno` library.
 
-Invariants: a code holds the address of a listening page on the host that the request was sent to and nothing else, so
-nobody can have one made for a text of their choice; only the page knows the path under which a proxy serves the relay,
-so the request names it, in the characters of names; to draw one takes up to ten milliseconds, so the last ones are
-kept, and whoever has one drawn is charged for it.
+Invariants: A code contains the address of a listening page on the host of the request and nothing else, so nobody can
+request a code for a text of their choice. Only the page knows the path under which a proxy serves the relay, so the
+request names it, in the characters of names. Drawing takes up to ten milliseconds, so recent codes are kept, and each
+new drawing is charged to its client.
 """
 
 import io
@@ -25,16 +25,17 @@ _SCHEMES = ("http", "https")
 _PREFIX = re.compile(r"(?=.{0,128}$)(/(?!\.+(/|$))[A-Za-z0-9._~-]+)*", re.ASCII)
 
 KEPT_CODES = 256
-"""Codes that are kept, of 2 to 10 KB each; the one that was not asked for the longest goes first."""
+"""The most codes kept, of 2 to 10 KB each. The least recently requested one is dropped first."""
 
 _MASK = 2
-"""Every reader takes every mask; to look for the best of the eight takes four times as long as all the rest."""
+"""A fixed mask, because every reader accepts every mask. Choosing the best of the eight takes four times as long as
+everything else."""
 
 _HEADERS: Mapping[str, str] = MappingProxyType(
     {
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
         "X-Content-Type-Options": "nosniff",
-        # Not for shared caches: some do not tell hosts apart.
+        # Shared caches are excluded because some do not distinguish hosts.
         "Cache-Control": "private, max-age=86400",
     }
 )
@@ -42,7 +43,7 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A response for a browser; its `<title>` is the address that the code holds."""
+    """A response for a browser. Its `<title>` is the address that the code contains."""
 
     body: bytes
     content_type: str = "image/svg+xml"
@@ -53,24 +54,23 @@ class QrCodes:
     """Answers `/qr/listen/SESSION.svg` and `/qr/listen/SESSION/CHANNEL.svg`, with `?scheme=https&prefix=/relay`."""
 
     def __init__(self) -> None:
-        """Make it, without any code yet."""
         self._made: OrderedDict[str, Picture] = OrderedDict()
 
     def find(self, path: str, query: str, host: str, charge: Callable[[], None]) -> Picture | None:
-        """Give the code for a path.
+        """Return the code for a path.
 
         Args:
             path: The raw path of the request.
-            query: Its raw query; `scheme` is that of the page's own address, `http` when it says nothing, and `prefix`
-                the path under which a proxy serves the relay.
+            query: Its raw query: `scheme` is the scheme of the page's own address, `http` by default, and `prefix` the
+                path under which a proxy serves the relay.
             host: The Host header: the name by which the browser reaches this relay.
-            charge: Is called before a code is drawn; what it raises is raised here, and nothing is drawn.
+            charge: Called before a code is drawn. Its exceptions propagate, and nothing is drawn.
 
         Returns:
-            The picture, or None when the path is not one of a code.
+            The picture, or None if the path is not one of a code.
 
         Raises:
-            BadRequestError: The ids are not names, the scheme is another one, or prefix or host is not one.
+            BadRequestError: The ids are not valid names, or scheme, prefix or host is invalid.
         """
         if not (path.startswith(_BEFORE) and path.endswith(_AFTER)):
             return None
