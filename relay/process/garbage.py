@@ -1,9 +1,9 @@
 """Delays full garbage collections, which stop the whole process, until no listener would notice.
 
 CPython's collector runs a full collection when the number of objects has grown by a quarter. It visits every object of
-every connection in one go, some 50 ms for each thousand listeners, just when a crowd joins. In this program, objects
-free themselves without the collector, except for a few small objects of the event loop. Collections of the young
-generations take about a millisecond, so they stay as they are.
+every connection in one go, some 50 ms for each thousand listeners, just when a crowd joins. Departed connections free
+their memory without it, except for a few small objects of the event loop. Collections of the young generations take
+about a millisecond, so they stay as they are.
 """
 
 import asyncio
