@@ -98,8 +98,7 @@ __all__ = [
 ]
 
 QUEUE_SECONDS = 5.0
-"""Default bound of a broadcaster's queue. It covers a short network outage, and its audio is still worth hearing
-afterwards."""
+"""Default bound of a broadcaster's queue: it covers a short outage, and its audio is still worth hearing."""
 
 
 def listen(

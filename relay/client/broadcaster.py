@@ -26,8 +26,7 @@ END_TIMEOUT_SECONDS = 10.0
 """How long it may take to send the queue and to have the end confirmed, beyond the duration of the audio."""
 
 MAX_EVENTS = 64
-"""Bound of the queue of events. Beyond it the oldest are dropped, uncounted, because the properties hold the current
-state."""
+"""Bound of the event queue. Beyond it the oldest are dropped, uncounted: the properties hold the current state."""
 
 UNDER_WAY_SECONDS = 30.0
 """Maximum duration of audio that is sent but unconfirmed. It is kept, and sent again if it does not arrive.
@@ -243,8 +242,7 @@ class Broadcaster:
         """Send what is queued and leave, intending to return. Listeners are informed, and wait without a time limit.
 
         Raises:
-            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed
-                before.
+            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed.
         """
         await self._leave(Farewell.PAUSE)
 
@@ -252,8 +250,7 @@ class Broadcaster:
         """Send what is queued and end the session. The relay informs listeners and closes the connection.
 
         Raises:
-            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed
-                before.
+            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed.
         """
         await self._leave(Farewell.END)
 

@@ -22,8 +22,7 @@ from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
 MAX_QUESTIONS = 16
-"""Bound of the unanswered pings. Beyond it, the oldest is forgotten, uncounted, and its answer has no effect on the
-clock."""
+"""Bound of the unanswered pings. Beyond it, the oldest is forgotten, uncounted, and its answer has no effect."""
 
 ListeningEvent = ReceptionEvent | Reconnecting
 """What the iteration over a listener yields."""
@@ -167,8 +166,7 @@ class Listener:
     async def ping(self) -> None:
         """Ask for the relay's clock. The answer is a `Pong`, which makes `clock_offset_ms` more exact.
 
-        A greeting contains the clock, too, but may be as old as connecting takes. Without a connection, this does
-        nothing.
+        A greeting contains the clock, too, but may be as old as connecting takes. Without a connection, nothing happens.
         """
         if self._connection is None:
             return

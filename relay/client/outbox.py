@@ -20,7 +20,7 @@ from relay.client.send_queue import SendQueue
 from relay.vocabulary.audio import Pace, Piece
 
 CATCH_UP_SPEED = 4.0
-"""How many times faster than real time late audio of pace `live` is sent.
+"""Speed at which late audio of pace `live` is sent, as a multiple of real time.
 
 Five seconds of late audio are sent in 1.7 s; meanwhile, the queue drops audio that is too late to be worth hearing.
 """
@@ -41,7 +41,7 @@ FULL_SPEED_SECONDS = 20.0
 """Up to this lead over real time, audio of pace `speech` is sent as fast as the connection accepts it."""
 
 CAUTIOUS_SPEED = 4.0
-"""How many times faster than real time audio of pace `speech` is sent beyond that lead.
+"""Speed at which audio of pace `speech` is sent beyond that lead, as a multiple of real time.
 
 A relay that has enough stops reading. Everything under way at that moment reaches it before a `clear` does: on a fast
 network, seconds of audio in the buffers of two kernels. At this speed it is little more than a message.
