@@ -166,7 +166,7 @@ class Listener:
     async def ping(self) -> None:
         """Ask for the relay's clock. The answer is a `Pong`, which makes `clock_offset_ms` more exact.
 
-        A greeting contains the clock, too, but may be as old as connecting takes. Without a connection, nothing happens.
+        A greeting has the clock, too, but may be as old as connecting takes. Without a connection, it does nothing.
         """
         if self._connection is None:
             return

@@ -1,7 +1,6 @@
 """Reads the address of a relay's page, as people copy it from a browser: it names the relay, session and channel.
 
-Source: docs/protocol.md, "Addresses". A secret is in the fragment after `#`, where the pages look for it, or in the
-query.
+Source: docs/protocol.md, "Addresses". A secret is in the query, or after `#`, where the pages look for it.
 """
 
 import re

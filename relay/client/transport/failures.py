@@ -73,7 +73,7 @@ def closing_error(
     """
     received, sent = closed.rcvd, closed.sent
     if received is None:
-        # There is no close frame from the relay. Unless ours says that we leave, its reason is something the relay sent.
+        # The relay sent no close frame. Unless ours says that we leave, something that the relay sent is to blame.
         if sent is not None and sent.code != CloseCode.SESSION_ENDED and not may_reconnect(sent.code):
             return RelayError(f"The connection to {url} was lost ({sent.reason or f'code {sent.code}'}).")
         return ConnectionLostError(f"The connection to {url} was lost.", retry_after_seconds)
