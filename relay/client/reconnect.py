@@ -23,8 +23,7 @@ class Reconnect:
     """How a client reconnects after it lost its connection.
 
     Attributes:
-        first_seconds: The first attempt is made after a random delay of up to this. The maximum doubles with each
-            attempt.
+        first_seconds: Maximum random delay before the first attempt. It doubles with each attempt.
         max_seconds: Maximum random delay. The delay that the relay asks for, if any, is added.
         give_up_seconds: Time after the loss beyond which there is no further attempt; None never gives up.
     """

@@ -56,7 +56,7 @@ class Endpoint:
     """The address of a relay, and the credential for it.
 
     Attributes:
-        url: Address, with the path under which a proxy serves the relay, if any; `http` and `https` mean `ws` and `wss`.
+        url: Address, with the path under which a proxy serves it, if any; `http` and `https` mean `ws` and `wss`.
         token: None if the relay needs none.
     """
 
