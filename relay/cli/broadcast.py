@@ -70,8 +70,7 @@ class Broadcast:
         address: The channel.
         token: The token or broadcast key, if any.
         source: The audio.
-        pace: `live` sends in real time. `speech` sends as fast as the relay takes it, and listeners hear it in real
-            time.
+        pace: `live` sends in real time. `speech` sends as fast as the relay takes it; it is heard in real time.
         name: What people call the channel.
         lang: BCP 47 tag of the channel's language.
         session_name: What people call the session.
@@ -244,8 +243,7 @@ async def broadcast(job: Broadcast) -> None:
 
     Raises:
         UserError: No relay answers, or the source cannot be read to its end. Everything read before was sent.
-        RelayError: The relay refused, the connection was lost for good, or there was no connection when a signal
-            arrived.
+        RelayError: The relay refused, the connection was lost for good, or a signal arrived without a connection.
     """
     source = job.source
     schedule = Schedule()

@@ -222,7 +222,6 @@ def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]
 
 
 def _plan_notes(plan: LoadPlan) -> list[str]:
-    """Return notes on what is unusual about a plan."""
     share = plan.fps * plan.frame_ms / 10
     if round(share) == 100:  # noqa: PLR2004 - per cent
         return []

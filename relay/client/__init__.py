@@ -121,8 +121,7 @@ def listen(
         buffer_ms: Maximum age of the audio that the relay sends, in milliseconds. None takes the longest that the relay
             grants, which loses least.
         burst_ms: How much audio from before the join to receive first, in milliseconds. None receives none.
-        coalesce_ms: How long the relay may hold frames to send them together, in milliseconds. None leaves this to the
-            relay.
+        coalesce_ms: How long the relay may hold frames to send them together, in milliseconds. None: the relay decides.
         token: Key or token for the relay, if the relay asks listeners for one. A function, asynchronous or not, is
             called for one at every connection.
         reconnect: How to reconnect after the connection is lost; None never reconnects.

@@ -57,8 +57,7 @@ class SendingStats:
 
     Attributes:
         sent: Audio handed to a connection. Audio that did not arrive when a connection broke is sent again, and counts
-            once. If the relay restarted or forgot the channel meanwhile, it cannot say what arrived, and all of it
-            counts.
+            once. If the relay restarted or forgot the channel meanwhile, it cannot say what arrived; then all counts.
         dropped: Audio of pace `live` that newer audio pushed out of the queue or that was too late to be live, and any
             audio left in the queue at the end.
         cleared: Audio that `clear` discarded before it was sent, or before it was sent again.
@@ -190,8 +189,7 @@ class Broadcaster:
     async def send(self, audio: bytes) -> None:
         """Queue whole samples of any length. If the queue is full, this waits or drops the oldest; see `Dropping`.
 
-        While muted, this sends as much silence instead. If cancelled, it has queued as much as it could, in whole
-        samples.
+        While muted, this sends as much silence instead. If cancelled, it has queued as many samples as it could.
 
         Raises:
             PolicyError: The audio is not whole samples; none of it is sent.
@@ -357,7 +355,6 @@ class Broadcaster:
             return connection
 
     def _adopt(self, connection: BroadcasterConnection) -> None:
-        """Make this connection the present one."""
         self._reconnector.connected(relay_clock())
         self._connection = connection
         if self._outbox.begin(connection.accepted, relay_clock()):

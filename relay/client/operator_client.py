@@ -26,8 +26,7 @@ def ask_relay(url: str, method: str, path: str, credential: str) -> dict[str, An
     """Send a request to a relay as its operator and return the JSON object of the answer.
 
     Args:
-        url: Address of the relay, with the path under which a proxy serves it, if any. `ws` means `http`, and `wss`
-            means `https`.
+        url: Address of the relay, including a proxy's path, if any; `ws` and `wss` mean `http` and `https`.
         method: `GET` or `DELETE`.
         path: Path within the operator's API.
         credential: A token of role `admin`, or the relay's admin key.
@@ -35,8 +34,7 @@ def ask_relay(url: str, method: str, path: str, credential: str) -> dict[str, An
     Raises:
         OSError: Nothing answers at the address.
         NotAllowedError: The relay refused the credential; the text is the relay's own sentence.
-        UserError: The answer is not from a relay with this API. It is an `UnreachableError` if a later attempt may
-            succeed.
+        UserError: The answer is not from a relay with this API. An `UnreachableError`: a later attempt may succeed.
         RelayError: The relay refused the request; the text is the relay's own sentence.
     """
     parts = urlsplit(url)

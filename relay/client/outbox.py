@@ -48,7 +48,7 @@ network, seconds of audio in the buffers of two kernels. At this speed it is lit
 """
 
 _CAUTION = 0.8
-"""The share, of the lead at which a relay had enough before, that is sent at full speed."""
+"""Audio is sent at full speed up to this share of the lead at which the relay had enough before."""
 
 _LONGEST_EPISODE_SECONDS = 10.0
 """If a network stays too slow, it is reported once in this time."""
@@ -59,8 +59,7 @@ class Dropping(StrEnum):
 
     Attributes:
         NEVER: The broadcaster always waits.
-        IN_CUTS: The broadcaster waits while there is a connection. While there is none, the queue drops the oldest
-            audio.
+        IN_CUTS: The broadcaster waits, except without a connection: then the queue drops the oldest audio.
         LATE: The queue drops the oldest audio, and all audio that stays late. The broadcaster waits only if the relay
             holds it back or it turns out to be ahead of real time.
     """

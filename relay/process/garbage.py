@@ -17,8 +17,7 @@ MIN_DEPARTURES = 1000
 """Minimum number of departed connections before a full collection while others listen. Each leaves about a kilobyte."""
 
 _NEVER = 1_000_000
-"""Collections of the middle generation before Python runs a full one by itself. An hour of steady broadcasting has
-about five."""
+"""Collections of the middle generation before Python runs a full one. An hour of broadcasting has about five."""
 
 
 class Listeners(Protocol):
