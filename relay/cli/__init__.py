@@ -1,1 +1,1 @@
-"""The commands. They turn settings into objects, objects into tasks, and signals into an orderly end."""
+"""The commands. They turn settings into objects, objects into tasks, and signals into an orderly shutdown."""

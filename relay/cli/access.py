@@ -1,4 +1,4 @@
-"""Who may do what, made of the settings: keys are read, rules composed, mistakes told before anything listens."""
+"""Turns settings into access rules: reads keys and reports mistakes before anything listens."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +15,12 @@ _EVERYTHING = ("*",)
 
 @dataclass(frozen=True, slots=True)
 class RelayKeys:
-    """What a relay's broadcasters and operators may show beside tokens.
+    """What a relay's broadcasters and operators may present in place of a token.
 
     Attributes:
-        broadcast_key: The key of broadcasters, if there is one.
-        admin_key: The key of operators, if there is one.
-        made: Which of them the relay made for itself.
+        broadcast_key: The broadcasters' key, if there is one.
+        admin_key: The operators' key, if there is one.
+        made: The keys that the relay made itself.
     """
 
     broadcast_key: str | None
@@ -28,7 +28,7 @@ class RelayKeys:
     made: frozenset[LocalKey] = frozenset()
 
     def kept_from(self, before: "RelayKeys") -> "RelayKeys":
-        """Give these, with what the relay made `before` in the place of what it would make anew."""
+        """Return these keys, but keep the keys that the relay made `before` where it would make new ones."""
         kept = self.made & before.made
         return replace(
             self,
@@ -38,11 +38,11 @@ class RelayKeys:
 
 
 def choose_keys(settings: Settings) -> RelayKeys:
-    """Give the keys of a relay that starts; one on loopback that nobody gave any for broadcasters makes its own.
+    """Return the keys of a relay that starts. On loopback, a relay that could admit no broadcaster makes a key.
 
     Raises:
-        ConfigurationError: Others can reach the relay, and nothing says who may broadcast; or whoever may broadcast
-            could end every session.
+        ConfigurationError: Other machines can reach the relay, and nothing says who may broadcast; or every broadcaster
+            could end every session; or settings contradict each other.
     """
     broadcast, host = settings.broadcast, public_host(settings.server.host)
     admin_key = None if settings.access.admin_key is None else settings.access.admin_key.get_secret_value()
@@ -74,14 +74,14 @@ def choose_keys(settings: Settings) -> RelayKeys:
 
 
 def read_rules(settings: Settings, keys: RelayKeys) -> AccessRules:
-    """Give the rules that settings make.
+    """Return the access rules of the settings.
 
     Args:
         settings: Their key files are read now.
-        keys: See `choose_keys`; not read from the settings, since a relay may have made its own.
+        keys: The result of `choose_keys`. The settings are not enough, because a relay may have made its own keys.
 
     Raises:
-        ConfigurationError: A file of keys can not be used, or there are sessions that nobody could listen to.
+        ConfigurationError: A key file cannot be used, or nobody could listen to some sessions.
     """
     access = settings.access
     if access.open_sessions != _EVERYTHING and not has_token_keys(access):
@@ -101,19 +101,19 @@ def read_rules(settings: Settings, keys: RelayKeys) -> AccessRules:
 
 
 def read_verifier(access: AccessSettings) -> TokenVerifier:
-    """Give what reads tokens by the settings' keys.
+    """Return a verifier of tokens with the settings' keys.
 
     Raises:
-        ConfigurationError: One of them can not be used.
+        ConfigurationError: A key cannot be used.
     """
     return TokenVerifier(read_token_keys(access), access.token_issuer, access.token_audience)
 
 
 def read_token_keys(access: AccessSettings) -> list[TokenKey]:
-    """Read all keys of tokens that the settings name.
+    """Read all token keys that the settings name.
 
     Raises:
-        ConfigurationError: One of them can not be used.
+        ConfigurationError: A key cannot be used.
     """
     keys = [key for name in access.token_key_files for key in read_key_file(Path(name))]
     if access.token_secret is not None:
@@ -122,5 +122,5 @@ def read_token_keys(access: AccessSettings) -> list[TokenKey]:
 
 
 def has_token_keys(access: AccessSettings) -> bool:
-    """Tell whether the settings name keys of tokens."""
+    """Return whether the settings name any token keys."""
     return bool(access.token_key_files) or access.token_secret is not None

@@ -1,6 +1,6 @@
-"""The relay as a program: settings become objects, objects become tasks, signals end them.
+"""The relay as a program: settings become objects, objects become tasks, and signals end them.
 
-Invariant: whatever is started here is stopped here, in the reverse order: the socket, the tasks, the last metrics.
+Invariant: everything that starts here stops here, in reverse order: the socket, the tasks, the last metrics.
 """
 
 import asyncio
@@ -49,19 +49,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunningRelay:
-    """A relay that serves.
+    """A running relay.
 
     Attributes:
         hub: Its channels.
-        url: Where a browser on this machine finds it, without a slash at the end.
-        keys: What broadcasters and operators may show beside tokens, as it was at the start.
+        url: Its address for a browser on this machine, without a slash at the end.
+        keys: What broadcasters and operators may present in place of a token, as of the start.
         admission: Answers opening handshakes.
-        rechecks: Holds open connections to what let them in.
-        limits: What clients may.
-        door: Lets clients in; knows who is a trusted proxy.
-        tls: What it speaks TLS by; None for none.
-        hosts: On what it listens, as it was at the start.
-        broken: Set when it does not work any more, by a fault of its own that the log names; it is to be stopped.
+        rechecks: Checks open connections against the access rules again.
+        limits: Limits for clients.
+        door: Admits clients, and knows the trusted proxies.
+        tls: Context for TLS; None without TLS.
+        hosts: Addresses to listen on, as of the start.
+        broken: Set when the relay no longer works, by a fault of its own that the log names. Stop it then.
     """
 
     hub: Hub
@@ -76,16 +76,16 @@ class RunningRelay:
     broken: asyncio.Event
 
     def replace(self, settings: Settings) -> int:
-        """Put the keys, limits, trusted proxies and certificate of other settings in force.
+        """Apply the keys, limits, trusted proxies and certificate of other settings.
 
-        Whoever the new keys do not admit is closed, nobody else notices. Keys that the relay made for itself stay, as
-        long as the settings have none.
+        Only clients that the new keys reject are disconnected. Keys that the relay made itself stay, as long as the
+        settings have none.
 
         Returns:
-            How many connections are being closed.
+            Number of connections that are being closed.
 
         Raises:
-            ConfigurationError: The settings can not be used here; nothing was changed.
+            ConfigurationError: The settings cannot be used here; nothing has changed.
         """
         listening = settings.model_copy(update={"server": settings.server.model_copy(update={"host": self.hosts})})
         rules = read_rules(settings, choose_keys(listening).kept_from(self.keys))
@@ -100,10 +100,10 @@ class RunningRelay:
 
 @contextlib.asynccontextmanager
 async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
-    """Run a relay while the context lasts.
+    """Run a relay within the context.
 
     Raises:
-        ConfigurationError: The settings can not be used here; the text says why and what to do.
+        ConfigurationError: The settings cannot be used here. The text says why and what to do.
     """
     keys = choose_keys(settings)
     access = Access(read_rules(settings, keys), wall_clock)
@@ -144,7 +144,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         if reporter is not None:
             sample = partial(_sample, hub, signs, reporter, settings.cloudwatch)
             tasks.start(reporter.run(sample), "metrics")
-            # What was counted since the last sample goes with the last metrics.
+            # The last metrics include everything counted since the last sample.
             stack.callback(sample)
         rechecks = Rechecks(access)
         tasks.start(rechecks.run(), "rechecks of access", is_vital=True)
@@ -183,7 +183,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
 
 
 def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:
-    """Keep what the relay made where commands of the same person find it, until `stack` ends."""
+    """Store the keys that the relay made, where commands of the same user find them, until `stack` ends."""
     try:
         for kind, key in ((LocalKey.BROADCAST, keys.broadcast_key), (LocalKey.ADMIN, keys.admin_key)):
             if kind in keys.made and key is not None:
@@ -194,7 +194,7 @@ def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) ->
 
 
 def _sample(hub: Hub, signs: VitalSigns, reporter: MetricsReporter, settings: CloudWatchSettings) -> None:
-    """Give CloudWatch what is measured and not counted, and what was counted since the last time."""
+    """Send CloudWatch the current measurements, and the counts since the last sample."""
     hub.manager.emit_utilization_metrics()
     if settings.session_dimension:
         hub.manager.emit_utilization_of_sessions()
@@ -204,7 +204,7 @@ def _sample(hub: Hub, signs: VitalSigns, reporter: MetricsReporter, settings: Cl
 async def _open_reporter(
     settings: Settings, plan: ShutdownPlan, stack: contextlib.AsyncExitStack
 ) -> MetricsReporter | None:
-    """Give the metrics' reporter, if metrics are asked for; `stack` sends the last ones when everything else ended."""
+    """Return the metrics reporter, if metrics are enabled; `stack` sends the last metrics after all else ended."""
     if not settings.cloudwatch.enabled:
         return None
     sender = await stack.enter_async_context(CloudWatchSender(settings.cloudwatch))

@@ -52,34 +52,34 @@ from relay.vocabulary.names import ChannelAddress
 _STANDARD_INPUT = "-"
 
 _FILE_QUEUE_SECONDS = 1.0
-"""How far a file is read ahead during a cut; what waits here when the cut is over is heard that much later."""
+"""How far a file is read ahead during an outage. After the outage, listeners hear what waits here that much later."""
 
 _SILENT_SECONDS = 2.0
-"""After how long a person is told that nothing came yet."""
+"""After this time without audio, the command says that it waits."""
 
 _NEARLY_FULL = 0.8
-"""Of the queue of a live pipe: soon nothing more is read from the pipe, and how fast it is can't be seen any more."""
+"""Share of a live pipe's queue. Beyond it, reading from the pipe may soon stop, which hides the pipe's speed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """What to send where.
+    """What to send, and where.
 
     Attributes:
-        url: Of the relay.
+        url: Address of the relay.
         address: The channel.
-        token: The token or broadcast key to show, if any.
+        token: The token or broadcast key, if any.
         source: The audio.
-        pace: `live` sends it in real time; `speech` as fast as the relay takes it, which has it heard in real time.
+        pace: `live` sends in real time. `speech` sends as fast as the relay takes it; it is heard in real time.
         name: What people call the channel.
-        lang: BCP 47 tag of its language.
+        lang: BCP 47 tag of the channel's language.
         session_name: What people call the session.
-        takeover: Replace the present broadcaster of the channel.
+        takeover: Replace the channel's present broadcaster.
         frame_ms: Length of a frame.
-        loop: Begin again when the audio ends, for ever.
-        keep: Pause the session and do not end it.
-        reconnect: How to come back after a lost connection; None does not.
-        is_file: Whether the source can wait; else it is a pipe, which may be live.
+        loop: Start again whenever the audio ends.
+        keep: Pause the session at the end instead of ending it.
+        reconnect: How to reconnect after the connection is lost; None never reconnects.
+        is_file: Whether the source can wait. Otherwise it is a pipe, which may be live.
     """
 
     url: str
@@ -99,7 +99,7 @@ class Broadcast:
 
     @property
     def is_live_pipe(self) -> bool:
-        """Whether what comes late is to be dropped, unless it turns out to come early."""
+        """Whether late audio is dropped, unless the pipe turns out to be ahead of real time."""
         return self.pace is Pace.LIVE and not self.is_file
 
 
@@ -226,7 +226,7 @@ def broadcast_command(
 
 
 async def _open_and_broadcast(open_source: Callable[[], AudioSource], make_job: Callable[..., Broadcast]) -> None:
-    """Wait for the source, which a pipe is only when something came, and send it; a signal to stop ends the waiting."""
+    """Open the source, then send it. A pipe opens when its first audio arrives; a signal to stop ends the wait."""
     waiting = asyncio.get_running_loop().call_later(_SILENT_SECONDS, say, "waiting for audio on standard input")
     source: AudioSource | None = None
     try:
@@ -239,11 +239,11 @@ async def _open_and_broadcast(open_source: Callable[[], AudioSource], make_job: 
 
 
 async def broadcast(job: Broadcast) -> None:
-    """Send all of the source, then end the session; a signal to stop ends it early.
+    """Send the whole source, then end the session. A signal to stop ends it early.
 
     Raises:
-        UserError: No relay answers, or the source can not be read to its end; what was read was sent.
-        RelayError: The relay refused, the connection was lost for good, or it was not there when a signal came.
+        UserError: No relay answers, or the source cannot be read to its end. Everything read before was sent.
+        RelayError: The relay refused, the connection was lost for good, or a signal arrived without a connection.
     """
     source = job.source
     schedule = Schedule()
@@ -279,7 +279,7 @@ async def broadcast(job: Broadcast) -> None:
 
 
 async def _send_and_end(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule) -> UserError | None:
-    """Send all and end the session in order; give what was wrong with the source."""
+    """Send the whole source and end the session in order; return the error of the source, if any."""
     problem: UserError | None = None
     async with asyncio.TaskGroup() as tasks:
         speed = SpeedTeller(job.source.audio_format)
@@ -290,10 +290,10 @@ async def _send_and_end(broadcaster: Broadcaster, job: Broadcast, schedule: Sche
         except UserError as error:
             problem = error
         if stop.requested and not broadcaster.is_connected:
-            # Whoever stops it does not want to wait for a relay that may not come back.
+            # A person who stops the command does not want to wait for a relay that may not return.
             what = "paused" if job.keep else "ended"
             raise RelayError(f"{job.address} was not {what}, since there is no connection to {job.url}.")
-        # A source without any audio is a mistake that the session's listeners need not suffer from.
+        # A source without any audio is a mistake. The session continues for its listeners.
         if schedule.sent_seconds:
             await (broadcaster.pause() if job.keep else broadcaster.end())
         telling.cancel()
@@ -316,18 +316,18 @@ async def _send(broadcaster: Broadcaster, job: Broadcast, schedule: Schedule, sp
             schedule.sent(piece)
             audience = broadcaster.audience
             progress.update(schedule.sent_seconds, None if audience is None else audience.listeners)
-        # The session ends when its last frame is over, not when it begins.
+        # The session ends at the end of its last frame, not at its beginning.
         await _until_due(job, schedule)
 
 
 async def _until_due(job: Broadcast, schedule: Schedule) -> None:
-    """Wait as a microphone would; what the broadcaster or the relay holds back when it is early is sent as it comes."""
+    """Wait as a microphone would, for a file in pace `live`; the broadcaster and the relay pace all else."""
     if job.pace is Pace.LIVE and job.is_file:
         await asyncio.sleep(schedule.wait_seconds(relay_clock()))
 
 
 async def _tell_events(broadcaster: Broadcaster, speed: SpeedTeller) -> None:
-    """Tell the person what becomes of the connection."""
+    """Report changes of the connection and lost audio to the person."""
     connection = ConnectionTeller()
     told_seconds = 0.0
     async for event in broadcaster:
@@ -355,7 +355,11 @@ def _repeat(source: AudioSource) -> Iterator[bytes]:
 
 
 def _standard_input() -> int:
-    """Give the descriptor of standard input when audio can come from there."""
+    """Return the file descriptor of standard input.
+
+    Raises:
+        UserError: Standard input is closed or a terminal.
+    """
     if sys.stdin is None:
         raise UserError("Standard input is closed; pipe audio into it.")
     descriptor = sys.stdin.fileno()

@@ -1,4 +1,4 @@
-"""What `relay broadcast` and `relay listen` share: arguments, settings, and words for the person."""
+"""What `relay broadcast` and `relay listen` share: arguments, settings and messages."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 from relay.vocabulary.text import printable
 
 _INTERRUPTED = 130
-"""The exit code of shells for a program that SIGINT ended: 128 and the signal's number."""
+"""The exit code that shells use for a program ended by SIGINT: 128 plus the signal's number."""
 
 session_argument = click.argument("session")
 
@@ -44,10 +44,10 @@ url_option = click.option(
 
 
 def load_client_settings(config_path: Path | None, url: str | None) -> Settings:
-    """Give the settings in force, `url` being the option of that name.
+    """Return the settings in force, with `url` from the option of that name.
 
     Raises:
-        ConfigurationError: They can not be used.
+        ConfigurationError: The settings cannot be used.
     """
     return load_settings(config_path, {"client.url": url}, os.environ).settings
 
@@ -55,11 +55,11 @@ def load_client_settings(config_path: Path | None, url: str | None) -> Settings:
 def load_destination(
     config_path: Path | None, url: str | None, session: str, channel: str
 ) -> tuple[Settings, ChannelAddress]:
-    """Give the settings and the channel that the person named: by a session's id, or by the address of its page.
+    """Return the settings and the channel, which the person named by a session's id or by the address of its page.
 
     Raises:
-        ConfigurationError: The settings can not be used.
-        UserError: There is no such name, or two things are named twice.
+        ConfigurationError: The settings cannot be used.
+        UserError: A name is not valid, or an option contradicts the address of the page.
     """
     page = _read_page(session)
     if page is None:
@@ -81,7 +81,7 @@ def _read_page(session: str) -> PageAddress | None:
 
 
 def broadcast_credential(settings: Settings) -> str | None:
-    """Give what a broadcaster of these settings shows: its token or the broadcast key, if they have one."""
+    """Return the token or the broadcast key of the settings, if there is one."""
     for secret in (settings.client.token, settings.broadcast.key):
         if secret is not None:
             return secret.get_secret_value()
@@ -89,15 +89,15 @@ def broadcast_credential(settings: Settings) -> str | None:
 
 
 def listen_credential(settings: Settings) -> str | None:
-    """Give what a listener of these settings shows: its token, if it has one."""
+    """Return the token of the settings, if there is one."""
     return None if settings.client.token is None else settings.client.token.get_secret_value()
 
 
 def read_address(session: str, channel: str) -> ChannelAddress:
-    """Give the channel that the person named.
+    """Return the channel that the person named.
 
     Raises:
-        UserError: One of the names can not be one.
+        UserError: A name is not valid, or the session is the address of a page.
     """
     page = _read_page(session)
     if page is not None:
@@ -111,7 +111,7 @@ def read_address(session: str, channel: str) -> ChannelAddress:
 def run(work: Coroutine[object, object, None]) -> None:
     """Run a client until it ends.
 
-    Ctrl-C while nothing is there that could end in order, and a second one while it does, exits with code 130.
+    Ctrl-C exits with code 130 before the client handles signals. So does a second Ctrl-C while the client stops.
     """
     let_end(signal.SIGINT)
     try:
@@ -121,7 +121,7 @@ def run(work: Coroutine[object, object, None]) -> None:
 
 
 async def _without_proxy_noise(work: Coroutine[object, object, None]) -> None:
-    """Do the work, and leave out the traceback of a proxy that ends a connection: its failure is told in a sentence.
+    """Await `work`, without the traceback when a proxy ends a connection; an error message reports that failure.
 
     The library reads the end of such a connection twice, which raises `EOFError` in a callback.
     """
@@ -136,10 +136,10 @@ async def _without_proxy_noise(work: Coroutine[object, object, None]) -> None:
 
 @contextmanager
 def first_error() -> Iterator[None]:
-    """Make one error of those that a task group raises.
+    """Raise a single error in place of a task group's errors.
 
     Raises:
-        RelayError: The first of the group, when all in it were meant for the person.
+        RelayError: The first error of the group, if all its errors are meant for the person.
     """
     try:
         yield
@@ -151,15 +151,14 @@ def first_error() -> Iterator[None]:
 
 
 class ConnectionTeller:
-    """Keeps the person informed about the connection, and says nothing twice: neither failed attempts nor reasons."""
+    """Reports the state of the connection to the person, without repeating failed attempts or reasons."""
 
     def __init__(self) -> None:
-        """Start with a connection."""
         self._reason: str | None = None
         self._objection: str | None = None
 
     def objects(self, notice: ErrorNotice) -> None:
-        """Print what the relay objects to. If it closes the connection for that, it is also the reason."""
+        """Print the relay's objection. If the relay closes the connection for it, `lost` does not repeat it."""
         self._objection = printable(notice.message)
         say(f"the relay says: {self._objection}")
 

@@ -1,6 +1,6 @@
-"""`relay config`: the settings in force and where each came from; no secret is shown.
+"""`relay config`: shows the settings in force and the origin of each, but no secret.
 
-Invariants: the `toml` output can be loaded again; where nothing is set it is the text of `config/relay.toml`.
+Invariants: the `toml` output can be loaded again. If nothing is set, it equals `config/relay.toml`.
 """
 
 import json
@@ -26,7 +26,7 @@ PREAMBLE = """\
 _COMMENT_COLUMNS = 100
 
 _HIDDEN = "…"
-"""Stands for a secret; it is no valid value of one, so nobody can mistake it for a key."""
+"""Stands for a secret. It is not a valid key, so it cannot be mistaken for one."""
 
 
 @click.command("config")
@@ -50,7 +50,7 @@ def config_command(config_path: Path | None, output_format: Literal["table", "to
 
 
 def render_table(loaded: LoadedSettings) -> str:
-    """Give one line for each setting: name, value, origin; what somebody set is bold on a terminal."""
+    """Return one line per setting: name, value and origin. On a terminal, settings that somebody set are bold."""
     rows = [("setting", "value", "from")]
     for key, value in _values(loaded):
         if value is None:
@@ -70,7 +70,7 @@ def render_table(loaded: LoadedSettings) -> str:
 
 
 def render_toml(loaded: LoadedSettings) -> str:
-    """Give a TOML file that sets what is in force; comments explain each key and tell what set it."""
+    """Return a TOML file with the settings in force. Comments explain each key and name its origin."""
     parts = [PREAMBLE]
     section = ""
     for key, value in _values(loaded):
@@ -90,7 +90,7 @@ def render_toml(loaded: LoadedSettings) -> str:
 
 
 def render_json(loaded: LoadedSettings) -> str:
-    """Give an object of sections, of keys, of `value` and `origin`; a secret that is set has the value "…"."""
+    """Return a JSON object of sections, of keys, of `value` and `origin`. A secret that is set has the value "…"."""
     tree: dict[str, dict[str, dict[str, object]]] = {}
     for key, value in _values(loaded):
         shown = _HIDDEN if key.is_secret and value is not None else value
@@ -99,7 +99,7 @@ def render_json(loaded: LoadedSettings) -> str:
 
 
 def _values(loaded: LoadedSettings) -> Iterator[tuple[Key, object]]:
-    """Give every key with its value as a file would write it; secrets are masked, None is a key that is not set."""
+    """Yield every key with its value as in a file. Secrets are masked; None means that the key is not set."""
     dump = loaded.settings.model_dump(mode="json")
     for key in KEYS.values():
         yield key, dump[key.section][key.name]
@@ -110,7 +110,7 @@ def _comment(text: str) -> str:
 
 
 def _toml_value(value: object) -> str:
-    # JSON's booleans, numbers and strings are TOML's, but for one character that TOML wants escaped.
+    # JSON's booleans, numbers and strings are valid TOML, except for one character that TOML requires to be escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -1,4 +1,4 @@
-"""`relay demo`: a relay with a voice in it, to try the listening page in a minute."""
+"""`relay demo`: runs a relay with a recorded voice, to try the listening page in a minute."""
 
 import os
 from importlib.resources import as_file, files
@@ -18,7 +18,7 @@ from relay.settings.settings import AccessSettings, Settings
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 
 SAMPLE = "counting.wav"
-"""A voice that counts, so that a gap is heard."""
+"""A voice that counts, so that a gap can be heard."""
 
 
 @click.command("demo")
@@ -38,7 +38,7 @@ def demo_command(port: int | None, session: str, config_path: Path | None) -> No
 
 
 def _for_everybody(settings: Settings) -> Settings:
-    """Give the settings of a relay whose links work as they are: without tokens, and by an address of this machine."""
+    """Return settings with which the links work as printed: without tokens, and at an address of this machine."""
     server = settings.server.model_copy(update={"tls_certificate": None, "tls_key": None})
     access = AccessSettings(admin_key=settings.access.admin_key)
     return settings.model_copy(update={"server": server, "access": access})

@@ -1,4 +1,4 @@
-"""`relay health`: ask a relay on this machine whether it is well; for a container's health check."""
+"""`relay health`: checks a relay on this machine, as a container's health check."""
 
 import http.client
 import os
@@ -14,7 +14,7 @@ from relay.vocabulary.errors import RelayError
 from relay.vocabulary.hosts import reachable_host
 
 TIMEOUT_SECONDS = 3.0
-"""Less than a container's usual limit, so that the sentence is printed."""
+"""Less than the usual limit of a container, so that the error message is printed."""
 
 
 @click.command("health")
@@ -29,7 +29,7 @@ def health_command(config_path: Path | None) -> None:
     host = reachable_host(server.host)
     connection = http.client.HTTPConnection(host, server.port, timeout=TIMEOUT_SECONDS)
     if server.tls_certificate is not None:
-        # Nothing secret is asked or told, and the certificate is of another name than this machine's own.
+        # Nothing secret is exchanged, and the certificate is for another name than this machine's.
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection(host, server.port, timeout=TIMEOUT_SECONDS, context=context)

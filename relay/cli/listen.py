@@ -68,30 +68,29 @@ _LOSSES = {
 
 
 class Sink(Protocol):
-    """Where received audio goes."""
+    """A destination for received audio."""
 
     def set_format(self, audio_format: AudioFormat) -> None:
-        """Take the audio that follows to be of this format."""
+        """Set the format of the audio that follows."""
 
     async def write(self, audio: bytes) -> None:
         """Write whole samples."""
 
 
 class WavSink(Sink):
-    """Writes WAV, and tells the person when it goes on in another file."""
+    """Writes WAV files, and reports when the recording continues in another file."""
 
     def __init__(self, recorder: WavRecorder) -> None:
-        """Take an open recorder."""
         self._recorder = recorder
         self._told = recorder.path
 
     def set_format(self, audio_format: AudioFormat) -> None:
-        """Begin a next file when this one holds another format."""
+        """Start another file if this one has another format."""
         self._recorder.set_format(audio_format)
         self._tell()
 
     async def write(self, audio: bytes) -> None:
-        """Write to the file, which does not block for long."""
+        """Write to the file, which never blocks for long."""
         self._recorder.write(audio)
         self._tell()
 
@@ -102,19 +101,19 @@ class WavSink(Sink):
 
 
 class PcmSink(Sink):
-    """Writes raw PCM to standard output, at the pace of the player behind it."""
+    """Writes raw PCM to standard output, at the pace of the player that reads it."""
 
     def __init__(self, descriptor: int, writer: BlockingThread) -> None:
-        """Take an open file descriptor, and the thread that may block on it."""
+        """The `writer` thread may block on the `descriptor`."""
         self._descriptor = descriptor
         self._writer = writer
         self._audio_format: AudioFormat | None = None
 
     def set_format(self, audio_format: AudioFormat) -> None:
-        """Note the format.
+        """Record the format.
 
         Raises:
-            RelayError: It is not the one so far, and raw PCM has no way to tell the player.
+            RelayError: The format changed, and raw PCM cannot inform the player.
         """
         if self._audio_format not in (None, audio_format):
             raise RelayError(
@@ -124,11 +123,11 @@ class PcmSink(Sink):
         self._audio_format = audio_format
 
     async def write(self, audio: bytes) -> None:
-        """Write all of it; meanwhile the connection is kept alive, and more audio waits at the relay.
+        """Write all of the audio. Meanwhile, the connection stays alive, and more audio waits at the relay.
 
         Raises:
             BrokenPipeError: The player is gone.
-            UserError: It can not be written for another reason.
+            UserError: Standard output cannot be written for another reason.
         """
         await self._writer.call(self._write_all, audio)
 
@@ -214,9 +213,9 @@ async def listen(listener: Listener, url: str, sink: Sink, duration_seconds: flo
     """Receive a channel until its session ends, a signal arrives, or the time is over.
 
     Raises:
-        UserError: No relay answers, or the sink can not be written.
+        UserError: No relay answers, or the sink cannot be written.
         RelayError: The relay refused, or the connection was lost for good.
-        BrokenPipeError: Nobody reads standard output any more.
+        BrokenPipeError: Nothing reads standard output any more.
     """
     with until_stopped() as stop:
         async with listener:
@@ -232,7 +231,7 @@ async def listen(listener: Listener, url: str, sink: Sink, duration_seconds: flo
 
 
 def _other_channels(listener: Listener) -> str:
-    """Name the channels that there are when the chosen one is none of them; nothing when it is, or there is none."""
+    """List the channels of the session if the chosen one does not exist; otherwise return an empty text."""
     if listener.address.channel in {entry.id for entry in listener.channels}:
         return ""
     return ", ".join(
@@ -262,7 +261,7 @@ async def _receive(listener: Listener, sink: Sink) -> None:
 
 
 def _sentence(event: ListeningEvent) -> str | None:
-    """Give the words for an event that needs nothing but words; None when it needs none either."""
+    """Return the message for an event that requires only a message; None if it requires none."""
     match event:
         case Gap():
             return f"lost {event.duration_ms / 1000:.2f} s of audio ({event.reason})"
@@ -281,7 +280,7 @@ def _state_words(state: ChannelState, silence: Silence | None) -> str:
 
 
 def _summary(stats: ReceptionStats) -> str:
-    """Give the last line of the command."""
+    """Return the last line that the command prints."""
     parts = [
         f"received {stats.received.seconds:.2f} s of audio, lost {stats.lost_ms / 1000:.2f} s in {stats.gaps} gap(s)"
     ]
@@ -293,7 +292,11 @@ def _summary(stats: ReceptionStats) -> str:
 
 
 def _standard_output() -> int:
-    """Give the descriptor of standard output when audio can go there."""
+    """Return the file descriptor of standard output.
+
+    Raises:
+        UserError: Standard output is closed or a terminal.
+    """
     if sys.stdout is None:
         raise UserError("Standard output is closed; write to a file with -o FILE.wav.")
     descriptor = sys.stdout.fileno()

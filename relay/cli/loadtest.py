@@ -1,4 +1,4 @@
-"""`relay loadtest`: would this relay, on this machine and this network, carry the event?"""
+"""`relay loadtest`: shows whether this relay, on this machine and network, can carry an event."""
 
 import io
 import json
@@ -32,10 +32,10 @@ from relay.vocabulary.errors import UserError
 from relay.vocabulary.names import ChannelAddress
 
 FRAMES_PER_PROCESS = 150_000
-"""Frames a second that one receiving process is given when nobody says how many there shall be."""
+"""Frames per second for each receiving process, if the number of processes is not set."""
 
 PIPE_WIDTH = 120
-"""Columns of the table where there is no terminal."""
+"""Columns of the table when the output is not a terminal."""
 
 _SECURE_PORT, _PLAIN_PORT = 443, 80
 
@@ -119,7 +119,7 @@ def loadtest_command(
     html_path: Path | None,
     conditions: Sequence[str],
     config_path: Path | None,
-    **chosen: Any,  # noqa: ANN401 - what click read
+    **chosen: Any,  # noqa: ANN401 - the options that click read
 ) -> None:
     """Load a relay with broadcasters and listeners of its own, and measure what each listener gets.
 
@@ -162,7 +162,7 @@ def loadtest_command(
 
 
 async def _measure(plan: LoadPlan, key: str | None, token: str | None, results: list[LoadResult]) -> None:
-    """Run the test, whose broadcasters show `key` and whose listeners show `token`, and append its result."""
+    """Run the test and append its result. Broadcasters use `key`, listeners `token`."""
     name = f"loadtest-{secrets.token_hex(2)}"
     addresses = [ChannelAddress(f"{name}-{number + 1}") for number in range(plan.sessions)]
     _prepare_this_machine(plan)
@@ -176,12 +176,12 @@ async def _measure(plan: LoadPlan, key: str | None, token: str | None, results: 
 
 
 def _prepare_this_machine(plan: LoadPlan) -> None:
-    """Get what so many connections need.
+    """Raise the file limit, check the ports and set the CPUs.
 
     Raises:
-        UserError: It can not be had.
+        UserError: This machine cannot provide what so many connections need.
     """
-    # Who left is still closing while who came is connecting.
+    # Departing listeners still close their connections while new ones connect.
     spare = 1.5 if plan.profile is Profile.CHURN else 1.0
     raise_file_limit(max(plan.sessions, round(plan.listeners / plan.processes * spare)))
     check_ports(plan.listeners + plan.sessions)
@@ -204,7 +204,7 @@ def _find_targets(url: str, addresses: Sequence[ChannelAddress], token: str | No
 
 
 def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]]:
-    """Find the server's processes, if they are here, and write notes for the person."""
+    """Return a probe of the server's processes, if they run here, and notes for the person."""
     if not is_this_machine(target.host):
         return None, []
     try:
@@ -222,7 +222,6 @@ def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]
 
 
 def _plan_notes(plan: LoadPlan) -> list[str]:
-    """Name what is unusual about a plan."""
     share = plan.fps * plan.frame_ms / 10
     if round(share) == 100:  # noqa: PLR2004 - per cent
         return []
@@ -230,7 +229,7 @@ def _plan_notes(plan: LoadPlan) -> list[str]:
 
 
 def _processes_for(frames_per_second: int) -> int:
-    """Choose how many receiving processes to run; one CPU is left to the server, if it is here."""
+    """Return how many receiving processes to run. One CPU is left to the server, in case it runs here."""
     needed = -(-frames_per_second // FRAMES_PER_PROCESS)
     return min(needed, max(1, len(os.sched_getaffinity(0)) - 1))
 
@@ -239,7 +238,7 @@ def _read_cpus(text: str | None) -> tuple[int, ...]:
     """Read the numbers of CPUs.
 
     Raises:
-        UserError: One is no number, or not a CPU that this process may use.
+        UserError: One is not a number, or not a CPU that this process may use.
     """
     if text is None:
         return ()
@@ -253,9 +252,9 @@ def _read_cpus(text: str | None) -> tuple[int, ...]:
 def _conclude(
     result: LoadResult, conditions: Sequence[Condition], json_path: Path | None, html_path: Path | None
 ) -> int:
-    """Write the files, say which conditions hold, print the table, and give the exit code.
+    """Write the files, print the table and the conditions that hold, and return the exit code.
 
-    A file that can not be written keeps nothing else from being written; its error comes last.
+    If a file cannot be written, everything else still is; the error is printed last.
     """
     metrics = result.metrics()
     held = [condition for condition in conditions if condition.holds(metrics)]
@@ -270,7 +269,7 @@ def _conclude(
     with _noting(unwritten):
         if html_path is not None:
             _write(html_path, report_page(result))
-    # Who closed standard output does not want to know.
+    # A closed pipe is not an error: its reader wants no more output.
     with _noting(unwritten), suppress(BrokenPipeError):
         show(_render(result), nl=False)
     for condition in held:
@@ -294,7 +293,7 @@ def _render(result: LoadResult) -> str:
 
 @contextmanager
 def _noting(problems: list[UserError]) -> Iterator[None]:
-    """Go on after a mistake of the person, noting it."""
+    """Record a mistake of the person, and continue."""
     try:
         yield
     except UserError as error:

@@ -10,11 +10,11 @@ from relay.cli.output import EXIT_FAILURE, EXIT_USER_ERROR, say
 from relay.vocabulary.errors import RelayError, UserError
 
 COMMANDS = ("serve", "demo", "broadcast", "listen", "sessions", "loadtest", "token", "config", "health")
-"""In the order of the help; each is `NAME_command` in `relay.cli.NAME`."""
+"""Commands in the order of the help. Each is `NAME_command` in `relay.cli.NAME`."""
 
 
 class _Commands(click.Group):
-    """Imports a command when it is asked for: a health check needs neither audio files nor a load test."""
+    """Imports a command only when it is used: a health check needs neither audio files nor a load test."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their values mean."""
+"""Options that several commands share, and the types of their values."""
 
 import math
 from pathlib import Path
@@ -21,12 +21,13 @@ config_option = click.option(
 
 
 def given_before(context: click.Context, name: str, value: T) -> T:
-    """Give the value of a subcommand's option, which may also stand before the subcommand's name.
+    """Return the value of a subcommand's option, which may also precede the subcommand's name.
 
     Args:
-        context: Of the subcommand, whose group has the same option.
-        name: Of the option's parameter.
-        value: What the subcommand has; the command line's other place is stronger unless this stood there, too.
+        context: The subcommand's context, whose group has the same option.
+        name: Name of the option's parameter.
+        value: The subcommand's value. A value before the subcommand's name replaces it, unless the command line also
+            has the option after the name.
     """
     group = context.parent
     if group is not None and _is_given(group, name) and not _is_given(context, name):
@@ -39,10 +40,10 @@ def _is_given(context: click.Context, name: str) -> bool:
 
 
 class FiniteRange(click.FloatRange):
-    """A number in a range; neither nan, which compares with nothing, nor infinity."""
+    """A number in a range, but neither infinity nor nan, which no comparison excludes."""
 
     def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it; what is none is a usage error."""
+        """Return the number; anything else is a usage error."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number.", param, ctx)

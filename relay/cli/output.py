@@ -1,4 +1,4 @@
-"""What commands write: results to standard output, words for the person to standard error."""
+"""What commands write: results to standard output, messages for the person to standard error."""
 
 import os
 import select
@@ -15,11 +15,11 @@ EXIT_FAILURE = 1
 
 
 def show(text: str, *, nl: bool = True) -> None:
-    """Write what a command is for to standard output, with a newline unless `nl` is false.
+    """Write a result to standard output, with a newline unless `nl` is false.
 
     Raises:
-        BrokenPipeError: Nobody reads it any more.
-        UserError: It can not be written for another reason.
+        BrokenPipeError: Nothing reads standard output any more.
+        UserError: Standard output cannot be written for another reason.
     """
     try:
         if _is_blocking_stdout():
@@ -33,18 +33,18 @@ def show(text: str, *, nl: bool = True) -> None:
 
 
 def say(sentence: str) -> None:
-    """Tell the person something on standard error, at once; when it takes nothing, the command goes on without."""
+    """Print a message on standard error at once. If this fails, the command continues without it."""
     with suppress(OSError):
         click.echo(sentence, err=True)
 
 
 def write_whole(descriptor: int, data: bytes) -> None:
-    """Write all of it, waiting while nobody takes more.
+    """Write all of `data`, and wait while the reader takes no more.
 
-    A descriptor that somebody made non-blocking stays so: other processes share that flag.
+    A non-blocking descriptor stays non-blocking, because other processes share that flag.
 
     Raises:
-        OSError: It can not be written.
+        OSError: The descriptor cannot be written.
     """
     left = memoryview(data)
     while left:
@@ -57,7 +57,7 @@ def write_whole(descriptor: int, data: bytes) -> None:
 
 
 def _is_blocking_stdout() -> bool:
-    """Whether standard output can be written the ordinary way, as it can where it has no descriptor."""
+    """Return whether standard output can be written the ordinary way, as it can if it has no descriptor."""
     try:
         sys.stdout.flush()
         return os.get_blocking(sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""How far a broadcast is, on a terminal; anywhere else that is silent. And whether its audio comes in real time."""
+"""Shows the progress of a broadcast on a terminal, and reports audio that does not arrive in real time."""
 
 from types import TracebackType
 from typing import Self
@@ -12,15 +12,10 @@ from relay.vocabulary.audio import AudioFormat
 
 
 class BroadcastProgress:
-    """A line that counts the time sent, with a bar when the length is known; a context manager."""
+    """A line with the time sent, and a bar if the length is known; a context manager. Silent without a terminal."""
 
     def __init__(self, name: str, duration_seconds: float | None) -> None:
-        """Prepare the line.
-
-        Args:
-            name: What is sent.
-            duration_seconds: How long it is; None when nobody knows.
-        """
+        """The line shows `name`; `duration_seconds` is None if it is unknown."""
         self._duration_seconds = duration_seconds
         columns: list[ProgressColumn] = [
             TextColumn("{task.description}"),
@@ -32,27 +27,25 @@ class BroadcastProgress:
         self._progress = Progress(
             *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=False
         )
-        # A bracket in a file's name is not markup.
+        # A bracket in a file's name is not markup, so it is escaped.
         shown = name.replace("[", r"\[")
         self._task = self._progress.add_task(shown, total=duration_seconds, sent="0:00", position="0:00", audience="")
 
     def __enter__(self) -> Self:
-        """Show the line."""
         self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the line away."""
         self._progress.stop()
 
     def update(self, sent_seconds: float, listeners: int | None) -> None:
-        """Show that this much was sent, and who listens.
+        """Update the line.
 
         Args:
-            sent_seconds: What is longer than the file has begun again.
-            listeners: How many; None while nobody knows.
+            sent_seconds: Time sent. Beyond the length of the file, it has started again.
+            listeners: Number of listeners; None if it is unknown.
         """
         position = sent_seconds % self._duration_seconds if self._duration_seconds else sent_seconds
         self._progress.update(
@@ -65,33 +58,32 @@ class BroadcastProgress:
 
 
 def clock_time(seconds: float) -> str:
-    """Give a time as a player shows it: `1:02:03`, or `2:03` under an hour."""
+    """Format a time as a player shows it: `1:02:03`, or `2:03` under an hour."""
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 class SpeedTeller:
-    """Tells the person that audio does not come in real time, and that it does again.
+    """Reports when audio stops arriving in real time, and when it does so again.
 
-    Both ends are asked. What a live pipe gives too fast waits here, so the relay never sees it; what the network delays
-    only the relay sees.
+    This needs the view of both ends. Audio that a live pipe delivers too fast waits here, so the relay never sees it.
+    Only the relay sees the delay of the network.
     """
 
     def __init__(self, announced: AudioFormat) -> None:
-        """Begin with audio of a format that comes in real time."""
         self._announced = announced
         self._pipe = ArrivalRate()
         self._at_relay: float | None = None
         self._told: float | None = None
 
     def note(self, seconds: float, now: float, *, is_held: bool) -> None:
-        """Note that so much audio came from a live pipe, and whether it has to wait from now on."""
+        """Record audio from a live pipe; `is_held` says whether the pipe has to wait from now on."""
         if self._pipe.note(seconds, now, is_held=is_held):
             self._tell()
 
     def note_relay(self, ratio: float | None) -> None:
-        """Note what the relay says: how many times as fast as real time audio comes, None when that is right."""
+        """Record the relay's measurement: the speed as a multiple of real time, or None if it is right."""
         if ratio != self._at_relay:
             self._at_relay = ratio
             self._tell()
@@ -100,7 +92,7 @@ class SpeedTeller:
         pipe = self._pipe.ratio
         usual = "" if pipe is None else looks_like(self._announced, pipe)
         if pipe is not None and pipe > 1 and not usual:
-            # A pipe that can wait may come as fast as it likes.
+            # A pipe that can wait may deliver as fast as it likes.
             pipe = None
         ratio = pipe or self._at_relay
         if ratio is None:

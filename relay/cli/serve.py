@@ -1,4 +1,4 @@
-"""`relay serve`: run the relay until it is asked to stop; on SIGHUP, read its configuration again."""
+"""`relay serve`: runs the relay until a signal stops it. SIGHUP makes it read its configuration again."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from relay.settings.settings import Settings
 from relay.vocabulary.errors import ConfigurationError, RelayError
 
 EXAMPLE_SESSION = "ev1"
-"""The session in the links that are printed."""
+"""The session in the printed links."""
 
 _RELOADED_SECTIONS = ("access", "limits")
 _RELOADED_KEYS = (
@@ -65,7 +65,7 @@ def serve_command(host: str | None, port: int | None, loop: str | None, config_p
 
 
 async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
-    # Before anything that takes time: what came meanwhile was kept (relay.__main__).
+    # This comes before anything that takes time. Earlier signals were kept (relay.__main__).
     with stop_signals() as asked:
         async with running_relay(settings) as relay:
             with reload_signal(Reload(relay, settings, read)):
@@ -88,32 +88,26 @@ async def _any_of(*events: asyncio.Event) -> None:
 
 
 def _print_links(relay: RunningRelay) -> None:
-    """Give a person what a relay is for, with the key that nobody else has."""
+    """Print the relay's links, with the key that nobody else has."""
     links = (
         f"\n  Broadcast  {relay.url}/broadcast/{EXAMPLE_SESSION}#key={relay.keys.broadcast_key}"
         f"\n  Listen     {relay.url}/listen/{EXAMPLE_SESSION}"
         f"\n\n  Any other name in place of {EXAMPLE_SESSION} is another session. The key holds until the relay ends.\n"
     )
-    # Who closed standard output does not want to know.
+    # If standard output is closed, nobody wants the links.
     with contextlib.suppress(OSError):
         click.echo(links)
 
 
 class Reload:
-    """Reads the configuration again at each call, and puts in force what can change while the relay runs.
+    """Reads the configuration again at each call, and applies what can change while the relay runs.
 
-    Invariants: a configuration that can not be used changes nothing and is one line of the log; no value of a setting
-    is written there, least of all a secret; only clients that the new keys do not admit are disconnected.
+    Invariants: a configuration that cannot be used changes nothing and is one line of the log. The log never contains
+    values of settings, least of all secrets. Only clients that the new keys reject are disconnected.
     """
 
     def __init__(self, relay: RunningRelay, settings: Settings, read: Callable[[], Settings]) -> None:
-        """Take the relay and its settings.
-
-        Args:
-            relay: What runs.
-            settings: What is in force.
-            read: Returns the settings as they are written now; raises ConfigurationError.
-        """
+        """Call `read` for the current settings; it raises ConfigurationError if they cannot be used."""
         self._relay = relay
         self._settings = settings
         self._read = read
@@ -124,7 +118,7 @@ class Reload:
             settings = self._read()
             closed = self._relay.replace(settings)
         except ConfigurationError as error:
-            logger.error("the configuration is not reloaded, the former stays", extra={"faults": str(error)})  # noqa: TRY400 - an operator's mistake has no traceback
+            logger.error("the configuration is not reloaded, the former stays", extra={"faults": str(error)})  # noqa: TRY400 - an operator's mistake needs no traceback
             return
         set_log_level(settings.log)
         changed = [name for name in KEYS if _value(settings, name) != _value(self._settings, name)]

@@ -1,4 +1,4 @@
-"""`relay sessions`: what runs on a relay, for who operates it; ends sessions, and sends somebody away."""
+"""`relay sessions`: shows an operator the sessions of a relay, ends them, and disconnects clients."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,10 +134,10 @@ def _session_path(session: str, channel: str | None = None) -> str:
 
 
 def _ask(context: click.Context, method: str, path: str, url: str | None, config_path: Path | None) -> dict[str, Any]:
-    """Ask the relay of the options, also of those before the name of a subcommand.
+    """Send a request to the relay that the options name, before or after the subcommand's name.
 
     Raises:
-        UserError: Nobody answers there, or nothing is known to show.
+        UserError: Nothing answers there, or there is no credential.
         RelayError: The relay refused.
     """
     settings = load_client_settings(
@@ -155,10 +155,10 @@ def _ask(context: click.Context, method: str, path: str, url: str | None, config
 
 
 def _operator_credential(settings: Settings) -> str:
-    """Give what an operator of these settings shows.
+    """Return an operator's credential from the settings, or the key of a relay on this machine.
 
     Raises:
-        UserError: There is nothing.
+        UserError: There is none.
     """
     for secret in (settings.client.token, settings.access.admin_key):
         if secret is not None:
@@ -173,7 +173,7 @@ def _operator_credential(settings: Settings) -> str:
 
 
 def _print_json(answer: dict[str, Any]) -> None:
-    # Escaped to ASCII, so that no name in it can steer a terminal.
+    # Escaped to ASCII, so that no name in it can control a terminal.
     show(json.dumps(answer, indent=2))
 
 
@@ -183,7 +183,7 @@ def _tell_not_listed(answer: dict[str, Any]) -> None:
 
 
 def channel_rows(sessions: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Return a row for each channel of the sessions, behind one of titles."""
+    """Return a row of titles, then a row for each channel of the sessions."""
     titles = ("session", "channel", "name", "state", "audio", "listeners", "waiting", "lost frames", "broadcaster")
     rows = [
         (
@@ -204,13 +204,13 @@ def channel_rows(sessions: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def connection_rows(session: Mapping[str, Any]) -> list[Row]:
-    """Return a row for each connection that is shown of a session, behind one of titles."""
+    """Return a row of titles, then a row for each listed connection of a session."""
     titles = ("connection", "role", "channel", "client", "lag", "delivered", "lost", "blocked", "player")
     return [titles, *_broadcaster_rows(session), *_listener_rows(session)]
 
 
 def render_table(rows: Sequence[Row]) -> str:
-    """Write rows as lines, with columns as wide as their widest text on a terminal."""
+    """Format rows as lines. Each column is as wide as its widest text on a terminal."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True))

@@ -1,4 +1,4 @@
-"""`relay token`: makes tokens; `relay token inspect`: explains one."""
+"""`relay token` makes tokens; `relay token inspect` explains one."""
 
 import json
 import os
@@ -34,7 +34,7 @@ _REFUSED = 1
 _STANDARD_INPUT = "-"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST_SECONDS = 10 * 366 * 86400
-"""Longer than ten years is a mistake of somebody who means for ever; that is what a broadcast key is for."""
+"""Ten years. A longer time is a mistake: for unlimited access, use a broadcast key."""
 
 _LAST_TIME = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -173,10 +173,10 @@ def inspect_command(context: click.Context, token: str, key_file: Path | None, c
 
 
 def _choose_key(keys: Sequence[TokenKey], key_id: str | None) -> TokenKey:
-    """Give the key that signs.
+    """Return the key that signs.
 
     Raises:
-        UserError: None can, or it is not clear which.
+        UserError: No key can sign, or several can.
     """
     able = {key.key_id: key for key in keys if key.signing is not None}
     if key_id is not None:
@@ -207,10 +207,10 @@ def _one_or_all(words: tuple[str, ...]) -> str | list[str]:
 
 
 def _read_standard_input() -> str:
-    """Give the token that is piped in.
+    """Return the token from standard input.
 
     Raises:
-        UserError: There is no pipe.
+        UserError: Standard input is not a pipe.
     """
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("Pipe a token into it, for example: relay token inspect < token.txt")
@@ -218,10 +218,10 @@ def _read_standard_input() -> str:
 
 
 def _explain(token: str, keys: Sequence[TokenKey], now: float) -> None:
-    """Print what a token says about itself, true or not.
+    """Print what a token says about itself, verified or not.
 
     Raises:
-        RefusedError: It can not be read.
+        RefusedError: The token cannot be read.
     """
     header = read_header(token)
     claims = read_unverified_claims(token)
@@ -243,7 +243,7 @@ def _explain(token: str, keys: Sequence[TokenKey], now: float) -> None:
 
 
 def _text(value: object) -> str:
-    """Give a value of a stranger's as text that can not steer a terminal."""
+    """Format an untrusted value so that it cannot control a terminal."""
     if value is None:
         return "(not said)"
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
@@ -258,7 +258,7 @@ def _time(value: object, now: float) -> str:
 
 
 def _moment(seconds: float, now: float) -> str:
-    """Name a time of day, and how far it is from now."""
+    """Format a time of day, and its distance from now."""
     distance = abs(round(seconds - now))
     unit = next(unit for unit in "dhms" if distance >= 2 * _UNITS[unit] or unit == "s")
     amount = f"{round(distance / _UNITS[unit])} {unit}"
@@ -271,7 +271,7 @@ def _permission(grant: Grant) -> str:
 
 
 def _advice(reason: Reason, access: AccessSettings) -> str:
-    """Say what the relay of these settings asks for, where that helps."""
+    """Return what the relay of these settings expects, where that helps."""
     if reason is Reason.ISSUER:
         return f" Here it is {json.dumps(access.token_issuer)}, the setting access.token_issuer."
     if reason is Reason.AUDIENCE:

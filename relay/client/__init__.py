@@ -1,4 +1,4 @@
-"""Listening and broadcasting from Python: typed events, and connections that come back by themselves.
+"""Listen and broadcast from Python, with typed events and automatic reconnects.
 
 A program that listens:
 
@@ -98,7 +98,7 @@ __all__ = [
 ]
 
 QUEUE_SECONDS = 5.0
-"""How much audio waits at a broadcaster: enough for a short cut, little enough to be worth hearing after it."""
+"""Default bound of a broadcaster's queue: it covers a short outage, and its audio is still worth hearing."""
 
 
 def listen(
@@ -112,22 +112,22 @@ def listen(
     token: Token | None = None,
     reconnect: Reconnect | None = Reconnect(),  # noqa: B008 - it is immutable
 ) -> Listener:
-    """Make a listener, which receives within `async with` and gives its events to `async for`.
+    """Create a listener. It connects within `async with`, and `async for` iterates over its events.
 
     Args:
-        url: Of the relay, for example `wss://relay.example.org` or `https://example.org/relay`.
-        session: The session's id; it need not have begun.
-        channel: The audio track of it.
-        buffer_ms: Bound on the age of the audio that the relay sends; None takes the longest that it grants, which
-            loses least.
-        burst_ms: How much audio from before the join it begins with; None: none.
-        coalesce_ms: How long the relay may let frames wait for each other; None leaves it to the relay.
-        token: The relay's key or token, if it asks listeners for one; or a function, asynchronous or not, that gives
-            one at every connection.
-        reconnect: How to come back after a lost connection; None does not.
+        url: Address of the relay, for example `wss://relay.example.org` or `https://example.org/relay`.
+        session: Id of the session, which need not have begun.
+        channel: Id of the channel within the session.
+        buffer_ms: Maximum age of the audio that the relay sends, in milliseconds. None takes the longest that the relay
+            grants, which loses least.
+        burst_ms: How much audio from before the join to receive first, in milliseconds. None receives none.
+        coalesce_ms: How long the relay may hold frames to send them together, in milliseconds. None: the relay decides.
+        token: Key or token for the relay, if the relay asks listeners for one. A function, asynchronous or not, is
+            called for one at every connection.
+        reconnect: How to reconnect after the connection is lost; None never reconnects.
 
     Raises:
-        BadRequestError: The session or the channel can not have that name.
+        BadRequestError: The id of the session or the channel is not valid.
     """
     query = {"buffer_ms": buffer_ms, "burst_ms": burst_ms, "coalesce_ms": coalesce_ms}
     return Listener(Endpoint(url, token), ChannelAddress(session, channel), query, Reconnector(reconnect))
@@ -149,33 +149,35 @@ def broadcast(
     queue_seconds: float = QUEUE_SECONDS,
     dropping: Dropping | Literal["never", "in-cuts", "late"] | None = None,
 ) -> Broadcaster:
-    """Make a broadcaster, which within `async with` has a channel and sends to it.
+    """Create a broadcaster. Within `async with` it holds the channel and sends audio to it.
 
-    A broadcaster that lost its connection takes its channel back, from whoever has it by then; one that another
-    broadcaster took over from stops for good.
+    A broadcaster that reconnects takes its channel back, even from another broadcaster. A broadcaster stops for good
+    when another one takes the channel over while it is connected.
 
     Args:
-        url: Of the relay, for example `wss://relay.example.org` or `https://example.org/relay`.
-        session: The session's id.
-        channel: The audio track of it.
-        audio_format: Of the audio: 16-bit samples, 16 kHz mono when not said.
-        pace: `live` for a microphone, or whatever comes in real time: what comes late is late. `speech` for
-            synthesis, which comes early and in bursts: the relay has it heard in real time, whole.
+        url: Address of the relay, for example `wss://relay.example.org` or `https://example.org/relay`.
+        session: Id of the session.
+        channel: Id of the channel within the session.
+        audio_format: Format of the audio, 16-bit samples; by default 16 kHz mono.
+        pace: `live` for a microphone or another real-time source: late audio is late. `speech` for synthesis, which
+            arrives early and in bursts: listeners hear all of it in real time.
         name: What people call the channel.
-        lang: BCP 47 tag of its language, for example `de`.
-        session_name: What people call the session, for example `Town hall`; the operator's name for it goes before it.
-        takeover: Replace a broadcaster that the channel has.
-        token: The relay's key or token; or a function, asynchronous or not, that gives one at every connection. None
-            finds the key of a relay on this machine that made one for itself.
-        reconnect: How to come back after a lost connection; None does not.
-        queue_seconds: How much audio waits here at the most; beside it, what did not arrive when a connection broke.
-        dropping: What happens when that is full. `never`: `send` waits; for a file, which can. `late`: the oldest is
-            dropped, and what is late for good; for a microphone, which can not wait. `in-cuts`: the oldest is dropped
-            while there is no connection. None: `in-cuts` in pace `live`. Pace `speech` never drops anything.
+        lang: BCP 47 tag of the channel's language, for example `de`.
+        session_name: What people call the session, for example `Town hall`. A name from the operator takes precedence.
+        takeover: Replace the channel's present broadcaster, if there is one.
+        token: Key or token for the relay. A function, asynchronous or not, is called for one at every connection. None
+            finds the key of a relay on this machine that made its own.
+        reconnect: How to reconnect after the connection is lost; None never reconnects.
+        queue_seconds: Maximum length of the queue of unsent audio, in seconds. Audio that did not arrive when a
+            connection broke is held in addition.
+        dropping: What a full queue does. `never`: `send` waits; for a source that can wait, such as a file. `late`: the
+            queue drops its oldest audio, and audio that stays late; for a source that cannot wait, such as a
+            microphone. `in-cuts`: the queue drops its oldest audio, but only while there is no connection. None is
+            `in-cuts` in pace `live`, and `never` in pace `speech`, which allows no other.
 
     Raises:
-        BadRequestError: The session or the channel can not have that name, or a name or the language is not valid.
-        ValueError: There is no such pace or dropping, or speech would be dropped.
+        BadRequestError: An id, a name or the language is not valid.
+        ValueError: The pace or the dropping does not exist, or the pace is `speech` and the dropping is not `never`.
     """
     pace = Pace(pace)
     dropping = Dropping(dropping or (Dropping.NEVER if pace is Pace.SPEECH else Dropping.IN_CUTS))
@@ -184,6 +186,6 @@ def broadcast(
     title = None if session_name is None else tidy_name("session_name", session_name)
     offer = Offer(audio_format, pace, takeover, Label(name, lang), session_name=title)
     address = ChannelAddress(session, channel)
-    # Asked at every connection: a relay that was restarted has made itself another key.
+    # The key is looked up at every connection, because a relay that restarted has made a new one.
     endpoint = Endpoint(url, partial(find_local_key, url) if token is None else token)
     return Broadcaster(endpoint, address, offer, Reconnector(reconnect), queue_seconds=queue_seconds, dropping=dropping)

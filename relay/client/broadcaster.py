@@ -1,4 +1,4 @@
-"""A broadcaster that outlives its connections."""
+"""A broadcaster that survives lost connections."""
 
 import asyncio
 from collections import deque
@@ -23,32 +23,32 @@ from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
 END_TIMEOUT_SECONDS = 10.0
-"""How long it may take to send what is queued and to have the end confirmed, beside the audio's time."""
+"""How long it may take to send the queue and to have the end confirmed, beyond the duration of the audio."""
 
 MAX_EVENTS = 64
-"""Events that wait to be taken; of more, the oldest are forgotten, since the properties know what is in force."""
+"""Bound of the event queue. Beyond it the oldest are dropped, uncounted: the properties hold the current state."""
 
 UNDER_WAY_SECONDS = 30.0
-"""How much may be sent that the relay has not confirmed yet; it is kept, to be sent again if it does not arrive.
+"""Maximum duration of audio that is sent but unconfirmed. It is kept, and sent again if it does not arrive.
 
-More than what goes at full speed, and than what a microphone gives until a relay that is gone is noticed, so only a
-connection that is stuck comes up against it.
+This is more than a connection carries at full speed, and more than a microphone produces before a dead relay is
+noticed. Only a stuck connection reaches it.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """Audio of a source that can not wait came too late, and was dropped, so that the rest is live again.
+    """The queue dropped audio that came too late, so that the rest is live again. The source cannot wait.
 
     Attributes:
-        dropped_seconds: How much.
+        dropped_seconds: Duration of the dropped audio.
     """
 
     dropped_seconds: float
 
 
 BroadcastingEvent = BroadcasterEvent | Reconnecting | Reconnected | CaughtUp
-"""What the iteration gives."""
+"""What the iteration over a broadcaster yields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,13 @@ class SendingStats:
     """What became of the audio.
 
     Attributes:
-        sent: Handed to a connection. What did not arrive when one broke is sent again, and counts once. Only a relay
-            that was restarted meanwhile, or that forgot the channel, can not say what arrived; then all counts.
-        dropped: Pushed out of the queue by newer audio of pace `live`, too late in it to be live, or left in it at the
-            end.
-        cleared: Thrown away by `clear` before it was sent, or before it was sent again.
-        queued_seconds: What waits to be sent.
-        reconnects: Connections after the first.
+        sent: Audio handed to a connection. Audio that did not arrive when a connection broke is sent again, and counts
+            once. If the relay restarted or forgot the channel meanwhile, it cannot say what arrived; then all counts.
+        dropped: Audio of pace `live` that newer audio pushed out of the queue or that was too late to be live, and any
+            audio left in the queue at the end.
+        cleared: Audio that `clear` discarded before it was sent, or before it was sent again.
+        queued_seconds: Duration of the audio that waits to be sent.
+        reconnects: Number of connections after the first.
     """
 
     sent: AudioAmount
@@ -73,17 +73,18 @@ class SendingStats:
 
 
 class Broadcaster:
-    """Sends the audio of one channel; an async context manager, and in it an asynchronous iterator of events.
+    """Sends the audio of one channel; an async context manager, and within it an async iterator over events.
 
-    Audio goes through a queue of at most `queue_seconds`; `dropping` says what happens when it is full. In pace `live`
-    it leaves in real time, and what is late leaves four times as fast. What did not arrive when a connection broke is
-    sent again on the next one, before all else: whole if nothing is to be dropped, else as far as the queue has room.
+    Audio passes through a queue of at most `queue_seconds`; `dropping` says what happens when the queue is full. In
+    pace `live`, audio leaves in real time, and late audio leaves four times as fast. Audio that did not arrive when a
+    connection broke is sent first on the next one. All of it is sent if the source can wait, otherwise only what fits
+    into the queue.
 
-    What a token function raises when it is asked for another one ends the broadcast, and is raised by each method in
-    the place of a `RelayError`.
+    If a token function raises when a reconnect calls it, the broadcast ends, and each method raises that error in place
+    of a `RelayError`.
 
     Attributes:
-        audience: Who listens, as the relay told last; None before it did.
+        audience: The relay's latest report of the channel's listeners; None before the first.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Broadcaster:
         queue_seconds: float,
         dropping: Dropping,
     ) -> None:
-        """Prepare a broadcaster; `relay.client.broadcast` is the way to make one."""
+        """Use `relay.client.broadcast` to create a broadcaster."""
         self.audience: Audience | None = None
         self._endpoint = endpoint
         self._address = address
@@ -111,7 +112,7 @@ class Broadcaster:
         self._farewell: Farewell | None = None
         self._has_said_farewell = False
         self._problem: Exception | None = None
-        # Each is set exactly while its condition holds; `_settle` sees to it after every change.
+        # Each event is set exactly while its condition holds; `_settle` updates them after every change.
         self._may_put = asyncio.Event()
         self._may_send = asyncio.Event()
         self._is_over = asyncio.Event()
@@ -120,11 +121,11 @@ class Broadcaster:
         self._tasks = TaskRegistry()
 
     async def __aenter__(self) -> Self:
-        """Become the broadcaster.
+        """Connect, and become the channel's broadcaster.
 
         Raises:
-            UserError: Nothing that speaks `relay.v1` answers there.
-            RelayError: The relay refused; the text is its own sentence.
+            UserError: Nothing at the address speaks `relay.v1`.
+            RelayError: The relay refused; the text is the relay's own sentence.
         """
         connection = await connect_broadcaster(self._endpoint, self._address, self._offer)
         self._adopt(connection)
@@ -134,10 +135,10 @@ class Broadcaster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave: the session goes on without a broadcaster, unless `end` ended it or `pause` said more.
+        """Leave the channel. The session continues without a broadcaster, unless `end` or `pause` was called.
 
-        What was sent arrives first, when the body ended without an error; after 10 s without a connection it is dropped
-        and counted.
+        If the body ended without an error, this first sends what is queued. It waits at most 10 s beyond the audio's
+        duration, then drops and counts the rest.
         """
         try:
             if kind is None and (self.is_connected or self._queue or self._queue.has_under_way):
@@ -150,16 +151,15 @@ class Broadcaster:
             await self._tasks.close()
 
     def __aiter__(self) -> Self:
-        """Give the iterator, which is the broadcaster."""
         return self
 
     async def __anext__(self) -> BroadcastingEvent:
-        """Give what the relay tells next, or what became of the connection. It ends with `end`, `pause` or the context.
+        """Return the next event: from the relay, or about the connection.
 
-        Nobody has to ask: of events that wait, the latest 64 are kept.
+        `end`, `pause` and leaving the context end the iteration. Iterating is optional: the latest 64 events are kept.
 
         Raises:
-            RelayError: The connection is lost and there is no further try, or the session was ended at the relay.
+            RelayError: The connection is lost for good, or the session was ended at the relay.
         """
         await self._has_events.wait()
         if self._events:
@@ -187,15 +187,13 @@ class Broadcaster:
         return SendingStats(queue.taken, queue.dropped, queue.cleared, queue.held_seconds, self._reconnects)
 
     async def send(self, audio: bytes) -> None:
-        """Send whole samples, of any length; waits while the queue is full, or drops the oldest: see `Dropping`.
+        """Queue whole samples of any length. If the queue is full, this waits or drops the oldest; see `Dropping`.
 
-        While it is muted, as much silence is sent.
-
-        Cancelled, it has queued as much as it could; never a part of a sample.
+        While muted, this sends as much silence instead. If cancelled, it has queued as many samples as it could.
 
         Raises:
-            PolicyError: It is not whole samples; nothing of it is sent.
-            RelayError: The connection is lost and there is no further try, or the session has ended.
+            PolicyError: The audio is not whole samples; none of it is sent.
+            RelayError: The connection is lost for good, or the session has ended.
         """
         audio_format = self._offer.audio_format
         for heard in split_audio(audio, audio_format):
@@ -211,12 +209,12 @@ class Broadcaster:
             self._settle()
 
     async def clear(self) -> None:
-        """Throw away what was sent and not heard yet: here, at the relay, and in the players.
+        """Discard all audio that listeners have not heard yet: here, at the relay and in the players.
 
-        Without a connection, the relay is told on the next one.
+        Without a connection, the relay receives this on the next one.
 
         Raises:
-            RelayError: The connection is lost and there is no further try, or the session has ended.
+            RelayError: The connection is lost for good, or the session has ended.
         """
         self._check_open()
         self._outbox.clear(relay_clock())
@@ -226,12 +224,12 @@ class Broadcaster:
             await self._send_clear(self._connection)
 
     async def mute(self, *, on: bool) -> None:
-        """Send silence in the place of audio from now on, or audio again; listeners are told at once.
+        """Send silence in place of audio from now on, or audio again. The relay informs listeners at once.
 
-        Without a connection, the relay is told on the next one.
+        Without a connection, the relay receives this on the next one.
 
         Raises:
-            RelayError: The connection is lost and there is no further try, or the session has ended.
+            RelayError: The connection is lost for good, or the session has ended.
         """
         self._check_open()
         self._is_muted = on
@@ -239,18 +237,18 @@ class Broadcaster:
             await self._connection.mute(on=on)
 
     async def pause(self) -> None:
-        """Leave when all was sent, and mean to return: listeners are told, and wait for it however long.
+        """Send what is queued and leave, intending to return. Listeners are informed, and wait without a time limit.
 
         Raises:
-            RelayError: It was not confirmed within 10 s beyond the audio's own time, or it failed before.
+            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed.
         """
         await self._leave(Farewell.PAUSE)
 
     async def end(self) -> None:
-        """End the session when all was sent: listeners are told, and the relay closes the connection.
+        """Send what is queued and end the session. The relay informs listeners and closes the connection.
 
         Raises:
-            RelayError: It was not confirmed within 10 s beyond the audio's own time, or it failed before.
+            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed.
         """
         await self._leave(Farewell.END)
 
@@ -269,16 +267,16 @@ class Broadcaster:
 
     @property
     def _lead_seconds(self) -> float:
-        """How long the relay may take until it reads what is sent next: it holds back what is ahead of real time."""
+        """The longest time until the relay reads what is sent next, because it holds back audio ahead of real time."""
         lead_seconds = 0.0 if self._connection is None else self._connection.lead_seconds
         return lead_seconds + self._queue.held_seconds
 
     async def _run(self, connection: BroadcasterConnection) -> None:
-        """Serve one connection after the other, until the session ends or nothing more can be done."""
+        """Serve one connection after another, until the session ends or the connection is lost for good."""
         try:
             while (lost := await self._serve(connection)) is not None:
                 connection = await self._reconnect(lost)
-        except Exception as error:  # noqa: BLE001 - whoever sends or listens to events gets it, also a token function's own
+        except Exception as error:  # noqa: BLE001 - the methods raise it, even an error of a token function
             self._problem = error
         finally:
             self._connection = None
@@ -288,7 +286,7 @@ class Broadcaster:
             await connection.close()
 
     async def _serve(self, connection: BroadcasterConnection) -> RelayError | None:
-        """Send and read until the connection ends; give why it did, None when the session ended as asked."""
+        """Send and read until the connection ends. Return the reason, or None if the session ended as requested."""
         async with asyncio.TaskGroup() as tasks:
             sender = tasks.create_task(self._send_queued(connection), name="broadcaster's sender")
             try:
@@ -317,7 +315,7 @@ class Broadcaster:
             await connection.mute(on=True)
         while connection.is_open:
             await self._may_send.wait()
-            # Since it was set, `clear` may have taken what was to be sent.
+            # `clear` may have discarded the audio since the event was set.
             if self._owes_farewell:
                 self._has_said_farewell = True
                 self._settle()
@@ -337,7 +335,7 @@ class Broadcaster:
         """Try to connect until it succeeds.
 
         Raises:
-            RelayError: There is no further try.
+            RelayError: There is no further attempt.
         """
         self._connection = None
         self._outbox.lose()
@@ -357,13 +355,12 @@ class Broadcaster:
             return connection
 
     def _adopt(self, connection: BroadcasterConnection) -> None:
-        """Take a connection as the present one."""
         self._reconnector.connected(relay_clock())
         self._connection = connection
         if self._outbox.begin(connection.accepted, relay_clock()):
             self._owes_clear = True
         self._has_said_farewell = False
-        # The relay may not have noticed yet that this connection's predecessor is gone.
+        # When this connection breaks, the relay may notice only after the next one has begun.
         self._offer = replace(self._offer, takeover=True, resume=connection.connection_id)
         self._settle()
 
@@ -382,7 +379,6 @@ class Broadcaster:
             raise RelayError(f"The broadcast to {self._address} is over.")
 
     def _settle(self) -> None:
-        """Set each event exactly when what it stands for holds."""
         is_over = self._is_over.is_set()
         may_send = self._connection is not None and (self._outbox.has_audio or self._owes_farewell)
         _keep(self._may_put, is_over or self._outbox.has_room)

@@ -1,4 +1,4 @@
-"""A listener that outlives its connections."""
+"""A listener that survives lost connections."""
 
 import asyncio
 import itertools
@@ -22,20 +22,20 @@ from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
 MAX_QUESTIONS = 16
-"""Unanswered pings that are remembered; the oldest is forgotten, and its answer then says nothing."""
+"""Bound of the unanswered pings. Beyond it, the oldest is forgotten, uncounted, and its answer has no effect."""
 
 ListeningEvent = ReceptionEvent | Reconnecting
-"""What the iteration gives."""
+"""What the iteration over a listener yields."""
 
 
 class Listener:
-    """Receives one channel of a session; an async context manager, and in it an asynchronous iterator of events.
+    """Receives one channel of a session; an async context manager, and within it an async iterator over events.
 
-    The iteration does all the work: it receives, it connects again, it ends with the session. Audio that nobody takes
-    from it stays with the relay, whose bound on it applies. Cancelling a step of it loses nothing.
+    The iteration does all the work: it receives, reconnects, and ends with the session. Audio that the program has not
+    taken stays with the relay, whose bound applies. Cancelling a step of the iteration loses nothing.
 
-    Each frame comes once and in order, whatever becomes of the connection. What is missing is told: as a `Gap` when it
-    is known how much, else as an `UnknownLoss`.
+    Each frame arrives once and in order, whatever happens to the connection. Lost audio is reported: as a `Gap` if the
+    amount is known, otherwise as an `UnknownLoss`.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class Listener:
         query: Mapping[str, int | None],
         reconnector: Reconnector,
     ) -> None:
-        """Prepare a listener; `relay.client.listen` is the way to make one."""
+        """Use `relay.client.listen` to create a listener."""
         self._endpoint = endpoint
         self._address = address
         self._query = query
         self._reconnector = reconnector
         self._connection: ListenerConnection | None = None
-        # A try to connect goes on when the step that began it is cancelled, or short steps would never succeed.
+        # An attempt to connect continues when its step is cancelled. Otherwise, short steps would never succeed.
         self._tasks = TaskRegistry()
         self._trying: asyncio.Task[None] | None = None
         self._outcome: ListenerConnection | RelayError | None = None
         self._reception: Reception | None = None
-        # Bounded by what one message can mean: a step adds to it only when it is empty.
+        # Bound: the events of one message, because a step adds events only when there are none.
         self._events: deque[ListeningEvent] = deque()
         self._wanted_channel: str | None = None
         self._has_ended = False
@@ -68,8 +68,8 @@ class Listener:
         """Connect.
 
         Raises:
-            UserError: Nothing that speaks `relay.v1` answers there.
-            RelayError: The relay refused; the text is its own sentence.
+            UserError: Nothing at the address speaks `relay.v1`.
+            RelayError: The relay refused; the text is the relay's own sentence.
         """
         await self._try()
         hello = self._adopt_outcome()
@@ -80,7 +80,6 @@ class Listener:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the channel."""
         self._has_ended = True
         await self._tasks.close()
         for connection in (self._connection, self._outcome):
@@ -88,14 +87,13 @@ class Listener:
                 await connection.close()
 
     def __aiter__(self) -> Self:
-        """Give the iterator, which is the listener."""
         return self
 
     async def __anext__(self) -> ListeningEvent:
-        """Give the next event; the first is the `Hello`.
+        """Return the next event; the first is the `Hello`.
 
         Raises:
-            RelayError: The connection is lost and there is no further try, or what came is not of the protocol.
+            RelayError: The connection is lost for good, or the relay broke the protocol.
         """
         while not self._events:
             if self._has_ended:
@@ -109,66 +107,66 @@ class Listener:
 
     @property
     def hello(self) -> Hello:
-        """The latest greeting."""
+        """The relay's latest greeting."""
         return self._known.hello
 
     @property
     def address(self) -> ChannelAddress:
-        """The session, and the channel of it that is received."""
+        """The session, and the channel that is received."""
         return self._address
 
     @property
     def channels(self) -> tuple[ChannelEntry, ...]:
-        """All channels of the session, as far as the relay told."""
+        """All channels of the session, by the relay's latest report."""
         return self._known.channels
 
     @property
     def state(self) -> ChannelState:
-        """What the channel's source does."""
+        """The state of the channel's source."""
         return self._known.state
 
     @property
     def silence(self) -> Silence | None:
-        """Why there is nothing to hear; None when there is, or when nobody said."""
+        """Why the channel is silent; None if it is not, or if the reason is unknown."""
         return self._known.silence
 
     @property
     def audio_format(self) -> AudioFormat | None:
-        """What the audio is; None before the first broadcaster."""
+        """The format of the audio; None before the first broadcaster."""
         return self._known.audio_format
 
     @property
     def stats(self) -> ReceptionStats:
-        """What was received and what was not, up to the last event given."""
+        """What was received and what was lost, up to the last event that the iteration returned."""
         return self._known.stats
 
     @property
     def clock_offset_ms(self) -> float:
-        """The relay's clock less this machine's monotonic clock, in milliseconds modulo 2**32; see `ping`."""
+        """The relay's clock minus this machine's monotonic clock, in milliseconds modulo 2**32; see `ping`."""
         return self._clock.milliseconds % (WORD_MASK + 1)
 
     def age_ms(self, audio: Audio) -> float:
-        """Give how long ago a frame was due, as exactly as the clocks' difference is known; negative: it is early."""
+        """Return how many milliseconds ago a frame was due, as exact as `clock_offset_ms`; negative if it is early."""
         relay_ms = relay_clock() * 1000 + self._clock.milliseconds
         return serial_difference(relay_ms, audio.header.due_ms)
 
     async def switch(self, channel: str) -> None:
-        """Ask for another channel of the session; the answer is a `Hello`, after which nothing of the old one comes.
+        """Ask for another channel of the session. The answer is a `Hello`; no event of the old channel follows it.
 
-        When there is no such channel the answer is an `ErrorNotice`, and everything stays as it is. Lost on the way, it
-        is asked again on the next connection.
+        If the channel does not exist, the answer is an `ErrorNotice`, and nothing changes. If the connection is lost
+        before the answer, the next one asks again.
 
         Raises:
-            BadRequestError: No channel can have that name.
+            BadRequestError: The id of the channel is not valid.
         """
         ChannelAddress(self._address.session, channel)
         self._wanted_channel = channel
         await self._ask_for_channel()
 
     async def ping(self) -> None:
-        """Ask for the relay's clock; the answer is a `Pong`, and makes `clock_offset_ms` more exact.
+        """Ask for the relay's clock. The answer is a `Pong`, which makes `clock_offset_ms` more exact.
 
-        A greeting tells the clock as well, but may be as old as a connection takes to come about.
+        A greeting has the clock, too, but may be as old as connecting takes. Without a connection, it does nothing.
         """
         if self._connection is None:
             return
@@ -185,9 +183,9 @@ class Listener:
         return self._reception
 
     async def _step(self) -> None:
-        """Receive one message, or make one try to connect again."""
+        """Receive one message, or make one attempt to reconnect."""
         if self._connection is None:
-            # Cancelled and asked again, it waits for the rest.
+            # A step that follows a cancelled one waits for the rest.
             await asyncio.sleep(self._reconnector.wait_seconds(relay_clock()))
             if self._trying is None:
                 self._trying = self._tasks.start(self._try(), "listener's try to connect")
@@ -204,7 +202,7 @@ class Listener:
         self._events.extend(self._known.take(event))
 
     async def _try(self) -> None:
-        """Try to connect; the outcome is a connection or an error."""
+        """Try to connect. The outcome is a connection or an error."""
         resume: dict[str, int] = {}
         if self._reception is not None:
             resume["epoch"], resume["after"] = self._reception.resume_point
@@ -215,16 +213,16 @@ class Listener:
             self._outcome = error
             return
         self._outcome = connection
-        # After a restart it may be another machine, with another clock.
+        # After a restart, the relay may be on another machine with another clock.
         self._clock = ClockOffset()
         self._clock.note(asked_ms, relay_clock() * 1000, connection.hello.clock_ms)
         self._asked_ms.clear()
 
     def _adopt_outcome(self) -> Hello:
-        """Take the connection that a try came to as the present one.
+        """Make the connection of the last attempt the present one.
 
         Raises:
-            RelayError: It came to none.
+            RelayError: The attempt failed.
         """
         outcome, self._outcome = self._outcome, None
         if not isinstance(outcome, ListenerConnection):
@@ -238,7 +236,7 @@ class Listener:
             await self._connection.tell(Switch(self._wanted_channel))
 
     def _note(self, event: ListenerEvent) -> None:
-        """Take note of what answers a question."""
+        """Update the state that an answer changes."""
         match event:
             case Hello(channel=channel):
                 self._address = ChannelAddress(self._address.session, channel)

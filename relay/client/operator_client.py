@@ -1,7 +1,7 @@
-"""The other end of the operator's API: one request to a relay, by the standard library's HTTP client.
+"""A client of the operator's API: one request to a relay, with the standard library's HTTP client.
 
-Invariants: it follows no redirect, so what is shown goes to nobody else; what another machine said is shown so that it
-can not steer a terminal; an answer that is not a relay's is one sentence.
+Invariants: it follows no redirect, so no other server receives the credential. Text from another machine is shown
+without anything that could control a terminal. An answer that is not a relay's becomes one sentence.
 """
 
 import http.client
@@ -15,7 +15,7 @@ from relay.vocabulary.errors import NotAllowedError, RelayError, UnreachableErro
 from relay.vocabulary.text import printable
 
 TIMEOUT_SECONDS = 10.0
-"""How long connecting may take, and again each wait for the answer."""
+"""How long connecting may take, and each wait for the answer."""
 
 _LONGEST_ANSWER = 4 << 20
 _LONGEST_SENTENCE = 300
@@ -23,20 +23,19 @@ _PASSING = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTP
 
 
 def ask_relay(url: str, method: str, path: str, credential: str) -> dict[str, Any]:
-    """Ask a relay something as its operator, and give what it answers.
+    """Send a request to a relay as its operator and return the JSON object of the answer.
 
     Args:
-        url: Its address, with the path under which a proxy serves it, if any; `ws` stands for `http` and `wss` for
-            `https`.
+        url: Address of the relay, including a proxy's path, if any; `ws` and `wss` mean `http` and `https`.
         method: `GET` or `DELETE`.
-        path: Of the operator's API.
+        path: Path within the operator's API.
         credential: A token of role `admin`, or the relay's admin key.
 
     Raises:
-        OSError: Nobody answers there.
-        NotAllowedError: The relay's own sentence.
-        UserError: What answers is no relay with such an API; an `UnreachableError` when later it may.
-        RelayError: The relay refused; the text is its own sentence.
+        OSError: Nothing answers at the address.
+        NotAllowedError: The relay refused the credential; the text is the relay's own sentence.
+        UserError: The answer is not from a relay with this API. An `UnreachableError`: a later attempt may succeed.
+        RelayError: The relay refused the request; the text is the relay's own sentence.
     """
     parts = urlsplit(url)
     is_secure = parts.scheme in {"https", "wss"}
@@ -47,7 +46,7 @@ def ask_relay(url: str, method: str, path: str, credential: str) -> dict[str, An
             response = connection.getresponse()
             body = response.read(_LONGEST_ANSWER)
         except http.client.HTTPException as error:
-            if isinstance(error, OSError):  # one that was broken off is both
+            if isinstance(error, OSError):  # a connection that breaks raises an error of both classes
                 raise
             raise UserError(f"{url} did not answer like a relay; check the address.") from error
     return _read(url, response.status, response.headers.get_content_type(), body)

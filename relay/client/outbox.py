@@ -1,13 +1,13 @@
-"""What a broadcaster does with its audio: when a message leaves, and what is dropped when it can not.
+"""Decides when a broadcaster's messages leave, and what is dropped when they cannot.
 
-A relay passes audio of pace `live` on when it comes, so its sender is the one who sees to an even flow. Audio that is
-late leaves at `CATCH_UP_SPEED`; audio that is ahead of real time waits here until it is due. So the relay's own limit
-(`LiveIngest`) is met only by who sends without this, and a relay that says `backpressure` all the same is
-followed once, and from then on sent to in real time. Audio of pace `speech` is planned by the relay: it leaves at once,
-and waits only while the relay has enough.
+A relay passes audio of pace `live` on as it arrives, so the sender is responsible for an even flow. Late audio leaves
+at `CATCH_UP_SPEED`; audio ahead of real time waits here until it is due. So only other senders reach the relay's own
+limit (`LiveIngest`). If a relay sends `backpressure` nevertheless, sending stops until the relay asks for more, and
+from then on follows real time. The relay itself schedules audio of pace `speech`: it leaves at once, and waits only
+while the relay has enough.
 
-Invariants: messages leave in order; nothing is dropped of a source that can wait; nothing here reads a clock: time
-is an argument, in seconds.
+Invariants: messages leave in order. Nothing is dropped if the source can wait. Nothing here reads a clock: time is an
+argument, in seconds.
 """
 
 from enum import StrEnum
@@ -20,48 +20,48 @@ from relay.client.send_queue import SendQueue
 from relay.vocabulary.audio import Pace, Piece
 
 CATCH_UP_SPEED = 4.0
-"""How many times real time late audio of pace `live` is sent.
+"""Speed at which late audio of pace `live` is sent, as a multiple of real time.
 
-Five seconds of it are gone after 1.7 s, and meanwhile what is too late to be worth hearing has been pushed out.
+Five seconds of late audio are sent in 1.7 s; meanwhile, the queue drops audio that is too late to be worth hearing.
 """
 
 HEAD_START_SECONDS = 0.5
 """How far ahead of real time audio of pace `live` is sent.
 
-FFmpeg's `-re` begins with so much at once, and a sound card's clock is not exactly the relay's.
+FFmpeg's `-re` starts with this much at once, and a sound card's clock differs slightly from the relay's.
 """
 
 SETTLE_SECONDS = 2.0
-"""What waits all this time, while the connection takes audio, is late for good: a live source does not make it up."""
+"""Audio that waits this long while the connection accepts audio stays late: a live source does not make it up."""
 
 LAG_SECONDS = 0.2
-"""Less than this is no lag: the jitter of a pipe."""
+"""A shorter delay is not a lag, only the jitter of a pipe."""
 
 FULL_SPEED_SECONDS = 20.0
-"""How far ahead of real time audio of pace `speech` is sent as fast as the connection takes it."""
+"""Up to this lead over real time, audio of pace `speech` is sent as fast as the connection accepts it."""
 
 CAUTIOUS_SPEED = 4.0
-"""How many times real time it is sent when it is further ahead.
+"""Speed at which audio of pace `speech` is sent beyond that lead, as a multiple of real time.
 
-A relay that has enough reads nothing more, so what is under way when it says so is in front of a `clear`: on a fast
+A relay that has enough stops reading. Everything under way at that moment reaches it before a `clear` does: on a fast
 network, seconds of audio in the buffers of two kernels. At this speed it is little more than a message.
 """
 
 _CAUTION = 0.8
-"""Of the lead at which a relay had enough before, how much is sent at full speed."""
+"""Audio is sent at full speed up to this share of the lead at which the relay had enough before."""
 
 _LONGEST_EPISODE_SECONDS = 10.0
-"""A network that is too slow all the time is told of once in this time."""
+"""If a network stays too slow, it is reported once in this time."""
 
 
 class Dropping(StrEnum):
-    """What a full queue does to a broadcaster that sends on.
+    """What happens when a broadcaster sends to a full queue.
 
     Attributes:
-        NEVER: It waits, always.
-        IN_CUTS: It waits while there is a connection; while there is none the oldest is dropped.
-        LATE: It never waits, unless it turns out to be ahead of real time: the oldest is dropped, and of what
-            is late for good all.
+        NEVER: The broadcaster always waits.
+        IN_CUTS: The broadcaster waits, except without a connection: then the queue drops the oldest audio.
+        LATE: The queue drops the oldest audio, and all audio that stays late. The broadcaster waits only if the relay
+            holds it back or it turns out to be ahead of real time.
     """
 
     NEVER = "never"
@@ -75,45 +75,44 @@ class _SendPace(Protocol):
     can_wait: bool
 
     def begin(self, now: float) -> None:
-        """Note a new connection."""
+        """A new connection begins."""
         ...
 
     def hold(self, now: float, *, on: bool) -> None:
-        """Note that the relay wants no more for now, or wants it again."""
+        """The relay wants no more audio for now, or wants it again."""
         ...
 
     def clear(self, now: float) -> None:
-        """Note that what was sent is not heard."""
+        """Listeners will not hear what was sent."""
         ...
 
     def sent(self, seconds: float, now: float) -> None:
-        """Note that so much leaves."""
+        """A message of this duration leaves."""
         ...
 
     def wait_seconds(self, now: float) -> float:
-        """Give how long the next message has to wait."""
+        """Return how long the next message has to wait."""
         ...
 
     def note_full(self, held_seconds: float, now: float) -> None:
-        """Note that the source gave more than the queue takes, while there is a connection."""
+        """The source produced more than the queue holds, while there is a connection."""
         ...
 
     def surplus_seconds(self, held_seconds: float, now: float) -> float:
-        """Give how much of what waits is late for good."""
+        """Return how much of the waiting audio stays late."""
         ...
 
 
 class Outbox:
-    """A send queue, and the rules by which it is filled and emptied.
+    """A send queue, with the rules that fill and empty it.
 
     Attributes:
-        queue: What waits, and what is under way.
+        queue: The audio that waits or is under way.
         is_connected: Whether there is a connection.
         is_held_back: Whether the relay wants no more audio for now.
     """
 
     def __init__(self, pace: Pace, dropping: Dropping, queue: SendQueue, now: float) -> None:
-        """Make an empty one for audio of one pace."""
         self.queue = queue
         self.is_connected = False
         self.is_held_back = False
@@ -127,7 +126,7 @@ class Outbox:
 
     @property
     def has_room(self) -> bool:
-        """Whether a message can be put without waiting; if the queue is full, the oldest is dropped for it."""
+        """Whether a message can be put without waiting. If the queue is full, this drops the oldest."""
         return not self.queue.is_full or self._may_drop
 
     @property
@@ -136,10 +135,10 @@ class Outbox:
         return self.is_connected and not self.is_held_back and self.queue.may_take
 
     def begin(self, accepted: int | None, now: float) -> bool:
-        """Note a new connection, whose greeting said how much of the last one's audio was taken.
+        """Start a new connection; `accepted` is how much of the last one's audio the relay took, in ticks, if known.
 
         Returns:
-            Whether the last `clear` has to be told again.
+            Whether the last `clear` has to be sent again.
         """
         self.is_connected, self.is_held_back = True, False
         owes_clear = self.queue.begin(accepted)
@@ -149,21 +148,21 @@ class Outbox:
         return owes_clear
 
     def lose(self) -> None:
-        """Note that the connection is gone."""
+        """The connection is gone."""
         self.is_connected = False
 
     def hold(self, now: float, *, on: bool) -> None:
-        """Note `backpressure`."""
+        """Apply the relay's `backpressure`."""
         self.is_held_back = on
         self._pace.hold(now, on=on)
 
     def look(self, now: float) -> None:
-        """Learn from a full queue whether the source is ahead of real time; to be asked before `has_room`."""
+        """Check, if the queue is full, whether the source is ahead of real time. Call this before `has_room`."""
         if self.is_connected and self.queue.is_full:
             self._pace.note_full(self.queue.held_seconds, now)
 
     def put(self, piece: Piece, now: float) -> None:
-        """Put audio at the end; what has no room is dropped, the oldest first."""
+        """Put audio at the end. A full queue drops its oldest audio first."""
         dropped_before = self.queue.dropped
         if self.queue.is_full:
             self.queue.make_room()
@@ -177,26 +176,26 @@ class Outbox:
             self._late_seconds += (self.queue.dropped - dropped_before).seconds
 
     def wait_seconds(self, now: float) -> float:
-        """Give how long the next message has to wait; 0: it may leave."""
+        """Return how long the next message has to wait; 0 if it may leave."""
         return self._pace.wait_seconds(now)
 
     def take(self, now: float) -> Piece:
         """Take the message that leaves now.
 
         Raises:
-            IndexError: None waits.
+            IndexError: No message waits.
         """
         piece = self.queue.take()
         self._pace.sent(piece.seconds, now)
         return piece
 
     def clear(self, now: float) -> None:
-        """Throw away what waits; what is under way does not come back."""
+        """Discard the audio that waits. Audio under way does not come back."""
         self.queue.clear()
         self._pace.clear(now)
 
     def take_late_seconds(self, now: float) -> float:
-        """Give how much was dropped on a connection since this was told, when that is over, or goes on for long."""
+        """Return the seconds dropped since the last report, once the episode is over or has lasted long; else 0."""
         is_over = self.queue.held_seconds <= LAG_SECONDS or now >= self._tell_at
         late_seconds, self._late_seconds = (self._late_seconds, 0.0) if is_over else (0.0, self._late_seconds)
         return late_seconds
@@ -209,13 +208,13 @@ class Outbox:
 
 
 class _SpeechPace:
-    """Pace `speech`: at once, and not so fast when the relay has nearly enough."""
+    """Pace `speech`: audio leaves at once, but more slowly when the relay nearly has enough."""
 
     can_wait = True
 
     def __init__(self) -> None:
         self._full_speed_seconds = FULL_SPEED_SECONDS
-        # The relay may hold back all that was sent on this connection until it is due.
+        # When the audio sent on this connection ends. The relay may hold all of it back until it is due.
         self._ends_at = 0.0
         self._free_at = 0.0
 
@@ -245,19 +244,19 @@ class _SpeechPace:
 
 
 class _LivePace:
-    """Pace `live`: in real time, or faster while it is late.
+    """Pace `live`: audio leaves in real time, or faster while it is late.
 
-    A source that can wait has nothing to make up for but what it was late by itself, so a cut moves its schedule.
+    A source that can wait makes up only for its own delay, so an outage moves its schedule.
     """
 
     def __init__(self, queue_seconds: float, now: float, dropping: Dropping, *, can_wait: bool) -> None:
         self.can_wait = can_wait
-        # A source that is this far ahead of real time is not live, whatever it is.
+        # A source that is this far ahead of real time is not live.
         self._early_seconds = queue_seconds / 2
-        # What a live source gives first has come since it was begun.
+        # The audio of a live source starts now. That of another source starts when it is first sent.
         is_live = dropping is Dropping.LATE
         self._covered_until = now if is_live else None
-        # What is live can have no more to make up for than it is late; what is not may have paused.
+        # A live source makes up for its whole delay. Another source may have paused, so its delay is limited.
         self._longest_stall_seconds = inf if is_live else CATCH_UP_SECONDS
         self._free_at = now
         self._is_limited = False
@@ -270,7 +269,7 @@ class _LivePace:
         self._begin_window(now)
 
     def hold(self, now: float, *, on: bool) -> None:  # noqa: ARG002 - the protocol's signature
-        # The relay's judgement counts: it has seen all that is ahead, and more than real time it will not take.
+        # The relay decides: it sees how far ahead the audio is, and it accepts no more than real time.
         self._is_limited = True
         self._covered_until = max(self._covered(now), now + HEAD_START_SECONDS)
 
@@ -280,7 +279,7 @@ class _LivePace:
 
     def sent(self, seconds: float, now: float) -> None:
         self._covered_until = self._covered(now) + seconds
-        # A timer that fires late is made up for.
+        # This makes up for a timer that fires late.
         self._free_at = max(self._free_at, now - LAG_SECONDS) + seconds / CATCH_UP_SPEED
         self._has_sent = True
 
@@ -297,17 +296,17 @@ class _LivePace:
             return 0.0
         least_seconds, has_sent = self._least_seconds, self._has_sent
         self._begin_window(now)
-        # A connection that takes nothing is stuck; what it holds up is bounded by the queue.
+        # A connection that accepts nothing is stuck; the queue bounds what waits for it.
         if self.can_wait or not has_sent or least_seconds <= LAG_SECONDS:
             return 0.0
         if not self._is_limited and self._covered(now) > now:
-            # It waited since it seemed to be ahead; but the source has no more to give, so it is late.
+            # The audio waited because it seemed to be ahead. But the source has produced no more, so it is late.
             self._covered_until = self._covered(now) - least_seconds - HEAD_START_SECONDS
             return 0.0
         return least_seconds
 
     def _covered(self, now: float) -> float:
-        """Until when what was sent lasts, by the source's own time."""
+        """Return when the audio that was sent ends, on the source's own schedule."""
         covered = now if self._covered_until is None else self._covered_until
         return max(covered, now - (MAX_CATCH_UP_SECONDS if self.can_wait else self._longest_stall_seconds))
 

@@ -1,6 +1,6 @@
-"""The address of a page of the relay, as people copy it from a browser: which relay, session and channel it names.
+"""Reads the address of a relay's page, as people copy it from a browser: it names the relay, session and channel.
 
-Source: docs/protocol.md, "Addresses". What is secret stands behind `#`, where the pages look for it, or in the query.
+Source: docs/protocol.md, "Addresses". A secret is in the query, or after `#`, where the pages look for it.
 """
 
 import re
@@ -21,10 +21,10 @@ class PageAddress:
     """What the address of a page names.
 
     Attributes:
-        relay: The address of the relay.
-        session: The id of the session.
-        channel: The id of the channel; None when it names none.
-        credential: The token or key in it; None when it has none.
+        relay: Address of the relay.
+        session: Id of the session.
+        channel: Id of the channel; None if there is none.
+        credential: Token or key; None if there is none.
     """
 
     relay: str
@@ -34,10 +34,10 @@ class PageAddress:
 
 
 def read_page_address(text: str) -> PageAddress | None:
-    """Read the address of a listening or a broadcasting page; None for what is meant as an id.
+    """Read the address of a listening or broadcasting page. Return None if the text is meant as an id.
 
     Raises:
-        BadRequestError: It is the address of something else. The sentence does not repeat what is secret.
+        BadRequestError: The text is another kind of address. The error does not repeat the secret.
     """
     if re.search("://|/listen/|/broadcast/", text) is None:
         return None

@@ -1,7 +1,7 @@
-"""What one listener has got of its channel, over all its connections.
+"""Keeps account of what a listener has received of its channel, over all its connections.
 
-Invariants: each frame is passed on once and in order, whatever the connections were; what is not passed on was told
-as a gap by the relay, or is told here: nothing is missing silently.
+Invariants: each frame is passed on once and in order, over any number of connections. The relay reports missing frames
+as gaps, and what it does not report is reported here. So nothing goes missing silently.
 
 Source: docs/protocol.md, the accounting rule.
 """
@@ -19,11 +19,11 @@ from relay.vocabulary.errors import PolicyError
 
 @dataclass(frozen=True, slots=True)
 class UnknownLoss:
-    """Frames may be missing here, and nobody can tell how many.
+    """An unknown number of frames may be missing here.
 
     Attributes:
-        reason: `restart`: the relay does not know what this listener had, since it was restarted or has forgotten
-            the channel; `untold`: the numbers have a hole that the relay did not tell.
+        reason: `restart`: the relay does not know what this listener received, because it restarted or forgot the
+            channel. `untold`: the frame numbers have a hole that the relay did not report.
     """
 
     reason: str
@@ -34,16 +34,16 @@ ReceptionEvent = ListenerEvent | UnknownLoss | Reconnected
 
 @dataclass(slots=True)
 class ReceptionStats:
-    """What was received and what was not.
+    """What was received and what was lost.
 
     Attributes:
-        received: What was passed on; a chunk is a frame.
-        duplicate_frames: Frames that came again and were not passed on; a relay does not send any.
-        gaps: Losses of a known size.
-        lost_frames: Frames named in them.
-        lost_ms: The audio in them.
-        unknown_losses: Losses of an unknown size.
-        reconnects: Connections after the first.
+        received: Audio passed on; a chunk is a frame.
+        duplicate_frames: Frames that arrived again and were not passed on. A relay does not send any.
+        gaps: Losses of known size.
+        lost_frames: Frames in these gaps.
+        lost_ms: Duration of these gaps, in milliseconds.
+        unknown_losses: Losses of unknown size.
+        reconnects: Number of connections after the first.
     """
 
     received: AudioAmount = field(default_factory=AudioAmount)
@@ -56,19 +56,18 @@ class ReceptionStats:
 
 
 class Reception:
-    """The place of a listener in its channel, and what is known of the channel.
+    """A listener's place in its channel, and the known state of the channel.
 
     Attributes:
-        hello: The greeting that the place counts from.
-        state: Of the channel.
-        silence: Why there is nothing to hear; None when there is, or when nobody said.
-        audio_format: Of the frames at the place; None before the first broadcaster.
+        hello: The greeting from which the place is counted.
+        state: State of the channel's source.
+        silence: Why the channel is silent; None if it is not, or if the reason is unknown.
+        audio_format: Format of the frames at the place; None before the first broadcaster.
         channels: All channels of the session.
-        stats: What was received and what was not.
+        stats: What was received and what was lost.
     """
 
     def __init__(self, hello: Hello) -> None:
-        """Begin at the place that the relay's first greeting names."""
         self.hello = hello
         self.state: ChannelState = hello.state
         self.silence: Silence | None = hello.silence
@@ -79,14 +78,14 @@ class Reception:
 
     @property
     def resume_point(self) -> tuple[int, int]:
-        """The epoch and the last seq of it that is accounted for, which is one before the first when none is yet."""
+        """The epoch and the last seq accounted for in it; before its first frame, one less than that frame's seq."""
         return self._epoch, (self._next_seq - 1) & WORD_MASK
 
     def resume(self, hello: Hello) -> list[ReceptionEvent]:
-        """Go on with another connection, which the relay greeted like this, on the same channel.
+        """Continue on the same channel with another connection, which the relay greeted with `hello`.
 
         Returns:
-            `Reconnected`, then what became different meanwhile.
+            `Reconnected`, then everything that changed meanwhile.
         """
         self.stats.reconnects += 1
         events: list[ReceptionEvent] = [Reconnected(hello.resumed)]
@@ -107,10 +106,10 @@ class Reception:
         return events
 
     def take(self, event: ListenerEvent) -> list[ReceptionEvent]:
-        """Take what the relay told; give what is to be passed on.
+        """Account for an event from the relay, and return the events to pass on.
 
         Raises:
-            PolicyError: It is audio, and the relay never said in which format.
+            PolicyError: The event is audio, but the relay never named its format.
         """
         match event:
             case Audio():
@@ -126,7 +125,7 @@ class Reception:
             case Channels():
                 self.channels = event.channels
             case Hello():
-                # Another channel: the account of the one before ended at its last frame.
+                # Another channel: the account of the previous one ended at its last frame.
                 self.hello, self.state, self.silence = event, event.state, event.silence
                 self.audio_format, self.channels = event.audio_format, event.channels
                 self._go_to(event.epoch, event.next_seq)
@@ -137,7 +136,7 @@ class Reception:
     def _go_to(self, epoch: int, seq: int) -> None:
         self._epoch = epoch
         self._next_seq = seq
-        # Where the next frame begins; unknown until one told it.
+        # Media time at which the next frame begins; None until a frame reveals it.
         self._media_time: int | None = 0 if seq == 0 else None
 
     def _take_audio(self, event: Audio) -> list[ReceptionEvent]:
@@ -172,7 +171,7 @@ class Reception:
         return events
 
     def _tell_hole(self, seq: int, media_time: int) -> Gap | UnknownLoss:
-        """Tell what is missing before a frame, whose media time tells how long it is."""
+        """Report the frames missing before this one, whose media time reveals their duration."""
         if self._media_time is None or self.audio_format is None:
             return self._lose("untold")
         ticks = (media_time - self._media_time) & WORD_MASK

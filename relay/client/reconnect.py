@@ -1,7 +1,7 @@
-"""How long after a lost connection a client comes back.
+"""Decides how long after a lost connection a client reconnects.
 
-Invariants: delays have full jitter, so clients that were cut off together do not return together; a relay that asks
-for a delay is not asked before it is over; nothing here sleeps or reads a clock.
+Invariants: delays have full jitter, so clients that lost their connections together do not return together. If a relay
+asks for a delay, no attempt is made earlier. Nothing here sleeps or reads a clock.
 
 Source: full jitter as in "Exponential Backoff And Jitter", AWS Architecture Blog.
 """
@@ -15,18 +15,17 @@ from relay.vocabulary.errors import ConnectionLostError, UnreachableError
 _MOST_DOUBLINGS = 32
 
 PassingError = (UnreachableError, ConnectionLostError)
-"""What a client that reconnects gets over."""
+"""Errors after which a client tries again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """How a client comes back after it lost its connection.
+    """How a client reconnects after it lost its connection.
 
     Attributes:
-        first_seconds: The first try is a random time up to this after the loss; each further one may wait twice as
-            long.
-        max_seconds: No delay is longer, unless the relay asks for it.
-        give_up_seconds: How long after the loss no further try is made; None: never.
+        first_seconds: Maximum random delay before the first attempt. It doubles with each attempt.
+        max_seconds: Maximum random delay. The delay that the relay asks for, if any, is added.
+        give_up_seconds: Time after the loss beyond which there is no further attempt; None never gives up.
     """
 
     first_seconds: float = 1.0
@@ -34,10 +33,10 @@ class Reconnect:
     give_up_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no delay.
+        """Check the delays.
 
         Raises:
-            ValueError: A time is negative, or the first is longer than the longest.
+            ValueError: A time is negative, or `first_seconds` is greater than `max_seconds`.
         """
         if not 0 <= self.first_seconds <= self.max_seconds or (self.give_up_seconds or 0) < 0:
             raise ValueError("Reconnect needs 0 <= first_seconds <= max_seconds, and give_up_seconds not below 0.")
@@ -45,12 +44,12 @@ class Reconnect:
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
-    """The connection is gone, and a try to connect again follows.
+    """The connection is lost, and another attempt to connect follows.
 
     Attributes:
-        attempt: Counted from 1 since the connection was last there for a while.
-        delay_seconds: How long from now the try is made.
-        reason: One sentence.
+        attempt: Number of the attempt, from 1. It starts again once a connection has lasted for a while.
+        delay_seconds: Time from now until the attempt.
+        reason: Why, in one sentence.
     """
 
     attempt: int
@@ -60,24 +59,24 @@ class Reconnecting:
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
-    """The connection is there again.
+    """The connection is back.
 
     Attributes:
-        resumed: For a listener: whether the relay goes on behind the last frame that came; when not, an
-            `UnknownLoss` says so, unless nothing can be missing. A broadcaster always goes on.
+        resumed: For a listener: whether the relay continues after the last frame received. If not, an `UnknownLoss`
+            follows, unless nothing can be missing. Always True for a broadcaster.
     """
 
     resumed: bool = True
 
 
 class Reconnector:
-    """The tries of one client."""
+    """The attempts of one client."""
 
     def __init__(self, policy: Reconnect | None, random_source: Callable[[], float] = random.random) -> None:
-        """Begin before the first connection.
+        """Start before the first connection.
 
         Args:
-            policy: What the delays may be; None: no try is made.
+            policy: Limits of the delays; None makes no attempt.
             random_source: Returns numbers from 0 up to, not including, 1.
         """
         self._policy = policy
@@ -88,22 +87,22 @@ class Reconnector:
         self._try_at = 0.0
 
     def connected(self, now: float) -> None:
-        """Note at `now` (seconds) that a connection is there."""
+        """Record a connection at `now` (seconds)."""
         self._connected_at = now
         self._lost_at = None
 
     def lost(self, error: UnreachableError | ConnectionLostError, now: float) -> Reconnecting:
-        """Plan the next try, after the connection or a try was lost at `now` (seconds).
+        """Plan the next attempt after the connection or an attempt failed at `now` (seconds).
 
-        A connection that did not live for `max_seconds` does not begin the delays anew: a relay that accepts
-        everybody and closes them at once must not be asked all the time.
+        A connection that lasted less than `max_seconds` does not reset the delays. Otherwise, clients would keep
+        hammering a relay that accepts and closes every connection at once.
 
         Args:
-            error: Why a try is needed. The random delay comes on top of what the relay asks for.
-            now: The present time.
+            error: The reason. The random delay is added to the delay that the relay asks for.
+            now: The current time.
 
         Raises:
-            RelayError: There is no further try; it is the error given.
+            RelayError: There is no further attempt; this is `error`.
         """
         policy = self._policy
         if policy is None:
@@ -121,5 +120,5 @@ class Reconnector:
         return Reconnecting(self._attempts, delay_seconds, str(error))
 
     def wait_seconds(self, now: float) -> float:
-        """Return how long it is from `now` until the next try is due; 0 when it is."""
+        """Return the time from `now` until the next attempt; 0 if it is due."""
         return max(0.0, self._try_at - now)

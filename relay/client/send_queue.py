@@ -1,10 +1,10 @@
-"""What a broadcaster wants to send and can not send yet, and what it sent of which nobody knows yet whether it arrived.
+"""A broadcaster's audio that waits to be sent, or is under way: sent, but not yet confirmed.
 
-Bound, of each: a duration, the messages that are held for so much (`frames_within`), and one message more, since
-whoever finds it not full may put or take one. Drops: the oldest that waits, when `make_room`, `trim` or `shed` is asked
-to; whoever would rather wait does not ask. Counter: `dropped`.
+Bound of each: a duration, the number of messages for this duration (`frames_within`), and one message more, because a
+caller may put or take one whenever the bound is not reached. Drops: the oldest waiting audio, but only in `make_room`,
+`trim`, `shed` and `drop`; a caller that prefers to wait does not call them. Counter: `dropped`.
 
-Invariant: what was put is exactly what was taken, dropped, cleared and is held.
+Invariant: the audio put equals the audio taken, dropped, cleared and held.
 """
 
 from collections import deque
@@ -17,16 +17,18 @@ class SendQueue:
     """Audio, oldest first.
 
     Attributes:
-        taken: What was taken so far, and did not come back.
-        dropped: What `make_room`, `trim`, `shed` and `drop` dropped so far.
-        max_seconds: How much it holds when it is full.
-        cleared: What `clear` threw away so far.
+        taken: Audio taken so far that did not come back.
+        dropped: Audio that `make_room`, `trim`, `shed` and `drop` have dropped.
+        max_seconds: Duration of a full queue.
+        cleared: Audio that `clear` has discarded.
     """
 
     def __init__(self, max_seconds: float, max_under_way_seconds: float) -> None:
-        """Make an empty queue, which is full when it holds `max_seconds` of audio.
+        """Create an empty queue.
 
-        Nothing should be taken while `max_under_way_seconds` were and are not known to have arrived.
+        Args:
+            max_seconds: Duration of audio at which the queue is full.
+            max_under_way_seconds: Duration of unconfirmed audio from which nothing more should be taken.
         """
         self.taken = AudioAmount()
         self.dropped = AudioAmount()
@@ -41,27 +43,26 @@ class SendQueue:
         self._under_way: deque[Piece] = deque()
         self._under_way_flicks = 0
         self._accepted = 0
-        # How many of those under way nobody wants any more, and whether the `clear` that said so may be, too.
+        # How many messages under way `clear` has discarded, and whether the `clear` itself may still be under way.
         self._unwanted = 0
         self._is_clear_under_way = False
 
     def __len__(self) -> int:
-        """Give how many messages wait."""
         return len(self._messages)
 
     @property
     def held_seconds(self) -> float:
-        """How much audio waits."""
+        """Duration of the waiting audio."""
         return self._held_flicks / FLICKS_PER_SECOND
 
     @property
     def is_full(self) -> bool:
-        """Whether another message has to wait, or to push the oldest out."""
+        """Whether another message has to wait or to push the oldest out."""
         return self._held_flicks >= self._max_flicks or len(self._messages) >= self._max_messages
 
     @property
     def has_under_way(self) -> bool:
-        """Whether something was taken that is not known to have arrived."""
+        """Whether any audio is under way."""
         return len(self._under_way) > 0
 
     @property
@@ -76,10 +77,10 @@ class SendQueue:
         self._held_flicks += piece.flicks
 
     def take(self) -> Piece:
-        """Take the oldest message; it is under way then.
+        """Take the oldest message, which is then under way.
 
         Raises:
-            IndexError: None waits.
+            IndexError: No message waits.
         """
         piece = self._remove()
         self.taken += _amount(piece)
@@ -88,7 +89,7 @@ class SendQueue:
         return piece
 
     def note_accepted(self, ticks: int) -> None:
-        """Note how much arrived of what was taken since `begin`, in ticks; a part of a message did not."""
+        """Confirm the messages taken since `begin` that have arrived whole within the first `ticks` ticks."""
         while self._under_way:
             accepted = self._accepted + self._under_way[0].ticks
             if accepted > ticks:
@@ -101,14 +102,14 @@ class SendQueue:
                 self._is_clear_under_way = False
 
     def begin(self, accepted: int | None = None) -> bool:
-        """Note that messages are taken for another connection from now on.
+        """Start a new connection, for which messages are taken from now on.
 
         Args:
-            accepted: How much arrived of what was taken for the one before, in ticks; the rest comes back to the front,
-                or counts as cleared when nobody wants it any more. None: nobody knows, and nothing comes back.
+            accepted: How much of the audio taken for the previous connection arrived, in ticks. The rest returns to the
+                front, or counts as cleared if `clear` discarded it. None if unknown: nothing returns.
 
         Returns:
-            Whether the last `clear` may not have arrived: nothing is known to have that was taken after it.
+            Whether the last `clear` may not have arrived: nothing taken after it is confirmed.
         """
         if accepted is None:
             self._under_way.clear()
@@ -126,28 +127,28 @@ class SendQueue:
         return self._is_clear_under_way
 
     def make_room(self) -> None:
-        """Drop the oldest until it is not full."""
+        """Drop the oldest messages until the queue is not full."""
         while self._messages and self.is_full:
             self.dropped += _amount(self._remove())
 
     def trim(self) -> None:
-        """Drop the oldest until no more than the bound is held."""
+        """Drop the oldest messages until the queue is within its bound."""
         while self._held_flicks > self._max_flicks or len(self._messages) > self._max_messages:
             self.dropped += _amount(self._remove())
 
     def shed(self, seconds: float) -> None:
-        """Drop the oldest, whole messages, no more than `seconds` of them."""
+        """Drop the oldest whole messages, at most `seconds` of them."""
         shed_flicks = seconds * FLICKS_PER_SECOND
         while self._messages and (shed_flicks := shed_flicks - self._messages[0].flicks) >= 0:
             self.dropped += _amount(self._remove())
 
     def drop(self) -> None:
-        """Drop all."""
+        """Drop all messages."""
         while self._messages:
             self.dropped += _amount(self._remove())
 
     def clear(self) -> None:
-        """Throw all away, since nobody wants it any more; what is under way does not come back."""
+        """Discard all messages on purpose. Audio under way does not come back."""
         while self._messages:
             self.cleared += _amount(self._remove())
         self._unwanted = len(self._under_way)

@@ -1,1 +1,1 @@
-"""What a process needs beside its work: tasks, threads, an event loop, signals, and a log."""
+"""Support for a process: tasks, threads, an event loop, signals and a log."""

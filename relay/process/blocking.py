@@ -1,7 +1,7 @@
-"""Blocking calls beside the event loop, for files and pipes that nobody can interrupt.
+"""Runs blocking calls outside the event loop, for files and pipes that cannot be interrupted.
 
-Invariants: one call runs at a time, in the order of asking; a call that never returns holds up neither the loop nor
-the end of the process, which a thread of the loop's own executor would.
+Invariants: one call runs at a time, in the order of the requests. A call that never returns blocks neither the event
+loop nor the exit of the process. A thread of the loop's own executor would block the exit.
 """
 
 import asyncio
@@ -17,34 +17,33 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _GRACE_SECONDS = 0.2
-"""How long leaving waits for a call under way: a file is done by then, a pipe may never be."""
+"""How long leaving waits for a call in progress. A file is done by then; a pipe may never be."""
 
 
 class BlockingThread:
-    """A daemon thread that runs one blocking call after another; a context manager."""
+    """A daemon thread that runs blocking calls one after another; a context manager."""
 
     def __init__(self, name: str) -> None:
-        """Start the thread; `name` is for debuggers."""
-        # Unbounded by itself; its callers wait for each call, so there are as many as they are.
+        """Start the thread; debuggers show `name`."""
+        # The queue has no bound of its own. Each caller waits for its call, so it holds at most one call per caller.
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
-        """Give the thread."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the thread end after the call under way, and wait a moment for it."""
+        """Let the thread end after the call in progress, and wait a moment for it."""
         self._calls.put(None)
         self._thread.join(_GRACE_SECONDS)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `function` and give its result, or raise what it raised.
+        """Run `function` in the thread and return its result, or raise its error.
 
-        Cancelling the wait drops the result; a call under way goes on to its end.
+        Cancelling the wait discards the result; a call in progress runs to its end.
         """
         future: Future[T] = Future()
         self._calls.put((future, partial(function, *args, **kwargs)))
@@ -57,7 +56,7 @@ class BlockingThread:
                 continue
             try:
                 result = function()
-            except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the caller
+            except BaseException as error:  # noqa: BLE001 - every error belongs to the caller
                 future.set_exception(error)
             else:
                 future.set_result(result)

@@ -1,7 +1,7 @@
-"""Signals that arrive while the relay starts, before anything could end in order: they are kept until something can.
+"""Keeps signals that arrive while the relay starts, until the relay can stop in order.
 
-Invariants: imports nothing that takes time, since what arrives before `keep_signals` has its ordinary effect; a signal
-that is kept is taken once. The state is the process's own, as signals are.
+Invariants: this module imports nothing that takes time, because signals that arrive before `keep_signals` have their
+ordinary effect. A kept signal is taken once. The state is global, because signals belong to the process.
 """
 
 import os
@@ -20,24 +20,24 @@ def keep_signals() -> None:
 
 
 def end_quietly() -> None:
-    """Have SIGINT and SIGTERM end a command that has begun nothing yet.
+    """Let SIGINT and SIGTERM end a command that has not begun any work.
 
-    Python's own handler of SIGINT raises an exception wherever the program is. In the middle of an import that is a
-    traceback, or nothing at all where exceptions are ignored, and the command would go on.
+    Python's own handler of SIGINT raises an exception wherever the program is. During an import, that prints a
+    traceback. Where exceptions are ignored, it has no effect, and the command continues.
     """
     signal.signal(signal.SIGINT, _end)
     let_end(signal.SIGTERM)
 
 
 def take_signal(number: int) -> bool:
-    """Tell whether a signal was kept that nobody took yet."""
+    """Return whether the signal was kept, and forget it."""
     was_kept = number in _kept
     _kept.discard(number)
     return was_kept
 
 
 def let_end(number: int) -> None:
-    """Have SIGINT or SIGTERM end the process, also process 1, for which the kernel has no default action."""
+    """Let SIGINT or SIGTERM end the process, even process 1, for which the kernel has no default action."""
     if number == signal.SIGINT:
         signal.signal(number, signal.default_int_handler)
     else:
@@ -51,5 +51,5 @@ def _keep(number: int, _: FrameType | None) -> None:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    # As a shell says it of a process that a signal ended.
+    # A shell reports this exit code for a process that a signal ended.
     os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""Which event loop runs the relay: asyncio's own, or uvloop where it is installed."""
+"""Chooses the event loop of the relay: asyncio's own or uvloop."""
 
 import asyncio
 import importlib
@@ -11,14 +11,14 @@ LoopChoice = Literal["auto", "asyncio", "uvloop"]
 
 
 def loop_factory(choice: LoopChoice) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Give what makes the event loop.
+    """Return the factory of the event loop.
 
     Args:
-        choice: `auto` is asyncio's own loop, which keeps the better tail when a core is saturated and costs the
-            same otherwise (docs/performance.md).
+        choice: `auto` is asyncio's own loop. It has the better tail latency when a core is saturated, and otherwise
+            costs the same (docs/performance.md).
 
     Raises:
-        ConfigurationError: uvloop is asked for and not installed.
+        ConfigurationError: The choice is uvloop, which is not installed.
     """
     if choice != "uvloop":
         return asyncio.new_event_loop

@@ -1,8 +1,9 @@
-"""When Python looks for garbage: a full look stops everybody, so it waits until nobody would notice.
+"""Delays full garbage collections, which stop the whole process, until no listener would notice.
 
-CPython's collector looks at every object of every connection when their number has grown by a quarter, in one go: some
-50 ms for each thousand listeners, just when a crowd comes in. What leaves here frees itself without it, but for a few
-small objects of the event loop. The young generations, whose looks cost a millisecond or so, are left alone.
+CPython's collector runs a full collection when the number of objects has grown by a quarter. It visits every object of
+every connection in one go, some 50 ms for each thousand listeners, just when a crowd joins. Departed connections free
+their memory without it, except for a few small objects of the event loop. Collections of the young generations take
+about a millisecond, so they stay as they are.
 """
 
 import asyncio
@@ -10,36 +11,33 @@ import gc
 from typing import Protocol, Self
 
 LOOK_SECONDS = 5.0
-"""How often somebody asks whether it is time."""
+"""Interval between checks whether a full collection is due."""
 
 MIN_DEPARTURES = 1000
-"""Connections that left before a full look while others listen; what they leave behind is about a kilobyte each."""
+"""Minimum number of departed connections before a full collection while others listen. Each leaves about a kilobyte."""
 
 _NEVER = 1_000_000
-"""Looks at the middle generation before a full one by itself; there are some five in an hour of steady broadcasting."""
+"""Collections of the middle generation before Python runs a full one. An hour of broadcasting has about five."""
 
 
 class Listeners(Protocol):
-    """Who would notice."""
+    """The listeners whom a full collection would interrupt: how many there are, and how many have left."""
 
     departures: int
 
-    def __len__(self) -> int:
-        """Give how many listen."""
-        ...
+    def __len__(self) -> int: ...
 
 
 class Garbage:
-    """Puts off full collections; a context manager around a relay, and `run` a task in it."""
+    """Delays full collections; a context manager around a relay, with `run` as a task inside it."""
 
     def __init__(self, listeners: Listeners) -> None:
-        """Make it; nothing changes before the context begins."""
         self._listeners = listeners
         self._before = gc.get_threshold()
         self._departures = listeners.departures
 
     def __enter__(self) -> Self:
-        """Collect, take what is there for permanent, and collect fully only in `run` from now on."""
+        """Collect, exempt all present objects from later collections, and leave full collections to `run`."""
         gc.collect()
         gc.freeze()
         young, middle, _ = self._before
@@ -47,18 +45,18 @@ class Garbage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave it to Python again."""
+        """Restore Python's own thresholds."""
         gc.unfreeze()
         gc.set_threshold(*self._before)
 
     async def run(self) -> None:
-        """Collect for ever when it is time."""
+        """Collect whenever it is due, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.look()
 
     def look(self) -> bool:
-        """Collect if nobody listens, or enough have left that it pays; tell whether it did."""
+        """Collect if nobody listens or enough listeners have left to make it worthwhile; return whether it did."""
         listeners, left = len(self._listeners), self._listeners.departures - self._departures
         if not left or (listeners and left < max(MIN_DEPARTURES, 2 * listeners)):
             return False

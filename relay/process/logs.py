@@ -1,25 +1,24 @@
-"""Logs: everybody uses the standard library's `logging`, and structlog renders it on standard error.
+"""Logs: all modules use the standard library's `logging`, and structlog renders the lines on standard error.
 
-How to log, on any floor that may: `logger = logging.getLogger(__name__)`, a constant sentence in lower case, and
-what varies in `extra`, never in the text:
+To log from any layer that may, create `logger = logging.getLogger(__name__)`. The message is a constant sentence in
+lower case. Everything that varies goes into `extra`, never into the message:
 
     logger.info("broadcaster joined", extra={"session": "ev1", "channel": "main"})
 
-which a person reads as `… [info] broadcaster joined [relay.hub.channel] session='ev1' channel='main'` and a
-machine as one JSON object with these members. `extra` must not use the names of a `LogRecord`'s own attributes
-(`name`, `message`, `args`, …, the library raises) nor `event`, `level`, `logger` and `timestamp`.
+A person reads this as `… [info] broadcaster joined [relay.hub.channel] session='ev1' channel='main'`. A machine reads
+one JSON object with these members. `extra` must not use the names of a `LogRecord`'s own attributes (`name`, `message`,
+`args`, …; the library raises) nor `event`, `level`, `logger` and `timestamp`.
 
 Invariants:
-- Nothing that a peer sends can forge a line or control the terminal: what is not printable is escaped, and a
+- Nothing that a peer sends can forge a line or control the terminal: unprintable characters are escaped, and a
   traceback is indented.
-- Logging never waits for standard error. A thread writes; when `MAX_WAITING_LINES` wait, further lines are
+- Logging never waits for standard error. A thread writes the lines. When `MAX_WAITING_LINES` wait, further lines are
   dropped, and their number is logged as soon as lines can be written again.
-- Whatever a peer can cause again and again is not written again and again: of lines with a traceback, one of each kind
-  in `TRACEBACK_SECONDS`; of lines that have `may_repeat` in their `extra`, `MAX_REPEATS` in `REPEAT_SECONDS`. It is
-  True, or a text that tells kinds of one sentence apart. How many were left out is told before the next line that is
-  logged, and at the end.
-- A peer's mistake never shows a traceback; libraries that are talkative, or that would write headers and so
-  keys, are held one level above the relay's own.
+- A peer cannot flood the log. Of lines with a traceback, one of each kind is written in `TRACEBACK_SECONDS`; of lines
+  with `may_repeat` in their `extra`, `MAX_REPEATS` in `REPEAT_SECONDS`. `may_repeat` is True, or a text that separates
+  kinds of the same sentence. The number of omitted lines is logged before the next line, and at the end.
+- A peer's mistake never shows a traceback. Libraries that log much, or that would log headers and so keys, are held one
+  level above the relay's own.
 """
 
 import contextlib
@@ -42,14 +41,14 @@ from relay.settings.settings import LogSettings
 from relay.vocabulary.clock import relay_clock
 
 MAX_WAITING_LINES = 10_000
-"""Lines that wait for standard error, some megabytes; enough for any burst that a pager or a pipe delays."""
+"""Lines that wait for standard error, some megabytes. This covers any burst that a pager or a pipe delays."""
 
 TRACEBACK_SECONDS = 60.0
 REPEAT_SECONDS = 10.0
 MAX_REPEATS = 10
 
 FLUSH_TIMEOUT_SECONDS = 2.0
-"""How long the end of the process waits for lines to be written; a blocked pipe must not keep it alive."""
+"""How long the end of the process waits for lines to be written. A blocked pipe must not keep the process alive."""
 
 _LIBRARIES = ("websockets", "aiobotocore", "botocore", "asyncio", "py.warnings")
 _PEER_ERRORS = (ConnectionError, EOFError, TimeoutError)
@@ -57,15 +56,15 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _TRACEBACK_INDENT = "    "
 
 _EventDict = MutableMapping[str, Any]
-"""structlog's name for what its processors pass on."""
+"""structlog's name for the value that its processors pass on."""
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Send all logs to `stream` as `settings` say; calling it again replaces what it set before.
+    """Send all logs to `stream`. A further call replaces the previous configuration.
 
     Args:
         settings: Level and format.
-        stream: Where to; standard error when None.
+        stream: Standard error if None.
     """
     stream = sys.stderr if stream is None else stream
     on_terminal = stream is not None and stream.isatty()
@@ -85,7 +84,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
 
 
 def set_log_level(settings: LogSettings) -> None:
-    """Write lines of the level that `settings` say from now on; at any time."""
+    """Set the log level from `settings`, now or while the relay runs."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     logging.getLogger().setLevel(level)
     for name in _LIBRARIES:
@@ -93,7 +92,7 @@ def set_log_level(settings: LogSettings) -> None:
 
 
 def _demote_peer_errors(record: logging.LogRecord) -> bool:
-    """Drop the websockets library's error about a connection that a peer broke; ours keep their traceback."""
+    """Drop errors of the websockets library about connections that peers broke; our own keep their traceback."""
     error = record.exc_info[1] if record.exc_info else None
     if error is None or not record.name.startswith("websockets"):
         return True
@@ -101,7 +100,7 @@ def _demote_peer_errors(record: logging.LogRecord) -> bool:
 
 
 def _shorten_exhaustion(record: logging.LogRecord) -> bool:
-    """Leave the traceback out where asyncio could not accept a connection: there may be many, and all say the same."""
+    """Omit the traceback when asyncio cannot accept a connection: there may be many, and all are the same."""
     error = record.exc_info[1] if record.exc_info else None
     if record.name == "asyncio" and isinstance(error, OSError) and error.errno in _EXHAUSTED:
         record.exc_info = None
@@ -137,14 +136,14 @@ def _formatter(render: Sequence[Processor]) -> logging.Formatter:
 
 
 def _drop_rendered(_logger: object, _method: str, event: _EventDict) -> _EventDict:
-    """Drop what another handler's formatter leaves in a record; `extra` cannot contain it."""
+    """Drop what another handler's formatter added to the record; `extra` cannot contain these names."""
     for key in ("message", "asctime"):
         event.pop(key, None)
     return event
 
 
 def _plain_values(_logger: object, _method: str, event: _EventDict) -> _EventDict:
-    """Give addresses, enums and other objects as a person would write them."""
+    """Convert addresses, enums and other objects to text."""
     for key, value in event.items():
         if key[0] != "_" and not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
             event[key] = str(value)
@@ -178,14 +177,14 @@ def _printable(text: str) -> str:
 
 
 class _WriterHandler(logging.Handler):
-    """Renders in the thread that logs, writes in one of its own; see the module's invariants."""
+    """Renders lines in the thread that logs, and writes them in its own thread; see the module's invariants."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
         self._stream = stream
         self._repeats = Repeats()
         self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_LINES)
-        # Each is changed by one side only, so neither needs a lock: the side that logs, and the thread that writes.
+        # Only the logging side changes the first, and only the writing thread the second, so neither needs a lock.
         self._dropped_lines = 0
         self._told_lines = 0
         threading.Thread(target=self._write_lines, name="log writer", daemon=True).start()
@@ -197,7 +196,7 @@ class _WriterHandler(logging.Handler):
             self._write(record)
 
     def _is_wanted(self, record: logging.LogRecord, now: float) -> bool:
-        """Tell whether a record is to be written, or only counted."""
+        """Return whether to write a record, or only to count it."""
         may_repeat = record.__dict__.pop("may_repeat", False)
         if record.exc_info:
             return self._repeats.admit((record.msg, record.name, record.exc_info[0]), 1, TRACEBACK_SECONDS, now)
@@ -215,11 +214,11 @@ class _WriterHandler(logging.Handler):
             self._lines.put_nowait(self.format(record))
         except queue.Full:
             self._dropped_lines += 1
-        except Exception:  # noqa: BLE001 - the library's own rule for handlers: a line that cannot be rendered breaks nothing
+        except Exception:  # noqa: BLE001 - the library's rule for handlers: a line that cannot be rendered breaks nothing
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until what was logged is written, `FLUSH_TIMEOUT_SECONDS` at most; nothing left out stays untold."""
+        """Report omitted lines, and wait until all lines are written, at most `FLUSH_TIMEOUT_SECONDS`."""
         self.acquire()
         try:
             self._tell_repeats(math.inf)
@@ -229,7 +228,7 @@ class _WriterHandler(logging.Handler):
             self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, FLUSH_TIMEOUT_SECONDS)
 
     def close(self) -> None:
-        """End the thread when it has written what waits; who wants to wait for that calls `flush` before."""
+        """End the thread after the lines that wait. To wait for that, call `flush` first."""
         with contextlib.suppress(queue.Full):
             self._lines.put_nowait(None)
         super().close()
@@ -243,12 +242,12 @@ class _WriterHandler(logging.Handler):
                     self._stream.flush()
                 self._told_lines += lost
             except (OSError, ValueError):
-                self._told_lines -= 1  # standard error is closed or full: this line is lost too
+                self._told_lines -= 1  # standard error is closed or full, so this line is lost, too
             finally:
                 self._lines.task_done()
 
     def _loss(self, lost: int) -> str:
-        """Give the line that tells how many lines were dropped, or nothing."""
+        """Return the line that reports dropped lines, or an empty text."""
         if not lost:
             return ""
         sentence = "log lines were dropped, because standard error did not take them"
@@ -257,7 +256,7 @@ class _WriterHandler(logging.Handler):
 
 
 def _own_record(sentence: str, **fields: object) -> logging.LogRecord:
-    """Make a warning about the log itself, which no logger has to pass."""
+    """Create a warning about the log itself, which passes no logger."""
     return logging.makeLogRecord(
         {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": sentence, **fields}
     )

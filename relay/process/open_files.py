@@ -1,18 +1,11 @@
-"""How many files and sockets this process may open."""
+"""The number of files and sockets that this process may open."""
 
 import resource
 import sys
 
 
 def allow_open_files(files: int) -> int:
-    """Raise the process's limit of open files, as far as the system lets it.
-
-    Args:
-        files: How many are needed.
-
-    Returns:
-        How many it may open now.
-    """
+    """Raise the process's limit on open files to `files`, as far as the system allows, and return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = files if hard == resource.RLIM_INFINITY else min(files, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -1,26 +1,26 @@
-"""Which of many lines that say the same are written: the first ones of each interval, and then how many were left out.
+"""Limits repeated log lines: the first ones of each interval are written, and the rest are counted.
 
-Invariants: what was left out of a kind is told once, when its interval is over; no more than `MAX_KINDS` kinds are
-remembered, and beyond them all count as one. Time is an argument, in seconds.
+Invariants: the number of omitted lines of a kind is reported once, after its interval. At most `MAX_KINDS` kinds are
+remembered; beyond them, all others count as one kind. Time is an argument, in seconds.
 """
 
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 MAX_KINDS = 1000
-"""Kinds that are remembered, some hundred bytes each: more than there are sentences that the relay writes."""
+"""Kinds that are remembered, some hundred bytes each. The relay has fewer sentences than this."""
 
 _OTHERS = "others"
 
 
 @dataclass(slots=True)
 class _Kind:
-    """What is known of one kind in its present interval.
+    """The present interval of one kind.
 
     Attributes:
-        ends_at: When the interval is over.
-        written: Lines of it that were written.
-        left_out: Lines of it that were not.
+        ends_at: When the interval ends.
+        written: Lines that were written.
+        left_out: Lines that were omitted.
     """
 
     ends_at: float
@@ -29,14 +29,13 @@ class _Kind:
 
 
 class Repeats:
-    """Tells lines that are written from those that are only counted."""
+    """Decides which lines are written and counts the others."""
 
     def __init__(self) -> None:
-        """Begin with nothing written."""
         self._kinds: dict[Hashable, _Kind] = {}
 
     def admit(self, kind: Hashable, most: int, interval_seconds: float, now: float) -> bool:
-        """Tell whether a line of this kind is to be written, of which `most` are in an interval; else it is counted."""
+        """Return whether to write a line of this kind, at most `most` per interval. Otherwise count it as omitted."""
         known = self._kinds.get(kind)
         if known is None:
             kind = kind if len(self._kinds) < MAX_KINDS else _OTHERS
@@ -48,7 +47,7 @@ class Repeats:
         return False
 
     def over(self, now: float) -> list[tuple[Hashable, int]]:
-        """End the intervals that are over; gives the kinds of which lines were left out in them, and how many."""
+        """End the intervals that are over. Return each kind with omitted lines, and their number."""
         ended = {kind: known for kind, known in self._kinds.items() if known.ends_at <= now}
         for kind in ended:
             del self._kinds[kind]

@@ -1,6 +1,6 @@
-"""The one place where tasks begin: each has a name, its crash is logged, and whoever closes the registry joins it.
+"""The only place that starts tasks: each has a name, its crash is logged, and closing the registry joins it.
 
-Invariants: no task outlives its registry; a cancelled task is not a crash; `CancelledError` is never swallowed.
+Invariants: no task outlives its registry. A cancelled task is not a crash. `CancelledError` is never swallowed.
 """
 
 import asyncio
@@ -12,32 +12,30 @@ logger = logging.getLogger(__name__)
 
 
 class TaskRegistry:
-    """Tasks that run beside their owner and are joined by `close`.
+    """Tasks that run beside their owner; `close` joins them.
 
     Attributes:
-        broken: Set when a vital task crashed; without it the owner does not work any more.
+        broken: Set when a vital task crashed. The owner no longer works without it.
     """
 
     def __init__(self) -> None:
-        """Make an empty registry."""
         self.broken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """Give how many tasks are running."""
         return len(self._tasks)
 
     def start(self, work: Coroutine[object, object, None], name: str, *, is_vital: bool = False) -> asyncio.Task[None]:
-        """Run `work` in a task called `name`; when it crashes and is vital, the registry is `broken`."""
+        """Run `work` in a task called `name`. If `is_vital`, its crash sets `broken`."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(partial(self._finished, is_vital))
         return task
 
     async def close(self) -> None:
-        """Cancel all tasks, also those that these start meanwhile, and wait until they are gone.
+        """Cancel all tasks, including those that they start meanwhile, and wait until they end.
 
-        Cancelling this wait leaves them cancelled.
+        If this wait is cancelled, the tasks stay cancelled.
         """
         while self._tasks:
             for task in self._tasks:
@@ -45,7 +43,7 @@ class TaskRegistry:
             await asyncio.wait(self._tasks)
 
     async def join(self) -> None:
-        """Wait until all tasks ended by themselves; cancelling the wait leaves them running."""
+        """Wait until all tasks have ended by themselves. Cancelling the wait leaves them running."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -1,1 +1,1 @@
-"""Formats, frames, names, errors, the clock: the words that every other room uses."""
+"""The terms that every other package uses: formats, frames, names, errors and the clock."""

@@ -1,7 +1,7 @@
-"""What audio is made of: formats, chunks and frames.
+"""Audio formats, chunks and frames.
 
-Invariants: durations are whole numbers of flicks, so sums of them are exact in every supported format; a chunk
-never changes after it is made, so any number of listeners can share it.
+Invariants: durations are whole numbers of flicks, so sums are exact in every supported format. A chunk never changes,
+so any number of listeners can share it.
 """
 
 import math
@@ -10,10 +10,10 @@ from enum import StrEnum
 from typing import NamedTuple, Self
 
 FLICKS_PER_SECOND = 705_600_000
-"""The unit of durations. A flick divides a sample of every supported rate, see github.com/facebookarchive/Flicks."""
+"""The unit of durations. A flick divides a sample of every supported rate; see github.com/facebookarchive/Flicks."""
 
 SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-"""Sample rates in Hz that a channel may have."""
+"""Supported sample rates in Hz."""
 
 CHANNEL_COUNTS = (1, 2)
 """Mono and stereo."""
@@ -22,30 +22,31 @@ BYTES_PER_SAMPLE = 2
 """Bytes of one 16-bit sample of one channel."""
 
 FRAMES_PER_SECOND = 400
-"""What is bounded in seconds of audio holds so many frames for each of them: frames of 2.5 ms, the shortest that codecs
-make. A frame may be one sample, and each costs some hundred bytes and a look of whoever goes through them."""
+"""A buffer that is bounded in seconds holds at most this many frames for each second. The figure is for frames of
+2.5 ms, the shortest that codecs produce. Without this bound, a buffer could fill with one-sample frames, each of
+which costs some hundred bytes and a step of every loop over the buffer."""
 
 
 def frames_within(seconds: float) -> int:
-    """Give how many frames may be held where `seconds` of audio may be."""
+    """Return the maximum number of frames in a buffer that is bounded to `seconds` of audio."""
     return math.ceil(seconds * FRAMES_PER_SECOND)
 
 
 class Codec(StrEnum):
-    """How the bytes of a channel's audio are coded."""
+    """How the bytes of a channel's audio are encoded."""
 
     PCM_S16LE = "pcm_s16le"
-    """Signed 16-bit little-endian samples, the channels interleaved."""
+    """Signed 16-bit little-endian samples, with interleaved channels."""
 
 
 class Pace(StrEnum):
-    """What a broadcaster produces: lateness and lead are different things, and only it knows which it has."""
+    """How a broadcaster produces audio. Only the broadcaster knows whether its audio can come late or early."""
 
     LIVE = "live"
-    """A microphone: audio that comes late is late, and is passed on at once."""
+    """A microphone. Audio that arrives late is late, so the relay passes it on at once."""
 
     SPEECH = "speech"
-    """Synthesis: audio that comes early is early, and must not be skipped."""
+    """Speech synthesis. Audio arrives early, and none of it may be skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,10 @@ class AudioFormat:
     channels: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what no part of the relay can carry.
+        """Check that the relay supports the format.
 
         Raises:
-            ValueError: The rate or the number of channels is not supported; the text says what is.
+            ValueError: The relay does not support the rate or the number of channels. The text says what it supports.
         """
         if self.rate not in SAMPLE_RATES:
             raise ValueError(f"rate must be one of {', '.join(map(str, SAMPLE_RATES))}, not {self.rate}")
@@ -74,12 +75,11 @@ class AudioFormat:
             raise ValueError(f"channels must be 1 or 2, not {self.channels}")
 
     def __str__(self) -> str:
-        """Name it in a few words."""
         return f"{self.rate} Hz, {'mono' if self.channels == 1 else 'stereo'}"
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample of all channels (WAV calls it block align)."""
+        """Bytes of one sample of all channels. WAV calls this block align."""
         return BYTES_PER_SAMPLE * self.channels
 
     @property
@@ -89,34 +89,34 @@ class AudioFormat:
 
     @property
     def clock_rate(self) -> int:
-        """Ticks a second of the media time on the wire; for PCM a tick is a sample."""
+        """Ticks per second of the media time on the wire. For PCM, a tick is a sample."""
         return self.rate
 
     def measure(self, audio: bytes) -> "Piece":
-        """Measure coded audio, once, where it comes in: everything after this takes the duration from the piece."""
+        """Return the audio with its duration, measured once on arrival; later code reads it from the piece."""
         ticks = len(audio) // self.sample_bytes
         return Piece(audio, ticks, ticks * FLICKS_PER_SECOND // self.clock_rate)
 
     def silence(self, piece: "Piece") -> "Piece":
-        """Give silence that lasts as long as a piece."""
+        """Return silence as long as `piece`."""
         return piece._replace(audio=bytes(len(piece.audio)))
 
     def bytes_within(self, seconds: float) -> int:
-        """Give the most bytes that audio of this duration has, in whole samples."""
+        """Return the bytes of `seconds` of PCM, rounded down to whole samples."""
         return int(seconds * self.rate) * self.sample_bytes
 
     def flicks(self, byte_count: int) -> int:
-        """Give the duration of plain audio, in flicks; it is rounded down when the bytes are not whole samples."""
+        """Return the duration of `byte_count` bytes of PCM in flicks, rounded down."""
         return byte_count * FLICKS_PER_SECOND // self.bytes_per_second
 
 
 class Piece(NamedTuple):
-    """Audio of one frame on its way to a channel, with its duration, which the bytes need not tell.
+    """The audio of one frame on its way to a channel. It carries its duration, which the bytes alone need not reveal.
 
     Attributes:
-        audio: The coded audio.
-        ticks: How long it lasts, in ticks of its format's clock: media time and `accepted` count these.
-        flicks: The same in flicks, which bounds and schedules count, whatever the format.
+        audio: The encoded audio.
+        ticks: Duration in ticks of the format's clock. Media time and `accepted` count ticks.
+        flicks: Duration in flicks. Bounds and schedules count flicks, whatever the format.
     """
 
     audio: bytes
@@ -125,36 +125,36 @@ class Piece(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """How long it lasts, in seconds."""
+        """Duration in seconds."""
         return self.flicks / FLICKS_PER_SECOND
 
 
-class Chunk(tuple[bytes, float]):  # noqa: SLOT001 - a tuple can have no slots of its own beside its length
-    """Audio in a buffer: the pair `(audio, timestamp)`, which also knows how long it lasts.
+class Chunk(tuple[bytes, float]):  # noqa: SLOT001 - a subclass of tuple cannot have slots
+    """Audio in a buffer: the pair `(audio, timestamp)`, with its duration as an attribute.
 
-    It is a tuple of two, because that is what the buffers of `AudioBufferManager` hold by contract; the
-    duration is an attribute beside it, since a codec's bytes need not say anything about time.
+    It is a pair because the public contract of `AudioBufferManager` says so. The duration is a separate attribute
+    because encoded bytes need not reveal it.
 
     Attributes:
-        duration: How long it lasts, in flicks.
+        duration: Duration in flicks.
     """
 
     duration: int
 
     def __new__(cls, audio: bytes, timestamp: float, duration: int) -> Self:
-        """Make the pair; `timestamp` is in seconds of the relay's clock, `duration` in flicks."""
+        """Create the pair; `timestamp` is in seconds of the relay's clock, `duration` in flicks."""
         self = super().__new__(cls, (audio, timestamp))
         self.duration = duration
         return self
 
     @property
     def audio(self) -> bytes:
-        """The coded audio, without any header."""
+        """The encoded audio, without any header."""
         return self[0]
 
     @property
     def timestamp(self) -> float:
-        """When the audio came or is due, in seconds of the relay's clock."""
+        """When the audio arrived or is due, in seconds of the relay's clock."""
         return self[1]
 
 
@@ -162,10 +162,10 @@ class Place(NamedTuple):
     """A place in a channel, between two frames.
 
     Attributes:
-        position: How many frames the channel released before it, over all epochs; it never wraps.
-        epoch: The run of sequence numbers, 16 bits.
-        seq: The number of the frame that follows, within the epoch; the wire writes 32 bits of it.
-        media_time: Ticks of the format's clock released in the epoch before it; the wire writes 32 bits of it.
+        position: Number of frames that the channel released before this place, over all epochs. It never wraps.
+        epoch: The current run of sequence numbers, 16 bits.
+        seq: The number of the next frame within the epoch. The wire carries 32 bits.
+        media_time: Ticks of the format's clock that the epoch released before this place. The wire carries 32 bits.
     """
 
     position: int
@@ -178,8 +178,8 @@ class Frame(Chunk):
     """A chunk with its place in a channel, serialized once for all listeners. Its timestamp is its due time.
 
     Attributes:
-        start: The place before it: its epoch, its seq, its media time.
-        end: The place after it; the next frame's `start` is this same object, unless a new epoch begins.
+        start: The place before the frame; it has the frame's epoch, seq and media time.
+        end: The place after the frame. The next frame's `start` is the same object, unless a new epoch begins.
         wire: The complete WebSocket message of `relay.v1`, header and audio, as a server writes it.
     """
 
@@ -188,7 +188,7 @@ class Frame(Chunk):
     wire: bytes
 
     def __new__(cls, audio: bytes, timestamp: float, duration: int, *, start: Place, end: Place, wire: bytes) -> Self:
-        """Make the frame; the arguments are the attributes."""
+        """Create the frame; the arguments are the attributes."""
         self = super().__new__(cls, audio, timestamp, duration)
         self.start = start
         self.end = end

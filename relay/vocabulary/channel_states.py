@@ -1,10 +1,10 @@
-"""The states of a channel, as listeners know them."""
+"""The states of a channel, as listeners see them."""
 
 from enum import StrEnum
 
 
 class ChannelState(StrEnum):
-    """What listeners are told about the source of a channel."""
+    """The state of a channel's source, as the relay reports it to listeners."""
 
     WAITING = "waiting"
     LIVE = "live"
@@ -13,11 +13,11 @@ class ChannelState(StrEnum):
 
 
 class Silence(StrEnum):
-    """Why there is nothing to hear, where the broadcaster said so.
+    """Why a channel is silent, if its broadcaster said so.
 
     Attributes:
-        MUTED: It is there, and sends silence.
-        PAUSED: It left, and means to come back.
+        MUTED: The broadcaster is connected and sends silence.
+        PAUSED: The broadcaster left and intends to return.
     """
 
     MUTED = "muted"

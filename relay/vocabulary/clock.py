@@ -1,24 +1,24 @@
-"""The one home of the clock: everything else gets time as an argument, or a `Clock` to ask.
+"""The only module that reads a clock. All other code takes the time as an argument, or a `Clock` to call.
 
-Invariant: the relay's clock is monotonic, counts seconds, and starts anywhere; nobody compares it with the wall
-clock, which may jump and is only for what other machines wrote down as a time of day.
+Invariant: the relay's clock is monotonic, counts seconds and starts at an arbitrary value. It is never compared with
+the wall clock, which may jump and serves only to compare with times of day that other machines wrote down.
 """
 
 from collections.abc import Callable
-from time import monotonic, time  # noqa: TID251 - the one home of the clock
+from time import monotonic, time  # noqa: TID251 - only this module reads the clock
 
 Clock = Callable[[], float]
-"""Gives the present time in seconds."""
+"""Returns the current time in seconds."""
 
 relay_clock: Clock = monotonic
-"""The clock of this process. Its milliseconds, modulo 2**32, are the due times of the wire protocol."""
+"""The clock of this process. Due times of the wire protocol are its milliseconds modulo 2**32."""
 
 wall_clock: Clock = time
-"""The time of day: seconds since 1970 in UTC, as tokens have it."""
+"""The time of day: seconds since 1970 in UTC, as in tokens."""
 
 _MILLISECONDS_WRAP = 1 << 32
 
 
 def wire_milliseconds(seconds: float) -> int:
-    """Give `seconds` of the relay's clock as the wire writes them: whole milliseconds, 32 bits, wrapping."""
+    """Return `seconds` of the relay's clock as the wire carries them: whole milliseconds modulo 2**32."""
     return int(seconds * 1000) % _MILLISECONDS_WRAP

@@ -1,33 +1,32 @@
-"""The difference between another machine's clock and ours, from requests and the times in their answers.
+"""Estimates the difference between another machine's clock and ours, from requests and timestamped answers.
 
-An answer that says "my clock shows r" was written between the moment we asked and the moment we read it, so the
-difference lies in an interval as wide as the round trip. All intervals hold at once, so what is known is where they
-overlap: the shortest round trip counts most, a delay on one way only does no harm, and the many answers of a crowd
-that joins narrow it to less than the millisecond in which the relay's clock is written.
+The other machine wrote its timestamp between our request and the arrival of its answer. So each answer bounds the
+difference to an interval as wide as the round trip. All bounds hold at the same time, so the estimate is their
+intersection: the shortest round trip counts most, and a delay in one direction does no harm. When a crowd joins, its
+many answers narrow the interval below one millisecond, the resolution in which the relay reports its clock.
 """
 
 MAX_DRIFT = 100e-6
-"""How fast two clocks may drift apart, as a ratio: an old answer says this much less with each second."""
+"""The greatest assumed drift between two clocks, as a ratio. The bounds of older answers widen at this rate."""
 
 
 class ClockOffset:
-    """What is known of `their clock − our clock`, in milliseconds; neither wraps here."""
+    """The estimate of `their clock − our clock`, in milliseconds. Neither clock wraps here."""
 
     __slots__ = ("_at_ms", "_highest_ms", "_lowest_ms")
 
     def __init__(self) -> None:
-        """Know nothing yet."""
         self._at_ms: float | None = None
         self._lowest_ms = 0.0
         self._highest_ms = 0.0
 
     def note(self, asked_ms: float, answered_ms: float, their_ms: int) -> None:
-        """Take note of an answer.
+        """Update the estimate with an answer.
 
         Args:
-            asked_ms: Our clock before the question left.
-            answered_ms: Our clock after the answer came.
-            their_ms: What their clock showed in between, whole milliseconds rounded down.
+            asked_ms: Our clock before the request left.
+            answered_ms: Our clock after the answer arrived.
+            their_ms: Their clock in between, in whole milliseconds, rounded down.
         """
         lowest, highest = their_ms - answered_ms, their_ms + 1 - asked_ms
         if self._at_ms is not None:
@@ -35,20 +34,20 @@ class ClockOffset:
             overlap = max(lowest, self._lowest_ms - drift), min(highest, self._highest_ms + drift)
             if overlap[0] <= overlap[1]:
                 lowest, highest = overlap
-            # Otherwise one of the clocks jumped, and only the newest answer holds.
+            # Otherwise one of the clocks jumped, and only the newest answer is valid.
         self._at_ms, self._lowest_ms, self._highest_ms = answered_ms, lowest, highest
 
     @property
     def known(self) -> bool:
-        """Whether there was an answer."""
+        """Whether any answer has arrived."""
         return self._at_ms is not None
 
     @property
     def milliseconds(self) -> float:
-        """The middle of what is possible; 0 while nothing is known."""
+        """The middle of the interval; 0 before the first answer."""
         return (self._lowest_ms + self._highest_ms) / 2
 
     @property
     def uncertainty_ms(self) -> float:
-        """How far from the middle the truth may be."""
+        """The greatest possible error of `milliseconds`: half the interval."""
         return (self._highest_ms - self._lowest_ms) / 2

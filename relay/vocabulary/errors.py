@@ -1,6 +1,6 @@
-"""What can go wrong, and what a peer is told: every error knows its close code and its HTTP status.
+"""What can go wrong, and what the peer learns about it: every error has a close code and an HTTP status.
 
-Invariant: the text of a `RelayError` is one sentence for the person at the other end: what was wrong, where,
+Invariant: the text of a `RelayError` is one sentence for the person at the other end. It says what was wrong, where,
 and what to do. It never contains a secret.
 """
 
@@ -11,18 +11,18 @@ _MISUNDERSTANDING = "This browser and the relay do not understand each other. Re
 
 
 class CloseCode(IntEnum):
-    """WebSocket close codes of `relay.v1`: the one table of them.
+    """The WebSocket close codes of `relay.v1`, defined only here.
 
-    `python -m scripts.generate` makes the tables of the player and of docs/protocol.md from it. 4000–4499 ask the
-    client to reconnect, 4500–4999 forbid it.
+    `python -m scripts.generate` derives the tables of the player and of docs/protocol.md from this class. Codes
+    4000–4499 ask the client to reconnect; codes 4500–4999 forbid it.
 
     Attributes:
-        may_reconnect: Whether the same client may come back.
-        meaning: What it says, for docs/protocol.md.
-        advice: What a client does, likewise.
-        http_status: What a client gets that is refused before the upgrade; None when this is no refusal.
-        reason: What the relay writes into the close frame when it has nothing more exact to say.
-        sentence: What a client tells a person when the close frame had no reason.
+        may_reconnect: Whether the same client may reconnect.
+        meaning: What the code means, for docs/protocol.md.
+        advice: What a client does, for docs/protocol.md.
+        http_status: The HTTP status of a refusal before the upgrade; None if the code is not a refusal.
+        reason: The default text of the close frame, when the relay has nothing more exact to say.
+        sentence: What a client shows a person when the close frame has no reason.
     """
 
     may_reconnect: bool
@@ -32,7 +32,7 @@ class CloseCode(IntEnum):
     reason: str
     sentence: str
 
-    def __new__(  # noqa: PLR0917 - a row of the table
+    def __new__(  # noqa: PLR0917 - a row of a table
         cls,
         code: int,
         may_reconnect: bool = True,
@@ -42,7 +42,7 @@ class CloseCode(IntEnum):
         reason: str = "",
         sentence: str = "",
     ) -> Self:
-        """Make a row of the table."""
+        """Create a row of the table."""
         self = int.__new__(cls, code)
         self._value_ = code
         self.may_reconnect, self.meaning, self.advice = may_reconnect, meaning, advice
@@ -95,46 +95,46 @@ class CloseCode(IntEnum):
 
 
 FORBIDDEN = range(4500, 5000)
-"""Codes that forbid a reconnect, also those that this version does not know."""
+"""Codes that forbid a reconnect, including those that this version does not know."""
 
 
 def may_reconnect(code: int) -> bool:
-    """Tell whether a client may come back after a close with this code."""
+    """Return whether a client may reconnect after a close with this code."""
     return CloseCode(code).may_reconnect if code in set(CloseCode) else code not in FORBIDDEN
 
 
 class RelayError(Exception):
-    """The root of everything that the relay raises on purpose; on its own it is our fault, not the peer's."""
+    """The root of all errors that the relay raises on purpose. On its own, it is the relay's fault, not the peer's."""
 
     close_code: ClassVar[CloseCode] = CloseCode.INTERNAL
     http_status: ClassVar[int] = 500
 
     def __init_subclass__(cls) -> None:
-        """Take the HTTP status of the close code, unless the class says another."""
+        """Derive the HTTP status from the close code, unless the class sets its own."""
         if "http_status" not in vars(cls):
             cls.http_status = cls.close_code.http_status or RelayError.http_status
 
 
 class PeerError(RelayError):
-    """The peer asked for or did something that it must not; nothing is wrong with the relay."""
+    """The peer broke the rules; the relay works as intended."""
 
     close_code = CloseCode.POLICY
 
 
 class BadRequestError(PeerError):
-    """An address or a query that is not of the protocol's form."""
+    """An address or a query does not follow the protocol."""
 
     close_code = CloseCode.BAD_REQUEST
 
 
 class NotAllowedError(PeerError):
-    """The token or key is missing, wrong or not for this, or there is no such session; one answer for every reason."""
+    """The token or key is missing, wrong or for something else, or the session does not exist: one answer for all."""
 
     close_code = CloseCode.NOT_ALLOWED
 
 
 class TokenExpiredError(PeerError):
-    """What let a client in holds no longer, while it is connected."""
+    """The client is connected, but its token or key is no longer valid."""
 
     close_code = CloseCode.TOKEN_EXPIRED
 
@@ -146,17 +146,17 @@ class ChannelBusyError(PeerError):
 
 
 class PolicyError(PeerError):
-    """A message that a peer of this role must not send."""
+    """A peer sent a message that its role must not send."""
 
     close_code = CloseCode.POLICY
 
 
 class AudioFaultError(PolicyError):
-    """Audio that the relay can't take; nothing of it is taken, and the connection goes on unless it happens often."""
+    """Audio that the relay cannot use. It drops the message and keeps the connection, unless this happens often."""
 
 
 class UserError(RelayError):
-    """A mistake of the person at the command line or in the configuration; printed as one sentence, exit code 2."""
+    """A mistake on the command line or in the configuration; printed as one sentence, with exit code 2."""
 
 
 class ConfigurationError(UserError):
@@ -164,22 +164,20 @@ class ConfigurationError(UserError):
 
 
 class UnreachableError(UserError):
-    """A client finds nobody who answers like a relay, and later somebody may.
+    """A client reaches nothing that answers like a relay, but a later attempt may succeed.
 
     Attributes:
-        retry_after_seconds: How long the other end asks to wait before another try.
+        retry_after_seconds: How long the other end asks the client to wait before the next attempt.
     """
 
     def __init__(self, sentence: str, retry_after_seconds: float = 0.0) -> None:
-        """Take the sentence for the person, and the time that the other end asked for."""
         super().__init__(sentence)
         self.retry_after_seconds = retry_after_seconds
 
 
 class ConnectionLostError(RelayError):
-    """A client's connection ended in a way that welcomes another one; the attribute is that of `UnreachableError`."""
+    """A client lost its connection and may reconnect. The attribute is the same as in `UnreachableError`."""
 
     def __init__(self, sentence: str, retry_after_seconds: float = 0.0) -> None:
-        """Take the sentence for the person, and the time that the relay asked for."""
         super().__init__(sentence)
         self.retry_after_seconds = retry_after_seconds

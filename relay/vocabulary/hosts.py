@@ -1,22 +1,22 @@
-"""Hosts that a relay listens on or trusts: all of them, and those of this machine alone."""
+"""Hosts that a relay listens on or trusts."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
 EVERY_HOST = "*"
-"""In the place of a host: all addresses of IPv4 and IPv6."""
+"""As a host: all addresses of IPv4 and IPv6."""
 
 LOOPBACK = "loopback"
-"""Stands, among `server.trusted_proxies`, for the proxies on this machine."""
+"""In `server.trusted_proxies`: the proxies on this machine."""
 
 LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
-"""What `LOOPBACK` stands for."""
+"""The addresses that `LOOPBACK` means."""
 
 _REACHABLE = {EVERY_HOST: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a server on `host`."""
+    """Return whether only this machine can reach a server that listens on `host`."""
     if host == "localhost":
         return True
     try:
@@ -26,10 +26,10 @@ def is_loopback(host: str) -> bool:
 
 
 def public_host(hosts: Iterable[str]) -> str | None:
-    """Return the first of these hosts on which others can reach a server; None when all are loopback."""
+    """Return the first host on which other machines can reach a server; None if all are loopback."""
     return next((host for host in hosts if not is_loopback(host)), None)
 
 
 def reachable_host(hosts: Sequence[str]) -> str:
-    """Return the address by which this machine itself reaches the first of the `hosts` that a server listens on."""
+    """Return the address at which this machine reaches the first of the `hosts` that a server listens on."""
     return _REACHABLE.get(hosts[0], hosts[0])

@@ -1,7 +1,7 @@
-"""What people call a channel: a name, and the language that is spoken in it; and what they call a session.
+"""What people call a channel or a session: a name, and for a channel the language that is spoken in it.
 
-Invariant: a name is short and tidy text of one line, and a language has the form of a BCP 47 tag; whether there is such
-a language, only the person's browser needs to know.
+Invariant: a name is one short line of tidy text, and a language has the form of a BCP 47 tag. Whether the language
+exists matters only to the browser.
 """
 
 import re
@@ -13,10 +13,10 @@ from relay.vocabulary.names import check_name
 from relay.vocabulary.text import quoted, tidy
 
 ANY_SESSION = "*"
-"""Stands for every session where the operator names a channel."""
+"""Stands for every session where the operator declares a channel."""
 
 LONGEST_NAME = 64
-"""Characters of a name, counted as Unicode's code points."""
+"""Maximum length of a name, in Unicode code points."""
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}", re.ASCII)
 _NO_LANGUAGE = "-"
@@ -24,21 +24,21 @@ _NO_LANGUAGE = "-"
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What people call a channel; None where nobody said.
+    """What people call a channel.
 
     Attributes:
-        name: For a list to choose from; kept tidy.
-        lang: BCP 47 tag.
+        name: The name in a list of channels, tidied; None if there is none.
+        lang: BCP 47 tag; None if there is none.
     """
 
     name: str | None = None
     lang: str | None = None
 
     def __post_init__(self) -> None:
-        """Check both, and tidy the name.
+        """Tidy the name and check the language.
 
         Raises:
-            BadRequestError: One of them is not of its form.
+            BadRequestError: The name or the language is not valid.
         """
         name, lang = self.name, self.lang
         if name is not None:
@@ -48,10 +48,10 @@ class Label:
 
 
 def tidy_name(member: str, name: str) -> str:
-    """Tidy a name that people gave.
+    """Return the name, tidied; `member` is what an error calls it.
 
     Raises:
-        BadRequestError: It is none; the text says so of `member`.
+        BadRequestError: The name is not readable text, or too long.
     """
     try:
         tidied = tidy(name)
@@ -64,11 +64,11 @@ def tidy_name(member: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A channel or a session that the operator names before anybody broadcasts to it.
+    """A channel or a session that the operator named before anybody broadcasts to it.
 
     Attributes:
-        session: Of which session; `ANY_SESSION` for every one.
-        channel: Its id; None where it is the session that has the name.
+        session: The session's id, or `ANY_SESSION`.
+        channel: The channel's id; None if this names the session itself.
         label: What people call it.
     """
 
@@ -78,10 +78,10 @@ class Declaration:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Read `SESSION/CHANNEL LANGUAGE NAME`, or `SESSION - NAME`; `*` is every session, `-` is no language.
+        """Read `SESSION/CHANNEL LANGUAGE NAME` or `SESSION - NAME`; `*` means every session, `-` no language.
 
         Raises:
-            BadRequestError: The text is not of this form.
+            BadRequestError: The text does not have this form.
         """
         address, lang, name = [*text.split(maxsplit=2), "", "", ""][:3]
         session, slash, channel = address.partition("/")

@@ -1,6 +1,6 @@
-"""Origins of web pages: scheme, host and port, by which a browser tells whose page opens a connection.
+"""Origins of web pages: scheme, host and port.
 
-Any page of the web can open a WebSocket to anywhere, and only its origin tells which page it was.
+Any page on the web can open a WebSocket to any server. Only the Origin header says which page it is.
 
 Source: RFC 6454; RFC 6455 section 10.2.
 """
@@ -10,16 +10,16 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 SAME_ORIGIN = "same-origin"
-"""Stands, in a list of origins, for the address that the request itself was sent to."""
+"""In a list of origins: the address to which the request was sent."""
 
 ANY_ORIGIN = "*"
-"""Stands, in a list of origins, for every one."""
+"""In a list of origins: every origin."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
-    """Whose page it is; the port is the scheme's own when none was written."""
+    """The origin of a page; `port` is the scheme's default if none was written."""
 
     scheme: str
     host: str
@@ -27,11 +27,11 @@ class Origin(NamedTuple):
 
 
 def read_origin(text: str) -> Origin | None:
-    """Read the origin that a text names; None when it is none of the web, as `null` of a page in a sandbox."""
+    """Return the origin that a text names; None if it is not a web origin, such as the `null` of a sandboxed page."""
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError:  # a port that is no number up to 65535, or a bracket that is not closed
+    except ValueError:  # the port is not a number up to 65535, or a bracket is not closed
         return None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts[1:] != (parts.netloc, "", "", ""):
         return None
@@ -46,9 +46,9 @@ def is_allowed_origin(allowed: Sequence[str], origins: Sequence[str], hosts: Seq
 
     Args:
         allowed: Origins, or the words `same-origin` and `*`.
-        origins: The request's Origin headers; without any it comes from no browser, and is allowed.
-        hosts: Its Host headers. How the browser reached the relay is unknown behind a proxy, so the scheme of the
-            same origin is taken to be the page's.
+        origins: The request's Origin headers. A request without any is not from a browser, and is allowed.
+        hosts: The request's Host headers. Behind a proxy, the relay cannot know the scheme that the browser used, so
+            `same-origin` assumes the scheme of the page.
     """
     if not origins or ANY_ORIGIN in allowed:
         return True

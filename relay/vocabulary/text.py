@@ -1,25 +1,25 @@
-"""Text that another machine or another person wrote."""
+"""Cleans text that another machine or another person wrote."""
 
 import re
 import unicodedata
 
 LONGEST_QUOTED = 80
-"""Characters of a quotation; a little more than a name may have."""
+"""Maximum length of a quotation in characters, a little more than the longest name."""
 
 _LAST_IN_PLANE = 0xFFFE
 _ARABIC_NONCHARACTERS = range(0xFDD0, 0xFDF0)
 
 _NO_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Unicode's categories of controls, unpaired surrogates, and characters that break a line or a paragraph."""
+"""Unicode categories of controls, unpaired surrogates, and line and paragraph separators."""
 
 _REPLACEMENT = "\ufffd"
-"""What a decoder puts where it could not read something."""
+"""A decoder writes this in place of bytes that it cannot read."""
 
 _SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
-"""Runs of what Unicode calls a space (Zs)."""
+"""Runs of characters that Unicode calls spaces (Zs)."""
 
 _OBSOLETE = re.compile("[\u202a-\u202e\u206a-\u206f\ufeff\ufff9-\ufffb]")
-"""Directional embeddings and overrides, which reach beyond the text, and marks for programs that nobody sees."""
+"""Directional embeddings and overrides, whose effect reaches beyond the text, and invisible marks for programs."""
 
 _ISOLATES = re.compile("[\u2066-\u2069]")
 _END_OF_ISOLATE = "\u2069"
@@ -29,16 +29,16 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def tidy(text: str) -> str:
-    """Normalize a name or another text of one line, in whatever language it is.
+    """Normalize a name or another one-line text in any language.
 
-    Spaces of any kind become one ordinary space, none at the ends. Letters and their marks are composed (NFC). What
-    joins or keeps apart letters and emoji stays. So do directional isolates that are balanced; others, and
-    directional embeddings and overrides, are taken out, because they would turn the text behind this one around.
-    `relay/pages/label.js` has the same rules; `tests/vectors/names.json` holds both together.
+    Spaces of any kind become one ordinary space, and the ends have none. Letters and their marks are composed (NFC).
+    Characters that join or separate letters and emoji stay, and so do balanced directional isolates. Unbalanced
+    isolates and directional embeddings and overrides are removed, because they would change the direction of the text
+    that follows. `relay/pages/label.js` has the same rules; `tests/vectors/names.json` keeps the two in step.
 
     Raises:
-        ValueError: It has nothing to see, or something that is no text: a control, a line break, a half of a
-            surrogate pair, a noncharacter or the replacement character.
+        ValueError: The text has nothing visible, or contains a control, a line break, half of a surrogate pair, a
+            noncharacter or the replacement character.
     """
     if not all(map(_is_text, text)):
         raise ValueError("it has a control character, a line break or something that is no character")
@@ -52,13 +52,13 @@ def tidy(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Give another machine's text so that it can not steer the person's terminal."""
+    """Return another machine's text without anything that could control the person's terminal."""
     turns = _OBSOLETE if _is_balanced(text) else re.compile(f"{_OBSOLETE.pattern}|{_ISOLATES.pattern}")
     return turns.sub("?", "".join(character if _is_text(character) else "?" for character in text))
 
 
 def quoted(value: object) -> str:
-    """Quote another machine's value for a sentence: escaped, so that it can not forge a line, and about a line long."""
+    """Quote another machine's value for a sentence: escaped, so that it cannot forge a line, and about a line long."""
     text = ascii(value)
     return text if len(text) <= LONGEST_QUOTED else f"{text[:LONGEST_QUOTED]}…"
 
@@ -75,7 +75,7 @@ def _has_ink(character: str) -> bool:
 
 
 def _is_balanced(text: str) -> bool:
-    """Tell whether each directional isolate ends within the text, and nothing ends that did not begin."""
+    """Return whether every directional isolate ends within the text, and no end lacks a beginning."""
     depth = 0
     for isolate in _ISOLATES.findall(text):
         depth += -1 if isolate == _END_OF_ISOLATE else 1

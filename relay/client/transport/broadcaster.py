@@ -1,4 +1,4 @@
-"""A broadcaster's connection to a relay: audio one way, typed events the other, from one greeting to one close."""
+"""A broadcaster's connection to a relay: it sends audio and receives typed events, from one greeting to one close."""
 
 from urllib.parse import quote, urlencode
 
@@ -11,41 +11,40 @@ from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.names import ChannelAddress
 
 SILENCE_SECONDS = 10.0
-"""How long a relay may be silent that was asked: on a slow network the question waits behind much audio."""
+"""How long a relay may leave a ping unanswered. On a slow network, the ping waits behind much audio."""
 
 
 class BroadcasterConnection:
-    """A connection that may publish; made by `connect_broadcaster`.
+    """A connection that may broadcast; created by `connect_broadcaster`.
 
     Attributes:
-        connection_id: Of the relay, for a later connection to ask what became of this one.
-        accepted: How much the relay took of the connection that the offer named, in ticks; None when nobody knows.
+        connection_id: The relay's name of this connection. A later connection names it to learn how much arrived.
+        accepted: How much audio the relay took from the connection that the offer named, in ticks; None if unknown.
     """
 
     def __init__(self, socket: RelaySocket, hello: messages.BroadcasterHello) -> None:
-        """Take over a connection that was greeted."""
         self.connection_id = hello.connection_id
         self.accepted = hello.accepted
         self._socket = socket
-        # The relay may hold back all that was sent until it is due, which is when its audio is over at the latest.
+        # The relay may hold back everything sent until it is due, which is at the latest when its audio ends.
         self._audio_ends_at = 0.0
         self._is_told_regularly = False
 
     @property
     def is_open(self) -> bool:
-        """Whether something can still be sent."""
+        """Whether anything can still be sent."""
         return self._socket.is_open
 
     @property
     def lead_seconds(self) -> float:
-        """How much of what was sent on this connection is yet to be heard, at the most."""
+        """The greatest possible duration of audio sent on this connection and not heard yet."""
         return max(0.0, self._audio_ends_at - relay_clock())
 
     async def send_audio(self, piece: Piece) -> bool:
-        """Send audio, at most 256 KiB; waits while the relay takes no more.
+        """Send at most 256 KiB of audio. Waits while the relay takes no more.
 
         Returns:
-            Whether the connection is open; when it is not, `receive` knows why.
+            Whether the connection is open. If it is not, `receive` raises the reason.
         """
         self._audio_ends_at = max(self._audio_ends_at, relay_clock()) + piece.seconds
         if not self._is_told_regularly:
@@ -53,22 +52,22 @@ class BroadcasterConnection:
         return await self._socket.send(piece.audio)
 
     async def clear(self) -> bool:
-        """Have thrown away what was sent and not heard yet; tells whether the connection is open."""
+        """Ask the relay to discard audio that is not heard yet. Return whether the connection is open."""
         self._audio_ends_at = 0.0
         return await self._socket.send(messages.Clear().text())
 
     async def mute(self, *, on: bool) -> bool:
-        """Have listeners told that silence is meant, or no longer is; tells whether the connection is open."""
+        """Announce intended silence to listeners, or its end. Return whether the connection is open."""
         return await self._socket.send(messages.Mute(on).text())
 
     async def receive(self) -> messages.BroadcasterEvent | None:
-        """Give what the relay tells next, or None when the session ended or paused; this must be asked all the while.
+        """Return the relay's next event, or None if the session ended or paused. Must be called continuously.
 
         Cancelling it loses nothing.
 
         Raises:
-            ConnectionLostError: The connection ended, and another is welcome.
-            RelayError: It ended, and another is not; or what came is not of the protocol.
+            ConnectionLostError: The connection ended, and the client may reconnect.
+            RelayError: The connection ended, and the client must not reconnect; or the relay broke the protocol.
         """
         while (message := await self._socket.receive()) is not None:
             event = messages.read_broadcaster_event(message)
@@ -76,7 +75,7 @@ class BroadcasterConnection:
                 case None:
                     continue
                 case messages.Audience():
-                    # It comes every few seconds, also while nothing is read, so silence is silence.
+                    # It arrives every few seconds, even while the relay reads nothing. From now on, silence means loss.
                     self._is_told_regularly = True
                     self._socket.answers_by = 0.0
                 case messages.ErrorNotice():
@@ -87,24 +86,24 @@ class BroadcasterConnection:
         return None
 
     async def leave(self, farewell: Farewell) -> None:
-        """Leave when the relay has read all that was sent; unless it is to end, the session goes on."""
+        """Leave once the relay has read everything. The session continues, unless the farewell is to end it."""
         if farewell is Farewell.NONE:
             await self._socket.close(self.lead_seconds)
         else:
             await self._socket.send((messages.End() if farewell is Farewell.END else messages.Pause()).text())
 
     async def close(self) -> None:
-        """Leave at once, whatever the relay has not read; done twice, it does nothing."""
+        """Leave at once, even if the relay has not read everything. A second call does nothing."""
         await self._socket.close()
 
 
 async def connect_broadcaster(endpoint: Endpoint, address: ChannelAddress, offer: Offer) -> BroadcasterConnection:
-    """Become the broadcaster of a channel.
+    """Connect, and become the broadcaster of a channel.
 
     Raises:
-        UserError: Nothing that speaks `relay.v1` answers there; an `UnreachableError` when later something may.
-        ConnectionLostError: The relay closed the connection, and another is welcome.
-        RelayError: The relay refused; the text is its own sentence.
+        UserError: Nothing there speaks `relay.v1`. It is an `UnreachableError` if a later attempt may succeed.
+        ConnectionLostError: The relay closed the connection, and the client may reconnect.
+        RelayError: The relay refused; the text is the relay's own sentence.
     """
     target = f"/v1/{Role.BROADCASTER}/{address}?{_query(offer)}"
     socket, hello = await open_socket(endpoint, target, messages.BroadcasterHello, SILENCE_SECONDS)

@@ -1,8 +1,8 @@
-"""A WebSocket to a relay, greeted and watched: the part that is the same for both roles.
+"""A WebSocket to a relay, greeted and supervised: the part that both roles share.
 
-Invariants: a connection is given out after the relay's `hello`, never before; whatever keeps it from coming, and
-whatever ends it but the end of the session, is an error of one sentence whose class says whether to try again; a relay
-that is gone without a word is noticed.
+Invariants: callers get a connection only after the relay's `hello`. Any failure to connect, and any end of a connection
+other than the end of the session, is a one-sentence error, whose class says whether to try again. A relay that
+disappears silently is noticed.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ OPEN_TIMEOUT_SECONDS = 10.0
 """How long a relay may take to accept a connection, and again to greet."""
 
 PING_SECONDS = 2.0
-"""After a silence this long the relay is asked whether it is there."""
+"""After this much silence, the client sends the relay a ping."""
 
 CLOSE_TIMEOUT_SECONDS = 2.0
 """How long leaving waits for the other side of the closing handshake."""
@@ -39,25 +39,25 @@ CLOSE_TIMEOUT_SECONDS = 2.0
 H = TypeVar("H", Hello, BroadcasterHello)
 
 _SEND_BUFFER_BYTES = 64 * 1024
-"""What the kernel takes of a broadcaster's audio before it is sent.
+"""Size of the kernel's send buffer for a connection.
 
-By itself it would take megabytes, minutes of speech, and nothing that waits there can be taken back.
+By default the kernel would buffer megabytes, which are minutes of speech, and nothing can be taken back from there.
 """
 
 _MAX_MESSAGE_BYTES = MAX_BROADCAST_BYTES + HEADER_BYTES
-"""The longest message that a client takes; a relay's frames are shorter."""
+"""The longest message that a client accepts. A relay's frames are shorter."""
 
 Token = str | Callable[[], str | Awaitable[str | None] | None]
-"""What a relay lets its client in with; a function is asked for a fresh one at every connection."""
+"""A key or token for the relay. A function is called for a fresh one at every connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a relay is, and what it lets its clients in with.
+    """The address of a relay, and the credential for it.
 
     Attributes:
-        url: With the path under which a proxy serves it, if any; `http` and `https` mean `ws` and `wss`.
-        token: None when none is needed.
+        url: Address, with the path under which a proxy serves it, if any; `http` and `https` mean `ws` and `wss`.
+        token: None if the relay needs none.
     """
 
     url: str
@@ -65,18 +65,18 @@ class Endpoint:
 
 
 class RelaySocket:
-    """A connection that the relay greeted; made by `open_socket`.
+    """A connection that the relay has greeted; created by `open_socket`.
 
     Attributes:
-        url: Of the relay, for sentences.
-        answers_by: When an answer to what was sent so far can be expected at the latest, in seconds of the relay's
-            clock: a relay that holds its broadcaster back reads nothing meanwhile.
-        retry_after_seconds: How long the relay asked its client to stay away after the close.
+        url: Address of the relay, for error messages.
+        answers_by: Latest time at which an answer to what was sent can be expected, in seconds of `relay_clock`. A
+            relay that holds its broadcaster back reads nothing meanwhile.
+        retry_after_seconds: How long the relay asked the client to stay away after the close.
         notice: The last `error` message.
     """
 
     def __init__(self, websocket: ClientConnection, url: str, silence_seconds: float) -> None:
-        """Take over a connection that was greeted; it counts as lost after `silence_seconds` without any answer."""
+        """The connection counts as lost after `silence_seconds` without any answer."""
         self.url = url
         self.answers_by = 0.0
         self.retry_after_seconds = 0.0
@@ -86,14 +86,14 @@ class RelaySocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether something can still be sent."""
+        """Whether anything can still be sent."""
         return self._websocket.state is State.OPEN
 
     async def send(self, message: str | bytes) -> bool:
-        """Send a message; waits while the relay takes no more.
+        """Send a message. Waits while the relay takes no more.
 
         Returns:
-            Whether the connection is open; when it is not, `receive` knows why.
+            Whether the connection is open. If it is not, `receive` raises the reason.
         """
         try:
             await self._websocket.send(message)
@@ -102,11 +102,11 @@ class RelaySocket:
         return True
 
     async def receive(self) -> str | bytes | None:
-        """Give the next message, or None when the session ended. Cancelling it loses nothing.
+        """Return the next message, or None if the session ended. Cancelling it loses nothing.
 
         Raises:
-            ConnectionLostError: The connection ended, and another is welcome.
-            RelayError: It ended, and another is not.
+            ConnectionLostError: The connection ended, and the client may reconnect.
+            RelayError: The connection ended, and the client must not reconnect.
         """
         heard = relay_clock()
         pong: asyncio.Future[float] | None = None
@@ -131,11 +131,11 @@ class RelaySocket:
             raise closing_error(self.url, closed, self.notice, self.retry_after_seconds) from closed
 
     async def close(self, patience_seconds: float = 0.0) -> None:
-        """Close the connection; once it is, this does nothing. Cancelled, it is cut off.
+        """Close the connection; a second call does nothing. Cancelling this cuts the connection off.
 
         Args:
-            patience_seconds: How much later than usually the other side may come to read of it. Who does not wait for
-                it takes back what it has not read yet.
+            patience_seconds: How much longer than usual to wait until the other side reads the close. Closing earlier
+                withdraws everything that it has not read.
         """
         self._websocket.close_timeout = CLOSE_TIMEOUT_SECONDS + patience_seconds
         try:
@@ -145,7 +145,7 @@ class RelaySocket:
             raise
 
     def abort(self) -> None:
-        """Cut the connection off, whatever was still to be sent."""
+        """Cut the connection off, discarding anything unsent."""
         self._websocket.transport.abort()
 
 
@@ -157,13 +157,13 @@ async def open_socket(
     Args:
         endpoint: The relay.
         target: Path and query.
-        greeting: What kind of `hello` this is about.
-        silence_seconds: When a relay that does not answer is given up.
+        greeting: The expected type of `hello`.
+        silence_seconds: How long a relay may leave a ping unanswered.
 
     Raises:
-        UserError: Nothing that speaks `relay.v1` answers there; an `UnreachableError` when later something may.
-        ConnectionLostError: The relay closed the connection, and another is welcome.
-        RelayError: The relay refused; the text is its own sentence.
+        UserError: Nothing there speaks `relay.v1`. It is an `UnreachableError` if a later attempt may succeed.
+        ConnectionLostError: The relay closed the connection, and the client may reconnect.
+        RelayError: The relay refused; the text is the relay's own sentence.
     """
     url = endpoint.url
     headers = await _headers(endpoint.token)
@@ -176,7 +176,7 @@ async def open_socket(
             additional_headers=headers,
             proxy=None if proxy is None else proxy.address,
             open_timeout=OPEN_TIMEOUT_SECONDS,
-            # `receive` asks by itself: only it knows how late an answer may be.
+            # `receive` sends pings itself, because only it knows how late an answer may be.
             ping_interval=None,
             close_timeout=CLOSE_TIMEOUT_SECONDS,
             max_size=_MAX_MESSAGE_BYTES,
@@ -192,7 +192,7 @@ async def open_socket(
     try:
         hello = await _read_greeting(websocket, url, greeting)
     except BaseException:
-        # Nobody waits for the closing handshake of a connection that came to nothing.
+        # A connection that failed needs no closing handshake.
         websocket.transport.abort()
         raise
     sock = websocket.transport.get_extra_info("socket")

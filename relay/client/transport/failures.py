@@ -1,6 +1,6 @@
-"""What kept a connection from coming or ended it, as the error to raise: its class says whether to try again.
+"""Turns failures of a connection into errors to raise; an error's class says whether to try again.
 
-Invariant: the text is one sentence for the person, and what another machine said in it can not steer a terminal.
+Invariant: the text is one sentence for the person. Words from another machine in it cannot control a terminal.
 """
 
 import errno
@@ -47,34 +47,33 @@ _PASSING = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-"""What a relay that has too much to do answers, or a proxy whose relay is being restarted."""
+"""Statuses of an overloaded relay, or of a proxy whose relay restarts."""
 
 _SCHEMES = "check the address: ws:// is without TLS, wss:// is with it."
 
 _TARGET = re.compile(r"(.*?)/v1/(?:listen|broadcast)/[^/]+(?:/[^/]+)?")
-"""Where a relay is asked for a WebSocket, behind the path under which a proxy serves it."""
+"""The path at which a relay accepts WebSockets, after the path under which a proxy serves it."""
 
 
 def is_normal(closed: ConnectionClosed) -> bool:
-    """Tell whether a connection ended with its session."""
+    """Return whether the connection ended with its session."""
     return closed.rcvd is not None and closed.rcvd.code == CloseCode.SESSION_ENDED
 
 
 def closing_error(
     url: str, closed: ConnectionClosed, notice: ErrorNotice | None = None, retry_after_seconds: float = 0.0
 ) -> RelayError:
-    """Give the error for a connection that ended otherwise than with the session.
+    """Return the error for a connection that ended before its session.
 
     Args:
-        url: For the sentence.
-        closed: How it ended.
-        notice: The last `error` message before.
-        retry_after_seconds: How long the relay asked to stay away.
+        url: Address for the sentence.
+        closed: How the connection ended.
+        notice: The last `error` message before the end.
+        retry_after_seconds: How long the relay asked the client to stay away.
     """
     received, sent = closed.rcvd, closed.sent
     if received is None:
-        # Without the other side's close frame; when ours says why, it is something that the other side sent, unless
-        # it says that we leave.
+        # The relay sent no close frame. Unless ours says that we leave, something that the relay sent is to blame.
         if sent is not None and sent.code != CloseCode.SESSION_ENDED and not may_reconnect(sent.code):
             return RelayError(f"The connection to {url} was lost ({sent.reason or f'code {sent.code}'}).")
         return ConnectionLostError(f"The connection to {url} was lost.", retry_after_seconds)
@@ -86,7 +85,7 @@ def closing_error(
 
 
 def handshake_error(url: str, error: Exception) -> UserError:
-    """Give the error for an answer that is not a relay's, or for an address that can not have one."""
+    """Return the error for an answer that is not a relay's, or for an address that cannot be a relay's."""
     match error:
         case InvalidStatus() if error.response.status_code in _PASSING:
             return _passing_error(url, error)
@@ -97,7 +96,7 @@ def handshake_error(url: str, error: Exception) -> UserError:
         case InvalidHandshake():
             sentence = f"{url} did not answer like a relay ({error}); check the address."
         case InvalidURI() if error.uri.startswith("http"):
-            # What is connected to begins with ws, so it is where a proxy in front of the relay sends its clients.
+            # The client connects to ws addresses only, so this is a redirect from a proxy in front of the relay.
             parts = urlsplit(error.uri)
             under = _TARGET.fullmatch(parts.path)
             path = under[1] if under else ""
@@ -111,7 +110,7 @@ def handshake_error(url: str, error: Exception) -> UserError:
 def _passing_error(url: str, error: InvalidStatus) -> UnreachableError:
     status = error.response.status_code
     retry_after_seconds = 0
-    # The other form of the header is a date.
+    # The header may be a date, which is ignored.
     with suppress(ValueError):
         retry_after_seconds = min(max(0, int(error.response.headers.get("Retry-After", ""))), LONGEST_ASKED_SECONDS)
     what = "is overloaded" if status == HTTPStatus.SERVICE_UNAVAILABLE else "can not be reached for now"
@@ -119,7 +118,7 @@ def _passing_error(url: str, error: InvalidStatus) -> UnreachableError:
 
 
 def network_error(url: str, error: OSError, timeout_seconds: float) -> UserError:
-    """Give the error for an address that nobody answers at."""
+    """Return the error for an address at which nothing answers."""
     match error:
         case TimeoutError():
             sentence = f"{url} did not answer within {timeout_seconds:g} s."
@@ -141,5 +140,5 @@ def network_error(url: str, error: OSError, timeout_seconds: float) -> UserError
 
 
 def is_refused(error: OSError) -> bool:
-    """Tell a refused connection, of one address or of all that a name has; asyncio joins the texts of those."""
+    """Return whether a connection was refused, by one address or by all of a name, whose errors asyncio joins."""
     return error.errno == errno.ECONNREFUSED or f"[Errno {errno.ECONNREFUSED}]" in str(error)

@@ -1,4 +1,4 @@
-"""A listener's connection to a relay: what the relay tells, as typed events, from one greeting to one close."""
+"""A listener's connection to a relay: it receives typed events, from one greeting to one close."""
 
 from urllib.parse import urlencode
 
@@ -9,31 +9,30 @@ from relay.protocol.requests import Role
 from relay.vocabulary.names import ChannelAddress
 
 SILENCE_SECONDS = 6.0
-"""How long a relay may be silent that was asked; shorter than the audio that it keeps for those who return."""
+"""How long a relay may leave a ping unanswered. The relay keeps more audio for listeners that return."""
 
 
 class ListenerConnection:
-    """A connection that receives a channel; made by `connect_listener`.
+    """A connection that receives a channel; created by `connect_listener`.
 
-    Audio that nobody takes from here stays with the relay, whose bound on it applies.
+    Audio that is not received yet stays with the relay, whose bound applies.
 
     Attributes:
-        hello: How the relay greeted.
+        hello: The relay's greeting.
     """
 
     def __init__(self, socket: RelaySocket, hello: Hello) -> None:
-        """Take over a connection that was greeted."""
         self.hello = hello
         self._socket = socket
 
     async def receive(self) -> ListenerEvent | None:
-        """Give what the relay tells next after its `hello`, or None when the session ended.
+        """Return the relay's next event after its `hello`, or None if the session ended.
 
         Cancelling it loses nothing.
 
         Raises:
-            ConnectionLostError: The connection ended, and another is welcome.
-            RelayError: It ended, and another is not; or what came is not of the protocol.
+            ConnectionLostError: The connection ended, and the client may reconnect.
+            RelayError: The connection ended, and the client must not reconnect; or the relay broke the protocol.
         """
         while (message := await self._socket.receive()) is not None:
             event = read_listener_event(message)
@@ -48,28 +47,28 @@ class ListenerConnection:
         return None
 
     async def tell(self, message: Message) -> bool:
-        """Send a control message; tells whether the connection is open."""
+        """Send a control message. Return whether the connection is open."""
         return await self._socket.send(message.text())
 
     async def close(self) -> None:
-        """Leave the channel; done twice, it does nothing."""
+        """Leave the channel. A second call does nothing."""
         await self._socket.close()
 
 
 async def connect_listener(
     endpoint: Endpoint, address: ChannelAddress, **query: int | str | None
 ) -> ListenerConnection:
-    """Become a listener of a channel, which need not have a broadcaster yet.
+    """Connect, and become a listener of a channel, which need not have a broadcaster yet.
 
     Args:
         endpoint: The relay.
         address: The channel.
-        query: What to ask for, by the names of the protocol; None leaves it to the relay.
+        query: Parameters by their names in the protocol; None leaves one to the relay.
 
     Raises:
-        UserError: Nothing that speaks `relay.v1` answers there; an `UnreachableError` when later something may.
-        ConnectionLostError: The relay closed the connection, and another is welcome.
-        RelayError: The relay refused; the text is its own sentence.
+        UserError: Nothing there speaks `relay.v1`. It is an `UnreachableError` if a later attempt may succeed.
+        ConnectionLostError: The relay closed the connection, and the client may reconnect.
+        RelayError: The relay refused; the text is the relay's own sentence.
     """
     asked = urlencode({name: value for name, value in query.items() if value is not None})
     target = f"/v1/{Role.LISTENER}/{address}{'?' if asked else ''}{asked}"

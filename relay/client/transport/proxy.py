@@ -1,7 +1,7 @@
-"""The proxy of the environment that a client connects through, and what went wrong with it.
+"""Finds the environment's proxy through which a client connects, and explains its failures.
 
-Invariants: what a proxy did is never called the relay's fault; the sentence names the proxy, what chose it, and the way
-around it; a password in the proxy's address is never shown.
+Invariants: a proxy's failure is never blamed on the relay. The sentence names the proxy, where it was configured, and
+how to avoid it. It never shows a password in the proxy's address.
 """
 
 import os
@@ -21,23 +21,22 @@ from relay.vocabulary.hosts import is_loopback
 from relay.vocabulary.text import printable
 
 _SCHEMES = {False: ("ws", "socks", "https", "http"), True: ("wss", "socks", "https")}
-"""The variables that count, `ws_proxy` and so on, by whether the relay is reached over TLS; the first goes first."""
+"""Schemes of the variables that apply (`ws_proxy` and so on), without and with TLS. Earlier ones take precedence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy; its text names it for a sentence.
+    """A proxy. As text, it is a phrase for a sentence.
 
     Attributes:
-        address: As it is set, perhaps with a password.
-        variable: The environment variable that names it; None when the system's settings do.
+        address: Address as configured, perhaps with a password.
+        variable: The environment variable that names it; None if the system's settings do.
     """
 
     address: str = field(repr=False)
     variable: str | None
 
     def __str__(self) -> str:
-        """Name it without what is secret."""
         shown = printable(re.sub(r"//[^/]*@", "//", self.address))
         source = (
             "the system's settings name" if self.variable is None else f"the environment variable {self.variable} names"
@@ -46,14 +45,14 @@ class Proxy:
 
 
 def find_proxy(url: str) -> Proxy | None:
-    """Find the proxy for the address of a relay; None when there is none, or the address can not be read.
+    """Return the proxy for the address of a relay; None if there is none, or if the address is not valid.
 
-    A relay on this machine has none: a proxy would look for it on its own machine.
+    A relay on this machine has none, because a proxy would look for the relay on its own machine.
     """
     try:
         uri = parse_uri(re.sub("^http", "ws", url))
     except (InvalidURI, ValueError):
-        # Connecting has a sentence for it.
+        # Connecting reports the error.
         return None
     address = None if is_loopback(uri.host) else get_proxy(uri)
     return None if address is None else Proxy(address, _variable(address, is_secure=uri.secure))
@@ -63,14 +62,14 @@ def _variable(address: str, *, is_secure: bool) -> str | None:
     for scheme in _SCHEMES[is_secure]:
         for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):
             value = os.environ.get(name)
-            # The library writes another scheme before some.
+            # The library may have added a scheme in front.
             if value and address.endswith(value.removeprefix("http://")):
                 return name
     return None
 
 
 def proxy_error(url: str, proxy: Proxy, error: Exception, timeout_seconds: float) -> UserError:
-    """Give the error for a connection that failed at the proxy, or on the way through it."""
+    """Return the error for a connection that failed at the proxy or beyond it."""
     kind: type[UserError] = UnreachableError
     match error:
         case TimeoutError():
@@ -87,7 +86,7 @@ def proxy_error(url: str, proxy: Proxy, error: Exception, timeout_seconds: float
         case InvalidProxyMessage():
             what, kind = "does not answer like a proxy", UserError
         case InvalidProxy():
-            # The text of the error would show a password.
+            # The text of the error could show a password.
             what, kind = f"can not be used ({error.msg})", UserError
         case ImportError():
             what, kind = f"can not be used ({error})", UserError
