@@ -17,7 +17,7 @@ from relay.protocol import messages
 from relay.protocol.json_messages import Member, Message, Record, layout_of
 from relay.protocol.wire import MAX_BROADCAST_BYTES, SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat, Codec, Pace
-from relay.vocabulary.channel_states import ChannelState
+from relay.vocabulary.channel_states import ChannelState, Silence
 
 Json = dict[str, Any]
 
@@ -394,6 +394,7 @@ def _operator_schemas() -> Json:
         name=text,
         lang=_nullable(text),
         state={"enum": [each.value for each in ChannelState]},
+        silence=_nullable({"enum": [each.value for each in Silence]}),
         pace={"enum": [each.value for each in Pace]},
         format=_nullable(_reference("schemas", "AudioFormat")),
         listeners=count,
