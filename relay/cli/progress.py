@@ -64,6 +64,10 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+_PATIENCE_SECONDS = 3.0
+"""How long the relay's measurement waits for that of the pipe. Both judge ten seconds, but not the same ones."""
+
+
 class SpeedTeller:
     """Reports when audio stops arriving in real time, and when it does so again.
 
@@ -76,17 +80,27 @@ class SpeedTeller:
         self._pipe = ArrivalRate()
         self._at_relay: float | None = None
         self._told: float | None = None
+        self._now: float | None = None
+        self._waits_until = 0.0
 
     def note(self, seconds: float, now: float, *, is_held: bool) -> None:
         """Record audio from a live pipe; `is_held` says whether the pipe has to wait from now on."""
-        if self._pipe.note(seconds, now, is_held=is_held):
+        self._now = now
+        is_over = 0 < self._waits_until <= now
+        if self._pipe.note(seconds, now, is_held=is_held) or is_over:
+            self._waits_until = 0.0
             self._tell()
 
     def note_relay(self, ratio: float | None) -> None:
         """Record the relay's measurement: the speed as a multiple of real time, or None if it is right."""
-        if ratio != self._at_relay:
-            self._at_relay = ratio
+        if ratio == self._at_relay:
+            return
+        self._at_relay = ratio
+        if self._now is None or ratio is None or self._pipe.ratio is not None:
             self._tell()
+        else:
+            # The pipe is about to show the same, and knows more: whether it is the source or the network.
+            self._waits_until = self._now + _PATIENCE_SECONDS
 
     def _tell(self) -> None:
         pipe = self._pipe.ratio
