@@ -339,8 +339,10 @@ class RelayConnection(GuardedConnection):
     def await_room(self) -> None:
         """Block the listener until its socket accepts data again. The transport holds no data meanwhile."""
         self._conversation.block()
-        if self._awaits_room_at is None:
-            self._awaits_room_at = self.transport.get_extra_info("socket").fileno()
+        sock = self.transport.get_extra_info("socket")
+        # A transport over TLS that is lost has none.
+        if self._awaits_room_at is None and sock is not None:
+            self._awaits_room_at = sock.fileno()
             self.writable.wait(self._awaits_room_at, self._note_room)
 
     def _note_room(self) -> None:

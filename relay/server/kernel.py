@@ -106,11 +106,14 @@ def notice_dead_peer(sock: socket.socket, unacknowledged_seconds: float | None) 
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_seconds * 1000))
 
 
-def discard_unsent(sock: socket.socket) -> None:
+def discard_unsent(sock: socket.socket | None) -> None:
     """Make the kernel discard unsent data when the socket is closed, instead of keeping it for minutes.
 
-    Call this just before closing. The peer sees a reset. A closed socket is ignored.
+    Call this just before closing. The peer sees a reset. A closed socket is ignored, and so is None: asyncio's
+    transport over TLS has no socket between the loss of its connection and the call of `connection_lost`.
     """
+    if sock is None:
+        return
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
