@@ -54,6 +54,9 @@ _EVENT_SECONDS = 0.01
 _CLUMP_SPEED = 4 / 3
 """Messages of a slow source that arrive this much faster than real time are one clump, however far it is spread."""
 
+_STRETCH_SECONDS = 0.1
+"""Where frames and the writes of a pipe differ in length, frames arrive alternately too soon and too late."""
+
 _LONGEST_CLUMP_SECONDS = 0.25
 """The most audio in a clump; more is a burst."""
 
@@ -200,10 +203,10 @@ class ArrivalRate:
 
     def _is_slow_throughout(self) -> bool:
         """Whether most messages were later than real time, not just a few after an omitted silence."""
-        clumps = _join_clumps(self._events)
-        mean = sum(clump.gap for clump in clumps) / sum(clump.audio for clump in clumps)
+        stretches = _join_stretches(_join_clumps(self._events))
+        mean = sum(each.gap for each in stretches) / sum(each.audio for each in stretches)
         limit = (1 + mean) / 2
-        return sum(clump.gap > limit * clump.audio for clump in clumps) * 2 > len(clumps)
+        return sum(each.gap > limit * each.audio for each in stretches) * 2 > len(stretches)
 
     def _measure_ramp(self) -> _Ramp | None:
         """Return how the audio arrived until now; None if it was a burst or in real time."""
@@ -260,6 +263,18 @@ def _join_clumps(events: Iterable[_Event]) -> list[_Event]:
         else:
             clumps.append(event if last is None else event._replace(gap=since))
     return clumps
+
+
+def _join_stretches(clumps: Iterable[_Event]) -> list[_Event]:
+    """Join successive clumps to stretches of audio that are long against the steps in which a pipe delivers."""
+    stretches = list[_Event]()
+    for clump in clumps:
+        last = stretches[-1] if stretches else None
+        if last is not None and last.audio < _STRETCH_SECONDS:
+            stretches[-1] = clump._replace(audio=last.audio + clump.audio, gap=last.gap + clump.gap)
+        else:
+            stretches.append(clump)
+    return stretches
 
 
 def _direction(ratio: float | None) -> int:

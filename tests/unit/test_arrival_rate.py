@@ -243,3 +243,17 @@ def test_whatever_comes_it_has_an_answer(messages: list[tuple[float, float]]) ->
 )
 def test_names_the_formats_that_would_come_so_fast(announced: AudioFormat, ratio: float, name: str) -> None:
     assert looks_like(announced, ratio) == name
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_frames_that_a_pipe_fills_in_other_steps_are_slow_throughout(seed: int) -> None:
+    """Writes of 640 bytes fill frames of 960: the frames arrive after 20 and after 40 ms, in turns."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    rate, held_bytes = ArrivalRate(), 0
+    for number in range(750):
+        now = number * 0.02 + chance.uniform(0, 0.002)
+        held_bytes += 640
+        while held_bytes >= 960:
+            held_bytes -= 960
+            rate.note(0.02, now, is_held=False)
+    assert rate.ratio == pytest.approx(2 / 3, rel=0.05)
