@@ -37,8 +37,8 @@ ALLOWED_MS = 40
 """How much older than its bound a frame may be when it is written: one frame, and 20 ms."""
 
 SLOW_SECONDS = 18.0
-"""At a quarter of the speed a listener is behind by the longest bound after 13 s. After 20 s the kernel ends a connection
-whose window never has room for the next segment, as that of a small buffer on loopback."""
+"""At a quarter of the speed a listener is behind by the longest bound after 13 s. After 20 s the kernel ends a
+connection whose window never has room for a segment, which on loopback is so with a small receive buffer."""
 
 REST_SECONDS = 1.0
 
