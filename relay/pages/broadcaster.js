@@ -246,7 +246,7 @@ export class Broadcaster extends Emitter {
   }
 
   /**
-   * Sends silence from now on, or sound again; the listeners are told. It ends with the broadcast.
+   * Sends silence from now on, or sound again, and informs the listeners. The mute ends with the broadcast.
    *
    * @param {boolean} on
    */

@@ -197,7 +197,7 @@ function showName(name) {
 }
 
 /**
- * Takes the session's channels; who has not picked one gets the one in their language.
+ * Takes the session's channels. A person who has not picked one gets the one in their language.
  *
  * @param {readonly import("./player/types.js").Channel[]} channels
  */

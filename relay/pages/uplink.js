@@ -200,7 +200,7 @@ export class Uplink {
 }
 
 /**
- * Gives a broadcaster's address that replaces whoever has the channel.
+ * Returns the address at which a broadcaster replaces the present one of its channel.
  *
  * @param {string} address
  */
