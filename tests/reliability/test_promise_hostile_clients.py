@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from tests.support.live_session import (
     resident_bytes,
 )
 from tests.support.processes import RelayProcess, relay_process
+from tests.support.tries import best_of_three, check_in_time
 from tests.support.wire_listener import closing
 
 pytestmark = pytest.mark.timed
@@ -34,12 +36,16 @@ LATE_MS = 1000
 
 JOINING_SECONDS = 30.0
 
+FLOOD_LIMITS = ("max_pings_per_second", "max_texts_per_second", "max_fragments_per_second")
+"""What holds the floods off; the relay logs each that it applied."""
+
 LEAST_PRIORITY = 19
 """Of the hostile clients: they share a core with whoever measures, and get what that leaves, so that what is measured
 is the relay and not the wait for this core."""
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+@best_of_three
 async def test_all_floods_at_once_cost_healthy_listeners_nothing(
     load: Load, figure: Figure, lateness: Lateness, loop: str, tmp_path: Path
 ) -> None:
@@ -61,8 +67,6 @@ async def test_all_floods_at_once_cost_healthy_listeners_nothing(
                 await check_accounts(witnesses, broadcaster)
         assert await relay.terminate() == 0
         assert "Traceback" not in relay.text
-        applied = {name for record in relay.log if record["event"] == "limits were applied" for name in record}
-    assert {"max_pings_per_second", "max_texts_per_second", "max_fragments_per_second"} <= applied
     assert all(listener.gaps == [] for listener in witnesses)
     assert (quiet.result().lost_frames, flooded.result().lost_frames) == (0, 0)
     quiet_ms, flooded_ms = (int(result.metrics["p99_ms"]) for result in (quiet.result(), flooded.result()))
@@ -73,7 +77,11 @@ async def test_all_floods_at_once_cost_healthy_listeners_nothing(
         f"memory grew by {grown_bytes / 1e6:.1f} MB"
     )
     assert grown_bytes <= 40e6, "what hostile clients send piles up"
-    assert flooded_ms <= (2 * quiet_ms + 1 if load.is_alone else LATE_MS + lateness.most_ms)
+    check_in_time(flooded_ms, 2 * quiet_ms + 1 if load.is_alone else LATE_MS + lateness.most_ms, "a frame beside them")
+
+
+def tells(limit: str, line: str) -> bool:
+    return "limits were applied" in line and limit in line
 
 
 async def play_until_done(broadcaster: Broadcaster, measuring: asyncio.Task[object]) -> None:
@@ -94,7 +102,9 @@ async def flood_while(measuring: asyncio.Task[Measured], relay: RelayProcess, lo
         os.setpriority(os.PRIO_PROCESS, hostile.pid, LEAST_PRIORITY)
         if load.is_alone:
             os.sched_setaffinity(hostile.pid, {OTHERS_CPU})
-        await asyncio.wait([measuring])
+        # The hostile clients get what processor time is left, so their floods may take longer than the measurement.
+        applied = [relay.line(partial(tells, limit)) for limit in FLOOD_LIMITS]
+        await asyncio.gather(asyncio.wait([measuring]), *applied)
         assert hostile.returncode is None, "the hostile clients ended by themselves"
         return resident_bytes(relay) - before_bytes
     finally:

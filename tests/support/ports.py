@@ -1,31 +1,50 @@
-"""The ports of tests: no two tests of a run get the same one, and the kernel gives none of them to anybody else.
+"""The ports of tests: no two tests get the same one, and the kernel gives none of them to anybody else.
 
-A client that reconnects remembers the port of a relay that has gone. Had the kernel given that port, it could give it
-next to another test's server, which would then meet a stranger.
+A client that reconnects remembers the port of a relay that has gone. If the kernel had chosen that port, it could give
+it next to another test's relay, which would then meet a stranger.
+
+Each process takes a block of ports at a time. It holds a block by keeping the block's first port bound, so other
+workers, and test runs in other checkouts, choose other blocks.
 """
 
-import itertools
-import os
-import secrets
+import random
 import socket
+from collections.abc import Iterator
 
-FIRST_PORT, PORTS_PER_WORKER, WORKERS = 20_000, 3_000, 4
-"""Below the range from which Linux takes ports by itself."""
+FIRST_PORT, PORTS_PER_BLOCK, BLOCKS = 20_000, 250, 48
+"""Below the range from which Linux chooses ports by itself."""
 
-
-def _start() -> int:
-    """Return the first port of this process's part of the range; pytest-xdist numbers its workers gw0, gw1, …"""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return FIRST_PORT + worker % WORKERS * PORTS_PER_WORKER
+_gates: list[socket.socket] = []
 
 
-_turns = itertools.count(secrets.randbelow(PORTS_PER_WORKER))
+def _hold(port: int) -> socket.socket | None:
+    """Bind a port, and return its socket; None if another process uses the port."""
+    gate = socket.socket()
+    try:
+        gate.bind(("127.0.0.1", port))
+    except OSError:
+        gate.close()
+        return None
+    return gate
+
+
+def _ports() -> Iterator[int]:
+    """Yield the ports of one block after the other, each once."""
+    # A module of its own must not disturb the seed that a test or hypothesis has set.
+    for block in random.SystemRandom().sample(range(BLOCKS), BLOCKS):
+        first = FIRST_PORT + block * PORTS_PER_BLOCK
+        gate = _hold(first)
+        if gate is not None:
+            _gates.append(gate)
+            yield from range(first + 1, first + PORTS_PER_BLOCK)
+
+
+_left = _ports()
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody uses and that this run has not used before."""
-    while True:
-        port = _start() + next(_turns) % PORTS_PER_WORKER
+    """Return a loopback port that nobody uses and that no test of this run has used before."""
+    for port in _left:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -33,3 +52,4 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+    raise RuntimeError(f"All {BLOCKS} blocks of ports are taken. Are many test runs active on this machine?")

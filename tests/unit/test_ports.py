@@ -1,11 +1,12 @@
 """What the ports of all tests have in common: see tests/support/ports.py."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
-import pytest
-
-from tests.support.ports import FIRST_PORT, PORTS_PER_WORKER, WORKERS, free_port
+from tests.support.ports import BLOCKS, FIRST_PORT, PORTS_PER_BLOCK, free_port
 
 TESTS = Path(__file__).parent.parent
 FROM_THE_KERNEL = re.compile(r'(\.0\.0\.1"|"localhost"), 0\b|"--port", "0"|\bport=0\b')
@@ -17,18 +18,22 @@ def test_no_port_is_given_twice() -> None:
     assert len(set(ports)) == len(ports)
 
 
-def test_workers_have_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = set()
-    for worker in ("gw0", "gw1", "gw2", "gw3"):
-        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
-        parts |= {(free_port() - FIRST_PORT) // PORTS_PER_WORKER for _ in range(50)}
-        assert len(parts) == int(worker.removeprefix("gw")) + 1
-    assert parts == set(range(WORKERS))
+def test_processes_have_ports_of_their_own() -> None:
+    program = "from tests.support.ports import free_port; print(*(free_port() for _ in range(300)))"
+    others = [
+        subprocess.Popen([sys.executable, "-c", program + "; input()"], stdin=PIPE, stdout=PIPE) for _ in range(3)
+    ]
+    ports = [free_port() for _ in range(300)]
+    for other in others:
+        with other:
+            assert other.stdout is not None
+            ports += map(int, other.stdout.readline().split())
+    assert len(set(ports)) == len(ports) == 1200
 
 
 def test_ports_are_outside_of_the_kernels_range() -> None:
     lowest, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    assert lowest >= FIRST_PORT + PORTS_PER_WORKER * WORKERS
+    assert lowest >= FIRST_PORT + PORTS_PER_BLOCK * BLOCKS
 
 
 def test_no_test_takes_a_port_from_the_kernel() -> None:
