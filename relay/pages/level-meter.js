@@ -92,7 +92,7 @@ function describe(decibels) {
   if (decibels <= FLOOR_DB) {
     return t("broadcast.level.none");
   }
-  return `${formatNumber(decibels, { maximumFractionDigits: 0 })} dB`;
+  return `${formatNumber(decibels, { maximumFractionDigits: 0 }).replace("-", "−")} dB`;
 }
 
 /** @param {number} amplitude */

@@ -52,11 +52,13 @@ test("a goaway is waited out, and spread", () => {
 });
 
 test("what is heard comes before what the connection does", () => {
+  /** @type {Parameters<typeof statusOf>[0]} */
   const facts = { link: "down", mode: "playing", channelState: "live", hasPlayed: true, isPausing: false };
   assert.equal(statusOf(facts), "playing");
   assert.equal(statusOf({ ...facts, mode: "concealing" }), "concealing");
   assert.equal(statusOf({ ...facts, mode: "silent" }), "reconnecting");
   assert.equal(statusOf({ ...facts, mode: "silent", link: "connecting" }), "connecting");
+  /** @type {Parameters<typeof statusOf>[0]} */
   const up = { ...facts, mode: "silent", link: "up" };
   assert.equal(statusOf(up), "rebuffering");
   assert.equal(statusOf({ ...up, hasPlayed: false }), "buffering");

@@ -11,7 +11,7 @@ const DEVICE_RATE = 48_000;
 const CLICK = 0.005;
 
 test("from the click to the sound it goes through connecting and buffering, with the sound of just before", () => {
-  for (const latency of ["low", "balanced", "stable"]) {
+  for (const latency of /** @type {const} */ (["low", "balanced", "stable"])) {
     const relay = new FakeRelay({ latency });
     relay.run(1000);
     assert.deepEqual(relay.states, ["connecting", "buffering", "playing"]);

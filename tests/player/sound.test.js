@@ -16,12 +16,20 @@ const CLICK = 0.005;
 
 /** A renderer that is fed and heard by hand. */
 class Bench {
+  /** @type {(index: number, channel: number) => number} */
   #sound;
   #frames = 0;
   #blocksDue = 0;
   heard = [];
   sent = 0;
 
+  /**
+   * @param {object} [options]
+   * @param {number} [options.rate] Of the sound.
+   * @param {number} [options.outputRate]
+   * @param {number} [options.channels]
+   * @param {(index: number, channel: number) => number} [options.sound] Sample `index` of a channel, -1 to 1.
+   */
   constructor({ rate = 16_000, outputRate = 48_000, channels = 1, sound = tone(TONE, rate) } = {}) {
     this.rate = rate;
     this.outputRate = outputRate;
@@ -154,9 +162,9 @@ for (const format of FORMATS) {
   });
 }
 
-for (const [name, sound, worst] of [
-  ["a tone", tone(TONE, 16_000), 0.01],
-  ["silence", () => 0, 0.001],
+for (const { name, sound, worst } of [
+  { name: "a tone", sound: tone(TONE, 16_000), worst: 0.01 },
+  { name: "silence", sound: () => 0, worst: 0.001 },
 ]) {
   test(`a stretch of ${name} ends by itself when it has gained or lost what it should`, () => {
     for (const [stretch, by] of [

@@ -38,10 +38,10 @@ test("a switch that fails changes nothing", () => {
 });
 
 test("of two quick switches the last one counts, wherever the connection breaks or what fails", () => {
-  for (const [first, second, breaksAfterMs] of [
-    ["de", "fr", null],
-    ["xx", "fr", null],
-    ["de", "fr", 11],
+  for (const { first, second, breaksAfterMs } of [
+    { first: "de", second: "fr", breaksAfterMs: null },
+    { first: "xx", second: "fr", breaksAfterMs: null },
+    { first: "de", second: "fr", breaksAfterMs: 11 },
   ]) {
     const relay = playing();
     relay.channels.push({ id: "fr", name: "Français", lang: "fr", state: "live" });

@@ -1,4 +1,4 @@
-"""The pages of the documentation read well: links lead somewhere, lines wrap, and words are spelled and chosen well.
+"""The pages of the documentation read well: links and pictures are there, lines wrap, and words are chosen well.
 
 codespell knows common misspellings; its settings are in pyproject.toml. proselint knows clichés, archaisms, repeated
 words and more.
@@ -19,12 +19,21 @@ NOT_ASKED = ("archaism", "typography")
 """Checks of proselint that find what is none: "for ever" in "for everybody", and straight quotes in Markdown."""
 
 
+MAX_PICTURE_BYTES = 120_000
+IMAGES = ROOT / "docs" / "images"
+
+
+def links(page: str) -> list[str]:
+    """Return what a page links to and which pictures it shows, in Markdown and in HTML, but for other sites."""
+    text = re.sub(r"`[^`\n]*`", "", prose(read(page)))
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"\b(?:href|src|srcset)=\"([^\"]*)\"", text)
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     here = ROOT / page
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(read(page)))):
-        if re.match(r"[a-z]+:", target):
-            continue
+    for target in links(page):
         name, _, anchor = target.partition("#")
         path = (here.parent / name).resolve() if name else here
         assert path.exists(), f"{page} links to {target}, which is not there"
@@ -38,6 +47,33 @@ def test_the_index_lists_every_page() -> None:
     }
     pages = {page for page in PAGES if page.startswith("docs/")} - {"docs/README.md"}
     assert pages <= listed, f"docs/README.md lacks {sorted(pages - listed)}"
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    shown = {((ROOT / page).parent / target).resolve() for page in PAGES for target in links(page)}
+    pictures = set(IMAGES.iterdir())
+    assert pictures <= shown, f"no page shows {sorted(path.name for path in pictures - shown)}"
+    large = {path.name: path.stat().st_size for path in pictures if path.stat().st_size > MAX_PICTURE_BYTES}
+    assert large == {}, "python -m scripts.pictures reduces their colours"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_picture_has_words(page: str) -> None:
+    text = prose(read(page))
+    words = re.findall(r"!\[([^\]]*)\]\(", text) + re.findall(r"<img\b[^>]*\balt=\"([^\"]*)\"", text)
+    assert len(words) == text.count("![") + text.count("<img")
+    assert [alt for alt in words if len(alt.split()) < 5] == []
+
+
+def test_the_way_of_a_frame_names_the_code() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "relay").rglob("*.py"))
+    names = re.findall(r'class="code"[^>]*>([\w.]+)<', (IMAGES / "frame.svg").read_text())
+    assert len(names) > 5
+    for name in names:
+        kind, _, method = name.partition(".")
+        body = re.search(rf"^class {kind}\b.*?(?=^\S|\Z)", code, re.MULTILINE | re.DOTALL)
+        assert body, f"frame.svg names {kind}, which is not in relay/"
+        assert not method or f"    def {method}(" in body[0], f"frame.svg names {name}, which is not in relay/"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -3,6 +3,7 @@
 export class FakeWorker {
   static made = [];
   posted = [];
+  onmessage = null;
   isTerminated = false;
 
   constructor() {

@@ -83,9 +83,18 @@ export class FakeRelay {
     { id: "de", name: "Deutsch", lang: "de", state: "live" },
   ];
 
+  /**
+   * @param {object} [options]
+   * @param {import("../../../relay/pages/player/types.js").Latency} [options.latency]
+   * @param {string} [options.channel]
+   * @param {string | null} [options.token]
+   * @param {Error | null} [options.obstacle] What a browser throws instead of connecting.
+   * @param {boolean} [options.isReachable]
+   */
   constructor({ latency = "balanced", channel = "main", token = null, obstacle = null, isReachable = true } = {}) {
     this.obstacle = obstacle;
     this.isReachable = isReachable;
+    /** @type {any} As much of a browser as a session uses. */
     const world = {
       now: () => this.now,
       random: () => this.random,
@@ -102,6 +111,7 @@ export class FakeRelay {
       tell: (message) => this.told.push({ now: this.now, ...message }),
       world,
     });
+    /** @type {any} As much of a `MessagePort` as a session uses. */
     const port = {
       onmessage: null,
       close() {},
@@ -120,7 +130,7 @@ export class FakeRelay {
     this.session.setPort(port);
     this.session.setRunning(true);
     this.#renderSome();
-    this.#broadcast(0);
+    this.#broadcast();
   }
 
   get states() {

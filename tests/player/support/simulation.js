@@ -40,7 +40,7 @@ export class Simulation {
   orders = [];
 
   /**
-   * @param {object} trace See ../traces/README.md.
+   * @param {import("./trace.js").Trace} trace
    * @param {object} [options]
    * @param {"low" | "balanced" | "stable"} [options.latency]
    * @param {number} [options.rate] Of the sound.

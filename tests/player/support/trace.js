@@ -3,8 +3,24 @@
 import { readFileSync } from "node:fs";
 
 /**
+ * @typedef {object} TraceFrame
+ * @property {number} seq
+ * @property {number} mediaMs
+ * @property {number} durationMs
+ * @property {number} dueMs
+ * @property {number} arrivalMs
+ * @property {import("../../../relay/pages/player/messages.js").Gap} [gap] Arrives before the frame.
+ *
+ * @typedef {object} Trace What a `Simulation` plays; see ../traces/README.md.
+ * @property {import("../../../relay/pages/player/messages.js").Hello["pace"]} pace
+ * @property {number} wayMs
+ * @property {TraceFrame[]} frames
+ * @property {(ms: number) => number} [arriving] When what is sent at `ms` arrives.
+ */
+
+/**
  * @param {string} name Of a file in ../traces.
- * @returns {{pace: string, wayMs: number, frames: object[]}} for a `Simulation`.
+ * @returns {Trace}
  */
 export function loadTrace(name) {
   const file = readFileSync(new URL(`../traces/${name}.json`, import.meta.url), "utf8");
@@ -23,6 +39,7 @@ export function loadTrace(name) {
  * @param {object} [options]
  * @param {number} [options.frameMs]
  * @param {number} [options.ppm] How much faster than its rate the broadcaster's sound card runs.
+ * @returns {Trace}
  */
 export function steadyTrace(seconds, { frameMs = 20, ppm = 0 } = {}) {
   const wayMs = 12;
@@ -36,11 +53,17 @@ export function steadyTrace(seconds, { frameMs = 20, ppm = 0 } = {}) {
 /**
  * Has a relay drop frames of a listener that is behind: all frames up to the drop are `durationMs` late, those after it
  * are in time, and a gap before them tells what is lost.
+ *
+ * @param {number} seconds
+ * @param {number} from The first frame that is lost.
+ * @param {number} count
+ * @returns {Trace}
  */
 export function droppedTrace(seconds, from, count) {
   const { frames, ...rest } = steadyTrace(seconds);
   const { durationMs } = frames[0];
   const lostMs = count * durationMs;
+  /** @type {TraceFrame["gap"]} */
   const gap = {
     type: "gap",
     epoch: 7,
@@ -54,7 +77,14 @@ export function droppedTrace(seconds, from, count) {
   return { ...rest, frames: [...before, { ...first, gap }, ...after] };
 }
 
-/** The same network for a player that comes in at `joinMs`, and is given what was due before at once. */
+/**
+ * The same network for a player that comes in at `joinMs`, and is given what was due before at once.
+ *
+ * @param {Trace} trace
+ * @param {number} joinMs
+ * @param {number} [firstMs] When the first frame arrives.
+ * @returns {Trace}
+ */
 export function joined({ frames, ...rest }, joinMs, firstMs = 2) {
   const moved = frames.map((frame) => {
     const dueMs = frame.dueMs - joinMs;
@@ -66,10 +96,11 @@ export function joined({ frames, ...rest }, joinMs, firstMs = 2) {
 /**
  * Has a network stand still once: what would have come meanwhile comes behind it, in order.
  *
- * @param {object} trace
+ * @param {Trace} trace
  * @param {number} atMs When it begins.
  * @param {number} lengthMs
  * @param {number} [speed] How much faster than it is spoken the backlog comes.
+ * @returns {Trace}
  */
 export function stalled({ frames, ...rest }, atMs, lengthMs, speed = Infinity) {
   const endMs = atMs + lengthMs;
