@@ -56,7 +56,7 @@ class Offer:
 
     Attributes:
         audio_format: The format of its audio.
-        pace: Whether the audio comes from a live source or from speech synthesis.
+        pace: Whether the audio arrives from a live source or from speech synthesis.
         takeover: Whether it replaces the current broadcaster.
         label: The channel's name and language.
         resume: The id of its previous connection, to learn how much audio arrived. None if there was none.

@@ -43,7 +43,7 @@ class ServerSettings(_Section):
         description=(
             'The address to listen on, or a list of addresses. "0.0.0.0" is all of IPv4, "::" is all of '
             'IPv6, and "*" is both, as far as the machine has them. Any address other than loopback needs '
-            "broadcast.key or keys of tokens."
+            "broadcast.key or token keys."
         ),
     )
     port: int = Field(8080, ge=0, le=65535, description="The TCP port. 0 chooses a free port and prints it.")
@@ -163,7 +163,7 @@ class AccessSettings(_Section):
     token_key_files: FileNames = Field(
         (),
         description=(
-            "Files with keys of tokens: JWKS, or PEM of an Ed25519 or RSA key. The id of a PEM key is the "
+            "Files with token keys: JWKS, or PEM of an Ed25519 or RSA key. The id of a PEM key is the "
             "file's name up to its first dot."
         ),
     )

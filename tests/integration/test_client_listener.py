@@ -198,7 +198,7 @@ async def test_tries_go_on_while_nobody_answers_and_while_a_proxy_says_so() -> N
     attempts = [(event.attempt, event.reason) for event in events if isinstance(event, Reconnecting)]
     assert attempts == [
         (1, f"The connection to {url} was lost."),
-        (2, f"{url} can not be reached for now (HTTP 502); try again later."),
+        (2, f"{url} cannot be reached at present (HTTP 502); try again later."),
         (3, f"{url} is overloaded (HTTP 503); try again later."),
     ]
 
@@ -227,7 +227,7 @@ async def test_what_will_not_heal_ends_the_tries() -> None:
         await cut(connection)
 
     async with scripted(in_turn(first), process_request=answer) as url, listen(url, "ev1", reconnect=SOON) as listener:
-        with pytest.raises(UserError, match="answered HTTP 404 and no relay"):
+        with pytest.raises(UserError, match="answered HTTP 404, not like a relay"):
             _ = [event async for event in listener]
 
 

@@ -82,7 +82,7 @@ async def test_one_address_that_others_can_reach_is_enough_to_need_a_key(open_to
     async with running("serve", *arguments, RELAY_BROADCAST_OPEN=open_to_all) as process:
         assert await process.wait() == 2
         assert len(process.lines) == 1
-        assert process.lines[0].startswith("relay: server.host is 0.0.0.0, which others can reach, ")
+        assert process.lines[0].startswith("relay: server.host is 0.0.0.0, which other machines can reach, ")
 
 
 @pytest.mark.parametrize(
@@ -114,5 +114,5 @@ async def test_a_host_that_holds_after_a_restart_only_opens_nothing_before(tmp_p
     async with relay_process("--config", str(file), RELAY_ACCESS_ALLOWED_ORIGINS="*") as relay:
         file.write_text('[server]\nhost = "127.0.0.1"\n[broadcast]\nopen = true\n', encoding="utf-8")
         relay.signal(signal.SIGHUP)
-        told = await relay.event("the configuration is not reloaded, the former stays")
-        assert "server.host is 0.0.0.0, which others can reach" in told["faults"]
+        told = await relay.event("the configuration was not reloaded; the previous one stays in force")
+        assert "server.host is 0.0.0.0, which other machines can reach" in told["faults"]
