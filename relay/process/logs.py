@@ -207,7 +207,7 @@ class _WriterHandler(logging.Handler):
         for kind, left_out in self._repeats.over(now):
             like, _, of = kind if isinstance(kind, tuple) else (kind, "", None)
             fields = {"like": like, **({"of": of} if isinstance(of, str) else {}), "lines": left_out}
-            self._write(_own_record("log lines that say the same were left out", **fields))
+            self._write(_own_record("similar log lines were left out", **fields))
 
     def _write(self, record: logging.LogRecord) -> None:
         try:
@@ -250,7 +250,7 @@ class _WriterHandler(logging.Handler):
         """Return the line that reports dropped lines, or an empty text."""
         if not lost:
             return ""
-        sentence = "log lines were dropped, because standard error did not take them"
+        sentence = "log lines were lost because standard error was blocked"
         record = _own_record(sentence, lines=lost)
         return f"{self.format(record)}\n"
 

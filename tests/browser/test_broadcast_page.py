@@ -63,7 +63,7 @@ async def test_takes_a_channel_over_when_the_person_says_so(tab: Tab, relay: Rel
     async with claimed(relay.url, "busy") as other:
         await tab.open("/broadcast/busy")
         await tab.press("Go live")
-        await tab.status("This channel has a broadcaster already.")
+        await tab.status("This channel already has a broadcaster.")
         # The focus waits on the button that goes on.
         await tab.page.keyboard.press("Enter")
         await tab.status("You are live.")

@@ -393,7 +393,7 @@ async def test_plays_on_plain_http_too(tab: Tab, relay: RelayProcess) -> None:
 async def test_an_id_that_is_no_name_gets_the_sentence(tab: Tab) -> None:
     answer = await tab.page.request.get(f"{tab.network.url}/listen/no%20name")
     assert answer.status == 400
-    assert "The session id 'no%20name' is not 1 to 64" in await answer.text()
+    assert "The session id 'no%20name' must have 1 to 64" in await answer.text()
 
 
 async def test_start_page_leads_to_the_session(tab: Tab) -> None:

@@ -120,7 +120,7 @@ async def test_one_answer_for_unknown_and_forbidden(relay: RelayProcess) -> None
         async with client(relay.url, target, given) as refused:
             answers.add((status, body, *await closing(refused)))
     assert await relay.terminate() == 0
-    (told,) = [line for line in relay.log if line["event"] == "clients refused"]
+    (told,) = [line for line in relay.log if line["event"] == "clients were refused"]
     assert told["refused"] == 2 * 3 * len(shown)
     assert {"no token", "not a token", "wrong role, session or channel", "expired", "wrong audience"} <= set(
         told["reasons"]

@@ -163,7 +163,7 @@ async def test_long_audio_is_cut_into_what_can_be_taken_back_and_half_samples_ar
         await heard.read(connection)
 
     async with scripted(script) as url, broadcast(url, "ev1") as broadcaster:
-        with pytest.raises(PolicyError, match="not whole samples"):
+        with pytest.raises(PolicyError, match="does not end at a whole sample"):
             await broadcaster.send(b"\1\2\3")
         await broadcaster.send(TENTH * 30)
         await broadcaster.end()

@@ -267,7 +267,7 @@ async def test_a_session_is_not_ended_by_a_source_without_audio() -> None:
     [
         ([{**HELLO, "protocol": "relay.v2"}], "The relay speaks 'relay.v2', and this client speaks relay.v1."),
         ([b"\0" * 100], "does not greet like a relay of this version"),
-        ([["hello"]], "A control message is not a JSON object"),
+        ([["hello"]], "A control message must be a JSON object"),
     ],
 )
 async def test_what_does_not_greet_is_no_relay(tmp_path: Path, messages: list[Any], problem: str) -> None:

@@ -111,7 +111,7 @@ async def test_a_relay_that_says_what_is_not_of_the_protocol_is_not_asked_again(
     with pytest.raises(RelayError, match=r"The connection to .* was lost \(.*\)\.$") as lost:
         await listen_to(in_turn(too_long))
     assert not isinstance(lost.value, ConnectionLostError)
-    with pytest.raises(RelayError, match="too short for the 16-byte header"):
+    with pytest.raises(RelayError, match="too few for the 16-byte header"):
         await listen_to(in_turn(half_a_header))
 
 

@@ -294,7 +294,7 @@ async def test_a_signal_prints_what_was_measured(tmp_path: Path) -> None:
                 process.signal(number)
             ended = await relay.event("session ended")
         assert process.returncode == 0
-        assert "The test ended early: a signal stopped it." in process.table
+        assert "The test ended early: it was stopped by a signal." in process.table
         result = json.loads(path.read_text(encoding="utf-8"))
         assert result["metrics"]["published_frames"] == ended["frames"] > 0
         assert result["metrics"]["delivered_frames"] == ended["frames"] * LISTENERS
@@ -309,7 +309,7 @@ async def test_a_receiving_process_that_dies_is_reported() -> None:
         (worker,) = psutil.Process(process.pid).children()
         worker.kill()
     assert (process.returncode, process.lines) == (1, [])
-    assert "The test ended early: A receiving process ended by itself, with signal 9; what it measured" in process.table
+    assert "The test ended early: A receiving process ended early, with signal 9, and its measurements" in process.table
 
 
 async def test_receiving_processes_end_with_the_main_process_and_not_by_ctrl_c() -> None:

@@ -48,7 +48,7 @@ async def test_it_ends_in_time_when_every_listener_is_stalled(loop: str) -> None
             assert await relay.terminate() == 0
             assert await relay.stopping_seconds() < 4, "it waited until closes were given up"
         events = [record["event"] for record in relay.log]
-        assert "clients that did not close in time are cut off" in events
+        assert "clients that did not disconnect in time were cut off" in events
         assert events[-1] == "relay stopped"
 
 

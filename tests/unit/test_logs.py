@@ -307,17 +307,17 @@ def test_configuring_again_replaces(configure: Configure) -> None:
 def test_a_traceback_that_a_peer_can_cause_is_written_once(configure: Configure) -> None:
     log = configure(format="json")
     for number in range(1000):
-        logger.error("a connection failed by our fault", exc_info=raised(RecursionError(f"of peer {number}")))
+        logger.error("a bug in the relay ended a connection", exc_info=raised(RecursionError(f"of peer {number}")))
     logger.error("another failure", exc_info=raised(ValueError()))
-    logger.error("a connection failed by our fault", exc_info=raised(ValueError()))
+    logger.error("a bug in the relay ended a connection", exc_info=raised(ValueError()))
     members = log.members
     assert [(each["event"], "exception" in each) for each in members] == [
-        ("a connection failed by our fault", True),
+        ("a bug in the relay ended a connection", True),
         ("another failure", True),
-        ("a connection failed by our fault", True),
-        ("log lines that say the same were left out", False),
+        ("a bug in the relay ended a connection", True),
+        ("similar log lines were left out", False),
     ]
-    assert (members[-1]["like"], members[-1]["lines"]) == ("a connection failed by our fault", 999)
+    assert (members[-1]["like"], members[-1]["lines"]) == ("a bug in the relay ended a connection", 999)
 
 
 def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configure) -> None:
@@ -329,7 +329,7 @@ def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configur
     assert counts == {
         "silent connection cut off": MAX_REPEATS,
         "something that nobody can cause": 1000,
-        "log lines that say the same were left out": 1,
+        "similar log lines were left out": 1,
     }
     assert log.members[-1]["lines"] == 1000 - MAX_REPEATS
     assert "may_repeat" not in log.text

@@ -36,7 +36,7 @@ const SENTENCES = new Map([
   [TAKEN_OVER, "Another broadcaster took over this channel."],
   [DISCONNECTED, "The operator of the relay closed this connection."],
   [NOT_ALLOWED, "The relay did not accept the key for this session."],
-  [CHANNEL_BUSY, "This channel has a broadcaster already."],
+  [CHANNEL_BUSY, "This channel already has a broadcaster."],
   [BAD_REQUEST, "The relay does not understand this page's address."],
 ]);
 // end generated
