@@ -7,7 +7,7 @@ and what to do. It never contains a secret.
 from enum import IntEnum
 from typing import ClassVar, Self
 
-_MISUNDERSTANDING = "This browser and the relay do not understand each other. Reload the page."
+_MISUNDERSTANDING = "A protocol error occurred between this page and the relay. Reload the page."
 
 
 class CloseCode(IntEnum):
@@ -90,7 +90,7 @@ class CloseCode(IntEnum):
         "This channel already has a broadcaster.")
     BAD_REQUEST = (
         4504, False, "a bad request; the reason says what is wrong, in one sentence", "stops", 400, "",
-        "The relay does not understand this page's address.")
+        "The relay does not accept this page's address.")
     # fmt: on
 
 

@@ -142,7 +142,7 @@ async def test_says_that_the_network_is_too_slow_and_connects_anew_when_it_is_de
     await tab.page.locator("#way", has_text="ms").wait_for()
     await tab.page.evaluate(WATCHED_STATES)
     tab.network.swallow()
-    await tab.warning("The network is too slow for the sound.")
+    await tab.warning("Your network is too slow, so listeners hear you late.")
     await tab.until("states.join() === 'reconnecting,live'")
     await tab.status("You are live.")
 
@@ -220,7 +220,7 @@ async def test_says_that_the_sound_does_not_come_in_real_time(tab: Tab, rate: fl
     await tab.status("You are live.")
     said = f"{{ stats: {{ ...relayBroadcaster.relay.stats, arrival_rate: {rate} }}, heldBack: false }}"
     await tab.page.evaluate(f"Object.defineProperty(relayBroadcaster, 'relay', {{ value: {said} }})")
-    await tab.warning(f"The sound comes at {speed} of its proper speed")
+    await tab.warning(f"The audio arrives at {speed} of its normal speed")
 
 
 async def test_keyboard_alone_goes_live_and_stops(tab: Tab, relay: RelayProcess) -> None:

@@ -159,8 +159,8 @@ PEOPLE = [
         "هذا العنوان غير صحيح",
         '<base href="../">',
     ),
-    ("/nothing", "arn, ja", 404, '<html lang="en" data-ready>', "There is nothing here", '<base href="./">'),
-    ("/nothing", "", 404, '<html lang="en" data-ready>', "There is nothing here", '<base href="./">'),
+    ("/nothing", "arn, ja", 404, '<html lang="en" data-ready>', "Page not found", '<base href="./">'),
+    ("/nothing", "", 404, '<html lang="en" data-ready>', "Page not found", '<base href="./">'),
 ]
 
 
