@@ -34,7 +34,6 @@ from relay.client import (
     ChannelBusyError,
     Dropping,
     ErrorNotice,
-    NotAllowedError,
     Pace,
     Reconnect,
     Reconnected,
@@ -221,12 +220,10 @@ def broadcast_command(
         is_file=is_file or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode),
     )
     try:
-        run(_open_and_broadcast(open_source, make_job))
+        run(_open_and_broadcast(open_source, make_job), "RELAY_BROADCAST_KEY or RELAY_CLIENT_TOKEN")
     except ChannelBusyError as error:
         sentence = f"The channel {address} already has a broadcaster; replace it with --takeover."
         raise ChannelBusyError(sentence) from error
-    except NotAllowedError as error:
-        raise NotAllowedError(f"{error} Set RELAY_BROADCAST_KEY or RELAY_CLIENT_TOKEN.") from error
 
 
 async def _open_and_broadcast(open_source: Callable[[], AudioSource], make_job: Callable[..., Broadcast]) -> None:

@@ -16,7 +16,7 @@ from relay.client.page_address import PageAddress, read_page_address
 from relay.process.early_signals import let_end
 from relay.settings.configuration import load_settings
 from relay.settings.settings import Settings
-from relay.vocabulary.errors import BadRequestError, RelayError, UserError
+from relay.vocabulary.errors import BadRequestError, NotAllowedError, RelayError, UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 from relay.vocabulary.text import printable
 
@@ -115,8 +115,8 @@ def read_address(session: str, channel: str) -> ChannelAddress:
         raise UserError(str(error)) from error
 
 
-def run(work: Coroutine[object, object, None]) -> None:
-    """Run a client until it ends.
+def run(work: Coroutine[object, object, None], credentials: str = "RELAY_CLIENT_TOKEN") -> None:
+    """Run a client until it ends. `credentials` is what a person should check when the relay refuses it.
 
     Ctrl-C exits with code 130 before the client handles signals. So does a second Ctrl-C while the client stops.
     """
@@ -125,6 +125,8 @@ def run(work: Coroutine[object, object, None]) -> None:
         asyncio.run(_without_proxy_noise(work))
     except KeyboardInterrupt:
         raise click.exceptions.Exit(_INTERRUPTED) from None
+    except NotAllowedError as error:
+        raise NotAllowedError(f"{error} Check {credentials}.") from error
 
 
 async def _without_proxy_noise(work: Coroutine[object, object, None]) -> None:

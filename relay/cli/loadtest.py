@@ -168,7 +168,8 @@ def loadtest_command(
         **chosen,
     )
     results: list[LoadResult] = []
-    run(_measure(plan, broadcast_credential(settings), listen_credential(settings), results))
+    measuring = _measure(plan, broadcast_credential(settings), listen_credential(settings), results)
+    run(measuring, "RELAY_BROADCAST_KEY and RELAY_CLIENT_TOKEN")
     (result,) = results
     sys.exit(_conclude(result, failures, json_path, html_path))
 

@@ -185,7 +185,7 @@ def _choose_key(keys: Sequence[TokenKey], key_id: str | None) -> TokenKey:
     if key_id is not None:
         key = able.get(key_id)
         if key is None:
-            raise UserError(f"There is no private key with the id {key_id!a}: {_listed(keys, able)}")
+            raise UserError(f"There is no private key with the id {key_id!a}; {_listed(keys, able)}")
         return key
     if not able:
         raise UserError(
@@ -199,9 +199,9 @@ def _choose_key(keys: Sequence[TokenKey], key_id: str | None) -> TokenKey:
 
 def _listed(keys: Sequence[TokenKey], able: dict[str, TokenKey]) -> str:
     if able:
-        return f"the private keys are {', '.join(able)}."
+        return f"the ids of the private keys are: {', '.join(able)}."
     if keys:
-        return f"the settings have only the public keys {', '.join(key.key_id for key in keys)}."
+        return f"the settings have only public keys, with the ids: {', '.join(key.key_id for key in keys)}."
     return "the settings have no keys."
 
 

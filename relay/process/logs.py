@@ -31,6 +31,7 @@ import queue
 import sys
 import threading
 from collections.abc import MutableMapping, Sequence
+from enum import Enum
 from typing import Any, TextIO
 
 import structlog
@@ -145,7 +146,8 @@ def _drop_rendered(_logger: object, _method: str, event: _EventDict) -> _EventDi
 def _plain_values(_logger: object, _method: str, event: _EventDict) -> _EventDict:
     """Convert addresses, enums and other objects to text."""
     for key, value in event.items():
-        if key[0] != "_" and not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
+        is_plain = isinstance(value, (str, int, float, list, tuple, dict, type(None))) and not isinstance(value, Enum)
+        if key[0] != "_" and not is_plain:
             event[key] = str(value)
     return event
 

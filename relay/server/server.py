@@ -118,7 +118,7 @@ class RelayServer:
             self._writable.close()
             raise ConfigurationError(
                 f"The relay cannot listen on {', '.join(hosts)}, port {port}: {_reason(error)}. "
-                "Choose another address or port with --host or --port."
+                "Choose another port with --port, or another address in server.host."
             ) from error
         for listening in self._server.sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)

@@ -105,7 +105,7 @@ async def test_an_address_that_is_in_use_is_named_with_all() -> None:
         async with running("serve", "--host", "127.0.0.2,127.0.0.1", "--port", port) as second:
             assert await second.wait() == 2
             sentence = f"relay: The relay cannot listen on 127.0.0.2, 127.0.0.1, port {port}: address already in use. "
-            assert second.lines == [sentence + "Choose another address or port with --host or --port."]
+            assert second.lines == [sentence + "Choose another port with --port, or another address in server.host."]
 
 
 async def test_a_host_that_holds_after_a_restart_only_opens_nothing_before(tmp_path: Path) -> None:

@@ -418,7 +418,7 @@ class TestStopping:
         async with running("serve", "--port", port) as second:
             assert await second.wait() == 2
             sentence = f"relay: The relay cannot listen on 127.0.0.1, port {port}: address already in use. "
-            assert second.lines == [sentence + "Choose another address or port with --host or --port."]
+            assert second.lines == [sentence + "Choose another port with --port, or another address in server.host."]
 
     async def test_a_public_address_without_a_key_is_one_sentence(self) -> None:
         async with running("serve", "--host", "0.0.0.0", "--port", str(free_port())) as process:  # noqa: S104 - it must refuse

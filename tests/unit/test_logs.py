@@ -87,11 +87,12 @@ class Color(StrEnum):
 
 def test_console_line_has_time_level_event_logger_and_fields(configure: Configure) -> None:
     log = configure(format="console")
-    logger.info("broadcaster joined", extra={"session": "ev1", "listeners": 3, "address": ChannelAddress("ev1")})
+    named = {"session": "ev1", "listeners": 3, "address": ChannelAddress("ev1"), "color": Color.RED}
+    logger.info("broadcaster joined", extra=named)
     (line,) = log.lines
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \[info +\] broadcaster joined +\[relay\.test\] "
-        r"session='ev1' listeners=3 address='ev1/main'",
+        r"session='ev1' listeners=3 address='ev1/main' color='red'",
         line,
     )
 

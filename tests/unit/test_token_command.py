@@ -90,7 +90,7 @@ def test_a_key_is_chosen_by_its_id(tmp_path: Path) -> None:
         (
             ("--role", "listen", "--session", "ev1", "--key-id", "x"),
             SETTINGS,
-            "no private key with the id 'x': the private keys are",
+            "no private key with the id 'x'; the ids of the private keys are:",
         ),
         (("--role", "listen", "--session", "x" * 60) + ("--session", "y" * 60) * 60, SETTINGS, "would be longer than"),
     ],
@@ -123,7 +123,7 @@ def test_only_public_halves_and_several_keys_are_mistakes_that_are_named(tmp_pat
     public = ",".join(write_keys(tmp_path))
     arguments = ("--role", "listen", "--session", "ev1")
     result = run(*arguments, RELAY_ACCESS_TOKEN_KEY_FILES=public)
-    assert "the settings have only the public keys ed, rsa." in str(result.exception)
+    assert "the settings have only public keys, with the ids: ed, rsa." in str(result.exception)
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps(key_set(private=True)))
     result = run(*arguments, RELAY_ACCESS_TOKEN_KEY_FILES=str(keys))
