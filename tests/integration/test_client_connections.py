@@ -109,7 +109,7 @@ async def test_a_recording_goes_on_in_a_next_file_when_the_format_changes(
 async def test_raw_pcm_stops_when_the_format_changes(tmp_path: Path) -> None:
     path = tmp_path / "out.pcm"
     async with scripted(changing_format) as url:
-        problem = "^The audio is now 48000 Hz, stereo, and but raw PCM cannot tell this"
+        problem = "^The audio is now 48000 Hz, stereo, but raw PCM cannot tell this"
         with path.open("wb") as file, BlockingThread("test") as writer, pytest.raises(RelayError, match=problem):
             await listen(
                 client.listen(url, "ev1", channel="english", reconnect=None), url, PcmSink(file.fileno(), writer)
@@ -265,7 +265,7 @@ async def test_a_session_is_not_ended_by_a_source_without_audio() -> None:
 @pytest.mark.parametrize(
     ("messages", "problem"),
     [
-        ([{**HELLO, "protocol": "relay.v2"}], "The relay speaks 'relay.v2', and this client speaks relay.v1."),
+        ([{**HELLO, "protocol": "relay.v2"}], "The relay speaks 'relay.v2', but this client speaks relay.v1;"),
         ([b"\0" * 100], "does not greet like a relay of this version"),
         ([["hello"]], "A control message must be a JSON object"),
     ],
@@ -279,7 +279,7 @@ async def test_what_does_not_greet_is_no_relay(tmp_path: Path, messages: list[An
         for attempt in (record(url, tmp_path / "out.wav"), send(url, b"\0\0")):
             with pytest.raises(UserError) as refusal:
                 await attempt
-            assert str(refusal.value).startswith(url)
+            assert str(refusal.value).startswith(f"The server at {url} ")
             assert problem in str(refusal.value)
 
 
@@ -290,7 +290,7 @@ async def test_what_says_nothing_is_no_relay(tmp_path: Path, monkeypatch: pytest
         await connection.wait_closed()
 
     async with scripted(script) as url:
-        with pytest.raises(UserError, match=rf"^{url} accepted the connection but sent no greeting"):
+        with pytest.raises(UserError, match=rf"^The server at {url} accepted the connection but sent no greeting"):
             await record(url, tmp_path / "out.wav")
 
 
@@ -299,16 +299,16 @@ async def test_another_version_is_told(tmp_path: Path) -> None:
         await connection.wait_closed()
 
     async with scripted(script, subprotocols=None) as url:
-        with pytest.raises(UserError, match=rf"^{url} accepts WebSockets, but does not speak relay\.v1"):
+        with pytest.raises(UserError, match=rf"^The server at {url} accepts WebSockets but does not speak relay\.v1"):
             await record(url, tmp_path / "out.wav")
 
 
 @pytest.mark.parametrize(
     ("status", "problem"),
     [
-        (HTTPStatus.NOT_FOUND, "answered HTTP 404, not like a relay; check the address."),
-        (HTTPStatus.OK, "answered HTTP 200, not like a relay; check the address."),
-        (HTTPStatus.SERVICE_UNAVAILABLE, "is overloaded (HTTP 503); try again later."),
+        (HTTPStatus.NOT_FOUND, "The server at {url} answered HTTP 404, not like a relay; check the address."),
+        (HTTPStatus.OK, "The server at {url} answered HTTP 200, not like a relay; check the address."),
+        (HTTPStatus.SERVICE_UNAVAILABLE, "The relay at {url} is overloaded (HTTP 503); try again later."),
     ],
 )
 async def test_http_is_no_relay(tmp_path: Path, status: HTTPStatus, problem: str) -> None:
@@ -321,7 +321,7 @@ async def test_http_is_no_relay(tmp_path: Path, status: HTTPStatus, problem: str
     async with scripted(script, process_request=answer) as url:
         with pytest.raises(UserError) as refusal:
             await record(url, tmp_path / "out.wav")
-    assert str(refusal.value) == f"{url} {problem}"
+    assert str(refusal.value) == problem.format(url=url)
 
 
 async def test_what_is_not_http_is_no_relay(tmp_path: Path) -> None:

@@ -198,8 +198,8 @@ async def test_tries_go_on_while_nobody_answers_and_while_a_proxy_says_so() -> N
     attempts = [(event.attempt, event.reason) for event in events if isinstance(event, Reconnecting)]
     assert attempts == [
         (1, f"The connection to {url} was lost."),
-        (2, f"{url} cannot be reached at present (HTTP 502); try again later."),
-        (3, f"{url} is overloaded (HTTP 503); try again later."),
+        (2, f"The relay at {url} cannot be reached at present (HTTP 502); try again later."),
+        (3, f"The relay at {url} is overloaded (HTTP 503); try again later."),
     ]
 
 
@@ -324,7 +324,7 @@ async def test_a_channel_that_can_not_be_is_refused_before_anything_is_sent() ->
         await connection.wait_closed()
 
     async with scripted(script) as url, listen(url, "ev1") as listener:
-        with pytest.raises(BadRequestError, match="The channel id 'a b' is not"):
+        with pytest.raises(BadRequestError, match="The channel id 'a b' must have"):
             await listener.switch("a b")
 
 
