@@ -348,7 +348,7 @@ async def test_what_is_not_http_is_no_relay(tmp_path: Path) -> None:
             "http://localhost:{port}",
             "Nothing listens at http://localhost:{port}. Start a relay there with `relay serve`",
         ),
-        ("ws://[fe80::1%nowhere]:1", "The host of ws://[fe80::1%nowhere]:1 is unknown: "),
+        ("ws://[fe80::1%nowhere]:1", "The host of ws://[fe80::1%nowhere]:1 is unknown ("),
         ("ws://127.0.0.1:99999", "ws://127.0.0.1:99999 is not the address of a relay"),
         ("ws://[half:1", "ws://[half:1 is not the address of a relay"),
     ],
