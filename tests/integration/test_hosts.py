@@ -90,7 +90,7 @@ async def test_one_address_that_others_can_reach_is_enough_to_need_a_key(open_to
     [
         ("0.0.0.0, 127.0.0.1", "0.0.0.0 and 127.0.0.1 share an address"),
         ("127.0.0.1, localhost", "127.0.0.1 and localhost share an address"),
-        ("127.0.0.1, 127.0.0.1", "127.0.0.1 is there twice"),
+        ("127.0.0.1, 127.0.0.1", "127.0.0.1 is listed twice"),
     ],
 )
 async def test_hosts_that_have_an_address_in_common_are_one_sentence(hosts: str, what: str) -> None:
