@@ -260,7 +260,7 @@ async def test_a_drop_that_is_not_one_file_is_told_at_the_field(tab: Tab, tmp_pa
     async with dragged(tab, *paths, text="" if paths else "hello") as move:
         await move("drop")
     await tab.page.locator("#file:focus[aria-invalid=true]").wait_for()
-    await tab.page.locator("#file-error").filter(has_text="Drop one audio file").wait_for()
+    await tab.page.locator("#file-error").filter(has_text="Drop exactly one audio file").wait_for()
     async with dragged(tab, file) as move:
         await move("drop")
     await tab.page.locator("#file-error:empty").wait_for(state="attached")

@@ -66,7 +66,7 @@ async def test_gives_a_microphone_back_that_cannot_be_used(tab: Tab) -> None:
 async def test_says_that_a_microphone_needs_https(tab: Tab) -> None:
     tab.network.url = tab.network.url.replace("127.0.0.1", INSECURE_HOST)
     await tab.open("/broadcast/insecure")
-    await tab.status("Open this page through an https:// address")
+    await tab.status("Open this page at an https:// address")
     assert await tab.page.get_by_role("button", name="Go live").is_disabled()
     tab.forgive("Cross-Origin-Opener-Policy")
 

@@ -376,7 +376,7 @@ async def test_goes_on_at_a_press_when_a_telephone_call_keeps_the_sound(tab: Tab
         await tab.state("playing")
         # As Safari does, which may never take it back.
         await tab.page.evaluate("Object.defineProperty(relayPlayer.context, 'state', { value: 'interrupted' })")
-        await tab.status("Another app has the sound")
+        await tab.status("Another app is using the sound")
         await tab.press("Play")
         await tab.state("playing")
 
