@@ -47,7 +47,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     NOT_YET = "not valid yet"
     WITHDRAWN = "key withdrawn"
-    NOT_FOR_THIS = "not for this"
+    NOT_FOR_THIS = "wrong role, session or channel"
     NO_SESSION = "no such session"
 
 
@@ -61,7 +61,8 @@ class RefusedError(NotAllowedError):
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(
-            "Not allowed: the token or key is missing, wrong, expired or not for this, or there is no such session."
+            "Not allowed: the token or key is missing, wrong, expired or for something else, "
+            "or the session does not exist."
         )
         self.reason = reason
         self.detail = detail
@@ -95,9 +96,9 @@ class Grant:
         """
         self.check_role(role)
         if not matches(self.sessions, address.session):
-            raise RefusedError(Reason.NOT_FOR_THIS, f"It is for other sessions than {address.session}.")
+            raise RefusedError(Reason.NOT_FOR_THIS, f"The token is not for the session {address.session}.")
         if not matches(self.channels, address.channel):
-            raise RefusedError(Reason.NOT_FOR_THIS, f"It is for other channels than {address.channel}.")
+            raise RefusedError(Reason.NOT_FOR_THIS, f"The token is not for the channel {address.channel}.")
 
     def check_role(self, role: TokenRole) -> None:
         """Ensure that the grant covers `role`, anywhere.
@@ -106,7 +107,7 @@ class Grant:
             RefusedError: It does not.
         """
         if role not in self.roles:
-            raise RefusedError(Reason.NOT_FOR_THIS, f"It is for {join_words(self.roles)}, not for {role}.")
+            raise RefusedError(Reason.NOT_FOR_THIS, f"The token has the role {join_words(self.roles)}, not {role}.")
 
     def check_time(self, now: float, leeway_seconds: float) -> None:
         """Ensure that the grant is valid now.
@@ -115,9 +116,9 @@ class Grant:
             RefusedError: It is not valid yet, or has expired.
         """
         if now >= self.expires_at + leeway_seconds:
-            raise RefusedError(Reason.EXPIRED, "It has expired.")
+            raise RefusedError(Reason.EXPIRED, "The token has expired.")
         if now < self.not_before - leeway_seconds:
-            raise RefusedError(Reason.NOT_YET, "It is not valid yet.")
+            raise RefusedError(Reason.NOT_YET, "The token is not valid yet.")
 
 
 def matches(patterns: tuple[str, ...], name: str) -> bool:
@@ -143,7 +144,9 @@ def read_claims(claims: Mapping[str, object], source: Hashable) -> Grant:
     roles = _read_texts(claims, "role")
     unknown = [role for role in roles if role not in set(TokenRole)]
     if unknown:
-        raise RefusedError(Reason.CLAIMS, f"Its role must be broadcast, listen or admin, not {quoted(unknown[0])}.")
+        raise RefusedError(
+            Reason.CLAIMS, f"The token's role must be broadcast, listen or admin, not {quoted(unknown[0])}."
+        )
     return Grant(
         roles=frozenset(map(TokenRole, roles)),
         sessions=_read_patterns(claims, "session"),
@@ -158,8 +161,8 @@ def _read_texts(claims: Mapping[str, object], name: str) -> tuple[str, ...]:
     value = claims.get(name)
     texts = value if isinstance(value, list) else [value]
     if not 1 <= len(texts) <= MAX_PATTERNS or not all(isinstance(text, str) for text in texts):
-        wanted = "missing" if value is None else f"{quoted(value)}, not a text or a list of 1 to {MAX_PATTERNS} texts"
-        raise RefusedError(Reason.CLAIMS, f"Its claim {name} is {wanted}.")
+        wrong = "is missing" if value is None else f"must be a string or a list of 1 to {MAX_PATTERNS} strings"
+        raise RefusedError(Reason.CLAIMS, f"The token's claim {name} {wrong}{_but(value)}.")
     return tuple(texts)
 
 
@@ -167,7 +170,9 @@ def _read_patterns(claims: Mapping[str, object], name: str) -> tuple[str, ...]:
     patterns = _read_texts(claims, name)
     for pattern in patterns:
         if not is_pattern(pattern):
-            raise RefusedError(Reason.CLAIMS, f"Its claim {name} has {quoted(pattern)}, which no {name} can match.")
+            raise RefusedError(
+                Reason.CLAIMS, f"The token's claim {name} has {quoted(pattern)}, which no {name} can match."
+            )
     return patterns
 
 
@@ -180,4 +185,9 @@ def _read_time(claims: Mapping[str, object], name: str, default: float | None) -
             seconds = math.nan
         if math.isfinite(seconds) or value is default:
             return seconds
-    raise RefusedError(Reason.CLAIMS, f"Its claim {name} must be a number of seconds, not {quoted(value)}.")
+    wrong = "is missing" if value is None else "must be a number of seconds"
+    raise RefusedError(Reason.CLAIMS, f"The token's claim {name} {wrong}{_but(value)}.")
+
+
+def _but(value: object) -> str:
+    return "" if value is None else f", not {quoted(value)}"

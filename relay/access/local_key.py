@@ -100,4 +100,4 @@ def _check_ours(directory: Path) -> None:
     """
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{directory} is not a directory that only this user can use")
+        raise PermissionError(f"{directory} must be a directory that only this user can read and write")

@@ -69,12 +69,12 @@ class AccessRules:
             RefusedError: It permits nothing.
         """
         if not credential:
-            raise RefusedError(Reason.MISSING, "There is none.")
+            raise RefusedError(Reason.MISSING, "The client sent no token or key.")
         for key, grant in self._key_grants:
             if _equal(credential, key):
                 return grant
         if self.verifier is None:
-            raise RefusedError(Reason.KEY_ID, "This relay takes no tokens.")
+            raise RefusedError(Reason.KEY_ID, "This relay accepts no tokens, because its settings have no token keys.")
         return self.verifier.verify(credential)
 
     def holds(self, grant: Grant) -> bool:
@@ -159,13 +159,13 @@ class Access:
         rules, grant = self.rules, permit.grant
         if grant is not None:
             if not rules.holds(grant):
-                raise RefusedError(Reason.WITHDRAWN, "Its key is no longer one of this relay's.")
+                raise RefusedError(Reason.WITHDRAWN, "The relay no longer has the key of this token.")
             grant.check_time(self.now, rules.leeway_seconds)
             grant.check(permit.role, address)
         elif not rules.is_open(permit.role, address.session):
-            raise RefusedError(Reason.MISSING, "There is none.")
+            raise RefusedError(Reason.MISSING, "The client sent no token or key.")
         if not matches(rules.sessions, address.session):
-            raise RefusedError(Reason.NO_SESSION, f"There is no session {address.session}.")
+            raise RefusedError(Reason.NO_SESSION, f"The session {address.session} does not exist.")
 
 
 @dataclass(slots=True, eq=False)
@@ -202,7 +202,9 @@ class Permit:
             self.access.check(self, self.address)
         except RefusedError as error:
             self.access.refusals[error.reason] += 1
-            raise TokenExpiredError("The token has expired or was withdrawn; connect again with a new one.") from error
+            raise TokenExpiredError(
+                "The token has expired or its key was withdrawn; connect again with a new token."
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)

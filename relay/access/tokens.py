@@ -40,11 +40,14 @@ _KEY_ID = re.compile(r"[A-Za-z0-9._~:/+=-]{1,128}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)
 
 _REFUSALS: Mapping[type[jwt.PyJWTError], tuple[Reason, str]] = {
-    jwt.InvalidSignatureError: (Reason.SIGNATURE, "Its signature is not by the key that it names."),
-    jwt.InvalidAlgorithmError: (Reason.ALGORITHM, "Its algorithm is not that of the key that it names."),
-    jwt.InvalidIssuerError: (Reason.ISSUER, "Its issuer, iss, is not the one that is asked for."),
-    jwt.InvalidAudienceError: (Reason.AUDIENCE, "Its audience, aud, is not the one that is asked for."),
-    jwt.MissingRequiredClaimError: (Reason.CLAIMS, "It lacks one of the claims exp, iss and aud."),
+    jwt.InvalidSignatureError: (Reason.SIGNATURE, "The token's signature does not match the key that it names."),
+    jwt.InvalidAlgorithmError: (Reason.ALGORITHM, "The token's algorithm is not that of the key that it names."),
+    jwt.InvalidIssuerError: (Reason.ISSUER, "The token's issuer (iss) is not the one that the relay requires."),
+    jwt.InvalidAudienceError: (
+        Reason.AUDIENCE,
+        "The token's audience (aud) does not include the one that the relay requires.",
+    ),
+    jwt.MissingRequiredClaimError: (Reason.CLAIMS, "The token lacks one of the claims exp, iss and aud."),
 }
 
 
@@ -87,8 +90,8 @@ class TokenVerifier:
             other = self._keys.setdefault(key.key_id, key)
             if other is not key:
                 raise ConfigurationError(
-                    f"Two keys of tokens have the id {key.key_id!a}: one from {other.origin}, one from {key.origin}. "
-                    "Rename one."
+                    f"Two token keys have the id {key.key_id!a}: one from {other.origin}, one from {key.origin}. "
+                    "Give one of them another id."
                 )
         self._issuer = issuer
         self._audience = audience
@@ -106,11 +109,12 @@ class TokenVerifier:
         if key is None:
             named = "names no key" if key_id is None else f"names the key {quoted(key_id)}"
             known = ", ".join(self._keys) or "none"
-            raise RefusedError(Reason.KEY_ID, f"It {named}; the ids of the keys here are: {known}.")
+            raise RefusedError(Reason.KEY_ID, f"The token {named}; the ids of the relay's keys are: {known}.")
         if header.get("alg") != key.algorithm:
             raise RefusedError(
                 Reason.ALGORITHM,
-                f"Its algorithm is {quoted(header.get('alg'))}; the key {key.key_id!a} is for {key.algorithm} only.",
+                f"The token's algorithm is {quoted(header.get('alg'))}; the key {key.key_id!a} is only for "
+                f"{key.algorithm}.",
             )
         return key
 
@@ -137,7 +141,7 @@ class TokenVerifier:
                 },
             )
         except jwt.PyJWTError as error:
-            reason, detail = _REFUSALS.get(type(error), (Reason.MALFORMED, "It is not a token."))
+            reason, detail = _REFUSALS.get(type(error), (Reason.MALFORMED, "This is not a token."))
             raise RefusedError(reason, detail) from error
         return read_claims(claims, self._source(key))
 
@@ -152,11 +156,13 @@ def read_header(token: str) -> dict[str, Any]:
         RefusedError: It has none.
     """
     if len(token) > MAX_TOKEN_CHARACTERS or _TOKEN.fullmatch(token) is None:
-        raise RefusedError(Reason.MALFORMED, "It has not the form of a token: three parts with dots between them.")
+        raise RefusedError(Reason.MALFORMED, "This is not a token: a token has three parts, separated by dots.")
     try:
         return jwt.get_unverified_header(token)
     except (jwt.PyJWTError, RecursionError) as error:
-        raise RefusedError(Reason.MALFORMED, "It is not a token: its first part can not be read.") from error
+        raise RefusedError(
+            Reason.MALFORMED, "This is not a token: its header, the first part, cannot be read."
+        ) from error
 
 
 def read_unverified_claims(token: str) -> dict[str, Any]:
@@ -169,7 +175,9 @@ def read_unverified_claims(token: str) -> dict[str, Any]:
     try:
         claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, RecursionError) as error:
-        raise RefusedError(Reason.MALFORMED, "It is not a token: its second part can not be read.") from error
+        raise RefusedError(
+            Reason.MALFORMED, "This is not a token: its claims, the second part, cannot be read."
+        ) from error
     return claims
 
 
@@ -193,15 +201,17 @@ def read_key_file(path: Path) -> list[TokenKey]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"{path} can not be read: {error.strerror}.") from error
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is neither PEM nor JWKS: it is not text.") from error
+        raise ConfigurationError(
+            f"{path} is not a key file: it is neither PEM nor JWKS, because it is not text."
+        ) from error
     if text.lstrip().startswith("-----BEGIN"):
         key_id = path.name.partition(".")[0]
         if _KEY_ID.fullmatch(key_id) is None:
             raise ConfigurationError(
-                f"{path}: the name of a PEM up to its first dot is its key's id, which must be 1 to 128 letters or "
-                "digits; rename the file."
+                f"{path} has a name that cannot be a key's id. The id of a PEM key is the file's name up to its first "
+                "dot: 1 to 128 of the characters A-Z a-z 0-9 . _ ~ : / + = -. Rename the file."
             )
         return [_read_jwk({**_read_pem(text, path), "kid": key_id}, str(path))]
     if text.lstrip().startswith("{"):
@@ -218,20 +228,22 @@ def _read_pem(text: str, path: Path) -> dict[str, Any]:
         return OKPAlgorithm.to_jwk(OKPAlgorithm().prepare_key(text), as_dict=True)
     except (ValueError, TypeError, jwt.PyJWTError):
         # The library's message may quote the key.
-        raise ConfigurationError(f"{path} has no Ed25519 or RSA key as PEM without a password.") from None
+        raise ConfigurationError(
+            f"{path} has no usable key: it must be an Ed25519 or RSA key in PEM, without a password."
+        ) from None
 
 
 def _read_key_set(text: str, path: Path) -> list[TokenKey]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise ConfigurationError(f"{path} is not JSON.") from None
+        raise ConfigurationError(f"{path} is not a key file: it is not valid JSON.") from None
     keys = document.get("keys", [document] if "kty" in document else None)
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
-        raise ConfigurationError(f'{path} is not a JWK Set: an object whose "keys" is a list of objects.')
+        raise ConfigurationError(f'{path} is not a JWK Set: it must be an object whose "keys" is a list of objects.')
     signing = [key for key in keys if key.get("use", "sig") == "sig"]
     if not signing:
-        raise ConfigurationError(f"{path} has no key for signatures.")
+        raise ConfigurationError(f'{path} has no key for signatures, with "use": "sig" or without "use".')
     return [_read_jwk(key, str(path)) for key in signing]
 
 
@@ -239,22 +251,25 @@ def _read_jwk(members: Mapping[str, Any], origin: str) -> TokenKey:
     key_id, kind = members.get("kid"), members.get("kty")
     if not isinstance(key_id, str) or _KEY_ID.fullmatch(key_id) is None:
         raise ConfigurationError(
-            f'{origin} has a key without a usable id: its "kid" must be 1 to 128 letters or digits.'
+            f'{origin} has a key without a valid id: its "kid" must be 1 to 128 of the characters '
+            "A-Z a-z 0-9 . _ ~ : / + = -."
         )
     algorithm = _ALGORITHMS.get(kind) if isinstance(kind, str) else None
     if algorithm is None or members.get("alg", algorithm) != algorithm or members.get("crv", "Ed25519") != "Ed25519":
         raise ConfigurationError(
-            f"The key {key_id} of {origin} is none for HS256, RS256 or EdDSA by Ed25519, and others are not taken."
+            f"The key {key_id} in {origin} is not for HS256, RS256 or EdDSA with Ed25519, the only algorithms that the "
+            "relay accepts."
         )
     identity = {name: members.get(name) for name in _PUBLIC_MEMBERS[str(kind)]}
     try:
         verifying = jwt.PyJWK(identity, algorithm)
         signing = jwt.PyJWK(dict(members), algorithm) if kind == "oct" or "d" in members else None
     except (ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError):
-        raise ConfigurationError(f"The key {key_id} of {origin} is damaged.") from None
+        raise ConfigurationError(f"The key {key_id} in {origin} is damaged; replace it.") from None
     if _strength(verifying) < 1:
         raise ConfigurationError(
-            f"The key {key_id} of {origin} is weak: a secret needs {MIN_SECRET_BYTES} bytes, RSA {MIN_RSA_BITS} bits."
+            f"The key {key_id} in {origin} is too weak: a secret needs at least {MIN_SECRET_BYTES} bytes, an RSA key "
+            f"{MIN_RSA_BITS} bits."
         )
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return TokenKey(key_id, algorithm, origin, fingerprint, verifying, signing)

@@ -129,7 +129,7 @@ class AudioBufferManager:
                 one sample.
         """
         if connection_id in self._buffers:
-            raise ValueError(f"connection {connection_id!r} has a buffer already")
+            raise ValueError(f"the connection {connection_id!r} already has a buffer")
         seconds = self.max_buffer_seconds if max_buffer_seconds is None else max_buffer_seconds
         buffer = ListenerBuffer(
             seconds, audio_format or AudioFormat(), session_id, is_bounded_in_chunks=is_bounded_in_chunks

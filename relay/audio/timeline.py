@@ -129,7 +129,7 @@ class Timeline:
             IllegalTransitionError: There is no broadcaster.
         """
         if self.state is not ChannelState.LIVE:
-            raise IllegalTransitionError(f"A channel that is {self.state} has nobody who could mute it.")
+            raise IllegalTransitionError(f"A channel in state {self.state} has no broadcaster that could mute it.")
         before, self.silence = self.silence, Silence.MUTED if on else None
         return self.silence is not before
 
@@ -140,7 +140,7 @@ class Timeline:
             IllegalTransitionError: There is no broadcaster.
         """
         if self.state is not ChannelState.LIVE:
-            raise IllegalTransitionError(f"A channel that is {self.state} has nobody who could pause it.")
+            raise IllegalTransitionError(f"A channel in state {self.state} has no broadcaster that could pause it.")
         self._enter(ChannelState.WAITING)
         self.silence = Silence.PAUSED
 
@@ -179,7 +179,7 @@ class Timeline:
             IllegalTransitionError: The channel is not live, so it has no format to count by.
         """
         if self.state is not ChannelState.LIVE or self.audio_format is None:
-            raise IllegalTransitionError(f"A channel that is {self.state} releases no audio.")
+            raise IllegalTransitionError(f"A channel in state {self.state} cannot release audio.")
         start = self.place
         header = Header(start.epoch, start.seq, start.media_time, wire_milliseconds(due))
         self.place = Place(
@@ -236,5 +236,5 @@ class Timeline:
 
     def _enter(self, state: ChannelState) -> None:
         if state not in _TRANSITIONS[self.state]:
-            raise IllegalTransitionError(f"A channel that is {self.state} can not become {state}.")
+            raise IllegalTransitionError(f"A channel in state {self.state} cannot change to {state}.")
         self.state, self.silence = state, None

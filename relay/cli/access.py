@@ -47,26 +47,30 @@ def choose_keys(settings: Settings) -> RelayKeys:
     broadcast, host = settings.broadcast, public_host(settings.server.host)
     admin_key = None if settings.access.admin_key is None else settings.access.admin_key.get_secret_value()
     if broadcast.open and broadcast.key is not None:
-        raise ConfigurationError("broadcast.open lets everybody broadcast, broadcast.key does not: unset one of them.")
+        raise ConfigurationError(
+            "broadcast.open and broadcast.key are both set, but broadcast.open lets everybody broadcast without a key: "
+            "unset one of them."
+        )
     if broadcast.key is not None:
         broadcast_key = broadcast.key.get_secret_value()
         if broadcast_key == admin_key:
             raise ConfigurationError(
-                "broadcast.key and access.admin_key are the same, so every broadcaster could end every session: "
-                "give them different values."
+                "broadcast.key and access.admin_key are the same, so every broadcaster could end every session. "
+                "Give them different values."
             )
         return RelayKeys(broadcast_key, admin_key)
     if broadcast.open and host is not None:
         raise ConfigurationError(
-            f"server.host is {host}, which others can reach, and broadcast.open would let them broadcast: unset it."
+            f"server.host is {host}, which other machines can reach, and broadcast.open would let them broadcast. "
+            "Unset broadcast.open, or listen on 127.0.0.1."
         )
     if broadcast.open or has_token_keys(settings.access):
         return RelayKeys(None, admin_key)
     if host is not None:
         raise ConfigurationError(
-            f"server.host is {host}, which others can reach, but there is no broadcast key, so anybody could "
-            "broadcast. Set RELAY_BROADCAST_KEY (8 to 256 characters, for example from: openssl rand -hex 24), or keys "
-            "of tokens (access.token_secret, access.token_key_files), or listen on 127.0.0.1."
+            f"server.host is {host}, which other machines can reach, but there is no broadcast key, so anybody could "
+            "broadcast. Set RELAY_BROADCAST_KEY (8 to 256 characters, for example from: openssl rand -hex 24), or set "
+            "token keys (access.token_secret or access.token_key_files), or listen on 127.0.0.1."
         )
     if admin_key is not None:
         return RelayKeys(generate_key(), admin_key, frozenset({LocalKey.BROADCAST}))
@@ -86,8 +90,8 @@ def read_rules(settings: Settings, keys: RelayKeys) -> AccessRules:
     access = settings.access
     if access.open_sessions != _EVERYTHING and not has_token_keys(access):
         raise ConfigurationError(
-            "access.open_sessions leaves sessions that need a token to listen to, but there are no keys of tokens: set "
-            "access.token_secret or access.token_key_files."
+            "access.open_sessions does not open all sessions, so listeners of the others need a token, but there are "
+            "no token keys. Set access.token_secret or access.token_key_files."
         )
     return AccessRules(
         sessions=access.sessions,

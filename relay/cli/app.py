@@ -190,7 +190,7 @@ def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) ->
                 stack.enter_context(stored_key(runtime_directory(os.environ), kind, port, key))
     except OSError as error:
         reason = error.strerror or str(error)
-        logger.warning("the relay's own keys are not stored for other commands", extra={"reason": reason})
+        logger.warning("the relay could not store its keys for other commands", extra={"reason": reason})
 
 
 def _sample(hub: Hub, signs: VitalSigns, reporter: MetricsReporter, settings: CloudWatchSettings) -> None:

@@ -114,7 +114,7 @@ class Broadcast:
     type=click.IntRange(5, 250),
     default=20,
     show_default=True,
-    help="Length of a frame, in milliseconds.",
+    help="Duration of a frame, in milliseconds.",
 )
 @click.option(
     "--rate",
@@ -134,10 +134,10 @@ class Broadcast:
     help="live sends in real time, like a microphone. speech sends at once, and listeners hear all of it in real time.",
 )
 @click.option("--takeover", is_flag=True, help="Replace the present broadcaster of the channel.")
-@click.option("--name", help="The channel's name for people, for example Deutsch.")
-@click.option("--lang", help="The channel's language, a BCP 47 tag, for example de.")
-@click.option("--session-name", help="The session's title for people, for example 'Town hall'.")
-@click.option("--raw", is_flag=True, help="Take standard input for raw PCM, whatever it begins with.")
+@click.option("--name", help="The name of the channel that people see, for example Deutsch.")
+@click.option("--lang", help="The language of the channel as a BCP 47 tag, for example de.")
+@click.option("--session-name", help="The title of the session that people see, for example 'Town hall'.")
+@click.option("--raw", is_flag=True, help="Treat standard input as raw PCM, even if it begins like another format.")
 @click.option("--loop", is_flag=True, help="Start again when the file ends.")
 @click.option(
     "--keep", is_flag=True, help="Pause the session at the end instead of ending it. Listeners wait for a broadcaster."
@@ -168,21 +168,21 @@ def broadcast_command(
     SESSION is the id of a session, or the address of its page as a browser shows it. With - as FILE,
     the command sends what arrives on standard input.
 
-    16-bit WAV is sent as it is. Other formats that FFmpeg decodes need the extra "media". Standard
-    input that begins like no known format is taken for raw 16-bit little-endian PCM. With --raw, it is
-    taken for raw PCM at once.
+    16-bit WAV is sent as it is. Other formats that FFmpeg decodes need the extra "media". If standard
+    input does not begin like a known format, the command treats it as raw 16-bit little-endian PCM. With
+    --raw, it does not check.
 
     When the audio ends, the session ends, too. With --keep, it pauses instead, and listeners wait.
     SIGINT (Ctrl-C) and SIGTERM do the same early, with exit code 0.
 
     If the connection is lost, the command connects again and takes its channel back. Meanwhile a file
     waits, and so does audio of pace speech. A pipe of pace live is live audio: up to 5 s of it wait and
-    catch up afterwards, and beyond that the oldest audio is dropped. A pipe that delivers faster than
+    are sent afterwards, and beyond that the oldest audio is dropped. A pipe that delivers faster than
     real time loses nothing.
 
     If the relay asks for a broadcast key or a token, set RELAY_BROADCAST_KEY or RELAY_CLIENT_TOKEN. An
-    option would show them in the list of processes. A relay on this machine that made its own key has
-    left it where this command finds it.
+    option would show them in the list of processes. If a relay on this machine made its own key, the
+    command finds the key by itself.
     """
     settings, address = load_destination(config_path, url, session, channel)
     try:
@@ -193,9 +193,9 @@ def broadcast_command(
         raise UserError(f"--{error}") from error
     is_file = file != _STANDARD_INPUT
     if raw and is_file:
-        raise UserError("--raw is for standard input; redirect the file there, with - as its name.")
+        raise UserError("--raw works only with standard input: redirect the file to it, and give - as FILE.")
     if loop and not is_file:
-        raise UserError("Standard input can be read only once; --loop needs a file.")
+        raise UserError("--loop needs a file, because standard input can be read only once.")
     open_source: Callable[[], AudioSource]
     if is_file:
         open_source = partial(open_audio, Path(file), rate, channels)
@@ -220,9 +220,10 @@ def broadcast_command(
         is_file=is_file or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode),
     )
     try:
-        run(_open_and_broadcast(open_source, make_job))
+        run(_open_and_broadcast(open_source, make_job), "RELAY_BROADCAST_KEY or RELAY_CLIENT_TOKEN")
     except ChannelBusyError as error:
-        raise ChannelBusyError(f"{address} has a broadcaster already; --takeover replaces it.") from error
+        sentence = f"The channel {address} already has a broadcaster; replace it with --takeover."
+        raise ChannelBusyError(sentence) from error
 
 
 async def _open_and_broadcast(open_source: Callable[[], AudioSource], make_job: Callable[..., Broadcast]) -> None:
@@ -268,9 +269,9 @@ async def broadcast(job: Broadcast) -> None:
             with first_error():
                 problem = await _send_and_end(broadcaster, job, schedule)
         finally:
-            damaged = f"; left out {source.damaged_packets} damaged piece(s) of it" if source.damaged_packets else ""
+            damaged = f"; skipped {source.damaged_packets} damaged piece(s)" if source.damaged_packets else ""
             dropped_seconds = broadcaster.stats.dropped.seconds
-            dropped = f"; dropped {dropped_seconds:.2f} s of it" if dropped_seconds else ""
+            dropped = f"; dropped {dropped_seconds:.2f} s" if dropped_seconds else ""
             say(f"sent {schedule.sent_seconds:.2f} s of audio{dropped}{damaged}")
             if source.remark is not None:
                 say(source.remark)
@@ -292,7 +293,7 @@ async def _send_and_end(broadcaster: Broadcaster, job: Broadcast, schedule: Sche
         if stop.requested and not broadcaster.is_connected:
             # A person who stops the command does not want to wait for a relay that may not return.
             what = "paused" if job.keep else "ended"
-            raise RelayError(f"{job.address} was not {what}, since there is no connection to {job.url}.")
+            raise RelayError(f"{job.address} was not {what}, because there is no connection to {job.url}.")
         # A source without any audio is a mistake. The session continues for its listeners.
         if schedule.sent_seconds:
             await (broadcaster.pause() if job.keep else broadcaster.end())
@@ -361,11 +362,11 @@ def _standard_input() -> int:
         UserError: Standard input is closed or a terminal.
     """
     if sys.stdin is None:
-        raise UserError("Standard input is closed; pipe audio into it.")
+        raise UserError("Standard input is closed; pipe audio into the command.")
     descriptor = sys.stdin.fileno()
     if os.isatty(descriptor):
         raise UserError(
-            "Standard input is a terminal; pipe audio into it, for example "
+            "Standard input is a terminal; pipe audio into the command, for example "
             "`ffmpeg -i FILE -f s16le -ac 1 -ar 16000 - | relay broadcast SESSION - --raw`."
         )
     return descriptor

@@ -16,7 +16,7 @@ from relay.client.page_address import PageAddress, read_page_address
 from relay.process.early_signals import let_end
 from relay.settings.configuration import load_settings
 from relay.settings.settings import Settings
-from relay.vocabulary.errors import BadRequestError, RelayError, UserError
+from relay.vocabulary.errors import BadRequestError, NotAllowedError, RelayError, UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 from relay.vocabulary.text import printable
 
@@ -26,7 +26,7 @@ _INTERRUPTED = 130
 session_argument = click.argument("session")
 
 channel_option = click.option(
-    "--channel", default=DEFAULT_CHANNEL, show_default=True, help="The audio track of the session."
+    "--channel", default=DEFAULT_CHANNEL, show_default=True, help="The channel of the session."
 )
 
 reconnect_option = click.option(
@@ -35,7 +35,7 @@ reconnect_option = click.option(
     flag_value=None,
     default=Reconnect(),
     type=click.UNPROCESSED,
-    help="Stop when the connection is lost.",
+    help="Stop when the connection is lost, instead of connecting again.",
 )
 
 url_option = click.option(
@@ -65,9 +65,13 @@ def load_destination(
     if page is None:
         return load_client_settings(config_path, url), read_address(session, channel)
     if url is not None:
-        raise UserError("SESSION is an address, which names the relay; leave --url out, or give the session's id.")
+        raise UserError(
+            "SESSION is the address of a page, which also names the relay: leave out --url, or give the session's id."
+        )
     if page.channel is not None and channel not in (DEFAULT_CHANNEL, page.channel):
-        raise UserError(f"SESSION is an address of the channel {page.channel}; leave --channel {channel} out.")
+        raise UserError(
+            f"SESSION is the address of a page for the channel {page.channel}: leave out --channel {channel}."
+        )
     address = read_address(page.session, page.channel or channel)
     named = {"client.url": page.relay, "client.token": page.credential}
     return load_settings(config_path, named, os.environ).settings, address
@@ -101,15 +105,18 @@ def read_address(session: str, channel: str) -> ChannelAddress:
     """
     page = _read_page(session)
     if page is not None:
-        raise UserError(f"This takes the id of a session, here {page.session}; name the relay with --url {page.relay}.")
+        raise UserError(
+            f"SESSION must be the id of a session here: give {page.session}, and name the relay with --url "
+            f"{page.relay}."
+        )
     try:
         return ChannelAddress(session, channel)
     except BadRequestError as error:
         raise UserError(str(error)) from error
 
 
-def run(work: Coroutine[object, object, None]) -> None:
-    """Run a client until it ends.
+def run(work: Coroutine[object, object, None], credentials: str = "RELAY_CLIENT_TOKEN") -> None:
+    """Run a client until it ends. `credentials` is what a person should check when the relay refuses it.
 
     Ctrl-C exits with code 130 before the client handles signals. So does a second Ctrl-C while the client stops.
     """
@@ -118,6 +125,8 @@ def run(work: Coroutine[object, object, None]) -> None:
         asyncio.run(_without_proxy_noise(work))
     except KeyboardInterrupt:
         raise click.exceptions.Exit(_INTERRUPTED) from None
+    except NotAllowedError as error:
+        raise NotAllowedError(f"{error} Check {credentials}.") from error
 
 
 async def _without_proxy_noise(work: Coroutine[object, object, None]) -> None:

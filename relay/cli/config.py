@@ -37,7 +37,7 @@ _HIDDEN = "…"
     type=click.Choice(["table", "toml", "json"]),
     default="table",
     show_default=True,
-    help="table for a person, toml to start a configuration file from, json for a machine.",
+    help="table for people, toml to start a configuration file with, json for programs.",
 )
 def config_command(config_path: Path | None, output_format: Literal["table", "toml", "json"]) -> None:
     """Print the settings in force, and where each comes from.
@@ -56,7 +56,7 @@ def render_table(loaded: LoadedSettings) -> str:
         if value is None:
             shown = "(unset)"
         elif key.is_secret:
-            shown = "(set, not shown)"
+            shown = "(set, hidden)"
         else:
             shown = _toml_value(value)
         rows.append((key.dotted, shown, loaded.origins[key.dotted]))
@@ -81,7 +81,7 @@ def render_toml(loaded: LoadedSettings) -> str:
         note = "" if origin == DEFAULT_ORIGIN else f"  # from {_one_line(origin)}"
         parts.append(f"\n{_comment(key.field.description or '')}# Environment: {key.variable}\n")
         if key.is_secret:
-            parts.append(f'# {key.name} = "{_HIDDEN}"{note}{", not shown" if value is not None else ""}\n')
+            parts.append(f'# {key.name} = "{_HIDDEN}"{note}{", hidden" if value is not None else ""}\n')
         elif value is None:
             parts.append(f"# {key.name} = {_toml_value((key.field.examples or [''])[0])}\n")
         else:

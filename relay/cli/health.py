@@ -20,9 +20,9 @@ TIMEOUT_SECONDS = 3.0
 @click.command("health")
 @config_option
 def health_command(config_path: Path | None) -> None:
-    """Check whether a relay on this machine is well.
+    """Check whether a relay on this machine works.
 
-    Containers use it as their health check. The exit code is 0 if the relay of these settings
+    Containers use this as their health check. The exit code is 0 if the relay with these settings
     answers, and 1 if it does not.
     """
     server = load_settings(config_path, {}, os.environ).settings.server
@@ -37,11 +37,18 @@ def health_command(config_path: Path | None) -> None:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except OSError as error:
-        raise RelayError(f"No relay answers at {host} port {server.port}: {error}.") from error
+        reason = error.strerror or error
+        raise RelayError(
+            f"No relay answers at {host}, port {server.port}: {reason}. Start it, or check server.port."
+        ) from error
     except http.client.HTTPException as error:
-        raise RelayError(f"{host} port {server.port} does not answer like a relay; check server.port.") from error
+        raise RelayError(
+            f"The server at {host}, port {server.port}, does not answer like a relay; check server.port."
+        ) from error
     finally:
         connection.close()
     if status != http.client.OK:
-        raise RelayError(f"{host} port {server.port} answers /healthz with HTTP {status}.")
+        raise RelayError(
+            f"The server at {host}, port {server.port}, answers /healthz with HTTP {status}; check server.port."
+        )
     show("ok")

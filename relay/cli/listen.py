@@ -52,18 +52,18 @@ _STANDARD_OUTPUT = Path("-")
 _STATES = {
     ChannelState.WAITING: "waiting for the broadcaster",
     ChannelState.LIVE: "live",
-    ChannelState.SOURCE_LOST: "the broadcaster is gone, waiting for it to return",
+    ChannelState.SOURCE_LOST: "the broadcaster is disconnected, waiting for it to return",
     ChannelState.ENDED: "the session ended",
 }
 
 _SILENCES = {
     Silence.MUTED: "the broadcaster is muted",
-    Silence.PAUSED: "the broadcaster has paused, waiting for it to go on",
+    Silence.PAUSED: "the broadcaster has paused, waiting for it to continue",
 }
 
 _LOSSES = {
-    "restart": "audio may be missing here: the relay was restarted, or has forgotten the channel",
-    "untold": "audio is missing here, and the relay did not tell how much",
+    "restart": "audio may be missing here: the relay was restarted or no longer has the channel's audio",
+    "untold": "audio is missing here, and the relay did not say how much",
 }
 
 
@@ -117,8 +117,8 @@ class PcmSink(Sink):
         """
         if self._audio_format not in (None, audio_format):
             raise RelayError(
-                f"The audio is now {audio_format}, and raw PCM can not say so to a player; "
-                "start `relay listen` again, or record with -o FILE.wav."
+                f"The audio is now {audio_format}, but raw PCM cannot tell this to a player; "
+                "start `relay listen` and the player again, or record with -o FILE.wav."
             )
         self._audio_format = audio_format
 
@@ -137,7 +137,7 @@ class PcmSink(Sink):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UserError(f"Standard output can not be written: {error.strerror}.") from error
+            raise UserError(f"Standard output cannot be written: {error.strerror}.") from error
 
 
 @click.command("listen")
@@ -146,8 +146,8 @@ class PcmSink(Sink):
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="WAV file to write. An earlier file is replaced when audio arrives. Without it, or with -, raw PCM goes to "
-    "standard output.",
+    help="WAV file to write. An existing file is replaced when audio arrives. Without this option, or with -, raw PCM "
+    "goes to standard output.",
 )
 @channel_option
 @url_option
@@ -155,15 +155,16 @@ class PcmSink(Sink):
 @click.option(
     "--buffer-ms",
     type=click.IntRange(min=0),
-    help="The greatest age of audio that the relay sends. By default the greatest that it allows, to lose least.",
+    help="Maximum age of the audio that the relay sends, in milliseconds. By default, the most that it allows, to lose "
+    "the least.",
 )
-@click.option("--burst-ms", type=click.IntRange(min=0), help="Start with this much audio from before the join.")
+@click.option("--burst-ms", type=click.IntRange(min=0), help="Begin with this much earlier audio, in milliseconds.")
 @reconnect_option
 @click.option(
     "--duration",
     metavar="SECONDS",
     type=FiniteRange(min=0, min_open=True),
-    help="Stop after this time. Without it, stop when the session ends.",
+    help="Stop after this time. By default, stop when the session ends.",
 )
 def listen_command(
     *,
@@ -179,11 +180,11 @@ def listen_command(
 ) -> None:
     """Receive SESSION, and record it or pipe it into a player.
 
-    SESSION is the id of a session, or the address of its page as a browser shows it. The session need
-    not have begun.
+    SESSION is the id of a session, or the address of its page as a browser shows it. The command also
+    waits for a session that has not begun.
 
     If this command is too slow, the relay drops the oldest audio. Standard error says how much, and the
-    output goes on behind it. When the format changes, the recording continues in another file,
+    output continues after the gap. When the format changes, the recording continues in another file,
     NAME-2.wav. If the connection is lost, the command connects again and continues where it stopped, as
     long as the relay still has the audio.
 
@@ -221,7 +222,7 @@ async def listen(listener: Listener, url: str, sink: Sink, duration_seconds: flo
         async with listener:
             say(f"listening to {listener.address} at {url} ({_state_words(listener.state, listener.silence)})")
             if others := _other_channels(listener):
-                say(f"the channels of {listener.address.session} are {others}; --channel chooses one")
+                say(f"the channels of {listener.address.session} are {others}; choose one with --channel")
             if duration_seconds is not None:
                 stop.after(duration_seconds)
             try:
@@ -253,7 +254,7 @@ async def _receive(listener: Listener, sink: Sink) -> None:
             case Reconnecting():
                 connection.lost(event)
             case Reconnected(resumed=resumed):
-                connection.back(", where it broke off" if resumed else "")
+                connection.back(", continuing where it stopped" if resumed else "")
             case ErrorNotice():
                 connection.objects(event)
             case _ if (sentence := _sentence(event)) is not None:
@@ -268,7 +269,7 @@ def _sentence(event: ListeningEvent) -> str | None:
         case UnknownLoss():
             return _LOSSES.get(event.reason, f"audio may be missing here ({event.reason})")
         case Clear():
-            return "the broadcaster took back what was not heard yet"
+            return "the broadcaster discarded audio that was not heard yet"
         case StateChange():
             return _state_words(event.state, event.silence)
         case _:
@@ -287,7 +288,7 @@ def _summary(stats: ReceptionStats) -> str:
     if stats.unknown_losses:
         parts.append(f"and an unknown amount {stats.unknown_losses} time(s)")
     if stats.reconnects:
-        parts.append(f"over {stats.reconnects} reconnect(s)")
+        parts.append(f"with {stats.reconnects} reconnect(s)")
     return ", ".join(parts)
 
 

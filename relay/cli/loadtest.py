@@ -42,13 +42,15 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 
 @click.command("loadtest")
 @url_option
-@click.option("--listeners", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At a time, in all.")
+@click.option(
+    "--listeners", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Concurrent listeners."
+)
 @click.option(
     "--sessions",
     type=click.IntRange(1, 1000),
     default=1,
     show_default=True,
-    help="Sessions, each with a broadcaster; the listeners are spread over them.",
+    help="Sessions, each with one broadcaster. The listeners are spread over them.",
 )
 @click.option(
     "--duration",
@@ -57,56 +59,61 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
     type=FiniteRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
-    help="Length of the audio.",
+    help="Duration of the audio.",
 )
-@click.option("--fps", type=click.IntRange(1, 1000), default=50, show_default=True, help="Frames a second.")
+@click.option("--fps", type=click.IntRange(1, 1000), default=50, show_default=True, help="Frames per second.")
 @click.option(
     "--frame-ms",
     type=click.IntRange(1, 250),
     default=20,
     show_default=True,
-    help="Audio in a frame, in milliseconds; 16 kHz mono.",
+    help="Duration of the audio in a frame, in milliseconds. It is 16 kHz mono.",
 )
 @click.option(
     "--profile",
     type=click.Choice([profile.value for profile in Profile]),
     default=Profile.STEADY.value,
     show_default=True,
-    help="What happens; see above.",
+    help="How the listeners and broadcasters behave; see above.",
 )
 @click.option(
     "--slow-percent",
     type=FiniteRange(0, 100, min_open=True),
     default=10.0,
     show_default=True,
-    help="Share of listeners that do not read, with the profile slow.",
+    help="Share of listeners that stop reading in the profile slow, in percent.",
 )
 @click.option(
     "--late-ms",
     type=click.IntRange(1, 10_000),
     default=200,
     show_default=True,
-    help="Frames that take longer than this are counted as late.",
+    help="Latency from which a frame counts as late, in milliseconds.",
 )
 @click.option(
-    "--processes", type=click.IntRange(1, 256), help="Receiving processes; without it, as many as it should take."
+    "--processes",
+    type=click.IntRange(1, 256),
+    help="Number of receiving processes. By default, as many as the load needs.",
 )
-@click.option("--pin", metavar="CPU[,CPU…]", help="Run the generator on these CPUs only; for benchmarks.")
+@click.option("--pin", metavar="CPU[,CPU…]", help="Run the load generator only on these CPUs, for benchmarks.")
 @click.option(
     "--nap-ms",
     type=FiniteRange(0, 10),
     default=0,
     show_default=True,
-    help="How long a receiving process sleeps between two looks at its sockets; with 0 each frame wakes it.",
+    help="How long a receiving process sleeps before it checks its sockets again, in milliseconds. With 0, each frame "
+    "wakes it.",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
-@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page with plots to this file.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file as JSON.")
+@click.option(
+    "--html", "html_path", type=click.Path(path_type=Path), help="Write an HTML page with charts to this file."
+)
 @click.option(
     "--fail-if",
     "conditions",
     metavar="CONDITION",
     multiple=True,
-    help="Exit with 1 when this holds, such as 'p99_ms>200'; may be given several times.",
+    help="Exit with code 1 if this condition holds, such as 'p99_ms>200'. Repeat it for several.",
 )
 @config_option
 def loadtest_command(
@@ -121,33 +128,38 @@ def loadtest_command(
     config_path: Path | None,
     **chosen: Any,  # noqa: ANN401 - the options that click read
 ) -> None:
-    """Load a relay with broadcasters and listeners of its own, and measure what each listener gets.
+    """Test a relay under load, and measure what each listener receives.
+
+    The command connects broadcasters and listeners of its own.
 
     \b
     --profile steady  all listeners join before the audio begins, and stay
               ramp    they join evenly over the first two thirds
-              storm   they all come in the same moment, a second after the audio began
-              churn   each stays 5 to 15 s, then another one comes
-              slow    some stop reading: do the others notice?
-              burst   the broadcaster sends a second of audio at once, each second
+              storm   they all join at the same moment, a second after the audio began
+              churn   each stays 5 to 15 s, then another one joins
+              slow    some stop reading: are the others affected?
+              burst   the broadcaster sends one second of audio at once, every second
 
-    Sessions are called loadtest-…, with random letters. The broadcast key is the setting broadcast.key; a token, for
-    both roles where the relay wants it for both, is client.token. Best give them as RELAY_BROADCAST_KEY and
-    RELAY_CLIENT_TOKEN. Ctrl-C ends the test and prints what was measured.
+    The sessions are called loadtest-…, with random letters. If the relay needs credentials, set RELAY_BROADCAST_KEY for
+    the broadcasters, or RELAY_CLIENT_TOKEN to a token with both roles. Ctrl-C ends the test early and prints what was
+    measured.
 
-    Exit code: 0; 1 when a --fail-if holds, frames are unaccounted for, or the relay failed; 2 for a mistake of yours,
-    or when a file or standard output can not be written.
+    Exit code: 0 if all is well; 1 if a --fail-if condition holds, frames are unaccounted for, or the relay failed; 2 if
+    you made a mistake, or a file or standard output cannot be written.
     """  # noqa: D301 - \b is click's mark for lines that are kept
     if sys.platform != "linux":
-        raise UserError("relay loadtest needs Linux: its receiver is made for epoll.")
+        raise UserError("relay loadtest runs only on Linux, because its receiver needs epoll.")
     settings = load_client_settings(config_path, url)
     failures = [parse_condition(condition) for condition in conditions]
     listeners, sessions = chosen["listeners"], chosen["sessions"]
     if sessions > listeners:
-        raise UserError(f"{sessions} sessions need as many listeners at least, not {listeners}.")
+        raise UserError(
+            f"{sessions} sessions need at least as many listeners, not {listeners}; raise --listeners or lower "
+            "--sessions."
+        )
     for path in (json_path, html_path):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise UserError(f"{path} can not be written: it is a folder, or in one that is not there.")
+            raise UserError(f"{path} cannot be written: it is a directory, or its directory does not exist.")
     plan = LoadPlan(
         url=settings.client.url,
         profile=Profile(profile),
@@ -156,7 +168,8 @@ def loadtest_command(
         **chosen,
     )
     results: list[LoadResult] = []
-    run(_measure(plan, broadcast_credential(settings), listen_credential(settings), results))
+    measuring = _measure(plan, broadcast_credential(settings), listen_credential(settings), results)
+    run(measuring, "RELAY_BROADCAST_KEY and RELAY_CLIENT_TOKEN")
     (result,) = results
     sys.exit(_conclude(result, failures, json_path, html_path))
 
@@ -210,14 +223,14 @@ def _find_probe(plan: LoadPlan, target: Target) -> tuple[Probe | None, list[str]
     try:
         from relay.loadtest.server_probe import find_server  # noqa: PLC0415 - optional: the extra "load"
     except ImportError:
-        return None, ["For the server's CPU time and memory install psutil: pip install 'audio-relay[load]'."]
+        return None, ["To measure the server's CPU time and memory, install psutil: pip install 'audio-relay[load]'."]
     probe = find_server(target.port)
     if probe is None:
-        return None, ["The server's CPU time and memory are not measured: this user can not see its processes."]
+        return None, ["The server's CPU time and memory are not measured, because this user cannot see its processes."]
     needed = plan.listeners + plan.sessions
     if probe.max_files is not None and probe.max_files < needed:
         few = f"The server may open {probe.max_files} files, fewer than this test's {needed} connections"
-        return probe, [f"{few}: raise its `ulimit -n`."]
+        return probe, [f"{few}; raise its `ulimit -n`."]
     return probe, []
 
 
@@ -225,7 +238,7 @@ def _plan_notes(plan: LoadPlan) -> list[str]:
     share = plan.fps * plan.frame_ms / 10
     if round(share) == 100:  # noqa: PLR2004 - per cent
         return []
-    return [f"{plan.fps} frames/s of {plan.frame_ms} ms are {share:.0f} % of real time."]
+    return [f"{plan.fps} frames/s of {plan.frame_ms} ms are {share:.0f} % of real time; 100 % is like a live voice."]
 
 
 def _processes_for(frames_per_second: int) -> int:
@@ -245,7 +258,7 @@ def _read_cpus(text: str | None) -> tuple[int, ...]:
     allowed = os.sched_getaffinity(0)
     numbers = [int(word) if word.isdecimal() else -1 for word in text.split(",")]
     if not set(numbers) <= allowed:
-        raise UserError(f"--pin {text}: the CPUs that may be used here are {', '.join(map(str, sorted(allowed)))}.")
+        raise UserError(f"--pin {text} must be CPUs that this process may use: {', '.join(map(str, sorted(allowed)))}.")
     return tuple(numbers)
 
 
@@ -304,4 +317,4 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path} can not be written: {error.strerror}.") from error
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from error

@@ -46,5 +46,5 @@ class FiniteRange(click.FloatRange):
         """Return the number; anything else is a usage error."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{number} is not a finite number.", param, ctx)
+            self.fail(f"{number} must be a finite number.", param, ctx)
         return number

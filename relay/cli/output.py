@@ -29,7 +29,7 @@ def show(text: str, *, nl: bool = True) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UserError(f"Standard output can not be written: {error.strerror}.") from error
+        raise UserError(f"Standard output cannot be written: {error.strerror}.") from error
 
 
 def say(sentence: str) -> None:

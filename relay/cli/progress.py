@@ -111,15 +111,13 @@ class SpeedTeller:
         ratio = pipe or self._at_relay
         if ratio is None:
             if self._told is not None:
-                say("the audio comes in real time again")
+                say("the audio arrives in real time again")
         elif self._told is None or (ratio > 1) is not (self._told > 1):
             if usual:
-                why = (
-                    f"announced as {self._announced}, it looks like {usual}; --rate and --channels say what raw PCM is"
-                )
+                why = f"announced as {self._announced}, it looks like {usual}; set --rate and --channels for raw PCM"
             elif pipe is None:
-                why = "this machine or the network is too slow" if ratio < 1 else "the relay holds it back"
+                why = "this machine or the network is too slow" if ratio < 1 else "the relay has to hold it back"
             else:
-                why = "what gives it is too slow, or its format is another"
-            say(f"the audio comes {ratio:.2f} times as fast as real time: {why}")
+                why = "its source is too slow, or the audio has another format than announced"
+            say(f"the audio arrives {ratio:.2f} times as fast as real time: {why}")
         self._told = ratio

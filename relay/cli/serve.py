@@ -38,20 +38,22 @@ logger = logging.getLogger(__name__)
 @click.command("serve")
 @click.option(
     "--host",
-    help="Address to listen on, or several, separated by commas. * is all of IPv4 and IPv6. Any address other than "
-    "loopback needs a broadcast key or keys of tokens.",
+    help="Address to listen on, or several, separated by commas. * means all of IPv4 and IPv6. Any address other than "
+    "loopback needs a broadcast key or token keys.",
 )
 @click.option("--port", type=int, help="TCP port to listen on. 0 chooses a free port.")
-@click.option("--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), help="Event loop. See docs/performance.md.")
+@click.option(
+    "--loop", type=click.Choice(["auto", "asyncio", "uvloop"]), help="Event loop; docs/performance.md compares them."
+)
 @config_option
 def serve_command(host: str | None, port: int | None, loop: str | None, config_path: Path | None) -> None:
     """Run the relay until SIGTERM or Ctrl-C.
 
     SIGHUP makes it read its configuration again.
 
-    On loopback, a relay without a broadcast key and without keys of tokens makes a key. It prints the
-    link to the broadcasting page, with the key, once on standard output. `relay broadcast` and `relay
-    sessions` of the same user find the keys by themselves.
+    On loopback, a relay without a broadcast key and without token keys makes a key. On standard output,
+    it prints a link to the broadcasting page that contains the key. `relay broadcast` and `relay sessions`
+    of the same user find the keys by themselves.
     """
     options = {"server.host": host, "server.port": port, "server.loop": loop}
 
@@ -76,7 +78,9 @@ async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
                 await _any_of(asked, relay.broken)
     logger.info("relay stopped")
     if relay.broken.is_set():
-        raise RelayError("The relay stopped because of a fault of its own, which the log names. Start it again.")
+        raise RelayError(
+            "The relay stopped because of a bug; the log has the traceback. Start it again, and report the bug."
+        )
 
 
 async def _any_of(*events: asyncio.Event) -> None:
@@ -92,7 +96,7 @@ def _print_links(relay: RunningRelay) -> None:
     links = (
         f"\n  Broadcast  {relay.url}/broadcast/{EXAMPLE_SESSION}#key={relay.keys.broadcast_key}"
         f"\n  Listen     {relay.url}/listen/{EXAMPLE_SESSION}"
-        f"\n\n  Any other name in place of {EXAMPLE_SESSION} is another session. The key holds until the relay ends.\n"
+        f"\n\n  Replace {EXAMPLE_SESSION} to use another session. The key is valid until the relay stops.\n"
     )
     # If standard output is closed, nobody wants the links.
     with contextlib.suppress(OSError):
@@ -118,7 +122,8 @@ class Reload:
             settings = self._read()
             closed = self._relay.replace(settings)
         except ConfigurationError as error:
-            logger.error("the configuration is not reloaded, the former stays", extra={"faults": str(error)})  # noqa: TRY400 - an operator's mistake needs no traceback
+            sentence = "the configuration was not reloaded; the previous one stays in force"
+            logger.error(sentence, extra={"faults": str(error)})  # noqa: TRY400 - an operator's mistake needs no traceback
             return
         set_log_level(settings.log)
         changed = [name for name in KEYS if _value(settings, name) != _value(self._settings, name)]
@@ -128,7 +133,7 @@ class Reload:
             extra={"changed": [name for name in changed if name not in later], "closing": closed},
         )
         if later:
-            logger.warning("these settings are changed, but hold only after a restart", extra={"settings": later})
+            logger.warning("these changed settings take effect only after a restart", extra={"settings": later})
         self._settings = settings
 
 

@@ -43,11 +43,11 @@ def sessions_command(context: click.Context, as_json: bool, url: str | None, con
     relay sessions end ev1 --channel de
     relay sessions disconnect ev1 0b5f7a1e-…
 
-    Without a subcommand, it lists the sessions with their channels.
+    Without a subcommand, the command lists the sessions with their channels.
 
-    It needs a token of role admin (RELAY_CLIENT_TOKEN), or the relay's admin key
-    (RELAY_ACCESS_ADMIN_KEY). An option would show them in the list of processes. A relay on this
-    machine that made its own keys has left one where this command finds it.
+    The command needs a token with the role admin (RELAY_CLIENT_TOKEN), or the relay's admin key
+    (RELAY_ACCESS_ADMIN_KEY). An option would show them in the list of processes. If a relay on this
+    machine made its own keys, the command finds the admin key by itself.
     """  # noqa: D301 - \b is click's mark for lines that are kept
     if context.invoked_subcommand is not None:
         return
@@ -74,7 +74,7 @@ def show_command(
 ) -> None:
     """Show SESSION with its connections.
 
-    All broadcasters are listed, and the 100 listeners with the worst reception.
+    The command lists all broadcasters, and the 100 listeners with the worst reception.
     """
     answer = _ask(context, "GET", _session_path(session), url, config_path)
     if given_before(context, "as_json", as_json):
@@ -87,12 +87,12 @@ def show_command(
         show("\n" + render_table(connections))
     shown = len(answer.get("worst_listeners") or [])
     if (listeners := answer.get("listeners", shown)) > shown:
-        say(f"{listeners} listeners; shown are the {shown} that are furthest behind or lost most")
+        say(f"{listeners} listeners; the table shows the {shown} that are furthest behind or lost the most audio")
 
 
 @sessions_command.command("end")
 @session_argument
-@click.option("--channel", help="Only this channel.")
+@click.option("--channel", help="End only this channel.")
 @url_option
 @config_option
 @click.pass_context
@@ -101,8 +101,8 @@ def end_command(
 ) -> None:
     """End SESSION at once, or one of its channels.
 
-    Listeners hear what was released already. Audio of pace speech that still waits is discarded.
-    Broadcasters are disconnected. The session may start again when somebody broadcasts to it.
+    Listeners still hear the audio that was already released. Audio of pace speech that still waits is
+    discarded. Broadcasters are disconnected. The session starts again when somebody broadcasts to it.
     """
     answer = _ask(context, "DELETE", _session_path(session, channel), url, config_path)
     for ended in answer.get("ended") or []:
@@ -120,8 +120,8 @@ def disconnect_command(
 ) -> None:
     """Disconnect one listener or broadcaster of SESSION.
 
-    `relay sessions show SESSION` lists the ids. The client does not come back by itself, but a person
-    can connect again. To prevent that, withdraw the token (docs/access.md).
+    `relay sessions show SESSION` lists the connection ids. The client does not reconnect by itself, but
+    a person can connect again. To prevent that, withdraw the token (docs/access.md).
     """
     path = f"{_session_path(session)}/connections/{quote(connection_id, safe='')}"
     answer = _ask(context, "DELETE", path, url, config_path)
@@ -150,7 +150,7 @@ def _ask(context: click.Context, method: str, path: str, url: str | None, config
         problem = network_error(address, error, TIMEOUT_SECONDS)
         proxy = find_proxy(address)
         if proxy is not None:
-            raise type(problem)(f"{problem} It is asked directly, not through {proxy}.") from error
+            raise type(problem)(f"{problem} This command connects directly, not through {proxy}.") from error
         raise problem from error
 
 
@@ -166,8 +166,8 @@ def _operator_credential(settings: Settings) -> str:
     key = find_local_key(settings.client.url, LocalKey.ADMIN)
     if key is None:
         raise UserError(
-            f"There is no key for {settings.client.url}: set RELAY_CLIENT_TOKEN to a token of role admin, or "
-            "RELAY_ACCESS_ADMIN_KEY to the relay's admin key."
+            f"There is no operator's credential for {settings.client.url}. Set RELAY_CLIENT_TOKEN to a token with the "
+            "role admin, or RELAY_ACCESS_ADMIN_KEY to the relay's admin key."
         )
     return key
 
@@ -179,7 +179,7 @@ def _print_json(answer: dict[str, Any]) -> None:
 
 def _tell_not_listed(answer: dict[str, Any]) -> None:
     if not_listed := answer.get("not_listed"):
-        say(f"{not_listed} more channels are not shown; these have a broadcaster or the most listeners")
+        say(f"{not_listed} more channels are not shown; the table has those with a broadcaster or the most listeners")
 
 
 def channel_rows(sessions: Sequence[Mapping[str, Any]]) -> list[Row]:

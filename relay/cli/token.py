@@ -46,7 +46,7 @@ class _Duration(click.ParamType[Any]):
         match = re.fullmatch(r"([0-9]{1,9})([smhd])", str(value))
         seconds = int(match[1]) * _UNITS[match[2]] if match else 0
         if not 1 <= seconds <= _LONGEST_SECONDS:
-            self.fail(f"{value!a} is no time such as 90s, 30m, 12h or 7d, up to ten years.", param, ctx)
+            self.fail(f"{value!a} is not a duration such as 90s, 30m, 12h or 7d, of ten years at most.", param, ctx)
         return seconds
 
 
@@ -55,14 +55,14 @@ class _Pattern(click.ParamType[Any]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not is_pattern(str(value)):
-            self.fail(f"{value!a} is no name of A-Z a-z 0-9 . _ ~ - in which * stands for any characters.", param, ctx)
+            self.fail(f"{value!a} is not a name of A-Z a-z 0-9 . _ ~ -, in which * matches any characters.", param, ctx)
         return str(value)
 
 
 key_file_option = click.option(
     "--key-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A private key, as PEM or JWKS, to use instead of the keys of the settings.",
+    help="File with a private key, PEM or JWKS, to use instead of the keys in the settings.",
 )
 
 
@@ -79,7 +79,7 @@ key_file_option = click.option(
     "sessions",
     multiple=True,
     type=_Pattern(),
-    help="Sessions that the token is for. * stands for any characters. Repeat it for several.",
+    help="Sessions that the token is for. * matches any characters. Repeat it for several.",
 )
 @click.option(
     "--channel",
@@ -95,7 +95,7 @@ key_file_option = click.option(
     show_default=True,
     help="How long the token is valid: 90s, 30m, 12h, 7d.",
 )
-@click.option("--key-id", help="Id of the key that signs, needed if there are several.")
+@click.option("--key-id", help="Id of the signing key. Needed if there are several.")
 @key_file_option
 @config_option
 @click.pass_context
@@ -124,7 +124,7 @@ def token_command(
         return
     access = load_settings(config_path, {}, os.environ).settings.access
     if not roles or not sessions:
-        raise UserError("A token needs --role and --session, for example: relay token --role listen --session ev1")
+        raise UserError("A token needs --role and --session, for example: relay token --role listen --session ev1.")
     key = _choose_key(read_key_file(key_file) if key_file else read_token_keys(access), key_id)
     now = int(wall_clock())
     claims = {
@@ -138,7 +138,10 @@ def token_command(
     }
     token = make_token(key, claims)
     if len(token) > MAX_TOKEN_CHARACTERS:
-        raise UserError(f"The token would be longer than the {MAX_TOKEN_CHARACTERS} characters that a relay takes.")
+        raise UserError(
+            f"The token would be longer than the {MAX_TOKEN_CHARACTERS} characters that a relay accepts; name fewer "
+            "sessions and channels, or use * in their names."
+        )
     say(f"signed with the key {key.key_id} ({key.algorithm}), expires {_moment(now + valid, now)}")
     show(token)
 
@@ -169,7 +172,7 @@ def inspect_command(context: click.Context, token: str, key_file: Path | None, c
     except RefusedError as error:
         show(f"refused: {error.detail}{_advice(error.reason, access)}")
         sys.exit(_REFUSED)
-    show(f"taken:   {_permission(grant)}")
+    show(f"valid:   {_permission(grant)}")
 
 
 def _choose_key(keys: Sequence[TokenKey], key_id: str | None) -> TokenKey:
@@ -186,20 +189,20 @@ def _choose_key(keys: Sequence[TokenKey], key_id: str | None) -> TokenKey:
         return key
     if not able:
         raise UserError(
-            f"There is no key to sign with; {_listed(keys, able)} Set RELAY_ACCESS_TOKEN_SECRET (for example from: "
-            "openssl rand -hex 32), or give a private key with --key-file."
+            f"There is no key to sign with: {_listed(keys, able)} Set RELAY_ACCESS_TOKEN_SECRET (for example from: "
+            "openssl rand -hex 32), or name the file of a private key with --key-file."
         )
     if len(able) > 1:
-        raise UserError(f"There are several keys to sign with: choose one of {', '.join(able)} with --key-id.")
+        raise UserError(f"There are several keys to sign with. Choose one with --key-id: {', '.join(able)}.")
     return next(iter(able.values()))
 
 
 def _listed(keys: Sequence[TokenKey], able: dict[str, TokenKey]) -> str:
     if able:
-        return f"there are: {', '.join(able)}."
+        return f"the ids of the private keys are: {', '.join(able)}."
     if keys:
-        return f"only the public halves are there of: {', '.join(key.key_id for key in keys)}."
-    return "the settings name none."
+        return f"the settings have only public keys, with the ids: {', '.join(key.key_id for key in keys)}."
+    return "the settings have no keys."
 
 
 def _one_or_all(words: tuple[str, ...]) -> str | list[str]:
@@ -213,7 +216,7 @@ def _read_standard_input() -> str:
         UserError: Standard input is not a pipe.
     """
     if sys.stdin is None or sys.stdin.isatty():
-        raise UserError("Pipe a token into it, for example: relay token inspect < token.txt")
+        raise UserError("Standard input is a terminal; pipe a token into the command: relay token inspect < token.txt.")
     return sys.stdin.buffer.read(4 * MAX_TOKEN_CHARACTERS).decode("ascii", "replace")
 
 
@@ -227,7 +230,7 @@ def _explain(token: str, keys: Sequence[TokenKey], now: float) -> None:
     claims = read_unverified_claims(token)
     key_id = header.get("kid")
     named = next((key for key in keys if key.key_id == key_id), None)
-    origin = "none of the keys here" if named is None else f"here for {named.algorithm}, from {named.origin}"
+    origin = "not a key of this relay" if named is None else f"a key of this relay, from {named.origin}"
     lines = {
         "role": _text(claims.get("role")),
         "session": _text(claims.get("session")),
@@ -236,7 +239,7 @@ def _explain(token: str, keys: Sequence[TokenKey], now: float) -> None:
         "for": _text(claims.get("aud")),
         "from": _time(claims.get("nbf", claims.get("iat")), now),
         "expires": _time(claims.get("exp"), now),
-        "key": f"{_text(key_id)} by {_text(header.get('alg'))} ({origin})",
+        "key": f"{_text(key_id)}, {_text(header.get('alg'))} ({origin})",
     }
     for name, value in lines.items():
         show(f"{name + ':':<9}{value}")
@@ -245,7 +248,7 @@ def _explain(token: str, keys: Sequence[TokenKey], now: float) -> None:
 def _text(value: object) -> str:
     """Format an untrusted value so that it cannot control a terminal."""
     if value is None:
-        return "(not said)"
+        return "(none)"
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         value = ", ".join(value)
     return value if isinstance(value, str) and value.isprintable() and len(value) < LONGEST_QUOTED else quoted(value)
@@ -273,7 +276,7 @@ def _permission(grant: Grant) -> str:
 def _advice(reason: Reason, access: AccessSettings) -> str:
     """Return what the relay of these settings expects, where that helps."""
     if reason is Reason.ISSUER:
-        return f" Here it is {json.dumps(access.token_issuer)}, the setting access.token_issuer."
+        return f" The setting access.token_issuer requires {json.dumps(access.token_issuer)}."
     if reason is Reason.AUDIENCE:
-        return f" Here it is {json.dumps(access.token_audience)}, the setting access.token_audience."
+        return f" The setting access.token_audience requires {json.dumps(access.token_audience)}."
     return ""

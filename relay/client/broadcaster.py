@@ -260,7 +260,8 @@ class Broadcaster:
                 await self._is_over.wait()
         except TimeoutError as error:
             raise RelayError(
-                f"The relay at {self._endpoint.url} did not confirm the {farewell} of {self._address}."
+                f"The relay at {self._endpoint.url} did not confirm the {farewell} of {self._address} in time; check "
+                "with `relay sessions`."
             ) from error
         if self._problem is not None:
             raise self._problem
@@ -307,7 +308,7 @@ class Broadcaster:
                     self._outbox.hold(relay_clock(), on=on)
             self._tell(event)
         if not self._has_said_farewell:
-            raise RelayError(f"{self._address} was ended at the relay.")
+            raise RelayError(f"The relay ended the broadcast to {self._address}.")
 
     async def _send_queued(self, connection: BroadcasterConnection) -> None:
         await self._send_clear(connection)

@@ -179,7 +179,7 @@ class Listener:
     @property
     def _known(self) -> Reception:
         if self._reception is None:
-            raise RuntimeError("A listener knows nothing before `async with` connected it.")
+            raise RuntimeError("A listener must be connected with `async with` before its state is known.")
         return self._reception
 
     async def _step(self) -> None:
@@ -226,7 +226,7 @@ class Listener:
         """
         outcome, self._outcome = self._outcome, None
         if not isinstance(outcome, ListenerConnection):
-            raise outcome or RuntimeError("a try to connect without any outcome")
+            raise outcome or RuntimeError("an attempt to connect ended without a result")
         self._connection = outcome
         self._reconnector.connected(relay_clock())
         return outcome.hello

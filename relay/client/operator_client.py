@@ -48,7 +48,7 @@ def ask_relay(url: str, method: str, path: str, credential: str) -> dict[str, An
         except http.client.HTTPException as error:
             if isinstance(error, OSError):  # a connection that breaks raises an error of both classes
                 raise
-            raise UserError(f"{url} did not answer like a relay; check the address.") from error
+            raise UserError(f"The server at {url} did not answer like a relay; check the address.") from error
     return _read(url, response.status, response.headers.get_content_type(), body)
 
 
@@ -67,5 +67,7 @@ def _read(url: str, status: int, content_type: str, body: bytes) -> dict[str, An
     if status == HTTPStatus.BAD_REQUEST and is_sentence:
         raise RelayError(sentence)
     if status in _PASSING:
-        raise UnreachableError(f"{url} can not answer for now (HTTP {status}); try again later.")
-    raise UserError(f"{url} answered HTTP {status} and no relay that shows its sessions; check the address.")
+        raise UnreachableError(f"The relay at {url} cannot answer at present (HTTP {status}); try again later.")
+    raise UserError(
+        f"The server at {url} answered HTTP {status}, not like a relay that lists its sessions; check the address."
+    )

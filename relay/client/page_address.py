@@ -45,7 +45,7 @@ def read_page_address(text: str) -> PageAddress | None:
     if match is None:
         shown = quoted(re.split("[?#]", text)[0])
         raise BadRequestError(
-            f"{shown} is neither the id of a session nor the address of its page, "
+            f"{shown} is neither the id of a session, such as ev1, nor the address of its page, "
             "such as https://relay.example.org/listen/ev1."
         )
     credential = _find_secret(match["fragment"]) or _find_secret(match["query"])

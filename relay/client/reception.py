@@ -141,7 +141,7 @@ class Reception:
 
     def _take_audio(self, event: Audio) -> list[ReceptionEvent]:
         if self.audio_format is None:
-            raise PolicyError("The relay sent audio without saying its format.")
+            raise PolicyError("The relay sent audio before its format.")
         header = event.header
         events: list[ReceptionEvent] = []
         if header.epoch != self._epoch:

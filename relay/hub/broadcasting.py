@@ -80,7 +80,7 @@ class Broadcasting:
         """
         channel = self._directory.find(address)
         if channel is not None and channel.broadcaster is not None and not offer.takeover:
-            raise ChannelBusyError(f"The channel {address} has a broadcaster already; takeover=1 replaces it.")
+            raise ChannelBusyError(f"The channel {address} already has a broadcaster; replace it with takeover=1.")
 
     def claim(self, address: ChannelAddress, offer: Offer, connection_id: str, port: Port) -> Broadcaster:
         """Make a connection the broadcaster of a channel, and inform the listeners.
@@ -107,7 +107,7 @@ class Broadcasting:
         self._wake(channel)
         if channel.entry != listed_before:
             self._directory.note_change(channel.address.session)
-        event = "broadcaster joined" if replaced is None else "broadcaster taken over"
+        event = "broadcaster joined" if replaced is None else "broadcaster replaced"
         channel.log(event, connection=connection_id, rate=offer.audio_format.rate, pace=offer.pace.value)
         return broadcaster
 
@@ -241,7 +241,7 @@ class Broadcasting:
 
     def _throw_away_unreleased(self, channel: Channel) -> None:
         if channel.ingest is not None and (lost := channel.ingest.clear(self._clock())).chunks:
-            channel.log("unreleased audio thrown away", seconds=round(lost.seconds, 2))
+            channel.log("unreleased audio was discarded", seconds=round(lost.seconds, 2))
 
     def distribute(self, channel: Channel, frames: Iterable[Frame]) -> None:
         """Hand numbered frames, in order, to all readers of a channel, and wake its listeners."""
@@ -297,7 +297,7 @@ class Broadcasting:
             RelayError: The channel is in use here.
         """
         if self._directory.find(record.address) is not None:
-            raise RelayError(f"The channel {record.address} is in use, so it can't be restored.")
+            raise RelayError(f"The channel {record.address} cannot be restored, because it is in use here.")
         channel = self._directory.open(record.address)
         channel.restore(record, None if record.ingest is None else restore_ingest(record.ingest, self._limits, waiting))
         self._directory.name_session(record.session, record.session_name)
@@ -342,7 +342,7 @@ class Broadcasting:
     def _give_up(self, channel: Channel, limit: Limit) -> None:
         """Drop the audio that a channel without a broadcaster keeps. Forget the channel if there are too many."""
         self._kept.applied(limit)
-        event = "audio of a broadcaster that has gone thrown away"
+        event = "audio of a departed broadcaster was discarded"
         channel.log(event, logging.DEBUG, kept_bytes=channel.kept_bytes, limit=limit)
         if channel.ingest is not None:
             channel.ingest.clear(self._clock())

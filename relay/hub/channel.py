@@ -395,7 +395,7 @@ class Channel:
             if not tap.put(item):
                 self._remove_tap(tap)
                 self.tally.lost_taps += 1
-                self.log("tap closed: its reader is too slow", logging.WARNING, tap=tap.name)
+                self.log("a tap was closed because its reader was too slow", logging.WARNING, tap=tap.name)
 
     def _remove_tap(self, tap: Tap) -> None:
         had_subscribers = self.has_subscribers

@@ -141,9 +141,11 @@ class Drain:
             try:
                 self._serve_lagging(listener, group)
             except Exception:
-                logger.exception("listener cut off: serving it failed", extra={"connection": listener.connection_id})
+                logger.exception(
+                    "a bug in the relay ended a listener's connection", extra={"connection": listener.connection_id}
+                )
                 listener.blocked_since = math.inf
-                listener.port.abort("Serving it failed.")
+                listener.port.abort("A bug in the relay ended the connection.")
             if count % _LISTENERS_AT_A_TIME == 0:
                 yield
 

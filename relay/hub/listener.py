@@ -127,7 +127,7 @@ class Listener:
     def add_note(self, note: Note) -> None:
         """Queue a note after all frames so far. Disconnect the listener if it already has `MAX_NOTES`."""
         if len(self.notes) >= MAX_NOTES:
-            self.port.abort(f"It was {MAX_NOTES} changes behind.", Limit.NOTES)
+            self.port.abort(f"The listener was {MAX_NOTES} control messages behind.", Limit.NOTES)
             return
         if note.clears:
             self.buffer.drop_before(math.inf)

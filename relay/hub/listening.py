@@ -165,7 +165,7 @@ class Listening:
             return listener
         address = ChannelAddress(membership.channel.address.session, channel)
         if not self._directory.knows(address):
-            raise BadRequestError(f"There is no channel {channel!a} in this session; it goes on with the present one.")
+            raise BadRequestError(f"This session has no channel {channel!a}; the present channel continues.")
         blocked_since, report = listener.blocked_since, listener.report
         self.leave(listener)
         wanted = membership.delivery
@@ -232,7 +232,7 @@ class Listening:
         for listener in list(self._blocked):
             if listener.blocked_since is not None and now - listener.blocked_since >= limit:
                 del self._blocked[listener]
-                listener.port.abort(f"Its socket took nothing for {limit:g} s.", Limit.SILENCE)
+                listener.port.abort(f"The client read nothing for {limit:g} s.", Limit.SILENCE)
 
     def _find(self, address: ChannelAddress, resume: Resume | None) -> Channel:
         """Return the channel to join. A listener that was away when the channel ended gets the ended one."""

@@ -93,7 +93,7 @@ class Tap:
         """
         while not self._items:
             if self._has_overflowed:
-                raise TapOverflowError(f"The tap {self.name!r} held more than its reader took.")
+                raise TapOverflowError(f"The tap {self.name!r} was closed because its reader was too slow.")
             if not self.is_open:
                 raise StopAsyncIteration
             self._has_news.clear()

@@ -83,5 +83,5 @@ class LimitReachedError(PeerError):
     http_status = 429
 
     def __init__(self, limit: Limit) -> None:
-        super().__init__(f"This is over the relay's limit {limit}.")
+        super().__init__(f"This exceeds the relay's limit {limit}.")
         self.limit = limit

@@ -165,7 +165,7 @@ class FrameReader:
         while (start := self.buffer.find(STREAM_MARK, position, length)) >= 0 and length - start >= HEADER_BYTES:
             size = Header.unpack(bytes(self.view[start : start + HEADER_BYTES])).media_time
             if not HEADER_BYTES <= size <= MAX_MESSAGE_BYTES:
-                raise PolicyError(f"A frame of the stream says that it is {size} bytes long.")
+                raise PolicyError(f"A frame of the stream declares an impossible size of {size} bytes.")
             if start + size > length:
                 break
             position = start + size
@@ -242,7 +242,7 @@ class FrameReader:
             return Closing(code, payload[2:].decode(errors="replace"))
         if opcode == _PONG:
             return None
-        raise PolicyError(f"A WebSocket frame begins with {first_byte:#04x}, which means nothing here.")
+        raise PolicyError(f"A WebSocket frame begins with {first_byte:#04x}, which is not a valid beginning here.")
 
     def _record(self, age_ms: int) -> None:
         """Count a latency that may have wrapped. A negative one is an error in comparing clocks. It counts as 0."""
@@ -271,7 +271,7 @@ def _next_frame(buffer: bytearray, position: int, length: int) -> tuple[int, int
         size = int.from_bytes(buffer[start : start + extended])
         start += extended
     if size > MAX_MESSAGE_BYTES:
-        raise PolicyError(f"The server sent a message of {size} bytes; at most {MAX_MESSAGE_BYTES} are taken.")
+        raise PolicyError(f"The server sent a message of {size} bytes; the limit is {MAX_MESSAGE_BYTES}.")
     end = start + size
     return (first_byte, start, end) if end <= length else None
 
@@ -292,7 +292,7 @@ def _join_fragments(stream: Stream, opcode: int, payload: bytes, *, is_last: boo
     first_opcode, joined = stream.fragments
     joined += payload
     if len(joined) > MAX_MESSAGE_BYTES:
-        raise PolicyError(f"The server sent a message of over {MAX_MESSAGE_BYTES} bytes.")
+        raise PolicyError(f"The server sent a message of more than {MAX_MESSAGE_BYTES} bytes.")
     if not is_last:
         return None
     stream.fragments = None

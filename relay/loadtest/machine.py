@@ -44,7 +44,7 @@ def reach(host: str, port: int) -> str:
             return str(probe.getpeername()[0])
     except OSError as error:
         raise UserError(
-            f"Listeners can not connect to {host} port {port}: {error.strerror or error}. They connect directly, "
+            f"Listeners cannot connect to {host}, port {port}: {error.strerror or error}. They connect directly, "
             "without a proxy."
         ) from error
 
@@ -70,7 +70,7 @@ def raise_file_limit(files: int) -> None:
     allowed = allow_open_files(needed)
     if allowed < needed:
         raise UserError(
-            f"A process needs {needed} open sockets for this, and may have {allowed} (the hard limit of `ulimit -n`). "
+            f"A process needs {needed} open sockets, but may have only {allowed} (the hard limit of `ulimit -n`). "
             f"Use more processes (--processes), fewer listeners, or raise the limit: `ulimit -Hn {needed}` as root, "
             f"LimitNOFILE={needed} of a systemd unit, or `--ulimit nofile={needed}` of a container."
         )
@@ -88,6 +88,6 @@ def check_ports(connections: int) -> None:
         return
     if connections > last - first + 1:
         raise UserError(
-            f"This machine has {last - first + 1} ports for connections to one address, and {connections} are needed: "
-            'widen them with `sysctl net.ipv4.ip_local_port_range="1024 65535"`, or use several machines.'
+            f"This machine has {last - first + 1} ports for connections to one address, but needs {connections}: "
+            'widen the range with `sysctl net.ipv4.ip_local_port_range="1024 65535"`, or use several machines.'
         )

@@ -65,7 +65,9 @@ class _Worker:
     async def _ended(self) -> RelayError:
         code = await self._process.wait()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return RelayError(f"A receiving process ended by itself, with {how}; what it measured is lost.")
+        return RelayError(
+            f"A receiving process ended early, with {how}, and its measurements are lost; run the test again."
+        )
 
 
 class Workers:
@@ -112,7 +114,9 @@ async def _answer_within(seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise RelayError(f"A receiving process did not answer within {seconds:g} s; this machine hangs.") from error
+        raise RelayError(
+            f"A receiving process did not answer within {seconds:g} s; this machine is overloaded."
+        ) from error
 
 
 async def _start_worker() -> _Worker:

@@ -21,8 +21,8 @@ _CLOSES = {
 }
 
 _LATENCY_FROM = {
-    LatencyFrom.BROADCASTER: "Latency counts from when the broadcaster sent a frame.",
-    LatencyFrom.RELAY: "Latency counts from when a frame arrived at the relay.",
+    LatencyFrom.BROADCASTER: "Latency is measured from the moment when the broadcaster sends a frame.",
+    LatencyFrom.RELAY: "Latency is measured from the moment when a frame arrives at the relay.",
 }
 
 
@@ -59,18 +59,18 @@ def _said(result: LoadResult) -> Iterable[str]:
     if result.ended_early is not None:
         yield _box("bad", f"The test ended early: {result.ended_early}")
     if unaccounted:
-        yield _box("bad", f"{unaccounted:,} frames are unaccounted for: missing without a gap, or doubled.")
+        yield _box("bad", f"{unaccounted:,} frames are unaccounted for: missing without a gap, or received twice.")
     if result.bottlenecks:
         yield _box(
             "",
-            "The generator was the bottleneck, so these latencies are not the server's.",
+            "The load generator was the bottleneck, so the latencies are not the server's.",
             *result.bottlenecks,
             ADVICE,
         )
     if result.notes:
         yield _box("", *result.notes)
     if not (unaccounted or result.bottlenecks or result.ended_early):
-        yield _box("good", "Every frame is accounted for, and the generator was fast enough to tell.")
+        yield _box("good", "Every frame is accounted for, and the load generator was fast enough to measure it.")
 
 
 def _box(kind: str, *sentences: str) -> str:
@@ -80,11 +80,11 @@ def _box(kind: str, *sentences: str) -> str:
 def _tiles(metrics: Mapping[str, float | None]) -> Iterable[str]:
     tiles = (
         ("p50_ms", "median latency", "{:,.0f} ms"),
-        ("p99_ms", "99 % of frames within", "{:,.0f} ms"),
+        ("p99_ms", "latency of 99 % of frames, at most", "{:,.0f} ms"),
         ("max_ms", "worst frame", "{:,.0f} ms"),
-        ("frames_per_second", "frames delivered a second", "{:,.0f}"),
+        ("frames_per_second", "frames delivered per second", "{:,.0f}"),
         ("loss_percent", "of frames lost in gaps", "{:.3g} %"),
-        ("join_p99_ms", "99 % joined within", "{:,.0f} ms"),
+        ("join_p99_ms", "time to join of 99 % of listeners, at most", "{:,.0f} ms"),
         ("disconnects", "disconnected", "{:,.0f}"),
         ("server_cpu_us_per_delivery", "server CPU per delivery", "{:.1f} µs"),
     )
@@ -109,9 +109,9 @@ def _charts(result: LoadResult) -> Iterable[Chart]:
         ("p99", lambda second: second.p99_ms),
         ("max", lambda second: second.max_ms),
     )
-    yield _percentile_curve("Latency that a share of frames keeps to", "% of frames", result.latency)
+    yield _percentile_curve("Maximum latency by share of frames", "% of frames", result.latency)
     yield _over_time(
-        "Frames delivered a second", "", seconds, ("delivered", lambda second: second.frames / second.length_seconds)
+        "Frames delivered per second", "", seconds, ("delivered", lambda second: second.frames / second.length_seconds)
     )
     yield _over_time("Listeners connected", "", seconds, ("connected", lambda second: second.connected))
     yield _over_time(
@@ -120,9 +120,9 @@ def _charts(result: LoadResult) -> Iterable[Chart]:
         seconds,
         ("server", lambda second: second.server_cpu_percent),
         ("generator", lambda second: second.generator_busy_percent),
-        limit=(BUSY_LIMIT_PERCENT, "above this the generator measures itself"),
+        limit=(BUSY_LIMIT_PERCENT, "above this, the generator is the bottleneck"),
     )
-    yield _percentile_curve("Time to join that a share of listeners keeps to", "% of joins", result.joins)
+    yield _percentile_curve("Maximum time to join by share of listeners", "% of joins", result.joins)
 
 
 def _over_time(
@@ -163,11 +163,11 @@ def _tables(result: LoadResult) -> Iterable[str]:
         if rows:
             yield _table(caption, ((f"{count:,}", _CLOSES.get(how, how)) for how, count in rows.items()))
     yield _table(
-        "The generator's processes, share of one CPU",
+        "The load generator's processes, share of one CPU",
         ((f"{use.busy_percent:.0f} %", _process(use)) for use in result.generator),
     )
     yield _table(
-        "All figures, by the names that --fail-if knows",
+        "All figures, with the names for --fail-if",
         ((_shown(value), f"{name} — {METRICS[name].meaning}") for name, value in result.metrics().items()),
     )
     if result.server is not None:

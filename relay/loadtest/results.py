@@ -22,7 +22,7 @@ BUSY_LIMIT_PERCENT = 85.0
 LAG_LIMIT_MS = 25.0
 """A longer wait of an event in the generator shows in the percentiles."""
 
-ADVICE = "Use more processes (--processes), fewer listeners, or a machine (or CPUs, --pin) that nobody else needs."
+ADVICE = "Use more processes (--processes), fewer listeners, or another machine or CPUs (--pin) that nothing else uses."
 """What a person can do about a bottleneck."""
 
 _MEGABYTE = 1_000_000
@@ -278,37 +278,44 @@ def unplanned(closes: Mapping[str, int]) -> dict[str, int]:
 
 METRICS: dict[str, Metric] = {
     "p50_ms": Metric("delivery latency, median", lambda result: result.latency.percentile(50)),
-    "p90_ms": Metric("delivery latency that 90 % of frames keep to", lambda result: result.latency.percentile(90)),
-    "p99_ms": Metric("delivery latency that 99 % of frames keep to", lambda result: result.latency.percentile(99)),
-    "p999_ms": Metric("delivery latency that 99.9 % of frames keep to", lambda result: result.latency.percentile(99.9)),
+    "p90_ms": Metric(
+        "delivery latency that 90 % of frames do not exceed", lambda result: result.latency.percentile(90)
+    ),
+    "p99_ms": Metric(
+        "delivery latency that 99 % of frames do not exceed", lambda result: result.latency.percentile(99)
+    ),
+    "p999_ms": Metric(
+        "delivery latency that 99.9 % of frames do not exceed", lambda result: result.latency.percentile(99.9)
+    ),
     "max_ms": Metric("delivery latency, worst frame", lambda result: result.latency.maximum),
-    "late_frames": Metric("frames that came later than --late-ms", lambda result: result.late_frames),
+    "late_frames": Metric("frames with a latency above --late-ms", lambda result: result.late_frames),
     "late_percent": Metric(
-        "share of frames that came later than --late-ms",
+        "share of frames with a latency above --late-ms",
         lambda result: percent(result.late_frames, result.latency.total),
     ),
     "published_frames": Metric("frames that the broadcasters sent", lambda result: result.published_frames),
     "delivered_frames": Metric(
         "frames that reached a listener, each counted for each listener", lambda result: result.latency.total
     ),
-    "frames_per_second": Metric("delivered frames a second", lambda result: result.a_second(result.latency.total)),
+    "frames_per_second": Metric("delivered frames per second", lambda result: result.a_second(result.latency.total)),
     "bytes_per_second": Metric(
-        "received bytes a second, WebSocket headers included", lambda result: result.a_second(result.received_bytes)
+        "received bytes per second, WebSocket headers included", lambda result: result.a_second(result.received_bytes)
     ),
-    "gaps": Metric("gaps that the relay told", lambda result: result.healthy.gaps),
-    "gap_frames": Metric("frames that those gaps named: lost, and said so", lambda result: result.healthy.gap_frames),
+    "gaps": Metric("gaps that the relay reported", lambda result: result.healthy.gaps),
+    "gap_frames": Metric("frames lost in those gaps", lambda result: result.healthy.gap_frames),
     "loss_percent": Metric(
         "share of frames lost in gaps, over all listeners", lambda result: result.healthy.loss_percent
     ),
     "worst_listener_loss_percent": Metric(
-        "share of frames lost in gaps, of the listener that lost most", lambda result: result.healthy.worst_loss_percent
+        "share of frames lost in gaps, of the listener that lost the most",
+        lambda result: result.healthy.worst_loss_percent,
     ),
     "unaccounted_frames": Metric(
-        "frames missing without a gap, or doubled: always 0 with a correct relay",
+        "frames missing without a gap, or received twice: always 0 with a correct relay",
         lambda result: result.healthy.unaccounted + result.slow.unaccounted,
     ),
     "undelivered_frames": Metric(
-        "frames that had not come when the test stopped waiting", lambda result: result.healthy.undelivered
+        "frames that had not arrived when the test stopped waiting", lambda result: result.healthy.undelivered
     ),
     "joins": Metric("listeners that joined", lambda result: result.joins.total),
     "join_failures": Metric("listeners that could not join", lambda result: sum(result.failures.values())),
@@ -323,15 +330,15 @@ METRICS: dict[str, Metric] = {
         lambda result: sum(unplanned(result.slow_closes).values()),
     ),
     "generator_busy_percent": Metric(
-        "busiest second of the busiest receiving process, waiting for a CPU included",
+        "CPU use of the busiest receiving process in its busiest second, including the wait for a CPU",
         lambda result: max((use.worst_busy_percent for use in result.receiving), default=None),
     ),
     "generator_lag_ms": Metric(
-        "longest time for which a receiving process kept an event waiting",
+        "longest time that an event waited in a receiving process",
         lambda result: max((use.lag_ms for use in result.receiving), default=None),
     ),
     "generator_bottleneck": Metric(
-        "1 when the generator was too busy for its latencies to be the server's, else 0",
+        "1 if the load generator was too busy to measure the server's latencies, else 0",
         lambda result: int(bool(result.bottlenecks)),
     ),
     "server_cpu_seconds": _of_server("CPU time of the server while the audio played", lambda use: use.cpu_seconds),
@@ -346,17 +353,15 @@ METRICS: dict[str, Metric] = {
         "resident memory of the server before the listeners, MB", lambda use: _megabytes(use.rss_before)
     ),
     "server_rss_peak_mb": _of_server(
-        "resident memory of the server, most that was seen, MB", lambda use: _megabytes(use.rss_peak)
+        "resident memory of the server, highest value, MB", lambda use: _megabytes(use.rss_peak)
     ),
     "server_uss_before_mb": _of_server(
         "memory that only the server uses, before the listeners, MB", lambda use: _megabytes(use.uss_before)
     ),
     "server_uss_peak_mb": _of_server(
-        "memory that only the server uses, most that was seen, MB", lambda use: _megabytes(use.uss_peak)
+        "memory that only the server uses, highest value, MB", lambda use: _megabytes(use.uss_peak)
     ),
-    "server_kib_per_listener": Metric(
-        "growth of the server's own memory (USS) divided by the listeners, KiB", _kib_per_listener
-    ),
+    "server_kib_per_listener": Metric("growth of the server's own memory (USS) per listener, KiB", _kib_per_listener),
 }
 """The figures by name, in the order of the documentation."""
 

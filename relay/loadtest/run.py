@@ -51,7 +51,7 @@ USS_INTERVALS = 5
 JOIN_INTERVAL_SECONDS = 0.2
 """How often all processes report before the audio."""
 
-STOPPED = "a signal stopped it."
+STOPPED = "it was stopped by a signal."
 """The reason when a signal ended the test early, which is no failure."""
 
 LEAD_SECONDS = 0.2
@@ -212,7 +212,7 @@ class LoadRun:
             self._show(Progress(self._recorder.joined, sum(self._recorder.failures.values()), second))
             intervals += 1
             if relay_clock() > deadline:
-                self._note_end(f"The server had not taken all audio {OVERRUN_SECONDS:g} s after its end.")
+                self._note_end(f"The server had not accepted all audio {OVERRUN_SECONDS:g} s after its end.")
                 return
 
     async def _play_source(self, begins_at: float) -> None:

@@ -100,7 +100,7 @@ def _loss(result: LoadResult) -> str:
         share = f"{healthy.loss_percent or 0.0:.3g} % of all, {worst}"
         text = f"{healthy.gap_frames:,} frames in {healthy.gaps:,} gaps: {share}"
     if healthy.undelivered:
-        text += f"; {healthy.undelivered:,} had not come when the test ended"
+        text += f"; {healthy.undelivered:,} had not arrived when the test ended"
     return text
 
 
@@ -131,7 +131,7 @@ def _server(result: LoadResult) -> str:
     cpu = f"{number(metrics['server_cpu_percent'])} % of a CPU, {per_delivery}"
     memory = f"{number(server.rss_before, _MILLION)} → {number(server.rss_peak, _MILLION)} MB"
     growth = metrics["server_kib_per_listener"]
-    each = "" if growth is None else f", {growth:.1f} KiB a listener"
+    each = "" if growth is None else f", {growth:.1f} KiB per listener"
     return f"{cpu}; memory {memory}{each}"
 
 
@@ -141,13 +141,13 @@ def _verdicts(result: LoadResult) -> Iterator[Text]:
         yield Text(f"The test ended early: {result.ended_early}", "red")
     unaccounted = result.healthy.unaccounted + result.slow.unaccounted
     if unaccounted:
-        yield Text(f"{unaccounted:,} frames are unaccounted for: missing without a gap, or doubled.", "red")
+        yield Text(f"{unaccounted:,} frames are unaccounted for: missing without a gap, or received twice.", "red")
     for how, count in result.failures.items():
         yield Text(f"{count:,} could not join: {how}", "yellow")
     for how, count in unplanned(result.closes).items():
         yield Text(f"{count:,} were disconnected: {how}", "yellow")
     if result.bottlenecks:
-        yield Text("The generator was the bottleneck, so these latencies are not the server's:", "yellow")
+        yield Text("The load generator was the bottleneck, so the latencies are not the server's:", "yellow")
         for sentence in (*result.bottlenecks, ADVICE):
             yield Text(f"  {sentence}", "yellow")
     for note in result.notes:

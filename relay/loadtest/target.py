@@ -165,7 +165,9 @@ def read_upgrade(response: bytes, expect: Expect, *, is_all: bool) -> bytes | No
     head, end, rest = response.partition(b"\r\n\r\n")
     if not end:
         if is_all or len(response) > MAX_RESPONSE_BYTES:
-            raise JoinError("the answer is not HTTP" if response else "closed without an answer")
+            raise JoinError(
+                "the answer is not HTTP" if response else "the server closed the connection without an answer"
+            )
         return None
     status_line, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -179,7 +181,7 @@ def read_upgrade(response: bytes, expect: Expect, *, is_all: bool) -> bytes | No
         sentence = rest.decode(errors="replace").strip().split("\n", 1)[0][:_LONGEST_REASON]
         raise JoinError(printable(f"HTTP {status[:3]} {sentence}").rstrip())
     if expect.is_websocket and headers.get("sec-websocket-accept") != _ACCEPT:
-        raise JoinError("the answer is not of a WebSocket server")
+        raise JoinError("the answer is not that of a WebSocket server")
     if expect.is_relay_v1 and headers.get("sec-websocket-protocol") != SUBPROTOCOL:
-        raise JoinError(f"does not speak {SUBPROTOCOL}")
+        raise JoinError(f"the server does not speak {SUBPROTOCOL}")
     return rest

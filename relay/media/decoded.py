@@ -40,7 +40,7 @@ class _Decoded(AudioSource):
     def _choose_format(self, first: "av.AudioFrame | None", rate: int | None, channels: int | None) -> None:
         """Choose the output format from the first frame."""
         if first is None:
-            raise UserError(f"{self._label} holds no audio that can be decoded.")
+            raise UserError(f"{self._label} has no audio that FFmpeg can decode.")
         self.audio_format = AudioFormat(
             rate=rate or next((known for known in SAMPLE_RATES if known >= first.sample_rate), SAMPLE_RATES[-1]),
             channels=channels or min(first.layout.nb_channels, CHANNEL_COUNTS[-1]),
@@ -69,15 +69,15 @@ class _Decoded(AudioSource):
         """Convert a frame. None returns what the resampler still holds."""
         if frame is not None and frame.sample_rate not in _RATES:
             raise UserError(
-                f"{self._label} can not be read as audio: it declares {frame.sample_rate} samples a second."
+                f"{self._label} cannot be read as audio: it declares a sample rate of {frame.sample_rate} Hz."
             )
         try:
             frames = resampler.resample(frame)
         except ValueError as error:  # FFmpeg's "invalid argument"
             count = "too many" if frame is None else frame.layout.nb_channels
             raise UserError(
-                f"{self._label} has {count} channels, which can not be mixed without knowing what they are; make it "
-                "mono or stereo where it comes from."
+                f"{self._label} has {count} channels of an unknown layout, which cannot be mixed; convert it to mono "
+                "or stereo first."
             ) from error
         # Decoders pad, so a plane may be longer than its samples.
         return [bytes(frame.planes[0])[: frame.samples * self.audio_format.sample_bytes] for frame in frames]
@@ -100,7 +100,7 @@ class _Decoded(AudioSource):
         try:
             with av.open(file, "r", metadata_errors="replace", options=self._options) as container:
                 if not container.streams.audio:
-                    raise UserError(f"{self._label} has no audio in it.")
+                    raise UserError(f"{self._label} has no audio.")
                 for packet in container.demux(container.streams.audio[0]):
                     try:
                         yield from packet.decode()
@@ -108,7 +108,7 @@ class _Decoded(AudioSource):
                         # Tags and torn packets are common in files that play well everywhere else.
                         self.damaged_packets += 1
         except av.error.FFmpegError as error:
-            raise UserError(f"{self._label} can not be read as audio: {error.strerror}.{self._advice()}") from error
+            raise UserError(f"{self._label} cannot be read as audio: {error.strerror}.{self._advice()}") from error
 
     def _advice(self) -> str:
         return ""
@@ -125,7 +125,7 @@ class DecodedFile(_Decoded):
         """
         super().__init__(str(path), path.name, _FILE_OPTIONS)
         self._path = path
-        _need_pyav(f"{path} is not plain 16-bit WAV, or is to be converted, and that needs PyAV")
+        _need_pyav(f"{path} is not plain 16-bit WAV, or needs a conversion. Install PyAV to decode it")
         self.duration_seconds = self._declared_seconds()
         with contextlib.closing(self._frames()) as frames:
             first = next(frames, None)
@@ -177,8 +177,8 @@ class DecodedInput(_Decoded):
         super().__init__("Standard input", f"standard input as {found}", _PIPE_OPTIONS)
         self._found = found
         _need_pyav(
-            f"Standard input holds {found}, and decoding it needs PyAV, or "
-            "`ffmpeg -i - -f s16le -ac 1 -ar 16000 - | relay broadcast SESSION - --raw` behind it"
+            f"Standard input is {found}. Convert it in the pipe with "
+            "`ffmpeg -i - -f s16le -ac 1 -ar 16000 - | relay broadcast SESSION - --raw`, or install PyAV"
         )
         self._frames = self._decode(pipe, is_ogg=found == "Ogg")
         first = next(self._frames, None)
@@ -192,8 +192,8 @@ class DecodedInput(_Decoded):
 
     def _advice(self) -> str:
         return (
-            f" It begins like {self._found}, which a pipe may not be enough for: give the file's name, or --raw if it "
-            "is raw PCM."
+            f" It begins like {self._found}, which may not be readable from a pipe: give the file's name instead, or "
+            "--raw if it is raw PCM."
         )
 
 

@@ -56,8 +56,8 @@ def open_pipe(descriptor: int, rate: int | None = None, channels: int | None = N
             break
     if found == TEXT:
         raise UserError(
-            "Standard input begins with text and is no audio; whatever writes into the pipe may be telling an error. "
-            "If it is raw PCM, say so with --raw."
+            "Standard input begins with text, not audio. Perhaps the program before the pipe prints an error. If it is "
+            "raw PCM, add --raw."
         )
     if found is None:
         audio_format = AudioFormat(rate=rate or 16_000, channels=channels or 1)
@@ -78,6 +78,6 @@ def _check_readable(path: Path) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{path} is a directory, not an audio file.")
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is not a regular file; audio from a pipe is read with - as the file's name.")
+        raise UserError(f"{path} is not a regular file. To read audio from a pipe, give - as FILE.")
     if status.st_size == 0:
-        raise UserError(f"{path} is empty.")
+        raise UserError(f"{path} is empty; give a file with audio.")

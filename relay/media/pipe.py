@@ -64,7 +64,7 @@ class Pipe:
             except BlockingIOError:
                 self._is_ready(None)
             except OSError as error:
-                raise UserError(f"Standard input can not be read: {error.strerror}.") from error
+                raise UserError(f"Standard input cannot be read: {error.strerror}.") from error
 
     def _is_ready(self, wait_seconds: float | None) -> bool:
         poll = select.poll()
@@ -111,7 +111,7 @@ class PcmInput(AudioSource):
             if whole_bytes:
                 yield data[:whole_bytes]
         if self._total_bytes == 0:
-            raise UserError("Standard input holds no audio.")
+            raise UserError("Standard input ended without any audio.")
         self._check_end(rest)
 
     def _wanted_bytes(self) -> int:
@@ -123,8 +123,8 @@ class PcmInput(AudioSource):
         if rest:
             raise UserError(
                 f"Standard input ended in the middle of a sample: {self._total_bytes} bytes are not a multiple of "
-                f"{self.audio_format.sample_bytes} (16-bit, {self.audio_format.channels} channel(s)); all whole "
-                "samples were sent."
+                f"{self.audio_format.sample_bytes} (16-bit, {self.audio_format.channels} channel(s)). All whole "
+                "samples were sent; check the format of the source."
             )
 
 

@@ -126,7 +126,7 @@ class WavFile(AudioSource):
             present_bytes = self._enter(file)
         self.duration_seconds: float | None = present_bytes / audio_format.bytes_per_second
         if present_bytes == 0:
-            raise UserError(f"{path} holds no audio: it is a WAV file of 0 samples.")
+            raise UserError(f"{path} has no audio: it is a WAV file without samples.")
 
     def blocks(self) -> Iterator[bytes]:
         """Read the file from the beginning."""
@@ -141,15 +141,15 @@ class WavFile(AudioSource):
             raise unreadable(self._path, error) from error
         if left_bytes:
             lost_seconds = left_bytes / self.audio_format.bytes_per_second
-            raise UserError(f"{self._path} is damaged: its last {lost_seconds:.2f} s can not be read.")
+            raise UserError(f"{self._path} is damaged: its last {lost_seconds:.2f} s cannot be read.")
 
     def _enter(self, file: BinaryIO) -> int:
         """Go to the first byte of audio, and return how many bytes there are."""
         header = read_header(file)
         if header is None or header.audio_format != self.audio_format:
             raise UserError(
-                f"{self._path} was replaced by another file, which is not 16-bit WAV of {self.audio_format.rate} Hz "
-                f"and {self.audio_format.channels} channel(s)."
+                f"{self._path} was replaced by a file that is not 16-bit WAV of {self.audio_format.rate} Hz "
+                f"and {self.audio_format.channels} channel(s); start again to send the new one."
             )
         start = file.tell()
         there_bytes = max(0, file.seek(0, os.SEEK_END) - start)
@@ -225,12 +225,12 @@ def _has_only_chunks(file: BinaryIO, start: int, there_bytes: int) -> bool:
 def _truncated(name: object, header: WavHeader, there_bytes: int) -> str:
     per_second = header.audio_format.bytes_per_second
     return (
-        f"{name} is truncated: its header declares {header.declared_bytes / per_second:.2f} s of audio, and "
-        f"{there_bytes / per_second:.2f} s are there."
+        f"{name} is truncated: its header declares {header.declared_bytes / per_second:.2f} s of audio, but it has "
+        f"{there_bytes / per_second:.2f} s."
     )
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> UserError:
     """Return the error for a file that cannot be read."""
     reason = error.strerror if isinstance(error, OSError) else str(error)
-    return UserError(f"{path} can not be read: {reason}.")
+    return UserError(f"{path} cannot be read: {reason}.")

@@ -47,7 +47,7 @@ class WavRecorder:
             is_there = path.exists()
             is_unusable = is_there and not path.is_file()
         if is_unusable:
-            raise UserError(f"{path} is not a regular file; WAV can be written to nothing else.")
+            raise UserError(f"{path} is not a regular file. Give the name of a WAV file, such as -o recording.wav.")
         self._open("r+b" if is_there else "xb")
 
     def __enter__(self) -> Self:
@@ -131,4 +131,4 @@ class WavRecorder:
         try:
             yield
         except OSError as error:
-            raise UserError(f"{self.path} can not be written: {error.strerror}.") from error
+            raise UserError(f"{self.path} cannot be written: {error.strerror}.") from error

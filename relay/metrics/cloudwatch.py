@@ -180,7 +180,7 @@ def _library_error(error: "BotoCoreError | ValueError") -> SendError:
 
     message = _brief(str(error))
     if isinstance(error, known.ParamValidationError):
-        return SendError(f"Metric data is not of CloudWatch's form: {message}.", is_refusal=True)
+        return SendError(f"Metric data does not have the form that CloudWatch needs: {message}.", is_refusal=True)
     if isinstance(error, known.NoRegionError):
         return SendError(_NO_REGION)
     if isinstance(

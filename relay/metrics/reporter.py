@@ -106,7 +106,7 @@ class MetricsReporter:
                 self._batch.lose(1)
                 if not self._saw_malformed:
                     self._saw_malformed = True
-                    logger.exception("a metric datum is malformed; of further ones only the number is kept")
+                    logger.exception("a metric datum is malformed; further ones are only counted")
 
     async def run(self, sample: Callable[[], None]) -> None:
         """Sample and flush at their intervals until cancelled. Call `flush` afterwards.
@@ -130,7 +130,7 @@ class MetricsReporter:
         except TimeoutError:
             logger.warning("the last metrics could not be sent in time", extra={"timeout_seconds": timeout_seconds})
         if unsent := self.measurements_held:
-            logger.warning("metrics were not sent before the end", extra={"measurements": unsent})
+            logger.warning("metrics were lost because the relay stopped", extra={"measurements": unsent})
 
     async def _sample_forever(self, sample: Callable[[], None]) -> None:
         while True:

@@ -179,7 +179,7 @@ class Pages:
         if name not in _CHANNEL_PAGES or not ids:
             return None
         if len(ids) > 2:  # noqa: PLR2004 - session and channel
-            raise BadRequestError(f"The address ends with /{name}/SESSION or /{name}/SESSION/CHANNEL.")
+            raise BadRequestError(f"The address must end with /{name}/SESSION or /{name}/SESSION/CHANNEL.")
         ChannelAddress(*ids)
         return self._channel_pages[name, len(ids)]
 

@@ -76,16 +76,16 @@ class QrCodes:
             return None
         ids = path.removeprefix(_BEFORE).removesuffix(_AFTER).split("/")
         if len(ids) > 2:  # noqa: PLR2004 - session and channel
-            raise BadRequestError("The address ends with /qr/listen/SESSION.svg or /qr/listen/SESSION/CHANNEL.svg.")
+            raise BadRequestError("The address must end with /qr/listen/SESSION.svg or /qr/listen/SESSION/CHANNEL.svg.")
         ChannelAddress(*ids)
         said = parse_qs(query)
         scheme, prefix = said.get("scheme", ["http"])[-1], said.get("prefix", [""])[-1]
         if scheme not in _SCHEMES:
             raise BadRequestError("scheme must be http or https.")
         if _PREFIX.fullmatch(prefix) is None:
-            raise BadRequestError("prefix must be a path such as /relay, of at most 128 characters.")
+            raise BadRequestError("prefix must be a path such as /relay, with at most 128 characters.")
         if _HOST.fullmatch(host) is None:
-            raise BadRequestError("The Host header is not a host's name with or without a port.")
+            raise BadRequestError("The Host header must be the name of a host, with or without a port.")
         return self._picture("/".join([f"{scheme}://{host}{prefix}/listen", *ids]), charge)
 
     def _picture(self, address: str, charge: Callable[[], None]) -> Picture:

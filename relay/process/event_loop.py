@@ -26,7 +26,7 @@ def loop_factory(choice: LoopChoice) -> Callable[[], asyncio.AbstractEventLoop]:
         uvloop = importlib.import_module("uvloop")
     except ImportError as error:
         raise ConfigurationError(
-            "server.loop is uvloop, which is not installed: pip install 'audio-relay[uvloop]', or choose asyncio."
+            "server.loop is uvloop, which is not installed. Run pip install 'audio-relay[uvloop]', or choose asyncio."
         ) from error
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory

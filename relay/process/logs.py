@@ -31,6 +31,7 @@ import queue
 import sys
 import threading
 from collections.abc import MutableMapping, Sequence
+from enum import Enum
 from typing import Any, TextIO
 
 import structlog
@@ -145,7 +146,8 @@ def _drop_rendered(_logger: object, _method: str, event: _EventDict) -> _EventDi
 def _plain_values(_logger: object, _method: str, event: _EventDict) -> _EventDict:
     """Convert addresses, enums and other objects to text."""
     for key, value in event.items():
-        if key[0] != "_" and not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
+        is_plain = isinstance(value, (str, int, float, list, tuple, dict, type(None))) and not isinstance(value, Enum)
+        if key[0] != "_" and not is_plain:
             event[key] = str(value)
     return event
 
@@ -207,7 +209,7 @@ class _WriterHandler(logging.Handler):
         for kind, left_out in self._repeats.over(now):
             like, _, of = kind if isinstance(kind, tuple) else (kind, "", None)
             fields = {"like": like, **({"of": of} if isinstance(of, str) else {}), "lines": left_out}
-            self._write(_own_record("log lines that say the same were left out", **fields))
+            self._write(_own_record("similar log lines were left out", **fields))
 
     def _write(self, record: logging.LogRecord) -> None:
         try:
@@ -250,7 +252,7 @@ class _WriterHandler(logging.Handler):
         """Return the line that reports dropped lines, or an empty text."""
         if not lost:
             return ""
-        sentence = "log lines were dropped, because standard error did not take them"
+        sentence = "log lines were lost because standard error was blocked"
         record = _own_record(sentence, lines=lost)
         return f"{self.format(record)}\n"
 

@@ -99,7 +99,7 @@ def until_stopped() -> Iterator[Stop]:
     """
     task = asyncio.current_task()
     if task is None:
-        raise RuntimeError("until_stopped is for a task")
+        raise RuntimeError("until_stopped must be called within a task")
     before = task.cancelling()
     stop = Stop(task)
     try:

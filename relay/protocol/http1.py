@@ -40,22 +40,22 @@ class Fault(StrEnum):
 
 
 _ANSWERS = {
-    Fault.URI_TOO_LONG: (414, "The address is longer than limits.max_handshake_bytes."),
+    Fault.URI_TOO_LONG: (414, "The address is longer than limits.max_handshake_bytes allows."),
     Fault.TOO_LARGE: (
         431,
-        "The request's headers are larger than limits.max_handshake_bytes; cookies are the usual reason.",
+        "The request's headers are larger than limits.max_handshake_bytes allows; large cookies are the usual cause.",
     ),
-    Fault.BODY_TOO_LARGE: (413, "The request's body is larger than limits.max_body_bytes."),
+    Fault.BODY_TOO_LARGE: (413, "The request's body is larger than limits.max_body_bytes allows."),
     Fault.TOO_MANY_HEADERS: (431, f"The request has more than {MAX_HEADERS} headers."),
-    Fault.NOT_HTTP: (400, "This is no HTTP request."),
+    Fault.NOT_HTTP: (400, "This is not an HTTP request."),
     Fault.PROXY_PROTOCOL: (
         400,
-        "The relay does not read the PROXY protocol; have the proxy send X-Forwarded-For.",
+        "The relay does not support the PROXY protocol; make the proxy send X-Forwarded-For instead.",
     ),
-    Fault.VERSION: (505, "The relay speaks HTTP/1.1."),
-    Fault.TARGET: (400, "The address is malformed; other characters than ASCII are written as %XX."),
+    Fault.VERSION: (505, "The relay supports only HTTP/1.1."),
+    Fault.TARGET: (400, "The address is malformed; write characters other than ASCII as %XX."),
     Fault.HEADER: (400, "A header is malformed."),
-    Fault.BODY: (400, "This request must have no body, or its body is malformed."),
+    Fault.BODY: (400, "The request's body is malformed, or the request must not have one."),
     Fault.CUT_SHORT: (400, "The request ended before it was complete."),
 }
 

@@ -46,15 +46,15 @@ def decode(text: str, max_bytes: int = MAX_TEXT_BYTES) -> ControlMessage:
     """
     size = len(text.encode())
     if size > max_bytes:
-        raise PolicyError(f"A control message of {size} bytes is over the limit of {max_bytes}.")
+        raise PolicyError(f"A control message has {size} bytes, more than the limit of {max_bytes}.")
     try:
         message = json.loads(text, parse_float=_finite, parse_int=_finite_integer, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise PolicyError("A control message is not JSON.") from error
+        raise PolicyError("A control message is not valid JSON.") from error
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        raise PolicyError('A control message is not a JSON object with a string "type".')
+        raise PolicyError('A control message must be a JSON object with a string "type".')
     if text.count("[") + text.count("{") > MAX_NESTING and _is_nested_deeper(message, MAX_NESTING):
-        raise PolicyError(f"A control message is nested deeper than {MAX_NESTING} arrays and objects.")
+        raise PolicyError(f"A control message has more than {MAX_NESTING} levels of arrays and objects.")
     return message
 
 
@@ -238,7 +238,7 @@ class Record:
             except UnusableError as error:
                 raise UnusableError(str(error) or each.name) from error
             except ValueError as error:
-                raise PolicyError(f"The {each.name} {value!r} is not one that this implementation knows.") from error
+                raise PolicyError(f"The {each.name} {value!r} is unknown to this version.") from error
         return cls(*values)
 
     def text(self) -> str:
@@ -284,4 +284,4 @@ class Message(Record):
         except UnusableError as error:
             if cls.USAGE:
                 raise BadRequestError(cls.USAGE) from error
-            raise PolicyError(f"The {cls.TYPE} message has no usable {str(error)!r}.") from error
+            raise PolicyError(f"The {cls.TYPE} message lacks a valid {str(error)!r}.") from error

@@ -76,11 +76,11 @@ def read_format(described: Any) -> AudioFormat:  # noqa: ANN401 - any JSON value
         PolicyError: The members do not describe a format that this implementation knows.
     """
     if described is None:
-        raise PolicyError("A format message names no format.")
+        raise PolicyError('A message lacks its "format".')
     try:
         return AudioFormat(Codec(described["codec"]), described["rate"], described["channels"])
     except (KeyError, TypeError, ValueError) as error:
-        raise PolicyError(f"The format {described!r} is not one that this implementation knows.") from error
+        raise PolicyError(f"The format {described!r} is unknown to this version.") from error
 
 
 _FORMAT = on_wire("format", read=read_format, write=_write_format)
@@ -434,7 +434,7 @@ class Switch(Message):
     """
 
     TYPE = "switch"
-    USAGE = 'A switch names its channel: {"type": "switch", "channel": "de"}.'
+    USAGE = 'A switch must name a channel: {"type": "switch", "channel": "de"}.'
 
     channel: str
 
@@ -451,7 +451,7 @@ class Mute(Message):
     """
 
     TYPE = "mute"
-    USAGE = 'A mute says whether it begins: {"type": "mute", "on": true}.'
+    USAGE = 'A mute must say whether it is on: {"type": "mute", "on": true}.'
 
     on: bool
 
@@ -509,7 +509,9 @@ def check_protocol(hello: ControlMessage) -> None:
     """
     spoken = hello.get("protocol")
     if spoken != SUBPROTOCOL:
-        raise PolicyError(f"The relay speaks {spoken!r}, and this client speaks {SUBPROTOCOL}.")
+        raise PolicyError(
+            f"The relay speaks {spoken!r}, but this client speaks {SUBPROTOCOL}; use versions that match."
+        )
 
 
 def read_broadcaster_event(message: str | bytes) -> BroadcasterEvent | None:

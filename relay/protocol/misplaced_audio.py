@@ -12,7 +12,7 @@ from relay.protocol.json_messages import ControlMessage, decode
 from relay.protocol.messages import FROM_BROADCASTER
 from relay.vocabulary.errors import AudioFaultError, PolicyError
 
-_WHERE_AUDIO_GOES = "Audio goes in binary messages, its format in the address."
+_WHERE_AUDIO_GOES = "Send audio in binary messages, its format in the address."
 
 _AUDIO_AS_TEXT = re.compile(
     # Base64, in JSON or alone.
@@ -59,9 +59,9 @@ def read_broadcaster_text(text: str) -> ControlMessage:
 
 def _refuse_audio(text: str) -> None:
     if _AUDIO_AS_TEXT.search(text):
-        raise AudioFaultError("This text message holds audio. Send the bytes of it, 16-bit PCM, in binary messages.")
+        raise AudioFaultError("This text message holds audio. Send its bytes as 16-bit PCM, in binary messages.")
     if _FORMAT_AS_TEXT.search(text):
-        raise AudioFaultError("The relay takes no format in a message; say it in the address: ?rate=16000&channels=1.")
+        raise AudioFaultError("Send the audio format in the address, not in a message: ?rate=16000&channels=1.")
 
 
 def check_is_pcm(message: bytes, *, is_first: bool) -> None:
@@ -73,10 +73,12 @@ def check_is_pcm(message: bytes, *, is_first: bool) -> None:
     """
     if message.startswith((b"RIFF", b"RF64")) and message[8:12] == b"WAVE":
         raise AudioFaultError(
-            "This begins with a WAV header. Send the samples behind it only, their rate in the address."
+            "This begins with a WAV header. Send only the samples after it, and their rate in the address."
         )
     if not is_first:
         return
     for offset, mark, name in _FILES:
         if message.startswith(mark, offset):
-            raise PolicyError(f"This is {name}. The relay takes 16-bit PCM; `relay broadcast` decodes files and pipes.")
+            raise PolicyError(
+                f"This is {name}, but the relay needs 16-bit PCM; `relay broadcast` decodes files and pipes."
+            )

@@ -74,7 +74,7 @@ def read_operator_request(method: str, path: str) -> OperatorRequest:
         case [session, word, connection_id] if word == _CONNECTIONS:
             return OperatorRequest(Operation.DISCONNECT, ChannelAddress(session).session, connection_id=connection_id)
     raise BadRequestError(
-        f"The address is {_ROOT}, {_ROOT}/SESSION, {_ROOT}/SESSION/CHANNEL or {_ROOT}/SESSION/{_CONNECTIONS}/ID."
+        f"The address must be {_ROOT}, {_ROOT}/SESSION, {_ROOT}/SESSION/CHANNEL or {_ROOT}/SESSION/{_CONNECTIONS}/ID."
     )
 
 

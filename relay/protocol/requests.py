@@ -56,7 +56,7 @@ class Offer:
 
     Attributes:
         audio_format: The format of its audio.
-        pace: Whether the audio comes from a live source or from speech synthesis.
+        pace: Whether the audio arrives from a live source or from speech synthesis.
         takeover: Whether it replaces the current broadcaster.
         label: The channel's name and language.
         resume: The id of its previous connection, to learn how much audio arrived. None if there was none.
@@ -110,7 +110,7 @@ def read_connect_request(role: Role, path: str, query: str) -> ConnectRequest:
     """
     segments = path.removeprefix(f"/v1/{role}/").split("/")
     if len(segments) > 2:  # noqa: PLR2004 - session and channel
-        raise BadRequestError(f"The address is /v1/{role}/SESSION or /v1/{role}/SESSION/CHANNEL.")
+        raise BadRequestError(f"The address must be /v1/{role}/SESSION or /v1/{role}/SESSION/CHANNEL.")
     address = ChannelAddress(segments[0], segments[1] if len(segments) > 1 else DEFAULT_CHANNEL)
     values = _read_query(query)
     if role is Role.LISTENER:
@@ -125,7 +125,7 @@ def _read_query(query: str) -> dict[str, str]:
         name, _, value = part.partition("=")
         name = unquote_plus(name)
         if name in values:
-            raise BadRequestError(f"The query names {quoted(name)} more than once.")
+            raise BadRequestError(f"The query has {quoted(name)} more than once; give it once.")
         values[name] = unquote_plus(value)
     return values
 
@@ -144,7 +144,7 @@ def _read_resume(values: dict[str, str]) -> Resume | None:
     if after is None:
         return None
     if epoch is None:
-        raise BadRequestError("after needs epoch, since numbers begin anew with each epoch.")
+        raise BadRequestError("after needs epoch, because numbers start again in each epoch.")
     return Resume(epoch, after)
 
 

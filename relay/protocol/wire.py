@@ -79,10 +79,10 @@ class Header:
             PolicyError: The message is shorter than a header, or its version is unknown.
         """
         if len(message) < HEADER_BYTES:
-            raise PolicyError(f"A binary message of {len(message)} bytes is too short for the 16-byte header.")
+            raise PolicyError(f"A binary message has {len(message)} bytes, too few for the 16-byte header.")
         version, _flags, epoch, seq, media_time, due_ms = _HEADER.unpack_from(message)
         if version != _VERSION:
-            raise PolicyError(f"The header's version is {version}; this implementation knows {_VERSION}.")
+            raise PolicyError(f"The header has version {version}, but this client knows only version {_VERSION}.")
         return cls(epoch, seq, media_time, due_ms)
 
 
@@ -111,7 +111,7 @@ def split_audio(message: bytes, audio_format: AudioFormat) -> list[Piece]:
     sample_bytes = audio_format.sample_bytes
     if len(message) % sample_bytes:
         raise AudioFaultError(
-            f"An audio message of {len(message)} bytes is not whole samples: "
+            f"An audio message of {len(message)} bytes does not end at a whole sample: "
             f"{audio_format.codec} with {audio_format.channels} channel(s) needs a multiple of {sample_bytes}."
         )
     limit = audio_format.bytes_within(MAX_FRAME_SECONDS)

@@ -61,8 +61,8 @@ def check_apart(hosts: Sequence[str], resolve: Callable[[str], set[IPv4Address |
     addresses = [(host, resolve(host)) for host in hosts]
     for (first, of_first), (second, of_second) in combinations(addresses, 2):
         if any(_overlap(one, other) for one in of_first for other in of_second) or first == second:
-            what = f"{first} is there twice" if first == second else f"{first} and {second} have an address in common"
-            raise ConfigurationError(f"server.host is {', '.join(hosts)}, but {what}: leave one of them out.")
+            what = f"{first} is listed twice" if first == second else f"{first} and {second} share an address"
+            raise ConfigurationError(f"server.host is {', '.join(hosts)}, but {what}; remove one of them.")
 
 
 def _overlap(one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address) -> bool:
@@ -85,7 +85,7 @@ async def listen_on_one_port(
         except OSError as error:
             if port or error.errno != errno.EADDRINUSE:
                 raise
-    raise OSError(errno.EADDRINUSE, "no port is free on all addresses")
+    raise OSError(errno.EADDRINUSE, "no port is free on all of the addresses")
 
 
 def _free_port(host: str) -> int:

@@ -138,7 +138,8 @@ class Admission:
         headers = request.headers
         if not is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host")):
             return text_response(
-                HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; see access.allowed_origins."
+                HTTPStatus.FORBIDDEN,
+                "Pages from this origin may not connect; the relay's operator can add it to access.allowed_origins.",
             )
         path, query = split_target(request.path)
         offered = offered_subprotocols(headers)
@@ -164,7 +165,7 @@ class Admission:
             return self._access.admit(TokenRole(role), address, credential)
         except RefusedError as error:
             # The detail may quote the token, so it is not logged. `relay token inspect` shows it.
-            logger.debug("not admitted", extra={"role": role, "address": address, "reason": error.reason})
+            logger.debug("a client was refused", extra={"role": role, "address": address, "reason": error.reason})
             raise
 
     def _serve_slash(self, path: str, query: str) -> Response | None:
@@ -173,7 +174,11 @@ class Admission:
             if path.endswith("/") and self._pages.find(path[:-1]) is not None:
                 # A relative address is also right behind a proxy that adds a prefix.
                 target = f"../{path[:-1].rpartition('/')[2]}{query and '?'}{query}"
-                return text_response(HTTPStatus.PERMANENT_REDIRECT, "It is at the address without /.", Location=target)
+                return text_response(
+                    HTTPStatus.PERMANENT_REDIRECT,
+                    "The page is at this address without the slash at the end.",
+                    Location=target,
+                )
         return None
 
     def serve_http(self, request: Request, group: str | None) -> Response:
@@ -214,7 +219,8 @@ class Admission:
             page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")), charge)
             if page is None:
                 return text_response(
-                    HTTPStatus.NOT_FOUND, "There is nothing here; a listening page ends with /listen/SESSION."
+                    HTTPStatus.NOT_FOUND,
+                    "There is nothing at this address; that of a listening page ends with /listen/SESSION.",
                 )
         except BadRequestError as error:
             return text_response(error.http_status, str(error))
@@ -225,4 +231,4 @@ class Admission:
 
 
 def _method_not_allowed() -> Response:
-    return text_response(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are served here.", Allow="GET, HEAD")
+    return text_response(HTTPStatus.METHOD_NOT_ALLOWED, "This address supports only GET and HEAD.", Allow="GET, HEAD")

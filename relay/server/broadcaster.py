@@ -108,7 +108,7 @@ class BroadcasterConversation(Conversation):
                     self._connection.send_text(messages.ErrorNotice(error.close_code, str(error)).text())
             case "pause":
                 broadcasting.pause(broadcaster)
-                self._finish("The session goes on when a broadcaster comes.")
+                self._finish("The session continues when a broadcaster connects.")
             case _:
                 answer_common(self._connection, self._hub, message)
 
@@ -121,7 +121,7 @@ class BroadcasterConversation(Conversation):
 def _log_fault(broadcaster: Broadcaster, error: AudioFaultError) -> None:
     address = broadcaster.channel.address
     logger.warning(
-        "a broadcaster sends audio that is not taken",
+        "a broadcaster sends audio that the relay cannot use",
         extra={
             "session": address.session,
             "channel": address.channel,

@@ -54,5 +54,5 @@ def _read(connection: RelayConnection, loss: Exception | None) -> Closing:
 def _sentence(loss: Exception | None) -> str:
     """Describe the loss of a connection that the peer did not close. Omit the number of a system error."""
     if loss is None:
-        return "It ended without a close frame."
+        return "The connection ended without a close frame."
     return getattr(loss, "strerror", None) or str(loss) or type(loss).__name__

@@ -182,7 +182,7 @@ class RelayConnection(GuardedConnection):
             conversation.end()
             self.refuse(error)
         except Exception:
-            logger.exception("a connection failed by our fault", extra={"connection": self.id})
+            logger.exception("a bug in the relay ended a connection", extra={"connection": self.id})
             conversation.end()
             self.close(CloseCode.INTERNAL, "The relay failed; try again.")
         else:
@@ -295,7 +295,7 @@ class RelayConnection(GuardedConnection):
                 self.timers.start(Timer.CLOSING, CLOSE_SECONDS, self.cut_off)
         if self._is_full and self.transport.get_write_buffer_size() > self.limits.settings.max_unread_bytes:
             self.limits.applied(Limit.UNREAD_BYTES)
-            self.cut_off(f"More than {Limit.UNREAD_BYTES} wait for it.")
+            self.cut_off(f"The client did not read its answers: more than {Limit.UNREAD_BYTES} wait for it.")
 
     def ask(self) -> None:
         """Ping the peer. If its socket is full, ping it as soon as the socket accepts data again."""
@@ -385,7 +385,7 @@ class RelayConnection(GuardedConnection):
             return
         self.limits.applied(limit)
         value = self.limits.most(limit)
-        self.protocol.fail(CloseCode.POLICY, f"This is over the relay's limit {limit} of {value}.")
+        self.protocol.fail(CloseCode.POLICY, f"This exceeds the relay's limit {limit} of {value}.")
         self.intake.hold(Timer.OVER_A_LIMIT)
         self.timers.start(Timer.OVER_A_LIMIT, LAST_WORDS_SECONDS, self.cut_off)
         self.send_data()

@@ -53,17 +53,17 @@ _SENTENCES: dict[Limit | None, str] = {
     None: "The relay is restarting; try again in a moment.",
     Limit.CONNECTIONS: "The relay is full; try again in a moment.",
     Limit.LISTENERS: "This session is full; try again in a moment.",
-    Limit.BROADCASTERS: "This session has as many broadcasters as it may; try again when one has ended.",
+    Limit.BROADCASTERS: "This session already has the most broadcasters that it may have; try again when one has left.",
     Limit.LAG: "The relay is too busy for more listeners; try again in a moment.",
-    Limit.CONNECTIONS_PER_ADDRESS: "There are too many connections from your address; close some.",
-    Limit.FAILURES_PER_ADDRESS: "There were too many wrong requests from your address; try again in a minute.",
+    Limit.CONNECTIONS_PER_ADDRESS: "There are too many connections from your address; close some, then try again.",
+    Limit.FAILURES_PER_ADDRESS: "Too many requests from your address failed; try again in a minute.",
 }
 _SENTENCES |= dict.fromkeys(
     (Limit.REQUESTS_PER_ADDRESS, Limit.COSTLY_PER_ADDRESS, Limit.JOINS_PER_ADDRESS),
     "There are too many requests from your address; try again in a moment.",
 )
 _SENTENCES |= dict.fromkeys(
-    (Limit.REQUESTS, Limit.COSTLY, Limit.JOINS), "The relay has too many requests; try again in a moment."
+    (Limit.REQUESTS, Limit.COSTLY, Limit.JOINS), "The relay is receiving too many requests; try again in a moment."
 )
 _BY_ADDRESS = frozenset(limit for limit in Limit if limit.endswith("_per_address")) | {Limit.FAILURES_PER_ADDRESS}
 
@@ -109,8 +109,8 @@ class Door:
         allowed = allow_open_files(needed)
         self.most_connections = allowed - min(OTHER_FILES, allowed // 2)
         if allowed < needed:
-            sentence = "fewer open files are allowed than limits.max_connections needs"
-            logger.warning(sentence, extra={"files": allowed, "needed": needed})
+            sentence = "the system allows fewer open files than the limits need; raise `ulimit -n` or LimitNOFILE"
+            logger.warning(sentence, extra={"allowed_files": allowed, "needed_files": needed})
 
     def arrived(self, connection: Visitor) -> None:
         """Count a connection that has made no request yet. If there are too many, drop one."""
@@ -142,7 +142,9 @@ class Door:
             if role is None:
                 return self._serve_http(_as_get(request), client)
             if request.method == "HEAD":
-                return text_response(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket's address.", Upgrade="websocket")
+                return text_response(
+                    HTTPStatus.UPGRADE_REQUIRED, "This address is for WebSockets.", Upgrade="websocket"
+                )
             self._limits.charge(JOINS, client.group)
             return self._refuse_cheaply(role, client) or self._admit(request, role, client)
         except LimitReachedError as error:

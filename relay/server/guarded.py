@@ -45,7 +45,7 @@ class GuardedConnection(asyncio.Protocol):
         """Whether the relay itself terminates TLS on this connection."""
         return self.transport.get_extra_info("ssl_object") is not None
 
-    def cut_off(self, because: str | OSError = "It did not end in time.") -> None:
+    def cut_off(self, because: str | OSError = "The client did not close the connection in time.") -> None:
         """End the connection at once. Discard unsent data, including the kernel's."""
         if not self.timers.have_ended:
             self.cut_off_because = self.cut_off_because or because

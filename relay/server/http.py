@@ -150,7 +150,7 @@ class HttpConnection(GuardedConnection):
         try:
             found = self._door.answer(request, self.peer_address)
         except Exception:
-            logger.exception("a request failed by our fault")
+            logger.exception("a bug in the relay made a request fail")
             found = text_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The relay failed; try again.")
         response = found if isinstance(found, Response) else self._upgrade(request, found)
         if response is not None:
@@ -186,7 +186,9 @@ class HttpConnection(GuardedConnection):
     def _end_request(self) -> None:
         """Time out a request that is late."""
         self.limits.applied(Limit.HANDSHAKE_SECONDS)
-        self._write_last(text_response(HTTPStatus.REQUEST_TIMEOUT, "The request took too long."))
+        self._write_last(
+            text_response(HTTPStatus.REQUEST_TIMEOUT, "The request took longer than limits.handshake_timeout_seconds.")
+        )
 
     def _end_answer(self) -> None:
         """Cut off a peer that does not read its response."""

@@ -51,4 +51,4 @@ def _look_after(connection: RelayConnection, now: float, stall_limit_seconds: fl
         connection.ask()
     elif stall_limit_seconds is not None and now - connection.asked_at >= stall_limit_seconds:
         connection.limits.applied(Limit.SILENCE)
-        connection.cut_off(f"Nothing was heard of it for {now - heard_at:.0f} s, although it was asked.")
+        connection.cut_off(f"The client sent nothing for {now - heard_at:.0f} s and did not answer a ping.")

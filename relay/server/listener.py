@@ -55,7 +55,7 @@ class ListenerConversation(Conversation):
         """Handle a message."""
         connection = self._connection
         if not isinstance(message, str):
-            raise PolicyError("A listener must not send audio; broadcast at /v1/broadcast/SESSION.")
+            raise PolicyError("A listener must not send audio; to broadcast, connect to /v1/broadcast/SESSION.")
         control = decode(message)
         if control["type"] == "switch" and connection.speaks_relay:
             self._switch_in_time(control)

@@ -53,7 +53,7 @@ class OperatorApi:
         path = split_target(request.path)[0]
         methods = allowed_methods(path)
         if request.method not in methods:
-            sentence = f"Only {' and '.join(methods)} is served here."
+            sentence = f"This address supports only {' and '.join(methods)}."
             allowed = ", ".join("GET, HEAD" if method == "GET" else method for method in methods)
             return Answer(text_response(HTTPStatus.METHOD_NOT_ALLOWED, sentence, Allow=allowed))
         try:
@@ -69,7 +69,11 @@ class OperatorApi:
             is_theirs = _covers(permit, wanted)
             reason = Reason.NO_SESSION if is_theirs else Reason.NOT_FOR_THIS
             self._access.refusals[reason] += 1
-            return self._refuse(RefusedError(reason, "There is nothing of that."), client, is_failure=not is_theirs)
+            return self._refuse(
+                RefusedError(reason, "The operator may not see it, or it does not exist."),
+                client,
+                is_failure=not is_theirs,
+            )
         body = json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {"Cache-Control": "no-store"}
         return Answer(make_response(HTTPStatus.OK, "application/json", body, headers))
@@ -86,20 +90,20 @@ class OperatorApi:
                 ended = self._operations.end(session, wanted.channel, permit)
                 if not ended:
                     return None
-                event = "channels ended by the operator"
+                event = "the operator ended channels"
                 logger.warning(event, extra={"operator": client, "session": session, "channels": ended})
                 return {"session": session, "ended": ended}
         gone = self._operations.disconnect(session, wanted.connection_id, permit)
         if gone is None:
             return None
         told = {"session": session, "channel": gone.channel, "connection": wanted.connection_id, "role": gone.role}
-        event = "connection closed by the operator"
+        event = "the operator disconnected a client"
         logger.warning(event, extra={"operator": client, **told, "client": gone.client_address})
         return {"session": session, "channel": gone.channel, "disconnected": wanted.connection_id, "role": gone.role}
 
     @staticmethod
     def _refuse(error: RefusedError, client: str, *, is_failure: bool = True) -> Answer:
-        logger.debug("operator not admitted", extra={"client": client, "reason": error.reason})
+        logger.debug("an operator was refused", extra={"client": client, "reason": error.reason})
         return Answer(text_response(error.http_status, str(error), WWW_Authenticate="Bearer"), is_failure)
 
 

@@ -77,7 +77,7 @@ class Rechecks:
         news = self._access.refusals - self._told
         if news:
             reasons = {str(reason): count for reason, count in news.most_common()}
-            logger.warning("clients refused", extra={"refused": news.total(), "reasons": reasons})
+            logger.warning("clients were refused", extra={"refused": news.total(), "reasons": reasons})
             self._told = self._access.refusals.copy()
 
     def _close_refused(self, connections: Iterable[RelayConnection]) -> int:

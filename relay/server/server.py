@@ -117,8 +117,8 @@ class RelayServer:
         except OSError as error:
             self._writable.close()
             raise ConfigurationError(
-                f"Can not listen on {', '.join(hosts)} port {port}: {_reason(error)}. "
-                "Choose another with --port or --host."
+                f"The relay cannot listen on {', '.join(hosts)}, port {port}: {_reason(error)}. "
+                "Choose another port with --port, or another address in server.host."
             ) from error
         for listening in self._server.sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
@@ -158,10 +158,10 @@ class RelayServer:
                 await self._everybody_has_gone()
                 return
         left = list(self._connections)
-        logger.warning("clients that did not close in time are cut off", extra={"connections": len(left)})
+        logger.warning("clients that did not disconnect in time were cut off", extra={"connections": len(left)})
         self._door.cut_off_pending()
         for connection in left:
-            connection.cut_off("It did not close before the relay stopped.")
+            connection.cut_off("The client did not disconnect before the relay stopped.")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.cut_off):
                 await self._everybody_has_gone()

@@ -34,7 +34,9 @@ def renew_tls(context: ssl.SSLContext | None, settings: ServerSettings) -> None:
     """
     # An unused context tries the pair first, because a mismatched pair would spoil the context in use.
     if (make_tls(settings) is None) is not (context is None):
-        raise ConfigurationError("server.tls_certificate can not be set or unset while the relay runs; restart it.")
+        raise ConfigurationError(
+            "server.tls_certificate cannot be set or unset while the relay runs; restart the relay."
+        )
     if context is not None:
         _load(context, settings)
 
@@ -58,22 +60,23 @@ def _load(context: ssl.SSLContext, settings: ServerSettings) -> None:
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None or key is None:
         given, missing = ("tls_certificate", "tls_key") if key is None else ("tls_key", "tls_certificate")
-        raise ConfigurationError(f"server.{given} is set, but server.{missing} is not; TLS needs both.")
+        raise ConfigurationError(f"server.{given} is set, but server.{missing} is not; set both for TLS, or neither.")
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:
-        reason = (error.reason or "one is something else, or they are swapped").lower().replace("_", " ")
+        said = error.reason and error.reason.lower().replace("_", " ")
+        reason = said or "one is not PEM, or they are swapped"
         raise ConfigurationError(
-            f"server.tls_certificate {certificate} and server.tls_key {key} are no certificate with its key, in PEM: "
-            f"{reason}."
+            f"server.tls_certificate {certificate} and server.tls_key {key} must be a certificate and its private key, "
+            f"in PEM: {reason}."
         ) from error
     except OSError as error:
         raise ConfigurationError(
-            f"server.tls_certificate {certificate} or server.tls_key {key} can not be read: {error.strerror}."
+            f"server.tls_certificate {certificate} or server.tls_key {key} cannot be read: {error.strerror}."
         ) from error
 
 
 def _no_password() -> str:
     raise ConfigurationError(
-        "server.tls_key is encrypted; the relay has no password for it, so give it one that is not."
+        "server.tls_key is encrypted, and the relay has no password for it; use a key file without a password."
     )

@@ -208,6 +208,7 @@ class _Layer:
         key = KEYS[".".join(str(part) for part in details["loc"][:2])]
         problem = _PROBLEMS.get(details["type"]) or details["msg"].removeprefix("Value error, ")
         problem = problem.replace("Input should", "must").replace("String should", "must")
+        problem = problem.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
         shown = "" if key.is_secret else f", not {_shown(details['input'])}"
         return f"{key.dotted} (from {self.origin(key)}) {problem}{shown}."
 
@@ -219,7 +220,7 @@ def _document_tree(document: Mapping[str, object], file_name: str, faults: list[
         if section not in sections:
             faults.append(_unknown(section, f"{file_name}: ", [*sections, *KEYS]))
         elif not isinstance(table, dict):
-            faults.append(f"{section} (from {file_name}) must be a table, [{section}], with its keys below.")
+            faults.append(f"{section} (from {file_name}) must be a table: the line [{section}], with its keys below.")
         else:
             unknown = [name for name in table if f"{section}.{name}" not in KEYS]
             faults.extend(_unknown(f"{section}.{name}", f"{file_name}: ", KEYS) for name in unknown)
@@ -237,7 +238,7 @@ def _environment_tree(environ: Mapping[str, str], faults: list[str]) -> dict[str
             if _IN_KUBERNETES not in environ or _SERVICE_LINK.fullmatch(f"{name}={value}") is None:
                 faults.append(_unknown(name, "", [*_BY_VARIABLE, CONFIG_VARIABLE]))
         elif not value:
-            faults.append(f"{name} is empty; give it a value or unset it.")
+            faults.append(f"{name} is empty; give it a value, or unset it.")
         else:
             tree.setdefault(key.section, {})[key.name] = value
     return tree
@@ -281,8 +282,10 @@ def _read_toml(path: Path) -> dict[str, object]:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not UTF-8 text: the byte at offset {error.start} is not.") from error
+        raise ConfigurationError(
+            f"{path} is not UTF-8 text, because of the byte at offset {error.start}; save the file as UTF-8."
+        ) from error
     except ValueError as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}.") from error
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
     except RecursionError as error:
-        raise ConfigurationError(f"{path} is not TOML: it is nested too deeply.") from error
+        raise ConfigurationError(f"{path} is not valid TOML: it is nested too deeply.") from error

@@ -58,19 +58,19 @@ def _no_count_is_never(value: int | None) -> int | str:
 
 def _key(secret: SecretStr) -> SecretStr:
     if re.fullmatch(r"[A-Za-z0-9._~-]{8,256}", secret.get_secret_value()) is None:
-        raise ValueError("must be 8 to 256 of the characters A-Z a-z 0-9 . _ ~ -")
+        raise ValueError("must have 8 to 256 characters, only A-Z a-z 0-9 . _ ~ -")
     return secret
 
 
 def _token_secret(secret: SecretStr) -> SecretStr:
     if re.fullmatch(r"[!-~]{32,512}", secret.get_secret_value()) is None:
-        raise ValueError("must be 32 to 512 printable ASCII characters without spaces")
+        raise ValueError("must have 32 to 512 characters, only printable ASCII without spaces")
     return secret
 
 
 def _token(secret: SecretStr) -> SecretStr:
     if re.fullmatch(r"[A-Za-z0-9._~-]{8,4096}", secret.get_secret_value()) is None:
-        raise ValueError("must be 8 to 4096 of the characters A-Z a-z 0-9 . _ ~ -")
+        raise ValueError("must have 8 to 4096 characters, only A-Z a-z 0-9 . _ ~ -")
     return secret
 
 
@@ -83,13 +83,17 @@ def _split_words(value: object) -> object:
 
 def _pattern(text: str) -> str:
     if not is_pattern(text):
-        raise ValueError("must be names of A-Z a-z 0-9 . _ ~ - in which * stands for any characters")
+        raise ValueError(
+            "must be a list of names with the characters A-Z a-z 0-9 . _ ~ -, in which * matches any characters"
+        )
     return text
 
 
 def _origin(text: str) -> str:
     if text not in {SAME_ORIGIN, ANY_ORIGIN} and read_origin(text) is None:
-        raise ValueError(f'must be origins such as https://relay.example.org, or "{SAME_ORIGIN}", or "*" for any')
+        raise ValueError(
+            f'must be a list of origins such as "https://relay.example.org", "{SAME_ORIGIN}", or "*" for any origin'
+        )
     return text
 
 
@@ -105,7 +109,8 @@ def _declaration(text: str) -> str:
         Declaration.read(text)
     except BadRequestError as error:
         raise ValueError(
-            'must be texts such as "ev1/de de Deutsch": an address, a BCP 47 tag or -, a name of 64 characters at most'
+            'must be a list of declarations such as "ev1/de de Deutsch": an address, a BCP 47 tag or -, and a name of '
+            "at most 64 characters"
         ) from error
     return text
 
@@ -114,7 +119,7 @@ def _each_channel_once(texts: tuple[str, ...]) -> tuple[str, ...]:
     addresses = [text.split(maxsplit=1)[0] for text in texts]
     for address in addresses:
         if addresses.count(address) > 1:
-            raise ValueError(f"must declare each channel once, and {address} is there more often")
+            raise ValueError(f"must declare each channel only once, but declares {address} several times")
     return texts
 
 
@@ -124,7 +129,8 @@ def _network(text: str) -> str:
             ip_network(text)
     except ValueError as error:
         raise ValueError(
-            f'must be addresses such as 10.0.0.1, networks such as 10.0.0.0/8, or "{LOOPBACK}" for this machine'
+            f'must be a list of addresses such as "10.0.0.1", networks such as "10.0.0.0/8", or "{LOOPBACK}" for this '
+            "machine"
         ) from error
     return text
 

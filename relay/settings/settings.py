@@ -41,9 +41,9 @@ class ServerSettings(_Section):
         "127.0.0.1",
         validate_default=True,
         description=(
-            'The address to listen on, or a list of addresses. "0.0.0.0" is all of IPv4, "::" is all of '
-            'IPv6, and "*" is both, as far as the machine has them. Any address other than loopback needs '
-            "broadcast.key or keys of tokens."
+            'The address to listen on, or a list of addresses. "0.0.0.0" means all of IPv4, "::" all of '
+            'IPv6, and "*" both, as far as the machine has them. Any address other than loopback needs '
+            "broadcast.key or token keys."
         ),
     )
     port: int = Field(8080, ge=0, le=65535, description="The TCP port. 0 chooses a free port and prints it.")
@@ -124,7 +124,7 @@ class BroadcastSettings(_Section):
     queue_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = Field(
         60.0,
         description=(
-            "So much audio of pace speech may wait in the relay. Beyond it, the relay reads more slowly. 1 to 3600."
+            "Maximum audio of pace speech that waits in the relay. Beyond it, the relay reads more slowly. 1 to 3600."
         ),
     )
     forget_seconds: Seconds = Field(
@@ -137,16 +137,17 @@ class AccessSettings(_Section):
     """Who may broadcast, listen and operate. In patterns, * stands for any characters."""
 
     sessions: NamePatterns = Field(
-        ("*",), description="Patterns of the sessions that exist. The relay refuses any other like a wrong token."
+        ("*",),
+        description="Patterns of the sessions that exist. The relay refuses all others as it refuses a wrong token.",
     )
     open_sessions: NamePatterns = Field(
-        ("*",), description="Patterns of the sessions that anybody may listen to. Others need a token. [] is none."
+        ("*",), description="Patterns of the sessions that anybody may listen to. Others need a token. [] means none."
     )
     allowed_origins: Origins = Field(
         (SAME_ORIGIN,),
         description=(
             'The origins of the pages that may connect, such as "https://relay.example.org" or '
-            '"https://*.example.org". "same-origin" is the address that the request was sent to. "*" is '
+            '"https://*.example.org". "same-origin" is the address that the request was sent to. "*" means '
             "any origin."
         ),
     )
@@ -163,7 +164,7 @@ class AccessSettings(_Section):
     token_key_files: FileNames = Field(
         (),
         description=(
-            "Files with keys of tokens: JWKS, or PEM of an Ed25519 or RSA key. The id of a PEM key is the "
+            "Files with token keys: JWKS, or PEM of an Ed25519 or RSA key. The id of a PEM key is the "
             "file's name up to its first dot."
         ),
     )
@@ -176,7 +177,8 @@ class AccessSettings(_Section):
     token_leeway_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = Field(
         10.0,
         description=(
-            "How far the clocks of other machines may be off. Tokens are valid this much earlier and longer. 0 to 300."
+            "How far the clocks of other machines may be off. Tokens are valid this much earlier and this much longer. "
+            "0 to 300."
         ),
     )
     token_in_query: bool = Field(
@@ -227,7 +229,7 @@ class ChannelSettings(_Section):
         description=(
             'Channels with their names, each SESSION/CHANNEL LANGUAGE NAME, such as "*/de de Deutsch", '
             'and sessions with theirs, each SESSION - NAME, such as "ev1 - Town hall". "*" is every '
-            'session; a declaration for one session comes first. "-" is no language. In the environment, '
+            'session; a declaration for one session takes precedence. "-" means no language. In the environment, '
             "separate them by semicolons."
         ),
         examples=["*/de de Deutsch"],
@@ -252,12 +254,13 @@ class LimitSettings(_Section):
     )
     max_failures_per_minute: CountOrNever = Field(
         30,
-        description=("Wrong tokens and bad requests of one address in a minute. Beyond it: HTTP 429 for its failures."),
+        description=("Wrong tokens and bad requests of one address per minute. Beyond it: HTTP 429 for further ones."),
     )
     max_pending_handshakes: Count = Field(
         1_000,
         description=(
-            "Maximum connections that are not a WebSocket yet. Beyond it, the address with the most loses its oldest."
+            "Maximum connections that are not a WebSocket yet. Beyond it, the relay drops the oldest connection of the "
+            "address that has the most."
         ),
     )
     handshake_timeout_seconds: Seconds = Field(
@@ -408,7 +411,7 @@ class LogSettings(_Section):
     )
     format: Literal["auto", "console", "json"] = Field(
         "auto",
-        description=('"console" for a person, "json" for a machine. "auto" is console on a terminal, otherwise JSON.'),
+        description=('"console" for people, "json" for programs. "auto" is console on a terminal, otherwise JSON.'),
     )
 
 
@@ -419,8 +422,8 @@ class ClientSettings(_Section):
     token: Token | None = Field(
         None,
         description=(
-            "The token that they show. Without one, relay broadcast and relay loadtest show broadcast.key "
-            "to broadcast, and relay sessions shows access.admin_key."
+            "The token that these commands send. Without one, relay broadcast and relay loadtest send broadcast.key "
+            "to broadcast, and relay sessions sends access.admin_key."
         ),
     )
 

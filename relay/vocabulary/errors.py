@@ -7,7 +7,7 @@ and what to do. It never contains a secret.
 from enum import IntEnum
 from typing import ClassVar, Self
 
-_MISUNDERSTANDING = "This browser and the relay do not understand each other. Reload the page."
+_MISUNDERSTANDING = "A protocol error occurred between this page and the relay. Reload the page."
 
 
 class CloseCode(IntEnum):
@@ -51,30 +51,30 @@ class CloseCode(IntEnum):
 
     # fmt: off
     SESSION_ENDED = (
-        1000, False, ("the session ended, as its broadcaster or the operator said; to a broadcaster also: its `pause` "
-        "was taken"), "stops", None, "The session ended.", "The session has ended.")
+        1000, False, ("the broadcaster or the operator ended the session; for a broadcaster also: the relay accepted "
+        "its `pause`"), "stops", None, "The session ended.", "The session has ended.")
     GOING_AWAY = 1001, True, "the other side leaves: a page was closed, or a proxy stops", "reconnects with backoff"
-    NOT_WEBSOCKET = 1002, False, "not WebSocket", "stops", None, "", _MISUNDERSTANDING
-    NOT_TAKEN = 1003, False, "not a type of message that is taken", "stops", None, "", _MISUNDERSTANDING
+    NOT_WEBSOCKET = 1002, False, "a violation of the WebSocket protocol", "stops", None, "", _MISUNDERSTANDING
+    NOT_TAKEN = 1003, False, "a type of message that is not accepted", "stops", None, "", _MISUNDERSTANDING
     CONNECTION_BROKE = (
-        1006, True, ("no close frame: the network, or a listener that was not writable for the stall limit (15 s) and "
-        "was cut off"), "reconnects with backoff")
-    NOT_UTF8 = 1007, False, "not UTF-8", "stops", None, "", _MISUNDERSTANDING
+        1006, True, ("no close frame: the network failed, or the relay cut off a client that did not read or answer "
+        "for the stall limit (15 s)"), "reconnects with backoff")
+    NOT_UTF8 = 1007, False, "text that is not UTF-8", "stops", None, "", _MISUNDERSTANDING
     POLICY = (
-        1008, False, ("policy: over a [limit](limits.md) that the reason names, malformed JSON, text over 4 KiB or "
-        "nested deeper than 32, a listener that sends audio, a broadcaster whose first audio is a compressed file, "
-        "audio that can't be taken (not whole samples, in text, with a WAV header) for the fifth time (each time "
-        "before: an `error`)"), "stops", 400, "",
+        1008, False, ("policy: the client exceeded a [limit](limits.md) that the reason names; sent malformed JSON, or "
+        "text over 4 KiB or with more than 32 levels; sent audio as a listener; began with a compressed file as a "
+        "broadcaster; or sent unusable audio (not whole samples, in text, with a WAV header) for the fifth time, after "
+        "an `error` each time before"), "stops", 400, "",
         "The relay closed the connection because of something this page sent. Reload the page.")
     TOO_BIG = (
-        1009, False, "message too big", "stops", None, "",
+        1009, False, "a message that is too big", "stops", None, "",
         "The relay closed the connection because a message was too big. Reload the page.")
-    INTERNAL = 1011, True, "the relay's fault", "reconnects with backoff", 500, "The relay failed; try again."
+    INTERNAL = 1011, True, "a bug in the relay", "reconnects with backoff", 500, "The relay failed; try again."
     RESTARTING = (
         1012, True, "the relay is restarting", "reconnects after the delay in `goaway`", None,
         "The relay is restarting.")
     TOKEN_EXPIRED = (
-        4001, True, "the token expired while connected, or was withdrawn", "gets a new token, reconnects", 401)
+        4001, True, "the token expired while connected, or its key was withdrawn", "gets a new token, reconnects", 401)
     TAKEN_OVER = (
         4500, False, "another broadcaster took over", "stops", None, "Another broadcaster took over.",
         "Another broadcaster took over this channel.")
@@ -82,15 +82,15 @@ class CloseCode(IntEnum):
         4501, False, "disconnected by the operator", "stops", None, "The operator disconnected you.",
         "The operator of the relay closed this connection.")
     NOT_ALLOWED = (
-        4502, False, ("not allowed: the token or key is missing, wrong, expired or not for this, or there is no such "
-        "session: one answer for all"), "stops, asks the person", 401, "",
+        4502, False, ("not allowed: the token or key is missing, wrong, expired or for something else, or the session "
+        "does not exist; the answer is the same in all cases"), "stops, asks the person", 401, "",
         "The relay did not accept the key for this session.")
     CHANNEL_BUSY = (
         4503, False, "the channel has a broadcaster", "stops, offers take-over", 409, "",
-        "This channel has a broadcaster already.")
+        "This channel already has a broadcaster.")
     BAD_REQUEST = (
-        4504, False, "bad request; the reason says what, in one sentence", "stops", 400, "",
-        "The relay does not understand this page's address.")
+        4504, False, "a bad request; the reason says what is wrong, in one sentence", "stops", 400, "",
+        "The relay does not accept this page's address.")
     # fmt: on
 
 

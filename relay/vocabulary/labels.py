@@ -56,9 +56,9 @@ def tidy_name(member: str, name: str) -> str:
     try:
         tidied = tidy(name)
     except ValueError as error:
-        raise BadRequestError(f"{member} must be text that people can read, not {quoted(name)}: {error}.") from error
+        raise BadRequestError(f"{member} must be text that people can read, but {quoted(name)} {error}.") from error
     if len(tidied) > LONGEST_NAME:
-        raise BadRequestError(f"{member} must be 1 to {LONGEST_NAME} characters, not {len(tidied)}.")
+        raise BadRequestError(f"{member} must have 1 to {LONGEST_NAME} characters, not {len(tidied)}.")
     return tidied
 
 
@@ -86,7 +86,7 @@ class Declaration:
         address, lang, name = [*text.split(maxsplit=2), "", "", ""][:3]
         session, slash, channel = address.partition("/")
         if not (lang and name) or not (slash or lang == _NO_LANGUAGE):
-            raise BadRequestError(f'A channel is declared as "ev1/de de Deutsch", not as {quoted(text)}.')
+            raise BadRequestError(f'A channel must be declared like "ev1/de de Deutsch", not like {quoted(text)}.')
         if session != ANY_SESSION:
             check_name("session", session)
         if slash:

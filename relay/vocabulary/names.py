@@ -28,7 +28,7 @@ def check_name(kind: str, name: str) -> str:
     """
     if _NAME.fullmatch(name) is None or not name.strip("."):
         raise BadRequestError(
-            f"The {kind} id {quoted(name)} is not 1 to 64 of the characters A-Z a-z 0-9 . _ ~ - (and not dots alone)."
+            f"The {kind} id {quoted(name)} must have 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -, and not only dots."
         )
     return name
 

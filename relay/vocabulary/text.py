@@ -41,13 +41,13 @@ def tidy(text: str) -> str:
             noncharacter or the replacement character.
     """
     if not all(map(_is_text, text)):
-        raise ValueError("it has a control character, a line break or something that is no character")
+        raise ValueError("has a control character, a line break or an invalid character")
     text = _OBSOLETE.sub("", text)
     if not _is_balanced(text):
         text = _ISOLATES.sub("", text)
     text = _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
     if not any(map(_has_ink, text)):
-        raise ValueError("there is nothing in it to see")
+        raise ValueError("has nothing visible")
     return text
 
 

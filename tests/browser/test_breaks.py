@@ -135,10 +135,10 @@ async def test_the_audience_stays_over_a_break_and_over_an_end_and_nobody_in_it_
 
         await tab.press("Stop")
         await tab.status("Your listeners wait until you go live again.")
-        await audience.status("The speaker takes a break.")
+        await audience.status("The speaker is taking a break.")
         async with open_tab(context, relay.url) as late:
             await late.open("/listen/coffee")
-            await late.status("The speaker takes a break. Press Play")
+            await late.status("The speaker is taking a break. Press Play")
         await tab.press("Go live")
         await audience.status("You are listening live.")
 
@@ -152,7 +152,7 @@ async def test_the_audience_stays_over_a_break_and_over_an_end_and_nobody_in_it_
         await audience.status("You are listening live.")
 
         await tab.press("Stop")
-        await audience.status("The speaker takes a break.")
+        await audience.status("The speaker is taking a break.")
         await end_for_everybody(tab)
         await audience.status("The session has ended.")
         assert audience.complaints == []
@@ -160,9 +160,9 @@ async def test_the_audience_stays_over_a_break_and_over_an_end_and_nobody_in_it_
 
 async def test_a_page_that_nobody_started_says_when_it_begins_and_makes_no_sound(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/awaited")
-    await tab.status("It has not begun yet.")
+    await tab.status("The session has not begun yet.")
     async with broadcasting(relay.url, "awaited/en?lang=en", 16_000, SOUND):
-        await tab.status("It is live now.")
+        await tab.status("The session is live.")
         assert await tab.page.evaluate("[relayPlayer.state, relayPlayer.channel]") == ["idle", "en"]
         await tab.press("Play")
         await tab.state("playing")

@@ -129,11 +129,11 @@ async def test_a_file_that_is_gone_is_not_called_unreadable(tab: Tab, tmp_path: 
     await choose(tab, "/broadcast/gone", file)
     file.unlink()
     await tab.press("Go live")
-    await tab.status("“voice.wav” is not there any more")
+    await tab.status("“voice.wav” was moved, deleted or changed")
     await tab.page.get_by_label("Audio file").set_input_files(wav(file, 60))
     wav(file, 120)
     await tab.press("Go live")
-    await tab.status("“voice.wav” is not there any more")
+    await tab.status("“voice.wav” was moved, deleted or changed")
     await tab.page.get_by_label("Audio file").set_input_files(file)
     await tab.press("Go live")
     await tab.status("You are live.")
@@ -174,7 +174,7 @@ WATCHED_ELEMENTS = """
 """
 
 
-@pytest.mark.parametrize(("gone", "sentence"), [(False, "is damaged"), (True, "is not there any more")])
+@pytest.mark.parametrize(("gone", "sentence"), [(False, "is damaged"), (True, "was moved, deleted or changed")])
 async def test_a_file_that_fails_on_the_air_ends_the_broadcast_but_not_the_session(
     tab: Tab, relay: RelayProcess, tmp_path: Path, gone: bool, sentence: str
 ) -> None:
@@ -260,7 +260,7 @@ async def test_a_drop_that_is_not_one_file_is_told_at_the_field(tab: Tab, tmp_pa
     async with dragged(tab, *paths, text="" if paths else "hello") as move:
         await move("drop")
     await tab.page.locator("#file:focus[aria-invalid=true]").wait_for()
-    await tab.page.locator("#file-error").filter(has_text="Drop one audio file").wait_for()
+    await tab.page.locator("#file-error").filter(has_text="Drop exactly one audio file").wait_for()
     async with dragged(tab, file) as move:
         await move("drop")
     await tab.page.locator("#file-error:empty").wait_for(state="attached")

@@ -66,7 +66,7 @@ async def test_gives_a_microphone_back_that_cannot_be_used(tab: Tab) -> None:
 async def test_says_that_a_microphone_needs_https(tab: Tab) -> None:
     tab.network.url = tab.network.url.replace("127.0.0.1", INSECURE_HOST)
     await tab.open("/broadcast/insecure")
-    await tab.status("Open this page through an https:// address")
+    await tab.status("Open this page at an https:// address")
     assert await tab.page.get_by_role("button", name="Go live").is_disabled()
     tab.forgive("Cross-Origin-Opener-Policy")
 
@@ -103,7 +103,7 @@ async def test_another_microphone_stands_in_until_the_chosen_one_is_back(tab: Ta
     await tab.until("opened.length === 2")
     await tab.page.evaluate(unplug(1))
     await tab.until("opened.length === 3")
-    await tab.warning("The chosen microphone is gone.")
+    await tab.warning("The microphone that you chose is disconnected.")
     assert await tab.page.evaluate("opened.map(({ device }) => device)") == ["", chosen, ""]
     await tab.page.evaluate("navigator.mediaDevices.dispatchEvent(new Event('devicechange'))")
     await tab.until("opened.length === 4 && document.getElementById('warning').textContent === ''")
@@ -232,7 +232,7 @@ async def test_another_microphone_stands_in_for_a_remembered_one_that_is_not_the
     assert await tab.page.get_by_label("Device").locator("option:checked").text_content() == "Good microphone"
     await tab.press("Go live")
     await tab.status("You are live.")
-    await tab.warning("The chosen microphone is gone.")
+    await tab.warning("The microphone that you chose is disconnected.")
 
 
 async def test_a_microphone_has_the_name_by_which_it_was_remembered_if_not_the_id(tab: Tab) -> None:

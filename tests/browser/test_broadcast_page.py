@@ -63,7 +63,7 @@ async def test_takes_a_channel_over_when_the_person_says_so(tab: Tab, relay: Rel
     async with claimed(relay.url, "busy") as other:
         await tab.open("/broadcast/busy")
         await tab.press("Go live")
-        await tab.status("This channel has a broadcaster already.")
+        await tab.status("This channel already has a broadcaster.")
         # The focus waits on the button that goes on.
         await tab.page.keyboard.press("Enter")
         await tab.status("You are live.")
@@ -142,7 +142,7 @@ async def test_says_that_the_network_is_too_slow_and_connects_anew_when_it_is_de
     await tab.page.locator("#way", has_text="ms").wait_for()
     await tab.page.evaluate(WATCHED_STATES)
     tab.network.swallow()
-    await tab.warning("The network is too slow for the sound.")
+    await tab.warning("Your network is too slow, so listeners hear you late.")
     await tab.until("states.join() === 'reconnecting,live'")
     await tab.status("You are live.")
 
@@ -181,7 +181,7 @@ async def test_a_name_in_any_language_is_taken_and_any_other_is_told_at_its_fiel
     name = tab.page.get_by_label("Name that listeners see")
     await name.fill("x" * 65)
     await tab.press("Go live")
-    await mistake(tab, "name", "A name is one line of text")
+    await mistake(tab, "name", "Enter one line of visible text")
     await tab.status("Nobody hears you yet.")
     await name.fill("\u00a0سالن\u00a0می\u200cخواهم\u3000👩\u200d👧")
     assert await tab.page.locator(".error:visible").count() == 0
@@ -220,7 +220,7 @@ async def test_says_that_the_sound_does_not_come_in_real_time(tab: Tab, rate: fl
     await tab.status("You are live.")
     said = f"{{ stats: {{ ...relayBroadcaster.relay.stats, arrival_rate: {rate} }}, heldBack: false }}"
     await tab.page.evaluate(f"Object.defineProperty(relayBroadcaster, 'relay', {{ value: {said} }})")
-    await tab.warning(f"The sound comes at {speed} of its proper speed")
+    await tab.warning(f"The audio arrives at {speed} of its normal speed")
 
 
 async def test_keyboard_alone_goes_live_and_stops(tab: Tab, relay: RelayProcess) -> None:
@@ -329,7 +329,7 @@ async def test_key_comes_from_the_fragment_or_the_person_and_never_in_an_address
         field = tab.page.get_by_label("Broadcast key")
         await field.fill("with space")
         await tab.press("Go live")
-        await mistake(tab, "key", "A broadcast key is at least 8")
+        await mistake(tab, "key", "Enter at least 8")
         await field.fill(key)
         await tab.press("Go live")
         await tab.status("You are live.")
@@ -379,7 +379,7 @@ async def test_no_code_is_shown_that_would_lead_elsewhere(tab: Tab) -> None:
 
     await tab.page.route("**/qr/**", rewrite_host)
     await tab.open("/broadcast/behind-a-proxy")
-    await tab.page.get_by_text("No QR code: a proxy hides").wait_for()
+    await tab.page.get_by_text("No QR code, because a proxy hides").wait_for()
     assert not await tab.page.locator("#code").is_visible()
 
 
@@ -392,7 +392,7 @@ async def test_a_session_has_a_title_for_people(tab: Tab, context: BrowserContex
         title = tab.page.get_by_label("Title of the session")
         await title.fill("x" * 65)
         await tab.press("Go live")
-        await mistake(tab, "session-name", "A name is one line of text")
+        await mistake(tab, "session-name", "Enter one line of visible text")
         await title.fill("Bürgerversammlung")
         await tab.press("Go live")
         await tab.status("You are live.")

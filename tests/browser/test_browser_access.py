@@ -158,7 +158,7 @@ async def test_a_token_opens_the_pages(context: BrowserContext) -> None:
             await stranger.open("/listen/ev1")
             await stranger.press("Play")
             await stranger.state("failed")
-            await stranger.status("You need an invitation to this session")
+            await stranger.status("You need a valid invitation link")
         assert SECRET not in relay.text
 
 
@@ -171,26 +171,26 @@ async def test_a_good_token_counts_in_the_tab_that_had_a_bad_one(context: Browse
     settings = {"RELAY_ACCESS_TOKEN_SECRET": SECRET, "RELAY_ACCESS_OPEN_SESSIONS": "[]"}
     async with relay_process(**settings) as relay, open_tab(context, relay.url) as tab:
         await tab.open(f"/listen/ev1#token={WRONG}")
-        await tab.status("You need an invitation to this session")
+        await tab.status("You need a valid invitation link")
         assert tab.page.url == f"{tab.network.url}/listen/ev1"
         if is_pressed:
             await tab.press("Play")
             await tab.state("failed")
         await tab.page.evaluate("window.isSamePage = true")
         await tab.open(f"/listen/ev1#token={token()}&else=1")
-        await tab.status("It has not begun yet.")
+        await tab.status("The session has not begun yet.")
         assert await tab.page.evaluate("isSamePage")
         assert tab.page.url == f"{tab.network.url}/listen/ev1#else=1"
         await tab.press("Play")
         await tab.state("waiting")
         await tab.page.reload()
-        await tab.status("It has not begun yet.")
+        await tab.status("The session has not begun yet.")
         # A link that was cut off takes nothing away, and another session has its own.
         await tab.open("/listen/ev1#token=short")
         await tab.press("Play")
         await tab.state("waiting")
         await tab.open("/listen/ev2")
-        await tab.status("You need an invitation to this session")
+        await tab.status("You need a valid invitation link")
         assert tab.complaints == []
 
 

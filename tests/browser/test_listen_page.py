@@ -44,7 +44,7 @@ def hears(samples: Samples, rate: int, tone: int) -> bool:
 async def test_plays_what_is_broadcast_once_somebody_does(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/mono")
     await tab.press("Play")
-    await tab.status("It has not begun yet. The sound starts by itself.")
+    await tab.status("The session has not begun yet. The sound will start automatically.")
     async with broadcasting(relay.url, "mono", 16_000, MONO_16K):
         await tab.status("You are listening live.")
         rate, left, right = await record(tab, 2)
@@ -137,7 +137,7 @@ async def test_who_waits_before_there_is_a_channel_gets_it_when_it_comes(tab: Ta
 async def test_keyboard_alone_plays_turns_down_and_stops(tab: Tab, relay: RelayProcess) -> None:
     async with broadcasting(relay.url, "keys", 16_000, MONO_16K):
         await tab.open("/listen/keys")
-        await tab.status("It is live now.")
+        await tab.status("The session is live.")
         reached: list[str] = []
         for _ in range(5):
             await tab.page.keyboard.press("Tab")
@@ -163,7 +163,7 @@ async def test_keyboard_alone_plays_turns_down_and_stops(tab: Tab, relay: RelayP
 
 async def test_says_each_state_once_and_nothing_else(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/said")
-    await tab.status("It has not begun yet.")
+    await tab.status("The session has not begun yet.")
     assert await tab.page.locator("[aria-live], [role=status], [role=alert], output").count() == 1
     await tab.page.evaluate(
         """
@@ -188,7 +188,7 @@ async def test_says_each_state_once_and_nothing_else(tab: Tab, relay: RelayProce
     assert len(said) == len(set(said))
     assert said[-2:] == [
         "You are listening live.",
-        "The session has ended. Thank you for listening. If it begins again, so does the sound.",
+        "The session has ended. Thank you for listening. If it begins again, the sound will start automatically.",
     ]
 
 
@@ -211,10 +211,10 @@ async def test_a_session_that_needs_a_token_says_so_before_anybody_presses_play(
     settings = {"RELAY_ACCESS_TOKEN_SECRET": "0123456789abcdef" * 2, "RELAY_ACCESS_OPEN_SESSIONS": "[]"}
     async with relay_process(**settings) as relay, open_tab(context, relay.url) as tab:
         await tab.open(f"/listen/members{fragment}")
-        await tab.status("You need an invitation to this session")
+        await tab.status("You need a valid invitation link")
         await tab.press("Play")
         await tab.state("failed")
-        await tab.status("You need an invitation to this session")
+        await tab.status("You need a valid invitation link")
         assert tab.complaints == []
 
 
@@ -340,7 +340,7 @@ async def test_connects_again_after_the_connection_broke(tab: Tab, relay: RelayP
         await tab.press("Play")
         await tab.state("playing")
         tab.network.break_down()
-        await tab.status("Connection lost. Connecting again…")
+        await tab.status("Connection lost. Reconnecting…")
         tab.network.repair()
         await tab.state("playing")
         rate, left, _ = await record(tab, 1)
@@ -364,7 +364,7 @@ async def test_says_when_the_browser_holds_the_sound_back(tab: Tab, relay: Relay
         await tab.press("Play")
         await tab.state("playing")
         await tab.page.evaluate("relayPlayer.context.suspend()")
-        await tab.status("The browser holds the sound back.")
+        await tab.status("The browser blocked the sound.")
         await tab.press("Play")
         await tab.state("playing")
 
@@ -376,7 +376,7 @@ async def test_goes_on_at_a_press_when_a_telephone_call_keeps_the_sound(tab: Tab
         await tab.state("playing")
         # As Safari does, which may never take it back.
         await tab.page.evaluate("Object.defineProperty(relayPlayer.context, 'state', { value: 'interrupted' })")
-        await tab.status("Another app has the sound")
+        await tab.status("Another app is using the sound")
         await tab.press("Play")
         await tab.state("playing")
 
@@ -393,7 +393,7 @@ async def test_plays_on_plain_http_too(tab: Tab, relay: RelayProcess) -> None:
 async def test_an_id_that_is_no_name_gets_the_sentence(tab: Tab) -> None:
     answer = await tab.page.request.get(f"{tab.network.url}/listen/no%20name")
     assert answer.status == 400
-    assert "The session id 'no%20name' is not 1 to 64" in await answer.text()
+    assert "The session id 'no%20name' must have 1 to 64" in await answer.text()
 
 
 async def test_start_page_leads_to_the_session(tab: Tab) -> None:
@@ -410,12 +410,12 @@ async def test_start_page_leads_to_the_session(tab: Tab) -> None:
 async def test_who_waits_is_told_whether_it_has_not_begun_or_makes_a_pause(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/paused")
     await tab.press("Play")
-    await tab.status("It has not begun yet. The sound starts by itself.")
+    await tab.status("The session has not begun yet. The sound will start automatically.")
     async with claimed(relay.url, "paused"):
         await tab.state("buffering")
-    await tab.status("There is a break. The sound comes back by itself.")
+    await tab.status("The broadcast is interrupted. The sound will return automatically.")
     async with claimed(relay.url, "paused/other"):
         await tab.page.locator("#channels label", has_text="other").click()
         await tab.state("buffering")
         await tab.page.locator("#channels label", has_text="main").click()
-        await tab.status("There is a break. The sound comes back by itself.")
+        await tab.status("The broadcast is interrupted. The sound will return automatically.")

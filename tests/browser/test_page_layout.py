@@ -131,7 +131,7 @@ async def test_what_was_touched_does_not_stay_dark(browser: Browser, relay: Rela
         broadcasting(relay.url, "touched", 16_000, SOUND),
     ):
         await tab.open("/listen/touched")
-        await tab.status("It is live now.")
+        await tab.status("The session is live.")
         colour = "getComputedStyle(document.getElementById('play')).backgroundColor"
         before = await tab.page.evaluate(colour)
         await tab.page.get_by_role("button", name="Play").tap()

@@ -66,7 +66,7 @@ async def listen_while_nobody_speaks(tab: Tab, relay: RelayProcess) -> None:
     await check(tab)
     async with claimed(relay.url, "quality-waiting"):
         await tab.state("buffering")
-    await tab.status("There is a break.")
+    await tab.status("The broadcast is interrupted.")
 
 
 async def listen_while_it_is_muted_and_in_a_break(tab: Tab, relay: RelayProcess) -> None:
@@ -79,10 +79,10 @@ async def listen_while_it_is_muted_and_in_a_break(tab: Tab, relay: RelayProcess)
         await tab.page.get_by_text("Details", exact=True).click()
         await check(tab)
         await broadcaster.send('{"type":"pause"}')
-        await tab.status("The speaker takes a break.")
+        await tab.status("The speaker is taking a break.")
         await check(tab)
         await tab.press("Stop")
-        await tab.status("The speaker takes a break. Press Play")
+        await tab.status("The speaker is taking a break. Press Play")
 
 
 async def listen_after_the_end(tab: Tab, relay: RelayProcess) -> None:
@@ -96,7 +96,7 @@ async def listen_after_the_end(tab: Tab, relay: RelayProcess) -> None:
 
 async def listen_to_no_relay(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/quality-unreachable")
-    await tab.status("It has not begun yet.")
+    await tab.status("The session has not begun yet.")
     tab.network.block_websockets()
     await tab.press("Play")
     await tab.status("The relay does not answer.")
@@ -117,13 +117,13 @@ async def listen_to_one_of_many(tab: Tab, relay: RelayProcess) -> None:
 
 async def no_page(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/nothing/here")
-    await tab.page.get_by_role("link", name="To the start page").wait_for()
+    await tab.page.get_by_role("link", name="Go to the start page").wait_for()
     tab.forgive("404")
 
 
 async def no_address(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/no%20name")
-    await tab.page.get_by_role("heading", name="This address is not right").wait_for()
+    await tab.page.get_by_role("heading", name="This address is not valid").wait_for()
     tab.forgive("400")
 
 
@@ -293,7 +293,7 @@ async def test_words_that_cannot_be_loaded_are_asked_for_again(tab: Tab) -> None
     await tab.page.evaluate("new Promise((resolve) => setTimeout(resolve, 100))")
     assert await tab.page.title() == "Listen live – relay"
     await tab.page.unroute("**/locales/*.json")
-    await tab.status("It has not begun yet.")
+    await tab.status("The session has not begun yet.")
     tab.forgive("net::ERR_FAILED")
 
 

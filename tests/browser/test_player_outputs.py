@@ -264,4 +264,4 @@ async def test_what_can_not_be_is_refused_with_a_sentence(tab: Tab) -> None:
         const { RelayPlayer } = await import("/assets/player/index.js");
         try { new RelayPlayer({ session: "no name" }); } catch (error) { return String(error); }
     }""")
-    assert complaint == 'TypeError: The session "no name" is not 1 to 64 of A-Z a-z 0-9 . _ ~ -'
+    assert complaint == 'TypeError: The session "no name" must have 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -'

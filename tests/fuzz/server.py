@@ -17,7 +17,7 @@ AT_ONCE = 20
 STAY_SECONDS = 0.5
 """How long a conversation waits for what the relay says to it."""
 
-SIGNS = ("Traceback", "our fault", "crashed", "Exception in callback", "never retrieved")
+SIGNS = ("Traceback", "bug in the relay", "crashed", "Exception in callback", "never retrieved")
 """What the log says only when the relay is wrong."""
 
 SETTINGS = {

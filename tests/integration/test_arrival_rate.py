@@ -90,7 +90,7 @@ async def sentence_about_a_pipe(relay: RelayProcess, announced: int, rate: int) 
         async with client({"RELAY_CLIENT_URL": relay.url}, *arguments, stdin=reading) as sender:
             await sender.line(lambda line: line.startswith("broadcasting "))
             writer.start()
-            return await sender.line(lambda line: line.startswith("the audio comes "), SECONDS)
+            return await sender.line(lambda line: line.startswith("the audio arrives "), SECONDS)
     finally:
         is_over.set()
         os.close(reading)

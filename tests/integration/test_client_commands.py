@@ -175,7 +175,7 @@ async def test_a_session_that_is_kept_goes_on_with_the_next_broadcaster(tmp_path
     async with client(settings, "listen", "kept", "-o", str(tmp_path / "received.wav")) as listener:
         await ready(listener)
         assert (await run(settings, "broadcast", "kept", str(sent), "--keep")).returncode == 0
-        await listener.line(lambda line: line == "the broadcaster has paused, waiting for it to go on")
+        await listener.line(lambda line: line == "the broadcaster has paused, waiting for it to continue")
         assert (await run(settings, "broadcast", "kept", str(sent))).returncode == 0
         assert await listener.wait() == 0
     assert read_wav(tmp_path / "received.wav") == (16_000, 1, audio + audio)
@@ -294,18 +294,18 @@ async def test_what_a_person_copies_from_a_browser_names_relay_session_and_chann
 async def test_an_address_that_can_not_be_meant_is_one_sentence(tmp_path: Path, relay: RelayProcess) -> None:
     heard = ("-o", str(tmp_path / "heard.wav"))
     page = f"{relay.url}/listen/ev1"
-    twice = "SESSION is an address, which names the relay; leave --url out, or give the session's id."
+    twice = "SESSION is the address of a page, which also names the relay: leave out --url, or give the session's id."
     calls = {
         ("listen", f"{relay.url}/listen/?token=s3cret", *heard): (
-            f"'{relay.url}/listen/' is neither the id of a session nor the address of its page, "
+            f"'{relay.url}/listen/' is neither the id of a session, such as ev1, nor the address of its page, "
             "such as https://relay.example.org/listen/ev1."
         ),
         ("listen", page, "--url", relay.url, *heard): twice,
         ("listen", f"{page}/de", "--channel", "fr", *heard): (
-            "SESSION is an address of the channel de; leave --channel fr out."
+            "SESSION is the address of a page for the channel de: leave out --channel fr."
         ),
         ("sessions", "show", f"{page}/"): (
-            f"This takes the id of a session, here ev1; name the relay with --url {relay.url}."
+            f"SESSION must be the id of a session here: give ev1, and name the relay with --url {relay.url}."
         ),
     }
     assert await few_at_once(refused({}, *arguments, code=2) for arguments in calls) == list(calls.values())
@@ -320,8 +320,8 @@ async def test_a_second_broadcaster_and_a_wrong_key_are_refused(tmp_path: Path, 
     no_key = {"RELAY_CLIENT_URL": settings["RELAY_CLIENT_URL"]}
     without = await refused(no_key, "broadcast", "free", sent, code=1)
     wrong = await refused({**no_key, "RELAY_BROADCAST_KEY": "another-key"}, "broadcast", "free", sent, code=1)
-    assert second == "busy/main has a broadcaster already; --takeover replaces it."
-    assert "key" in without
+    assert second == "The channel busy/main already has a broadcaster; replace it with --takeover."
+    assert without.endswith(" Check RELAY_BROADCAST_KEY or RELAY_CLIENT_TOKEN.")
     assert without == wrong, "one answer for every reason"
 
 
@@ -333,17 +333,17 @@ async def test_input_that_can_not_be_used_is_one_sentence(tmp_path: Path, settin
         free.bind(("127.0.0.1", free_port()))
         nobody = f"ws://127.0.0.1:{free.getsockname()[1]}"
         cases = {
-            ("broadcast", "ev1", str(tmp_path / "none.wav")): "none.wav can not be read: No such file or directory.",
-            ("broadcast", "ev1", str(empty)): "empty.wav is empty.",
-            ("broadcast", "ev1", __file__): "can not be read as audio",
-            ("broadcast", "ev 1", good): "The session id 'ev 1' is not 1 to 64 of the characters",
-            ("broadcast", "ev1", good, "--channel", "a/b"): "The channel id 'a/b' is not 1 to 64 of the characters",
+            ("broadcast", "ev1", str(tmp_path / "none.wav")): "none.wav cannot be read: No such file or directory.",
+            ("broadcast", "ev1", str(empty)): "empty.wav is empty; give a file with audio.",
+            ("broadcast", "ev1", __file__): "cannot be read as audio",
+            ("broadcast", "ev 1", good): "The session id 'ev 1' must have 1 to 64 of the characters",
+            ("broadcast", "ev1", good, "--channel", "a/b"): "The channel id 'a/b' must have 1 to 64 of the characters",
             ("broadcast", "ev1", good, "--url", nobody): f"Nothing listens at {nobody}",
-            ("broadcast", "ev1", "-", "--loop"): "Standard input can be read only once",
-            ("broadcast", "ev1", "-"): "Standard input holds no audio.",
-            ("listen", "..", "-o", str(tmp_path / "a.wav")): "The session id '..' is not",
+            ("broadcast", "ev1", "-", "--loop"): "standard input can be read only once",
+            ("broadcast", "ev1", "-"): "Standard input ended without any audio.",
+            ("listen", "..", "-o", str(tmp_path / "a.wav")): "The session id '..' must have",
             ("listen", "ev1", "-o", str(tmp_path)): "is not a regular file",
-            ("listen", "ev1", "-o", str(tmp_path / "no" / "a.wav")): "can not be written: No such file or directory.",
+            ("listen", "ev1", "-o", str(tmp_path / "no" / "a.wav")): "cannot be written: No such file or directory.",
             ("listen", "ev1", "--url", nobody): f"Nothing listens at {nobody}",
             ("listen", "ev1", "--url", "relay.example.org"): "client.url",
         }
@@ -360,7 +360,7 @@ async def test_a_terminal_is_neither_a_source_nor_a_sink_of_audio(settings: Sett
     finally:
         os.close(terminal)
         os.close(controller)
-    assert broadcaster.startswith("Standard input is a terminal; pipe audio into it, for example `ffmpeg ")
+    assert broadcaster.startswith("Standard input is a terminal; pipe audio into the command, for example `ffmpeg ")
     assert listener.startswith("Standard output is a terminal; write to a file with -o FILE.wav, or pipe")
 
 

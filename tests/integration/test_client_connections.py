@@ -109,7 +109,7 @@ async def test_a_recording_goes_on_in_a_next_file_when_the_format_changes(
 async def test_raw_pcm_stops_when_the_format_changes(tmp_path: Path) -> None:
     path = tmp_path / "out.pcm"
     async with scripted(changing_format) as url:
-        problem = "^The audio is now 48000 Hz, stereo, and raw PCM can not say so"
+        problem = "^The audio is now 48000 Hz, stereo, but raw PCM cannot tell this"
         with path.open("wb") as file, BlockingThread("test") as writer, pytest.raises(RelayError, match=problem):
             await listen(
                 client.listen(url, "ev1", channel="english", reconnect=None), url, PcmSink(file.fileno(), writer)
@@ -215,7 +215,7 @@ async def test_a_session_that_is_ended_at_the_relay_stops_the_broadcaster() -> N
         await connection.recv()
 
     async with scripted(end) as url:
-        with pytest.raises(RelayError, match=r"^ev1/english was ended at the relay\.$"):
+        with pytest.raises(RelayError, match=r"^The relay ended the broadcast to ev1/english\.$"):
             await send(url, b"\0\0" * 32_000)
 
 
@@ -228,7 +228,7 @@ async def test_an_end_that_is_not_confirmed_is_told(monkeypatch: pytest.MonkeyPa
             pass
 
     async with scripted(ignore) as url:
-        with pytest.raises(RelayError, match=rf"^The relay at {url} did not confirm the end of ev1/english\.$"):
+        with pytest.raises(RelayError, match=rf"^The relay at {url} did not confirm the end of ev1/english in time"):
             await send(url, b"\0\0" * 320)
 
 
@@ -257,7 +257,7 @@ async def test_a_session_is_not_ended_by_a_source_without_audio() -> None:
         got.extend([message async for message in connection])
 
     async with scripted(script) as url:
-        with pytest.raises(UserError, match="Standard input holds no audio"):
+        with pytest.raises(UserError, match="Standard input ended without any audio"):
             await send(url, b"")
     assert got == []
 
@@ -265,9 +265,9 @@ async def test_a_session_is_not_ended_by_a_source_without_audio() -> None:
 @pytest.mark.parametrize(
     ("messages", "problem"),
     [
-        ([{**HELLO, "protocol": "relay.v2"}], "The relay speaks 'relay.v2', and this client speaks relay.v1."),
+        ([{**HELLO, "protocol": "relay.v2"}], "The relay speaks 'relay.v2', but this client speaks relay.v1;"),
         ([b"\0" * 100], "does not greet like a relay of this version"),
-        ([["hello"]], "A control message is not a JSON object"),
+        ([["hello"]], "A control message must be a JSON object"),
     ],
 )
 async def test_what_does_not_greet_is_no_relay(tmp_path: Path, messages: list[Any], problem: str) -> None:
@@ -279,7 +279,7 @@ async def test_what_does_not_greet_is_no_relay(tmp_path: Path, messages: list[An
         for attempt in (record(url, tmp_path / "out.wav"), send(url, b"\0\0")):
             with pytest.raises(UserError) as refusal:
                 await attempt
-            assert str(refusal.value).startswith(url)
+            assert str(refusal.value).startswith(f"The server at {url} ")
             assert problem in str(refusal.value)
 
 
@@ -290,7 +290,7 @@ async def test_what_says_nothing_is_no_relay(tmp_path: Path, monkeypatch: pytest
         await connection.wait_closed()
 
     async with scripted(script) as url:
-        with pytest.raises(UserError, match=rf"^{url} accepted the connection and did not greet"):
+        with pytest.raises(UserError, match=rf"^The server at {url} accepted the connection but sent no greeting"):
             await record(url, tmp_path / "out.wav")
 
 
@@ -299,16 +299,16 @@ async def test_another_version_is_told(tmp_path: Path) -> None:
         await connection.wait_closed()
 
     async with scripted(script, subprotocols=None) as url:
-        with pytest.raises(UserError, match=rf"^{url} accepts WebSockets, but does not speak relay\.v1"):
+        with pytest.raises(UserError, match=rf"^The server at {url} accepts WebSockets but does not speak relay\.v1"):
             await record(url, tmp_path / "out.wav")
 
 
 @pytest.mark.parametrize(
     ("status", "problem"),
     [
-        (HTTPStatus.NOT_FOUND, "answered HTTP 404 and no relay; check the address."),
-        (HTTPStatus.OK, "answered HTTP 200 and no relay; check the address."),
-        (HTTPStatus.SERVICE_UNAVAILABLE, "is overloaded (HTTP 503); try again later."),
+        (HTTPStatus.NOT_FOUND, "The server at {url} answered HTTP 404, not like a relay; check the address."),
+        (HTTPStatus.OK, "The server at {url} answered HTTP 200, not like a relay; check the address."),
+        (HTTPStatus.SERVICE_UNAVAILABLE, "The relay at {url} is overloaded (HTTP 503); try again later."),
     ],
 )
 async def test_http_is_no_relay(tmp_path: Path, status: HTTPStatus, problem: str) -> None:
@@ -321,7 +321,7 @@ async def test_http_is_no_relay(tmp_path: Path, status: HTTPStatus, problem: str
     async with scripted(script, process_request=answer) as url:
         with pytest.raises(UserError) as refusal:
             await record(url, tmp_path / "out.wav")
-    assert str(refusal.value) == f"{url} {problem}"
+    assert str(refusal.value) == problem.format(url=url)
 
 
 async def test_what_is_not_http_is_no_relay(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ async def test_what_is_not_http_is_no_relay(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="did not answer like a relay"):
             await record(f"ws://127.0.0.1:{port}", tmp_path / "out.wav")
         with pytest.raises(
-            UserError, match=rf"^wss://127\.0\.0\.1:{port} (did not answer with TLS|broke the connection)"
+            UserError, match=rf"wss://127\.0\.0\.1:{port} (did not answer with TLS|broke the connection)"
         ):
             await record(f"wss://127.0.0.1:{port}", tmp_path / "out.wav")
 
@@ -343,9 +343,12 @@ async def test_what_is_not_http_is_no_relay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("ws://127.0.0.1:{port}", "Nothing listens at ws://127.0.0.1:{port}: start it with `relay serve`"),
-        ("http://localhost:{port}", "Nothing listens at http://localhost:{port}: start it with `relay serve`"),
-        ("ws://[fe80::1%nowhere]:1", "The host of ws://[fe80::1%nowhere]:1 is unknown: "),
+        ("ws://127.0.0.1:{port}", "Nothing listens at ws://127.0.0.1:{port}. Start a relay there with `relay serve`"),
+        (
+            "http://localhost:{port}",
+            "Nothing listens at http://localhost:{port}. Start a relay there with `relay serve`",
+        ),
+        ("ws://[fe80::1%nowhere]:1", "The host of ws://[fe80::1%nowhere]:1 is unknown ("),
         ("ws://127.0.0.1:99999", "ws://127.0.0.1:99999 is not the address of a relay"),
         ("ws://[half:1", "ws://[half:1 is not the address of a relay"),
     ],
@@ -368,7 +371,7 @@ async def test_a_name_with_several_addresses_is_one_sentence(tmp_path: Path, mon
         kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
         addresses = [(*kind, (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
-        with pytest.raises(UserError, match=rf"^Nothing listens at ws://relay\.test:{port}: start it with"):
+        with pytest.raises(UserError, match=rf"^Nothing listens at ws://relay\.test:{port}\. Start a relay there with"):
             await record(f"ws://relay.test:{port}", tmp_path / "out.wav")
 
 
@@ -378,5 +381,5 @@ async def test_audio_without_a_format_is_refused(tmp_path: Path) -> None:
         await connection.wait_closed()
 
     async with scripted(script) as url:
-        with pytest.raises(RelayError, match=r"^The relay sent audio without saying its format\.$"):
+        with pytest.raises(RelayError, match=r"^The relay sent audio before its format\.$"):
             await record(url, tmp_path / "out.wav")

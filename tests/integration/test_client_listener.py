@@ -111,7 +111,7 @@ async def test_a_relay_that_says_what_is_not_of_the_protocol_is_not_asked_again(
     with pytest.raises(RelayError, match=r"The connection to .* was lost \(.*\)\.$") as lost:
         await listen_to(in_turn(too_long))
     assert not isinstance(lost.value, ConnectionLostError)
-    with pytest.raises(RelayError, match="too short for the 16-byte header"):
+    with pytest.raises(RelayError, match="too few for the 16-byte header"):
         await listen_to(in_turn(half_a_header))
 
 
@@ -198,8 +198,8 @@ async def test_tries_go_on_while_nobody_answers_and_while_a_proxy_says_so() -> N
     attempts = [(event.attempt, event.reason) for event in events if isinstance(event, Reconnecting)]
     assert attempts == [
         (1, f"The connection to {url} was lost."),
-        (2, f"{url} can not be reached for now (HTTP 502); try again later."),
-        (3, f"{url} is overloaded (HTTP 503); try again later."),
+        (2, f"The relay at {url} cannot be reached at present (HTTP 502); try again later."),
+        (3, f"The relay at {url} is overloaded (HTTP 503); try again later."),
     ]
 
 
@@ -227,7 +227,7 @@ async def test_what_will_not_heal_ends_the_tries() -> None:
         await cut(connection)
 
     async with scripted(in_turn(first), process_request=answer) as url, listen(url, "ev1", reconnect=SOON) as listener:
-        with pytest.raises(UserError, match="answered HTTP 404 and no relay"):
+        with pytest.raises(UserError, match="answered HTTP 404, not like a relay"):
             _ = [event async for event in listener]
 
 
@@ -324,7 +324,7 @@ async def test_a_channel_that_can_not_be_is_refused_before_anything_is_sent() ->
         await connection.wait_closed()
 
     async with scripted(script) as url, listen(url, "ev1") as listener:
-        with pytest.raises(BadRequestError, match="The channel id 'a b' is not"):
+        with pytest.raises(BadRequestError, match="The channel id 'a b' must have"):
             await listener.switch("a b")
 
 

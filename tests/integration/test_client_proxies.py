@@ -52,9 +52,10 @@ async def test_who_operates_a_relay_is_told_that_it_is_asked_directly() -> None:
     relay = f"http://0.0.0.0:{free_port()}"
     settings = {"RELAY_CLIENT_URL": relay, "RELAY_ACCESS_ADMIN_KEY": KEY, "https_proxy": address, "no_proxy": ""}
     said = await refused(settings, "sessions", code=2)
-    assert said.startswith(f"Nothing listens at {relay}: ")
+    assert said.startswith(f"Nothing listens at {relay}. ")
     assert said.endswith(
-        f" It is asked directly, not through the proxy {address} that the environment variable https_proxy names."
+        f" This command connects directly, not through the proxy {address} that the environment variable https_proxy "
+        "names."
     )
 
 

@@ -128,7 +128,7 @@ async def test_a_recording_has_no_hole_after_a_cut_of_three_seconds(tmp_path: Pa
             assert await broadcaster.wait(30) == 0
         assert await listener.wait() == 0
     assert read_wav(heard) == audio
-    assert "connected again, where it broke off" in listener.lines
+    assert "connected again, continuing where it stopped" in listener.lines
     assert listener.lines[-1] == "received 10.00 s of audio, lost 0.00 s in 0 gap(s), over 1 reconnect(s)"
 
 
@@ -442,7 +442,7 @@ async def test_who_listens_where_nothing_is_said_learns_where_something_is(tmp_p
     ):
         assert await lost.wait() == 0
         assert await right.wait() == 0
-    assert lost.lines[1] == "the channels of ev1 are de (Deutsch), fr; --channel chooses one"
+    assert lost.lines[1] == "the channels of ev1 are de (Deutsch), fr; choose one with --channel"
     assert len(right.lines) == 2
 
 

@@ -69,7 +69,7 @@ ENDINGS = {
         frame(Opcode.TEXT, b"[]"),
         {"code": 1008, "by": "relay", "role": "broadcast"},
         FAULT,
-        "not a JSON object",
+        "must be a JSON object",
     ),
     "no mask": Ending(
         BROADCAST,
@@ -159,7 +159,11 @@ async def test_what_happens_to_a_network_is_told_and_who_leaves_is_not() -> None
     async def scenario(relay: RelayProcess) -> None:
         await go(relay, lambda sock: sock.shutdown(socket.SHUT_WR))
         line = await relay.event("connection closed", session="ev1")
-        assert (line["code"], line["by"], line["reason"]) == (1006, "network", "It ended without a close frame.")
+        assert (line["code"], line["by"], line["reason"]) == (
+            1006,
+            "network",
+            "The connection ended without a close frame.",
+        )
         await go(relay, reset)
         line = await relay.event("connection closed", reason="Connection reset by peer")
         assert (line["code"], line["by"], line["role"], line["level"]) == (1006, "network", "listen", "info")

@@ -327,7 +327,7 @@ async def test_data_that_cloudwatch_refuses_is_a_refusal(endpoint: str) -> None:
         with pytest.raises(SendError, match="CloudWatch refused metric data: InvalidParameterValue: ") as caught:
             await sender.send("Test", [merged("A", [float("nan")])])
         assert caught.value.is_refusal
-        with pytest.raises(SendError, match="Metric data is not of CloudWatch's form: ") as caught:
+        with pytest.raises(SendError, match="Metric data does not have the form that CloudWatch needs: ") as caught:
             await sender.send("Test", [merged("", [1.0])])
         assert caught.value.is_refusal
 

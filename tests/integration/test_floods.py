@@ -105,7 +105,7 @@ async def test_who_is_over_a_budget_is_told_which(target: str, flood: str, limit
         assert caught.value.rcvd is not None, "it was cut off without a word"
         assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (
             1008,
-            f"This is over the relay's limit {limit} of 20.",
+            f"This exceeds the relay's limit {limit} of 20.",
         )
         assert (await applied_limits(relay))[limit] == 1
         assert relay.log[-1]["event"] == "relay stopped"

@@ -49,7 +49,7 @@ async def run(stdout: int, stderr: int, *arguments: str, **settings: str) -> tup
 async def test_a_full_standard_output_is_one_sentence(full: int, arguments: tuple[str, ...]) -> None:
     code, errors = await run(full, PIPE, *arguments, RELAY_ACCESS_TOKEN_SECRET=SECRET)
     assert code == 2
-    assert errors.splitlines()[-1] == "relay: Standard output can not be written: No space left on device."
+    assert errors.splitlines()[-1] == "relay: Standard output cannot be written: No space left on device."
     assert "Traceback" not in errors
 
 

@@ -82,21 +82,21 @@ async def test_one_address_that_others_can_reach_is_enough_to_need_a_key(open_to
     async with running("serve", *arguments, RELAY_BROADCAST_OPEN=open_to_all) as process:
         assert await process.wait() == 2
         assert len(process.lines) == 1
-        assert process.lines[0].startswith("relay: server.host is 0.0.0.0, which others can reach, ")
+        assert process.lines[0].startswith("relay: server.host is 0.0.0.0, which other machines can reach, ")
 
 
 @pytest.mark.parametrize(
     ("hosts", "what"),
     [
-        ("0.0.0.0, 127.0.0.1", "0.0.0.0 and 127.0.0.1 have an address in common"),
-        ("127.0.0.1, localhost", "127.0.0.1 and localhost have an address in common"),
-        ("127.0.0.1, 127.0.0.1", "127.0.0.1 is there twice"),
+        ("0.0.0.0, 127.0.0.1", "0.0.0.0 and 127.0.0.1 share an address"),
+        ("127.0.0.1, localhost", "127.0.0.1 and localhost share an address"),
+        ("127.0.0.1, 127.0.0.1", "127.0.0.1 is listed twice"),
     ],
 )
 async def test_hosts_that_have_an_address_in_common_are_one_sentence(hosts: str, what: str) -> None:
     async with running("serve", "--host", hosts, "--port", str(free_port()), **KEY) as process:
         assert await process.wait() == 2
-        assert process.lines == [f"relay: server.host is {hosts}, but {what}: leave one of them out."]
+        assert process.lines == [f"relay: server.host is {hosts}, but {what}; remove one of them."]
 
 
 async def test_an_address_that_is_in_use_is_named_with_all() -> None:
@@ -104,8 +104,8 @@ async def test_an_address_that_is_in_use_is_named_with_all() -> None:
         port = str(urlsplit(relay.url).port)
         async with running("serve", "--host", "127.0.0.2,127.0.0.1", "--port", port) as second:
             assert await second.wait() == 2
-            sentence = f"relay: Can not listen on 127.0.0.2, 127.0.0.1 port {port}: address already in use. "
-            assert second.lines == [sentence + "Choose another with --port or --host."]
+            sentence = f"relay: The relay cannot listen on 127.0.0.2, 127.0.0.1, port {port}: address already in use. "
+            assert second.lines == [sentence + "Choose another port with --port, or another address in server.host."]
 
 
 async def test_a_host_that_holds_after_a_restart_only_opens_nothing_before(tmp_path: Path) -> None:
@@ -114,5 +114,5 @@ async def test_a_host_that_holds_after_a_restart_only_opens_nothing_before(tmp_p
     async with relay_process("--config", str(file), RELAY_ACCESS_ALLOWED_ORIGINS="*") as relay:
         file.write_text('[server]\nhost = "127.0.0.1"\n[broadcast]\nopen = true\n', encoding="utf-8")
         relay.signal(signal.SIGHUP)
-        told = await relay.event("the configuration is not reloaded, the former stays")
-        assert "server.host is 0.0.0.0, which others can reach" in told["faults"]
+        told = await relay.event("the configuration was not reloaded; the previous one stays in force")
+        assert "server.host is 0.0.0.0, which other machines can reach" in told["faults"]

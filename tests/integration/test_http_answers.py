@@ -149,18 +149,25 @@ async def test_head_is_get_without_the_body() -> None:
 BROWSER = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n"
 
 PEOPLE = [
-    ("/nothing", "de-AT,de;q=0.9,en;q=0.5", 404, '<html lang="de" data-ready>', "Hier ist nichts", '<base href="./">'),
-    ("/a/b/c", "pt-BR, fr;q=0.5", 404, '<html lang="fr" data-ready>', "Il n'y a rien ici", '<base href="../../">'),
+    (
+        "/nothing",
+        "de-AT,de;q=0.9,en;q=0.5",
+        404,
+        '<html lang="de" data-ready>',
+        "Seite nicht gefunden",
+        '<base href="./">',
+    ),
+    ("/a/b/c", "pt-BR, fr;q=0.5", 404, '<html lang="fr" data-ready>', "Page introuvable", '<base href="../../">'),
     (
         "/listen/town%20hall",
         "ar",
         400,
         '<html lang="ar" dir="rtl" data-ready>',
-        "هذا العنوان غير صحيح",
+        "هذا العنوان غير صالح",
         '<base href="../">',
     ),
-    ("/nothing", "arn, ja", 404, '<html lang="en" data-ready>', "There is nothing here", '<base href="./">'),
-    ("/nothing", "", 404, '<html lang="en" data-ready>', "There is nothing here", '<base href="./">'),
+    ("/nothing", "arn, ja", 404, '<html lang="en" data-ready>', "Page not found", '<base href="./">'),
+    ("/nothing", "", 404, '<html lang="en" data-ready>', "Page not found", '<base href="./">'),
 ]
 
 

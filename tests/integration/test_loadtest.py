@@ -294,7 +294,7 @@ async def test_a_signal_prints_what_was_measured(tmp_path: Path) -> None:
                 process.signal(number)
             ended = await relay.event("session ended")
         assert process.returncode == 0
-        assert "The test ended early: a signal stopped it." in process.table
+        assert "The test ended early: it was stopped by a signal." in process.table
         result = json.loads(path.read_text(encoding="utf-8"))
         assert result["metrics"]["published_frames"] == ended["frames"] > 0
         assert result["metrics"]["delivered_frames"] == ended["frames"] * LISTENERS
@@ -309,7 +309,7 @@ async def test_a_receiving_process_that_dies_is_reported() -> None:
         (worker,) = psutil.Process(process.pid).children()
         worker.kill()
     assert (process.returncode, process.lines) == (1, [])
-    assert "The test ended early: A receiving process ended by itself, with signal 9; what it measured" in process.table
+    assert "The test ended early: A receiving process ended early, with signal 9, and its measurements" in process.table
 
 
 async def test_receiving_processes_end_with_the_main_process_and_not_by_ctrl_c() -> None:
@@ -358,12 +358,17 @@ async def test_mistakes_are_one_sentence_before_anything_begins(tmp_path: Path, 
     nobody.bind(("127.0.0.1", free_port()))
     dead = f"ws://127.0.0.1:{nobody.getsockname()[1]}"
     mistakes: list[tuple[list[str], Mapping[str, str], int, str]] = [
-        (["--url", dead], {}, 2, f"Nothing listens at {dead}: start it with"),
+        (["--url", dead], {}, 2, f"Nothing listens at {dead}. Start a relay there with"),
         (["--fail-if", "p99>1"], {}, 2, "--fail-if 'p99>1': p99 is not measured; the nearest is p99_ms."),
-        (["--sessions", "5", "--listeners", "3"], {}, 2, "5 sessions need as many listeners at least, not 3."),
-        (["--pin", "none"], {}, 2, "--pin none: the CPUs that may be used here are "),
-        (["--html", str(tmp_path)], {}, 2, f"{tmp_path} can not be written: it is a folder"),
-        (["--json", str(tmp_path / "no" / "x")], {}, 2, "can not be written"),
+        (
+            ["--sessions", "5", "--listeners", "3"],
+            {},
+            2,
+            "5 sessions need at least as many listeners, not 3; raise --listeners or lower --sessions.",
+        ),
+        (["--pin", "none"], {}, 2, "--pin none: must be CPUs that this process may use: "),
+        (["--html", str(tmp_path)], {}, 2, f"{tmp_path} cannot be written: it is a directory"),
+        (["--json", str(tmp_path / "no" / "x")], {}, 2, "cannot be written"),
         (
             ["--duration", "1"],
             {"RELAY_BROADCAST_KEY": "another-key"},

@@ -41,7 +41,7 @@ async def test_a_file_that_can_not_be_written_costs_neither_the_other_nor_the_ve
     code, errors = await load(relay, tmp_path, DEVNULL, *files, "--fail-if", "p99_ms>=0")
     assert code == 1, errors
     assert "relay: --fail-if p99_ms>=0: p99_ms is " in errors
-    assert errors.splitlines()[-1] == "relay: /dev/full can not be written: No space left on device."
+    assert errors.splitlines()[-1] == "relay: /dev/full cannot be written: No space left on device."
     assert "</html>" in (tmp_path / "page.html").read_text()
     code, errors = await load(relay, tmp_path, DEVNULL, "--json", "/dev/full")
     assert code == 2, errors

@@ -197,8 +197,8 @@ class TestEnding:
             ended = await relay.event("session ended")
             assert (listener.close_code, listener.account()) == (1000, [ended["frames"]])
             assert ended["frames"] < 2000
-            assert (await relay.event("unreleased audio thrown away"))["seconds"] > 0
-            told = await relay.event("channels ended by the operator")
+            assert (await relay.event("unreleased audio was discarded"))["seconds"] > 0
+            told = await relay.event("the operator ended channels")
             assert (told["level"], told["operator"], told["session"], told["channels"]) == (
                 *("warning", "127.0.0.1"),
                 *("ev1", ["main"]),
@@ -272,7 +272,7 @@ class TestSendingAway:
                 await say(speaking, 5)
                 await staying.until(lambda: len(staying.frames) == 5)
                 assert (await operate(relay, "DELETE", f"/ev1/connections/{name}")).status == 401
-            told = await relay.event("connection closed by the operator")
+            told = await relay.event("the operator disconnected a client")
             assert (told["level"], told["operator"], told["connection"], told["client"], told["role"]) == (
                 *("warning", "127.0.0.1", name),
                 *("127.0.0.1", "listen"),
@@ -400,7 +400,7 @@ class TestWhoMay:
             assert replies[0].headers["cache-control"] == "no-store"
             assert (await operate(relay, "GET", "/ev1")).json["channels"][0]["broadcaster"] is not None
             assert await relay.terminate() == 0
-            (told,) = [line for line in relay.log if line["event"] == "clients refused"]
+            (told,) = [line for line in relay.log if line["event"] == "clients were refused"]
             assert told["refused"] == len(replies)
 
     async def test_where_nobody_is_an_operator_everybody_is_refused(self) -> None:

@@ -51,10 +51,10 @@ async def test_keys_limits_and_log_level_change_and_nobody_is_dropped(tmp_path: 
                 await broadcaster.play(0.2)
                 path.write_text(path.read_text(encoding="utf-8").replace("first-key", "k"), encoding="utf-8")
                 relay.signal(signal.SIGHUP)
-                told = await relay.event("the configuration is not reloaded, the former stays")
+                told = await relay.event("the configuration was not reloaded; the previous one stays in force")
                 assert (
                     told["faults"]
-                    == f"broadcast.key (from {path}) must be 8 to 256 of the characters A-Z a-z 0-9 . _ ~ -."
+                    == f"broadcast.key (from {path}) must have 8 to 256 characters, only A-Z a-z 0-9 . _ ~ -."
                 )
                 assert await code_of(relay, "first-key") is None
 
@@ -63,7 +63,7 @@ async def test_keys_limits_and_log_level_change_and_nobody_is_dropped(tmp_path: 
                 reloaded = await relay.event("configuration reloaded")
                 assert reloaded["changed"] == ["limits.max_connections", "log.level"]
                 assert reloaded["closing"] == 0
-                later = await relay.event("these settings are changed, but hold only after a restart")
+                later = await relay.event("these changed settings take effect only after a restart")
                 assert later["settings"] == ["server.shutdown_window_seconds"]
                 with pytest.raises(InvalidStatus) as caught:
                     await listen_elsewhere(relay)

@@ -192,10 +192,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("target", "code", "status", "says"),
         [
-            ("/v1/listen/no%20way", 4504, 400, "The session id 'no%20way' is not"),
+            ("/v1/listen/no%20way", 4504, 400, "The session id 'no%20way' must have"),
             ("/v1/listen/ev1?codec=mp3", 4504, 400, "codec must name one of pcm_s16le, not 'mp3'"),
             ("/v1/broadcast/ev1?rate=12345", 4504, 400, "rate must be one of"),
-            ("/v1/broadcast/busy", 4503, 409, "The channel busy/main has a broadcaster already"),
+            ("/v1/broadcast/busy", 4503, 409, "The channel busy/main already has a broadcaster"),
         ],
     )
     async def test_bad_requests(self, relay: RelayProcess, target: str, code: int, status: int, says: str) -> None:
@@ -223,7 +223,7 @@ class TestRefusals:
                 async with client(relay, "/v1/broadcast/ev1", **options) as refused:
                     code, _, told = await closing(refused)
                 assert code == 4502
-                assert "missing, wrong, expired or not for this" in told[-1]["message"]
+                assert "missing, wrong, expired or for something else" in told[-1]["message"]
                 with pytest.raises(InvalidStatus) as caught:
                     async with client(relay, "/v1/broadcast/ev1", subprotocols=None, **options):
                         raise AssertionError("it was not refused")
@@ -252,7 +252,7 @@ class TestRefusals:
             ("GET", "/readyz", 200, "ready"),
             ("GET", "/nothing", 404, "/listen/SESSION"),
             ("GET", "/v1/listen/ev1", 426, "WebSocket"),
-            ("POST", "/healthz", 405, "Only GET"),
+            ("POST", "/healthz", 405, "This address supports only GET"),
             ("GET", "/listen/no%20way", 400, "The session id"),
             ("GET", "/listen/ev1", 200, "<html"),
             ("GET", "/broadcast/ev1/de", 200, "<html"),
@@ -274,7 +274,7 @@ class TestPeersThatMisbehave:
             await broadcaster.send(FRAME + b"!")
             code, reason, told = await closing(broadcaster)
             assert code == 1008
-            assert "641 bytes is not whole samples" in reason
+            assert "641 bytes does not end at a whole sample" in reason
             assert [message["type"] for message in told] == ["hello", *["error"] * 5]
             for expected in ("hello", "format", "state"):
                 assert (await control(listener))["type"] == expected
@@ -290,7 +290,7 @@ class TestPeersThatMisbehave:
             (json.dumps({"event": "media", "media": {"payload": "fn5+" * 40}}), "This text message holds audio."),
             (json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA" * 2000}), "This text message holds"),
             ("AAAA" * 200, "This text message holds audio."),
-            ('{"type":"config","sample_rate":24000}', "The relay takes no format in a message;"),
+            ('{"type":"config","sample_rate":24000}', "Send the audio format in the address"),
             (b"RIFF\x24\0\0\0WAVEfmt " + FRAME, "This begins with a WAV header."),
         ],
         ids=["telephony", "speech", "base64", "config", "wav"],
@@ -315,7 +315,9 @@ class TestPeersThatMisbehave:
             for expected in ("hello", "format", "state"):
                 assert (await control(listener))["type"] == expected
             assert (await audio(listener))[1] == FRAME, "and nothing else was heard"
-            line = await relay.event("a broadcaster sends audio that is not taken", session="ev1", reason=reason)
+            line = await relay.event(
+                "a broadcaster sends audio that the relay cannot use", session="ev1", reason=reason
+            )
             assert line["client"] == "127.0.0.1"
             assert sum(record["event"] == line["event"] for record in relay.log) == 1
 
@@ -323,7 +325,7 @@ class TestPeersThatMisbehave:
         async with client(relay, "/v1/listen/ev1") as listener, client(relay, "/v1/broadcast/ev1") as broadcaster:
             await broadcaster.send(b"\x1aE\xdf\xa3" + FRAME)
             code, reason, _ = await closing(broadcaster)
-            assert (code, reason[:13]) == (1008, "This is WebM.")
+            assert (code, reason[:13]) == (1008, "This is WebM,")
             for expected in ("hello", "format", "state"):
                 assert (await control(listener))["type"] == expected
             assert (await control(listener))["state"] == "source_lost"
@@ -332,9 +334,9 @@ class TestPeersThatMisbehave:
         ("sent", "code", "says"),
         [
             (FRAME, 1008, "A listener must not send audio"),
-            ("not JSON", 1008, "not JSON"),
-            ('["ping"]', 1008, "not a JSON object"),
-            (json.dumps({"type": "ping", "id": "x" * 5000}), 1008, "over the limit of 4096"),
+            ("not JSON", 1008, "not valid JSON"),
+            ('["ping"]', 1008, "must be a JSON object"),
+            (json.dumps({"type": "ping", "id": "x" * 5000}), 1008, "more than the limit of 4096"),
             (b"x" * 300_000, 1009, "too big"),
         ],
     )
@@ -415,8 +417,8 @@ class TestStopping:
         port = str(urlsplit(relay.url).port)
         async with running("serve", "--port", port) as second:
             assert await second.wait() == 2
-            sentence = f"relay: Can not listen on 127.0.0.1 port {port}: address already in use. "
-            assert second.lines == [sentence + "Choose another with --port or --host."]
+            sentence = f"relay: The relay cannot listen on 127.0.0.1, port {port}: address already in use. "
+            assert second.lines == [sentence + "Choose another port with --port, or another address in server.host."]
 
     async def test_a_public_address_without_a_key_is_one_sentence(self) -> None:
         async with running("serve", "--host", "0.0.0.0", "--port", str(free_port())) as process:  # noqa: S104 - it must refuse

@@ -110,7 +110,7 @@ async def test_the_key_of_a_relay_that_made_its_own_is_found(tmp_path: Path) -> 
         assert await run(here) == (0, "", "there are no sessions\n")
         code, _, sentence = await run({**here, "XDG_RUNTIME_DIR": str(tmp_path / "other")})
         assert code == 2
-        assert "There is no key for" in sentence
+        assert "There is no operator's credential for" in sentence
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ async def test_the_key_of_a_relay_that_made_its_own_is_found(tmp_path: Path) -> 
         (("disconnect", "nobody", "7"), {}, 1, "Not allowed: "),
         (("disconnect", "ev1", "a/../../b c"), {}, 1, "Not allowed: "),
         ((), {"RELAY_ACCESS_ADMIN_KEY": "another-key"}, 1, "Not allowed: "),
-        (("end", "a/b"), {}, 2, "The session id 'a/b' is not"),
-        (("end", "ev1", "--channel", ""), {}, 2, "The channel id '' is not"),
+        (("end", "a/b"), {}, 2, "The session id 'a/b' must have"),
+        (("end", "ev1", "--channel", ""), {}, 2, "The channel id '' must have"),
         ((), {"RELAY_CLIENT_URL": "ws://127.0.0.1:1"}, 2, "Nothing listens at ws://127.0.0.1:1"),
         ((), {"RELAY_CLIENT_URL": "wss://{host}"}, 2, "wss://"),
         ((), {"RELAY_CLIENT_URL": "ws://no-such-host.invalid"}, 2, "The host of ws://no-such-host.invalid is unknown"),
@@ -149,14 +149,14 @@ async def test_errors_are_one_sentence(
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>hello", "answered HTTP 200 and no relay"),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[]", "answered HTTP 200 and no relay"),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://evil.example/\r\n\r\n", "answered HTTP 302 and no relay"),
-        (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", "can not answer for now (HTTP 429)"),
-        (b"HTTP/1.1 401 Unauthorized\r\nContent-Type: text/html\r\n\r\n<p>", "answered HTTP 401 and no relay"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>hello", "answered HTTP 200, not like a relay"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[]", "answered HTTP 200, not like a relay"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://evil.example/\r\n\r\n", "answered HTTP 302, not like a relay"),
+        (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", "cannot answer at present (HTTP 429)"),
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Type: text/html\r\n\r\n<p>", "answered HTTP 401, not like a relay"),
         (b"HTTP/1.1 401 x\r\nContent-Type: text/plain\r\n\r\nNo \x1b[2Jway.", "No ?[2Jway."),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "did not answer like a relay"),
-        (b"", "broke the connection off"),
+        (b"", "broke the connection"),
     ],
 )
 async def test_what_is_no_relay_is_told_so(answer: bytes, says: str) -> None:

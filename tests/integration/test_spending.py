@@ -105,7 +105,7 @@ async def test_who_switches_too_often_is_told() -> None:
         assert caught.value.rcvd is not None
         assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (
             1008,
-            "This is over the relay's limit max_switches_per_second of 5.",
+            "This exceeds the relay's limit max_switches_per_second of 5.",
         )
 
 

@@ -48,7 +48,7 @@ async def test_it_ends_in_time_when_every_listener_is_stalled(loop: str) -> None
             assert await relay.terminate() == 0
             assert await relay.stopping_seconds() < 4, "it waited until closes were given up"
         events = [record["event"] for record in relay.log]
-        assert "clients that did not close in time are cut off" in events
+        assert "clients that did not disconnect in time were cut off" in events
         assert events[-1] == "relay stopped"
 
 
@@ -180,7 +180,7 @@ async def test_it_stops_in_order_when_it_does_not_work_any_more(tmp_path: Path) 
         (crash,) = [record for record in relay.log if record["level"] == "error"]
         assert (crash["event"], crash["task"]) == ("a background task crashed", "housekeeping")
         assert "ZeroDivisionError: a fault of the relay" in crash["exception"]
-        assert any(line.startswith("relay: The relay stopped because of a fault of its own") for line in relay.lines)
+        assert any(line.startswith("relay: The relay stopped because of a bug") for line in relay.lines)
 
 
 async def test_no_task_is_left() -> None:

@@ -160,8 +160,8 @@ async def test_stalled_and_silent_peers_are_cut_off(loop: str, tmp_path: Path) -
             (await relay.event("connection closed", connection=hello["connection_id"], seconds=10))["reason"]
             for hello in (stalled_hello, silent_hello)
         ]
-        assert ends[0] == "Its socket took nothing for 1 s."
-        assert ends[1].startswith("Nothing was heard of it for ")
+        assert ends[0] == "The client read nothing for 1 s."
+        assert ends[1].startswith("The client sent nothing for ")
         stalled.transport.abort()
         silent.transport.abort()
         assert await relay.terminate() == 0
@@ -224,8 +224,8 @@ async def test_a_renewed_certificate_is_taken_on_sighup_and_a_broken_one_is_not(
         trusting_second = second.trusting
         second.key.write_bytes(make_certificate(tmp_path, "other").key.read_bytes())
         relay.signal(signal.SIGHUP)
-        told = await relay.event("the configuration is not reloaded, the former stays")
-        assert "are no certificate with its key, in PEM: key values mismatch." in told["faults"]
+        told = await relay.event("the configuration was not reloaded; the previous one stays in force")
+        assert "must be a certificate and its private key, in PEM: key values mismatch." in told["faults"]
         assert await asyncio.to_thread(serial_number, relay, trusting_second) == second.serial
         await listener.send('{"type":"ping","id":1}')
         async with asyncio.timeout(20):
@@ -238,8 +238,8 @@ async def test_a_pair_that_can_not_be_used_is_one_sentence(tmp_path: Path) -> No
     missing = tmp_path / "missing.pem"
     cases = [
         ({"RELAY_SERVER_TLS_KEY": str(good.key)}, "server.tls_key is set, but server.tls_certificate is not;"),
-        (settings(Certificate(good.certificate, other.key, 0)), "are no certificate with its key, in PEM:"),
-        (settings(Certificate(missing, good.key, 0)), "can not be read: No such file or directory."),
+        (settings(Certificate(good.certificate, other.key, 0)), "must be a certificate and its private key, in PEM:"),
+        (settings(Certificate(missing, good.key, 0)), "cannot be read: No such file or directory."),
     ]
     for environ, sentence in cases:
         async with running("serve", "--port", str(free_port()), **environ) as process:

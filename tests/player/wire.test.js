@@ -63,7 +63,7 @@ test("addresses keep what stands before /v1", () => {
   assert.equal(addressAt("http://a.example:8080", "listen", address), "ws://a.example:8080/v1/listen/ev1/de");
 });
 
-test("a page's address names its channel behind the relay's", () => {
+test("a page's address must name a channel behind the relay's", () => {
   for (const relay of ["https://a.example/", "https://a.example/relay/", "https://a.example/listen/broadcast/"]) {
     assert.deepEqual(readPageAddress(`${relay}listen/ev1#token=a/b`, relay), { session: "ev1", channel: null });
     assert.deepEqual(readPageAddress(`${relay}broadcast/listen/de?a=/b`, relay), { session: "listen", channel: "de" });

@@ -153,7 +153,7 @@ def _reconcile(relay: RelayProcess, churn: Churn, report: Report) -> None:
     cut_off = [record["reason"] for record in closed if (record["code"], record["by"]) == (1006, "relay")]
     report.cut_off = len(cut_off)
     told = sum(int(record.get("stall_limit_seconds", 0)) for record in log if record["event"] == "limits were applied")
-    stalled = sum(reason.startswith(("Nothing was heard of it", "Its socket took nothing")) for reason in cut_off)
+    stalled = sum(reason.startswith(("The client sent nothing", "The client read nothing")) for reason in cut_off)
     left_out = sum(record["lines"] for record in log if record.get("of") == "1006 listen by relay")
     if not stalled <= told <= stalled + left_out:
         report.problems.append(f"the counter says {told} were cut off for the stall limit, the log {stalled}")

@@ -126,7 +126,7 @@ class Terminal:
             self.run(f"kill -TERM {pid}")
             code, _ = self.run(f"wait {pid}")
             written = log.read_text()
-            is_fine = code in (0, 128 + signal.SIGTERM) or "was ended at the relay" in written
+            is_fine = code in (0, 128 + signal.SIGTERM) or "The relay ended the broadcast" in written
             assert is_fine, f"{command!r} ended with {code}:\n{written}"
             assert "Traceback" not in written, f"{command!r} wrote:\n{written}"
         self._beside = {pid: beside for pid, beside in self._beside.items() if "moto_server" in beside[0]}

@@ -33,16 +33,16 @@ def test_every_address_is_what_the_machine_has(
 @pytest.mark.parametrize(
     ("hosts", "what"),
     [
-        ([IPV4, "127.0.0.1"], "0.0.0.0 and 127.0.0.1 have an address in common"),
-        (["127.0.0.1", "192.0.2.1", IPV4], "127.0.0.1 and 0.0.0.0 have an address in common"),
-        (["::1", IPV6], "::1 and :: have an address in common"),
-        (["*", IPV6], "* and :: have an address in common"),
-        (["192.0.2.1", "*"], "192.0.2.1 and * have an address in common"),
-        (["localhost", "127.0.0.1"], "localhost and 127.0.0.1 have an address in common"),
-        (["::1", "0:0::1"], "::1 and 0:0::1 have an address in common"),
-        (["127.0.0.1", "127.0.0.1"], "127.0.0.1 is there twice"),
-        (["*", "*"], "* is there twice"),
-        (["unknown", "unknown"], "unknown is there twice"),
+        ([IPV4, "127.0.0.1"], "0.0.0.0 and 127.0.0.1 share an address"),
+        (["127.0.0.1", "192.0.2.1", IPV4], "127.0.0.1 and 0.0.0.0 share an address"),
+        (["::1", IPV6], "::1 and :: share an address"),
+        (["*", IPV6], "* and :: share an address"),
+        (["192.0.2.1", "*"], "192.0.2.1 and * share an address"),
+        (["localhost", "127.0.0.1"], "localhost and 127.0.0.1 share an address"),
+        (["::1", "0:0::1"], "::1 and 0:0::1 share an address"),
+        (["127.0.0.1", "127.0.0.1"], "127.0.0.1 is listed twice"),
+        (["*", "*"], "* is listed twice"),
+        (["unknown", "unknown"], "unknown is listed twice"),
         (["127.0.0.1", "192.0.2.1"], None),
         ([IPV4, IPV6], None),
         ([IPV4, "::1"], None),
@@ -61,7 +61,7 @@ def test_hosts_that_have_an_address_in_common_are_named(hosts: Sequence[str], wh
         return
     with pytest.raises(ConfigurationError) as caught:
         check_apart(hosts, find)
-    assert str(caught.value) == f"server.host is {', '.join(hosts)}, but {what}: leave one of them out."
+    assert str(caught.value) == f"server.host is {', '.join(hosts)}, but {what}; remove one of them."
 
 
 @pytest.mark.parametrize(

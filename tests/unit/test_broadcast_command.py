@@ -13,11 +13,11 @@ from relay.vocabulary.errors import UserError
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("--name", "", "--name must be text that people can read, not '': there is nothing in it to see."),
+        ("--name", "", "--name must be text that people can read, but '' has nothing visible."),
         (
             "--session-name",
             "",
-            "--session-name must be text that people can read, not '': there is nothing in it to see.",
+            "--session-name must be text that people can read, but '' has nothing visible.",
         ),
         ("--lang", "deutsch!", "--lang must be a BCP 47 tag such as de or pt-BR, not 'deutsch!'."),
     ],

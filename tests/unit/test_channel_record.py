@@ -138,6 +138,6 @@ async def test_a_channel_in_use_is_not_replaced() -> None:
     bench = Bench()
     bench.claim()
     [record] = bench.hub.export()
-    with pytest.raises(RelayError, match="ev1/main is in use"):
+    with pytest.raises(RelayError, match="ev1/main cannot be restored"):
         bench.hub.broadcasting.restore(record)
     await bench.tasks.close()

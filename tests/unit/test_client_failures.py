@@ -31,14 +31,14 @@ def test_a_relay_that_goes_keeps_nobody_away_for_more_than_an_hour(said: int, gi
     [
         (
             "https://relay.example/v1/listen/ev1",
-            "ws://relay redirects to wss://relay.example; name that address instead.",
+            "ws://relay redirects to wss://relay.example; use that address instead.",
         ),
         (
             "https://relay.example/relay/v1/listen/ev1/de",
-            "ws://relay redirects to wss://relay.example/relay; name that address instead.",
+            "ws://relay redirects to wss://relay.example/relay; use that address instead.",
         ),
-        ("http://a:81/\x1b[31m", "ws://relay redirects to ws://a:81; name that address instead."),
-        ("ftp://relay", "ws://relay is not the address of a relay; one looks like ws://127.0.0.1:8080."),
+        ("http://a:81/\x1b[31m", "ws://relay redirects to ws://a:81; use that address instead."),
+        ("ftp://relay", "ws://relay is not the address of a relay, such as ws://127.0.0.1:8080."),
     ],
 )
 def test_a_redirect_that_is_not_followed_is_named(leads_to: str, sentence: str) -> None:

@@ -55,14 +55,14 @@ def _status(status: int) -> InvalidProxyStatus:
     [
         (ConnectionRefusedError(111, "refused"), True, "accepts no connections"),
         (OSError("Multiple exceptions: [Errno 111] …, [Errno 111] …"), True, "accepts no connections"),
-        (gaierror(-2, "Name or service not known"), True, "has a host that is unknown"),
+        (gaierror(-2, "Name or service not known"), True, "has an unknown host"),
         (TimeoutError(), True, "did not connect to wss://relay.example within 10 s"),
-        (ConnectionResetError(), True, "broke the connection to wss://relay.example off"),
+        (ConnectionResetError(), True, "broke the connection to wss://relay.example"),
         (_status(502), True, "refuses to connect to wss://relay.example (HTTP 502)"),
         (_status(407), False, "refuses to connect to wss://relay.example (HTTP 407)"),
-        (InvalidProxy("http://u:s3cret@p:1/x", "path is meaningless"), False, "can not be used (path is meaningless)"),
-        (ImportError("it needs python-socks"), False, "can not be used (it needs python-socks)"),
-        (OSError(101, "Network is unreachable"), True, "can not be used ([Errno 101] Network is unreachable)"),
+        (InvalidProxy("http://u:s3cret@p:1/x", "path is meaningless"), False, "cannot be used (path is meaningless)"),
+        (ImportError("it needs python-socks"), False, "cannot be used (it needs python-socks)"),
+        (OSError(101, "Network is unreachable"), True, "cannot be used ([Errno 101] Network is unreachable)"),
     ],
 )
 def test_its_failure_is_called_its_own(error: Exception, passes: bool, what: str) -> None:

@@ -139,7 +139,7 @@ def test_what_needs_no_account_is_passed_on() -> None:
 
 
 def test_audio_without_a_format_is_refused() -> None:
-    with pytest.raises(PolicyError, match="without saying its format"):
+    with pytest.raises(PolicyError, match="before its format"):
         Reception(replace(HELLO, audio_format=None)).take(frame(0))
 
 

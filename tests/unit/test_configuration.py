@@ -191,10 +191,10 @@ def test_file_is_read_and_named(tmp_path: Path) -> None:
         ({"sever": {}}, "relay.toml: sever is not a setting; the nearest is server."),
         ({"zzzz": 1}, "relay.toml: zzzz is not a setting; `relay config` lists all."),
         ({"a\n\x1b[31m": 1}, r'relay.toml: "a\n\u001b[31m" is not a setting; `relay config` lists all.'),
-        ({"server": 1}, "server (from relay.toml) must be a table, [server], with its keys below."),
+        ({"server": 1}, "server (from relay.toml) must be a table: the line [server], with its keys below."),
         ({"server": {"port": "80"}}, 'server.port (from relay.toml) must be a whole number, not "80".'),
         ({"server": {"port": True}}, "server.port (from relay.toml) must be a whole number, not true."),
-        ({"server": {"port": 70000}}, "server.port (from relay.toml) must be less than or equal to 65535, not 70000."),
+        ({"server": {"port": 70000}}, "server.port (from relay.toml) must be at most 65535, not 70000."),
         (
             {"server": {"host": ""}},
             'server.host (from relay.toml) must be a host name or an address, or a list of them, not "".',
@@ -211,8 +211,8 @@ def test_file_is_read_and_named(tmp_path: Path) -> None:
         (
             {"channel": {"declared": ["*/de de Deutsch", "ev1/de de Deutsch", "*/de - German"]}},
             (
-                "channel.declared (from relay.toml) must declare each channel once, and */de is there more often, "
-                'not ["*/de de Deutsch", "ev1/de de Deutsch", "*/de - German"].'
+                "channel.declared (from relay.toml) must declare each channel only once, but declares */de several "
+                'times, not ["*/de de Deutsch", "ev1/de de Deutsch", "*/de - German"].'
             ),
         ),
         (
@@ -249,7 +249,7 @@ def test_a_limit_is_a_positive_number_or_never(value: object) -> None:
         ("RELAY_SERVER_PROT", "1", "RELAY_SERVER_PROT is not a setting; the nearest is RELAY_SERVER_PORT."),
         ("RELAY_PORT", "1", "RELAY_PORT is not a setting; the nearest is RELAY_SERVER_PORT."),
         ("RELAY_CONFIGS", "1", "RELAY_CONFIGS is not a setting; the nearest is RELAY_CONFIG."),
-        ("RELAY_SERVER_PORT", "", "RELAY_SERVER_PORT is empty; give it a value or unset it."),
+        ("RELAY_SERVER_PORT", "", "RELAY_SERVER_PORT is empty; give it a value, or unset it."),
         ("RELAY_SERVER_PORT", "80a", 'server.port (from RELAY_SERVER_PORT) must be a whole number, not "80a".'),
         ("RELAY_SERVER_HOST", "\udcff", r'server.host (from RELAY_SERVER_HOST) must be UTF-8 text, not "\udcff".'),
         (
@@ -284,9 +284,7 @@ def test_fault_in_the_environment_is_one_sentence(variable: str, value: str, sen
 
 
 def test_fault_of_an_option_names_the_option() -> None:
-    assert faults(overrides={"server.port": 70000}) == [
-        "server.port (from --port) must be less than or equal to 65535, not 70000."
-    ]
+    assert faults(overrides={"server.port": 70000}) == ["server.port (from --port) must be at most 65535, not 70000."]
 
 
 def test_all_faults_of_all_sources_are_told_at_once() -> None:
@@ -356,10 +354,10 @@ def test_kubernetes_service_variables_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"[server\n", "is not TOML: Expected ']' at the end of a table declaration (at line 1, column 8)."),
-        (b"[server]\nport = 1\nport = 2\n", "is not TOML: Cannot overwrite a value (at line 3, column 9)."),
-        (b"a = " + b"[" * 20_000, "is not TOML: it is nested too deeply."),
-        (b'[server]\nhost = "\xff"\n', "is not UTF-8 text: the byte at offset 17 is not."),
+        (b"[server\n", "is not valid TOML: Expected ']' at the end of a table declaration (at line 1, column 8)."),
+        (b"[server]\nport = 1\nport = 2\n", "is not valid TOML: Cannot overwrite a value (at line 3, column 9)."),
+        (b"a = " + b"[" * 20_000, "is not valid TOML: it is nested too deeply."),
+        (b'[server]\nhost = "\xff"\n', "is not UTF-8 text, because of the byte at offset 17; save the file as UTF-8."),
     ],
 )
 def test_a_file_that_is_not_toml_says_where(tmp_path: Path, content: bytes, sentence: str) -> None:
@@ -432,7 +430,7 @@ def test_toml_output_can_be_loaded_again_and_names_origins(tmp_path: Path) -> No
             wanted[key.section][key.name] = None
     assert again.model_dump() == wanted
     assert "port = 2  # from RELAY_SERVER_PORT\n" in output
-    assert '# key = "…"  # from RELAY_BROADCAST_KEY, not shown\n' in output
+    assert '# key = "…"  # from RELAY_BROADCAST_KEY, hidden\n' in output
     assert all(str(VALUES[dotted][1]) not in output for dotted, key in KEYS.items() if key.is_secret)
 
 

@@ -191,7 +191,7 @@ async def test_a_stalled_listener_is_cut_off_at_the_limit(bench: Bench) -> None:
     bench.hub.keep_house()
     assert port.aborted
     assert not other.aborted
-    assert (port.aborted_by, port.aborted_because) == (Limit.SILENCE, "Its socket took nothing for 15 s.")
+    assert (port.aborted_by, port.aborted_because) == (Limit.SILENCE, "The client read nothing for 15 s.")
 
 
 async def test_without_a_limit_a_stalled_listener_stays() -> None:
@@ -227,7 +227,7 @@ async def test_one_who_is_too_many_changes_behind_is_cut_off(bench: Bench) -> No
         bench.release(source)
         source = bench.claim()
     assert port.aborted
-    assert (port.aborted_by, port.aborted_because) == (Limit.NOTES, "It was 64 changes behind.")
+    assert (port.aborted_by, port.aborted_because) == (Limit.NOTES, "The listener was 64 control messages behind.")
 
 
 @pytest.mark.parametrize("sessions", [1, 200])
@@ -294,7 +294,7 @@ async def test_a_fault_in_serving_one_listener_ends_that_one_only(
     assert (broken.aborted, healthy.aborted) == (True, False)
     assert len(healthy.frames) == 3
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
-        "listener cut off: serving it failed"
+        "a bug in the relay ended a listener's connection"
     ]
 
 

@@ -93,7 +93,7 @@ class Play:
         due: When each is due.
         lag: Of each, how much after the source could first give it, if that is in real time.
         holds: When the relay said `backpressure`.
-        wrong: When the relay found another verdict on how fast the audio comes.
+        wrong: When the relay found another verdict on how fast the audio arrives.
     """
 
     def __init__(

@@ -37,9 +37,21 @@ def answering(answer: bytes) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        (b"SSH-2.0-OpenSSH_9.9\r\n", "127.0.0.1 port {} does not answer like a relay; check server.port."),
-        (b"HTTP/1.1 404 Not Found\r\n\r\n", "127.0.0.1 port {} answers /healthz with HTTP 404."),
-        (b"", "No relay answers at 127.0.0.1 port {}: Remote end closed connection without response."),
+        (
+            b"SSH-2.0-OpenSSH_9.9\r\n",
+            "The server at 127.0.0.1, port {}, does not answer like a relay; check server.port.",
+        ),
+        (
+            b"HTTP/1.1 404 Not Found\r\n\r\n",
+            "The server at 127.0.0.1, port {}, answers /healthz with HTTP 404; check server.port.",
+        ),
+        (
+            b"",
+            (
+                "No relay answers at 127.0.0.1, port {}: Remote end closed connection without response. "
+                "Start it, or check server.port."
+            ),
+        ),
     ],
 )
 def test_what_is_no_relay_that_is_well_is_one_sentence(answer: bytes, sentence: str) -> None:

@@ -23,15 +23,15 @@ def test_a_declaration() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "A channel is declared as \"ev1/de de Deutsch\", not as ''"),
-        ("ev1 de Deutsch", "not as 'ev1 de Deutsch'"),
-        ("ev1/de de", "not as 'ev1/de de'"),
-        ("ev 1/de de Deutsch", "not as"),
+        ("", "A channel must be declared like \"ev1/de de Deutsch\", not like ''"),
+        ("ev1 de Deutsch", "not like 'ev1 de Deutsch'"),
+        ("ev1/de de", "not like 'ev1/de de'"),
+        ("ev 1/de de Deutsch", "not like"),
         ("é/de de Deutsch", "session id"),
         ("ev1/.. de Deutsch", "channel id"),
         ("ev1/de d Deutsch", "lang must be a BCP 47 tag"),
-        ("ev1/de de " + "x" * 65, "name must be 1 to 64 characters, not 65"),
-        ("ev1/de de a\x1b[31mb", "name must be text that people can read, not 'a\\x1b[31mb': it has a control"),
+        ("ev1/de de " + "x" * 65, "name must have 1 to 64 characters, not 65"),
+        ("ev1/de de a\x1b[31mb", "name must be text that people can read, but 'a\\x1b[31mb' has a control"),
     ],
 )
 def test_what_is_no_declaration_is_told(text: str, says: str) -> None:

@@ -276,7 +276,7 @@ def test_a_frame_that_a_stream_lacks_is_missed() -> None:
 
 
 def test_a_frame_of_a_stream_that_lies_about_its_length_is_refused() -> None:
-    with pytest.raises(PolicyError, match="8 bytes long"):
+    with pytest.raises(PolicyError, match="size of 8 bytes"):
         receive(FrameReader(), Stream(Expect.STREAM), STREAM_MARK + (0).to_bytes(4) + (8).to_bytes(4) + bytes(4))
 
 
@@ -298,10 +298,10 @@ BAD = {
     "masked": (Frame(Opcode.BINARY, b"x" * 20).serialize(mask=True), "masked"),
     "reserved bits": (b"\xc2\x01x", "reserved bits"),
     "unknown opcode": (b"\x83\x00", "begins with 0x83"),
-    "too long": (b"\x82\x7f" + (MAX_MESSAGE_BYTES + 1).to_bytes(8), "at most"),
-    "too short for a header": (websocket(Opcode.BINARY, b"abc"), "too short"),
+    "too long": (b"\x82\x7f" + (MAX_MESSAGE_BYTES + 1).to_bytes(8), "the limit is"),
+    "too short for a header": (websocket(Opcode.BINARY, b"abc"), "too few for"),
     "not UTF-8": (websocket(Opcode.TEXT, b"\xff"), "not UTF-8"),
-    "not JSON": (text("hello"), "not JSON"),
+    "not valid JSON": (text("hello"), "not valid JSON"),
     "a pong without a clock": (text(encode("pong", id=1)), "clock_ms"),
     "a format without an epoch": (text(FORMAT_WITHOUT_EPOCH), "epoch"),
     "fragments of nothing": (websocket(Opcode.CONT, b"x"), "fragments"),
@@ -309,7 +309,7 @@ BAD = {
     "a long ping": (b"\x89\x7e\x00\x7e" + bytes(126), "control frame"),
     "endless fragments": (
         websocket(Opcode.BINARY, bytes(MAX_MESSAGE_BYTES), fin=False) + websocket(Opcode.CONT, b"x"),
-        "over",
+        "more than",
     ),
 }
 

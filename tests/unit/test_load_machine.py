@@ -17,7 +17,7 @@ from relay.vocabulary.errors import UserError
 
 def test_more_connections_than_ports_are_told_with_what_to_do() -> None:
     check_ports(100)
-    with pytest.raises(UserError, match=r"ports for connections to one address, and 100000 are needed: widen them"):
+    with pytest.raises(UserError, match=r"ports for connections to one address, but needs 100000: widen the range"):
         check_ports(100_000)
 
 

@@ -251,7 +251,7 @@ def test_the_page_says_what_must_not_be_overlooked() -> None:
     for sentence in (
         "The test ended early: The <relay> was lost.",
         "2 frames are unaccounted for",
-        "The generator was the bottleneck",
+        "The load generator was the bottleneck",
         "A note.",
         "HTTP 503",
         "server_cpu_us_per_delivery",

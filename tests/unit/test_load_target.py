@@ -56,9 +56,9 @@ REFUSALS = {
     "something that steers a terminal": (http("400 Bad", "a\x1b[2Jb"), "HTTP 400 a?[2Jb"),
     "not HTTP": (b"SSH-2.0-OpenSSH\r\n\r\n", "the answer is not HTTP"),
     "never ending": (b"x" * (MAX_RESPONSE_BYTES + 1), "the answer is not HTTP"),
-    "nothing": (b"", "closed without an answer"),
-    "another key's answer": (http("101 Switching Protocols"), "the answer is not of a WebSocket server"),
-    "no relay": (answer_of_websockets(TARGET), "does not speak relay.v1"),
+    "nothing": (b"", "the server closed the connection without an answer"),
+    "another key's answer": (http("101 Switching Protocols"), "the answer is not that of a WebSocket server"),
+    "no relay": (answer_of_websockets(TARGET), "the server does not speak relay.v1"),
 }
 
 

@@ -10,7 +10,7 @@ from relay.cli.app import running_relay
 from relay.settings.settings import BroadcastSettings, ServerSettings, Settings
 from tests.support.ports import free_port
 
-WARNING = "the relay's own keys are not stored for other commands"
+WARNING = "the relay could not store its keys for other commands"
 
 
 @pytest.fixture(autouse=True)

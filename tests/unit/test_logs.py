@@ -87,11 +87,12 @@ class Color(StrEnum):
 
 def test_console_line_has_time_level_event_logger_and_fields(configure: Configure) -> None:
     log = configure(format="console")
-    logger.info("broadcaster joined", extra={"session": "ev1", "listeners": 3, "address": ChannelAddress("ev1")})
+    named = {"session": "ev1", "listeners": 3, "address": ChannelAddress("ev1"), "color": Color.RED}
+    logger.info("broadcaster joined", extra=named)
     (line,) = log.lines
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \[info +\] broadcaster joined +\[relay\.test\] "
-        r"session='ev1' listeners=3 address='ev1/main'",
+        r"session='ev1' listeners=3 address='ev1/main' color='red'",
         line,
     )
 
@@ -307,17 +308,17 @@ def test_configuring_again_replaces(configure: Configure) -> None:
 def test_a_traceback_that_a_peer_can_cause_is_written_once(configure: Configure) -> None:
     log = configure(format="json")
     for number in range(1000):
-        logger.error("a connection failed by our fault", exc_info=raised(RecursionError(f"of peer {number}")))
+        logger.error("a bug in the relay ended a connection", exc_info=raised(RecursionError(f"of peer {number}")))
     logger.error("another failure", exc_info=raised(ValueError()))
-    logger.error("a connection failed by our fault", exc_info=raised(ValueError()))
+    logger.error("a bug in the relay ended a connection", exc_info=raised(ValueError()))
     members = log.members
     assert [(each["event"], "exception" in each) for each in members] == [
-        ("a connection failed by our fault", True),
+        ("a bug in the relay ended a connection", True),
         ("another failure", True),
-        ("a connection failed by our fault", True),
-        ("log lines that say the same were left out", False),
+        ("a bug in the relay ended a connection", True),
+        ("similar log lines were left out", False),
     ]
-    assert (members[-1]["like"], members[-1]["lines"]) == ("a connection failed by our fault", 999)
+    assert (members[-1]["like"], members[-1]["lines"]) == ("a bug in the relay ended a connection", 999)
 
 
 def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configure) -> None:
@@ -329,7 +330,7 @@ def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configur
     assert counts == {
         "silent connection cut off": MAX_REPEATS,
         "something that nobody can cause": 1000,
-        "log lines that say the same were left out": 1,
+        "similar log lines were left out": 1,
     }
     assert log.members[-1]["lines"] == 1000 - MAX_REPEATS
     assert "may_repeat" not in log.text

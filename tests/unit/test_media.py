@@ -46,7 +46,7 @@ def test_plain_wav_does_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = write_wav(tmp_path / "tone.wav", b"\1\2" * 100)
     monkeypatch.setitem(sys.modules, "av", None)
     assert b"".join(open_audio(path, 16_000, 1).blocks()) == b"\1\2" * 100
-    with pytest.raises(UserError, match=r"needs PyAV: pip install 'audio-relay\[media\]'"):
+    with pytest.raises(UserError, match=r"Install PyAV to decode it: pip install 'audio-relay\[media\]'"):
         open_audio(path, rate=8_000)
 
 
@@ -181,18 +181,21 @@ def wav_without_rate(path: Path) -> None:
 
 
 BAD_FILES = {
-    "missing": (lambda _: None, "{} can not be read: No such file or directory."),
-    "loop": (lambda path: path.symlink_to(path), "{} can not be read: Too many levels of symbolic links."),
+    "missing": (lambda _: None, "{} cannot be read: No such file or directory."),
+    "loop": (lambda path: path.symlink_to(path), "{} cannot be read: Too many levels of symbolic links."),
     "directory": (lambda path: path.mkdir(), "{} is a directory, not an audio file."),
-    "pipe": (os.mkfifo, "{} is not a regular file; audio from a pipe is read with - as the file's name."),
-    "empty": (lambda path: path.touch(), "{} is empty."),
-    "text": (lambda path: path.write_text("hello " * 1000), "{} can not be read as audio: "),
+    "pipe": (os.mkfifo, "{} is not a regular file. To read audio from a pipe, give - as FILE."),
+    "empty": (lambda path: path.touch(), "{} is empty; give a file with audio."),
+    "text": (lambda path: path.write_text("hello " * 1000), "{} cannot be read as audio: "),
     "torn header": (lambda path: path.write_bytes(b"RIFF\0\0\0\0WAVEfmt "), "{} "),
-    "video": (video, "{} has no audio in it."),
-    "no rate": (wav_without_rate, "{} can not be read as audio: "),
-    "9 channels": (lambda path: write_wav(path, bytes(18 * 100), channels=9), "{} has 9 channels, which "),
-    "64 channels": (lambda path: write_wav(path, bytes(128 * 100), channels=64), "{} has 64 channels, which "),
-    "silent": (lambda path: write_wav(path, b""), "{} holds no audio: it is a WAV file of 0 samples."),
+    "video": (video, "{} has no audio."),
+    "no rate": (wav_without_rate, "{} cannot be read as audio: "),
+    "9 channels": (lambda path: write_wav(path, bytes(18 * 100), channels=9), "{} has 9 channels of an unknown layout"),
+    "64 channels": (
+        lambda path: write_wav(path, bytes(128 * 100), channels=64),
+        "{} has 64 channels of an unknown layout",
+    ),
+    "silent": (lambda path: write_wav(path, b""), "{} has no audio: it is a WAV file without samples."),
 }
 
 
@@ -214,7 +217,7 @@ def test_a_file_that_names_another_does_not_open_it(tmp_path: Path) -> None:
     for name, text in (("list.m3u8", HLS.format(other)), ("list.ffconcat", "ffconcat version 1.0\nfile other.mp3\n")):
         path = tmp_path / name
         path.write_text(text)
-        with pytest.raises(UserError, match="can not be read as audio"):
+        with pytest.raises(UserError, match="cannot be read as audio"):
             open_audio(path)
 
 
@@ -231,7 +234,7 @@ def test_a_file_that_names_an_address_does_not_use_the_network(tmp_path: Path) -
         answering.start()
         path.write_text(HLS.format(f"http://127.0.0.1:{server.server_address[1]}/a.mp3"))
         try:
-            with pytest.raises(UserError, match="can not be read as audio"):
+            with pytest.raises(UserError, match="cannot be read as audio"):
                 open_audio(path)
         finally:
             server.shutdown()
@@ -259,7 +262,7 @@ def test_a_file_that_was_replaced_goes_on_only_in_the_same_format(tmp_path: Path
     for replace in (lambda: write_wav(path, bytes(400), 48_000, 2), lambda: path.write_text("no audio at all")):
         replace()
         with pytest.raises(
-            UserError, match=r"tone\.wav was replaced by another file, which is not 16-bit WAV of 16000 Hz and 1 "
+            UserError, match=r"tone\.wav was replaced by a file that is not 16-bit WAV of 16000 Hz and 1 "
         ):
             next(source.blocks())
 
@@ -269,7 +272,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path: Path) -> None:
     blocks = open_audio(path).blocks()
     read = next(blocks)
     os.truncate(path, 44 + 16_000)
-    with pytest.raises(UserError, match=r"tone.wav is damaged: its last 0\.50 s can not be read\."):
+    with pytest.raises(UserError, match=r"tone.wav is damaged: its last 0\.50 s cannot be read\."):
         for block in blocks:
             read += block
     assert read == b"\1\2" * 8_000
@@ -327,11 +330,11 @@ def test_samples_that_arrive_in_pieces_are_put_together() -> None:
 
 
 def test_nothing_is_no_raw_pcm() -> None:
-    assert raw(b"", MONO) == (b"", "Standard input holds no audio.")
+    assert raw(b"", MONO) == (b"", "Standard input ended without any audio.")
 
 
 def test_input_that_can_not_be_read_is_told(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    with pytest.raises(UserError, match=r"Standard input can not be read: Is a directory\."):
+    with pytest.raises(UserError, match=r"Standard input cannot be read: Is a directory\."):
         next(RawInput(descriptor, MONO).blocks())
     os.close(descriptor)

@@ -87,14 +87,17 @@ def test_a_pipe_without_pyav_names_the_format_and_what_to_do(
     monkeypatch.setitem(sys.modules, "av", None)
     with written(content) as pipe, pytest.raises(UserError) as refusal:
         open_pipe(pipe)
-    assert str(refusal.value).startswith(f"Standard input holds {'MP3' if name == 'a.mp3' else 'MP4'}, and decoding")
+    assert str(refusal.value).startswith(f"Standard input is {'MP3' if name == 'a.mp3' else 'MP4'}. Convert it")
     assert "pip install 'audio-relay[media]'" in str(refusal.value)
     assert "ffmpeg -i - -f s16le" in str(refusal.value)
 
 
 def test_what_a_pipe_is_not_enough_for_is_one_sentence(tmp_path: Path) -> None:
     content = encode(tmp_path / "a.m4a", "aac", tone(48_000, 1), 48_000).read_bytes()
-    with written(content) as pipe, pytest.raises(UserError, match="begins like MP4, which a pipe may not be enough"):
+    with (
+        written(content) as pipe,
+        pytest.raises(UserError, match="begins like MP4, which may not be readable from a pipe"),
+    ):
         open_pipe(pipe)
 
 

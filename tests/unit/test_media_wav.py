@@ -92,7 +92,7 @@ def test_chunks_behind_the_audio_are_not_played(tmp_path: Path) -> None:
     with piped(content) as pipe:
         assert b"".join(open_pipe(pipe).blocks()) == AUDIO
     path.write_bytes(wav(fmt(), chunk(b"data", b""), INFO))
-    with pytest.raises(UserError, match="holds no audio: it is a WAV file of 0 samples"):
+    with pytest.raises(UserError, match="has no audio: it is a WAV file without samples"):
         open_audio(path)
 
 
@@ -100,7 +100,7 @@ def test_what_is_missing_at_the_end_is_told(tmp_path: Path) -> None:
     content = wav(fmt(), DATA)[:-8_000]
     path = tmp_path / "a.wav"
     path.write_bytes(content)
-    remark = "is truncated: its header declares 0.50 s of audio, and 0.25 s are there."
+    remark = "is truncated: its header declares 0.50 s of audio, but it has 0.25 s."
     source = open_audio(path)
     assert b"".join(source.blocks()) == AUDIO[:-8_000]
     assert source.remark == f"{path} {remark}"

@@ -370,7 +370,10 @@ async def test_the_last_flush_ends_in_time_and_says_what_is_lost(caplog: pytest.
     reporter = reporter_of(sender)
     put(reporter, overflow(), overflow())
     await asyncio.wait_for(reporter.flush(0.05), 5)
-    assert messages(caplog) == ["the last metrics could not be sent in time", "metrics were not sent before the end"]
+    assert messages(caplog) == [
+        "the last metrics could not be sent in time",
+        "metrics were lost because the relay stopped",
+    ]
     assert caplog.records[-1].__dict__["measurements"] == 2
 
 

@@ -150,7 +150,7 @@ def test_each_close_code_is_used() -> None:
         (Closing(1005, "", By.PEER), True, False),
         (Closing(1000, "The session ended.", By.RELAY), True, False),
         (Closing(1012, "The relay is restarting.", By.RELAY), True, False),
-        (Closing(1006, "It ended without a close frame.", By.NETWORK), False, False),
+        (Closing(1006, "The connection ended without a close frame.", By.NETWORK), False, False),
         (Closing(1006, "Nothing was heard of it.", By.RELAY), False, True),
         (Closing(1008, "", By.RELAY), False, True),
         (Closing(1011, "", By.RELAY), False, True),

@@ -16,8 +16,8 @@ from relay.vocabulary.errors import AudioFaultError, PolicyError
 BYTES = bytes(range(160))
 AUDIO = base64.b64encode(BYTES).decode()
 
-IN_TEXT = "This text message holds audio. Send the bytes of it, 16-bit PCM, in binary messages."
-FORMAT = "The relay takes no format in a message; say it in the address: ?rate=16000&channels=1."
+IN_TEXT = "This text message holds audio. Send its bytes as 16-bit PCM, in binary messages."
+FORMAT = "Send the audio format in the address, not in a message: ?rate=16000&channels=1."
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_is_no_audio_is_read(message: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("text", ["hello", '{"event":"connected","protocol":"Call"}', "[]", "x " * 3000])
 def test_what_is_no_message_is_told_where_audio_goes(text: str) -> None:
-    with pytest.raises(PolicyError, match="Audio goes in binary messages, its format in the address") as caught:
+    with pytest.raises(PolicyError, match="Send audio in binary messages, its format in the address") as caught:
         read_broadcaster_text(text)
     assert not isinstance(caught.value, AudioFaultError)
     assert len(str(caught.value).encode()) <= 123, "a close frame holds no more"
@@ -111,7 +111,7 @@ def test_a_wav_header_is_no_audio() -> None:
         with pytest.raises(AudioFaultError) as caught:
             check_is_pcm(whole.getvalue(), is_first=is_first)
         assert str(caught.value) == (
-            "This begins with a WAV header. Send the samples behind it only, their rate in the address."
+            "This begins with a WAV header. Send only the samples after it, and their rate in the address."
         )
 
 
@@ -129,7 +129,7 @@ def test_a_wav_header_is_no_audio() -> None:
     ],
 )
 def test_a_file_is_no_audio(begin: bytes, name: str) -> None:
-    with pytest.raises(PolicyError, match=f"This is {name}. The relay takes 16-bit PCM") as caught:
+    with pytest.raises(PolicyError, match=f"This is {name}, but the relay needs 16-bit PCM") as caught:
         check_is_pcm(begin + BYTES, is_first=True)
     assert not isinstance(caught.value, AudioFaultError), "what comes behind it would be noise"
     assert len(str(caught.value).encode()) <= 123

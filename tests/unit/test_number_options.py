@@ -19,4 +19,4 @@ def test_a_load_test_takes_only_numbers(option: str, value: str) -> None:
 def test_listening_ends_at_a_time_that_comes(value: str) -> None:
     result = CliRunner().invoke(listen_command, ["ev1", "-o", "none.wav", "--duration", value])
     assert result.exit_code == 2
-    assert f"Invalid value for '--duration': {value} is not a finite number." in result.output
+    assert f"Invalid value for '--duration': {value} must be a finite number." in result.output

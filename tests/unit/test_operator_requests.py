@@ -62,12 +62,12 @@ def test_methods(path: str, methods: tuple[str, ...]) -> None:
     ("path", "says"),
     [
         ("/v1/sessions/", "session id ''"),
-        ("/v1/sessions/..", "dots alone"),
+        ("/v1/sessions/..", "not only dots"),
         ("/v1/sessions/a%20b", "session id 'a%20b'"),
         ("/v1/sessions/ev1/", "channel id ''"),
         ("/v1/sessions/ev1/listeners/7", "/v1/sessions/SESSION/connections/ID"),
         ("/v1/sessions/a%2Fb/connections/7", "session id"),
-        ("/v1/sessions/ev1/connections/7/8", "The address is /v1/sessions,"),
+        ("/v1/sessions/ev1/connections/7/8", "The address must be /v1/sessions,"),
     ],
 )
 def test_what_may_not(path: str, says: str) -> None:

@@ -47,7 +47,7 @@ def test_another_address_is_one_sentence_without_its_secret(text: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         read_page_address(f"{text}?token=s3cret#key=s3cret")
     assert str(caught.value) == (
-        f"'{text}' is neither the id of a session nor the address of its page, "
+        f"'{text}' is neither the id of a session, such as ev1, nor the address of its page, "
         "such as https://relay.example.org/listen/ev1."
     )
 

@@ -39,7 +39,7 @@ def test_a_pipe_in_real_time_leaves_the_network_as_the_cause(capsys: pytest.Capt
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("this machine or the network is too slow")
     teller.note_relay(None)
-    assert capsys.readouterr().err == "the audio comes in real time again\n"
+    assert capsys.readouterr().err == "the audio arrives in real time again\n"
 
 
 def test_without_a_pipe_the_relay_is_believed_at_once(capsys: pytest.CaptureFixture[str]) -> None:

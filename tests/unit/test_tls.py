@@ -18,5 +18,5 @@ def test_what_is_no_certificate_is_said_in_words(tmp_path: Path, certificate: st
     with pytest.raises(ConfigurationError) as refusal:
         make_tls(ServerSettings(tls_certificate=str(wrong), tls_key=str(made.certificate)))
     files = f"server.tls_certificate {wrong} and server.tls_key {made.certificate}"
-    why = "one is something else, or they are swapped"
-    assert str(refusal.value) == f"{files} are no certificate with its key, in PEM: {why}."
+    why = "one is not PEM, or they are swapped"
+    assert str(refusal.value) == f"{files} must be a certificate and its private key, in PEM: {why}."

@@ -68,7 +68,7 @@ def test_a_private_key_signs_and_the_public_one_takes_it(tmp_path: Path, key: ob
     made = make("--role", "broadcast", "--session", "ev1", "--key-file", str(private)).stdout
     assert jwt.get_unverified_header(made.strip()) == {"alg": algorithm, "kid": "k1", "typ": "JWT"}
     result = run("inspect", stdin=made, RELAY_ACCESS_TOKEN_KEY_FILES=str(public))
-    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "taken:   broadcast: sessions ev1; channels *")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "valid:   broadcast: sessions ev1; channels *")
 
 
 def test_a_key_is_chosen_by_its_id(tmp_path: Path) -> None:
@@ -86,11 +86,11 @@ def test_a_key_is_chosen_by_its_id(tmp_path: Path) -> None:
     [
         ((), SETTINGS, "A token needs --role and --session"),
         (("--role", "listen"), SETTINGS, "A token needs --role and --session"),
-        (("--role", "listen", "--session", "ev1"), {}, "There is no key to sign with; the settings name none."),
+        (("--role", "listen", "--session", "ev1"), {}, "There is no key to sign with: the settings have no keys."),
         (
             ("--role", "listen", "--session", "ev1", "--key-id", "x"),
             SETTINGS,
-            "no private key with the id 'x'; there are:",
+            "no private key with the id 'x'; the ids of the private keys are:",
         ),
         (("--role", "listen", "--session", "x" * 60) + ("--session", "y" * 60) * 60, SETTINGS, "would be longer than"),
     ],
@@ -123,36 +123,42 @@ def test_only_public_halves_and_several_keys_are_mistakes_that_are_named(tmp_pat
     public = ",".join(write_keys(tmp_path))
     arguments = ("--role", "listen", "--session", "ev1")
     result = run(*arguments, RELAY_ACCESS_TOKEN_KEY_FILES=public)
-    assert "only the public halves are there of: ed, rsa." in str(result.exception)
+    assert "the settings have only public keys, with the ids: ed, rsa." in str(result.exception)
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps(key_set(private=True)))
     result = run(*arguments, RELAY_ACCESS_TOKEN_KEY_FILES=str(keys))
-    assert "choose one of set-ed, set-rsa, set-shared with --key-id" in str(result.exception)
+    assert "Choose one with --key-id: set-ed, set-rsa, set-shared." in str(result.exception)
 
 
 @pytest.mark.parametrize(
     ("shown", "says"),
     [
-        (token(), "taken:   listen: sessions ev1; channels *"),
-        (token(exp=1), "refused: It has expired."),
-        (token(nbf=2**40), "refused: It is not valid yet."),
-        (token(iss="x"), 'refused: Its issuer, iss, is not the one that is asked for. Here it is "relay"'),
-        (token(aud="x"), 'refused: Its audience, aud, is not the one that is asked for. Here it is "relay"'),
-        (token(key="y" * 64), "refused: Its signature is not by the key that it names."),
-        (token(headers={"kid": "z"}), "refused: It names the key 'z'; the ids of the keys here are: secret."),
-        (token(algorithm="HS384"), "refused: Its algorithm is 'HS384'; the key 'secret' is for HS256 only."),
-        (token(role=None), "refused: Its claim role is missing."),
-        (token(session="\x1b[2J\n"), r"refused: Its claim session has '\x1b[2J\n', which no session can match."),
-        (token(exp="soon"), "refused: Its claim exp must be a number of seconds, not 'soon'."),
-        ("nonsense", "refused: It has not the form of a token: three parts with dots between them."),
-        ("", "refused: It has not the form of a token: three parts with dots between them."),
+        (token(), "valid:   listen: sessions ev1; channels *"),
+        (token(exp=1), "refused: The token has expired."),
+        (token(nbf=2**40), "refused: The token is not valid yet."),
+        (
+            token(iss="x"),
+            "refused: The token's issuer (iss) is not the one that the relay requires. The setting access.t",
+        ),
+        (
+            token(aud="x"),
+            "refused: The token's audience (aud) does not include the one that the relay requires. The sett",
+        ),
+        (token(key="y" * 64), "refused: The token's signature does not match the key that it names."),
+        (token(headers={"kid": "z"}), "refused: The token names the key 'z'; the ids of the relay's keys are: secret."),
+        (token(algorithm="HS384"), "refused: The token's algorithm is 'HS384'; the key 'secret' is only for HS256."),
+        (token(role=None), "refused: The token's claim role is missing."),
+        (token(session="\x1b[2J"), r"refused: The token's claim session has '\x1b[2J', which no session can match."),
+        (token(exp="soon"), "refused: The token's claim exp must be a number of seconds, not 'soon'."),
+        ("nonsense", "refused: This is not a token: a token has three parts, separated by dots."),
+        ("", "refused: This is not a token: a token has three parts, separated by dots."),
     ],
 )
 def test_inspect_says_what_is_wrong(shown: str, says: str) -> None:
     result = run("inspect", stdin=shown, **SETTINGS)
     last = result.stdout.splitlines()[-1]
     assert last.startswith(says)
-    assert result.exit_code == (0 if last.startswith("taken") else 1)
+    assert result.exit_code == (0 if last.startswith("valid") else 1)
 
 
 def test_inspect_tells_the_claims_in_words() -> None:
@@ -162,7 +168,7 @@ def test_inspect_tells_the_claims_in_words() -> None:
     assert told["session"].strip() == "a, b"
     assert told["from"].strip().startswith("1970-01-01 00:00:00 UTC (")
     assert told["expires"].strip().endswith("UTC (in 3 h)")
-    assert told["key"].strip() == "secret by HS256 (here for HS256, from access.token_secret)"
+    assert told["key"].strip() == "secret, HS256 (a key of this relay, from access.token_secret)"
 
 
 CLAIMS = st.dictionaries(

@@ -220,7 +220,7 @@ def test_a_key_of_the_same_id_is_another_source() -> None:
     renamed = TokenVerifier([read_secret("abcd-" * 8, "test")], "relay", "another")
     assert not one.sources & other.sources
     assert not one.sources & renamed.sources
-    with pytest.raises(ConfigurationError, match="Two keys of tokens have the id 'secret'"):
+    with pytest.raises(ConfigurationError, match="Two token keys have the id 'secret'"):
         TokenVerifier([read_secret("abcd-" * 8, "one"), read_secret("efgh-" * 8, "two")], "relay", "relay")
 
 
@@ -231,27 +231,35 @@ SHORT = "dG9vIHNob3J0IGEgc2VjcmV0"
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("none.pem", None, "can not be read: No such file or directory"),
-        ("k.pem", b"\xff\xfe", "is neither PEM nor JWKS: it is not text"),
+        ("none.pem", None, "cannot be read: No such file or directory"),
+        ("k.pem", b"\xff\xfe", "it is neither PEM nor JWKS, because it is not text"),
         ("k.pem", b"hunter2-hunter2", "is neither PEM (-----BEGIN …) nor JWKS"),
-        ("k.pem", b"-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n", "has no Ed25519 or RSA key"),
-        ("k.pem", private_pem(ec.generate_private_key(ec.SECP256R1())).encode(), "has no Ed25519 or RSA key"),
-        ("k.pem", private_pem(ed448.Ed448PrivateKey.generate()).encode(), "none for HS256, RS256 or EdDSA by Ed25519"),
-        ("k.pem", private_pem(WEAK_KEY).encode(), "is weak"),
-        ("my key.pem", private_pem(ED25519_KEY).encode(), "rename the file"),
-        ("k.json", b'{"keys": hunter2}', "is not JSON"),
+        (
+            "k.pem",
+            b"-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n",
+            "it must be an Ed25519 or RSA key",
+        ),
+        ("k.pem", private_pem(ec.generate_private_key(ec.SECP256R1())).encode(), "it must be an Ed25519 or RSA key"),
+        (
+            "k.pem",
+            private_pem(ed448.Ed448PrivateKey.generate()).encode(),
+            "is not for HS256, RS256 or EdDSA with Ed25519",
+        ),
+        ("k.pem", private_pem(WEAK_KEY).encode(), "is too weak"),
+        ("my key.pem", private_pem(ED25519_KEY).encode(), "Rename the file"),
+        ("k.json", b'{"keys": hunter2}', "is not valid JSON"),
         ("k.json", b'{"keys": {}}', "is not a JWK Set"),
         ("k.json", b'{"keys": ["hunter2"]}', "is not a JWK Set"),
         ("k.json", b'{"keys": []}', "has no key for signatures"),
-        ("k.json", b"{" * 100_000, "is not JSON"),
-        ("k.json", b'{"kty": "oct", "k": "hunter2"}', "has a key without a usable id"),
-        ("k.json", b'{"kty": "oct", "k": "hunter2", "kid": "a\\nb"}', "has a key without a usable id"),
-        ("k.json", f'{{"kty": "oct", "k": "{SHORT}", "kid": "a"}}'.encode(), "is weak"),
-        ("k.json", f'{{"kty": "oct", "k": "{SHORT}", "kid": "a", "alg": "HS512"}}'.encode(), "is none for HS256"),
+        ("k.json", b"{" * 100_000, "is not valid JSON"),
+        ("k.json", b'{"kty": "oct", "k": "hunter2"}', "has a key without a valid id"),
+        ("k.json", b'{"kty": "oct", "k": "hunter2", "kid": "a\\nb"}', "has a key without a valid id"),
+        ("k.json", f'{{"kty": "oct", "k": "{SHORT}", "kid": "a"}}'.encode(), "is too weak"),
+        ("k.json", f'{{"kty": "oct", "k": "{SHORT}", "kid": "a", "alg": "HS512"}}'.encode(), "is not for HS256"),
         ("k.json", b'{"kty": "oct", "kid": "a", "k": 5}', "is damaged"),
         ("k.json", b'{"kty": "OKP", "crv": "Ed25519", "x": "hunter2", "kid": "a"}', "is damaged"),
         ("k.json", b'{"kty": "RSA", "n": "hunter2", "kid": "a"}', "is damaged"),
-        ("k.json", b'{"kty": "EC", "crv": "P-256", "kid": "a"}', "is none for HS256"),
+        ("k.json", b'{"kty": "EC", "crv": "P-256", "kid": "a"}', "is not for HS256"),
     ],
 )
 def test_a_file_that_is_no_key_is_one_sentence_without_its_content(

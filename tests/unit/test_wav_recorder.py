@@ -91,9 +91,9 @@ def test_more_than_a_header_can_declare_goes_to_the_next_file(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("missing/out.wav", "can not be written: No such file or directory."),
-        ("", "is not a regular file; WAV can be written to nothing else."),
-        ("n" * 300, "can not be written: File name too long."),
+        ("missing/out.wav", "cannot be written: No such file or directory."),
+        ("", "is not a regular file. Give the name of a WAV file, such as -o recording.wav."),
+        ("n" * 300, "cannot be written: File name too long."),
     ],
 )
 def test_what_can_not_be_written_is_refused_at_once(tmp_path: Path, name: str, problem: str) -> None:
@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_and_what_fitted_stays(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(UserError, match=r"can not be written: File too large"), WavRecorder(path) as recorder:
+        with pytest.raises(UserError, match=r"cannot be written: File too large"), WavRecorder(path) as recorder:
             while True:
                 recorder.write(b"\1\2" * 20_000)
     finally:

@@ -38,7 +38,7 @@ def test_unknown_flags_are_ignored() -> None:
     assert Header.unpack(bytes(packed)) == Header(1, 2, 3, 4)
 
 
-@pytest.mark.parametrize(("message", "says"), [(b"\1" * 15, "too short"), (b"\2" + bytes(15), "version is 2")])
+@pytest.mark.parametrize(("message", "says"), [(b"\1" * 15, "too few"), (b"\2" + bytes(15), "has version 2")])
 def test_what_is_no_header_is_refused(message: bytes, says: str) -> None:
     with pytest.raises(PolicyError, match=says):
         Header.unpack(message)
@@ -56,7 +56,7 @@ def test_frames_are_whole_samples_of_at_most_250_ms_and_lose_nothing(audio_forma
 
 
 def test_a_message_that_is_not_whole_samples_is_refused() -> None:
-    with pytest.raises(PolicyError, match="641 bytes is not whole samples"):
+    with pytest.raises(PolicyError, match="641 bytes does not end at a whole sample"):
         split_audio(bytes(641), AudioFormat())
     with pytest.raises(PolicyError, match="multiple of 4"):
         split_audio(bytes(642), AudioFormat(channels=2))

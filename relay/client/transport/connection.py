@@ -123,7 +123,7 @@ class RelaySocket:
                 elif now - max(heard, self.answers_by) >= self._silence_seconds:
                     self.abort()
                     raise ConnectionLostError(
-                        f"The relay at {self.url} has not answered for {now - heard:.0f} s."
+                        f"The relay at {self.url} has not answered for {now - heard:.0f} s, so the client disconnected."
                     ) from None
         except ConnectionClosed as closed:
             if is_normal(closed):
@@ -211,7 +211,8 @@ async def _headers(token: Token | None) -> dict[str, str]:
 async def _read_greeting(websocket: ClientConnection, url: str, greeting: type[H]) -> H:
     if websocket.subprotocol != SUBPROTOCOL:
         raise UserError(
-            f"{url} accepts WebSockets, but does not speak {SUBPROTOCOL}: it is not a relay of this version."
+            f"The server at {url} accepts WebSockets but does not speak {SUBPROTOCOL}, so it is not a relay of this "
+            "version; check the address."
         )
     notice: ErrorNotice | None = None
     try:
@@ -225,9 +226,10 @@ async def _read_greeting(websocket: ClientConnection, url: str, greeting: type[H
                     notice = ErrorNotice.read(control)
     except TimeoutError as error:
         raise UnreachableError(
-            f"{url} accepted the connection and did not greet: it is not a relay, or it hangs."
+            f"The server at {url} accepted the connection but sent no greeting: it is not a relay, or it does not "
+            "respond."
         ) from error
     except PolicyError as error:
-        raise UserError(f"{url} does not greet like a relay of this version: {error}") from error
+        raise UserError(f"The server at {url} does not greet like a relay of this version: {error}") from error
     except ConnectionClosed as closed:
         raise closing_error(url, closed, notice) from closed

@@ -49,7 +49,7 @@ _PASSING = frozenset(
 )
 """Statuses of an overloaded relay, or of a proxy whose relay restarts."""
 
-_SCHEMES = "check the address: ws:// is without TLS, wss:// is with it."
+_SCHEMES = "check the address: ws:// is for relays without TLS, wss:// for relays with TLS."
 
 _TARGET = re.compile(r"(.*?)/v1/(?:listen|broadcast)/[^/]+(?:/[^/]+)?")
 """The path at which a relay accepts WebSockets, after the path under which a proxy serves it."""
@@ -90,20 +90,22 @@ def handshake_error(url: str, error: Exception) -> UserError:
         case InvalidStatus() if error.response.status_code in _PASSING:
             return _passing_error(url, error)
         case InvalidStatus():
-            sentence = f"{url} answered HTTP {error.response.status_code} and no relay; check the address."
+            sentence = (
+                f"The server at {url} answered HTTP {error.response.status_code}, not like a relay; check the address."
+            )
         case InvalidMessage() if isinstance(error.__cause__, EOFError):
-            return UnreachableError(f"{url} broke the connection off before it answered; {_SCHEMES}")
+            return UnreachableError(f"The server at {url} closed the connection before it answered; {_SCHEMES}")
         case InvalidHandshake():
-            sentence = f"{url} did not answer like a relay ({error}); check the address."
+            sentence = f"The server at {url} did not answer like a relay ({error}); check the address."
         case InvalidURI() if error.uri.startswith("http"):
             # The client connects to ws addresses only, so this is a redirect from a proxy in front of the relay.
             parts = urlsplit(error.uri)
             under = _TARGET.fullmatch(parts.path)
             path = under[1] if under else ""
             address = printable(f"{parts.scheme.replace('http', 'ws')}://{parts.netloc}{path}")
-            sentence = f"{url} redirects to {address}; name that address instead."
+            sentence = f"{url} redirects to {address}; use that address instead."
         case _:
-            sentence = f"{url} is not the address of a relay; one looks like ws://127.0.0.1:8080."
+            sentence = f"{url} is not the address of a relay, such as ws://127.0.0.1:8080."
     return UserError(sentence)
 
 
@@ -113,29 +115,34 @@ def _passing_error(url: str, error: InvalidStatus) -> UnreachableError:
     # The header may be a date, which is ignored.
     with suppress(ValueError):
         retry_after_seconds = min(max(0, int(error.response.headers.get("Retry-After", ""))), LONGEST_ASKED_SECONDS)
-    what = "is overloaded" if status == HTTPStatus.SERVICE_UNAVAILABLE else "can not be reached for now"
-    return UnreachableError(f"{url} {what} (HTTP {status}); try again later.", retry_after_seconds)
+    what = "is overloaded" if status == HTTPStatus.SERVICE_UNAVAILABLE else "cannot be reached at present"
+    return UnreachableError(f"The relay at {url} {what} (HTTP {status}); try again later.", retry_after_seconds)
 
 
 def network_error(url: str, error: OSError, timeout_seconds: float) -> UserError:
     """Return the error for an address at which nothing answers."""
     match error:
         case TimeoutError():
-            sentence = f"{url} did not answer within {timeout_seconds:g} s."
+            sentence = f"{url} did not answer within {timeout_seconds:g} s; check the address and the network."
         case ssl.SSLCertVerificationError():
-            return UserError(f"The certificate of {url} is not trusted: {error.verify_message}.")
+            return UserError(
+                f"The certificate of {url} is not trusted: {error.verify_message}. If a private authority issued it, "
+                "set SSL_CERT_FILE to that authority's certificate."
+            )
         case ssl.SSLError() if not isinstance(error, ssl.SSLEOFError | ssl.SSLSyscallError):
             return UserError(
-                f"{url} did not answer with TLS ({error.reason}); a relay without TLS has a ws:// address."
+                f"{url} did not answer with TLS ({error.reason}). If the relay has no TLS, its address begins with ws://."
             )
         case gaierror():
-            sentence = f"The host of {url} is unknown: {error.strerror}."
+            sentence = f"The host of {url} is unknown ({error.strerror}); check the address and the network."
         case OSError() if is_refused(error):
-            sentence = f"Nothing listens at {url}: start it with `relay serve`, or name another address with --url."
+            sentence = (
+                f"Nothing listens at {url}. Start a relay there with `relay serve`, or give another address with --url."
+            )
         case ConnectionError() | ssl.SSLError():
-            sentence = f"{url} broke the connection off; {_SCHEMES}"
+            sentence = f"The server at {url} broke the connection; {_SCHEMES}"
         case _:
-            sentence = f"{url} can not be reached: {error.strerror or error}."
+            sentence = f"{url} cannot be reached ({error.strerror or error}); check the address and the network."
     return UnreachableError(sentence)
 
 

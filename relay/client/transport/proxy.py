@@ -75,7 +75,7 @@ def proxy_error(url: str, proxy: Proxy, error: Exception, timeout_seconds: float
         case TimeoutError():
             what = f"did not connect to {url} within {timeout_seconds:g} s"
         case gaierror():
-            what = "has a host that is unknown"
+            what = "has an unknown host"
         case OSError() if is_refused(error):
             what = "accepts no connections"
         case InvalidProxyStatus():
@@ -87,12 +87,12 @@ def proxy_error(url: str, proxy: Proxy, error: Exception, timeout_seconds: float
             what, kind = "does not answer like a proxy", UserError
         case InvalidProxy():
             # The text of the error could show a password.
-            what, kind = f"can not be used ({error.msg})", UserError
+            what, kind = f"cannot be used ({error.msg})", UserError
         case ImportError():
-            what, kind = f"can not be used ({error})", UserError
+            what, kind = f"cannot be used ({error})", UserError
         case ConnectionError():
-            what = f"broke the connection to {url} off"
+            what = f"broke the connection to {url}"
         case _:
-            what = f"can not be used ({printable(str(error))})"
+            what = f"cannot be used ({printable(str(error))})"
     unset = "change it" if proxy.variable is None else "unset it"
     return kind(f"T{str(proxy)[1:]} {what}; {unset}, or set no_proxy to {urlsplit(url).hostname}.")

@@ -28,16 +28,16 @@ const FINAL_CODES = new Set([SESSION_ENDED, NOT_WEBSOCKET, NOT_TAKEN, NOT_UTF8, 
 
 const SENTENCES = new Map([
   [SESSION_ENDED, "The session has ended."],
-  [NOT_WEBSOCKET, "This browser and the relay do not understand each other. Reload the page."],
-  [NOT_TAKEN, "This browser and the relay do not understand each other. Reload the page."],
-  [NOT_UTF8, "This browser and the relay do not understand each other. Reload the page."],
+  [NOT_WEBSOCKET, "A protocol error occurred between this page and the relay. Reload the page."],
+  [NOT_TAKEN, "A protocol error occurred between this page and the relay. Reload the page."],
+  [NOT_UTF8, "A protocol error occurred between this page and the relay. Reload the page."],
   [POLICY, "The relay closed the connection because of something this page sent. Reload the page."],
   [TOO_BIG, "The relay closed the connection because a message was too big. Reload the page."],
   [TAKEN_OVER, "Another broadcaster took over this channel."],
   [DISCONNECTED, "The operator of the relay closed this connection."],
   [NOT_ALLOWED, "The relay did not accept the key for this session."],
-  [CHANNEL_BUSY, "This channel has a broadcaster already."],
-  [BAD_REQUEST, "The relay does not understand this page's address."],
+  [CHANNEL_BUSY, "This channel already has a broadcaster."],
+  [BAD_REQUEST, "The relay does not accept this page's address."],
 ]);
 // end generated
 

@@ -436,20 +436,20 @@ export class RelayPlayer extends Emitter {
  */
 function checkName(what, name) {
   if (!isName(name)) {
-    throw new TypeError(`The ${what} ${JSON.stringify(name)} is not 1 to 64 of A-Z a-z 0-9 . _ ~ -`);
+    throw new TypeError(`The ${what} ${JSON.stringify(name)} must have 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -`);
   }
 }
 
 /** @param {string | null} token */
 function checkToken(token) {
   if (token !== null && !isKey(token)) {
-    throw new TypeError("The token is not 8 to 4096 of A-Z a-z 0-9 . _ ~ -");
+    throw new TypeError("The token must have 8 to 4096 of the characters A-Z a-z 0-9 . _ ~ -");
   }
 }
 
 /** @param {Latency} preset */
 function checkLatency(preset) {
   if (!isLatency(preset)) {
-    throw new TypeError(`The latency ${JSON.stringify(preset)} is none of ${Object.keys(FLOORS_MS).join(", ")}`);
+    throw new TypeError(`The latency must be ${Object.keys(FLOORS_MS).join(", ")}, not ${JSON.stringify(preset)}`);
   }
 }

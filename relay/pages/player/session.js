@@ -351,7 +351,7 @@ export class Session {
       if (!(error instanceof RangeError)) {
         throw error;
       }
-      this.#fail("protocol", "This player does not understand the relay's audio. Reload the page.");
+      this.#fail("protocol", "This player cannot read the relay's audio. Reload the page.");
       return;
     }
     if (nowMs - this.#askedMs >= ASK_AT_MOST_EVERY_MS) {

@@ -80,11 +80,11 @@ export function addressAt(relay, role, { session, channel }, query = {}) {
  */
 export function readFrame(message) {
   if (message.byteLength < HEADER_BYTES || message.byteLength % 2 !== 0) {
-    throw new RangeError(`${message.byteLength} bytes are not a header and 16-bit samples`);
+    throw new RangeError(`A message of ${message.byteLength} bytes is not a header with 16-bit samples`);
   }
   const header = new DataView(message, 0, HEADER_BYTES);
   if (header.getUint8(0) !== VERSION) {
-    throw new RangeError(`the header's version is ${header.getUint8(0)}, not ${VERSION}`);
+    throw new RangeError(`The header has version ${header.getUint8(0)}, but this player knows only version ${VERSION}`);
   }
   return {
     epoch: header.getUint16(2),
