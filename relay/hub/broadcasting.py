@@ -222,7 +222,7 @@ class Broadcasting:
 
     def _prepare(self, channel: Channel, offer: Offer) -> None:
         """Apply a new offer's state, format and pace. Keep the previous broadcaster's audio if it still fits."""
-        before, told_before = channel.place, channel.state_text
+        told_before = channel.state_text
         ingest = channel.ingest
         is_changed = ingest is None or ingest.pace is not offer.pace
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
@@ -231,9 +231,7 @@ class Broadcasting:
             self._set_timer(channel)
         if channel.ingest is not None and offer.takeover:
             channel.ingest.note_return(self._clock())
-        if channel.timeline.go_live(offer.audio_format):
-            text = messages.FormatChange(offer.audio_format, channel.place.epoch).text()
-            channel.tell(Note(before, text, offer.audio_format, channel.place))
+        channel.go_live(offer.audio_format)
         if is_changed:
             self._fit_queues(channel)
         if channel.state_text != told_before:
@@ -247,7 +245,7 @@ class Broadcasting:
         """Hand numbered frames, in order, to all readers of a channel, and wake its listeners."""
         for frame in frames:
             channel.distribute(frame)
-        for group in channel.groups.values():
+        for group in channel.groups:
             self._wake_in_time(group)
 
     def _release(self, channel: Channel, frames: list[Timed]) -> None:
@@ -346,7 +344,7 @@ class Broadcasting:
         channel.log(event, logging.DEBUG, kept_bytes=channel.kept_bytes, limit=limit)
         if channel.ingest is not None:
             channel.ingest.clear(self._clock())
-        channel.history.clear()
+        channel.drop_history()
         self._set_timer(channel)
         if channel.departure is not None:
             departure, channel.departure = channel.departure, None
@@ -399,7 +397,7 @@ class Broadcasting:
         self._drain.wake(group)
 
     def _wake(self, channel: Channel) -> None:
-        for group in channel.groups.values():
+        for group in channel.groups:
             self._drain.wake(group)
 
 

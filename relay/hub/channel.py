@@ -1,25 +1,23 @@
-"""A channel and the connections that use it.
+"""A channel: its broadcaster, the numbering of its audio, and the streams that its listeners receive.
 
-Invariants: From joining to leaving, a listener is in exactly one group of one channel. Taps and observers never block a
-frame.
+Invariants: From joining to leaving, a listener is in exactly one stream of one channel. Taps and observers never block
+a frame.
 """
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
-from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate
-from relay.audio.audio_buffer_manager import AudioBufferManager
-from relay.audio.history import History, NumbersRecord
+from relay.audio.history import NumbersRecord
 from relay.audio.ingest import Ingest, IngestRecord, Timed
 from relay.audio.timeline import Farewell, Timeline, TimelineRecord
-from relay.hub.batch import Framing
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
-from relay.hub.port import Port, Send
+from relay.hub.port import Port
+from relay.hub.stream import Stream
 from relay.hub.tap import TAP_SECONDS, Tap
 from relay.metrics.vitals import Tally
 from relay.protocol import messages
@@ -192,14 +190,12 @@ class Channel:
     """A channel and the connections that use it.
 
     Args:
-        manager: Owns the listeners' queues.
-        send: Writes to the listeners' sinks.
-        note_overflow: Called with the channel, the number of listeners' queues that overflowed, and their total loss.
+        open_stream: Creates a stream of this channel, for its constructor.
 
     Attributes:
         address: Its session and name.
-        timeline: Its state and numbering.
-        groups: Its listeners, by framing and coalescing interval in milliseconds.
+        timeline: The state and the numbering of what its broadcaster sends.
+        stream: What its listeners receive.
         broadcaster: The connection that publishes to it; None while there is none.
         ingest: Holds audio between the broadcaster and the channel; None before the first broadcaster. It stays, with
             its waiting audio, when a broadcaster leaves.
@@ -218,16 +214,13 @@ class Channel:
         self,
         address: ChannelAddress,
         timeline: Timeline,
-        manager: AudioBufferManager,
         label: Label,
         *,
-        send: Send,
-        note_overflow: Callable[["Channel", int, AudioAmount], None],
+        open_stream: Callable[[Place, Tally], Stream],
         is_listed: bool,
     ) -> None:
         self.address = address
         self.timeline = timeline
-        self.groups: dict[tuple[Framing, int], Group] = {}
         self.broadcaster: Broadcaster | None = None
         self.ingest: Ingest | None = None
         self.departure: Departure | None = None
@@ -236,11 +229,9 @@ class Channel:
         self.accepted: dict[str, int] = {}
         self.idle_since: float | None = None
         self.tally = Tally()
+        self.stream = open_stream(timeline.place, self.tally)
         self.taps: dict[Tap, None] = {}
         self.observers: list[Callable[[bool], None]] = []
-        self._manager = manager
-        self._send = send
-        self._note_overflow = note_overflow
 
     @property
     def state(self) -> ChannelState:
@@ -258,11 +249,6 @@ class Channel:
         return self.timeline.audio_format
 
     @property
-    def history(self) -> History:
-        """The recently released audio."""
-        return self.timeline.history
-
-    @property
     def pace(self) -> Pace:
         """The pace of its current or last broadcaster."""
         return Pace.LIVE if self.ingest is None else self.ingest.pace
@@ -274,23 +260,28 @@ class Channel:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of audio that it holds itself: unreleased audio and its history."""
-        return self.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
+        """Bytes of audio that it holds itself: unreleased audio and its history, whose frames the stream shares."""
+        return self.timeline.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
 
     @property
     def listener_count(self) -> int:
         """The number of its listeners."""
-        return sum(map(len, self.groups.values()))
+        return sum(map(len, self.groups))
 
     @property
     def listeners(self) -> Iterator[Listener]:
         """All its listeners."""
-        return (listener for group in self.groups.values() for listener in group)
+        return (listener for group in self.groups for listener in group)
+
+    @property
+    def groups(self) -> Iterable[Group]:
+        """The groups of its listeners."""
+        return self.stream.groups.values()
 
     @property
     def has_subscribers(self) -> bool:
         """Whether a listener, or a tap that is not passive, wants its audio."""
-        return bool(self.groups) or any(not tap.is_passive for tap in self.taps)
+        return self.stream.has_listeners or any(not tap.is_passive for tap in self.taps)
 
     @property
     def is_idle(self) -> bool:
@@ -316,6 +307,13 @@ class Channel:
         self.is_listed = True
         said = offer.label
         self.label = Label(declared.name or said.name, declared.lang or said.lang)
+
+    def go_live(self, audio_format: AudioFormat) -> None:
+        """Record that a broadcaster that sends `audio_format` arrived or took over. Tell listeners if that is new."""
+        before = self.place
+        if self.timeline.go_live(audio_format):
+            text = messages.FormatChange(audio_format, self.place.epoch).text()
+            self.tell(Note(before, text, audio_format, self.place))
 
     def release(self, timed: Timed) -> Frame:
         """Number the next frame. `distribute` hands it on."""
@@ -346,6 +344,7 @@ class Channel:
     def restore(self, record: ChannelRecord, ingest: Ingest | None) -> None:
         """Continue an exported channel. Call it on a new channel before that is used."""
         self.timeline.restore(record.timeline)
+        self.stream.restore(self.timeline)
         self.ingest = ingest
         self.label = Label(record.name, record.lang)
         self.is_listed = record.is_listed
@@ -354,15 +353,17 @@ class Channel:
             self.departure = Departure(Farewell(record.farewell), record.departed_at)
 
     def distribute(self, frame: Frame) -> None:
-        """Hand a numbered frame, which starts at `place`, to history, listeners (on their next turns) and taps."""
+        """Hand a numbered frame, which starts at `place`, to the history, the stream and the taps."""
         self.timeline.keep(frame)
         self.tally.released_frames += 1
-        for group in self.groups.values():
-            overflowed, dropped = group.publish(frame, self.address.session)
-            if overflowed:
-                self._note_overflow(self, overflowed, dropped)
+        self.stream.distribute(frame)
         if self.taps:
             self._put_into_taps(frame)
+
+    def drop_history(self) -> None:
+        """Drop the recent audio. Its numbers stay known."""
+        self.timeline.history.clear()
+        self.stream.history.clear()
 
     def open_tap(self, name: str, max_seconds: float = TAP_SECONDS, *, is_passive: bool = False) -> Tap:
         """Open a tap that reads this channel from now on, beside its listeners.
@@ -418,13 +419,11 @@ class Channel:
         """Add the counts of its frames to another tally, and use that one from now on."""
         tally += self.tally
         self.tally = tally
-        for group in self.groups.values():
-            group.count_in(tally)
+        self.stream.count_in(tally)
 
     def tell(self, note: Note) -> None:
         """Send a note to all listeners and taps, after the frames so far."""
-        for group in self.groups.values():
-            group.tell(note)
+        self.stream.tell(note)
         if self.taps:
             self._put_into_taps(note)
         if note.close is not None:
@@ -433,7 +432,7 @@ class Channel:
     @property
     def end_note(self) -> Note:
         """The last note of a channel that ended."""
-        return Note(self.timeline.place, self.state_text, close=ENDED)
+        return Note(self.stream.place, self.state_text, close=ENDED)
 
     @property
     def state_text(self) -> str:
@@ -442,33 +441,21 @@ class Channel:
 
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
         """Send the state to all listeners. With `close`, their connections end after it."""
-        self.tell(Note(self.timeline.place, self.state_text, close=close))
+        timeline = self.timeline
+        self.tell(Note(timeline.place, self.state_text, state=timeline.state, silence=timeline.silence, close=close))
 
     def add(self, listener: Listener, coalesce_ms: int) -> Group:
         """Add a listener, and return its group."""
         had_subscribers = self.has_subscribers
-        key = (listener.framing, coalesce_ms)
-        group = self.groups.get(key)
-        if group is None:
-            group = Group(
-                self._manager,
-                self.tally,
-                self.timeline.place,
-                send=self._send,
-                framing=listener.framing,
-                coalesce_seconds=coalesce_ms / 1000,
-            )
-            self.groups[key] = group
-        group.add(listener)
+        group = self.stream.add(listener, coalesce_ms)
         self._tell_observers(had_subscribers)
         return group
 
     def remove(self, listener: Listener, group: Group) -> None:
-        """Remove a listener from its group, and drop the group if it is empty."""
-        group.remove(listener)
-        if not group:
-            self.groups = {key: kept for key, kept in self.groups.items() if kept is not group}
-            self._tell_observers(had_subscribers=True)
+        """Remove a listener from its group."""
+        had_subscribers = self.has_subscribers
+        self.stream.remove(listener, group)
+        self._tell_observers(had_subscribers)
 
     def log(self, event: str, level: int = logging.INFO, **fields: object) -> None:
         """Log an event of the channel, with its names and the number of listeners."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.audio_buffer_manager import AudioBufferManager
@@ -20,6 +21,7 @@ from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.listening import Listening
 from relay.hub.port import Send
+from relay.hub.stream import Stream
 from relay.limits.in_force import LimitsInForce
 from relay.metrics.listener_reports import ListenerReports
 from relay.metrics.overflow import OverflowEpisodes, OverflowReport
@@ -150,15 +152,16 @@ class Hub:
             self.directory.forget(channel)
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> Channel:
-        channel = Channel(
-            address,
-            Timeline(self._draw_epoch(address), self._serialize, self._history_seconds),
-            self.manager,
-            label,
+        open_stream = partial(
+            Stream,
+            session=address.session,
+            manager=self.manager,
             send=self._send,
-            note_overflow=self._note_overflow,
-            is_listed=is_listed,
+            history_seconds=self._history_seconds,
+            note_overflow=partial(self._note_overflow, address.session),
         )
+        timeline = Timeline(self._draw_epoch(address), self._serialize, self._history_seconds)
+        channel = Channel(address, timeline, label, open_stream=open_stream, is_listed=is_listed)
         for tell in self.on_open:
             try:
                 tell(channel)
@@ -168,9 +171,9 @@ class Hub:
                 )
         return channel
 
-    def _note_overflow(self, channel: Channel, overflowed: int, dropped: AudioAmount) -> None:
+    def _note_overflow(self, session: str, overflowed: int, dropped: AudioAmount) -> None:
         report = self.overflows.note(
-            channel.address.session,
+            session,
             dropped_frames=dropped.chunks,
             dropped_seconds=dropped.seconds,
             overflowing_listeners=overflowed,

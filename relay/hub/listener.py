@@ -16,6 +16,7 @@ from relay.hub.port import ListenerPort
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.vocabulary.audio import AudioFormat, Frame, Place
+from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import CloseCode
 
 MAX_NOTES = 64
@@ -36,6 +37,8 @@ class Note:
         text: A control message, or None.
         audio_format: The new format from `new_place` on; None if the format does not change.
         new_place: The place of the next frame; set together with `audio_format`.
+        state: The state of the channel from here on; None if it does not change.
+        silence: Why there is nothing to hear in that state; None if there is, or if unknown.
         clears: Whether earlier frames that are not written yet are dropped.
         close: The code and reason with which the connection ends here; None if it continues.
     """
@@ -44,6 +47,8 @@ class Note:
     text: str | None = None
     audio_format: AudioFormat | None = None
     new_place: Place | None = None
+    state: ChannelState | None = None
+    silence: Silence | None = None
     clears: bool = False
     close: tuple[CloseCode, str] | None = None
 

@@ -17,6 +17,7 @@ from relay.hub.drain import Drain
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import ListenerPort
+from relay.hub.stream import Stream
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.protocol.requests import Delivery, Resume
@@ -113,7 +114,8 @@ class Listening:
         """Add a connection as a listener of a channel, and greet it. `delivery` determines where it begins."""
         channel = self._find(address, delivery.resume)
         bound_seconds, coalesce_ms = self._settle(delivery)
-        start = self._start(channel, delivery, bound_seconds)
+        stream = channel.stream
+        start = self._start(stream, delivery, bound_seconds)
         buffer = self._manager.open_buffer(
             connection_id,
             session_id=address.session,
@@ -125,7 +127,7 @@ class Listening:
         if framing is Framing.RELAY_V1:
             hello = messages.Hello(
                 connection_id,
-                channel.state,
+                stream.state,
                 start.audio_format,
                 start.place.epoch,
                 start.place.seq & WORD_MASK,
@@ -136,17 +138,17 @@ class Listening:
                 buffer_ms=round(bound_seconds * 1000),
                 coalesce_ms=coalesce_ms,
                 resumed=start.is_resumed,
-                silence=channel.timeline.silence,
+                silence=stream.silence,
                 session=address.session,
                 session_name=self._directory.session_name(address.session),
             )
             port.send_text(hello.text())
         self._give_past(listener, start, channel)
-        if channel.state is ChannelState.ENDED:
+        if stream.state is ChannelState.ENDED:
             listener.add_note(channel.end_note)
         group = channel.add(listener, coalesce_ms)
         self._memberships[listener] = _Membership(channel, group, delivery)
-        if listener.frames or listener.notes or start.place.position != channel.place.position:
+        if listener.frames or listener.notes or start.place.position != stream.place.position:
             self._drain.wake_listener(listener, group)
         channel.log("listener joined", logging.DEBUG, connection=connection_id)
         return listener
@@ -237,7 +239,7 @@ class Listening:
     def _find(self, address: ChannelAddress, resume: Resume | None) -> Channel:
         """Return the channel to join. A listener that was away when the channel ended gets the ended one."""
         ended = self._directory.ended(address)
-        if ended is not None and resume is not None and self._resume(ended, resume) is not None:
+        if ended is not None and resume is not None and self._resume(ended.stream, resume) is not None:
             return ended
         channel = self._directory.open(address)
         channel.idle_since = None
@@ -257,21 +259,21 @@ class Listening:
         late = min(bound_seconds + MAX_FRAME_SECONDS, self._manager.max_buffer_seconds)
         return late + (self._lead_seconds if pace is Pace.SPEECH else 0.0)
 
-    def _start(self, channel: Channel, delivery: Delivery, bound_seconds: float) -> _Start:
+    def _start(self, stream: Stream, delivery: Delivery, bound_seconds: float) -> _Start:
         """Find where a listener begins: after the frame that it names, a little in the past, or now."""
-        if delivery.resume is not None and (resumed := self._resume(channel, delivery.resume)) is not None:
+        if delivery.resume is not None and (resumed := self._resume(stream, delivery.resume)) is not None:
             return resumed
-        place, frames = channel.place, list[Frame]()
+        place, frames = stream.place, list[Frame]()
         if delivery.burst_ms:
             oldest = self._clock() - min(delivery.burst_ms / 1000, bound_seconds)
-            frames = [frame for frame in channel.history.since_due(oldest) if frame.start.epoch == place.epoch]
+            frames = [frame for frame in stream.history.since_due(oldest) if frame.start.epoch == place.epoch]
             place = frames[0].start if frames else place
-        return _Start(place, channel.audio_format, frames, [])
+        return _Start(place, stream.audio_format, frames, [])
 
     @staticmethod
-    def _resume(channel: Channel, resume: Resume) -> _Start | None:
-        history = channel.history
-        known = history.find(resume.epoch, (resume.after + 1) & WORD_MASK, channel.place)
+    def _resume(stream: Stream, resume: Resume) -> _Start | None:
+        history = stream.history
+        known = history.find(resume.epoch, (resume.after + 1) & WORD_MASK, stream.place)
         if known is None:
             return None
         frames = history.since(known.place.position)
@@ -291,7 +293,7 @@ class Listening:
         for epoch in later:
             self._add_epoch(listener, epoch)
         if start.is_resumed:
-            listener.note_missed(frames[0].start if frames else channel.place)
+            listener.note_missed(frames[0].start if frames else channel.stream.place)
 
     @staticmethod
     def _add_epoch(listener: Listener, epoch: Epoch) -> None:
