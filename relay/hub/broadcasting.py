@@ -17,7 +17,6 @@ from relay.audio.timeline import Farewell
 from relay.hub.channel import DISCONNECTED, ENDED, Broadcaster, Channel, ChannelRecord, Departure
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
-from relay.hub.group import Group
 from relay.hub.listener import Note
 from relay.hub.port import Port
 from relay.limits.in_force import LimitsInForce
@@ -30,10 +29,6 @@ from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError
 from relay.vocabulary.names import ChannelAddress
-
-COALESCE_SLACK_SECONDS = 0.002
-"""How much longer than requested a group waits for frames to join. A coalescing interval is usually a multiple of a
-frame, so the frame that arrives just as it ends joins this write instead of starting the next interval."""
 
 _TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, CloseCode.TAKEN_OVER.reason)
 _STOPPED: Final = (CloseCode.SESSION_ENDED, "The operator ended the session.")
@@ -245,8 +240,10 @@ class Broadcasting:
         """Hand numbered frames, in order, to all readers of a channel, and wake its listeners."""
         for frame in frames:
             channel.distribute(frame)
-        for group in channel.groups:
-            self._wake_in_time(group)
+        for stream in channel.streams.values():
+            if stream.feed is None:
+                for group in stream.groups.values():
+                    self._drain.wake_in_time(group)
 
     def _release(self, channel: Channel, frames: list[Timed]) -> None:
         if frames:
@@ -366,10 +363,11 @@ class Broadcasting:
         """Remove a channel, and close its listeners after their remaining audio."""
         channel.timeline.end()
         channel.idle_since = self._clock()
+        released_frames = channel.tally.released_frames
         self._directory.retire(channel)
         channel.tell_state(ENDED)
         self._wake(channel)
-        channel.log("session ended", frames=channel.place.position)
+        channel.log("session ended", frames=released_frames)
 
     def _tell_state(self, channel: Channel) -> None:
         channel.tell_state()
@@ -382,19 +380,6 @@ class Broadcasting:
         if broadcaster.is_held and ingest is not None and not ingest.is_far_ahead(self._clock()):
             broadcaster.is_held = False
             broadcaster.port.send_text(messages.Backpressure(on=False).text())
-
-    def _wake_in_time(self, group: Group) -> None:
-        """Wake a group now, or at the end of its coalescing interval."""
-        if not group.coalesce_seconds:
-            self._drain.wake(group)
-        elif not group.is_due:
-            group.is_due = True
-            delay = group.coalesce_seconds + COALESCE_SLACK_SECONDS
-            asyncio.get_running_loop().call_later(delay, self._wake_due, group)
-
-    def _wake_due(self, group: Group) -> None:
-        group.is_due = False
-        self._drain.wake(group)
 
     def _wake(self, channel: Channel) -> None:
         for group in channel.groups:

@@ -21,7 +21,9 @@ from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.listening import Listening
 from relay.hub.port import Send
+from relay.hub.rendition import NoRenditions
 from relay.hub.stream import Stream
+from relay.hub.transcoding import Transcoding
 from relay.limits.in_force import LimitsInForce
 from relay.metrics.listener_reports import ListenerReports
 from relay.metrics.overflow import OverflowEpisodes, OverflowReport
@@ -60,6 +62,8 @@ class Hub:
         limits: Limits on what is kept of channels whose broadcasters left; the defaults if omitted.
         draw_epoch: Returns the first epoch of a channel, 16 bits. By default it is random, so that listeners notice a
             relay that lost its state. Several relays that carry one channel must use the same epoch.
+        transcoding: Makes the streams whose codec is not the source's. Without it, listeners get what is sent. The
+            caller runs its tasks.
 
     Attributes:
         manager: Owns the listeners' queues.
@@ -85,7 +89,9 @@ class Hub:
         declared: Iterable[Declaration] = (),
         limits: LimitsInForce | None = None,
         draw_epoch: Callable[[ChannelAddress], int] = _draw_epoch,
+        transcoding: Transcoding | None = None,
     ) -> None:
+        self._transcoding = transcoding or Transcoding(NoRenditions(), drain, clock)
         self.manager = manager
         self._clock = clock
         self._serialize = serialize
@@ -104,6 +110,7 @@ class Hub:
             manager,
             clock=clock,
             settings=listener,
+            renditions=self._transcoding.renditions,
             lead_seconds=broadcast.lead_seconds,
         )
         self.broadcasting = Broadcasting(
@@ -134,6 +141,7 @@ class Hub:
         self.directory.forget_ended(now - self._history_seconds)
         for channel in self.directory:
             self.broadcasting.look_after(channel, now)
+            channel.drop_unheard(now, self._history_seconds)
             self._forget_idle(channel, now)
         self.broadcasting.tell_lists()
         for report in self.overflows.due(now):
@@ -152,16 +160,19 @@ class Hub:
             self.directory.forget(channel)
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> Channel:
-        open_stream = partial(
+        make_stream = partial(
             Stream,
-            session=address.session,
+            address=address,
+            serialize=self._serialize,
             manager=self.manager,
             send=self._send,
             history_seconds=self._history_seconds,
             note_overflow=partial(self._note_overflow, address.session),
         )
         timeline = Timeline(self._draw_epoch(address), self._serialize, self._history_seconds)
-        channel = Channel(address, timeline, label, open_stream=open_stream, is_listed=is_listed)
+        channel = Channel(
+            address, timeline, label, make_stream=make_stream, transcoding=self._transcoding, is_listed=is_listed
+        )
         for tell in self.on_open:
             try:
                 tell(channel)
