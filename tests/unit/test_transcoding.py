@@ -284,6 +284,12 @@ def _without_system_libraries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     resampling.load_speex.cache_clear()
 
 
+@pytest.mark.parametrize("rate", OPUS_RATES)
+def test_the_grid_knows_the_encoders_look_ahead(rate: int) -> None:
+    for channels in (1, 2):
+        assert libopus.OpusEncoder(rate, channels, 24_000, 9).look_ahead * 48_000 == LOOK_AHEAD * rate
+
+
 @pytest.mark.usefixtures("_without_system_libraries")
 def test_pyav_has_all_that_opus_needs() -> None:
     audio_format = AudioFormat(rate=44_100)
