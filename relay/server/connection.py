@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from websockets.frames import DATA_OPCODES, Frame, Opcode
-from websockets.protocol import State
+from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
 from relay.hub.hub import Hub
@@ -108,7 +108,8 @@ def answer_common(connection: "RelayConnection", hub: Hub, message: ControlMessa
 class RelayConnection(GuardedConnection):
     """The connection of a listener, a broadcaster, or a peer that is connected only to learn why it is refused.
 
-    It begins after the opening handshake. `tell_end` is called once, when it has ended, with the transport's error if
+    It begins when the opening handshake succeeded. `accepted`, the response that says so, leaves with the first
+    message, in one system call. `tell_end` is called once, when the connection has ended, with the transport's error if
     there was one.
 
     Attributes:
@@ -128,6 +129,7 @@ class RelayConnection(GuardedConnection):
         transport: asyncio.Transport,
         protocol: ServerProtocol,
         admitted: Admitted,
+        accepted: bytes,
         limits: LimitsInForce,
         *,
         writable: WritableSockets,
@@ -143,6 +145,7 @@ class RelayConnection(GuardedConnection):
         self.writable = writable
         self.intake = Intake(transport, self._take)
         self.asked_at = 0.0
+        self._accepted = accepted
         self._tell_end = tell_end
         self._conversation = _NOBODY
         self._budgets: dict[Limit, Budget] = {}
@@ -277,18 +280,19 @@ class RelayConnection(GuardedConnection):
             self.send_data()
 
     def send_data(self) -> None:
-        """Write the protocol's pending data. Cut off a peer for which too much data waits.
+        """Write the pending data in one system call. Cut off a peer for which too much data waits.
 
         After the first close frame of either side, the relay writes nothing more, and the peer has `CLOSE_SECONDS` to
         close.
         """
         if self.timers.have_ended:
             return
-        for data in self.protocol.data_to_send():
-            if data:
-                self.transport.write(data)
-            else:
-                self.end_writing()
+        pending = self.protocol.data_to_send()
+        if data := self._accepted + b"".join(pending):
+            self._accepted = b""
+            self.transport.write(data)
+        if SEND_EOF in pending:
+            self.end_writing()
         if not self.is_open:
             self._conversation.leave()
             if self.protocol.state is State.CLOSING and Timer.CLOSING not in self.timers:

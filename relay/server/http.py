@@ -43,6 +43,7 @@ _LIMITS_OF_FAULTS = {
 }
 
 logger = logging.getLogger(__name__)
+_library_logger = logging.getLogger("websockets.server")
 
 
 class Attendance(Protocol):
@@ -54,7 +55,7 @@ class Attendance(Protocol):
 
 
 TakeIn = Callable[[asyncio.Transport, ServerProtocol, Admitted, bytes], asyncio.Protocol]
-"""Creates the WebSocket that takes over a transport, and writes the response that accepts the upgrade."""
+"""Creates the WebSocket that takes over a transport. It sends the response that accepts the upgrade."""
 
 
 class RelayProtocol(ServerProtocol):
@@ -62,7 +63,7 @@ class RelayProtocol(ServerProtocol):
 
     def __init__(self) -> None:
         """Begin after the opening handshake. The maximum message size is a broadcaster's."""
-        super().__init__(state=State.OPEN, max_size=MAX_BROADCAST_BYTES)
+        super().__init__(state=State.OPEN, max_size=MAX_BROADCAST_BYTES, logger=_library_logger)
 
     def select_subprotocol(self, subprotocols: list[Subprotocol]) -> Subprotocol | None:  # type: ignore[override]
         """Select `relay.v1` if the client offers it. Nothing else is ever echoed, least of all a token."""

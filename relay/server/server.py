@@ -35,7 +35,7 @@ from relay.server.keepalive import keep_alive
 from relay.server.kernel import (
     BROADCAST_RECEIVE_BYTES,
     bound_receive_buffer,
-    notice_dead_peer,
+    notice_dead_peers,
     widen_backlog,
 )
 from relay.server.listener import ListenerConversation
@@ -120,9 +120,11 @@ class RelayServer:
                 f"Can not listen on {', '.join(hosts)} port {port}: {_reason(error)}. "
                 "Choose another with --port or --host."
             ) from error
+        limit = self._stall_limit_seconds
         for listening in self._server.sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
-        alive = keep_alive(lambda: self._connections, self._stall_limit_seconds)
+            notice_dead_peers(listening.fileno(), None if limit is None else limit + DEAD_PEER_SECONDS)
+        alive = keep_alive(lambda: self._connections, limit)
         self._tasks.start(alive, "keepalive", is_vital=True)
         self._door.is_open = True
         return self
@@ -188,18 +190,16 @@ class RelayServer:
     ) -> RelayConnection:
         """Create the WebSocket that takes over a transport, and start to serve it."""
         connection = RelayConnection(
-            transport, protocol, admitted, self._limits, writable=self._writable, tell_end=self._tell_end
+            transport, protocol, admitted, accepted, self._limits, writable=self._writable, tell_end=self._tell_end
         )
         self._door.take_seat(admitted, connection)
         self._connections.add(connection)
         transport.set_protocol(connection)
-        transport.write(accepted)
-        limit = self._stall_limit_seconds
-        notice_dead_peer(transport.get_extra_info("socket"), None if limit is None else limit + DEAD_PEER_SECONDS)
         if isinstance(admitted.found, RelayError):
             connection.refuse(admitted.found)
         else:
             self._serve(connection, *admitted.found)
+        connection.send_data()
         return connection
 
     def _serve(self, connection: RelayConnection, request: ConnectRequest, permit: Permit) -> None:
