@@ -24,9 +24,8 @@ from relay.protocol.json_messages import ControlMessage
 from relay.protocol.messages import ErrorNotice, Ping
 from relay.protocol.wire import SUBPROTOCOL
 from relay.server.admission import Admitted
-from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection
+from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection, Timer
 from relay.server.intake import Intake
-from relay.server.timers import Timer
 from relay.server.writable import WritableSockets
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import CloseCode, PeerError, RelayError
@@ -39,9 +38,6 @@ AUDIO_BURST_SECONDS = 5.0
 
 _REASON_BYTES = 123
 """Bytes in a close frame after the code, RFC 6455 section 5.5."""
-
-_INVALID_TEXT = 1007
-"""The close code for a text message that is not UTF-8, RFC 6455 section 7.4.1."""
 
 _HOLDS = (Timer.AUDIO_RATE, Timer.ADDRESS_RATE, Timer.AHEAD, Timer.SWITCH)
 
@@ -242,7 +238,7 @@ class RelayConnection(GuardedConnection):
         try:
             said = message.decode() if is_text else message
         except UnicodeDecodeError as error:
-            self.protocol.fail(_INVALID_TEXT, f"{error.reason} at position {error.start}")
+            self.protocol.fail(CloseCode.NOT_UTF8, f"{error.reason} at position {error.start}")
             self.send_data()
         else:
             self._attempt(self._conversation, partial(self._conversation.receive, said))

@@ -20,16 +20,15 @@ from websockets.typing import Subprotocol
 
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
-from relay.limits.pending import Visitor
+from relay.limits.seats import Visitor
 from relay.protocol.http1 import Fault, Http1, RequestHead, UnreadableRequestError
 from relay.protocol.wire import MAX_BROADCAST_BYTES, SUBPROTOCOL
 from relay.server.admission import Admitted
 from relay.server.door import Door
 from relay.server.endings import Endings
-from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection
+from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection, Timer
 from relay.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buffer
 from relay.server.responses import SERVER_HEADER, complete_response, text_response
-from relay.server.timers import Timer
 from relay.server.tls import bound_tls_buffers
 
 KEEP_ALIVE_SECONDS = 2.0
@@ -51,7 +50,6 @@ class Attendance(Protocol):
 
     def arrived(self, connection: Visitor) -> None:
         """Count a connection."""
-        ...
 
 
 TakeIn = Callable[[asyncio.Transport, ServerProtocol, Admitted, bytes], asyncio.Protocol]
