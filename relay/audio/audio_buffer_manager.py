@@ -32,7 +32,6 @@ class MetricClient(Protocol):
 
     def put_metric_data(self, *, Namespace: str, MetricData: list[dict[str, Any]]) -> object:  # noqa: N803 - CloudWatch's names
         """Accept metric data. Audio waits for this call, so it must not block."""
-        ...
 
 
 class _BufferView(Mapping[str, _Shown]):

@@ -10,7 +10,6 @@ import os
 import wave
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from relay.vocabulary.audio import BYTES_PER_SAMPLE, AudioFormat
@@ -53,9 +52,7 @@ class WavRecorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file. Without audio, a new file is a valid WAV file of zero length.
 
         Raises:
