@@ -93,11 +93,7 @@ def _key_path(directory: Path, kind: LocalKey, port: int) -> Path:
 
 
 def _check_ours(directory: Path) -> None:
-    """Ensure that no other user could have put a file there.
-
-    Raises:
-        PermissionError: Another user could.
-    """
+    """Raise PermissionError if another user could have put a file there."""
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{directory} must be a directory that only this user can read and write")

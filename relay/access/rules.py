@@ -23,7 +23,6 @@ class Verifier(Protocol):
     @property
     def sources(self) -> frozenset[Hashable]:
         """The sources of the grants that it returns."""
-        ...
 
     def verify(self, token: str) -> Grant:
         """Return what a token permits, regardless of the time.
@@ -31,7 +30,6 @@ class Verifier(Protocol):
         Raises:
             RefusedError: None of these keys signed it, or it is not for this relay.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from relay.vocabulary.clock import Clock, relay_clock
 DEFAULT_NAMESPACE = "AudioRelay"
 """The default CloudWatch namespace."""
 
+_DEFAULT_FORMAT: Final = AudioFormat()
+
 _Shown = TypeVar("_Shown")
 
 
@@ -30,7 +32,6 @@ class MetricClient(Protocol):
 
     def put_metric_data(self, *, Namespace: str, MetricData: list[dict[str, Any]]) -> object:  # noqa: N803 - CloudWatch's names
         """Accept metric data. Audio waits for this call, so it must not block."""
-        ...
 
 
 class _BufferView(Mapping[str, _Shown]):
@@ -91,7 +92,7 @@ class AudioBufferManager:
             ValueError: The bound is not a positive duration, or is shorter than one sample.
         """
         self.max_buffer_seconds = max_buffer_seconds
-        self.max_buffer_bytes, _ = bounds(max_buffer_seconds, AudioFormat())
+        self.max_buffer_bytes, _ = bounds(max_buffer_seconds, _DEFAULT_FORMAT)
         self.cloudwatch_client = cloudwatch_client
         self.namespace = namespace
         self.failed_metric_calls = 0
@@ -132,7 +133,7 @@ class AudioBufferManager:
             raise ValueError(f"the connection {connection_id!r} already has a buffer")
         seconds = self.max_buffer_seconds if max_buffer_seconds is None else max_buffer_seconds
         buffer = ListenerBuffer(
-            seconds, audio_format or AudioFormat(), session_id, is_bounded_in_chunks=is_bounded_in_chunks
+            seconds, audio_format or _DEFAULT_FORMAT, session_id, is_bounded_in_chunks=is_bounded_in_chunks
         )
         self._buffers[connection_id] = buffer
         return buffer

@@ -13,10 +13,10 @@ Source: docs/protocol.md, "Numbering and time".
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 from relay.audio.amounts import AudioAmount
 from relay.vocabulary.audio import FLICKS_PER_SECOND, FRAMES_PER_SECOND, Pace, Piece
@@ -75,73 +75,85 @@ class IngestRecord:
     covered_until: float | None = None
 
 
-class Ingest(Protocol):
-    """The schedule between a broadcaster and its channel."""
+class Ingest(ABC):
+    """The schedule between a broadcaster and its channel. This base is for a pace in which no audio waits.
+
+    Args:
+        limits: How far ahead of real time the broadcaster may be.
+        not_before: The earliest due time of its audio, in seconds of the relay's clock.
+    """
 
     pace: Pace
 
+    def __init__(self, limits: IngestLimits, not_before: float = -math.inf) -> None:
+        self._limits = limits
+        self._not_before = not_before
+
+    @abstractmethod
     def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
         """Accept frames that arrived at `now`. Return those to release at once."""
-        ...
 
-    def release(self, now: float) -> list[Timed]:
+    def release(self, now: float) -> list[Timed]:  # noqa: ARG002 - no audio waits
         """Return the frames to release by now."""
-        ...
+        return []
 
     def next_release(self) -> float | None:
         """Return the time of the next release; None if nothing waits."""
-        ...
+        return None
 
+    @abstractmethod
     def must_wait(self, now: float) -> float:
         """Return how many seconds to stop reading from the broadcaster; 0 to continue."""
-        ...
 
     def should_pause(self, now: float) -> bool:
         """Whether the broadcaster should stop by itself, before it is made to wait."""
-        ...
+        return self._used_share(now) > PAUSE_AT
 
     def is_far_ahead(self, now: float) -> bool:
         """Whether a broadcaster that was asked to stop should keep waiting."""
-        ...
+        return self._used_share(now) > GO_ON_AT
 
+    @abstractmethod
+    def _used_share(self, now: float) -> float:
+        """Return how much of its limit the broadcaster uses."""
+
+    @abstractmethod
     def note_return(self, now: float) -> None:
         """Record that a broadcaster took its channel back and brings the audio that it could not send before."""
-        ...
 
+    @abstractmethod
     def clear(self, now: float) -> AudioAmount:
         """Drop the waiting audio, and return its amount. The next audio is due when it arrives."""
-        ...
 
+    @abstractmethod
     def lead_seconds(self, now: float) -> float:
-        """Return how far the broadcaster is ahead of real time."""
-        ...
+        """Return how far the audio so far extends into the future."""
 
     def queued_seconds(self) -> float:
         """Return how many seconds of audio wait."""
-        ...
+        return 0.0
 
     def queued_bytes(self) -> int:
         """Return how many bytes of audio wait."""
-        ...
+        return 0
 
     @property
     def waiting(self) -> tuple[Timed, ...]:
         """The waiting audio, oldest first."""
-        ...
+        return ()
 
     def export(self) -> IngestRecord:
         """Return the schedule as plain values, without the waiting audio."""
-        ...
+        return IngestRecord(self.pace.value, None if self._not_before == -math.inf else self._not_before)
 
 
-class LiveIngest:
-    """Pace `live`: no audio waits; only its speed is watched. No audio is due before `not_before`, in seconds."""
+class LiveIngest(Ingest):
+    """Pace `live`: no audio waits; only its speed is watched."""
 
     pace = Pace.LIVE
 
     def __init__(self, limits: IngestLimits, not_before: float = -math.inf) -> None:
-        self._limit = limits.ahead_seconds
-        self._not_before = not_before
+        super().__init__(limits, not_before)
         self._covered_until: float | None = None
 
     def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
@@ -152,26 +164,13 @@ class LiveIngest:
         due = max(now, self._not_before)
         return [Timed(piece, due) for piece in pieces]
 
-    def release(self, now: float) -> list[Timed]:  # noqa: ARG002 - the protocol's signature
-        """Return nothing: no audio waits."""
-        return []
-
-    def next_release(self) -> float | None:
-        """Return None: no audio waits."""
-        return None
-
     def must_wait(self, now: float) -> float:
         """Return how long the lead exceeds its limit."""
-        excess = self.lead_seconds(now) - self._limit
+        excess = self.lead_seconds(now) - self._limits.ahead_seconds
         return 0.0 if excess <= 0 else max(excess, STEP_SECONDS)
 
-    def should_pause(self, now: float) -> bool:
-        """Whether the lead is close to its limit."""
-        return self.lead_seconds(now) > self._limit * PAUSE_AT
-
-    def is_far_ahead(self, now: float) -> bool:
-        """Whether the lead is more than half of its limit."""
-        return self.lead_seconds(now) > self._limit * GO_ON_AT
+    def _used_share(self, now: float) -> float:
+        return self.lead_seconds(now) / self._limits.ahead_seconds
 
     def note_return(self, now: float) -> None:
         """Allow as much catching up as after a stall, even if another broadcaster sent audio in between."""
@@ -187,30 +186,17 @@ class LiveIngest:
         """Return how far the audio so far extends into the future."""
         return 0.0 if self._covered_until is None else max(0.0, self._covered_until - now)
 
-    def queued_seconds(self) -> float:
-        """Return 0: no audio waits."""
-        return 0.0
-
-    def queued_bytes(self) -> int:
-        """Return 0: no audio waits."""
-        return 0
-
-    @property
-    def waiting(self) -> tuple[Timed, ...]:
-        """Nothing: no audio waits."""
-        return ()
-
     def export(self) -> IngestRecord:
         """Return the schedule as plain values."""
-        return IngestRecord(self.pace.value, _finite(self._not_before), self._covered_until)
+        return replace(super().export(), covered_until=self._covered_until)
 
     def restore(self, covered_until: float | None) -> None:
         """Set when the audio so far is over."""
         self._covered_until = covered_until
 
 
-class SpeechIngest:
-    """Pace `speech`: audio waits until shortly before it is due. No audio is due before `not_before`, in seconds.
+class SpeechIngest(Ingest):
+    """Pace `speech`: audio waits until shortly before it is due. After the first audio, `not_before` is its end.
 
     Bound: `limits.queue_seconds` of audio, as many frames as such audio has at most (`frames_within`), and one message.
     Drops: nothing; the broadcaster has to wait.
@@ -219,16 +205,15 @@ class SpeechIngest:
     pace = Pace.SPEECH
 
     def __init__(self, limits: IngestLimits, not_before: float = -math.inf) -> None:
-        self._limits = limits
+        super().__init__(limits, not_before)
         self._queue: deque[Timed] = deque()
         self._queued = AudioAmount()
-        self._next_due = not_before
 
     def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
         """Schedule each frame, and return those to release already."""
         for piece in pieces:
-            due = max(self._next_due, now)
-            self._next_due = due + piece.seconds
+            due = max(self._not_before, now)
+            self._not_before = due + piece.seconds
             self._queue.append(Timed(piece, due))
             self._queued += _amount(piece)
         return self.release(now)
@@ -246,18 +231,13 @@ class SpeechIngest:
         """Return when the next frame comes within the lead."""
         return self._queue[0].due - self._limits.lead_seconds if self._queue else None
 
-    def must_wait(self, now: float) -> float:  # noqa: ARG002 - the protocol's signature
+    def must_wait(self, now: float) -> float:  # noqa: ARG002 - the queue's length does not depend on the time
         """Return how long until the queue has room again."""
         excess = self._filled_seconds - self._limits.queue_seconds
         return 0.0 if excess < 0 else max(excess, STEP_SECONDS)
 
-    def should_pause(self, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Whether the queue is nearly full."""
-        return self._filled_seconds > self._limits.queue_seconds * PAUSE_AT
-
-    def is_far_ahead(self, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Whether the queue is more than half full."""
-        return self._filled_seconds > self._limits.queue_seconds * GO_ON_AT
+    def _used_share(self, now: float) -> float:  # noqa: ARG002 - the same
+        return self._filled_seconds / self._limits.queue_seconds
 
     @property
     def _filled_seconds(self) -> float:
@@ -271,12 +251,12 @@ class SpeechIngest:
         """Drop the queue. The next audio is due when it arrives."""
         thrown_away, self._queued = self._queued, AudioAmount()
         self._queue.clear()
-        self._next_due = min(self._next_due, now)
+        self._not_before = min(self._not_before, now)
         return thrown_away
 
     def lead_seconds(self, now: float) -> float:
         """Return how far the audio so far extends into the future."""
-        return max(0.0, self._next_due - now)
+        return max(0.0, self._not_before - now)
 
     def queued_seconds(self) -> float:
         """Return how many seconds of audio wait."""
@@ -290,10 +270,6 @@ class SpeechIngest:
     def waiting(self) -> tuple[Timed, ...]:
         """The waiting audio, oldest first."""
         return tuple(self._queue)
-
-    def export(self) -> IngestRecord:
-        """Return the schedule as plain values, without the waiting audio."""
-        return IngestRecord(self.pace.value, _finite(self._next_due))
 
     def restore(self, waiting: Iterable[Timed]) -> None:
         """Add waiting audio as it was scheduled."""
@@ -317,10 +293,6 @@ def restore_ingest(record: IngestRecord, limits: IngestLimits, waiting: Iterable
     speech = SpeechIngest(limits, not_before)
     speech.restore(waiting)
     return speech
-
-
-def _finite(seconds: float) -> float | None:
-    return None if seconds == -math.inf else seconds
 
 
 def _amount(piece: Piece) -> AudioAmount:

@@ -10,6 +10,7 @@ chunks as such audio has at most (`frames_within`). Drops: the oldest. Counters:
 
 import sys
 from collections import deque
+from functools import lru_cache
 from typing import Final
 
 from relay.audio.amounts import AudioAmount, BufferCounters
@@ -17,6 +18,8 @@ from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk, frames
 
 _NOTHING: Final[deque[Chunk]] = deque(maxlen=0)
 """Shared by all empty buffers. A deque takes 700 bytes, and most listeners never need their own."""
+
+_NO_AUDIO: Final = AudioAmount()
 
 _CLOSED = -1
 """A bound that nothing fits. It sends a closed buffer down the slow path without an extra test on the fast path."""
@@ -82,7 +85,7 @@ class ListenerBuffer:
         self.audio_format = audio_format
         self.overflows = 0
         self._taken_chunks = self._taken_bytes = self._taken_flicks = 0
-        self._dropped = AudioAmount()
+        self._dropped = _NO_AUDIO
 
     @property
     def closed(self) -> bool:
@@ -130,7 +133,7 @@ class ListenerBuffer:
         size, duration = len(chunk[0]), chunk.duration
         dropped = self._make_room(size, duration, 1)
         if size > self.max_bytes or duration > self.max_flicks:
-            dropped = self._count_dropped(AudioAmount(1, size, duration)) + (dropped or AudioAmount())
+            dropped = self._count_dropped(AudioAmount(1, size, duration)) + (dropped or _NO_AUDIO)
         else:
             if self.chunks is _NOTHING:
                 self.chunks = deque()
@@ -265,6 +268,7 @@ class ListenerBuffer:
         return amount
 
 
+@lru_cache(64)  # all listeners with the same bound share these numbers
 def bounds(max_buffer_seconds: float, audio_format: AudioFormat) -> tuple[int, int]:
     """Return the bound in bytes (whole samples) and in flicks.
 

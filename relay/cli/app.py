@@ -169,7 +169,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             QrCodes(),
             access,
             limits,
-            metrics=PrometheusMetrics(signs.look).page if settings.prometheus.enabled else None,
+            metrics=PrometheusMetrics(signs.look) if settings.prometheus.enabled else None,
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,
         )

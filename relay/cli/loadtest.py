@@ -189,11 +189,7 @@ async def _measure(plan: LoadPlan, key: str | None, token: str | None, results: 
 
 
 def _prepare_this_machine(plan: LoadPlan) -> None:
-    """Raise the file limit, check the ports and set the CPUs.
-
-    Raises:
-        UserError: This machine cannot provide what so many connections need.
-    """
+    """Raise the file limit, check the ports and set the CPUs."""
     # Departing listeners still close their connections while new ones connect.
     spare = 1.5 if plan.profile is Profile.CHURN else 1.0
     raise_file_limit(max(plan.sessions, round(plan.listeners / plan.processes * spare)))
@@ -248,11 +244,7 @@ def _processes_for(frames_per_second: int) -> int:
 
 
 def _read_cpus(text: str | None) -> tuple[int, ...]:
-    """Read the numbers of CPUs.
-
-    Raises:
-        UserError: One is not a number, or not a CPU that this process may use.
-    """
+    """Read the numbers of CPUs."""
     if text is None:
         return ()
     allowed = os.sched_getaffinity(0)

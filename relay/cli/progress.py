@@ -1,6 +1,5 @@
 """Shows the progress of a broadcast on a terminal, and reports audio that does not arrive in real time."""
 
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -35,9 +34,7 @@ class BroadcastProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def update(self, sent_seconds: float, listeners: int | None) -> None:

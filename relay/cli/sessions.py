@@ -134,12 +134,7 @@ def _session_path(session: str, channel: str | None = None) -> str:
 
 
 def _ask(context: click.Context, method: str, path: str, url: str | None, config_path: Path | None) -> dict[str, Any]:
-    """Send a request to the relay that the options name, before or after the subcommand's name.
-
-    Raises:
-        UserError: Nothing answers there, or there is no credential.
-        RelayError: The relay refused.
-    """
+    """Send a request to the relay that the options name, before or after the subcommand's name."""
     settings = load_client_settings(
         given_before(context, "config_path", config_path), given_before(context, "url", url)
     )
@@ -155,11 +150,7 @@ def _ask(context: click.Context, method: str, path: str, url: str | None, config
 
 
 def _operator_credential(settings: Settings) -> str:
-    """Return an operator's credential from the settings, or the key of a relay on this machine.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return an operator's credential from the settings, or the key of a relay on this machine."""
     for secret in (settings.client.token, settings.access.admin_key):
         if secret is not None:
             return secret.get_secret_value()

@@ -176,11 +176,7 @@ def inspect_command(context: click.Context, token: str, key_file: Path | None, c
 
 
 def _choose_key(keys: Sequence[TokenKey], key_id: str | None) -> TokenKey:
-    """Return the key that signs.
-
-    Raises:
-        UserError: No key can sign, or several can.
-    """
+    """Return the key that signs, which must be the only one that can, or the one with this id."""
     able = {key.key_id: key for key in keys if key.signing is not None}
     if key_id is not None:
         key = able.get(key_id)
@@ -210,22 +206,14 @@ def _one_or_all(words: tuple[str, ...]) -> str | list[str]:
 
 
 def _read_standard_input() -> str:
-    """Return the token from standard input.
-
-    Raises:
-        UserError: Standard input is not a pipe.
-    """
+    """Return the token from standard input, which must be a pipe."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("Standard input is a terminal; pipe a token into the command: relay token inspect < token.txt.")
     return sys.stdin.buffer.read(4 * MAX_TOKEN_CHARACTERS).decode("ascii", "replace")
 
 
 def _explain(token: str, keys: Sequence[TokenKey], now: float) -> None:
-    """Print what a token says about itself, verified or not.
-
-    Raises:
-        RefusedError: The token cannot be read.
-    """
+    """Print what a token says about itself, verified or not."""
     header = read_header(token)
     claims = read_unverified_claims(token)
     key_id = header.get("kid")

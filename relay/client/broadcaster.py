@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Self
 
 from relay.audio.amounts import AudioAmount
@@ -132,9 +131,7 @@ class Broadcaster:
         self._tasks.start(self._run(connection), "broadcaster")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave the channel. The session continues without a broadcaster, unless `end` or `pause` was called.
 
         If the body ended without an error, this first sends what is queued. It waits at most 10 s beyond the audio's

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 from relay.client.reception import Reception, ReceptionEvent, ReceptionStats
@@ -77,9 +76,7 @@ class Listener:
         self._events.append(hello)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._has_ended = True
         await self._tasks.close()
         for connection in (self._connection, self._outcome):

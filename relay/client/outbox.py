@@ -76,31 +76,24 @@ class _SendPace(Protocol):
 
     def begin(self, now: float) -> None:
         """A new connection begins."""
-        ...
 
     def hold(self, now: float, *, on: bool) -> None:
         """The relay wants no more audio for now, or wants it again."""
-        ...
 
     def clear(self, now: float) -> None:
         """Listeners will not hear what was sent."""
-        ...
 
     def sent(self, seconds: float, now: float) -> None:
         """A message of this duration leaves."""
-        ...
 
     def wait_seconds(self, now: float) -> float:
         """Return how long the next message has to wait."""
-        ...
 
     def note_full(self, held_seconds: float, now: float) -> None:
         """The source produced more than the queue holds, while there is a connection."""
-        ...
 
     def surplus_seconds(self, held_seconds: float, now: float) -> float:
         """Return how much of the waiting audio stays late."""
-        ...
 
 
 class Outbox:

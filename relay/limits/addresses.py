@@ -8,11 +8,15 @@ forwards.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from relay.vocabulary.hosts import LOOPBACK, LOOPBACK_ADDRESSES
 
 Address = IPv4Address | IPv6Address
+
+REMEMBERED_PEERS = 1024
+"""The relay looks each peer up when it connects and again when it asks for something, usually a moment later."""
 
 _IPV6_GROUP_BITS = 64
 """A provider assigns at least this much of an IPv6 address to one customer (RFC 6177)."""
@@ -45,6 +49,7 @@ class TrustedProxies:
         """
         self._named = [ip_network(network) for network in networks if network != LOOPBACK]
         self._unnamed = [ip_network(address) for address in LOOPBACK_ADDRESSES if LOOPBACK in networks]
+        self._find_peer = lru_cache(REMEMBERED_PEERS)(self._read_peer)
 
     def find_client(self, peer: str, forwarded: Sequence[str]) -> Client:
         """Return the client behind a connection.
@@ -53,16 +58,23 @@ class TrustedProxies:
             peer: Address of the other end of the connection.
             forwarded: The request's `X-Forwarded-For` headers, in order.
         """
+        found = self._find_peer(peer)
+        hops = [hop for header in forwarded for hop in header.split(",")]
+        while hops and found.address and found.group is None:
+            address = read_address(hops.pop())
+            if address is None:
+                break
+            found = self._describe(address, found.surety)
+        return found
+
+    def _read_peer(self, peer: str) -> Client:
         address = read_address(peer)
         if address is None:
             return Client("", None)
-        surety = str(address) if _is_in(self._unnamed, address) and not _is_in(self._named, address) else None
-        hops = [hop for header in forwarded for hop in header.split(",")]
-        while hops and self._trusts(address):
-            hop = read_address(hops.pop())
-            if hop is None:
-                break
-            address = hop
+        is_surety = _is_in(self._unnamed, address) and not _is_in(self._named, address)
+        return self._describe(address, str(address) if is_surety else None)
+
+    def _describe(self, address: Address, surety: str | None) -> Client:
         return Client(str(address), None if self._trusts(address) else _group(address), surety)
 
     def _trusts(self, address: Address) -> bool:

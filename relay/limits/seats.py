@@ -1,7 +1,8 @@
-"""The number of connected clients: in total, per session and role, and per address.
+"""The connections that the relay has: WebSockets with a seat, and those that are not WebSockets yet.
 
 Invariants: a seat belongs to an owner. When the owner ends, the seat is returned exactly once. An owner that has ended
-takes no seat. A count that falls to 0 is forgotten.
+takes no seat. A count that falls to 0 is forgotten. Of the pending connections, the address with the most loses its
+oldest one, so an address that floods the relay displaces only itself.
 """
 
 from collections import Counter
@@ -34,11 +35,10 @@ class Owner(Protocol):
 
     def at_end(self, action: Callable[[], None]) -> None:
         """Call `action` once, when the owner ends. Call it immediately if the owner has ended."""
-        ...
 
 
 class Seats:
-    """The occupied seats."""
+    """The occupied seats: in total, per session and role, and per address."""
 
     def __init__(self) -> None:
         self._taken: Counter[tuple[Limit, str]] = Counter()
@@ -83,3 +83,46 @@ def _counted(seat: Seat) -> Iterator[tuple[Limit, str]]:
         yield Limit.LISTENERS if seat.role is Role.LISTENER else Limit.BROADCASTERS, seat.session
     if seat.group is not None:
         yield Limit.CONNECTIONS_PER_ADDRESS, seat.group
+
+
+class Visitor(Owner, Protocol):
+    """A connection that may be pending."""
+
+    peer_address: str
+
+    def cut_off(self) -> None:
+        """End the connection at once."""
+
+
+class Pending:
+    """The connections that are not WebSockets yet, each until it ends."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Visitor, str | None] = {}
+        self._members: dict[str | None, dict[Visitor, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[Visitor]:
+        """Iterate over the connections in order of arrival."""
+        return iter(self._groups)
+
+    def add(self, visitor: Visitor, group: str | None) -> None:
+        """Count a connection until it ends. None is the group of all unknown addresses."""
+        self._groups[visitor] = group
+        self._members.setdefault(group, {})[visitor] = None
+        visitor.at_end(partial(self.discard, visitor))
+
+    def discard(self, visitor: Visitor) -> None:
+        """Stop counting a connection. Idempotent."""
+        if visitor in self._groups:
+            group = self._groups.pop(visitor)
+            del self._members[group][visitor]
+            if not self._members[group]:
+                del self._members[group]
+
+    def oldest_of_most(self) -> Visitor:
+        """Return the oldest connection of the group that has the most. There must be at least one."""
+        most = max(self._members, key=lambda group: len(self._members[group]))
+        return next(iter(self._members[most]))

@@ -64,11 +64,9 @@ class Probe(Protocol):
     @property
     def name(self) -> str:
         """The server's name, for people."""
-        ...
 
     def sample(self, *, with_uss: bool) -> ServerSample | None:
         """Return the current use; `with_uss` takes longer."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,9 @@ class Source(Protocol):
     @property
     def published(self) -> list[int]:
         """How many frames each target's channel got, in the order of the targets. Each begins at seq 0."""
-        ...
 
     def take_late_ms(self) -> float:
         """Return the longest delay with which a frame was sent since the last call."""
-        ...
 
     async def play(self, begins_at: float) -> None:
         """Send all frames of the plan, the first at `begins_at` (seconds of this machine's clock).
@@ -40,7 +38,6 @@ class Source(Protocol):
         Raises:
             RelayError: A channel's connection was lost.
         """
-        ...
 
     async def end(self) -> None:
         """End the sessions, so that listeners get all owed frames and are closed.
@@ -48,7 +45,6 @@ class Source(Protocol):
         Raises:
             RelayError: The server does not confirm it.
         """
-        ...
 
 
 class PacedSource(ABC):

@@ -29,7 +29,6 @@ class AudioSource(Protocol):
         Raises:
             UserError: The audio cannot be read to its end. Everything before the fault was returned.
         """
-        ...
 
 
 class Readable(Protocol):
@@ -37,4 +36,3 @@ class Readable(Protocol):
 
     def read(self, most_bytes: int, /) -> bytes:
         """Read available data, at most `most_bytes`, and wait for the first byte; return nothing at the end."""
-        ...

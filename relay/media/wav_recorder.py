@@ -8,7 +8,6 @@ is ever overwritten, and not before there is audio to replace its contents.
 import os
 import wave
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from relay.media.recording import explained, open_recording
@@ -40,14 +39,12 @@ class WavRecorder:
         self._max_data_bytes = max_data_bytes
         self._audio_format = AudioFormat()
         self._writer: wave.Wave_write | None = None
-        self._open(open_recording(path, "WAV"))
+        self._open(open_recording(path, "WAV", ".wav"))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file. Without audio, a new file is a valid WAV file of zero length.
 
         Raises:

@@ -11,7 +11,6 @@ import importlib
 import textwrap
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from relay.metrics.metrics import MergedDatum
@@ -69,9 +68,7 @@ class CloudWatchSender:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._drop_client()
 
     async def open(self) -> None:

@@ -8,7 +8,7 @@ recorded, and the last one has the totals. At most `max_sessions` episodes are o
 in `untracked_frames`. `note` is O(1).
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 REPORT_INTERVAL_SECONDS = 10.0
@@ -64,15 +64,8 @@ class OverflowReport:
 
     def fields(self) -> dict[str, str | int | float]:
         """Return the variable part for `extra` of a log call. Durations are rounded to milliseconds."""
-        return {
-            "session": self.session,
-            "overflowing_listeners": self.overflowing_listeners,
-            "dropped_frames": self.dropped_frames,
-            "dropped_seconds": round(self.dropped_seconds, 3),
-            "total_frames": self.total_frames,
-            "total_seconds": round(self.total_seconds, 3),
-            "episode_seconds": round(self.episode_seconds, 3),
-        }
+        varying = {name: value for name, value in asdict(self).items() if name != "phase"}
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in varying.items()}
 
 
 @dataclass(slots=True)

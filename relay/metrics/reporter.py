@@ -46,7 +46,6 @@ class MetricSender(Protocol):
         Raises:
             SendError: Something is missing; `send` tries again.
         """
-        ...
 
     async def send(self, namespace: str, data: Sequence[MergedDatum]) -> None:
         """Send one request, of the size that `relay.metrics.metrics.requests` yields.
@@ -54,7 +53,6 @@ class MetricSender(Protocol):
         Raises:
             SendError: None of it got through.
         """
-        ...
 
 
 def utc_now() -> datetime:

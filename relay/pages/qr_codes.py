@@ -10,12 +10,12 @@ import io
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import parse_qs
 
 import segno
 
+from relay.pages.files import Page
 from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.names import ChannelAddress
 
@@ -41,22 +41,13 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A response for a browser. Its `<title>` is the address that the code contains."""
-
-    body: bytes
-    content_type: str = "image/svg+xml"
-    headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
-
-
 class QrCodes:
     """Answers `/qr/listen/SESSION.svg` and `/qr/listen/SESSION/CHANNEL.svg`, with `?scheme=https&prefix=/relay`."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[str, Picture] = OrderedDict()
+        self._made: OrderedDict[str, Page] = OrderedDict()
 
-    def find(self, path: str, query: str, host: str, charge: Callable[[], None]) -> Picture | None:
+    def find(self, path: str, query: str, host: str, charge: Callable[[], None]) -> Page | None:
         """Return the code for a path.
 
         Args:
@@ -67,7 +58,7 @@ class QrCodes:
             charge: Called before a code is drawn. Its exceptions propagate, and nothing is drawn.
 
         Returns:
-            The picture, or None if the path is not one of a code.
+            The picture, whose `<title>` is that address, or None if the path is not one of a code.
 
         Raises:
             BadRequestError: The ids are not valid names, or scheme, prefix or host is invalid.
@@ -88,11 +79,11 @@ class QrCodes:
             raise BadRequestError("The Host header must be the name of a host, with or without a port.")
         return self._picture("/".join([f"{scheme}://{host}{prefix}/listen", *ids]), charge)
 
-    def _picture(self, address: str, charge: Callable[[], None]) -> Picture:
+    def _picture(self, address: str, charge: Callable[[], None]) -> Page:
         picture = self._made.get(address)
         if picture is None:
             charge()
-            picture = self._made[address] = Picture(_draw(address))
+            picture = self._made[address] = Page("image/svg+xml", _draw(address), _HEADERS)
         self._made.move_to_end(address)
         if len(self._made) > KEPT_CODES:
             self._made.popitem(last=False)

@@ -30,14 +30,14 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import ExcInfo, Processor
 
-from relay.process.repeats import Repeats
 from relay.settings.settings import LogSettings
 from relay.vocabulary.clock import relay_clock
 
@@ -48,6 +48,10 @@ TRACEBACK_SECONDS = 60.0
 REPEAT_SECONDS = 10.0
 MAX_REPEATS = 10
 
+MAX_KINDS = 1000
+"""Kinds of repeated lines that are remembered, some hundred bytes each. Beyond them, all others count as one kind. The
+relay has fewer sentences than this."""
+
 FLUSH_TIMEOUT_SECONDS = 2.0
 """How long the end of the process waits for lines to be written. A blocked pipe must not keep the process alive."""
 
@@ -55,6 +59,7 @@ _LIBRARIES = ("websockets", "aiobotocore", "botocore", "asyncio", "py.warnings")
 _PEER_ERRORS = (ConnectionError, EOFError, TimeoutError)
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _TRACEBACK_INDENT = "    "
+_OTHERS = "others"
 
 _EventDict = MutableMapping[str, Any]
 """structlog's name for the value that its processors pass on."""
@@ -176,6 +181,47 @@ def _printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+@dataclass(slots=True)
+class _Kind:
+    """The present interval of one kind.
+
+    Attributes:
+        ends_at: When the interval ends.
+        written: Lines that were written.
+        left_out: Lines that were omitted.
+    """
+
+    ends_at: float
+    written: int = 0
+    left_out: int = 0
+
+
+class Repeats:
+    """Decides which repeated lines are written, and counts the others. Time is an argument, in seconds."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[Hashable, _Kind] = {}
+
+    def admit(self, kind: Hashable, most: int, interval_seconds: float, now: float) -> bool:
+        """Return whether to write a line of this kind, at most `most` per interval. Otherwise count it as omitted."""
+        known = self._kinds.get(kind)
+        if known is None:
+            kind = kind if len(self._kinds) < MAX_KINDS else _OTHERS
+            known = self._kinds.setdefault(kind, _Kind(now + interval_seconds))
+        if known.written < most:
+            known.written += 1
+            return True
+        known.left_out += 1
+        return False
+
+    def over(self, now: float) -> list[tuple[Hashable, int]]:
+        """End the intervals that are over. Return each kind with omitted lines, and their number."""
+        ended = {kind: known for kind, known in self._kinds.items() if known.ends_at <= now}
+        for kind in ended:
+            del self._kinds[kind]
+        return [(kind, known.left_out) for kind, known in ended.items() if known.left_out]
 
 
 class _WriterHandler(logging.Handler):

@@ -195,12 +195,12 @@ class Http1:
             raise UnreadableRequestError(Fault.HEADER) from None
         assert isinstance(request, h11.Request)  # noqa: S101 - the head is complete
         method, target = request.method.decode(), request.target.decode()
-        _check_body(method, request.headers, most_body_bytes)
         headers = [
             (name.decode(), value.decode("iso-8859-1"))
             for name, value in request.headers
             if has_host or name != b"host"
         ]
+        _check_body(method, headers, most_body_bytes)
         if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
             host, rest = absolute.groups(default="")
             headers = [("host", host), *(header for header in headers if header[0] != "host")]
@@ -242,13 +242,13 @@ def _check_request_line(line: bytes) -> None:
         raise UnreadableRequestError(Fault.TARGET)
 
 
-def _check_body(method: str, headers: Iterable[tuple[bytes, bytes]], most_bytes: int) -> None:
+def _check_body(method: str, headers: Sequence[tuple[str, str]], most_bytes: int) -> None:
     """Reject two framings of one body, a body that the method does not allow, and a length over the limit."""
-    lengths = {value for name, value in headers if name == b"content-length"}
-    is_chunked = any(name == b"transfer-encoding" for name, _ in headers)
+    lengths = {value for name, value in headers if name == "content-length"}
+    is_chunked = any(name == "transfer-encoding" for name, _ in headers)
     if lengths and is_chunked:
         raise UnreadableRequestError(Fault.HEADER)
-    if (is_chunked or lengths - {b"0"}) and method not in _METHODS_WITH_BODY:
+    if (is_chunked or lengths - {"0"}) and method not in _METHODS_WITH_BODY:
         raise UnreadableRequestError(Fault.BODY)
     if any(int(length) > most_bytes for length in lengths):
         raise UnreadableRequestError(Fault.BODY_TOO_LARGE)

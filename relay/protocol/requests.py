@@ -89,8 +89,8 @@ class ConnectRequest:
 
     role: Role
     address: ChannelAddress
-    offer: Offer = field(default_factory=Offer)
-    delivery: Delivery = field(default_factory=Delivery)
+    offer: Offer = Offer()
+    delivery: Delivery = Delivery()
 
 
 def split_target(target: str) -> tuple[str, str]:

@@ -9,11 +9,10 @@ Source: docs/protocol.md, "Addresses" and "Refusals".
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Protocol
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -24,6 +23,9 @@ from relay.hub.hub import Hub
 from relay.limits.addresses import Client
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import COSTLY
+from relay.metrics.prometheus import PrometheusMetrics
+from relay.pages.files import Pages
+from relay.pages.qr_codes import QrCodes
 from relay.protocol.requests import ConnectRequest, Role, read_connect_request, split_target
 from relay.protocol.wire import SUBPROTOCOL
 from relay.server.credentials import offered_subprotocols, read_credential
@@ -33,54 +35,6 @@ from relay.vocabulary.names import ChannelAddress
 from relay.vocabulary.origins import is_allowed_origin
 
 logger = logging.getLogger(__name__)
-
-
-class FoundPage(Protocol):
-    """A page, ready to be sent."""
-
-    @property
-    def content_type(self) -> str:
-        """The body's media type."""
-        ...
-
-    @property
-    def body(self) -> bytes:
-        """The body."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The other headers."""
-        ...
-
-
-class PageTable(Protocol):
-    """The static pages, by path."""
-
-    def find(self, path: str) -> FoundPage | None:
-        """Return the page of a raw request path. None if there is none.
-
-        Raises:
-            BadRequestError: The path contains an invalid session or channel id.
-        """
-        ...
-
-    def explain(self, status: int, path: str, accept_language: str) -> FoundPage | None:
-        """Return the page that explains an error status. None if the status has no page."""
-        ...
-
-
-class CodeTable(Protocol):
-    """The QR codes, by path."""
-
-    def find(self, path: str, query: str, host: str, charge: Callable[[], None]) -> FoundPage | None:
-        """Return the QR code of a raw request path on a host. None if there is none.
-
-        Raises:
-            BadRequestError: No code can be made for the path.
-            LimitReachedError: The code has to be drawn, and `charge` does not allow it.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +57,7 @@ class Admitted:
 class Admission:
     """Answers opening handshakes.
 
-    `metrics` returns the response to `/metrics`. None disables that path.
+    `metrics` creates the response to `/metrics`. None disables that path.
 
     Attributes:
         allowed_origins: The origins whose pages may connect, see `relay.vocabulary.origins`. May be replaced.
@@ -113,12 +67,12 @@ class Admission:
     def __init__(
         self,
         hub: Hub,
-        pages: PageTable,
-        codes: CodeTable,
+        pages: Pages,
+        codes: QrCodes,
         access: Access,
         limits: LimitsInForce,
         *,
-        metrics: Callable[[], FoundPage] | None,
+        metrics: PrometheusMetrics | None,
         allowed_origins: Sequence[str],
         token_in_query: bool,
     ) -> None:
@@ -213,7 +167,7 @@ class Admission:
             return text_response(HTTPStatus.OK, "ok")
         if path == "/metrics" and self._metrics is not None:
             charge()
-            figures = self._metrics()
+            figures = self._metrics.page()
             return make_response(HTTPStatus.OK, figures.content_type, figures.body, figures.headers)
         try:
             page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")), charge)

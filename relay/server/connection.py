@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from websockets.frames import DATA_OPCODES, Frame, Opcode
-from websockets.protocol import State
+from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
 from relay.hub.hub import Hub
@@ -24,9 +24,8 @@ from relay.protocol.json_messages import ControlMessage
 from relay.protocol.messages import ErrorNotice, Ping
 from relay.protocol.wire import SUBPROTOCOL
 from relay.server.admission import Admitted
-from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection
+from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection, Timer
 from relay.server.intake import Intake
-from relay.server.timers import Timer
 from relay.server.writable import WritableSockets
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import CloseCode, PeerError, RelayError
@@ -39,9 +38,6 @@ AUDIO_BURST_SECONDS = 5.0
 
 _REASON_BYTES = 123
 """Bytes in a close frame after the code, RFC 6455 section 5.5."""
-
-_INVALID_TEXT = 1007
-"""The close code for a text message that is not UTF-8, RFC 6455 section 7.4.1."""
 
 _HOLDS = (Timer.AUDIO_RATE, Timer.ADDRESS_RATE, Timer.AHEAD, Timer.SWITCH)
 
@@ -108,7 +104,8 @@ def answer_common(connection: "RelayConnection", hub: Hub, message: ControlMessa
 class RelayConnection(GuardedConnection):
     """The connection of a listener, a broadcaster, or a peer that is connected only to learn why it is refused.
 
-    It begins after the opening handshake. `tell_end` is called once, when it has ended, with the transport's error if
+    It begins when the opening handshake succeeded. `accepted`, the response that says so, leaves with the first
+    message, in one system call. `tell_end` is called once, when the connection has ended, with the transport's error if
     there was one.
 
     Attributes:
@@ -128,6 +125,7 @@ class RelayConnection(GuardedConnection):
         transport: asyncio.Transport,
         protocol: ServerProtocol,
         admitted: Admitted,
+        accepted: bytes,
         limits: LimitsInForce,
         *,
         writable: WritableSockets,
@@ -143,6 +141,7 @@ class RelayConnection(GuardedConnection):
         self.writable = writable
         self.intake = Intake(transport, self._take)
         self.asked_at = 0.0
+        self._accepted = accepted
         self._tell_end = tell_end
         self._conversation = _NOBODY
         self._budgets: dict[Limit, Budget] = {}
@@ -239,7 +238,7 @@ class RelayConnection(GuardedConnection):
         try:
             said = message.decode() if is_text else message
         except UnicodeDecodeError as error:
-            self.protocol.fail(_INVALID_TEXT, f"{error.reason} at position {error.start}")
+            self.protocol.fail(CloseCode.NOT_UTF8, f"{error.reason} at position {error.start}")
             self.send_data()
         else:
             self._attempt(self._conversation, partial(self._conversation.receive, said))
@@ -277,18 +276,19 @@ class RelayConnection(GuardedConnection):
             self.send_data()
 
     def send_data(self) -> None:
-        """Write the protocol's pending data. Cut off a peer for which too much data waits.
+        """Write the pending data in one system call. Cut off a peer for which too much data waits.
 
         After the first close frame of either side, the relay writes nothing more, and the peer has `CLOSE_SECONDS` to
         close.
         """
         if self.timers.have_ended:
             return
-        for data in self.protocol.data_to_send():
-            if data:
-                self.transport.write(data)
-            else:
-                self.end_writing()
+        pending = self.protocol.data_to_send()
+        if data := self._accepted + b"".join(pending):
+            self._accepted = b""
+            self.transport.write(data)
+        if SEND_EOF in pending:
+            self.end_writing()
         if not self.is_open:
             self._conversation.leave()
             if self.protocol.state is State.CLOSING and Timer.CLOSING not in self.timers:

@@ -20,9 +20,8 @@ from relay.hub.lag import LagMeter
 from relay.limits.addresses import Client, TrustedProxies
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import JOINS, REQUESTS, Limit, LimitReachedError
-from relay.limits.pending import Pending, Visitor
 from relay.limits.rates import SlidingCounts
-from relay.limits.seats import Owner, Seat, Seats
+from relay.limits.seats import Owner, Pending, Seat, Seats, Visitor
 from relay.process.open_files import allow_open_files
 from relay.protocol.operator_requests import is_operator_path
 from relay.protocol.requests import Role, split_target, websocket_role

@@ -1,18 +1,21 @@
-"""How connections ended: the HTTP status, or the close code with its reason and the side that closed. No I/O.
+"""How connections ended: the HTTP status, or the close code with its reason and the side that closed.
 
-Invariant: the counters have a bounded number of keys, whatever codes peers send.
+Invariants: each end is counted once and logged once, whatever the reason. The counters have a bounded number of keys,
+whatever codes peers send. A client that simply leaves is logged at level debug. The log summarizes repeated lines.
 
 Source of the codes: RFC 6455 section 7.4, IANA's registry of WebSocket close codes, docs/protocol.md.
 """
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
+from relay.server.connection import RelayConnection
 from relay.vocabulary.errors import CloseCode
 
-GOING_AWAY, NO_CODE, NO_FRAME = 1001, 1005, 1006
-"""The person left the page. The close frame had no code, which is a browser's default. There was no close frame."""
+NO_CODE = 1005
+"""The close frame had no code, which is a browser's default."""
 
 FIRST_OF_THE_RELAY = 4000
 """Codes from here on answer a client that asked for something it cannot have. Lower codes mean that something is
@@ -20,6 +23,8 @@ wrong."""
 
 _KNOWN_CODES = frozenset(CloseCode) | frozenset(range(1000, 1016))
 _OTHER = "other"
+
+logger = logging.getLogger(__name__)
 
 
 class By(StrEnum):
@@ -31,7 +36,7 @@ class By(StrEnum):
 
 
 _ORDINARY = {
-    By.PEER: frozenset({CloseCode.SESSION_ENDED, GOING_AWAY, NO_CODE}),
+    By.PEER: frozenset({CloseCode.SESSION_ENDED, CloseCode.GOING_AWAY, NO_CODE}),
     By.RELAY: frozenset({CloseCode.SESSION_ENDED, CloseCode.RESTARTING}),
 }
 
@@ -41,7 +46,7 @@ class Closing:
     """The end of one WebSocket.
 
     Attributes:
-        code: The code of the first close frame. `NO_FRAME` if there was none.
+        code: The code of the first close frame. 1006 if there was none.
         reason: The reason in that frame, or what happened to the connection.
         by: The side that ended it.
     """
@@ -80,3 +85,49 @@ class Endings:
     def note_closing(self, closing: Closing, role: str) -> None:
         """Count the end of a WebSocket."""
         self.closings[str(int(closing.code)) if closing.code in _KNOWN_CODES else _OTHER, role] += 1
+
+
+def tell_closing(endings: Endings, connection: RelayConnection, loss: Exception | None) -> None:
+    """Count and log the end of a connection. `loss` is the transport's error, if there was one."""
+    closing = _read(connection, loss)
+    endings.note_closing(closing, connection.role)
+    level = logging.WARNING if closing.is_fault else logging.DEBUG if closing.is_ordinary else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
+    address = connection.address
+    logger.log(
+        level,
+        "connection closed",
+        extra={
+            "connection": connection.id,
+            "client": connection.client_address,
+            "role": connection.role,
+            "session": address and address.session,
+            "channel": address and address.channel,
+            "code": int(closing.code),
+            "reason": closing.reason,
+            "by": closing.by,
+            "may_repeat": f"{closing.code} {connection.role} by {closing.by}",
+        },
+    )
+
+
+def _read(connection: RelayConnection, loss: Exception | None) -> Closing:
+    """Determine how a connection ended. The first close frame decides."""
+    protocol = connection.protocol
+    sent, received = protocol.close_sent, protocol.close_rcvd
+    if received is not None and (sent is None or protocol.close_rcvd_then_sent):
+        return Closing(received.code, received.reason, By.PEER)
+    if sent is not None:
+        return Closing(sent.code, sent.reason, By.RELAY)
+    because = connection.cut_off_because
+    if isinstance(because, str):
+        return Closing(CloseCode.CONNECTION_BROKE, because, By.RELAY)
+    return Closing(CloseCode.CONNECTION_BROKE, _sentence(because or loss), By.NETWORK)
+
+
+def _sentence(loss: Exception | None) -> str:
+    """Describe the loss of a connection that the peer did not close. Omit the number of a system error."""
+    if loss is None:
+        return "The connection ended without a close frame."
+    return getattr(loss, "strerror", None) or str(loss) or type(loss).__name__

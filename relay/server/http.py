@@ -20,16 +20,15 @@ from websockets.typing import Subprotocol
 
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
-from relay.limits.pending import Visitor
+from relay.limits.seats import Visitor
 from relay.protocol.http1 import Fault, Http1, RequestHead, UnreadableRequestError
 from relay.protocol.wire import MAX_BROADCAST_BYTES, SUBPROTOCOL
 from relay.server.admission import Admitted
 from relay.server.door import Door
 from relay.server.endings import Endings
-from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection
+from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection, Timer
 from relay.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buffer
 from relay.server.responses import SERVER_HEADER, complete_response, text_response
-from relay.server.timers import Timer
 from relay.server.tls import bound_tls_buffers
 
 KEEP_ALIVE_SECONDS = 2.0
@@ -43,6 +42,7 @@ _LIMITS_OF_FAULTS = {
 }
 
 logger = logging.getLogger(__name__)
+_library_logger = logging.getLogger("websockets.server")
 
 
 class Attendance(Protocol):
@@ -50,11 +50,10 @@ class Attendance(Protocol):
 
     def arrived(self, connection: Visitor) -> None:
         """Count a connection."""
-        ...
 
 
 TakeIn = Callable[[asyncio.Transport, ServerProtocol, Admitted, bytes], asyncio.Protocol]
-"""Creates the WebSocket that takes over a transport, and writes the response that accepts the upgrade."""
+"""Creates the WebSocket that takes over a transport. It sends the response that accepts the upgrade."""
 
 
 class RelayProtocol(ServerProtocol):
@@ -62,7 +61,7 @@ class RelayProtocol(ServerProtocol):
 
     def __init__(self) -> None:
         """Begin after the opening handshake. The maximum message size is a broadcaster's."""
-        super().__init__(state=State.OPEN, max_size=MAX_BROADCAST_BYTES)
+        super().__init__(state=State.OPEN, max_size=MAX_BROADCAST_BYTES, logger=_library_logger)
 
     def select_subprotocol(self, subprotocols: list[Subprotocol]) -> Subprotocol | None:  # type: ignore[override]
         """Select `relay.v1` if the client offers it. Nothing else is ever echoed, least of all a token."""

@@ -87,23 +87,22 @@ def bound_receive_buffer(sock: socket.socket, size: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
-def notice_dead_peer(sock: socket.socket, unacknowledged_seconds: float | None) -> None:
-    """Let the kernel end a connection whose other end is gone.
+def notice_dead_peers(descriptor: int, unacknowledged_seconds: float | None) -> None:
+    """Let the kernel end connections whose other end is gone.
 
     Args:
-        sock: A connected socket. Only TCP sockets are changed.
+        descriptor: A listening socket. The sockets that it accepts inherit these options.
         unacknowledged_seconds: How long data may stay unacknowledged or the peer's window closed. None means forever.
     """
-    if not _is_tcp(sock):
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # only Linux has all four options
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    if unacknowledged_seconds is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_seconds * 1000))
+    with socket.socket(fileno=os.dup(descriptor)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if not hasattr(socket, "TCP_USER_TIMEOUT"):  # only Linux has all four options
+            return
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+        if unacknowledged_seconds is not None:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_seconds * 1000))
 
 
 def discard_unsent(sock: socket.socket | None) -> None:

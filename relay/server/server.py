@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from websockets.server import ServerProtocol
@@ -21,30 +21,30 @@ from relay.access.rules import Permit
 from relay.hub.hub import Hub
 from relay.limits.in_force import LimitsInForce
 from relay.process.tasks import TaskRegistry
+from relay.protocol.messages import Goaway
 from relay.protocol.requests import ConnectRequest, Role
 from relay.server.addresses import check_apart, find_addresses, listen_on_one_port
 from relay.server.admission import Admitted
 from relay.server.broadcaster import BroadcasterConversation
-from relay.server.closing import tell_closing
 from relay.server.connection import RelayConnection
-from relay.server.departure import see_off
 from relay.server.door import Door
-from relay.server.endings import Endings
+from relay.server.endings import Endings, tell_closing
 from relay.server.http import HttpConnection
 from relay.server.keepalive import keep_alive
 from relay.server.kernel import (
     BROADCAST_RECEIVE_BYTES,
     bound_receive_buffer,
-    notice_dead_peer,
+    notice_dead_peers,
     widen_backlog,
 )
 from relay.server.listener import ListenerConversation
 from relay.server.rechecks import Rechecks
-from relay.server.shutdown import ShutdownPlan
+from relay.server.shutdown import ShutdownPlan, plan_departures
 from relay.server.tls_handshake import TlsHandshake
 from relay.server.writable import WritableSockets
 from relay.settings.settings import ListenerSettings, ServerSettings
-from relay.vocabulary.errors import ConfigurationError, RelayError, TokenExpiredError
+from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.errors import CloseCode, ConfigurationError, RelayError, TokenExpiredError
 
 ACCEPT_BATCH = 4
 """Connections accepted per turn of the event loop, so that many new clients do not delay the connected ones."""
@@ -55,6 +55,9 @@ and it retries after a second."""
 
 DEAD_PEER_SECONDS = 5.0
 """The kernel gives a peer up this much later than the stall limit, so that the log reports a stall first."""
+
+STEP_SECONDS = 0.01
+"""Clients that a stopping relay asks to leave within this time are asked at once."""
 
 LEAVING_SECONDS = 0.01
 """Interval at which a stopping relay checks whether all clients have left."""
@@ -120,9 +123,11 @@ class RelayServer:
                 f"The relay cannot listen on {', '.join(hosts)}, port {port}: {_reason(error)}. "
                 "Choose another port with --port, or another address in server.host."
             ) from error
+        limit = self._stall_limit_seconds
         for listening in self._server.sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
-        alive = keep_alive(lambda: self._connections, self._stall_limit_seconds)
+            notice_dead_peers(listening.fileno(), None if limit is None else limit + DEAD_PEER_SECONDS)
+        alive = keep_alive(lambda: self._connections, limit)
         self._tasks.start(alive, "keepalive", is_vital=True)
         self._door.is_open = True
         return self
@@ -131,9 +136,7 @@ class RelayServer:
         loop = asyncio.get_running_loop()
         return await loop.create_server(self._make_protocol, addresses, port, backlog=ACCEPT_BATCH)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop accepting, ask all clients to reconnect later, and cut off those that remain at the deadline."""
         server = self._server
         if server is None:
@@ -152,7 +155,7 @@ class RelayServer:
         plan = self._plan
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.closing):
-                await see_off(self._connections, plan.window)
+                await _see_off(self._connections, plan.window)
                 self._door.cut_off_pending()
                 await self._handshakes.join()
                 await self._everybody_has_gone()
@@ -188,18 +191,16 @@ class RelayServer:
     ) -> RelayConnection:
         """Create the WebSocket that takes over a transport, and start to serve it."""
         connection = RelayConnection(
-            transport, protocol, admitted, self._limits, writable=self._writable, tell_end=self._tell_end
+            transport, protocol, admitted, accepted, self._limits, writable=self._writable, tell_end=self._tell_end
         )
         self._door.take_seat(admitted, connection)
         self._connections.add(connection)
         transport.set_protocol(connection)
-        transport.write(accepted)
-        limit = self._stall_limit_seconds
-        notice_dead_peer(transport.get_extra_info("socket"), None if limit is None else limit + DEAD_PEER_SECONDS)
         if isinstance(admitted.found, RelayError):
             connection.refuse(admitted.found)
         else:
             self._serve(connection, *admitted.found)
+        connection.send_data()
         return connection
 
     def _serve(self, connection: RelayConnection, request: ConnectRequest, permit: Permit) -> None:
@@ -238,6 +239,21 @@ def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
             "channel": request.address.channel,
         },
     )
+
+
+async def _see_off(connections: Iterable[RelayConnection], window_seconds: float) -> None:
+    """Ask all clients to leave within a window: listeners in random order, then broadcasters."""
+    leaving = list(connections)
+    random.shuffle(leaving)
+    leaving.sort(key=lambda connection: connection.role is Role.BROADCASTER)
+    departures = plan_departures(len(leaving), window_seconds, random.random)
+    began = relay_clock()
+    for connection, departure in zip(leaving, departures, strict=True):
+        wait_seconds = began + departure.at_seconds - relay_clock()
+        if wait_seconds > STEP_SECONDS:
+            await asyncio.sleep(wait_seconds)
+        connection.send_text(Goaway(departure.reconnect_after_ms).text())
+        connection.close(CloseCode.RESTARTING, CloseCode.RESTARTING.reason)
 
 
 def _reason(error: OSError) -> str:

@@ -18,13 +18,12 @@ from typing import cast
 
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
-from relay.limits.pending import Visitor
+from relay.limits.seats import Visitor
 from relay.limits.tls_faults import TlsFault, read_tls_fault
 from relay.process.tasks import TaskRegistry
-from relay.server.guarded import CLOSE_SECONDS
+from relay.server.guarded import CLOSE_SECONDS, Timer, Timers
 from relay.server.http import Attendance, HttpConnection
 from relay.server.kernel import RECEIVE_BUFFER_BYTES, bound_receive_buffer, discard_unsent
-from relay.server.timers import Timer, Timers
 
 
 class TlsHandshake(asyncio.Protocol):

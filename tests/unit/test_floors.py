@@ -70,7 +70,7 @@ PURE = frozenset(
                 *("target", "worker"),
             )
         ),
-        *(f"relay.server.{name}" for name in ("endings", "shutdown")),
+        "relay.server.shutdown",
     }
 )
 """Pure modules in rooms that are not."""

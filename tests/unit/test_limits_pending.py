@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from relay.limits.pending import Pending
+from relay.limits.seats import Pending
 
 
 class Visitor:

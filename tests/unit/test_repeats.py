@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.process.repeats import MAX_KINDS, Repeats
+from relay.process.logs import MAX_KINDS, Repeats
 
 
 def test_the_first_ones_of_each_interval_are_written() -> None:
