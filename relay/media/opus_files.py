@@ -117,7 +117,7 @@ class OpusRecorder:
         self._held_ticks = 0
         self._stream: OggOpusPages | None = None  # None while the file holds older contents
         self._stream_at = 0
-        self._file = open_recording(path, "Ogg Opus", ".opus")
+        self._file = open_recording(path, ".opus")
         if not self._file.seek(0, os.SEEK_END):
             self._begin()
 

@@ -8,8 +8,8 @@ from typing import IO
 from relay.vocabulary.errors import UserError
 
 
-def open_recording(path: Path, kind: str, suffix: str) -> IO[bytes]:
-    """Open a file to write a recording, such as WAV with the suffix .wav. An existing file keeps its contents for now.
+def open_recording(path: Path, suffix: str) -> IO[bytes]:
+    """Open a file for a recording whose name usually ends in `suffix`. An existing file keeps its contents for now.
 
     Raises:
         UserError: The file cannot be written.
@@ -19,7 +19,7 @@ def open_recording(path: Path, kind: str, suffix: str) -> IO[bytes]:
         is_there = path.exists()
         if not is_there or path.is_file():
             return path.open("r+b" if is_there else "xb")
-    raise UserError(f"{path} is not a regular file. Give the name of a {kind} file, such as -o recording{suffix}.")
+    raise UserError(f"{path} is not a regular file. Give the name of one, such as -o recording{suffix}.")
 
 
 @contextlib.contextmanager

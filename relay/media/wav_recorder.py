@@ -39,7 +39,7 @@ class WavRecorder:
         self._max_data_bytes = max_data_bytes
         self._audio_format = AudioFormat()
         self._writer: wave.Wave_write | None = None
-        self._open(open_recording(path, "WAV", ".wav"))
+        self._open(open_recording(path, ".wav"))
 
     def __enter__(self) -> Self:
         return self

@@ -92,7 +92,7 @@ def test_more_than_a_header_can_declare_goes_to_the_next_file(tmp_path: Path) ->
     ("name", "problem"),
     [
         ("missing/out.wav", "cannot be written: No such file or directory."),
-        ("", "is not a regular file. Give the name of a WAV file, such as -o recording.wav."),
+        ("", "is not a regular file. Give the name of one, such as -o recording.wav."),
         ("n" * 300, "cannot be written: File name too long."),
     ],
 )
