@@ -1,4 +1,4 @@
-"""A shell that runs the commands of a page, as a reader does."""
+"""A shell that runs the commands of a documentation page as a reader would."""
 
 import os
 import re
@@ -23,7 +23,7 @@ _LISTENS = re.compile(r"\brelay (serve|demo)\b|\bmoto_server\b")
 
 
 class Terminal:
-    """One shell, in a folder with the project's files, in which the commands of a page run one after another."""
+    """A shell that runs the commands of a page one after another, in a folder with the project's files."""
 
     def __init__(self, folder: Path, *, is_active: bool) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Terminal:
         self._beside: dict[int, tuple[str, Path]] = {}
 
     def _write_recordings(self) -> None:
-        """Give the reader some recordings of two seconds."""
+        """Write the recordings that the page expects, two seconds long."""
         with wave.open(str(ROOT / "relay/samples/counting.wav")) as sample:
             parameters, audio = sample.getparams(), sample.readframes(2 * sample.getframerate())
         for name in ("english.wav", "deutsch.wav", "speech.wav"):
@@ -66,11 +66,11 @@ class Terminal:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something runs beside the next command."""
+        """Whether a command still runs in the background."""
         return bool(self._beside)
 
     def run(self, command: str) -> tuple[int, str]:
-        """Run a command; returns its exit code and its output."""
+        """Run a command, and return its exit code and output."""
         marker = secrets.token_hex(8)
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
@@ -88,9 +88,9 @@ class Terminal:
         return int(end[1]), output[: end.start()].decode()
 
     def run_beside(self, command: str) -> Path:
-        """Start a command that goes on, and return the file with its output.
+        """Start a command in the background, and return the file with its output.
 
-        A relay ends what ran before and takes its place; the method returns when it listens.
+        A relay stops the relays that ran before. The method then returns when the new one listens.
         """
         if _RELAY.search(command):
             self._end_relays()
@@ -115,11 +115,11 @@ class Terminal:
         raise AssertionError(f"{command!r} does not listen:\n{log.read_text()}")
 
     def logs(self) -> str:
-        """Return what the commands beside have written, for the message of a failure."""
+        """Return the output of the background commands, for a failure message."""
         return "\n".join(f"{command}:\n{log.read_text()}" for command, log in self._beside.values())
 
     def _end_relays(self) -> None:
-        """End all that ran beside, but for servers that are not relays."""
+        """Stop the background commands, except servers that are not relays."""
         for pid, (command, log) in reversed(self._beside.items()):
             if "moto_server" in command:
                 continue
@@ -132,7 +132,7 @@ class Terminal:
         self._beside = {pid: beside for pid, beside in self._beside.items() if "moto_server" in beside[0]}
 
     def close(self) -> None:
-        """End what runs beside, and the shell."""
+        """Stop the background commands and the shell."""
         try:
             self._end_relays()
         finally:
