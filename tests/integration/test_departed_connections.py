@@ -1,4 +1,4 @@
-"""A connection that is gone frees itself: nothing waits for a collection of garbage, which would hold everybody up."""
+"""A closed connection frees its memory at once, without a garbage collection, which would stall every listener."""
 
 import asyncio
 import gc

@@ -31,7 +31,7 @@ _LONG_RUNNING = re.compile(r"^(\w+=\S+ )*relay (serve|demo)\b|^moto_server\b|^re
 
 
 def with_code() -> list[str]:
-    """Return the pages that have something to run."""
+    """Return the pages that contain something to run."""
     return [page for page in PAGES if any(block.language in {"console", "python"} for block in blocks(read(page)))]
 
 
@@ -75,7 +75,7 @@ def run_console(terminal: Terminal, place: str, block: Block) -> None:
 
 
 def localized(text: str, terminal: Terminal) -> str:
-    """Put the relay of this test in the place of the one that a page names, and keep load tests small."""
+    """Replace the page's relay with the relay of this test, and keep load tests small."""
     here = f"127.0.0.1:{terminal.port}"
     for pattern, replacement in (
         (r"\b(http|ws)s://relay\.example\.org\b", rf"\1://{here}"),
@@ -90,7 +90,7 @@ def localized(text: str, terminal: Terminal) -> str:
 
 
 def is_shown(expected: str, output: str) -> bool:
-    """Whether a line that a page shows is in an output, whatever its numbers, its spaces and what … stands for."""
+    """Whether an output contains a line of the page; numbers, spaces and the text that … replaces may differ."""
     pattern = ".*".join(re.escape(part) for part in without_numbers(expected).split("…"))
     return any(re.search(pattern, without_numbers(line)) for line in output.splitlines()) or not expected
 

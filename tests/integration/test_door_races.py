@@ -1,4 +1,4 @@
-"""What a connection takes at the door, it has given back when it is gone, in whatever order things happen."""
+"""A connection returns all that it took at the door when it ends, in whatever order things happen."""
 
 import asyncio
 import gc
@@ -33,14 +33,14 @@ def connections() -> int:
 
 
 async def read(reader: asyncio.StreamReader) -> bytes:
-    """Read more; fails when there is no more."""
+    """Read more; fail at the end of the stream."""
     more = await reader.read(4096)
     assert more, "it was cut off"
     return more
 
 
 async def attack(port: int, chance: random.Random) -> None:
-    """Open connections that ask, or ask half, and end in every way and at every moment."""
+    """Open connections with whole and partial requests, and end them in every way at every moment."""
     loop = asyncio.get_running_loop()
     end = loop.time() + RACE_SECONDS
     held: list[socket.socket] = []

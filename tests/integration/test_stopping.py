@@ -1,4 +1,4 @@
-"""Stopping ends, whatever the clients do, and those who listen are told when to come back."""
+"""The relay stops whatever its clients do, and tells listeners when to come back."""
 
 import asyncio
 import http.client
@@ -29,7 +29,7 @@ KEPT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
 
 @asynccontextmanager
 async def stalled(relay: RelayProcess, count: int) -> AsyncIterator[tuple[Broadcaster, list[WireListener]]]:
-    """Listeners who read nothing, of whom more is written than their sockets take."""
+    """Connect listeners that read nothing, and broadcast more than their sockets hold."""
     listeners = [
         await open_listener(relay.url, "/v1/listen/ev1", receive_buffer=SMALL_BUFFER_BYTES, is_reading=False)
         for _ in range(count)
@@ -129,7 +129,7 @@ sys.addaudithook(watch)
 
 @pytest.mark.parametrize("is_first", [False, True], ids=["", "as process 1"])
 async def test_a_signal_before_it_is_ready_ends_it_in_order(tmp_path: Path, is_first: bool) -> None:
-    """Process 1 of a container has no default action for a signal: without a handler SIGTERM is lost there."""
+    """Process 1 of a container has no default signal actions: without a handler, SIGTERM would have no effect."""
     (tmp_path / "sitecustomize.py").write_text(AT_A_MOMENT)
     moments = ("import click", "import pydantic", "import websockets", "import relay.process.stopping", "socket.bind")
 
@@ -173,7 +173,7 @@ Hub.keep_house = crash
 
 
 async def test_it_stops_in_order_when_it_does_not_work_any_more(tmp_path: Path) -> None:
-    """Rather than being up and silent: whoever looks after it starts it again, and its clients come back."""
+    """A relay that cannot serve must exit. Its supervisor then restarts it, and its clients reconnect."""
     (tmp_path / "sitecustomize.py").write_text(CRASH)
     async with relay_process(PYTHONPATH=str(tmp_path)) as relay:
         assert await relay.wait() == 1
