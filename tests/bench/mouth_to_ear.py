@@ -27,7 +27,7 @@ _SHOWN = ("delayMs", "playoutMs", "targetMs")
 
 
 async def measure(latency: str, frame_seconds: float, seconds: float, settled_seconds: float) -> Heard:
-    """Listen for a time, once the player has played for `settled_seconds`."""
+    """Listen for `seconds`, once the player has played for `settled_seconds`."""
     async with relay_process() as relay, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         context = await browser.new_context()
@@ -40,7 +40,7 @@ async def measure(latency: str, frame_seconds: float, seconds: float, settled_se
 
 
 def report(heard: Heard, seconds: float) -> float:
-    """Print what was measured; gives the 95th percentile in milliseconds."""
+    """Print the measurements, and return the 95th percentile in milliseconds."""
     recording, mark = heard.recording, heard.mark
     piece = recording.between(mark, mark + seconds - 0.5)
     delays = 1000 * piece.delays()[~np.isnan(piece.delays())]

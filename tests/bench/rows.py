@@ -1,4 +1,4 @@
-"""The rows of the table: what each measures, and how it is said."""
+"""The rows of the table: what each row measures and how it reports the result."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ def row_capacity(bench: Bench) -> None:
 
 
 def capacity_cell(runs: Sequence[Measured]) -> str:
-    """Say what became of all frames."""
+    """Summarize the fate of all frames."""
     if trouble := next((run.trouble for run in runs if run.result.failures), None):
         return trouble
     late = spread(runs, "late_percent").median
@@ -89,7 +89,7 @@ def capacity_cell(runs: Sequence[Measured]) -> str:
     shown = f"p99 {p99:.0f} ms" if p99 < 1000 else f"p99 {p99 / 1000:.1f} s"
     lost = max(run.lost for run in runs)
     got = f"{lost:,.0f} lost" if lost else "all"
-    # What is later than 200 ms is a hole at a player that buffers this much.
+    # A frame that is more than 200 ms late leaves a hole in the audio of a player that buffers 200 ms.
     return f"{got}, {shown}" if late < 1 else f"{got}, {late:.0f} % late, {shown}"
 
 

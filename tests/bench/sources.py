@@ -1,4 +1,4 @@
-"""Broadcasters of the servers that do not speak relay.v1: the same frames at the same times, by their own ways in."""
+"""Broadcasters for servers without relay.v1: the same frames at the same times, over each server's own interface."""
 
 import asyncio
 import base64
@@ -50,19 +50,19 @@ class NchanSource(PacedSource):
             raise RelayError("The connection to nchan was lost.") from error
 
     async def end(self) -> None:
-        """Nothing: a channel of nchan has no end; listeners go when they have everything."""
+        """Do nothing: a channel of nchan has no end, and listeners leave once they have everything."""
 
     async def _read(self, connection: ClientConnection) -> None:
-        """Read the answer that nchan gives to each message."""
+        """Read nchan's answer to each message."""
         with contextlib.suppress(ConnectionClosed):
             async for _ in connection:
                 pass
 
 
 class HttpSource(PacedSource):
-    """A source client as Icecast knows it; an async context manager.
+    """A source client of Icecast; an async context manager.
 
-    Before the audio it sends bytes that are no frames: Icecast lets nobody in while nothing comes.
+    Before the audio, it sends bytes that are not frames, because Icecast admits no listener without incoming data.
     """
 
     def __init__(self, plan: LoadPlan, port: int, mount: str) -> None:
@@ -104,7 +104,7 @@ class HttpSource(PacedSource):
         await self._write(stamp_for_stream(seq, relay_clock(), self._audio))
 
     async def end(self) -> None:
-        """Nothing: listeners go when they have everything."""
+        """Do nothing: listeners leave once they have everything."""
 
     async def _write(self, data: bytes) -> None:
         assert self._writer is not None

@@ -36,7 +36,7 @@ Kind = Callable[[str], Coroutine[None, None, None]]
 
 
 def flooding(target: str, data: bytes) -> Kind:
-    """Whoever joins and sends the same again and again, and reads nothing."""
+    """Join, send the same data again and again, and read nothing."""
 
     async def flood(url: str) -> None:
         sock, _, _ = await upgrade(url, target)
@@ -49,7 +49,7 @@ def flooding(target: str, data: bytes) -> Kind:
 
 
 async def knock(url: str) -> None:
-    """Connect and go, as often as it is possible."""
+    """Connect and disconnect as often as possible."""
     address = urlsplit(url)
     async with asyncio.timeout(TURN_SECONDS):
         while True:
@@ -59,7 +59,7 @@ async def knock(url: str) -> None:
 
 
 async def shake_hands_slowly(url: str) -> None:
-    """Many handshakes of one byte at a time."""
+    """Open many handshakes that each send one byte at a time."""
     address = urlsplit(url)
     socks = [socket.socket() for _ in range(SLOW_HANDSHAKES)]
     try:
@@ -77,7 +77,7 @@ async def shake_hands_slowly(url: str) -> None:
 
 
 async def ask_for_pages(url: str) -> None:
-    """Requests that are no WebSocket, one after the other."""
+    """Send ordinary HTTP requests, one after another."""
     address = urlsplit(url)
     async with asyncio.timeout(TURN_SECONDS):
         while True:
@@ -88,7 +88,7 @@ async def ask_for_pages(url: str) -> None:
 
 
 def kinds() -> dict[str, Kind]:
-    """Everything that is done."""
+    """Return every kind of attack."""
     floods = {
         f"{who}: {what}": flooding(target, data) for who, target in FLOODERS.items() for what, data in FLOODS.items()
     }
@@ -100,7 +100,7 @@ def kinds() -> dict[str, Kind]:
 async def main(url: str) -> None:
     async def repeat(kind: Kind) -> None:
         while True:
-            # Refused, cut off, or held up: all of that is the relay's right.
+            # The relay may refuse the client, cut it off or slow it down.
             with suppress(OSError, TimeoutError, AssertionError, EOFError):
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await kind(url)

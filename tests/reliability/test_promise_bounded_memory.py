@@ -1,6 +1,6 @@
 """Promise 2: memory is bounded, whatever listeners do.
 
-The bounds of one queue are a property of tests/unit/test_audio_buffer_manager_properties.py.
+tests/unit/test_audio_buffer_manager_properties.py proves the bounds of a single queue.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ async def test_memory_is_flat_when_every_listener_is_stalled(load: Load, figure:
 
 
 async def sizes_while(relay: RelayProcess, playing: Coroutine[None, None, None], every: float) -> list[int]:
-    """Give the relay's memory at intervals while something goes on."""
+    """Return the relay's memory at intervals while `playing` runs."""
     sizes = []
     async with asyncio.TaskGroup() as group:
         task = group.create_task(playing)

@@ -1,4 +1,7 @@
-"""Promise 8: hostile clients have a budget. Each alone: tests/integration/test_floods.py; here all at once."""
+"""Promise 8: hostile clients have a budget. Here all attack at once.
+
+tests/integration/test_floods.py tests each kind alone.
+"""
 
 import asyncio
 import os
@@ -90,7 +93,7 @@ async def play_until_done(broadcaster: Broadcaster, measuring: asyncio.Task[obje
 
 
 async def flood_while(measuring: asyncio.Task[Measured], relay: RelayProcess, load: Load) -> int:
-    """Once all listeners are there, have hostile clients do what they can; gives by how many bytes the relay grew."""
+    """Start the hostile clients once all listeners are present, and return by how many bytes the relay grew."""
     loop = asyncio.get_running_loop()
     until = loop.time() + JOINING_SECONDS
     while (there := len(psutil.Process(relay.pid).net_connections("tcp"))) < load.listeners:
@@ -102,7 +105,7 @@ async def flood_while(measuring: asyncio.Task[Measured], relay: RelayProcess, lo
         os.setpriority(os.PRIO_PROCESS, hostile.pid, LEAST_PRIORITY)
         if load.is_alone:
             os.sched_setaffinity(hostile.pid, {OTHERS_CPU})
-        # The hostile clients get what processor time is left, so their floods may take longer than the measurement.
+        # Hostile clients get only the remaining processor time, so their floods may outlast the measurement.
         applied = [relay.line(partial(tells, limit)) for limit in FLOOD_LIMITS]
         await asyncio.gather(asyncio.wait([measuring]), *applied)
         assert hostile.returncode is None, "the hostile clients ended by themselves"

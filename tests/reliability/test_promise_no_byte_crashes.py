@@ -1,4 +1,4 @@
-"""Promise 9: no byte crashes it. The long search is `python -m tests.fuzz --minutes 30`; here is a short one."""
+"""Promise 9: no input crashes the relay. This search is short; `python -m tests.fuzz --minutes 30` is the long one."""
 
 import random
 import socket
@@ -25,7 +25,7 @@ EDITS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 8), st.binary(max
 
 
 def edited(seed: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    """Replace stretches of a good input."""
+    """Replace parts of a valid input."""
     data = bytearray(seed)
     for at, length, replacement in edits:
         data[at % (len(data) + 1) : at % (len(data) + 1) + length] = replacement

@@ -1,4 +1,4 @@
-"""Promise 6: shutdown always ends, here whatever networks do."""
+"""Promise 6: shutdown always ends, here under every network fault."""
 
 import asyncio
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""Promise 13: after much coming and going everything is as before; for longer: `python -m tests.soak`."""
+"""Promise 13: after many clients have come and gone, resources are as before. `python -m tests.soak` runs longer."""
 
 import pytest
 
