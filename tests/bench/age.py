@@ -26,19 +26,20 @@ from tests.support.wire_listener import (
 
 BOUNDS_MS = (200, 1000, 10_000)
 SPEEDS = (0.10, 0.25, 0.50, 0.75, 0.95)
-"""How fast they read, as a share of what is broadcast; each speed meets each bound, all in one channel."""
+"""The listeners' reading speeds, as shares of the broadcast rate. Each speed meets each bound, all in one channel."""
 
 FORMAT = AudioFormat(rate=48_000, channels=2)
-"""Of this a small receive buffer holds 20 ms, so that nearly all that the listener is behind by is the server's."""
+"""A small receive buffer holds only 20 ms of this format, so nearly all of a listener's backlog is in the server."""
 
 FRAME_SECONDS = 0.02
 FRAME_BYTES = 3840
 ALLOWED_MS = 40
-"""How much older than its bound a frame may be when it is written: one frame, and 20 ms."""
+"""How much older than its bound a frame may be when it is written: one frame plus 20 ms."""
 
 SLOW_SECONDS = 18.0
-"""At a quarter of the speed a listener is behind by the longest bound after 13 s. After 20 s the kernel ends a
-connection whose window never has room for a segment, which on loopback is so with a small receive buffer."""
+"""At a quarter of the speed, a listener falls behind by the longest bound after 13 s. After 20 s, the kernel ends a
+connection whose window never has room for a segment, as on loopback with a small receive buffer.
+"""
 
 REST_SECONDS = 1.0
 

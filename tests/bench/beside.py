@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LARGE, SMALL = 4000, 10
 BOTH_SECONDS = 2.5
-"""How much longer the large channel plays: a small one that begins a second after it is over before it."""
+"""How much longer the large channel plays, so that a small channel that starts a second later ends before it."""
 
 
 def measure_beside(bench: "Bench", server: Server) -> tuple[Measured, Measured]:

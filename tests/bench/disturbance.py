@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 LIMIT_PERCENT = 5.0
-"""More than this share of a CPU in other hands, and a figure says so."""
+"""If others use more than this share of a CPU, the report marks the figure."""
 
 _STAT = Path("/proc/stat")
 _TICKS = os.sysconf("SC_CLK_TCK")

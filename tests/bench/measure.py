@@ -23,7 +23,7 @@ from tests.bench.sources import HttpSource, NchanSource
 SESSION = "bench"
 
 CALM_SECONDS = 0.2
-"""Between the last join and the first frame; no clocks are to be compared meanwhile."""
+"""Between the last join and the first frame, without clock comparisons."""
 
 
 @dataclass(frozen=True)

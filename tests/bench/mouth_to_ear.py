@@ -18,10 +18,10 @@ from tests.browser.listening import Heard, listening
 from tests.support.processes import relay_process
 
 AIM_MS = 120
-"""Of the 95th percentile, with the preset "low" and frames of 20 ms."""
+"""The target for the 95th percentile, with the preset "low" and frames of 20 ms."""
 
 SETTLED_SECONDS = 10
-"""The delay begins at 150 ms and comes down by 20 ms a second; the last 8 ms take half a minute more."""
+"""The delay starts at 150 ms and shrinks by 20 ms a second; the last 8 ms take another half minute."""
 
 _SHOWN = ("delayMs", "playoutMs", "targetMs")
 

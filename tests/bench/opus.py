@@ -32,7 +32,7 @@ FABLES = {
     "fr+m3": "La bise et le soleil se disputaient, chacun assurant qu'il était le plus fort, quand ils ont vu un "
     "voyageur qui s'avançait, enveloppé dans son manteau.",
 }
-"""A voice of eSpeak NG, and what it says: the fable of the north wind and the sun, which phoneticians use."""
+"""For each voice of eSpeak NG, its text: the fable of the north wind and the sun, which phoneticians use."""
 
 
 @dataclass(frozen=True)

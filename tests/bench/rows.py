@@ -23,7 +23,7 @@ NEVER = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
 
 COUNTS = (2000, 4000, 6000, 8000, 10_000)
 LATE_SHARE = 10.0
-"""A server that brings more than so many per cent of frames late is not asked for more."""
+"""A server that delivers more than this percentage of frames late is not tested with more listeners."""
 
 
 def row_cpu(bench: Bench) -> None:
@@ -226,13 +226,13 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "capacity": row_capacity,
     "encoder": row_encoder,
 }
-"""What is measured when nobody chooses."""
+"""The rows that run by default."""
 
 WITHOUT_SERVERS = frozenset({"encoder", "quality"})
-"""Rows that measure no server."""
+"""Rows that do not measure a server."""
 
 WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age"}) | WITHOUT_SERVERS
-"""Rows that measure no server but the relay."""
+"""Rows that measure only the relay."""
 
 MORE_ROWS: dict[str, Callable[[Bench], None]] = {"receiver": row_receiver, "quality": row_quality}
-"""What is measured only when it is asked for."""
+"""Rows that run only on request."""

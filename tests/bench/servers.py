@@ -24,17 +24,17 @@ from tests.support.ports import free_port
 
 _CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU, GENERATOR_CPU = _CPUS[0], _CPUS[min(1, len(_CPUS) - 1)]
-"""The first two that may be used here; where there is one, nothing can be measured, only tried."""
+"""The first two CPUs available to this process. With only one, the benchmarks run but measure nothing."""
 START_SECONDS = 15.0
 STOP_SECONDS = 5.0
 FRAME_BYTES = 640
-"""20 ms of 16 kHz mono: a frame of every measurement but that of ages."""
+"""20 ms of 16 kHz mono: the frame of every measurement except those of ages."""
 
 PEERS = Path(__file__).parent / "peers"
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 Command = Callable[[int, Path], list[str]]
-"""Gives the words of a command for a port and an empty folder."""
+"""Returns the command line for a port and an empty folder."""
 
 
 class StartError(Exception):

@@ -17,7 +17,7 @@ from relay.vocabulary.errors import RelayError
 
 FILLER_SECONDS = 0.02
 FLUSH_BYTES = 4 * 1400
-"""What Icecast needs behind the last frame to let go of it: it waits for whole blocks of 1400 bytes."""
+"""The padding after the last frame that makes Icecast release it: Icecast waits for whole blocks of 1400 bytes."""
 
 
 class NchanSource(PacedSource):
@@ -42,7 +42,7 @@ class NchanSource(PacedSource):
         await self._connection.close()
         await self._reading
 
-    async def send(self, channel: int, seq: int) -> None:  # noqa: ARG002 - there is one channel
+    async def send(self, channel: int, seq: int) -> None:  # noqa: ARG002 - these servers have one channel
         assert self._connection is not None
         try:
             await self._connection.send(stamp(seq, relay_clock(), self._audio))
@@ -100,7 +100,7 @@ class HttpSource(PacedSource):
         await super().play(begins_at)
         await self._write(bytes(FLUSH_BYTES))
 
-    async def send(self, channel: int, seq: int) -> None:  # noqa: ARG002 - there is one channel
+    async def send(self, channel: int, seq: int) -> None:  # noqa: ARG002 - these servers have one channel
         await self._write(stamp_for_stream(seq, relay_clock(), self._audio))
 
     async def end(self) -> None:

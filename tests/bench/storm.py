@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PRESENT, CROWD = 500, 1000
 BEFORE_SECONDS = 2.5
-"""About how long the broadcast is undisturbed before the crowd comes."""
+"""Roughly how long the broadcast is undisturbed before the crowd joins."""
 
 
 class SharedSource:
@@ -70,7 +70,7 @@ class CrowdSource:
     def take_late_ms(self) -> float:
         return 0.0
 
-    async def play(self, begins_at: float) -> None:  # noqa: ARG002 - it has begun
+    async def play(self, begins_at: float) -> None:  # noqa: ARG002 - the broadcast has already begun
         await self._played.wait()
 
     async def end(self) -> None:

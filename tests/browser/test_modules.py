@@ -1,6 +1,6 @@
-"""The parts of the pages that need no sound card and no socket, run in the browser that they are written for.
+"""The parts of the pages that need neither a sound card nor a socket, run in a real browser.
 
-The player's audio thread is heard in an OfflineAudioContext; its rules are tested by tests/player.
+An OfflineAudioContext renders the player's audio thread; tests/player tests its rules.
 """
 
 import base64
@@ -25,12 +25,12 @@ pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 TONE = 997
 
 ONSET_SECONDS = 0.05
-"""Playing fades in; what is judged begins behind that."""
+"""Playback fades in, so tests judge only what follows."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def tab(browser: Browser, relay: RelayProcess) -> AsyncIterator[Tab]:
-    """One page for all tests of this module; importing modules leaves nothing behind."""
+    """One page for all tests of this module, because imported modules leave nothing behind."""
     async with open_context(browser) as context, open_tab(context, relay.url) as tab:
         await tab.open("/")
         yield tab
@@ -38,7 +38,7 @@ async def tab(browser: Browser, relay: RelayProcess) -> AsyncIterator[Tab]:
 
 
 async def run(tab: Tab, module: str, body: str, **arguments: object) -> Any:
-    """Run the body of an async function with the names of a module and the arguments in scope."""
+    """Run the body of an async function that can use a module's names and the arguments."""
     imported = f"const module = await import('/assets/{module}');"
     names = f"const {{{', '.join(arguments)}}} = given;"
     return await tab.page.evaluate(f"async (given) => {{ {imported} {names} {body} }}", arguments)
@@ -105,17 +105,17 @@ def steer(**order: object) -> dict[str, object]:
 async def render(
     tab: Tab, script: list[dict[str, object]], *, seconds: float, rate: int = 16_000, device_rate: int = 48_000
 ) -> tuple[dict[str, Any], Samples]:
-    """Let the real processor play a tone in an OfflineAudioContext.
+    """Play a tone with the real processor in an OfflineAudioContext.
 
     Args:
         tab: Any page.
-        script: When (`at`, in seconds) how many `frames` of 20 ms come, and which `orders` follow.
-        seconds: What is rendered.
-        rate: Of the tone.
-        device_rate: Of the context.
+        script: For each time `at` in seconds, how many `frames` of 20 ms arrive and which `orders` follow.
+        seconds: How much to render.
+        rate: The tone's sample rate.
+        device_rate: The context's sample rate.
 
     Returns:
-        The processor's last report, and what was heard from behind the onset on.
+        The processor's last report, and the sound after the onset.
     """
     body = f"const {{ script, text, rate, deviceRate, seconds }} = given; {RENDER}"
     given = {
@@ -215,7 +215,7 @@ QUEUE = """
       }
     };
 """
-"""A queue for 1000 bytes a second, with frames of 20 ms whose bytes are their number."""
+"""A queue for 1000 bytes a second, with frames of 20 ms whose bytes equal their number."""
 
 
 async def test_send_queue_is_bounded_and_drops_the_oldest(tab: Tab) -> None:
@@ -249,7 +249,7 @@ async def test_send_queue_keeps_the_newest_while_there_is_no_connection(tab: Tab
     """
     result = await run(tab, "send-queue.js", QUEUE + script)
     assert result["waiting"] == pytest.approx(1.5)
-    # 15 frames were too many, and the old connection had 0.1 s that it had not sent.
+    # 15 frames exceeded the limit, and the old connection still held 0.1 s of unsent audio.
     assert result["dropped"] == pytest.approx(0.3 + 0.1)
     assert result["sent"] == [*range(10), *range(25, 100)]
 

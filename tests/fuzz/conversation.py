@@ -37,7 +37,7 @@ class Conversation:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._choice = random.Random(number)  # noqa: S311 - repeatable, which a secret must not be
+        self._choice = random.Random(number)  # noqa: S311 - repeatable, not a secret
         handshake = self._handshake()
         frames = b"".join(self._frame() for _ in range(self._choice.choice((0, 1, 3, 20))))
         self.pieces = self._cut(handshake + frames)

@@ -15,10 +15,10 @@ from tests.support.wire_listener import closing
 
 AT_ONCE = 20
 STAY_SECONDS = 0.5
-"""How long a conversation waits for what the relay says to it."""
+"""How long a conversation waits for messages from the relay."""
 
 SIGNS = ("Traceback", "bug in the relay", "crashed", "Exception in callback", "never retrieved")
-"""What the log says only when the relay is wrong."""
+"""Texts that the log contains only if the relay has a bug."""
 
 SETTINGS = {
     "RELAY_LIMITS_MAX_FAILURES_PER_MINUTE": "never",

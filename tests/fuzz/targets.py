@@ -32,7 +32,7 @@ from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.errors import ConfigurationError, PeerError, UserError
 from relay.vocabulary.origins import is_allowed_origin
 
-SECRET = "a-secret-of-the-fuzzer-that-is-long-enough"  # noqa: S105 - of nothing else
+SECRET = "a-secret-of-the-fuzzer-that-is-long-enough"  # noqa: S105 - a key for these inputs only
 FOUND = Path(__file__).parent / "found"
 
 OPUS = AudioFormat(Codec.OPUS, 48_000)

@@ -141,7 +141,7 @@ async def test_an_occupied_channel_is_told_only_to_who_may_broadcast(relay: Rela
 
 async def test_header_before_subprotocol_before_query() -> None:
     right, wrong = token(), "wrong-token"
-    async with relay_process(RELAY_ACCESS_TOKEN_IN_QUERY="true", **BY_TOKEN) as relay:  # noqa: S106 - it is a setting
+    async with relay_process(RELAY_ACCESS_TOKEN_IN_QUERY="true", **BY_TOKEN) as relay:  # noqa: S106 - a setting, not a secret
         for header, subprotocol, query in itertools.product((None, right, wrong), repeat=3):
             subprotocols = [RELAY_V1] + [Subprotocol(f"relay.token.{subprotocol}")] * (subprotocol is not None)
             target = "/v1/listen/ev1" + (f"?token={query}" if query else "")
@@ -246,7 +246,7 @@ class TestOpenConnections:
 
     @pytest.mark.parametrize("role", ["broadcast", "listen"])
     async def test_expired_while_connected(self, role: str) -> None:
-        async with relay_process(RELAY_ACCESS_TOKEN_LEEWAY_SECONDS="0", **BY_TOKEN) as relay:  # noqa: S106 - it is a setting
+        async with relay_process(RELAY_ACCESS_TOKEN_LEEWAY_SECONDS="0", **BY_TOKEN) as relay:  # noqa: S106 - a setting, not a secret
             expiry = seconds_from_now(4)
             short = token(role=role, exp=expiry)
             async with (
@@ -399,7 +399,7 @@ class TestNoSecret:
         ],
     )
     async def test_another_address_refuses_to_start(self, settings: dict[str, str], says: str) -> None:
-        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port()), **settings) as process:  # noqa: S104 - it must refuse
+        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port()), **settings) as process:  # noqa: S104 - the relay must refuse it
             assert await process.wait() == 2
             assert len(process.lines) == 1
             assert says in process.text
@@ -410,6 +410,6 @@ class TestNoSecret:
             assert "there are no token keys" in process.text
 
     async def test_another_address_with_keys_of_tokens_starts(self) -> None:
-        async with relay_process("--host", "0.0.0.0", **BY_TOKEN) as relay:  # noqa: S104 - it has a secret
+        async with relay_process("--host", "0.0.0.0", **BY_TOKEN) as relay:  # noqa: S104 - the relay requires a secret
             assert (await answer(relay.url, "/v1/broadcast/ev1", token(role="broadcast")))[0] == 101
             assert (await answer(relay.url, "/v1/broadcast/ev1"))[0] == 401

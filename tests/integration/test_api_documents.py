@@ -15,7 +15,7 @@ from tests.support.wire_listener import closing, open_listener
 
 ADMIN_KEY = "an-admin-key"
 MOST_SECONDS = 15
-"""For all requests that schemathesis makes up; it ends by itself then."""
+"""The time limit for schemathesis, after which it stops by itself."""
 
 UNLIMITED = dict.fromkeys(
     (

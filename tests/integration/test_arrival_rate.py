@@ -19,7 +19,7 @@ from tests.support.processes import RelayProcess, relay_process
 pytestmark = pytest.mark.timed
 
 SECONDS = 180.0
-"""Ten are needed, on a machine that does nothing else; after these, nothing more is to be expected."""
+"""An idle machine needs ten seconds. After this time the message will not come."""
 
 
 FRAME_SECONDS = 0.02

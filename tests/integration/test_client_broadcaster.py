@@ -358,7 +358,7 @@ async def test_who_leaves_over_a_cut_leaves_nothing_behind() -> None:
         await greeted(connection)
         sock = connection.transport.get_extra_info("socket")
         with KernelQueues() as queues:
-            while queues.held_bytes(sock) < everything:  # noqa: ASYNC110 - no event tells it
+            while queues.held_bytes(sock) < everything:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.01)
         connection.transport.abort()
 
@@ -475,7 +475,7 @@ async def test_what_the_relay_tells_is_given_as_events_and_of_those_that_nobody_
             assert await anext(broadcaster) == Audience(3, 7, 12.5, 40.0)
             assert await anext(broadcaster) == ErrorNotice(1008, "Half a sample.")
             taken.set()
-            while not broadcaster.is_held_back:  # noqa: ASYNC110 - taking an event would change what is tested
+            while not broadcaster.is_held_back:  # noqa: ASYNC110 - reading an event would change what the test checks
                 await asyncio.sleep(0.01)
             assert broadcaster.audience == Audience(99)
             assert await anext(broadcaster) == Audience(100 - client_broadcaster.MAX_EVENTS + 1)

@@ -154,7 +154,7 @@ async def test_a_signal_ends_a_recording_in_order(tmp_path: Path, settings: Sett
         await ready(other)
         async with client(settings, "broadcast", session, str(sent), "--loop") as broadcaster:
             await one.line(lambda line: line == "live")
-            while (tmp_path / "one.wav").stat().st_size < 30_000:  # noqa: ASYNC110 - no event tells it
+            while (tmp_path / "one.wav").stat().st_size < 30_000:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.02)
             one.signal(number)
             assert await one.wait() == 0

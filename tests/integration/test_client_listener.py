@@ -400,7 +400,7 @@ async def test_a_token_is_sent_and_a_function_is_asked_for_a_fresh_one_each_time
 
     await listen_to(in_turn(first, last), token=fresh)
     await listen_to(in_turn(last), token=lambda: "three")
-    await listen_to(in_turn(last), token="four")  # noqa: S106 - of a test
+    await listen_to(in_turn(last), token="four")  # noqa: S106 - not a real secret
     await listen_to(in_turn(last))
     assert heard == ["Bearer one", "Bearer two", "Bearer three", "Bearer four", None]
 

@@ -101,7 +101,7 @@ def size(path: Path) -> int:
 async def recorded(path: Path, byte_count: int) -> None:
     """Wait until a recording contains this much audio."""
     async with asyncio.timeout(30):
-        while size(path) < byte_count:  # noqa: ASYNC110 - no event tells it
+        while size(path) < byte_count:  # noqa: ASYNC110 - no event reports it
             await asyncio.sleep(0.02)
 
 
@@ -226,7 +226,7 @@ async def test_a_broadcaster_that_was_replaced_in_a_cut_sends_again_what_of_its_
 
 async def until_sent(broadcaster: Broadcaster) -> None:
     """Wait until a broadcaster's queue is empty."""
-    while broadcaster.stats.queued_seconds:  # noqa: ASYNC110 - no event of its own
+    while broadcaster.stats.queued_seconds:  # noqa: ASYNC110 - no event reports it
         await asyncio.sleep(0.01)
 
 
@@ -350,7 +350,7 @@ async def test_clear_is_prompt_whatever_waits(queue_seconds: str) -> None:
     ):
         talking = asyncio.ensure_future(broadcaster.send(b"\1\0" * 16_000 * 60))
         await frames(listener, 8)
-        while queue_seconds == "20" and not broadcaster.is_held_back:  # noqa: ASYNC110 - no event of its own
+        while queue_seconds == "20" and not broadcaster.is_held_back:  # noqa: ASYNC110 - no event reports it
             await asyncio.sleep(0.01)
         talking.cancel()
         await broadcaster.clear()

@@ -74,7 +74,7 @@ def merged(name: str, values: list[float], counts: list[float] | None = None) ->
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - a condition of several objects, none of which tells
+        while not condition():  # noqa: ASYNC110 - no event covers several objects
             await asyncio.sleep(0.01)
 
 
@@ -202,7 +202,7 @@ async def test_an_outage_loses_nothing_and_is_logged_once(
 
         async def all_arrived() -> None:
             async with asyncio.timeout(20):
-                while (await told.statistics("Outage", "Ticks"))["Sum"] != put:  # noqa: ASYNC110 - CloudWatch does not tell
+                while (await told.statistics("Outage", "Ticks"))["Sum"] != put:  # noqa: ASYNC110 - CloudWatch has no event for it
                     await asyncio.sleep(0.05)
 
         async with CloudWatchSender(chosen) as sender:

@@ -42,13 +42,13 @@ pytestmark = pytest.mark.timed
 STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840
 STEREO_BYTES_PER_SECOND = 192_000
-"""Of this a small receive buffer holds 20 ms, so that nearly all that a listener is behind by is the relay's."""
+"""A small receive buffer holds only 20 ms of this format, so nearly all of a listener's backlog is in the relay."""
 
 HEADERS_BYTES = 20
-"""What the wire adds to a frame: the WebSocket's header and the relay's."""
+"""What the wire adds to a frame: the WebSocket header and the relay's header."""
 
 SLACK_MS = 60
-"""What the relay may lose between a look at the clock and a write, when others want the processor."""
+"""How long other processes may delay the relay between a look at the clock and the write."""
 
 
 @best_of_three
@@ -262,7 +262,7 @@ async def test_every_account_is_exact_however_listeners_come_stall_and_go() -> N
             done = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 for number in range(30):
-                    choice = random.Random(number)  # noqa: S311 - the same every time, which a secret must not be
+                    choice = random.Random(number)  # noqa: S311 - repeatable, not a secret
                     group.create_task(come_and_go(relay, choice, done, listeners))
                 async with broadcasting(relay, "ev1", STEREO, frame_bytes=STEREO_BYTES) as first:
                     await first.play(1.8)

@@ -25,7 +25,7 @@ from tests.support.terminal import COMMAND_SECONDS, Terminal
 LANGUAGES = {"", "console", "html", "http", "ini", "js", "json", "nginx", "python", "sh", "text", "toml", "ts"}
 NOTES = ("not run: ", "tested by ", "each in its own terminal", "saved as ", "made by ", "end")
 REPEAT_SECONDS = 30.0
-"""A test types faster than a reader: a command that meets nobody yet is repeated for this long."""
+"""A test types faster than a reader, so it retries for this long a command whose peer is not there yet."""
 
 _LONG_RUNNING = re.compile(r"^(\w+=\S+ )*relay (serve|demo)\b|^moto_server\b|^relay broadcast .*--loop\b|&$")
 
@@ -57,7 +57,7 @@ def run_console(terminal: Terminal, place: str, block: Block) -> None:
     for command, shown in block.commands:
         local = localized(command, terminal)
         expected = localized(shown[0], terminal) if shown else ""
-        deadline = time.monotonic() + REPEAT_SECONDS  # noqa: TID251 - a limit for what fails
+        deadline = time.monotonic() + REPEAT_SECONDS  # noqa: TID251 - a time limit, not a clock
         if _LONG_RUNNING.search(local) or block.note == "each in its own terminal":
             log = terminal.run_beside(local)
             while not is_shown(expected, log.read_text()):

@@ -30,7 +30,7 @@ def is_healthy(host: str, port: int) -> bool:
 
 
 ANY_PORT = "0"
-"""The relay takes a port of the kernel's; here nobody reconnects to it."""
+"""The kernel chooses the relay's port; no client here reconnects to it."""
 
 
 async def reached(relay: RelayProcess) -> set[str]:
@@ -53,7 +53,7 @@ async def test_every_address_is_ipv4_and_ipv6_at_one_port(loop: str, port: str) 
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_a_family_alone_is_the_family_alone(loop: str) -> None:
-    cases = {"0.0.0.0": {FOUR}} | ({"::": {SIX}} if HAS_SIX else {})  # noqa: S104 - it has a secret
+    cases = {"0.0.0.0": {FOUR}} | ({"::": {SIX}} if HAS_SIX else {})  # noqa: S104 - the relay requires a secret
     for host, addresses in cases.items():
         async with relay_process("--host", host, RELAY_SERVER_LOOP=loop, **KEY) as relay:
             assert await reached(relay) == addresses

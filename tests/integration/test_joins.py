@@ -20,7 +20,7 @@ HANDSHAKE = (
 )
 SUBPROTOCOL = b"Sec-WebSocket-Protocol: relay.v1\r\n"
 DATA_SEGMENTS = struct.Struct("152xI")
-"""Linux's `struct tcp_info` up to `tcpi_data_segs_in`: the segments with data that a socket received."""
+"""Linux's `struct tcp_info` up to `tcpi_data_segs_in`, the count of received segments with data."""
 
 
 async def join(relay: RunningRelay, headers: bytes, last: bytes) -> socket.socket:

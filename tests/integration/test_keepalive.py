@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timed
 ASK_AFTER_SECONDS = 4
 LIMIT_SECONDS = 2
 STRICT_LIMIT_SECONDS = 5
-"""More, since the answer waits behind a second of audio in the networks, on a machine that is busy."""
+"""The limit is longer than usual, because the answer waits behind a second of audio on a busy machine."""
 
 LIMIT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": str(LIMIT_SECONDS)}
 

@@ -47,7 +47,7 @@ KEY = "a-key-for-the-test"
 SECONDS = 2
 LISTENERS = 30
 END_SECONDS = 120.0
-"""How long a test that was waited for may take to end, and audio to come."""
+"""How long a load test may take to end, and audio to arrive."""
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

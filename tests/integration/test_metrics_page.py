@@ -18,7 +18,7 @@ from tests.support.wire_listener import closing, open_listener
 pytestmark = pytest.mark.timed
 
 FRAMES = 75
-"""A second and a half: still ahead of real time when the page is read, and not so far that it is held back."""
+"""1.5 s of audio: still ahead of real time when the test reads the page, but not enough for backpressure."""
 
 
 def fetch(relay: RelayProcess, path: str) -> tuple[int, str, str]:

@@ -102,7 +102,7 @@ async def test_audio_and_pages_come_through_and_the_client_s_address_too(tmp_pat
         assert (moved.status, moved.headers["Location"]) == (308, "https://127.0.0.1/listen/ev1")
         access_log = here.directory / "access.log"
         async with asyncio.timeout(20):
-            while "/v1/listen/ev1" not in (log := access_log.read_text(encoding="utf-8")):  # noqa: ASYNC110 - no event tells it
+            while "/v1/listen/ev1" not in (log := access_log.read_text(encoding="utf-8")):  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.02)
         assert "secret-word" not in log
 

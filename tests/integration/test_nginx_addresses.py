@@ -14,7 +14,7 @@ from tests.support.ports import free_port
 from tests.support.processes import relay_process
 
 HSTS = "Strict-Transport-Security"
-SECRET = "a-secret-word"  # noqa: S105 - of nobody
+SECRET = "a-secret-word"  # noqa: S105 - not a real secret
 
 
 def ask(

@@ -26,7 +26,7 @@ SESSIONS = [f"ev{number}" for number in range(20)]
 FRAME = bytes(640)
 
 LOGGED = {"error_log /dev/null emerg;": "error_log /var/log/nginx/error.log info;"}
-"""Has the log of errors say what nginx makes of its relays."""
+"""Makes the error log show how nginx treats its relays."""
 
 UPGRADE = b"GET /v1/listen/SESSION HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 KEY = b"AAAAAAAAAAAAAAAAAAAAAA=="
@@ -58,7 +58,7 @@ ATTACKS = (
     (b"GET /listen/SESSION HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 40_000 + b"\r\n\r\n", 400),
     (b"GET /listen/SESSION HTTP/1.1\r\nHost: x\r\n" + (b"Cookie: " + b"c" * 20_000 + b"\r\n") * 3 + b"\r\n", 431),
 )
-"""What a client may write, and what it is answered."""
+"""What a client may send, and the expected status."""
 
 
 def port_of(relay: RelayProcess) -> int:

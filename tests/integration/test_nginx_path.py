@@ -19,7 +19,7 @@ from tests.support.processes import relay_process, running
 KEYS = {"RELAY_BROADCAST_KEY": "a-broadcast-key", "RELAY_ACCESS_ADMIN_KEY": "an-admin-key"}
 
 SECONDS = 1
-"""Of audio."""
+"""The length of the audio."""
 
 
 @pytest.fixture

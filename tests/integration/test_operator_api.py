@@ -411,7 +411,7 @@ class TestWhoMay:
                 assert (await ask(relay.url, "DELETE", "/v1/sessions/a/b/c/d", BROADCAST_KEY)).status == 401
 
     async def test_only_the_header_counts(self) -> None:
-        async with relay_process(RELAY_ACCESS_TOKEN_IN_QUERY="true", **OPERATED) as relay:  # noqa: S106 - it is a setting
+        async with relay_process(RELAY_ACCESS_TOKEN_IN_QUERY="true", **OPERATED) as relay:  # noqa: S106 - a setting, not a secret
             elsewhere: tuple[tuple[str, dict[str, str]], ...] = (
                 (f"?token={ADMIN_KEY}", {}),
                 ("", {"Cookie": f"token={ADMIN_KEY}; Authorization=Bearer {ADMIN_KEY}"}),

@@ -38,7 +38,7 @@ FRAME_SAMPLES = 320
 LONG_PAUSE_SECONDS = 0.15 + FRAME_SECONDS
 MOST_IN_PAUSES = 0.05
 TRIES = 3
-"""A sender that stops and goes does so every time; a machine that is too busy for all of them is not so for one."""
+"""A sender that stops and goes does so on every try; a machine is rarely too busy on all of them."""
 
 SOON = Reconnect(first_seconds=0.2, max_seconds=0.5)
 

@@ -26,8 +26,8 @@ from tests.support.tokens import ED25519_KEY, private_pem, token
 
 BROADCAST_KEY = "canary-of-the-broadcast-key"
 ADMIN_KEY = "canary-of-the-admin-key"
-TOKEN_SECRET = "canary-of-the-shared-secret-of-tokens"  # noqa: S105 - to be found
-AWS_SECRET = "canary-of-the-cloud"  # noqa: S105 - to be found
+TOKEN_SECRET = "canary-of-the-shared-secret-of-tokens"  # noqa: S105 - a canary
+AWS_SECRET = "canary-of-the-cloud"  # noqa: S105 - a canary
 RIGHT = token(key=TOKEN_SECRET, role=["listen", "broadcast"], session="*")
 EXPIRED = token(key=TOKEN_SECRET, exp=1)
 GUESS = "canary-of-somebody-who-guesses"

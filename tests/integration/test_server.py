@@ -421,7 +421,7 @@ class TestStopping:
             assert second.lines == [sentence + "Choose another port with --port, or another address in server.host."]
 
     async def test_a_public_address_without_a_key_is_one_sentence(self) -> None:
-        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port())) as process:  # noqa: S104 - it must refuse
+        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port())) as process:  # noqa: S104 - the relay must refuse it
             assert await process.wait() == 2
             assert len(process.lines) == 1
             assert "RELAY_BROADCAST_KEY" in process.lines[0]

@@ -22,7 +22,7 @@ from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closin
 pytestmark = pytest.mark.timed
 
 AS_PROCESS_1 = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
-"""Before a command: it runs in a container of its own, as far as signals go."""
+"""A prefix that runs a command as process 1 of its own PID namespace, like a container."""
 
 KEPT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
 
@@ -55,7 +55,7 @@ async def test_it_ends_in_time_when_every_listener_is_stalled(loop: str) -> None
 async def test_everybody_is_told_when_to_come_back_and_the_broadcaster_goes_last() -> None:
     async with relay_process() as relay:
         listeners = await listen_beside(relay, "ev1", 100)
-        source = connect(f"{relay.websocket_url}/v1/broadcast/ev1", subprotocols=["relay.v1"], proxy=None)  # type: ignore[list-item] # it is a NewType of str
+        source = connect(f"{relay.websocket_url}/v1/broadcast/ev1", subprotocols=["relay.v1"], proxy=None)  # type: ignore[list-item] # a NewType of str
         with closing(listeners):
             async with source as broadcaster:
                 assert "hello" in str(await broadcaster.recv())

@@ -272,8 +272,8 @@ async def test_evictions_resets_and_time_outs_leave_nothing_taken(
     options = in_process(certificate, most_pending, timeout_seconds)
     async with running_relay(load_settings(None, options, {}).settings) as relay:
         before = open_files()
-        seed = random.randrange(2**32)  # noqa: S311 - no secret
-        chances = [random.Random(seed + number) for number in range(4)]  # noqa: S311 - nor this
+        seed = random.randrange(2**32)  # noqa: S311 - not a secret
+        chances = [random.Random(seed + number) for number in range(4)]  # noqa: S311 - not a secret
         await asyncio.gather(*(attack(port_of(relay), certificate, chance) for chance in chances))
         assert relay.limits.counters[limit], "nothing raced"
         async with asyncio.timeout(30):
@@ -315,7 +315,7 @@ async def test_nothing_of_a_handshake_waits_for_the_collector(ending: str, tmp_p
                         while not await asyncio.to_thread(asks, port_of(relay), certificate):
                             pass
             async with asyncio.timeout(20):
-                while handshakes():  # noqa: ASYNC110 - what is waited for is that nothing refers to it any more
+                while handshakes():  # noqa: ASYNC110 - no event shows that nothing refers to it any more
                     await asyncio.sleep(0.01)
             sock.close()
         finally:

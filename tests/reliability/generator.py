@@ -10,7 +10,7 @@ from tests.reliability.loads import Load
 from tests.support.processes import RelayProcess, running
 
 END_SECONDS = 60.0
-"""How much longer than its audio a load test may take: to start, to join, to end."""
+"""How much longer than its audio a load test may take to start, join and end."""
 
 RELAY_CPU, OTHERS_CPU = 0, 1
 

@@ -16,10 +16,10 @@ from tests.support.floods import FLOODERS, FLOODS, frames
 from tests.support.wire_listener import upgrade
 
 TURN_SECONDS = 0.4
-"""How long one connection floods, if it is not cut off before."""
+"""How long one connection floods, unless the relay cuts it off earlier."""
 
 PATIENCE_SECONDS = 3.0
-"""How long the relay may let one wait for an answer, before it tries again."""
+"""How long a client waits for an answer before it tries again."""
 
 SLOW_HANDSHAKES = 100
 

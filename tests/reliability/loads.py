@@ -32,7 +32,7 @@ class Load:
 
 
 BOUNDS = 60
-"""Ten minutes of audio are sixty times the usual bound of 10 s; with a smaller bound it takes less time."""
+"""Ten minutes of audio are sixty times the usual bound of 10 s; a smaller bound takes less time."""
 
 LOADS = {
     "ci": Load(

@@ -13,10 +13,10 @@ from tests.support.ports import free_port
 pytestmark = pytest.mark.timed
 
 SECONDS = 10.0
-"""More than anything here takes on a busy machine."""
+"""Longer than anything here takes on a busy machine."""
 
 SHORT_SECONDS = 0.2
-"""For what must not come; a proxy that fails to hold something up lets it pass at once."""
+"""The wait for data that must not arrive. A broken proxy would forward it at once."""
 
 
 class Connection:

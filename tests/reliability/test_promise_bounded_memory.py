@@ -20,10 +20,10 @@ STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840
 
 FLAT_AFTER = 15
-"""Bounds; beyond it nothing may grow."""
+"""After this many times the bound, memory must not grow."""
 
 NOISE_BYTES = 1_000_000
-"""What an allocator may still take, in all."""
+"""The growth that the allocator may still cause."""
 
 
 async def test_memory_is_flat_when_every_listener_is_stalled(load: Load, figure: Figure) -> None:

@@ -20,15 +20,15 @@ pytestmark = pytest.mark.timed
 STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840
 STEREO_BYTES_PER_SECOND = 193_000
-"""Of audio and of what stands before it."""
+"""Audio plus headers."""
 
 BOUND_MS = 1000
 
 WINDOW_BYTES = 64 * 1024
-"""What the network holds: the proxy's receive buffer, which the kernel doubles, one read, its line, a packet."""
+"""What the network holds: the proxy's receive buffer (which the kernel doubles), one read, its line and a packet."""
 
 UNSENT_MS = 200
-"""What the relay lets wait in its kernel, in real time."""
+"""How much audio the relay leaves in its kernel's queue, in real time."""
 
 
 @best_of_three

@@ -28,7 +28,7 @@ STEREO_BYTES = 3840
 NETWORKS = 6
 
 LINE_BYTES = 16_384
-"""Small, so that it is soon the relay that has to hold what a network does not take."""
+"""Small, so that the relay soon has to hold what a network does not take."""
 
 
 class Journey:
@@ -102,14 +102,14 @@ async def test_every_account_is_exact_through_a_storm_of_faults(load: Load, figu
             hello = decode(str(await source.recv()))
             broadcaster = Broadcaster(source, hello["connection_id"], STEREO_BYTES, [0])
             journeys = [
-                Journey(network.url, random.Random(number))  # noqa: S311 - the same every time
+                Journey(network.url, random.Random(number))  # noqa: S311 - repeatable, not a secret
                 for number, network in enumerate(networks)
             ]
             async with asyncio.TaskGroup() as group:
                 for journey in journeys:
                     group.create_task(journey.travel())
                 for number, network in enumerate(networks):
-                    group.create_task(misbehave(network, random.Random(number), until))  # noqa: S311 - likewise
+                    group.create_task(misbehave(network, random.Random(number), until))  # noqa: S311 - repeatable, not a secret
                 uplink.up.latency_seconds, uplink.up.jitter_seconds = 0.05, 0.1
                 await broadcaster.play(load.storm_seconds + 1)
                 await broadcaster.end()

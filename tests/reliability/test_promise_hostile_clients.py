@@ -32,19 +32,20 @@ from tests.support.wire_listener import closing
 pytestmark = pytest.mark.timed
 
 WITNESSES = 5
-"""Listeners in the test's own process, for the accounts."""
+"""Listeners in the test's own process, whose accounts are checked."""
 
 LATE_MS = 1000
-"""What a machine with two cores may take in CI, of which the hostile clients have one and the others wait for it."""
+"""The lateness allowed in CI on two cores, where the hostile clients take one and everything else waits for it."""
 
 JOINING_SECONDS = 30.0
 
 FLOOD_LIMITS = ("max_pings_per_second", "max_texts_per_second", "max_fragments_per_second")
-"""What holds the floods off; the relay logs each that it applied."""
+"""The limits that stop the floods; the relay logs each limit that it applied."""
 
 LEAST_PRIORITY = 19
-"""Of the hostile clients: they share a core with whoever measures, and get what that leaves, so that what is measured
-is the relay and not the wait for this core."""
+"""The hostile clients' priority. They share a core with the measuring process and get only what it leaves, so the test
+measures the relay and not the wait for this core.
+"""
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -19,7 +19,7 @@ from tests.support.wire_listener import closing, numbered_audio, open_listener
 pytestmark = pytest.mark.timed
 
 RIVALS = 12
-"""Who want the channel at the same time."""
+"""Broadcasters that claim the channel at the same time."""
 
 FRAMES_EACH = 4
 
@@ -83,7 +83,7 @@ async def test_one_broadcaster_at_a_time_through_many_take_overs(load: Load, fig
         with closing([listener]):
             channel = Channel(relay, load.takeovers)
             async with asyncio.TaskGroup() as group:
-                rivals = [group.create_task(channel.rival(random.Random(number))) for number in range(RIVALS)]  # noqa: S311 - the same every time
+                rivals = [group.create_task(channel.rival(random.Random(number))) for number in range(RIVALS)]  # noqa: S311 - repeatable, not a secret
                 while not all(rival.done() for rival in rivals):
                     # Otherwise the last broadcaster would hold it forever.
                     await asyncio.wait(rivals, timeout=1)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timed
 
 GONE_SECONDS = 20.0
 SLACK_SECONDS = 5.0
-"""For a look once in a while, and for a busy machine."""
+"""Allows for the relay's check interval and a busy machine."""
 
 
 async def until_gone(network: FaultProxy) -> float:

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.timed, pytest.mark.long]
 LIVES = 24
 
 GROWTH_MB = 8.0
-"""From when it is warm to the end, at most: the noise of an allocator."""
+"""The most growth from warm-up to the end: allocator noise."""
 
 
 async def test_memory_descriptors_and_tasks_return_and_counters_reconcile(load: Load, figure: Figure) -> None:

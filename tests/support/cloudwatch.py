@@ -73,6 +73,6 @@ async def cloudwatch_reader(endpoint: str) -> AsyncIterator[CloudWatchReader]:
         region_name=REGION,
         endpoint_url=endpoint,
         aws_access_key_id="testing",
-        aws_secret_access_key="testing",  # noqa: S106 - moto takes any
+        aws_secret_access_key="testing",  # noqa: S106 - moto accepts any credentials
     ) as client:
         yield CloudWatchReader(client)

@@ -19,21 +19,21 @@ from tests.support.kernel_queues import KernelQueues
 from tests.support.ports import free_port
 
 LINE_BYTES = 1024 * 1024
-"""Held at most in each direction of a connection, unless a way says otherwise; then reading stops."""
+"""The most data held in each direction of a connection unless a way says otherwise; beyond it, reading stops."""
 
 _READ_BYTES = 16 * 1024
 
 _RECEIVE_BYTES = 8 * 1024
-"""Room of the kernel for what was not read, so that it is soon the sender who waits."""
+"""A small kernel buffer for unread data, so that the sender soon has to wait."""
 
 _STEP_SECONDS = 0.01
-"""What leaves a line of limited bandwidth leaves in pieces of this length."""
+"""A line of limited bandwidth sends pieces of this length."""
 
 _CATCHING_UP_SECONDS = 0.25
-"""A line of limited bandwidth makes up for so much that the machine was late."""
+"""A line of limited bandwidth makes up for at most this much delay of the machine."""
 
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27
-"""SO_ATTACH_FILTER and SO_DETACH_FILTER of Linux, which the socket module does not name."""
+"""Linux's SO_ATTACH_FILTER and SO_DETACH_FILTER, which the socket module lacks."""
 
 _DROP_ALL = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
 """A socket filter of one instruction: keep 0 bytes of each packet (BPF_RET | BPF_K)."""
@@ -58,7 +58,7 @@ class Way:
         self.bytes_per_second: float | None = None
         self.slice_bytes: int | None = None
         self.line_bytes = LINE_BYTES
-        self.random = random.Random(1)  # noqa: S311 - the jitter of a test, the same in each run
+        self.random = random.Random(1)  # noqa: S311 - repeatable jitter, not a secret
         self.passing = asyncio.Event()
         self.passing.set()
         self.reading = asyncio.Event()
@@ -364,4 +364,4 @@ FAULTS: dict[str, Callable[[FaultProxy], None]] = {
     "zero window": FaultProxy.ignore,
     "half close": lambda network: network.up.finish(),
 }
-"""What a network may do to all that goes through it, by the name of it."""
+"""The faults that a network can cause for everything that passes through it, by name."""

@@ -29,7 +29,7 @@ _LISTENING = 10
 
 _SOCKET = struct.Struct("=II4xI")
 _SOCKET_AT = _HEADER.size + 56
-"""Where an answer has the bytes to be read, the bytes that are not acknowledged, and the inode."""
+"""The place of the unread bytes, the unacknowledged bytes and the inode in an answer."""
 
 
 class KernelQueues:

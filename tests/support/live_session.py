@@ -31,13 +31,13 @@ MONO_BYTES = 640
 LOOPS = ("asyncio", "uvloop")
 
 LATE_MS = 250
-"""What reaches one who reads must not be later than this, whatever others do."""
+"""The most that audio may be late for a listener that reads, whatever others do."""
 
 STALL_MS = 1000
-"""How much later the frames of a moment may be in which the machine did not let the relay run."""
+"""How much later frames may be when the machine did not run the relay for a moment."""
 
 PROMPT_MS = 100
-"""How soon a ping is answered, whatever others do."""
+"""The time limit for a pong, whatever others do."""
 
 
 class Broadcaster:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 
 FIRST_PORT, PORTS_PER_BLOCK, BLOCKS = 20_000, 250, 48
-"""Below the range from which Linux chooses ports by itself."""
+"""These ports lie below the range from which Linux assigns ports."""
 
 _gates: list[socket.socket] = []
 

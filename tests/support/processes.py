@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 START_SECONDS = 90.0
 STOP_SECONDS = 90.0
-"""How long a process that hangs is waited for; no measure of how fast one is."""
+"""The wait for a process that may hang; it does not judge speed."""
 
 
 class Process:

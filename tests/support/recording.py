@@ -22,17 +22,19 @@ _BLOCK = 128
 """Samples in a block of the Web Audio API."""
 
 _CHUNK_BLOCKS = 32
-"""Blocks in what the tap posts at a time; the last is shorter."""
+"""The number of blocks in each message of the tap; the last message is shorter."""
 
 _AROUND_SECONDS = 0.1
 
 _SKIP_SECONDS = 0.08
-"""Leaving out more is a skip. To catch up, a player leaves out a period of the voice at a time, at most some 20 ms, and
-what is left out in a pause of the sound is known to 50 ms."""
+"""A longer omission is a skip. To catch up, a player omits one pitch period at a time, at most about 20 ms. In a pause
+of the sound, the omission is known to within 50 ms.
+"""
 
 _LATE_SECONDS = 0.03
-"""What happens later than this was delayed by the machine. Blocks are rendered a few at a time, every 10 ms; a timer
-and a broadcaster are a millisecond late, or two."""
+"""The machine caused any longer delay. Blocks are rendered a few at a time, every 10 ms; a timer and a broadcaster are
+normally one or two milliseconds late.
+"""
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tests.support.tone import AMPLITUDE, Samples, to_pcm
 
 PERIOD_SECONDS = 30
-"""After this the signal begins again, without a seam."""
+"""The signal repeats after this time, without a seam."""
 
 TONE = 997
-"""Hertz of the left channel; a whole number, so that it fits into the period."""
+"""The frequency of the left channel, in hertz; a whole number, so that it fits into the period."""
 
 _NOISE_BAND = (300, 5000)
-"""Hertz; any rate from 11 025 up carries it."""
+"""In hertz; every rate from 11 025 up can carry it."""
 
 _NOISE_RMS = 0.1
 
@@ -28,19 +28,19 @@ _BLOCK_SECONDS = 0.02
 _HOP_SECONDS = 0.01
 
 _NEAR_SECONDS = (0.001, 0.1)
-"""How far from where it is expected a block is looked for, one after the other."""
+"""The search for a block widens from its expected place in these steps."""
 
 _FAR_SECONDS = 10
-"""How far a jump can be; no buffer on the way holds more."""
+"""The largest possible jump; no buffer on the way holds more."""
 
 _PATIENCE = 5
-"""Blocks between two searches that far, or of the whole signal, which take long."""
+"""How many blocks to skip between two slow searches, of that range or of the whole signal."""
 
 _LIKE = 0.9
-"""Least correlation of what is recognized. A block that is stretched by 2000 ppm has 0.99, one found by chance 0.5."""
+"""The lowest correlation that counts as recognized. A block stretched by 2000 ppm has 0.99, a chance match 0.5."""
 
 _SAME_SECONDS = 0.0005
-"""Blocks whose places differ by less follow each other; ±2000 ppm shift the next block by 20 µs."""
+"""Blocks whose places differ by less are continuous; ±2000 ppm shift the next block by 20 µs."""
 
 
 @cache

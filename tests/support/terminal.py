@@ -16,7 +16,7 @@ from tests.support.markdown import ROOT
 from tests.support.ports import free_port
 
 COMMAND_SECONDS = 120.0
-"""After this a command hangs; no measure of how fast one is."""
+"""A command that takes longer hangs; the limit does not judge speed."""
 
 _RELAY = re.compile(r"\brelay (serve|demo)\b")
 _LISTENS = re.compile(r"\brelay (serve|demo)\b|\bmoto_server\b")
@@ -77,7 +77,7 @@ class Terminal:
         self._shell.stdin.write(f"{{ {command}\n}} </dev/null\nprintf '\\n%s %s\\n' {marker} $?\n".encode())
         self._shell.stdin.flush()
         output = b""
-        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a limit for what hangs
+        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a time limit, not a clock
         while (end := re.search(rf"\n{marker} (\d+)\n".encode(), output)) is None:
             left = deadline - time.monotonic()  # noqa: TID251
             ready, _, _ = select.select([self._shell.stdout], [], [], max(0.0, left))
@@ -104,7 +104,7 @@ class Terminal:
         return log
 
     def _wait_for_port(self, port: int, command: str, log: Path) -> None:
-        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a limit for what hangs
+        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a time limit, not a clock
         while time.monotonic() < deadline:  # noqa: TID251
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()

@@ -18,7 +18,7 @@ RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 def seconds_from_now(seconds: float) -> float:
     """Return a time of day in the format of a token's claims."""
-    return time.time() + seconds  # noqa: TID251 - as another machine would write it
+    return time.time() + seconds  # noqa: TID251 - tokens carry the time of day
 
 
 def claims(**changes: Any) -> dict[str, Any]:

@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float64]
 
 AMPLITUDE = 0.5
-"""Of every tone here; 1 is full scale."""
+"""The amplitude of every tone here; 1 is full scale."""
 
 CLICK = 0.005
 """A sample that breaks the sine's recurrence by more is a click.
 
-Playing up to 2000 ppm too fast or too slow breaks it by 0.00004 at 997 Hz and 44.1 kHz, a fade of 5 ms between two
-places that are in opposite phase by 0.0013; a jump in the waveform breaks it by its height.
+At 997 Hz and 44.1 kHz, playing up to 2000 ppm too fast or too slow breaks it by 0.00004. A 5 ms fade between two places
+in opposite phase breaks it by 0.0013. A jump in the waveform breaks it by its height.
 """
 
 _CLICK_APART_SECONDS = 0.005
-"""Breaks that are closer are one click."""
+"""Breaks closer together than this are one click."""
 
 _SILENT = AMPLITUDE / 100
-"""Below this nothing is heard of the tone; of the tones used here hardly two samples in a row are."""
+"""Below this level the tone is inaudible; the tones here hardly ever have two such samples in a row."""
 
 _SILENCE_SAMPLES = 32
-"""So many silent samples in a row are a silence."""
+"""This many silent samples in a row are a silence."""
 
 _LEVEL_SECONDS = 0.1
 _PITCH_SECONDS = 1.0

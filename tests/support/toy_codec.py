@@ -12,10 +12,10 @@ from relay.vocabulary.audio import AudioFormat, Codec, Frame
 FRAME_TICKS = 960
 DELAY_TICKS = LOOK_AHEAD
 POISON = b"\x66" * 8
-"""PCM that no encoder takes."""
+"""PCM that makes every encoder fail."""
 
 _TWENTY_MS = b"\xf8"
-"""The first byte of a packet of 20 ms, mono."""
+"""The first byte of a mono packet of 20 ms."""
 
 T = TypeVar("T")
 

@@ -27,15 +27,15 @@ from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from tests.support.kernel_queues import KernelQueues
 
 SMALL_BUFFER_BYTES = 4096
-"""The receive buffer of a listener that is to hold little itself; Linux opens a window of about as much."""
+"""The receive buffer of a listener that should hold little itself; Linux opens a window of about this size."""
 
 JOIN_SECONDS = 20.0
 
 HANG_SECONDS = 60.0
-"""After this a relay hangs; no measure of how fast it is."""
+"""A relay that takes longer hangs; the limit does not judge speed."""
 
 RESET_SECONDS = 15.0
-"""More than a closing handshake may take, and less than a peer may be silent."""
+"""More than a closing handshake may take, and less than a peer may stay silent."""
 
 _READ_BYTES = 64 * 1024
 _STEP_SECONDS = 0.01

@@ -147,13 +147,13 @@ async def serve_tasks(port: int) -> None:
     await serve_websockets(port, send, handle_listener)
 
 
-async def serve_picows(port: int) -> None:  # noqa: C901 - one peer in one place
+async def serve_picows(port: int) -> None:  # noqa: C901 - the whole peer in one place
     # An optional peer, not a dependency.
     picows: Any = importlib.import_module("picows")
 
     sessions = Sessions()
 
-    class Peer(picows.WSListener):  # type: ignore[misc] # of a package without types
+    class Peer(picows.WSListener):  # type: ignore[misc] # a package without types
         def __init__(self, path: str) -> None:
             self.path = path
             self.listeners, self.numbers = sessions.of(path)
