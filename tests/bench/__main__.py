@@ -2,9 +2,9 @@
 
     python -m tests.bench [--rounds 3] [--seconds 4] [--nap-ms 1] [--json FILE] [ROW ...]
 
-The server runs on one CPU, the generator on another. Runs that are compared alternate, and the tables show medians
-with their range, since only ratios within one run mean anything on a shared machine. What is measured is told on
-standard error as it comes; the tables are Markdown on standard output.
+The server runs on one CPU, the generator on another. Only ratios within one run mean anything on a shared machine, so
+compared runs alternate, and the tables show medians with their range. Progress goes to standard error, and the tables
+go to standard output as Markdown.
 """
 
 import argparse

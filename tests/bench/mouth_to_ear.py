@@ -2,8 +2,8 @@
 
     python -m tests.bench.mouth_to_ear [--latency low] [--frame-ms 20] [--seconds 20] [--settle 10]
 
-A broadcaster sends a signal in which every moment is unlike every other, through a real relay, to a player in
-Chromium, whose output is recorded. When a sound is heard is the AudioContext's word, which includes its latency.
+A broadcaster sends a signal in which every moment is unique, through a real relay, to a player in Chromium, whose
+output is recorded. The AudioContext reports when a sound is heard, including the output latency.
 """
 
 import argparse

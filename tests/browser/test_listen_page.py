@@ -374,7 +374,7 @@ async def test_goes_on_at_a_press_when_a_telephone_call_keeps_the_sound(tab: Tab
         await tab.open("/listen/called")
         await tab.press("Play")
         await tab.state("playing")
-        # Like Safari, which may interrupt the context forever.
+        # Safari interrupts the context, and may never resume it.
         await tab.page.evaluate("Object.defineProperty(relayPlayer.context, 'state', { value: 'interrupted' })")
         await tab.status("Another app is using the sound")
         await tab.press("Play")

@@ -110,7 +110,7 @@ def trying(line: str) -> bool:
 
 
 async def test_a_recording_has_no_hole_after_a_cut_of_three_seconds(tmp_path: Path) -> None:
-    # Of the tries, the last one during the cut and the first one after it start at most 7 s after the cut began.
+    # The last try during the cut and the first try after it start at most 7 s after the cut began.
     audio = noise(10)
     sent, heard = write_wav(tmp_path / "sent.wav", audio), tmp_path / "heard.wav"
     async with (

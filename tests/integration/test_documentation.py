@@ -1,14 +1,14 @@
 """The commands and samples of the documentation work, in the order in which a reader meets them.
 
-Each page has a shell of its own. The test compares the first line of output that the page shows after a command,
-numbers aside. A comment in front of a block of code says what is special about it; readers do not see it:
+Each page has its own shell. The test compares the first line of output that the page shows after a command, except for
+numbers. A comment before a code block marks special cases; readers do not see it:
 
     <!-- not run: REASON -->            cannot run here
     <!-- tested by PATH -->             another test runs it
-    <!-- each in its own terminal -->   the commands of the block run beside each other
+    <!-- each in its own terminal -->   the commands of the block run in parallel
     <!-- saved as FILE -->              a program that a later command runs
 
-A comment that begins with "assumed" has the commands for what the text assumes, such as a relay that runs.
+A comment that begins with "assumed" contains the commands for what the text assumes, such as a running relay.
 """
 
 import json

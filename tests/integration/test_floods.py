@@ -126,14 +126,13 @@ async def test_a_broadcaster_over_its_rate_is_read_no_faster_and_loses_nothing()
         listeners = await listen_beside(relay, "ev1", 1)
         with closing(listeners):
             loop = asyncio.get_running_loop()
-            # Frames of one millisecond stay close to real time together.
+            # With frames of one millisecond, all 400 are hardly ahead of real time.
             async with broadcasting(relay, "ev1", frame_bytes=32) as broadcaster:
                 began = loop.time()
                 broadcaster.send_together(400)
                 await broadcaster.end()
                 await check_accounts(listeners, broadcaster)
-                # At once come the 250 of the five-second burst; 150 follow at their rate, minus the piece that is read
-                # last.
+                # The five-second burst of 250 passes at once. The other 150 pass at the rate, except for the last read.
                 assert loop.time() - began >= (150 - PIECE_BYTES / 38) / 50
             assert listeners[0].gaps == []
         assert (await applied_limits(relay))["max_audio_messages_per_second"] >= 1

@@ -95,7 +95,7 @@ async def ask(host: str, request: bytes) -> bytes:
                     answer += await reader.read(2)
                 writer.write(NO_FRAME)
             else:
-                with contextlib.suppress(OSError):  # so that the connection is not kept for another request
+                with contextlib.suppress(OSError):  # the relay then closes the connection after the response
                     writer.write_eof()
             return answer + await reader.read()
     except (ConnectionError, asyncio.IncompleteReadError):

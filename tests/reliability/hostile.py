@@ -1,4 +1,4 @@
-"""Clients that do whatever may hurt, all kinds at once, in a process of their own, until it is ended.
+"""Clients that attack a relay in every way at once, in a separate process, until it is stopped.
 
 python -m tests.reliability.hostile URL
 """
