@@ -185,7 +185,7 @@ async def test_a_take_over_needs_the_right_to_broadcast_there(relay: RelayProces
 
 
 async def test_token_confusion_at_a_real_relay(tmp_path: Path) -> None:
-    """Keys of three kinds, and tokens that mix up their algorithms."""
+    """Keys of three kinds, and tokens that mix them up."""
     keys = write_keys(tmp_path)
     async with relay_process(RELAY_ACCESS_TOKEN_KEY_FILES=",".join(keys), **BY_TOKEN) as relay:
         by_ed = token(key=ED25519_KEY, algorithm="EdDSA", headers={"kid": "ed"})
