@@ -51,45 +51,46 @@ class CloseCode(IntEnum):
 
     # fmt: off
     SESSION_ENDED = (
-        1000, False, ("the session ended, as its broadcaster or the operator said; to a broadcaster also: its `pause` "
-        "was taken"), "stops", None, "The session ended.", "The session has ended.")
-    GOING_AWAY = 1001, True, "the other side leaves: a page was closed, or a proxy stops", "reconnects with backoff"
-    NOT_WEBSOCKET = 1002, False, "not WebSocket", "stops", None, "", _MISUNDERSTANDING
-    NOT_TAKEN = 1003, False, "not a type of message that is taken", "stops", None, "", _MISUNDERSTANDING
+        1000, False, ("The broadcaster or the operator ended the session. For a broadcaster also: the relay accepted "
+        "its `pause`."), "Stops.", None, "The session ended.", "The session has ended.")
+    GOING_AWAY = 1001, True, "The other side leaves: a page was closed, or a proxy stops.", "Reconnects with backoff."
+    NOT_WEBSOCKET = 1002, False, "A frame breaks the WebSocket protocol.", "Stops.", None, "", _MISUNDERSTANDING
+    NOT_TAKEN = (
+        1003, False, "The receiver does not accept messages of this type.", "Stops.", None, "", _MISUNDERSTANDING)
     CONNECTION_BROKE = (
-        1006, True, ("no close frame: the network, or a listener that was not writable for the stall limit (15 s) and "
-        "was cut off"), "reconnects with backoff")
-    NOT_UTF8 = 1007, False, "not UTF-8", "stops", None, "", _MISUNDERSTANDING
+        1006, True, ("There was no close frame. The network failed, or the relay cut off a listener that accepted no "
+        "audio for the stall limit (15 s)."), "Reconnects with backoff.")
+    NOT_UTF8 = 1007, False, "A text message is not UTF-8.", "Stops.", None, "", _MISUNDERSTANDING
     POLICY = (
-        1008, False, ("policy: over a [limit](limits.md) that the reason names, malformed JSON, text over 4 KiB or "
-        "nested deeper than 32, a listener that sends audio, a broadcaster whose first audio is a compressed file, "
-        "audio that can't be taken (not whole samples, in text, with a WAV header) for the fifth time (each time "
-        "before: an `error`)"), "stops", 400, "",
+        1008, False, ("The client broke a rule. Any client: it exceeded a [limit](limits.md) that the reason names, or "
+        "sent malformed JSON, or a text that is over 4 KiB or nested deeper than 32. A listener: it sent audio. A "
+        "broadcaster: it began with a compressed file, or sent unusable audio for the fifth time (incomplete samples, "
+        "audio in a text message, or a WAV header). The first four times, it gets an `error`."), "Stops.", 400, "",
         "The relay closed the connection because of something this page sent. Reload the page.")
     TOO_BIG = (
-        1009, False, "message too big", "stops", None, "",
+        1009, False, "A message is too big.", "Stops.", None, "",
         "The relay closed the connection because a message was too big. Reload the page.")
-    INTERNAL = 1011, True, "the relay's fault", "reconnects with backoff", 500, "The relay failed; try again."
+    INTERNAL = 1011, True, "The relay failed.", "Reconnects with backoff.", 500, "The relay failed; try again."
     RESTARTING = (
-        1012, True, "the relay is restarting", "reconnects after the delay in `goaway`", None,
+        1012, True, "The relay is restarting.", "Reconnects after the delay in `goaway`.", None,
         "The relay is restarting.")
     TOKEN_EXPIRED = (
-        4001, True, "the token expired while connected, or was withdrawn", "gets a new token, reconnects", 401)
+        4001, True, "The token expired while connected, or was withdrawn.", "Gets a new token and reconnects.", 401)
     TAKEN_OVER = (
-        4500, False, "another broadcaster took over", "stops", None, "Another broadcaster took over.",
+        4500, False, "Another broadcaster took over the channel.", "Stops.", None, "Another broadcaster took over.",
         "Another broadcaster took over this channel.")
     DISCONNECTED = (
-        4501, False, "disconnected by the operator", "stops", None, "The operator disconnected you.",
+        4501, False, "The operator disconnected the client.", "Stops.", None, "The operator disconnected you.",
         "The operator of the relay closed this connection.")
     NOT_ALLOWED = (
-        4502, False, ("not allowed: the token or key is missing, wrong, expired or not for this, or there is no such "
-        "session: one answer for all"), "stops, asks the person", 401, "",
+        4502, False, ("Not allowed. The token or key is missing, wrong, expired or for something else, or the session "
+        "does not exist. The relay does not say which."), "Stops, and asks the person.", 401, "",
         "The relay did not accept the key for this session.")
     CHANNEL_BUSY = (
-        4503, False, "the channel has a broadcaster", "stops, offers take-over", 409, "",
+        4503, False, "The channel already has a broadcaster.", "Stops, and offers to take over.", 409, "",
         "This channel has a broadcaster already.")
     BAD_REQUEST = (
-        4504, False, "bad request; the reason says what, in one sentence", "stops", 400, "",
+        4504, False, "The request is malformed. The reason says how.", "Stops.", 400, "",
         "The relay does not understand this page's address.")
     # fmt: on
 
