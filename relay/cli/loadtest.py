@@ -42,13 +42,19 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
 
 @click.command("loadtest")
 @url_option
-@click.option("--listeners", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At a time, in all.")
+@click.option(
+    "--listeners",
+    type=click.IntRange(1, 100_000),
+    default=100,
+    show_default=True,
+    help="Number of concurrent listeners in all sessions together.",
+)
 @click.option(
     "--sessions",
     type=click.IntRange(1, 1000),
     default=1,
     show_default=True,
-    help="Sessions, each with a broadcaster; the listeners are spread over them.",
+    help="Number of sessions with one broadcaster each. The listeners are spread over them evenly.",
 )
 @click.option(
     "--duration",
@@ -57,47 +63,47 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
     type=FiniteRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
-    help="Length of the audio.",
+    help="Length of the audio, in seconds.",
 )
-@click.option("--fps", type=click.IntRange(1, 1000), default=50, show_default=True, help="Frames a second.")
+@click.option("--fps", type=click.IntRange(1, 1000), default=50, show_default=True, help="Frames per second.")
 @click.option(
     "--frame-ms",
     type=click.IntRange(1, 250),
     default=20,
     show_default=True,
-    help="Audio in a frame, in milliseconds; 16 kHz mono.",
+    help="Milliseconds of audio in a frame. The audio is 16 kHz mono.",
 )
 @click.option(
     "--profile",
     type=click.Choice([profile.value for profile in Profile]),
     default=Profile.STEADY.value,
     show_default=True,
-    help="What happens; see above.",
+    help="The course of events. See above.",
 )
 @click.option(
     "--slow-percent",
     type=FiniteRange(0, 100, min_open=True),
     default=10.0,
     show_default=True,
-    help="Share of listeners that do not read, with the profile slow.",
+    help="Percentage of listeners that do not read, in the profile slow.",
 )
 @click.option(
     "--late-ms",
     type=click.IntRange(1, 10_000),
     default=200,
     show_default=True,
-    help="Frames that take longer than this are counted as late.",
+    help="Frames that take longer than this count as late.",
 )
 @click.option(
-    "--processes", type=click.IntRange(1, 256), help="Receiving processes; without it, as many as it should take."
+    "--processes", type=click.IntRange(1, 256), help="Number of receiving processes. The default suits the load."
 )
-@click.option("--pin", metavar="CPU[,CPU…]", help="Run the generator on these CPUs only; for benchmarks.")
+@click.option("--pin", metavar="CPU[,CPU…]", help="Run the generator on these CPUs only. This is for benchmarks.")
 @click.option(
     "--nap-ms",
     type=FiniteRange(0, 10),
     default=0,
     show_default=True,
-    help="How long a receiving process sleeps between two looks at its sockets; with 0 each frame wakes it.",
+    help="How long a receiving process sleeps between two looks at its sockets. With 0, each frame wakes it.",
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page with plots to this file.")
@@ -106,7 +112,7 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
     "conditions",
     metavar="CONDITION",
     multiple=True,
-    help="Exit with 1 when this holds, such as 'p99_ms>200'; may be given several times.",
+    help="Exit with 1 when this condition holds, such as 'p99_ms>200'. Repeat it for several.",
 )
 @config_option
 def loadtest_command(
@@ -121,22 +127,24 @@ def loadtest_command(
     config_path: Path | None,
     **chosen: Any,  # noqa: ANN401 - the options that click read
 ) -> None:
-    """Load a relay with broadcasters and listeners of its own, and measure what each listener gets.
+    """Measure what listeners get from a relay under load.
+
+    The command creates sessions, broadcasters and listeners of its own.
 
     \b
-    --profile steady  all listeners join before the audio begins, and stay
-              ramp    they join evenly over the first two thirds
-              storm   they all come in the same moment, a second after the audio began
-              churn   each stays 5 to 15 s, then another one comes
-              slow    some stop reading: do the others notice?
-              burst   the broadcaster sends a second of audio at once, each second
+    --profile steady  All listeners join before the audio begins, and stay.
+              ramp    They join evenly over the first two thirds.
+              storm   All join at the same moment, one second after the audio began.
+              churn   Each stays 5 to 15 s. Then another one joins.
+              slow    Some stop reading. This shows whether the others notice.
+              burst   The broadcaster sends one second of audio at once, every second.
 
-    Sessions are called loadtest-…, with random letters. The broadcast key is the setting broadcast.key; a token, for
-    both roles where the relay wants it for both, is client.token. Best give them as RELAY_BROADCAST_KEY and
-    RELAY_CLIENT_TOKEN. Ctrl-C ends the test and prints what was measured.
+    Sessions are called loadtest-…, with random letters. If the relay needs a key, set RELAY_BROADCAST_KEY, or set
+    RELAY_CLIENT_TOKEN to a token with the roles broadcast and listen. Ctrl-C ends the test and prints what was
+    measured.
 
-    Exit code: 0; 1 when a --fail-if holds, frames are unaccounted for, or the relay failed; 2 for a mistake of yours,
-    or when a file or standard output can not be written.
+    The exit code is 0 if the test passed. It is 1 if a --fail-if condition holds, frames are unaccounted for, or the
+    relay failed. It is 2 if you made a mistake, or if a file or standard output cannot be written.
     """  # noqa: D301 - \b is click's mark for lines that are kept
     if sys.platform != "linux":
         raise UserError("relay loadtest needs Linux: its receiver is made for epoll.")
