@@ -164,14 +164,13 @@ def _read_offer(values: dict[str, str]) -> Offer:
 def _read_format(values: dict[str, str]) -> AudioFormat:
     codec = values.get("codec", Codec.PCM_S16LE.value)
     if codec not in set(Codec):
-        raise BadRequestError(f"codec must be {_names_of_codecs()}, not {quoted(codec)}.")
+        raise BadRequestError(f"codec must be one of {_names_of_codecs()}, not {quoted(codec)}.")
     try:
         rate, channels = _read_number(values, "rate"), _read_number(values, "channels")
-        default = AudioFormat()
         return AudioFormat(
             Codec(codec),
-            default.rate if rate is None else rate,
-            default.channels if channels is None else channels,
+            Codec(codec).default_rate if rate is None else rate,
+            AudioFormat().channels if channels is None else channels,
         )
     except ValueError as error:
         raise BadRequestError(f"{error}.") from error
