@@ -55,7 +55,8 @@ class Expect(StrEnum):
     """Control messages, and audio behind a header with the time of the frame's arrival at the relay."""
 
     RELAY_V1_STAMPED = "relay.v1, stamped"
-    """The same, but the audio begins with the sender's stamp, which has the time of sending."""
+    """The same, but the audio has the sender's stamp with the time of sending: PCM begins with it, and an Opus packet
+    ends with it."""
 
     STAMPED = "stamped"
     """WebSocket messages as the sender made them. Each begins with a stamp of epoch 0."""
@@ -125,6 +126,20 @@ def stamp(seq: int, now: float, audio: bytes) -> bytes:
 def stamp_for_stream(seq: int, now: float, audio: bytes) -> bytes:
     """Stamp a frame so that a receiver finds it in a stream. Its length replaces the media time."""
     return Header(STREAM_EPOCH, seq, len(audio), wire_milliseconds(now)).pack() + audio[HEADER_BYTES:]
+
+
+def stamp_opus(seq: int, now: float, packet: bytes) -> bytes:
+    """Replace the last 16 bytes of an Opus packet with a header. They are padding, which decoders skip."""
+    return packet[:-HEADER_BYTES] + Header(0, seq, 0, wire_milliseconds(now)).pack()
+
+
+def read_opus_stamp(packet: bytes) -> Header:
+    """Read what `stamp_opus` wrote.
+
+    Raises:
+        PolicyError: The packet does not end with a stamp.
+    """
+    return Header.unpack(packet[-HEADER_BYTES:])
 
 
 def upgrade_request(target: Target) -> bytes:
