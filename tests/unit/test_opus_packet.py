@@ -1,12 +1,17 @@
 """Opus packets, against vectors that another implementation can run too, and Opus as the format of a channel."""
 
+import contextlib
 import json
+from ctypes import c_int16, c_int32, c_void_p
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
+from relay.media.libopus import OpusDecoder, load_libopus
 from relay.vocabulary import opus_packet
 from relay.vocabulary.audio import FLICKS_PER_SECOND, OPUS_RATES, AudioFormat, Codec
 from relay.vocabulary.errors import AudioFaultError
@@ -24,6 +29,35 @@ def test_a_malformed_packet_is_refused_with_the_rule_that_it_breaks(vector: dict
     with pytest.raises(AudioFaultError, match=rf"\(RFC 6716, {vector['rule']}\)\.$") as caught:
         opus_packet.measure(bytes.fromhex(vector["hex"]))
     assert len(str(caught.value).encode()) <= 123, "it fits into a close frame"
+
+
+packets = st.builds(
+    lambda configuration, code, rest: bytes([configuration << 3 | code]) + rest,
+    st.integers(0, 31),
+    st.integers(0, 7),
+    st.one_of(
+        st.binary(max_size=40),
+        st.builds(lambda head, size: head + bytes(size), st.binary(max_size=8), st.integers(0, 4000)),
+    ),
+)
+
+
+@settings(max_examples=2000)
+@given(packets)
+def test_libopus_takes_the_same_packets(packet: bytes) -> None:
+    library, measured = load_libopus(), -1
+    with contextlib.suppress(AudioFaultError):
+        measured = opus_packet.measure(packet)
+    frames, sizes = (c_void_p * 48)(), (c_int16 * 48)()
+    found = library.opus_packet_parse(packet, c_int32(len(packet)), None, frames, sizes, None)
+    ticks = library.opus_packet_get_nb_samples(packet, c_int32(len(packet)), c_int32(48_000)) if found > 0 else -1
+    assert measured == ticks
+
+
+@given(st.integers(1, 48), st.sampled_from([1, 2]))
+def test_libopus_decodes_silence_as_silence(steps: int, channels: int) -> None:
+    packet = opus_packet.silence(120 * steps, channels)
+    assert OpusDecoder(48_000, channels).decode(packet, 120 * steps) == bytes(120 * steps * 2 * channels)
 
 
 def test_a_packet_has_at_most_61440_bytes() -> None:
