@@ -1,4 +1,4 @@
-"""`relay listen`: receives a channel and writes it to a WAV file or to standard output."""
+"""`relay listen`: receives a channel and writes it to a file or to standard output."""
 
 import os
 import sys
@@ -42,12 +42,17 @@ from relay.client import (
     UnknownLoss,
     UserError,
 )
+from relay.media.opus_recorder import OggOpusPages, OpusRecorder, check_opus
+from relay.media.recorder import Recorder
 from relay.media.wav_recorder import WavRecorder
 from relay.process.blocking import BlockingThread
 from relay.process.stopping import until_stopped
+from relay.vocabulary.audio import OPUS_RATES, Codec
 from relay.vocabulary.text import printable
 
 _STANDARD_OUTPUT = Path("-")
+
+_OGG_SUFFIXES = (".opus", ".ogg")
 
 _STATES = {
     ChannelState.WAITING: "waiting for the broadcaster",
@@ -66,6 +71,9 @@ _LOSSES = {
     "untold": "audio is missing here, and the relay did not tell how much",
 }
 
+_WITHDRAWN = "clear"
+"""The reason of a gap in audio that its broadcaster took back. Nobody hears it, so it takes no time."""
+
 
 class Sink(Protocol):
     """A destination for received audio."""
@@ -74,13 +82,16 @@ class Sink(Protocol):
         """Set the format of the audio that follows."""
 
     async def write(self, audio: bytes) -> None:
-        """Write whole samples."""
+        """Write whole samples, or one Opus packet."""
+
+    def skip(self, seconds: float) -> None:
+        """Leave out audio that was lost."""
 
 
-class WavSink(Sink):
-    """Writes WAV files, and reports when the recording continues in another file."""
+class FileSink(Sink):
+    """Records to files, and reports when the recording continues in another one. Lost audio becomes silence."""
 
-    def __init__(self, recorder: WavRecorder) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._told = recorder.path
 
@@ -94,10 +105,40 @@ class WavSink(Sink):
         self._recorder.write(audio)
         self._tell()
 
+    def skip(self, seconds: float) -> None:
+        """Write silence, so that the recording keeps time."""
+        self._recorder.write_silence(seconds)
+        self._tell()
+
     def _tell(self) -> None:
         if self._recorder.path != self._told:
             self._told = self._recorder.path
             say(f"continuing in {self._told}")
+
+
+class StandardOutput:
+    """Writes without blocking the connection. More audio waits at the relay meanwhile."""
+
+    def __init__(self, descriptor: int, writer: BlockingThread) -> None:
+        self._descriptor = descriptor
+        self._writer = writer
+
+    async def write(self, data: bytes) -> None:
+        """Write all of the data.
+
+        Raises:
+            BrokenPipeError: Its reader is gone.
+            UserError: It cannot be written for another reason.
+        """
+        await self._writer.call(self._write_all, data)
+
+    def _write_all(self, data: bytes) -> None:
+        try:
+            write_whole(self._descriptor, data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"Standard output can not be written: {error.strerror}.") from error
 
 
 class PcmSink(Sink):
@@ -105,8 +146,7 @@ class PcmSink(Sink):
 
     def __init__(self, descriptor: int, writer: BlockingThread) -> None:
         """The `writer` thread may block on the `descriptor`."""
-        self._descriptor = descriptor
-        self._writer = writer
+        self._output = StandardOutput(descriptor, writer)
         self._audio_format: AudioFormat | None = None
 
     def set_format(self, audio_format: AudioFormat) -> None:
@@ -129,15 +169,48 @@ class PcmSink(Sink):
             BrokenPipeError: The player is gone.
             UserError: Standard output cannot be written for another reason.
         """
-        await self._writer.call(self._write_all, audio)
+        await self._output.write(audio)
 
-    def _write_all(self, audio: bytes) -> None:
-        try:
-            write_whole(self._descriptor, audio)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise UserError(f"Standard output can not be written: {error.strerror}.") from error
+    def skip(self, seconds: float) -> None:
+        """Write nothing: a player that fell behind is back in time."""
+
+
+class OggSink(Sink):
+    """Writes Ogg Opus to standard output, at the pace of the player that reads it."""
+
+    def __init__(self, descriptor: int, writer: BlockingThread) -> None:
+        """The `writer` thread may block on the `descriptor`."""
+        self._output = StandardOutput(descriptor, writer)
+        self._audio_format: AudioFormat | None = None
+        self._pages: OggOpusPages | None = None
+
+    def set_format(self, audio_format: AudioFormat) -> None:
+        """Set the format of the packets that follow. Another number of channels begins another link of Ogg.
+
+        Raises:
+            UserError: They are not Opus.
+        """
+        check_opus(audio_format)
+        if self._audio_format is None or audio_format.channels != self._audio_format.channels:
+            self._pages = None
+        self._audio_format = audio_format
+
+    async def write(self, audio: bytes) -> None:
+        """Write a page with the packet.
+
+        Raises:
+            BrokenPipeError: The player is gone.
+            UserError: Standard output cannot be written for another reason.
+        """
+        audio_format = self._audio_format or AudioFormat(Codec.OPUS, OPUS_RATES[-1])
+        beginning = b""
+        if self._pages is None:
+            self._pages = OggOpusPages(audio_format.channels, audio_format.rate)
+            beginning = self._pages.begin()
+        await self._output.write(beginning + self._pages.add(audio, audio_format.measure(audio).ticks, page_ticks=0))
+
+    def skip(self, seconds: float) -> None:
+        """Write nothing: a player that fell behind is back in time."""
 
 
 @click.command("listen")
@@ -146,8 +219,13 @@ class PcmSink(Sink):
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="WAV file to write. An earlier file is replaced when audio arrives. Without it, or with -, raw PCM goes to "
-    "standard output.",
+    help="File to write: Ogg Opus if its name ends in .opus or .ogg, otherwise WAV. An earlier file is replaced when "
+    "audio arrives. Without it, or with -, the audio goes to standard output.",
+)
+@click.option(
+    "--codec",
+    type=click.Choice([codec.value for codec in Codec]),
+    help="What to receive. By default, what the file needs; for standard output, raw PCM. opus writes Ogg Opus there.",
 )
 @channel_option
 @url_option
@@ -169,6 +247,7 @@ def listen_command(
     *,
     session: str,
     output: Path | None,
+    codec: str | None,
     channel: str,
     url: str | None,
     config_path: Path | None,
@@ -183,18 +262,20 @@ def listen_command(
     not have begun.
 
     If this command is too slow, the relay drops the oldest audio. Standard error says how much, and the
-    output goes on behind it. When the format changes, the recording continues in another file,
-    NAME-2.wav. If the connection is lost, the command connects again and continues where it stopped, as
-    long as the relay still has the audio.
+    output goes on behind it. A recording has silence of the same length there. When the format changes,
+    the recording continues in another file, NAME-2.wav. If the connection is lost, the command connects
+    again and continues where it stopped, as long as the relay still has the audio.
 
     SIGINT (Ctrl-C) and SIGTERM stop it with exit code 0. The recording is valid however it ends.
     """
     settings, address = load_destination(config_path, url, session, channel)
     relay_url = settings.client.url
+    received = _codec_for(output, codec)
     listener = client.listen(
         relay_url,
         address.session,
         channel=address.channel,
+        codec=received,
         buffer_ms=buffer_ms,
         burst_ms=burst_ms,
         token=listen_credential(settings),
@@ -203,10 +284,26 @@ def listen_command(
     if output is None or output == _STANDARD_OUTPUT:
         descriptor = _standard_output()
         with BlockingThread("standard output") as writer, suppress(BrokenPipeError):
-            run(listen(listener, relay_url, PcmSink(descriptor, writer), duration))
+            sink = OggSink(descriptor, writer) if received is Codec.OPUS else PcmSink(descriptor, writer)
+            run(listen(listener, relay_url, sink, duration))
     else:
-        with WavRecorder(output) as recorder:
-            run(listen(listener, relay_url, WavSink(recorder), duration))
+        with OpusRecorder(output) if received is Codec.OPUS else WavRecorder(output) as recorder:
+            run(listen(listener, relay_url, FileSink(recorder), duration))
+
+
+def _codec_for(output: Path | None, codec: str | None) -> Codec:
+    """Return the codec to receive.
+
+    Raises:
+        UserError: The name of the file says that it holds another one.
+    """
+    suffix = "" if output is None else output.suffix.lower()
+    needed = Codec.OPUS if suffix in _OGG_SUFFIXES else Codec.PCM_S16LE if suffix == ".wav" else None
+    if codec is None:
+        return needed or Codec.PCM_S16LE
+    if needed not in (None, codec):
+        raise UserError(f"--codec {codec} does not go into {output}; choose another name, or leave --codec out.")
+    return Codec(codec)
 
 
 async def listen(listener: Listener, url: str, sink: Sink, duration_seconds: float | None = None) -> None:
@@ -256,6 +353,9 @@ async def _receive(listener: Listener, sink: Sink) -> None:
                 connection.back(", where it broke off" if resumed else "")
             case ErrorNotice():
                 connection.objects(event)
+            case Gap(reason=reason, duration_ms=duration_ms) if reason != _WITHDRAWN:
+                sink.skip(duration_ms / 1000)
+                say(_lost(event))
             case _ if (sentence := _sentence(event)) is not None:
                 say(sentence)
 
@@ -264,7 +364,7 @@ def _sentence(event: ListeningEvent) -> str | None:
     """Return the message for an event that requires only a message; None if it requires none."""
     match event:
         case Gap():
-            return f"lost {event.duration_ms / 1000:.2f} s of audio ({event.reason})"
+            return _lost(event)
         case UnknownLoss():
             return _LOSSES.get(event.reason, f"audio may be missing here ({event.reason})")
         case Clear():
@@ -273,6 +373,10 @@ def _sentence(event: ListeningEvent) -> str | None:
             return _state_words(event.state, event.silence)
         case _:
             return None
+
+
+def _lost(gap: Gap) -> str:
+    return f"lost {gap.duration_ms / 1000:.2f} s of audio ({gap.reason})"
 
 
 def _state_words(state: ChannelState, silence: Silence | None) -> str:

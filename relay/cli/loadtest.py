@@ -228,7 +228,7 @@ def _find_targets(plan: LoadPlan, addresses: Sequence[ChannelAddress], token: st
     # A stamp of the sender does not survive a conversion.
     expect = Expect.RELAY_V1 if plan.is_converted else Expect.RELAY_V1_STAMPED
     return [
-        Target(host, port, f"{root}/{address}?{urlencode(query)}", parts.netloc, tls_name, expect, token)
+        Target(host, port, f"{root}/{address}?{urlencode(query)}", parts.netloc, tls_name, expect, token, plan.codec)
         for address in addresses
     ]
 
@@ -269,7 +269,7 @@ def _check_packets(source_codec: Codec, codec: Codec, frame_ms: int, packet_ms: 
     try:
         quiet_audio(source_codec, frame_ms)
     except ValueError as error:
-        raise UserError(f"--frame-ms {frame_ms}: {error}; choose a multiple of 5, up to 120.") from error
+        raise UserError(f"--frame-ms {frame_ms}: an Opus packet lasts a multiple of 5 ms, up to 120 ms.") from error
 
 
 def _processes_for(frames_per_second: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from relay.loadtest.histogram import Histogram
 from relay.loadtest.plan import Visit
+from relay.media.opus_grid import OpusGrid
 from relay.protocol.messages import Gap
 from relay.protocol.wire import WORD_MASK, serial_difference
 from relay.vocabulary.opus_packet import CLOCK_RATE
@@ -248,7 +249,8 @@ def encoded_frames(audio_ms: int, frame_ticks: int) -> int:
         audio_ms: What the broadcaster sent.
         frame_ticks: The duration of a packet, in ticks of 48 kHz.
     """
-    return -(-audio_ms * (CLOCK_RATE // 1000) // frame_ticks)
+    grid = OpusGrid(CLOCK_RATE, frame_ticks * 1000 // CLOCK_RATE)
+    return grid.last_before(audio_ms * CLOCK_RATE // 1000) + 1
 
 
 def percent(part: float, whole: float) -> float | None:

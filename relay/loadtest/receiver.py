@@ -30,7 +30,7 @@ from relay.loadtest.listener_socket import ListenerSocket
 from relay.loadtest.machine import cpu_seconds, waiting_seconds
 from relay.loadtest.plan import Visit, WorkerPlan
 from relay.loadtest.poll_loop import Events, PollLoop
-from relay.loadtest.target import JoinError
+from relay.loadtest.target import JoinError, check_codec
 from relay.protocol.messages import ErrorNotice, Ping, Pong
 from relay.protocol.wire import WORD_MASK
 from relay.vocabulary.clock import Clock, relay_clock
@@ -228,7 +228,7 @@ class Receiver:
                 continue
             except OSError:
                 self._end(connection, _LOST)
-            except PolicyError as error:
+            except (JoinError, PolicyError) as error:
                 self._end(connection, printable(str(error)))
         self._counts.received_bytes += received_bytes
 
@@ -253,7 +253,7 @@ class Receiver:
                 self._receive(connection)
         except OSError:
             self._end(connection, _LOST)
-        except PolicyError as error:
+        except (JoinError, PolicyError) as error:
             self._end(connection, printable(str(error)))
 
     def _receive(self, connection: ListenerSocket) -> None:
@@ -345,7 +345,8 @@ class Receiver:
     def _react(self, connection: ListenerSocket, happenings: Sequence[Happening]) -> None:
         for happening in happenings:
             match happening:
-                case Greeting(clock_ms=clock_ms) if not connection.joined:
+                case Greeting(hello=hello, clock_ms=clock_ms) if not connection.joined:
+                    check_codec(self._plan.targets[connection.visit.target], hello.audio_format)
                     if not connection.expect.is_stamped:
                         self._questions.note(connection.began * 1000, self._clock() * 1000, clock_ms)
                     self._joined(connection)

@@ -205,7 +205,7 @@ class LoadResult:
         plan = self.plan
         sessions = f"{plan.sessions} sessions" if plan.sessions > 1 else "1 session"
         packed = f", up to {plan.packet_ms} ms in a message" if plan.packet_ms else ""
-        codecs = f" of {plan.source_codec}, heard as {plan.codec}{packed}"
+        codecs = f", sent as {plan.source_codec} and heard as {plan.codec}{packed}"
         is_plain = plan.codec is plan.source_codec is Codec.PCM_S16LE
         return (
             f"{plan.profile}: {plan.listeners:,} listeners of {sessions} at {plan.url}, {plan.duration_seconds:g} s of "

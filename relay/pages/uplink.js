@@ -124,7 +124,7 @@ export class Uplink {
       }
     });
     this.#socket.addEventListener("stop", ({ detail }) => {
-      if (detail.code === BAD_REQUEST && this.#coder.codec === "opus" && !this.#accepted) {
+      if (detail.code === BAD_REQUEST && this.#coder.codec === "opus") {
         // The relay may be one that takes no Opus; if it is not, it says the same of PCM.
         this.#usePcm();
         this.#socket.open();

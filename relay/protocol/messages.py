@@ -10,7 +10,7 @@ Source: docs/protocol.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Self, get_args
@@ -212,6 +212,7 @@ class Hello(Message):
         clock_ms: The relay's clock, in milliseconds, 32 bits.
         buffer_ms: The maximum age of the audio that the relay sends, as granted.
         coalesce_ms: The interval over which the relay joins frames into one write, as granted.
+        packet_ms: How much Opus shares a message, as granted.
         resumed: Whether delivery resumes where the client asked.
         silence: Why the channel is silent. None if it is not, or if the reason is unknown.
         session: The session's id.
@@ -232,6 +233,7 @@ class Hello(Message):
     clock_ms: int = 0
     buffer_ms: int = 0
     coalesce_ms: int = 0
+    packet_ms: int = 0
     resumed: bool = False
     silence: Silence | None = None
     session: str = ""
@@ -427,16 +429,46 @@ class ListenerReport(Message):
 
 @dataclass(frozen=True, slots=True)
 class Switch(Message):
-    """A listener switches to another channel of its session. The answer is a new `hello`, or an `error` with 4504.
+    """A listener switches to another channel or codec. The answer is a new `hello`, or an `error` with 4504.
 
     Attributes:
-        channel: The channel's id.
+        channel: The channel's id. None keeps the present channel.
+        codec: The codecs that the client plays, best first, separated by commas. None keeps the present ones.
     """
 
     TYPE = "switch"
-    USAGE = 'A switch names its channel: {"type": "switch", "channel": "de"}.'
+    USAGE = 'A switch names a channel or codecs: {"type": "switch", "channel": "de", "codec": "opus"}.'
 
-    channel: str
+    channel: str | None = None
+    codec: str | None = None
+
+    def text(self) -> str:
+        """Write the message as JSON, without the members that are None."""
+        return _write_given(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryChange(Message):
+    """A listener changes how its audio is delivered. The answer has the same type and says what the relay grants.
+
+    Attributes:
+        coalesce_ms: The interval over which the relay joins frames into one write. None leaves it as it is.
+        packet_ms: How much Opus shares a message. None leaves it as it is.
+    """
+
+    TYPE = "delivery"
+
+    coalesce_ms: int | None = None
+    packet_ms: int | None = None
+
+    def text(self) -> str:
+        """Write the message as JSON, without the members that are None."""
+        return _write_given(self)
+
+
+def _write_given(message: Switch | DeliveryChange) -> str:
+    members = asdict(message)
+    return encode(message.TYPE, **{name: value for name, value in members.items() if value is not None})
 
 
 # Messages from a broadcaster.
@@ -472,7 +504,9 @@ class End(Message):
 
 # Which side sends what.
 
-ListenerMessage = Hello | Channels | FormatChange | StateChange | Gap | Clear | Pong | Goaway | ErrorNotice
+ListenerMessage = (
+    Hello | Channels | FormatChange | StateChange | Gap | Clear | DeliveryChange | Pong | Goaway | ErrorNotice
+)
 ListenerEvent = ListenerMessage | Audio
 """A message or frame from the relay to a listener."""
 

@@ -97,7 +97,8 @@ class ListenerConversation(Conversation):
         if not connection.is_open:
             return
         try:
-            address = ChannelAddress(permit.address.session, Switch.read(control).channel)
+            channel = Switch.read(control).channel or permit.address.channel
+            address = ChannelAddress(permit.address.session, channel)
             permit.check_move(address)
             moved = self._hub.listening.switch(self._listener, address.channel)
         except (BadRequestError, NotAllowedError) as error:
