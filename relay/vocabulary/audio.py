@@ -194,11 +194,16 @@ class Chunk(tuple[bytes, float]):  # noqa: SLOT001 - a subclass of tuple cannot 
         return self[1]
 
 
+EPOCH_STRIDE = 1 << 40
+"""The distance of the positions of two epochs: more than any epoch has frames."""
+
+
 class Place(NamedTuple):
     """A place in a channel, between two frames.
 
     Attributes:
-        position: Number of frames that the channel released before this place, over all epochs. It never wraps.
+        position: Orders all places of a channel, and never wraps. It grows by one with each frame. A new epoch begins
+            at the next multiple of `EPOCH_STRIDE`, so position and seq differ by the same number in every stream.
         epoch: The current run of sequence numbers, 16 bits.
         seq: The number of the next frame within the epoch. The wire carries 32 bits.
         media_time: Ticks of the format's clock that the epoch released before this place. The wire carries 32 bits.
