@@ -207,7 +207,8 @@ class OggSink(Sink):
         if self._pages is None:
             self._pages = OggOpusPages(audio_format.channels, audio_format.rate)
             beginning = self._pages.begin()
-        await self._output.write(beginning + self._pages.add(audio, audio_format.measure(audio).ticks, page_ticks=0))
+        page = self._pages.add(audio, audio_format.measure(audio).ticks) + self._pages.flush()
+        await self._output.write(beginning + page)
 
     def skip(self, seconds: float) -> None:
         """Write nothing: a player that fell behind is back in time."""

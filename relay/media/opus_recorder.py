@@ -19,7 +19,7 @@ _STEP_TICKS = opus_packet.CLOCK_RATE // 400
 
 
 class OggOpusPages:
-    """Joins the packets of one stream to pages."""
+    """Joins the packets of one stream to pages. One packet waits for the next, so that the last page has audio."""
 
     def __init__(self, channels: int, input_rate: int) -> None:
         self._stream = OggOpusStream(OpusHead(channels, input_rate=input_rate), secrets.randbits(32))
@@ -31,18 +31,19 @@ class OggOpusPages:
         """Return the first pages."""
         return self._stream.begin()
 
-    def add(self, packet: bytes, ticks: int, page_ticks: int = PAGE_TICKS) -> bytes:
-        """Add a packet. Return the pages that are complete with it, which have `page_ticks` each."""
+    def add(self, packet: bytes, ticks: int) -> bytes:
+        """Add a packet. Return the page before it, if that is complete."""
         segments = len(packet) // 255 + 1
-        done = self.flush() if self._segments + segments > _PAGE_SEGMENTS else b""
+        is_complete = self._ticks >= PAGE_TICKS or self._segments + segments > _PAGE_SEGMENTS
+        page = self.flush() if is_complete else b""
         self._packets.append(packet)
         self._segments += segments
         self._ticks += ticks
-        return done + (self.flush() if self._ticks >= page_ticks else b"")
+        return page
 
     def flush(self, *, is_last: bool = False) -> bytes:
         """Return a page with the packets that wait, if any. The last page ends the stream."""
-        if not self._packets and not is_last:
+        if not self._packets:
             return b""
         page = self._stream.add(self._packets, self._ticks, is_last=is_last)
         self._packets, self._segments, self._ticks = [], 0, 0
@@ -87,12 +88,11 @@ class OpusRecorder(Recorder):
             UserError: The audio is not Opus, or the next file cannot be written.
         """
         check_opus(audio_format)
-        is_other = audio_format.channels != self._audio_format.channels
-        self._audio_format = audio_format
-        if is_other and self._has_audio:
-            self._open_next()
-        elif is_other and self._is_begun:
+        before, self._audio_format = self._audio_format, audio_format
+        if not self._has_audio and self._is_begun:
             self._restart()
+        elif self._has_audio and audio_format.channels != before.channels:
+            self._open_next()
 
     def write(self, audio: bytes) -> None:
         """Append one packet.
@@ -105,8 +105,8 @@ class OpusRecorder(Recorder):
         self._begin_before_audio()
         self._has_audio = True
         with self._explained():
-            if pages := self._pages.add(audio, ticks):
-                self._file.write(pages)
+            if page := self._pages.add(audio, ticks):
+                self._file.write(page)
                 self._file.flush()
 
     def write_silence(self, seconds: float) -> None:
