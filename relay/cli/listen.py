@@ -1,6 +1,7 @@
 """`relay listen`: receives a channel and writes it to a file or to standard output."""
 
 import os
+import secrets
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -42,12 +43,13 @@ from relay.client import (
     UnknownLoss,
     UserError,
 )
-from relay.media.opus_recorder import OggOpusPages, OpusRecorder, check_opus
-from relay.media.recorder import Recorder
+from relay.media.lost_time import LostTime
+from relay.media.ogg_opus import OggOpusPages, OpusHead
+from relay.media.opus_files import OpusRecorder
 from relay.media.wav_recorder import WavRecorder
 from relay.process.blocking import BlockingThread
 from relay.process.stopping import until_stopped
-from relay.vocabulary.audio import OPUS_RATES, Codec
+from relay.vocabulary.audio import Codec
 from relay.vocabulary.text import printable
 
 _STANDARD_OUTPUT = Path("-")
@@ -88,15 +90,41 @@ class Sink(Protocol):
         """Leave out audio that was lost."""
 
 
+class Recorder(Protocol):
+    """Writes a recording.
+
+    Attributes:
+        path: The file being written.
+    """
+
+    path: Path
+
+    def set_format(self, audio_format: AudioFormat) -> None:
+        """Set the format of the audio that follows."""
+
+    def write(self, audio: bytes) -> None:
+        """Append whole samples, or one Opus packet."""
+
+
 class FileSink(Sink):
     """Records to files, and reports when the recording continues in another one. Lost audio becomes silence."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, codec: Codec) -> None:
+        """The files hold audio of the `codec`."""
         self._recorder = recorder
+        self._codec = codec
         self._told = recorder.path
+        self._audio_format: AudioFormat | None = None
+        self._lost = LostTime()
 
     def set_format(self, audio_format: AudioFormat) -> None:
-        """Start another file if this one has another format."""
+        """Record the format. The recorder decides whether it needs another file.
+
+        Raises:
+            UserError: The files hold another codec.
+        """
+        _check_codec(audio_format, self._codec)
+        self._audio_format = audio_format
         self._recorder.set_format(audio_format)
         self._tell()
 
@@ -107,8 +135,10 @@ class FileSink(Sink):
 
     def skip(self, seconds: float) -> None:
         """Write silence, so that the recording keeps time."""
-        self._recorder.write_silence(seconds)
-        self._tell()
+        if self._audio_format is not None:
+            for silence in self._lost.silence(seconds, self._audio_format):
+                self._recorder.write(silence)
+            self._tell()
 
     def _tell(self) -> None:
         if self._recorder.path != self._told:
@@ -185,12 +215,12 @@ class OggSink(Sink):
         self._pages: OggOpusPages | None = None
 
     def set_format(self, audio_format: AudioFormat) -> None:
-        """Set the format of the packets that follow. Another number of channels begins another link of Ogg.
+        """Set the format of the packets that follow. Another number of channels begins another stream within Ogg.
 
         Raises:
             UserError: They are not Opus.
         """
-        check_opus(audio_format)
+        _check_codec(audio_format, Codec.OPUS)
         if self._audio_format is None or audio_format.channels != self._audio_format.channels:
             self._pages = None
         self._audio_format = audio_format
@@ -202,16 +232,25 @@ class OggSink(Sink):
             BrokenPipeError: The player is gone.
             UserError: Standard output cannot be written for another reason.
         """
-        audio_format = self._audio_format or AudioFormat(Codec.OPUS, OPUS_RATES[-1])
         beginning = b""
         if self._pages is None:
-            self._pages = OggOpusPages(audio_format.channels, audio_format.rate)
-            beginning = self._pages.begin()
-        page = self._pages.add(audio, audio_format.measure(audio).ticks) + self._pages.flush()
-        await self._output.write(beginning + page)
+            channels = 1 if self._audio_format is None else self._audio_format.channels
+            self._pages = OggOpusPages(secrets.randbits(32), OpusHead(channels))
+            beginning = self._pages.head()
+        await self._output.write(beginning + self._pages.pack([audio]))
 
     def skip(self, seconds: float) -> None:
         """Write nothing: a player that fell behind is back in time."""
+
+
+def _check_codec(audio_format: AudioFormat, codec: Codec) -> None:
+    """Check that the relay sends what it was asked for. An older relay sends PCM in any case.
+
+    Raises:
+        UserError: It does not.
+    """
+    if audio_format.codec is not codec:
+        raise UserError(f"The relay sends {audio_format.codec}, although {codec} was asked for; leave --codec out.")
 
 
 @click.command("listen")
@@ -289,7 +328,7 @@ def listen_command(
             run(listen(listener, relay_url, sink, duration))
     else:
         with OpusRecorder(output) if received is Codec.OPUS else WavRecorder(output) as recorder:
-            run(listen(listener, relay_url, FileSink(recorder), duration))
+            run(listen(listener, relay_url, FileSink(recorder, received), duration))
 
 
 def _codec_for(output: Path | None, codec: str | None) -> Codec:

@@ -4,14 +4,17 @@ import stat
 from pathlib import Path
 
 from relay.media.decoded import DecodedFile, DecodedInput
-from relay.media.ogg_opus import HEAD_END
-from relay.media.opus_source import OpusFile, OpusInput, find_opus, look_at_head
+from relay.media.ogg_opus import is_ogg_opus
+from relay.media.opus_files import OpusFile, OpusInput
 from relay.media.pipe import PcmInput, Pipe, look_at_beginning
 from relay.media.signatures import HEAD_BYTES, TEXT, recognise
 from relay.media.source import AudioSource
 from relay.media.wav import WavFile, WavInput, enter_wav, fits, read_header, unreadable
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import OPUS_RATES, AudioFormat
 from relay.vocabulary.errors import UserError
+
+_OPUS_HEAD_BYTES = 38
+"""The beginning of Ogg Opus, up to its number of channels."""
 
 _LOOK_SECONDS = 0.25
 """How long to look at a pipe that begins like no known format. Live audio waits this long, once."""
@@ -34,9 +37,8 @@ def open_audio(
     _check_readable(path)
     try:
         with path.open("rb") as file:
-            beginning = file.read(HEAD_END) if keeps_opus else b""
-            if (head := find_opus(beginning, rate, channels)) is not None:
-                return OpusFile(path, head, rate)
+            if keeps_opus and _passes_through(file.read(_OPUS_HEAD_BYTES), rate, channels):
+                return OpusFile(path, rate)
             file.seek(0)
             header = read_header(file)
         if header is not None and fits(header.audio_format, rate, channels):
@@ -74,11 +76,25 @@ def open_pipe(
     if found is None:
         audio_format = AudioFormat(rate=rate or 16_000, channels=channels or 1)
         return PcmInput(pipe, audio_format, "standard input as raw PCM")
-    if keeps_opus and found == "Ogg" and (opus := find_opus(look_at_head(pipe), rate, channels)) is not None:
-        return OpusInput(pipe, opus, rate)
+    if keeps_opus and found == "Ogg" and _passes_through(_look_at_head(pipe), rate, channels):
+        return OpusInput(pipe, rate)
     if found == "WAV" and (header := enter_wav(pipe, rate, channels)) is not None:
         return WavInput(pipe, header)
     return DecodedInput(pipe, found, rate, channels)
+
+
+def _passes_through(beginning: bytes, rate: int | None, channels: int | None) -> bool:
+    """Return whether this begins Ogg Opus that needs no conversion."""
+    is_opus = is_ogg_opus(beginning) and len(beginning) == _OPUS_HEAD_BYTES
+    return is_opus and rate in (None, *OPUS_RATES) and channels in (None, beginning[-1])
+
+
+def _look_at_head(pipe: Pipe) -> bytes:
+    """Wait until a pipe says whether it holds Opus."""
+    seen = pipe.look(0, _OPUS_HEAD_BYTES)
+    while len(more := pipe.look(len(seen), _OPUS_HEAD_BYTES)) > len(seen):
+        seen = more
+    return seen
 
 
 def _check_readable(path: Path) -> None:

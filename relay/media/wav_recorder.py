@@ -1,22 +1,31 @@
-"""Records what a listener hears to WAV files, which stay below the 4 GiB that WAV can declare."""
+"""Records what a listener hears to WAV files.
 
+Invariants: a new file is valid WAV from the moment it is opened, however the process ends. A file holds one format and
+stays below the 4 GiB that WAV can declare; then the recording continues in another file beside it. Only the named file
+is ever overwritten, and not before there is audio to replace its contents.
+"""
+
+import contextlib
+import os
 import wave
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
 
-from relay.media.recorder import Recorder
 from relay.vocabulary.audio import BYTES_PER_SAMPLE, AudioFormat
+from relay.vocabulary.errors import UserError
 
 _MAX_DATA_BYTES = 0xFFFF_FFFF - 36
 """The most audio that the RIFF header can declare: its 32-bit length includes 36 bytes of the header."""
 
-_SILENT_SECONDS = 1.0
-"""How much silence is written at once."""
 
+class WavRecorder:
+    """Writes audio to a WAV file, and to further files when one is not enough. A context manager.
 
-class WavRecorder(Recorder):
-    """Writes 16-bit PCM."""
-
-    FILES = "WAV"
+    Attributes:
+        path: The file being written.
+    """
 
     def __init__(self, path: Path, *, max_data_bytes: int = _MAX_DATA_BYTES) -> None:
         """Open the file. An existing file keeps its contents until the first audio.
@@ -28,11 +37,31 @@ class WavRecorder(Recorder):
         Raises:
             UserError: The file cannot be written.
         """
+        self.path = path
+        self._first_path = path
         self._max_data_bytes = max_data_bytes
         self._audio_format = AudioFormat()
-        self._data_bytes = 0
-        self._owed_seconds = 0.0
-        super().__init__(path)
+        self._writer: wave.Wave_write | None = None
+        with self._explained():
+            # Opening a named pipe would wait for its other end, and its header could not be completed.
+            is_there = path.exists()
+            is_unusable = is_there and not path.is_file()
+        if is_unusable:
+            raise UserError(f"{path} is not a regular file; WAV can be written to nothing else.")
+        self._open("r+b" if is_there else "xb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file. Without audio, a new file is a valid WAV file of zero length.
+
+        Raises:
+            UserError: The rest could not be written.
+        """
+        self._close()
 
     def set_format(self, audio_format: AudioFormat) -> None:
         """Set the format of the audio that follows. It goes to a new file if this one holds another format.
@@ -44,8 +73,8 @@ class WavRecorder(Recorder):
             self._audio_format = audio_format
             if self._data_bytes:
                 self._open_next()
-            elif self._is_begun:
-                self._restart()
+            elif self._writer is not None:
+                self._writer = self._begin()
 
     def write(self, audio: bytes) -> None:
         """Append whole samples.
@@ -55,31 +84,51 @@ class WavRecorder(Recorder):
         """
         if self._data_bytes + len(audio) > self._max_data_bytes:
             self._open_next()
-        self._begin_before_audio()
         with self._explained():
+            if self._writer is None:
+                self._writer = self._begin()
             self._writer.writeframes(audio)
         self._data_bytes += len(audio)
 
-    def write_silence(self, seconds: float) -> None:
-        """Append silence in place of lost audio, so that what follows keeps its time.
+    def _open(self, mode: str) -> None:
+        """Open the current file. There is no writer while the file holds older contents."""
+        with self._explained():
+            self._file: IO[bytes] = self.path.open(mode)
+            self._data_bytes = 0
+            self._writer = None if self._file.seek(0, os.SEEK_END) else self._begin()
 
-        Raises:
-            UserError: It cannot be written.
-        """
-        self._owed_seconds += seconds
-        while self._owed_seconds * self._audio_format.rate >= 1:
-            silent_bytes = self._audio_format.bytes_within(min(self._owed_seconds, _SILENT_SECONDS))
-            self.write(bytes(silent_bytes))
-            self._owed_seconds -= silent_bytes / self._audio_format.bytes_per_second
+    def _open_next(self) -> None:
+        self._close()
+        number = 2
+        while True:
+            self.path = self._first_path.with_stem(f"{self._first_path.stem}-{number}")
+            if not self.path.exists():
+                break
+            number += 1
+        self._open("xb")
 
-    def _begin(self) -> None:
-        self._data_bytes = 0
-        self._writer = wave.open(self._file, "wb")  # noqa: SIM115 - closed by _finish
-        self._writer.setnchannels(self._audio_format.channels)
-        self._writer.setsampwidth(BYTES_PER_SAMPLE)
-        self._writer.setframerate(self._audio_format.rate)
-        # Writing no frames makes the writer write the header now, not with the first frame.
-        self._writer.writeframes(b"")
+    def _begin(self) -> wave.Wave_write:
+        """Empty the file and write a header in the current format."""
+        with self._explained():
+            self._file.seek(0)
+            self._file.truncate()
+            writer = wave.open(self._file, "wb")  # noqa: SIM115 - closed by _close
+            writer.setnchannels(self._audio_format.channels)
+            writer.setsampwidth(BYTES_PER_SAMPLE)
+            writer.setframerate(self._audio_format.rate)
+            # Writing no frames makes the writer write the header now, not with the first frame.
+            writer.writeframes(b"")
+            self._file.flush()
+        return writer
 
-    def _finish(self) -> None:
-        self._writer.close()
+    def _close(self) -> None:
+        with self._explained(), self._file:
+            if self._writer is not None:
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self.path} can not be written: {error.strerror}.") from error

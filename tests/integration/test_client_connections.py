@@ -21,7 +21,7 @@ from relay.client.transport import connection as client_connection
 from relay.media import RawInput
 from relay.media.wav_recorder import WavRecorder
 from relay.process.blocking import BlockingThread
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.errors import (
     BadRequestError,
     ChannelBusyError,
@@ -40,7 +40,8 @@ ADDRESS = ChannelAddress("ev1", "english")
 async def record(url: str, path: Path) -> None:
     async with asyncio.timeout(15):
         with WavRecorder(path) as recorder:
-            await listen(client.listen(url, "ev1", channel="english", reconnect=None), url, FileSink(recorder))
+            sink = FileSink(recorder, Codec.PCM_S16LE)
+            await listen(client.listen(url, "ev1", channel="english", reconnect=None), url, sink)
 
 
 async def send(url: str, audio: bytes, *, keep: bool = False) -> None:

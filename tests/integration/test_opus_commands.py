@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from relay.media.ogg_opus import OggPackets
+from relay.media.ogg_opus import OpusPackets
 from relay.vocabulary.audio import AudioFormat, Codec
 from tests.support.client_commands import KEY, Settings, client, encode, noise, read_wav, ready, refused, run, write_wav
 from tests.support.processes import RelayProcess, few_at_once, relay_process
@@ -21,7 +21,6 @@ from tests.support.tone import sine, to_pcm
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TONE = 440
-HEADERS = 2
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -36,7 +35,7 @@ def settings(relay: RelayProcess) -> Settings:
 
 
 def packets_in(data: bytes) -> list[bytes]:
-    return list(OggPackets(io.BytesIO(data)))[HEADERS:]
+    return list(OpusPackets(io.BytesIO(data)))
 
 
 def decoded(path: Path) -> Any:

@@ -88,19 +88,6 @@ def test_more_than_a_header_can_declare_goes_to_the_next_file(tmp_path: Path) ->
     assert read(tmp_path / "out-2.wav") == (MONO, b"\2" * 50)
 
 
-def test_silence_is_as_long_as_it_should_be_over_many_times(tmp_path: Path) -> None:
-    with WavRecorder(tmp_path / "out.wav") as recorder:
-        recorder.write(b"\1\2")
-        # Each is 0.4 of a sample.
-        for _ in range(10):
-            recorder.write_silence(0.000_025)
-        recorder.write(b"\3\4")
-        recorder.write_silence(3.5)
-    _, audio = read(tmp_path / "out.wav")
-    assert audio[:12] == b"\1\2" + bytes(8) + b"\3\4"
-    assert audio[12:] == bytes(2 * 56_000)
-
-
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
