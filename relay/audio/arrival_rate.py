@@ -21,7 +21,7 @@ from math import inf
 from statistics import median
 from typing import NamedTuple
 
-from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat
+from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat, Codec
 
 TOLERANCE = 0.05
 """The largest deviation from real time that counts as right. Sound cards deviate less, and the closest usual rates
@@ -284,8 +284,11 @@ def _direction(ratio: float | None) -> int:
 def looks_like(announced: AudioFormat, ratio: float) -> str:
     """Return the usual formats whose audio would arrive at this speed; an empty string if there are none.
 
-    They differ from the announced format in sample rate or number of channels.
+    They differ from the announced format in sample rate or number of channels. A packet of Opus says itself how long it
+    lasts, so no other format would explain its speed.
     """
+    if announced.codec is not Codec.PCM_S16LE:
+        return ""
     rates = [AudioFormat(announced.codec, rate, announced.channels) for rate in SAMPLE_RATES]
     channels = [AudioFormat(announced.codec, announced.rate, count) for count in CHANNEL_COUNTS]
     actual = announced.bytes_per_second * ratio

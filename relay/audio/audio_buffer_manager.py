@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from relay.audio.amounts import AudioAmount, BufferCounters
 from relay.audio.listener_buffer import ListenerBuffer, bounds
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk, Codec
 from relay.vocabulary.clock import Clock, relay_clock
 
 DEFAULT_NAMESPACE = "AudioRelay"
@@ -147,17 +147,21 @@ class AudioBufferManager:
     ) -> bool:
         """Add audio for one connection. Create its buffer if it has none.
 
-        A chunk larger than the whole buffer keeps its newest part, cut at a whole sample.
+        PCM larger than the whole buffer keeps its newest part, cut at a whole sample.
 
         Args:
             connection_id: The name of the buffer.
-            audio_chunk: Audio in the buffer's format. Any number of bytes is accepted. An empty chunk is not queued.
+            audio_chunk: Audio in the buffer's format: any number of bytes of PCM, or one Opus packet. An empty chunk is
+                not queued.
             session_id: The session of the audio, for metrics.
-            duration_seconds: The duration, for codecs whose size says nothing about time. Such a chunk can't be cut. If
-                it is larger than the whole buffer, it is dropped.
+            duration_seconds: The duration, for audio whose bytes say nothing about time. Such a chunk can't be cut, and
+                neither can an Opus packet. If it is larger than the whole buffer, it is dropped.
 
         Returns:
             True if nothing was lost, False if audio was dropped.
+
+        Raises:
+            AudioFaultError: The buffer holds Opus, and the chunk is not one well-formed packet.
         """
         buffer = self._buffers.get(connection_id) or self.open_buffer(connection_id, session_id=session_id)
         if session_id is not None:
@@ -165,11 +169,13 @@ class AudioBufferManager:
         if not audio_chunk:
             return True
         overflows_before = buffer.overflows
-        if duration_seconds is None:
+        if duration_seconds is not None:
+            duration = round(duration_seconds * FLICKS_PER_SECOND)
+        elif buffer.audio_format.codec is Codec.PCM_S16LE:
             audio_chunk = self._cut_to_bound(buffer, audio_chunk)
             duration = buffer.audio_format.flicks(len(audio_chunk))
         else:
-            duration = round(duration_seconds * FLICKS_PER_SECOND)
+            duration = buffer.audio_format.measure(audio_chunk).flicks
         buffer.push(Chunk(audio_chunk, self._clock(), duration))
         if buffer.overflows == overflows_before:
             return True

@@ -10,6 +10,7 @@ message.
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -98,6 +99,7 @@ class History:
         self._held_flicks = 0
         self._held_bytes = 0
         self._stretches: deque[_Stretch] = deque(maxlen=MAX_STRETCHES)
+        self._end_position = -1
 
     def begin_epoch(self, audio_format: AudioFormat, before: Place, start: Place) -> None:
         """Begin a new numbering with the frames from `start` on. The previous numbers end at `before`."""
@@ -107,8 +109,10 @@ class History:
         """Add a frame of the present epoch that was just released."""
         ticks = frame.end.media_time - frame.start.media_time
         epoch, stretches = self.epochs[-1], self._stretches
-        if not stretches or stretches[-1].ticks != ticks or stretches[-1].epoch is not epoch:
+        is_next = frame.start.position == self._end_position
+        if not is_next or not stretches or stretches[-1].ticks != ticks or stretches[-1].epoch is not epoch:
             stretches.append(_Stretch(epoch, frame.start, ticks))
+        self._end_position = frame.end.position
         self.frames.append(frame)
         self._held_flicks += frame.duration
         self._held_bytes += len(frame.wire) + len(frame.audio)
@@ -129,9 +133,7 @@ class History:
 
     def since(self, position: int) -> list[Frame]:
         """Return the frames held from `position` on, oldest first."""
-        if not self.frames:
-            return []
-        return list(islice(self.frames, max(0, position - self.frames[0].start.position), None))
+        return list(islice(self.frames, bisect_left(self.frames, position, key=_position), None))
 
     def since_due(self, oldest: float) -> list[Frame]:
         """Return the frames held that are due at `oldest` (seconds of the relay's clock) or later, oldest first."""
@@ -154,9 +156,9 @@ class History:
         for ended, following in pairwise(self.epochs):
             if (epoch, seq) == (following.before.epoch, following.before.seq & WORD_MASK):
                 return Known(following.before, ended)
-        for stretch in reversed(self._stretches):
+        for stretch, stretch_end in self._stretches_and_ends(end):
             if stretch.start.epoch == epoch:
-                count = end.position - stretch.start.position
+                count = stretch_end.position - stretch.start.position
                 last = stretch.start.seq + count
                 behind = serial_difference(last, seq)
                 if behind < 0:
@@ -164,8 +166,58 @@ class History:
                 if behind <= count:
                     known = stretch.epoch in self.epochs
                     return Known(stretch.place(count - behind), stretch.epoch) if known else None
-            end = stretch.start
         return None
+
+    def find_moment(self, epoch: int, seconds: float, end: Place) -> Known | None:
+        """Return the place of the frame that holds a media time of an epoch, or of the first one after it.
+
+        Args:
+            epoch: As the wire writes it, 16 bits.
+            seconds: The media time.
+            end: The place of the next frame.
+
+        Returns:
+            None if the epoch is forgotten.
+        """
+        known = None
+        for stretch, stretch_end in self._stretches_and_ends(end):
+            if stretch.start.epoch != epoch:
+                if known is not None:
+                    break
+                continue
+            ticks = seconds * stretch.epoch.audio_format.clock_rate - stretch.start.media_time
+            count = stretch_end.position - stretch.start.position
+            known = Known(stretch.place(min(max(0, int(ticks // stretch.ticks)), count)), stretch.epoch)
+            if ticks >= 0:
+                break
+        if known is None and self.epochs and end.epoch == epoch:
+            return Known(end, self.epochs[-1])
+        return known if known is None or known.epoch in self.epochs else None
+
+    def _stretches_and_ends(self, end: Place) -> Iterator[tuple[_Stretch, Place]]:
+        """Iterate over the stretches, latest first, each with the place after its last frame."""
+        ends = {id(ended): following.before for ended, following in pairwise(self.epochs)}
+        following: _Stretch | None = None
+        for stretch in reversed(self._stretches):
+            if following is not None and following.epoch is stretch.epoch:
+                yield stretch, following.start
+            else:
+                yield stretch, ends.get(id(stretch.epoch), end)
+            following = stretch
+
+    def know(self, start: Place, end: Place, ticks: int) -> None:
+        """Know the numbers of frames of the present epoch that it never held: `ticks` each, between two places."""
+        if start.position != end.position:
+            self._stretches.append(_Stretch(self.epochs[-1], start, ticks))
+            self._end_position = end.position
+
+    def stretches(self, end: Place) -> list[tuple[Epoch, Place, Place, int]]:
+        """Return the known stretches of equal frames, oldest first: epoch, start, end, and ticks of a frame.
+
+        `end` is the place of the next frame.
+        """
+        found = [(each.epoch, each.start, last, each.ticks) for each, last in self._stretches_and_ends(end)]
+        return [each for each in reversed(found) if each[0] in self.epochs]
 
     def export_numbers(self) -> NumbersRecord:
         """Return the numbers as plain values, without the audio."""
@@ -194,10 +246,21 @@ class History:
             _Stretch(self.epochs[index], Place(*start), ticks) for index, start, ticks in record.stretches
         )
 
+    def forget_epochs_after(self, epoch: Epoch) -> None:
+        """Forget all epochs that followed one of `epochs`."""
+        while self.epochs[-1] is not epoch:
+            self.epochs.pop()
+        while self._stretches and self._stretches[-1].epoch not in self.epochs:
+            self._stretches.pop()
+
     def epochs_after(self, epoch: Epoch) -> list[Epoch]:
         """Return the epochs that followed one of `epochs`, oldest first."""
         epochs = list(self.epochs)
         return epochs[epochs.index(epoch) + 1 :]
+
+
+def _position(frame: Frame) -> int:
+    return frame.start.position
 
 
 def _due(frame: Frame) -> float:

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from relay.audio.history import History, NumbersRecord
 from relay.protocol.wire import Header
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Piece, Place
+from relay.vocabulary.audio import EPOCH_STRIDE, FLICKS_PER_SECOND, AudioFormat, Frame, Piece, Place
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.clock import wire_milliseconds
 from relay.vocabulary.errors import RelayError
@@ -72,6 +72,17 @@ class TimelineRecord:
     numbers: NumbersRecord
 
 
+def number(piece: Piece, start: Place, due: float, serialize: Callable[[bytes], bytes]) -> Frame:
+    """Return the frame of a piece of audio that starts at a place and is due at `due`, in seconds of the relay's clock.
+
+    `serialize` makes the complete WebSocket message of a binary payload.
+    """
+    header = Header(start.epoch, start.seq, start.media_time, wire_milliseconds(due))
+    end = Place(start.position + 1, start.epoch, start.seq + 1, start.media_time + piece.ticks)
+    wire = serialize(header.pack() + piece.audio)
+    return Frame(piece.audio, due, piece.flicks, start=start, end=end, wire=wire)
+
+
 class Timeline:
     """The state, the format and the numbering of one channel, which begins by waiting for a broadcaster.
 
@@ -114,7 +125,8 @@ class Timeline:
             return False
         before = self.place
         if self.audio_format is not None:
-            self.place = Place(before.position, (before.epoch + 1) % _EPOCHS, 0, 0)
+            first = (before.position // EPOCH_STRIDE + 1) * EPOCH_STRIDE
+            self.place = Place(first, (before.epoch + 1) % _EPOCHS, 0, 0)
         self.audio_format = audio_format
         self.history.begin_epoch(audio_format, before, self.place)
         return True
@@ -180,22 +192,9 @@ class Timeline:
         """
         if self.state is not ChannelState.LIVE or self.audio_format is None:
             raise IllegalTransitionError(f"A channel that is {self.state} releases no audio.")
-        start = self.place
-        header = Header(start.epoch, start.seq, start.media_time, wire_milliseconds(due))
-        self.place = Place(
-            start.position + 1,
-            start.epoch,
-            start.seq + 1,
-            start.media_time + piece.ticks,
-        )
-        return Frame(
-            piece.audio,
-            due,
-            piece.flicks,
-            start=start,
-            end=self.place,
-            wire=self._serialize(header.pack() + piece.audio),
-        )
+        frame = number(piece, self.place, due, self._serialize)
+        self.place = frame.end
+        return frame
 
     def keep(self, frame: Frame) -> None:
         """Add a numbered frame to the history.

@@ -17,7 +17,6 @@ from relay.audio.timeline import Farewell
 from relay.hub.channel import DISCONNECTED, ENDED, Broadcaster, Channel, ChannelRecord, Departure
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
-from relay.hub.group import Group
 from relay.hub.listener import Note
 from relay.hub.port import Port
 from relay.limits.in_force import LimitsInForce
@@ -30,10 +29,6 @@ from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError
 from relay.vocabulary.names import ChannelAddress
-
-COALESCE_SLACK_SECONDS = 0.002
-"""How much longer than requested a group waits for frames to join. A coalescing interval is usually a multiple of a
-frame, so the frame that arrives just as it ends joins this write instead of starting the next interval."""
 
 _TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, CloseCode.TAKEN_OVER.reason)
 _STOPPED: Final = (CloseCode.SESSION_ENDED, "The operator ended the session.")
@@ -222,7 +217,7 @@ class Broadcasting:
 
     def _prepare(self, channel: Channel, offer: Offer) -> None:
         """Apply a new offer's state, format and pace. Keep the previous broadcaster's audio if it still fits."""
-        before, told_before = channel.place, channel.state_text
+        told_before = channel.state_text
         ingest = channel.ingest
         is_changed = ingest is None or ingest.pace is not offer.pace
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
@@ -231,9 +226,7 @@ class Broadcasting:
             self._set_timer(channel)
         if channel.ingest is not None and offer.takeover:
             channel.ingest.note_return(self._clock())
-        if channel.timeline.go_live(offer.audio_format):
-            text = messages.FormatChange(offer.audio_format, channel.place.epoch).text()
-            channel.tell(Note(before, text, offer.audio_format, channel.place))
+        channel.go_live(offer.audio_format)
         if is_changed:
             self._fit_queues(channel)
         if channel.state_text != told_before:
@@ -247,8 +240,10 @@ class Broadcasting:
         """Hand numbered frames, in order, to all readers of a channel, and wake its listeners."""
         for frame in frames:
             channel.distribute(frame)
-        for group in channel.groups.values():
-            self._wake_in_time(group)
+        for stream in channel.streams.values():
+            if stream.feed is None:
+                for group in stream.groups.values():
+                    self._drain.wake_in_time(group)
 
     def _release(self, channel: Channel, frames: list[Timed]) -> None:
         if frames:
@@ -346,7 +341,7 @@ class Broadcasting:
         channel.log(event, logging.DEBUG, kept_bytes=channel.kept_bytes, limit=limit)
         if channel.ingest is not None:
             channel.ingest.clear(self._clock())
-        channel.history.clear()
+        channel.drop_history()
         self._set_timer(channel)
         if channel.departure is not None:
             departure, channel.departure = channel.departure, None
@@ -368,10 +363,11 @@ class Broadcasting:
         """Remove a channel, and close its listeners after their remaining audio."""
         channel.timeline.end()
         channel.idle_since = self._clock()
+        released_frames = channel.tally.released_frames
         self._directory.retire(channel)
         channel.tell_state(ENDED)
         self._wake(channel)
-        channel.log("session ended", frames=channel.place.position)
+        channel.log("session ended", frames=released_frames)
 
     def _tell_state(self, channel: Channel) -> None:
         channel.tell_state()
@@ -385,21 +381,8 @@ class Broadcasting:
             broadcaster.is_held = False
             broadcaster.port.send_text(messages.Backpressure(on=False).text())
 
-    def _wake_in_time(self, group: Group) -> None:
-        """Wake a group now, or at the end of its coalescing interval."""
-        if not group.coalesce_seconds:
-            self._drain.wake(group)
-        elif not group.is_due:
-            group.is_due = True
-            delay = group.coalesce_seconds + COALESCE_SLACK_SECONDS
-            asyncio.get_running_loop().call_later(delay, self._wake_due, group)
-
-    def _wake_due(self, group: Group) -> None:
-        group.is_due = False
-        self._drain.wake(group)
-
     def _wake(self, channel: Channel) -> None:
-        for group in channel.groups.values():
+        for group in channel.groups:
             self._drain.wake(group)
 
 

@@ -1,30 +1,30 @@
-"""A channel and the connections that use it.
+"""A channel: its broadcaster, the numbering of its audio, and the streams that its listeners receive.
 
-Invariants: From joining to leaving, a listener is in exactly one group of one channel. Taps and observers never block a
-frame.
+Invariants: From joining to leaving, a listener is in exactly one stream of one channel. Taps and observers never block
+a frame.
 """
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
-from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate
-from relay.audio.audio_buffer_manager import AudioBufferManager
-from relay.audio.history import History, NumbersRecord
+from relay.audio.history import Epoch, Known, NumbersRecord
 from relay.audio.ingest import Ingest, IngestRecord, Timed
 from relay.audio.timeline import Farewell, Timeline, TimelineRecord
-from relay.hub.batch import Framing
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
-from relay.hub.port import Port, Send
+from relay.hub.port import Port
+from relay.hub.stream import Stream
 from relay.hub.tap import TAP_SECONDS, Tap
+from relay.hub.transcoding import Transcoding
 from relay.metrics.vitals import Tally
 from relay.protocol import messages
 from relay.protocol.requests import Offer
-from relay.vocabulary.audio import AudioFormat, Frame, Pace, Place
+from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Label
@@ -184,6 +184,10 @@ class ChannelRecord:
         )
 
 
+def _format_note(epoch: Epoch) -> Note:
+    return Note(epoch.before, audio_format=epoch.audio_format, new_place=epoch.start)
+
+
 def _frozen(value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
@@ -192,14 +196,13 @@ class Channel:
     """A channel and the connections that use it.
 
     Args:
-        manager: Owns the listeners' queues.
-        send: Writes to the listeners' sinks.
-        note_overflow: Called with the channel, the number of listeners' queues that overflowed, and their total loss.
+        make_stream: Creates a stream of this channel.
+        transcoding: Makes the streams whose codec is not the source's.
 
     Attributes:
         address: Its session and name.
-        timeline: Its state and numbering.
-        groups: Its listeners, by framing and coalescing interval in milliseconds.
+        timeline: The state and the numbering of what its broadcaster sends.
+        streams: What its listeners receive: the stream of the source's own codec, and those that others want.
         broadcaster: The connection that publishes to it; None while there is none.
         ingest: Holds audio between the broadcaster and the channel; None before the first broadcaster. It stays, with
             its waiting audio, when a broadcaster leaves.
@@ -218,16 +221,14 @@ class Channel:
         self,
         address: ChannelAddress,
         timeline: Timeline,
-        manager: AudioBufferManager,
         label: Label,
         *,
-        send: Send,
-        note_overflow: Callable[["Channel", int, AudioAmount], None],
+        make_stream: Callable[[Codec, Place, Tally], Stream],
+        transcoding: Transcoding,
         is_listed: bool,
     ) -> None:
         self.address = address
         self.timeline = timeline
-        self.groups: dict[tuple[Framing, int], Group] = {}
         self.broadcaster: Broadcaster | None = None
         self.ingest: Ingest | None = None
         self.departure: Departure | None = None
@@ -236,11 +237,11 @@ class Channel:
         self.accepted: dict[str, int] = {}
         self.idle_since: float | None = None
         self.tally = Tally()
+        self.streams: dict[Codec, Stream] = {}
         self.taps: dict[Tap, None] = {}
         self.observers: list[Callable[[bool], None]] = []
-        self._manager = manager
-        self._send = send
-        self._note_overflow = note_overflow
+        self._make_stream = make_stream
+        self._transcoding = transcoding
 
     @property
     def state(self) -> ChannelState:
@@ -258,11 +259,6 @@ class Channel:
         return self.timeline.audio_format
 
     @property
-    def history(self) -> History:
-        """The recently released audio."""
-        return self.timeline.history
-
-    @property
     def pace(self) -> Pace:
         """The pace of its current or last broadcaster."""
         return Pace.LIVE if self.ingest is None else self.ingest.pace
@@ -274,23 +270,29 @@ class Channel:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of audio that it holds itself: unreleased audio and its history."""
-        return self.history.held_bytes + (0 if self.ingest is None else self.ingest.queued_bytes())
+        """Bytes of audio that it holds itself: unreleased audio, its history, and that of streams with other frames."""
+        made = sum(each.history.held_bytes + each.feed.held_bytes for each in self.streams.values() if each.feed)
+        return self.timeline.history.held_bytes + made + (0 if self.ingest is None else self.ingest.queued_bytes())
 
     @property
     def listener_count(self) -> int:
         """The number of its listeners."""
-        return sum(map(len, self.groups.values()))
+        return sum(map(len, self.groups))
 
     @property
     def listeners(self) -> Iterator[Listener]:
         """All its listeners."""
-        return (listener for group in self.groups.values() for listener in group)
+        return (listener for group in self.groups for listener in group)
+
+    @property
+    def groups(self) -> Iterator[Group]:
+        """The groups of its listeners, in all streams."""
+        return (group for stream in self.streams.values() for group in stream.groups.values())
 
     @property
     def has_subscribers(self) -> bool:
         """Whether a listener, or a tap that is not passive, wants its audio."""
-        return bool(self.groups) or any(not tap.is_passive for tap in self.taps)
+        return any(stream.groups for stream in self.streams.values()) or any(not tap.is_passive for tap in self.taps)
 
     @property
     def is_idle(self) -> bool:
@@ -316,6 +318,13 @@ class Channel:
         self.is_listed = True
         said = offer.label
         self.label = Label(declared.name or said.name, declared.lang or said.lang)
+
+    def go_live(self, audio_format: AudioFormat) -> None:
+        """Record that a broadcaster that sends `audio_format` arrived or took over. Tell listeners if that is new."""
+        before = self.place
+        if self.timeline.go_live(audio_format):
+            text = messages.FormatChange(audio_format, self.place.epoch).text()
+            self.tell(Note(before, text, audio_format, self.place))
 
     def release(self, timed: Timed) -> Frame:
         """Number the next frame. `distribute` hands it on."""
@@ -346,6 +355,8 @@ class Channel:
     def restore(self, record: ChannelRecord, ingest: Ingest | None) -> None:
         """Continue an exported channel. Call it on a new channel before that is used."""
         self.timeline.restore(record.timeline)
+        if self.audio_format is not None:
+            self.begin(self.open_stream(self.audio_format.codec))
         self.ingest = ingest
         self.label = Label(record.name, record.lang)
         self.is_listed = record.is_listed
@@ -354,15 +365,19 @@ class Channel:
             self.departure = Departure(Farewell(record.farewell), record.departed_at)
 
     def distribute(self, frame: Frame) -> None:
-        """Hand a numbered frame, which starts at `place`, to history, listeners (on their next turns) and taps."""
+        """Hand a numbered frame, which starts at `place`, to the history, the streams and the taps."""
         self.timeline.keep(frame)
         self.tally.released_frames += 1
-        for group in self.groups.values():
-            overflowed, dropped = group.publish(frame, self.address.session)
-            if overflowed:
-                self._note_overflow(self, overflowed, dropped)
+        for stream in self.streams.values():
+            stream.put(frame)
         if self.taps:
             self._put_into_taps(frame)
+
+    def drop_history(self) -> None:
+        """Drop the recent audio. Its numbers stay known."""
+        self.timeline.history.clear()
+        for stream in self.streams.values():
+            stream.history.clear()
 
     def open_tap(self, name: str, max_seconds: float = TAP_SECONDS, *, is_passive: bool = False) -> Tap:
         """Open a tap that reads this channel from now on, beside its listeners.
@@ -418,22 +433,21 @@ class Channel:
         """Add the counts of its frames to another tally, and use that one from now on."""
         tally += self.tally
         self.tally = tally
-        for group in self.groups.values():
-            group.count_in(tally)
+        for stream in self.streams.values():
+            stream.count_in(tally)
 
     def tell(self, note: Note) -> None:
         """Send a note to all listeners and taps, after the frames so far."""
-        for group in self.groups.values():
-            group.tell(note)
+        if note.audio_format is not None:
+            self._change_codec(note.audio_format.codec)
+        for stream in self.streams.values():
+            stream.put(note)
+        if note.audio_format is not None and note.audio_format.codec not in self.streams:
+            self.begin(self.open_stream(note.audio_format.codec))
         if self.taps:
             self._put_into_taps(note)
         if note.close is not None:
             self.close_taps()
-
-    @property
-    def end_note(self) -> Note:
-        """The last note of a channel that ended."""
-        return Note(self.timeline.place, self.state_text, close=ENDED)
 
     @property
     def state_text(self) -> str:
@@ -442,33 +456,108 @@ class Channel:
 
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
         """Send the state to all listeners. With `close`, their connections end after it."""
-        self.tell(Note(self.timeline.place, self.state_text, close=close))
+        self.tell(self._state_note(close))
 
-    def add(self, listener: Listener, coalesce_ms: int) -> Group:
-        """Add a listener, and return its group."""
+    def _state_note(self, close: tuple[CloseCode, str] | None = None) -> Note:
+        timeline = self.timeline
+        return Note(timeline.place, self.state_text, state=timeline.state, silence=timeline.silence, close=close)
+
+    def add(self, stream: Stream, listener: Listener, coalesce_ms: int) -> Group:
+        """Add a listener to a stream, and return its group."""
         had_subscribers = self.has_subscribers
-        key = (listener.framing, coalesce_ms)
-        group = self.groups.get(key)
-        if group is None:
-            group = Group(
-                self._manager,
-                self.tally,
-                self.timeline.place,
-                send=self._send,
-                framing=listener.framing,
-                coalesce_seconds=coalesce_ms / 1000,
-            )
-            self.groups[key] = group
-        group.add(listener)
+        group = stream.add(listener, coalesce_ms)
         self._tell_observers(had_subscribers)
         return group
 
-    def remove(self, listener: Listener, group: Group) -> None:
-        """Remove a listener from its group, and drop the group if it is empty."""
-        group.remove(listener)
-        if not group:
-            self.groups = {key: kept for key, kept in self.groups.items() if kept is not group}
-            self._tell_observers(had_subscribers=True)
+    def remove(self, stream: Stream, listener: Listener, group: Group) -> None:
+        """Remove a listener from its stream."""
+        had_subscribers = self.has_subscribers
+        stream.remove(listener, group)
+        self._tell_observers(had_subscribers)
+
+    def open_stream(self, codec: Codec) -> Stream:
+        """Return the stream of a codec.
+
+        A new one has no audio, but knows the numbers of the audio that the channel knows. `begin` starts it.
+        """
+        stream = self.streams.get(codec)
+        if stream is None or stream.is_over:
+            stream = self._make_stream(codec, self.place, self.tally)
+            stream.imitate(self.timeline, self._transcoding.renditions)
+        return stream
+
+    def begin(self, stream: Stream, known: Known | None = None) -> None:
+        """Start a new stream: now, or at a place that it knows, with the audio that the channel still has from there.
+
+        If that audio is gone, the stream begins as close to the place as it can.
+        """
+        self.streams[stream.codec] = stream
+        if self.audio_format is None or (known is None and stream.codec is self.audio_format.codec):
+            return
+        history = self.timeline.history
+        if known is not None:
+            stream.go_back(known)
+        epoch = next(each for each in reversed(history.epochs) if each.start.epoch == stream.place.epoch)
+        feed = self._transcoding.open_feed(stream, epoch.audio_format)
+        later = deque(history.epochs_after(epoch))
+        end = later[0].before if later else self.place
+        frames = [frame for frame in history.since(epoch.start.position) if feed.needs(frame)]
+        feed.begin_at(frames[0].start if frames and frames[0].start.position < end.position else end)
+        for frame in frames:
+            while later and later[0].start.position <= frame.start.position:
+                feed.put(_format_note(later.popleft()))
+            feed.put(frame)
+        for each in later:
+            feed.put(_format_note(each))
+        if self.state is not ChannelState.LIVE:
+            close = ENDED if self.state is ChannelState.ENDED else None
+            feed.put(self._state_note(close))
+
+    def find_due(self, stream: Stream, oldest: float) -> Known | None:
+        """Return the place in a stream of the first frame of its epoch that is due at `oldest` or later.
+
+        `oldest` is in seconds of the relay's clock. A stream that has not begun can have what the channel has.
+        """
+        has_begun = self.streams.get(stream.codec) is stream
+        history = stream.history if has_begun else self.timeline.history
+        frame = next((each for each in history.since_due(oldest) if each.start.epoch == stream.place.epoch), None)
+        if frame is None:
+            return None
+        if has_begun or self.audio_format is None:
+            return Known(frame.start, stream.history.epochs[-1])
+        rendition = self._transcoding.renditions.find(self.audio_format, stream.codec)
+        return None if rendition is None else Known(rendition.place(frame.start), stream.history.epochs[-1])
+
+    def drop_unheard(self, now: float, seconds: float) -> None:
+        """Drop the streams that had no listener for some time, except that of the source's codec."""
+        for codec, stream in list(self.streams.items()):
+            if stream.groups:
+                continue
+            if stream.unheard_since is None:
+                stream.unheard_since = now
+            is_needed = self.audio_format is not None and codec is self.audio_format.codec
+            if stream.is_over or (not is_needed and now - stream.unheard_since >= seconds):
+                self._drop(stream)
+
+    def stop_feeds(self) -> None:
+        """Stop to make streams, because the channel is forgotten."""
+        for stream in self.streams.values():
+            if stream.feed is not None:
+                stream.feed.stop()
+
+    def _change_codec(self, codec: Codec) -> None:
+        """Let feeds make the streams that the channel fed directly, before it changes to another codec."""
+        for stream in list(self.streams.values()):
+            if stream.feed is None and stream.codec is not codec:
+                if stream.groups:
+                    self._transcoding.open_feed(stream, stream.audio_format)
+                else:
+                    self._drop(stream)
+
+    def _drop(self, stream: Stream) -> None:
+        del self.streams[stream.codec]
+        if stream.feed is not None:
+            stream.feed.stop()
 
     def log(self, event: str, level: int = logging.INFO, **fields: object) -> None:
         """Log an event of the channel, with its names and the number of listeners."""

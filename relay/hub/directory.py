@@ -62,6 +62,7 @@ class Directory:
         """Remove a channel. A later channel with the same address is a new one."""
         self._take_out(channel)
         channel.close_taps()
+        channel.stop_feeds()
 
     def _take_out(self, channel: Channel) -> None:
         channels = self._sessions[channel.address.session]

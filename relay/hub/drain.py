@@ -21,7 +21,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from relay.hub.batch import MAX_WRITE_FLICKS, MAX_WRITE_FRAMES, Batch, Batches
@@ -35,6 +35,10 @@ SLICE_SECONDS = 0.002
 LONGEST_SLICE_SECONDS = 0.01
 """The maximum of a slice that grew. A slice is as long as the rest of the event loop takes, so that audio gets an equal
 share of the time when many clients connect at once."""
+
+COALESCE_SLACK_SECONDS = 0.002
+"""How much longer than requested a group waits for frames to join. A coalescing interval is usually a multiple of a
+frame, so the frame that arrives just as it ends joins this write instead of starting the next interval."""
 
 _LISTENERS_AT_A_TIME = 16
 """Listeners served between two readings of the clock. Each takes some ten microseconds."""
@@ -84,6 +88,19 @@ class Drain:
         """Schedule a turn for a group. Its listeners are looked up when the turn runs."""
         self._groups[group] = None
         self._wake.set()
+
+    def wake_in_time(self, group: Group) -> None:
+        """Schedule a turn for a group that got frames: now, or at the end of its coalescing interval."""
+        if not group.coalesce_seconds:
+            self.wake(group)
+        elif not group.is_due:
+            group.is_due = True
+            delay = group.coalesce_seconds + COALESCE_SLACK_SECONDS
+            asyncio.get_running_loop().call_later(delay, self._wake_due, group)
+
+    def _wake_due(self, group: Group) -> None:
+        group.is_due = False
+        self.wake(group)
 
     def wake_listener(self, listener: Listener, group: Group) -> None:
         """Schedule a lagging listener that has data to receive, or whose socket takes data again."""
@@ -188,7 +205,7 @@ class Drain:
 
 
 def _next_batch(listener: Listener, group: Group, batches: Batches) -> Batch:
-    """Join a listener's oldest frames for one write, up to its next note and its group's place."""
+    """Join a listener's oldest frames for one write, up to its next note, its group's place, and the next hole."""
     most = MAX_WRITE_FRAMES if listener.port.takes_parts else 1
     count = min(listener.buffer.count_within(MAX_WRITE_FLICKS), most)
     position = listener.place.position
@@ -196,4 +213,6 @@ def _next_batch(listener: Listener, group: Group, batches: Batches) -> Batch:
         count = min(count, listener.notes[0].place.position - position)
     if (behind := group.place.position - position) > 0:
         count = min(count, behind)
-    return batches.join(list(islice(listener.frames, count)), listener.framing)
+    frames = list(islice(listener.frames, count))
+    whole = next((index for index, (one, other) in enumerate(pairwise(frames), 1) if one.end is not other.start), count)
+    return batches.join(frames[:whole], listener.framing)

@@ -126,6 +126,12 @@ class Group:
         if note.new_place is not None:
             self.place = note.new_place
 
+    def skip(self, place: Place) -> None:
+        """Leave a hole: the next frame starts at `place`. A gap will tell each listener."""
+        for listener in list(self._in_step):
+            self.let_lag(listener)
+        self.place = place
+
     def let_lag(self, listener: Listener) -> None:
         """Move a listener in step to a queue of its own. A lagging listener stays as it is."""
         index = listener.index

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.audio_buffer_manager import AudioBufferManager
@@ -20,6 +21,9 @@ from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.listening import Listening
 from relay.hub.port import Send
+from relay.hub.rendition import NoRenditions
+from relay.hub.stream import Stream
+from relay.hub.transcoding import Transcoding
 from relay.limits.in_force import LimitsInForce
 from relay.metrics.listener_reports import ListenerReports
 from relay.metrics.overflow import OverflowEpisodes, OverflowReport
@@ -58,6 +62,8 @@ class Hub:
         limits: Limits on what is kept of channels whose broadcasters left; the defaults if omitted.
         draw_epoch: Returns the first epoch of a channel, 16 bits. By default it is random, so that listeners notice a
             relay that lost its state. Several relays that carry one channel must use the same epoch.
+        transcoding: Makes the streams whose codec is not the source's. Without it, listeners get what is sent. The
+            caller runs its tasks.
 
     Attributes:
         manager: Owns the listeners' queues.
@@ -83,7 +89,9 @@ class Hub:
         declared: Iterable[Declaration] = (),
         limits: LimitsInForce | None = None,
         draw_epoch: Callable[[ChannelAddress], int] = _draw_epoch,
+        transcoding: Transcoding | None = None,
     ) -> None:
+        self._transcoding = transcoding or Transcoding(NoRenditions(), drain, clock)
         self.manager = manager
         self._clock = clock
         self._serialize = serialize
@@ -102,6 +110,7 @@ class Hub:
             manager,
             clock=clock,
             settings=listener,
+            renditions=self._transcoding.renditions,
             lead_seconds=broadcast.lead_seconds,
         )
         self.broadcasting = Broadcasting(
@@ -132,6 +141,7 @@ class Hub:
         self.directory.forget_ended(now - self._history_seconds)
         for channel in self.directory:
             self.broadcasting.look_after(channel, now)
+            channel.drop_unheard(now, self._history_seconds)
             self._forget_idle(channel, now)
         self.broadcasting.tell_lists()
         for report in self.overflows.due(now):
@@ -150,14 +160,18 @@ class Hub:
             self.directory.forget(channel)
 
     def _make(self, address: ChannelAddress, label: Label, is_listed: bool) -> Channel:
-        channel = Channel(
-            address,
-            Timeline(self._draw_epoch(address), self._serialize, self._history_seconds),
-            self.manager,
-            label,
+        make_stream = partial(
+            Stream,
+            address=address,
+            serialize=self._serialize,
+            manager=self.manager,
             send=self._send,
-            note_overflow=self._note_overflow,
-            is_listed=is_listed,
+            history_seconds=self._history_seconds,
+            note_overflow=partial(self._note_overflow, address.session),
+        )
+        timeline = Timeline(self._draw_epoch(address), self._serialize, self._history_seconds)
+        channel = Channel(
+            address, timeline, label, make_stream=make_stream, transcoding=self._transcoding, is_listed=is_listed
         )
         for tell in self.on_open:
             try:
@@ -168,9 +182,9 @@ class Hub:
                 )
         return channel
 
-    def _note_overflow(self, channel: Channel, overflowed: int, dropped: AudioAmount) -> None:
+    def _note_overflow(self, session: str, overflowed: int, dropped: AudioAmount) -> None:
         report = self.overflows.note(
-            channel.address.session,
+            session,
             dropped_frames=dropped.chunks,
             dropped_seconds=dropped.seconds,
             overflowing_listeners=overflowed,

@@ -16,6 +16,7 @@ from relay.hub.port import ListenerPort
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.vocabulary.audio import AudioFormat, Frame, Place
+from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import CloseCode
 
 MAX_NOTES = 64
@@ -36,6 +37,8 @@ class Note:
         text: A control message, or None.
         audio_format: The new format from `new_place` on; None if the format does not change.
         new_place: The place of the next frame; set together with `audio_format`.
+        state: The state of the channel from here on; None if it does not change.
+        silence: Why there is nothing to hear in that state; None if there is, or if unknown.
         clears: Whether earlier frames that are not written yet are dropped.
         close: The code and reason with which the connection ends here; None if it continues.
     """
@@ -44,6 +47,8 @@ class Note:
     text: str | None = None
     audio_format: AudioFormat | None = None
     new_place: Place | None = None
+    state: ChannelState | None = None
+    silence: Silence | None = None
     clears: bool = False
     close: tuple[CloseCode, str] | None = None
 
@@ -70,6 +75,7 @@ class Listener:
     __slots__ = (
         "_clears",
         "_clock_rate",
+        "_dropped_told",
         "_missed_until",
         "_overflows_told",
         "blocked_since",
@@ -112,6 +118,7 @@ class Listener:
         self._clock_rate = buffer.audio_format.clock_rate
         self._overflows_told = 0
         self._missed_until = 0
+        self._dropped_told = 0
         self._clears = 0
         port.fit_kernel(buffer.audio_format.bytes_per_second)
 
@@ -119,6 +126,11 @@ class Listener:
     def frames(self) -> deque[Frame]:
         """The buffer's chunks. They are all frames because only the group fills the buffer."""
         return cast("deque[Frame]", self.buffer.chunks)
+
+    @property
+    def media_seconds(self) -> float:
+        """The media time of its place, exact while it lags."""
+        return self.place.media_time / self._clock_rate
 
     def note_missed(self, place: Place) -> None:
         """Record that it missed frames before `place` while it was away. A gap that starts there gets this reason."""
@@ -161,9 +173,13 @@ class Listener:
             reason = "clear"
         elif lost_from.position < self._missed_until:
             reason = "resume"
+        elif self.buffer.dropped_flicks == self._dropped_told:
+            # It dropped nothing, so the stream itself has a hole.
+            reason = "transcoding"
         else:
             reason = "overflow" if overflowed else "stale"
         self._overflows_told = self.buffer.overflows
+        self._dropped_told = self.buffer.dropped_flicks
         self._tell(messages.Gap.between(lost_from, place, self._clock_rate, reason).text())
 
     def _tell(self, text: str) -> None:

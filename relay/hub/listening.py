@@ -6,23 +6,25 @@ receives nothing more from its old channel.
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
-from relay.audio.history import Epoch
+from relay.audio.history import Epoch, Known
 from relay.hub.batch import Framing
-from relay.hub.channel import Channel
+from relay.hub.channel import ENDED, Channel
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import ListenerPort
+from relay.hub.rendition import Renditions
+from relay.hub.stream import Stream
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.protocol.requests import Delivery, Resume
 from relay.protocol.wire import MAX_FRAME_SECONDS, WORD_MASK
 from relay.settings.settings import ListenerSettings
-from relay.vocabulary.audio import AudioFormat, Frame, Pace, Place
+from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock, wire_milliseconds
 from relay.vocabulary.errors import BadRequestError
@@ -35,6 +37,19 @@ MAX_COALESCE_MS = 200
 """The longest coalescing interval that a listener may request. It is less than one write may carry."""
 
 _AS_THE_RELAY_WANTS = Delivery()
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A media time of a channel.
+
+    Attributes:
+        epoch: 16 bits.
+        seconds: The media time.
+    """
+
+    epoch: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,7 @@ class _Start:
 @dataclass(frozen=True, slots=True)
 class _Membership:
     channel: Channel
+    stream: Stream
     group: Group
     delivery: Delivery
 
@@ -72,6 +88,7 @@ class Listening:
         manager: Owns the listeners' queues.
         clock: Returns seconds.
         settings: How long a stalled listener is kept, and how frames are joined.
+        renditions: What the relay can make of a channel's audio.
         lead_seconds: How long before its due time audio in pace `speech` is released.
 
     Attributes:
@@ -86,6 +103,7 @@ class Listening:
         *,
         clock: Clock,
         settings: ListenerSettings,
+        renditions: Renditions,
         lead_seconds: float,
     ) -> None:
         self._directory = directory
@@ -94,6 +112,7 @@ class Listening:
         self._clock = clock
         self._stall_limit_seconds = settings.stall_limit_seconds
         self._coalesce_ms = settings.coalesce_ms
+        self._renditions = renditions
         self._lead_seconds = lead_seconds
         self.departures = 0
         self._memberships: dict[Listener, _Membership] = {}
@@ -109,11 +128,18 @@ class Listening:
         port: ListenerPort,
         framing: Framing,
         delivery: Delivery = _AS_THE_RELAY_WANTS,
+        *,
+        moment: Moment | None = None,
     ) -> Listener:
-        """Add a connection as a listener of a channel, and greet it. `delivery` determines where it begins."""
-        channel = self._find(address, delivery.resume)
+        """Add a connection as a listener of a channel, and greet it.
+
+        It begins at `moment`, or where `delivery` says.
+
+        Raises:
+            BadRequestError: The relay can serve none of the codecs that the listener wants.
+        """
         bound_seconds, coalesce_ms = self._settle(delivery)
-        start = self._start(channel, delivery, bound_seconds)
+        channel, stream, start = self._begin(address, delivery, bound_seconds, moment)
         buffer = self._manager.open_buffer(
             connection_id,
             session_id=address.session,
@@ -125,7 +151,7 @@ class Listening:
         if framing is Framing.RELAY_V1:
             hello = messages.Hello(
                 connection_id,
-                channel.state,
+                stream.state,
                 start.audio_format,
                 start.place.epoch,
                 start.place.seq & WORD_MASK,
@@ -136,41 +162,57 @@ class Listening:
                 buffer_ms=round(bound_seconds * 1000),
                 coalesce_ms=coalesce_ms,
                 resumed=start.is_resumed,
-                silence=channel.timeline.silence,
+                silence=stream.silence,
                 session=address.session,
                 session_name=self._directory.session_name(address.session),
             )
             port.send_text(hello.text())
-        self._give_past(listener, start, channel)
-        if channel.state is ChannelState.ENDED:
-            listener.add_note(channel.end_note)
-        group = channel.add(listener, coalesce_ms)
-        self._memberships[listener] = _Membership(channel, group, delivery)
-        if listener.frames or listener.notes or start.place.position != channel.place.position:
+        self._give_past(listener, start, channel, stream)
+        if stream.state is ChannelState.ENDED:
+            listener.add_note(Note(stream.place, channel.state_text, close=ENDED))
+        group = channel.add(stream, listener, coalesce_ms)
+        self._memberships[listener] = _Membership(channel, stream, group, delivery)
+        if listener.frames or listener.notes or start.place.position != stream.place.position:
             self._drain.wake_listener(listener, group)
         channel.log("listener joined", logging.DEBUG, connection=connection_id)
         return listener
 
-    def switch(self, listener: Listener, channel: str) -> Listener:
-        """Move a listener to another channel of its session, at the live position, and greet it again.
+    def switch(
+        self, listener: Listener, channel: str | None = None, codecs: tuple[Codec, ...] | None = None
+    ) -> Listener:
+        """Move a listener to another channel of its session, to another codec, or both, and greet it again.
+
+        In another channel, it begins at the live position. In the same one, it begins with the frame that holds the
+        media time that it has reached.
+
+        Args:
+            listener: The listener.
+            channel: The channel; None for the present one.
+            codecs: The codecs that it plays now, best first; None for the same as before.
 
         Returns:
             The new listener; the old one receives nothing more. If the listener left meanwhile, the old one.
 
         Raises:
-            BadRequestError: There is no such channel; nothing changed.
+            BadRequestError: There is no such channel, or none of the codecs can be served; nothing changed.
         """
         membership = self._memberships.get(listener)
         if membership is None:
             return listener
-        address = ChannelAddress(membership.channel.address.session, channel)
+        before = membership.channel
+        address = before.address if channel is None else ChannelAddress(before.address.session, channel)
+        target = self._directory.find(address)
         if not self._directory.knows(address):
             raise BadRequestError(f"There is no channel {channel!a} in this session; it goes on with the present one.")
+        wanted = membership.delivery
+        delivery = replace(wanted, burst_ms=0, resume=None, codecs=wanted.codecs if codecs is None else codecs)
+        self._choose(target, delivery)
         blocked_since, report = listener.blocked_since, listener.report
         self.leave(listener)
-        wanted = membership.delivery
-        delivery = Delivery(buffer_ms=wanted.buffer_ms, coalesce_ms=wanted.coalesce_ms)
-        moved = self.join(address, listener.connection_id, listener.port, listener.framing, delivery)
+        moment = None
+        if target is before and membership.stream.audio_format is not None:
+            moment = Moment(listener.place.epoch, listener.media_seconds)
+        moved = self.join(address, listener.connection_id, listener.port, listener.framing, delivery, moment=moment)
         moved.report = report
         if blocked_since is not None:
             self.block(moved)
@@ -184,7 +226,7 @@ class Listening:
             return
         self.departures += 1
         channel = membership.channel
-        channel.remove(listener, membership.group)
+        channel.remove(membership.stream, listener, membership.group)
         listener.blocked_since = math.inf
         self._blocked.pop(listener, None)
         counters = listener.buffer.counters
@@ -234,14 +276,37 @@ class Listening:
                 del self._blocked[listener]
                 listener.port.abort(f"Its socket took nothing for {limit:g} s.", Limit.SILENCE)
 
-    def _find(self, address: ChannelAddress, resume: Resume | None) -> Channel:
-        """Return the channel to join. A listener that was away when the channel ended gets the ended one."""
+    def _begin(
+        self, address: ChannelAddress, delivery: Delivery, bound_seconds: float, moment: Moment | None
+    ) -> tuple[Channel, Stream, _Start]:
+        """Find the channel and the stream to join, and the place. Start the stream if nobody has it yet.
+
+        A listener that was away when the channel ended gets the ended one.
+        """
         ended = self._directory.ended(address)
-        if ended is not None and resume is not None and self._resume(ended, resume) is not None:
-            return ended
+        if ended is not None and delivery.resume is not None:
+            stream = ended.open_stream(self._choose(ended, delivery))
+            if _find_resumed(stream, delivery.resume) is not None:
+                return ended, stream, self._start(ended, stream, delivery, bound_seconds, None)
+        codec = self._choose(self._directory.find(address), delivery)
         channel = self._directory.open(address)
         channel.idle_since = None
-        return channel
+        stream = channel.open_stream(codec)
+        return channel, stream, self._start(channel, stream, delivery, bound_seconds, moment)
+
+    def _choose(self, channel: Channel | None, delivery: Delivery) -> Codec:
+        """Return the first of the wanted codecs that can be served. Assume that a broadcaster yet to come sends PCM.
+
+        Raises:
+            BadRequestError: None of them can be served.
+        """
+        source = None if channel is None else channel.audio_format
+        serves = [codec for codec in Codec if self._renditions.find(source or AudioFormat(), codec) is not None]
+        wanted = delivery.codecs or (Codec.PCM_S16LE,)
+        codec = next((codec for codec in wanted if codec in serves), None)
+        if codec is None:
+            raise BadRequestError(f"The relay serves this channel as {', '.join(serves)}, not as {', '.join(wanted)}.")
+        return codec
 
     def _settle(self, delivery: Delivery) -> tuple[float, int]:
         """Return a listener's bound in seconds and its coalescing interval in milliseconds."""
@@ -257,28 +322,26 @@ class Listening:
         late = min(bound_seconds + MAX_FRAME_SECONDS, self._manager.max_buffer_seconds)
         return late + (self._lead_seconds if pace is Pace.SPEECH else 0.0)
 
-    def _start(self, channel: Channel, delivery: Delivery, bound_seconds: float) -> _Start:
-        """Find where a listener begins: after the frame that it names, a little in the past, or now."""
-        if delivery.resume is not None and (resumed := self._resume(channel, delivery.resume)) is not None:
-            return resumed
-        place, frames = channel.place, list[Frame]()
-        if delivery.burst_ms:
+    def _start(
+        self, channel: Channel, stream: Stream, delivery: Delivery, bound_seconds: float, moment: Moment | None
+    ) -> _Start:
+        """Find where a listener begins: at a moment, after the frame that it names, a little in the past, or now."""
+        resumed = None if delivery.resume is None else _find_resumed(stream, delivery.resume)
+        known = resumed
+        if moment is not None:
+            known = stream.history.find_moment(moment.epoch, moment.seconds, stream.place)
+        elif known is None and delivery.burst_ms:
             oldest = self._clock() - min(delivery.burst_ms / 1000, bound_seconds)
-            frames = [frame for frame in channel.history.since_due(oldest) if frame.start.epoch == place.epoch]
-            place = frames[0].start if frames else place
-        return _Start(place, channel.audio_format, frames, [])
-
-    @staticmethod
-    def _resume(channel: Channel, resume: Resume) -> _Start | None:
-        history = channel.history
-        known = history.find(resume.epoch, (resume.after + 1) & WORD_MASK, channel.place)
+            known = channel.find_due(stream, oldest)
+        if channel.streams.get(stream.codec) is not stream:
+            channel.begin(stream, known)
         if known is None:
-            return None
-        frames = history.since(known.place.position)
-        later = history.epochs_after(known.epoch)
-        return _Start(known.place, known.epoch.audio_format, frames, later, is_resumed=True)
+            return _Start(stream.place, stream.audio_format, [], [])
+        frames = stream.history.since(known.place.position)
+        later = stream.history.epochs_after(known.epoch)
+        return _Start(known.place, known.epoch.audio_format, frames, later, is_resumed=resumed is not None)
 
-    def _give_past(self, listener: Listener, start: _Start, channel: Channel) -> None:
+    def _give_past(self, listener: Listener, start: _Start, channel: Channel, stream: Stream) -> None:
         """Queue past frames within a listener's bound. A gap message reports the others."""
         oldest = self._clock() - listener.bound_seconds
         frames = [frame for frame in start.frames if frame.timestamp >= oldest]
@@ -290,10 +353,16 @@ class Listening:
             channel.tally.dropped_frames += dropped.chunks
         for epoch in later:
             self._add_epoch(listener, epoch)
-        if start.is_resumed:
-            listener.note_missed(frames[0].start if frames else channel.place)
+        listener.note_missed(frames[0].start if frames else stream.place)
 
     @staticmethod
     def _add_epoch(listener: Listener, epoch: Epoch) -> None:
         text = messages.FormatChange(epoch.audio_format, epoch.start.epoch).text()
         listener.add_note(Note(epoch.before, text, epoch.audio_format, epoch.start))
+
+
+def _find_resumed(stream: Stream, resume: Resume) -> Known | None:
+    """Return the place after the frame that a listener names; None if the stream does not know it."""
+    if resume.codec is not stream.codec:
+        return None
+    return stream.history.find(resume.epoch, (resume.after + 1) & WORD_MASK, stream.place)

@@ -127,7 +127,7 @@ def _ranked(channels: Iterable[Channel], now: float) -> Iterator[_Ranked]:
     return (
         (lag_seconds, listener.buffer.dropped_flicks, next(numbers), listener, group, channel)
         for channel in channels
-        for group in channel.groups.values()
+        for group in channel.groups
         for lag_seconds, listener in group.lags(now)
     )
 

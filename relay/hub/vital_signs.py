@@ -51,7 +51,7 @@ class VitalSigns:
         """Sample the lag of all listeners once."""
         now = self._clock()
         for channel in self._hub.directory:
-            for group in channel.groups.values():
+            for group in channel.groups:
                 group.note_lag(self._listener_lag_ms, now)
 
     def tell_reports(self) -> None:

@@ -133,6 +133,10 @@ METRICS = (
     _loss("ListenerReports.not_listed", "relay_listener_reports_not_listed", None,
           "Reports that the log's summaries of channels lack.",
           "More than 1000 channels had reports at once. The metrics have all of them."),
+    _loss("Tally.unmade_frames", "relay_frames_not_transcoded", None,
+          "Frames that listeners lack because they could not be encoded or decoded.",
+          "The machine has too little CPU for its channels, or a broadcaster sends packets that can't be decoded. The "
+          "log says which."),
     _loss("Tally.lost_taps", "relay_taps_lost", None,
           "Taps of channels that were closed because their readers were too slow.",
           "A recorder or an encoder can't keep up. What it makes of the channel ends there."),

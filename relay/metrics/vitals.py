@@ -17,6 +17,7 @@ class Tally:
         delivered_frames: Frames given to sockets, once for each listener.
         dropped_frames: Frames that slow listeners did not get, once for each listener.
         released_frames: Frames released to listeners.
+        unmade_frames: Frames of streams that could not be encoded or decoded.
         lost_taps: Taps that were closed because their readers were too slow.
         delivery_ms: Age of the first frame of each write, in milliseconds, counted once for each frame of the write.
     """
@@ -24,6 +25,7 @@ class Tally:
     delivered_frames: int = 0
     dropped_frames: int = 0
     released_frames: int = 0
+    unmade_frames: int = 0
     lost_taps: int = 0
     delivery_ms: Distribution = field(default_factory=Distribution)
 
@@ -36,6 +38,7 @@ class Tally:
         self.delivered_frames += other.delivered_frames
         self.dropped_frames += other.dropped_frames
         self.released_frames += other.released_frames
+        self.unmade_frames += other.unmade_frames
         self.lost_taps += other.lost_taps
         self.delivery_ms += other.delivery_ms
         return self

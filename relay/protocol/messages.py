@@ -294,7 +294,7 @@ class Gap(Message):
         from_seq: The first frame, 32 bits.
         to_seq: The last frame, 32 bits.
         duration_ms: The duration of their audio.
-        reason: `overflow`, `stale`, `resume` or `clear`.
+        reason: `overflow`, `stale`, `resume`, `clear` or `transcoding`.
     """
 
     TYPE = "gap"

@@ -10,6 +10,7 @@ import re
 
 from relay.protocol.json_messages import ControlMessage, decode
 from relay.protocol.messages import FROM_BROADCASTER
+from relay.vocabulary.audio import Codec
 from relay.vocabulary.errors import AudioFaultError, PolicyError
 
 _WHERE_AUDIO_GOES = "Audio goes in binary messages, its format in the address."
@@ -36,8 +37,13 @@ _FILES = (
     (0, b"caff", "CAF"),
     (0, b".snd", "AU"),
 )
-"""The offset, magic bytes and name of each file format. Each is improbable in PCM, and only the first message is
-checked for them."""
+"""The offset, magic bytes and name of each file format. Each is improbable in PCM and in Opus, and only the first
+message is checked for them."""
+
+_EXPECTED = {
+    Codec.PCM_S16LE: "The relay takes 16-bit PCM",
+    Codec.OPUS: "The relay takes one Opus packet in each message",
+}
 
 
 def read_broadcaster_text(text: str) -> ControlMessage:
@@ -64,14 +70,15 @@ def _refuse_audio(text: str) -> None:
         raise AudioFaultError("The relay takes no format in a message; say it in the address: ?rate=16000&channels=1.")
 
 
-def check_is_pcm(message: bytes, *, is_first: bool) -> None:
+def check_is_no_file(message: bytes, codec: Codec, *, is_first: bool) -> None:
     """Check that a broadcaster's binary message is not part of a file.
 
     Raises:
-        AudioFaultError: It begins with a WAV header. PCM follows.
-        PolicyError: It begins a file of another format. Compressed audio or another byte order follows.
+        AudioFaultError: It begins with a WAV header where PCM is expected. PCM follows.
+        PolicyError: It begins a file of another format. Audio that the relay cannot read follows.
     """
-    if message.startswith((b"RIFF", b"RF64")) and message[8:12] == b"WAVE":
+    is_wav = message.startswith((b"RIFF", b"RF64")) and message[8:12] == b"WAVE"
+    if is_wav and codec is Codec.PCM_S16LE:
         raise AudioFaultError(
             "This begins with a WAV header. Send the samples behind it only, their rate in the address."
         )
@@ -79,4 +86,6 @@ def check_is_pcm(message: bytes, *, is_first: bool) -> None:
         return
     for offset, mark, name in _FILES:
         if message.startswith(mark, offset):
-            raise PolicyError(f"This is {name}. The relay takes 16-bit PCM; `relay broadcast` decodes files and pipes.")
+            raise PolicyError(f"This is {name}. {_EXPECTED[codec]}; `relay broadcast` reads files and pipes.")
+    if is_wav:
+        raise PolicyError(f"This is WAV. {_EXPECTED[codec]}; codec=pcm_s16le takes its samples.")

@@ -34,20 +34,23 @@ class Delivery:
         coalesce_ms: Interval over which frames are joined into one write. None means the relay's default.
         burst_ms: How much audio from before the join to send first.
         resume: The frame to resume after. None for a new listener.
+        codecs: The codecs that the client plays, best first. None for a client that names none: it plays PCM.
     """
 
     buffer_ms: int | None = None
     coalesce_ms: int | None = None
     burst_ms: int = 0
     resume: "Resume | None" = None
+    codecs: tuple[Codec, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The last frame that a listener received on an earlier connection, as numbered on the wire."""
+    """The last frame that a listener received on an earlier connection, as numbered on the wire, and its codec."""
 
     epoch: int
     after: int
+    codec: Codec = Codec.PCM_S16LE
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,6 @@ def read_connect_request(role: Role, path: str, query: str) -> ConnectRequest:
     address = ChannelAddress(segments[0], segments[1] if len(segments) > 1 else DEFAULT_CHANNEL)
     values = _read_query(query)
     if role is Role.LISTENER:
-        _check_playable(values)
         return ConnectRequest(role, address, delivery=_read_delivery(values))
     return ConnectRequest(role, address, _read_offer(values))
 
@@ -136,7 +138,20 @@ def _read_delivery(values: dict[str, str]) -> Delivery:
         coalesce_ms=_read_number(values, "coalesce_ms"),
         burst_ms=_read_number(values, "burst_ms") or 0,
         resume=_read_resume(values),
+        codecs=read_codecs(values["codec"]) if "codec" in values else None,
     )
+
+
+def read_codecs(text: str) -> tuple[Codec, ...]:
+    """Read a list of codecs that a client plays, separated by commas. Unknown ones are left out.
+
+    Raises:
+        BadRequestError: None of them is known.
+    """
+    known = tuple(Codec(name) for name in text.split(",") if name in set(Codec))
+    if not known:
+        raise BadRequestError(f"codec must name one of {_names_of_codecs()}, not {quoted(text)}.")
+    return known
 
 
 def _read_resume(values: dict[str, str]) -> Resume | None:
@@ -145,7 +160,10 @@ def _read_resume(values: dict[str, str]) -> Resume | None:
         return None
     if epoch is None:
         raise BadRequestError("after needs epoch, since numbers begin anew with each epoch.")
-    return Resume(epoch, after)
+    codec = values.get("after_codec", Codec.PCM_S16LE.value)
+    if codec not in set(Codec):
+        raise BadRequestError(f"after_codec must be one of {_names_of_codecs()}, not {quoted(codec)}.")
+    return Resume(epoch, after, Codec(codec))
 
 
 def _read_offer(values: dict[str, str]) -> Offer:
@@ -164,23 +182,16 @@ def _read_offer(values: dict[str, str]) -> Offer:
 def _read_format(values: dict[str, str]) -> AudioFormat:
     codec = values.get("codec", Codec.PCM_S16LE.value)
     if codec not in set(Codec):
-        raise BadRequestError(f"codec must be {_names_of_codecs()}, not {quoted(codec)}.")
+        raise BadRequestError(f"codec must be one of {_names_of_codecs()}, not {quoted(codec)}.")
     try:
         rate, channels = _read_number(values, "rate"), _read_number(values, "channels")
-        default = AudioFormat()
         return AudioFormat(
             Codec(codec),
-            default.rate if rate is None else rate,
-            default.channels if channels is None else channels,
+            Codec(codec).default_rate if rate is None else rate,
+            AudioFormat().channels if channels is None else channels,
         )
     except ValueError as error:
         raise BadRequestError(f"{error}.") from error
-
-
-def _check_playable(values: dict[str, str]) -> None:
-    codecs = values.get("codec")
-    if codecs is not None and not set(Codec) & set(codecs.split(",")):
-        raise BadRequestError(f"codec must name one of {_names_of_codecs()}, not {quoted(codecs)}.")
 
 
 def _read_number(values: dict[str, str], name: str) -> int | None:

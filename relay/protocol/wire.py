@@ -5,10 +5,11 @@ are aligned.
 """
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from relay.vocabulary.audio import AudioFormat, Piece
+from relay.vocabulary.audio import AudioFormat, Codec, Piece
 from relay.vocabulary.errors import AudioFaultError, PolicyError
 
 SUBPROTOCOL = "relay.v1"
@@ -42,29 +43,35 @@ _Number = TypeVar("_Number", int, float)
 _VERSION = 1
 _HEADER = struct.Struct("!BBHIII")
 _EPOCH_MASK = 0xFFFF
+_PACKED = 0x01
+"""The flag of a message that holds more than one packet."""
+_LENGTH = struct.Struct("!H")
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of a frame. Every field wraps.
+    """The header of a message with audio. Every number wraps.
 
     Attributes:
         epoch: 16 bits.
         seq: 32 bits, consecutive within an epoch.
         media_time: Media time of the first sample, in ticks of the format's clock rate, 32 bits.
         due_ms: When the frame is due, in milliseconds of the relay's clock, 32 bits.
+        is_packed: Whether the message is packed: it holds several packets, each behind its length. The numbers are
+            those of the first one.
     """
 
     epoch: int
     seq: int
     media_time: int
     due_ms: int
+    is_packed: bool = False
 
     def pack(self) -> bytes:
         """Return the 16 bytes of the header."""
         return _HEADER.pack(
             _VERSION,
-            0,
+            _PACKED if self.is_packed else 0,
             self.epoch & _EPOCH_MASK,
             self.seq & WORD_MASK,
             self.media_time & WORD_MASK,
@@ -80,10 +87,10 @@ class Header:
         """
         if len(message) < HEADER_BYTES:
             raise PolicyError(f"A binary message of {len(message)} bytes is too short for the 16-byte header.")
-        version, _flags, epoch, seq, media_time, due_ms = _HEADER.unpack_from(message)
+        version, flags, epoch, seq, media_time, due_ms = _HEADER.unpack_from(message)
         if version != _VERSION:
             raise PolicyError(f"The header's version is {version}; this implementation knows {_VERSION}.")
-        return cls(epoch, seq, media_time, due_ms)
+        return cls(epoch, seq, media_time, due_ms, bool(flags & _PACKED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +106,54 @@ def serial_difference(left: _Number, right: _Number) -> _Number:
     return (left - right + _WORDS // 2) % _WORDS - _WORDS // 2
 
 
+def pack_audio(first: Header, packets: Iterable[bytes]) -> bytes:
+    """Return a packed message: consecutive packets behind one header, which has the numbers of the first packet."""
+    rows = (_LENGTH.pack(len(packet)) + packet for packet in packets)
+    return replace(first, is_packed=True).pack() + b"".join(rows)
+
+
+def unpack_audio(message: bytes, audio_format: AudioFormat) -> list[Audio]:
+    """Read a binary message from the relay as its frames. A message that is not packed is one frame.
+
+    In a packed message, the header of each further packet follows from the durations of those before it.
+
+    Raises:
+        PolicyError: The message has no valid header, or a packed message does not end with a whole packet.
+        AudioFaultError: A packet in a packed message is malformed, so those after it cannot be placed.
+    """
+    header = Header.unpack(message)
+    if not header.is_packed:
+        return [Audio(header, message[HEADER_BYTES:])]
+    frames, at, ticks = list[Audio](), HEADER_BYTES, 0
+    while at < len(message):
+        start = at + _LENGTH.size
+        at = start + (_LENGTH.unpack_from(message, at)[0] if start <= len(message) else 0)
+        if at > len(message) or start > len(message):
+            raise PolicyError(f"A packed message of {len(message)} bytes ends inside a packet.")
+        place = Header(
+            header.epoch,
+            header.seq + len(frames) & WORD_MASK,
+            header.media_time + ticks & WORD_MASK,
+            header.due_ms + ticks * 1000 // audio_format.clock_rate & WORD_MASK,
+        )
+        frames.append(Audio(place, message[start:at]))
+        ticks += audio_format.measure(message[start:at]).ticks
+    return frames
+
+
 def split_audio(message: bytes, audio_format: AudioFormat) -> list[Piece]:
-    """Split a broadcaster's message into frames of at most 250 ms, at sample boundaries, and measure each.
+    """Split a broadcaster's message into frames, and measure each.
+
+    PCM becomes frames of at most 250 ms, at sample boundaries. A message with Opus is one packet and one frame.
 
     Returns:
         The frames' audio, in order. Joined, it equals the message. An empty message has no frames.
 
     Raises:
-        AudioFaultError: The message does not end at a sample boundary.
+        AudioFaultError: PCM does not end at a sample boundary, or an Opus packet is malformed.
     """
+    if audio_format.codec is Codec.OPUS:
+        return [audio_format.measure(message)] if message else []
     sample_bytes = audio_format.sample_bytes
     if len(message) % sample_bytes:
         raise AudioFaultError(

@@ -10,7 +10,7 @@ from relay.hub.channel import Broadcaster
 from relay.hub.hub import Hub
 from relay.protocol import messages
 from relay.protocol.json_messages import ControlMessage
-from relay.protocol.misplaced_audio import check_is_pcm, read_broadcaster_text
+from relay.protocol.misplaced_audio import check_is_no_file, read_broadcaster_text
 from relay.protocol.requests import ConnectRequest
 from relay.protocol.wire import WORD_MASK
 from relay.server.connection import Conversation, RelayConnection, answer_common
@@ -82,7 +82,7 @@ class BroadcasterConversation(Conversation):
 
     def _publish(self, broadcaster: Broadcaster, message: bytes) -> None:
         is_first, self._is_first = self._is_first, False
-        check_is_pcm(message, is_first=is_first)
+        check_is_no_file(message, self._request.offer.audio_format.codec, is_first=is_first)
         self._hold_back(self._hub.broadcasting.publish(broadcaster, message))
 
     def _hold_back(self, seconds: float) -> None:

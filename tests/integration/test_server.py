@@ -193,7 +193,7 @@ class TestRefusals:
         ("target", "code", "status", "says"),
         [
             ("/v1/listen/no%20way", 4504, 400, "The session id 'no%20way' is not"),
-            ("/v1/listen/ev1?codec=mp3", 4504, 400, "codec must name one of pcm_s16le, not 'mp3'"),
+            ("/v1/listen/ev1?codec=mp3", 4504, 400, "codec must name one of pcm_s16le, opus, not 'mp3'"),
             ("/v1/broadcast/ev1?rate=12345", 4504, 400, "rate must be one of"),
             ("/v1/broadcast/busy", 4503, 409, "The channel busy/main has a broadcaster already"),
         ],

@@ -12,17 +12,20 @@ from relay.hub.channel import Broadcaster
 from relay.hub.drain import Drain
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
+from relay.hub.rendition import Renditions
+from relay.hub.transcoding import Transcoding
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
 from relay.process.tasks import TaskRegistry
 from relay.protocol.requests import Delivery, Offer
 from relay.protocol.wire import Header
 from relay.settings.settings import BroadcastSettings, LimitSettings, ListenerSettings
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Declaration
 from relay.vocabulary.names import ChannelAddress
+from tests.support.toy_codec import ToyRenditions, ToyThread
 
 ADDRESS = ChannelAddress("ev1")
 MONO = AudioFormat()
@@ -162,6 +165,7 @@ class Bench:
         clock: Clock | None = None,
         limits: LimitSettings | None = None,
         draw_epoch: Callable[[ChannelAddress], int] = lambda _: secrets.randbits(16),
+        renditions: Renditions | None = None,
     ) -> None:
         self.now = 1_000.0
         clock = clock or self.time
@@ -170,6 +174,7 @@ class Bench:
         self.limits = LimitsInForce(limits or LimitSettings())
         self.manager = AudioBufferManager(bound_seconds, clock=clock)
         self.drain = Drain(clock, serialize)
+        self.transcoding = Transcoding(renditions or ToyRenditions(), self.drain, clock)
         self.hub = Hub(
             self.manager,
             self.drain,
@@ -181,8 +186,10 @@ class Bench:
             declared=declared,
             limits=self.limits,
             draw_epoch=draw_epoch,
+            transcoding=self.transcoding,
         )
         self.tasks.start(self.drain.run(), "drain")
+        self.tasks.start(self.transcoding.run(ToyThread()), "transcoding")
 
     def time(self) -> float:
         return self.now
@@ -207,9 +214,9 @@ class Bench:
         assert port.listener is not None
         self.hub.listening.leave(port.listener)
 
-    def switch(self, port: FakePort, channel: str) -> None:
+    def switch(self, port: FakePort, channel: str | None = None, codecs: tuple[Codec, ...] | None = None) -> None:
         assert port.listener is not None
-        port.listener = self.hub.listening.switch(port.listener, channel)
+        port.listener = self.hub.listening.switch(port.listener, channel, codecs)
 
     def claim(
         self,
@@ -234,9 +241,12 @@ class Bench:
         self.hub.broadcasting.release(source)
 
     async def settle(self) -> None:
-        """Let the drain finish what it has been woken for."""
-        for _ in range(10):
-            await asyncio.sleep(0)
+        """Let the transcoding and the drain finish what they have been woken for."""
+        while True:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            if self.transcoding.is_idle:
+                break
 
 
 def block(port: FakePort) -> None:

@@ -37,7 +37,7 @@ async def test_a_record_is_plain_json_and_reads_as_it_was() -> None:
         None,
         "Town hall",
     )
-    assert (plain["timeline"]["state"], plain["timeline"]["place"][0]) == ("live", 4)
+    assert (plain["timeline"]["state"], plain["timeline"]["place"][2]) == ("live", 1)
     assert [epoch[1] for epoch in plain["timeline"]["numbers"]["epochs"]] == [16_000, 48_000]
     assert plain["ingest"]["pace"] == "live"
     bench.hub.broadcasting.close()

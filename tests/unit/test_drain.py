@@ -312,7 +312,7 @@ async def test_lag_is_counted_for_each_listener_while_a_run_is_written() -> None
     source = bench.claim()
     bench.publish(source)
     await bench.settle()
-    (group,) = source.channel.groups.values()
+    (group,) = source.channel.groups
     bench.publish(source)
     await asyncio.sleep(0)
     now += 1.0

@@ -77,7 +77,7 @@ PURE = frozenset(
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "aiobotocore": ("relay.metrics.cloudwatch",),
-    "av": ("relay.media.decoded",),
+    "av": ("relay.media.decoded", "relay.media.resampling"),
     "botocore": ("relay.metrics.cloudwatch",),
     "click": ("relay.cli",),
     "h11": ("relay.protocol.http1",),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from relay.audio.history import MAX_STRETCHES
 from relay.audio.timeline import Timeline
 from relay.protocol.wire import WORD_MASK
-from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Frame, Place
+from relay.vocabulary.audio import EPOCH_STRIDE, FRAMES_PER_SECOND, AudioFormat, Frame, Place
 
 MONO = AudioFormat()
 STEREO = AudioFormat(rate=48_000, channels=2)
@@ -72,7 +72,7 @@ def test_an_older_epoch_leads_to_the_present_one() -> None:
     assert known is not None
     assert known.place == (5, 7, 5, 1600)
     (later,) = channel.history.epochs_after(known.epoch)
-    assert (later.before, later.start, later.audio_format) == ((5, 7, 5, 1600), (5, 8, 0, 0), STEREO)
+    assert (later.before, later.start, later.audio_format) == ((5, 7, 5, 1600), (EPOCH_STRIDE, 8, 0, 0), STEREO)
     assert place_of(channel, 7, 6) is None, "that epoch has no such frame"
     assert place_of(channel, 8, 1) is channel.place
 
@@ -85,7 +85,7 @@ def test_an_epoch_without_frames_is_known() -> None:
     for epoch in (7, 8):
         known = channel.history.find(epoch, 0, channel.place)
         assert known is not None
-        assert known.place == (0, epoch, 0, 0)
+        assert known.place == ((epoch - 7) * EPOCH_STRIDE, epoch, 0, 0)
         assert len(channel.history.epochs_after(known.epoch)) == 9 - epoch
     assert place_of(channel, 8, 1) is None
 

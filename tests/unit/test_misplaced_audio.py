@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.protocol.misplaced_audio import check_is_pcm, read_broadcaster_text
+from relay.protocol.misplaced_audio import check_is_no_file, read_broadcaster_text
+from relay.vocabulary.audio import Codec
 from relay.vocabulary.errors import AudioFaultError, PolicyError
 
 BYTES = bytes(range(160))
@@ -109,7 +110,7 @@ def test_a_wav_header_is_no_audio() -> None:
         writer.writeframes(BYTES)
     for is_first in (True, False):
         with pytest.raises(AudioFaultError) as caught:
-            check_is_pcm(whole.getvalue(), is_first=is_first)
+            check_is_no_file(whole.getvalue(), Codec.PCM_S16LE, is_first=is_first)
         assert str(caught.value) == (
             "This begins with a WAV header. Send the samples behind it only, their rate in the address."
         )
@@ -129,13 +130,22 @@ def test_a_wav_header_is_no_audio() -> None:
     ],
 )
 def test_a_file_is_no_audio(begin: bytes, name: str) -> None:
-    with pytest.raises(PolicyError, match=f"This is {name}. The relay takes 16-bit PCM") as caught:
-        check_is_pcm(begin + BYTES, is_first=True)
-    assert not isinstance(caught.value, AudioFaultError), "what comes behind it would be noise"
+    for codec, expected in ((Codec.PCM_S16LE, "16-bit PCM"), (Codec.OPUS, "one Opus packet in each message")):
+        with pytest.raises(PolicyError, match=f"This is {name}. The relay takes {expected}") as caught:
+            check_is_no_file(begin + BYTES, codec, is_first=True)
+        assert not isinstance(caught.value, AudioFaultError), "what comes behind it would be noise"
+        assert len(str(caught.value).encode()) <= 123
+        check_is_no_file(begin + BYTES, codec, is_first=False)
+
+
+def test_a_wav_file_is_no_opus() -> None:
+    begin = b"RIFF\x24\0\0\x80WAVEfmt "
+    with pytest.raises(PolicyError, match=r"This is WAV\. The relay takes one Opus packet in each message") as caught:
+        check_is_no_file(begin, Codec.OPUS, is_first=True)
     assert len(str(caught.value).encode()) <= 123
-    check_is_pcm(begin + BYTES, is_first=False)
+    check_is_no_file(begin, Codec.OPUS, is_first=False)
 
 
 @pytest.mark.parametrize("message", [b"", b"RI", b"RIFF", bytes(640), b"RIFF" * 160])
 def test_audio_is_audio(message: bytes) -> None:
-    check_is_pcm(message, is_first=True)
+    check_is_no_file(message, Codec.PCM_S16LE, is_first=True)

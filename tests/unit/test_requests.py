@@ -14,7 +14,7 @@ from relay.protocol.requests import (
     split_target,
     websocket_role,
 )
-from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.audio import AudioFormat, Codec, Pace
 from relay.vocabulary.errors import BadRequestError, CloseCode
 from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
@@ -41,6 +41,9 @@ def test_a_broadcaster() -> None:
     request = read("/v1/broadcast/Ev.1_~-/de?codec=pcm_s16le&rate=48000&channels=2&whatever=1")
     assert request.address == ChannelAddress("Ev.1_~-", "de")
     assert request.offer.audio_format == AudioFormat(rate=48_000, channels=2)
+    assert read("/v1/broadcast/ev1?codec=opus").offer.audio_format == AudioFormat(Codec.OPUS, 48_000, 1)
+    asked = read("/v1/broadcast/ev1?codec=opus&rate=24000&channels=2").offer.audio_format
+    assert asked == AudioFormat(Codec.OPUS, 24_000, 2)
     described = read("/v1/broadcast/ev1?pace=speech&takeover=1&name=Fran%C3%A7ais+(cabine)&lang=fr-CA&resume=c1").offer
     label = Label("Français (cabine)", "fr-CA")
     assert described == Offer(AudioFormat(), Pace.SPEECH, takeover=True, label=label, resume="c1")
@@ -61,7 +64,7 @@ def test_other_paths_are_no_websocket_addresses(path: str) -> None:
         ("/v1/listen/ev1/", "channel id ''"),
         ("/v1/listen/ev1/caf\u00e9", r"channel id 'caf\\xe9'"),
         ("/v1/listen/ev1/main/more", "/v1/listen/SESSION/CHANNEL"),
-        ("/v1/listen/ev1?codec=flac", "codec must name one of pcm_s16le, not 'flac'"),
+        ("/v1/listen/ev1?codec=flac", "codec must name one of pcm_s16le, opus, not 'flac'"),
         ("/v1/listen/ev1?buffer_ms=ten", "buffer_ms must be a whole number of at most 10 ASCII digits, not 'ten'"),
         ("/v1/listen/ev1?coalesce_ms=-1", "coalesce_ms must be a whole number"),
         ("/v1/listen/ev1?after=17", "after needs epoch"),
@@ -72,7 +75,8 @@ def test_other_paths_are_no_websocket_addresses(path: str) -> None:
         ("/v1/broadcast/ev1?name=a%0Ab", r"name must be .* not 'a\\nb': it has a control"),
         ("/v1/broadcast/ev1?name=" + "x" * 65, "name must be 1 to 64 characters, not 65"),
         ("/v1/broadcast/ev1?lang=german%21", "lang must be a BCP 47 tag such as de or pt-BR, not 'german!'"),
-        ("/v1/broadcast/ev1?codec=opus", "codec must be pcm_s16le, not 'opus'"),
+        ("/v1/broadcast/ev1?codec=mp3", "codec must be one of pcm_s16le, opus, not 'mp3'"),
+        ("/v1/broadcast/ev1?codec=opus&rate=44100", "one of 8000, 12000, 16000, 24000, 48000 for opus, not 44100"),
         ("/v1/broadcast/ev1?rate=16001", "rate must be one of 8000, .*, 48000, not 16001"),
         ("/v1/broadcast/ev1?rate=-1", "rate must be a whole number of at most 10 ASCII digits, not '-1'"),
         ("/v1/broadcast/ev1?rate=\u0661", "ASCII digits"),

@@ -12,7 +12,7 @@ from relay.hub.channel import ENDED, Channel
 from relay.hub.listener import Note
 from relay.hub.tap import Tap, TapOverflowError
 from relay.protocol.requests import Offer
-from relay.vocabulary.audio import AudioFormat, Frame, Pace
+from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace
 from relay.vocabulary.names import ChannelAddress
 from tests.support.hub_bench import ADDRESS, FRAME, Bench, serialize
 
@@ -224,7 +224,7 @@ async def test_frames_that_were_numbered_elsewhere_are_handed_on_alike(bench: Be
     other = Bench(draw_epoch=lambda _: 7)
     port = other.join(delivery=None)
     live = other.hub.directory.open(ADDRESS)
-    live.timeline.go_live(home.audio_format or AudioFormat())
+    live.go_live(AudioFormat())
     home.go_live(AudioFormat())
     frames = [home.release(AudioFormat().measure(FRAME), other.now + number / 50) for number in range(3)]
     tap = live.open_tap("recorder")
@@ -233,6 +233,6 @@ async def test_frames_that_were_numbered_elsewhere_are_handed_on_alike(bench: Be
     assert b"".join(port.writes) == b"".join(frame.wire for frame in frames)
     assert [await anext(tap) for _ in range(3)] == frames
     assert live.place is frames[-1].end
-    assert list(live.history.frames) == frames
+    assert list(live.streams[Codec.PCM_S16LE].history.frames) == frames
     assert other.join("late").hello["next_seq"] == 3
     await other.tasks.close()

@@ -4,7 +4,7 @@ import pytest
 
 from relay.audio.timeline import IllegalTransitionError, Timeline
 from relay.protocol.wire import HEADER_BYTES, Header
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat
+from relay.vocabulary.audio import EPOCH_STRIDE, FLICKS_PER_SECOND, AudioFormat
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import CloseCode
 
@@ -54,7 +54,7 @@ def test_another_format_begins_a_new_epoch() -> None:
     channel.lose_broadcaster(1.0)
     assert channel.go_live(STEREO) is True
     frame = channel.release(STEREO.measure(bytes(4 * 48)), 2.0)
-    assert frame.start == (1, 0, 0, 0), "the epoch wraps at 16 bits, the position goes on"
+    assert frame.start == (EPOCH_STRIDE, 0, 0, 0), "the epoch wraps at 16 bits, the position goes on"
     assert frame.end.media_time == 48
 
 

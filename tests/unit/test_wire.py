@@ -2,17 +2,29 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.protocol.wire import HEADER_BYTES, MAX_FRAME_SECONDS, Header, serial_difference, split_audio
-from relay.vocabulary.audio import CHANNEL_COUNTS, FLICKS_PER_SECOND, SAMPLE_RATES, AudioFormat
+from relay.protocol.wire import (
+    HEADER_BYTES,
+    MAX_FRAME_SECONDS,
+    Audio,
+    Header,
+    pack_audio,
+    serial_difference,
+    split_audio,
+    unpack_audio,
+)
+from relay.vocabulary.audio import CHANNEL_COUNTS, FLICKS_PER_SECOND, SAMPLE_RATES, AudioFormat, Codec
 from relay.vocabulary.clock import wire_milliseconds
-from relay.vocabulary.errors import PolicyError
+from relay.vocabulary.errors import AudioFaultError, PolicyError
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "header.json").read_text())
+
+OPUS = AudioFormat(Codec.OPUS, 48_000)
 
 formats = st.builds(AudioFormat, rate=st.sampled_from(SAMPLE_RATES), channels=st.sampled_from(CHANNEL_COUNTS))
 
@@ -33,9 +45,49 @@ def test_every_field_wraps(epoch: int, seq: int, media_time: int, due_ms: int) -
 
 
 def test_unknown_flags_are_ignored() -> None:
-    packed = bytearray(Header(1, 2, 3, 4).pack())
-    packed[1] = 0xFF
-    assert Header.unpack(bytes(packed)) == Header(1, 2, 3, 4)
+    message = bytearray(Header(1, 2, 3, 4).pack())
+    message[1] = 0xFE
+    assert Header.unpack(bytes(message)) == Header(1, 2, 3, 4)
+    message[1] = 0xFF
+    assert Header.unpack(bytes(message)) == Header(1, 2, 3, 4, is_packed=True)
+
+
+@pytest.mark.parametrize("vector", VECTORS["packed"], ids=lambda vector: str(vector["name"]))
+def test_packed_vectors(vector: dict[str, Any]) -> None:
+    message, frames = bytes.fromhex(vector["hex"]), vector["frames"]
+    expected = [
+        Audio(
+            Header(vector["epoch"], frame["seq"], frame["media_time"], frame["due_ms"]), bytes.fromhex(frame["packet"])
+        )
+        for frame in frames
+    ]
+    assert unpack_audio(message, OPUS) == expected
+    assert pack_audio(expected[0].header, [each.payload for each in expected]) == message
+
+
+def test_a_message_that_is_not_packed_is_one_frame() -> None:
+    header = Header(1, 2, 3, 4)
+    assert unpack_audio(header.pack() + b"ab", AudioFormat()) == [Audio(header, b"ab")]
+
+
+@pytest.mark.parametrize("left", [1, 2, 3, 4])
+def test_a_packed_message_ends_with_a_whole_packet(left: int) -> None:
+    message = pack_audio(Header(1, 2, 3, 4), [b"\xf8\xff\xfe"] * 2)
+    with pytest.raises(PolicyError, match="ends inside a packet"):
+        unpack_audio(message[:-left], OPUS)
+
+
+def test_packets_behind_a_malformed_one_have_no_place() -> None:
+    with pytest.raises(AudioFaultError, match="no Opus packet"):
+        unpack_audio(pack_audio(Header(1, 2, 3, 4), [b"", b"\xf8"]), OPUS)
+
+
+def test_a_message_with_opus_is_one_packet() -> None:
+    [piece] = split_audio(b"\x18\xff\xff", OPUS)
+    assert (piece.audio, piece.ticks, piece.seconds) == (b"\x18\xff\xff", 2880, 0.06)
+    assert split_audio(b"", OPUS) == []
+    with pytest.raises(AudioFaultError, match="This is no Opus packet"):
+        split_audio(b"\xfb\0", OPUS)
 
 
 @pytest.mark.parametrize(("message", "says"), [(b"\1" * 15, "too short"), (b"\2" + bytes(15), "version is 2")])

@@ -1,0 +1,321 @@
+"""Listeners of one channel get it in different codecs: each stream is numbered, bounded and accounted for alike."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from relay.hub.feed import MAX_BEHIND_SECONDS
+from relay.hub.listener import MAX_NOTES
+from relay.hub.rendition import NoRenditions
+from relay.protocol.requests import Delivery, Offer, Resume
+from relay.protocol.wire import HEADER_BYTES, Header
+from relay.vocabulary.audio import AudioFormat, Codec, Pace
+from relay.vocabulary.errors import BadRequestError, CloseCode
+from tests.support.hub_bench import Bench, FakePort, check_account, split
+from tests.support.toy_codec import DELAY_TICKS, FRAME_TICKS, POISON
+
+PCM, OPUS = (Codec.PCM_S16LE,), (Codec.OPUS,)
+OPUS_SOURCE = AudioFormat(Codec.OPUS, 24_000)
+PACKET = b"\xf8" + bytes(30)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench(bound_seconds=10.0)
+    yield made
+    made.hub.broadcasting.close()
+    await made.tasks.close()
+
+
+def pcm(first: int, samples: int = 320) -> bytes:
+    """Samples whose values count up from `first`."""
+    return b"".join((first + number & 0x7FFF).to_bytes(2, "little") for number in range(samples))
+
+
+def join(bench: Bench, name: str, codecs: tuple[Codec, ...] = OPUS, **says: object) -> FakePort:
+    return bench.join(name, delivery=Delivery(codecs=codecs, **says))  # type: ignore[arg-type]
+
+
+def audio(port: FakePort) -> list[bytes]:
+    return [payload[HEADER_BYTES:] for write in port.writes for payload in split(write)]
+
+
+async def test_one_channel_in_two_codecs_is_numbered_by_its_source(bench: Bench) -> None:
+    source = bench.claim()
+    plain, opus = join(bench, "plain", PCM), join(bench, "opus")
+    for number in range(10):
+        bench.publish(source, audio=pcm(480 * number, 480))
+        bench.now += 0.03
+    await bench.settle()
+    assert plain.hello["format"] == {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000}
+    assert opus.hello["format"] == {"codec": "opus", "rate": 48_000, "channels": 1, "clock_rate": 48_000}
+    assert opus.hello["epoch"] == plain.hello["epoch"]
+    assert len(plain.frames) == 10
+    assert [frame.seq for frame in opus.frames] == list(range(15))
+    assert [frame.media_time for frame in opus.frames] == [
+        (FRAME_TICKS * seq - DELAY_TICKS) % 2**32 for seq in range(15)
+    ]
+    assert [frame.due_ms for frame in opus.frames][:4] == [1_000_000, 1_000_020, 1_000_040, 1_000_060]
+    assert audio(opus) == [b"\xf8" + pcm(320 * seq, 20) for seq in range(15)]
+
+
+async def test_the_end_of_the_audio_is_padded_and_what_follows_in_the_same_frame_is_cut(bench: Bench) -> None:
+    source = bench.claim()
+    opus = join(bench, "opus")
+    bench.publish(source, audio=pcm(0, 480))
+    await bench.settle()
+    assert len(opus.frames) == 1
+    bench.hub.broadcasting.pause(source)
+    await bench.settle()
+    assert len(opus.frames) == 2
+    assert opus.kinds == ["hello", "state"]
+    bench.publish(bench.claim(), audio=pcm(480, 640))
+    await bench.settle()
+    assert audio(opus) == [b"\xf8" + pcm(first, 20) for first in (0, 320, 640)]
+    assert [frame.seq for frame in opus.frames] == [0, 1, 2]
+
+
+async def test_notes_keep_their_place_between_the_frames(bench: Bench) -> None:
+    port = join(bench, "opus")
+    assert port.hello["format"] is None
+    source = bench.claim()
+    bench.publish(source, 2)
+    bench.hub.broadcasting.mute(source, on=True)
+    bench.publish(source, 2, pcm(0, 480))
+    again = bench.claim(offer=Offer(AudioFormat(rate=48_000), takeover=True))
+    bench.publish(again, 2, bytes(1920))
+    await bench.settle()
+    bench.hub.broadcasting.clear(again)
+    bench.publish(again, 1, bytes(1920))
+    bench.hub.broadcasting.end(again)
+    await bench.settle()
+    story = [
+        f"{item['type']} {item.get('silence') or ''}".strip() if isinstance(item, dict) else len(split(item))
+        for item in port.written
+    ]
+    expected = ["hello", "format", "state", 2, "state muted", 3, "format", "state", 2, "clear", 1, "state"]
+    assert story == expected
+    assert port.closed == (CloseCode.SESSION_ENDED, "The session ended.")
+    numbers = [(frame.epoch - port.hello["epoch"], frame.seq) for frame in port.frames]
+    assert numbers == [*((0, seq) for seq in range(5)), *((1, seq) for seq in range(3))]
+
+
+async def test_opus_of_a_source_passes_untouched_and_is_decoded_for_others(bench: Bench) -> None:
+    source = bench.claim(OPUS_SOURCE)
+    plain, opus = join(bench, "plain", PCM), join(bench, "opus")
+    sent = [b"\xf8" + bytes([number]) * 20 for number in range(20)]
+    for packet in sent:
+        bench.publish(source, audio=packet)
+    await bench.settle()
+    assert audio(opus) == sent
+    assert plain.hello["format"] == {"codec": "pcm_s16le", "rate": 24_000, "channels": 1, "clock_rate": 24_000}
+    assert audio(plain) == [bytes([number]) * 960 for number in range(20)]
+    assert [(each.seq, each.media_time) for each in plain.frames] == [(seq, 480 * seq) for seq in range(20)]
+    assert [each.due_ms for each in plain.frames] == [each.due_ms for each in opus.frames]
+
+
+async def test_a_rendition_lives_while_somebody_wants_it(bench: Bench) -> None:
+    source = bench.claim()
+    streams = source.channel.streams
+    bench.publish(source, 10)
+    assert set(streams) == set(PCM)
+    port = join(bench, "opus")
+    assert port.hello["next_seq"] == 10
+    bench.publish(source, 10)
+    await bench.settle()
+    assert [frame.seq for frame in port.frames] == list(range(10, 20))
+    bench.leave(port)
+    bench.hub.keep_house()
+    bench.publish(source, 5)
+    await bench.settle()
+    back = join(bench, "again", resume=Resume(port.hello["epoch"], 19, Codec.OPUS))
+    await bench.settle()
+    assert back.hello["resumed"]
+    assert [frame.seq for frame in back.frames] == list(range(20, 25))
+    bench.leave(back)
+    bench.hub.keep_house()
+    bench.now += 9.0
+    bench.hub.keep_house()
+    assert set(streams) == {*PCM, *OPUS}
+    bench.now += 2.0
+    bench.hub.keep_house()
+    assert set(streams) == set(PCM)
+
+
+@pytest.mark.parametrize(("after", "expected"), [(5, 6), (499, 500), (511, 512)])
+async def test_a_listener_resumes_on_a_rendition_that_nobody_has(bench: Bench, after: int, expected: int) -> None:
+    """The numbers follow from the source, so the first listener continues where another process left it."""
+    source = bench.claim()
+    for number in range(512):
+        bench.publish(source, audio=pcm(320 * number))
+        bench.now += 0.02
+    port = join(bench, "opus", resume=Resume(source.channel.place.epoch, after, Codec.OPUS))
+    await bench.settle()
+    assert port.hello["resumed"]
+    assert port.hello["next_seq"] == expected
+    bench.publish(source, audio=pcm(320 * 512))
+    await bench.settle()
+    check_account(port, 513)
+    assert [gap["reason"] for gap in port.of_type("gap")] == ["resume"] * (after == 5)
+    assert audio(port)[-1] == b"\xf8" + pcm(320 * 512, 20)
+    for frame, packet in zip(port.frames, audio(port), strict=True):
+        assert packet == b"\xf8" + pcm(320 * frame.seq, 20)
+
+
+async def test_numbers_of_another_codec_begin_afresh(bench: Bench) -> None:
+    source = bench.claim()
+    bench.publish(source, 10)
+    port = join(bench, "opus", resume=Resume(source.channel.place.epoch, 5))
+    assert (port.hello["resumed"], port.hello["next_seq"]) == (False, 10)
+    unreleased = join(bench, "future", resume=Resume(source.channel.place.epoch, 10, Codec.OPUS))
+    assert not unreleased.hello["resumed"]
+
+
+async def test_a_burst_comes_before_a_rendition_that_nobody_has_and_that_others_have(bench: Bench) -> None:
+    source = bench.claim()
+    for number in range(100):
+        bench.publish(source, audio=pcm(320 * number))
+        bench.now += 0.02
+    first = join(bench, "first", burst_ms=500)
+    await bench.settle()
+    second = join(bench, "second", burst_ms=300)
+    await bench.settle()
+    assert [frame.seq for frame in first.frames] == list(range(75, 100))
+    assert [frame.seq for frame in second.frames] == list(range(85, 100))
+    assert audio(first)[0] == b"\xf8" + pcm(320 * 75, 20)
+
+
+async def test_a_listener_changes_its_codec_at_its_media_time(bench: Bench) -> None:
+    source = bench.claim()
+    port = join(bench, "listener", PCM)
+    position = 0
+    for number in range(60):
+        bench.publish(source, audio=pcm(position, 400))
+        position += 400
+        bench.now += 0.025
+        if number % 10 == 9:
+            await bench.settle()
+            bench.switch(port, None, OPUS if number // 10 % 2 == 0 else PCM)
+    await bench.settle()
+    codec, reached, begun = "", 0.0, False
+    for item in port.written:
+        if isinstance(item, dict) and item["type"] == "hello":
+            codec, begun = item["format"]["codec"], False
+        assert not isinstance(item, dict) or item["type"] != "gap"
+        if isinstance(item, bytes):
+            for payload in split(item):
+                header = Header.unpack(payload)
+                rate = 48_000 if codec == "opus" else 16_000
+                start = ((header.media_time + 2**31) % 2**32 - 2**31) / rate
+                end = start + (0.02 if codec == "opus" else 0.025)
+                if not begun:
+                    assert start <= reached < end or reached == start == 0.0, "it begins with the frame that it is in"
+                else:
+                    assert start == pytest.approx(reached)
+                reached, begun = end, True
+    assert len(port.of_type("hello")) == 7
+
+
+async def test_a_codec_that_cannot_be_served_changes_nothing() -> None:
+    bench = Bench(renditions=NoRenditions())
+    source = bench.claim()
+    port = join(bench, "listener", PCM)
+    with pytest.raises(BadRequestError, match=r"as pcm_s16le, not as opus\."):
+        bench.switch(port, None, OPUS)
+    with pytest.raises(BadRequestError):
+        join(bench, "opus")
+    best = join(bench, "best", (*OPUS, *PCM))
+    bench.publish(source)
+    await bench.settle()
+    assert len(port.frames) == len(best.frames) == 1
+    bench.claim(OPUS_SOURCE, offer=Offer(OPUS_SOURCE, takeover=True))
+    await bench.settle()
+    assert port.closed is not None
+    assert port.closed[0] is CloseCode.BAD_REQUEST
+    assert join(bench, "new", (*PCM, *OPUS)).hello["format"]["codec"] == "opus"
+    await bench.tasks.close()
+
+
+async def test_the_source_changes_its_codec_and_streams_go_on(bench: Bench) -> None:
+    source = bench.claim()
+    plain, opus = join(bench, "plain", PCM), join(bench, "opus")
+    for audio_format, sound in ((OPUS_SOURCE, PACKET), (AudioFormat(), pcm(0)), (OPUS_SOURCE, PACKET)):
+        bench.publish(source, 3, PACKET if source.channel.audio_format == OPUS_SOURCE else pcm(0))
+        source = bench.claim(offer=Offer(audio_format, takeover=True))
+        bench.publish(source, 3, sound)
+    await bench.settle()
+    for port, stream in ((plain, source.channel.streams[PCM[0]]), (opus, source.channel.streams[OPUS[0]])):
+        assert [message["format"]["codec"] for message in port.of_type("format")] == [stream.codec] * 3
+        numbers = [(frame.epoch - port.hello["epoch"], frame.seq) for frame in port.frames]
+        assert numbers == [(epoch, seq) for epoch, count in enumerate((3, 6, 6, 3)) for seq in range(count)]
+    assert source.channel.streams[OPUS[0]].feed is None, "what nobody has to make is handed on directly"
+    assert source.channel.streams[PCM[0]].feed is not None
+
+
+async def test_audio_that_cannot_be_made_is_a_gap(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    source = bench.claim()
+    port = join(bench, "opus")
+    bench.publish(source, 5, pcm(0))
+    bench.publish(source, 1, POISON + bytes(640 - len(POISON)))
+    bench.publish(source, 5, pcm(0))
+    await bench.settle()
+    check_account(port, 11)
+    [gap] = port.of_type("gap")
+    assert (gap["from_seq"], gap["to_seq"], gap["duration_ms"], gap["reason"]) == (5, 5, 20, "transcoding")
+    assert source.channel.tally.unmade_frames == 1
+    assert "audio of a channel could not be transcoded" in caplog.messages
+    bench.publish(source, 1, POISON + bytes(640 - len(POISON)))
+    bench.hub.broadcasting.pause(source)
+    await bench.settle()
+    check_account(port, 12)
+
+
+async def test_a_feed_that_falls_too_far_behind_begins_anew(bench: Bench) -> None:
+    source = bench.claim()
+    port = join(bench, "opus")
+    await bench.settle()
+    frames = round(MAX_BEHIND_SECONDS * 50) + 20
+    for _ in range(frames):
+        bench.publish(source)
+        bench.now += 0.02
+    bench.hub.broadcasting.mute(source, on=True)
+    await bench.settle()
+    check_account(port, frames)
+    [gap] = port.of_type("gap")
+    assert gap["reason"] == "transcoding"
+    assert port.of_type("state")[-1]["silence"] == "muted"
+
+
+async def test_a_feed_with_too_many_notes_gives_its_listeners_up(bench: Bench) -> None:
+    source = bench.claim()
+    port = join(bench, "opus")
+    await bench.settle()
+    for number in range(MAX_NOTES + 2):
+        bench.hub.broadcasting.mute(source, on=number % 2 == 0)
+    assert port.aborted
+    bench.leave(port)
+    again = join(bench, "again")
+    bench.publish(source)
+    await bench.settle()
+    assert len(again.frames) == 1
+
+
+async def test_speech_keeps_its_due_times(bench: Bench) -> None:
+    source = bench.claim(offer=Offer(pace=Pace.SPEECH))
+    port = join(bench, "opus")
+    bench.publish(source, audio=pcm(0, 16_000))
+    await bench.settle()
+    assert [frame.due_ms - port.frames[0].due_ms for frame in port.frames] == [20 * seq for seq in range(50)]
+
+
+async def test_a_forgotten_channel_stops_its_renditions(bench: Bench) -> None:
+    source = bench.claim()
+    bench.leave(join(bench, "opus"))
+    bench.hub.broadcasting.end(source)
+    await bench.settle()
+    late = join(bench, "late", resume=Resume(source.start.epoch, 2**32 - 1, Codec.OPUS))
+    await asyncio.sleep(0)
+    await bench.settle()
+    assert late.kinds == ["hello", "state"]
+    assert late.closed == (CloseCode.SESSION_ENDED, "The session ended.")
