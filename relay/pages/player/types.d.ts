@@ -21,7 +21,15 @@ export type PlayerState =
   | "ended";
 
 /** Why a player failed, ended or has no connection: a WebSocket close code, or the player's own word for it. */
-export type PlayerCode = number | "not-loaded" | "address" | "codec" | "protocol" | "source_lost" | "unreachable";
+export type PlayerCode =
+  | number
+  | "not-loaded"
+  | "address"
+  | "codec"
+  | "protocol"
+  | "source_lost"
+  | "unreachable"
+  | "http";
 
 export type ChannelState = "waiting" | "live" | "source_lost" | "ended";
 
@@ -47,6 +55,8 @@ export interface RelayPlayerOptions {
   latency?: Latency;
   /** The gain, 0 to 1; 1 when left out. */
   volume?: number;
+  /** Whether to spend as little data as possible; as the browser's user has set it when left out or null. */
+  saveData?: boolean | null;
 }
 
 /** What a player measures. Durations are in milliseconds; counts begin with `play`. */
@@ -73,6 +83,10 @@ export interface PlayerStats {
   /** The speed now; 1 is the broadcaster's. */
   readonly rate: number;
   readonly reconnects: number;
+  /** How the sound comes: `opus` or `pcm_s16le`. Null before that is known. */
+  readonly codec: string | null;
+  /** How much comes over the network, headers of the audio included, in the last seconds. */
+  readonly bitsPerSecond: number;
 }
 
 export interface StateChange {
