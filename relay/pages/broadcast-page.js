@@ -7,7 +7,7 @@ import { element } from "./elements.js";
 import { FilePanel } from "./file-panel.js";
 import {
   directionOf,
-  formatKilobits,
+  formatBitRate,
   formatMilliseconds,
   formatNumber,
   formatSeconds,
@@ -368,7 +368,7 @@ function renderNews() {
   show("listeners", relay.stats?.listeners, formatNumber);
   show("dropped", relay.stats && relay.stats.dropped_frames * FRAME_SECONDS, formatSeconds);
   show("way", way.roundTripMs, formatMilliseconds);
-  show("bitrate", way.kilobitsPerSecond, formatKilobits);
+  show("bitrate", way.bitsPerSecond, formatBitRate);
   show("waiting", way.waitingSeconds, formatSeconds);
   show("unsent", way.droppedSeconds, formatSeconds);
   if (way.droppedSeconds > dropsSeen) {

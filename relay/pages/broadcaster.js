@@ -55,7 +55,7 @@ const CLIP_SHOWN_SECONDS = 3;
  * @typedef {import("./uplink.js").Way} Way
  */
 
-const NO_WAY = Object.freeze({ waitingSeconds: 0, droppedSeconds: 0, roundTripMs: null, kilobitsPerSecond: 0 });
+const NO_WAY = Object.freeze({ waitingSeconds: 0, droppedSeconds: 0, roundTripMs: null, bitsPerSecond: 0 });
 const NO_RELAY = Object.freeze({ stats: null, heldBack: false });
 
 const Emitter = /** @type {new () => import("./player/types.js").TypedEventTarget<BroadcasterEventMap>} */ (

@@ -5,12 +5,13 @@
  */
 
 import { FRAME_SECONDS } from "./capture.js";
+import { OPUS_CLOCK_RATE, opusTicks } from "./player/opus-packet.js";
 
 /** The rate for listeners that get PCM. Enough for speech, and a quarter of a megabit a second. */
 export const PCM_RATE = 16_000;
 
-/** The clock of Opus, and the rate at which it is encoded: listeners that get Opus hear all that the microphone gives. */
-const OPUS_RATE = 48_000;
+/** Listeners that get Opus hear all that the microphone gives. */
+const OPUS_RATE = OPUS_CLOCK_RATE;
 
 /** Speech in all its band, and music that is still pleasant. */
 const BITRATE = 32_000;
@@ -92,7 +93,7 @@ export class OpusCoder {
       output: (chunk) => {
         const data = new Uint8Array(chunk.byteLength);
         chunk.copyTo(data);
-        emit({ data, ticks: packetTicks(data) });
+        emit({ data, ticks: opusTicks(data) });
       },
       error: (error) => this.#lose(error),
     });
@@ -185,16 +186,4 @@ export async function encodesOpus() {
 function tone(from, count) {
   const step = (2 * Math.PI * TONE_HZ) / OPUS_RATE;
   return Int16Array.from({ length: count }, (_, i) => 8000 * Math.sin((from + i) * step));
-}
-
-/**
- * Reads how long an Opus packet lasts, in ticks of 48 kHz, from its first two bytes (RFC 6716, section 3.1).
- *
- * @param {Uint8Array} packet At least one byte.
- */
-export function packetTicks(packet) {
-  const config = packet[0] >> 3;
-  const [shortest, steps] = config < 12 ? [480, [1, 2, 4, 6]] : config < 16 ? [480, [1, 2]] : [120, [1, 2, 4, 8]];
-  const count = [1, 2, 2, packet[1] & 0x3f][packet[0] & 3];
-  return shortest * steps[config % steps.length] * count;
 }

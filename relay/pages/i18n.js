@@ -87,10 +87,6 @@ export const formatMilliseconds = (value) =>
   formatNumber(value, { style: "unit", unit: "millisecond", maximumFractionDigits: 0 });
 
 /** @param {number} value */
-export const formatKilobits = (value) =>
-  formatNumber(value, { style: "unit", unit: "kilobit-per-second", maximumFractionDigits: 0 });
-
-/** @param {number} value */
 export const formatSeconds = (value) =>
   formatNumber(value, {
     style: "unit",

@@ -42,7 +42,7 @@ const MEASURED_PACKETS = 50;
  * @property {number} waitingSeconds
  * @property {number} droppedSeconds
  * @property {number | null} roundTripMs
- * @property {number} kilobitsPerSecond Of the audio that is made.
+ * @property {number} bitsPerSecond Of the audio that is made.
  *
  * @typedef {{type: "rate", rate: number}} RateNews At how many samples a second frames are wanted; first of all, and again
  *   when the codec changes.
@@ -159,8 +159,8 @@ export class Uplink {
       const { waitingSeconds, droppedSeconds } = this.#queue;
       const overdueMs = now - this.#pongAt - PING_INTERVAL_MS;
       const roundTripMs = this.#roundTripMs === null ? null : Math.max(this.#roundTripMs, overdueMs);
-      const kilobitsPerSecond = this.#kilobitsPerSecond;
-      this.#report({ type: "way", waitingSeconds, droppedSeconds, roundTripMs, kilobitsPerSecond });
+      const bitsPerSecond = this.#bitsPerSecond;
+      this.#report({ type: "way", waitingSeconds, droppedSeconds, roundTripMs, bitsPerSecond });
     }
   }
 
@@ -216,10 +216,10 @@ export class Uplink {
     this.#queue.push(packet, performance.now());
   }
 
-  get #kilobitsPerSecond() {
+  get #bitsPerSecond() {
     const bytes = this.#measured.reduce((sum, { data }) => sum + data.byteLength, 0);
     const ticks = this.#measured.reduce((sum, packet) => sum + packet.ticks, 0);
-    return ticks === 0 ? 0 : (8 * bytes * this.#coder.clockRate) / ticks / 1000;
+    return ticks === 0 ? 0 : (8 * bytes * this.#coder.clockRate) / ticks;
   }
 
   /**

@@ -89,10 +89,10 @@ test("Opus is announced with the rate for listeners of PCM, and one packet is on
   );
 });
 
-test("it says how many kilobits of audio a second it makes", async () => {
-  for (const [hasOpus, samples, kilobits] of [
-    [true, 960, 32],
-    [false, 320, 256],
+test("it says how many bits of audio a second it makes", async () => {
+  for (const [hasOpus, samples, bits] of [
+    [true, 960, 32_000],
+    [false, 320, 256_000],
   ]) {
     installEncoder();
     const { uplink, news } = start({ hasOpus });
@@ -106,7 +106,7 @@ test("it says how many kilobits of audio a second it makes", async () => {
     uplink.push(sound(samples));
     mock.restoreAll();
     const [way] = news.filter(({ type }) => type === "way").slice(-1);
-    assert.equal(Math.round(way.kilobitsPerSecond), kilobits);
+    assert.equal(way.bitsPerSecond, bits);
   }
 });
 
