@@ -10,7 +10,7 @@ Source: docs/protocol.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Self, get_args
@@ -47,6 +47,9 @@ LONGEST_ASKED_SECONDS = 3600
 
 MAX_REPORTED_MS = 600_000.0
 """Limit on the times in a player's report. Longer times are reduced to this, ten minutes."""
+
+MAX_DELIVERY_MS = 10_000
+"""Limit on the times in a request for another delivery. Longer times are reduced to this; the relay grants less."""
 
 MAX_REPORTED_COUNT = 10**15
 """A report with a larger number is rejected. Numbers in a browser are exact up to slightly more."""
@@ -212,7 +215,7 @@ class Hello(Message):
         clock_ms: The relay's clock, in milliseconds, 32 bits.
         buffer_ms: The maximum age of the audio that the relay sends, as granted.
         coalesce_ms: The interval over which the relay joins frames into one write, as granted.
-        packet_ms: How much Opus shares a message, as granted.
+        packet_ms: How much audio frames may have that share one message, as granted. 0 if each has its own.
         resumed: Whether delivery resumes where the client asked.
         silence: Why the channel is silent. None if it is not, or if the reason is unknown.
         session: The session's id.
@@ -429,46 +432,45 @@ class ListenerReport(Message):
 
 @dataclass(frozen=True, slots=True)
 class Switch(Message):
-    """A listener switches to another channel or codec. The answer is a new `hello`, or an `error` with 4504.
+    """A listener switches to another channel of its session, to another codec, or both.
+
+    The answer is a new `hello`, or an `error` with 4504.
 
     Attributes:
-        channel: The channel's id. None keeps the present channel.
-        codec: The codecs that the client plays, best first, separated by commas. None keeps the present ones.
+        channel: The channel's id. None for the present channel.
+        codec: The codecs that the client plays, the best first, separated by commas. None for the same as before.
     """
 
     TYPE = "switch"
-    USAGE = 'A switch names a channel or codecs: {"type": "switch", "channel": "de", "codec": "opus"}.'
+    USAGE = 'A switch names a channel, codecs, or both: {"type": "switch", "channel": "de", "codec": "opus,pcm_s16le"}.'
 
     channel: str | None = None
     codec: str | None = None
 
-    def text(self) -> str:
-        """Write the message as JSON, without the members that are None."""
-        return _write_given(self)
+
+def _read_milliseconds(value: object) -> int:
+    if (milliseconds := read_exactly(int, value)) < 0:
+        raise UnusableError
+    return min(int(milliseconds), MAX_DELIVERY_MS)
+
+
+_DELIVERY_MS = on_wire(read=_read_milliseconds)
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryChange(Message):
-    """A listener changes how its audio is delivered. The answer has the same type and says what the relay grants.
+    """A listener wants its frames joined in another way. The answer is the same message with what the relay grants.
 
     Attributes:
         coalesce_ms: The interval over which the relay joins frames into one write. None leaves it as it is.
-        packet_ms: How much Opus shares a message. None leaves it as it is.
+        packet_ms: How much audio frames may have that share one message. None leaves it as it is.
     """
 
     TYPE = "delivery"
+    USAGE = 'A delivery has whole milliseconds from 0: {"type": "delivery", "coalesce_ms": 40, "packet_ms": 60}.'
 
-    coalesce_ms: int | None = None
-    packet_ms: int | None = None
-
-    def text(self) -> str:
-        """Write the message as JSON, without the members that are None."""
-        return _write_given(self)
-
-
-def _write_given(message: Switch | DeliveryChange) -> str:
-    members = asdict(message)
-    return encode(message.TYPE, **{name: value for name, value in members.items() if value is not None})
+    coalesce_ms: int | None = field(default=None, metadata=_DELIVERY_MS)
+    packet_ms: int | None = field(default=None, metadata=_DELIVERY_MS)
 
 
 # Messages from a broadcaster.
@@ -515,7 +517,7 @@ BroadcasterEvent = Audience | Backpressure | Goaway | Pong | ErrorNotice
 
 TO_LISTENER: tuple[type[ListenerMessage], ...] = get_args(ListenerMessage)
 TO_BROADCASTER: tuple[type[BroadcasterHello | BroadcasterEvent], ...] = (BroadcasterHello, *get_args(BroadcasterEvent))
-FROM_LISTENER: tuple[type[Message], ...] = (Ping, ListenerReport, Switch)
+FROM_LISTENER: tuple[type[Message], ...] = (Ping, ListenerReport, Switch, DeliveryChange)
 FROM_BROADCASTER: tuple[type[Message], ...] = (Ping, Clear, Mute, Pause, End)
 
 _TO_LISTENER = {kind.TYPE: kind for kind in TO_LISTENER}

@@ -257,7 +257,7 @@ async def test_a_switch_is_answered_by_a_greeting_and_kept_over_a_reconnect() ->
         assert connection.request is not None
         assert connection.request.path == "/v1/listen/ev1/main"
         await say(connection, HELLO, frame(0, SAMPLES))
-        assert await connection.recv() == '{"type":"switch","channel":"de"}'
+        assert await connection.recv() == '{"type":"switch","channel":"de","codec":null}'
         await say(connection, {**HELLO, "channel": "de", "epoch": 5, "next_seq": 70}, frame(70, SAMPLES, 5))
         await cut(connection)
 
@@ -286,7 +286,7 @@ async def test_a_switch_that_was_lost_on_the_way_is_asked_again() -> None:
         assert connection.request is not None
         assert connection.request.path == "/v1/listen/ev1/main?epoch=1&after=4294967295"
         await say(connection, RESUMED)
-        assert await connection.recv() == '{"type":"switch","channel":"de"}'
+        assert await connection.recv() == '{"type":"switch","channel":"de","codec":null}'
         await say(connection, {**HELLO, "channel": "de"})
 
     async with (
@@ -352,7 +352,7 @@ async def test_packets_come_one_by_one_and_are_resumed_by_the_numbers_of_their_c
 async def test_a_codec_is_switched_and_asked_for_by_later_connections() -> None:
     async def first(connection: ServerConnection) -> None:
         await say(connection, HELLO, frame(0, SAMPLES))
-        assert await connection.recv() == '{"type":"switch","codec":"opus"}'
+        assert await connection.recv() == '{"type":"switch","channel":null,"codec":"opus"}'
         await say(connection, frame(1, SAMPLES), {**OPUS_HELLO, "next_seq": 2}, packed(2, 2))
         await cut(connection)
 
@@ -375,7 +375,7 @@ async def test_a_change_of_delivery_is_answered_and_kept_over_a_reconnect() -> N
     async def first(connection: ServerConnection) -> None:
         assert query_of(connection) == {"codec": "opus", "packet_ms": "60"}
         await say(connection, {**OPUS_HELLO, "packet_ms": 60})
-        assert await connection.recv() == '{"type":"delivery","coalesce_ms":40}'
+        assert await connection.recv() == '{"type":"delivery","coalesce_ms":40,"packet_ms":null}'
         await say(connection, {"type": "delivery", "coalesce_ms": 40, "packet_ms": 60}, packed(0, 1))
         await cut(connection)
 
