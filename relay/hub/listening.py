@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.history import Epoch, Known
-from relay.hub.batch import Framing
 from relay.hub.channel import ENDED, Channel
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
+from relay.hub.framing import Framing, RelayFraming
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import ListenerPort
@@ -32,6 +32,9 @@ from relay.vocabulary.names import ChannelAddress
 
 MIN_BOUND_MS = 200
 """The smallest bound on the age of audio that a listener may request. Below it, every network hiccup loses audio."""
+
+MAX_PACKET_MS = 100
+"""The most audio that a listener may request in one message. Above it, headers are less than a tenth of the audio."""
 
 MAX_COALESCE_MS = 200
 """The longest coalescing interval that a listener may request. It is less than one write may carry."""
@@ -140,6 +143,7 @@ class Listening:
         """
         bound_seconds, coalesce_ms = self._settle(delivery)
         channel, stream, start = self._begin(address, delivery, bound_seconds, moment)
+        framing = _fit_framing(framing, stream.codec, delivery, bound_seconds)
         buffer = self._manager.open_buffer(
             connection_id,
             session_id=address.session,
@@ -148,7 +152,7 @@ class Listening:
             is_bounded_in_chunks=True,
         )
         listener = Listener(connection_id, port, framing, buffer=buffer, place=start.place, bound_seconds=bound_seconds)
-        if framing is Framing.RELAY_V1:
+        if framing.has_texts:
             hello = messages.Hello(
                 connection_id,
                 stream.state,
@@ -161,6 +165,7 @@ class Listening:
                 clock_ms=wire_milliseconds(self._clock()),
                 buffer_ms=round(bound_seconds * 1000),
                 coalesce_ms=coalesce_ms,
+                packet_ms=_packet_ms(framing),
                 resumed=start.is_resumed,
                 silence=stream.silence,
                 session=address.session,
@@ -218,6 +223,24 @@ class Listening:
             self.block(moved)
             moved.blocked_since = blocked_since
         return moved
+
+    def change_delivery(self, listener: Listener, wanted: messages.DeliveryChange) -> messages.DeliveryChange:
+        """Join a listener's frames in another way from now on, and return what is granted. No frame is lost."""
+        membership = self._memberships.get(listener)
+        if membership is None:
+            return wanted
+        stream, delivery = membership.stream, membership.delivery
+        if wanted.coalesce_ms is not None:
+            delivery = replace(delivery, coalesce_ms=wanted.coalesce_ms)
+        if wanted.packet_ms is not None:
+            delivery = replace(delivery, packet_ms=wanted.packet_ms)
+        bound_seconds, coalesce_ms = self._settle(delivery)
+        stream.remove(listener, membership.group)
+        framing = listener.framing = _fit_framing(listener.framing, stream.codec, delivery, bound_seconds)
+        group = stream.add(listener, coalesce_ms)
+        self._memberships[listener] = _Membership(membership.channel, stream, group, delivery)
+        self._drain.wake_listener(listener, group)
+        return messages.DeliveryChange(coalesce_ms, _packet_ms(framing))
 
     def leave(self, listener: Listener) -> None:
         """Remove a listener. A second call changes nothing."""
@@ -366,3 +389,15 @@ def _find_resumed(stream: Stream, resume: Resume) -> Known | None:
     if resume.codec is not stream.codec:
         return None
     return stream.history.find(resume.epoch, (resume.after + 1) & WORD_MASK, stream.place)
+
+
+def _fit_framing(framing: Framing, codec: Codec, delivery: Delivery, bound_seconds: float) -> Framing:
+    """Return a framing with as much audio in a message as a listener wants and may have."""
+    if not isinstance(framing, RelayFraming):
+        return framing
+    is_packed = codec is Codec.OPUS
+    return RelayFraming(min(delivery.packet_ms, MAX_PACKET_MS, round(bound_seconds * 500)) if is_packed else 0)
+
+
+def _packet_ms(framing: Framing) -> int:
+    return framing.packet_ms if isinstance(framing, RelayFraming) else 0
