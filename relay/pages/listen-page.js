@@ -315,8 +315,8 @@ function renderStats(stats) {
   show("buffer", stats.bufferMs, formatMilliseconds);
   show("interruptions", stats.underruns, formatNumber);
   show("lost", stats.gapMs / 1000, formatSeconds);
-  const { codec } = stats;
-  show("codec", codec && stats.bitsPerSecond, (rate) => `${CODEC_NAMES[codec ?? ""] ?? codec}, ${formatBitRate(rate)}`);
+  const codec = CODEC_NAMES[stats.codec ?? ""] ?? stats.codec;
+  show("codec", stats.codec === null ? null : stats.bitsPerSecond, (rate) => `${codec}, ${formatBitRate(rate)}`);
   main.style.setProperty("--fill", Math.min(1, stats.bufferMs / (stats.targetMs || 1)).toFixed(2));
   const now = performance.now();
   if (now - wordsAt >= WORDS_INTERVAL_MS) {

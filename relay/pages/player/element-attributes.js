@@ -5,7 +5,7 @@ import { isKey, isName } from "./wire.js";
 
 const WEB = new Set(["http:", "https:", "ws:", "wss:"]);
 
-/** @typedef {Required<Omit<import("./types.js").RelayPlayerOptions, "volume">> & {url: string}} Wanted */
+/** @typedef {Required<Omit<import("./types.js").RelayPlayerOptions, "volume" | "codec">> & {url: string}} Wanted */
 
 /**
  * Reads the options of a `RelayPlayer` from an element: `src` may be a relay, or the address of its listening page, with a

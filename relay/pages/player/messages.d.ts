@@ -1,6 +1,6 @@
 /** The messages between the relay, the page, the Worker and the audio thread. */
 
-import type { Channel, ChannelState, Latency, PlayerCode, PlayerState, PlayerStats, Silence } from "./types.js";
+import type { Channel, ChannelState, Codec, Latency, PlayerCode, PlayerState, PlayerStats, Silence } from "./types.js";
 
 // From the relay, as docs/protocol.md has them. What a later relay adds is ignored.
 
@@ -98,6 +98,8 @@ export interface Request {
   latency: Latency;
   /** Whether to spend as little data as possible. */
   saveData: boolean;
+  /** The codec to ask for first. */
+  codec: Codec;
 }
 
 export type PageMessage =
@@ -109,6 +111,7 @@ export type PageMessage =
   | { type: "speaker"; ms: number }
   | { type: "latency"; preset: Latency }
   | { type: "save-data"; isOn: boolean }
+  | { type: "codec"; codec: Codec }
   | { type: "token"; token: string | null }
   | { type: "switch"; channel: string }
   | { type: "stop" };

@@ -7,7 +7,7 @@ import { claimMediaSession, pauseMediaSession, releaseMediaSession, showMediaSes
 import { Output, prefetchOutput } from "./output.js";
 import { UNREACHABLE } from "./relay-socket.js";
 import { FLOORS_MS, isLatency } from "./target-delay.js";
-import { isKey, isName } from "./wire.js";
+import { isKey, isName, OPUS, PCM } from "./wire.js";
 
 /**
  * @typedef {import("./types.js").Channel} Channel
@@ -93,6 +93,7 @@ export class RelayPlayer extends Emitter {
   #latency;
   #volume;
   #saveData;
+  #codec;
   /** @type {Worker | null} */
   #worker = null;
   /** @type {Output | null} */
@@ -130,12 +131,14 @@ export class RelayPlayer extends Emitter {
     latency = "balanced",
     volume = 1,
     saveData = null,
+    codec = OPUS,
   }) {
     super();
     checkName("session", session);
     checkName("channel", channel);
     checkToken(token);
     checkLatency(latency);
+    checkCodec(codec);
     this.#url = url ?? location.origin;
     this.#session = session;
     this.#channel = channel;
@@ -144,6 +147,7 @@ export class RelayPlayer extends Emitter {
     this.#latency = latency;
     this.#volume = volume;
     this.#saveData = saveData;
+    this.#codec = codec;
     this.#prepare();
   }
 
@@ -221,6 +225,17 @@ export class RelayPlayer extends Emitter {
     this.#post({ type: "save-data", isOn: this.saveData });
   }
 
+  /** The codec that it asks for first. What comes is in `stats`. */
+  get codec() {
+    return this.#codec;
+  }
+
+  set codec(codec) {
+    checkCodec(codec);
+    this.#codec = codec;
+    this.#post({ type: "codec", codec });
+  }
+
   get volume() {
     return this.#volume;
   }
@@ -278,6 +293,7 @@ export class RelayPlayer extends Emitter {
       token: this.#token,
       latency: this.#latency,
       saveData: this.saveData,
+      codec: this.#codec,
     };
     this.#post({ type: "play", run: this.#run, request });
     this.#timer = setInterval(() => this.#tellLatency(), SPEAKER_INTERVAL_MS);
@@ -535,5 +551,12 @@ function checkToken(token) {
 function checkLatency(preset) {
   if (!isLatency(preset)) {
     throw new TypeError(`The latency ${JSON.stringify(preset)} is none of ${Object.keys(FLOORS_MS).join(", ")}`);
+  }
+}
+
+/** @param {import("./types.js").Codec} codec */
+function checkCodec(codec) {
+  if (codec !== OPUS && codec !== PCM) {
+    throw new TypeError(`The codec ${JSON.stringify(codec)} is none of ${OPUS}, ${PCM}`);
   }
 }

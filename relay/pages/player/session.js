@@ -139,7 +139,7 @@ export class Session {
       return;
     }
     this.#conductor.setDecoders(decoders);
-    this.#codecs = decoders.length > 0 ? [OPUS, PCM] : [PCM];
+    this.#orderCodecs(decoders.length > 0 ? [OPUS, PCM] : [PCM]);
     this.#socket.open();
   }
 
@@ -246,22 +246,32 @@ export class Session {
   /**
    * Goes on in another codec, on the same connection.
    *
-   * @param {string} codec What the relay does not have is served as something else that can be played.
+   * @param {import("./types.js").Codec} codec The one to ask for first, if it can be played.
    */
-  preferCodec(codec) {
-    if (this.#codecs === null) {
+  setCodec(codec) {
+    this.#request.codec = codec;
+    const before = this.#codecs;
+    if (before === null) {
       return;
     }
-    this.#codecs = [codec, ...this.#codecs.filter((other) => other !== codec)];
-    if (this.#socket.accepted) {
-      this.#switch({ codec: this.#codecs.join(",") }, this.#request.channel);
+    this.#orderCodecs(before);
+    if (this.#socket.accepted && this.#codecs?.[0] !== before[0]) {
+      this.#switch({ codec: this.#codecs?.join(",") }, this.#request.channel);
     }
+  }
+
+  /** @param {readonly string[]} playable */
+  #orderCodecs(playable) {
+    const { codec } = this.#request;
+    this.#codecs = [...playable].sort((a, b) => Number(b === codec) - Number(a === codec));
   }
 
   /** Goes on in PCM, because no decoder is left. */
   #dropOpus() {
-    this.#codecs = [];
-    this.preferCodec(PCM);
+    this.#codecs = [PCM];
+    if (this.#socket.accepted) {
+      this.#switch({ codec: PCM }, this.#request.channel);
+    }
   }
 
   /** Asks the relay to gather frames for as long as the delay hides it. */

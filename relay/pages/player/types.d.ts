@@ -3,6 +3,9 @@
 /** Which least delay a player holds: 60, 200 or 600 ms. */
 export type Latency = "low" | "balanced" | "stable";
 
+/** How the sound comes over the network. */
+export type Codec = "opus" | "pcm_s16le";
+
 /** Why there is nothing to hear, as the broadcaster said. */
 export type Silence = "muted" | "paused";
 
@@ -57,6 +60,8 @@ export interface RelayPlayerOptions {
   volume?: number;
   /** Whether to spend as little data as possible; as the browser's user has set it when left out or null. */
   saveData?: boolean | null;
+  /** The codec to ask for first, if this browser can play it; `opus` when left out. */
+  codec?: Codec;
 }
 
 /** What a player measures. Durations are in milliseconds; counts begin with `play`. */

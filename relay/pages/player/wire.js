@@ -11,9 +11,9 @@ export const PROTOCOL = "relay.v1";
 /** A page can not set headers on a WebSocket, so a token or key travels as a second offered subprotocol. */
 export const TOKEN_PREFIX = "relay.token.";
 
-/** The names of codecs, in a query and in a format. */
-export const OPUS = "opus";
-export const PCM = "pcm_s16le";
+/** The codecs, as a query and a format name them. */
+export const OPUS = /** @type {const} */ ("opus");
+export const PCM = /** @type {const} */ ("pcm_s16le");
 
 const HEADER_BYTES = 16;
 
@@ -149,7 +149,7 @@ function unpack({ epoch, seq, mediaTime, dueMs, audio }) {
       epoch,
       seq: (seq + frames.length) >>> 0,
       mediaTime: (mediaTime + ticks) >>> 0,
-      dueMs: (dueMs + Math.round((ticks * 1000) / OPUS_CLOCK_RATE)) >>> 0,
+      dueMs: (dueMs + Math.floor((ticks * 1000) / OPUS_CLOCK_RATE)) >>> 0,
       audio: packet,
     });
     ticks += opusTicks(packet);

@@ -30,6 +30,9 @@ function obey(message) {
     case "save-data":
       session?.setSaveData(message.isOn);
       break;
+    case "codec":
+      session?.setCodec(message.codec);
+      break;
     case "token":
       session?.setToken(message.token);
       break;

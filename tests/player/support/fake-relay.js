@@ -102,6 +102,7 @@ export class FakeRelay {
     obstacle = null,
     isReachable = true,
     saveData = false,
+    codec = "opus",
     decoders = [],
     codecs = ["pcm_s16le"],
     mostGathered = Infinity,
@@ -122,7 +123,7 @@ export class FakeRelay {
       },
     };
     this.session = new Session({
-      request: { url: "ws://relay", session: "ev1", channel, token, latency, saveData },
+      request: { url: "ws://relay", session: "ev1", channel, token, latency, saveData, codec },
       tell: (message) => this.told.push({ now: this.now, ...message }),
       world,
     });
