@@ -136,6 +136,7 @@ async def test_without_an_encoder_pcm_is_sent(browser: Browser, relay: RelayProc
                     if isinstance(event, Audio) and listener.audio_format == AudioFormat() and any(event.payload):
                         break
             await page.locator("#bitrate", has_text="256 kb/s").wait_for()
+            await page.get_by_role("status").filter(has_text="You are live.").wait_for()
             targets = [target for target in between.requested if "/v1/broadcast/" in target]
             assert "codec=pcm_s16le&rate=16000&channels=1" in targets[-1]
             assert len(targets) == (1 if worker is WITHOUT_ENCODER else 2)
