@@ -135,8 +135,6 @@ class Stream:
         """Set the format of the audio that follows."""
         self.audio_format = audio_format
         self.is_opus = audio_format is not None and audio_format.codec is Codec.OPUS
-        if self.is_opus:
-            self.form = None
 
 
 class FrameReader:

@@ -14,8 +14,8 @@ from relay.vocabulary.errors import UserError
 from tests.support.tone import from_pcm, sine, to_pcm
 
 TONE = 440
-SECONDS = 1.01
-"""Not a whole number of packets."""
+SECONDS = 1.0
+"""A whole number of packets, so that what the encoder looked ahead needs another one."""
 
 
 class Tone(AudioSource):

@@ -23,9 +23,12 @@ def test_opus_is_silent_in_packets_of_any_length() -> None:
     assert pieces[0][0] & 0b100, "stereo"
 
 
-def test_a_loss_of_whole_frames_leaves_nothing_over() -> None:
-    for audio_format in (OPUS, AudioFormat()):
-        lost = LostTime()
-        for _ in range(500):
-            ticks = sum(audio_format.measure(piece).ticks for piece in lost.silence(0.06, audio_format))
-            assert ticks == audio_format.clock_rate * 6 // 100
+@pytest.mark.parametrize("milliseconds", [60, 300])
+@pytest.mark.parametrize("audio_format", [OPUS, AudioFormat()])
+def test_a_loss_of_whole_frames_leaves_nothing_over(audio_format: AudioFormat, milliseconds: int) -> None:
+    lost = LostTime()
+    for _ in range(500):
+        pieces = lost.silence(milliseconds / 1000, audio_format)
+        assert (
+            sum(audio_format.measure(piece).ticks for piece in pieces) == audio_format.clock_rate * milliseconds // 1000
+        )

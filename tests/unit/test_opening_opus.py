@@ -1,6 +1,8 @@
 """Which files and pipes pass through as Opus, and which are decoded."""
 
+import fcntl
 import os
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ def dribbling(content: bytes) -> Iterator[int]:
     def feed() -> None:
         for start in range(60):
             os.write(writing, content[start : start + 1])
+            while fcntl.ioctl(reading, termios.FIONREAD, bytes(4)) != bytes(4):
+                os.sched_yield()
         os.write(writing, content[60:])
         os.close(writing)
 
