@@ -137,7 +137,7 @@ class PcmToOpus(Transcoder):
         self._resampler = None if rate == to_rate else make_resampler(rate, to_rate, self._source.channels)
         self._at = (start - before) * to_rate // rate  # of the first sample in `_pcm`, at the encoder's rate
         self._pcm = bytearray()
-        self._dues = deque[tuple[int, float]]()
+        self._dues = deque[tuple[int, float]]()  # of the source's frames; at most those of two Opus frames
         self._number = max(self._number, self._grid.first_from(start))
         self._add(bytes(before * self._source.sample_bytes))
 
