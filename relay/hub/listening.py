@@ -76,10 +76,23 @@ class _Start:
 
 @dataclass(frozen=True, slots=True)
 class _Membership:
+    """What a listener is a member of, and how it came there.
+
+    Attributes:
+        channel: Its channel.
+        stream: Its stream.
+        group: Its group.
+        delivery: What it asked for.
+        start: Where it began.
+        moment: The media time at which it began; None if it began elsewhere.
+    """
+
     channel: Channel
     stream: Stream
     group: Group
     delivery: Delivery
+    start: Place
+    moment: Moment | None
 
 
 class Listening:
@@ -176,7 +189,7 @@ class Listening:
         if stream.state is ChannelState.ENDED:
             listener.add_note(Note(stream.place, channel.state_text, close=ENDED))
         group = channel.add(stream, listener, coalesce_ms)
-        self._memberships[listener] = _Membership(channel, stream, group, delivery)
+        self._memberships[listener] = _Membership(channel, stream, group, delivery, start.place, moment)
         if listener.frames or listener.notes or start.place.position != stream.place.position:
             self._drain.wake_listener(listener, group)
         channel.log("listener joined", logging.DEBUG, connection=connection_id)
@@ -217,6 +230,9 @@ class Listening:
         moment = None
         if target is before and membership.stream.audio_format is not None:
             moment = Moment(listener.place.epoch, listener.media_seconds)
+            if membership.moment is not None and listener.place.position == membership.start.position:
+                # It got nothing since it changed its codec before. Its frame began earlier than its media time.
+                moment = membership.moment
         moved = self.join(address, listener.connection_id, listener.port, listener.framing, delivery, moment=moment)
         moved.report = report
         if blocked_since is not None:
@@ -238,7 +254,7 @@ class Listening:
         stream.remove(listener, membership.group)
         framing = listener.framing = _fit_framing(listener.framing, stream.codec, delivery, bound_seconds)
         group = stream.add(listener, coalesce_ms)
-        self._memberships[listener] = _Membership(membership.channel, stream, group, delivery)
+        self._memberships[listener] = replace(membership, group=group, delivery=delivery)
         self._drain.wake_listener(listener, group)
         return messages.DeliveryChange(coalesce_ms, _packet_ms(framing))
 

@@ -217,6 +217,18 @@ async def test_a_listener_changes_its_codec_at_its_media_time(bench: Bench) -> N
     assert len(port.of_type("hello")) == 7
 
 
+async def test_a_listener_that_changes_its_mind_at_once_is_where_it_was(bench: Bench) -> None:
+    source = bench.claim()
+    port = join(bench, "listener", PCM)
+    bench.publish(source, 50)
+    await bench.settle()
+    for codecs in (OPUS, PCM, OPUS, PCM, OPUS):
+        bench.switch(port, None, codecs)
+    bench.publish(source, 5)
+    await bench.settle()
+    assert [hello["next_seq"] for hello in port.of_type("hello")] == [0, 50, 50, 50, 50, 50]
+
+
 async def test_a_codec_that_cannot_be_served_changes_nothing() -> None:
     bench = Bench(renditions=NoRenditions())
     source = bench.claim()
