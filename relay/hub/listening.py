@@ -41,6 +41,9 @@ MAX_COALESCE_MS = 200
 
 _AS_THE_RELAY_WANTS = Delivery()
 
+PRE_ROLL_SECONDS = 0.08
+"""A decoder of Opus that begins inside a stream is exact after this time (RFC 7845, section 4.6)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -76,10 +79,23 @@ class _Start:
 
 @dataclass(frozen=True, slots=True)
 class _Membership:
+    """What a listener is a member of, and how it came there.
+
+    Attributes:
+        channel: Its channel.
+        stream: Its stream.
+        group: Its group.
+        delivery: What it asked for.
+        start: Where it began.
+        moment: The media time at which it began; None if it began elsewhere.
+    """
+
     channel: Channel
     stream: Stream
     group: Group
     delivery: Delivery
+    start: Place
+    moment: Moment | None
 
 
 class Listening:
@@ -176,7 +192,7 @@ class Listening:
         if stream.state is ChannelState.ENDED:
             listener.add_note(Note(stream.place, channel.state_text, close=ENDED))
         group = channel.add(stream, listener, coalesce_ms)
-        self._memberships[listener] = _Membership(channel, stream, group, delivery)
+        self._memberships[listener] = _Membership(channel, stream, group, delivery, start.place, moment)
         if listener.frames or listener.notes or start.place.position != stream.place.position:
             self._drain.wake_listener(listener, group)
         channel.log("listener joined", logging.DEBUG, connection=connection_id)
@@ -188,7 +204,7 @@ class Listening:
         """Move a listener to another channel of its session, to another codec, or both, and greet it again.
 
         In another channel, it begins at the live position. In the same one, it begins with the frame that holds the
-        media time that it has reached.
+        media time that it has reached, or with one that a decoder of Opus needs to be exact by then.
 
         Args:
             listener: The listener.
@@ -211,12 +227,16 @@ class Listening:
             raise BadRequestError(f"There is no channel {channel!a} in this session; it goes on with the present one.")
         wanted = membership.delivery
         delivery = replace(wanted, burst_ms=0, resume=None, codecs=wanted.codecs if codecs is None else codecs)
-        self._choose(target, delivery)
+        codec = self._choose(target, delivery)
         blocked_since, report = listener.blocked_since, listener.report
         self.leave(listener)
         moment = None
         if target is before and membership.stream.audio_format is not None:
-            moment = Moment(listener.place.epoch, listener.media_seconds)
+            pre_roll_seconds = PRE_ROLL_SECONDS if codec is Codec.OPUS else 0.0
+            moment = Moment(listener.place.epoch, listener.media_seconds - pre_roll_seconds)
+            if membership.moment is not None and listener.place.position == membership.start.position:
+                # It got nothing since it changed its codec before. Its frame began earlier than its media time.
+                moment = membership.moment
         moved = self.join(address, listener.connection_id, listener.port, listener.framing, delivery, moment=moment)
         moved.report = report
         if blocked_since is not None:
@@ -238,7 +258,7 @@ class Listening:
         stream.remove(listener, membership.group)
         framing = listener.framing = _fit_framing(listener.framing, stream.codec, delivery, bound_seconds)
         group = stream.add(listener, coalesce_ms)
-        self._memberships[listener] = _Membership(membership.channel, stream, group, delivery)
+        self._memberships[listener] = replace(membership, group=group, delivery=delivery)
         self._drain.wake_listener(listener, group)
         return messages.DeliveryChange(coalesce_ms, _packet_ms(framing))
 
