@@ -182,7 +182,7 @@ def _response(path: str, body: bytes) -> bytes:
     """Give a file with the headers of the relay's own pages, their Content-Security-Policy among them."""
     page = Pages().find("/")
     assert page is not None
-    content_type = "text/javascript" if path.endswith(".js") else "text/html"
+    content_type = {"js": "text/javascript", "opus": "audio/ogg"}.get(path.rpartition(".")[2], "text/html")
     head = {"Content-Type": content_type, "Content-Length": len(body), "Connection": "close", **page.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + body

@@ -178,6 +178,7 @@ test("where WebSockets fail three times, an HTTP stream is played, and it is tol
   const told = unreachable({ channel: "de", token: "abc-12345", volume: 0.5 });
   const audio = FakeAudio.latest;
   assert.equal(audio.src, "https://relay.example/at/stream/ev1/de.opus?token=abc-12345");
+  audio.dispatchEvent(new Event("waiting"));
   assert.deepEqual([audio.isPaused, audio.volume, player.state], [false, 0.5, "connecting"]);
   audio.dispatchEvent(new Event("playing"));
   assert.deepEqual([player.state, player.code], ["playing", "http"]);

@@ -71,7 +71,9 @@ export class HttpStream extends EventTarget {
 
   /** @param {StreamState} state */
   #enter(state) {
-    if (this.#state !== "failed" && this.#state !== state) {
+    // While it loads, it waits as well.
+    const isNews = this.#state !== state && !(this.#state === "opening" && state === "stalled");
+    if (this.#state !== "failed" && isNews) {
       this.#state = state;
       this.dispatchEvent(new Event("change"));
     }
