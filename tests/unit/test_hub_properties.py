@@ -19,13 +19,13 @@ from relay.hub.listener import Listener, Note
 from relay.hub.operations import Operations
 from relay.hub.tap import Tap, TapOverflowError
 from relay.hub.vital_signs import VitalSigns
+from relay.protocol.messages import DeliveryChange
 from relay.protocol.requests import Delivery, Offer, Resume
-from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from relay.vocabulary.names import ChannelAddress
-from tests.support.hub_bench import FRAME, Bench, FakePort, split
+from tests.support.hub_bench import FRAME, Bench, FakePort, split, unpack
 
 CHANNELS = ("main", "de")
 EVERYTHING = OperatorPermit(("*",), Grant(frozenset({TokenRole.ADMIN}), ("*",), ("*",), "a test"))
@@ -63,8 +63,8 @@ class Account:
             if isinstance(item, dict):
                 self._read_message(item)
             else:
-                for payload in split(item):
-                    header = Header.unpack(payload)
+                for each in (each for payload in split(item) for each in unpack(payload)):
+                    header = each.header
                     assert (header.epoch, header.seq) == (self.epoch, self.seq), "a frame out of order"
                     self.seq += 1
                     assert header.due_ms >= self.due_ms, "due before the frame before it"
@@ -236,15 +236,27 @@ class Life(RuleBasedStateMachine):
         buffer_ms=st.sampled_from((None, 300)),
         burst_ms=st.sampled_from((0, 500, 1000)),
         codec=st.sampled_from(Codec),
+        packet_ms=st.sampled_from((0, 25, 100)),
     )
-    def join(self, channel: str, buffer_ms: int | None, burst_ms: int, codec: Codec) -> FakePort:
-        return self._join(channel, Delivery(buffer_ms=buffer_ms, burst_ms=burst_ms, codecs=(codec,)))
+    def join(self, channel: str, buffer_ms: int | None, burst_ms: int, codec: Codec, packet_ms: int) -> FakePort:
+        return self._join(
+            channel, Delivery(buffer_ms=buffer_ms, packet_ms=packet_ms, burst_ms=burst_ms, codecs=(codec,))
+        )
 
     def _leave(self, port: FakePort) -> FakePort:
         self.accounts[port].read()
         self.bench.leave(port)
         self.gone_ports.add(port)
         return port
+
+    @rule(
+        port=listeners,
+        coalesce_ms=st.sampled_from((None, 0, 5)),
+        packet_ms=st.sampled_from((None, 0, 25, 100)),
+    )
+    def change_delivery(self, port: FakePort, coalesce_ms: int | None, packet_ms: int | None) -> None:
+        assert port.listener is not None
+        self.bench.hub.listening.change_delivery(port.listener, DeliveryChange(coalesce_ms, packet_ms))
 
     @rule(target=gone, port=consumes(listeners))
     def leave(self, port: FakePort) -> FakePort:
