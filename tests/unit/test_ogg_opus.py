@@ -315,5 +315,5 @@ def test_a_recording_needs_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.opus")
     with pytest.raises(UserError, match="is not a regular file"):
         OpusRecorder(tmp_path / "pipe.opus")
-    with pytest.raises(UserError, match="can not be written: No such file"):
+    with pytest.raises(UserError, match="cannot be written: No such file"):
         OpusRecorder(tmp_path / "none" / "out.opus")
