@@ -252,7 +252,7 @@ def test_speech_is_due_evenly_and_loses_nothing(trouble: Trouble) -> None:
 
 @pytest.mark.parametrize("source", [MICROPHONE, FAST_PIPE, HASTY_PROGRAM, UNSCHEDULED], ids=str)
 def test_a_relay_that_allows_less_is_obeyed_once(source: Source) -> None:
-    """The sender's head start meets the narrow limit, but not forever."""
+    """The sender's head start reaches the narrow limit at first, but not for long."""
     play = Play(source, Trouble(restart=(10, 15)), limits=IngestLimits(ahead_seconds=0.5)).run(80)
     assert len(play.holds) <= 2
     assert longest_pause(play, 19) <= FRAME_SECONDS + 0.1

@@ -11,7 +11,7 @@ FRAME_SECONDS = 0.02
 
 
 def pipe_slowly(teller: SpeedTeller, since: float, until: float) -> None:
-    """Note audio that arrives through a pipe at two thirds of real time."""
+    """Feed the teller audio that arrives through a pipe at two thirds of real time."""
     now = since
     while now < until:
         teller.note(FRAME_SECONDS * SLOW, now, is_held=False)
