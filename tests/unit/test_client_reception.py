@@ -1,4 +1,4 @@
-"""What a listener passes on, whatever its connections do."""
+"""What a listener passes on, whatever happens to its connections."""
 
 from dataclasses import replace
 
@@ -148,7 +148,7 @@ def test_audio_without_a_format_is_refused() -> None:
     cuts=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(0, 3)), max_size=12),
 )
 def test_over_any_cuts_each_frame_comes_once_or_in_one_gap(first: int, cuts: list[tuple[int, int, int]]) -> None:
-    """Each cut: frames that still come, frames released meanwhile, and how many of them the relay has forgotten."""
+    """Each cut has three counts: frames that still arrive, frames released meanwhile, and those the relay forgot."""
     reception = Reception(hello(first))
     released = first
     accounted: list[int] = []

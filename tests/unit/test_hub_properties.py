@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, each listener's account is exact and a channel has one broadcaster at most."""
+"""In any order of events, each listener's account is exact and a channel has at most one broadcaster."""
 
 import asyncio
 import contextlib
@@ -33,14 +33,14 @@ FORMATS = (AudioFormat(), AudioFormat(rate=48_000, channels=2), AudioFormat(Code
 
 
 class Account:
-    """What a listener heard and was told, checked as it comes.
+    """What a listener received, checked as it arrives.
 
     Attributes:
-        epoch: Of the next frame.
-        seq: Of the next frame that it has to get, or be told lost.
-        due_ms: Of the last frame; 0 before the first one, and where a clear begins anew.
-        told: The state of its channel, and why there is nothing to hear.
-        codec: What it gets.
+        epoch: Epoch of the next frame.
+        seq: Number of the next frame that must arrive or be reported lost.
+        due_ms: Deadline of the last frame; 0 before the first frame and after a clear.
+        told: The reported state of the channel, and the reported reason for silence.
+        codec: Codec of the listener's frames.
     """
 
     def __init__(self, port: FakePort, codec: Codec) -> None:
@@ -89,7 +89,7 @@ class Account:
 
 
 class Reader:
-    """What was read through a tap, checked as it comes: every frame from its opening on, in one piece."""
+    """What a tap delivered, checked as it arrives: every frame since the tap opened, without a break."""
 
     def __init__(self, live: Any, tap: Tap) -> None:
         self.live = live
@@ -159,7 +159,7 @@ class Life(RuleBasedStateMachine):
         for port, account in self.accounts.items():
             account.read()
             live = self.live(account.channel)
-            # Who switched to another channel meanwhile is another listener now.
+            # A port that switched channels in the meantime has another listener.
             if port.listener in self.owed and port not in self.gone_ports and not port.aborted:
                 assert port.closed is not None, "the operator ended its channel"
                 self._check_is_at_the_end(account, self.owed[port.listener])
@@ -172,12 +172,12 @@ class Life(RuleBasedStateMachine):
             self._read(reader, len(reader.tap))
 
     def _check_is_at_the_end(self, account: Account, live: Any) -> None:
-        """It has, or was told, what was released. In another codec, the last frame may not be full yet."""
+        """Check that every released frame arrived or was reported lost. A transcoded last frame may not be full yet."""
         place, source = live.place, live.audio_format
         if source is not None:
             rendition = self.bench.transcoding.renditions.find(source, account.codec)
             assert rendition is not None
-            # The last frame may not be full yet, or may have been padded before this audio began.
+            # The last frame may not be full yet, or it may have been padded before this audio began.
             most = rendition.end(place).seq
             least = most if rendition.grid is None or live.state is not ChannelState.LIVE else most - 2
             assert least <= account.seq <= most
@@ -369,7 +369,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(channel=st.sampled_from((None, *CHANNELS, "nowhere")), burst=st.sampled_from((0, 150)))
     def operator_ends(self, channel: str | None, burst: int) -> None:
-        """Whatever state it is in, a channel ends, and its listeners are owed what was released; not what waits."""
+        """End a channel in any state. Its listeners are owed the audio that was released, not the audio that waits."""
         ending = [live for live in self.bench.hub.directory if channel in (None, live.address.channel)]
         listeners = {listener: live for live in ending for listener in live.listeners}
 
@@ -393,7 +393,7 @@ class Life(RuleBasedStateMachine):
         told = self.operations.disconnect("ev1", port.listener.connection_id, EVERYTHING)
         assert (told is not None) == is_there
         assert not is_there or port.closed == DISCONNECTED
-        # A listener leaves when its close frame is sent; this one breaks the rules and comes back.
+        # A listener normally leaves when its close frame is sent. This one breaks the rules and returns.
         return self._leave(port)
 
     @rule(source=consumes(sources))
@@ -412,7 +412,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(channel=st.sampled_from(CHANNELS))
     def another_process_takes_over(self, channel: str) -> None:
-        """It goes on with what the channel was; its listeners connect again, and lose nothing untold."""
+        """Another process continues the channel. Its listeners reconnect and learn of every loss."""
         live = self.live(channel)
         if live is None:
             return

@@ -58,7 +58,7 @@ def gap(first: int, count: int) -> bytes:
 def receive(
     reader: FrameReader, stream: Stream, received: bytes, cuts: Sequence[int] = (), now_ms: int = 0
 ) -> list[Happening]:
-    """Do what the receiver does with bytes that arrive in these pieces."""
+    """Feed bytes to the reader in pieces, as the receiver does."""
     happenings: list[Happening] = []
     edges = [0, *sorted({cut % (len(received) + 1) for cut in cuts}), len(received)]
     for first, last in pairwise(edges):
@@ -76,7 +76,7 @@ def receive(
 
 @dataclass(frozen=True)
 class Conversation:
-    """Bytes of a relay, and what they come to."""
+    """Bytes from a relay, and the result that they must have."""
 
     received: bytes
     end: int
@@ -220,7 +220,7 @@ def test_a_sender_s_own_header_does_where_a_server_adds_none() -> None:
 
 def test_a_stamp_behind_the_relay_s_header_is_what_latency_counts_from() -> None:
     reader, stream = FrameReader(), Stream(Expect.RELAY_V1_STAMPED)
-    # The relay says that each frame came at 1500; the sender says that it left 20 ms after the one before it.
+    # The relay says that each frame arrived at 1500 ms. The sender says that its frames left 20 ms apart.
     frames = [
         websocket(Opcode.BINARY, Header(EPOCH, seq, 0, 1500).pack() + stamp(seq, 1 + seq / 50, bytes(640)))
         for seq in range(4)
@@ -416,7 +416,7 @@ def test_what_is_not_the_protocol_is_refused(received: bytes, sentence: str) -> 
 
 
 def test_a_greeting_with_the_most_channels_is_taken_wherever_it_is_cut() -> None:
-    # 64 channels with long names: what the protocol allows, and much more than a listener may send.
+    # 64 channels with long names: the protocol allows them, but a listener may send far less.
     entries = [{"id": f"{number:064}", "name": "é" * 100, "lang": "de", "state": "live"} for number in range(64)]
     members = {"connection_id": "c", "state": "live", "format": FORMAT, "epoch": EPOCH, "next_seq": 7}
     greeting = text(encode("hello", protocol="relay.v1", **members, clock_ms=77, channels=entries))

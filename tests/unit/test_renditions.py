@@ -1,4 +1,4 @@
-"""Listeners of one channel get it in different codecs: each stream is numbered, bounded and accounted for alike."""
+"""Listeners of one channel can use different codecs. Each stream has numbers, a bound and an exact account."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 def pcm(first: int, samples: int = 320) -> bytes:
-    """Samples whose values count up from `first`."""
+    """Return samples whose values count up from `first`."""
     return b"".join((first + number & 0x7FFF).to_bytes(2, "little") for number in range(samples))
 
 
@@ -146,7 +146,7 @@ async def test_a_rendition_lives_while_somebody_wants_it(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("after", "expected"), [(5, 6), (499, 500), (511, 512)])
 async def test_a_listener_resumes_on_a_rendition_that_nobody_has(bench: Bench, after: int, expected: int) -> None:
-    """The numbers follow from the source, so the first listener continues where another process left it."""
+    """The rendition's numbers follow from the source, so its first listener continues where another process stopped."""
     source = bench.claim()
     for number in range(512):
         bench.publish(source, audio=pcm(320 * number))
@@ -261,7 +261,7 @@ async def test_the_source_changes_its_codec_and_streams_go_on(bench: Bench) -> N
         bench.publish(source, 3, sound)
     await bench.settle()
     streams = source.channel.streams
-    # When PCM stops, one more frame holds what the encoder looked ahead.
+    # When PCM stops, one more frame holds the encoder's lookahead.
     for port, stream, counts in ((plain, streams[PCM[0]], (3, 6, 6, 3)), (opus, streams[OPUS[0]], (4, 6, 7, 3))):
         assert [message["format"]["codec"] for message in port.of_type("format")] == [stream.codec] * 3
         numbers = [(frame.epoch - port.hello["epoch"], frame.seq) for frame in port.frames]

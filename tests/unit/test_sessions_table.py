@@ -1,4 +1,4 @@
-"""What a relay answers its operator, as a table; also what no relay answers."""
+"""A relay's answer to its operator as a table, and answers that do not come from a relay."""
 
 from rich.cells import cell_len
 
