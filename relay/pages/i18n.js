@@ -96,6 +96,10 @@ export const formatSeconds = (value) =>
     maximumFractionDigits: 1,
   });
 
+/** @param {number} bitsPerSecond */
+export const formatBitRate = (bitsPerSecond) =>
+  formatNumber(bitsPerSecond / 1000, { style: "unit", unit: "kilobit-per-second", maximumFractionDigits: 0 });
+
 /**
  * Gives a language's name in that language itself, with a capital: `de` is "Deutsch"; the tag where nobody knows it.
  *

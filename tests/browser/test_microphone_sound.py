@@ -65,15 +65,18 @@ async def tab(context: BrowserContext, relay: RelayProcess) -> AsyncIterator[Tab
         assert tab.complaints == []
 
 
+FADE_SECONDS = 0.1
+
+
 async def hear(relay_url: str, session: str, seconds: float) -> Samples:
-    """Return what a listener hears from now on, without the beginning of the tone."""
-    heard, wanted = b"", round(2 * RATE * seconds)
+    """Return what a listener hears from now on, without the beginning, where an Opus decoder fades in."""
+    heard, wanted = b"", round(2 * RATE * (FADE_SECONDS + seconds))
     async with aclosing(listen(relay_url, session)) as payloads:
         async for payload in payloads:
             heard += payload
             if len(heard) >= wanted:
                 break
-    return from_pcm(heard)
+    return from_pcm(heard)[round(RATE * FADE_SECONDS) :]
 
 
 async def test_microphone_is_continuous_up_to_the_bytes_that_the_relay_sends(
