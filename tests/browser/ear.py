@@ -58,7 +58,7 @@ async def open_ear(context: BrowserContext, relay_url: str, session: str, **opti
         context: The browser context of the page.
         relay_url: `http://…`.
         session: The session's id.
-        options: Further options of the player. The default codec is PCM, because at the relay's bit rate for speech Opus
+        options: Further options of the player. It plays PCM by default: at the relay's bit rate for speech, Opus
             keeps little of the noise that locates a recording in the signal.
     """
     options = {"codec": "pcm_s16le", **options}

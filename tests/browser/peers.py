@@ -122,7 +122,7 @@ class Network:
         self._broken = self._blocks_websockets = False
 
     def replace(self, path: str, body: bytes) -> None:
-        """Serve a script or page in place of the relay's."""
+        """Serve a file instead of the relay's file at this path."""
         self._extra[path] = body
 
     def swallow(self) -> None:

@@ -28,7 +28,7 @@ ONSET_SECONDS = 0.05
 
 
 def ogg_opus(seconds: int) -> bytes:
-    """Give a tone as a file that an `<audio>` element plays."""
+    """Return a tone as a file that an `<audio>` element can play."""
     file = io.BytesIO()
     with av.open(file, "w", format="ogg") as container:
         stream = container.add_stream("libopus", rate=48_000, layout="mono")

@@ -240,7 +240,7 @@ async def test_send_queue_is_bounded_and_drops_the_oldest(tab: Tab) -> None:
         return { sent, waiting, dropped: queue.droppedSeconds };
     """
     result = await run(tab, "send-queue.js", QUEUE + script)
-    # A quarter of a second went into the socket, and with that 1.5 s are kept.
+    # The socket took a quarter of a second; together with it, the queue keeps 1.5 s.
     assert result["waiting"] == pytest.approx(1.5)
     assert result["dropped"] == pytest.approx(0.5)
     assert result["sent"] == [*range(14), *range(39, 101)]
@@ -287,7 +287,7 @@ async def test_send_queue_notices_a_socket_that_takes_nothing(tab: Tab) -> None:
 
 
 async def test_the_browser_encodes_what_the_page_sends(tab: Tab) -> None:
-    """Chromium's own encoder. PyAV decodes what it makes."""
+    """Chromium's own encoder; PyAV decodes its output."""
     script = """
         const packets = [];
         const coder = new module.OpusCoder(
@@ -305,11 +305,11 @@ async def test_the_browser_encodes_what_the_page_sends(tab: Tab) -> None:
     """
     result = await run(tab, "coding.js", script, pcm=encode_pcm(to_pcm(sine(TONE, OPUS_RATE, 1))))
     assert result["hasOpus"]
-    # The last one holds what the encoder looked ahead, and silence.
+    # The last packet holds the encoder's look-ahead and silence.
     assert result["ticks"] == [OPUS_RATE // 50] * 51
     packets = [base64.b64decode(packet) for packet in result["encoded"]]
     assert sum(map(len, packets)) == pytest.approx(32_000 / 8, rel=0.3)
-    # It makes both channels of a mono stream.
+    # The decoder returns two channels for a mono stream.
     decoder: Any = av.CodecContext.create("libopus", "r")
     frames = [frame.to_ndarray()[0, ::2] for packet in packets for frame in decoder.decode(av.Packet(packet))]
     heard = from_pcm(np.concatenate(frames).tobytes())

@@ -74,7 +74,7 @@ async def test_gaps_are_told_and_counted_and_unknown_messages_are_not(
 
     async with scripted(script) as url:
         await record(url, tmp_path / "out.wav")
-    # What was lost is silent, so that the rest keeps its time.
+    # Lost audio becomes silence, so that the rest keeps its timing.
     heard = b"\1\2" * 8_000 + bytes(2 * 20_480) + b"\3\4" * 8_000 + bytes(2 * 320)
     assert recorded(tmp_path / "out.wav") == (16_000, 1, heard)
     assert capsys.readouterr().err.splitlines() == [

@@ -151,7 +151,7 @@ CODECS = {
     "encoded": options(codec="opus", packet_ms=60, frame_ms=50, fps=20),
     "decoded": options(source_codec="opus"),
 }
-"""What the broadcasters send and what the listeners ask for."""
+"""The formats that the broadcasters send and the listeners request."""
 
 PROFILES = {
     "steady": options(sessions=3, processes=2),
@@ -264,12 +264,12 @@ async def test_opus_is_accounted_for_however_it_comes(tmp_path: Path, relay: Rel
     assert (finished.code, finished.errors) == (0, []), finished.table
     is_converted = codecs in ("encoded", "decoded")
     source_frames = 20 * SECONDS if codecs == "encoded" else 50 * SECONDS
-    # An encoder looks 6.5 ms ahead, so the last moments are in one packet more.
+    # An encoder looks 6.5 ms ahead, so the end of the audio needs one more packet.
     frames = 50 * SECONDS + (codecs == "encoded")
     assert check_sums(finished, source_frames) == LISTENERS * frames
     assert finished.result["latency_from"] == ("relay" if is_converted else "broadcaster")
     kilobits = finished.metrics["kbps_per_listener"]
-    # 24 kb/s, and 18 bytes before each message; 2 more for each packet of a packed one.
+    # 24 kb/s, plus 18 bytes of headers per message, plus 2 bytes per packet in a packed message.
     expected = {"passed on": 31.2, "packed": 27.2, "encoded": 27.2, "decoded": 263}[codecs]
     assert kilobits == pytest.approx(expected, rel=0.3 if codecs == "encoded" else 0.1)
     assert f"heard as {'pcm_s16le' if codecs == 'decoded' else 'opus'}" in " ".join(finished.table.split())

@@ -60,7 +60,7 @@ async def test_every_response_is_protected() -> None:
                         "default-src 'self';" if status == 200 and "z" not in path else "default-src 'none'"
                     )
                     assert "frame-ancestors 'none'" in given
-                    # WebAssembly, which decodes Opus, and no script from text.
+                    # The policy allows WebAssembly, which decodes Opus, but no scripts from strings.
                     assert "unsafe" not in given.replace("'wasm-unsafe-eval'", "")
 
 
