@@ -1,7 +1,7 @@
 /**
- * The way of a broadcaster's frames to the relay: one connection that comes back, and a bounded queue before it.
+ * Sends a broadcaster's frames to the relay: through a bounded queue and a connection that reconnects.
  *
- * Runs in a Worker, where neither a busy page nor a hidden tab delays audio; needs no DOM.
+ * It runs in a Worker, where neither a busy page nor a hidden tab delays audio, and needs no DOM.
  */
 
 import { RelaySocket } from "./player/relay-socket.js";
@@ -9,42 +9,42 @@ import { SendQueue } from "./send-queue.js";
 
 const REPORT_INTERVAL_MS = 250;
 
-/** How often a `RelaySocket` asks the relay for an answer; one that is due this long is late. */
+/** How often a `RelaySocket` pings the relay. When more time has passed since the last pong, the next one is late. */
 const PING_INTERVAL_MS = 2000;
 
-/** How long the relay may take to say good-bye. */
+/** How long the relay may take to close the connection after a farewell. */
 const FAREWELL_MS = 3000;
 
 const SESSION_ENDED = 1000;
 
 /**
  * @typedef {object} Target
- * @property {string} address Of the broadcaster's WebSocket, with its query.
- * @property {string[]} protocols Subprotocols offered beside `relay.v1`: a token.
- * @property {number} bytesPerSecond Of the audio.
+ * @property {string} address Address of the broadcaster's WebSocket, including the query.
+ * @property {string[]} protocols Subprotocols to offer beside `relay.v1`: a token.
+ * @property {number} bytesPerSecond Data rate of the audio.
  *
  * @typedef {"connecting" | "live" | "reconnecting"} Running
  *
  * @typedef {{type: "state", state: Running, code: Code | null, told: string}
- *   | {type: "state", state: "stopped", code: Code, told: string}} StateNews `code` is what stopped it or ended the latest
- *   attempt, `told` why, in a sentence.
+ *   | {type: "state", state: "stopped", code: Code, told: string}} StateNews `code` is the cause of the stop or of
+ *   the latest failure; `told` explains it in a sentence.
  *
- * @typedef {import("./player/relay-socket.js").Ending["code"] | "not-ended"} Code "not-ended" when the relay may not know
+ * @typedef {import("./player/relay-socket.js").Ending["code"] | "not-ended"} Code "not-ended": the relay may not know
  *   that the session is over.
  *
- * @typedef {object} Way What the way to the relay is like; about four times a second while frames come.
+ * @typedef {object} Way State of the path to the relay, about four times a second while frames come.
  * @property {"way"} type
  * @property {number} waitingSeconds
  * @property {number} droppedSeconds
  * @property {number | null} roundTripMs
  *
- * @typedef {{type: "relay", message: import("./player/messages.js").ControlMessage}} RelayNews What the relay says to the
- *   page.
+ * @typedef {{type: "relay", message: import("./player/messages.js").ControlMessage}} RelayNews A message
+ *   from the relay to the page.
  *
  * @typedef {StateNews | Way | RelayNews} News
  */
 
-/** Control messages of the relay for the page. */
+/** Types of control messages that the page handles. */
 const FOR_THE_PAGE = new Set(["stats", "backpressure", "error"]);
 
 export class Uplink {
@@ -69,7 +69,7 @@ export class Uplink {
   constructor({ address, protocols, bytesPerSecond }, report) {
     this.#report = report;
     this.#queue = new SendQueue(bytesPerSecond);
-    // The relay may still take a connection that broke for alive; the next one comes in its place.
+    // The relay may not have noticed yet that the last connection broke, so the next one takes its place.
     const addressNow = () => (this.#accepted ? withTakeOver(address) : address);
     this.#socket = new RelaySocket(addressNow, { protocols });
     this.#socket.addEventListener("hello", () => {
@@ -109,7 +109,7 @@ export class Uplink {
   }
 
   /**
-   * Takes a frame of audio; it is sent, or waits, unless there never was a connection or it is leaving.
+   * Sends a frame of audio, or queues it. Drops it before the first connection and after `pause` or `end`.
    *
    * @param {Int16Array<ArrayBuffer>} frame
    */
@@ -134,7 +134,7 @@ export class Uplink {
   }
 
   /**
-   * Has the relay told that the sound is silent on purpose, or no longer is; on later connections too.
+   * Informs the relay, on later connections too, whether the broadcaster is muted.
    *
    * @param {boolean} on
    */
@@ -145,7 +145,7 @@ export class Uplink {
     }
   }
 
-  /** Sends what waits, then pauses; reports `stopped` when the relay said good-bye, or after a while. */
+  /** Sends the queued frames, then pauses. Reports `stopped` once the connection closes, or after a timeout. */
   pause() {
     if (this.#state === "live") {
       this.#farewell = "pause";
@@ -155,7 +155,7 @@ export class Uplink {
     }
   }
 
-  /** Likewise, and ends the session; without a connection it makes one for that. */
+  /** Sends the queued frames, then ends the session. If there is no connection, waits for the next one to do so. */
   end() {
     this.#farewell = "end";
     if (this.#state === "live") {
@@ -163,7 +163,7 @@ export class Uplink {
     }
   }
 
-  /** Closes the connection without ending the session; reports nothing any more. */
+  /** Closes the connection without ending the session, and reports no more news. */
   close() {
     this.#report = () => {};
     this.#stop(SESSION_ENDED, "");
