@@ -1,4 +1,4 @@
-/** A relay and its sockets on a virtual clock, for `Session`: what a browser's WebSocket, timers and Worker would be. */
+/** A relay on a virtual clock for tests of `Session`. Replaces a browser's WebSockets, timers and audio thread. */
 
 import assert from "node:assert/strict";
 
@@ -37,12 +37,12 @@ class FakeSocket {
     this.relay.forget(this);
   }
 
-  /** From the relay's side. */
+  /** Sends data from the relay to the session. */
   tell(data) {
     this.relay.after(WAY_MS, () => this.isOpen && this.onmessage?.({ data }));
   }
 
-  /** As Chromium does where the page's policy forbids the address. */
+  /** Fails as Chromium does if the page's content security policy forbids the address. */
   fail() {
     this.isOpen = false;
     this.relay.forget(this);
@@ -66,13 +66,13 @@ export class FakeRelay {
   now = 1000;
   random = 0.5;
   sockets = [];
-  /** Addresses of all attempts. */
+  /** Times and addresses of all connection attempts. */
   attempts = [];
   received = [];
   told = [];
   recording = [];
   isReachable = true;
-  /** What a browser throws instead of connecting. */
+  /** An error that the browser throws instead of connecting, or null. */
   obstacle = null;
   isSilent = false;
   state = "live";
@@ -88,13 +88,13 @@ export class FakeRelay {
    * @param {import("../../../relay/pages/player/types.js").Latency} [options.latency]
    * @param {string} [options.channel]
    * @param {string | null} [options.token]
-   * @param {Error | null} [options.obstacle] What a browser throws instead of connecting.
+   * @param {Error | null} [options.obstacle] An error that the browser throws instead of connecting.
    * @param {boolean} [options.isReachable]
    */
   constructor({ latency = "balanced", channel = "main", token = null, obstacle = null, isReachable = true } = {}) {
     this.obstacle = obstacle;
     this.isReachable = isReachable;
-    /** @type {any} As much of a browser as a session uses. */
+    /** @type {any} The parts of a browser that a session uses. */
     const world = {
       now: () => this.now,
       random: () => this.random,
@@ -111,7 +111,7 @@ export class FakeRelay {
       tell: (message) => this.told.push({ now: this.now, ...message }),
       world,
     });
-    /** @type {any} As much of a `MessagePort` as a session uses. */
+    /** @type {any} The parts of a `MessagePort` that a session uses. */
     const port = {
       onmessage: null,
       close() {},
@@ -137,7 +137,7 @@ export class FakeRelay {
     return this.told.filter(({ type }) => type === "status").map(({ state }) => state);
   }
 
-  /** What the page was told last about how it stands. */
+  /** The latest status message to the page. */
   get status() {
     return this.told.filter(({ type }) => type === "status").pop();
   }
@@ -188,7 +188,7 @@ export class FakeRelay {
     }
   }
 
-  /** The next frame to be due; one is due each `FRAME_MS`, and seq 0 was due at 0. */
+  /** Sequence number of the next frame. Frame 0 was due at 0, and another is due every `FRAME_MS`. */
   get #liveSeq() {
     return Math.floor(this.now / FRAME_MS) + 1;
   }
@@ -291,7 +291,7 @@ export class FakeRelay {
   }
 }
 
-/** Gives a relay whose listener has been playing for a while. */
+/** Returns a relay whose listener has been playing for three seconds. */
 export function playing(options) {
   const relay = new FakeRelay(options);
   relay.run(3000);
