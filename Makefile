@@ -17,15 +17,15 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test check js npm docs sbom audit lock clean python
 
 help:
-	@echo 'make demo    start a relay with a broadcaster of its own, and print the address of its page'
-	@echo 'make test    check format, lint and types, and run every test'
-	@echo 'make check   check format, lint and types of the Python code'
-	@echo 'make js      check format, lint and types of the JavaScript; needs Node.js 20 and npm'
-	@echo 'make docs    write dist/api, the reference of the Python API, from the docstrings'
-	@echo 'make sbom    write dist/sbom.cdx.json, the bill of what the container ships (CycloneDX)'
-	@echo 'make audit   ask PyPI for known vulnerabilities of what the container ships; needs the internet'
-	@echo 'make lock    choose the newest versions that pyproject.toml allows, into requirements/*.lock'
-	@echo 'make clean   remove the environment and all caches'
+	@echo 'make demo    Starts a relay with a voice that counts aloud, and prints the address of its page.'
+	@echo 'make test    Checks format, lint and types, and runs every test.'
+	@echo 'make check   Checks format, lint and types of the Python code.'
+	@echo 'make js      Checks format, lint and types of the JavaScript. It needs Node.js 20 and npm.'
+	@echo 'make docs    Writes the reference of the Python API from the docstrings into dist/api.'
+	@echo 'make sbom    Writes the bill of materials of the container (CycloneDX) into dist/sbom.cdx.json.'
+	@echo 'make audit   Asks PyPI for known vulnerabilities of what the container contains. It needs the internet.'
+	@echo 'make lock    Puts the newest versions that pyproject.toml allows into requirements/*.lock.'
+	@echo 'make clean   Removes the environment and all caches.'
 
 demo: python
 	@$(PYTHON) scripts/environment.py $(VENV) media
@@ -34,7 +34,8 @@ demo: python
 # Playwright's driver needs libatomic. The marks that choose the tests of each run are explained in pyproject.toml.
 test: check
 	@$(PYTHON) scripts/debian_packages.py chromium=chromium curl=curl firefox-esr=firefox-esr libatomic1=libatomic.so.1 \
-		libopus0=libopus.so.0 libspeexdsp1=libspeexdsp.so.1 nginx=nginx nodejs=node npm=npm openssl=openssl pulseaudio=pulseaudio webkit2gtk-driver=WebKitWebDriver xvfb=Xvfb
+		jq=jq libopus0=libopus.so.0 libspeexdsp1=libspeexdsp.so.1 nginx=nginx nodejs=node npm=npm openssl=openssl \
+		pulseaudio=pulseaudio systemd=systemd-analyze webkit2gtk-driver=WebKitWebDriver xvfb=Xvfb
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@$(MAKE) --no-print-directory js
 	@$(RUN) pytest -m ear

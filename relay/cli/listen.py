@@ -1,6 +1,7 @@
-"""`relay listen`: receives a channel and writes it to a WAV file or to standard output."""
+"""`relay listen`: receives a channel and writes it to a file or to standard output."""
 
 import os
+import secrets
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -42,12 +43,18 @@ from relay.client import (
     UnknownLoss,
     UserError,
 )
+from relay.media.lost_time import LostTime
+from relay.media.ogg_opus import OggOpusPages, OpusHead
+from relay.media.opus_files import OpusRecorder
 from relay.media.wav_recorder import WavRecorder
 from relay.process.blocking import BlockingThread
 from relay.process.stopping import until_stopped
+from relay.vocabulary.audio import Codec
 from relay.vocabulary.text import printable
 
 _STANDARD_OUTPUT = Path("-")
+
+_OGG_SUFFIXES = (".opus", ".ogg")
 
 _STATES = {
     ChannelState.WAITING: "waiting for the broadcaster",
@@ -66,6 +73,9 @@ _LOSSES = {
     "untold": "audio is missing here, and the relay did not say how much",
 }
 
+_WITHDRAWN = "clear"
+"""The reason of a gap in audio that its broadcaster took back. Nobody hears it, so it takes no time."""
+
 
 class Sink(Protocol):
     """A destination for received audio."""
@@ -74,18 +84,47 @@ class Sink(Protocol):
         """Set the format of the audio that follows."""
 
     async def write(self, audio: bytes) -> None:
-        """Write whole samples."""
+        """Write whole samples, or one Opus packet."""
+
+    def skip(self, seconds: float) -> None:
+        """Leave out audio that was lost."""
 
 
-class WavSink(Sink):
-    """Writes WAV files, and reports when the recording continues in another file."""
+class Recorder(Protocol):
+    """Writes a recording.
 
-    def __init__(self, recorder: WavRecorder) -> None:
-        self._recorder = recorder
-        self._told = recorder.path
+    Attributes:
+        path: The file being written.
+    """
+
+    path: Path
 
     def set_format(self, audio_format: AudioFormat) -> None:
-        """Start another file if this one has another format."""
+        """Set the format of the audio that follows."""
+
+    def write(self, audio: bytes) -> None:
+        """Append whole samples, or one Opus packet."""
+
+
+class FileSink(Sink):
+    """Records to files, and reports when the recording continues in another one. Lost audio becomes silence."""
+
+    def __init__(self, recorder: Recorder, codec: Codec) -> None:
+        """The files hold audio of the `codec`."""
+        self._recorder = recorder
+        self._codec = codec
+        self._told = recorder.path
+        self._audio_format: AudioFormat | None = None
+        self._lost = LostTime()
+
+    def set_format(self, audio_format: AudioFormat) -> None:
+        """Record the format. The recorder decides whether it needs another file.
+
+        Raises:
+            UserError: The files hold another codec.
+        """
+        _check_codec(audio_format, self._codec)
+        self._audio_format = audio_format
         self._recorder.set_format(audio_format)
         self._tell()
 
@@ -94,10 +133,42 @@ class WavSink(Sink):
         self._recorder.write(audio)
         self._tell()
 
+    def skip(self, seconds: float) -> None:
+        """Write silence, so that the recording keeps time."""
+        if self._audio_format is not None:
+            for silence in self._lost.silence(seconds, self._audio_format):
+                self._recorder.write(silence)
+            self._tell()
+
     def _tell(self) -> None:
         if self._recorder.path != self._told:
             self._told = self._recorder.path
             say(f"continuing in {self._told}")
+
+
+class StandardOutput:
+    """Writes without blocking the connection. More audio waits at the relay meanwhile."""
+
+    def __init__(self, descriptor: int, writer: BlockingThread) -> None:
+        self._descriptor = descriptor
+        self._writer = writer
+
+    async def write(self, data: bytes) -> None:
+        """Write all of the data.
+
+        Raises:
+            BrokenPipeError: Its reader is gone.
+            UserError: It cannot be written for another reason.
+        """
+        await self._writer.call(self._write_all, data)
+
+    def _write_all(self, data: bytes) -> None:
+        try:
+            write_whole(self._descriptor, data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"Standard output can not be written: {error.strerror}.") from error
 
 
 class PcmSink(Sink):
@@ -105,8 +176,7 @@ class PcmSink(Sink):
 
     def __init__(self, descriptor: int, writer: BlockingThread) -> None:
         """The `writer` thread may block on the `descriptor`."""
-        self._descriptor = descriptor
-        self._writer = writer
+        self._output = StandardOutput(descriptor, writer)
         self._audio_format: AudioFormat | None = None
 
     def set_format(self, audio_format: AudioFormat) -> None:
@@ -129,15 +199,58 @@ class PcmSink(Sink):
             BrokenPipeError: The player is gone.
             UserError: Standard output cannot be written for another reason.
         """
-        await self._writer.call(self._write_all, audio)
+        await self._output.write(audio)
 
-    def _write_all(self, audio: bytes) -> None:
-        try:
-            write_whole(self._descriptor, audio)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise UserError(f"Standard output cannot be written: {error.strerror}.") from error
+    def skip(self, seconds: float) -> None:
+        """Write nothing: a player that fell behind is back in time."""
+
+
+class OggSink(Sink):
+    """Writes Ogg Opus to standard output, at the pace of the player that reads it."""
+
+    def __init__(self, descriptor: int, writer: BlockingThread) -> None:
+        """The `writer` thread may block on the `descriptor`."""
+        self._output = StandardOutput(descriptor, writer)
+        self._audio_format: AudioFormat | None = None
+        self._pages: OggOpusPages | None = None
+
+    def set_format(self, audio_format: AudioFormat) -> None:
+        """Set the format of the packets that follow. Another number of channels begins another stream within Ogg.
+
+        Raises:
+            UserError: They are not Opus.
+        """
+        _check_codec(audio_format, Codec.OPUS)
+        if self._audio_format is None or audio_format.channels != self._audio_format.channels:
+            self._pages = None
+        self._audio_format = audio_format
+
+    async def write(self, audio: bytes) -> None:
+        """Write a page with the packet.
+
+        Raises:
+            BrokenPipeError: The player is gone.
+            UserError: Standard output cannot be written for another reason.
+        """
+        beginning = b""
+        if self._pages is None:
+            channels = 1 if self._audio_format is None else self._audio_format.channels
+            self._pages = OggOpusPages(secrets.randbits(32), OpusHead(channels))
+            beginning = self._pages.head()
+        await self._output.write(beginning + self._pages.pack([audio]))
+
+    def skip(self, seconds: float) -> None:
+        """Write nothing: a player that fell behind is back in time."""
+
+
+def _check_codec(audio_format: AudioFormat, codec: Codec) -> None:
+    """Check that the relay sends what it was asked for. An older relay sends PCM in any case.
+
+    Raises:
+        UserError: It does not.
+    """
+    if audio_format.codec is not codec:
+        raise UserError(f"The relay sends {audio_format.codec}, although {codec} was asked for; omit --codec.")
 
 
 @click.command("listen")
@@ -146,8 +259,14 @@ class PcmSink(Sink):
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="WAV file to write. An existing file is replaced when audio arrives. Without this option, or with -, raw PCM "
-    "goes to standard output.",
+    help="File to write: Ogg Opus if its name ends in .opus or .ogg, otherwise WAV. An existing file is replaced when "
+    "audio arrives. Without this option, or with -, the audio goes to standard output.",
+)
+@click.option(
+    "--codec",
+    type=click.Choice([codec.value for codec in Codec]),
+    help="What to receive. The default is what the file needs, or raw PCM for standard output. With opus, standard output "
+    "gets Ogg Opus.",
 )
 @channel_option
 @url_option
@@ -170,6 +289,7 @@ def listen_command(
     *,
     session: str,
     output: Path | None,
+    codec: str | None,
     channel: str,
     url: str | None,
     config_path: Path | None,
@@ -184,18 +304,20 @@ def listen_command(
     waits for a session that has not begun.
 
     If this command is too slow, the relay drops the oldest audio. Standard error says how much, and the
-    output continues after the gap. When the format changes, the recording continues in another file,
-    NAME-2.wav. If the connection is lost, the command connects again and continues where it stopped, as
-    long as the relay still has the audio.
+    output continues after the gap. A recording has silence of the same length there. When the format
+    changes, the recording continues in another file, NAME-2.wav. If the connection is lost, the command
+    connects again and continues where it stopped, as long as the relay still has the audio.
 
     SIGINT (Ctrl-C) and SIGTERM stop it with exit code 0. The recording is valid however it ends.
     """
     settings, address = load_destination(config_path, url, session, channel)
     relay_url = settings.client.url
+    received = _codec_for(output, codec)
     listener = client.listen(
         relay_url,
         address.session,
         channel=address.channel,
+        codec=received,
         buffer_ms=buffer_ms,
         burst_ms=burst_ms,
         token=listen_credential(settings),
@@ -204,10 +326,26 @@ def listen_command(
     if output is None or output == _STANDARD_OUTPUT:
         descriptor = _standard_output()
         with BlockingThread("standard output") as writer, suppress(BrokenPipeError):
-            run(listen(listener, relay_url, PcmSink(descriptor, writer), duration))
+            sink = OggSink(descriptor, writer) if received is Codec.OPUS else PcmSink(descriptor, writer)
+            run(listen(listener, relay_url, sink, duration))
     else:
-        with WavRecorder(output) as recorder:
-            run(listen(listener, relay_url, WavSink(recorder), duration))
+        with OpusRecorder(output) if received is Codec.OPUS else WavRecorder(output) as recorder:
+            run(listen(listener, relay_url, FileSink(recorder, received), duration))
+
+
+def _codec_for(output: Path | None, codec: str | None) -> Codec:
+    """Return the codec to receive.
+
+    Raises:
+        UserError: The name of the file says that it holds another one.
+    """
+    suffix = "" if output is None else output.suffix.lower()
+    needed = Codec.OPUS if suffix in _OGG_SUFFIXES else Codec.PCM_S16LE if suffix == ".wav" else None
+    if codec is None:
+        return needed or Codec.PCM_S16LE
+    if needed not in (None, codec):
+        raise UserError(f"--codec {codec} does not go into {output}; choose another name, or leave --codec out.")
+    return Codec(codec)
 
 
 async def listen(listener: Listener, url: str, sink: Sink, duration_seconds: float | None = None) -> None:
@@ -257,6 +395,9 @@ async def _receive(listener: Listener, sink: Sink) -> None:
                 connection.back(", continuing where it stopped" if resumed else "")
             case ErrorNotice():
                 connection.objects(event)
+            case Gap(reason=reason, duration_ms=duration_ms) if reason != _WITHDRAWN:
+                sink.skip(duration_ms / 1000)
+                say(_lost(event))
             case _ if (sentence := _sentence(event)) is not None:
                 say(sentence)
 
@@ -265,7 +406,7 @@ def _sentence(event: ListeningEvent) -> str | None:
     """Return the message for an event that requires only a message; None if it requires none."""
     match event:
         case Gap():
-            return f"lost {event.duration_ms / 1000:.2f} s of audio ({event.reason})"
+            return _lost(event)
         case UnknownLoss():
             return _LOSSES.get(event.reason, f"audio may be missing here ({event.reason})")
         case Clear():
@@ -274,6 +415,10 @@ def _sentence(event: ListeningEvent) -> str | None:
             return _state_words(event.state, event.silence)
         case _:
             return None
+
+
+def _lost(gap: Gap) -> str:
+    return f"lost {gap.duration_ms / 1000:.2f} s of audio ({gap.reason})"
 
 
 def _state_words(state: ChannelState, silence: Silence | None) -> str:

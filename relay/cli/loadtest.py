@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import click
 from rich.console import Console
@@ -24,10 +24,11 @@ from relay.loadtest.plan import LoadPlan, Profile
 from relay.loadtest.report_page import report_page
 from relay.loadtest.results import Condition, LoadResult, parse_condition
 from relay.loadtest.run import STOPPED, LoadRun, Probe
-from relay.loadtest.source import relay_source
+from relay.loadtest.source import quiet_audio, relay_source
 from relay.loadtest.table import progress_line, result_table
 from relay.loadtest.target import Expect, Target
 from relay.protocol.requests import Role
+from relay.vocabulary.audio import Codec
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.names import ChannelAddress
 
@@ -68,6 +69,27 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
     default=20,
     show_default=True,
     help="Duration of the audio in a frame, in milliseconds. It is 16 kHz mono.",
+)
+@click.option(
+    "--source-codec",
+    type=click.Choice([codec.value for codec in Codec]),
+    default=Codec.PCM_S16LE.value,
+    show_default=True,
+    help="The codec that the broadcasters send.",
+)
+@click.option(
+    "--codec",
+    type=click.Choice([codec.value for codec in Codec]),
+    default=Codec.PCM_S16LE.value,
+    show_default=True,
+    help="The codec that the listeners request. If the broadcasters send another one, the relay converts it.",
+)
+@click.option(
+    "--packet-ms",
+    type=click.IntRange(0, 100),
+    default=0,
+    show_default=True,
+    help="With --codec opus: how much audio the listeners request in a message, in milliseconds.",
 )
 @click.option(
     "--profile",
@@ -120,6 +142,8 @@ def loadtest_command(
     *,
     url: str | None,
     profile: str,
+    source_codec: str,
+    codec: str,
     processes: int | None,
     pin: str | None,
     json_path: Path | None,
@@ -160,9 +184,12 @@ def loadtest_command(
     for path in (json_path, html_path):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise UserError(f"{path} cannot be written: it is a directory, or its directory does not exist.")
+    _check_packets(Codec(source_codec), Codec(codec), chosen["frame_ms"], chosen["packet_ms"])
     plan = LoadPlan(
         url=settings.client.url,
         profile=Profile(profile),
+        source_codec=Codec(source_codec),
+        codec=Codec(codec),
         processes=processes or _processes_for(listeners * chosen["fps"]),
         cpus=_read_cpus(pin),
         **chosen,
@@ -180,7 +207,7 @@ async def _measure(plan: LoadPlan, key: str | None, token: str | None, results: 
     addresses = [ChannelAddress(f"{name}-{number + 1}") for number in range(plan.sessions)]
     _prepare_this_machine(plan)
     async with relay_source(plan, plan.url, addresses, key) as source:
-        targets = _find_targets(plan.url, addresses, token)
+        targets = _find_targets(plan, addresses, token)
         probe, notes = _find_probe(plan, targets[0])
         with progress_line(plan) as show_progress:
             load_run = LoadRun(plan, targets, source, probe=probe, show=show_progress)
@@ -198,16 +225,19 @@ def _prepare_this_machine(plan: LoadPlan) -> None:
         os.sched_setaffinity(0, plan.cpus)
 
 
-def _find_targets(url: str, addresses: Sequence[ChannelAddress], token: str | None) -> list[Target]:
-    parts = urlsplit(url)
+def _find_targets(plan: LoadPlan, addresses: Sequence[ChannelAddress], token: str | None) -> list[Target]:
+    parts = urlsplit(plan.url)
     secure = parts.scheme in {"wss", "https"}
     name = parts.hostname or ""
     port = parts.port or (_SECURE_PORT if secure else _PLAIN_PORT)
     host = reach(name, port)
     tls_name = name if secure else None
     root = f"{parts.path.rstrip('/')}/v1/{Role.LISTENER}"
+    query = {"codec": plan.codec.value} | ({"packet_ms": plan.packet_ms} if plan.packet_ms else {})
+    # A stamp of the sender does not survive a conversion.
+    expect = Expect.RELAY_V1 if plan.is_converted else Expect.RELAY_V1_STAMPED
     return [
-        Target(host, port, f"{root}/{address}", parts.netloc, tls_name, Expect.RELAY_V1_STAMPED, token)
+        Target(host, port, f"{root}/{address}?{urlencode(query)}", parts.netloc, tls_name, expect, token, plan.codec)
         for address in addresses
     ]
 
@@ -235,6 +265,20 @@ def _plan_notes(plan: LoadPlan) -> list[str]:
     if round(share) == 100:  # noqa: PLR2004 - per cent
         return []
     return [f"{plan.fps} frames/s of {plan.frame_ms} ms are {share:.0f} % of real time; 100 % is like a live voice."]
+
+
+def _check_packets(source_codec: Codec, codec: Codec, frame_ms: int, packet_ms: int) -> None:
+    """Check the options that are about Opus.
+
+    Raises:
+        UserError: They contradict each other.
+    """
+    if packet_ms and codec is not Codec.OPUS:
+        raise UserError("--packet-ms is for listeners of Opus; add --codec opus.")
+    try:
+        quiet_audio(source_codec, frame_ms)
+    except ValueError as error:
+        raise UserError(f"--frame-ms {frame_ms}: an Opus packet lasts a multiple of 5 ms, up to 120 ms.") from error
 
 
 def _processes_for(frames_per_second: int) -> int:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from relay.access.local_key import find_local_key
 from relay.client.broadcaster import Broadcaster, BroadcastingEvent, CaughtUp, SendingStats
-from relay.client.listener import Listener, ListeningEvent
+from relay.client.listener import AskedCodecs, Listener, ListeningEvent, name_codecs
 from relay.client.outbox import Dropping
 from relay.client.reception import ReceptionStats, UnknownLoss
 from relay.client.reconnect import Reconnect, Reconnected, Reconnecting, Reconnector
@@ -29,6 +29,7 @@ from relay.protocol.messages import (
     ChannelEntry,
     Channels,
     Clear,
+    DeliveryChange,
     ErrorNotice,
     FormatChange,
     Gap,
@@ -39,7 +40,7 @@ from relay.protocol.messages import (
 )
 from relay.protocol.requests import Offer
 from relay.protocol.wire import Audio, Header
-from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.audio import AudioFormat, Codec, Pace
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import (
     BadRequestError,
@@ -68,7 +69,9 @@ __all__ = [
     "ChannelState",
     "Channels",
     "Clear",
+    "Codec",
     "ConnectionLostError",
+    "DeliveryChange",
     "Dropping",
     "ErrorNotice",
     "FormatChange",
@@ -106,9 +109,11 @@ def listen(
     session: str,
     *,
     channel: str = DEFAULT_CHANNEL,
+    codec: AskedCodecs | None = None,
     buffer_ms: int | None = None,
     burst_ms: int | None = None,
     coalesce_ms: int | None = None,
+    packet_ms: int | None = None,
     token: Token | None = None,
     reconnect: Reconnect | None = Reconnect(),  # noqa: B008 - it is immutable
 ) -> Listener:
@@ -118,18 +123,29 @@ def listen(
         url: Address of the relay, for example `wss://relay.example.org` or `https://example.org/relay`.
         session: Id of the session, which need not have begun.
         channel: Id of the channel within the session.
+        codec: `pcm_s16le` for 16-bit PCM, `opus` for Opus packets, or both in the order of preference. The relay
+            converts the audio if need be, and `audio_format` says what it is. None is PCM.
         buffer_ms: Maximum age of the audio that the relay sends, in milliseconds. None takes the longest that the relay
             grants, which loses least.
         burst_ms: How much audio from before the join to receive first, in milliseconds. None receives none.
         coalesce_ms: How long the relay may hold frames to send them together, in milliseconds. None: the relay decides.
+        packet_ms: How much Opus may share a message, in milliseconds, up to 100. Each packet is an event of its own in
+            any case. None puts one packet in a message.
         token: Key or token for the relay, if the relay asks listeners for one. A function, asynchronous or not, is
             called for one at every connection.
         reconnect: How to reconnect after the connection is lost; None never reconnects.
 
     Raises:
         BadRequestError: The id of the session or the channel is not valid.
+        ValueError: There is no such codec.
     """
-    query = {"buffer_ms": buffer_ms, "burst_ms": burst_ms, "coalesce_ms": coalesce_ms}
+    query = {
+        "codec": None if codec is None else name_codecs(codec),
+        "buffer_ms": buffer_ms,
+        "burst_ms": burst_ms,
+        "coalesce_ms": coalesce_ms,
+        "packet_ms": packet_ms,
+    }
     return Listener(Endpoint(url, token), ChannelAddress(session, channel), query, Reconnector(reconnect))
 
 
@@ -158,7 +174,8 @@ def broadcast(
         url: Address of the relay, for example `wss://relay.example.org` or `https://example.org/relay`.
         session: Id of the session.
         channel: Id of the channel within the session.
-        audio_format: Format of the audio, 16-bit samples; by default 16 kHz mono.
+        audio_format: Format of the audio; by default 16-bit PCM, 16 kHz mono. With the codec `opus`, each `send` takes
+            one packet, and the format's rate is the one to which the relay decodes for listeners of PCM.
         pace: `live` for a microphone or another real-time source: late audio is late. `speech` for synthesis, which
             arrives early and in bursts: listeners hear all of it in real time.
         name: What people call the channel.

@@ -184,12 +184,14 @@ class Broadcaster:
         return SendingStats(queue.taken, queue.dropped, queue.cleared, queue.held_seconds, self._reconnects)
 
     async def send(self, audio: bytes) -> None:
-        """Queue whole samples of any length. If the queue is full, this waits or drops the oldest; see `Dropping`.
+        """Queue whole samples of any length, or one Opus packet.
+
+        If the queue is full, this waits or drops the oldest audio; see `Dropping`.
 
         While muted, this sends as much silence instead. If cancelled, it has queued as many samples as it could.
 
         Raises:
-            PolicyError: The audio is not whole samples; none of it is sent.
+            PolicyError: The audio is not whole samples, or no well-formed packet; none of it is sent.
             RelayError: The connection is lost for good, or the session has ended.
         """
         audio_format = self._offer.audio_format

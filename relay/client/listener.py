@@ -3,25 +3,39 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
 
 from relay.client.reception import Reception, ReceptionEvent, ReceptionStats
 from relay.client.reconnect import PassingError, Reconnecting, Reconnector
 from relay.client.transport.connection import Endpoint
 from relay.client.transport.listener import ListenerConnection, connect_listener
 from relay.process.tasks import TaskRegistry
-from relay.protocol.messages import ChannelEntry, ErrorNotice, Hello, ListenerEvent, Ping, Pong, Switch
+from relay.protocol.messages import (
+    ChannelEntry,
+    DeliveryChange,
+    ErrorNotice,
+    Hello,
+    ListenerEvent,
+    Ping,
+    Pong,
+    Switch,
+)
 from relay.protocol.wire import WORD_MASK, Audio, serial_difference
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.clock_offset import ClockOffset
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
+CodecName = Codec | Literal["pcm_s16le", "opus"]
+
 MAX_QUESTIONS = 16
 """Bound of the unanswered pings. Beyond it, the oldest is forgotten, uncounted, and its answer has no effect."""
+
+AskedCodecs = CodecName | Sequence[CodecName]
+"""The codec that a program plays, or several, the best first."""
 
 ListeningEvent = ReceptionEvent | Reconnecting
 """What the iteration over a listener yields."""
@@ -41,13 +55,13 @@ class Listener:
         self,
         endpoint: Endpoint,
         address: ChannelAddress,
-        query: Mapping[str, int | None],
+        query: Mapping[str, int | str | None],
         reconnector: Reconnector,
     ) -> None:
         """Use `relay.client.listen` to create a listener."""
         self._endpoint = endpoint
         self._address = address
-        self._query = query
+        self._query = dict(query)
         self._reconnector = reconnector
         self._connection: ListenerConnection | None = None
         # An attempt to connect continues when its step is cancelled. Otherwise, short steps would never succeed.
@@ -57,7 +71,7 @@ class Listener:
         self._reception: Reception | None = None
         # Bound: the events of one message, because a step adds events only when there are none.
         self._events: deque[ListeningEvent] = deque()
-        self._wanted_channel: str | None = None
+        self._wanted: Switch | None = None
         self._has_ended = False
         self._clock = ClockOffset()
         self._ping_ids = itertools.count()
@@ -147,18 +161,46 @@ class Listener:
         relay_ms = relay_clock() * 1000 + self._clock.milliseconds
         return serial_difference(relay_ms, audio.header.due_ms)
 
-    async def switch(self, channel: str) -> None:
-        """Ask for another channel of the session. The answer is a `Hello`; no event of the old channel follows it.
+    async def switch(self, channel: str | None = None, *, codec: AskedCodecs | None = None) -> None:
+        """Ask for another channel of the session, or for another codec, or for both.
 
-        If the channel does not exist, the answer is an `ErrorNotice`, and nothing changes. If the connection is lost
-        before the answer, the next one asks again.
+        The answer is a `Hello`; no event from before the switch follows it. If the relay has no such channel or codec,
+        the answer is an `ErrorNotice`, and nothing changes. If the connection is lost before the answer, the next one
+        asks again.
+
+        With another codec of the same channel, the first frame holds the moment that was reached, and may begin before
+        it; the media times of both frames say by how much.
+
+        Args:
+            channel: Id of the channel; None stays with the present one.
+            codec: As for `relay.client.listen`; None stays with the present one.
 
         Raises:
             BadRequestError: The id of the channel is not valid.
+            ValueError: There is no such codec, or there is neither a channel nor a codec.
         """
-        ChannelAddress(self._address.session, channel)
-        self._wanted_channel = channel
-        await self._ask_for_channel()
+        if channel is None and codec is None:
+            raise ValueError("A switch needs a channel or a codec.")
+        if channel is not None:
+            ChannelAddress(self._address.session, channel)
+        earlier = self._wanted or Switch()
+        asked = None if codec is None else name_codecs(codec)
+        self._wanted = Switch(channel or earlier.channel, asked or earlier.codec)
+        await self._ask_for_wanted()
+
+    async def set_delivery(self, *, coalesce_ms: int | None = None, packet_ms: int | None = None) -> None:
+        """Change how the relay delivers the audio, now and on later connections. No frame is lost or repeated.
+
+        The answer is a `DeliveryChange` with what the relay grants.
+
+        Args:
+            coalesce_ms: How long the relay may hold frames to send them together, in milliseconds; None leaves it.
+            packet_ms: How much Opus may share a message, in milliseconds; None leaves it.
+        """
+        change = {"coalesce_ms": coalesce_ms, "packet_ms": packet_ms}
+        self._query |= {name: value for name, value in change.items() if value is not None}
+        if self._connection is not None:
+            await self._connection.tell(DeliveryChange(coalesce_ms, packet_ms))
 
     async def ping(self) -> None:
         """Ask for the relay's clock. The answer is a `Pong`, which makes `clock_offset_ms` more exact.
@@ -189,7 +231,7 @@ class Listener:
             await asyncio.shield(self._trying)
             self._trying = None
             self._events.extend(self._known.resume(self._adopt_outcome()))
-            await self._ask_for_channel()
+            await self._ask_for_wanted()
             return
         event = await self._connection.receive()
         if event is None:
@@ -200,9 +242,11 @@ class Listener:
 
     async def _try(self) -> None:
         """Try to connect. The outcome is a connection or an error."""
-        resume: dict[str, int] = {}
+        resume: dict[str, int | str] = {}
         if self._reception is not None:
             resume["epoch"], resume["after"] = self._reception.resume_point
+            if self._reception.codec is not Codec.PCM_S16LE:
+                resume["after_codec"] = self._reception.codec
         asked_ms = relay_clock() * 1000
         try:
             connection = await connect_listener(self._endpoint, self._address, **self._query, **resume)
@@ -228,18 +272,35 @@ class Listener:
         self._reconnector.connected(relay_clock())
         return outcome.hello
 
-    async def _ask_for_channel(self) -> None:
-        if self._connection is not None and self._wanted_channel is not None:
-            await self._connection.tell(Switch(self._wanted_channel))
+    async def _ask_for_wanted(self) -> None:
+        if self._connection is not None and self._wanted is not None:
+            await self._connection.tell(self._wanted)
 
     def _note(self, event: ListenerEvent) -> None:
         """Update the state that an answer changes."""
         match event:
-            case Hello(channel=channel):
-                self._address = ChannelAddress(self._address.session, channel)
-                if channel == self._wanted_channel:
-                    self._wanted_channel = None
+            case Hello() if self._wanted is not None:
+                self._address = ChannelAddress(self._address.session, event.channel)
+                if _answers(event, self._wanted):
+                    self._query["codec"] = self._wanted.codec or self._query.get("codec")
+                    self._wanted = None
             case ErrorNotice():
-                self._wanted_channel = None
+                self._wanted = None
             case Pong(ping_id=ping_id, clock_ms=clock_ms) if ping_id in self._asked_ms:
                 self._clock.note(self._asked_ms.pop(ping_id), relay_clock() * 1000, clock_ms)
+
+
+def name_codecs(codec: AskedCodecs) -> str:
+    """Return codecs as the protocol names them.
+
+    Raises:
+        ValueError: There is no such codec.
+    """
+    return ",".join(Codec(name) for name in ((codec,) if isinstance(codec, str) else codec))
+
+
+def _answers(hello: Hello, wanted: Switch) -> bool:
+    """Return whether this greeting is the answer to the last switch, and not to an earlier one."""
+    if wanted.channel not in (None, hello.channel):
+        return False
+    return wanted.codec is None or hello.audio_format is None or hello.audio_format.codec in wanted.codec.split(",")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from relay.audio.amounts import AudioAmount
 from relay.client.reconnect import Reconnected
 from relay.protocol.messages import Channels, FormatChange, Gap, Hello, ListenerEvent, StateChange
-from relay.protocol.wire import WORD_MASK, Audio, serial_difference
-from relay.vocabulary.audio import AudioFormat
+from relay.protocol.wire import WORD_MASK, Audio, serial_difference, unpack_audio
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import PolicyError
 
@@ -81,6 +81,11 @@ class Reception:
         """The epoch and the last seq accounted for in it; before its first frame, one less than that frame's seq."""
         return self._epoch, (self._next_seq - 1) & WORD_MASK
 
+    @property
+    def codec(self) -> Codec:
+        """The codec whose frames are counted. Each codec of a channel has its own numbers."""
+        return Codec.PCM_S16LE if self.audio_format is None else self.audio_format.codec
+
     def resume(self, hello: Hello) -> list[ReceptionEvent]:
         """Continue on the same channel with another connection, which the relay greeted with `hello`.
 
@@ -89,7 +94,11 @@ class Reception:
         """
         self.stats.reconnects += 1
         events: list[ReceptionEvent] = [Reconnected(hello.resumed)]
+        is_new_format = hello.audio_format is not None and hello.audio_format != self.audio_format
         is_here = (hello.epoch, hello.next_seq) == (self._epoch, self._next_seq)
+        if is_new_format and hello.audio_format is not None:
+            is_here = is_here and hello.audio_format.codec is self.codec
+            self.audio_format = hello.audio_format
         if not hello.resumed and not is_here:
             events.append(self._lose("restart"))
             self._go_to(hello.epoch, hello.next_seq)
@@ -97,8 +106,7 @@ class Reception:
         if hello.channels != self.channels:
             self.channels = hello.channels
             events.append(Channels(hello.channels, hello.session_name))
-        if hello.audio_format is not None and hello.audio_format != self.audio_format:
-            self.audio_format = hello.audio_format
+        if is_new_format and hello.audio_format is not None:
             events.append(FormatChange(hello.audio_format, hello.epoch))
         if (hello.state, hello.silence) != (self.state, self.silence):
             self.state, self.silence = hello.state, hello.silence
@@ -109,17 +117,16 @@ class Reception:
         """Account for an event from the relay, and return the events to pass on.
 
         Raises:
-            PolicyError: The event is audio, but the relay never named its format.
+            PolicyError: The event is audio, but the relay never named its format, or the audio does not have it.
         """
         match event:
             case Audio():
-                return self._take_audio(event)
+                return self._take_message(event)
             case Gap():
                 return self._take_gap(event)
             case FormatChange():
                 self.audio_format = event.audio_format
-                if event.epoch != self._epoch:
-                    self._go_to(event.epoch, 0)
+                self._go_to(event.epoch, self._next_seq if event.epoch == self._epoch else 0)
             case StateChange():
                 self.state, self.silence = event.state, event.silence
             case Channels():
@@ -136,12 +143,19 @@ class Reception:
     def _go_to(self, epoch: int, seq: int) -> None:
         self._epoch = epoch
         self._next_seq = seq
-        # Media time at which the next frame begins; None until a frame reveals it.
-        self._media_time: int | None = 0 if seq == 0 else None
+        # Media time at which the next frame begins; None until a frame reveals it. Encoded audio may begin before 0.
+        self._media_time: int | None = 0 if seq == 0 and self.codec is Codec.PCM_S16LE else None
 
-    def _take_audio(self, event: Audio) -> list[ReceptionEvent]:
-        if self.audio_format is None:
+    def _take_message(self, message: Audio) -> list[ReceptionEvent]:
+        audio_format = self.audio_format
+        if audio_format is None:
             raise PolicyError("The relay sent audio before its format.")
+        if not message.header.is_packed:
+            return self._take_frame(message, audio_format)
+        frames = unpack_audio(message.header.pack() + message.payload, audio_format)
+        return [event for frame in frames for event in self._take_frame(frame, audio_format)]
+
+    def _take_frame(self, event: Audio, audio_format: AudioFormat) -> list[ReceptionEvent]:
         header = event.header
         events: list[ReceptionEvent] = []
         if header.epoch != self._epoch:
@@ -153,7 +167,7 @@ class Reception:
                 return []
             if ahead > 0:
                 events.append(self._tell_hole(header.seq, header.media_time))
-        piece = self.audio_format.measure(event.payload)
+        piece = audio_format.measure(event.payload)
         self._go_to(header.epoch, (header.seq + 1) & WORD_MASK)
         self._media_time = (header.media_time + piece.ticks) & WORD_MASK
         self.stats.received += AudioAmount(1, len(piece.audio), piece.flicks)

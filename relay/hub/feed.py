@@ -28,9 +28,6 @@ from relay.vocabulary.errors import CloseCode, RelayError
 MAX_BEHIND_SECONDS = 10.0
 """How far a feed may fall behind its channel: as much audio as a listener's buffer holds."""
 
-MAX_TAKEN = 64
-"""The most frames and notes that one call in a thread works on, so that other feeds have their turn."""
-
 _MAX_FLICKS = round(MAX_BEHIND_SECONDS * FLICKS_PER_SECOND)
 _MAX_ITEMS = frames_within(MAX_BEHIND_SECONDS)
 
@@ -108,10 +105,10 @@ class Feed:
         if not self._is_busy:
             self._wake(self)
 
-    def take(self) -> list[Item]:
-        """Remove the oldest items, for `make`."""
+    def take(self, most: int) -> list[Item]:
+        """Remove the oldest `most` items, for `make`."""
         self._is_busy = True
-        taken = [self._items.popleft() for _ in range(min(MAX_TAKEN, len(self._items)))]
+        taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
         for item in taken:
             if isinstance(item, Frame):
                 self._held_flicks -= item.duration

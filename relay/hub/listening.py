@@ -41,6 +41,9 @@ MAX_COALESCE_MS = 200
 
 _AS_THE_RELAY_WANTS = Delivery()
 
+PRE_ROLL_SECONDS = 0.08
+"""A decoder of Opus that begins inside a stream is exact after this time (RFC 7845, section 4.6)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -201,7 +204,7 @@ class Listening:
         """Move a listener to another channel of its session, to another codec, or both, and greet it again.
 
         In another channel, it begins at the live position. In the same one, it begins with the frame that holds the
-        media time that it has reached.
+        media time that it has reached, or with one that a decoder of Opus needs to be exact by then.
 
         Args:
             listener: The listener.
@@ -224,12 +227,13 @@ class Listening:
             raise BadRequestError(f"This session has no channel {channel!a}; the present channel continues.")
         wanted = membership.delivery
         delivery = replace(wanted, burst_ms=0, resume=None, codecs=wanted.codecs if codecs is None else codecs)
-        self._choose(target, delivery)
+        codec = self._choose(target, delivery)
         blocked_since, report = listener.blocked_since, listener.report
         self.leave(listener)
         moment = None
         if target is before and membership.stream.audio_format is not None:
-            moment = Moment(listener.place.epoch, listener.media_seconds)
+            pre_roll_seconds = PRE_ROLL_SECONDS if codec is Codec.OPUS else 0.0
+            moment = Moment(listener.place.epoch, listener.media_seconds - pre_roll_seconds)
             if membership.moment is not None and listener.place.position == membership.start.position:
                 # It got nothing since it changed its codec before. Its frame began earlier than its media time.
                 moment = membership.moment

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from relay.loadtest.histogram import Histogram
 from relay.loadtest.plan import Visit
+from relay.media.opus_grid import OpusGrid
 from relay.protocol.messages import Gap
 from relay.protocol.wire import WORD_MASK, serial_difference
+from relay.vocabulary.opus_packet import CLOCK_RATE
 
 NORMAL_CLOSE = "1000"
 """The relay closed the connection at the end of its session."""
@@ -236,6 +238,19 @@ class Counts:
 
 def _count(reasons: Counter[str], reason: str) -> None:
     reasons[reason if reason in reasons or len(reasons) < MAX_REASONS else OTHER] += 1
+
+
+def encoded_frames(audio_ms: int, frame_ticks: int) -> int:
+    """Return in how many Opus packets a relay sends so much audio of one epoch.
+
+    The last one also holds what the encoder looked ahead, and is padded with silence.
+
+    Args:
+        audio_ms: What the broadcaster sent.
+        frame_ticks: The duration of a packet, in ticks of 48 kHz.
+    """
+    grid = OpusGrid(CLOCK_RATE, frame_ticks * 1000 // CLOCK_RATE)
+    return grid.last_before(audio_ms * CLOCK_RATE // 1000) + 1
 
 
 def percent(part: float, whole: float) -> float | None:

@@ -3,7 +3,8 @@
 A library's client creates objects for every message, awaits in several places, and copies the data. That costs several
 times what a relay spends on writing the frame, so such a load generator would measure itself. This reader parses bytes
 in the buffer that received them and keeps no audio. One tight loop handles a run of frames that look as expected: same
-length, same epoch, next numbers. Everything else takes a slower path.
+length, same epoch, next numbers. Opus packets differ in length, but all listeners of a channel get the same bytes, so
+a message is read once and then recognized. Everything else takes a slower path.
 
 Invariants: the bytes may be cut anywhere; no byte is read twice or skipped; `MAX_MESSAGE_BYTES` bounds a connection's
 memory.
@@ -17,9 +18,10 @@ from dataclasses import dataclass
 
 from relay.loadtest.account import ListenerAccount
 from relay.loadtest.histogram import EXACT_MS, Histogram
-from relay.loadtest.target import STREAM_MARK, Expect
+from relay.loadtest.target import STREAM_MARK, Expect, read_opus_stamp
 from relay.protocol.messages import ErrorNotice, FormatChange, Gap, Hello, Pong, read_listener_event
-from relay.protocol.wire import HEADER_BYTES, WORD_MASK, Header, serial_difference
+from relay.protocol.wire import HEADER_BYTES, WORD_MASK, Header, serial_difference, unpack_audio
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.errors import PolicyError
 
 BUFFER_BYTES = 512 * 1024
@@ -37,6 +39,8 @@ _LENGTH_16, _LENGTH_64 = 126, 127
 _MAX_CONTROL_BYTES = 125
 _NO_CODE = 1005
 _MAX_FORMS = 100
+_MAX_RUNS = 4096
+"""How many messages are recognized at once: many more than the relay sends until its slowest listener has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +84,39 @@ class _Form:
     struct: struct.Struct
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The frames of one message with Opus: their epoch, the first seq, and the time from which each latency counts."""
+
+    epoch: int
+    first_seq: int
+    due_ms: tuple[int, ...]
+    frame_ticks: int
+
+
 class Stream:
     """The reader's state for one connection.
 
     Attributes:
         account: What the connection received.
         rest: The beginning of an incomplete frame. It goes before the next bytes.
+        audio_format: The format of its audio; None until the relay says it, and for other servers.
+        is_opus: Whether that is Opus.
+        frame_ticks: The duration of its last Opus packet, in ticks of 48 kHz.
     """
 
-    __slots__ = ("account", "expect", "form", "fragments", "head", "measured", "rest")
+    __slots__ = (
+        "account",
+        "audio_format",
+        "expect",
+        "form",
+        "fragments",
+        "frame_ticks",
+        "head",
+        "is_opus",
+        "measured",
+        "rest",
+    )
 
     def __init__(self, expect: Expect, *, measured: bool = True) -> None:
         """Begin after the upgrade. Latencies are only counted if `measured`."""
@@ -99,6 +127,14 @@ class Stream:
         self.form: _Form | None = None
         self.head = b""
         self.fragments: tuple[int, bytearray] | None = None
+        self.audio_format: AudioFormat | None = None
+        self.is_opus = False
+        self.frame_ticks = 0
+
+    def set_format(self, audio_format: AudioFormat | None) -> None:
+        """Set the format of the audio that follows."""
+        self.audio_format = audio_format
+        self.is_opus = audio_format is not None and audio_format.codec is Codec.OPUS
 
 
 class FrameReader:
@@ -115,6 +151,9 @@ class FrameReader:
         self.view = memoryview(self.buffer)
         self.latency = Histogram()
         self._forms: dict[tuple[int, int, int], _Form] = {}
+        # By the bytes of a whole WebSocket frame; latencies of the second kind count from the sender's stamps.
+        self._runs: dict[bytes, _Run] = {}
+        self._stamped_runs: dict[bytes, _Run] = {}
 
     def take(self, stream: Stream, length: int, now_ms: int) -> Sequence[Happening]:
         """Process the current contents of the buffer.
@@ -155,6 +194,12 @@ class FrameReader:
             if taken == length:
                 stream.rest = b""
                 return ()
+        if stream.is_opus:
+            run = self._runs_for(stream).get(bytes(self.view[:length]))
+            if run is not None:
+                self._count_run(stream, run, now_ms)
+                stream.rest = b""
+                return ()
         if stream.expect is Expect.STREAM:
             self._take_stream(stream, taken, length, now_ms)
             return ()
@@ -178,7 +223,9 @@ class FrameReader:
         happenings: list[Happening] = []
         while (frame := _next_frame(self.buffer, position, length)) is not None:
             first_byte, start, end = frame
-            if first_byte == _FINAL_BINARY:
+            if first_byte == _FINAL_BINARY and stream.is_opus:
+                self._count_run(stream, self._find_run(stream, position, start, end), now_ms)
+            elif first_byte == _FINAL_BINARY:
                 self._audio(stream, self.view[start:end], now_ms)
                 self._expect_more_like(stream, position, start, end)
             else:
@@ -193,10 +240,10 @@ class FrameReader:
         return happenings
 
     def _audio(self, stream: Stream, message: memoryview, now_ms: int) -> None:
-        header = Header.unpack(bytes(message[:HEADER_BYTES]))
         account = stream.account
         if account.epoch is None and stream.expect.is_relay_v1:
             raise PolicyError("The relay sent audio before its greeting.")
+        header = Header.unpack(bytes(message[:HEADER_BYTES]))
         if account.epoch is None:
             account.begin(header.epoch, header.seq)
         account.frame(header.epoch, header.seq)
@@ -204,6 +251,39 @@ class FrameReader:
             header = Header.unpack(bytes(message[HEADER_BYTES : 2 * HEADER_BYTES]))
         if stream.measured:
             self._record(now_ms - header.due_ms)
+
+    def _runs_for(self, stream: Stream) -> dict[bytes, _Run]:
+        return self._stamped_runs if stream.expect is Expect.RELAY_V1_STAMPED else self._runs
+
+    def _find_run(self, stream: Stream, position: int, start: int, end: int) -> _Run:
+        """Recognize or read the message with Opus at `start`, whose WebSocket frame begins at `position`."""
+        runs = self._runs_for(stream)
+        key = bytes(self.view[position:end])
+        run = runs.get(key)
+        if run is None:
+            if len(runs) >= _MAX_RUNS:
+                runs.clear()
+            run = runs[key] = _read_run(bytes(self.view[start:end]), stream)
+        return run
+
+    def _count_run(self, stream: Stream, run: _Run, now_ms: int) -> None:
+        account, count = stream.account, len(run.due_ms)
+        stream.frame_ticks = run.frame_ticks
+        if account.next_seq == run.first_seq and account.epoch == run.epoch:
+            account.delivered += count
+            account.next_seq = (run.first_seq + count) & WORD_MASK
+        else:
+            for number in range(count):
+                account.frame(run.epoch, (run.first_seq + number) & WORD_MASK)
+        if not stream.measured:
+            return
+        exact = self.latency.exact
+        for due_ms in run.due_ms:
+            age_ms = now_ms - due_ms
+            if 0 <= age_ms < EXACT_MS:
+                exact[age_ms] += 1
+            else:
+                self._record(age_ms)
 
     def _expect_more_like(self, stream: Stream, position: int, start: int, end: int) -> None:
         if not stream.measured:
@@ -229,10 +309,13 @@ class FrameReader:
             if message is None:
                 return None
             opcode, payload = message
-            if opcode == _BINARY:
+            if opcode == _TEXT:
+                return _control(stream, payload)
+            if stream.is_opus:
+                self._count_run(stream, _read_run(payload, stream), now_ms)
+            else:
                 self._audio(stream, memoryview(payload), now_ms)
-                return None
-            return _control(stream, payload)
+            return None
         if len(payload) > _MAX_CONTROL_BYTES or not first_byte & _FINAL:
             raise PolicyError("The server sent a control frame that is too long or fragmented.")
         if opcode == _PING:
@@ -247,6 +330,26 @@ class FrameReader:
     def _record(self, age_ms: int) -> None:
         """Count a latency that may have wrapped. A negative one is an error in comparing clocks. It counts as 0."""
         self.latency.record(max(0, serial_difference(age_ms, 0)))
+
+
+def _read_run(message: bytes, stream: Stream) -> _Run:
+    """Read a message with Opus, packed or not.
+
+    Raises:
+        PolicyError: It is malformed, or a packet of it is.
+    """
+    audio_format = stream.audio_format
+    assert audio_format is not None  # noqa: S101 - the caller knows that it is Opus
+    frames = unpack_audio(message, audio_format)
+    if not frames:
+        raise PolicyError("The relay sent a packed message without a packet.")
+    is_stamped = stream.expect is Expect.RELAY_V1_STAMPED
+    return _Run(
+        frames[0].header.epoch,
+        frames[0].header.seq,
+        tuple((read_opus_stamp(frame.payload) if is_stamped else frame.header).due_ms for frame in frames),
+        audio_format.measure(frames[-1].payload).ticks,
+    )
 
 
 def _next_frame(buffer: bytearray, position: int, length: int) -> tuple[int, int, int] | None:
@@ -310,9 +413,11 @@ def _control(stream: Stream, payload: bytes) -> Happening | None:
     event = read_listener_event(text)
     match event:
         case Hello(epoch=epoch, next_seq=next_seq):
+            stream.set_format(event.audio_format)
             stream.account.begin(epoch, next_seq)
             return Greeting(event, event.clock_ms)
         case FormatChange(epoch=epoch):
+            stream.set_format(event.audio_format)
             stream.account.begin(epoch, 0)
         case Gap():
             return ToldGap(stream.account.gap(event))

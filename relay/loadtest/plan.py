@@ -11,6 +11,7 @@ from enum import StrEnum
 from random import Random
 
 from relay.loadtest.target import Target
+from relay.vocabulary.audio import Codec
 
 RAMP_SHARE = 2 / 3
 """The share of a ramp's duration in which listeners join. After it, all have joined."""
@@ -58,6 +59,9 @@ class LoadPlan:
         duration_seconds: The length of the audio.
         fps: Frames per second from each broadcaster.
         frame_ms: The length of the audio in a frame.
+        source_codec: The codec of the broadcasters.
+        codec: The codec that listeners ask for. If it is another one, the relay converts the audio.
+        packet_ms: How much audio a listener of Opus wants in a message.
         profile: How listeners and broadcasters behave.
         slow_percent: The share of listeners that do not read, with `Profile.SLOW`.
         late_ms: Frames later than this count as late.
@@ -73,6 +77,9 @@ class LoadPlan:
     duration_seconds: float = 30.0
     fps: int = 50
     frame_ms: int = 20
+    source_codec: Codec = Codec.PCM_S16LE
+    codec: Codec = Codec.PCM_S16LE
+    packet_ms: int = 0
     profile: Profile = Profile.STEADY
     slow_percent: float = 10.0
     late_ms: int = 200
@@ -80,6 +87,11 @@ class LoadPlan:
     cpus: tuple[int, ...] = ()
     nap_ms: float = 0.0
     seed: int = 1
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether listeners get another codec than the broadcasters send."""
+        return self.codec is not self.source_codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,8 @@ class WorkerPlan:
         join_limit_seconds: How long all joins before the audio may take together. Then the rest have failed.
         cpu: The only CPU that it may use; None lets the system choose.
         nap_seconds: How long it sleeps between two looks at its sockets; with 0, each socket wakes it.
+        encoded_frame_ms: The length of a broadcaster's frame, if the relay encodes the audio in frames of its own;
+            otherwise None.
     """
 
     targets: list[Target]
@@ -118,6 +132,7 @@ class WorkerPlan:
     join_limit_seconds: float = 60.0
     cpu: int | None = None
     nap_seconds: float = 0.0
+    encoded_frame_ms: int | None = None
 
 
 def plan_visits(plan: LoadPlan) -> list[Visit]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
-from relay.loadtest.account import LEFT, NORMAL_CLOSE, STILL_OPEN, Counts, Report
+from relay.loadtest.account import LEFT, NORMAL_CLOSE, STILL_OPEN, Counts, Report, encoded_frames
 from relay.loadtest.frame_reader import (
     Closing,
     FrameReader,
@@ -30,7 +30,7 @@ from relay.loadtest.listener_socket import ListenerSocket
 from relay.loadtest.machine import cpu_seconds, waiting_seconds
 from relay.loadtest.plan import Visit, WorkerPlan
 from relay.loadtest.poll_loop import Events, PollLoop
-from relay.loadtest.target import JoinError
+from relay.loadtest.target import JoinError, check_codec
 from relay.protocol.messages import ErrorNotice, Ping, Pong
 from relay.protocol.wire import WORD_MASK
 from relay.vocabulary.clock import Clock, relay_clock
@@ -228,7 +228,7 @@ class Receiver:
                 continue
             except OSError:
                 self._end(connection, _LOST)
-            except PolicyError as error:
+            except (JoinError, PolicyError) as error:
                 self._end(connection, printable(str(error)))
         self._counts.received_bytes += received_bytes
 
@@ -253,7 +253,7 @@ class Receiver:
                 self._receive(connection)
         except OSError:
             self._end(connection, _LOST)
-        except PolicyError as error:
+        except (JoinError, PolicyError) as error:
             self._end(connection, printable(str(error)))
 
     def _receive(self, connection: ListenerSocket) -> None:
@@ -345,7 +345,8 @@ class Receiver:
     def _react(self, connection: ListenerSocket, happenings: Sequence[Happening]) -> None:
         for happening in happenings:
             match happening:
-                case Greeting(clock_ms=clock_ms) if not connection.joined:
+                case Greeting(hello=hello, clock_ms=clock_ms) if not connection.joined:
+                    check_codec(self._plan.targets[connection.visit.target], hello.audio_format)
                     if not connection.expect.is_stamped:
                         self._questions.note(connection.began * 1000, self._clock() * 1000, clock_ms)
                     self._joined(connection)
@@ -395,15 +396,23 @@ class Receiver:
         connection.close()
         if connection.joined:
             visit = connection.visit
-            published = None if self._published is None else self._published[visit.target]
             connection.outcome = connection.outcome or how
-            self._counts.closed(visit, connection.stream.account, connection.outcome, published)
+            self._counts.closed(visit, connection.stream.account, connection.outcome, self._published_to(connection))
         else:
             self._connecting -= 1
             self._counts.failed(how)
             self._join_more()
         if self._finishing and not self._connections:
             self.stop()
+
+    def _published_to(self, connection: ListenerSocket) -> int | None:
+        """Return how many frames the connection's channel got in all; None if that is not known yet."""
+        if self._published is None:
+            return None
+        published, frame_ticks = self._published[connection.visit.target], connection.stream.frame_ticks
+        if self._plan.encoded_frame_ms is None or not frame_ticks:
+            return published
+        return encoded_frames(published * self._plan.encoded_frame_ms, frame_ticks)
 
     def _end_all(self) -> None:
         for connection in list(self._connections.values()):
@@ -413,7 +422,7 @@ class Receiver:
         """End the connections that have all owed frames, where the server does not close them."""
         if self._published is not None:
             for connection in list(self._connections.values()):
-                is_complete = connection.stream.account.owed(self._published[connection.visit.target]) == 0
+                is_complete = connection.stream.account.owed(self._published_to(connection) or 0) == 0
                 if not connection.expect.is_relay_v1 and is_complete:
                     self._end(connection, LEFT)
         self._loop.after(SWEEP_SECONDS, self._end_complete)

@@ -83,6 +83,7 @@ def _tiles(metrics: Mapping[str, float | None]) -> Iterable[str]:
         ("p99_ms", "latency of 99 % of frames, at most", "{:,.0f} ms"),
         ("max_ms", "worst frame", "{:,.0f} ms"),
         ("frames_per_second", "frames delivered per second", "{:,.0f}"),
+        ("kbps_per_listener", "received by each listener", "{:,.0f} kb/s"),
         ("loss_percent", "of frames lost in gaps", "{:.3g} %"),
         ("join_p99_ms", "time to join of 99 % of listeners, at most", "{:,.0f} ms"),
         ("disconnects", "disconnected", "{:,.0f}"),

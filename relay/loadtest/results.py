@@ -14,6 +14,7 @@ from relay.loadtest.account import LEFT, NORMAL_CLOSE, STILL_OPEN, Accounts, per
 from relay.loadtest.histogram import Histogram
 from relay.loadtest.plan import LoadPlan
 from relay.loadtest.target import LatencyFrom
+from relay.vocabulary.audio import Codec
 from relay.vocabulary.errors import UserError
 
 BUSY_LIMIT_PERCENT = 85.0
@@ -203,9 +204,12 @@ class LoadResult:
         """The parameters of the test, in one line."""
         plan = self.plan
         sessions = f"{plan.sessions} sessions" if plan.sessions > 1 else "1 session"
+        packed = f", up to {plan.packet_ms} ms in a message" if plan.packet_ms else ""
+        codecs = f", sent as {plan.source_codec} and heard as {plan.codec}{packed}"
+        is_plain = plan.codec is plan.source_codec is Codec.PCM_S16LE
         return (
-            f"{plan.profile}: {plan.listeners:,} listeners of {sessions} at {plan.url}, "
-            f"{plan.duration_seconds:g} s of {plan.fps} frames/s with {plan.frame_ms} ms each"
+            f"{plan.profile}: {plan.listeners:,} listeners of {sessions} at {plan.url}, {plan.duration_seconds:g} s of "
+            f"{plan.fps} frames/s with {plan.frame_ms} ms each{'' if is_plain else codecs}"
         )
 
     @property
@@ -226,6 +230,13 @@ class LoadResult:
     def a_second(self, amount: float) -> float | None:
         """Return an amount of the whole test per second of audio; None without audio."""
         return amount / self.played_seconds if self.played_seconds else None
+
+    @property
+    def kilobits_per_listener(self) -> float | None:
+        """Kilobits a second that a listener received, over all listeners that read; None without any."""
+        reading = sum((second.connected - self.slow.connections) * second.length_seconds for second in self.seconds)
+        received_bytes = sum(second.received_bytes for second in self.seconds)
+        return received_bytes * 8 / 1000 / reading if reading > 0 else None
 
     def metrics(self) -> dict[str, float | None]:
         """Return the value of each of `METRICS`, in that order; None where this run could not measure it."""
@@ -300,6 +311,10 @@ METRICS: dict[str, Metric] = {
     "frames_per_second": Metric("delivered frames per second", lambda result: result.a_second(result.latency.total)),
     "bytes_per_second": Metric(
         "received bytes per second, WebSocket headers included", lambda result: result.a_second(result.received_bytes)
+    ),
+    "kbps_per_listener": Metric(
+        "received kilobits per second of each listener, WebSocket headers included",
+        lambda result: result.kilobits_per_listener,
     ),
     "gaps": Metric("gaps that the relay reported", lambda result: result.healthy.gaps),
     "gap_frames": Metric("frames lost in those gaps", lambda result: result.healthy.gap_frames),

@@ -18,6 +18,7 @@ from relay.loadtest.source import Source
 from relay.loadtest.target import Target
 from relay.loadtest.worker import Finish, ReportNow, Settle, Start
 from relay.process.stopping import stop_signals
+from relay.vocabulary.audio import Codec
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 
@@ -147,6 +148,7 @@ class LoadRun:
                 join_limit_seconds=JOIN_SECONDS + JOIN_SECONDS_EACH * plan.listeners,
                 cpu=plan.cpus[number % len(plan.cpus)] if plan.cpus else None,
                 nap_seconds=plan.nap_ms / 1000,
+                encoded_frame_ms=plan.frame_ms if plan.is_converted and plan.codec is Codec.OPUS else None,
             )
             for number in range(plan.processes)
         ]

@@ -1,4 +1,4 @@
-"""The broadcasters of a load test: ordinary clients of the relay that send quiet noise on time."""
+"""The broadcasters of a load test: ordinary clients of the relay that send quiet audio on time."""
 
 import asyncio
 import random
@@ -10,14 +10,23 @@ from typing import Protocol
 
 from relay.client import Broadcaster, broadcast
 from relay.loadtest.plan import LoadPlan, frame_count, send_seconds
-from relay.loadtest.target import stamp
-from relay.vocabulary.audio import AudioFormat
+from relay.loadtest.target import stamp, stamp_opus
+from relay.protocol.wire import HEADER_BYTES
+from relay.vocabulary import opus_packet
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
 _LOUDEST = 64
 """The largest sample, of 32 767, so that it hurts nobody who listens by mistake."""
+
+OPUS_BITS_PER_SECOND = 24_000
+"""The size of the Opus packets: that of speech as a relay encodes it by default."""
+
+
+_PADDED = 0x40
+_MOST_PADDING_HEAD_BYTES = 2
 
 
 class Source(Protocol):
@@ -57,7 +66,7 @@ class PacedSource(ABC):
     def __init__(self, plan: LoadPlan) -> None:
         self.published = [0] * plan.sessions
         self._plan = plan
-        self._audio = quiet_noise(AudioFormat(), plan.frame_ms)
+        self._audio = quiet_audio(plan.source_codec, plan.frame_ms)
         self._problem: RelayError | None = None
         self._late_seconds = 0.0
 
@@ -106,7 +115,10 @@ class PacedSource(ABC):
 
 
 class RelaySource(PacedSource):
-    """Broadcasters at a relay. Each frame carries its time of sending, for `Expect.RELAY_V1_STAMPED`."""
+    """Broadcasters at a relay.
+
+    Each frame carries its time of sending, for `Expect.RELAY_V1_STAMPED`, unless the relay converts the audio.
+    """
 
     def __init__(self, plan: LoadPlan, broadcasters: Sequence[Broadcaster]) -> None:
         """Use one connected broadcaster for each session of the plan."""
@@ -114,8 +126,12 @@ class RelaySource(PacedSource):
         self._broadcasters = broadcasters
 
     async def send(self, channel: int, seq: int) -> None:
-        """Send the next frame of a channel, stamped with the present time."""
-        await self._broadcasters[channel].send(stamp(seq, relay_clock(), self._audio))
+        """Send the next frame of a channel, stamped with the present time if the stamp reaches a listener."""
+        audio = self._audio
+        if not self._plan.is_converted:
+            put_stamp = stamp_opus if self._plan.source_codec is Codec.OPUS else stamp
+            audio = put_stamp(seq, relay_clock(), audio)
+        await self._broadcasters[channel].send(audio)
 
     async def end(self) -> None:
         """End all sessions.
@@ -143,19 +159,44 @@ async def relay_source(
         UserError: No relay answers.
         RelayError: The relay refused.
     """
+    audio_format = AudioFormat(plan.source_codec)
     async with AsyncExitStack() as stack:
         # A test that continued after a lost connection would measure the pause.
         broadcasters = [
             await stack.enter_async_context(
-                broadcast(url, address.session, channel=address.channel, token=key, reconnect=None)
+                broadcast(
+                    url,
+                    address.session,
+                    channel=address.channel,
+                    audio_format=audio_format,
+                    token=key,
+                    reconnect=None,
+                )
             )
             for address in addresses
         ]
         yield RelaySource(plan, broadcasters)
 
 
-def quiet_noise(audio_format: AudioFormat, milliseconds: int) -> bytes:
-    """Generate noise that is gentle to the ear, in whole samples."""
-    generator = random.Random(0)  # noqa: S311 - audio, not a secret
-    samples = audio_format.rate * milliseconds // 1000 * audio_format.channels
-    return array("h", [generator.randint(-_LOUDEST, _LOUDEST) for _ in range(samples)]).tobytes()
+def quiet_audio(codec: Codec, milliseconds: int) -> bytes:
+    """Return a frame that is gentle to the ear: noise as PCM, or a silent Opus packet of the usual size.
+
+    Raises:
+        ValueError: No Opus packet lasts so long.
+    """
+    if codec is Codec.PCM_S16LE:
+        generator = random.Random(0)  # noqa: S311 - audio, not a secret
+        samples = AudioFormat().rate * milliseconds // 1000
+        return array("h", [generator.randint(-_LOUDEST, _LOUDEST) for _ in range(samples)]).tobytes()
+    silent = opus_packet.silence(opus_packet.CLOCK_RATE * milliseconds // 1000, channels=1)
+    whole_bytes = OPUS_BITS_PER_SECOND // 8 * milliseconds // 1000
+    return _pad(silent, max(whole_bytes, len(silent) + _MOST_PADDING_HEAD_BYTES + HEADER_BYTES))
+
+
+def _pad(silent: bytes, whole_bytes: int) -> bytes:
+    """Pad a silent packet to a size; RFC 6716, section 3.2.5, has the form."""
+    is_single = silent[0] & 3 == 0
+    count, frames = (1, silent[1:]) if is_single else (silent[1], silent[2:])
+    longest, rest = divmod(whole_bytes - 2 - len(frames) - 1, 255)
+    lengths = b"\xff" * longest + bytes([rest])
+    return bytes([silent[0] | 3, count | _PADDED]) + lengths + frames + bytes(254 * longest + rest)

@@ -88,7 +88,8 @@ def _latency(result: LoadResult) -> str:
 def _delivered(result: LoadResult) -> str:
     metrics = result.metrics()
     late = f"{number(metrics['late_frames'])} later than {result.plan.late_ms} ms"
-    rate = f"{number(metrics['frames_per_second'])}/s, {number(metrics['bytes_per_second'], _MILLION, 1)} MB/s"
+    each = f"{number(metrics['kbps_per_listener'])} kb/s each"
+    rate = f"{number(metrics['frames_per_second'])}/s, {number(metrics['bytes_per_second'], _MILLION, 1)} MB/s, {each}"
     return f"{number(metrics['delivered_frames'])} frames, {rate}; {late}"
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from relay.protocol.wire import HEADER_BYTES, SUBPROTOCOL, Header
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.clock import wire_milliseconds
 from relay.vocabulary.errors import PeerError
 from relay.vocabulary.text import printable
@@ -55,7 +56,8 @@ class Expect(StrEnum):
     """Control messages, and audio behind a header with the time of the frame's arrival at the relay."""
 
     RELAY_V1_STAMPED = "relay.v1, stamped"
-    """The same, but the audio begins with the sender's stamp, which has the time of sending."""
+    """The same, but the audio has the sender's stamp with the time of sending: PCM begins with it, and an Opus packet
+    ends with it."""
 
     STAMPED = "stamped"
     """WebSocket messages as the sender made them. Each begins with a stamp of epoch 0."""
@@ -96,6 +98,7 @@ class Target:
         tls_name: The name that the certificate must have; None disables TLS.
         expect: What the server sends.
         token: The token for the server, if any.
+        codec: The codec that the path asks for; None where there is no choice.
     """
 
     host: str
@@ -105,6 +108,7 @@ class Target:
     tls_name: str | None = None
     expect: Expect = Expect.RELAY_V1
     token: str | None = field(default=None, repr=False)
+    codec: Codec | None = None
 
 
 class JoinError(PeerError):
@@ -125,6 +129,30 @@ def stamp(seq: int, now: float, audio: bytes) -> bytes:
 def stamp_for_stream(seq: int, now: float, audio: bytes) -> bytes:
     """Stamp a frame so that a receiver finds it in a stream. Its length replaces the media time."""
     return Header(STREAM_EPOCH, seq, len(audio), wire_milliseconds(now)).pack() + audio[HEADER_BYTES:]
+
+
+def check_codec(target: Target, audio_format: AudioFormat | None) -> None:
+    """Check that a relay greets with the codec that it was asked for. An older relay may know only PCM.
+
+    Raises:
+        JoinError: It sends another one.
+    """
+    if audio_format is not None and target.codec not in (None, audio_format.codec):
+        raise JoinError(f"asked for {target.codec}, and the relay sends {audio_format.codec}")
+
+
+def stamp_opus(seq: int, now: float, packet: bytes) -> bytes:
+    """Replace the last 16 bytes of an Opus packet with a header. They are padding, which decoders skip."""
+    return packet[:-HEADER_BYTES] + Header(0, seq, 0, wire_milliseconds(now)).pack()
+
+
+def read_opus_stamp(packet: bytes) -> Header:
+    """Read what `stamp_opus` wrote.
+
+    Raises:
+        PolicyError: The packet does not end with a stamp.
+    """
+    return Header.unpack(packet[-HEADER_BYTES:])
 
 
 def upgrade_request(target: Target) -> bytes:

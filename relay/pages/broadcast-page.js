@@ -7,6 +7,7 @@ import { element } from "./elements.js";
 import { FilePanel } from "./file-panel.js";
 import {
   directionOf,
+  formatBitRate,
   formatMilliseconds,
   formatNumber,
   formatSeconds,
@@ -34,9 +35,6 @@ const PAUSE_SHOWN_AFTER_SECONDS = 2;
 const SLOW_ROUND_TRIP_MS = 1500;
 const DROPS_SHOWN_MS = 10_000;
 const PROGRESS_INTERVAL_MS = 500;
-
-/** Sample rate in Hz: enough for speech, at a quarter of a megabit per second. */
-const RATE = 16_000;
 
 /** @typedef {import("./broadcaster.js").State} State */
 
@@ -141,7 +139,7 @@ element("rehearse").addEventListener("click", () => {
     broadcaster.stop();
   } else {
     microphone?.reset();
-    broadcaster.rehearse(openSource, RATE);
+    broadcaster.rehearse(openSource);
   }
 });
 
@@ -201,7 +199,7 @@ function goLive(finish) {
       microphone?.reset();
     }
     const address = addressAt(document.baseURI, "broadcast", { session: page.session, channel }, query(name, title));
-    broadcaster.start(openSource, { address: finish(address), rate: RATE, key });
+    broadcaster.start(openSource, { address: finish(address), key });
   }
 }
 
@@ -248,7 +246,7 @@ function nameIn(field) {
 function query(name, title) {
   const said = { name, session_name: title, lang: element("tongue").value };
   const known = Object.entries(said).filter(([, value]) => value !== "");
-  return { codec: "pcm_s16le", rate: RATE, channels: 1, pace: "live", ...Object.fromEntries(known) };
+  return { pace: "live", ...Object.fromEntries(known) };
 }
 
 /** @param {AudioContext} context */
@@ -371,6 +369,7 @@ function renderNews() {
   show("listeners", relay.stats?.listeners, formatNumber);
   show("dropped", relay.stats && relay.stats.dropped_frames * FRAME_SECONDS, formatSeconds);
   show("way", way.roundTripMs, formatMilliseconds);
+  show("bitrate", way.bitsPerSecond, formatBitRate);
   show("waiting", way.waitingSeconds, formatSeconds);
   show("unsent", way.droppedSeconds, formatSeconds);
   if (way.droppedSeconds > dropsSeen) {

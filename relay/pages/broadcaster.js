@@ -18,7 +18,6 @@ import { SpeechWatch } from "./speech-watch.js";
 import { UNREACHABLE } from "./player/relay-socket.js";
 import { TOKEN_PREFIX } from "./player/wire.js";
 
-const BYTES_PER_SAMPLE = 2;
 const SESSION_ENDED = 1000;
 
 /** Below this (-60 dB) a frame counts as silent. */
@@ -41,8 +40,7 @@ const CLIP_SHOWN_SECONDS = 3;
  * @property {boolean} heldBack
  *
  * @typedef {object} Target
- * @property {string} address Of the broadcaster's WebSocket, with its query.
- * @property {number} rate Samples a second that its query promises.
+ * @property {string} address Of the broadcaster's WebSocket, with its query but for the format.
  * @property {string} key The broadcast key or token, or an empty string.
  *
  * @typedef {object} BroadcasterEventMap
@@ -57,7 +55,7 @@ const CLIP_SHOWN_SECONDS = 3;
  * @typedef {import("./uplink.js").Way} Way
  */
 
-const NO_WAY = Object.freeze({ waitingSeconds: 0, droppedSeconds: 0, roundTripMs: null });
+const NO_WAY = Object.freeze({ waitingSeconds: 0, droppedSeconds: 0, roundTripMs: null, bitsPerSecond: 0 });
 const NO_RELAY = Object.freeze({ stats: null, heldBack: false });
 
 const Emitter = /** @type {new () => import("./player/types.js").TypedEventTarget<BroadcasterEventMap>} */ (
@@ -155,7 +153,7 @@ export class Broadcaster extends Emitter {
   async start(openSource, target) {
     if (this.#state === "rehearsing") {
       this.#setState("starting");
-    } else if (!(await this.#open(openSource, target.rate))) {
+    } else if (!(await this.#open(openSource))) {
       return;
     }
     this.#target = target;
@@ -166,10 +164,9 @@ export class Broadcaster extends Emitter {
    * Opens the source for its level alone; `start` goes live with it as it is. Likewise to be called within a click.
    *
    * @param {Opener} openSource
-   * @param {number} rate
    */
-  async rehearse(openSource, rate) {
-    if (await this.#open(openSource, rate)) {
+  async rehearse(openSource) {
+    if (await this.#open(openSource)) {
       this.#source?.begin();
       this.#setState("rehearsing");
     }
@@ -178,9 +175,8 @@ export class Broadcaster extends Emitter {
   /**
    * @returns {Promise<boolean>} whether the source is open; what failed shows in the state.
    * @param {Opener} openSource
-   * @param {number} rate
    */
-  async #open(openSource, rate) {
+  async #open(openSource) {
     const context = new AudioContext({ latencyHint: "interactive" });
     this.#context = context;
     this.#silentSeconds = 0;
@@ -213,7 +209,7 @@ export class Broadcaster extends Emitter {
       if (loaded.status === "rejected") {
         throw loaded.reason;
       }
-      this.#connect(context, opened.value, rate);
+      this.#connect(context, opened.value);
       return true;
     } catch (error) {
       this.#close("failed", problemOf(error));
@@ -308,14 +304,12 @@ export class Broadcaster extends Emitter {
   /**
    * @param {AudioContext} context
    * @param {Source} source
-   * @param {number} rate
    */
-  #connect(context, source, rate) {
+  #connect(context, source) {
     const node = new AudioWorkletNode(context, "relay-capture", {
       channelCount: 2,
       channelCountMode: "clamped-max",
       channelInterpretation: "speakers",
-      processorOptions: { rate },
     });
     this.#heardAt = performance.now();
     node.port.onmessage = ({ data }) => this.#takeLevel(data);
@@ -325,7 +319,7 @@ export class Broadcaster extends Emitter {
   }
 
   /** @param {Target} target */
-  #openUplink({ address, rate, key }) {
+  #openUplink({ address, key }) {
     const worker = new Worker(new URL("./uplink-worker.js", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }) => this.#worker === worker && this.#hear(data);
     worker.onerror = () => this.#worker === worker && this.#close("failed", { code: "not-loaded" });
@@ -333,8 +327,7 @@ export class Broadcaster extends Emitter {
     const { port1, port2 } = new MessageChannel();
     this.#node?.port.postMessage({ frames: port1 }, [port1]);
     const protocols = key ? [TOKEN_PREFIX + key] : [];
-    const bytesPerSecond = BYTES_PER_SAMPLE * rate;
-    worker.postMessage({ type: "open", address, protocols, bytesPerSecond, frames: port2 }, [port2]);
+    worker.postMessage({ type: "open", address, protocols, frames: port2 }, [port2]);
   }
 
   /** @param {News} news */
@@ -342,6 +335,9 @@ export class Broadcaster extends Emitter {
     switch (news.type) {
       case "state":
         this.#follow(news);
+        return;
+      case "rate":
+        this.#node?.port.postMessage({ rate: news.rate });
         return;
       case "way":
         this.#way = news;

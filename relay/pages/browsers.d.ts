@@ -3,6 +3,8 @@
 interface Navigator {
   /** Safari 16.4: https://www.w3.org/TR/audio-session/ */
   readonly audioSession?: { type: "auto" | "playback" };
+  /** Chromium: https://wicg.github.io/savedata/ */
+  readonly connection?: { readonly saveData?: boolean };
 }
 
 /** Chromium, and others of late: https://www.w3.org/TR/trusted-types/ */

@@ -1,29 +1,29 @@
 /**
  * The audio thread of the broadcasting page: turns its input, mono or stereo, into frames.
  *
- * It posts {peak, rms} for every frame. The message {frames: port} hands it a MessagePort, to which it sends each frame
- * as an Int16Array of PCM; until then it only measures levels. The message {muted: true} makes the frames silent.
+ * Posts {peak, rms} for every frame. The frame itself, an Int16Array of PCM, goes to the MessagePort of the message
+ * {frames: port, rate}, at that rate; another {rate} changes it. Until then frames are made for their levels only.
+ * {muted: true} makes them silent.
  */
 
 import { FrameMaker } from "./capture.js";
 
 class CaptureProcessor extends AudioWorkletProcessor {
-  #frames;
+  #frames = this.#makeFrames(sampleRate);
   #silence = [new Float32Array(128)];
   /** @type {MessagePort | null} */
   #sink = null;
 
-  /** @param {{processorOptions: {rate: number}}} options */
-  constructor({ processorOptions: { rate } }) {
+  constructor() {
     super();
     this.port.onmessage = ({ data }) => {
       this.#sink = data.frames ?? this.#sink;
-      this.#frames.muted = data.muted ?? this.#frames.muted;
+      const muted = data.muted ?? this.#frames.muted;
+      if (data.rate !== undefined) {
+        this.#frames = this.#makeFrames(data.rate);
+      }
+      this.#frames.muted = muted;
     };
-    this.#frames = new FrameMaker(sampleRate, rate, ({ pcm, peak, rms }) => {
-      this.#sink?.postMessage(pcm, [pcm.buffer]);
-      this.port.postMessage({ peak, rms });
-    });
   }
 
   /** @param {Float32Array[][]} inputs */
@@ -31,6 +31,14 @@ class CaptureProcessor extends AudioWorkletProcessor {
     // A disconnected source has no channels. Silence keeps the listeners' audio running.
     this.#frames.write(inputs[0].length > 0 ? inputs[0] : this.#silence);
     return true;
+  }
+
+  /** @param {number} rate Samples a second of the frames. */
+  #makeFrames(rate) {
+    return new FrameMaker(sampleRate, rate, ({ pcm, peak, rms }) => {
+      this.#sink?.postMessage(pcm, [pcm.buffer]);
+      this.port.postMessage({ peak, rms });
+    });
   }
 }
 

@@ -8,8 +8,8 @@
  * >} Buttons
  *
  * @typedef {Record<
- *   "audience" | "channel" | "echo" | "file" | "gain" | "key" | "name" | "noise" | "session-name" | "source-file" |
- *   "volume",
+ *   "audience" | "channel" | "echo" | "file" | "gain" | "key" | "name" | "noise" | "save-data" | "session-name" |
+ *   "source-file" | "volume",
  *   HTMLInputElement
  * >} Inputs
  *

@@ -39,6 +39,7 @@ _CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
 }
 """Content types of the files under /assets/, by suffix. Other files of the folder are not served."""
 
@@ -54,8 +55,9 @@ _CHANNEL_PAGES = ("listen", "broadcast")
 _HEADERS: Mapping[str, str] = MappingProxyType(
     {
         # 'self' includes a WebSocket to the same host and port. A file that a person broadcasts has a blob: address.
+        # 'wasm-unsafe-eval' allows WebAssembly, which decodes Opus where the browser does not, and no other evaluation.
         "Content-Security-Policy": (
-            "default-src 'self'; media-src 'self' blob:; base-uri 'self'; form-action 'none'; "
+            "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; media-src 'self' blob:; base-uri 'self'; form-action 'none'; "
             "frame-ancestors 'none'; object-src 'none'"
         ),
         "X-Content-Type-Options": "nosniff",

@@ -96,6 +96,10 @@ export const formatSeconds = (value) =>
     maximumFractionDigits: 1,
   });
 
+/** @param {number} bitsPerSecond */
+export const formatBitRate = (bitsPerSecond) =>
+  formatNumber(bitsPerSecond / 1000, { style: "unit", unit: "kilobit-per-second", maximumFractionDigits: 0 });
+
 /**
  * Returns a language's name in that language, capitalized: "Deutsch" for `de`. Returns the tag if the browser does not
  * know the language.

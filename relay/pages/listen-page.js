@@ -3,6 +3,7 @@
 import { ChannelChooser, preferredChannel } from "./channel-chooser.js";
 import { element } from "./elements.js";
 import {
+  formatBitRate,
   formatMilliseconds,
   formatNumber,
   formatSeconds,
@@ -37,9 +38,17 @@ const MISUNDERSTANDINGS = new Set([1002, 1003, 1007, 1008, 1009, BAD_REQUEST, "a
 const DEFAULT_CHANNEL = "main";
 const VOLUME_KEY = "relay.volume";
 const LATENCY_KEY = "relay.latency";
+const SAVE_DATA_KEY = "relay.save-data";
 const LATENCIES = /** @type {const} */ (["low", "balanced", "stable"]);
 
-/** How often the chart's text alternative changes. A screen reader needs time to read it out. */
+/**
+ * What people call the codecs.
+ *
+ * @type {Readonly<Record<string, string>>}
+ */
+const CODEC_NAMES = Object.freeze({ opus: "Opus", pcm_s16le: "PCM" });
+
+/** A picture in words for those who do not see it; nobody wants it to change while it is read. */
 const WORDS_INTERVAL_MS = 5000;
 
 /**
@@ -76,12 +85,14 @@ const link = new LinkSecret("token", page.session);
 const chooser = new ChannelChooser(element("channels"), page.channel ?? DEFAULT_CHANNEL);
 const picture = new LivePicture(element("buffer-shape"), element("delay-shape"));
 const latency = LATENCIES.find((name) => name === recall(LATENCY_KEY)) ?? "balanced";
+const savesData = recall(SAVE_DATA_KEY);
 const player = new RelayPlayer({
   url: document.baseURI,
   session: page.session,
   channel: chooser.chosen,
   token: tokenOf(link),
   latency,
+  saveData: savesData === null ? null : savesData === "on",
 });
 
 /** This page's `RelayPlayer`, for tests and for the browser's console. */
@@ -225,6 +236,13 @@ element("latency").addEventListener("change", ({ target }) => {
   }
 });
 
+const saveData = element("save-data");
+saveData.checked = player.saveData;
+saveData.addEventListener("change", () => {
+  player.saveData = saveData.checked;
+  remember(SAVE_DATA_KEY, saveData.checked ? "on" : "off");
+});
+
 const volume = element("volume");
 volume.value = recall(VOLUME_KEY) ?? "100";
 volume.addEventListener("input", () => {
@@ -265,7 +283,8 @@ function sentence(state) {
   const before = state === "idle" && sourceState !== null ? `listen.before.${sourceState}` : "";
   const hushed = HUSHED.has(state) && player.silence !== null ? `listen.silence.${player.silence}` : "";
   const lost = player.code === SOURCE_LOST ? "listen.source-lost" : "";
-  return t([before, hushed, lost].find(knows) ?? `listen.state.${state}`);
+  const late = player.code === "http" && HEARD.has(state) ? "listen.http" : "";
+  return t([before, hushed, lost, late].find(knows) ?? `listen.state.${state}`);
 }
 
 /**
@@ -296,6 +315,8 @@ function renderStats(stats) {
   show("buffer", stats.bufferMs, formatMilliseconds);
   show("interruptions", stats.underruns, formatNumber);
   show("lost", stats.gapMs / 1000, formatSeconds);
+  const codec = CODEC_NAMES[stats.codec ?? ""] ?? stats.codec;
+  show("codec", stats.codec === null ? null : stats.bitsPerSecond, (rate) => `${codec}, ${formatBitRate(rate)}`);
   main.style.setProperty("--fill", Math.min(1, stats.bufferMs / (stats.targetMs || 1)).toFixed(2));
   const now = performance.now();
   if (now - wordsAt >= WORDS_INTERVAL_MS) {

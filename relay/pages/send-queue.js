@@ -1,8 +1,9 @@
 /**
- * Frames that wait to leave the browser, when the way to the relay is slower than the sound, or gone for a while.
+ * Audio that waits to leave the browser, when the way to the relay is slower than the sound, or gone for a while.
  *
  * What a WebSocket was given can not be taken back, so it gets little at a time and the rest waits here. Bound:
  * `LIMIT_SECONDS`, with what waits in the socket; beyond it the oldest is dropped, and `droppedSeconds` counts that.
+ * Everything is counted as time, in ticks of the codec's clock, because equal times of encoded audio have unequal sizes.
  */
 
 /** From here on a person should be told. */
@@ -15,33 +16,40 @@ const LIMIT_SECONDS = 1.5;
 const IN_SOCKET_SECONDS = 0.25;
 
 /**
- * @typedef {Uint8Array<ArrayBuffer> | Int16Array<ArrayBuffer>} Frame
- * @typedef {{bufferedAmount: number, send: (data: Frame) => void}} Socket
+ * @typedef {import("./coding.js").Packet} Packet
+ * @typedef {{bufferedAmount: number, send: (data: Packet["data"]) => void}} Socket
  */
 
 export class SendQueue {
-  #bytesPerSecond;
+  #clockRate;
   /** @type {Socket | null} */
   #socket = null;
-  /** @type {Frame[]} */
-  #frames = [];
-  #bytes = 0;
-  #droppedBytes = 0;
-  #seenInSocket = 0;
+  /** @type {Packet[]} */
+  #packets = [];
+  #ticks = 0;
+  /**
+   * What the socket was given and may still hold, the oldest first.
+   *
+   * @type {Packet[]}
+   */
+  #given = [];
+  #givenBytes = 0;
+  #givenTicks = 0;
+  #droppedTicks = 0;
   #movedAt = 0;
 
-  /** @param {number} bytesPerSecond of the audio. */
-  constructor(bytesPerSecond) {
-    this.#bytesPerSecond = bytesPerSecond;
+  /** @param {number} clockRate Ticks a second of the packets. */
+  constructor(clockRate) {
+    this.#clockRate = clockRate;
   }
 
   /** How late the audio that is pushed now will leave. */
   get waitingSeconds() {
-    return (this.#bytes + this.#inSocket) / this.#bytesPerSecond;
+    return (this.#ticks + this.#givenTicks) / this.#clockRate;
   }
 
   get droppedSeconds() {
-    return this.#droppedBytes / this.#bytesPerSecond;
+    return this.#droppedTicks / this.#clockRate;
   }
 
   /**
@@ -53,65 +61,89 @@ export class SendQueue {
   connect(socket, nowMs) {
     this.#socket = socket;
     this.#movedAt = nowMs;
-    this.#seenInSocket = 0;
     this.#send();
   }
 
   /** Keeps what comes until `connect`; counts as dropped what the old socket had not sent when it was last looked at. */
   disconnect() {
-    this.#droppedBytes += this.#socket === null ? 0 : this.#seenInSocket;
+    this.#droppedTicks += this.#givenTicks;
+    this.#given = [];
+    this.#givenBytes = 0;
+    this.#givenTicks = 0;
     this.#socket = null;
   }
 
   /**
-   * Sends a frame, now or after those before it.
+   * Sends a packet, now or after those before it.
    *
-   * @param {Frame} frame
+   * @param {Packet} packet
    * @param {number} nowMs
    */
-  push(frame, nowMs) {
-    this.#frames.push(frame);
-    this.#bytes += frame.byteLength;
+  push(packet, nowMs) {
+    this.#packets.push(packet);
+    this.#ticks += packet.ticks;
+    const hasMoved = this.#lookAtSocket();
     this.#send();
-    while (this.#frames.length > 0 && this.waitingSeconds > LIMIT_SECONDS) {
-      this.#droppedBytes += this.#take().byteLength;
+    while (this.#packets.length > 0 && this.waitingSeconds > LIMIT_SECONDS) {
+      this.#droppedTicks += this.#take().ticks;
     }
-    if (this.#inSocket < this.#seenInSocket || this.#frames.length === 0) {
+    if (hasMoved || this.#packets.length === 0) {
       this.#movedAt = nowMs;
     }
-    this.#seenInSocket = this.#inSocket;
   }
 
   /**
-   * Tells whether frames wait and the socket has taken none for `STUCK_MS`.
+   * Tells whether packets wait and the socket has taken none for `STUCK_MS`.
    *
    * @param {number} nowMs
    */
   isStuck(nowMs) {
-    return this.#socket !== null && this.#frames.length > 0 && nowMs - this.#movedAt >= STUCK_MS;
+    return this.#socket !== null && this.#packets.length > 0 && nowMs - this.#movedAt >= STUCK_MS;
   }
 
   /** Gives the socket all that waits. */
   flush() {
-    while (this.#frames.length > 0) {
-      this.#socket?.send(this.#take());
+    while (this.#socket !== null && this.#packets.length > 0) {
+      this.#give(this.#socket);
     }
-  }
-
-  get #inSocket() {
-    return this.#socket?.bufferedAmount ?? 0;
   }
 
   #send() {
-    while (this.#socket && this.#frames.length > 0 && this.#inSocket < IN_SOCKET_SECONDS * this.#bytesPerSecond) {
-      this.#socket.send(this.#take());
+    while (
+      this.#socket !== null &&
+      this.#packets.length > 0 &&
+      this.#givenTicks < IN_SOCKET_SECONDS * this.#clockRate
+    ) {
+      this.#give(this.#socket);
     }
   }
 
-  /** Takes the oldest of the frames that wait; there must be one. */
+  /** @param {Socket} socket */
+  #give(socket) {
+    const packet = this.#take();
+    socket.send(packet.data);
+    this.#given.push(packet);
+    this.#givenBytes += packet.data.byteLength;
+    this.#givenTicks += packet.ticks;
+    this.#lookAtSocket();
+  }
+
+  /** Forgets the packets that have left the socket. @returns {boolean} whether any has. */
+  #lookAtSocket() {
+    const held = this.#socket?.bufferedAmount ?? 0;
+    const before = this.#given.length;
+    while (this.#given.length > 0 && this.#givenBytes - this.#given[0].data.byteLength >= held) {
+      const { data, ticks } = /** @type {Packet} */ (this.#given.shift());
+      this.#givenBytes -= data.byteLength;
+      this.#givenTicks -= ticks;
+    }
+    return this.#given.length < before;
+  }
+
+  /** Takes the oldest of the packets that wait; there must be one. */
   #take() {
-    const frame = /** @type {Frame} */ (this.#frames.shift());
-    this.#bytes -= frame.byteLength;
-    return frame;
+    const packet = /** @type {Packet} */ (this.#packets.shift());
+    this.#ticks -= packet.ticks;
+    return packet;
   }
 }

@@ -6,6 +6,7 @@
  *   delivers the frames of audio.
  */
 
+import { encodesOpus } from "./coding.js";
 import { Uplink } from "./uplink.js";
 
 /** Time for the WebSocket's closing handshake. A Worker that closes drops its socket at once. */
@@ -14,15 +15,18 @@ const LINGER_MS = 2000;
 /** @type {Uplink | null} */
 let uplink = null;
 
-/** @param {MessageEvent<Opening | Order>} event */
-function obey({ data }) {
-  switch (data.type) {
+/** Messages wait for their turn, because the first one takes a moment. */
+let turn = Promise.resolve();
+
+/** @param {Opening | Order} message */
+async function obey(message) {
+  switch (message.type) {
     case "open":
-      uplink = new Uplink(data, (news) => postMessage(news));
-      data.frames.onmessage = (event) => uplink?.push(event.data);
+      uplink = new Uplink(message, { hasOpus: await encodesOpus() }, (news) => postMessage(news));
+      message.frames.onmessage = ({ data }) => uplink?.push(data);
       break;
     case "mute":
-      uplink?.mute(data.on);
+      uplink?.mute(message.on);
       break;
     case "pause":
       uplink?.pause();
@@ -37,4 +41,6 @@ function obey({ data }) {
   }
 }
 
-addEventListener("message", obey);
+addEventListener("message", ({ data }) => {
+  turn = turn.then(() => obey(data));
+});

@@ -4,6 +4,9 @@
  * It runs in a Worker, where neither a busy page nor a hidden tab delays audio, and needs no DOM.
  */
 
+import { FRAME_SECONDS } from "./capture.js";
+import { OpusCoder, PCM_RATE, PcmCoder } from "./coding.js";
+import { BAD_REQUEST } from "./player/close-codes.js";
 import { RelaySocket } from "./player/relay-socket.js";
 import { SendQueue } from "./send-queue.js";
 
@@ -17,11 +20,13 @@ const FAREWELL_MS = 3000;
 
 const SESSION_ENDED = 1000;
 
+/** The bitrate that a person sees is that of so many packets, a second. */
+const MEASURED_PACKETS = 50;
+
 /**
  * @typedef {object} Target
- * @property {string} address Address of the broadcaster's WebSocket, including the query.
- * @property {string[]} protocols Subprotocols to offer beside `relay.v1`: a token.
- * @property {number} bytesPerSecond Data rate of the audio.
+ * @property {string} address Of the broadcaster's WebSocket, with its query but for the format.
+ * @property {string[]} protocols Subprotocols offered beside `relay.v1`: a token.
  *
  * @typedef {"connecting" | "live" | "reconnecting"} Running
  *
@@ -37,11 +42,15 @@ const SESSION_ENDED = 1000;
  * @property {number} waitingSeconds
  * @property {number} droppedSeconds
  * @property {number | null} roundTripMs
+ * @property {number} bitsPerSecond Of the audio that is made.
+ *
+ * @typedef {{type: "rate", rate: number}} RateNews At how many samples a second frames are wanted; first of all, and again
+ *   when the codec changes.
  *
  * @typedef {{type: "relay", message: import("./player/messages.js").ControlMessage}} RelayNews A message
  *   from the relay to the page.
  *
- * @typedef {StateNews | Way | RelayNews} News
+ * @typedef {StateNews | Way | RateNews | RelayNews} News
  */
 
 /** Types of control messages that the page handles. */
@@ -49,7 +58,15 @@ const FOR_THE_PAGE = new Set(["stats", "backpressure", "error"]);
 
 export class Uplink {
   #socket;
+  /** @type {import("./coding.js").Coder} */
+  #coder;
   #queue;
+  /**
+   * The latest packets.
+   *
+   * @type {import("./coding.js").Packet[]}
+   */
+  #measured = [];
   #report;
   /** @type {Running | "stopped"} */
   #state = "connecting";
@@ -64,13 +81,16 @@ export class Uplink {
 
   /**
    * @param {Target} target
+   * @param {{hasOpus: boolean}} browser
    * @param {(news: News) => void} report
    */
-  constructor({ address, protocols, bytesPerSecond }, report) {
+  constructor({ address, protocols }, { hasOpus }, report) {
     this.#report = report;
-    this.#queue = new SendQueue(bytesPerSecond);
-    // The relay may not have noticed yet that the last connection broke, so the next one takes its place.
-    const addressNow = () => (this.#accepted ? withTakeOver(address) : address);
+    const emit = this.#send.bind(this);
+    this.#coder = hasOpus ? new OpusCoder(emit, (error) => this.#goOnWithPcm(error.message)) : new PcmCoder(emit);
+    this.#queue = new SendQueue(this.#coder.clockRate);
+    // The relay may still take a connection that broke for alive; the next one comes in its place.
+    const addressNow = () => withFormat(this.#accepted ? withTakeOver(address) : address, this.#coder.codec);
     this.#socket = new RelaySocket(addressNow, { protocols });
     this.#socket.addEventListener("hello", () => {
       this.#accepted = true;
@@ -103,7 +123,16 @@ export class Uplink {
         this.#enter(this.#accepted ? "reconnecting" : "connecting", detail.code, detail.sentence);
       }
     });
-    this.#socket.addEventListener("stop", ({ detail }) => this.#stop(detail.code, detail.sentence));
+    this.#socket.addEventListener("stop", ({ detail }) => {
+      if (detail.code === BAD_REQUEST && this.#coder.codec === "opus") {
+        // The relay may be one that takes no Opus; if it is not, it says the same of PCM.
+        this.#usePcm();
+        this.#socket.open();
+      } else {
+        this.#stop(detail.code, detail.sentence);
+      }
+    });
+    this.#report({ type: "rate", rate: this.#coder.clockRate });
     this.#enter("connecting");
     this.#socket.open();
   }
@@ -118,8 +147,9 @@ export class Uplink {
       return;
     }
     const now = performance.now();
-    if (this.#accepted) {
-      this.#queue.push(frame, now);
+    // A frame of another rate was under way when the rate changed.
+    if (this.#accepted && frame.length === this.#coder.clockRate * FRAME_SECONDS) {
+      this.#coder.encode(frame);
     }
     if (this.#queue.isStuck(now)) {
       this.#socket.reset("The connection takes no more.");
@@ -129,7 +159,8 @@ export class Uplink {
       const { waitingSeconds, droppedSeconds } = this.#queue;
       const overdueMs = now - this.#pongAt - PING_INTERVAL_MS;
       const roundTripMs = this.#roundTripMs === null ? null : Math.max(this.#roundTripMs, overdueMs);
-      this.#report({ type: "way", waitingSeconds, droppedSeconds, roundTripMs });
+      const bitsPerSecond = this.#bitsPerSecond;
+      this.#report({ type: "way", waitingSeconds, droppedSeconds, roundTripMs, bitsPerSecond });
     }
   }
 
@@ -170,10 +201,45 @@ export class Uplink {
   }
 
   /** @param {"pause" | "end"} farewell */
-  #sayFarewell(farewell) {
-    this.#queue.flush();
-    this.#socket.send({ type: farewell });
-    setTimeout(() => this.#stop(SESSION_ENDED, ""), FAREWELL_MS);
+  async #sayFarewell(farewell) {
+    await this.#coder.flush();
+    if (this.#socket.accepted) {
+      this.#queue.flush();
+      this.#socket.send({ type: farewell });
+      setTimeout(() => this.#stop(SESSION_ENDED, ""), FAREWELL_MS);
+    }
+  }
+
+  /** @param {import("./coding.js").Packet} packet */
+  #send(packet) {
+    this.#measured = [...this.#measured, packet].slice(-MEASURED_PACKETS);
+    this.#queue.push(packet, performance.now());
+  }
+
+  get #bitsPerSecond() {
+    const bytes = this.#measured.reduce((sum, { data }) => sum + data.byteLength, 0);
+    const ticks = this.#measured.reduce((sum, packet) => sum + packet.ticks, 0);
+    return ticks === 0 ? 0 : (8 * bytes * this.#coder.clockRate) / ticks;
+  }
+
+  /**
+   * Continues in another format, on another connection, because the encoder failed.
+   *
+   * @param {string} sentence Why.
+   */
+  #goOnWithPcm(sentence) {
+    this.#usePcm();
+    if (!this.#socket.isWaiting) {
+      this.#socket.reset(sentence);
+    }
+  }
+
+  #usePcm() {
+    this.#coder.close();
+    this.#coder = new PcmCoder(this.#send.bind(this));
+    this.#queue = new SendQueue(this.#coder.clockRate);
+    this.#measured = [];
+    this.#report({ type: "rate", rate: this.#coder.clockRate });
   }
 
   /**
@@ -183,6 +249,7 @@ export class Uplink {
   #stop(code, told) {
     if (this.#state !== "stopped") {
       this.#socket.close();
+      this.#coder.close();
       this.#state = "stopped";
       this.#report({ type: "state", state: "stopped", code, told });
     }
@@ -207,5 +274,19 @@ export class Uplink {
 export function withTakeOver(address) {
   const url = new URL(address);
   url.searchParams.set("takeover", "1");
+  return url.href;
+}
+
+/**
+ * Returns the address at which a broadcaster sends one codec. Listeners that get PCM get it at `PCM_RATE`.
+ *
+ * @param {string} address
+ * @param {string} codec
+ */
+function withFormat(address, codec) {
+  const url = new URL(address);
+  url.searchParams.set("codec", codec);
+  url.searchParams.set("rate", String(PCM_RATE));
+  url.searchParams.set("channels", "1");
   return url.href;
 }

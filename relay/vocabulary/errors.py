@@ -51,45 +51,47 @@ class CloseCode(IntEnum):
 
     # fmt: off
     SESSION_ENDED = (
-        1000, False, ("the broadcaster or the operator ended the session; for a broadcaster also: the relay accepted "
-        "its `pause`"), "stops", None, "The session ended.", "The session has ended.")
-    GOING_AWAY = 1001, True, "the other side leaves: a page was closed, or a proxy stops", "reconnects with backoff"
-    NOT_WEBSOCKET = 1002, False, "a violation of the WebSocket protocol", "stops", None, "", _MISUNDERSTANDING
-    NOT_TAKEN = 1003, False, "a type of message that is not accepted", "stops", None, "", _MISUNDERSTANDING
+        1000, False, ("The broadcaster or the operator ended the session. For a broadcaster also: the relay accepted "
+        "its `pause`."), "Stops.", None, "The session ended.", "The session has ended.")
+    GOING_AWAY = 1001, True, "The other side leaves: a page was closed, or a proxy stops.", "Reconnects with backoff."
+    NOT_WEBSOCKET = 1002, False, "A frame breaks the WebSocket protocol.", "Stops.", None, "", _MISUNDERSTANDING
+    NOT_TAKEN = (
+        1003, False, "The receiver does not accept messages of this type.", "Stops.", None, "", _MISUNDERSTANDING)
     CONNECTION_BROKE = (
-        1006, True, ("no close frame: the network failed, or the relay cut off a client that did not read or answer "
-        "for the stall limit (15 s)"), "reconnects with backoff")
-    NOT_UTF8 = 1007, False, "text that is not UTF-8", "stops", None, "", _MISUNDERSTANDING
+        1006, True, ("There was no close frame. The network failed, or the relay cut off a listener that accepted no "
+        "audio for the stall limit (15 s)."), "Reconnects with backoff.")
+    NOT_UTF8 = 1007, False, "A text message is not UTF-8.", "Stops.", None, "", _MISUNDERSTANDING
     POLICY = (
-        1008, False, ("policy: the client exceeded a [limit](limits.md) that the reason names; sent malformed JSON, or "
-        "text over 4 KiB or with more than 32 levels; sent audio as a listener; began with a compressed file as a "
-        "broadcaster; or sent unusable audio (not whole samples, in text, with a WAV header) for the fifth time, after "
-        "an `error` each time before"), "stops", 400, "",
+        1008, False, ("The client broke a rule. Any client: it exceeded a [limit](limits.md) that the reason names, or "
+        "sent malformed JSON, or a text that is over 4 KiB or nested deeper than 32. A listener: it sent audio. A "
+        "broadcaster: it began with a compressed file, or sent unusable audio for the fifth time (incomplete samples, "
+        "audio in a text message, or a WAV header). The first four times, it gets an `error`."), "Stops.", 400, "",
         "The relay closed the connection because of something this page sent. Reload the page.")
     TOO_BIG = (
-        1009, False, "a message that is too big", "stops", None, "",
+        1009, False, "A message is too big.", "Stops.", None, "",
         "The relay closed the connection because a message was too big. Reload the page.")
-    INTERNAL = 1011, True, "a bug in the relay", "reconnects with backoff", 500, "The relay failed; try again."
+    INTERNAL = 1011, True, "The relay failed.", "Reconnects with backoff.", 500, "The relay failed; try again."
     RESTARTING = (
-        1012, True, "the relay is restarting", "reconnects after the delay in `goaway`", None,
+        1012, True, "The relay is restarting.", "Reconnects after the delay in `goaway`.", None,
         "The relay is restarting.")
     TOKEN_EXPIRED = (
-        4001, True, "the token expired while connected, or its key was withdrawn", "gets a new token, reconnects", 401)
+        4001, True, "The token expired while connected, or its key was withdrawn.", "Gets a new token, and reconnects.",
+        401)
     TAKEN_OVER = (
-        4500, False, "another broadcaster took over", "stops", None, "Another broadcaster took over.",
+        4500, False, "Another broadcaster took over the channel.", "Stops.", None, "Another broadcaster took over.",
         "Another broadcaster took over this channel.")
     DISCONNECTED = (
-        4501, False, "disconnected by the operator", "stops", None, "The operator disconnected you.",
+        4501, False, "The operator disconnected the client.", "Stops.", None, "The operator disconnected you.",
         "The operator of the relay closed this connection.")
     NOT_ALLOWED = (
-        4502, False, ("not allowed: the token or key is missing, wrong, expired or for something else, or the session "
-        "does not exist; the answer is the same in all cases"), "stops, asks the person", 401, "",
+        4502, False, ("Not allowed. The token or key is missing, wrong, expired or for something else, or the session "
+        "does not exist. The relay does not say which."), "Stops, and asks the person.", 401, "",
         "The relay did not accept the key for this session.")
     CHANNEL_BUSY = (
-        4503, False, "the channel has a broadcaster", "stops, offers take-over", 409, "",
+        4503, False, "The channel already has a broadcaster.", "Stops, and offers to take over.", 409, "",
         "This channel already has a broadcaster.")
     BAD_REQUEST = (
-        4504, False, "a bad request; the reason says what is wrong, in one sentence", "stops", 400, "",
+        4504, False, "The request is malformed. The reason says how.", "Stops.", 400, "",
         "The relay does not accept this page's address.")
     # fmt: on
 

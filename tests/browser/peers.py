@@ -99,7 +99,7 @@ class Network:
     def __init__(self, relay_port: int, extra: Mapping[str, bytes]) -> None:
         """Make it; `extra` are scripts and pages, by path, that it serves itself as if they were the relay's."""
         self._relay_port = relay_port
-        self._extra = extra
+        self._extra = dict(extra)
         self._writers: set[asyncio.StreamWriter] = set()
         self._generation = 0
         self._broken = False
@@ -120,6 +120,10 @@ class Network:
 
     def repair(self) -> None:
         self._broken = self._blocks_websockets = False
+
+    def replace(self, path: str, body: bytes) -> None:
+        """Serve a script or page in place of the relay's."""
+        self._extra[path] = body
 
     def swallow(self) -> None:
         """From now on nothing passes on the present connections, though they stay open; new ones are good."""
@@ -178,7 +182,7 @@ def _response(path: str, body: bytes) -> bytes:
     """Give a file with the headers of the relay's own pages, their Content-Security-Policy among them."""
     page = Pages().find("/")
     assert page is not None
-    content_type = "text/javascript" if path.endswith(".js") else "text/html"
+    content_type = {"js": "text/javascript", "opus": "audio/ogg"}.get(path.rpartition(".")[2], "text/html")
     head = {"Content-Type": content_type, "Content-Length": len(body), "Connection": "close", **page.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + body

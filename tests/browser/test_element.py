@@ -231,10 +231,11 @@ async def test_a_framework_re_orders_changes_and_makes_it_before_it_is_defined(
         open_stage(context, relay.url) as stage,
     ):
         await stage.run(FRAMEWORKS[framework])
-        properties = {"src": "/listen/framed", "channel": "de", "latency": "stable"}
+        properties = {"src": "/listen/framed", "channel": "de", "latency": "stable", "saveData": True}
         await stage.run("draw(['a', 'b'], properties);", properties=properties)
         await stage.define()
-        assert await stage.run("return [element.player.channel, element.player.latency];") == ["de", "stable"]
+        shown = "return [element.player.channel, element.player.latency, element.player.saveData];"
+        assert await stage.run(shown) == ["de", "stable", True]
         await stage.play(0)
         await stage.play(1)
         await stage.run("window.before = [a.player, b.player];")

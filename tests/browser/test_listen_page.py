@@ -2,7 +2,10 @@
 
 import asyncio
 import base64
+import io
+import re
 
+import av
 import numpy as np
 import pytest
 from playwright.async_api import Browser, BrowserContext
@@ -22,6 +25,19 @@ MONO_16K = to_pcm(sine(TONE, 16_000, 1))
 
 ONSET_SECONDS = 0.05
 """Playing fades in; what is judged begins behind that."""
+
+
+def ogg_opus(seconds: int) -> bytes:
+    """Give a tone as a file that an `<audio>` element plays."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="ogg") as container:
+        stream = container.add_stream("libopus", rate=48_000, layout="mono")
+        samples = np.frombuffer(to_pcm(sine(OTHER_TONE, 48_000, seconds)), np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = 48_000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    return file.getvalue()
 
 
 async def record(tab: Tab, seconds: float) -> tuple[int, Samples, Samples]:
@@ -202,6 +218,18 @@ async def test_shows_buffer_and_delay(tab: Tab, relay: RelayProcess) -> None:
         for number in ("delay", "buffer"):
             await tab.page.locator(f"#{number}", has_text="ms").wait_for()
         await tab.page.get_by_role("img", name="Delay").wait_for()
+        await tab.page.locator("#codec", has_text=re.compile(r"^Opus, [1-9]\d* kb/s$")).wait_for()
+
+
+async def test_saves_data_where_somebody_wants_that_and_remembers_it(tab: Tab, relay: RelayProcess) -> None:
+    async with broadcasting(relay.url, "saved", 16_000, MONO_16K):
+        await tab.open("/listen/saved")
+        await tab.page.get_by_label("Save data").check()
+        await tab.page.reload()
+        assert await tab.page.get_by_label("Save data").is_checked()
+        await tab.press("Play")
+        await tab.state("playing")
+    assert any("/v1/listen/saved" in target and "packet_ms=60" in target for target in tab.network.requested)
 
 
 @pytest.mark.parametrize("fragment", ["", "#token=abcdefgh", "#token=abcdefgh)"])
@@ -284,9 +312,27 @@ async def test_says_when_the_session_has_ended(tab: Tab, relay: RelayProcess) ->
     await tab.page.get_by_role("button", name="Play").wait_for()
 
 
+async def test_plays_an_http_stream_where_websockets_are_refused_and_goes_back_to_them(
+    tab: Tab, relay: RelayProcess
+) -> None:
+    tab.network.replace("/stream/refused/main.opus", ogg_opus(20))
+    tab.network.block_websockets()
+    await tab.open("/listen/refused")
+    await tab.press("Play")
+    await tab.status("You hear an ordinary stream, several seconds late.")
+    await tab.state("playing")
+    assert await tab.page.evaluate("relayPlayer.code") == "http"
+    async with broadcasting(relay.url, "refused", 16_000, MONO_16K):
+        tab.network.repair()
+        await tab.status("You are listening live.")
+        rate, left, _ = await record(tab, 1)
+    assert hears(left, rate, TONE)
+
+
 async def test_says_what_may_be_in_the_way_when_it_never_connects_and_plays_once_it_does(
     tab: Tab, relay: RelayProcess
 ) -> None:
+    tab.network.replace("/stream/blocked/main.opus", b"")
     tab.network.block_websockets()
     async with broadcasting(relay.url, "blocked", 16_000, MONO_16K):
         await tab.open("/listen/blocked")

@@ -65,15 +65,18 @@ async def tab(context: BrowserContext, relay: RelayProcess) -> AsyncIterator[Tab
         assert tab.complaints == []
 
 
+FADE_SECONDS = 0.1
+
+
 async def hear(relay_url: str, session: str, seconds: float) -> Samples:
-    """Give what a listener gets, from now on; the beginning of the tone is left out."""
-    heard, wanted = b"", round(2 * RATE * seconds)
+    """Give what a listener gets, from now on; the beginning is left out, in which a decoder of Opus fades in."""
+    heard, wanted = b"", round(2 * RATE * (FADE_SECONDS + seconds))
     async with aclosing(listen(relay_url, session)) as payloads:
         async for payload in payloads:
             heard += payload
             if len(heard) >= wanted:
                 break
-    return from_pcm(heard)
+    return from_pcm(heard)[round(RATE * FADE_SECONDS) :]
 
 
 async def test_microphone_is_continuous_up_to_the_bytes_that_the_relay_sends(

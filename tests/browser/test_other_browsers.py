@@ -42,6 +42,7 @@ async def test_plays_at_a_click_and_goes_on_without_a_break(page: Page, relay: R
         await page.until(f"Math.abs(pitch() - {TONE}) < 20")
         stats = await calm(page)
         assert stats["bufferMs"] > 0
+        assert stats["codec"] == "opus"
         assert 0 < stats["delayMs"] < stats["playoutMs"] + 1000
         await page.press("Stop")
         await page.until("relayPlayer.state === 'idle'")

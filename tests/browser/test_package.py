@@ -90,6 +90,17 @@ async def relay(origin: str) -> AsyncIterator[RelayProcess]:
         yield relay
 
 
+async def test_its_webassembly_is_that_of_the_package_on_npm(tmp_path: Path) -> None:
+    run("node", str(HERE / "unpack_wasm.mjs"), str(tmp_path / "opus-decoder.wasm"), folder=HERE)
+    assert (tmp_path / "opus-decoder.wasm").read_bytes() == (PLAYER / "opus-decoder.wasm").read_bytes()
+
+
+async def test_its_webassembly_comes_with_its_licenses(app: Path) -> None:
+    packed = app / "node_modules" / "audio-relay-player" / "dist"
+    for name in ("opus-decoder.wasm", "opus-decoder.LICENSE"):
+        assert (packed / name).read_bytes() == (PLAYER / name).read_bytes()
+
+
 @pytest.mark.parametrize(("module", "resolution"), [("esnext", "bundler"), ("nodenext", "nodenext")])
 async def test_an_app_in_typescript_is_checked_against_its_types(app: Path, module: str, resolution: str) -> None:
     shutil.copy(HERE / "package_app" / "app.ts", app)

@@ -15,13 +15,13 @@ from websockets.http11 import Request, Response
 
 from relay import client
 from relay.cli.broadcast import Broadcast, broadcast
-from relay.cli.listen import PcmSink, WavSink, listen
+from relay.cli.listen import FileSink, PcmSink, listen
 from relay.client import broadcaster as client_broadcaster
 from relay.client.transport import connection as client_connection
 from relay.media import RawInput
 from relay.media.wav_recorder import WavRecorder
 from relay.process.blocking import BlockingThread
-from relay.vocabulary.audio import AudioFormat
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.errors import (
     BadRequestError,
     ChannelBusyError,
@@ -40,7 +40,8 @@ ADDRESS = ChannelAddress("ev1", "english")
 async def record(url: str, path: Path) -> None:
     async with asyncio.timeout(15):
         with WavRecorder(path) as recorder:
-            await listen(client.listen(url, "ev1", channel="english", reconnect=None), url, WavSink(recorder))
+            sink = FileSink(recorder, Codec.PCM_S16LE)
+            await listen(client.listen(url, "ev1", channel="english", reconnect=None), url, sink)
 
 
 async def send(url: str, audio: bytes, *, keep: bool = False) -> None:
@@ -73,7 +74,9 @@ async def test_gaps_are_told_and_counted_and_unknown_messages_are_not(
 
     async with scripted(script) as url:
         await record(url, tmp_path / "out.wav")
-    assert recorded(tmp_path / "out.wav") == (16_000, 1, b"\1\2" * 8_000 + b"\3\4" * 8_000)
+    # What was lost is silent, so that the rest keeps its time.
+    heard = b"\1\2" * 8_000 + bytes(2 * 20_480) + b"\3\4" * 8_000 + bytes(2 * 320)
+    assert recorded(tmp_path / "out.wav") == (16_000, 1, heard)
     assert capsys.readouterr().err.splitlines() == [
         f"listening to ev1/english at {url} (live)",
         "lost 1.28 s of audio (overflow)",
@@ -81,6 +84,17 @@ async def test_gaps_are_told_and_counted_and_unknown_messages_are_not(
         "the session ended",
         "received 1.00 s of audio, lost 1.30 s in 2 gap(s)",
     ]
+
+
+async def test_what_the_broadcaster_took_back_takes_no_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def script(connection: ServerConnection) -> None:
+        gap = {"type": "gap", "epoch": 1, "from_seq": 1, "to_seq": 5, "duration_ms": 100, "reason": "clear"}
+        await say(connection, HELLO, frame(0, b"\1\2"), gap, {"type": "clear"}, frame(6, b"\3\4"))
+
+    async with scripted(script) as url:
+        await record(url, tmp_path / "out.wav")
+    assert recorded(tmp_path / "out.wav") == (16_000, 1, b"\1\2\3\4")
+    assert "the broadcaster took back what was not heard yet" in capsys.readouterr().err
 
 
 async def changing_format(connection: ServerConnection) -> None:

@@ -10,10 +10,13 @@ from websockets.http11 import Request, Response
 
 from relay.client import (
     Audio,
+    AudioFormat,
     BadRequestError,
     ChannelState,
     Clear,
+    Codec,
     ConnectionLostError,
+    DeliveryChange,
     ErrorNotice,
     Goaway,
     Hello,
@@ -33,6 +36,7 @@ from relay.client import (
 from relay.client.transport import connection as client_connection
 from relay.client.transport import listener as client_listener
 from relay.protocol.messages import read_listener_event
+from relay.protocol.wire import Header, pack_audio
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from tests.support.scripted_relay import HELLO, Script, cut, frame, in_turn, query_of, say, scripted
 
@@ -253,7 +257,7 @@ async def test_a_switch_is_answered_by_a_greeting_and_kept_over_a_reconnect() ->
         assert connection.request is not None
         assert connection.request.path == "/v1/listen/ev1/main"
         await say(connection, HELLO, frame(0, SAMPLES))
-        assert await connection.recv() == '{"type":"switch","channel":"de"}'
+        assert await connection.recv() == '{"type":"switch","channel":"de","codec":null}'
         await say(connection, {**HELLO, "channel": "de", "epoch": 5, "next_seq": 70}, frame(70, SAMPLES, 5))
         await cut(connection)
 
@@ -282,7 +286,7 @@ async def test_a_switch_that_was_lost_on_the_way_is_asked_again() -> None:
         assert connection.request is not None
         assert connection.request.path == "/v1/listen/ev1/main?epoch=1&after=4294967295"
         await say(connection, RESUMED)
-        assert await connection.recv() == '{"type":"switch","channel":"de"}'
+        assert await connection.recv() == '{"type":"switch","channel":"de","codec":null}'
         await say(connection, {**HELLO, "channel": "de"})
 
     async with (
@@ -316,6 +320,79 @@ async def test_a_switch_that_fails_changes_nothing_and_is_not_asked_again() -> N
         await listener.ping()
         assert [event async for event in listener] == []
     assert asked == ['{"type":"ping","id":0}']
+
+
+OPUS = {"codec": "opus", "rate": 48_000, "channels": 1, "clock_rate": 48_000}
+OPUS_HELLO = {**HELLO, "format": OPUS}
+PACKETS = [b"\xf8" + bytes([number]) for number in range(9)]
+
+
+def packed(first: int, count: int) -> bytes:
+    return pack_audio(Header(1, first, 960 * first, 0), PACKETS[first : first + count])
+
+
+async def test_packets_come_one_by_one_and_are_resumed_by_the_numbers_of_their_codec() -> None:
+    async def first(connection: ServerConnection) -> None:
+        assert query_of(connection) == {"codec": "opus,pcm_s16le", "packet_ms": "60"}
+        await say(connection, OPUS_HELLO, packed(0, 3), packed(3, 1))
+        await cut(connection)
+
+    async def second(connection: ServerConnection) -> None:
+        resume = {"epoch": "1", "after": "3", "after_codec": "opus"}
+        assert query_of(connection) == {"codec": "opus,pcm_s16le", "packet_ms": "60", **resume}
+        await say(connection, {**OPUS_HELLO, "resumed": True, "next_seq": 4}, packed(4, 2))
+
+    events = await listen_to(in_turn(first, second), codec=("opus", "pcm_s16le"), packet_ms=60)
+    assert told(events) == [Hello, 0, 1, 2, 3, Reconnecting, Reconnected(resumed=True), 4, 5]
+    audio = [event for event in events if isinstance(event, Audio)]
+    assert [event.payload for event in audio] == PACKETS[:6]
+    assert [event.header.media_time for event in audio] == [960 * number for number in range(6)]
+
+
+async def test_a_codec_is_switched_and_asked_for_by_later_connections() -> None:
+    async def first(connection: ServerConnection) -> None:
+        await say(connection, HELLO, frame(0, SAMPLES))
+        assert await connection.recv() == '{"type":"switch","channel":null,"codec":"opus"}'
+        await say(connection, frame(1, SAMPLES), {**OPUS_HELLO, "next_seq": 2}, packed(2, 2))
+        await cut(connection)
+
+    async def second(connection: ServerConnection) -> None:
+        assert query_of(connection) == {"codec": "opus", "epoch": "1", "after": "3", "after_codec": "opus"}
+        await say(connection, {**OPUS_HELLO, "resumed": True, "next_seq": 4})
+
+    async with scripted(in_turn(first, second)) as url, listen(url, "ev1", reconnect=SOON) as listener:
+        events = []
+        async for event in listener:
+            events.append(event)
+            if isinstance(event, Audio) and len(events) == 2:
+                await listener.switch(codec="opus")
+        assert str(listener.address) == "ev1/main"
+        assert listener.audio_format == AudioFormat(Codec.OPUS, 48_000)
+    assert told(events) == [Hello, 0, 1, Hello, 2, 3, Reconnecting, Reconnected(resumed=True)]
+
+
+async def test_a_change_of_delivery_is_answered_and_kept_over_a_reconnect() -> None:
+    async def first(connection: ServerConnection) -> None:
+        assert query_of(connection) == {"codec": "opus", "packet_ms": "60"}
+        await say(connection, {**OPUS_HELLO, "packet_ms": 60})
+        assert await connection.recv() == '{"type":"delivery","coalesce_ms":40,"packet_ms":null}'
+        await say(connection, {"type": "delivery", "coalesce_ms": 40, "packet_ms": 60}, packed(0, 1))
+        await cut(connection)
+
+    async def second(connection: ServerConnection) -> None:
+        assert query_of(connection).items() >= {"coalesce_ms": "40", "packet_ms": "60"}.items()
+        await say(connection, {**OPUS_HELLO, "resumed": True, "next_seq": 1})
+
+    script = in_turn(first, second)
+    async with scripted(script) as url, listen(url, "ev1", codec="opus", packet_ms=60, reconnect=SOON) as listener:
+        await listener.set_delivery(coalesce_ms=40)
+        events = [event async for event in listener]
+    assert events[1] == DeliveryChange(40, 60)
+
+
+async def test_a_codec_that_does_not_exist_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(ValueError, match="mp3"):
+        listen("http://127.0.0.1:1", "ev1", codec=("opus", "mp3"))  # type: ignore[arg-type]
 
 
 async def test_a_channel_that_can_not_be_is_refused_before_anything_is_sent() -> None:

@@ -145,6 +145,14 @@ def check_sums(finished: Finished, frames: int = 50 * SECONDS) -> int:
     return reached
 
 
+CODECS = {
+    "passed on": options(source_codec="opus", codec="opus"),
+    "packed": options(source_codec="opus", codec="opus", packet_ms=60),
+    "encoded": options(codec="opus", packet_ms=60, frame_ms=50, fps=20),
+    "decoded": options(source_codec="opus"),
+}
+"""What the broadcasters send and what the listeners ask for."""
+
 PROFILES = {
     "steady": options(sessions=3, processes=2),
     "ramp": options(duration=4),
@@ -248,6 +256,23 @@ async def test_burst(finished: dict[str, Finished]) -> None:
     burst = finished["burst"]
     assert check_sums(burst, 80) == LISTENERS * 80
     assert burst.result["notes"] == ["40 frames/s of 10 ms are 40 % of real time."]
+
+
+@pytest.mark.parametrize("codecs", CODECS)
+async def test_opus_is_accounted_for_however_it_comes(tmp_path: Path, relay: RelayProcess, codecs: str) -> None:
+    finished = await load_test(tmp_path, relay.websocket_url, *CODECS[codecs])
+    assert (finished.code, finished.errors) == (0, []), finished.table
+    is_converted = codecs in ("encoded", "decoded")
+    source_frames = 20 * SECONDS if codecs == "encoded" else 50 * SECONDS
+    # An encoder looks 6.5 ms ahead, so the last moments are in one packet more.
+    frames = 50 * SECONDS + (codecs == "encoded")
+    assert check_sums(finished, source_frames) == LISTENERS * frames
+    assert finished.result["latency_from"] == ("relay" if is_converted else "broadcaster")
+    kilobits = finished.metrics["kbps_per_listener"]
+    # 24 kb/s, and 18 bytes before each message; 2 more for each packet of a packed one.
+    expected = {"passed on": 31.2, "packed": 27.2, "encoded": 27.2, "decoded": 263}[codecs]
+    assert kilobits == pytest.approx(expected, rel=0.3 if codecs == "encoded" else 0.1)
+    assert f"heard as {'pcm_s16le' if codecs == 'decoded' else 'opus'}" in " ".join(finished.table.split())
 
 
 async def test_a_condition_that_holds_is_exit_code_1(tmp_path: Path, relay: RelayProcess) -> None:
@@ -369,6 +394,13 @@ async def test_mistakes_are_one_sentence_before_anything_begins(tmp_path: Path, 
         (["--pin", "none"], {}, 2, "--pin none: must be CPUs that this process may use: "),
         (["--html", str(tmp_path)], {}, 2, f"{tmp_path} cannot be written: it is a directory"),
         (["--json", str(tmp_path / "no" / "x")], {}, 2, "cannot be written"),
+        (["--packet-ms", "60"], {}, 2, "--packet-ms is for listeners of Opus; add --codec opus."),
+        (
+            ["--source-codec", "opus", "--frame-ms", "7"],
+            {},
+            2,
+            "--frame-ms 7: an Opus packet lasts a multiple of 5 ms, up to 120 ms.",
+        ),
         (
             ["--duration", "1"],
             {"RELAY_BROADCAST_KEY": "another-key"},

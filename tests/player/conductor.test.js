@@ -98,12 +98,16 @@ test("what is held back of a broadcaster is dropped when another one takes over,
   }
 });
 
-test("what is held back is not given out under a format that came behind it", () => {
+test("what is held back is given out under its own format, and not under one that came behind it", () => {
   const stand = new Stand();
   stand.hear(1);
   stand.conductor.message({ type: "format", epoch: 8, format: formatAt(48_000) }, stand.now);
   stand.conductor.setRendering(true);
-  assert.deepEqual(stand.sizes, []);
+  assert.deepEqual(new Set(stand.sizes), new Set([(16_000 * FRAME_MS) / 1000]));
+  assert.deepEqual(
+    stand.orders.filter(({ type }) => type === "format").map(({ rate }) => rate),
+    [16_000],
+  );
 });
 
 test("frames whose places are remembered do not keep their samples", () => {
@@ -111,10 +115,11 @@ test("frames whose places are remembered do not keep their samples", () => {
   clock.hear(0, 0);
   const intake = new Intake(clock);
   intake.setFormat(formatAt(16_000));
-  const { number, samples } = intake.take(frameOf({ seq: 0 }, 0));
-  assert.equal(samples.length, 320);
-  assert.equal(intake.entry(number).durationMs, FRAME_MS);
-  assert.ok(!("samples" in intake.entry(number)));
+  const [{ entry, audio }] = intake.take(frameOf({ seq: 0 }, 0));
+  assert.equal(audio.length, 640);
+  assert.equal(intake.entry(entry.number).durationMs, FRAME_MS);
+  const views = Object.values(intake.entry(entry.number)).filter((value) => ArrayBuffer.isView(value));
+  assert.deepEqual(views, []);
 });
 
 test("an underrun is counted once, however often the same audio thread stands still, and of another one as well", () => {

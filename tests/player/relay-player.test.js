@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 
 import { RelayPlayer } from "../../relay/pages/player/index.js";
-import { FakeContext, FakeWorker } from "./support/fake-browser.js";
+import { FakeAudio, FakeContext, FakeWorker } from "./support/fake-browser.js";
 
 let player = null;
 
@@ -23,6 +23,8 @@ function status(state, { reason = "", code = null, retryInMs = null } = {}) {
 
 afterEach(() => {
   FakeContext.obstacle = null;
+  FakeAudio.obstacle = null;
+  FakeAudio.canPlay = "maybe";
   player?.dispose();
 });
 
@@ -160,4 +162,88 @@ test("a lock screen names the channel as soon as its name is known", async () =>
   FakeWorker.latest.tell({ type: "channel", channel: "de" });
   FakeWorker.latest.tell({ type: "channels", channels: [{ id: "de", name: "Deutsch", lang: "de", state: "live" }] });
   assert.equal(navigator.mediaSession.metadata.title, "Deutsch");
+});
+
+/** A player whose third attempt has failed. */
+function unreachable(options) {
+  const told = makePlayer({ url: "wss://relay.example/at", ...options });
+  player.play();
+  for (const code of [1006, 1006, "unreachable"]) {
+    FakeWorker.latest.tell(status("connecting", { code, retryInMs: 500 }));
+  }
+  return told;
+}
+
+test("where WebSockets fail three times, an HTTP stream is played, and it is told that it is late", () => {
+  const told = unreachable({ channel: "de", token: "abc-12345", volume: 0.5 });
+  const audio = FakeAudio.latest;
+  assert.equal(audio.src, "https://relay.example/at/stream/ev1/de.opus?token=abc-12345");
+  audio.dispatchEvent(new Event("waiting"));
+  assert.deepEqual([audio.isPaused, audio.volume, player.state], [false, 0.5, "connecting"]);
+  audio.dispatchEvent(new Event("playing"));
+  assert.deepEqual([player.state, player.code], ["playing", "http"]);
+  assert.match(told.at(-1).reason, /several seconds late/);
+  const news = told.length;
+  FakeWorker.latest.tell(status("connecting", { code: "unreachable", retryInMs: 900 }));
+  assert.equal(told.length, news);
+  assert.equal(FakeAudio.latest, audio);
+  audio.dispatchEvent(new Event("waiting"));
+  assert.equal(player.state, "rebuffering");
+  player.volume = 0.25;
+  assert.equal(audio.volume, 0.25);
+  player.stop();
+  assert.deepEqual([audio.isPaused, audio.src, player.state], [true, "", "idle"]);
+});
+
+test("a WebSocket that is had after all takes the place of the HTTP stream", () => {
+  const told = unreachable();
+  const audio = FakeAudio.latest;
+  audio.dispatchEvent(new Event("playing"));
+  FakeWorker.latest.tell(status("buffering"));
+  FakeWorker.latest.tell(status("playing"));
+  assert.deepEqual([audio.isPaused, player.state, player.code], [true, "playing", null]);
+  audio.dispatchEvent(new Event("playing"));
+  assert.deepEqual(
+    told.slice(-3).map(({ state, code }) => [state, code]),
+    [
+      ["playing", "http"],
+      ["buffering", null],
+      ["playing", null],
+    ],
+  );
+});
+
+test("an HTTP stream that fails is tried again with the next attempt, and one that is held back needs a click", async () => {
+  FakeAudio.canPlay = "";
+  unreachable();
+  const failed = FakeAudio.latest;
+  assert.match(failed.src, /\/stream\/ev1\/main\.mp3$/);
+  failed.dispatchEvent(new Event("error"));
+  assert.deepEqual([player.state, player.code], ["connecting", "unreachable"]);
+  FakeAudio.obstacle = new DOMException("A click, please.", "NotAllowedError");
+  FakeWorker.latest.tell(status("connecting", { code: "unreachable", retryInMs: 900 }));
+  const blocked = FakeAudio.latest;
+  assert.notEqual(blocked, failed);
+  await undefined;
+  await undefined;
+  assert.equal(player.state, "blocked");
+  FakeAudio.obstacle = null;
+  player.play();
+  blocked.dispatchEvent(new Event("playing"));
+  assert.equal(player.state, "playing");
+});
+
+test("it saves data where the browser's user wants that, unless the page says otherwise", () => {
+  makePlayer();
+  player.play();
+  assert.equal(FakeWorker.latest.request.saveData, false);
+  navigator.connection = { saveData: true };
+  makePlayer();
+  player.play();
+  assert.equal(FakeWorker.latest.request.saveData, true);
+  player.saveData = false;
+  assert.deepEqual(FakeWorker.latest.posted.at(-1), { type: "save-data", isOn: false });
+  player.saveData = null;
+  assert.deepEqual(FakeWorker.latest.posted.at(-1), { type: "save-data", isOn: true });
+  Reflect.deleteProperty(navigator, "connection");
 });

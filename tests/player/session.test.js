@@ -17,7 +17,10 @@ test("from the click to the sound it goes through connecting and buffering, with
     assert.deepEqual(relay.states, ["connecting", "buffering", "playing"]);
     const onsetMs = (relay.recording.findIndex((sample) => sample !== 0) * 1000) / DEVICE_RATE;
     assert.ok(onsetMs >= 0 && onsetMs < 200, `${latency}: ${onsetMs}`);
-    assert.match(relay.attempts[0].address, /^ws:\/\/relay\/v1\/listen\/ev1\/main\?codec=pcm_s16le&burst_ms=\d+$/);
+    assert.match(
+      relay.attempts[0].address,
+      /^ws:\/\/relay\/v1\/listen\/ev1\/main\?codec=pcm_s16le&coalesce_ms=\d+&burst_ms=\d+$/,
+    );
     relay.run(15_000);
     assert.deepEqual([relay.stats.underruns, relay.stats.jumps], [0, 0]);
     assert.ok(Math.abs(relay.stats.playoutMs - relay.stats.targetMs) < 30, `${latency}: ${relay.stats.playoutMs}`);
@@ -87,7 +90,9 @@ for (const random of [0, 0.5, 1]) {
     assert.equal(relay.attempts.length, 2);
     const query = new URL(relay.attempts[1].address).searchParams;
     assert.equal(query.get("epoch"), "300");
-    assert.equal(Number(query.get("after")), Math.floor((6000 - 5) / 20));
+    // The relay gathers five frames for a message.
+    const newest = Math.floor((6000 - 5) / 20);
+    assert.ok(Number(query.get("after")) > newest - 5 && Number(query.get("after")) <= newest);
     assert.ok(Number(query.get("buffer_ms")) >= 600);
     assert.ok(longestSilence(relay.recording, DEVICE_RATE) < 0.001);
     assert.ok(worstBreak(relay.recording, TONE, DEVICE_RATE) < CLICK);
@@ -354,11 +359,11 @@ test("an audio message that is none, or a codec that is not known, fails with a 
   assert.deepEqual([relay.status.state, relay.status.code], ["failed", "protocol"]);
   const other = playing();
   other.sockets[0].tell(
-    JSON.stringify({ type: "format", epoch: 301, format: { codec: "opus", rate: 48_000, channels: 1 } }),
+    JSON.stringify({ type: "format", epoch: 301, format: { codec: "flac", rate: 48_000, channels: 1 } }),
   );
   other.run(100);
   assert.equal(other.status.code, "codec");
-  assert.match(other.status.reason, /opus/);
+  assert.match(other.status.reason, /flac/);
 });
 
 test("a session that ended is no break, however late the close follows", () => {

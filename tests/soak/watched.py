@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ _numbers: Iterator[int] = itertools.count(1)
 
 
 def take_census(_signal: int, _frame: FrameType | None) -> None:
+    """Write the line with one system call, because a signal may interrupt the log while it writes to sys.stderr."""
     tasks = len(asyncio.all_tasks())
-    sys.stderr.write(json.dumps({"event": EVENT, "number": next(_numbers), "tasks": tasks}) + "\n")
-    sys.stderr.flush()
+    os.write(
+        sys.stderr.fileno(), f"{json.dumps({'event': EVENT, 'number': next(_numbers), 'tasks': tasks})}\n".encode()
+    )
 
 
 if __name__ == "__main__":

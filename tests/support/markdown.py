@@ -39,7 +39,7 @@ class Block:
     @property
     def is_run(self) -> bool:
         """Whether the tests of the documentation run it."""
-        return not self.note.startswith(("not run: ", "tested by "))
+        return not self.note.startswith(("not run: ", "tested by ", "saved as "))
 
     @property
     def commands(self) -> Iterator[tuple[str, list[str]]]:
@@ -73,6 +73,13 @@ def blocks(text: str) -> list[Block]:
             body = re.sub(f"^{match['indent']}", "", match["body"], flags=re.MULTILINE)
             found.append(Block(match["language"], body, line, match["note"] or ""))
     return found
+
+
+def comments(text: str) -> list[str]:
+    """Return the comments of a page, but for those that `blocks` has taken for what the page assumes."""
+    outside = re.sub(_FENCE, "", text, flags=re.MULTILINE | re.DOTALL)
+    found = _BLOCK.sub("", outside)
+    return [comment.strip() for comment in re.findall(r"<!--(.*?)-->", found, re.DOTALL)]
 
 
 def prose(text: str) -> str:

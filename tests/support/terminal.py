@@ -18,8 +18,20 @@ from tests.support.ports import free_port
 COMMAND_SECONDS = 120.0
 """After this a command hangs; no measure of how fast one is."""
 
+FILLED_IN = "0123456789abcdefghijklmnopqrstuvwxyz"
+"""What a reader fills in where a page shows "…" as a key."""
+
+STAND_INS = {
+    "arecord": "exec cat sentence.pcm",
+    "ffmpeg": "exec cat sentence.pcm",
+    "aplay": "exec cat >heard.pcm",
+    "ffplay": "exec cat >heard.pcm",
+    "journalctl": "exec cat beside-*.log",
+    "sudo": '[ "$1" != -u ] || shift 2; exec "$@"',
+}
+"""Scripts in the place of what a test does not have: a microphone, a sound card, a stream, systemd and other users."""
+
 _RELAY = re.compile(r"\brelay (serve|demo)\b")
-_LISTENS = re.compile(r"\brelay (serve|demo)\b|\bmoto_server\b")
 
 
 class Terminal:
@@ -28,20 +40,23 @@ class Terminal:
     def __init__(self, folder: Path, *, is_active: bool) -> None:
         self.folder = folder
         self.port = free_port()
+        self.second_port = free_port()
         self.moto_port = free_port()
-        for name in ("config", "docs", "relay", "scripts", "tests", "README.md"):
+        for name in ("config", "docs", "pyproject.toml", "relay", "scripts", "tests"):
             (folder / name).symlink_to(ROOT / name)
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "run").mkdir(mode=0o700)
         self._write_recordings()
+        self._write_stand_ins()
         path = f"{sys.prefix}/bin:" if is_active else ""
         environment = {
             "HOME": str(folder),
             "LANG": "C.UTF-8",
-            "PATH": f"{path}/usr/local/bin:/usr/bin:/bin",
+            "PATH": f"{folder}/bin:{path}/usr/local/bin:/usr/bin:/bin",
             "XDG_RUNTIME_DIR": str(folder / "run"),
             "RELAY_SERVER_PORT": str(self.port),
             "RELAY_CLIENT_URL": f"ws://127.0.0.1:{self.port}",
+            "RELAY_LOG_FORMAT": "console",  # as on a terminal
         }
         self._shell = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
@@ -63,6 +78,12 @@ class Terminal:
                 recording.setparams(parameters)
                 recording.writeframes(audio)
         (self.folder / "sentence.pcm").write_bytes(audio)
+
+    def _write_stand_ins(self) -> None:
+        (self.folder / "bin").mkdir()
+        for name, script in STAND_INS.items():
+            (self.folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+            (self.folder / "bin" / name).chmod(0o755)
 
     @property
     def is_busy(self) -> bool:
@@ -90,17 +111,20 @@ class Terminal:
     def run_beside(self, command: str) -> Path:
         """Start a command that goes on, and return the file with its output.
 
-        A relay ends what ran before and takes its place; the method returns when it listens.
+        A relay ends what ran before and takes its place, unless it is a second one. The method returns when it listens.
         """
-        if _RELAY.search(command):
+        is_relay = _RELAY.search(command) is not None
+        if is_relay and str(self.second_port) not in command:
             self._end_relays()
         log = self.folder / f"beside-{secrets.token_hex(4)}.log"
         log.touch()
         code, output = self.run(f"{command.removesuffix('&')} </dev/null >{log.name} 2>&1 & echo pid $!")
         assert code == 0, output
         self._beside[int(output.split()[-1])] = (command, log)
-        if _LISTENS.search(command):
-            self._wait_for_port(self.port if _RELAY.search(command) else self.moto_port, command, log)
+        if is_relay:
+            self._wait_for_port(self.second_port if str(self.second_port) in command else self.port, command, log)
+        elif "moto_server" in command:
+            self._wait_for_port(self.moto_port, command, log)
         return log
 
     def _wait_for_port(self, port: int, command: str, log: Path) -> None:

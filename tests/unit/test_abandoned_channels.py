@@ -1,4 +1,4 @@
-"""What is kept after its broadcaster has gone: bounded for a session and in all, in channels and in bytes."""
+"""What the relay keeps after a broadcaster leaves: limited in channels and bytes, per session and overall."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from tests.support.hub_bench import Bench, check_account
 
 SPEECH = Offer(pace=Pace.SPEECH)
 MINUTE = [bytes(32_000)] * 60
-"""What may wait in a channel of pace speech, 16 kHz mono."""
+"""The most audio that may wait in a speech channel at 16 kHz mono."""
 
 
 @asynccontextmanager
@@ -26,7 +26,7 @@ async def a_bench(**limits: int) -> AsyncIterator[Bench]:
 
 
 def come_and_go(bench: Bench, channel: str, session: str = "ev1") -> Channel:
-    """Claim a channel, fill its queue and vanish."""
+    """Claim a channel, fill its queue and disappear."""
     source = bench.claim(channel=channel, session=session, offer=SPEECH)
     for audio in MINUTE:
         bench.publish(source, 1, audio)

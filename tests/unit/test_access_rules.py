@@ -1,4 +1,4 @@
-"""Who may do what, by rules alone: a clock that is set by hand, no keys, no sockets."""
+"""Access rules alone, with a manual clock and without keys or sockets."""
 
 import math
 from itertools import product
@@ -18,7 +18,7 @@ NOW = 1_000_000.0
 
 
 class FakeVerifier:
-    """Takes every text as a token for listening to ev1 by a key of that name."""
+    """Accepts a token if its text is one of `keys`. The token allows listening to ev1."""
 
     def __init__(self, *keys: str, expires_at: float = NOW + 60, not_before: float = -math.inf) -> None:
         self.sources = frozenset(keys)

@@ -1,4 +1,4 @@
-"""Where the relay listens, and what of it others can reach."""
+"""Where the relay listens, and which of those addresses others can reach."""
 
 import errno
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from relay.server.addresses import PORT_TRIES, check_apart, find_addresses, list
 from relay.vocabulary.errors import ConfigurationError
 from relay.vocabulary.hosts import public_host, reachable_host
 
-IPV4, IPV6 = "0.0.0.0", "::"  # noqa: S104 - nothing listens
+IPV4, IPV6 = "0.0.0.0", "::"  # noqa: S104 - nothing listens here
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""No frame is handed to the kernel older than its listener's bound, however slowly the socket is read."""
+"""However slowly a socket is read, the kernel gets no frame that is older than the listener's bound."""
 
 import asyncio
 
@@ -11,22 +11,22 @@ from tests.support.hub_bench import Bench, FakePort, block, check_account, split
 from tests.support.wire_listener import numbered_audio
 
 RATE = 32_000
-"""Bytes a second of 16 kHz mono."""
+"""Bytes per second of 16 kHz mono."""
 
 UNSENT_BYTES = RATE // 5
-"""What the kernel lets wait: 200 ms."""
+"""Bytes that may wait in the kernel: 200 ms."""
 
 SEGMENT_BYTES = 1000
-"""The kernel looks at what waits before each segment."""
+"""The kernel checks how many bytes wait before each segment of this size."""
 
 STEP_SECONDS = 0.005
 
 
 class SlowPort(FakePort):
-    """A socket whose peer reads at a part of real time, with the kernel's bound on what waits in it.
+    """A socket whose peer reads more slowly than real time, with the kernel's bound on unsent bytes.
 
     Attributes:
-        ages_ms: Of each frame, when its last byte was handed to the kernel.
+        ages_ms: Age of each frame when its last byte went to the kernel.
     """
 
     def __init__(self, bench: Bench, name: str = "listener", framing: Framing = RELAY_V1) -> None:
@@ -74,7 +74,7 @@ class SlowPort(FakePort):
 
 
 async def read_slowly(bound_seconds: float, speed: float, frame_seconds: float) -> None:
-    """Read nothing until the bound is reached, then at `speed` of real time, then whatever comes."""
+    """Read nothing until the bound is reached, then at `speed` times real time, then everything."""
     bench = Bench(bound_seconds=bound_seconds, stall_limit_seconds=None)
     port = SlowPort(bench)
     raw = SlowPort(bench, "raw", RAW)
@@ -106,7 +106,7 @@ async def read_slowly(bound_seconds: float, speed: float, frame_seconds: float) 
     await bench.tasks.close()
     check_account(port, len(published_at))
     assert max(*port.ages_ms, *raw.ages_ms) <= (bound_seconds + frame_seconds) * 1000 + 20
-    # The frames have headers, and what was written before it got slow comes first.
+    # Headers take up some of the rate, and data written before the slowdown is sent first.
     assert slowly * frame_seconds >= 0.8 * speed * slow_seconds - UNSENT_BYTES / RATE - frame_seconds, "it starves"
 
 
@@ -125,7 +125,7 @@ def test_no_frame_is_handed_over_older_than_the_bound_at_any_speed(bound_ms: int
 
 
 async def test_what_a_clear_takes_back_is_not_behind_a_write() -> None:
-    """Of the frames of a write that the socket took in part, those that it did not begin are cleared with the rest."""
+    """The socket accepts part of a write. A clear also drops the frames of that write that have not begun."""
     bench = Bench()
     port = SlowPort(bench)
     source = bench.claim()

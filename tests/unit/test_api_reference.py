@@ -1,4 +1,4 @@
-"""The docstrings of public names render into an API reference, as `make docs` writes it."""
+"""The docstrings of public names render into the API reference that `make docs` writes."""
 
 import re
 import subprocess

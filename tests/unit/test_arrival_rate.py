@@ -1,4 +1,4 @@
-"""How fast audio arrives: which sources have announced a wrong rate, and which only look like it."""
+"""How fast audio arrives: which sources announced a wrong rate, and which only appear to."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -17,11 +17,11 @@ MONO = AudioFormat()
 HOUSEKEEPING_SECONDS = 0.5
 
 Message = tuple[float, float]
-"""When it is sent, and how long it lasts, in seconds."""
+"""When the message is sent, and its duration, both in seconds."""
 
 
 class Held(Enum):
-    """What a source does that is told to stop, or whose socket is not read."""
+    """How a source reacts when the relay tells it to stop or does not read its socket."""
 
     DROPS = auto()
     QUEUES = auto()
@@ -29,11 +29,11 @@ class Held(Enum):
 
 
 class Play:
-    """A source, and the relay's limit, which holds it back.
+    """A source and the relay's limit, which holds it back.
 
     Attributes:
-        verdicts: When there was another one, and which.
-        holds: How often the source was held back.
+        verdicts: Time and value of each new verdict.
+        holds: How often the relay held the source back.
     """
 
     def __init__(self, messages: Iterable[Message], held: Held = Held.QUEUES, owed_seconds: float = 0.0) -> None:
@@ -63,8 +63,8 @@ class Play:
 def steady(
     ratio: float, span: float, message: float = 0.02, *, jitter: float = 0.0, begin: float = 0.0
 ) -> Iterator[Message]:
-    """Messages of equal length, some late by up to `jitter`."""
-    chance, at = random.Random(1), 0.0  # noqa: S311 - it is no secret
+    """Messages of equal length, each up to `jitter` seconds late."""
+    chance, at = random.Random(1), 0.0  # noqa: S311 - not a secret
     for number in range(1, int(span * ratio / message)):
         at = max(at, number * message / ratio + chance.random() * jitter)
         yield begin + at, message
@@ -76,7 +76,7 @@ FASTEST_CLOCK = 1.01
 
 
 def ways(ratios: Iterable[float]) -> list[tuple[float, Held]]:
-    """Ratios, and what the source does when it is held; one that is not too fast never is."""
+    """Combine ratios with the reactions of a held source. A source that is not too fast is never held."""
     return [(ratio, held) for ratio in ratios for held in (Held if ratio > FASTEST_CLOCK else [Held.QUEUES])]
 
 
@@ -97,7 +97,7 @@ def test_a_clock_that_is_not_exact_is_right(ratio: float, held: Held) -> None:
 
 
 def in_clumps(messages: Iterable[Message], together: int, spread: float) -> Iterator[Message]:
-    """Have so many messages wait for the last of them, and then come one after the other within a time."""
+    """Send messages in clumps. Each clump waits for its last message, then goes out within `spread` seconds."""
     messages = list(messages)
     for first in range(0, len(messages), together):
         clump = messages[first : first + together]
@@ -149,8 +149,8 @@ def test_an_hour_of_silence_does_not_hide_a_wrong_rate_for_an_hour() -> None:
 
 
 def in_turn(spans: Iterable[tuple[float, float, float]], message: float, jitter: float) -> list[Message]:
-    """Spans of audio, each so long, so many times as fast as real time, and with so much time before the next."""
-    chance, begin, messages = random.Random(1), 0.0, list[Message]()  # noqa: S311 - it is no secret
+    """Return the messages of several spans. Each span has a duration, a speed relative to real time, and a pause."""
+    chance, begin, messages = random.Random(1), 0.0, list[Message]()  # noqa: S311 - not a secret
     for seconds, speed, pause in spans:
         for number in range(1, max(2, round(seconds / message))):
             messages.append((begin + number * message / speed + chance.random() * jitter, message))
@@ -187,7 +187,7 @@ def test_a_source_that_sends_only_speech_is_right(
 def test_sentences_that_come_in_bursts_are_right(
     sentences: list[tuple[float, float, float]], message: float, held: Held
 ) -> None:
-    """The next one comes when the last one has been heard."""
+    """Each sentence starts after the previous one has been heard."""
     spans = [(seconds, speed, seconds - seconds / speed + pause) for seconds, speed, pause in sentences]
     assert Play(in_turn(spans * 2, message, 0.0), held).verdicts == []
 
@@ -201,7 +201,7 @@ def test_sentences_that_come_in_bursts_are_right(
 def test_a_stall_that_is_made_up_for_is_right(
     stalls: list[tuple[float, float, float]], message: float, held: Held
 ) -> None:
-    """Each lasts so long, is made up for so fast, and is followed by so much that is even."""
+    """Each stall has a duration, a speed of catching up, and a stretch of even audio after it."""
     spans = [(12.0, 1.0, 0.0)]
     for seconds, speed, even in stalls:
         before, speed_of, _ = spans[-1]
@@ -247,8 +247,8 @@ def test_names_the_formats_that_would_come_so_fast(announced: AudioFormat, ratio
 
 @pytest.mark.parametrize("seed", range(20))
 def test_frames_that_a_pipe_fills_in_other_steps_are_slow_throughout(seed: int) -> None:
-    """Writes of 640 bytes fill frames of 960: the frames arrive after 20 and after 40 ms, in turns."""
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    """A pipe fills frames of 960 bytes in steps of 640, so frames arrive alternately after 20 and 40 ms."""
+    chance = random.Random(seed)  # noqa: S311 - not a secret
     rate, held_bytes = ArrivalRate(), 0
     for number in range(750):
         now = number * 0.02 + chance.uniform(0, 0.002)

@@ -1,4 +1,4 @@
-"""The buffer manager's contract: first the cases the component was born with, then what they left open."""
+"""The buffer manager's contract: first the original test cases, then the cases that they left open."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from relay.vocabulary.audio import FLICKS_PER_SECOND, FRAMES_PER_SECOND, AudioFo
 
 
 class RecordingClient:
-    """CloudWatch's one method; remembers its calls."""
+    """Records the calls of CloudWatch's one method."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[dict[str, Any]]]] = []
@@ -34,7 +34,7 @@ def manager() -> AudioBufferManager:
 
 
 def seconds(count: float) -> bytes:
-    """Audio of the default format that lasts `count` seconds."""
+    """Return `count` seconds of audio in the default format."""
     return bytes(int(count * AudioBufferManager.BYTES_PER_SECOND))
 
 
@@ -368,7 +368,7 @@ class TestDropBefore:
         now = 0.0
         manager = AudioBufferManager(clock=lambda: now)
         buffer = manager.open_buffer("a")
-        for now in (1.0, 2.0, 3.0):  # noqa: B007 - the clock reads it
+        for now in (1.0, 2.0, 3.0):  # noqa: B007 - the clock reads `now`
             manager.add_audio("a", bytes(320))
         assert buffer.drop_before(2.0) == AudioAmount(1, 320, FLICKS_PER_SECOND // 100)
         assert buffer.drop_before(2.0) is None

@@ -1,4 +1,4 @@
-"""The buffer manager against a simple model, in every order that hypothesis finds."""
+"""Compare the buffer manager with a simple model, in every order that Hypothesis finds."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Chunk
 
 @dataclass
 class Model:
-    """A list of `(audio, flicks, timestamp)`, and sums of what came and what was lost."""
+    """A list of `(audio, flicks, timestamp)`, with sums of what arrived and what was lost."""
 
     buffer: ListenerBuffer
     max_bytes: int
@@ -36,7 +36,7 @@ class Model:
         del self.queue[:count]
 
     def add(self, audio: bytes, flicks: int, now: float) -> bool:
-        """Add one chunk that can't be cut; gives whether something was lost."""
+        """Add one chunk that cannot be cut. Return whether anything was lost."""
         self.given += AudioAmount(1, len(audio), flicks)
         lost = not self.fits(audio, flicks)
         while self.queue and not self.fits(audio, flicks):
@@ -48,7 +48,7 @@ class Model:
         return lost
 
     def cut_and_add(self, audio: bytes, audio_format: AudioFormat, now: float) -> bool:
-        """Add plain audio, of which only the newest whole samples that fit are kept."""
+        """Add plain audio. Keep only the newest whole samples that fit."""
         if len(audio) <= self.max_bytes:
             return self.add(audio, audio_format.flicks(len(audio)), now)
         newest = audio

@@ -131,7 +131,7 @@ def test_others_are_what_the_measured_processes_did_not_do() -> None:
     assert (found.cpu, found.others) == (1, 20.0)
     assert found.stolen == pytest.approx(2.0)
     assert str(found) == "other processes took 20 % of CPU 1"
-    # What is counted in ticks here and exactly there may differ a little.
+    # One side counts in clock ticks and the other exactly, so they may differ a little.
     assert compare(1, CpuTimes(10.0, 0.0), CpuTimes(12.9, 0.0), measured_seconds=3.0, seconds=5.0).others == 0.0
 
 

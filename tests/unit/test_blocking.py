@@ -1,4 +1,4 @@
-"""The thread for calls that block."""
+"""The thread that runs blocking calls."""
 
 import asyncio
 import os
@@ -37,9 +37,9 @@ async def test_leaving_does_not_wait_for_a_call_that_never_returns() -> None:
             read = asyncio.ensure_future(thread.call(os.read, reading, 10))
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(read, 0.01)
-    # The call ends now, and nobody waits for its result any more.
+    # The call ends now, when nobody waits for its result any more.
     os.close(writing)
-    while any(found.name == "test" for found in threading.enumerate()):  # noqa: ASYNC110 - no event tells it
+    while any(found.name == "test" for found in threading.enumerate()):  # noqa: ASYNC110 - no event announces it
         await asyncio.sleep(0.01)
     os.close(reading)
 

@@ -1,4 +1,4 @@
-"""What `relay broadcast` refuses before it connects."""
+"""What `relay broadcast` rejects before it connects."""
 
 import wave
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What listeners are told of the channels of their session, and which are forgotten."""
+"""What listeners learn about the channels of their session, and which channels are forgotten."""
 
 import json
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ async def test_a_list_has_what_was_declared_and_what_had_a_broadcaster(bench: Be
 
 @pytest.mark.parametrize("for_all_last", [True, False], ids=["general last", "general first"])
 async def test_what_is_declared_for_a_session_goes_before_what_is_for_all(for_all_last: bool) -> None:
-    """The list, the greeting and the channel that somebody opens all say the same name."""
+    """The list, the greeting and the opened channel all carry the same name."""
     declared = [Declaration.read("ev1/main en The keynote"), Declaration.read("*/main - Original")]
     bench = Bench(declared=declared if for_all_last else reversed(declared))
     keynote = {"id": "main", "name": "The keynote", "lang": "en", "state": "waiting"}
@@ -53,7 +53,7 @@ async def test_what_is_declared_for_a_session_goes_before_what_is_for_all(for_al
 
 
 async def test_however_many_channels_change_their_list_is_told_once(bench: Bench) -> None:
-    """A whole event comes back after a restart, while a listener's network stalls."""
+    """All channels of an event come back after a restart, while one listener's network is stalled."""
     healthy, stalled = bench.join("healthy"), bench.join("stalled")
     block(stalled)
     for number in range(MAX_LISTED):
@@ -125,7 +125,7 @@ async def test_a_channel_that_never_had_a_source_is_forgotten_soon_and_silently(
 
 
 async def test_a_list_is_serialized_once_for_each_change(bench: Bench) -> None:
-    """Whoever switches to and fro, and a crowd that joins, gets the text that there is."""
+    """Listeners that switch back and forth, or join in a crowd, all get the existing text."""
     ports = [bench.join(f"crowd-{number}", channel="de") for number in range(20)]
     texts = {id(bench.hub.directory.listed("ev1").text) for _ in ports}
     assert len(texts) == 1
@@ -155,7 +155,7 @@ async def test_a_session_has_the_name_that_its_operator_or_else_a_broadcaster_gi
     assert [entry["id"] for entry in declared.hello["channels"]] == ["main", "de"]
     for session in ("ev1", "ev2"):
         bench.claim(session=session, offer=Offer(session_name="What the speaker calls it"))
-        # An interpreter who says nothing changes nothing.
+        # An interpreter who sends no name changes nothing.
         bench.claim(session=session, channel="fr", offer=Offer())
     bench.hub.keep_house()
     await bench.settle()

@@ -1,4 +1,4 @@
-"""A channel as plain values: another relay goes on with it, and nobody who connects again loses anything untold."""
+"""A channel as plain values: another relay can continue it, and reconnecting listeners learn of every loss."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a client is told of what kept it from connecting."""
+"""What a client reports when it cannot connect."""
 
 import pytest
 from websockets.datastructures import Headers

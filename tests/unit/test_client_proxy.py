@@ -1,4 +1,4 @@
-"""Which proxy a client takes, and how it is named."""
+"""Which proxy a client uses, and how errors name it."""
 
 from socket import gaierror
 

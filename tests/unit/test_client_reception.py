@@ -1,4 +1,4 @@
-"""What a listener passes on, whatever its connections do."""
+"""What a listener passes on, whatever happens to its connections."""
 
 from dataclasses import replace
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from relay.client.reception import Reception, ReceptionEvent, UnknownLoss
 from relay.client.reconnect import Reconnected
 from relay.protocol.messages import ChannelEntry, Channels, Clear, FormatChange, Gap, Hello, StateChange
-from relay.protocol.wire import Audio, Header
-from relay.vocabulary.audio import AudioFormat, Pace
+from relay.protocol.wire import HEADER_BYTES, Audio, Header, pack_audio
+from relay.vocabulary.audio import AudioFormat, Codec, Pace
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import PolicyError
 
@@ -148,7 +148,7 @@ def test_audio_without_a_format_is_refused() -> None:
     cuts=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(0, 3)), max_size=12),
 )
 def test_over_any_cuts_each_frame_comes_once_or_in_one_gap(first: int, cuts: list[tuple[int, int, int]]) -> None:
-    """Each cut: frames that still come, frames released meanwhile, and how many of them the relay has forgotten."""
+    """Each cut has three counts: frames that still arrive, frames released meanwhile, and those the relay forgot."""
     reception = Reception(hello(first))
     released = first
     accounted: list[int] = []
@@ -179,3 +179,64 @@ def test_over_any_cuts_each_frame_comes_once_or_in_one_gap(first: int, cuts: lis
     assert accounted == [seq % WRAP for seq in range(first, released)]
     assert reception.stats.duplicate_frames == reception.stats.unknown_losses == 0
     assert reception.stats.reconnects == len(cuts)
+
+
+OPUS = AudioFormat(Codec.OPUS, 48_000)
+
+
+def packets(first: int, count: int, media_time: int | None = None) -> list[Audio]:
+    """So many packets of 20 ms, as they would come one by one. The first of an epoch begins before its first sample."""
+    begins = first * 960 - 312 if media_time is None else media_time
+    return [
+        Audio(Header(7, seq % WRAP, (begins + 960 * number) % WRAP, 1000 + 20 * number), b"\xf8" + bytes([seq % 251]))
+        for number, seq in enumerate(range(first, first + count))
+    ]
+
+
+def packed(frames: list[Audio]) -> Audio:
+    message = pack_audio(frames[0].header, [one.payload for one in frames])
+    return Audio(Header.unpack(message), message[HEADER_BYTES:])
+
+
+def test_each_packet_of_a_message_is_a_frame_of_its_own() -> None:
+    reception = Reception(replace(HELLO, audio_format=OPUS))
+    assert reception.take(packed(packets(0, 3))) == packets(0, 3)
+    assert reception.take(packets(3, 1)[0]) == packets(3, 1)
+    assert reception.resume_point == (7, 3)
+    assert reception.stats.received.chunks == 4
+    assert reception.stats.received.seconds == pytest.approx(0.08)
+
+
+def test_a_hole_before_and_a_repetition_in_a_packed_message_are_told() -> None:
+    reception = Reception(replace(HELLO, audio_format=OPUS))
+    reception.take(packed(packets(0, 2)))
+    assert reception.take(packed(packets(1, 3))) == packets(1, 3)[1:]
+    assert reception.take(packed(packets(6, 2))) == [Gap(7, 4, 5, 40.0, "untold"), *packets(6, 2)]
+    assert reception.stats.duplicate_frames == 1
+
+
+def test_where_encoded_audio_begins_is_not_assumed() -> None:
+    reception = Reception(replace(HELLO, audio_format=None))
+    reception.take(FormatChange(OPUS, 7))
+    assert reception.take(packets(2, 1)[0]) == [UnknownLoss("untold"), *packets(2, 1)]
+
+
+def test_each_codec_has_its_own_numbers() -> None:
+    reception = Reception(replace(HELLO, audio_format=OPUS, next_seq=50))
+    reception.take(packed(packets(50, 2)))
+    assert (reception.codec, reception.resume_point) == (Codec.OPUS, (7, 51))
+    # The same numbers, but of another codec.
+    told = reception.resume(replace(HELLO, next_seq=52, resumed=False))
+    assert told == [Reconnected(resumed=False), UnknownLoss("restart"), FormatChange(MONO, 7)]
+    assert reception.codec is Codec.PCM_S16LE
+    switched = replace(HELLO, audio_format=OPUS, next_seq=9)
+    assert reception.take(switched) == [switched]
+    assert (reception.codec, reception.resume_point) == (Codec.OPUS, (7, 8))
+    assert reception.take(packets(9, 1)[0]) == packets(9, 1)
+
+
+def test_a_message_that_is_not_whole_packets_breaks_the_protocol() -> None:
+    reception = Reception(replace(HELLO, audio_format=OPUS))
+    message = packed(packets(0, 2))
+    with pytest.raises(PolicyError, match="ends inside a packet"):
+        reception.take(replace(message, payload=message.payload[:-1]))

@@ -1,4 +1,4 @@
-"""Whatever becomes of its connections and of the channel, a client accounts for every frame of the real hub once."""
+"""Whatever happens to its connections and the channel, a client accounts for every frame exactly once."""
 
 import asyncio
 import json
@@ -21,12 +21,12 @@ WORDS = 1 << 32
 
 
 class Client:
-    """A listener of a program: a reception, over one connection after another.
+    """A listening program: one reception over successive connections.
 
     Attributes:
-        port: The present connection's socket at the relay; None between two.
-        epoch: Of the last frame that was passed on or told lost.
-        seq: The number that has to be accounted for next.
+        port: The current connection's socket at the relay, or None between connections.
+        epoch: Epoch of the last frame that was passed on or reported lost.
+        seq: Number of the next frame to account for.
     """
 
     def __init__(self, port: FakePort) -> None:
@@ -36,7 +36,7 @@ class Client:
         self._taken = 0
 
     def read(self, limit: int | None = None) -> None:
-        """Receive messages that the relay has written, all of them or some."""
+        """Receive the messages that the relay has written, at most `limit` of them."""
         assert self.port is not None
         messages = [one for item in self.port.written for one in self._messages(item)]
         for message in messages[self._taken : None if limit is None else self._taken + limit]:
@@ -68,7 +68,7 @@ class Client:
             match one:
                 case UnknownLoss():
                     assert isinstance(event, Hello)
-                    # The hub is there all the while, and knows its numbers, but no epoch that had no frame.
+                    # The hub never restarts, so it knows every epoch that had a frame.
                     assert self.seq == 0
                     assert not event.resumed
                     self.epoch, self.seq = event.epoch, event.next_seq
@@ -88,7 +88,7 @@ class Client:
 
 
 class Cuts(RuleBasedStateMachine):
-    """One channel of a hub, one source after another, and a client that is cut off at any moment."""
+    """One channel of a hub, successive sources, and a client that can be cut off at any moment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,10 +135,10 @@ class Cuts(RuleBasedStateMachine):
     @precondition(lambda self: self.client.port is not None)
     @rule(received=st.integers(0, 30))
     def cut(self, received: int) -> None:
-        """Cut the client off; of what the relay has written, it still receives so many messages."""
+        """Cut the client off after it has received `received` of the messages that the relay has written."""
         client = self.client
         assert client.port is not None
-        # A client that was not even greeted has no place yet, and is a new one.
+        # Without the greeting, the client would have no place and would return as a new one.
         client.read(max(received, 1) if client.reception is None else received)
         self.bench.leave(client.port)
         client.port = None

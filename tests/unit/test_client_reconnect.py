@@ -1,4 +1,4 @@
-"""When a client comes back, and after how long."""
+"""When a client reconnects, and after what delay."""
 
 from itertools import pairwise
 from random import Random

@@ -1,4 +1,4 @@
-"""What waits at a broadcaster: bounded, and every byte accounted for."""
+"""A broadcaster's send queue is bounded, and every byte in it is accounted for."""
 
 from collections import deque
 
@@ -39,7 +39,7 @@ def test_what_is_cleared_is_not_counted_as_dropped() -> None:
 
 
 def a_queue(messages: int, taken: int, max_under_way_seconds: float = 1) -> SendQueue:
-    """One that was given messages of 20 ms, of which some were taken."""
+    """Return a queue that received messages of 20 ms, some of which were taken."""
     queue = SendQueue(1, max_under_way_seconds)
     for number in range(messages):
         queue.put(MONO.measure(bytes([number, 0]) * 320))
@@ -92,7 +92,7 @@ def test_what_was_cleared_under_way_does_not_come_back_and_the_clear_is_to_be_re
 
 
 class Queue(RuleBasedStateMachine):
-    """Against plain lists."""
+    """Compares the queue with plain lists."""
 
     @initialize(max_seconds=st.sampled_from([0.02, 0.1, 1.0]))
     def open(self, max_seconds: float) -> None:
@@ -100,7 +100,7 @@ class Queue(RuleBasedStateMachine):
         self.queue = SendQueue(max_seconds, 0.5)
         self.model: deque[bytes] = deque()
         self.put_bytes = 0
-        # Of this connection: each message, and whether it is still wanted; how many are known to have arrived.
+        # On this connection: each message sent, with whether it is still wanted, and how many have arrived.
         self.sent: list[tuple[bytes, bool]] = []
         self.arrived = 0
 

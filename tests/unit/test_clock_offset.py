@@ -16,7 +16,7 @@ delays = st.floats(0, 50)
 def test_the_truth_is_never_further_away_than_it_says(
     difference: float, questions: list[tuple[float, float, float]], drift: float
 ) -> None:
-    """Whatever the delays on both ways, also with clocks that drift apart."""
+    """This holds for any delays in both directions, even if the clocks drift apart."""
     offset = ClockOffset()
     now = 0.0
     for pause, there, back in questions:

@@ -1,4 +1,4 @@
-"""Where settings come from, what faults are called, and that the documentation names every key."""
+"""Where settings come from, how errors describe them, and that the documentation names every key."""
 
 import json
 import os
@@ -97,7 +97,7 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "client.url": ("ws://a:1", "wss://b", "http://c:3/"),
     "client.token": ("first-token", "second-token", "third-token"),
 }
-"""Three valid values for each key: for the file, the environment and the command line."""
+"""Three valid values for each key: one for the file, one for the environment, one for the command line."""
 
 
 def text(value: object) -> str:
@@ -107,7 +107,7 @@ def text(value: object) -> str:
 
 
 def plain(loaded: LoadedSettings, dotted: str) -> object:
-    """Give a value as VALUES has it."""
+    """Return a loaded value in the form that VALUES uses."""
     section, name = dotted.split(".")
     value = getattr(getattr(loaded.settings, section), name)
     if KEYS[dotted].is_secret and value is not None:

@@ -1,4 +1,4 @@
-"""Where a client may show its token, and which of several places counts."""
+"""Where a client may present its token, and which place takes precedence."""
 
 import pytest
 from websockets.datastructures import Headers

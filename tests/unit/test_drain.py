@@ -1,4 +1,4 @@
-"""The drain task and a listener's account, with sockets whose fullness the test decides."""
+"""The drain task and a listener's account. The test decides how full the sockets are."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -233,7 +233,7 @@ async def test_one_who_is_too_many_changes_behind_is_cut_off(bench: Bench) -> No
 
 @pytest.mark.parametrize("sessions", [1, 200])
 async def test_a_pass_gives_way_to_the_loop(sessions: int) -> None:
-    """With a clock that runs, a long pass lets other work in between two slices."""
+    """The clock advances, so a long pass lets other tasks run between two slices."""
     bench = Bench(bound_seconds=100.0, clock=_Ticking())
     ports = [bench.join(f"l{n}", session=f"s{n % sessions}") for n in range(200)]
     sources = [bench.claim(session=f"s{n}") for n in range(sessions)]
@@ -249,7 +249,7 @@ async def test_a_pass_gives_way_to_the_loop(sessions: int) -> None:
 
 
 async def test_a_large_channel_keeps_nobody_waiting() -> None:
-    """A batch to it takes twice as long as a frame lasts, so there is always a next one."""
+    """A batch to this channel takes twice as long as a frame lasts, so the next batch is always waiting."""
     bench = Bench(bound_seconds=10.0, clock=lambda: now)
     now, published, late, over = 0.0, 0, list[FakePort](), asyncio.Event()
 
@@ -326,7 +326,7 @@ async def test_lag_is_counted_for_each_listener_while_a_run_is_written() -> None
 
 
 async def test_audio_gets_as_much_time_as_what_else_there_is() -> None:
-    """When each turn of others takes 8 ms, a slice does, too."""
+    """When each turn of other work takes 8 ms, a slice of audio also takes 8 ms."""
     now = 0.0
 
     def take(wire: bytes) -> int:
@@ -358,7 +358,7 @@ async def test_audio_gets_as_much_time_as_what_else_there_is() -> None:
 
 
 class _Ticking:
-    """A clock that moves a millisecond each time it is asked."""
+    """A clock that advances one millisecond with each reading."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -400,7 +400,7 @@ async def test_what_a_task_starts_while_it_is_cancelled_is_joined_too() -> None:
 
 
 async def test_frames_of_one_sample_are_bounded_in_a_write_and_for_who_joins(bench: Bench) -> None:
-    """Hundreds of thousands of frames fit into the seconds of the history, and each join would walk all of them."""
+    """The history could hold hundreds of thousands of frames, and each join would walk through all of them."""
     port, source = bench.join(), bench.claim()
     await bench.settle()
     bench.publish(source, 5000, b"\0\0")

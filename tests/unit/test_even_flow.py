@@ -1,7 +1,7 @@
-"""A sender, the relay's limit and a source through stalls, minutes of it: what listeners get is even and on time.
+"""A sender, a source and the relay's limit go through minutes of stalls. Listeners get audio evenly and on time.
 
-The rules are those of the programs (`Outbox`, `LiveIngest` and `SpeechIngest`); the clock, the network and the relay's
-housekeeping are played here, in steps of 5 ms.
+The rules are those of the programs (`Outbox`, `LiveIngest` and `SpeechIngest`). The test simulates the clock,
+the network and the relay's housekeeping in steps of 5 ms.
 """
 
 import math
@@ -23,21 +23,21 @@ FRAME_BYTES = 640
 STEP_SECONDS = 0.005
 HOUSEKEEPING_SECONDS = 0.5
 SETTLED_SECONDS = 4.0
-"""So long the way back to an even flow may take."""
+"""Time that audio may take to flow evenly again."""
 
 NEVER = (math.inf, math.inf)
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What stands still and when: each a span of seconds.
+    """When something stops: a span in seconds for each kind of trouble.
 
     Attributes:
         cut: There is no connection, and the relay remembers the channel.
         restart: There is no connection, and the relay remembers nothing.
-        stuck: The connection takes nothing.
-        stopped: The sending program does nothing; what the source gives waits in its pipe.
-        intruder: Somebody else has the channel, and is as far ahead as the relay lets anybody.
+        stuck: The connection accepts nothing.
+        stopped: The sending program does nothing. The source's audio waits in its pipe.
+        intruder: Another broadcaster holds the channel and is as far ahead as the relay allows.
     """
 
     cut: tuple[float, float] = NEVER
@@ -58,14 +58,14 @@ def holds(span: tuple[float, float], now: float) -> bool:
 
 @dataclass(frozen=True)
 class Source:
-    """What is sent.
+    """A source of audio.
 
     Attributes:
-        dropping: What the sender does to it.
-        speed: How many times real time it can give audio.
-        is_scheduled: Whether the program sends it in real time, as that of a file does.
-        late_seconds: How much has come before the sender first reads.
-        queue_seconds: How much may wait.
+        dropping: Which audio the sender drops.
+        speed: How many times real time the source can supply audio.
+        is_scheduled: Whether the program sends the audio in real time, as it does with a file.
+        late_seconds: Audio that arrived before the sender first reads.
+        queue_seconds: Audio that may wait at the sender.
     """
 
     dropping: Dropping
@@ -89,11 +89,10 @@ class Play:
     """One broadcast.
 
     Attributes:
-        released: When the relay gave each frame to its listeners, and its number.
-        due: When each is due.
-        lag: Of each, how much after the source could first give it, if that is in real time.
-        holds: When the relay said `backpressure`.
-        wrong: When the relay found another verdict on how fast the audio arrives.
+        released: When the relay released each frame to its listeners, and the frame's number.
+        due: When each frame is due.
+        holds: When the relay sent `backpressure`.
+        wrong: When the relay's verdict on the arrival rate changed.
     """
 
     def __init__(
@@ -131,6 +130,7 @@ class Play:
         return self
 
     def lag(self, at: int) -> float:
+        """Return the seconds from when the source could first supply a frame until its release."""
         released_at, number = self.released[at]
         return released_at + self.source.late_seconds - (number + 1) * FRAME_SECONDS / self.source.speed
 
@@ -214,7 +214,7 @@ SOURCES = [MICROPHONE, BEGUN_BEFORE, FAST_CARD, FAST_PIPE, PROGRAM, HASTY_PROGRA
 def test_whatever_stood_still_the_flow_is_even_again_within_four_seconds(source: Source, trouble: Trouble) -> None:
     play = Play(source, trouble).run(trouble.over_at + 60)
     assert longest_pause(play, trouble.over_at + SETTLED_SECONDS) <= FRAME_SECONDS + 0.1
-    # What had come before the sender began is more than a new broadcaster may bring; the sender learns it once.
+    # More audio arrived before the sender began than a new broadcaster may bring. The sender learns this once.
     assert len(play.holds) <= (1 if source is BEGUN_BEFORE else 0), "the sender keeps to the relay's limit by itself"
     assert play.released[-1][0] > trouble.over_at + 59, "it goes on"
     assert play.wrong == [], "no sender catches up in a way that looks like a wrong rate"
@@ -252,14 +252,14 @@ def test_speech_is_due_evenly_and_loses_nothing(trouble: Trouble) -> None:
 
 @pytest.mark.parametrize("source", [MICROPHONE, FAST_PIPE, HASTY_PROGRAM, UNSCHEDULED], ids=str)
 def test_a_relay_that_allows_less_is_obeyed_once(source: Source) -> None:
-    """A narrow limit is met by the head start, but not for ever."""
+    """The sender's head start reaches the narrow limit at first, but not for long."""
     play = Play(source, Trouble(restart=(10, 15)), limits=IngestLimits(ahead_seconds=0.5)).run(80)
     assert len(play.holds) <= 2
     assert longest_pause(play, 19) <= FRAME_SECONDS + 0.1
 
 
 def test_audio_that_is_late_for_good_is_dropped_and_told_once() -> None:
-    """The connection takes half as much again as real time, so the backlog of a stall does not leave in time."""
+    """The connection carries 1.5 times real time, so the backlog of a stall does not drain in time."""
     queue = SendQueue(5.0, 30.0)
     outbox = Outbox(Pace.LIVE, Dropping.LATE, queue, 0.0)
     outbox.begin(None, 0.0)

@@ -1,10 +1,10 @@
-"""The rooms of relay/ and the floors that they stand on: imports go down only.
+"""The rooms of relay/ and their floors: imports go down only.
 
-A room imports rooms on lower floors, and nothing from a neighbour on its own floor. Every import counts, also one
-inside a function or under TYPE_CHECKING: what a module is written against is what it knows. Pure modules take no time
-but as an argument, and know no event loop, log, thread or socket. Each third-party package has one home.
+A room imports rooms on lower floors, and never a neighbour on its own floor. Every import counts, even one inside a
+function or under TYPE_CHECKING, because a module knows what it is written against. Pure modules receive the time as an
+argument. They know no event loop, log, thread or socket. Each third-party package has one home.
 
-The checker works on a mapping of paths to sources, so that it is itself tested on small made-up trees.
+The checker takes a mapping of paths to sources, so it can be tested on small made-up trees.
 """
 
 import ast
@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 LONG_LINES = 600
-"""A file that is longer gets a warning: it may be two subjects."""
+"""A file with more lines gets a warning, because it may cover two subjects."""
 
 FLOORS = {
     "vocabulary": 1,
@@ -38,7 +38,7 @@ FLOORS = {
     "loadtest": 6,
     "cli": 7,
 }
-# `relay` itself hands out the public names, which live in audio, and `python -m relay` is the command line.
+# `relay` itself exports the public names, which live in audio. `python -m relay` is the command line.
 ROOM_OF_TOP_LEVEL = {"relay": "audio", "relay.__main__": "cli"}
 
 SOCKETS = frozenset({"http", "select", "selectors", "socket", "socketserver", "ssl"})
@@ -58,7 +58,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "relay.loadtest": IMPURE,
     "relay.cli": IMPURE,
 }
-"""Which modules, or rooms with all that is in them, may import what of `IMPURE`; all others are pure."""
+"""What each module, or each room with all its modules, may import from `IMPURE`. All others are pure."""
 
 PURE = frozenset(
     {
@@ -73,7 +73,7 @@ PURE = frozenset(
         "relay.server.shutdown",
     }
 )
-"""Pure modules in rooms that are not."""
+"""Pure modules in rooms that are otherwise impure."""
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "aiobotocore": ("relay.metrics.cloudwatch",),
@@ -93,12 +93,12 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "uvloop": ("relay.process.event_loop",),
     "websockets": ("relay.server", "relay.client.transport"),
 }
-"""Where each third-party package is imported."""
+"""Where each third-party package may be imported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One import of one module, in a file of relay/."""
+    """One import of one module in a file of relay/."""
 
     path: str
     line: int
@@ -110,7 +110,7 @@ class Import:
 
 
 class LongFileWarning(UserWarning):
-    """A file that may be two subjects; it fails nothing."""
+    """A file may cover two subjects. The warning fails no test."""
 
 
 def module_name(path: str) -> str:
@@ -128,7 +128,7 @@ def is_within(module: str, places: Iterable[str]) -> bool:
 
 
 def imports_in(path: str, source: str, modules: set[str]) -> Iterator[Import]:
-    """Find all imports; `from package import name` is one of `package.name` where that is among the modules."""
+    """Find all imports. `from package import name` counts as `package.name` if that is one of the modules."""
     for node in ast.walk(ast.parse(source, path)):
         if isinstance(node, ast.Import):
             imported = {alias.name for alias in node.names}
@@ -143,13 +143,13 @@ def imports_in(path: str, source: str, modules: set[str]) -> Iterator[Import]:
 
 
 def problems(sources: Mapping[str, str]) -> Iterator[str]:
-    """Check a tree.
+    """Check a tree of sources.
 
     Args:
-        sources: From a path, such as relay/core/wire.py, to what is in that file.
+        sources: Maps a path, such as relay/core/wire.py, to the content of that file.
 
     Yields:
-        A sentence for each thing that is wrong.
+        One sentence for each problem.
     """
     paths = {module_name(path): path for path in sources}
     needs: dict[str, set[str]] = {path: set() for path in sources}
@@ -174,7 +174,7 @@ def problems(sources: Mapping[str, str]) -> Iterator[str]:
 
 
 def problems_inside(found: Import) -> Iterator[str]:
-    """Check an import of one module of relay by another."""
+    """Check that one module of relay may import another."""
     here, there = room_of(found.importer), room_of(found.imported)
     if here is None or there is None or here == there:
         return
@@ -185,7 +185,7 @@ def problems_inside(found: Import) -> Iterator[str]:
 
 
 def problems_outside(found: Import) -> Iterator[str]:
-    """Check an import from the standard library or of a third party."""
+    """Check an import from the standard library or from a third party."""
     here, package = found.importer, found.imported.split(".")[0]
     if package in IMPURE:
         allowed = (names for place, names in ALLOWED.items() if is_within(here, (place,)))

@@ -1,4 +1,4 @@
-"""Full collections wait until nobody would notice."""
+"""Full garbage collections wait until nobody would notice them."""
 
 import gc
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Listeners:
 
 
 class Knot:
-    """Refers to itself."""
+    """An object that refers to itself."""
 
     def __init__(self) -> None:
         self.me = self

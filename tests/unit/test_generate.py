@@ -1,4 +1,4 @@
-"""What is made from the code is what the code says."""
+"""Generated files match the code."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What every connection has, before and after it is a WebSocket."""
+"""What every connection has, before and after it becomes a WebSocket."""
 
 import asyncio
 from typing import cast
@@ -10,7 +10,7 @@ from relay.vocabulary.clock import relay_clock
 
 
 class LostTlsTransport:
-    """asyncio's transport over TLS, whose connection is lost and whose protocol does not know it yet."""
+    """Stands in for asyncio's TLS transport after it lost the connection and before its protocol knows."""
 
     aborted = False
 

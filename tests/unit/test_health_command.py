@@ -1,4 +1,4 @@
-"""`relay health`: what it says of a port, and that asking costs little."""
+"""`relay health`: what it reports about a port, and that a check costs little."""
 
 import socketserver
 import subprocess
@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[int]:
-    """A server that says one thing to everybody; gives its port."""
+    """Run a server that gives every client the same answer. Yield its port."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -1,4 +1,4 @@
-"""What a channel remembers: which numbers it knows, and which frames it still has."""
+"""What a channel remembers: the numbers it knows, and the frames it still has."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""HTTP/1.1 without I/O: requests are read in whatever pieces they come, or refused for a reason; responses follow."""
+"""HTTP/1.1 without I/O: requests are read in any pieces or refused with a reason, then answered."""
 
 import pytest
 from hypothesis import example, given

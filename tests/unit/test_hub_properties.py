@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, each listener's account is exact and a channel has one broadcaster at most."""
+"""In any order of events, each listener's account is exact and a channel has at most one broadcaster."""
 
 import asyncio
 import contextlib
@@ -19,13 +19,13 @@ from relay.hub.listener import Listener, Note
 from relay.hub.operations import Operations
 from relay.hub.tap import Tap, TapOverflowError
 from relay.hub.vital_signs import VitalSigns
+from relay.protocol.messages import DeliveryChange
 from relay.protocol.requests import Delivery, Offer, Resume
-from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from relay.vocabulary.names import ChannelAddress
-from tests.support.hub_bench import FRAME, Bench, FakePort, split
+from tests.support.hub_bench import FRAME, Bench, FakePort, split, unpack
 
 CHANNELS = ("main", "de")
 EVERYTHING = OperatorPermit(("*",), Grant(frozenset({TokenRole.ADMIN}), ("*",), ("*",), "a test"))
@@ -33,14 +33,14 @@ FORMATS = (AudioFormat(), AudioFormat(rate=48_000, channels=2), AudioFormat(Code
 
 
 class Account:
-    """What a listener heard and was told, checked as it comes.
+    """What a listener received, checked as it arrives.
 
     Attributes:
-        epoch: Of the next frame.
-        seq: Of the next frame that it has to get, or be told lost.
-        due_ms: Of the last frame; 0 before the first one, and where a clear begins anew.
-        told: The state of its channel, and why there is nothing to hear.
-        codec: What it gets.
+        epoch: Epoch of the next frame.
+        seq: Number of the next frame that must arrive or be reported lost.
+        due_ms: Deadline of the last frame; 0 before the first frame and after a clear.
+        told: The reported state of the channel, and the reported reason for silence.
+        codec: Codec of the listener's frames.
     """
 
     def __init__(self, port: FakePort, codec: Codec) -> None:
@@ -63,8 +63,8 @@ class Account:
             if isinstance(item, dict):
                 self._read_message(item)
             else:
-                for payload in split(item):
-                    header = Header.unpack(payload)
+                for each in (each for payload in split(item) for each in unpack(payload)):
+                    header = each.header
                     assert (header.epoch, header.seq) == (self.epoch, self.seq), "a frame out of order"
                     self.seq += 1
                     assert header.due_ms >= self.due_ms, "due before the frame before it"
@@ -89,7 +89,7 @@ class Account:
 
 
 class Reader:
-    """What was read through a tap, checked as it comes: every frame from its opening on, in one piece."""
+    """What a tap delivered, checked as it arrives: every frame since the tap opened, without a break."""
 
     def __init__(self, live: Any, tap: Tap) -> None:
         self.live = live
@@ -159,7 +159,7 @@ class Life(RuleBasedStateMachine):
         for port, account in self.accounts.items():
             account.read()
             live = self.live(account.channel)
-            # Who switched to another channel meanwhile is another listener now.
+            # A port that switched channels in the meantime has another listener.
             if port.listener in self.owed and port not in self.gone_ports and not port.aborted:
                 assert port.closed is not None, "the operator ended its channel"
                 self._check_is_at_the_end(account, self.owed[port.listener])
@@ -172,12 +172,12 @@ class Life(RuleBasedStateMachine):
             self._read(reader, len(reader.tap))
 
     def _check_is_at_the_end(self, account: Account, live: Any) -> None:
-        """It has, or was told, what was released. In another codec, the last frame may not be full yet."""
+        """Check that every released frame arrived or was reported lost. A transcoded last frame may not be full yet."""
         place, source = live.place, live.audio_format
         if source is not None:
             rendition = self.bench.transcoding.renditions.find(source, account.codec)
             assert rendition is not None
-            # The last frame may not be full yet, or may have been padded before this audio began.
+            # The last frame may not be full yet, or it may have been padded before this audio began.
             most = rendition.end(place).seq
             least = most if rendition.grid is None or live.state is not ChannelState.LIVE else most - 2
             assert least <= account.seq <= most
@@ -236,15 +236,27 @@ class Life(RuleBasedStateMachine):
         buffer_ms=st.sampled_from((None, 300)),
         burst_ms=st.sampled_from((0, 500, 1000)),
         codec=st.sampled_from(Codec),
+        packet_ms=st.sampled_from((0, 25, 100)),
     )
-    def join(self, channel: str, buffer_ms: int | None, burst_ms: int, codec: Codec) -> FakePort:
-        return self._join(channel, Delivery(buffer_ms=buffer_ms, burst_ms=burst_ms, codecs=(codec,)))
+    def join(self, channel: str, buffer_ms: int | None, burst_ms: int, codec: Codec, packet_ms: int) -> FakePort:
+        return self._join(
+            channel, Delivery(buffer_ms=buffer_ms, packet_ms=packet_ms, burst_ms=burst_ms, codecs=(codec,))
+        )
 
     def _leave(self, port: FakePort) -> FakePort:
         self.accounts[port].read()
         self.bench.leave(port)
         self.gone_ports.add(port)
         return port
+
+    @rule(
+        port=listeners,
+        coalesce_ms=st.sampled_from((None, 0, 5)),
+        packet_ms=st.sampled_from((None, 0, 25, 100)),
+    )
+    def change_delivery(self, port: FakePort, coalesce_ms: int | None, packet_ms: int | None) -> None:
+        assert port.listener is not None
+        self.bench.hub.listening.change_delivery(port.listener, DeliveryChange(coalesce_ms, packet_ms))
 
     @rule(target=gone, port=consumes(listeners))
     def leave(self, port: FakePort) -> FakePort:
@@ -357,7 +369,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(channel=st.sampled_from((None, *CHANNELS, "nowhere")), burst=st.sampled_from((0, 150)))
     def operator_ends(self, channel: str | None, burst: int) -> None:
-        """Whatever state it is in, a channel ends, and its listeners are owed what was released; not what waits."""
+        """End a channel in any state. Its listeners are owed the audio that was released, not the audio that waits."""
         ending = [live for live in self.bench.hub.directory if channel in (None, live.address.channel)]
         listeners = {listener: live for live in ending for listener in live.listeners}
 
@@ -381,7 +393,7 @@ class Life(RuleBasedStateMachine):
         told = self.operations.disconnect("ev1", port.listener.connection_id, EVERYTHING)
         assert (told is not None) == is_there
         assert not is_there or port.closed == DISCONNECTED
-        # A listener leaves when its close frame is sent; this one breaks the rules and comes back.
+        # A listener normally leaves when its close frame is sent. This one breaks the rules and returns.
         return self._leave(port)
 
     @rule(source=consumes(sources))
@@ -400,7 +412,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(channel=st.sampled_from(CHANNELS))
     def another_process_takes_over(self, channel: str) -> None:
-        """It goes on with what the channel was; its listeners connect again, and lose nothing untold."""
+        """Another process continues the channel. Its listeners reconnect and learn of every loss."""
         live = self.live(channel)
         if live is None:
             return

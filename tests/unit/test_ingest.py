@@ -1,4 +1,4 @@
-"""A broadcaster's audio and real time: what is late, what is early, and when it has sent enough."""
+"""A broadcaster's audio against real time: what is late, what is early, and when the broadcaster must wait."""
 
 from itertools import pairwise
 
@@ -44,7 +44,7 @@ def test_live_audio_is_due_when_it_comes(live: LiveIngest) -> None:
 
 
 def test_a_microphone_is_never_held_back(live: LiveIngest) -> None:
-    """An hour of a sound card that is half a percent fast."""
+    """An hour of audio from a sound card that runs half a percent fast."""
     now = 100.0
     for _ in range(180_000):
         live.offer([FRAME], now)
@@ -149,7 +149,7 @@ def test_speech_comes_out_as_it_went_in_and_never_too_early(bursts: list[tuple[i
 
 
 def test_a_queue_of_samples_is_full_by_their_number(speech: SpeechIngest) -> None:
-    """A frame may be one sample: 10 s of those would be 160 000."""
+    """A frame may be one sample long, and 10 s of such frames would be 160 000 frames."""
     while not speech.must_wait(0.0):
         speech.offer([MONO.measure(b"\0\0")], 0.0)
         assert speech.queued_seconds() < 1

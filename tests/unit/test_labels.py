@@ -1,4 +1,4 @@
-"""What people call channels: taken when it can be shown, refused in a sentence when not."""
+"""Channel labels: the relay accepts those that it can display, and explains why it refuses the others."""
 
 import json
 from pathlib import Path

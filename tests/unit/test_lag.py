@@ -1,4 +1,4 @@
-"""How late the relay is: of a late event loop and of a long way to the listeners, the larger."""
+"""The relay's lag: the larger of the event loop's lateness and the time to reach all listeners."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from relay.hub.lag import SAMPLE_SECONDS, LagMeter
 
 
 class Relay:
-    """What a meter looks at."""
+    """The relay, as the lag meter sees it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -14,7 +14,7 @@ class Relay:
         self.meter = LagMeter(lambda: self.now, lambda: self.busy)
 
     def go_on(self, seconds: float, *, late: float = 0.0) -> float:
-        """Let time pass in which every sample is late; gives the lag in milliseconds."""
+        """Let time pass while every sample is `late` seconds late. Return the lag in milliseconds."""
         end = self.now + seconds
         while self.now < end:
             self.now += SAMPLE_SECONDS + late

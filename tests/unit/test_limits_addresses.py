@@ -1,4 +1,4 @@
-"""The client's address behind proxies: only what a trusted proxy saw counts."""
+"""The client's address behind proxies. Only what a trusted proxy saw counts."""
 
 import pytest
 from hypothesis import given

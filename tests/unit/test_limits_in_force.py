@@ -1,4 +1,4 @@
-"""What costs and is no failure: charged to an address and to all, and told in one line."""
+"""Costly requests that are not failures: charged to an address and to all, and logged in one line."""
 
 import logging
 
@@ -26,7 +26,7 @@ def limits_with(**limits: int | None) -> tuple[LimitsInForce, Times]:
 
 
 def how_often(limits: LimitsInForce, rate: Rate, group: str | None, tries: int) -> int:
-    """Try so often; gives how often it was let."""
+    """Count how many of `tries` attempts are allowed."""
     let = 0
     for _ in range(tries):
         try:
@@ -49,7 +49,7 @@ def test_an_address_has_a_rate_of_its_own_and_all_have_one_together() -> None:
 
 
 def test_a_hall_of_a_thousand_behind_one_address_meets_no_limit() -> None:
-    """All open the page, with thirty files, and join within a minute. After a restart all are back at once."""
+    """Each person opens the page with thirty files and joins within a minute. After a restart, all return at once."""
     limits, times = limits_with()
     for _ in range(1000):
         for _ in range(30):

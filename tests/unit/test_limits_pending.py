@@ -1,4 +1,4 @@
-"""Who has to go when too many are no WebSocket yet."""
+"""Which connection is dropped when too many have not become a WebSocket yet."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Budgets and counts against time: what is spent comes back, what is old is forgotten, and little is remembered."""
+"""Budgets and counts over time: budgets refill, old entries expire, and memory stays bounded."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ class TestBudget:
         self, times: list[float], per_second: int, burst_seconds: float
     ) -> None:
         budget = Budget()
-        # Who waits for what he overdraws keeps to the rate, however he began.
+        # A client that waits out what it overdraws keeps to the rate, whatever its first burst was.
         spent, now = [], 0.0
         for time in sorted(times):
             now = max(now, time)

@@ -1,4 +1,4 @@
-"""Seats: each limit holds at its number, and what is given back is free."""
+"""Each limit on seats holds at its number, and a returned seat is free again."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +18,7 @@ LIMITS: Mapping[Limit, int | None] = {
 
 
 class Owner:
-    """Someone who ends, like a connection."""
+    """An object that ends, like a connection."""
 
     def __init__(self) -> None:
         self.has_ended = False

@@ -1,4 +1,4 @@
-"""The table of all that is kept, in docs/limits.md: what it names is there, and each limit is in it."""
+"""The table in docs/limits.md lists everything that the relay stores. Its names exist, and no limit is missing."""
 
 import ast
 import importlib
@@ -17,7 +17,7 @@ ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TABLE.
 HEAD, *STORES = ROWS
 
 TOLD_ELSEWHERE = {
-    # Of time, and of what others cause: no store of its own.
+    # These limit time, or what others cause. They have no store of their own.
     "handshake_timeout_seconds",
     "max_lag_ms",
     "max_failures_per_minute",

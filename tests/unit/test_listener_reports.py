@@ -29,7 +29,7 @@ def test_totals_of_a_listener_count_once_whatever_it_repeats() -> None:
         report = reports.note(MAIN, stats(underruns=underruns, jumps=jumps), report)
     other = reports.note(MAIN, stats(underruns=10), None)
     assert (reports.everywhere.underruns, reports.everywhere.jumps) == (14, 2)
-    # It began anew.
+    # The listener restarted, so its counters began at zero.
     reports.note(MAIN, stats(underruns=2), other)
     assert reports.everywhere.underruns == 16
 

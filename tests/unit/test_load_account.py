@@ -25,7 +25,7 @@ from relay.protocol.messages import Gap
 WRAP = 1 << 32
 EPOCH = 7
 
-# Runs of frames, each delivered or named by a gap.
+# Runs of frames. Each run is delivered or reported in a gap.
 runs = st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=20)
 starts = st.integers(0, WRAP - 1) | st.integers(WRAP - 50, WRAP - 1)
 
@@ -35,7 +35,7 @@ def gap(first: int, count: int, epoch: int = EPOCH) -> Gap:
 
 
 def play(account: ListenerAccount, start: int, events: Sequence[tuple[bool, int]]) -> int:
-    """Deliver and drop as the events say; gives the seq after them."""
+    """Deliver or drop frames as `events` says. Return the next seq."""
     seq = start
     for delivered, count in events:
         if delivered:

@@ -17,10 +17,12 @@ from relay.loadtest.frame_reader import (
     Stream,
     ToldGap,
 )
-from relay.loadtest.target import STREAM_MARK, Expect, stamp, stamp_for_stream
+from relay.loadtest.source import quiet_audio
+from relay.loadtest.target import STREAM_MARK, Expect, stamp, stamp_for_stream, stamp_opus
 from relay.protocol.json_messages import encode
 from relay.protocol.messages import ErrorNotice, Pong, StateChange
-from relay.protocol.wire import Header
+from relay.protocol.wire import Header, pack_audio
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import PolicyError
 
@@ -56,7 +58,7 @@ def gap(first: int, count: int) -> bytes:
 def receive(
     reader: FrameReader, stream: Stream, received: bytes, cuts: Sequence[int] = (), now_ms: int = 0
 ) -> list[Happening]:
-    """Do what the receiver does with bytes that arrive in these pieces."""
+    """Feed bytes to the reader in pieces, as the receiver does."""
     happenings: list[Happening] = []
     edges = [0, *sorted({cut % (len(received) + 1) for cut in cuts}), len(received)]
     for first, last in pairwise(edges):
@@ -74,7 +76,7 @@ def receive(
 
 @dataclass(frozen=True)
 class Conversation:
-    """Bytes of a relay, and what they come to."""
+    """Bytes from a relay, and the result that they must have."""
 
     received: bytes
     end: int
@@ -218,7 +220,7 @@ def test_a_sender_s_own_header_does_where_a_server_adds_none() -> None:
 
 def test_a_stamp_behind_the_relay_s_header_is_what_latency_counts_from() -> None:
     reader, stream = FrameReader(), Stream(Expect.RELAY_V1_STAMPED)
-    # The relay says that each frame came at 1500; the sender says that it left 20 ms after the one before it.
+    # The relay says that each frame arrived at 1500 ms. The sender says that its frames left 20 ms apart.
     frames = [
         websocket(Opcode.BINARY, Header(EPOCH, seq, 0, 1500).pack() + stamp(seq, 1 + seq / 50, bytes(640)))
         for seq in range(4)
@@ -238,6 +240,83 @@ def test_stamped_or_not_one_reader_tells_frames_of_one_length_apart() -> None:
         receive(reader, stream, hello(0) + frames[0], now_ms=1501)
         receive(reader, stream, frames[1] + frames[2], now_ms=1501)
     assert reader.latency.items() == [(1, 3), (501, 3)]
+
+
+OPUS = {"codec": "opus", "rate": 48_000, "channels": 1, "clock_rate": 48_000}
+
+
+def opus_hello(next_seq: int) -> bytes:
+    members = {"connection_id": "c", "state": "live", "format": OPUS, "epoch": EPOCH, "next_seq": next_seq}
+    return text(encode("hello", protocol="relay.v1", **members, clock_ms=77))
+
+
+def packet(seq: int) -> bytes:
+    """20 ms of Opus, of another length than the packet before it."""
+    return b"\xf8" + bytes(30 + seq % 17)
+
+
+def opus(seq: int, count: int = 1, due_ms: int = 0, epoch: int = EPOCH) -> bytes:
+    """A message with so many packets, the first of which is due then and each further one 20 ms later."""
+    header = Header(epoch, seq % WRAP, 0, due_ms % WRAP)
+    packets = [packet(number) for number in range(seq, seq + count)]
+    return websocket(Opcode.BINARY, header.pack() + packets[0] if count == 1 else pack_audio(header, packets))
+
+
+@given(st.lists(st.integers(1, 5), max_size=9), st.lists(st.integers(0, 1 << 20), max_size=20), st.integers(0, 9))
+def test_packets_are_counted_however_many_share_a_message(counts: list[int], cuts: list[int], lost: int) -> None:
+    start = WRAP - 5
+    messages, seq = [opus_hello(start)], start
+    for number, count in enumerate(counts):
+        message = opus(seq, count, due_ms=20 * (seq - start))
+        messages += [gap(seq % WRAP, count)] if number == lost else [message]
+        seq += count
+    missing = counts[lost] if lost < len(counts) else 0
+    reader, streams = FrameReader(), [Stream(Expect.RELAY_V1) for _ in range(3)]
+    for stream in streams:
+        receive(reader, stream, b"".join(messages), cuts, now_ms=20 * (seq - start))
+        account = stream.account
+        assert (account.delivered, account.gap_frames) == (seq - start - missing, missing)
+        assert (account.unaccounted, account.owed(seq % WRAP), stream.rest) == (0, 0, b"")
+    ages_ms = [20 * number for number in range(1, seq - start + 1)]
+    heard = sum(count for number, count in enumerate(counts) if number != lost)
+    assert reader.latency.total == 3 * heard
+    assert {age_ms for age_ms, _ in reader.latency.items()} <= set(ages_ms)
+
+
+def test_a_message_that_many_get_is_known_again_and_still_checked_for_each() -> None:
+    reader, streams = FrameReader(), [Stream(Expect.RELAY_V1) for _ in range(3)]
+    for stream in streams:
+        receive(reader, stream, opus_hello(0) + opus(0, 3))
+    # The same bytes come too early to one listener, and twice to another.
+    receive(reader, streams[0], opus(3, 3))
+    receive(reader, streams[1], opus(6, 3))
+    receive(reader, streams[2], opus(3, 3) + opus(3, 3))
+    receive(reader, streams[0], opus(6, 3, epoch=1))
+    assert [stream.account.unaccounted for stream in streams] == [1, 3, 3]
+    assert [stream.account.delivered for stream in streams] == [9, 6, 6]
+
+
+def test_a_packet_s_stamp_is_in_its_padding() -> None:
+    quiet = quiet_audio(Codec.OPUS, 20)
+    assert AudioFormat(Codec.OPUS, 48_000).measure(quiet).seconds == 0.02
+    stamped = [stamp_opus(seq, 1 + seq / 50, quiet) for seq in range(4)]
+    assert AudioFormat(Codec.OPUS, 48_000).measure(stamped[0]).seconds == 0.02
+    first = websocket(Opcode.BINARY, Header(EPOCH, 0, 0, 1500).pack() + stamped[0])
+    rest = websocket(Opcode.BINARY, pack_audio(Header(EPOCH, 1, 960, 1520), stamped[1:]))
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1_STAMPED)
+    receive(reader, stream, opus_hello(0) + first + rest, now_ms=1100)
+    assert (stream.account.delivered, stream.account.unaccounted) == (4, 0)
+    assert reader.latency.items() == [(40, 1), (60, 1), (80, 1), (100, 1)]
+
+
+def test_a_codec_may_change_in_the_middle() -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    to_opus = text(encode("format", format=OPUS, epoch=9))
+    back = text(encode("format", format=FORMAT, epoch=10))
+    receive(reader, stream, hello(0) + audio(0) + audio(1) + to_opus + opus(0, 2, epoch=9) + opus(2, epoch=9))
+    receive(reader, stream, back + audio(0, epoch=10) + audio(1, epoch=10))
+    receive(reader, stream, audio(2, epoch=10))
+    assert (stream.account.delivered, stream.account.unaccounted, stream.frame_ticks) == (8, 0, 960)
 
 
 @given(
@@ -314,6 +393,20 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (pack_audio(Header(EPOCH, 0, 0, 0), [packet(0), packet(1)])[:-1], "ends inside a packet"),
+        (pack_audio(Header(EPOCH, 0, 0, 0), []), "without a packet"),
+        (Header(EPOCH, 0, 0, 0).pack() + b"\xfb\x00", "no Opus packet"),
+    ],
+)
+def test_opus_that_is_none_is_refused(message: bytes, sentence: str) -> None:
+    reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
+    with pytest.raises(PolicyError, match=sentence):
+        receive(reader, stream, opus_hello(0) + websocket(Opcode.BINARY, message))
+
+
 @pytest.mark.parametrize(("received", "sentence"), BAD.values(), ids=BAD.keys())
 def test_what_is_not_the_protocol_is_refused(received: bytes, sentence: str) -> None:
     reader, stream = FrameReader(), Stream(Expect.RELAY_V1)
@@ -323,7 +416,7 @@ def test_what_is_not_the_protocol_is_refused(received: bytes, sentence: str) -> 
 
 
 def test_a_greeting_with_the_most_channels_is_taken_wherever_it_is_cut() -> None:
-    # 64 channels with long names: what the protocol allows, and much more than a listener may send.
+    # 64 channels with long names: the protocol allows them, but a listener may send far less.
     entries = [{"id": f"{number:064}", "name": "é" * 100, "lang": "de", "state": "live"} for number in range(64)]
     members = {"connection_id": "c", "state": "live", "format": FORMAT, "epoch": EPOCH, "next_seq": 7}
     greeting = text(encode("hello", protocol="relay.v1", **members, clock_ms=77, channels=entries))

@@ -50,7 +50,7 @@ def test_merged_in_any_order_they_are_one(parts: list[list[int]]) -> None:
 def test_pickling_keeps_everything_and_is_no_longer_than_what_occurred(values: list[int]) -> None:
     histogram = histogram_of(values)
     pickled = pickle.dumps(histogram)
-    read: Histogram = pickle.loads(pickled)  # noqa: S301 - our own
+    read: Histogram = pickle.loads(pickled)  # noqa: S301 - the data is our own
     assert read.to_json() == histogram.to_json()
     assert (read.maximum, read.total) == (max(values, default=None), len(values))
     assert len(pickled) < 200 + 20 * len(values)

@@ -10,7 +10,7 @@ PLAN = LoadPlan("ws://relay", listeners=40, sessions=3, duration_seconds=30.0)
 
 
 def visits_of(profile: Profile, **changes: object) -> list[Visit]:
-    return plan_visits(replace(PLAN, profile=profile, **changes))  # type: ignore[arg-type] # what each test names is a field
+    return plan_visits(replace(PLAN, profile=profile, **changes))  # type: ignore[arg-type] # each test names a field
 
 
 @pytest.mark.parametrize("profile", [Profile.STEADY, Profile.BURST])

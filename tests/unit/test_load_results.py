@@ -1,4 +1,4 @@
-"""From the reports of the receiving processes to the figures, the conditions, the verdict and the page."""
+"""How the reports of the receiving processes become figures, conditions, a verdict and a page."""
 
 import json
 from dataclasses import replace
@@ -38,7 +38,7 @@ def sample(cpu: float, rss: int, uss: int | None = None) -> ServerSample:
 
 
 def recorded() -> LoadResult:
-    """Two processes, two seconds, one listener cut off."""
+    """Return a recording of two processes over two seconds, in which one listener is cut off."""
     recorder = Recorder(PLAN, sample(1.0, 10_000_000, 8_000_000))
     recorder.add([Report(joining=3, joins=counted(5, 6)), Report(joins=counted(50))])
     recorder.add([Report(joins=counted(7)), Report(failures={"HTTP 503": 2})])
@@ -100,7 +100,7 @@ def test_every_named_figure_is_measured() -> None:
         "generator_bottleneck": 1,
         "server_cpu_seconds": pytest.approx(0.5),
         "server_cpu_percent": pytest.approx(20),
-        # Four frames came while its CPU time was watched; what came later cost later.
+        # Four frames arrived while the server's CPU time was measured. Later frames do not count.
         "server_cpu_us_per_delivery": pytest.approx(125_000),
         "server_rss_before_mb": 10.0,
         "server_rss_peak_mb": 20.0,
@@ -153,7 +153,7 @@ def test_the_documentation_names_every_figure() -> None:
 
 def process(**changes: object) -> ProcessUse:
     calm = ProcessUse("receiver 1", True, 3.0, 60.0, 84.0, 0.0, 0, 5.0)
-    return replace(calm, **changes)  # type: ignore[arg-type] # what each test names is a field
+    return replace(calm, **changes)  # type: ignore[arg-type] # each test names a field
 
 
 def test_a_calm_generator_is_no_bottleneck() -> None:
@@ -216,7 +216,7 @@ def test_it_is_shown_as_it_is_written() -> None:
 
 
 class Page(HTMLParser):
-    """What a page refers to and draws."""
+    """Collects the tags, attributes and text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

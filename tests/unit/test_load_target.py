@@ -12,7 +12,7 @@ TARGET = Target("127.0.0.1", 8080, "/v1/listen/s", "relay.example:8080")
 
 
 def answer_of_websockets(target: Target, subprotocol: str | None = None) -> bytes:
-    """What the `websockets` library answers to our request."""
+    """Return the answer of the `websockets` library to our request."""
     server = ServerProtocol(subprotocols=None if subprotocol is None else [Subprotocol(subprotocol)])
     server.receive_data(upgrade_request(target))
     (request,) = server.events_received()

@@ -1,10 +1,8 @@
-"""What a receiving process is made of."""
-
 import subprocess
 import sys
 
 SLOW = ("asyncio", "click", "logging", "pydantic", "rich", "websockets")
-"""What takes a tenth of a second or more to import, times the number of processes."""
+"""Modules that take 0.1 s or more to import. Every receiving process would pay for that."""
 
 
 def test_a_receiving_process_imports_nothing_that_is_slow() -> None:

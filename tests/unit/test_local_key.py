@@ -1,4 +1,4 @@
-"""The keys that a relay makes for itself, where no file can be written: in a container all of which is read-only."""
+"""The keys that a relay makes for itself when it cannot write a file, as in a read-only container."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The words of the pages: every language has every text, and nothing on a page is without one."""
+"""The texts of the pages: every language has all of them, and every text on a page has a key."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def test_every_language_has_the_same_keys_with_the_same_places(language: str) ->
 
 
 class Words(HTMLParser):
-    """Collects, from a page, the key of each element with the English text beside it, and the keys of attributes."""
+    """Collects each element's key with its English text, and the keys of attributes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Words(HTMLParser):
         self.attributes: list[tuple[str, str | None]] = []
         self._key: str | None = None
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - the base's signature
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - the base class has this argument
         given = dict(attrs)
         self._key = given.get("data-i18n")
         for pair in (given.get("data-i18n-attributes") or "").split():
@@ -75,7 +75,7 @@ def test_every_key_that_a_script_names_is_there_and_none_is_there_for_nothing() 
         )
     )
     assert named - {name for name in named if name.endswith(".json")} <= set(ENGLISH)
-    # A key that ends in a value of the script's, such as `problem.${code}`.
+    # Keys that end in a value from the script, such as `problem.${code}`.
     prefixes = set(re.findall(r"`((?:listen|broadcast|problem)\.[a-z.-]*\.?)\$\{", scripts))
     named |= {f"error.{status}{part}" for status in EXPLAINED for part in ("", ".heading")}
     unused = {key for key in ENGLISH if key not in named and not any(key.startswith(prefix) for prefix in prefixes)}

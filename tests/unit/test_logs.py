@@ -1,4 +1,4 @@
-"""What log lines look like, that nobody can forge one, and that logging never waits."""
+"""What log lines look like, that no input can forge one, and that logging never blocks."""
 
 import asyncio
 import errno
@@ -34,7 +34,7 @@ Configure = Callable[..., "Log"]
 
 
 class Log:
-    """What was logged since `configure_logging`."""
+    """The lines logged since `configure_logging`."""
 
     def __init__(self, settings: LogSettings) -> None:
         self._stream = io.StringIO()
@@ -57,7 +57,7 @@ class Log:
 
 @pytest.fixture
 def configure() -> Iterator[Configure]:
-    """Configure logging for one test, and put everything back."""
+    """Configure logging for one test, then restore it."""
     root = logging.getLogger()
     libraries = [
         logging.getLogger(name) for name in ("websockets", "aiobotocore", "botocore", "asyncio", "py.warnings")
@@ -74,7 +74,7 @@ def configure() -> Iterator[Configure]:
 
 
 def raised(error: Exception) -> Exception:
-    """Give `error` with a traceback."""
+    """Return `error` with a traceback."""
     try:
         raise error
     except type(error) as caught:
@@ -266,7 +266,7 @@ def test_a_blocked_standard_error_delays_nothing_and_is_told_later() -> None:
         assert process.stderr is not None
         watchdog = threading.Timer(120, process.kill)
         watchdog.start()
-        assert process.stdout.readline() == b"done\n"  # nobody has read standard error until now
+        assert process.stdout.readline() == b"done\n"  # standard error has not been read until now
         members: list[dict[str, Any]] = []
         while not members or "lines" not in members[-1]:
             members.append(json.loads(process.stderr.readline()))

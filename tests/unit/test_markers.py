@@ -1,4 +1,4 @@
-"""The marks that divide the tests into the runs of `make test`: each file is in exactly one run."""
+"""Marks divide the tests into the runs of `make test`. Each file belongs to exactly one run."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("t
 
 
 def marks_of(path: Path) -> set[str]:
-    """The marks in the file's `pytestmark`, of those that divide the tests."""
+    """Return the marks in the file's `pytestmark` that divide the tests."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
             return {mark for mark in MARKS if f"pytest.mark.{mark}" in re.split(r"[^\w.]", ast.unparse(node.value))}
@@ -24,7 +24,7 @@ def marks_of(path: Path) -> set[str]:
 def test_each_file_is_in_the_run_that_its_folder_asks_for(path: str) -> None:
     folder = Path(path).parent.name
     marks = marks_of(ROOT / path)
-    chosen = [run for run in RUNS if eval(run.strip("'"), {}, {mark: mark in marks for mark in MARKS})]  # noqa: S307 - ours
+    chosen = [run for run in RUNS if eval(run.strip("'"), {}, {mark: mark in marks for mark in MARKS})]  # noqa: S307 - our own text
     assert len(chosen) == 1
     assert (folder == "browser") == bool(marks & {"ear", "pages"})
     assert folder != "reliability" or "timed" in marks

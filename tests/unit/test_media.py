@@ -1,4 +1,4 @@
-"""Reading audio: real files, written by the wave module and by PyAV."""
+"""Reading audio from real files, written by the wave module and by PyAV."""
 
 import os
 import socketserver
@@ -287,7 +287,7 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
 
 
 def raw(content: bytes, audio_format: AudioFormat) -> tuple[bytes, str]:
-    """What is read from a pipe, and the problem at its end."""
+    """Return the audio read from a pipe, and the error at its end."""
     reading, writing = os.pipe()
     os.write(writing, content)
     os.close(writing)

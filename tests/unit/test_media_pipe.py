@@ -1,4 +1,4 @@
-"""Audio at a pipe: recognised by its first bytes, decoded as it comes; raw PCM is never taken for anything else."""
+"""Audio from a pipe: recognised by its first bytes and decoded as it arrives. Raw PCM is never mistaken."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from tests.support.audio_files import TONE_HZ, encode, pitch, tone, write_wav
 
 @contextmanager
 def written(content: bytes, *, is_blocking: bool = True) -> Iterator[int]:
-    """A pipe into which a thread writes `content`."""
+    """Yield the reading end of a pipe into which a thread writes `content`."""
     reading, writing = os.pipe()
     os.set_blocking(reading, is_blocking)
 
@@ -114,7 +114,7 @@ def test_no_raw_pcm_is_taken_for_a_file(seed: int) -> None:
     for _ in range(250):
         hertz, level = random.uniform(20, 8_000), random.integers(1, 32_767)
         sine = np.sin(2 * np.pi * hertz * times + random.uniform(0, 6))
-        # A tone, a square, silence at some level, quiet noise and loud noise.
+        # A tone, a square wave, a constant level and noise, each quiet or loud.
         for wave in (sine, np.sign(sine), np.full_like(sine, random.choice([-1, 1])), random.uniform(-1, 1, len(sine))):
             for channels in CHANNEL_COUNTS:
                 content = np.repeat((wave * level).astype("<i2"), channels).tobytes()[:HEAD_BYTES]
@@ -141,7 +141,7 @@ def test_raw_pcm_that_comes_slowly_is_not_waited_for() -> None:
     ("name", "codec", "tenths"), [("a.mp3", "libmp3lame", 1), ("a.aac", "aac", 1), ("a.flac", "flac", 2)]
 )
 def test_a_live_pipe_is_decoded_while_its_writer_goes_on(tmp_path: Path, name: str, codec: str, tenths: int) -> None:
-    """Audio comes out when a second of it went in, or two of FLAC, whose frames need ten more to be sure of."""
+    """Audio comes out after one second of input. FLAC needs two, because a frame is certain only ten frames later."""
     content = encode(tmp_path / name, codec, tone(48_000, 1, 10.0), 48_000).read_bytes()
     reading, writing = os.pipe()
     os.write(writing, content[: len(content) * tenths // 10])
@@ -152,7 +152,7 @@ def test_a_live_pipe_is_decoded_while_its_writer_goes_on(tmp_path: Path, name: s
 
 
 def test_a_long_stream_is_not_kept(tmp_path: Path) -> None:
-    """Its reader is never far ahead of what was given."""
+    """The reader is never far ahead of the audio that it has returned."""
     content = encode(tmp_path / "a.mp3", "libmp3lame", tone(48_000, 1, 60.0), 48_000).read_bytes()
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -169,7 +169,7 @@ def test_a_long_stream_is_not_kept(tmp_path: Path) -> None:
             continue
         ahead_seconds.append(taken / len(content) * 60 - given_seconds)
     os.close(writing)
-    # What is ahead is what the pipe holds (64 KiB), and FFmpeg's own buffer.
+    # The reader is ahead by what the pipe (64 KiB) and FFmpeg's own buffer hold.
     assert max(ahead_seconds) < 120 * 1024 / len(content) * 60
     os.close(reading)
 
@@ -183,7 +183,7 @@ def test_a_non_blocking_pipe_is_waited_for_and_stays_one(tmp_path: Path) -> None
 
 
 def link(codec: str, rate: int, channels: int) -> bytes:
-    """Two seconds of Ogg."""
+    """Return two seconds of audio in Ogg."""
     file = io.BytesIO()
     layout = "mono" if channels == 1 else "stereo"
     with av.open(file, "w", format="ogg") as container:

@@ -1,4 +1,4 @@
-"""WAV as crashed recorders, streams and odd programs leave it: what every player plays is played."""
+"""WAV files as crashed recorders, streams and odd programs leave them. The relay plays what every player plays."""
 
 import contextlib
 import os
@@ -123,7 +123,7 @@ def test_other_samples_are_decoded(tmp_path: Path, tag: int, bits: int) -> None:
 
 
 def outcome(content: bytes, path: Path) -> None:
-    """Read it from a file and from a pipe; an error that is no sentence for a person is the test's."""
+    """Read `content` from a file and from a pipe. Only errors that are written for users may occur."""
     path.write_bytes(content)
     with contextlib.suppress(UserError):
         source = open_audio(path)

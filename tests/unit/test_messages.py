@@ -1,4 +1,4 @@
-"""Control messages: written as the protocol says, and read without trust."""
+"""Control messages: the relay writes them as the protocol says, and does not trust those that it reads."""
 
 import json
 from collections.abc import Sequence
@@ -174,7 +174,7 @@ JSON_VALUES = st.recursive(
 
 @given(JSON_VALUES, st.integers(0, 1800), st.sampled_from(("[]", '{"":}')), st.integers(0, 4000))
 def test_a_ping_that_can_be_read_can_be_repeated(value: object, depth: int, kind: str, digits: int) -> None:
-    """Nesting, numbers and characters (also a half of a surrogate pair) that the reader takes, the writer takes."""
+    """The writer accepts any nesting, number and character that the reader accepts, even half a surrogate pair."""
     nested = kind[:-1] * depth + "1" + kind[-1] * depth
     for member in (json.dumps(value), nested, "9" * max(1, digits), '"\\ud800"'):
         try:
@@ -264,7 +264,7 @@ def test_each_message_is_as_asyncapi_describes_it(table: Sequence[type[Message]]
     name = type(message).__name__
     assert {"$ref": f"#/channels/{role}/messages/{name}"} in document["operations"][f"{action}_{role}"]["messages"]
     payload = document["components"]["messages"][name]["payload"]
-    # A member that is missing or misspelt in the document is found, too.
+    # This also finds a member that the document lacks or misspells.
     described = {**payload, "components": document["components"], "additionalProperties": isinstance(message, Ping)}
     jsonschema_rs.validator_for(described).validate(json.loads(message.text()))
 

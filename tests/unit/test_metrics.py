@@ -1,4 +1,4 @@
-"""Metric data: what is merged stays exact, what is held stays bounded, and a bad sender disturbs nothing."""
+"""Metric data: merging stays exact, held data stays bounded, and a failing sender disturbs nothing."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ def overflow(session: str = "ev1") -> MetricDatum:
 
 
 def totals(data: Sequence[MergedDatum]) -> dict[Series, Counter[float]]:
-    """Give how often each value is in each series."""
+    """Count how often each value occurs in each series."""
     result: dict[Series, Counter[float]] = {}
     for merged in data:
         series = (merged["MetricName"], merged["Unit"], tuple((d["Name"], d["Value"]) for d in merged["Dimensions"]))
@@ -238,7 +238,7 @@ def test_requests_are_bounded_and_keep_order(sizes: list[int]) -> None:
 
 
 class Sender:
-    """A sender that does what `behave` says and remembers what got through."""
+    """Does what `behave` says and records what was sent."""
 
     def __init__(self) -> None:
         self.behave: Callable[[], Awaitable[None]] = self.succeed
@@ -291,7 +291,7 @@ def reporter_of(sender: Sender, **values: Any) -> MetricsReporter:
 
 @asynccontextmanager
 async def running(reporter: MetricsReporter, sample: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
-    """Run the reporter meanwhile; a crash of it fails the test."""
+    """Run the reporter in the background. The test fails if the reporter crashes."""
     task = asyncio.ensure_future(reporter.run(sample))
     try:
         yield
@@ -358,7 +358,7 @@ async def test_a_hanging_sender_delays_no_sample_and_no_overflow() -> None:
         await asyncio.wait_for(enough.wait(), 10)
         put(reporter, overflow())
         assert sender.calls == 1
-    assert reporter.measurements_held == 2  # what was being sent is kept when `run` is cancelled
+    assert reporter.measurements_held == 2  # `run` keeps the data being sent when it is cancelled
     sender.behave = sender.succeed
     await reporter.flush(1)
     assert totals(sender.sent) == {("BufferOverflow", "Count", ()): Counter({1: 2})}

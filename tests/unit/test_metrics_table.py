@@ -1,4 +1,4 @@
-"""Whatever the relay counts, somebody reads: each counter is in the table of metrics, or is read for another reason."""
+"""Every counter of the relay has a reader: it is in the table of metrics, or it is read elsewhere."""
 
 import ast
 from collections import Counter
@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 PLACES = ("access", "audio", "client", "hub", "limits", "loadtest", "metrics", "process", "protocol", "server")
 
 READ_ELSEWHERE = {
-    # Of one listener or source; an operator sees them in `relay sessions`, the sum is in the table.
+    # Counters of one listener or source. `relay sessions` shows them, and the table has their sum.
     "overflows": "summed up in AudioBufferManager.overflow_count",
     "accepted": "told to the broadcaster",
     "held_bytes": "a level",
@@ -23,14 +23,14 @@ READ_ELSEWHERE = {
     "value": "a level",
     "counts": "Distribution",
     "total": "Distribution",
-    # What the log tells in full at the end of an interval.
+    # Counters that the log reports in full at the end of an interval.
     "written": "Repeats: how many lines were written",
     "left_out": "Repeats: told by the line of what was left out",
     "dropped_seconds": "an episode of lost audio",
     "total_frames": "an episode of lost audio",
     "total_seconds": "an episode of lost audio",
     "departures": "when to collect garbage; relay_closings_total has them by code",
-    # Of programs that are no relay: their person reads them.
+    # Counters of programs other than the relay. The users of those programs read them.
     "stats": "Reception.stats, which a client's program reads",
     "taken": "SendQueue: a client's own account",
     "dropped": "SendQueue: told by BroadcasterStats and `relay broadcast`",
@@ -49,7 +49,7 @@ def sources(*places: str) -> Iterator[tuple[Path, ast.Module]]:
 
 
 def counters(tree: ast.AST) -> Iterator[ast.Attribute]:
-    """Find the attributes to which something is added."""
+    """Find the attributes that the code adds to."""
     for node in ast.walk(tree):
         if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
             target = node.target.value if isinstance(node.target, ast.Subscript) else node.target
@@ -58,7 +58,7 @@ def counters(tree: ast.AST) -> Iterator[ast.Attribute]:
 
 
 def name(counter: ast.Attribute) -> str:
-    """Give the attribute's name; of a client's account, that of the whole."""
+    """Return the attribute's name, or `stats` for a member of a client's statistics."""
     holder = counter.value
     return "stats" if isinstance(holder, ast.Attribute) and holder.attr == "stats" else counter.attr
 
@@ -86,7 +86,7 @@ def test_private_counters_are_read_where_they_are_counted() -> None:
 
 
 def assigned(tree: ast.AST) -> Iterator[ast.Attribute]:
-    """Find the attributes that something is assigned to."""
+    """Find the attributes that the code assigns to."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -94,7 +94,7 @@ def assigned(tree: ast.AST) -> Iterator[ast.Attribute]:
 
 
 def test_the_table_names_what_there_is() -> None:
-    """A class and an attribute that some module has, and no name twice."""
+    """Each metric names a class and an attribute that exist, and no name appears twice."""
     attributes: dict[str, set[str]] = {}
     for _, tree in sources(*PLACES):
         for each in ast.walk(tree):
@@ -136,7 +136,7 @@ def test_each_close_code_is_used() -> None:
         for each in ast.walk(tree)
         if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "CloseCode"
     }
-    # Those come from the WebSocket library.
+    # The WebSocket library produces these.
     assert set(CloseCode.__members__) - used == {"NOT_WEBSOCKET", "NOT_TAKEN", "TOO_BIG"}
 
 

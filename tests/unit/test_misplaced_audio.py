@@ -1,4 +1,4 @@
-"""Audio in forms that the relay does not take, as other services want it."""
+"""Audio in forms that other services accept and the relay does not."""
 
 import base64
 import io
@@ -97,7 +97,7 @@ def test_the_longest_text_costs_little(part: str) -> None:
         return time.process_time() - begin
 
     times = 262_144 // len(part)
-    # A cost that grows with the square would be 64 times as high.
+    # A quadratic cost would be 64 times as high.
     assert min(seconds(times) for _ in range(3)) < 24 * min(seconds(times // 8) for _ in range(3)) + 0.02
 
 

@@ -1,7 +1,7 @@
-"""The relay keeps to what others publish: no attribute of a foreign object begins with an underscore.
+"""The relay uses only public interfaces: no attribute of a foreign object begins with an underscore.
 
-An object is the relay's own where the code says `self` or `cls`, or where a class in the same module has an attribute
-of that name. The checker works on sources, so that it is itself tested on small made-up modules.
+An attribute is the relay's own if its object is `self` or `cls`, or if a class in the same module has an attribute of
+that name. The checker works on source text, so it can be tested on small made-up modules.
 """
 
 import ast
@@ -15,10 +15,10 @@ OWN = frozenset({"self", "cls"})
 BY_NAME = frozenset({"getattr", "setattr", "hasattr", "delattr"})
 
 PUBLISHED = frozenset({"_asdict", "_exit", "_replace"})
-"""Documented names that begin with an underscore: of named tuples, and `os._exit`."""
+"""Documented names that begin with an underscore: methods of named tuples, and `os._exit`."""
 
 KNOWN = frozenset({("relay/server/tls.py", "_ssl_protocol"), ("relay/server/tls.py", "_transport")})
-"""asyncio gives out the transport below TLS nowhere; the relay does without where it is not found."""
+"""asyncio does not expose the transport below TLS. The relay works without it where it is missing."""
 
 
 def is_private(name: str) -> bool:
@@ -32,7 +32,7 @@ def is_own(node: ast.expr) -> bool:
 
 
 def attributes_of_classes(tree: ast.Module) -> set[str]:
-    """Find the attributes of a module's own classes: assigned to `self`, declared, or defined as methods."""
+    """Find the attributes of the module's own classes: assigned to `self`, declared, or defined as methods."""
     found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_own(node.value)}
     for defined in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
         for statement in defined.body:
@@ -44,7 +44,7 @@ def attributes_of_classes(tree: ast.Module) -> set[str]:
 
 
 def private_attributes(source: str) -> Iterator[tuple[int, str]]:
-    """Find the private attributes of foreign objects, each with its line."""
+    """Find the private attributes of foreign objects, with their line numbers."""
     tree = ast.parse(source)
     own = attributes_of_classes(tree)
     for node in ast.walk(tree):

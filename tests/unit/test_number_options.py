@@ -1,4 +1,4 @@
-"""Numbers on the command line that are none."""
+"""Invalid numbers on the command line."""
 
 import pytest
 from click.testing import CliRunner

@@ -1,4 +1,4 @@
-"""Ogg Opus, in both directions, with FFmpeg as the other end."""
+"""Ogg Opus in both directions, with FFmpeg at the other end."""
 
 import io
 import os
@@ -24,13 +24,13 @@ STEREO = AudioFormat(Codec.OPUS, 48_000, 2)
 
 
 def packets_of(path: Path | io.BytesIO) -> list[bytes]:
-    """What FFmpeg finds in a file of one stream."""
+    """Return the packets that FFmpeg finds in a file with one stream."""
     with av.open(str(path) if isinstance(path, Path) else path, "r") as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
 
 
 def decoded_samples(path: Path | io.BytesIO) -> int:
-    """How many samples FFmpeg plays."""
+    """Count the samples that FFmpeg plays."""
     with av.open(str(path) if isinstance(path, Path) else path, "r") as container:
         return sum(frame.samples for frame in container.decode(audio=0))
 
@@ -119,7 +119,7 @@ def test_a_page_holds_255_segments() -> None:
 
 
 def split_page(page: Page, size: int) -> Iterator[Page]:
-    """Cut packets of 20 ms into pages of `size` segments, as other writers do."""
+    """Split a page with packets of 20 ms into pages of `size` segments, as other writers do."""
     lacing = [(packet[at : at + 255]) for packet in page.packets for at in range(0, len(packet) + 1, 255)]
     number, is_open = page.number, False
     for at in range(0, len(lacing), size):
@@ -315,5 +315,5 @@ def test_a_recording_needs_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.opus")
     with pytest.raises(UserError, match="is not a regular file"):
         OpusRecorder(tmp_path / "pipe.opus")
-    with pytest.raises(UserError, match="can not be written: No such file"):
+    with pytest.raises(UserError, match="cannot be written: No such file"):
         OpusRecorder(tmp_path / "none" / "out.opus")

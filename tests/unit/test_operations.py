@@ -1,4 +1,4 @@
-"""What an operator sees of a hub and does to it; the clock and the sockets are the test's."""
+"""What an operator sees of a hub and can do to it. The test controls the clock and the sockets."""
 
 import json
 from collections.abc import AsyncIterator
@@ -70,6 +70,7 @@ async def test_the_list_has_every_channel_with_its_figures(bench: Bench, operati
         "pace": "live",
         "format": {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000},
         "listeners": 1,
+        "codec_listeners": {"pcm_s16le": 1},
         "broadcaster": {"connection_id": main.connection_id, "client_address": "192.0.2.9"},
         "lead_ms": 59,
         "queued_ms": 0,
@@ -92,7 +93,7 @@ async def test_the_list_has_every_channel_with_its_figures(bench: Bench, operati
 async def test_audio_that_does_not_come_in_real_time_is_told_to_all_who_can_mend_it(
     bench: Bench, operations: Operations, caplog: pytest.LogCaptureFixture, pace: Pace
 ) -> None:
-    """24 kHz announced as 16 kHz; in pace speech that is no fault."""
+    """The source sends 24 kHz and announces 16 kHz. At pace speech, that is no fault."""
     source = bench.claim(offer=Offer(pace=pace))
     for _ in range(round(12 / FRAME_SECONDS)):
         bench.publish(source, audio=bytes(960))
@@ -160,6 +161,7 @@ async def test_the_worst_listeners_are_shown_with_their_accounts(bench: Bench, o
     assert figures["slower"] == {
         "client_address": "192.0.2.7",
         "channel": "main",
+        "codec": "pcm_s16le",
         "framing": "relay.v1",
         "lag_ms": 10_000,
         "delivered_seconds": 0.0,
@@ -200,7 +202,7 @@ async def test_looking_while_a_run_is_being_written_counts_each_listener_as_it_s
     assert answer is not None
     heard = [each["delivered_seconds"] for each in answer["worst_listeners"]]
     lags = [each["lag_ms"] for each in answer["worst_listeners"]]
-    # The group counts a stretch of listeners when it is written, so the first 16 have got it.
+    # A group counts its listeners in stretches as it writes them. The first stretch of 16 has received the audio.
     assert sorted(zip(lags, heard, strict=True)) == [(0, 0.12)] * 16 + [(1000, 0.02)] * 24
 
 

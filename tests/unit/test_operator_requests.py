@@ -1,4 +1,4 @@
-"""What an operator may ask for, by method and address, and the sentence for what is not."""
+"""Operator requests by method and address, and the error for all others."""
 
 import pytest
 

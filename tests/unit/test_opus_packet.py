@@ -1,4 +1,4 @@
-"""Opus packets, against vectors that another implementation can run too, and Opus as the format of a channel."""
+"""Opus packets against vectors that other implementations can also run, and Opus as a channel's format."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Overflow episodes: few reports, and none of them loses a frame."""
+"""Overflow episodes: few reports, which still count every lost frame."""
 
 from collections import defaultdict
 
@@ -38,7 +38,7 @@ def test_an_episode_begins_at_once_and_says_whose_it_is() -> None:
 
 def test_thousands_of_overflows_are_one_report_each_interval() -> None:
     episodes = OverflowEpisodes(interval_seconds=INTERVAL)
-    reports = [note(episodes, now=step / 100) for step in range(2500)]  # 25 s, 100 a second
+    reports = [note(episodes, now=step / 100) for step in range(2500)]  # 25 s, 100 overflows a second
     assert [report for report in reports if report is not None] == [reports[0]]
     assert episodes.due(9.99) == []
     (first,) = episodes.due(25.0)
@@ -93,8 +93,8 @@ def test_the_number_of_sessions_is_bounded_and_the_rest_is_counted() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.integers(min_value=0, max_value=30),  # seconds since the step before
-        st.sampled_from(["a", "b", None]),  # an overflow of this session, or nothing but a look at what is due
+        st.integers(min_value=0, max_value=30),  # seconds since the previous step
+        st.sampled_from(["a", "b", None]),  # an overflow in this session, or None for a check of what is due
         st.integers(min_value=1, max_value=9),
     )
 )

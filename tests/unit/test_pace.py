@@ -1,4 +1,4 @@
-"""A broadcaster's frames and their deadlines, in made-up time."""
+"""A broadcaster's frames and their deadlines, in simulated time."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Audio whose bytes say nothing of time: what matters is how long its packets were found to last when they came in."""
+"""Audio whose size says nothing about time. The duration that the relay measured on arrival counts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Frames that share a message: whole or not at all, counted one by one, and changed without a reconnect."""
+"""Frames that share a message: sent whole or not at all, counted one by one, and changed without a reconnect."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,12 +29,12 @@ def join(bench: Bench, packet_ms: int, name: str = "listener", codec: Codec = Co
 
 
 def heard(port: FakePort) -> list[list[Audio]]:
-    """The frames of each message."""
+    """Return the frames of each message."""
     return [unpack_audio(payload, OPUS_FORMAT) for write in port.writes for payload in split(write)]
 
 
 async def gather(bench: Bench) -> None:
-    """Let the time pass for which a message waits. A timer that was started before this one ends before it."""
+    """Wait until every message that gathers frames has been sent. Timers that started earlier end first."""
     await asyncio.sleep(0.15)
     await bench.settle()
 
@@ -156,7 +156,7 @@ async def test_a_delivery_changes_without_a_reconnect_and_loses_nothing(bench: B
 
 
 async def test_a_delivery_changes_in_the_middle_of_a_batch(bench: Bench) -> None:
-    """Some listeners have the batch and some do not; those that move get it exactly once."""
+    """Some listeners have received the batch and some have not. Those that change receive it exactly once."""
     source = bench.claim(OPUS_FORMAT)
     ports = [join(bench, 0, f"listener {number}") for number in range(40)]
     await bench.settle()

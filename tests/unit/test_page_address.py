@@ -1,4 +1,4 @@
-"""The addresses that people copy from a browser."""
+"""Addresses that people copy from a browser."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the ports of all tests have in common: see tests/support/ports.py."""
+"""Rules for the ports of all tests; see tests/support/ports.py."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ from tests.support.ports import BLOCKS, FIRST_PORT, PORTS_PER_BLOCK, free_port
 
 TESTS = Path(__file__).parent.parent
 FROM_THE_KERNEL = re.compile(r'(\.0\.0\.1"|"localhost"), 0\b|"--port", "0"|\bport=0\b')
-"""Each of the forms in which a test can ask the kernel for a port to listen on."""
+"""Matches every form in which a test can ask the kernel for a port to listen on."""
 
 
 def test_no_port_is_given_twice() -> None:

@@ -1,6 +1,6 @@
-"""The pages of the documentation read well: links and pictures are there, lines wrap, and words are chosen well.
+"""The documentation reads well: links and pictures exist, lines wrap, and spelling and style are good.
 
-codespell knows common misspellings; its settings are in pyproject.toml. proselint knows clichés, archaisms, repeated
+codespell finds common misspellings. Its settings are in pyproject.toml. proselint finds clichés, archaisms, repeated
 words and more.
 """
 
@@ -16,7 +16,7 @@ from tests.support.markdown import PAGES, ROOT, anchors, prose, read
 
 WIDTH = 100
 NOT_ASKED = ("archaism", "typography")
-"""Checks of proselint that find what is none: "for ever" in "for everybody", and straight quotes in Markdown."""
+"""Checks of proselint that raise false alarms: "for ever" in "for everybody", and straight quotes in Markdown."""
 
 
 MAX_PICTURE_BYTES = 120_000
@@ -24,7 +24,7 @@ IMAGES = ROOT / "docs" / "images"
 
 
 def links(page: str) -> list[str]:
-    """Return what a page links to and which pictures it shows, in Markdown and in HTML, but for other sites."""
+    """Return the links and pictures of a page, in Markdown and in HTML, without those of other sites."""
     text = re.sub(r"`[^`\n]*`", "", prose(read(page)))
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"\b(?:href|src|srcset)=\"([^\"]*)\"", text)
     return [target for target in targets if not re.match(r"[a-z]+:", target)]
@@ -89,7 +89,7 @@ def test_prose_wraps(page: str) -> None:
 
 
 def check(*command: str) -> str:
-    """Return what a linter finds, and its complaints about how it was called."""
+    """Return a linter's findings and its usage errors."""
     finished = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
     return finished.stdout + finished.stderr
 
@@ -101,7 +101,7 @@ def test_words_are_spelled_well(tmp_path: Path) -> None:
 
 
 def sentences(page: str) -> str:
-    """Return the prose of a page, line by line, without headings, tables, code and the spaces in numbers."""
+    """Return the prose of a page line by line, without headings, tables, code and the spaces in numbers."""
     text = re.sub(r"^(#| *\|).*$", "", prose(read(page)), flags=re.MULTILINE)
     text = re.sub(r"\b(\d+)(?: \d{3})+\b", r"\1000", text)
     numbers = iter(range(len(text)))

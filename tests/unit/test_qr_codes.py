@@ -11,7 +11,7 @@ HOST = "relay.example.org"
 
 
 def do_nothing() -> None:
-    """Let anybody have anything drawn."""
+    """Stand in for a limit that allows every drawing."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Open connections are held to their tokens by the rules in force, also when those change."""
+"""Open connections are held to their tokens by the current rules, even after these change."""
 
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ NOW = 1_000_000.0
 
 
 class Verifier:
-    """Takes every text as a token that holds for a minute."""
+    """Accepts every text as a token that is valid for a minute."""
 
     sources = frozenset({"key"})
 
@@ -22,7 +22,7 @@ class Verifier:
 
 
 class Connection:
-    """As much of a connection as a recheck needs."""
+    """The parts of a connection that a recheck needs."""
 
     id = "a connection"
     refused = False

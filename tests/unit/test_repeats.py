@@ -1,4 +1,4 @@
-"""Lines that say the same: the first ones are written, the rest is counted, and the count is told."""
+"""Repeated log lines: the first ones are written, and the rest are counted and summarized."""
 
 from hypothesis import given
 from hypothesis import strategies as st

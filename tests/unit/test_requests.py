@@ -1,4 +1,4 @@
-"""Addresses and queries: what is taken, and the sentence for what is not."""
+"""Addresses and queries: which are accepted, and the error for the others."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Channels of a session through what happens in real life: take-overs, returns, switches, bursts, clears."""
+"""Channels of a session in real life: takeovers, returns, switches, bursts and clears."""
 
 from collections.abc import AsyncIterator
 
@@ -335,7 +335,7 @@ async def test_a_broadcaster_is_told_who_listens(bench: Bench) -> None:
 
 
 async def test_listeners_that_keep_up_share_one_backlog(bench: Bench) -> None:
-    """Nothing is queued for one that is not behind; one that falls behind gets a queue with all that it owes."""
+    """A listener that keeps up has no queue. One that falls behind gets a queue with everything that it is owed."""
     ports, source = [bench.join(name) for name in "abc"], bench.claim()
     bench.publish(source)
     await bench.settle()

@@ -1,4 +1,4 @@
-"""How the relay leaves: within what the operator allows, everybody once, spread, and back not all together."""
+"""How the relay shuts down: in the time allowed, everybody leaves once, and departures and returns are spread."""
 
 from itertools import pairwise
 from random import Random
@@ -19,14 +19,14 @@ def test_the_parts_are_no_longer_than_the_whole(timeout_seconds: float, window_s
 
 @given(st.integers(0, 3000), st.floats(0.01, 20), st.integers(0, 100))
 def test_all_leave_in_order_within_the_window(count: int, window_seconds: float, seed: int) -> None:
-    departures = plan_departures(count, window_seconds, Random(seed).random)  # noqa: S311 - the same every time
+    departures = plan_departures(count, window_seconds, Random(seed).random)  # noqa: S311 - a fixed seed repeats the test
     assert len(departures) == count
     assert all(one.at_seconds <= two.at_seconds for one, two in pairwise(departures))
     assert all(0 <= departure.at_seconds <= window_seconds for departure in departures)
 
 
 def test_many_fill_the_window_and_return_spread() -> None:
-    departures = plan_departures(10_000, 3, Random(1).random)  # noqa: S311 - the same every time
+    departures = plan_departures(10_000, 3, Random(1).random)  # noqa: S311 - a fixed seed repeats the test
     thirds = [sum(number <= departure.at_seconds < number + 1 for departure in departures) for number in range(3)]
     assert all(3300 <= third <= 3370 for third in thirds)
     returns = sorted(departure.at_seconds + departure.reconnect_after_ms / 1000 for departure in departures)

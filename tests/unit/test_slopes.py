@@ -1,4 +1,4 @@
-"""The slope of a soak, on samples whose slope is known."""
+"""The slope of a soak test, on samples with a known slope."""
 
 import random
 
@@ -14,7 +14,7 @@ def test_a_straight_line_has_its_slope_and_no_noise() -> None:
 
 
 def test_growth_is_within_its_noise_of_the_truth_and_noise_shrinks_with_time() -> None:
-    choice = random.Random(1)  # noqa: S311 - samples
+    choice = random.Random(1)  # noqa: S311 - not a secret
     noises = []
     for count in (60, 600):
         times = [float(second) for second in range(count)]

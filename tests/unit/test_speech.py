@@ -1,4 +1,4 @@
-"""Speech, which comes early and is heard in time, beside and after a microphone, whose audio may come late."""
+"""Speech arrives early and is heard on time. It runs beside and after a microphone, whose audio may be late."""
 
 from collections.abc import AsyncIterator
 
@@ -21,7 +21,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 async def pass_seconds(bench: Bench, seconds: float) -> None:
-    """Let time pass, with what it brings about."""
+    """Let time pass, and run the work that is due."""
     for _ in range(round(seconds / 0.1)):
         bench.now += 0.1
         for live in bench.hub.directory:

@@ -1,4 +1,4 @@
-"""What `relay broadcast` says when audio does not arrive in real time, by the view of the pipe and of the relay."""
+"""What `relay broadcast` reports when audio does not arrive in real time, as seen by the pipe and by the relay."""
 
 import pytest
 
@@ -11,7 +11,7 @@ FRAME_SECONDS = 0.02
 
 
 def pipe_slowly(teller: SpeedTeller, since: float, until: float) -> None:
-    """Note a pipe whose audio comes at two thirds of real time."""
+    """Feed the teller audio that arrives through a pipe at two thirds of real time."""
     now = since
     while now < until:
         teller.note(FRAME_SECONDS * SLOW, now, is_held=False)

@@ -6,7 +6,7 @@ from relay.process.stopping import stop_signals, until_stopped
 
 
 async def test_signals_that_arrive_together_stop_once() -> None:
-    """GNU timeout signals its child and the child's group, so two arrive before the first one is handled."""
+    """GNU timeout signals its child and the child's group, so two signals arrive before the first one is handled."""
     task = asyncio.current_task()
     assert task is not None
     with until_stopped() as stop:

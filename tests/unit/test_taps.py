@@ -1,4 +1,4 @@
-"""A tap reads all that a channel releases and tells, and nothing that its reader does reaches the listeners."""
+"""A tap reads everything that a channel releases and reports. Its reader never affects the listeners."""
 
 import asyncio
 import os
@@ -219,7 +219,7 @@ async def test_an_epoch_can_be_given(bench: Bench) -> None:
 
 
 async def test_frames_that_were_numbered_elsewhere_are_handed_on_alike(bench: Bench) -> None:
-    """Another process that carries the same channel gives its listeners the same bytes."""
+    """Another process that carries the same channel sends its listeners the same bytes."""
     home = Timeline(7, serialize)
     other = Bench(draw_epoch=lambda _: 7)
     port = other.join(delivery=None)

@@ -1,4 +1,4 @@
-"""Text that another machine wrote, shown to a person."""
+"""Text from another machine, as a person sees it."""
 
 from relay.vocabulary.text import LONGEST_QUOTED, printable, quoted
 

@@ -1,4 +1,4 @@
-"""Certificates and keys that can not be used."""
+"""Certificates and keys that cannot be used."""
 
 from pathlib import Path
 

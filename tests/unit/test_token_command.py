@@ -1,4 +1,4 @@
-"""`relay token` and `relay token inspect`, as a person uses them: made, explained, and never a traceback."""
+"""`relay token` and `relay token inspect` as a person uses them: tokens are made and explained, never a traceback."""
 
 import json
 import os

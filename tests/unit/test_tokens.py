@@ -1,4 +1,4 @@
-"""Tokens by real keys: what is taken, each kind of forgery, and files of keys."""
+"""Tokens with real keys: what is accepted, each kind of forgery, and files of keys."""
 
 import base64
 import hashlib
@@ -71,7 +71,7 @@ def encode(part: object) -> str:
 
 
 def hs256(header: dict[str, Any], secret: bytes) -> str:
-    """A token by HS256 as a forger makes it, without a library that refuses to."""
+    """Return a token signed with HS256 as a forger makes it. A library would refuse to."""
     signed = f"{encode(header)}.{encode(claims())}"
     signature = hmac.new(secret, signed.encode(), hashlib.sha256).digest()
     return f"{signed}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"

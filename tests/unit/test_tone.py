@@ -1,4 +1,4 @@
-"""The judges of recordings, on defects made on purpose: each is found, and where there is none nothing is."""
+"""The judges of recordings find every deliberate defect, and none in clean audio."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from tests.support.tone import Samples, is_clean_tone, judge, sine
 RATE = 44_100
 SECONDS = 4
 AT = 2.003
-"""Where a defect is put; not at a zero of the tone."""
+"""Position of the defect in seconds. The tone does not cross zero there."""
 
 
 def tone(seconds: float = SECONDS) -> Samples:
@@ -23,7 +23,7 @@ def at(seconds: float) -> int:
 
 
 def resampled(signal: Samples, ppm: float) -> Samples:
-    """Play a signal too fast, by the exact interpolation of what is limited in band and periodic."""
+    """Play a signal too fast. The interpolation is exact for a band-limited, periodic signal."""
     spectrum = np.fft.rfft(signal)
     size = round(len(signal) / (1 + ppm * 1e-6))
     played: Samples = np.fft.irfft(spectrum[: size // 2 + 1], size) * (size / len(signal))
@@ -31,7 +31,7 @@ def resampled(signal: Samples, ppm: float) -> Samples:
 
 
 def faded(before: Samples, after: Samples, seconds: float) -> Samples:
-    """Join two signals by a crossfade."""
+    """Join two signals with a crossfade."""
     fade = np.linspace(0, 1, at(seconds))
     middle = before[-len(fade) :] * (1 - fade) + after[: len(fade)] * fade
     return np.concatenate((before[: -len(fade)], middle, after[len(fade) :]))
@@ -89,7 +89,7 @@ def test_click_is_found_where_it_is(defect: Callable[[Samples], Samples]) -> Non
 def test_gap_is_found_with_its_length() -> None:
     gap = np.ones(at(SECONDS))
     gap[at(AT) : at(AT + 0.1)] = 0
-    # Faded out and in, so that it has no click.
+    # Fade out and in, so that the gap has no click.
     gap = np.convolve(gap, np.hanning(at(0.02)) / np.hanning(at(0.02)).sum(), "same")
     verdict = judge(tone() * gap, RATE, TONE)
     assert [silence.at for silence in verdict.silences if 1 < silence.at < 3] == [pytest.approx(AT, abs=0.02)]
@@ -166,7 +166,7 @@ def test_what_was_left_out_under_a_silence_is_found() -> None:
 
 
 def test_stretched_ruler_is_followed() -> None:
-    """Ten milliseconds are left out of every two hundred, each time with a crossfade: a stretch at 1.05."""
+    """After every 200 ms, the recording skips 10 ms with a crossfade, which speeds it up by a factor of 1.05."""
     signal = noise(RATE)
     recording = signal[: at(0.2)]
     for piece in range(1, 15):

@@ -20,11 +20,14 @@ from tests.support.signals import SHIPPED_VOICE, Samples, read_wav, resample, to
 
 DUE = 1000.0
 LOWEST_HZ = 1000
-"""For speech, libopus cuts what is below a voice. That filter turns the phase of the lowest tones, not their time."""
+"""Lowest frequency that is compared.
+
+For speech, libopus filters out sounds below a voice. The filter shifts the phase of the lowest tones, not their time.
+"""
 
 
 def speech(rate: int, channels: int, seconds: float) -> Samples:
-    """The shipped voice; in stereo, the second channel is another part of it."""
+    """Return part of the shipped voice. In stereo, the second channel is another part of it."""
     whole, _ = read_wav(SHIPPED_VOICE.read_bytes())
     each = round(seconds * 16_000)
     parts = [resample(whole[at : at + each], 16_000, rate) for at in (4000, 4000 + 6 * 16_000)[:channels]]
@@ -32,7 +35,7 @@ def speech(rate: int, channels: int, seconds: float) -> Samples:
 
 
 def noise(rate: int, channels: int, seconds: float) -> Samples:
-    """Noise of at most 3.5 kHz, which every codec and rate carries."""
+    """Return noise of at most 3.5 kHz, which every codec and rate can carry."""
     rng = np.random.default_rng(1)
     parts = [resample(rng.normal(0, 4000, round(seconds * 7000)), 7000, rate) for _ in range(channels)]
     return np.stack(parts, axis=1)
@@ -50,7 +53,7 @@ def decode(packets: Sequence[Encoded], channels: int) -> Samples:
 
 
 def lag(heard: Samples, meant: Samples, reach: int = 4800) -> int:
-    """By how many samples of 48 kHz `heard` is later than `meant`."""
+    """Return how many samples `heard` lags behind `meant`, at 48 kHz."""
     size = 1 << (len(heard) + len(meant)).bit_length()
     cross = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(meant, size))
     cross[: LOWEST_HZ * size // 48_000] = 0
@@ -79,7 +82,7 @@ def check_alignment(rate: int, channels: int, sound: Callable[[int, int, float],
     assert [each.seq for each in packets] == list(range(len(packets)))
     assert [each.media_time for each in packets] == [960 * number - 312 for number in range(len(packets))]
     heard = decode(packets, channels)
-    # SILK works at 16 kHz at most and places audio to the sample of that. CELT is exact.
+    # SILK runs at 16 kHz at most and is accurate to one sample at that rate. CELT is exact.
     allowed = 48_000 // min(rate, 16_000)
     for channel in range(channels):
         late = lag(heard[:, channel], resample(meant[:, channel], rate, 48_000)) + packets[0].media_time
@@ -188,7 +191,7 @@ def test_the_grid_holds_every_moment_once(rate: int, frame_ms: int, sample: int)
     assert (first - 1) * frame_ms * rate < sample * 1000 <= first * frame_ms * rate
     assert grid.first_sample(first) * 1000 <= first * frame_ms * rate < (grid.first_sample(first) + 1) * 1000
     last = grid.last_before(sample)
-    # The last frame ends, as a listener hears it, at the sample or after it; the one before it does not.
+    # The listener hears the last frame end at the sample or later. The frame before it ends earlier.
     assert grid.media_time(last) * rate < sample * 48_000 <= grid.media_time(last + 1) * rate
     moment = sample * 48_000 // rate
     holding = grid.holding(moment)
@@ -217,7 +220,7 @@ def test_a_source_that_pauses_loses_nothing_before_the_pause(rate: int, stop_ms:
     assert all(later.due >= earlier.due + 0.02 - 1e-9 for earlier, later in pairwise(packets))
     heard = decode(packets, 1)[:, 0]
     expected = resample(meant[:, 0], rate, 48_000)
-    # Each part is where it belongs; only what overlaps the padding is missing.
+    # Each part is in its place. Only audio that overlaps the padding is missing.
     for part in (slice(0, stop * 48_000 // rate), slice(first.media_time + 960, len(expected))):
         only = np.zeros_like(expected)
         only[part] = expected[part]

@@ -1,4 +1,4 @@
-"""Verdicts about time: see tests/support/tries.py."""
+"""Verdicts about time; see tests/support/tries.py."""
 
 import pytest
 

@@ -16,7 +16,7 @@ REPORT = {"type": "stats", "buffer_ms": 90, "playout_ms": 140, "underruns": 2, "
 
 
 class Taken:
-    """CloudWatch, as far as it takes data."""
+    """Stands in for CloudWatch and accepts data."""
 
     def __init__(self) -> None:
         self.data: list[dict[str, Any]] = []
@@ -26,7 +26,7 @@ class Taken:
         self.data = MetricData
         batch = MetricBatch(session_dimension=False)
         for datum in MetricData:
-            batch.add(datum)  # type: ignore[arg-type] # it is one
+            batch.add(datum)  # type: ignore[arg-type] # it is a datum
         assert batch.measurements_not_sent == 0
 
     def value(self, name: str) -> Any:
@@ -39,7 +39,7 @@ class Taken:
 
 
 class Watched(Bench):
-    """A hub and what is told of it."""
+    """A hub and its vital signs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ async def test_cloudwatch_gets_what_happened_since_the_last_time() -> None:
     first = bench.emit()
     assert (first.value("FramesIn"), first.value("FramesDelivered"), first.value("Listeners")) == (5, 5, 1)
     assert (first.value("DeliveryLatency"), first.value("ListenerLag")) == ({1.0: 5}, {1.0: 1})
-    # Five frames of 20 ms came at once.
+    # Five frames of 20 ms arrived at once.
     assert first.value("IngestLead") == pytest.approx(100, abs=1)
     assert (first.value("ListenerUnderruns"), first.value("ListenerPlayout")) == (2, {150.0: 1})
     assert not first.names & {"FramesDropped", "LoopLag"}
@@ -220,6 +220,6 @@ async def test_prometheus_reads_the_page() -> None:
     assert samples["relay_loop_lag_seconds_sum",] == pytest.approx(1.4)
     assert samples["relay_delivery_latency_seconds_count",] == 4
     assert all(family.documentation for family in families)
-    # Whatever people call their sessions, it is nowhere here.
+    # Session names appear nowhere on this page.
     assert "ev1" not in page.body.decode()
     await bench.tasks.close()

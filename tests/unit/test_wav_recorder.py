@@ -1,4 +1,4 @@
-"""Recordings: valid whatever happens, on real files."""
+"""Recordings are real files and stay valid whatever happens."""
 
 import resource
 import wave

@@ -1,4 +1,4 @@
-"""The binary header, against vectors that another implementation can run too, and the splitting of audio."""
+"""The binary header against vectors that other implementations can also run, and the splitting of audio."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ formats = st.builds(AudioFormat, rate=st.sampled_from(SAMPLE_RATES), channels=st
 @pytest.mark.parametrize("vector", VECTORS["headers"], ids=lambda vector: str(vector["name"]))
 def test_header_vectors(vector: dict[str, object]) -> None:
     fields = {name: vector[name] for name in ("epoch", "seq", "media_time", "due_ms")}
-    header = Header(**fields)  # type: ignore[arg-type] # JSON's integers
+    header = Header(**fields)  # type: ignore[arg-type] # JSON gives integers
     assert header.pack().hex() == vector["hex"]
     assert Header.unpack(bytes.fromhex(str(vector["hex"])) + b"audio") == header
 

@@ -26,6 +26,9 @@ export class Arrivals {
   #isSpeech = false;
   #isSameLine = false;
   #base = new WindowMinimum(BASE_WINDOW_MS);
+  /** From when a frame was due at the relay until it is here. */
+  #way = new WindowMinimum(BASE_WINDOW_MS);
+  #gatheringMs = 0;
   /** @type {number | null} */
   #observedFromMs = null;
   #slowestMs = -Infinity;
@@ -39,7 +42,32 @@ export class Arrivals {
 
   /** The shift of the line; null when it is not known. */
   get baseMs() {
-    return this.#isSpeech ? this.#clock.fastestWayMs : this.#base.value;
+    if (this.#isSpeech) {
+      return this.#clock.fastestWayMs;
+    }
+    return this.#base.value === null ? null : this.#base.value - this.#heldMs;
+  }
+
+  /**
+   * Notes how long the relay gathers frames for one message.
+   *
+   * @param {number} ms
+   */
+  setGathering(ms) {
+    this.#gatheringMs = ms;
+  }
+
+  /**
+   * How long the relay keeps even the last frame of a message, because it waits for one more that does not come in time.
+   * What comes to a listener without delay would be so much earlier.
+   */
+  get #heldMs() {
+    const { fastestWayMs } = this.#clock;
+    const wayMs = this.#way.value;
+    if (fastestWayMs === null || wayMs === null) {
+      return 0;
+    }
+    return Math.min(this.#gatheringMs, Math.max(0, wayMs - fastestWayMs));
   }
 
   /** When the base fell last: the frames of a backlog arrive ever earlier. */
@@ -57,6 +85,7 @@ export class Arrivals {
     this.#isSpeech = isSpeech;
     this.#isSameLine = isSameLine;
     this.#base.clear();
+    this.#way.clear();
     this.#observedFromMs = null;
     this.#slowestMs = -Infinity;
     this.#fellAtMs = -Infinity;
@@ -77,6 +106,7 @@ export class Arrivals {
     if (isPast) {
       return;
     }
+    this.#way.add(arrivalMs - dueMs, arrivalMs);
     this.#observedFromMs ??= arrivalMs;
     this.#latestMs = arrivalMs - lineMs;
     this.#slowestMs = Math.max(this.#slowestMs, this.#latestMs);

@@ -6,12 +6,15 @@
  * target delay and `WAITING_MS` of sound, and drops the oldest.
  */
 
+import { Adapter, isSameFormat } from "./adapter.js";
 import { Arrivals } from "./arrivals.js";
 import { Counts } from "./counts.js";
+import { Decoding } from "./decoding.js";
 import { Intake } from "./intake.js";
 import { RelayClock } from "./relay-clock.js";
 import { Steering } from "./steering.js";
 import { TargetDelay } from "./target-delay.js";
+import { OPUS, PCM } from "./wire.js";
 
 /** Kept above the target while the sound is held back. */
 const WAITING_MS = 250;
@@ -34,7 +37,10 @@ const NOTHING_YET = Object.freeze({
   lostSeconds: 0,
 });
 
-/** @typedef {import("./intake.js").Entry & {samples: Int16Array<ArrayBuffer>}} Sound */
+/** @type {Readonly<{samples: Int16Array<ArrayBuffer>, overlap: number}>} */
+const NOTHING_SHORT = Object.freeze({ samples: new Int16Array(0), overlap: 0 });
+
+/** @typedef {import("./intake.js").Entry & import("./decoding.js").Sound} Sound */
 
 export class Conductor {
   #send;
@@ -49,12 +55,23 @@ export class Conductor {
     disturb: (order) => this.#disturb(order),
   });
   #target;
+  #decoding;
   /** @type {string | null} */
   #channel = null;
   /** @type {import("./types.js").ChannelState} */
   #channelState = "waiting";
   /** @type {import("./messages.js").Format | null} */
   #format = null;
+  /** What the audio thread has been told of the sound that it gets. @type {import("./adapter.js").SoundFormat | null} */
+  #voice = null;
+  /** Makes that of sound in another format. @type {Adapter | null} */
+  #adapter = null;
+  /** What an adapter held back of the sound that was delivered last, in samples of a channel. */
+  #missing = 0;
+  /** Sound that is shorter than what it is to be blended with, and waits for the sound behind it. */
+  #short = NOTHING_SHORT;
+  /** The line of the sound that was delivered last. */
+  #deliveredLine = -1;
   #line = -1;
   #greetedMs = -Infinity;
   #isRendering = false;
@@ -66,6 +83,9 @@ export class Conductor {
   #report = NOTHING_YET;
   #asked = 0;
   #deliveredAt = 0;
+  /** Whether the audio thread may hold sound. */
+  #isHolding = false;
+  #arrivedMs = 0;
   #disturbedAt = 0;
   #isDry = true;
   #isOver = false;
@@ -77,10 +97,17 @@ export class Conductor {
    * @param {object} options
    * @param {(order: import("./messages.js").Order | import("./messages.js").Question, transfer?: ArrayBuffer[]) => void} options.send
    * @param {import("./types.js").Latency} options.latency
+   * @param {() => void} [options.exhaust] No decoder is left, so that nothing of what comes as Opus is heard.
    */
-  constructor({ send, latency }) {
+  constructor({ send, latency, exhaust = () => {} }) {
     this.#send = send;
     this.#target = new TargetDelay(latency);
+    this.#decoding = new Decoding({ exhaust, deliver: (entry, sound) => this.#hear({ ...entry, ...sound }) });
+  }
+
+  /** @param {readonly import("./decoding.js").OpenDecoder[]} decoders For Opus, the best first. */
+  setDecoders(decoders) {
+    this.#decoding.setDecoders(decoders);
   }
 
   get channelState() {
@@ -104,7 +131,12 @@ export class Conductor {
 
   /** Whether all that came has been played. */
   get isDrained() {
-    return this.#isDry && this.#deferred === null;
+    return this.#isDry && this.#deferred === null && this.#decoding.isIdle;
+  }
+
+  /** The codec of what comes; null before that is known. */
+  get codec() {
+    return this.#format?.codec ?? null;
   }
 
   get heldMs() {
@@ -116,12 +148,20 @@ export class Conductor {
    *
    * @param {string} channel
    * @param {number} nowMs
-   * @returns {Record<string, number>}
+   * @returns {Record<string, number | string>}
    */
   connectQuery(channel, nowMs) {
     const target = Math.round(this.#target.at(nowMs));
     const place = channel === this.#channel ? this.#intake.resumePoint : null;
-    return place === null ? { burst_ms: target } : { ...place, buffer_ms: target + RESUME_MARGIN_MS };
+    if (place === null) {
+      return { burst_ms: target };
+    }
+    return { ...place, after_codec: this.codec ?? PCM, buffer_ms: target + RESUME_MARGIN_MS };
+  }
+
+  /** The delay that the network needs, without what the relay gathers. */
+  get networkMs() {
+    return this.#target.networkMs;
   }
 
   /** @param {import("./types.js").Latency} preset */
@@ -141,6 +181,7 @@ export class Conductor {
       targetMs: this.#target.at(nowMs),
       playoutMs: this.#playoutMs,
       // To the moment of the last report, when `#capturedMs` was heard.
+      codec: this.codec,
       delayMs: relayNowMs === null || this.#capturedMs === null ? null : relayNowMs - (nowMs + this.#capturedMs),
       ...this.#counts.numbers,
       driftPpm: this.#steering.driftPpm,
@@ -157,6 +198,9 @@ export class Conductor {
   hello(message, nowMs) {
     this.#hearClock(message.clock_ms, nowMs);
     const isSame = message.channel === this.#channel;
+    if (message.format !== null) {
+      this.#intake.setFormat(message.format);
+    }
     if (!isSame || !(message.resumed || this.#intake.continues(message.epoch, message.next_seq))) {
       this.#begin();
     }
@@ -164,7 +208,8 @@ export class Conductor {
     this.#greetedMs = this.#clock.unwrap(message.clock_ms);
     this.#intake.setPace(message.pace);
     this.#channelState = message.state;
-    this.#setFormat(message.format);
+    this.#format = message.format ?? this.#format;
+    this.#setGathering(message);
   }
 
   /**
@@ -178,16 +223,18 @@ export class Conductor {
         this.#channelState = message.state;
         break;
       case "format":
-        this.#setFormat(message.format);
+        this.#intake.setFormat(message.format);
+        this.#format = message.format;
         break;
       case "gap":
         this.#intake.skip(message);
         this.#counts.noteGap(message);
         break;
       case "clear":
-        this.#deferred = null;
-        this.#waiting = [];
-        this.#disturb({ type: "clear" });
+        this.#discard();
+        break;
+      case "delivery":
+        this.#setGathering(message);
         break;
       case "pong":
         this.#clock.exchange(message.sent_ms, message.clock_ms, nowMs);
@@ -200,13 +247,23 @@ export class Conductor {
    *
    * @param {ArrayBuffer} message
    * @param {number} nowMs
-   * @throws {RangeError} when it is no frame.
+   * @throws {RangeError} when it is no audio.
    */
   frame(message, nowMs) {
-    const entry = this.#intake.take(message);
-    if (entry === null) {
-      return;
+    this.#arrivedMs = nowMs;
+    for (const taken of this.#intake.take(message)) {
+      this.#note(taken.entry, nowMs);
+      this.#decode(taken);
     }
+  }
+
+  /**
+   * Notes when a frame arrived.
+   *
+   * @param {import("./intake.js").Entry} entry
+   * @param {number} nowMs
+   */
+  #note(entry, nowMs) {
     const isSameLine = entry.line === this.#line;
     if (!isSameLine || (this.#isDry && !this.#intake.isSpeech)) {
       this.#line = entry.line;
@@ -223,18 +280,44 @@ export class Conductor {
       this.#target.observe(delayMs);
     }
     this.#counts.noteHole(entry.holeMs);
-    if (!this.#isRendering) {
-      this.#wait(entry, nowMs);
-    } else if (this.#deferred !== null) {
-      this.#deferred.push(entry);
+  }
+
+  /** @param {import("./intake.js").Taken} taken */
+  #decode({ entry, audio, format, ticks, isFirst }) {
+    const { rate, channels } = format;
+    if (format.codec === OPUS) {
+      this.#decoding.takePacket(entry, { audio, ticks, channels }, isFirst);
     } else {
-      this.#deliver(entry);
+      this.#decoding.takeSound(entry, { samples: new Int16Array(audio.buffer, audio.byteOffset), rate, channels });
+    }
+  }
+
+  /**
+   * Takes what a frame sounds like.
+   *
+   * @param {Sound} sound
+   */
+  #hear(sound) {
+    if (!this.#isRendering) {
+      this.#wait(sound);
+    } else if (this.#deferred !== null) {
+      this.#deferred.push(sound);
+    } else if (this.#isFitting(sound)) {
+      this.#deliver(sound);
+    } else {
+      // What is held of the old format is played first.
+      this.#deferred = [sound];
     }
   }
 
   /** Nothing more comes; what is there is played to its end. */
   end() {
     this.#isOver = true;
+  }
+
+  /** Gives the decoders back. */
+  close() {
+    this.#decoding.close();
   }
 
   // What the audio thread says.
@@ -253,10 +336,9 @@ export class Conductor {
     if (!isRendering) {
       return;
     }
-    if (this.#format !== null) {
-      this.#sendFormat();
-      this.#disturb({ type: "clear" });
-    }
+    this.#voice = null;
+    this.#adapter = null;
+    this.#clear();
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const entry of waiting) {
@@ -288,7 +370,8 @@ export class Conductor {
       return;
     }
     const isIdle = report.mode === "silent" && report.heldSeconds === 0;
-    this.#isDry = isIdle && id > this.#deliveredAt && this.#deferred === null;
+    this.#isDry = isIdle && id > this.#deliveredAt && this.#deferred === null && this.#decoding.isIdle;
+    this.#isHolding &&= !(isIdle && id > this.#deliveredAt);
     if (isIdle && this.#deferred !== null) {
       this.#deliverDeferred(this.#deferred);
       return;
@@ -316,40 +399,31 @@ export class Conductor {
     this.#clock.hear(clockMs, nowMs);
   }
 
+  /** @param {{coalesce_ms?: number, packet_ms?: number}} granted */
+  #setGathering({ coalesce_ms: coalesceMs = 0, packet_ms: packetMs = 0 }) {
+    const gatheringMs = Math.max(coalesceMs, this.codec === OPUS ? packetMs : 0);
+    this.#target.setGathering(gatheringMs);
+    this.#arrivals.setGathering(gatheringMs);
+  }
+
   #begin() {
     this.#intake.forgetPlace();
-    this.#waiting = [];
-    this.#deferred = null;
     this.#capturedMs = null;
     this.#steering.begin();
+    this.#discard();
+  }
+
+  /** Throws away what has not been heard. */
+  #discard() {
+    this.#decoding.clear();
+    this.#waiting = [];
+    this.#deferred = null;
+    this.#clear();
+  }
+
+  #clear() {
     this.#disturb({ type: "clear" });
-  }
-
-  /** @param {import("./messages.js").Format | null} format */
-  #setFormat(format) {
-    if (format === null) {
-      return;
-    }
-    const isOther = format.rate !== this.#format?.rate || format.channels !== this.#format.channels;
-    this.#intake.setFormat(format);
-    this.#format = format;
-    if (!isOther) {
-      return;
-    }
-    if (!this.#isRendering) {
-      this.#waiting = [];
-    } else if (this.#report.mode === "silent") {
-      this.#sendFormat();
-    } else {
-      // What is held of the old format is played first.
-      this.#deferred = [];
-    }
-  }
-
-  #sendFormat() {
-    if (this.#format !== null) {
-      this.#send({ type: "format", rate: this.#format.rate, channels: this.#format.channels });
-    }
+    this.#isHolding = false;
   }
 
   /**
@@ -364,38 +438,87 @@ export class Conductor {
     }
   }
 
-  /**
-   * @param {Sound} entry
-   * @param {number} nowMs
-   */
-  #wait(entry, nowMs) {
-    if (this.#waiting[0]?.line !== entry.line) {
+  /** @param {Sound} sound */
+  #wait(sound) {
+    if (this.#waiting[0]?.line !== sound.line) {
       // Places on two lines can not be compared, and nobody misses what nobody has heard.
       this.#waiting = [];
     }
-    this.#waiting.push(entry);
-    const oldestMs = nowMs - this.#arrivals.baseMs - this.#target.at(nowMs) - WAITING_MS;
+    this.#waiting.push(sound);
+    const nowMs = this.#arrivedMs;
+    const oldestMs = nowMs - (this.#arrivals.baseMs ?? nowMs) - this.#target.at(nowMs) - WAITING_MS;
     while (this.#waiting.length > 0 && this.#waiting[0].lineMs + this.#waiting[0].durationMs < oldestMs) {
       this.#waiting.shift();
     }
   }
 
-  /** @param {Sound} entry */
-  #deliver(entry) {
-    const isHeard = this.#report.mode !== "silent";
-    // A pause is where a lag can be made up for without anybody noticing.
-    const pauseMs = isHeard ? Math.max(0, entry.pauseMs - Math.max(0, this.#steering.errorMs)) : 0;
-    const { number, samples, isSplice } = entry;
-    this.#deliveredAt = this.#asked;
-    this.#send({ type: "audio", frame: number, samples, splice: isSplice, pause: pauseMs / 1000 }, [samples.buffer]);
+  /**
+   * Whether the audio thread can take a sound now: it has the format of what is held, it goes on with the same stream, or
+   * nothing is held.
+   *
+   * @param {Sound} sound
+   */
+  #isFitting(sound) {
+    const voice = this.#voice;
+    return voice === null || isSameFormat(sound, voice) || sound.line === this.#deliveredLine || !this.#isHolding;
   }
 
-  /** @param {Sound[]} entries */
-  #deliverDeferred(entries) {
+  /** @param {Sound} sound */
+  #deliver(sound) {
+    const isHeard = this.#report.mode !== "silent";
+    // A pause is where a lag can be made up for without anybody noticing.
+    const pauseMs = isHeard ? Math.max(0, sound.pauseMs - Math.max(0, this.#steering.errorMs)) : 0;
+    const { samples, overlap } = this.#fit(sound);
+    this.#deliveredLine = sound.line;
+    if (samples.length === 0) {
+      return;
+    }
+    this.#deliveredAt = this.#asked;
+    this.#isHolding = true;
+    const { number: frame, isSplice: splice } = sound;
+    this.#send({ type: "audio", frame, samples, splice, overlap, pause: pauseMs / 1000 }, [samples.buffer]);
+  }
+
+  /**
+   * Brings a sound into the format of the audio thread, and leaves out what is not to be heard.
+   *
+   * @param {Sound} sound
+   */
+  #fit({ rate, channels, samples, isSplice, cutMs, overlapMs }) {
+    const format = { rate, channels };
+    if (this.#voice === null || !(isSameFormat(format, this.#voice) || this.#isHolding)) {
+      this.#voice = format;
+      this.#missing = 0;
+      this.#short = NOTHING_SHORT;
+      this.#send({ type: "format", ...format });
+    }
+    const voice = this.#voice;
+    if (isSameFormat(format, voice)) {
+      this.#adapter = null;
+    } else if (this.#adapter === null || !isSameFormat(format, this.#adapter.from)) {
+      this.#adapter = new Adapter(format, voice);
+    }
+    const { samples: fitting, lead } = this.#adapter?.convert(samples) ?? { samples, lead: 0 };
+    const isJoin = isSplice || cutMs > 0 || overlapMs > 0;
+    const cut = isJoin ? lead + Math.round((cutMs * voice.rate) / 1000) : 0;
+    const wanted = Math.max(0, Math.round((overlapMs * voice.rate) / 1000) - this.#missing);
+    const overlap = wanted + this.#short.overlap;
+    const fitted = concatenate(this.#short.samples, fitting.subarray(cut * voice.channels));
+    const isShort = overlap * voice.channels > fitted.length;
+    this.#short = isShort ? { samples: fitted, overlap } : NOTHING_SHORT;
+    if (isShort || fitted.length === 0) {
+      return NOTHING_SHORT;
+    }
+    this.#missing = this.#adapter?.lag ?? 0;
+    return { samples: fitted, overlap };
+  }
+
+  /** @param {Sound[]} sounds */
+  #deliverDeferred(sounds) {
     this.#deferred = null;
-    this.#sendFormat();
-    for (const entry of entries) {
-      this.#deliver(entry);
+    this.#isHolding = false;
+    for (const sound of sounds) {
+      this.#hear(sound);
     }
   }
 
@@ -436,8 +559,22 @@ export class Conductor {
     const entry = this.#intake.entry(frame);
     if (entry !== null && entry.line === this.#line) {
       // A frame of pace live is due when it arrives, which is not before its last sample was captured.
-      const capturedMs = entry.dueMs - (this.#intake.isSpeech ? 0 : entry.durationMs);
+      const capturedMs = entry.dueMs + entry.cutMs - (this.#intake.isSpeech ? 0 : entry.durationMs);
       this.#capturedMs = capturedMs + offsetSeconds * 1000 - nowMs;
     }
   }
+}
+
+/**
+ * @param {Int16Array<ArrayBuffer>} first
+ * @param {Int16Array<ArrayBuffer>} second
+ */
+function concatenate(first, second) {
+  if (first.length === 0) {
+    return second;
+  }
+  const both = new Int16Array(first.length + second.length);
+  both.set(first);
+  both.set(second, first.length);
+  return both;
 }

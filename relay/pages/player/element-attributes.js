@@ -5,7 +5,7 @@ import { isKey, isName } from "./wire.js";
 
 const WEB = new Set(["http:", "https:", "ws:", "wss:"]);
 
-/** @typedef {Required<Omit<import("./types.js").RelayPlayerOptions, "volume">> & {url: string}} Wanted */
+/** @typedef {Required<Omit<import("./types.js").RelayPlayerOptions, "volume" | "codec">> & {url: string}} Wanted */
 
 /**
  * Reads the options of a `RelayPlayer` from an element: `src` may be a relay, or the address of its listening page, with a
@@ -29,6 +29,7 @@ export function readAttributes(element) {
   const channel = element.getAttribute("channel") ?? found?.[3] ?? "main";
   const token = element.getAttribute("token") || new URLSearchParams(source.hash.slice(1)).get("token") || null;
   const latency = knownLatency(element.getAttribute("latency"));
+  const saveData = readSwitch(element.getAttribute("save-data"));
   if (session === undefined ? src !== null : !isName(session)) {
     return { problem: "session", wanted: null };
   }
@@ -38,7 +39,7 @@ export function readAttributes(element) {
   if (token !== null && !isKey(token)) {
     return { problem: "token", wanted: null };
   }
-  return { problem: null, wanted: session === undefined ? null : { url, session, channel, token, latency } };
+  return { problem: null, wanted: session === undefined ? null : { url, session, channel, token, latency, saveData } };
 }
 
 /**
@@ -58,4 +59,14 @@ function parse(address, base) {
 /** @param {string | null} preset */
 function knownLatency(preset) {
   return isLatency(preset) ? preset : "balanced";
+}
+
+/**
+ * Reads an attribute that is on, off, or absent.
+ *
+ * @param {string | null} value
+ * @returns {boolean | null} null where it is absent.
+ */
+function readSwitch(value) {
+  return value === null ? null : !["false", "off"].includes(value.trim().toLowerCase());
 }

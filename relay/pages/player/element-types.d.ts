@@ -31,6 +31,9 @@ export interface Base extends HTMLElement {
   channel: string | null;
   latency: string | null;
   token: string | null;
+  /** Reads as the attribute does; a boolean may be set. */
+  get saveData(): string | null;
+  set saveData(value: string | boolean | null);
 
   addEventListener<Type extends keyof RelayPlayerElementEventMap>(
     type: Type,

@@ -18,8 +18,16 @@ import { RelayPlayer } from "./relay-player.js";
 
 const NAME = "relay-player";
 
-/** Each is a property as well. */
-const ATTRIBUTES = /** @type {const} */ (["src", "session", "channel", "latency", "token"]);
+/** The attributes, by the names that they have as properties. */
+const ATTRIBUTES = /** @type {const} */ ({
+  src: "src",
+  session: "session",
+  channel: "channel",
+  latency: "latency",
+  token: "token",
+  saveData: "save-data",
+});
+const PROPERTIES = /** @type {(keyof typeof ATTRIBUTES)[]} */ (Object.keys(ATTRIBUTES));
 
 const STYLE = `
   :host { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 0.5em 0.75em; font: inherit; }
@@ -81,7 +89,7 @@ let styleSheet = null;
 const Base = /** @type {new () => import("./element-types.js").Base} */ (globalThis.HTMLElement ?? Object);
 
 class PlayerElement extends Base {
-  static observedAttributes = ATTRIBUTES;
+  static observedAttributes = Object.values(ATTRIBUTES);
 
   /**
    * What it says; a page in another language replaces these once, before the first element is made.
@@ -143,13 +151,13 @@ class PlayerElement extends Base {
     root.append(this.#button, loudness, this.#chooser, this.#status);
     this.#show();
 
-    for (const name of ATTRIBUTES) {
+    for (const name of PROPERTIES) {
       // biome-ignore lint/suspicious/noPrototypeBuiltins: Object.hasOwn came after the oldest of the browsers
       if (Object.prototype.hasOwnProperty.call(this, name)) {
         // Set before the element was defined; it would hide the property.
         const value = this[name];
         Reflect.deleteProperty(this, name);
-        this[name] = value;
+        Reflect.set(this, name, value);
       }
     }
   }
@@ -246,6 +254,9 @@ class PlayerElement extends Base {
       }
       if (told.latency !== wanted.latency) {
         player.latency = wanted.latency;
+      }
+      if (told.saveData !== wanted.saveData) {
+        player.saveData = wanted.saveData;
       }
       if (told.channel !== wanted.channel) {
         player.switchChannel(wanted.channel);
@@ -378,18 +389,18 @@ class PlayerElement extends Base {
   }
 }
 
-for (const name of ATTRIBUTES) {
-  Object.defineProperty(PlayerElement.prototype, name, {
+for (const [property, attribute] of Object.entries(ATTRIBUTES)) {
+  Object.defineProperty(PlayerElement.prototype, property, {
     configurable: true,
     enumerable: true,
     get() {
-      return this.getAttribute(name);
+      return this.getAttribute(attribute);
     },
     set(value) {
       if (value === null || value === undefined) {
-        this.removeAttribute(name);
+        this.removeAttribute(attribute);
       } else {
-        this.setAttribute(name, value);
+        this.setAttribute(attribute, value);
       }
     },
   });

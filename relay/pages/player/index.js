@@ -4,6 +4,7 @@
  *
  * @typedef {import("./types.js").Channel} Channel
  * @typedef {import("./types.js").ChannelState} ChannelState
+ * @typedef {import("./types.js").Codec} Codec
  * @typedef {import("./types.js").Latency} Latency
  * @typedef {import("./types.js").Notice} Notice
  * @typedef {import("./types.js").PlayerCode} PlayerCode

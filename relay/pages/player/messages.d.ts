@@ -1,6 +1,6 @@
 /** The messages between the relay, the page, the Worker and the audio thread. */
 
-import type { Channel, ChannelState, Latency, PlayerCode, PlayerState, PlayerStats, Silence } from "./types.js";
+import type { Channel, ChannelState, Codec, Latency, PlayerCode, PlayerState, PlayerStats, Silence } from "./types.js";
 
 // From the relay, as docs/protocol.md has them. What a later relay adds is ignored.
 
@@ -28,6 +28,9 @@ export interface Hello {
   next_seq: number;
   clock_ms: number;
   resumed: boolean;
+  /** What was granted; a relay that grants no `packet_ms` knows no `delivery`. */
+  coalesce_ms?: number;
+  packet_ms?: number;
 }
 
 export interface Gap {
@@ -43,6 +46,13 @@ export interface Complaint {
   type: "error";
   code: number;
   message: string;
+}
+
+/** How long frames wait to be sent together: what a listener asks for, and what it is granted. */
+export interface Delivery {
+  type: "delivery";
+  coalesce_ms: number;
+  packet_ms: number;
 }
 
 export interface BroadcastStats {
@@ -62,13 +72,15 @@ export type ControlMessage =
   | { type: "state"; state: ChannelState; pace?: Pace; silence: Silence | null }
   | { type: "clear" }
   | { type: "pong"; sent_ms: number; clock_ms: number }
+  | Delivery
   | { type: "goaway"; reconnect_after_ms: number }
   | BroadcastStats
   | { type: "backpressure"; on: boolean };
 
-/** A control message to the relay: the first three from a listener, all but those two from a broadcaster. */
+/** A control message to the relay: the first four from a listener, the last four from a broadcaster. */
 export type Command =
-  | { type: "switch"; channel: string }
+  | { type: "switch"; channel?: string; codec?: string }
+  | Delivery
   | { type: "stats"; buffer_ms: number; playout_ms: number; underruns: number; jumps: number }
   | { type: "ping"; sent_ms: number }
   | { type: "mute"; on: boolean }
@@ -84,6 +96,10 @@ export interface Request {
   channel: string;
   token: string | null;
   latency: Latency;
+  /** Whether to spend as little data as possible. */
+  saveData: boolean;
+  /** The codec to ask for first. */
+  codec: Codec;
 }
 
 export type PageMessage =
@@ -94,6 +110,8 @@ export type PageMessage =
   /** How late sound leaves the speaker after it was rendered. */
   | { type: "speaker"; ms: number }
   | { type: "latency"; preset: Latency }
+  | { type: "save-data"; isOn: boolean }
+  | { type: "codec"; codec: Codec }
   | { type: "token"; token: string | null }
   | { type: "switch"; channel: string }
   | { type: "stop" };
@@ -130,6 +148,8 @@ export interface AudioOrder {
   samples: Int16Array<ArrayBuffer>;
   /** Whether it does not follow what came last. */
   splice: boolean;
+  /** So many samples of each channel are the same sound as the end of what came last, in another codec. */
+  overlap: number;
   /** Seconds of silence before it. */
   pause: number;
 }

@@ -88,9 +88,14 @@ export class Playhead {
    * @param {Int16Array} samples Interleaved.
    * @param {boolean} isSplice Whether they do not follow what was written last.
    * @param {number} pause Silence before them, in samples.
+   * @param {number} [overlap] So many of them are the same sound as what was written last, in another codec.
    */
-  write(samples, isSplice, pause) {
+  write(samples, isSplice, pause, overlap = 0) {
     const ring = this.#ring;
+    if (overlap > 0) {
+      this.#appendOver(samples, overlap);
+      return;
+    }
     const join = isSplice || pause > 0;
     if (join && this.mode === PLAYING && this.held < this.#shortestJoin) {
       this.#runDry();
@@ -104,6 +109,22 @@ export class Playhead {
       () => ring.append(samples),
       join ? (pause > 0 ? this.#shortestJoin : this.#fade) : 0,
     );
+    this.place = Math.max(this.place, ring.start);
+  }
+
+  /**
+   * Appends sound whose beginning is there already, and blends both where that has not been played yet.
+   *
+   * @param {Int16Array} samples
+   * @param {number} overlap
+   */
+  #appendOver(samples, overlap) {
+    const ring = this.#ring;
+    const seam = ring.end;
+    ring.append(samples);
+    const doubled = Math.min(overlap, ring.end - seam);
+    const length = Math.max(0, Math.min(doubled, seam - this.place, seam - ring.start));
+    ring.join(seam, length, doubled - length);
     this.place = Math.max(this.place, ring.start);
   }
 

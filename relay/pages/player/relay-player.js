@@ -2,10 +2,12 @@
  * The player as a page sees it; README.md has the interface. On the page's thread there is nothing but this.
  */
 
+import { HttpStream } from "./http-stream.js";
 import { claimMediaSession, pauseMediaSession, releaseMediaSession, showMediaSession } from "./media-session.js";
 import { Output, prefetchOutput } from "./output.js";
+import { UNREACHABLE } from "./relay-socket.js";
 import { FLOORS_MS, isLatency } from "./target-delay.js";
-import { isKey, isName } from "./wire.js";
+import { isKey, isName, OPUS, PCM } from "./wire.js";
 
 /**
  * @typedef {import("./types.js").Channel} Channel
@@ -26,6 +28,13 @@ const MOST_REBUILDS = 3;
 /** @type {ReadonlySet<PlayerState>} */
 const STOPPED = new Set(["idle", "failed", "ended"]);
 
+/**
+ * In these another reason is news.
+ *
+ * @type {ReadonlySet<PlayerState>}
+ */
+const TOLD_AGAIN = new Set(["waiting", "playing"]);
+
 /** In these a context may stand still for ever; a person's click makes another one. */
 const RENEWABLE = new Set(["stuck", "interrupted"]);
 
@@ -39,6 +48,19 @@ const NOT_LOADED = Object.freeze({
   state: "failed",
   reason: "The player could not be loaded. Reload the page.",
   code: "not-loaded",
+});
+
+/**
+ * What is heard of an HTTP stream.
+ *
+ * @type {Readonly<Partial<Record<import("./http-stream.js").StreamState, PlayerState>>>}
+ */
+const STREAM_STATES = Object.freeze({ playing: "playing", stalled: "rebuffering", blocked: "blocked" });
+
+const STREAMING = Object.freeze({
+  reason: "This network refuses WebSockets, so an ordinary stream is played. It is several seconds late.",
+  code: "http",
+  retryInMs: null,
 });
 
 /** @type {PlayerStats} */
@@ -56,6 +78,8 @@ const NO_STATS = Object.freeze({
   driftPpm: 0,
   rate: 1,
   reconnects: 0,
+  codec: null,
+  bitsPerSecond: 0,
 });
 
 const Emitter = /** @type {new () => import("./types.js").TypedEventTarget<RelayPlayerEventMap>} */ (EventTarget);
@@ -68,10 +92,14 @@ export class RelayPlayer extends Emitter {
   #token;
   #latency;
   #volume;
+  #saveData;
+  #codec;
   /** @type {Worker | null} */
   #worker = null;
   /** @type {Output | null} */
   #output = null;
+  /** What is played while no WebSocket can be had. @type {HttpStream | null} */
+  #stream = null;
   #run = 0;
   #rebuilds = 0;
   /** @type {PlayerState} */
@@ -95,12 +123,22 @@ export class RelayPlayer extends Emitter {
    * @param {import("./types.js").RelayPlayerOptions} options
    * @throws {TypeError} when one of them can not be.
    */
-  constructor({ url = null, session, channel = "main", token = null, latency = "balanced", volume = 1 }) {
+  constructor({
+    url = null,
+    session,
+    channel = "main",
+    token = null,
+    latency = "balanced",
+    volume = 1,
+    saveData = null,
+    codec = OPUS,
+  }) {
     super();
     checkName("session", session);
     checkName("channel", channel);
     checkToken(token);
     checkLatency(latency);
+    checkCodec(codec);
     this.#url = url ?? location.origin;
     this.#session = session;
     this.#channel = channel;
@@ -108,6 +146,8 @@ export class RelayPlayer extends Emitter {
     this.#token = token;
     this.#latency = latency;
     this.#volume = volume;
+    this.#saveData = saveData;
+    this.#codec = codec;
     this.#prepare();
   }
 
@@ -117,12 +157,12 @@ export class RelayPlayer extends Emitter {
 
   /** Why it failed, ended or has no connection, in a sentence; otherwise empty. */
   get reason() {
-    return this.#status.reason;
+    return this.#shown.reason;
   }
 
   /** The same as a code, see README.md; otherwise null. */
   get code() {
-    return this.#status.code;
+    return this.#shown.code;
   }
 
   /** Why there is nothing to hear, as the broadcaster said: "muted", "paused" or null. */
@@ -174,6 +214,28 @@ export class RelayPlayer extends Emitter {
     this.#post({ type: "latency", preset });
   }
 
+  /** Whether it spends as little data as possible: as it was told, or as the browser's user wants it. @returns {boolean} */
+  get saveData() {
+    return this.#saveData ?? navigator.connection?.saveData === true;
+  }
+
+  /** @param {boolean | null} isOn Null leaves it to the browser. */
+  set saveData(isOn) {
+    this.#saveData = isOn;
+    this.#post({ type: "save-data", isOn: this.saveData });
+  }
+
+  /** The codec that it asks for first. What comes is in `stats`. */
+  get codec() {
+    return this.#codec;
+  }
+
+  set codec(codec) {
+    checkCodec(codec);
+    this.#codec = codec;
+    this.#post({ type: "codec", codec });
+  }
+
   get volume() {
     return this.#volume;
   }
@@ -182,6 +244,9 @@ export class RelayPlayer extends Emitter {
     this.#volume = gain;
     if (this.#output !== null) {
       this.#output.volume = gain;
+    }
+    if (this.#stream !== null) {
+      this.#stream.volume = gain;
     }
   }
 
@@ -204,6 +269,7 @@ export class RelayPlayer extends Emitter {
    */
   async play() {
     if (this.#output !== null) {
+      this.#stream?.play();
       this.#rebuilds = 0;
       showMediaSession(this);
       if (RENEWABLE.has(this.#output.condition)) {
@@ -226,6 +292,8 @@ export class RelayPlayer extends Emitter {
       channel: this.#channel,
       token: this.#token,
       latency: this.#latency,
+      saveData: this.saveData,
+      codec: this.#codec,
     };
     this.#post({ type: "play", run: this.#run, request });
     this.#timer = setInterval(() => this.#tellLatency(), SPEAKER_INTERVAL_MS);
@@ -343,6 +411,7 @@ export class RelayPlayer extends Emitter {
           this.#end(message);
         } else {
           this.#status = message;
+          this.#chooseStream();
           this.#update();
         }
         break;
@@ -371,6 +440,29 @@ export class RelayPlayer extends Emitter {
     }
   }
 
+  /** Plays an HTTP stream while no WebSocket can be had, and tries it again with each attempt that fails. */
+  #chooseStream() {
+    const isUnreachable = this.#status.code === UNREACHABLE;
+    if (!isUnreachable || this.#stream?.state === "failed") {
+      this.#closeStream();
+    }
+    if (isUnreachable && this.#stream === null) {
+      this.#stream = new HttpStream({
+        url: this.#url,
+        session: this.#session,
+        channel: this.#wanted,
+        token: this.#token,
+        volume: this.#volume,
+      });
+      this.#stream.addEventListener("change", () => this.#update());
+    }
+  }
+
+  #closeStream() {
+    this.#stream?.close();
+    this.#stream = null;
+  }
+
   #claimMediaSession() {
     const title = this.#channels.find(({ id }) => id === this.#channel)?.name ?? this.#channel;
     claimMediaSession(this, { title, artist: this.#sessionName ?? this.#session });
@@ -387,6 +479,7 @@ export class RelayPlayer extends Emitter {
     clearInterval(this.#timer);
     this.#output?.close();
     this.#output = null;
+    this.#closeStream();
     this.#channel = this.#wanted;
     this.#silence = null;
     pauseMediaSession(this);
@@ -394,14 +487,21 @@ export class RelayPlayer extends Emitter {
     this.#update();
   }
 
+  /** How it stands: as the Worker says, unless an HTTP stream is heard. @returns {Status} */
+  get #shown() {
+    const state = STREAM_STATES[this.#stream?.state ?? "failed"];
+    return state === undefined ? this.#status : { ...STREAMING, state };
+  }
+
   #update() {
+    const shown = this.#shown;
     const condition = this.#output?.condition;
     const isHeldBack = condition === "blocked" || (condition === "stuck" && this.#rebuilds >= MOST_REBUILDS);
-    const state = isHeldBack ? "blocked" : condition === "interrupted" ? "interrupted" : this.#status.state;
+    const state = isHeldBack ? "blocked" : condition === "interrupted" ? "interrupted" : shown.state;
     const previous = this.#state;
-    const { reason, code, retryInMs } = this.#status;
-    const isRetry = state === this.#status.state && retryInMs !== null;
-    const isOther = state === "waiting" && code !== this.#toldCode;
+    const { reason, code, retryInMs } = shown;
+    const isRetry = state === shown.state && retryInMs !== null;
+    const isOther = TOLD_AGAIN.has(state) && code !== this.#toldCode;
     if (state !== previous || isRetry || isOther) {
       this.#toldCode = code;
       this.#state = state;
@@ -451,5 +551,12 @@ function checkToken(token) {
 function checkLatency(preset) {
   if (!isLatency(preset)) {
     throw new TypeError(`The latency must be ${Object.keys(FLOORS_MS).join(", ")}, not ${JSON.stringify(preset)}`);
+  }
+}
+
+/** @param {import("./types.js").Codec} codec */
+function checkCodec(codec) {
+  if (codec !== OPUS && codec !== PCM) {
+    throw new TypeError(`The codec ${JSON.stringify(codec)} is none of ${OPUS}, ${PCM}`);
   }
 }

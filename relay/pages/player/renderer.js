@@ -48,10 +48,10 @@ class Voice {
   }
 
   /** @param {import("./messages.js").AudioOrder} order */
-  write({ frame, samples, splice, pause }) {
+  write({ frame, samples, splice, overlap, pause }) {
     const { playhead, ring } = this;
     const before = playhead.place;
-    playhead.write(samples, splice, Math.round(pause * this.rate));
+    playhead.write(samples, splice, Math.round(pause * this.rate), overlap);
     this.#lost += Math.max(0, playhead.place - before);
     const slot = this.#marks % MARKS;
     this.#markPlaces[slot] = ring.end - Math.floor(samples.length / this.channels);

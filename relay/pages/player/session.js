@@ -5,11 +5,13 @@
  * browser throttles hears all the same. messages.d.ts has what it tells the page.
  */
 
+import { BitRate } from "./bit-rate.js";
 import { BAD_REQUEST, SESSION_ENDED, TOKEN_EXPIRED } from "./close-codes.js";
 import { Conductor } from "./conductor.js";
+import { Delivery } from "./delivery.js";
 import { RelaySocket, WORLD } from "./relay-socket.js";
 import { SOURCE_LOST, statusOf } from "./status.js";
-import { TOKEN_PREFIX, addressAt } from "./wire.js";
+import { OPUS, PCM, TOKEN_PREFIX, addressAt } from "./wire.js";
 
 const TICK_MS = 50;
 const TICKS_PER_STATS = 5;
@@ -28,8 +30,6 @@ const FAREWELL_MS = 5000;
 
 /** What a page may take to get a new token. */
 const TOKEN_PATIENCE_MS = 10_000;
-
-const CODEC = "pcm_s16le";
 
 /**
  * Why it does not go on as it should.
@@ -62,6 +62,12 @@ export class Session {
   #tell;
   #world;
   #conductor;
+  #delivery;
+  #bitRate = new BitRate();
+  /** What the relay was asked for last; null while it knows no `delivery`. @type {Delivery["wanted"] | null} */
+  #asked = null;
+  /** The codecs that it can play, the best first; null before that is known. @type {string[] | null} */
+  #codecs = null;
   #socket;
   /** @type {MessagePort | null} */
   #port = null;
@@ -109,20 +115,37 @@ export class Session {
     this.#tell = tell;
     this.#world = world;
     this.#reportedMs = world.now();
-    this.#socket = this.#makeSocket();
+    this.#delivery = new Delivery(request.latency, request.saveData);
     this.#conductor = new Conductor({
       latency: request.latency,
       send: (order, transfer = []) => this.#port?.postMessage(order, transfer),
+      exhaust: () => this.#dropOpus(),
     });
+    this.#socket = this.#makeSocket();
   }
 
+  /** Begins, while it is not known yet what decodes Opus. */
   start() {
     this.#tick();
+  }
+
+  /**
+   * Connects.
+   *
+   * @param {readonly import("./decoding.js").OpenDecoder[]} decoders For Opus, the best first.
+   */
+  connect(decoders) {
+    if (this.#isOver) {
+      return;
+    }
+    this.#conductor.setDecoders(decoders);
+    this.#orderCodecs(decoders.length > 0 ? [OPUS, PCM] : [PCM]);
     this.#socket.open();
   }
 
   stop() {
     this.#isOver = true;
+    this.#conductor.close();
     this.#world.clearTimer(this.#timer);
     this.#endSwitching();
     this.#socket.close();
@@ -172,6 +195,14 @@ export class Session {
   /** @param {import("./types.js").Latency} preset */
   setLatency(preset) {
     this.#conductor.setLatency(preset);
+    this.#delivery.setLatency(preset);
+    this.#askForDelivery();
+  }
+
+  /** @param {boolean} isOn */
+  setSaveData(isOn) {
+    this.#delivery.setSaveData(isOn);
+    this.#askForDelivery();
   }
 
   /**
@@ -194,13 +225,65 @@ export class Session {
     }
     this.#request.channel = channel;
     if (this.#socket.accepted) {
-      this.#switching ??= { previous, unanswered: 0, timer: null };
-      this.#switching.unanswered += 1;
-      this.#world.clearTimer(this.#switching.timer);
-      this.#switching.timer = this.#world.setTimer(() => this.#reconnect(), SWITCH_TIMEOUT_MS);
-      this.#socket.send({ type: "switch", channel });
-    } else if (!(this.#socket.isWaiting && this.#isTokenAwaited(this.#trouble.code))) {
+      this.#switch({ channel }, previous);
+    } else if (this.#codecs !== null && !(this.#socket.isWaiting && this.#isTokenAwaited(this.#trouble.code))) {
       this.#reconnect();
+    }
+  }
+
+  /**
+   * @param {{channel?: string, codec?: string}} wanted
+   * @param {string} previous The channel that counts again if the switch fails.
+   */
+  #switch(wanted, previous) {
+    this.#switching ??= { previous, unanswered: 0, timer: null };
+    this.#switching.unanswered += 1;
+    this.#world.clearTimer(this.#switching.timer);
+    this.#switching.timer = this.#world.setTimer(() => this.#reconnect(), SWITCH_TIMEOUT_MS);
+    this.#socket.send({ type: "switch", ...wanted });
+  }
+
+  /**
+   * Goes on in another codec, on the same connection.
+   *
+   * @param {import("./types.js").Codec} codec The one to ask for first, if it can be played.
+   */
+  setCodec(codec) {
+    this.#request.codec = codec;
+    const before = this.#codecs;
+    if (before === null) {
+      return;
+    }
+    this.#orderCodecs(before);
+    if (this.#socket.accepted && this.#codecs?.[0] !== before[0]) {
+      this.#switch({ codec: this.#codecs?.join(",") }, this.#request.channel);
+    }
+  }
+
+  /** @param {readonly string[]} playable */
+  #orderCodecs(playable) {
+    const { codec } = this.#request;
+    this.#codecs = [...playable].sort((a, b) => Number(b === codec) - Number(a === codec));
+  }
+
+  /** Goes on in PCM, because no decoder is left. */
+  #dropOpus() {
+    this.#codecs = [PCM];
+    if (this.#socket.accepted) {
+      this.#switch({ codec: PCM }, this.#request.channel);
+    }
+  }
+
+  /** Asks the relay to gather frames for as long as the delay hides it. */
+  #askForDelivery() {
+    const { wanted } = this.#delivery;
+    const asked = this.#asked;
+    if (asked === null || !this.#socket.accepted) {
+      return;
+    }
+    if (asked.coalesce_ms !== wanted.coalesce_ms || asked.packet_ms !== wanted.packet_ms) {
+      this.#asked = wanted;
+      this.#socket.send({ type: "delivery", ...wanted });
     }
   }
 
@@ -209,7 +292,14 @@ export class Session {
     const socket = new RelaySocket(
       () => {
         const { channel } = this.#request;
-        const query = { codec: CODEC, ...this.#conductor.connectQuery(channel, this.#world.now()) };
+        const codecs = this.#codecs ?? [PCM];
+        const { coalesce_ms, packet_ms } = this.#delivery.wanted;
+        const query = {
+          codec: codecs.join(","),
+          coalesce_ms,
+          ...(codecs.includes(OPUS) ? { packet_ms } : {}),
+          ...this.#conductor.connectQuery(channel, this.#world.now()),
+        };
         return addressAt(url, "listen", { session, channel }, query);
       },
       {
@@ -251,10 +341,10 @@ export class Session {
 
   /** @param {import("./messages.js").Hello} hello */
   #greet(hello) {
-    if (hello.format && hello.format.codec !== CODEC) {
-      this.#fail("codec", `This player does not know the codec ${hello.format.codec}. Reload the page.`);
+    if (hello.format && !this.#knows(hello.format.codec)) {
       return;
     }
+    this.#asked = hello.packet_ms === undefined ? null : this.#delivery.wanted;
     this.#link = "up";
     this.#trouble = NO_TROUBLE;
     if (hello.channel !== this.#greeted.channel) {
@@ -286,8 +376,7 @@ export class Session {
         this.#tell({ type: "channels", channels: message.channels, sessionName: message.session_name });
         break;
       case "format":
-        if (message.format?.codec !== CODEC) {
-          this.#fail("codec", `This player does not know the codec ${message.format?.codec}. Reload the page.`);
+        if (!this.#knows(message.format?.codec)) {
           return;
         }
         this.#conductor.message(message, this.#world.now());
@@ -300,6 +389,19 @@ export class Session {
         this.#conductor.message(message, this.#world.now());
     }
     this.#update();
+  }
+
+  /**
+   * Whether a codec is one that a relay may send; if not, nothing can be played.
+   *
+   * @param {string | undefined} codec
+   */
+  #knows(codec) {
+    if (codec === PCM || codec === OPUS) {
+      return true;
+    }
+    this.#fail("codec", `This player does not know the codec ${codec}. Reload the page.`);
+    return false;
   }
 
   /** @param {unknown} said */
@@ -345,6 +447,7 @@ export class Session {
   /** @param {ArrayBuffer} message */
   #take(message) {
     const nowMs = this.#world.now();
+    this.#bitRate.add(message.byteLength, nowMs);
     try {
       this.#conductor.frame(message, nowMs);
     } catch (error) {
@@ -408,6 +511,8 @@ export class Session {
     if (this.#ticks % TICKS_PER_STATS === 0) {
       this.#tell({ type: "stats", stats: this.#stats(nowMs) });
     }
+    this.#delivery.follow(this.#conductor.networkMs, nowMs);
+    this.#askForDelivery();
     if (nowMs - this.#reportedMs >= REPORT_INTERVAL_MS) {
       this.#reportedMs = nowMs;
       this.#reportToRelay(nowMs);
@@ -428,6 +533,7 @@ export class Session {
       ...stats,
       delayMs: stats.delayMs === null ? null : stats.delayMs + this.#speakerMs,
       reconnects: Math.max(0, this.#reconnects),
+      bitsPerSecond: this.#bitRate.at(nowMs),
     };
   }
 

@@ -53,6 +53,7 @@ export class TargetDelay {
   #bins = new Float64Array(BINS);
   #observations = 0;
   #floorMs;
+  #gatheringMs = 0;
   #targetMs;
   /** @type {number | null} */
   #askedMs = null;
@@ -74,13 +75,35 @@ export class TargetDelay {
   }
 
   /**
+   * Notes how long the relay gathers frames for one message. The target includes it at once, and not only as it shows.
+   *
+   * @param {number} ms
+   */
+  setGathering(ms) {
+    this.#gatheringMs = ms;
+  }
+
+  /** The delay that the network needs, without what the relay gathers. */
+  get networkMs() {
+    const weight = this.#bins.reduce((sum, of) => sum + of, 0);
+    const mayBeLate = Math.max(LATE_PART * weight, LATE_AT_LEAST) + 1e-9;
+    let bin = BINS - 1;
+    let late = this.#bins[bin];
+    while (bin > 0 && late <= mayBeLate) {
+      bin -= 1;
+      late += this.#bins[bin];
+    }
+    return (bin + 1) * BIN_MS + MARGIN_MS;
+  }
+
+  /**
    * Notes the largest relative delay of the last `OBSERVATION_MS`.
    *
    * @param {number} delayMs
    */
   observe(delayMs) {
     this.#observations += 1;
-    const bin = Math.min(BINS - 1, Math.max(0, Math.floor(delayMs / BIN_MS)));
+    const bin = Math.min(BINS - 1, Math.max(0, Math.floor((delayMs - this.#gatheringMs) / BIN_MS)));
     for (let i = 0; i < BINS; i += 1) {
       this.#bins[i] *= FORGETTING;
     }
@@ -101,14 +124,6 @@ export class TargetDelay {
 
   #wantedMs() {
     const leastMs = this.#observations < FIRST_OBSERVATIONS ? Math.max(START_MS, this.#floorMs) : this.#floorMs;
-    const weight = this.#bins.reduce((sum, of) => sum + of, 0);
-    const mayBeLate = Math.max(LATE_PART * weight, LATE_AT_LEAST) + 1e-9;
-    let bin = BINS - 1;
-    let late = this.#bins[bin];
-    while (bin > 0 && late <= mayBeLate) {
-      bin -= 1;
-      late += this.#bins[bin];
-    }
-    return Math.min(MAX_MS, Math.max(leastMs, (bin + 1) * BIN_MS + MARGIN_MS));
+    return Math.min(MAX_MS, Math.max(leastMs, this.networkMs + this.#gatheringMs));
   }
 }

@@ -3,6 +3,9 @@
 /** Which least delay a player holds: 60, 200 or 600 ms. */
 export type Latency = "low" | "balanced" | "stable";
 
+/** How the sound comes over the network. */
+export type Codec = "opus" | "pcm_s16le";
+
 /** Why there is nothing to hear, as the broadcaster said. */
 export type Silence = "muted" | "paused";
 
@@ -21,7 +24,15 @@ export type PlayerState =
   | "ended";
 
 /** Why a player failed, ended or has no connection: a WebSocket close code, or the player's own word for it. */
-export type PlayerCode = number | "not-loaded" | "address" | "codec" | "protocol" | "source_lost" | "unreachable";
+export type PlayerCode =
+  | number
+  | "not-loaded"
+  | "address"
+  | "codec"
+  | "protocol"
+  | "source_lost"
+  | "unreachable"
+  | "http";
 
 export type ChannelState = "waiting" | "live" | "source_lost" | "ended";
 
@@ -47,6 +58,10 @@ export interface RelayPlayerOptions {
   latency?: Latency;
   /** The gain, 0 to 1; 1 when left out. */
   volume?: number;
+  /** Whether to spend as little data as possible; as the browser's user has set it when left out or null. */
+  saveData?: boolean | null;
+  /** The codec to ask for first, if this browser can play it; `opus` when left out. */
+  codec?: Codec;
 }
 
 /** What a player measures. Durations are in milliseconds; counts begin with `play`. */
@@ -73,6 +88,10 @@ export interface PlayerStats {
   /** The speed now; 1 is the broadcaster's. */
   readonly rate: number;
   readonly reconnects: number;
+  /** How the sound comes: `opus` or `pcm_s16le`. Null before that is known. */
+  readonly codec: string | null;
+  /** How much comes over the network, headers of the audio included, in the last seconds. */
+  readonly bitsPerSecond: number;
 }
 
 export interface StateChange {

@@ -4,12 +4,22 @@
  * Pure: no socket, no DOM, no clock. The source of every figure is docs/protocol.md.
  */
 
+import { OPUS_CLOCK_RATE, opusTicks } from "./opus-packet.js";
+
 export const PROTOCOL = "relay.v1";
 
 /** A page can not set headers on a WebSocket, so a token or key travels as a second offered subprotocol. */
 export const TOKEN_PREFIX = "relay.token.";
 
+/** The codecs, as a query and a format name them. */
+export const OPUS = /** @type {const} */ ("opus");
+export const PCM = /** @type {const} */ ("pcm_s16le");
+
 const HEADER_BYTES = 16;
+
+/** The flag of a message that holds several packets. */
+const PACKED = 0x01;
+const LENGTH_BYTES = 2;
 
 const VERSION = 1;
 const NAME = /^(?!\.+$)[A-Za-z0-9._~-]{1,64}$/;
@@ -61,38 +71,91 @@ export function addressAt(relay, role, { session, channel }, query = {}) {
 }
 
 /**
- * What a binary message holds. All four numbers wrap.
+ * Gives the address of a channel's HTTP stream.
+ *
+ * @param {string} relay As for `addressAt`.
+ * @param {{session: string, channel: string}} address
+ * @param {"opus" | "mp3"} ending
+ * @param {string | null} token
+ */
+export function streamAddressAt(relay, { session, channel }, ending, token) {
+  const query = token === null ? "" : `?token=${encodeURIComponent(token)}`;
+  return `${relay.replace(/^ws/i, "http").replace(/\/+$/, "")}/stream/${session}/${channel}.${ending}${query}`;
+}
+
+/**
+ * One frame of audio. The four numbers wrap.
  *
  * @typedef {object} Frame
  * @property {number} epoch
  * @property {number} seq
  * @property {number} mediaTime In ticks of the format's clock rate.
  * @property {number} dueMs On the relay's clock.
- * @property {Int16Array<ArrayBuffer>} samples
+ * @property {Uint8Array<ArrayBuffer>} audio A view of the message, not a copy.
  */
 
 /**
- * Reads one binary message: the header and a view, not a copy, of the samples behind it.
+ * Reads one binary message.
  *
  * @param {ArrayBuffer} message
- * @returns {Frame}
- * @throws {RangeError} when it is shorter than a header, of another version, or not whole 16-bit samples.
+ * @param {boolean} isOpus Whether its audio is Opus. Then a message may hold several frames, one packet each.
+ * @returns {Frame[]} in order; at least one.
+ * @throws {RangeError} when it is shorter than a header, of another version, or not what the format says.
  */
-export function readFrame(message) {
-  if (message.byteLength < HEADER_BYTES || message.byteLength % 2 !== 0) {
-    throw new RangeError(`A message of ${message.byteLength} bytes is not a header with 16-bit samples`);
+export function readFrames(message, isOpus) {
+  if (message.byteLength < HEADER_BYTES) {
+    throw new RangeError(`A message of ${message.byteLength} bytes is shorter than a header`);
   }
   const header = new DataView(message, 0, HEADER_BYTES);
   if (header.getUint8(0) !== VERSION) {
     throw new RangeError(`The header has version ${header.getUint8(0)}, but this player knows only version ${VERSION}`);
   }
-  return {
+  const first = {
     epoch: header.getUint16(2),
     seq: header.getUint32(4),
     mediaTime: header.getUint32(8),
     dueMs: header.getUint32(12),
-    samples: new Int16Array(message, HEADER_BYTES),
+    audio: new Uint8Array(message, HEADER_BYTES),
   };
+  if (isOpus && header.getUint8(1) & PACKED) {
+    return unpack(first);
+  }
+  if (!isOpus && first.audio.length % 2 !== 0) {
+    throw new RangeError(`${first.audio.length} bytes are not whole 16-bit samples`);
+  }
+  return [first];
+}
+
+/**
+ * Takes a packed message apart: a row of packets, each behind its length. Only the first one has its numbers in the
+ * header; those of the others follow from the durations.
+ *
+ * @param {Frame} first The header's numbers, and all packets as its audio.
+ * @returns {Frame[]}
+ * @throws {RangeError} when a length does not fit, or a packet is none.
+ */
+function unpack({ epoch, seq, mediaTime, dueMs, audio }) {
+  const view = new DataView(audio.buffer, audio.byteOffset, audio.byteLength);
+  const frames = [];
+  let ticks = 0;
+  for (let at = 0; at < audio.length || at === 0; ) {
+    const length = at + LENGTH_BYTES <= audio.length ? view.getUint16(at) : Infinity;
+    at += LENGTH_BYTES;
+    if (at + length > audio.length) {
+      throw new RangeError("a packed message ends inside a packet");
+    }
+    const packet = audio.subarray(at, at + length);
+    frames.push({
+      epoch,
+      seq: (seq + frames.length) >>> 0,
+      mediaTime: (mediaTime + ticks) >>> 0,
+      dueMs: (dueMs + Math.floor((ticks * 1000) / OPUS_CLOCK_RATE)) >>> 0,
+      audio: packet,
+    });
+    ticks += opusTicks(packet);
+    at += length;
+  }
+  return frames;
 }
 
 /**

@@ -1,6 +1,10 @@
 /** The Worker: one `Session` at a time, and the messages between it and the page, which messages.d.ts explains. */
 
+import { findDecoders } from "./opus-support.js";
 import { Session } from "./session.js";
+
+/** Looked for at once, so that it is known when somebody presses Play. */
+const found = findDecoders();
 
 /** @type {Session | null} */
 let session = null;
@@ -23,6 +27,12 @@ function obey(message) {
     case "latency":
       session?.setLatency(message.preset);
       break;
+    case "save-data":
+      session?.setSaveData(message.isOn);
+      break;
+    case "codec":
+      session?.setCodec(message.codec);
+      break;
     case "token":
       session?.setToken(message.token);
       break;
@@ -42,8 +52,10 @@ function obey(message) {
  */
 function play(run, request) {
   session?.stop();
-  session = new Session({ request, tell: (message) => postMessage({ run, ...message }) });
-  session.start();
+  const started = new Session({ request, tell: (message) => postMessage({ run, ...message }) });
+  started.start();
+  session = started;
+  found.then((decoders) => started.connect(decoders));
 }
 
 addEventListener("message", ({ data }) => obey(data));

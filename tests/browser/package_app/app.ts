@@ -8,6 +8,9 @@ const options: RelayPlayerOptions = { url: "wss://relay.example.org", session: "
 const player = new RelayPlayer(options);
 // @ts-expect-error A session is required.
 new RelayPlayer({ channel: "de" });
+new RelayPlayer({ session: "ev1", saveData: true, codec: "pcm_s16le" });
+// @ts-expect-error No such codec.
+new RelayPlayer({ session: "ev1", codec: "mp3" });
 // @ts-expect-error No such preset.
 new RelayPlayer({ session: "ev1", latency: "fast" });
 // @ts-expect-error A misspelt option.
@@ -50,6 +53,8 @@ player.addEventListener("statechanged", () => {});
 const started: Promise<void> = player.play();
 player.latency = "stable";
 player.volume = 0.5;
+player.saveData = null;
+player.codec = "opus";
 player.token = isKey("a-token-12345") ? "a-token-12345" : null;
 // @ts-expect-error It is to be read only.
 player.channel = "de";

@@ -33,7 +33,7 @@ const bundlers = {
       throw new Error(JSON.stringify(warnings));
     }
     // It leaves to the app what a module reaches by `new URL(…, import.meta.url)`, as the package's README says.
-    for (const name of ["worker.js", "processor.js", "silence.flac"]) {
+    for (const name of ["worker.js", "processor.js", "silence.flac", "opus-decoder.wasm"]) {
       await cp(`${app}/node_modules/audio-relay-player/dist/${name}`, `${outdir}/${name}`);
     }
     await writeFile(`${outdir}/index.html`, PAGE);

@@ -85,9 +85,47 @@ class FakeNode {
   connect() {}
 }
 
+export class FakeAudio extends EventTarget {
+  static made = [];
+  /** What `play` is refused with. */
+  static obstacle = null;
+  static canPlay = "maybe";
+  volume = 1;
+  isPaused = true;
+
+  constructor(src = "") {
+    super();
+    this.src = src;
+    FakeAudio.made.push(this);
+  }
+
+  static get latest() {
+    return FakeAudio.made[FakeAudio.made.length - 1];
+  }
+
+  canPlayType() {
+    return FakeAudio.canPlay;
+  }
+
+  play() {
+    this.isPaused = false;
+    return FakeAudio.obstacle === null ? Promise.resolve() : Promise.reject(FakeAudio.obstacle);
+  }
+
+  pause() {
+    this.isPaused = true;
+  }
+
+  removeAttribute(name) {
+    this[name] = "";
+  }
+
+  load() {}
+}
 const navigator = { audioSession: {}, mediaSession: { setActionHandler() {} } };
 
 for (const [name, value] of Object.entries({
+  Audio: FakeAudio,
   AudioContext: FakeContext,
   AudioWorkletNode: FakeNode,
   GainNode: FakeNode,

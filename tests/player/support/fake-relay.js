@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 
 import { Renderer } from "../../../relay/pages/player/renderer.js";
 import { Session } from "../../../relay/pages/player/session.js";
+import { OPUS_FORMAT, opusMessage, packetOf } from "./opus.js";
 import { tone } from "./simulation.js";
 
 const WAY_MS = 5;
@@ -11,6 +12,9 @@ const FRAME_MS = 20;
 const RATE = 16_000;
 const DEVICE_RATE = 48_000;
 const HISTORY_MS = 10_000;
+
+/** What comes again in another codec. */
+const PRE_ROLL_FRAMES = 5;
 
 export const FORMAT = Object.freeze({ codec: "pcm_s16le", rate: RATE, channels: 1, clock_rate: RATE });
 
@@ -20,6 +24,11 @@ class FakeSocket {
   onclose = null;
   onerror = null;
   isOpen = true;
+  codec = "pcm_s16le";
+  coalesceMs = 0;
+  packetMs = 0;
+  /** Numbers of the frames that wait for more. */
+  waiting = [];
 
   constructor(relay, address, protocols) {
     this.relay = relay;
@@ -78,6 +87,9 @@ export class FakeRelay {
   state = "live";
   silence = null;
   epoch = 300;
+  knowsDelivery = true;
+  /** Codecs that it serves. */
+  codecs = ["pcm_s16le"];
   channels = [
     { id: "main", name: "Floor", lang: null, state: "live" },
     { id: "de", name: "Deutsch", lang: "de", state: "live" },
@@ -90,8 +102,26 @@ export class FakeRelay {
    * @param {string | null} [options.token]
    * @param {Error | null} [options.obstacle] An error that the browser throws instead of connecting.
    * @param {boolean} [options.isReachable]
+   * @param {boolean} [options.saveData]
+   * @param {import("../../../relay/pages/player/types.js").Codec} [options.codec]
+   * @param {any[]} [options.decoders]
+   * @param {string[]} [options.codecs] What the relay serves.
+   * @param {number} [options.mostGathered] The most that the relay grants of coalescing and packing, in ms.
    */
-  constructor({ latency = "balanced", channel = "main", token = null, obstacle = null, isReachable = true } = {}) {
+  constructor({
+    latency = "balanced",
+    channel = "main",
+    token = null,
+    obstacle = null,
+    isReachable = true,
+    saveData = false,
+    codec = "opus",
+    decoders = [],
+    codecs = ["pcm_s16le"],
+    mostGathered = Infinity,
+  } = {}) {
+    this.mostGathered = mostGathered;
+    this.codecs = codecs;
     this.obstacle = obstacle;
     this.isReachable = isReachable;
     /** @type {any} The parts of a browser that a session uses. */
@@ -107,7 +137,7 @@ export class FakeRelay {
       },
     };
     this.session = new Session({
-      request: { url: "ws://relay", session: "ev1", channel, token, latency },
+      request: { url: "ws://relay", session: "ev1", channel, token, latency, saveData, codec },
       tell: (message) => this.told.push({ now: this.now, ...message }),
       world,
     });
@@ -127,6 +157,7 @@ export class FakeRelay {
       },
     };
     this.session.start();
+    this.session.connect(decoders);
     this.session.setPort(port);
     this.session.setRunning(true);
     this.#renderSome();
@@ -178,9 +209,20 @@ export class FakeRelay {
     }
     if (message.type === "ping") {
       socket.tell(JSON.stringify({ ...message, type: "pong", clock_ms: this.now }));
+    } else if (message.type === "delivery") {
+      Object.assign(socket, { coalesceMs: message.coalesce_ms, packetMs: message.packet_ms });
+      socket.tell(JSON.stringify(message));
+    } else if (message.type === "switch" && message.channel === undefined) {
+      // Some frames from before, which the other codec had: a decoder needs them to be where it should be.
+      this.#flush(socket);
+      socket.codec = this.#choose(message.codec);
+      const from = this.#liveSeq - PRE_ROLL_FRAMES;
+      this.#greet(socket, from, false);
+      this.#send(socket, from, this.#liveSeq);
     } else if (message.type === "switch") {
       if (this.channels.some(({ id }) => id === message.channel)) {
         socket.channel = message.channel;
+        socket.waiting = [];
         this.#greet(socket, this.#liveSeq, false);
       } else {
         socket.tell(JSON.stringify({ type: "error", code: 4504, message: `There is no channel ${message.channel}.` }));
@@ -214,7 +256,11 @@ export class FakeRelay {
     }
     const query = socket.url.searchParams;
     socket.channel = socket.url.pathname.split("/")[4] ?? "main";
-    const isResumed = Number(query.get("epoch") ?? -1) === this.epoch;
+    socket.codec = this.#choose(query.get("codec"));
+    socket.coalesceMs = Math.min(this.mostGathered, Number(query.get("coalesce_ms") ?? 0));
+    socket.packetMs = Math.min(this.mostGathered, Number(query.get("packet_ms") ?? 0));
+    const isSameCodec = (query.get("after_codec") ?? "pcm_s16le") === socket.codec;
+    const isResumed = Number(query.get("epoch") ?? -1) === this.epoch && isSameCodec;
     let from = this.#liveSeq;
     if (isResumed) {
       from = Number(query.get("after")) + 1;
@@ -229,8 +275,43 @@ export class FakeRelay {
       const gap = { epoch: this.epoch, from_seq: from, to_seq: oldest - 1, duration_ms: duration, reason: "resume" };
       socket.tell(JSON.stringify({ type: "gap", ...gap }));
     }
-    for (let seq = Math.max(from, oldest); seq < this.#liveSeq; seq += 1) {
-      socket.tell(this.#frame(seq));
+    this.#send(socket, Math.max(from, oldest), this.#liveSeq);
+    this.#flush(socket);
+  }
+
+  #choose(codecs) {
+    return codecs.split(",").find((codec) => this.codecs.includes(codec));
+  }
+
+  /** Sends frames in messages of as many as the socket wants; the last ones wait for more. */
+  #send(socket, from, to) {
+    for (let seq = from; seq < to; seq += 1) {
+      socket.waiting.push(seq);
+      if (socket.waiting.length >= this.#gathered(socket)) {
+        this.#flush(socket);
+      }
+    }
+  }
+
+  /** How many frames come together. */
+  #gathered({ codec, coalesceMs, packetMs }) {
+    return Math.max(1, Math.floor(Math.max(coalesceMs, codec === "opus" ? packetMs : 0) / FRAME_MS));
+  }
+
+  #flush(socket) {
+    const { codec, packetMs, waiting } = socket;
+    socket.waiting = [];
+    if (codec !== "opus") {
+      for (const seq of waiting) {
+        socket.tell(this.#frame(seq));
+      }
+      return;
+    }
+    const most = Math.max(1, Math.floor(packetMs / FRAME_MS));
+    for (let at = 0; at < waiting.length; at += most) {
+      const packed = waiting.slice(at, at + most);
+      const place = { epoch: this.epoch, seq: packed[0], dueMs: packed[0] * FRAME_MS };
+      socket.tell(opusMessage(place, packed.map(packetOf)));
     }
   }
 
@@ -245,7 +326,9 @@ export class FakeRelay {
         state: this.state,
         silence: this.silence,
         pace: "live",
-        format: FORMAT,
+        format: socket.codec === "opus" ? OPUS_FORMAT : FORMAT,
+        coalesce_ms: socket.coalesceMs,
+        ...(this.knowsDelivery ? { packet_ms: socket.codec === "opus" ? socket.packetMs : 0 } : {}),
         epoch: this.epoch,
         next_seq: nextSeq,
         clock_ms: this.now,
@@ -274,7 +357,7 @@ export class FakeRelay {
     const seq = Math.round(this.now / FRAME_MS);
     if (!this.isSilent && this.state === "live") {
       for (const socket of this.sockets.filter(({ isServed }) => isServed)) {
-        socket.tell(this.#frame(seq));
+        this.#send(socket, seq, seq + 1);
       }
     }
     this.after(FRAME_MS, () => this.#broadcast());

@@ -1,0 +1,104 @@
+"""Opus in a browser: a tone without a click, gap or jump through changes of codec, breaks, and messages of many packets.
+
+Each test runs twice: with the browser's own decoder, and with libopus as WebAssembly.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import BrowserContext
+
+from relay.pages.files import Pages
+from tests.browser.ear import Ear
+from tests.browser.listening import Heard, Listening, judged, listening
+from tests.support.processes import RelayProcess, relay_process
+from tests.support.recording import Piece
+
+pytestmark = [pytest.mark.ear, pytest.mark.asyncio(loop_scope="session")]
+
+Say = Callable[[str], None]
+
+
+def decoded_by_webassembly(ear: Ear) -> None:
+    """Take the browser's own decoder away from the player's Worker."""
+    path = f"{Pages().assets}/player/worker.js"
+    page = Pages().find(path)
+    assert page is not None
+    ear.tab.network.replace(path, b"globalThis.AudioDecoder = undefined;" + page.body)
+
+
+@pytest.fixture(params=[lambda _: None, decoded_by_webassembly], ids=["webcodecs", "webassembly"])
+def prepare(request: pytest.FixtureRequest) -> Callable[[Ear], None]:
+    chosen: Callable[[Ear], None] = request.param
+    return chosen
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def relay() -> AsyncIterator[RelayProcess]:
+    """A relay whose Opus is good enough for a detector of clicks: at 24 kb/s, the noise of the ruler is none any more."""
+    async with relay_process(RELAY_OPUS_BITRATE="256000") as process:
+        yield process
+
+
+def assert_unbroken(piece: Piece) -> None:
+    """Fail unless the tone has no break and every moment of the ruler is heard once."""
+    verdict = piece.verdict
+    assert verdict.clicks == ()
+    assert abs(verdict.worst_level_db()) < 0.5
+    assert verdict.silences == ()
+    assert piece.skips() == []
+    assert [piece.rise(count) for count in ("underruns", "gaps", "jumps")] == [0, 0, 0]
+
+
+async def use(here: Listening, codec: str) -> None:
+    """Change the codec, and wait until the sound comes in it."""
+    page = here.ear.tab.page
+    await page.evaluate("(codec) => { ear.player.codec = codec; }", codec)
+    await here.ear.tab.until(f"ear.player.stats.codec === '{codec}'")
+
+
+@pytest.mark.parametrize("latency", ["low", "balanced", "stable"])
+async def test_messages_of_20_60_and_100_ms_play_as_one_stream(
+    context: BrowserContext, relay: RelayProcess, say: Say, prepare: Callable[[Ear], None], latency: str
+) -> None:
+    async def listen() -> Heard:
+        save_data = {"saveData": "true"} if latency == "balanced" else {}
+        async with listening(context, relay, prepare=prepare, codec="opus", latency=latency, **save_data) as here:
+            assert await here.ear.tab.page.evaluate("ear.player.stats.codec") == "opus"
+            return await here.hear(5.1)
+
+    await judged(listen, lambda heard: assert_unbroken(heard.recording.between(heard.mark, heard.mark + 5)), say)
+
+
+async def test_another_codec_goes_on_where_the_one_before_ends(
+    context: BrowserContext, relay: RelayProcess, say: Say, prepare: Callable[[Ear], None]
+) -> None:
+    async def listen() -> Heard:
+        async with listening(context, relay, prepare=prepare, codec="opus", latency="balanced") as here:
+            for codec in ("pcm_s16le", "opus", "pcm_s16le", "opus"):
+                await use(here, codec)
+                await asyncio.sleep(1)
+            return await here.hear(6.5)
+
+    await judged(listen, lambda heard: assert_unbroken(heard.recording.between(heard.mark - 1, heard.mark + 6)), say)
+
+
+async def test_a_killed_socket_is_not_heard(
+    context: BrowserContext, relay: RelayProcess, say: Say, prepare: Callable[[Ear], None]
+) -> None:
+    async def listen() -> Heard:
+        async with listening(context, relay, prepare=prepare, codec="opus", latency="stable") as here:
+            here.ear.faults.kill()
+            heard = await here.hear(5)
+            here.ear.tab.forgive_break()
+            return heard
+
+    def judge(heard: Heard) -> None:
+        piece = heard.recording.between(heard.mark - 1, heard.mark + 4.8)
+        assert piece.rise("reconnects") == 1
+        assert_unbroken(piece)
+
+    await judged(listen, judge, say)

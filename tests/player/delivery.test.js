@@ -1,0 +1,95 @@
+/** How long the relay may gather frames for one message, and that nobody hears the sound later for it. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Delivery } from "../../relay/pages/player/delivery.js";
+import { longestSilence, worstBreak } from "./support/ear.js";
+import { playing } from "./support/fake-relay.js";
+import { toneDecoder } from "./support/opus.js";
+import { tone } from "./support/simulation.js";
+
+const WANTED = { low: 0, balanced: 40, stable: 100 };
+
+for (const [latency, ms] of Object.entries(WANTED)) {
+  test(`${latency} lets the relay gather ${ms} ms`, () => {
+    assert.deepEqual(new Delivery(latency, false).wanted, { coalesce_ms: ms, packet_ms: ms });
+    assert.deepEqual(new Delivery(latency, true).wanted, { coalesce_ms: ms, packet_ms: Math.max(60, ms) });
+  });
+}
+
+test("what the network needs is not spent on gathering: less at once, more after 10 s", () => {
+  const delivery = new Delivery("balanced", false);
+  const at = (networkMs, nowMs) => {
+    delivery.follow(networkMs, nowMs);
+    return delivery.wanted.coalesce_ms;
+  };
+  assert.deepEqual([at(35, 0), at(155, 10), at(175, 20), at(195, 30), at(300, 40)], [40, 40, 20, 0, 0]);
+  assert.deepEqual([at(155, 1000), at(155, 10_999), at(185, 11_000), at(155, 11_500)], [0, 0, 0, 0]);
+  assert.deepEqual([at(155, 21_499), at(155, 21_500)], [0, 40]);
+  delivery.setLatency("stable");
+  assert.equal(delivery.wanted.coalesce_ms, 100);
+});
+
+/** The mean age of what is heard, over some seconds in which the delay has settled. */
+function meanDelayMs(relay) {
+  relay.run(20_000);
+  relay.told.length = 0;
+  relay.run(5000);
+  const delays = relay.told.filter(({ type }) => type === "stats").map(({ stats }) => stats.delayMs);
+  return delays.reduce((sum, delay) => sum + delay, 0) / delays.length;
+}
+
+for (const codec of ["pcm_s16le", "opus"]) {
+  for (const [latency, ms] of Object.entries(WANTED)) {
+    test(`${codec} that the relay gathers for ${latency} is heard no later`, () => {
+      const listening = (mostGathered) => {
+        const decoders = [toneDecoder({ sound: tone(997, 48_000) })];
+        return playing({ latency, codecs: [codec], decoders, mostGathered });
+      };
+      const gathered = listening(Infinity);
+      assert.ok(Math.abs(meanDelayMs(gathered) - meanDelayMs(listening(0))) < 3);
+      assert.deepEqual([gathered.sockets[0].coalesceMs, gathered.stats.underruns], [ms, 0]);
+      assert.ok(Math.abs(gathered.stats.playoutMs - gathered.stats.targetMs) < 30);
+    });
+  }
+}
+
+test("another preset, and saving data, change what is gathered without a reconnect or a break", () => {
+  const relay = playing({ codecs: ["opus"], decoders: [toneDecoder({ sound: tone(997, 48_000) })] });
+  const asked = () =>
+    relay.received.filter(({ type }) => type === "delivery").map((one) => [one.coalesce_ms, one.packet_ms]);
+  assert.deepEqual(asked(), []);
+  relay.recording = [];
+  relay.session.setSaveData(true);
+  relay.run(3000);
+  relay.session.setLatency("stable");
+  relay.run(5000);
+  relay.session.setLatency("low");
+  relay.run(5000);
+  relay.session.setSaveData(false);
+  relay.run(5000);
+  assert.deepEqual(asked(), [
+    [40, 60],
+    [100, 100],
+    [0, 60],
+    [0, 0],
+  ]);
+  assert.equal(relay.attempts.length, 1);
+  assert.equal(relay.stats.underruns, 0);
+  assert.ok(longestSilence(relay.recording, 48_000) < 0.001);
+  assert.ok(worstBreak(relay.recording, 997, 48_000) < 0.01);
+});
+
+test("a relay that does not know the message is not asked", () => {
+  const relay = playing();
+  relay.knowsDelivery = false;
+  relay.sockets[0].break(1006);
+  relay.run(2000);
+  relay.session.setLatency("stable");
+  relay.run(2000);
+  assert.deepEqual(
+    relay.received.filter(({ type }) => type === "delivery"),
+    [],
+  );
+});
