@@ -41,14 +41,10 @@ const LATENCY_KEY = "relay.latency";
 const SAVE_DATA_KEY = "relay.save-data";
 const LATENCIES = /** @type {const} */ (["low", "balanced", "stable"]);
 
-/**
- * What people call the codecs.
- *
- * @type {Readonly<Record<string, string>>}
- */
+/** @type {Readonly<Record<string, string>>} */
 const CODEC_NAMES = Object.freeze({ opus: "Opus", pcm_s16le: "PCM" });
 
-/** A picture in words for those who do not see it; nobody wants it to change while it is read. */
+/** How often the chart's text alternative changes. A screen reader needs time to read it out. */
 const WORDS_INTERVAL_MS = 5000;
 
 /**

@@ -15,7 +15,7 @@ const LINGER_MS = 2000;
 /** @type {Uplink | null} */
 let uplink = null;
 
-/** Messages wait for their turn, because the first one takes a moment. */
+/** Messages run one after another, because the first one is asynchronous. */
 let turn = Promise.resolve();
 
 /** @param {Opening | Order} message */

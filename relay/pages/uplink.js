@@ -20,13 +20,13 @@ const FAREWELL_MS = 3000;
 
 const SESSION_ENDED = 1000;
 
-/** The bitrate that a person sees is that of so many packets, a second. */
+/** The page shows the mean bit rate of this many packets, which last a second. */
 const MEASURED_PACKETS = 50;
 
 /**
  * @typedef {object} Target
- * @property {string} address Of the broadcaster's WebSocket, with its query but for the format.
- * @property {string[]} protocols Subprotocols offered beside `relay.v1`: a token.
+ * @property {string} address Address of the broadcaster's WebSocket, including the query except for the format.
+ * @property {string[]} protocols Subprotocols to offer beside `relay.v1`: a token.
  *
  * @typedef {"connecting" | "live" | "reconnecting"} Running
  *
@@ -42,10 +42,10 @@ const MEASURED_PACKETS = 50;
  * @property {number} waitingSeconds
  * @property {number} droppedSeconds
  * @property {number | null} roundTripMs
- * @property {number} bitsPerSecond Of the audio that is made.
+ * @property {number} bitsPerSecond Bit rate of the encoded audio.
  *
- * @typedef {{type: "rate", rate: number}} RateNews At how many samples a second frames are wanted; first of all, and again
- *   when the codec changes.
+ * @typedef {{type: "rate", rate: number}} RateNews The sample rate of the frames to push. It is the first news, and
+ *   comes again when the codec changes.
  *
  * @typedef {{type: "relay", message: import("./player/messages.js").ControlMessage}} RelayNews A message
  *   from the relay to the page.
@@ -89,7 +89,7 @@ export class Uplink {
     const emit = this.#send.bind(this);
     this.#coder = hasOpus ? new OpusCoder(emit, (error) => this.#goOnWithPcm(error.message)) : new PcmCoder(emit);
     this.#queue = new SendQueue(this.#coder.clockRate);
-    // The relay may still take a connection that broke for alive; the next one comes in its place.
+    // The relay may not have noticed yet that the last connection broke, so the next one takes its place.
     const addressNow = () => withFormat(this.#accepted ? withTakeOver(address) : address, this.#coder.codec);
     this.#socket = new RelaySocket(addressNow, { protocols });
     this.#socket.addEventListener("hello", () => {
@@ -125,7 +125,7 @@ export class Uplink {
     });
     this.#socket.addEventListener("stop", ({ detail }) => {
       if (detail.code === BAD_REQUEST && this.#coder.codec === "opus") {
-        // The relay may be one that takes no Opus; if it is not, it says the same of PCM.
+        // The relay may not support Opus. If the request is wrong in another way, the relay also refuses it with PCM.
         this.#usePcm();
         this.#socket.open();
       } else {
@@ -147,7 +147,7 @@ export class Uplink {
       return;
     }
     const now = performance.now();
-    // A frame of another rate was under way when the rate changed.
+    // A frame at the old rate may arrive after the rate has changed. Drop it.
     if (this.#accepted && frame.length === this.#coder.clockRate * FRAME_SECONDS) {
       this.#coder.encode(frame);
     }
@@ -223,9 +223,9 @@ export class Uplink {
   }
 
   /**
-   * Continues in another format, on another connection, because the encoder failed.
+   * Continues with PCM on a new connection, because the encoder failed.
    *
-   * @param {string} sentence Why.
+   * @param {string} sentence The reason.
    */
   #goOnWithPcm(sentence) {
     this.#usePcm();
@@ -278,7 +278,7 @@ export function withTakeOver(address) {
 }
 
 /**
- * Returns the address at which a broadcaster sends one codec. Listeners that get PCM get it at `PCM_RATE`.
+ * Adds a codec to a broadcaster's address. The relay sends PCM to listeners at `PCM_RATE`, whatever the codec.
  *
  * @param {string} address
  * @param {string} codec

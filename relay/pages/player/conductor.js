@@ -2,8 +2,8 @@
  * Plays one channel: takes the relay's messages and audio, and sends orders to the audio thread.
  *
  * Pure: it has no sockets, timers or clocks. All times are arguments, in milliseconds of one monotonic clock, and its
- * output is calls of `send` with orders for `Renderer`. Bound: while nothing is rendered, it keeps the target delay plus
- * `WAITING_MS` of sound and drops the oldest beyond that.
+ * output is calls of `send` with orders for `Renderer`. Bound: while nothing is rendered, it keeps the target delay
+ * plus `WAITING_MS` of sound and drops the oldest beyond that.
  */
 
 import { Adapter, isSameFormat } from "./adapter.js";
@@ -452,8 +452,8 @@ export class Conductor {
   }
 
   /**
-   * Whether the audio thread can take a sound now: because it has the format of the held sound, because it continues the
-   * same line, or because the audio thread holds none.
+   * Whether the audio thread can take a sound now: because it has the format of the held sound, because it continues
+   * the same line, or because the audio thread holds none.
    *
    * @param {Sound} sound
    */
@@ -557,7 +557,7 @@ export class Conductor {
   #locate({ frame, offsetSeconds }, nowMs) {
     const entry = this.#intake.entry(frame);
     if (entry !== null && entry.line === this.#line) {
-      // In pace `live`, a frame is due when it reaches the relay, and so at the earliest when its last sample is captured.
+      // In pace `live`, a frame is due when it reaches the relay, which is not before its last sample was captured.
       const capturedMs = entry.dueMs + entry.cutMs - (this.#intake.isSpeech ? 0 : entry.durationMs);
       this.#capturedMs = capturedMs + offsetSeconds * 1000 - nowMs;
     }

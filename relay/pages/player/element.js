@@ -2,8 +2,8 @@
  * `<relay-player src="https://relay.example/listen/ev1" latency="balanced">`: a player with its own small controls.
  *
  * Importing this module defines the element. README.md describes its attributes. The element fires the events of
- * `RelayPlayer`: `statechange`, `stats`, `channels`, `silence` and `notice`; they bubble. If it cannot play, it shows the
- * reason and fires an `error` event.
+ * `RelayPlayer`: `statechange`, `stats`, `channels`, `silence` and `notice`; they bubble. If it cannot play, it shows
+ * the reason and fires an `error` event.
  */
 
 import { readAttributes } from "./element-attributes.js";

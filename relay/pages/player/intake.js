@@ -63,7 +63,7 @@ export class Intake {
   #ticks = 0;
   /** The place on the line at which the stream's media time is 0. */
   #originMs = 0;
-  /** Where on the line the sound in the old codec ends, until sound in the new codec arrives. @type {number | null} */
+  /** Where on the line the old codec's sound ends, until the new codec's sound arrives. @type {number | null} */
   #seamMs = null;
   /**
    * Where the next frame is expected; null if it begins a line.
@@ -101,7 +101,7 @@ export class Intake {
   }
 
   /**
-   * Sets the format of the next frames. Each codec numbers its frames separately, so media time shows where it continues.
+   * Sets the format of the next frames. Each codec has its own frame numbers, so media time shows where it continues.
    *
    * @param {Format} format
    */

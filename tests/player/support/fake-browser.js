@@ -87,7 +87,7 @@ class FakeNode {
 
 export class FakeAudio extends EventTarget {
   static made = [];
-  /** What `play` is refused with. */
+  /** An error with which `play` fails, or null. */
   static obstacle = null;
   static canPlay = "maybe";
   volume = 1;

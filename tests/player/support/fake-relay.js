@@ -13,7 +13,7 @@ const RATE = 16_000;
 const DEVICE_RATE = 48_000;
 const HISTORY_MS = 10_000;
 
-/** What comes again in another codec. */
+/** Frames that the relay repeats after a switch of codec. */
 const PRE_ROLL_FRAMES = 5;
 
 export const FORMAT = Object.freeze({ codec: "pcm_s16le", rate: RATE, channels: 1, clock_rate: RATE });
@@ -27,7 +27,6 @@ class FakeSocket {
   codec = "pcm_s16le";
   coalesceMs = 0;
   packetMs = 0;
-  /** Numbers of the frames that wait for more. */
   waiting = [];
 
   constructor(relay, address, protocols) {
@@ -88,7 +87,6 @@ export class FakeRelay {
   silence = null;
   epoch = 300;
   knowsDelivery = true;
-  /** Codecs that it serves. */
   codecs = ["pcm_s16le"];
   channels = [
     { id: "main", name: "Floor", lang: null, state: "live" },
@@ -105,8 +103,8 @@ export class FakeRelay {
    * @param {boolean} [options.saveData]
    * @param {import("../../../relay/pages/player/types.js").Codec} [options.codec]
    * @param {any[]} [options.decoders]
-   * @param {string[]} [options.codecs] What the relay serves.
-   * @param {number} [options.mostGathered] The most that the relay grants of coalescing and packing, in ms.
+   * @param {string[]} [options.codecs] Codecs that the relay serves.
+   * @param {number} [options.mostGathered] Maximum of coalescing and packing that the relay grants, in ms.
    */
   constructor({
     latency = "balanced",
@@ -213,7 +211,7 @@ export class FakeRelay {
       Object.assign(socket, { coalesceMs: message.coalesce_ms, packetMs: message.packet_ms });
       socket.tell(JSON.stringify(message));
     } else if (message.type === "switch" && message.channel === undefined) {
-      // Some frames from before, which the other codec had: a decoder needs them to be where it should be.
+      // Repeats some frames in the new codec, because a decoder needs them to converge.
       this.#flush(socket);
       socket.codec = this.#choose(message.codec);
       const from = this.#liveSeq - PRE_ROLL_FRAMES;
@@ -283,7 +281,7 @@ export class FakeRelay {
     return codecs.split(",").find((codec) => this.codecs.includes(codec));
   }
 
-  /** Sends frames in messages of as many as the socket wants; the last ones wait for more. */
+  /** Sends frames in messages of the size that the socket requested. The last frames wait for more. */
   #send(socket, from, to) {
     for (let seq = from; seq < to; seq += 1) {
       socket.waiting.push(seq);
@@ -293,7 +291,7 @@ export class FakeRelay {
     }
   }
 
-  /** How many frames come together. */
+  /** The number of frames per message. */
   #gathered({ codec, coalesceMs, packetMs }) {
     return Math.max(1, Math.floor(Math.max(coalesceMs, codec === "opus" ? packetMs : 0) / FRAME_MS));
   }
