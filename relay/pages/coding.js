@@ -1,30 +1,30 @@
 /**
- * Encodes the frames of a broadcast: as Opus if the browser has an encoder (WebCodecs), otherwise as PCM.
+ * How the frames of a broadcast are coded: as Opus where the browser has an encoder (WebCodecs), otherwise as PCM.
  *
- * It runs in a Worker and needs no DOM. Every packet lasts as long as the frame that it encodes.
+ * Runs in a Worker; needs no DOM. Every packet that a coder emits lasts as long as the frame that it was made of.
  */
 
 import { FRAME_SECONDS } from "./capture.js";
 import { OPUS_CLOCK_RATE, opusTicks } from "./player/opus-packet.js";
 
-/** Sample rate of PCM in Hz: enough for speech, at a quarter of a megabit per second. */
+/** The rate for listeners that get PCM. Enough for speech, and a quarter of a megabit a second. */
 export const PCM_RATE = 16_000;
 
-/** Opus keeps the microphone's full bandwidth. */
+/** Listeners that get Opus hear all that the microphone gives. */
 const OPUS_RATE = OPUS_CLOCK_RATE;
 
-/** Enough for speech at full bandwidth and for pleasant music. */
+/** Speech in all its band, and music that is still pleasant. */
 const BITRATE = 32_000;
 
-/** An encoder that is this many frames behind is too slow, or hangs. */
+/** An encoder that is this many frames behind does not keep up, or hangs. */
 const MAX_PENDING_FRAMES = 50;
 
-/** Longer than an encoder takes on a busy machine, so a probe that takes this long hangs. */
+/** Long enough for an encoder to say that it hangs rather than that the machine is busy. */
 const PROBE_MS = 3000;
 const PROBE_FRAMES = 5;
 const TONE_HZ = 440;
 
-/** A packet of silence has at most this many bytes. An encoder that turns a tone into such packets is broken. */
+/** An encoder that is given a tone and makes packets of silence has at most this many bytes for each. */
 const MAX_SILENT_BYTES = 8;
 
 /** @type {AudioEncoderConfig} */
@@ -33,21 +33,21 @@ const OPUS_CONFIG = {
   sampleRate: OPUS_RATE,
   numberOfChannels: 1,
   bitrate: BITRATE,
-  // TCP loses no packets, so error correction is off. Discontinuous transmission would interrupt the stream in silence.
+  // Without packets for loss, which TCP has none of, and without breaks in silence, which would be breaks in the stream.
   opus: { frameDuration: FRAME_SECONDS * 1e6, useinbandfec: false, usedtx: false },
 };
 
 /**
  * @typedef {object} Packet The audio of one message.
  * @property {Uint8Array<ArrayBuffer> | Int16Array<ArrayBuffer>} data
- * @property {number} ticks Its duration in ticks of the coder's clock.
+ * @property {number} ticks How long it lasts, in ticks of the coder's clock.
  *
  * @typedef {object} Coder
  * @property {string} codec Its name in the protocol.
- * @property {number} clockRate Ticks per second, and the sample rate of its input.
- * @property {(samples: Int16Array<ArrayBuffer>) => void} encode Encodes a frame.
- * @property {() => Promise<void>} flush Resolves once all frames are encoded and emitted.
- * @property {() => void} close Stops all output.
+ * @property {number} clockRate Ticks a second of its packets; also the rate of the samples that it takes.
+ * @property {(samples: Int16Array<ArrayBuffer>) => void} encode Takes a frame.
+ * @property {() => Promise<void>} flush Ends when all that was taken is emitted.
+ * @property {() => void} close Emits nothing any more.
  *
  * @typedef {(packet: Packet) => void} Emit
  */
@@ -85,7 +85,7 @@ export class OpusCoder {
 
   /**
    * @param {Emit} emit
-   * @param {(error: Error) => void} onFail Called once, when the encoder fails.
+   * @param {(error: Error) => void} onFail Called once, when the encoder can not go on.
    */
   constructor(emit, onFail) {
     this.#fail = onFail;
@@ -124,7 +124,7 @@ export class OpusCoder {
 
   async flush() {
     if (this.#encoder.state === "configured") {
-      // The promise rejects if the encoder closes meanwhile. Its remaining output is then discarded.
+      // An encoder that is closed meanwhile has nothing left to say.
       await this.#encoder.flush().catch(() => {});
     }
   }
@@ -145,7 +145,7 @@ export class OpusCoder {
 }
 
 /**
- * Whether this browser encodes Opus. Asks the browser, then checks that a tone becomes packets of the right length.
+ * Finds out whether this browser encodes Opus: it says so, and packets of the right length come of a tone.
  *
  * @returns {Promise<boolean>}
  */

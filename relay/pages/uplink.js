@@ -20,7 +20,7 @@ const FAREWELL_MS = 3000;
 
 const SESSION_ENDED = 1000;
 
-/** The page shows the mean bit rate of this many packets, which last a second. */
+/** The bitrate on the page is that of the latest packets, a second of them. */
 const MEASURED_PACKETS = 50;
 
 /**
@@ -44,8 +44,8 @@ const MEASURED_PACKETS = 50;
  * @property {number | null} roundTripMs
  * @property {number} bitsPerSecond Bit rate of the encoded audio.
  *
- * @typedef {{type: "rate", rate: number}} RateNews The sample rate of the frames to push. It is the first news, and
- *   comes again when the codec changes.
+ * @typedef {{type: "rate", rate: number}} RateNews The sample rate of the frames that it takes. It comes first, and again
+ *   when the codec changes.
  *
  * @typedef {{type: "relay", message: import("./player/messages.js").ControlMessage}} RelayNews A message
  *   from the relay to the page.
@@ -125,7 +125,7 @@ export class Uplink {
     });
     this.#socket.addEventListener("stop", ({ detail }) => {
       if (detail.code === BAD_REQUEST && this.#coder.codec === "opus") {
-        // The relay may not support Opus. If the request is wrong in another way, the relay also refuses it with PCM.
+        // Perhaps this relay takes no Opus. If something else is wrong, it refuses PCM as well.
         this.#usePcm();
         this.#socket.open();
       } else {
@@ -147,7 +147,7 @@ export class Uplink {
       return;
     }
     const now = performance.now();
-    // A frame at the old rate may arrive after the rate has changed. Drop it.
+    // A frame may still have the rate from before a change of the codec.
     if (this.#accepted && frame.length === this.#coder.clockRate * FRAME_SECONDS) {
       this.#coder.encode(frame);
     }
