@@ -15,7 +15,7 @@ const LINGER_MS = 2000;
 /** @type {Uplink | null} */
 let uplink = null;
 
-/** Messages wait for their turn, because the first one takes a moment. */
+/** Messages are obeyed one after the other. The first one takes a moment, for the trial of the encoder. */
 let turn = Promise.resolve();
 
 /** @param {Opening | Order} message */

@@ -20,7 +20,7 @@ const FAREWELL_MS = 3000;
 
 const SESSION_ENDED = 1000;
 
-/** The bitrate that a person sees is that of so many packets, a second. */
+/** The bitrate on the page is that of the latest packets, a second of them. */
 const MEASURED_PACKETS = 50;
 
 /**
@@ -44,7 +44,7 @@ const MEASURED_PACKETS = 50;
  * @property {number | null} roundTripMs
  * @property {number} bitsPerSecond Of the audio that is made.
  *
- * @typedef {{type: "rate", rate: number}} RateNews At how many samples a second frames are wanted; first of all, and again
+ * @typedef {{type: "rate", rate: number}} RateNews The sample rate of the frames that it takes. It comes first, and again
  *   when the codec changes.
  *
  * @typedef {{type: "relay", message: import("./player/messages.js").ControlMessage}} RelayNews What the relay says to the
@@ -125,7 +125,7 @@ export class Uplink {
     });
     this.#socket.addEventListener("stop", ({ detail }) => {
       if (detail.code === BAD_REQUEST && this.#coder.codec === "opus") {
-        // The relay may be one that takes no Opus; if it is not, it says the same of PCM.
+        // Perhaps this relay takes no Opus. If something else is wrong, it refuses PCM as well.
         this.#usePcm();
         this.#socket.open();
       } else {
@@ -147,7 +147,7 @@ export class Uplink {
       return;
     }
     const now = performance.now();
-    // A frame of another rate was under way when the rate changed.
+    // A frame may still have the rate from before a change of the codec.
     if (this.#accepted && frame.length === this.#coder.clockRate * FRAME_SECONDS) {
       this.#coder.encode(frame);
     }
