@@ -99,7 +99,8 @@ class Feed:
                 return
         else:
             if self._held_flicks + item.duration > _MAX_FLICKS or len(self._items) >= _MAX_ITEMS:
-                self._drop_frames()
+                self._log("a transcoder is too slow, what waits for it is dropped", frames=len(self._items))
+                self.drop_frames()
             self._held_flicks += item.duration
         self._items.append(item)
         if not self._is_busy:
@@ -181,6 +182,11 @@ class Feed:
             # Nothing is under way, so the channel can hand its frames to the stream itself.
             self.stream.feed = None
 
+    def drop_frames(self) -> None:
+        """Drop the audio that waits. Listeners learn of it in a gap, and notes stay."""
+        self._items = deque(item for item in self._items if isinstance(item, Note))
+        self._held_flicks = 0
+
     def stop(self) -> None:
         """Drop what waits, and what is under way."""
         self._is_stopped = True
@@ -237,12 +243,6 @@ class Feed:
         reason = f"The channel's audio is {note.audio_format} now, and this relay can't make {self.stream.codec} of it."
         self.stream.tell(Note(self.stream.place, close=(CloseCode.BAD_REQUEST, reason)))
         self._end_stream()
-
-    def _drop_frames(self) -> None:
-        notes = [item for item in self._items if isinstance(item, Note)]
-        self._log("a transcoder is too slow, what waits for it is dropped", frames=len(self._items) - len(notes))
-        self._items = deque(notes)
-        self._held_flicks = 0
 
     def _give_up(self) -> None:
         for listener in self.stream.listeners:
