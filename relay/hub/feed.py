@@ -64,6 +64,7 @@ class Feed:
         self._held_flicks = 0
         self._held_notes = 0
         self._is_busy = self._is_stopped = False
+        self._stopped_at: Place | None = None
         # These belong to the thread, which is ahead of `_rendition` by what it has made.
         self._made_by = rendition
         self._transcoder: Transcoder | None = None
@@ -92,6 +93,8 @@ class Feed:
         """Add a frame or a note of the channel."""
         if self._is_stopped:
             return
+        if self._stopped_at is None:
+            self._stopped_at = item.place if isinstance(item, Note) else item.start
         if isinstance(item, Note):
             self._held_notes += 1
             if self._held_notes > MAX_NOTES:
@@ -219,8 +222,10 @@ class Feed:
 
     def _tell(self, note: Note) -> None:
         stream, rendition = self.stream, self._rendition
-        if rendition is not None and _stops_audio(note):
-            self._reach(rendition.end(note.place))
+        if _stops_audio(note):
+            if rendition is not None and note.place != self._stopped_at:
+                self._reach(rendition.end(note.place))
+            self._stopped_at = note.new_place or note.place
         elif rendition is not None and note.clears:
             place = rendition.place(note.place)
             if place.position > stream.place.position:

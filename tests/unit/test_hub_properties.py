@@ -187,7 +187,7 @@ class Life(RuleBasedStateMachine):
             assert rendition is not None
             # The last frame may not be full yet, or may have been padded before this audio began.
             most = rendition.end(place).seq
-            least = most if rendition.grid is None or live.state is not ChannelState.LIVE else most - 2
+            least = most if rendition.grid is None else most - 2
             assert least <= account.seq <= most
             place = rendition.place(place)._replace(seq=account.seq)
         assert (account.epoch, account.seq) == (place.epoch, place.seq), "something is owed and not told"
