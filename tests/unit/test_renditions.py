@@ -82,13 +82,13 @@ async def test_the_end_of_the_audio_is_padded_and_what_follows_in_the_same_frame
 async def test_a_broadcaster_that_leaves_without_a_word_leaves_no_gap(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.publish(bench.claim(), audio=pcm(0, 480))
+    bench.publish(bench.claim(), audio=pcm(0, 600))
     source = bench.claim(offer=Offer(takeover=True))
     bench.hub.broadcasting.clear(source)
     port = join(bench, "opus")
     for audio_samples in (0, 160, 0):
         if audio_samples:
-            bench.publish(source, audio=pcm(480, audio_samples))
+            bench.publish(source, audio=pcm(600, audio_samples))
         bench.hub.broadcasting.pause(source)
         await bench.settle()
         source = bench.claim()
