@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -49,8 +50,8 @@ async def test_plays_at_a_click_and_goes_on_without_a_break(page: Page, relay: R
     assert page.complaints == []
 
 
-async def calm(page: Page) -> dict[str, float]:
-    """Wait for two seconds of uninterrupted sound, and return the player's statistics after them.
+async def calm(page: Page) -> dict[str, Any]:
+    """Wait for two seconds of sound without an interruption, and return the player's statistics after them.
 
     A busy machine may interrupt the sound, so there are several tries.
     """

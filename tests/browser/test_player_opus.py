@@ -5,7 +5,6 @@ Each test runs twice: with the browser's own decoder, and with libopus as WebAss
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -65,8 +64,10 @@ async def test_messages_of_20_60_and_100_ms_play_as_one_stream(
     context: BrowserContext, relay: RelayProcess, say: Say, prepare: Callable[[Ear], None], latency: str
 ) -> None:
     async def listen() -> Heard:
-        save_data = {"saveData": "true"} if latency == "balanced" else {}
-        async with listening(context, relay, prepare=prepare, codec="opus", latency=latency, **save_data) as here:
+        save_data = "true" if latency == "balanced" else ""
+        async with listening(
+            context, relay, prepare=prepare, codec="opus", latency=latency, saveData=save_data
+        ) as here:
             assert await here.ear.tab.page.evaluate("ear.player.stats.codec") == "opus"
             return await here.hear(5.1)
 
