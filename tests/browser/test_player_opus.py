@@ -1,4 +1,4 @@
-"""Opus in a browser: a tone without a click, gap or jump through changes of codec, breaks, and messages of many packets.
+"""Opus in a browser: a tone without a click, gap or jump through changes of codec, breaks, and packed messages.
 
 Each test runs twice: with the browser's own decoder, and with libopus as WebAssembly.
 """
