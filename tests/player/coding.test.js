@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 
 import { encodesOpus, OpusCoder, PcmCoder } from "../../relay/pages/coding.js";
 import { installEncoder } from "./support/fake-encoder.js";
@@ -27,7 +28,7 @@ test("a browser without an encoder, or with one that does not do what it says, s
   context.mock.timers.enable({ apis: ["setTimeout"] });
   installEncoder({ hangs: true });
   const hanging = encodesOpus();
-  await new Promise((resolve) => setImmediate(resolve));
+  await setImmediate();
   context.mock.timers.tick(3000);
   assert.equal(await hanging, false);
 });

@@ -12,9 +12,13 @@ import { playing } from "./support/fake-relay.js";
 import { toneDecoder } from "./support/opus.js";
 import { tone } from "./support/simulation.js";
 
-const WANTED = { low: 0, balanced: 40, stable: 100 };
+const WANTED = /** @type {const} */ ([
+  ["low", 0],
+  ["balanced", 40],
+  ["stable", 100],
+]);
 
-for (const [latency, ms] of Object.entries(WANTED)) {
+for (const [latency, ms] of WANTED) {
   test(`${latency} lets the relay gather ${ms} ms`, () => {
     assert.deepEqual(new Delivery(latency, false).wanted, { coalesce_ms: ms, packet_ms: ms });
     assert.deepEqual(new Delivery(latency, true).wanted, { coalesce_ms: ms, packet_ms: Math.max(60, ms) });
@@ -71,7 +75,7 @@ function meanDelayMs(relay) {
 }
 
 for (const codec of ["pcm_s16le", "opus"]) {
-  for (const [latency, ms] of Object.entries(WANTED)) {
+  for (const [latency, ms] of WANTED) {
     test(`${codec} that the relay gathers for ${latency} is heard no later`, () => {
       const listening = (mostGathered) => {
         const decoders = [toneDecoder({ sound: tone(997, 48_000) })];

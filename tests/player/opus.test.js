@@ -11,6 +11,7 @@ import { openWasm } from "../../relay/pages/player/wasm-opus.js";
 import { readFrames } from "../../relay/pages/player/wire.js";
 import { levels, longestSilence, worstBreak } from "./support/ear.js";
 import { playing } from "./support/fake-relay.js";
+import { fromHex, toHex } from "./support/hex.js";
 import { opusMessage, packetOf, toneDecoder } from "./support/opus.js";
 import { tone } from "./support/simulation.js";
 
@@ -35,7 +36,6 @@ function assertUnbroken({ recording, stats }) {
 
 const vectors = JSON.parse(readFileSync(new URL("../vectors/opus.json", import.meta.url), "utf8"));
 const { packed } = JSON.parse(readFileSync(new URL("../vectors/header.json", import.meta.url), "utf8"));
-const fromHex = (hex) => Uint8Array.from(Buffer.from(hex, "hex"));
 
 test("a packet's first bytes tell its duration, in the vectors that every implementation reads", () => {
   assert.ok(vectors.well_formed.length > 30);
@@ -50,10 +50,7 @@ test("a packet's first bytes tell its duration, in the vectors that every implem
 for (const { name, hex, epoch, frames } of packed) {
   test(`takes apart the packed message "${name}" of the vectors that every implementation reads`, () => {
     assert.deepEqual(
-      readFrames(fromHex(hex).buffer, true).map(({ audio, ...numbers }) => [
-        numbers,
-        Buffer.from(audio).toString("hex"),
-      ]),
+      readFrames(fromHex(hex).buffer, true).map(({ audio, ...numbers }) => [numbers, toHex(audio)]),
       frames.map(({ seq, media_time: mediaTime, due_ms: dueMs, packet }) => [{ epoch, seq, mediaTime, dueMs }, packet]),
     );
   });
@@ -87,7 +84,7 @@ test("libopus as WebAssembly decodes a tone of real packets", async () => {
       },
     });
     for (const hex of packets) {
-      decoder.decode(Uint8Array.from(Buffer.from(hex, "hex")), 960);
+      decoder.decode(fromHex(hex), 960);
     }
     for (const samples of heard) {
       assert.equal(samples.length, packets.length * 960);
@@ -138,10 +135,12 @@ function bench(decoders) {
   });
   decoding.setDecoders(decoders);
   stand.decoding = decoding;
+  const entry = (number) =>
+    /** @type {import("../../relay/pages/player/intake.js").Entry} */ ({ number, durationMs: 20 });
   stand.packet = (number, isFirst = false) =>
-    decoding.takePacket({ number, durationMs: 20 }, { audio: packetOf(number), ticks: 960, channels: 1 }, isFirst);
+    decoding.takePacket(entry(number), { audio: packetOf(number), ticks: 960, channels: 1 }, isFirst);
   stand.sound = (number) =>
-    decoding.takeSound({ number, durationMs: 20 }, { samples: new Int16Array(320), rate: 16_000, channels: 1 });
+    decoding.takeSound(entry(number), { samples: new Int16Array(320), rate: 16_000, channels: 1 });
   return stand;
 }
 
@@ -225,10 +224,10 @@ test("it asks for Opus first where something decodes it, and says what it gets",
   assert.equal(pcm.stats.codec, "pcm_s16le");
 });
 
-for (const [codec, other] of [
+for (const [codec, other] of /** @type {const} */ ([
   ["opus", "pcm_s16le"],
   ["pcm_s16le", "opus"],
-]) {
+])) {
   for (const latency of ["low", "stable"]) {
     test(`a stream goes on from ${codec} to ${other} without a break (${latency})`, () => {
       const relay = listening({ latency, codec });

@@ -237,7 +237,7 @@ test("it saves data where the browser's user wants that, unless the page says ot
   makePlayer();
   player.play();
   assert.equal(FakeWorker.latest.request.saveData, false);
-  navigator.connection = { saveData: true };
+  Object.assign(navigator, { connection: { saveData: true } });
   makePlayer();
   player.play();
   assert.equal(FakeWorker.latest.request.saveData, true);

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 
 import { Uplink } from "../../relay/pages/uplink.js";
 import { installEncoder } from "./support/fake-encoder.js";
@@ -14,6 +15,8 @@ class FakeWebSocket {
   static all = [];
   bufferedAmount = 0;
   sent = [];
+  onmessage = null;
+  onclose = null;
 
   constructor(address) {
     this.query = new URL(address).searchParams;
@@ -35,7 +38,7 @@ class FakeWebSocket {
   }
 
   get audio() {
-    return this.sent.filter((data) => ArrayBuffer.isView(data));
+    return /** @type {(Int16Array | Uint8Array)[]} */ (this.sent.filter((data) => ArrayBuffer.isView(data)));
   }
 
   get said() {
@@ -52,11 +55,10 @@ function start({ hasOpus = true } = {}) {
   return { uplink, news, rates: () => news.filter(({ type }) => type === "rate").map(({ rate }) => rate) };
 }
 
-const settled = () => new Promise((resolve) => setImmediate(resolve));
 const sound = (samples) => new Int16Array(samples).fill(1);
 
 beforeEach(() => {
-  globalThis.WebSocket = FakeWebSocket;
+  Object.assign(globalThis, { WebSocket: FakeWebSocket });
   FakeWebSocket.all = [];
 });
 
@@ -81,7 +83,7 @@ test("Opus is announced with the rate for listeners of PCM, and one packet is on
   for (let i = 0; i < 3; i += 1) {
     uplink.push(sound(960));
   }
-  await settled();
+  await setImmediate();
   // Nothing from before the relay accepted it.
   assert.deepEqual(
     socket.audio.map((data) => data.byteLength),
@@ -90,17 +92,17 @@ test("Opus is announced with the rate for listeners of PCM, and one packet is on
 });
 
 test("it says how many bits of audio a second it makes", async () => {
-  for (const [hasOpus, samples, bits] of [
+  for (const [hasOpus, samples, bits] of /** @type {const} */ ([
     [true, 960, 32_000],
     [false, 320, 256_000],
-  ]) {
+  ])) {
     installEncoder();
     const { uplink, news } = start({ hasOpus });
     FakeWebSocket.all.at(-1).say(HELLO);
     for (let i = 0; i < 3; i += 1) {
       uplink.push(sound(samples));
     }
-    await settled();
+    await setImmediate();
     const later = performance.now() + 1000;
     mock.method(performance, "now", () => later);
     uplink.push(sound(samples));
@@ -162,7 +164,7 @@ test("the end follows the last packet, which the encoder still had", async () =>
   uplink.push(sound(960));
   uplink.push(sound(960));
   uplink.end();
-  await settled();
+  await setImmediate();
   const order = socket.sent.map((data) => (ArrayBuffer.isView(data) ? "audio" : data.type));
   assert.deepEqual(order, ["ping", "audio", "audio", "end"]);
 });
@@ -174,6 +176,6 @@ test("silence while it is muted is encoded like any sound", async () => {
   socket.say(HELLO);
   uplink.mute(true);
   uplink.push(new Int16Array(960));
-  await settled();
+  await setImmediate();
   assert.deepEqual([socket.said, socket.audio.length], [[{ type: "mute", on: true }], 1]);
 });

@@ -11,17 +11,13 @@ import {
   readMessage,
   readPageAddress,
 } from "../../relay/pages/player/wire.js";
+import { fromHex } from "./support/hex.js";
 
 const { headers } = JSON.parse(readFileSync(new URL("../vectors/header.json", import.meta.url), "utf8"));
 
-/** @param {string} hex */
-function bytesOf(hex) {
-  return (hex.match(/../g) ?? []).map((byte) => Number.parseInt(byte, 16));
-}
-
 for (const { name, hex, epoch, seq, media_time: mediaTime, due_ms: dueMs } of headers) {
   test(`reads the header "${name}" of the vectors that every implementation reads`, () => {
-    const message = Uint8Array.from([...bytesOf(hex), 1, 0, 0xfe, 0xff]).buffer;
+    const message = Uint8Array.from([...fromHex(hex), 1, 0, 0xfe, 0xff]).buffer;
     const [{ audio, ...header }] = readFrames(message, false);
     assert.deepEqual(header, { epoch, seq, mediaTime, dueMs });
     assert.deepEqual([...audio], [1, 0, 0xfe, 0xff]);

@@ -75,7 +75,6 @@ export function installEncoder(behaviour = {}) {
       }
     }
   }
-  globalThis.AudioEncoder = FakeAudioEncoder;
-  globalThis.AudioData = FakeAudioData;
+  Object.assign(globalThis, { AudioEncoder: FakeAudioEncoder, AudioData: FakeAudioData });
   return encoders;
 }
