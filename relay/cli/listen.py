@@ -168,7 +168,7 @@ class StandardOutput:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UserError(f"Standard output can not be written: {error.strerror}.") from error
+            raise UserError(f"Standard output cannot be written: {error.strerror}.") from error
 
 
 class PcmSink(Sink):

@@ -185,7 +185,7 @@ def _begin(file: Pipe | BinaryIO, label: str) -> OpusPackets:
     try:
         return OpusPackets(file)
     except UserError as error:
-        raise UserError(f"{label} can not be passed on as Opus. {error}") from error
+        raise UserError(f"{label} cannot be passed on as Opus. {error}") from error
 
 
 def _duration_seconds(file: BinaryIO, packets: OpusPackets) -> float | None:
