@@ -1,8 +1,8 @@
-"""What holds for every test: none is skipped, none fails because it is slow, the long ones begin first.
+"""Rules for every test: none is skipped, none fails for being slow, and the long ones begin first.
 
-It also has the option that chooses the load of the promises' tests.
+It also defines the option that selects the load of the promises' tests.
 
-A skip hides, in a run that passed, that something was not tested. What a test needs, `make test` installs.
+In a run that passed, a skip hides that something was not tested. `make test` installs everything that tests need.
 """
 
 import logging
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("relay")
 
-# In debug mode asyncio warns of each callback that takes 0.1 s, which on a busy machine any does.
+# In debug mode, asyncio warns of each callback that takes 0.1 s, which any may on a busy machine.
 logging.getLogger("asyncio").addFilter(lambda record: record.msg != "Executing %s took %.3f seconds")
 
 
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     fail_if_skipped(report)
-    # A process that runs tests sends its reports as UTF-8, which what a test logged need not be.
+    # A worker process sends its reports as UTF-8, but logged text may not be valid UTF-8.
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
 
@@ -49,7 +49,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     if report.outcome == "skipped":
-        # pytest keeps an expected failure as a skipped report with this attribute, and never counts that as failed.
+        # pytest reports an expected failure as a skip with this attribute, and never counts it as a failure.
         expected_failure = report.__dict__.pop("wasxfail", None)
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else expected_failure
         report.outcome = "failed"

@@ -265,8 +265,8 @@ def _check_codec(audio_format: AudioFormat, codec: Codec) -> None:
 @click.option(
     "--codec",
     type=click.Choice([codec.value for codec in Codec]),
-    help="What to receive. The default is what the file needs, or raw PCM for standard output. With opus, standard output "
-    "gets Ogg Opus.",
+    help="What to receive. The default is what the file needs, or raw PCM for standard output. With opus, standard "
+    "output gets Ogg Opus.",
 )
 @channel_option
 @url_option

@@ -1,4 +1,4 @@
-/** The link for the audience: to copy, as a QR code, large for a wall, and on paper. */
+/** The audience's link: as text to copy, as a QR code, as a large poster, and for printing. */
 
 import { element } from "./elements.js";
 import { t } from "./i18n.js";
@@ -26,7 +26,7 @@ export class AudiencePanel {
   }
 
   /**
-   * Shows the link of another channel; `main` is the one that a link to the session alone leads to.
+   * Shows the link of a channel. A link that names only the session leads to the channel `main`.
    *
    * @param {string} channel
    */
@@ -39,7 +39,7 @@ export class AudiencePanel {
   }
 
   /**
-   * Shows what people call the session on the poster; its id where they do not.
+   * Shows the session's title on the poster, or its id if it has no title.
    *
    * @param {string | null} title
    */
@@ -47,7 +47,7 @@ export class AudiencePanel {
     element("poster-title").textContent = title || this.#session;
   }
 
-  /** Puts the words in that no key of the page's HTML names. */
+  /** Fills in the translated texts that the HTML does not name by key. */
   render() {
     element("code").alt = t("audience.code");
     element("poster-code").alt = t("audience.code");
@@ -65,7 +65,7 @@ export class AudiencePanel {
     const { href: address, protocol } = new URL(this.#path, document.baseURI);
     element("audience").value = address;
     element("poster-link").textContent = address.replace(/^https?:\/\//, "");
-    // Only the page knows the path under which a proxy serves the relay.
+    // A proxy may serve the relay under a path that only the page knows.
     const prefix = new URL(document.baseURI).pathname.slice(0, -1);
     const code = `qr/${this.#path}.svg?scheme=${protocol.slice(0, -1)}${prefix && `&prefix=${prefix}`}`;
     const problem = await findProblem(code, address);
@@ -97,7 +97,7 @@ export class AudiencePanel {
 }
 
 /**
- * Tells why a QR code must not be shown: a wrong one on a wall leads a whole audience astray.
+ * Returns the reason not to show a QR code, or null. A wrong code on a wall would mislead a whole audience.
  *
  * @param {string} code
  * @param {string} address

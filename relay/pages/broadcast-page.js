@@ -1,4 +1,4 @@
-/** The broadcasting page: connects a `Broadcaster`, its sources and its audience to the elements of broadcast.html. */
+/** The broadcasting page: connects a `Broadcaster`, its sources and the audience's link to broadcast.html. */
 
 import { AudiencePanel } from "./audience-panel.js";
 import { Broadcaster } from "./broadcaster.js";
@@ -31,7 +31,7 @@ import { withTakeOver } from "./uplink.js";
 
 const SILENCE_SHOWN_AFTER_SECONDS = 5;
 const PAUSE_SHOWN_AFTER_SECONDS = 2;
-/** A round trip that says as much as frames that wait in the browser: they wait in the network. */
+/** Frames that queue in the network lengthen the round trip, so a long one gets the same warning as a full queue. */
 const SLOW_ROUND_TRIP_MS = 1500;
 const DROPS_SHOWN_MS = 10_000;
 const PROGRESS_INTERVAL_MS = 500;
@@ -42,30 +42,30 @@ const PROGRESS_INTERVAL_MS = 500;
 const STOPPED = new Set(["idle", "failed"]);
 
 /**
- * In these nobody is sent anything, and what to send can be chosen.
+ * States in which nothing is sent and the person can change the settings.
  *
  * @type {ReadonlySet<State>}
  */
 const OFF_AIR = new Set([...STOPPED, "rehearsing"]);
 
 /**
- * In these listeners hear, or will hear, what the source gives.
+ * States in which listeners hear the source, or will hear it after a reconnection.
  *
  * @type {ReadonlySet<State>}
  */
 const ON_AIR = new Set(["live", "reconnecting"]);
 
 /**
- * In these the source is open and the browser should give its sound.
+ * States in which the source is open and should deliver sound.
  *
  * @type {ReadonlySet<State>}
  */
 const HEARD = new Set(["rehearsing", ...ON_AIR]);
 
-/** Fields that take letters, a list of choices among them; and questions that wait for an answer. */
+/** Elements in which M is input and not a shortcut: text fields, select boxes and open dialogs. */
 const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=file]), select, textarea, [contenteditable], dialog";
 
-/** What a person fills in and can be told about, at the field itself. */
+/** Fields that can show an error. */
 const FIELDS = /** @type {const} */ (["file", "channel", "name", "session-name", "key"]);
 
 /** @typedef {(typeof FIELDS)[number]} Field */
@@ -82,11 +82,11 @@ const unsupported = unsupportedCode();
 const microphone = unsupported ? null : new MicrophonePanel(broadcaster);
 const files = new FilePanel(broadcaster, refuse);
 
-/** For tests and the curious: the broadcaster of this page, see broadcaster.js. */
+/** This page's `Broadcaster`, for tests and for the browser's console. */
 Object.defineProperty(window, "relayBroadcaster", { value: broadcaster });
 
 /**
- * What is wrong with a field: its id and the key of the sentence; otherwise null.
+ * The field with an error and the key of its message.
  *
  * @type {{field: Field, key: string} | null}
  */
@@ -179,7 +179,7 @@ element("channel").addEventListener("input", () => {
   }
 });
 
-/** @param {(address: string) => string} finish Gives the address to connect to from the plain one. */
+/** @param {(address: string) => string} finish Returns the address to connect to; gets the channel's plain address. */
 function goLive(finish) {
   const [channel, key] = [element("channel").value.trim(), element("key").value.trim()];
   const [name, title] = [nameIn("name"), nameIn("session-name")];
@@ -204,7 +204,8 @@ function goLive(finish) {
 }
 
 /**
- * Whether a key is M, or stands in its place where no key writes Latin letters; what is typed into a field is not.
+ * Whether a key press is the shortcut M. On a keyboard without Latin letters, the key in the same place counts.
+ * Typing into a field does not.
  *
  * @param {KeyboardEvent} event
  */
@@ -215,7 +216,7 @@ function isMuteKey({ key, code, target, repeat, ctrlKey, altKey, metaKey }) {
 }
 
 /**
- * Tells what is wrong with a field, and leads there.
+ * Shows an error at a field and moves the focus there.
  *
  * @param {Field} field
  * @param {string} key
@@ -224,12 +225,12 @@ function refuse(field, key) {
   mistake = { field, key };
   element("more").open ||= element("more").contains(element(field));
   render();
-  // What describes the field is read out with it.
+  // A screen reader reads the error out together with the focused field.
   element(field).focus();
 }
 
 /**
- * Gives the name in a field, empty where there is none, or null where it can be none.
+ * Returns the name in a field: "" if the field is empty, null if the text is not a valid name.
  *
  * @param {"name" | "session-name"} field
  */
@@ -272,7 +273,7 @@ broadcaster.addEventListener("statechange", () => {
     meter.reset();
   }
   if (problem?.detail) {
-    // A sentence in English, or what the browser calls it.
+    // The text is English, or the browser's own error message.
     console.info(problem.detail);
   }
   screenLock.wanted = !OFF_AIR.has(state);
@@ -296,7 +297,7 @@ function render() {
   const mayEnd = state === "live" || (stopped && paused);
   main.dataset.state = state;
   main.classList.toggle("muted", muted);
-  // It would lead away from the broadcast.
+  // A click on the brand's link would leave the page and end the broadcast.
   brand.inert = !stopped;
   document.title = t(muted ? "broadcast.title.muted" : "broadcast.title", { session: page.session });
   element("mute").hidden = !ON_AIR.has(state);
@@ -345,7 +346,7 @@ function renderPanels() {
  * @param {import("./broadcaster.js").Problem | null} problem
  */
 function sentence(state, problem) {
-  // What was wrong with a field stands there.
+  // A refused key is reported at its field, not here.
   if (problem === null || problem.code === NOT_ALLOWED) {
     const shown = problem !== null ? "idle" : broadcaster.muted && state === "live" ? "muted" : state;
     return t(unsupported ? `problem.${unsupported}` : `broadcast.state.${shown}`);
@@ -385,7 +386,7 @@ function renderProgress() {
   say(element("warning"), STOPPED.has(state) ? "" : warning());
 }
 
-/** The one thing that a person should do something about first. */
+/** Returns the most urgent warning, or "". */
 function warning() {
   const { way, relay, silentSeconds, unheardSeconds, clipped, muted, speaksMuted, state } = broadcaster;
   if (!HEARD.has(state)) {
@@ -408,7 +409,7 @@ function warning() {
   if (performance.now() - dropsAt < DROPS_SHOWN_MS) {
     return t("broadcast.warning.dropped");
   }
-  // Behind the network, which makes any sound slow.
+  // Checked after the network warnings, because a slow network also lowers the rate at which sound arrives.
   if (state === "live" && speed < 1) {
     return wrongSpeed;
   }

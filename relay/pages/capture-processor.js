@@ -1,9 +1,9 @@
 /**
- * The audio thread of the broadcasting page: makes frames of its input, which has one channel or two.
+ * The audio thread of the broadcasting page: turns its input, mono or stereo, into frames.
  *
- * Posts {peak, rms} for every frame. The frame itself, an Int16Array of PCM, goes to the MessagePort of the message
- * {frames: port, rate}, at that rate; another {rate} changes it. Until then frames are made for their levels only.
- * {muted: true} makes them silent.
+ * It posts {peak, rms} for every frame. The message {frames: port, rate} hands it a MessagePort, to which it sends each
+ * frame as an Int16Array of PCM at that sample rate; until then it only measures levels. The message {rate} changes the
+ * rate, and {muted: true} makes the frames silent.
  */
 
 import { FrameMaker } from "./capture.js";
@@ -28,12 +28,12 @@ class CaptureProcessor extends AudioWorkletProcessor {
 
   /** @param {Float32Array[][]} inputs */
   process(inputs) {
-    // A source that is not connected has no channels; time goes on for the listeners all the same.
+    // A disconnected source has no channels. Silence keeps the listeners' audio running.
     this.#frames.write(inputs[0].length > 0 ? inputs[0] : this.#silence);
     return true;
   }
 
-  /** @param {number} rate Samples a second of the frames. */
+  /** @param {number} rate Samples per second of the frames. */
   #makeFrames(rate) {
     return new FrameMaker(sampleRate, rate, ({ pcm, peak, rms }) => {
       this.#sink?.postMessage(pcm, [pcm.buffer]);

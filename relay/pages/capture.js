@@ -1,7 +1,7 @@
 /**
- * Makes the frames that a broadcaster sends out of the samples of a microphone or a file.
+ * Turns samples from a microphone or a file into the frames that a broadcaster sends.
  *
- * Pure: no AudioWorklet. Every frame lasts `FRAME_SECONDS` and has the levels of the sound it was made of.
+ * Every frame lasts `FRAME_SECONDS` and carries the levels of its input. Pure: uses no AudioWorklet.
  */
 
 import { MonoMix } from "./mono-mix.js";
@@ -9,7 +9,7 @@ import { SincResampler } from "./player/resampler.js";
 
 export const FRAME_SECONDS = 0.02;
 
-/** A peak from which the converter of a sound card has usually cut more off. */
+/** At this peak, a sound card's converter has usually clipped. */
 export const CLIPPED_PEAK = 0.999;
 
 export class FrameMaker {
@@ -22,14 +22,14 @@ export class FrameMaker {
   #count = 0;
   #gain = 1;
 
-  /** While it is muted, frames are silent; their levels are still those of the sound. */
+  /** Makes the frames silent. Their levels still describe the input. */
   muted = false;
 
   /**
-   * @param {number} inputRate Samples a second that are written.
-   * @param {number} outputRate Samples a second of the frames.
-   * @param {(frame: {pcm: Int16Array<ArrayBuffer>, peak: number, rms: number}) => void} emit Gets every frame; `peak` and `rms`
-   *   are of the input, 1 is full scale.
+   * @param {number} inputRate Samples per second of the input.
+   * @param {number} outputRate Samples per second of the frames.
+   * @param {(frame: {pcm: Int16Array<ArrayBuffer>, peak: number, rms: number}) => void} emit Receives every frame;
+   *   `peak` and `rms` describe the input, and 1 is full scale.
    */
   constructor(inputRate, outputRate, emit) {
     this.#emit = emit;
@@ -38,10 +38,10 @@ export class FrameMaker {
     this.#resampler = new SincResampler({ inputRate, outputRate, channels: 1, capacity: inputRate });
   }
 
-  /** @param {Float32Array[]} channels One or two, at most a second. */
+  /** @param {Float32Array[]} channels One or two channels of at most a second. */
   write(channels) {
     const input = this.#mix.mix(channels);
-    // A converter cuts off each channel for itself.
+    // A converter clips each channel separately, so the peak comes from the channels and not from their mix.
     for (const samples of channels) {
       this.#peak = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), this.#peak);
     }
@@ -62,7 +62,7 @@ export class FrameMaker {
   }
 
   /**
-   * Goes over to silence or back within one frame, since a cut is a click.
+   * Fades to silence or back within one frame, because an abrupt change would click.
    *
    * @param {Float32Array} samples
    */

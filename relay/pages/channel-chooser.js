@@ -1,5 +1,5 @@
 /**
- * The choice of a session's channel: languages in their own names, those that are live marked.
+ * The list of a session's channels: names each language in that language and marks live channels.
  *
  * @typedef {import("./player/types.js").Channel} Channel
  */
@@ -13,10 +13,10 @@ export class ChannelChooser extends EventTarget {
   #chosen;
 
   /**
-   * Fires `choose` when the person chose another channel; then `chosen` is its id.
+   * Fires `choose` when the person chooses another channel. `chosen` is then its id.
    *
    * @param {HTMLFieldSetElement} fieldset
-   * @param {string} chosen The id of the channel at first.
+   * @param {string} chosen The id of the initial channel.
    */
   constructor(fieldset, chosen) {
     super();
@@ -34,13 +34,13 @@ export class ChannelChooser extends EventTarget {
     return this.#chosen;
   }
 
-  /** What is known of the chosen channel, or undefined. */
+  /** The chosen channel, or undefined while the list does not contain it. */
   get channel() {
     return this.#channels.find(({ id }) => id === this.#chosen);
   }
 
   /**
-   * Marks another channel as chosen.
+   * Selects a channel without firing `choose`.
    *
    * @param {string} id
    */
@@ -50,7 +50,7 @@ export class ChannelChooser extends EventTarget {
     this.#reveal();
   }
 
-  /** @param {readonly Channel[]} channels Those of the session. */
+  /** @param {readonly Channel[]} channels All channels of the session. */
   show(channels) {
     if (JSON.stringify(channels) !== JSON.stringify(this.#channels)) {
       this.#channels = channels;
@@ -58,7 +58,7 @@ export class ChannelChooser extends EventTarget {
     }
   }
 
-  /** Makes the choices anew, in the page's language. Not for each state: a screen reader among them loses its place. */
+  /** Rebuilds the list in the page's language. Call it only after a change: a screen reader loses its place. */
   render() {
     const focused = this.#inputs.find((input) => input === document.activeElement);
     this.#fieldset.replaceChildren(...this.#fieldset.querySelectorAll("legend"), ...this.#channels.map(makeChoice));
@@ -78,7 +78,7 @@ export class ChannelChooser extends EventTarget {
     return [...this.#fieldset.querySelectorAll("input")];
   }
 
-  /** Scrolls a long list, and never the page, to the chosen channel. */
+  /** Scrolls a long list to the chosen channel. `scrollIntoView` would also scroll the page. */
   #reveal() {
     const list = this.#fieldset;
     const label = list.querySelector(":checked")?.closest("label");
@@ -91,7 +91,7 @@ export class ChannelChooser extends EventTarget {
     this.#showEnds();
   }
 
-  /** Marks where the list goes on; many devices show no scroll bar. */
+  /** Marks the ends at which the list continues, because many devices hide the scroll bar. */
   #showEnds() {
     const { classList, scrollTop, scrollHeight, clientHeight } = this.#fieldset;
     classList.toggle("more-above", scrollTop > 1);
@@ -100,11 +100,11 @@ export class ChannelChooser extends EventTarget {
 }
 
 /**
- * Gives the channel that suits a person best: of their first language that is there, else `main`, else the first that
- * is live, else the first.
+ * Returns the id of the channel that suits a person best: a channel in the first of their languages that the session
+ * has; otherwise `main`; otherwise the first live channel; otherwise the first channel.
  *
  * @param {readonly Channel[]} channels At least one.
- * @param {readonly string[]} languages BCP 47 tags, best first.
+ * @param {readonly string[]} languages BCP 47 tags, most preferred first.
  */
 export function preferredChannel(channels, languages) {
   /** @param {string | null} tag */
@@ -127,7 +127,7 @@ function makeChoice({ id, name, lang, state }) {
   choice.className = state === "live" ? "choice live" : "choice";
   const title = lang ? nameOfLanguage(lang) : name || id;
   choice.append(makeText("span", title, lang));
-  // The relay gives a channel that nobody named its id as a name.
+  // The relay uses the id as the name of a channel without a name of its own.
   if (name && name !== id && name.toLowerCase() !== title.toLowerCase()) {
     const byName = makeText("small", name);
     byName.className = "by-name";
@@ -143,7 +143,7 @@ function makeChoice({ id, name, lang, state }) {
 }
 
 /**
- * Text that others wrote, in its own language and direction.
+ * Wraps text from outside the page in an element with its own language and direction.
  *
  * @template {"span" | "small"} Tag
  * @param {Tag} tag

@@ -10,21 +10,21 @@ import { OPUS_CLOCK_RATE, opusTicks } from "./player/opus-packet.js";
 /** The rate for listeners that get PCM. Enough for speech, and a quarter of a megabit a second. */
 export const PCM_RATE = 16_000;
 
-/** Listeners that get Opus hear all that the microphone gives. */
+/** Opus is encoded at its full rate, so its listeners hear everything that the microphone delivers. */
 const OPUS_RATE = OPUS_CLOCK_RATE;
 
-/** Speech in all its band, and music that is still pleasant. */
+/** Bits a second. This is enough for speech with its full bandwidth, and for pleasant music. */
 const BITRATE = 32_000;
 
-/** An encoder that is this many frames behind does not keep up, or hangs. */
+/** The bound of the frames that wait for the encoder, one second. An encoder that falls further behind has failed. */
 const MAX_PENDING_FRAMES = 50;
 
-/** Long enough for an encoder to say that it hangs rather than that the machine is busy. */
+/** How long the trial may take. A busy machine needs less, so an encoder that takes longer hangs. */
 const PROBE_MS = 3000;
 const PROBE_FRAMES = 5;
 const TONE_HZ = 440;
 
-/** An encoder that is given a tone and makes packets of silence has at most this many bytes for each. */
+/** A packet of silence has at most this many bytes. A packet of a tone has more. */
 const MAX_SILENT_BYTES = 8;
 
 /** @type {AudioEncoderConfig} */
@@ -33,7 +33,7 @@ const OPUS_CONFIG = {
   sampleRate: OPUS_RATE,
   numberOfChannels: 1,
   bitrate: BITRATE,
-  // Without packets for loss, which TCP has none of, and without breaks in silence, which would be breaks in the stream.
+  // TCP loses nothing, so the packets repeat nothing. Silence is sent too, because listeners count every packet.
   opus: { frameDuration: FRAME_SECONDS * 1e6, useinbandfec: false, usedtx: false },
 };
 
@@ -46,8 +46,8 @@ const OPUS_CONFIG = {
  * @property {string} codec Its name in the protocol.
  * @property {number} clockRate Ticks a second of its packets; also the rate of the samples that it takes.
  * @property {(samples: Int16Array<ArrayBuffer>) => void} encode Takes a frame.
- * @property {() => Promise<void>} flush Ends when all that was taken is emitted.
- * @property {() => void} close Emits nothing any more.
+ * @property {() => Promise<void>} flush Resolves when every frame that it took is emitted.
+ * @property {() => void} close Frees the encoder. Nothing is emitted afterwards.
  *
  * @typedef {(packet: Packet) => void} Emit
  */
@@ -85,7 +85,7 @@ export class OpusCoder {
 
   /**
    * @param {Emit} emit
-   * @param {(error: Error) => void} onFail Called once, when the encoder can not go on.
+   * @param {(error: Error) => void} onFail Called once if the encoder fails.
    */
   constructor(emit, onFail) {
     this.#fail = onFail;
@@ -124,7 +124,7 @@ export class OpusCoder {
 
   async flush() {
     if (this.#encoder.state === "configured") {
-      // An encoder that is closed meanwhile has nothing left to say.
+      // `close` may come first, which rejects this.
       await this.#encoder.flush().catch(() => {});
     }
   }
@@ -145,7 +145,7 @@ export class OpusCoder {
 }
 
 /**
- * Finds out whether this browser encodes Opus: it says so, and packets of the right length come of a tone.
+ * Checks whether this browser encodes Opus. It has to say so, and to make packets of the right length from a tone.
  *
  * @returns {Promise<boolean>}
  */

@@ -1,5 +1,5 @@
 /**
- * The elements of the pages by their ids; tests/unit/test_pages.py holds these types and the HTML together.
+ * The pages' elements by their ids. tests/unit/test_pages.py compares these types with the HTML.
  *
  * @typedef {Record<
  *   "copy" | "end" | "end-cancel" | "end-confirm" | "enlarge" | "go" | "mute" | "play" | "poster-close" | "print" |
@@ -27,7 +27,7 @@
  */
 
 /**
- * Finds an element that its page has. What is not among the `Controls` holds text, or other elements.
+ * Returns an element that the page is known to have. Elements outside `Controls` hold text or other elements.
  *
  * @template {string} Id
  * @param {Id} id

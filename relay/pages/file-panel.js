@@ -1,9 +1,9 @@
-/** The choice of a file to broadcast, in its field or by dropping it anywhere on the page. */
+/** Lets the person choose a file to broadcast, by its field or by dropping the file anywhere on the page. */
 
 import { element } from "./elements.js";
 import { openFile } from "./sources.js";
 
-/** While something is above the page, a browser says so at least each 0.55 s; that it left, not every one says. */
+/** Browsers fire `dragover` at least every 0.55 s during a drag, but not all of them report when it leaves the page. */
 const GONE_MS = 800;
 
 export class FilePanel {
@@ -14,7 +14,7 @@ export class FilePanel {
 
   /**
    * @param {import("./broadcaster.js").Broadcaster} broadcaster
-   * @param {(field: "file", key: string) => void} refuse Tells what is wrong with a field.
+   * @param {(field: "file", key: string) => void} refuse Shows an error at a field.
    */
   constructor(broadcaster, refuse) {
     this.#broadcaster = broadcaster;
@@ -23,13 +23,12 @@ export class FilePanel {
     document.addEventListener("drop", (event) => this.#drop(event));
   }
 
-  /** The chosen file, or undefined. */
   get file() {
     return element("file").files?.[0];
   }
 
   /**
-   * Opens the file, as a source for a `Broadcaster`.
+   * Opens the file as a source for a `Broadcaster`.
    *
    * @param {AudioContext} context
    */
@@ -45,7 +44,7 @@ export class FilePanel {
     if (belongsToField(event)) {
       return;
     }
-    // Otherwise the browser would leave the page for the file, also while it is live.
+    // Otherwise the browser would open the file in place of the page, even during a broadcast.
     event.preventDefault();
     const open = !element("file").disabled;
     if (event.dataTransfer !== null) {
@@ -55,7 +54,7 @@ export class FilePanel {
   }
 
   /**
-   * Shows where to drop, until nothing is above the page any more.
+   * Shows the drop area until the drag leaves the page.
    *
    * @param {boolean} shown
    */
@@ -90,7 +89,7 @@ export class FilePanel {
 }
 
 /**
- * Tells whether what is dragged is a text above a field, which takes it by itself.
+ * Whether the person drags text over a text field. The browser handles that drop.
  *
  * @param {DragEvent} event
  */

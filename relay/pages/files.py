@@ -57,8 +57,8 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
         # 'self' includes a WebSocket to the same host and port. A file that a person broadcasts has a blob: address.
         # 'wasm-unsafe-eval' allows WebAssembly, which decodes Opus where the browser does not, and no other evaluation.
         "Content-Security-Policy": (
-            "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; media-src 'self' blob:; base-uri 'self'; form-action 'none'; "
-            "frame-ancestors 'none'; object-src 'none'"
+            "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; media-src 'self' blob:; base-uri 'self'; "
+            "form-action 'none'; frame-ancestors 'none'; object-src 'none'"
         ),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",

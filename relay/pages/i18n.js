@@ -1,14 +1,14 @@
 /**
- * The pages' words, in the language of the person who reads them.
+ * The pages' texts, in the reader's language.
  *
- * A page's HTML holds the English words, so that it says something before any script runs. An element with
- * `data-i18n="key"` gets its text from the locale, `data-i18n-attributes="aria-label:key …"` names attributes that do.
- * Locales are flat JSON objects from key to text; `{name}` in a text is a place for a value.
+ * The HTML contains the English texts, so a page is readable before any script runs. `data-i18n="key"` translates an
+ * element's text; `data-i18n-attributes="aria-label:key …"` translates its attributes. A locale is a flat JSON object
+ * that maps keys to texts. `{name}` in a text is a placeholder for a value.
  */
 
 import { element } from "./elements.js";
 
-/** Languages that the pages speak, each a file of `locales/`; the first one is what the HTML holds. */
+/** Languages of the pages. Each has a file in `locales/`; the first is the language of the HTML. */
 export const LANGUAGES = ["en", "de", "fr", "es", "ar", "uk"];
 
 const RIGHT_TO_LEFT = new Set(["ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"]);
@@ -22,10 +22,10 @@ let texts = {};
 let renderPage = () => {};
 
 /**
- * Loads the words, puts them into the page, and fills its language chooser.
+ * Loads the texts, translates the page, and fills its language menu.
  *
- * @param {() => void} render Puts into the page what depends on more than a key; called now, and again whenever the
- *   person chooses another language.
+ * @param {() => void} render Updates the texts that depend on more than a key. It runs after each translation: now, and
+ *   whenever the person chooses another language.
  */
 export async function startTranslating(render) {
   renderPage = render;
@@ -44,9 +44,9 @@ export async function startTranslating(render) {
 }
 
 /**
- * Gives the first of the person's languages that the pages speak.
+ * Returns the first of the person's languages into which the pages are translated, or English.
  *
- * @param {(string | null)[]} wanted BCP 47 tags, best first.
+ * @param {(string | null)[]} wanted BCP 47 tags, most preferred first.
  */
 export function chooseLanguage(wanted) {
   const bases = wanted.map((tag) => tag?.toLowerCase().split("-")[0]);
@@ -54,17 +54,17 @@ export function chooseLanguage(wanted) {
 }
 
 /**
- * Gives the text of a key; the key itself where there is none, which a test forbids.
+ * Returns the text of a key, or the key itself if the locale lacks it. A test checks that none is missing.
  *
  * @param {string} key
- * @param {Record<string, string | number | null>} [values] For the places in the text.
+ * @param {Record<string, string | number | null>} [values] Values for the placeholders.
  */
 export function t(key, values = {}) {
   return (texts[key] ?? key).replace(/\{(\w+)\}/g, (place, name) => String(values[name] ?? place));
 }
 
 /**
- * Tells whether there is a text for `key`.
+ * Whether the locale has a text for a key.
  *
  * @param {string} key
  */
@@ -73,7 +73,7 @@ export function knows(key) {
 }
 
 /**
- * Formats a number as the person's language does; `options` are those of `Intl.NumberFormat`.
+ * Formats a number for the page's language.
  *
  * @param {number} value
  * @param {Intl.NumberFormatOptions} [options]
@@ -101,7 +101,8 @@ export const formatBitRate = (bitsPerSecond) =>
   formatNumber(bitsPerSecond / 1000, { style: "unit", unit: "kilobit-per-second", maximumFractionDigits: 0 });
 
 /**
- * Gives a language's name in that language itself, with a capital: `de` is "Deutsch"; the tag where nobody knows it.
+ * Returns a language's name in that language, capitalized: "Deutsch" for `de`. Returns the tag if the browser does not
+ * know the language.
  *
  * @param {string} tag
  */
@@ -116,14 +117,14 @@ export function nameOfLanguage(tag) {
 
 /**
  * @param {string} tag
- * @returns {"ltr" | "rtl"} how a language is written.
+ * @returns {"ltr" | "rtl"} The direction of the language's script.
  */
 export function directionOf(tag) {
   return RIGHT_TO_LEFT.has(tag.toLowerCase().split("-")[0]) ? "rtl" : "ltr";
 }
 
 /**
- * Gives what `remember` stored, or null; storage can be forbidden by the person.
+ * Returns the value that `remember` stored, or null. The browser's settings may block storage.
  *
  * @param {string} key
  */
@@ -143,12 +144,12 @@ export function remember(key, value) {
   try {
     localStorage.setItem(key, value);
   } catch {
-    // Then it is just not remembered.
+    // Storage is blocked or full, so the choice lasts only as long as the page.
   }
 }
 
 /**
- * Puts the page into a language as soon as its words are there, unless another one is wanted by then.
+ * Switches the page to a language once its texts are loaded, unless the person has chosen another one meanwhile.
  *
  * @param {string} tag
  */
@@ -168,7 +169,7 @@ async function speak(tag) {
 }
 
 /**
- * Gives a language's words; while the network is broken it tries again, and the words that are there stay.
+ * Loads a language's texts and retries until that succeeds. The page keeps its present texts meanwhile.
  *
  * @param {string} tag
  * @returns {Promise<Record<string, string>>}

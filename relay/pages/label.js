@@ -1,27 +1,27 @@
 /**
- * What people call a channel: text of one line, of any language.
+ * Names of sessions and channels: one line of text in any language.
  *
- * The rules are those of relay/vocabulary/text.py and labels.py; tests/vectors/names.json holds both together.
+ * The rules are those of relay/vocabulary/text.py and labels.py. tests/vectors/names.json tests both implementations.
  */
 
-/** Characters of a name, counted as Unicode's code points. */
+/** Maximum length of a name in Unicode code points. */
 const LONGEST_NAME = 64;
 
-/** Controls, unpaired surrogates, breaks of lines and paragraphs, and what stands for something that was not read. */
+/** Control characters, unpaired surrogates, line and paragraph separators, noncharacters, and U+FFFD. */
 const NO_TEXT = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Noncharacter_Code_Point}\uFFFD]/u;
 
-/** Directional embeddings and overrides, which reach beyond the text, and marks for programs that nobody sees. */
+/** Directional embeddings and overrides, which can affect text beyond the name, and invisible control marks. */
 const OBSOLETE = /[\u202A-\u202E\u206A-\u206F\uFEFF\uFFF9-\uFFFB]/gu;
 
 const ISOLATES = /[\u2066-\u2069]/gu;
 const END_OF_ISOLATE = "\u2069";
 
-/** Anything but marks, spaces, formats, and letters and symbols without ink. */
+/** Visible characters: all except combining marks, spaces, format characters, and blank letters and symbols. */
 const INK = /[^\p{M}\p{Z}\p{Cf}\u115F\u1160\u2800\u3164\uFFA0]/u;
 
 /**
  * @param {string} text
- * @returns {string | null} a name as the relay will keep it, or null where the relay would refuse it.
+ * @returns {string | null} The name as the relay stores it, or null if the relay would refuse it.
  */
 export function tidyName(text) {
   if (NO_TEXT.test(text)) {
@@ -37,7 +37,7 @@ export function tidyName(text) {
 }
 
 /**
- * Tells whether each directional isolate ends within the text, and nothing ends that did not begin.
+ * Whether each directional isolate has its end within the text, and each end its isolate.
  *
  * @param {string} text
  */

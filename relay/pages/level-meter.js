@@ -1,4 +1,4 @@
-/** Shows peak and RMS of the sound on a decibel scale, in a picture and for a screen reader. */
+/** A level meter: shows peak and RMS on a decibel scale, also to screen readers. */
 
 import { CLIPPED_PEAK } from "./capture.js";
 import { formatNumber, t } from "./i18n.js";
@@ -8,7 +8,7 @@ const INTERVAL_MS = 50;
 const PEAK_HOLD_MS = 1500;
 const CLIP_HOLD_MS = 3000;
 
-/** A screen reader that follows the meter is told of it no more often than it can speak. */
+/** A screen reader cannot read values out more often than this. */
 const WORDS_INTERVAL_MS = 1000;
 
 export class LevelMeter {
@@ -24,9 +24,9 @@ export class LevelMeter {
   #wordsAt = -Infinity;
 
   /**
-   * @param {HTMLElement} meter with the role `meter`; gets `--rms` and `--peak` between 0 and 1, and the class
-   *   `clipped` for a while after full scale was reached.
-   * @param {HTMLElement} output gets the held peak in words.
+   * @param {HTMLElement} meter An element with the role `meter`. It gets the properties `--rms` and `--peak`, between 0
+   *   and 1, and for a while after a peak at full scale the class `clipped`.
+   * @param {HTMLElement} output Shows the held peak as text.
    */
   constructor(meter, output) {
     this.#meter = meter;
@@ -34,7 +34,8 @@ export class LevelMeter {
   }
 
   /**
-   * Takes the levels of one frame, 1 is full scale; shows them together with those since the last picture.
+   * Adds the levels of one frame, where 1 is full scale. The meter shows the peak and RMS of all frames since its last
+   * update.
    *
    * @param {{peak: number, rms: number}} levels
    */

@@ -1,9 +1,8 @@
 /**
- * The secret of a link: what stands behind the # of a page's address, as `#token=…` or `#key=…`.
+ * The secret in a link's fragment: `#token=…` or `#key=…`.
  *
- * A fragment never leaves the browser, so no server writes it down. But an address is on the screen, and perhaps on
- * the wall beside the QR code. So the secret leaves it once it was taken, and is kept for this tab and this session: the
- * page can be reloaded.
+ * Browsers never send a fragment, so no server logs it. But the address bar shows it, perhaps on a projector. The page
+ * therefore removes the secret from the address and keeps it for this tab and session, so that a reload works.
  */
 
 import { isKey } from "./player/wire.js";
@@ -14,8 +13,8 @@ export class LinkSecret extends EventTarget {
   #value = "";
 
   /**
-   * Takes the secret of the page's address. Fires `change` when the person opens a link with a secret later, which loads
-   * no page where only the fragment differs.
+   * Takes the secret from the page's address. Fires `change` when the person later opens a link with a secret: the
+   * browser does not reload the page if only the fragment differs.
    *
    * @param {"token" | "key"} name
    * @param {string} session
@@ -29,12 +28,12 @@ export class LinkSecret extends EventTarget {
     addEventListener("hashchange", () => this.#take());
   }
 
-  /** What the latest link said, even if it can be no secret, or what was kept for this tab; otherwise empty. */
+  /** The secret of the latest link, even if malformed; else the secret kept for this tab; else "". */
   get value() {
     return this.#value;
   }
 
-  /** Keeps it no longer for this tab, because something else takes its place. */
+  /** Stops keeping the secret for this tab. The caller has replaced it. */
   forget() {
     this.#keep(null);
   }
@@ -51,7 +50,7 @@ export class LinkSecret extends EventTarget {
     if (isKey(told)) {
       this.#keep(told);
     } else if (this.#recall() !== "") {
-      // A link that was cut off takes nothing away.
+      // A truncated link does not replace a valid secret.
       return;
     }
     this.#value = told;
@@ -67,7 +66,7 @@ export class LinkSecret extends EventTarget {
   }
 
   /**
-   * The person can forbid storage; then the page has the secret until it is left.
+   * Stores the secret, or removes it if null. If storage is blocked, the secret lasts as long as the page.
    *
    * @param {string | null} secret
    */
@@ -79,7 +78,7 @@ export class LinkSecret extends EventTarget {
         sessionStorage.setItem(this.#place, secret);
       }
     } catch {
-      // It is not kept.
+      // Storage is blocked.
     }
   }
 }

@@ -1,4 +1,4 @@
-/** The listening page: connects a `RelayPlayer` and the session's channels to the elements of listen.html. */
+/** The listening page: connects a `RelayPlayer` and the session's channels to listen.html. */
 
 import { ChannelChooser, preferredChannel } from "./channel-chooser.js";
 import { element } from "./elements.js";
@@ -29,7 +29,7 @@ import { SessionWatch } from "./session-watch.js";
  */
 
 /**
- * Codes by which page and relay, or page and audio, turn out not to be of the same time.
+ * Codes which show that the page does not fit the relay or the audio. Often the page is out of date.
  *
  * @type {ReadonlySet<PlayerCode | null>}
  */
@@ -41,38 +41,34 @@ const LATENCY_KEY = "relay.latency";
 const SAVE_DATA_KEY = "relay.save-data";
 const LATENCIES = /** @type {const} */ (["low", "balanced", "stable"]);
 
-/**
- * What people call the codecs.
- *
- * @type {Readonly<Record<string, string>>}
- */
+/** @type {Readonly<Record<string, string>>} */
 const CODEC_NAMES = Object.freeze({ opus: "Opus", pcm_s16le: "PCM" });
 
-/** A picture in words for those who do not see it; nobody wants it to change while it is read. */
+/** How often the chart's text alternative changes. A screen reader needs time to read it out. */
 const WORDS_INTERVAL_MS = 5000;
 
 /**
- * In these the button says Play; what is held back by the browser or a call may need it.
+ * States in which the button says Play. A player that the browser or a phone call holds back may need it too.
  *
  * @type {ReadonlySet<PlayerState>}
  */
 const STOPPED = new Set(["idle", "blocked", "interrupted", "ended", "failed"]);
 
-/** After a session ended the page goes on with the next one by itself; a tab that was forgotten does not speak tomorrow. */
+/** How long after a session's end the page plays the next one by itself. A forgotten tab must not play tomorrow. */
 const PLAYS_ON_MS = 4 * 60 * 60 * 1000;
 
-/** All listeners of a session that ended come back within this time, and not at once. */
+/** When a session ends, its listeners reconnect spread over this time and not all at once. */
 const RETURN_MS = 8000;
 
 /**
- * In these the broadcaster may have said why there is nothing to hear.
+ * States in which the broadcaster may have given the reason for silence.
  *
  * @type {ReadonlySet<PlayerState>}
  */
 const HUSHED = new Set(["waiting", "buffering", "playing", "concealing", "rebuffering"]);
 
 /**
- * In these there is something to measure.
+ * States in which the player has statistics to show.
  *
  * @type {ReadonlySet<PlayerState>}
  */
@@ -95,7 +91,7 @@ const player = new RelayPlayer({
   saveData: savesData === null ? null : savesData === "on",
 });
 
-/** For tests and the curious: the player of this page, see player/index.js. */
+/** This page's `RelayPlayer`, for tests and for the browser's console. */
 Object.defineProperty(window, "relayPlayer", { value: player });
 
 const watch = new SessionWatch(() => {
@@ -104,23 +100,23 @@ const watch = new SessionWatch(() => {
   return { address, protocols: token === null ? [] : [TOKEN_PREFIX + token] };
 });
 
-/** Whether the address or the person named the channel. */
+/** Whether the address or the person has chosen the channel. */
 let picked = page.channel !== null;
 /**
- * Why it can not go on, or connect, as the player or the relay says; otherwise null.
+ * Why the page cannot play or connect, or null.
  *
  * @type {{code: PlayerCode | null, reason: string} | null}
  */
 let problem = null;
-/** What people call the session, else its id. */
+/** The session's title, or its id if it has no title. */
 let sessionName = page.session;
 /**
- * Of the channel, as it was seen before anybody pressed Play; null from then on.
+ * The channel's state before the person pressed Play, or null.
  *
  * @type {import("./player/types.js").ChannelState | import("./player/types.js").Silence | null}
  */
 let sourceState = null;
-/** Until when it goes on by itself, by the clock on the wall; a machine that slept is no machine that waited. */
+/** Until when the page plays a next session by itself, in wall-clock time, because other clocks may stop in sleep. */
 let playsOnUntil = 0;
 let wordsAt = -Infinity;
 
@@ -159,7 +155,7 @@ player.addEventListener("stats", ({ detail }) => {
 });
 
 player.addEventListener("notice", ({ detail }) => {
-  // A switch to a channel that is not there any more.
+  // The relay refused a switch, because the channel no longer exists.
   if (detail.code === BAD_REQUEST && chooser.chosen !== player.channel) {
     chooser.choose(player.channel);
     showAddress();
@@ -174,7 +170,7 @@ player.addEventListener("channels", ({ detail }) => {
 link.addEventListener("change", () => {
   player.token = tokenOf(link);
   if (player.state === "connecting") {
-    // With the token before, which may be refused.
+    // The attempt uses the previous token, which the relay may refuse.
     player.stop();
     player.play();
   } else if (player.state === "failed") {
@@ -185,7 +181,7 @@ link.addEventListener("change", () => {
 });
 
 /**
- * What can be no token is as good as none: the relay tells whether the session needs one.
+ * Returns the link's token, or null if it is missing or malformed. The relay reports whether the session needs one.
  *
  * @param {LinkSecret} link
  */
@@ -208,7 +204,7 @@ function showName(name) {
 }
 
 /**
- * Takes the session's channels. A person who has not picked one gets the one in their language.
+ * Lists the session's channels. If the person has not picked one, chooses the channel in their language.
  *
  * @param {readonly import("./player/types.js").Channel[]} channels
  */
@@ -221,7 +217,7 @@ function showChannels(channels) {
   }
 }
 
-/** The address is the one to pass on: it leads to what is heard. */
+/** Puts the chosen channel into the page's address, so that a copied address leads to the same sound. */
 function showAddress() {
   const path = chooser.chosen === DEFAULT_CHANNEL ? "" : `/${chooser.chosen}`;
   history.replaceState(null, "", `listen/${page.session}${path}${location.hash}`);
@@ -252,7 +248,7 @@ volume.addEventListener("input", () => {
 applyVolume();
 
 function applyVolume() {
-  // Loudness is felt about as the square of the gain that a slider would give.
+  // Loudness does not grow in proportion to gain. Squaring makes the slider's steps sound about equal.
   player.volume = (volume.valueAsNumber / 100) ** 2;
   const shown = formatNumber(volume.valueAsNumber / 100, { style: "percent" });
   element("volume-shown").textContent = shown;
@@ -264,7 +260,7 @@ function render() {
   const running = !STOPPED.has(state);
   main.dataset.state = state;
   main.classList.toggle("running", running);
-  // It would lead away from the sound.
+  // A click on the brand's link would leave the page and stop the sound.
   brand.inert = running;
   element("running").hidden = !HEARD.has(state);
   showName(sessionName);
@@ -288,7 +284,7 @@ function sentence(state) {
 }
 
 /**
- * Tells in words why it can not go on. The sentence that came with the code is in English, and only for the console.
+ * Explains a problem in the page's language. The reason that comes with the code is English and goes to the console.
  *
  * @param {{code: PlayerCode | null}} problem
  */
@@ -327,8 +323,8 @@ function renderStats(stats) {
 }
 
 /**
- * Looks what becomes of the session while the page does not play: before anybody presses Play as long as somebody sees it, and
- * after a session ended, seen or not, until the next one begins.
+ * Watches the session while the page does not play. Before the person presses Play, it watches while the page is
+ * visible. After a session ends, it also watches in the background, until the next session begins.
  */
 function lookAhead() {
   if (player.state === "ended") {
@@ -364,12 +360,12 @@ watch.addEventListener("refused", ({ detail: code }) => {
 });
 
 document.addEventListener("visibilitychange", () => {
-  // What is live may have ended while nobody looked.
+  // A live session may have ended while the page was hidden.
   sourceState = player.state === "idle" && sourceState === "live" ? null : sourceState;
   lookAhead();
 });
 
-/** Forgets a session that ended so long ago that nobody expects it to go on. */
+/** Stops waiting for the next session once the last one ended too long ago. */
 function giveUp() {
   if (player.state === "ended" && Date.now() >= playsOnUntil) {
     watch.stop();

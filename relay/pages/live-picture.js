@@ -1,18 +1,18 @@
 /**
- * Draws buffer and delay over the last half minute: the delay as a line, the buffer as the area below.
+ * Draws the last half minute as a chart: the delay as a line, the buffer as an area below it.
  *
- * With reduced motion the picture is renewed only now and then, so that nothing on the page moves by itself.
+ * If the person prefers reduced motion, the chart updates only every few seconds.
  */
 
 const SECONDS = 30;
 const INTERVAL_MS = 250;
 const CALM_INTERVAL_MS = 5000;
 
-/** Of the drawing; the SVG's viewBox. */
+/** Size of the chart: that of the SVG's viewBox. */
 const WIDTH = 300;
 const HEIGHT = 60;
 
-/** Tops of the scale in ms; the least one that has room is taken. */
+/** Possible tops of the scale in ms. The chart uses the lowest that fits. */
 const TOPS = [400, 800, 1600, 3200, 6400, 12_800];
 
 const POINTS = (SECONDS * 1000) / INTERVAL_MS;
@@ -27,8 +27,8 @@ export class LivePicture {
   #calm = matchMedia("(prefers-reduced-motion: reduce)");
 
   /**
-   * @param {SVGPathElement} buffer Gets the area.
-   * @param {SVGPathElement} delay Gets the line.
+   * @param {SVGPathElement} buffer Draws the area.
+   * @param {SVGPathElement} delay Draws the line.
    */
   constructor(buffer, delay) {
     this.#buffer = buffer;
@@ -36,7 +36,7 @@ export class LivePicture {
   }
 
   /**
-   * Takes what a player measured, in ms; the delay may not be known.
+   * Adds a player's measurements to the chart. An unknown delay is null.
    *
    * @param {{bufferMs: number, delayMs: number | null}} stats
    * @param {number} nowMs

@@ -1,10 +1,10 @@
-/** The sentences of a page that change by themselves and are read out. */
+/** Live regions: texts that change by themselves and that screen readers then read out. */
 
-/** A sentence with more characters explains something. It is shown as text, and not as a heading. */
+/** Maximum characters of a text in the style of a heading. A longer one gets the style of a paragraph. */
 const LONGEST_HEADLINE = 140;
 
 /**
- * Writes a sentence into a live region, which reads it out only when it is another one.
+ * Writes a sentence into a live region if it differs from the present one. Screen readers read each change out.
  *
  * @param {HTMLElement} region
  * @param {string} sentence

@@ -1,8 +1,8 @@
 /**
- * The choice of a microphone and of the browser's processing, before and while a page broadcasts.
+ * Lets the person choose a microphone and the browser's audio processing, before and during a broadcast.
  *
- * A device that goes away is replaced by the browser's choice until it is plugged in again; what a person chooses
- * later wins over that, also while the browser asks for its permission. All of it is remembered for the next time.
+ * If the chosen device disappears, the browser's default replaces it until it is plugged in again. A later choice by
+ * the person takes precedence, even one made while the browser asks for permission. The page remembers all choices.
  */
 
 import { element } from "./elements.js";
@@ -11,10 +11,10 @@ import { SourceError, openMicrophone } from "./sources.js";
 
 const STORAGE_KEY = "relay.microphone";
 
-/** Under these names Chromium lists a device a second time. */
+/** Ids under which Chromium lists a device a second time. */
 const ALIASES = ["default", "communications"];
 
-/** From the switch's id to the name of the constraint. */
+/** Pairs of a switch's id and its media track constraint. */
 const PROCESSING = /** @type {const} */ ([
   ["echo", "echoCancellation"],
   ["noise", "noiseSuppression"],
@@ -44,18 +44,18 @@ export class MicrophonePanel {
     this.list();
   }
 
-  /** Whether another microphone stands in for a chosen one, which is gone or can not be opened. */
+  /** Whether the default microphone replaces the chosen one, which is gone or cannot be opened. */
   get replaced() {
     return this.#replaced && element("device").value !== "";
   }
 
-  /** Begins anew: the chosen device, whatever happened before. */
+  /** Returns to the chosen device, even if it failed before. */
   reset() {
     this.#replaced = false;
   }
 
   /**
-   * Opens the microphone as the panel says, as a source for a `Broadcaster`.
+   * Opens the chosen microphone as a source for a `Broadcaster`.
    *
    * @param {AudioContext} context
    * @returns {Promise<import("./sources.js").Source>}
@@ -78,12 +78,11 @@ export class MicrophonePanel {
         this.#showGranted(source.granted);
         return source;
       }
-      // The person chose something else while the browser asked.
+      // The person changed the settings while the browser asked for permission.
       source.close();
     }
   }
 
-  /** What to open now, as the panel says. */
   get #options() {
     return {
       deviceId: this.#replaced ? "" : element("device").value,
@@ -109,7 +108,7 @@ export class MicrophonePanel {
     }
   }
 
-  /** Fills the list of devices; their names are known only once the person has allowed one. */
+  /** Lists the devices, whose names are known once the person allows one. Returns whether the chosen one is present. */
   async list() {
     const select = element("device");
     const devices = await navigator.mediaDevices.enumerateDevices();
@@ -117,14 +116,14 @@ export class MicrophonePanel {
       ({ kind, label, deviceId }) => kind === "audioinput" && label && !ALIASES.includes(deviceId),
     );
     const chosen = select.selectedOptions[0];
-    // Some browsers give a device another id at each visit.
+    // Some browsers give a device a new id at each visit, so its name identifies it as well.
     const found =
       named.find(({ deviceId }) => deviceId === chosen.value) ?? named.find(({ label }) => label === chosen.label);
     select.length = 1;
     for (const { deviceId, label } of named) {
       select.add(new Option(label, deviceId));
     }
-    // One that is unplugged stays in the list while it is the chosen one, to be taken again when it is back.
+    // The chosen device stays in the list while it is unplugged, so that it can be used again when it returns.
     if (chosen.value && !found) {
       select.add(chosen);
     }
@@ -132,7 +131,7 @@ export class MicrophonePanel {
     return Boolean(found);
   }
 
-  /** Says beside each switch what the browser made of it, in the page's language. */
+  /** Shows beside each switch, in the page's language, what the browser applied. */
   render() {
     this.#showGranted(this.#broadcaster.source?.granted ?? null);
   }
@@ -141,7 +140,7 @@ export class MicrophonePanel {
   #showGranted(granted) {
     for (const [id, name] of PROCESSING) {
       const [wanted, got] = [element(id).checked, granted?.[name]];
-      // What is on may also be told as a word, as "all" or "remote-only" for the echo.
+      // A setting that is on may also be a string, such as "all" or "remote-only" for echo cancellation.
       const said = got === undefined ? "" : t(`broadcast.granted.${verdict(wanted, got !== false)}`);
       element(`${id}-granted`).textContent = said;
     }
@@ -155,7 +154,7 @@ export class MicrophonePanel {
   }
 
   /**
-   * Opens the microphone again; one after the other, or the slower of two changes would win over the later one.
+   * Reopens the microphone. Changes run one after another; otherwise a slow change could override a later one.
    *
    * @param {boolean} replaced
    */

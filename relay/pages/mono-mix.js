@@ -1,12 +1,13 @@
 /**
- * Makes one channel of a microphone's two, as loud as the louder of them. Pure.
+ * Mixes a microphone's two channels into one that is as loud as the louder channel. Pure.
  *
- * The mean, which browsers make, halves a voice that is on one channel only, as many interfaces deliver it. The sum
- * doubles one that is on both. So the sum gets the gain that makes its power that of the louder channel, of what was
- * heard lately: 1 for a voice on one side, a half for the same on both, and between them for anything else.
+ * Browsers average the channels, which halves the amplitude of a voice that is on one channel only; many audio
+ * interfaces deliver voices like that. A sum doubles the amplitude of a voice that is on both channels. This mix is a
+ * sum with a gain that matches its recent power to the recent power of the louder channel. The gain is 1 for a voice on
+ * one channel, a half for the same voice on both, and in between for anything else.
  */
 
-/** So long what was heard counts; a gain that follows each word would be heard. */
+/** Time constant of the recent power. A gain that followed each word would be audible. */
 const MEMORY_SECONDS = 10;
 
 export class MonoMix {
@@ -15,14 +16,14 @@ export class MonoMix {
   /** @type {number | null} */
   #gain = null;
 
-  /** @param {number} rate Samples a second. */
+  /** @param {number} rate Samples per second. */
   constructor(rate) {
     this.#rate = rate;
   }
 
   /**
-   * @param {Float32Array[]} channels One or two, of the same length.
-   * @returns {Float32Array} the only one itself, or a new one.
+   * @param {Float32Array[]} channels One or two channels of the same length.
+   * @returns {Float32Array} The mix: a new array, or the input itself if there is only one channel.
    */
   mix(channels) {
     if (channels.length === 1) {

@@ -1,4 +1,4 @@
-/** Keeps the screen on: a telephone that locks its screen takes the microphone away. */
+/** Keeps the screen on, because a phone that locks its screen stops the microphone. */
 
 export class ScreenLock {
   #wanted = false;
@@ -8,17 +8,17 @@ export class ScreenLock {
   #lastStep = Promise.resolve();
 
   constructor() {
-    // The browser lets go of it whenever the page is hidden.
+    // The browser releases the lock whenever the page is hidden.
     document.addEventListener("visibilitychange", () => this.#follow());
   }
 
-  /** @param {boolean} wanted Whether the screen should stay on from now on. */
+  /** @param {boolean} wanted Whether to keep the screen on from now on. */
   set wanted(wanted) {
     this.#wanted = wanted;
     this.#follow();
   }
 
-  /** One step after the other, so that each knows what the one before it was given. */
+  /** Runs the steps one after another, so that each sees the lock that the step before it got. */
   #follow() {
     this.#lastStep = this.#lastStep.then(() => (this.#wanted ? this.#ask() : this.#letGo()));
   }
@@ -30,7 +30,7 @@ export class ScreenLock {
     try {
       this.#sentinel = (await navigator.wakeLock?.request("screen")) ?? null;
     } catch {
-      // The browser may refuse, for example when the battery is low; the broadcast goes on.
+      // The browser may refuse, for example at low battery. The broadcast continues without the lock.
     }
   }
 

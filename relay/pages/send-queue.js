@@ -3,7 +3,7 @@
  *
  * What a WebSocket was given can not be taken back, so it gets little at a time and the rest waits here. Bound:
  * `LIMIT_SECONDS`, with what waits in the socket; beyond it the oldest is dropped, and `droppedSeconds` counts that.
- * Everything is counted as time, in ticks of the codec's clock, because equal times of encoded audio have unequal sizes.
+ * It counts time in ticks of the codec's clock, because packets of equal length have unequal sizes.
  */
 
 /** From here on a person should be told. */

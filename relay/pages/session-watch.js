@@ -1,8 +1,8 @@
 /**
- * What becomes of a session while nobody listens to it: which channels it has, and whether they are live.
+ * Watches a session that the page does not play: which channels it has, and whether they are live.
  *
- * It is a listener that stays as long as there is nothing to hear, so it learns at once that something begins, and asks no
- * more often than any listener whose connection broke.
+ * It connects as a listener and stays connected while there is nothing to hear, so it learns at once when audio begins.
+ * It reconnects no more often than any other listener.
  */
 
 import { SESSION_ENDED, isFinal } from "./player/close-codes.js";
@@ -12,14 +12,15 @@ import { RelaySocket } from "./player/relay-socket.js";
  * @typedef {object} News
  * @property {string | null} sessionName
  * @property {import("./player/types.js").Channel[]} channels
- * @property {import("./player/types.js").ChannelState} state Of the channel that it asks for.
- * @property {import("./player/types.js").Silence | null} silence Of the same.
+ * @property {import("./player/types.js").ChannelState} state State of the requested channel.
+ * @property {import("./player/types.js").Silence | null} silence Why the requested channel is silent.
  *
  * @typedef {import("./player/relay-socket.js").SocketEventMap} SocketEventMap
  *
  * @typedef {object} WatchEventMap
  * @property {CustomEvent<News>} news
- * @property {CustomEvent<import("./player/relay-socket.js").Ending["code"]>} refused The code that forbids to ask again.
+ * @property {CustomEvent<import("./player/relay-socket.js").Ending["code"]>} refused The code that forbids
+ *   another attempt.
  */
 
 const Emitter = /** @type {new () => import("./player/types.js").TypedEventTarget<WatchEventMap>} */ (EventTarget);
@@ -34,18 +35,22 @@ export class SessionWatch extends Emitter {
   #news = null;
   #channel = "";
 
-  /** @param {() => {address: string, protocols: string[]}} target Of a listener's WebSocket; asked at every connection. */
+  /** @param {() => {address: string, protocols: string[]}} target Returns where to connect; called for each attempt. */
   constructor(target) {
     super();
     this.#target = target;
   }
 
-  /** Begins, unless it has begun. @param {number} delayMs From now. */
+  /**
+   * Starts watching, unless it already does.
+   *
+   * @param {number} delayMs How long to wait before connecting.
+   */
   start(delayMs = 0) {
     if (this.#socket === null) {
       const socket = new RelaySocket(() => this.#target().address, {
         protocols: () => this.#target().protocols,
-        // The next session may have begun and ended meanwhile.
+        // Another session may have begun and ended before this attempt.
         isFinal: (code) => code !== SESSION_ENDED && isFinal(code),
       });
       /** @type {<Type extends keyof SocketEventMap>(type: Type, take: (detail: SocketEventMap[Type]["detail"]) => void) => void} */
@@ -64,7 +69,7 @@ export class SessionWatch extends Emitter {
     clearTimeout(this.#timer);
     const socket = this.#socket;
     this.#socket = null;
-    // A browser complains of one that is closed before it was made; that one closes at the first it hears.
+    // Browsers log an error if a page closes a WebSocket before it opens. `hear` closes it at its first event.
     if (socket?.accepted || socket?.isWaiting) {
       socket.close();
     }
@@ -84,7 +89,7 @@ export class SessionWatch extends Emitter {
     if (message.type === "channels") {
       this.#tell({ ...this.#news, sessionName: message.session_name, channels: message.channels });
     } else if (message.type === "state") {
-      // The list follows, within a second.
+      // The relay's own list follows within a second.
       const { state, silence = null } = message;
       const channels = this.#news.channels.map((entry) => (entry.id === this.#channel ? { ...entry, state } : entry));
       this.#tell({ ...this.#news, channels, state, silence });

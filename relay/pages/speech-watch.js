@@ -1,25 +1,25 @@
-/** Notices, by the levels of a microphone, that somebody speaks into it. Pure. */
+/** Detects speech from a microphone's levels. Pure. */
 
-/** Speech into a microphone is above this (-40 dB), a quiet room below. */
+/** -40 dB: speech into a microphone is louder than this, and a quiet room is quieter. */
 const LOUD_RMS = 0.01;
 
-/** A cough or a door is over before; speech has short pauses. */
+/** How much loud sound counts as speech. A cough or a door is shorter. Short pauses do not reset the count. */
 const SPEECH_SECONDS = 0.4;
 
-/** How long a person is told of it. */
+/** How long `isSpeaking` stays true after speech. */
 const SHOWN_SECONDS = 4;
 
 export class SpeechWatch {
   #loudSeconds = 0;
   #sinceSpeech = Infinity;
 
-  /** Whether somebody spoke a moment ago. */
+  /** Whether somebody has just spoken. */
   get isSpeaking() {
     return this.#sinceSpeech < SHOWN_SECONDS;
   }
 
   /**
-   * Takes the level of so much sound; 1 is full scale.
+   * Adds the level of the next stretch of sound, where 1 is full scale.
    *
    * @param {number} rms
    * @param {number} seconds

@@ -1,6 +1,6 @@
-/** Languages that a broadcaster can name by a choice, as BCP 47 tags: those with the most speakers and interpreters. */
+/** BCP 47 tags of the languages in the broadcasting page's menu: those with the most speakers and interpreters. */
 
-// biome-ignore format: one a line would fill two screens
+// biome-ignore format: one tag per line would fill two screens
 export const SPOKEN = [
   "ar", "bg", "bn", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et", "eu", "fa", "fi", "fil", "fr", "ga",
   "gl", "gu", "he", "hi", "hr", "hu", "hy", "id", "is", "it", "ja", "ka", "kk", "km", "kn", "ko", "lt", "lv", "mk",

@@ -1,4 +1,4 @@
-/** The start page: takes a session id and opens the listening or the broadcasting page. */
+/** The start page: asks for a session id and opens the listening or the broadcasting page. */
 
 import { startTranslating, t } from "./i18n.js";
 import { isName } from "./player/wire.js";

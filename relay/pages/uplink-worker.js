@@ -1,21 +1,21 @@
 /**
- * The Worker of the broadcasting page. It takes messages and answers with the news of an `Uplink`.
+ * The Worker of the broadcasting page. It passes the page's orders to an `Uplink` and posts the uplink's news back.
  *
  * @typedef {{type: "mute", on: boolean} | {type: "pause"} | {type: "end"} | {type: "close"}} Order
- * @typedef {{type: "open", frames: MessagePort} & import("./uplink.js").Target} Opening The first message; `frames` gives
- *   frames of audio.
+ * @typedef {{type: "open", frames: MessagePort} & import("./uplink.js").Target} Opening The first message. `frames`
+ *   delivers the frames of audio.
  */
 
 import { encodesOpus } from "./coding.js";
 import { Uplink } from "./uplink.js";
 
-/** A Worker that ends takes its socket with it, and the closing handshake needs a moment. */
+/** Time for the WebSocket's closing handshake. A Worker that closes drops its socket at once. */
 const LINGER_MS = 2000;
 
 /** @type {Uplink | null} */
 let uplink = null;
 
-/** Messages wait for their turn, because the first one takes a moment. */
+/** Messages are obeyed one after the other. The first one takes a moment, for the trial of the encoder. */
 let turn = Promise.resolve();
 
 /** @param {Opening | Order} message */

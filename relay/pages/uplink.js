@@ -1,7 +1,7 @@
 /**
- * The way of a broadcaster's frames to the relay: one connection that comes back, and a bounded queue before it.
+ * Sends a broadcaster's frames to the relay: through a bounded queue and a connection that reconnects.
  *
- * Runs in a Worker, where neither a busy page nor a hidden tab delays audio; needs no DOM.
+ * It runs in a Worker, where neither a busy page nor a hidden tab delays audio, and needs no DOM.
  */
 
 import { FRAME_SECONDS } from "./capture.js";
@@ -12,48 +12,48 @@ import { SendQueue } from "./send-queue.js";
 
 const REPORT_INTERVAL_MS = 250;
 
-/** How often a `RelaySocket` asks the relay for an answer; one that is due this long is late. */
+/** How often a `RelaySocket` pings the relay. When more time has passed since the last pong, the next one is late. */
 const PING_INTERVAL_MS = 2000;
 
-/** How long the relay may take to say good-bye. */
+/** How long the relay may take to close the connection after a farewell. */
 const FAREWELL_MS = 3000;
 
 const SESSION_ENDED = 1000;
 
-/** The bitrate that a person sees is that of so many packets, a second. */
+/** The bitrate on the page is that of the latest packets, a second of them. */
 const MEASURED_PACKETS = 50;
 
 /**
  * @typedef {object} Target
- * @property {string} address Of the broadcaster's WebSocket, with its query but for the format.
- * @property {string[]} protocols Subprotocols offered beside `relay.v1`: a token.
+ * @property {string} address Address of the broadcaster's WebSocket, including the query except for the format.
+ * @property {string[]} protocols Subprotocols to offer beside `relay.v1`: a token.
  *
  * @typedef {"connecting" | "live" | "reconnecting"} Running
  *
  * @typedef {{type: "state", state: Running, code: Code | null, told: string}
- *   | {type: "state", state: "stopped", code: Code, told: string}} StateNews `code` is what stopped it or ended the latest
- *   attempt, `told` why, in a sentence.
+ *   | {type: "state", state: "stopped", code: Code, told: string}} StateNews `code` is the cause of the stop or of
+ *   the latest failure; `told` explains it in a sentence.
  *
- * @typedef {import("./player/relay-socket.js").Ending["code"] | "not-ended"} Code "not-ended" when the relay may not know
+ * @typedef {import("./player/relay-socket.js").Ending["code"] | "not-ended"} Code "not-ended": the relay may not know
  *   that the session is over.
  *
- * @typedef {object} Way What the way to the relay is like; about four times a second while frames come.
+ * @typedef {object} Way State of the path to the relay, about four times a second while frames come.
  * @property {"way"} type
  * @property {number} waitingSeconds
  * @property {number} droppedSeconds
  * @property {number | null} roundTripMs
- * @property {number} bitsPerSecond Of the audio that is made.
+ * @property {number} bitsPerSecond Bit rate of the encoded audio.
  *
- * @typedef {{type: "rate", rate: number}} RateNews At how many samples a second frames are wanted; first of all, and again
+ * @typedef {{type: "rate", rate: number}} RateNews The sample rate of the frames that it takes. It comes first, and again
  *   when the codec changes.
  *
- * @typedef {{type: "relay", message: import("./player/messages.js").ControlMessage}} RelayNews What the relay says to the
- *   page.
+ * @typedef {{type: "relay", message: import("./player/messages.js").ControlMessage}} RelayNews A message
+ *   from the relay to the page.
  *
  * @typedef {StateNews | Way | RateNews | RelayNews} News
  */
 
-/** Control messages of the relay for the page. */
+/** Types of control messages that the page handles. */
 const FOR_THE_PAGE = new Set(["stats", "backpressure", "error"]);
 
 export class Uplink {
@@ -89,7 +89,7 @@ export class Uplink {
     const emit = this.#send.bind(this);
     this.#coder = hasOpus ? new OpusCoder(emit, (error) => this.#goOnWithPcm(error.message)) : new PcmCoder(emit);
     this.#queue = new SendQueue(this.#coder.clockRate);
-    // The relay may still take a connection that broke for alive; the next one comes in its place.
+    // The relay may not have noticed yet that the last connection broke, so the next one takes its place.
     const addressNow = () => withFormat(this.#accepted ? withTakeOver(address) : address, this.#coder.codec);
     this.#socket = new RelaySocket(addressNow, { protocols });
     this.#socket.addEventListener("hello", () => {
@@ -125,7 +125,7 @@ export class Uplink {
     });
     this.#socket.addEventListener("stop", ({ detail }) => {
       if (detail.code === BAD_REQUEST && this.#coder.codec === "opus") {
-        // The relay may be one that takes no Opus; if it is not, it says the same of PCM.
+        // Perhaps this relay takes no Opus. If something else is wrong, it refuses PCM as well.
         this.#usePcm();
         this.#socket.open();
       } else {
@@ -138,7 +138,7 @@ export class Uplink {
   }
 
   /**
-   * Takes a frame of audio; it is sent, or waits, unless there never was a connection or it is leaving.
+   * Sends a frame of audio, or queues it. Drops it before the first connection and after `pause` or `end`.
    *
    * @param {Int16Array<ArrayBuffer>} frame
    */
@@ -147,7 +147,7 @@ export class Uplink {
       return;
     }
     const now = performance.now();
-    // A frame of another rate was under way when the rate changed.
+    // A frame may still have the rate from before a change of the codec.
     if (this.#accepted && frame.length === this.#coder.clockRate * FRAME_SECONDS) {
       this.#coder.encode(frame);
     }
@@ -165,7 +165,7 @@ export class Uplink {
   }
 
   /**
-   * Has the relay told that the sound is silent on purpose, or no longer is; on later connections too.
+   * Informs the relay, on later connections too, whether the broadcaster is muted.
    *
    * @param {boolean} on
    */
@@ -176,7 +176,7 @@ export class Uplink {
     }
   }
 
-  /** Sends what waits, then pauses; reports `stopped` when the relay said good-bye, or after a while. */
+  /** Sends the queued frames, then pauses. Reports `stopped` once the connection closes, or after a timeout. */
   pause() {
     if (this.#state === "live") {
       this.#farewell = "pause";
@@ -186,7 +186,7 @@ export class Uplink {
     }
   }
 
-  /** Likewise, and ends the session; without a connection it makes one for that. */
+  /** Sends the queued frames, then ends the session. If there is no connection, waits for the next one to do so. */
   end() {
     this.#farewell = "end";
     if (this.#state === "live") {
@@ -194,7 +194,7 @@ export class Uplink {
     }
   }
 
-  /** Closes the connection without ending the session; reports nothing any more. */
+  /** Closes the connection without ending the session, and reports no more news. */
   close() {
     this.#report = () => {};
     this.#stop(SESSION_ENDED, "");
@@ -223,9 +223,9 @@ export class Uplink {
   }
 
   /**
-   * Continues in another format, on another connection, because the encoder failed.
+   * Continues with PCM on a new connection, because the encoder failed.
    *
-   * @param {string} sentence Why.
+   * @param {string} sentence The reason.
    */
   #goOnWithPcm(sentence) {
     this.#usePcm();
@@ -278,7 +278,7 @@ export function withTakeOver(address) {
 }
 
 /**
- * Returns the address at which a broadcaster sends one codec. Listeners that get PCM get it at `PCM_RATE`.
+ * Adds a codec to a broadcaster's address. The relay sends PCM to listeners at `PCM_RATE`, whatever the codec.
  *
  * @param {string} address
  * @param {string} codec

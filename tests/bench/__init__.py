@@ -1,1 +1,1 @@
-"""Benchmarks: the relay against other servers, as ratios within one run; `python -m tests.bench` prints the table."""
+"""Benchmarks that compare the relay with other servers, as ratios within one run. Run `python -m tests.bench`."""

@@ -2,9 +2,9 @@
 
     python -m tests.bench [--rounds 3] [--seconds 4] [--nap-ms 1] [--json FILE] [ROW ...]
 
-The server runs on one CPU, the generator on another. Runs that are compared alternate, and the tables show medians
-with their range, since only ratios within one run mean anything on a shared machine. What is measured is told on
-standard error as it comes; the tables are Markdown on standard output.
+The server runs on one CPU, the generator on another. Only ratios within one run mean anything on a shared machine, so
+compared runs alternate, and the tables show medians with their range. Progress goes to standard error, and the tables
+go to standard output as Markdown.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
         sys.exit("This needs two CPUs: one for the server, one for the generator.")
     os.sched_setaffinity(0, {GENERATOR_CPU})
     try:
-        # Of servers, too, which inherit it.
+        # The servers inherit this limit.
         raise_file_limit(max(COUNTS) + 1000)
         sys.exit(run(arguments))
     except (UserError, RelayError, StartError) as error:
@@ -58,7 +58,7 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; gives the exit code: 1 when a target is missed."""
+    """Measure and print; return the exit code, which is 1 if a target is missed."""
     bench = Bench(arguments.rounds, arguments.seconds, arguments.nap_ms)
     for name, install in bench.report.missing.items():
         bench.say(f"{name} is not installed, so not measured; to install it: {install}")
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             rows[name](bench)
         except (RelayError, ValueError) as error:
-            # What the other rows give is not thrown away for it.
+            # The failure must not discard the results of the other rows.
             bench.report.failures.append(f"The row {name} failed: {error}")
             bench.say(bench.report.failures[-1])
         bench.report.seconds[name] = round(time.perf_counter() - began, 1)

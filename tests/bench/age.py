@@ -1,8 +1,8 @@
-"""How old the audio is that a server writes to listeners whose receive side is throttled, seen from those listeners.
+"""The age of the audio that a server writes to listeners that read too slowly, seen from those listeners.
 
-What a listener reads late may have been written early and waited in the kernels. So while they read too slowly they
-also ask the kernels, every 10 ms, how far the server's bytes have come: a byte that was in neither of them at a moment
-was not written then, so it was at least as old when it was.
+Audio that a listener reads late may have been written early and then waited in the kernels. So while the listeners read
+slowly, they also ask the kernels every 10 ms how far the server's bytes have come. A byte that was in neither kernel at
+some moment was not yet written then, so it was at least as old when the server wrote it.
 """
 
 import asyncio
@@ -26,19 +26,20 @@ from tests.support.wire_listener import (
 
 BOUNDS_MS = (200, 1000, 10_000)
 SPEEDS = (0.10, 0.25, 0.50, 0.75, 0.95)
-"""How fast they read, as a share of what is broadcast; each speed meets each bound, all in one channel."""
+"""The listeners' reading speeds, as shares of the broadcast rate. Each speed meets each bound, all in one channel."""
 
 FORMAT = AudioFormat(rate=48_000, channels=2)
-"""Of this a small receive buffer holds 20 ms, so that nearly all that the listener is behind by is the server's."""
+"""A small receive buffer holds only 20 ms of this format, so nearly all of a listener's backlog is in the server."""
 
 FRAME_SECONDS = 0.02
 FRAME_BYTES = 3840
 ALLOWED_MS = 40
-"""How much older than its bound a frame may be when it is written: one frame, and 20 ms."""
+"""How much older than its bound a frame may be when it is written: one frame plus 20 ms."""
 
 SLOW_SECONDS = 18.0
-"""At a quarter of the speed a listener is behind by the longest bound after 13 s. After 20 s the kernel ends a
-connection whose window never has room for a segment, which on loopback is so with a small receive buffer."""
+"""At a quarter of the speed, a listener falls behind by the longest bound after 13 s. After 20 s, the kernel ends a
+connection whose window never has room for a segment, as on loopback with a small receive buffer.
+"""
 
 REST_SECONDS = 1.0
 
@@ -48,11 +49,11 @@ class Ages:
     """What a throttled listener saw.
 
     Attributes:
-        bound_ms: What it was promised.
-        speed: How fast it read, as a share of what was broadcast.
-        written_ms: The oldest that a frame certainly was when it was written.
-        read_ms: The oldest that a frame was when it was read.
-        gaps: How many gaps it was told of.
+        bound_ms: The bound that the relay promised.
+        speed: Its reading speed, as a share of the broadcast rate.
+        written_ms: The greatest age that a frame certainly had when it was written.
+        read_ms: The greatest age of a frame when it was read.
+        gaps: How many gaps it received.
     """
 
     bound_ms: int
@@ -66,7 +67,7 @@ def measure_ages(server: Server, bounds_ms: Sequence[int] = BOUNDS_MS, speeds: S
     """Measure a relay once, with a listener for each bound and speed.
 
     Raises:
-        AssertionError: What was delivered and what was told lost is not what was published.
+        AssertionError: Deliveries and gaps do not add up to what was published.
     """
     with serving(server) as running:
         return asyncio.run(_measure(running.port, list(product(bounds_ms, speeds))))
@@ -109,6 +110,6 @@ async def _read_slowly(listener: WireListener, speed: float) -> None:
 
 def _ages(listener: WireListener, bound_ms: int, speed: float, frames: int) -> Ages:
     assert listener.account()[-1] == frames
-    # The last byte of each frame.
+    # The age counts at the last byte of each frame.
     written_ms = max(listener.least_age_ms(frame, 0) for frame in listener.frames)
     return Ages(bound_ms, speed, written_ms, listener.oldest_ms, len(listener.gaps))

@@ -1,4 +1,4 @@
-"""The bench that rows are measured on: servers that are there, rounds, warm-up, and what to say on the way."""
+"""The bench for all rows: the available servers, rounds, warm-up and progress messages."""
 
 import sys
 import time
@@ -20,15 +20,15 @@ Result = TypeVar("Result")
 
 @dataclass
 class Bench:
-    """What all rows share.
+    """The state that all rows share.
 
     Attributes:
-        rounds: How often each figure with a target is measured.
-        seconds: Audio of each measurement.
+        rounds: How often to measure each figure that has a target.
+        seconds: Seconds of audio in each measurement.
         nap_ms: How long the receiver sleeps between two looks at its sockets.
-        relays: The relay on each event loop that is there.
-        peers: The other servers that are there.
-        report: What was measured so far.
+        relays: The relay on each available event loop.
+        peers: The other available servers.
+        report: The results so far.
     """
 
     rounds: int
@@ -49,12 +49,12 @@ class Bench:
                 self.peers.append(server)
 
     def say(self, sentence: str) -> None:
-        """Tell the person at the terminal."""
+        """Write a progress message to standard error."""
         minutes, seconds = divmod(int(time.perf_counter() - self._began), 60)
         print(f"[{minutes:2}:{seconds:02}] {sentence}", file=sys.stderr, flush=True)
 
     def warm_up(self, servers: Sequence[Server]) -> None:
-        """Run each server once for a moment: files are read, code is compiled, and what does not work is told now."""
+        """Run each server once briefly. This loads files, compiles code and reveals servers that do not work."""
         for server in servers:
             self.say(f"warming up {server.name}")
             plan = self.plan(WARM_UP_LISTENERS, duration_seconds=WARM_UP_SECONDS)
@@ -63,7 +63,7 @@ class Bench:
                 raise SystemExit(f"{server.name} does not work: {measured.result.metrics()}")
 
     def plan(self, listeners: int, **members: Any) -> LoadPlan:
-        """What happens in a measurement, unless `members` say otherwise."""
+        """Return the plan of a measurement; `members` override its defaults."""
         given: dict[str, Any] = {"duration_seconds": self.seconds, "cpus": (GENERATOR_CPU,), "nap_ms": self.nap_ms}
         return LoadPlan("", listeners=listeners, **given | members)
 
@@ -76,7 +76,7 @@ class Bench:
         return measured
 
     def alternate(self, runs: Mapping[str, Callable[[], Result]]) -> dict[str, list[Result]]:
-        """Run all in turn, `rounds` times; gives each one's results."""
+        """Run all in turn, `rounds` times, and return the results of each."""
         results: dict[str, list[Result]] = {name: [] for name in runs}
         for _ in range(self.rounds):
             for name, run in runs.items():
@@ -84,7 +84,7 @@ class Bench:
         return results
 
     def row(self, what: str, figure: str, value: float, runs: Sequence[Measured], **targets: Any) -> None:
-        """Add a line to the table, and show it."""
+        """Add a line to the table, and print it."""
         disturbances: list[Disturbance] = [one for run in runs for one in run.disturbances]
         line = Line(what, figure, value, disturbed="; ".join(map(str, worst(disturbances))), **targets)
         self.report.lines.append(line)
@@ -98,10 +98,10 @@ class Bench:
 
 
 def figures(runs: Sequence[Measured], metric: str) -> tuple[float, ...]:
-    """Give a figure of each run."""
+    """Return a figure of each run."""
     return tuple(run[metric] for run in runs)
 
 
 def spread(runs: Sequence[Measured], metric: str) -> Spread:
-    """Give a figure of all runs."""
+    """Return a figure's spread over all runs."""
     return Spread(figures(runs, metric))

@@ -1,4 +1,4 @@
-"""A small channel beside a large one, which always has something to get."""
+"""A small channel beside a large one that always has pending frames."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 LARGE, SMALL = 4000, 10
 BOTH_SECONDS = 2.5
-"""How much longer the large channel plays: a small one that begins a second after it is over before it."""
+"""How much longer the large channel plays, so that a small channel that starts a second later ends before it."""
 
 
 def measure_beside(bench: "Bench", server: Server) -> tuple[Measured, Measured]:
-    """Measure once; gives what the listeners of the large channel got, and those of the small one."""
+    """Measure once; return the results of the large channel's listeners and of the small channel's."""
     large_plan, small_plan = bench.plan(LARGE, duration_seconds=bench.seconds + BOTH_SECONDS), bench.plan(SMALL)
     with serving(server) as running:
         witness = Witness(running.pid, SERVER_CPU, GENERATOR_CPU)

@@ -1,6 +1,6 @@
-"""Whether something else used the CPUs during a measurement: what they did, less what the measured processes did.
+"""The CPU time that other programs used during a measurement: the total minus the measured processes.
 
-Source: proc(5), /proc/stat. Interrupts are left out: on loopback they are the measured processes' own network.
+Source: proc(5), /proc/stat. Interrupts do not count, because on loopback the measured processes cause them.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 LIMIT_PERCENT = 5.0
-"""More than this share of a CPU in other hands, and a figure says so."""
+"""If others use more than this share of a CPU, the report marks the figure."""
 
 _STAT = Path("/proc/stat")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -22,14 +22,14 @@ _USER, _NICE, _SYSTEM, _STEAL = 0, 1, 2, 7
 
 @dataclass(frozen=True)
 class CpuTimes:
-    """What a CPU has done, in seconds: for processes, and for other machines on the same hardware."""
+    """The CPU seconds spent on processes and on other machines of the same hardware."""
 
     working: float
     stolen: float
 
 
 def read_cpu_times(text: str) -> dict[int, CpuTimes]:
-    """Read /proc/stat."""
+    """Parse /proc/stat."""
     times = {}
     for line in text.splitlines():
         name, *numbers = line.split()
@@ -42,11 +42,11 @@ def read_cpu_times(text: str) -> dict[int, CpuTimes]:
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What others used of a CPU, in per cent of it.
+    """The share of a CPU that others used, in per cent.
 
     Attributes:
-        cpu: Its number.
-        others: Processes that do not belong to the measurement.
+        cpu: The number of the CPU.
+        others: Processes outside the measurement.
         stolen: Other machines on the same hardware.
     """
 
@@ -64,9 +64,9 @@ class Disturbance:
 
 
 class Witness:
-    """Looks at the CPUs of the server and of the generator from its making until `tell`.
+    """Watches the CPUs of the server and of the generator from its creation until `tell`.
 
-    The generator is this process with those of its children that end meanwhile.
+    The generator is this process with those of its children that exit during the measurement.
     """
 
     def __init__(self, server_pid: int, server_cpu: int, generator_cpu: int) -> None:
@@ -77,7 +77,7 @@ class Witness:
         self._used = (_family_seconds(server_pid), _own_seconds())
 
     def tell(self) -> list[Disturbance]:
-        """Give what others used of each CPU since the beginning."""
+        """Return what others used of each CPU since the beginning."""
         seconds = time.perf_counter() - self._began
         times = read_cpu_times(_STAT.read_text())
         used = (_family_seconds(self._server_pid), _own_seconds())
@@ -88,13 +88,13 @@ class Witness:
 
 
 def compare(cpu: int, before: CpuTimes, after: CpuTimes, measured_seconds: float, seconds: float) -> Disturbance:
-    """Give what others used of a CPU in so many seconds, of which the measured processes used `measured_seconds`."""
+    """Return what others used of a CPU in `seconds`, of which the measured processes used `measured_seconds`."""
     others = max(0.0, after.working - before.working - measured_seconds)
     return Disturbance(cpu, 100 * others / seconds, 100 * (after.stolen - before.stolen) / seconds)
 
 
 def worst(disturbances: Sequence[Disturbance]) -> list[Disturbance]:
-    """Give the worst of each CPU of several measurements, where it is worth telling."""
+    """Return the worst disturbance of each CPU over several measurements, if it is large enough to report."""
     by_cpu: dict[int, Disturbance] = {}
     for one in disturbances:
         if one.is_worth_telling and (one.cpu not in by_cpu or one.others > by_cpu[one.cpu].others):

@@ -1,7 +1,7 @@
-"""One measurement: a server on its CPU, the load test's own engine on the other, and what came of it.
+"""One measurement: a server on its CPU, the load test's engine on the other, and the results.
 
-Every server is measured by the same receiver, from the moment that the broadcaster sends a frame until the listener's
-process has read it. The broadcaster writes that moment into the audio, so no server's clock is asked.
+The same receiver measures every server, from the moment the broadcaster sends a frame until the listener's process has
+read it. The broadcaster writes that moment into the audio, so no server's clock matters.
 """
 
 import asyncio
@@ -23,26 +23,26 @@ from tests.bench.sources import HttpSource, NchanSource
 SESSION = "bench"
 
 CALM_SECONDS = 0.2
-"""Between the last join and the first frame; no clocks are to be compared meanwhile."""
+"""Between the last join and the first frame, without clock comparisons."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run gave.
+    """The results of one run.
 
     Attributes:
-        result: Of the load test.
-        disturbances: What others used of the CPUs meanwhile.
+        result: The load test's result.
+        disturbances: What others used of the CPUs during the run.
     """
 
     result: LoadResult
     disturbances: Sequence[Disturbance]
 
     def __getitem__(self, metric: str) -> float:
-        """Give a figure by its name in `METRICS`.
+        """Return a figure by its name in `METRICS`.
 
         Raises:
-            ValueError: This run could not measure it; the text says why, as far as it is known.
+            ValueError: This run could not measure it. The message gives the reason if it is known.
         """
         value = self.result.metrics()[metric]
         if value is None:
@@ -51,14 +51,14 @@ class Measured:
 
     @property
     def trouble(self) -> str | None:
-        """What kept listeners out or ended it early, one sentence; None when nothing did."""
+        """The reason why listeners stayed out or the run ended early, in one sentence; None without trouble."""
         for reason, count in self.result.failures.items():
             return f"{count:,} did not get in: {reason}"
         return self.result.ended_early
 
     @property
     def lost(self) -> float:
-        """Frames that a listener did not get, whether the server said so or not."""
+        """The frames that a listener missed, whether the server reported them or not."""
         metrics = self.result.metrics()
         names = ("gap_frames", "unaccounted_frames", "undelivered_frames")
         return sum(metrics[name] or 0 for name in names)
@@ -68,7 +68,7 @@ class Measured:
 async def source_at(
     server: Server, running: Running, plan: LoadPlan, session: str = SESSION
 ) -> AsyncIterator[tuple[Source, Target]]:
-    """Connect a broadcaster; gives it, and where its listeners go."""
+    """Connect a broadcaster; yield it and the target for its listeners."""
     host, port = "127.0.0.1", running.port
     target = Target(host, port, f"/listen/{session}", f"{host}:{port}", expect=Expect.STAMPED)
     match server.speaks:
@@ -85,12 +85,12 @@ async def source_at(
 
 
 def measure(server: Server, plan: LoadPlan) -> Measured:
-    """Start a server, load it by a plan, and end it.
+    """Start a server, load it by a plan, and stop it.
 
     Raises:
-        StartError: It does not come up.
-        RelayError: Nobody can broadcast there.
-        KeyboardInterrupt: The person does not want to know any more.
+        StartError: The server did not start.
+        RelayError: No broadcaster can connect.
+        KeyboardInterrupt: The user interrupted the measurement.
     """
     with serving(server) as running:
         witness = Witness(running.pid, SERVER_CPU, GENERATOR_CPU)
@@ -106,7 +106,7 @@ async def _load(server: Server, running: Running, plan: LoadPlan) -> LoadResult:
 
 
 def checked(measured: Measured) -> Measured:
-    """Give it back, unless a person ended it."""
+    """Return the measurement, or raise KeyboardInterrupt if the user interrupted it."""
     if measured.result.ended_early == STOPPED:
         raise KeyboardInterrupt
     return measured

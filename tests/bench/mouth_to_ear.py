@@ -2,8 +2,8 @@
 
     python -m tests.bench.mouth_to_ear [--latency low] [--frame-ms 20] [--seconds 20] [--settle 10]
 
-A broadcaster sends a signal in which every moment is unlike every other, through a real relay, to a player in
-Chromium, whose output is recorded. When a sound is heard is the AudioContext's word, which includes its latency.
+A broadcaster sends a signal in which every moment is unique, through a real relay, to a player in Chromium, whose
+output is recorded. The AudioContext reports when a sound is heard, including the output latency.
 """
 
 import argparse
@@ -18,16 +18,16 @@ from tests.browser.listening import Heard, listening
 from tests.support.processes import relay_process
 
 AIM_MS = 120
-"""Of the 95th percentile, with the preset "low" and frames of 20 ms."""
+"""The target for the 95th percentile, with the preset "low" and frames of 20 ms."""
 
 SETTLED_SECONDS = 10
-"""The delay begins at 150 ms and comes down by 20 ms a second; the last 8 ms take half a minute more."""
+"""The delay starts at 150 ms and shrinks by 20 ms a second; the last 8 ms take another half minute."""
 
 _SHOWN = ("delayMs", "playoutMs", "targetMs")
 
 
 async def measure(latency: str, frame_seconds: float, seconds: float, settled_seconds: float) -> Heard:
-    """Listen for a time, once the player has played for `settled_seconds`."""
+    """Listen for `seconds`, once the player has played for `settled_seconds`."""
     async with relay_process() as relay, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         context = await browser.new_context()
@@ -40,7 +40,7 @@ async def measure(latency: str, frame_seconds: float, seconds: float, settled_se
 
 
 def report(heard: Heard, seconds: float) -> float:
-    """Print what was measured; gives the 95th percentile in milliseconds."""
+    """Print the measurements, and return the 95th percentile in milliseconds."""
     recording, mark = heard.recording, heard.mark
     piece = recording.between(mark, mark + seconds - 0.5)
     delays = 1000 * piece.delays()[~np.isnan(piece.delays())]

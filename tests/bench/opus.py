@@ -1,7 +1,7 @@
-"""Opus without any server: what encoding a channel costs, and how speech sounds afterwards.
+"""Opus without a server: the cost of encoding a channel, and the quality of the decoded speech.
 
-Quality is the MOS of ITU-T P.862.2 (wideband PESQ), which compares what comes out of the decoder with what went into
-the encoder. The greatest value is 4.64. It was made for telephony, and judges speech at 16 kHz.
+Quality is the MOS of ITU-T P.862.2 (wideband PESQ), which compares the decoder's output with the encoder's input. The
+greatest value is 4.64. The measure was designed for telephony, and judges speech at 16 kHz.
 """
 
 import importlib
@@ -32,16 +32,16 @@ FABLES = {
     "fr+m3": "La bise et le soleil se disputaient, chacun assurant qu'il était le plus fort, quand ils ont vu un "
     "voyageur qui s'avançait, enveloppé dans son manteau.",
 }
-"""A voice of eSpeak NG, and what it says: the fable of the north wind and the sun, which phoneticians use."""
+"""For each voice of eSpeak NG, its text: the fable of the north wind and the sun, which phoneticians use."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """How a voice sounds after it was encoded and decoded.
+    """The sound of a voice after encoding and decoding.
 
     Attributes:
         mos: From 1 to 4.64.
-        kilobits: Kilobits per second that were used.
+        kilobits: The bit rate, in kilobits per second.
     """
 
     mos: float
@@ -64,14 +64,14 @@ def voices() -> Mapping[str, Samples]:
 
 
 def encode(voice: Samples, encoding: OpusEncoding) -> list[Encoded]:
-    """Encode a voice as a channel does whose broadcaster sends 20 ms at a time."""
+    """Encode a voice like a channel whose broadcaster sends 20 ms at a time."""
     transcoder = PcmToOpus(SOURCE, encoding)
     frames = to_frames(to_pcm(voice), SOURCE, range(0, len(voice), SOURCE.rate // 50))
     return [each for frame in frames for each in transcoder.take(frame)] + transcoder.finish()
 
 
 def measure_quality(voice: Samples, encoding: OpusEncoding) -> Heard:
-    """Encode, decode and judge.
+    """Encode, decode and judge a voice.
 
     Raises:
         UserError: The package that judges is missing.
@@ -90,7 +90,7 @@ def measure_quality(voice: Samples, encoding: OpusEncoding) -> Heard:
 
 
 def measure_cost(voice: Samples, complexity: int) -> float:
-    """Return the share of a core that one channel of 16 kHz needs, everything in the transcoder included."""
+    """Return the share of a core that one channel of 16 kHz needs, including the whole transcoder."""
     began = time.thread_time()
     encode(voice, OpusEncoding(complexity=complexity))
     return (time.thread_time() - began) * SOURCE.rate / len(voice)

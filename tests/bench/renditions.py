@@ -1,7 +1,7 @@
-"""Many channels that are encoded at once: what an encoder takes, and how late the event loop is beside them.
+"""Many channels encoded at once: the cost of an encoder, and the lag of the event loop beside them.
 
-Each channel has a broadcaster of PCM in real time and one listener. The same is measured with listeners of PCM, so the
-difference is what encoding costs.
+Each channel has a broadcaster of PCM in real time and one listener. A second measurement has listeners of PCM, so the
+difference is the cost of encoding.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from tests.bench.bench import Bench
 
 CHANNELS = 64
-"""The channels that a session may have live."""
+"""The most channels that a session may have."""
 
 FRAME_SECONDS = 0.02
 SHORT_BYTES, SHORT_HEAD_BYTES = 125, 2
-"""The longest message whose head has two bytes; others here have four (RFC 6455, section 5.2)."""
+"""The longest message whose header has two bytes; the other headers here have four (RFC 6455, section 5.2)."""
 SETTLING_SECONDS = 1.0
 VOICE = Path(__file__).parents[2] / "relay/samples/counting.wav"
 
@@ -40,13 +40,13 @@ _LAG = "relay_loop_lag_seconds"
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a run with one codec gave.
+    """The results of a run with one codec.
 
     Attributes:
-        cpu_percent: CPU of the server for each channel, in per cent of a core.
-        lag_p99_ms: 99 % of the time, the event loop was no later; the upper bound of a range of the relay's metric.
-        bytes_per_second: What a listener got on the wire, without TCP and IP.
-        lost: Frames that did not come.
+        cpu_percent: The server's CPU time per channel, in per cent of a core.
+        lag_p99_ms: The 99th percentile of the event loop's lag: the upper bound of a range of the relay's metric.
+        bytes_per_second: A listener's traffic on the wire, without TCP and IP.
+        lost: Frames that did not arrive.
     """
 
     cpu_percent: float
@@ -56,7 +56,6 @@ class Encoded:
 
 
 def measure_channels(bench: "Bench", codec: Codec) -> Encoded:
-    """Measure once."""
     bench.say(f"{CHANNELS} channels as {codec}")
     with serving(relay(RELAY_PROMETHEUS_ENABLED="true", RELAY_LIMITS_MAX_LAG_MS="never")) as running:
         return asyncio.run(_measure(running, codec, bench.seconds))
@@ -123,7 +122,7 @@ def _voice() -> Iterator[bytes]:
 
 
 def _read_lag(running: Running) -> dict[float, float]:
-    """Return how often the event loop was at most so many seconds late."""
+    """Return how often the event loop's lag was at most each number of seconds."""
     with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/metrics") as answer:
         families = text_string_to_metric_families(answer.read().decode())
     return {

@@ -1,4 +1,4 @@
-"""What the benchmarks print: figures as medians with their range, verdicts, Markdown and JSON."""
+"""The output of the benchmarks: figures as medians with their range, verdicts, Markdown and JSON."""
 
 import json
 import math
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Spread:
-    """The same figure of several rounds."""
+    """One figure over several rounds."""
 
     values: tuple[float, ...]
 
@@ -35,7 +35,7 @@ class Spread:
         return float(median(self.values))
 
     def text(self, digits: int = 0) -> str:
-        """Give the median, with the lowest and the highest where there are several."""
+        """Return the median, with the lowest and highest value if there are several."""
         middle = _number(self.median, digits)
         low, high = (_number(value, digits) for value in (min(self.values), max(self.values)))
         return middle if low == high else f"{middle} ({low}–{high})"
@@ -46,12 +46,12 @@ def _number(value: float, digits: int) -> str:
 
 
 def ratios(ones: Sequence[float], others: Sequence[float]) -> Spread:
-    """Give one figure as a share of another, round by round, since only what is measured close together compares."""
+    """Divide one figure by another, round by round, because only measurements made close together are comparable."""
     return Spread(tuple(one / other for one, other in zip(ones, others, strict=True)))
 
 
 def judge(value: float, least: float | None, aim: float | None) -> Verdict:
-    """Hold a figure against its targets, each the most that it may be."""
+    """Compare a figure with its targets, which are upper limits."""
     if aim is not None and value <= aim:
         return Verdict.AIM
     if least is None:
@@ -64,13 +64,13 @@ class Line:
     """A line of the table of targets.
 
     Attributes:
-        what: Was measured.
-        figure: What came out, in words.
-        value: The same as a number, which the targets are for.
-        least: The target that must be met: the most that the value may be; None is no target.
-        aim: The target that is aimed at, likewise.
-        unit: Of the targets.
-        disturbed: What else used the CPUs; empty when nothing did.
+        what: What was measured.
+        figure: The result in words.
+        value: The result as a number, which the targets limit.
+        least: The required target, an upper limit of the value; None without one.
+        aim: The desired target, an upper limit of the value; None without one.
+        unit: The unit of the targets.
+        disturbed: What else used the CPUs; empty if nothing did.
     """
 
     what: str
@@ -99,13 +99,13 @@ class Line:
 
 @dataclass
 class Report:
-    """All that was measured.
+    """All results of a run.
 
     Attributes:
         lines: The table of targets.
-        capacity: The second table: for each server, what became of each number of listeners.
-        missing: Servers that were not there, and how to install them.
-        notes: Sentences about the measurement.
+        capacity: The second table: for each server, the result at each number of listeners.
+        missing: Servers that are not installed, and how to install them.
+        notes: Remarks about the measurement.
         failures: Rows that could not be measured, and why.
         seconds: How long each row took.
     """
@@ -119,7 +119,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether a target is missed, or not known to be met."""
+        """Whether a target was missed or could not be checked."""
         return bool(self.failures) or any(line.verdict is Verdict.MISSED for line in self.lines)
 
     def markdown(self) -> str:
@@ -152,7 +152,7 @@ class Report:
 
 
 def capacity_markdown(capacity: Mapping[str, Mapping[int, str]]) -> str:
-    """Give the second table: servers across, listeners down, `–` where nothing was measured."""
+    """Return the second table: a column per server, a row per listener count, `–` where nothing was measured."""
     counts = sorted({count for cells in capacity.values() for count in cells})
     names = list(capacity)
     rows = [[f"{count:,}", *(capacity[name].get(count, "–") for name in names)] for count in counts]
@@ -161,7 +161,7 @@ def capacity_markdown(capacity: Mapping[str, Mapping[int, str]]) -> str:
 
 
 def describe_machine() -> str:
-    """Say where and when this is measured, in one line."""
+    """Describe where and when the measurement takes place, in one line."""
     model = "unknown CPU"
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):

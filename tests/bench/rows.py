@@ -1,4 +1,4 @@
-"""The rows of the table: what each measures, and how it is said."""
+"""The rows of the table: what each row measures and how it reports the result."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ NEVER = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
 
 COUNTS = (2000, 4000, 6000, 8000, 10_000)
 LATE_SHARE = 10.0
-"""A server that brings more than so many per cent of frames late is not asked for more."""
+"""A server that delivers more than this percentage of frames late is not tested with more listeners."""
 
 
 def row_cpu(bench: Bench) -> None:
@@ -83,7 +83,7 @@ def row_capacity(bench: Bench) -> None:
 
 
 def capacity_cell(runs: Sequence[Measured]) -> str:
-    """Say what became of all frames."""
+    """Summarize the fate of all frames."""
     if trouble := next((run.trouble for run in runs if run.result.failures), None):
         return trouble
     late = spread(runs, "late_percent").median
@@ -91,7 +91,7 @@ def capacity_cell(runs: Sequence[Measured]) -> str:
     shown = f"p99 {p99:.0f} ms" if p99 < 1000 else f"p99 {p99 / 1000:.1f} s"
     lost = max(run.lost for run in runs)
     got = f"{lost:,.0f} lost" if lost else "all"
-    # What is later than 200 ms is a hole at a player that buffers this much.
+    # A frame that is more than 200 ms late leaves a hole in the audio of a player that buffers 200 ms.
     return f"{got}, {shown}" if late < 1 else f"{got}, {late:.0f} % late, {shown}"
 
 
@@ -245,13 +245,13 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "capacity": row_capacity,
     "encoder": row_encoder,
 }
-"""What is measured when nobody chooses."""
+"""The rows that run by default."""
 
 WITHOUT_SERVERS = frozenset({"encoder", "quality"})
-"""Rows that measure no server."""
+"""Rows that do not measure a server."""
 
 WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age", "renditions"}) | WITHOUT_SERVERS
-"""Rows that measure no server but the relay."""
+"""Rows that measure only the relay."""
 
 MORE_ROWS: dict[str, Callable[[Bench], None]] = {"receiver": row_receiver, "quality": row_quality}
-"""What is measured only when it is asked for."""
+"""Rows that run only on request."""

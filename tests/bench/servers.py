@@ -1,7 +1,7 @@
-"""The servers that are measured: how each is started, what it speaks, and how to get it where it is missing.
+"""The measured servers: how each starts, which protocol it speaks, and how to install it.
 
-Invariants: a server listens on a free port of this machine, runs on the servers' CPU and on no other, with all its
-threads and children, and has ended when its context is left.
+Invariants: a server listens on a free port of this machine. It runs only on the servers' CPU, with all its threads and
+children. It has stopped when its context ends.
 """
 
 import contextlib
@@ -24,25 +24,25 @@ from tests.support.ports import free_port
 
 _CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU, GENERATOR_CPU = _CPUS[0], _CPUS[min(1, len(_CPUS) - 1)]
-"""The first two that may be used here; where there is one, nothing can be measured, only tried."""
+"""The first two CPUs available to this process. With only one, the benchmarks run but measure nothing."""
 START_SECONDS = 15.0
 STOP_SECONDS = 5.0
 FRAME_BYTES = 640
-"""20 ms of 16 kHz mono: a frame of every measurement but that of ages."""
+"""20 ms of 16 kHz mono: the frame of every measurement except those of ages."""
 
 PEERS = Path(__file__).parent / "peers"
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 Command = Callable[[int, Path], list[str]]
-"""Gives the words of a command for a port and an empty folder."""
+"""Returns the command line for a port and an empty folder."""
 
 
 class StartError(Exception):
-    """A server did not start; the text says which, and what it said."""
+    """A server did not start; the message names it and quotes its output."""
 
 
 class Speaks(Enum):
-    """How a broadcaster and listeners talk with a server."""
+    """How a broadcaster and listeners talk to a server."""
 
     RELAY_V1 = "relay.v1"
     NCHAN = "nchan: WebSocket messages as they are"
@@ -54,11 +54,11 @@ class Server:
     """A server that can be measured.
 
     Attributes:
-        name: In the table.
-        command: How it is started.
-        speaks: How to talk with it.
-        missing: What must be installed before, for people; None when all is there.
-        environment: Variables for it.
+        name: The name in the table.
+        command: The command that starts it.
+        speaks: The protocol that it speaks.
+        missing: What the user must install first; None if nothing is missing.
+        environment: Its environment variables.
     """
 
     name: str
@@ -70,8 +70,6 @@ class Server:
 
 @dataclass(frozen=True)
 class Running:
-    """A server that runs."""
-
     port: int
     pid: int
 
@@ -92,7 +90,7 @@ def relay(name: str = "relay", loop: str = "asyncio", **settings: str) -> Server
 
 
 def python_server(name: str, kind: str, needs: str | None = None) -> Server:
-    """One of `peers/python_servers.py`; `needs` is a package."""
+    """A server of `peers/python_servers.py`; `needs` is the package that it requires."""
 
     def command(port: int, _folder: Path) -> list[str]:
         return [sys.executable, "-m", "tests.bench.peers.python_servers", kind, str(port)]
@@ -101,7 +99,7 @@ def python_server(name: str, kind: str, needs: str | None = None) -> Server:
 
 
 def ws() -> Server:
-    """The library `ws` of Node."""
+    """The Node library `ws`."""
     node = shutil.which("node")
     missing = None
     if node is None:
@@ -112,7 +110,7 @@ def ws() -> Server:
 
 
 def nchan() -> Server:
-    """The module nchan of nginx."""
+    """The nginx module nchan."""
     nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
     def command(port: int, folder: Path) -> list[str]:
@@ -125,11 +123,10 @@ def nchan() -> Server:
 
 
 def icecast() -> Server:
-    """Icecast 2."""
     program = shutil.which("icecast2")
 
     def command(port: int, folder: Path) -> list[str]:
-        # It refuses to be root.
+        # Icecast refuses to run as root.
         user = "<changeowner><user>nobody</user><group>nogroup</group></changeowner>" if os.geteuid() == 0 else ""
         conf = _written(folder, "icecast.xml", PORT=str(port), CHANGEOWNER=user)
         return [program or "", "-c", str(conf)]
@@ -138,7 +135,7 @@ def icecast() -> Server:
 
 
 def floor() -> Server:
-    """What the kernel alone takes, in C; compiled when it is started."""
+    """A C program that does only the kernel's work; compiled on start."""
     compiler = shutil.which("cc")
 
     def command(port: int, folder: Path) -> list[str]:
@@ -150,7 +147,7 @@ def floor() -> Server:
 
 
 def peers() -> list[Server]:
-    """All servers that are not the relay."""
+    """Return all servers other than the relay."""
     return [
         floor(),
         python_server("websockets.broadcast()", "broadcast"),
@@ -164,14 +161,14 @@ def peers() -> list[Server]:
 
 @contextmanager
 def serving(server: Server) -> Iterator[Running]:
-    """Run a server while the context lasts.
+    """Run a server while the block runs.
 
     Raises:
-        StartError: It does not come up.
+        StartError: The server did not start.
     """
     with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
         port, folder = free_port(), Path(name)
-        # Icecast writes its logs as the user that it becomes.
+        # Icecast switches to another user, which writes its logs.
         folder.chmod(0o777)
         with (folder / "output").open("w+b") as output:
             process = subprocess.Popen(
@@ -211,7 +208,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _written(folder: Path, name: str, **values: str) -> Path:
-    """Write a configuration of `peers/` with its words in capitals replaced."""
+    """Write a configuration of `peers/` with its capitalized words replaced."""
     text = (PEERS / name).read_text(encoding="utf-8")
     for word, value in {**values, "FOLDER": str(folder)}.items():
         text = text.replace(word, value)

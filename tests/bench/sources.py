@@ -1,4 +1,4 @@
-"""Broadcasters of the servers that do not speak relay.v1: the same frames at the same times, by their own ways in."""
+"""Broadcasters for servers without relay.v1: the same frames at the same times, over each server's own interface."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ from relay.vocabulary.errors import RelayError
 
 FILLER_SECONDS = 0.02
 FLUSH_BYTES = 4 * 1400
-"""What Icecast needs behind the last frame to let go of it: it waits for whole blocks of 1400 bytes."""
+"""The padding after the last frame that makes Icecast release it: Icecast waits for whole blocks of 1400 bytes."""
 
 
 class NchanSource(PacedSource):
@@ -42,7 +42,7 @@ class NchanSource(PacedSource):
         await self._connection.close()
         await self._reading
 
-    async def send(self, channel: int, seq: int) -> None:  # noqa: ARG002 - there is one channel
+    async def send(self, channel: int, seq: int) -> None:  # noqa: ARG002 - these servers have one channel
         assert self._connection is not None
         try:
             await self._connection.send(stamp(seq, relay_clock(), self._audio))
@@ -50,19 +50,19 @@ class NchanSource(PacedSource):
             raise RelayError("The connection to nchan was lost.") from error
 
     async def end(self) -> None:
-        """Nothing: a channel of nchan has no end; listeners go when they have everything."""
+        """Do nothing: a channel of nchan has no end, and listeners leave once they have everything."""
 
     async def _read(self, connection: ClientConnection) -> None:
-        """Read the answer that nchan gives to each message."""
+        """Read nchan's answer to each message."""
         with contextlib.suppress(ConnectionClosed):
             async for _ in connection:
                 pass
 
 
 class HttpSource(PacedSource):
-    """A source client as Icecast knows it; an async context manager.
+    """A source client of Icecast; an async context manager.
 
-    Before the audio it sends bytes that are no frames: Icecast lets nobody in while nothing comes.
+    Before the audio, it sends bytes that are not frames, because Icecast admits no listener without incoming data.
     """
 
     def __init__(self, plan: LoadPlan, port: int, mount: str) -> None:
@@ -100,11 +100,11 @@ class HttpSource(PacedSource):
         await super().play(begins_at)
         await self._write(bytes(FLUSH_BYTES))
 
-    async def send(self, channel: int, seq: int) -> None:  # noqa: ARG002 - there is one channel
+    async def send(self, channel: int, seq: int) -> None:  # noqa: ARG002 - these servers have one channel
         await self._write(stamp_for_stream(seq, relay_clock(), self._audio))
 
     async def end(self) -> None:
-        """Nothing: listeners go when they have everything."""
+        """Do nothing: listeners leave once they have everything."""
 
     async def _write(self, data: bytes) -> None:
         assert self._writer is not None

@@ -1,4 +1,4 @@
-"""A crowd that comes in the same moment to a channel that others are listening to."""
+"""A crowd that joins a channel at once, beside listeners already there."""
 
 import asyncio
 from dataclasses import replace
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 PRESENT, CROWD = 500, 1000
 BEFORE_SECONDS = 2.5
-"""About how long the broadcast is undisturbed before the crowd comes."""
+"""Roughly how long the broadcast is undisturbed before the crowd joins."""
 
 
 class SharedSource:
-    """One broadcaster for the two halves of a measurement: it plays once, and ends when both want it to end.
+    """One broadcaster for both halves of a measurement: it plays once, and ends when both halves have asked for it.
 
     Attributes:
         plays: Set when the audio begins.
@@ -51,12 +51,12 @@ class SharedSource:
         await self._source.end()
 
     def of_the_crowd(self) -> "CrowdSource":
-        """Give the other half's view of it."""
+        """Return the crowd's view of this source."""
         return CrowdSource(self._source, self._played, self._both_ended)
 
 
 class CrowdSource:
-    """The same broadcaster, as the crowd sees it: somebody else's."""
+    """The crowd's view of a broadcaster that the other half owns."""
 
     def __init__(self, source: Source, played: asyncio.Event, both_ended: asyncio.Barrier) -> None:
         self._source = source
@@ -70,7 +70,7 @@ class CrowdSource:
     def take_late_ms(self) -> float:
         return 0.0
 
-    async def play(self, begins_at: float) -> None:  # noqa: ARG002 - it has begun
+    async def play(self, begins_at: float) -> None:  # noqa: ARG002 - the broadcast has already begun
         await self._played.wait()
 
     async def end(self) -> None:
@@ -78,7 +78,7 @@ class CrowdSource:
 
 
 def measure_storm(bench: "Bench", server: Server) -> tuple[Measured, Measured]:
-    """Measure once; gives what those inside got, and how the crowd came in."""
+    """Measure once; return the results of the listeners already there and of the crowd."""
     plan = bench.plan(PRESENT, duration_seconds=bench.seconds + BEFORE_SECONDS)
     with serving(server) as running:
         witness = Witness(running.pid, SERVER_CPU, GENERATOR_CPU)

@@ -1,4 +1,4 @@
-"""A headless Chromium with a microphone that hears a tone, and a real relay that serves it the pages."""
+"""A headless Chromium whose microphone hears a tone, and a real relay that serves it the pages."""
 
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +20,7 @@ MICROPHONE_FREQUENCY = 440
 MICROPHONE_RATE = 48_000
 
 INSECURE_HOST = "relay.test"
-"""This machine under a name that a browser trusts as little as an address in the local network."""
+"""A name of this machine that a browser trusts as little as an address in the local network."""
 
 PAGE_TIMEOUT_MS = 20_000
 """Generous, because other work may keep the machine busy."""
@@ -31,9 +31,9 @@ class Tab:
 
     Attributes:
         page: The browser's page.
-        network: What is between it and the relay.
-        complaints: Errors in the console, among them breaches of the Content-Security-Policy, and uncaught
-            exceptions. A test that causes some on purpose takes them out; what is left at its end fails it.
+        network: The network between the page and the relay.
+        complaints: Console errors, including violations of the Content-Security-Policy, and uncaught exceptions. A test
+            that causes some on purpose removes them; any that remain at its end fail it.
     """
 
     def __init__(self, page: Page, network: Network) -> None:
@@ -48,31 +48,32 @@ class Tab:
         await self.page.goto(self.network.url + path)
 
     async def state(self, state: str) -> None:
-        """Wait until the player or the broadcaster of the page is in a state."""
+        """Wait until the page's player or broadcaster is in a state."""
         await self.page.wait_for_selector(f"main[data-state={state}]")
 
     async def status(self, sentence: str) -> None:
-        """Wait until the page says a sentence."""
+        """Wait until the page shows a status."""
         await self.page.get_by_role("status").filter(has_text=sentence).wait_for()
 
     async def warning(self, sentence: str) -> None:
-        """Wait until the page warns of something."""
+        """Wait until the page shows a warning."""
         await self.page.get_by_role("alert").filter(has_text=sentence).wait_for()
 
     async def until(self, condition: str) -> None:
-        """Wait until an expression of JavaScript is true."""
-        # Playwright reads an expression anew for each look, which the pages' policy forbids, and a function once.
+        """Wait until a JavaScript expression is true."""
+        # Playwright would evaluate an expression as a string each time, which the pages' policy forbids; a function is
+        # allowed.
         await self.page.wait_for_function(f"() => ({condition})")
 
     async def press(self, button: str) -> None:
         await self.page.get_by_role("button", name=button, exact=True).click()
 
     def forgive(self, text: str) -> None:
-        """Take out the complaints that a test caused on purpose."""
+        """Remove the complaints that a test caused on purpose."""
         self.complaints = [complaint for complaint in self.complaints if text not in complaint]
 
     def forgive_break(self) -> None:
-        """Take out what the browser says of what it was loading when a test broke the connections."""
+        """Remove complaints about requests that failed because a test broke the connections."""
         self.forgive("WebSocket connection")
         self.forgive("Failed to load resource: net::ERR_")
 
@@ -111,7 +112,7 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
 
 @pytest.fixture
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Writes a sentence for whoever runs the tests, also when they pass."""
+    """Write a message to the terminal, even if the tests pass."""
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     assert isinstance(reporter, pytest.TerminalReporter)
     return lambda sentence: reporter.write_line(f"{request.node.nodeid}: {sentence}")
@@ -119,7 +120,7 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 @asynccontextmanager
 async def open_context(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
-    """Open what holds pages that know nothing of other tests; `options` are those of Playwright's contexts."""
+    """Open a browser context that shares nothing with other tests; `options` are those of Playwright's contexts."""
     context = await browser.new_context(**options)
     await context.add_init_script(path=FOLDER / "helpers.js")
     yield context
@@ -134,8 +135,8 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 @asynccontextmanager
 async def open_tab(context: BrowserContext, relay_url: str) -> AsyncIterator[Tab]:
-    """Open an empty page, with a network of its own to a relay."""
-    # The recorder is served as if it were the relay's, because the pages allow no script of another origin.
+    """Open an empty page that has its own network to a relay."""
+    # The recorder is served as if it came from the relay, because the pages allow no script of another origin.
     recorder = {"/assets/test-recorder.js": (FOLDER / "recorder.js").read_bytes()}
     async with network(relay_url, recorder) as between:
         page = await context.new_page()
@@ -145,7 +146,7 @@ async def open_tab(context: BrowserContext, relay_url: str) -> AsyncIterator[Tab
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def tab(context: BrowserContext, relay: RelayProcess) -> AsyncIterator[Tab]:
-    """A page, which fails the test when the browser had something to complain about."""
+    """A page that fails the test if the browser complained."""
     async with open_tab(context, relay.url) as tab:
         yield tab
         if tab.network.was_disturbed:

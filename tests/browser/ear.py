@@ -1,4 +1,4 @@
-"""A person's ear at a player: a page with a player and nothing else, and a recording of all that it plays."""
+"""A listener's ear: a page that contains only a player, and a recording of all that it plays."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent / "ear_page"
 
 
 def page_files() -> dict[str, bytes]:
-    """Give what a `Network` adds to the relay's pages, by path; as those do, they name a browser what it can keep."""
+    """Return the files that a `Network` adds to the relay's pages, by path, with references that browsers can cache."""
     player = f"{Pages().assets}/player/".encode()
     return {
         f"/assets/test-{path.name}": path.read_bytes().replace(b"/assets/player/", player) for path in FOLDER.iterdir()
@@ -31,15 +31,14 @@ class Ear:
     """A page with a player.
 
     Attributes:
-        tab: The page, with what the browser complained about.
-        faults: What is between it and the relay.
+        tab: The page, with the browser's complaints.
+        faults: The fault proxy between the page and the relay.
     """
 
     tab: Tab
     faults: FaultProxy
 
     async def play(self) -> None:
-        """Press Play."""
         await self.tab.press("Play")
 
     async def state(self, state: str) -> None:
@@ -47,20 +46,20 @@ class Ear:
         await self.tab.page.wait_for_selector(f"body[data-state={state}]", state="attached")
 
     async def recording(self, source: LiveSource) -> Recording:
-        """Give what was recorded so far; it goes on."""
+        """Return the recording so far; recording continues."""
         return read_recording(await self.tab.page.evaluate("ear.recording()"), source)
 
 
 @asynccontextmanager
 async def open_ear(context: BrowserContext, relay_url: str, session: str, **options: str) -> AsyncIterator[Ear]:
-    """Open a page with a player of a session, which reaches the relay through faults; nothing is pressed yet.
+    """Open a page with a player of a session behind a fault proxy, without pressing Play.
 
     Args:
-        context: Where to open it.
+        context: The browser context of the page.
         relay_url: `http://…`.
-        session: Its id.
-        options: More options of the player. It plays PCM unless they say otherwise: at the relay's bit rate for speech,
-            Opus leaves little of the noise by which a recording is read.
+        session: The session's id.
+        options: Further options of the player. It plays PCM by default: at the relay's bit rate for speech, Opus
+            keeps little of the noise that locates a recording in the signal.
     """
     options = {"codec": "pcm_s16le", **options}
     async with fault_proxy(relay_url) as faults, network(faults.url, page_files()) as front:

@@ -1,4 +1,4 @@
-"""What the tests of how pages look have in common: the languages, a sound to hear, and what does not fit."""
+"""Helpers for the tests of page layout: the languages, a sound, and the elements that do not fit."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-// What the tests add to a page: nothing here is part of the product.
+// Functions that the tests add to a page. They are not part of the product.
 
-// Gives float samples as text, because a list of numbers is slow to hand over.
+// Encodes float samples as text, because browsers hand over a list of numbers slowly.
 globalThis.encodeFloats = (samples) => {
   const bytes = new Uint8Array(Float32Array.from(samples).buffer);
   let text = "";

@@ -1,4 +1,4 @@
-"""A broadcast of the ruler, heard by a player over a network with faults, and judged when the machine let it."""
+"""A player that hears the ruler signal over a faulty network, and a judge that allows for delays of the machine."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,7 +14,7 @@ from tests.support.processes import RelayProcess
 from tests.support.recording import Recording
 
 SETTLED_SECONDS = 5
-"""After so long the player has found its delay."""
+"""After this time, the player's delay is stable."""
 
 TRIES = 3
 
@@ -23,11 +23,11 @@ _numbers = count()
 
 @dataclass(frozen=True, repr=False)
 class Heard:
-    """What a test judges.
+    """The recording that a test judges.
 
     Attributes:
-        recording: From the beginning of the sound on.
-        mark: When the part began that the test is about, in its seconds: the network broke, or the player had settled.
+        recording: Everything since the sound began.
+        mark: When the tested part began, in seconds of the recording: the network broke, or the player had settled.
     """
 
     recording: Recording
@@ -35,11 +35,11 @@ class Heard:
 
     @property
     def hiccups(self) -> list[str]:
-        """What the machine did late meanwhile."""
+        """Return the delays of the machine during the recording."""
         return [sentence for at, sentence in self.recording.hiccups if at > self.mark - 1]
 
     def story(self) -> Iterator[str]:
-        """Tell what happened, for somebody who looks for a fault: times are seconds behind the mark."""
+        """Describe what happened, for debugging; times are in seconds after the mark."""
         recording = self.recording
         notes = [(event["at"], str(event)) for event in recording.of("state") + recording.of("stats")[::4]]
         for at, sentence in sorted(notes + recording.hiccups):
@@ -55,7 +55,7 @@ class Listening:
     """A player that has settled.
 
     Attributes:
-        ear: Its page.
+        ear: The player's page.
         source: The broadcaster.
     """
 
@@ -65,13 +65,13 @@ class Listening:
         self._mark = 0.0
 
     def mark(self) -> None:
-        """Note that now begins what the test is about."""
+        """Mark the start of the part that the test judges."""
         self._mark = asyncio.get_running_loop().time()
 
     async def hear(self, seconds: float) -> Heard:
-        """Go on listening until so long behind the mark; gives everything from the beginning on."""
+        """Listen until this many seconds after the mark, and return the whole recording."""
         await asyncio.sleep(self._mark + seconds - asyncio.get_running_loop().time())
-        # What is rendered now is heard when the latency of the output is over.
+        # A rendered sample is heard once the output latency has passed.
         recording = await self.ear.recording(self.source)
         return Heard(recording, recording.at(self._mark))
 
@@ -90,13 +90,13 @@ async def listening(
     """Broadcast the ruler to a player, and wait until it has settled.
 
     Args:
-        context: Where to open its page.
-        relay: The relay between.
-        rate: Of the broadcast, in samples a second.
-        frame_seconds: How long its frames are.
-        prepare: Called before Play is pressed, to spoil the network.
+        context: The browser context of the page.
+        relay: The relay between the two.
+        rate: The broadcast's sample rate, in samples per second.
+        frame_seconds: The length of each frame.
+        prepare: A function that impairs the network before Play is pressed.
         settled_seconds: How long to wait.
-        options: Of the player.
+        options: The player's options.
     """
     session = f"ruler-{next(_numbers)}"
     async with (
@@ -118,13 +118,13 @@ async def judged(
     say: Callable[[str], None],
     tries: int = TRIES,
 ) -> None:
-    """Listen and judge; again, at most twice, when what was heard is bad and the machine was late meanwhile.
+    """Record and judge. Repeat if the verdict is bad and the machine was late during the recording.
 
     Args:
         listen: Makes one recording.
-        judge: Fails when it is bad.
-        say: Tells whoever runs the tests that a recording was made again.
-        tries: How many recordings are made at most.
+        judge: Fails if the recording is bad.
+        say: Reports a repeated recording on the terminal.
+        tries: The most recordings to make.
     """
     for attempt in range(1, tries + 1):
         heard = await listen()

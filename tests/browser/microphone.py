@@ -1,4 +1,4 @@
-"""What listeners hear of the browser's microphone, which plays a tone."""
+"""What listeners hear from the browser's microphone, which plays a tone."""
 
 import asyncio
 from contextlib import aclosing
@@ -11,7 +11,7 @@ RATE = 16_000
 
 
 async def hear_microphone(relay_url: str, path: str) -> None:
-    """Wait for a clean second of the tone; the microphone runs on a timer and stutters on a busy machine."""
+    """Wait for a clean second of the tone. The fake microphone runs on a timer and stutters on a busy machine."""
     second = b""
     async with asyncio.timeout(60), aclosing(listen(relay_url, path)) as payloads:
         async for payload in payloads:

@@ -1,7 +1,7 @@
-"""Debian's Firefox and WebKitGTK, which Playwright cannot drive, with a sound card that leads nowhere.
+"""Debian's Firefox and WebKitGTK, which Playwright cannot drive, with a sound card without an output device.
 
-Each speaks a protocol of its own: Firefox WebDriver BiDi, WebKitGTK WebDriver over HTTP. Every step has a limit. After
-a browser missed it, every later step fails at once, so a browser that hangs costs a test run one limit and not many.
+Firefox speaks WebDriver BiDi, and WebKitGTK speaks WebDriver over HTTP. Every step has a limit. After a browser has
+missed it once, every later step fails at once, so a browser that hangs costs a test run only one limit.
 """
 
 import asyncio
@@ -50,18 +50,18 @@ class Page(ABC):
 
     @abstractmethod
     async def open(self, url: str) -> None:
-        """Go to an address, and wait until the page is loaded."""
+        """Open an address, and wait until the page has loaded."""
 
     @abstractmethod
     async def press(self, button: str) -> None:
-        """Click a button, as a person does."""
+        """Click a button as a person does."""
 
     async def ask(self, expression: str) -> Any:
         """Return the value of a JavaScript expression, or of its promise."""
         return json.loads(await self._evaluate(f"(async () => JSON.stringify((await ({expression})) ?? null))()"))
 
     async def until(self, condition: str) -> None:
-        """Wait until an expression of JavaScript is true."""
+        """Wait until a JavaScript expression is true."""
         clock = asyncio.get_running_loop()
         latest = clock.time() + STEP_SECONDS
         while not await self.ask(condition):
@@ -72,7 +72,7 @@ class Page(ABC):
     async def _evaluate(self, expression: str) -> str: ...
 
     async def _step(self, name: str, answer: Callable[[], Awaitable[Any]]) -> Any:
-        """Await the browser's answer to a step. It fails when none comes, and at once when none came before."""
+        """Await the browser's answer to a step. Fail if none comes in time, or if an earlier step timed out."""
         assert self._fault is None, self._fault
         try:
             async with asyncio.timeout(STEP_SECONDS):
@@ -101,7 +101,7 @@ class FirefoxPage(Page):
         found = await self._do("browsingContext.locateNodes", context=self._tab, locator=_named(button, "type"))
         (node,) = found["nodes"]
         element = {"sharedId": node["sharedId"]}
-        # A pointer cannot go to what lies below the edge of the window.
+        # The pointer cannot reach an element below the bottom of the window.
         scroll = "button => button.scrollIntoView({ behavior: 'instant', block: 'center' })"
         target = {"context": self._tab}
         await self._do(
@@ -123,7 +123,7 @@ class FirefoxPage(Page):
         return str(answer["result"]["value"])
 
     async def _do(self, method: str, **params: Any) -> Any:
-        """Carry out a command of https://www.w3.org/TR/webdriver-bidi/, and keep the complaints that come meanwhile."""
+        """Execute a command of https://www.w3.org/TR/webdriver-bidi/, and keep the complaints that arrive meanwhile."""
         number = next(self._ids)
 
         async def answer() -> Any:
@@ -160,7 +160,7 @@ class WebKitPage(Page):
         return str(await self._do("/execute/sync", script=f"return {expression}", args=[]))
 
     async def _do(self, command: str, **params: Any) -> Any:
-        """Carry out a command of https://www.w3.org/TR/webdriver2/."""
+        """Execute a command of https://www.w3.org/TR/webdriver2/."""
         path = f"/session{self._session}{command}"
         return await self._step(path, lambda: asyncio.to_thread(self._post, path, params))
 
@@ -177,13 +177,13 @@ class WebKitPage(Page):
 
 
 def _named(button: str, kind: str) -> dict[str, str]:
-    """Return the way to find a button by its text. The protocols have different names for the kind of a way."""
+    """Return a locator for a button by its text. The protocols name the locator's kind differently."""
     return {kind: "xpath", "value": f"//button[normalize-space()='{button}']"}
 
 
 @asynccontextmanager
 async def firefox(folder: Path) -> AsyncIterator[Page]:
-    """Run a headless Firefox whose files are all in one folder."""
+    """Run a headless Firefox that keeps all its files in one folder."""
     profile = folder / "profile"
     profile.mkdir()
     lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in PREFERENCES.items()]
@@ -210,7 +210,7 @@ async def firefox(folder: Path) -> AsyncIterator[Page]:
 
 @asynccontextmanager
 async def webkit(folder: Path) -> AsyncIterator[Page]:
-    """Run MiniBrowser, which comes with WebKitGTK, on a screen in memory."""
+    """Run MiniBrowser, which comes with WebKitGTK, on a virtual screen."""
     port = free_port()
     async with (
         _sound_card(folder) as environment,
@@ -225,7 +225,7 @@ async def webkit(folder: Path) -> AsyncIterator[Page]:
 
 @asynccontextmanager
 async def _sound_card(folder: Path) -> AsyncIterator[Mapping[str, str]]:
-    """Run PulseAudio with one output that leads nowhere. Firefox runs no AudioContext on a machine without any output.
+    """Run PulseAudio with one output that discards sound. Firefox needs an output to run an AudioContext.
 
     Yields:
         The environment of a browser that has this sound card.
@@ -233,7 +233,7 @@ async def _sound_card(folder: Path) -> AsyncIterator[Mapping[str, str]]:
     environment = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
     socket = folder / "sound"
     command = ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--log-level=info"]
-    # Otherwise the output plays 2 s of silence ahead, and every start of a sound waits for their end.
+    # Without norewinds, the output queues 2 s of silence, and every new sound waits for it to end.
     modules = ["module-null-sink norewinds=1", f"module-native-protocol-unix auth-anonymous=1 socket={socket}"]
     loads = [f"--load={module}" for module in modules]
     async with _running(*command, *loads, ready=lambda line: "startup complete" in line, environment=environment):
@@ -244,9 +244,9 @@ async def _sound_card(folder: Path) -> AsyncIterator[Mapping[str, str]]:
 async def _running(
     *command: str, environment: Mapping[str, str], ready: Callable[[str], bool] | None = None
 ) -> AsyncIterator[str]:
-    """Run a program while the block runs, and yield the line of standard error that says that it is ready.
+    """Run a program while the block runs, and yield the line of standard error that reports that it is ready.
 
-    At the end of the block nothing is left of what it started.
+    When the block ends, none of its processes remain.
     """
     child = await asyncio.create_subprocess_exec(
         *command,

@@ -1,4 +1,4 @@
-"""The other ends of the pages under test: a broadcaster, a listener, a bad network before the relay, other websites."""
+"""The peers of the pages under test: a broadcaster, a listener, a bad network before the relay, and other websites."""
 
 import asyncio
 import contextlib
@@ -20,19 +20,19 @@ FRAME_SECONDS = 0.02
 
 @asynccontextmanager
 async def broadcasting(relay_url: str, path: str, rate: int, second: bytes) -> AsyncIterator[None]:
-    """Broadcast one second of PCM over and over while the block runs, then end the session.
+    """Broadcast one second of PCM in a loop while the block runs, then end the session.
 
     Args:
         relay_url: `http://…`.
-        path: `SESSION` or `SESSION/CHANNEL`, and behind a question mark what else it says of itself.
-        rate: Samples a second; whether it is mono or stereo follows from the length of `second`.
-        second: Audio that continues itself.
+        path: `SESSION` or `SESSION/CHANNEL`, with an optional query.
+        rate: Samples per second; the length of `second` determines whether it is mono or stereo.
+        second: Audio that loops without a break.
     """
     channels = len(second) // (2 * rate)
     path, _, said = path.partition("?")
     query = f"rate={rate}&channels={channels}&{said}"
     address = f"{relay_url.replace('http', 'ws', 1)}/v1/broadcast/{path}?{query}"
-    # What the relay tells is not read. Were it to fill a bounded queue, the answers to pings would wait behind it.
+    # The relay's messages are not read. In a bounded queue they would fill it, and pongs would wait behind them.
     async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None, max_queue=None) as socket:
         await socket.recv()
         frame_bytes = round(len(second) * FRAME_SECONDS)
@@ -62,7 +62,7 @@ async def broadcasting(relay_url: str, path: str, rate: int, second: bytes) -> A
 
 @asynccontextmanager
 async def claimed(relay_url: str, path: str, query: str = "") -> AsyncIterator[ClientConnection]:
-    """Hold a channel as its broadcaster, without a sound, while the block runs."""
+    """Hold a channel as its broadcaster, without sending audio, while the block runs."""
     address = f"{relay_url.replace('http', 'ws', 1)}/v1/broadcast/{path}?{query}"
     async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as socket:
         await socket.recv()
@@ -70,7 +70,7 @@ async def claimed(relay_url: str, path: str, query: str = "") -> AsyncIterator[C
 
 
 async def listen(relay_url: str, path: str) -> AsyncGenerator[bytes]:
-    """Give the payloads of a channel's frames, from the first that is not silence on; fails on a missing frame."""
+    """Yield the payloads of a channel's frames from the first that is not silent; fail on a missing frame."""
     address = f"{relay_url.replace('http', 'ws', 1)}/v1/listen/{path}"
     expected_seq = None
     heard = False
@@ -88,16 +88,16 @@ async def listen(relay_url: str, path: str) -> AsyncGenerator[bytes]:
 
 
 class Network:
-    """Forwards HTTP and WebSocket connections to a relay until told to misbehave.
+    """Forwards HTTP and WebSocket connections to a relay, and misbehaves on request.
 
     Attributes:
-        url: Where a browser reaches the relay through it.
+        url: The address at which a browser reaches the relay through it.
         requested: The targets of all requests, in order.
-        was_disturbed: Whether it was told to misbehave.
+        was_disturbed: Whether a test made it misbehave.
     """
 
     def __init__(self, relay_port: int, extra: Mapping[str, bytes]) -> None:
-        """Make it; `extra` are scripts and pages, by path, that it serves itself as if they were the relay's."""
+        """Create a network that also serves the files `extra`, by path, as if they came from the relay."""
         self._relay_port = relay_port
         self._extra = dict(extra)
         self._writers: set[asyncio.StreamWriter] = set()
@@ -109,29 +109,29 @@ class Network:
         self.requested: list[str] = []
 
     def break_down(self) -> None:
-        """Cut every connection, and every new one, until `repair`."""
+        """Cut every connection, and each new one until `repair`."""
         self._broken = self.was_disturbed = True
         for writer in self._writers:
             writer.transport.abort()
 
     def block_websockets(self) -> None:
-        """Refuse every WebSocket, until `repair`, as a proxy does that knows only HTTP."""
+        """Refuse every WebSocket until `repair`, like a proxy that supports only HTTP."""
         self._blocks_websockets = self.was_disturbed = True
 
     def repair(self) -> None:
         self._broken = self._blocks_websockets = False
 
     def replace(self, path: str, body: bytes) -> None:
-        """Serve a script or page in place of the relay's."""
+        """Serve a file instead of the relay's file at this path."""
         self._extra[path] = body
 
     def swallow(self) -> None:
-        """From now on nothing passes on the present connections, though they stay open; new ones are good."""
+        """Forward nothing more on the present connections, but keep them open; new ones work."""
         self._generation += 1
         self.was_disturbed = True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection, which the relay is asked to close behind its answer, so that each request is seen."""
+        """Serve one connection. The relay must close it after its response, so that the network sees each request."""
         if self._broken:
             writer.transport.abort()
             return
@@ -179,7 +179,7 @@ class Network:
 
 
 def _response(path: str, body: bytes) -> bytes:
-    """Give a file with the headers of the relay's own pages, their Content-Security-Policy among them."""
+    """Return a file with the headers of the relay's own pages, including their Content-Security-Policy."""
     page = Pages().find("/")
     assert page is not None
     content_type = {"js": "text/javascript", "opus": "audio/ogg"}.get(path.rpartition(".")[2], "text/html")
@@ -190,7 +190,7 @@ def _response(path: str, body: bytes) -> bytes:
 
 @asynccontextmanager
 async def network(relay_url: str, extra: Mapping[str, bytes]) -> AsyncIterator[Network]:
-    """Run a `Network` before a relay; all its connections end with the block."""
+    """Run a `Network` in front of a relay, and end all its connections with the block."""
     between = Network(int(relay_url.rpartition(":")[2]), extra)
     server = await asyncio.start_server(between.serve, "127.0.0.1", free_port())
     between.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -203,18 +203,18 @@ async def network(relay_url: str, extra: Mapping[str, bytes]) -> AsyncIterator[N
 
 
 def free_origin() -> str:
-    """Give an origin on this machine that nobody has: `http://127.0.0.1:PORT`."""
+    """Return an unused origin on this machine: `http://127.0.0.1:PORT`."""
     return f"http://127.0.0.1:{free_port()}"
 
 
 @asynccontextmanager
 async def website(origin: str, files: Mapping[str, bytes], policy: str = "") -> AsyncIterator[None]:
-    """Run somebody else's website while the block runs.
+    """Run a third-party website while the block runs.
 
     Args:
-        origin: Where, see `free_origin`.
-        files: What it serves, by path.
-        policy: The Content-Security-Policy of all of them; none when empty.
+        origin: The website's origin, from `free_origin`.
+        files: The files it serves, by path.
+        policy: The Content-Security-Policy of every response; none if empty.
     """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""The pitch of what the player of a listening page plays."""
+"""The pitch of what a listening page's player plays."""
 
 PITCH = """() => {
     const { context, output } = relayPlayer;

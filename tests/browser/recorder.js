@@ -1,4 +1,4 @@
-// Records what it is connected to, from the first sample that is not zero on, and posts it once it lasts long enough.
+// Records its input from the first non-zero sample on, and posts the recording once it is long enough.
 class Recorder extends AudioWorkletProcessor {
   #left = [];
   #right = [];

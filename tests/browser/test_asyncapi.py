@@ -1,4 +1,4 @@
-"""The AsyncAPI document is one: AsyncAPI's own schema says so, which comes from npm as the browsers' tools do."""
+"""The AsyncAPI document is valid by AsyncAPI's own schema, which `make test` installs from npm."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Mute, pause and end: what the speaker presses, what listeners are told, and that they go on by themselves."""
+"""Mute, pause and end: the speaker's controls, the messages to listeners, and that listeners resume by themselves."""
 
 import asyncio
 import json
@@ -26,7 +26,6 @@ def join(relay: RelayProcess, session: str) -> connect:
 
 
 async def told(listener: ClientConnection, message_type: str) -> dict[str, object]:
-    """Wait for a control message."""
     async with asyncio.timeout(20):
         while True:
             message = await listener.recv()
@@ -35,7 +34,7 @@ async def told(listener: ClientConnection, message_type: str) -> dict[str, objec
 
 
 async def silent_frames(listener: ClientConnection, count: int) -> None:
-    """Wait until so many frames in a row are silence."""
+    """Wait until this many frames in a row are silent."""
     silent = 0
     async with asyncio.timeout(20):
         while silent < count:
@@ -69,7 +68,7 @@ async def test_mute_is_silence_that_everybody_knows_of_and_speaking_meanwhile_is
         assert (await told(listener, "state"))["silence"] == "muted"
         await silent_frames(listener, 50)
         assert await tab.page.title() == "Muted: muted – broadcast"
-        # The microphone hears a tone all the while, as it would a voice.
+        # The microphone hears the tone all the time, as it would hear a voice.
         await tab.warning("You are speaking, but you are muted")
         assert "dB" in await tab.page.locator("#level-shown").inner_text()
         async with join(relay, "muted") as late:
@@ -99,7 +98,7 @@ async def test_the_key_m_mutes_but_where_it_is_typed(tab: Tab) -> None:
     assert await tab.page.evaluate(is_muted)
     await tab.page.keyboard.press("M")
     await tab.status("You are live.")
-    # Where no key writes Latin letters.
+    # A keyboard layout without Latin letters.
     await tab.page.evaluate("dispatchEvent(new KeyboardEvent('keydown', { key: 'ь', code: 'KeyM' }))")
     await tab.status("You are muted.")
 
@@ -113,7 +112,7 @@ async def test_a_mute_outlasts_a_connection_that_broke(tab: Tab, relay: RelayPro
     tab.network.repair()
     await tab.status("You are muted.")
     async with join(relay, "still-muted") as listener:
-        # The relay may greet the listener before it hears that the broadcaster is still muted.
+        # The relay may greet the listener before it learns that the broadcaster is still muted.
         if (await told(listener, "hello"))["silence"] is None:
             assert (await told(listener, "state"))["silence"] == "muted"
         await silent_frames(listener, 20)

@@ -1,4 +1,4 @@
-"""The broadcasting page sends files: long ones, dropped ones, and those of which it has to say what is wrong."""
+"""The broadcasting page sends files: long files, dropped files, and files that it must reject with a reason."""
 
 import asyncio
 import re
@@ -23,13 +23,13 @@ TONE = 997
 FILE_RATE = 48_000
 HOUR_SECONDS = 3600
 HOUR_BYTES = HOUR_SECONDS * FILE_RATE * 2
-"""Of an hour of sound in 16 bits."""
+"""The size of an hour of 16-bit audio."""
 
 TRIES = 3
 
 
 def wav(path: Path, seconds: int) -> Path:
-    """Write a second of a tone and so much silence behind it that takes no room on the disk."""
+    """Write one second of a tone followed by silence, as a sparse file that takes little disk space."""
     write_wav(path, sine(TONE, FILE_RATE, 1), FILE_RATE)
     header = bytearray(path.read_bytes()[:44])
     data_bytes = seconds * FILE_RATE * 2
@@ -42,7 +42,7 @@ def wav(path: Path, seconds: int) -> Path:
 
 
 def mp3(path: Path, seconds: int) -> Path:
-    """Write as many copies of ten seconds of a tone as make a file that long."""
+    """Write copies of a ten-second tone until the file has this length."""
     with av.open(str(path), "w", format="mp3", options={"write_xing": "0", "id3v2_version": "0"}) as container:
         stream: Any = container.add_stream("libmp3lame", rate=FILE_RATE, layout="mono")
         tone = av.AudioFrame(format="s16p", layout="mono", samples=10 * FILE_RATE)
@@ -55,14 +55,14 @@ def mp3(path: Path, seconds: int) -> Path:
 
 
 async def choose(tab: Tab, path: str, file: Path) -> None:
-    """Open the broadcasting page and choose a file there."""
+    """Open the broadcasting page, and choose a file."""
     await tab.open(path)
     await tab.page.get_by_role("radio", name="File").check()
     await tab.page.get_by_label("Audio file").set_input_files(file)
 
 
 async def milliseconds_to_live(tab: Tab) -> float:
-    """Go live and off again; gives how long the page took until it was live."""
+    """Go live and stop again, and return how long the page took to go live."""
     took: float = await tab.page.evaluate(
         """
         () => new Promise((resolve) => {
@@ -84,7 +84,7 @@ async def milliseconds_to_live(tab: Tab) -> float:
 
 
 def private_bytes(process: int) -> int:
-    """Give what a process holds that is not a file's; 0 when it has ended."""
+    """Return the size of a process's private memory without mapped files, or 0 if it has ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def private_bytes(process: int) -> int:
 
 
 async def memory_bytes(browser: Browser) -> int:
-    """Give what all processes of a browser hold together."""
+    """Return the private memory of all processes of a browser."""
     session = await browser.new_browser_cdp_session()
     answer = await session.send("SystemInfo.getProcessInfo")
     await session.detach()
@@ -116,7 +116,7 @@ async def test_an_hour_begins_as_soon_as_half_a_minute_and_takes_no_more_memory(
         while len(heard) < 2 * 0.8 * RATE:
             heard += await anext(payloads)
         assert await memory_bytes(browser) - before < HOUR_BYTES / 4
-    # A gap is the machine's: that a file is heard without one is another test's.
+    # A busy machine can cause gaps; another test checks that a file plays without one.
     assert abs(judge(from_pcm(heard), RATE, TONE).frequency - TONE) < 2
     await tab.press("Stop")
     await tab.status("You are off the air.")
@@ -149,7 +149,7 @@ async def test_says_that_a_file_is_no_audio(tab: Tab, tmp_path: Path, content: b
     await choose(tab, "/broadcast/no-audio", file)
     await tab.press("Go live")
     await tab.status("The browser cannot read “notes.mp3” as audio.")
-    # So says Chromium of a file that is empty.
+    # Chromium's error for an empty file.
     tab.forgive("net::ERR_REQUEST_RANGE_NOT_SATISFIABLE")
 
 
@@ -178,7 +178,7 @@ WATCHED_ELEMENTS = """
 async def test_a_file_that_fails_on_the_air_ends_the_broadcast_but_not_the_session(
     tab: Tab, relay: RelayProcess, tmp_path: Path, gone: bool, sentence: str
 ) -> None:
-    """A browser reads so far ahead that a test would wait for long: it is given another address to read on from."""
+    """The test replaces the element's address, because a browser reads so far ahead that a missing file shows late."""
     file = wav(tmp_path / "voice.wav", HOUR_SECONDS)
     await tab.page.add_init_script(WATCHED_ELEMENTS)
     await choose(tab, "/broadcast/fails", file)
@@ -192,12 +192,12 @@ async def test_a_file_that_fails_on_the_air_ends_the_broadcast_but_not_the_sessi
         await tab.page.get_by_label("Audio file").set_input_files(wav(file, HOUR_SECONDS))
         await tab.press("Go live")
         await tab.status("You are live.")
-        # The same listener hears on.
+        # The same listener still receives audio.
         await anext(payloads)
 
 
 async def test_nothing_but_the_page_pauses_a_file(tab: Tab, relay: RelayProcess, tmp_path: Path) -> None:
-    """A media key does, a headset that is pulled out, another app that takes the sound."""
+    """A media key, an unplugged headset or another app may pause the element."""
     await tab.page.add_init_script(WATCHED_ELEMENTS)
     await choose(tab, "/broadcast/media-key", wav(tmp_path / "voice.wav", HOUR_SECONDS))
     await tab.press("Go live")
@@ -211,7 +211,7 @@ async def test_nothing_but_the_page_pauses_a_file(tab: Tab, relay: RelayProcess,
 
 @asynccontextmanager
 async def dragged(tab: Tab, *paths: Path, text: str = "") -> Any:
-    """Drag from outside onto the page; gives a function that moves on, `dragOver`, `drop` or `dragCancel`."""
+    """Drag from outside onto the page, and yield a function that continues with `dragOver`, `drop` or `dragCancel`."""
     session = await tab.page.context.new_cdp_session(tab.page)
     items = [{"mimeType": "text/plain", "data": text}] if text else []
     data = {"items": items, "files": [str(path) for path in paths], "dragOperationsMask": 1}
@@ -243,7 +243,7 @@ async def test_a_file_is_dropped_on_the_page_and_heard(tab: Tab, relay: RelayPro
     async with asyncio.timeout(60), aclosing(listen(relay.url, "dropped")) as payloads:
         await tab.press("Go live")
         await anext(payloads)
-        # On the air the page takes no other file, and is not left for one.
+        # On the air, the page accepts no other file, and the browser does not leave the page for one.
         async with dragged(tab, tmp_path / "other.wav") as move:
             await move("drop")
         assert not await veil.is_visible()

@@ -1,4 +1,4 @@
-"""The broadcasting page's microphones: heard, changed, refused, pulled out and put back."""
+"""The broadcasting page's microphones: heard, switched, refused, unplugged and plugged in again."""
 
 import asyncio
 from contextlib import aclosing
@@ -83,11 +83,11 @@ WATCHED_MICROPHONES = """
       return stream;
     };
 """
-"""Chromium's own fake devices cannot be unplugged: these end when told to."""
+"""Chromium's own fake devices cannot be unplugged. These end on request."""
 
 
 def unplug(number: int) -> str:
-    """Give a script that ends the microphone that was opened as this one, from 0."""
+    """Return a script that ends the microphone with this number, counted from 0 in the order of opening."""
     return f"opened[{number}].track.dispatchEvent(new Event('ended'))"
 
 
@@ -118,7 +118,7 @@ async def test_who_chose_no_microphone_is_not_told_that_it_is_gone(tab: Tab) -> 
     await tab.status("You are live.")
     await tab.page.evaluate(unplug(0))
     await tab.until("opened.length === 2")
-    # The warnings are looked at each half second.
+    # The page checks its warnings every half second.
     await tab.page.evaluate("new Promise((resolve) => setTimeout(resolve, 700))")
     assert await tab.page.locator("#warning").text_content() == ""
 
@@ -178,7 +178,7 @@ async def test_the_level_is_seen_before_anybody_hears(tab: Tab, relay: RelayProc
     await tab.status("Speak, and watch the level. Nobody hears you yet.")
     await tab.page.wait_for_selector("#level[aria-valuetext$=dB]")
     assert not [target for target in tab.network.requested if "/v1/" in target]
-    # What is chosen now is tested at once, and is what goes live.
+    # A change at this point is tested at once, and applies when the page goes live.
     await tab.page.get_by_role("switch", name="Automatic gain").check()
     await tab.until("opened.length === 2 && opened[0].track.readyState === 'ended'")
     await tab.press("Go live")
@@ -256,7 +256,7 @@ HELD_PERMISSION = """
       return ask(options);
     };
 """
-"""The browser asks the person until `allow()`."""
+"""The browser waits for permission until the test calls `allow()`."""
 
 
 async def test_what_is_chosen_while_the_browser_asks_is_what_is_used(tab: Tab) -> None:

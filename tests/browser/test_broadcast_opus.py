@@ -1,4 +1,4 @@
-"""The broadcasting page sends Opus where the browser encodes it, and PCM where it does not."""
+"""The broadcasting page sends Opus if the browser can encode it, and PCM otherwise."""
 
 import asyncio
 from pathlib import Path
@@ -23,7 +23,7 @@ PACKET_SAMPLES = 960
 
 
 async def hear_opus(relay_url: str, session: str, frequency: int) -> None:
-    """Wait for a clean second of a tone; a browser stutters on a busy machine."""
+    """Wait for a clean second of a tone, because a browser stutters on a busy machine."""
     decoder = OpusDecoder(RATE, 1)
     second = b""
     async with asyncio.timeout(60), listen(relay_url, session, codec="opus") as listener:
@@ -39,7 +39,7 @@ async def hear_opus(relay_url: str, session: str, frequency: int) -> None:
 
 
 async def kilobits_shown(page: Page) -> int:
-    """Wait until the page says what it sends."""
+    """Wait until the page shows its bit rate, and return it in kb/s."""
     await page.locator("#bitrate", has_text="kb/s").wait_for()
     return int((await page.locator("#bitrate").text_content() or "").split()[0])
 

@@ -1,4 +1,4 @@
-"""The broadcasting page, judged by what a listener gets."""
+"""The broadcasting page, judged by the audio that a listener receives."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ FILE_SECONDS = 3
 TRIES = 3
 
 ONSET_SAMPLES = 800
-"""A tone that begins at once rings in the low-pass; what is judged begins behind that."""
+"""A tone that starts abruptly rings in the low-pass filter, so tests judge only what follows."""
 
 
 async def listen_to_the_end(relay_url: str, path: str) -> bytes:
@@ -33,7 +33,7 @@ async def listen_to_the_end(relay_url: str, path: str) -> bytes:
 
 
 async def mistake(tab: Tab, field: str, sentence: str) -> None:
-    """Wait until a field has the focus and says what is wrong with it, and only that one does."""
+    """Wait until a field has the focus and shows an error, and no other field does."""
     await tab.page.locator(f"#{field}:focus[aria-invalid=true][aria-describedby={field}-error]").wait_for()
     await tab.page.locator(f"#{field} ~ #{field}-error").filter(has_text=sentence).wait_for()
     assert await tab.page.locator(".error:visible").count() == 1
@@ -64,7 +64,7 @@ async def test_takes_a_channel_over_when_the_person_says_so(tab: Tab, relay: Rel
         await tab.open("/broadcast/busy")
         await tab.press("Go live")
         await tab.status("This channel already has a broadcaster.")
-        # The focus waits on the button that goes on.
+        # The focus is on the button that continues.
         await tab.page.keyboard.press("Enter")
         await tab.status("You are live.")
         await other.wait_closed()
@@ -80,7 +80,7 @@ async def test_stops_when_another_broadcaster_takes_over(tab: Tab, relay: RelayP
         await tab.status("Another broadcaster took over this channel.")
         assert await tab.page.evaluate("relayBroadcaster.state") == "failed"
         await tab.page.get_by_role("button", name="Go live").wait_for()
-        # It went on without this page: it is not asked back by itself.
+        # The channel continues without this page, so the page must not claim it back by itself.
         assert sum("/v1/broadcast/" in target for target in tab.network.requested) == 1
 
 
@@ -90,7 +90,7 @@ async def test_broadcast_goes_on_after_the_connection_broke(tab: Tab, relay: Rel
     await tab.status("You are live.")
     tab.network.break_down()
     await tab.status("No connection to the relay.")
-    # Until 1.5 s are kept nothing is lost; then the oldest goes, and the page says so.
+    # The page keeps 1.5 s of sound. After that it drops the oldest, and says so.
     await tab.warning("Part of the sound was lost")
     tab.network.repair()
     await tab.status("You are live.")
@@ -113,14 +113,14 @@ WATCHED_STATES = """
     window.states = [];
     relayBroadcaster.addEventListener("statechange", () => states.push(relayBroadcaster.state));
 """
-"""A first retry may come at once, so that nobody sees a word of it."""
+"""The first retry can be so quick that the page never shows the state, so the test records every state."""
 
 
 async def test_a_short_break_loses_nothing_that_had_not_been_sent(tab: Tab) -> None:
     await tab.open("/broadcast/short-break")
     await tab.press("Go live")
     await tab.status("You are live.")
-    # The first retry comes within a second; what is kept is more.
+    # The first retry comes within a second, and the page keeps more than that.
     await tab.page.evaluate(WATCHED_STATES)
     await tab.page.evaluate(
         """
@@ -214,7 +214,7 @@ async def test_warns_of_a_source_that_is_silent_or_too_loud(
 
 @pytest.mark.parametrize(("rate", "speed"), [(1.5, "150%"), (0.67, "67%")])
 async def test_says_that_the_sound_does_not_come_in_real_time(tab: Tab, rate: float, speed: str) -> None:
-    """No browser's rate is wrong when one wants it, so the relay's word for it is put in its place."""
+    """A browser's sample rate cannot be made wrong on demand, so the test replaces the rate that the relay measured."""
     await tab.open("/broadcast/odd-speed")
     await tab.press("Go live")
     await tab.status("You are live.")
@@ -275,7 +275,7 @@ async def test_lets_the_screen_go_off_again_however_late_the_browser_kept_it_on(
     await tab.status("You are off the air.")
     await tab.page.evaluate("answers.forEach((answer) => answer())")
     await tab.until("answers.length > 0 && held === 0")
-    # What came in between has had its turn.
+    # Let the events that arrived meanwhile run.
     await tab.page.evaluate("new Promise((resolve) => setTimeout(resolve, 100))")
     assert await tab.page.evaluate("held") == 0
 

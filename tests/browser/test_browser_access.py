@@ -1,4 +1,4 @@
-"""Who gets in, in a real browser: pages of other origins, links with keys, tokens."""
+"""Access control in a real browser: pages of other origins, links with keys, and tokens."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async ([relay, key]) => {
 
 
 async def test_cross_site_websocket(context: BrowserContext) -> None:
-    """A page of another origin gets neither to broadcast nor to listen, not even with the key."""
+    """A page of another origin can neither broadcast nor listen, not even with the key."""
     origin = free_origin()
     async with relay_process(RELAY_BROADCAST_KEY=KEY) as relay, website(origin, {"/": b"<title>Evil</title>"}):
         page = await context.new_page()
@@ -54,15 +54,15 @@ async def test_cross_site_websocket(context: BrowserContext) -> None:
 async def press_play_elsewhere(
     context: BrowserContext, *, is_allowed: bool = True, is_in_policy: bool = True
 ) -> tuple[str, list[str]]:
-    """Press Play in a `<relay-player>` on another website, until it waits or has tried for long enough.
+    """Press Play in a `<relay-player>` on another website, until it waits or has tried long enough.
 
     Args:
-        context: Of the browser.
+        context: The browser context.
         is_allowed: Whether the relay lets the website connect.
         is_in_policy: Whether the website's own policy lets its pages connect to the relay.
 
     Returns:
-        What the player says at the end, and all the states that it went through.
+        The player's last message, and all its states in order.
     """
     origin = free_origin()
     settings = {
@@ -167,7 +167,7 @@ WRONG = "abcdefgh.ijklmnop.qrstuvwx"
 
 @pytest.mark.parametrize("is_pressed", [False, True], ids=["before", "behind"])
 async def test_a_good_token_counts_in_the_tab_that_had_a_bad_one(context: BrowserContext, *, is_pressed: bool) -> None:
-    """Before and behind a press of Play; the address shows neither, and a reload has the good one."""
+    """The new token works before and after Play. The address shows neither token; a reload uses the good one."""
     settings = {"RELAY_ACCESS_TOKEN_SECRET": SECRET, "RELAY_ACCESS_OPEN_SESSIONS": "[]"}
     async with relay_process(**settings) as relay, open_tab(context, relay.url) as tab:
         await tab.open(f"/listen/ev1#token={WRONG}")
@@ -185,7 +185,7 @@ async def test_a_good_token_counts_in_the_tab_that_had_a_bad_one(context: Browse
         await tab.state("waiting")
         await tab.page.reload()
         await tab.status("The session has not begun yet.")
-        # A link that was cut off takes nothing away, and another session has its own.
+        # A truncated link does not replace the good token, and another session has its own token.
         await tab.open("/listen/ev1#token=short")
         await tab.press("Play")
         await tab.state("waiting")
@@ -210,7 +210,7 @@ async def test_a_good_key_counts_in_the_tab_that_had_a_bad_one(context: BrowserC
             await tab.press("Stop")
             await tab.status("You are off the air.")
             await tab.page.reload()
-        # What a person writes instead is not kept, and neither is what it replaced.
+        # A key that a person types is not stored, and the key that it replaced is gone too.
         await tab.page.get_by_text("Channel, language and key").click()
         await tab.page.get_by_label("Broadcast key").fill("another-key")
         await tab.page.reload()

@@ -1,4 +1,4 @@
-"""`<relay-player>` as pages use it: plain ones, React and Vue move it, change it, and make it before it is defined."""
+"""`<relay-player>` in plain pages, React and Vue: moved, changed, and created before its definition."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ VUE = "@vue/runtime-dom/dist/runtime-dom.esm-browser.prod.js"
 
 
 def react_module() -> bytes:
-    """Wrap React, which comes in CommonJS alone, as a module for browsers."""
+    """Wrap React, which ships only as CommonJS, as a module for browsers."""
     files = {name: (MODULES / path).read_text(encoding="utf-8") for name, path in REACT.items()}
     parts = "".join(f'"{name}": (exports, module, require) => {{{text}\n}},\n' for name, text in files.items())
     return f"""
@@ -60,11 +60,11 @@ def react_module() -> bytes:
 
 
 class Stage:
-    """A page of somebody's own, with two places for players.
+    """A third-party page with two places for players.
 
     Attributes:
         tab: The page.
-        workers: How many it has made so far.
+        workers: How many Workers it has created so far.
     """
 
     def __init__(self, tab: Tab) -> None:
@@ -73,7 +73,7 @@ class Stage:
         tab.page.on("worker", self._count)
 
     async def run(self, body: str, **given: object) -> Any:
-        """Run the body of an async function in which `here`, `there`, `element` (the first player) and `given` are."""
+        """Run the body of an async function that can use `here`, `there`, `element` (the first player) and `given`."""
         names = f"const {{{', '.join(given)}}} = given;"
         scope = (
             "const [here, there, element] = ['#here', '#there', 'relay-player'].map((s) => document.querySelector(s));"
@@ -84,7 +84,7 @@ class Stage:
         await self.run("await import(path);", path=ELEMENT)
 
     async def show(self, **attributes: str) -> None:
-        """Put a player in."""
+        """Insert a player."""
         await self.define()
         await self.run(
             """
@@ -102,7 +102,7 @@ class Stage:
         )
 
     async def play(self, number: int = 0) -> None:
-        """Play, and wait until it does; tells what happened instead when that takes a minute."""
+        """Start a player and wait until it plays; after a minute, fail with its states."""
         started = await self.run(
             """
             const player = document.querySelectorAll("relay-player")[number];
@@ -123,12 +123,12 @@ class Stage:
         assert started[0] == "playing", started
 
     async def hears(self, number: int = 0) -> bool:
-        """Wait until there is a sound in what a player plays; false when it plays nothing."""
+        """Wait until a player's output has sound; return false if it has no output."""
         record = """
             window.relayPlayer = document.querySelectorAll("relay-player")[number].player;
             return relayPlayer.output && recordPlayer(0.3);
         """
-        # A busy machine may interrupt the sound; one that was stopped has no output any more.
+        # A busy machine may interrupt the sound, but a stopped player has no output at all.
         while (recorded := await self.run(record, number=number)) is not None:
             samples = np.frombuffer(base64.b64decode(recorded["left"]), np.float32)
             if np.sqrt(np.mean(np.square(samples))) > LOUD:
@@ -141,7 +141,7 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(context: BrowserContext, relay_url: str) -> AsyncIterator[Stage]:
-    """Open a page that loads nothing yet, beside a relay's own."""
+    """Open a page, served beside a relay's own pages, that loads nothing yet."""
     files = {
         "/assets/test-stage.html": PAGE,
         "/assets/test-react.js": react_module(),
@@ -206,7 +206,7 @@ async def test_taken_out_it_stops_and_put_in_again_it_can_be_played(
 
 
 FRAMEWORKS = {
-    # From a list of ids and the properties of all: players with these keys, in this order.
+    # `draw` takes a list of keys and the common properties, and renders players with these keys in this order.
     "react": """
         const { createElement, createRoot, flushSync } = await import("/assets/test-react.js");
         const root = createRoot(here);
@@ -231,20 +231,19 @@ async def test_a_framework_re_orders_changes_and_makes_it_before_it_is_defined(
         open_stage(context, relay.url) as stage,
     ):
         await stage.run(FRAMEWORKS[framework])
-        properties = {"src": "/listen/framed", "channel": "de", "latency": "stable", "saveData": True}
+        properties = {"src": "/listen/framed", "channel": "de", "latency": "stable"}
         await stage.run("draw(['a', 'b'], properties);", properties=properties)
         await stage.define()
-        shown = "return [element.player.channel, element.player.latency, element.player.saveData];"
-        assert await stage.run(shown) == ["de", "stable", True]
+        assert await stage.run("return [element.player.channel, element.player.latency];") == ["de", "stable"]
         await stage.play(0)
         await stage.play(1)
         await stage.run("window.before = [a.player, b.player];")
-        # Whichever of the two a framework moves.
+        # A framework may move either of the two.
         await stage.run("draw(['b', 'a'], properties);", properties=properties)
         assert await stage.run("return here.children[0] === b && here.children[1] === a;")
         assert await stage.hears(0)
         assert await stage.hears(1)
-        # A property that is there no longer, and one that is another.
+        # One property is removed, and another is changed.
         await stage.run("draw(['b', 'a'], properties);", properties={"src": "/listen/framed", "latency": "low"})
         await stage.until("['a', 'b'].every((id) => document.getElementById(id).player.channel === 'main')")
         assert await stage.run("return [a.player.latency, a.hasAttribute('channel')];") == ["low", False]
@@ -290,9 +289,12 @@ async def test_properties_are_attributes_whenever_they_are_set(context: BrowserC
         assert await stage.run(given) == ["de"] * 3
         await stage.run("element.channel = null;")
         assert await stage.run(given) == [None, None, "main"]
-        # A channel that the person chose is not taken back by a change of something else.
-        await stage.run("element.player.switchChannel('fr'); element.latency = 'low';")
-        assert await stage.run("return [element.player.channel, element.player.latency];") == ["fr", "low"]
+        # Other changes keep the channel that the person chose.
+        await stage.run("element.player.switchChannel('fr'); element.latency = 'low'; element.saveData = true;")
+        shown = "return [element.player.channel, element.player.latency, element.player.saveData];"
+        assert await stage.run(shown) == ["fr", "low", True]
+        await stage.run("element.setAttribute('save-data', 'false');")
+        await stage.until("!element.player.saveData")
         assert stage.workers == 1
 
 
@@ -315,7 +317,7 @@ async def test_what_changes_at_once_is_one_change(context: BrowserContext, relay
         )
         to = {"session": "other", "channel": "de", "latency": "stable", "token": "a-token-of-some-length"}
         await stage.run(change, to=to)
-        # What played goes on with the other session.
+        # The sound continues with the other session.
         await stage.until("element.state === 'playing' && element.player.session === 'other'")
         assert await stage.hears()
         assert await stage.run("return starts;") == 1
@@ -380,7 +382,7 @@ DEFAULT_POLICY = 'trustedTypes.createPolicy("default", { createScriptURL: (url) 
 async def foreign_stage(
     context: BrowserContext, relay_url: str, before: str, headers: dict[str, str]
 ) -> AsyncIterator[Tab]:
-    """Open a page with a player, a script of its own and headers, under a path that the relay does not have."""
+    """Open a page with a player, its own script and headers, under a path that the relay does not have."""
     async with network(relay_url, {}) as between:
         page = await context.new_page()
         body = HTML.replace("{before}", before).replace("{element}", between.url + ELEMENT)
@@ -458,7 +460,7 @@ async def test_of_two_players_the_one_that_stops_leaves_the_lock_screen_to_the_o
         await stage.run("here.lastChild.stop();")
         assert await stage.run(shown) == ["playing", "left"]
         await stage.play(1)
-        # News of the first take nothing from the second.
+        # News about the first session must not change the second.
         async with claimed(relay.url, "left/de", "lang=de"):
             await stage.until("element.player.channels.length === 2")
             assert await stage.run(shown) == ["playing", "right"]

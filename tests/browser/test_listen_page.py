@@ -1,4 +1,4 @@
-"""The listening page, judged by what its player gives to the speakers."""
+"""The listening page, judged by what its player sends to the speakers."""
 
 import asyncio
 import base64
@@ -24,11 +24,11 @@ OTHER_TONE = 613
 MONO_16K = to_pcm(sine(TONE, 16_000, 1))
 
 ONSET_SECONDS = 0.05
-"""Playing fades in; what is judged begins behind that."""
+"""Playback fades in, so tests judge only what follows."""
 
 
 def ogg_opus(seconds: int) -> bytes:
-    """Give a tone as a file that an `<audio>` element plays."""
+    """Return a tone as a file that an `<audio>` element can play."""
     file = io.BytesIO()
     with av.open(file, "w", format="ogg") as container:
         stream = container.add_stream("libopus", rate=48_000, layout="mono")
@@ -41,7 +41,7 @@ def ogg_opus(seconds: int) -> bytes:
 
 
 async def record(tab: Tab, seconds: float) -> tuple[int, Samples, Samples]:
-    """Record what the page plays; gives the sample rate, left and right, from behind the onset on."""
+    """Record what the page plays after the onset; return the sample rate, left and right."""
     async with asyncio.timeout(seconds + 20):
         recording = await tab.page.evaluate("(seconds) => recordPlayer(seconds)", seconds)
     rate = int(recording["rate"])
@@ -53,7 +53,7 @@ async def record(tab: Tab, seconds: float) -> tuple[int, Samples, Samples]:
 
 
 def hears(samples: Samples, rate: int, tone: int) -> bool:
-    """Tell whether a recording is of this tone; catching up with the broadcaster blurs its pitch a little."""
+    """Whether a recording contains this tone; catching up with the broadcaster blurs its pitch slightly."""
     return abs(judge(samples, rate, tone).frequency - tone) < 20
 
 
@@ -98,7 +98,7 @@ async def test_languages_have_their_own_names_and_the_person_s_comes_first(
         assert sorted([(await label.inner_text()).split("\n")[0] for label in await labels.all()]) == sorted(names)
         assert await tab.page.get_by_role("radio", name="Deutsch").is_checked()
         assert await labels.get_by_text("العربية").get_attribute("dir") == "rtl"
-        # Words of the page, in its language.
+        # These words belong to the page and use its language.
         assert await labels.locator(".visually-hidden:not([lang])").count() == len(names)
         await tab.press("Hören")
         await tab.state("playing")
@@ -171,7 +171,7 @@ async def test_keyboard_alone_plays_turns_down_and_stops(tab: Tab, relay: RelayP
         await tab.page.get_by_role("button", name="Stop").focus()
         await tab.page.keyboard.press("Space")
         await tab.state("idle")
-        # Both are remembered.
+        # The page remembers both.
         await tab.open("/listen/keys")
         assert await tab.page.get_by_label("Volume").input_value() == "90"
         assert await tab.page.get_by_role("radio", name="Stable").is_checked()
@@ -197,7 +197,7 @@ async def test_says_each_state_once_and_nothing_else(tab: Tab, relay: RelayProce
         await tab.until("document.getElementById('delay-shape').getAttribute('d').length > 40")
     await tab.state("ended")
     said = await tab.page.evaluate("said")
-    # A busy machine may interrupt the sound, which is said, and that it goes on.
+    # On a busy machine, the page may report an interruption and then that the sound continues.
     said = [
         one for number, one in enumerate(said) if not any("interruption" in near for near in said[number : number + 2])
     ]
@@ -364,7 +364,7 @@ Worker.prototype.postMessage = function (message, ...more) {
   return postMessage.call(this, message, ...more);
 };
 """
-"""The output timestamp as Safari tells it up to 17.4, and what the page told the Worker to add to the delay."""
+"""The output timestamp as Safari up to 17.4 reports it, and the correction that the page sent to the Worker."""
 
 
 async def test_a_browser_that_is_wrong_about_its_speaker_does_not_make_the_delay_grow(
@@ -400,7 +400,7 @@ async def test_connects_again_when_the_relay_is_not_heard_any_more(tab: Tab, rel
         await tab.state("playing")
         tab.network.swallow()
         await tab.status("A short interruption.")
-        # Nothing passes on the old connection any more, so this is a new one.
+        # The old connection carries nothing any more, so this is a new one.
         await tab.state("playing")
 
 
@@ -420,7 +420,7 @@ async def test_goes_on_at_a_press_when_a_telephone_call_keeps_the_sound(tab: Tab
         await tab.open("/listen/called")
         await tab.press("Play")
         await tab.state("playing")
-        # As Safari does, which may never take it back.
+        # Safari interrupts the context, and may never resume it.
         await tab.page.evaluate("Object.defineProperty(relayPlayer.context, 'state', { value: 'interrupted' })")
         await tab.status("Another app is using the sound")
         await tab.press("Play")

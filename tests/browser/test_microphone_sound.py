@@ -1,4 +1,4 @@
-"""The broadcasting page's microphone, judged by the bytes that the relay sends on."""
+"""The broadcasting page's microphone, judged by the bytes that the relay sends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -51,7 +51,7 @@ async (seconds) => {
   return { rate: node.context.sampleRate, samples: encodeFloats(chunks) };
 }
 """
-"""Records what the microphone gives to the page, before the page does anything to it."""
+"""Records what the microphone delivers to the page, before the page processes it."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -69,7 +69,7 @@ FADE_SECONDS = 0.1
 
 
 async def hear(relay_url: str, session: str, seconds: float) -> Samples:
-    """Give what a listener gets, from now on; the beginning is left out, in which a decoder of Opus fades in."""
+    """Return what a listener hears from now on, without the beginning, where an Opus decoder fades in."""
     heard, wanted = b"", round(2 * RATE * (FADE_SECONDS + seconds))
     async with aclosing(listen(relay_url, session)) as payloads:
         async for payload in payloads:
@@ -82,7 +82,7 @@ async def hear(relay_url: str, session: str, seconds: float) -> Samples:
 async def test_microphone_is_continuous_up_to_the_bytes_that_the_relay_sends(
     tab: Tab, relay: RelayProcess, say: Callable[[str], None]
 ) -> None:
-    """The fake microphone runs on a timer and stutters on a busy machine; then what it gave the page shows the same."""
+    """The fake microphone can stutter on a busy machine; then the recording of its output shows the stutter."""
     await tab.open("/broadcast/continuous")
     await tab.press("Go live")
     await tab.state("live")

@@ -1,6 +1,6 @@
-"""The parts of the pages that need no sound card and no socket, run in the browser that they are written for.
+"""The parts of the pages that need neither a sound card nor a socket, run in a real browser.
 
-The player's audio thread is heard in an OfflineAudioContext; its rules are tested by tests/player.
+An OfflineAudioContext renders the player's audio thread; tests/player tests its rules.
 """
 
 import base64
@@ -28,12 +28,12 @@ TONE = 997
 OPUS_RATE = 48_000
 
 ONSET_SECONDS = 0.05
-"""Playing fades in; what is judged begins behind that."""
+"""Playback fades in, so tests judge only what follows."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def tab(browser: Browser, relay: RelayProcess) -> AsyncIterator[Tab]:
-    """One page for all tests of this module; importing modules leaves nothing behind."""
+    """One page for all tests of this module, because imported modules leave nothing behind."""
     async with open_context(browser) as context, open_tab(context, relay.url) as tab:
         await tab.open("/")
         yield tab
@@ -41,7 +41,7 @@ async def tab(browser: Browser, relay: RelayProcess) -> AsyncIterator[Tab]:
 
 
 async def run(tab: Tab, module: str, body: str, **arguments: object) -> Any:
-    """Run the body of an async function with the names of a module and the arguments in scope."""
+    """Run the body of an async function that can use a module's names and the arguments."""
     imported = f"const module = await import('/assets/{module}');"
     names = f"const {{{', '.join(arguments)}}} = given;"
     return await tab.page.evaluate(f"async (given) => {{ {imported} {names} {body} }}", arguments)
@@ -108,17 +108,17 @@ def steer(**order: object) -> dict[str, object]:
 async def render(
     tab: Tab, script: list[dict[str, object]], *, seconds: float, rate: int = 16_000, device_rate: int = 48_000
 ) -> tuple[dict[str, Any], Samples]:
-    """Let the real processor play a tone in an OfflineAudioContext.
+    """Play a tone with the real processor in an OfflineAudioContext.
 
     Args:
         tab: Any page.
-        script: When (`at`, in seconds) how many `frames` of 20 ms come, and which `orders` follow.
-        seconds: What is rendered.
-        rate: Of the tone.
-        device_rate: Of the context.
+        script: For each time `at` in seconds, how many `frames` of 20 ms arrive and which `orders` follow.
+        seconds: How much to render.
+        rate: The tone's sample rate.
+        device_rate: The context's sample rate.
 
     Returns:
-        The processor's last report, and what was heard from behind the onset on.
+        The processor's last report, and the sound after the onset.
     """
     body = f"const {{ script, text, rate, deviceRate, seconds }} = given; {RENDER}"
     given = {
@@ -225,7 +225,7 @@ QUEUE = """
       }
     };
 """
-"""A queue for packets of 20 ms, each of another size, whose bytes are their number."""
+"""A queue for packets of 20 ms. Their sizes differ, and the bytes of each equal its number."""
 
 
 async def test_send_queue_is_bounded_and_drops_the_oldest(tab: Tab) -> None:
@@ -240,7 +240,7 @@ async def test_send_queue_is_bounded_and_drops_the_oldest(tab: Tab) -> None:
         return { sent, waiting, dropped: queue.droppedSeconds };
     """
     result = await run(tab, "send-queue.js", QUEUE + script)
-    # A quarter of a second went into the socket, and with that 1.5 s are kept.
+    # The socket took a quarter of a second; together with it, the queue keeps 1.5 s.
     assert result["waiting"] == pytest.approx(1.5)
     assert result["dropped"] == pytest.approx(0.5)
     assert result["sent"] == [*range(14), *range(39, 101)]
@@ -261,7 +261,7 @@ async def test_send_queue_keeps_the_newest_while_there_is_no_connection(tab: Tab
     """
     result = await run(tab, "send-queue.js", QUEUE + script)
     assert result["waiting"] == pytest.approx(1.5)
-    # 15 packets were too many, and the old connection had one that it had not sent.
+    # 15 packets exceeded the limit, and the old connection had one unsent packet.
     assert result["dropped"] == pytest.approx(0.3 + 0.02)
     assert result["sent"] == [*range(10), *range(25, 100)]
 
@@ -287,7 +287,7 @@ async def test_send_queue_notices_a_socket_that_takes_nothing(tab: Tab) -> None:
 
 
 async def test_the_browser_encodes_what_the_page_sends(tab: Tab) -> None:
-    """Chromium's own encoder. PyAV decodes what it makes."""
+    """Chromium's own encoder; PyAV decodes its output."""
     script = """
         const packets = [];
         const coder = new module.OpusCoder(
@@ -305,11 +305,11 @@ async def test_the_browser_encodes_what_the_page_sends(tab: Tab) -> None:
     """
     result = await run(tab, "coding.js", script, pcm=encode_pcm(to_pcm(sine(TONE, OPUS_RATE, 1))))
     assert result["hasOpus"]
-    # The last one holds what the encoder looked ahead, and silence.
+    # The last packet holds the encoder's look-ahead and silence.
     assert result["ticks"] == [OPUS_RATE // 50] * 51
     packets = [base64.b64decode(packet) for packet in result["encoded"]]
     assert sum(map(len, packets)) == pytest.approx(32_000 / 8, rel=0.3)
-    # It makes both channels of a mono stream.
+    # The decoder returns two channels for a mono stream.
     decoder: Any = av.CodecContext.create("libopus", "r")
     frames = [frame.to_ndarray()[0, ::2] for packet in packets for frame in decoder.decode(av.Packet(packet))]
     heard = from_pcm(np.concatenate(frames).tobytes())

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -26,7 +27,7 @@ CALM_SECONDS = 2
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=[firefox, webkit], ids=["firefox", "webkit"])
 async def page(request: pytest.FixtureRequest) -> AsyncIterator[Page]:
-    # Not pytest's own folder: the path of a Unix socket may not be longer than a hundred characters.
+    # Not pytest's own folder: a Unix socket's path must be shorter than about a hundred characters.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         async with request.param(Path(folder)) as page:
             yield page
@@ -49,10 +50,10 @@ async def test_plays_at_a_click_and_goes_on_without_a_break(page: Page, relay: R
     assert page.complaints == []
 
 
-async def calm(page: Page) -> dict[str, float]:
+async def calm(page: Page) -> dict[str, Any]:
     """Wait for two seconds of sound without an interruption, and return the player's statistics after them.
 
-    A busy machine may interrupt the sound, so it has more than one try.
+    A busy machine may interrupt the sound, so there are several tries.
     """
     clock = asyncio.get_running_loop()
     latest = clock.time() + STEP_SECONDS
@@ -82,7 +83,7 @@ async def test_broadcasts_its_microphone(page: Page, relay: RelayProcess) -> Non
         async for payload in payloads:
             second = (second + payload)[-len(TONE_SECOND) :]
             verdict = judge(from_pcm(second), 16_000, MICROPHONE_FREQUENCY)
-            # The microphone is a quiet one.
+            # The fake microphone is quiet.
             if len(second) == len(TONE_SECOND) and abs(verdict.frequency - MICROPHONE_FREQUENCY) < 0.5:
                 break
     assert verdict.level_db > -20

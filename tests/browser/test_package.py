@@ -1,4 +1,4 @@
-"""The player's npm package as others get it: packed, installed by an app, type-checked, built, heard in a browser."""
+"""The player's npm package as users get it: packed, installed in an app, type-checked, built and heard."""
 
 import asyncio
 import os
@@ -48,11 +48,11 @@ async (tone) => {
   }
 }
 """
-"""Is fulfilled when the tone is the loudest of what the player gives to the speakers."""
+"""Resolves when the test tone is the loudest frequency of the player's output."""
 
 
 def run(*command: str, folder: Path) -> str:
-    """Run a command of Node, with the tools of these tests; gives what it prints."""
+    """Run a Node command with the tools of these tests, and return its output."""
     path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
     ended = subprocess.run(
         command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
@@ -63,7 +63,7 @@ def run(*command: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an app that has the package, and in `out` what each bundler made of it."""
+    """Return the folder of an app that has installed the package; `out` contains each bundler's build."""
     folder = tmp_path_factory.mktemp("package")
     source, app = folder / "player", folder / "app"
     shutil.copytree(PLAYER, source, ignore=shutil.ignore_patterns("dist", "node_modules"))
@@ -85,7 +85,7 @@ def origin() -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def relay(origin: str) -> AsyncIterator[RelayProcess]:
-    """A relay that lets the app connect."""
+    """Run a relay that lets the app connect."""
     async with relay_process(RELAY_BROADCAST_OPEN="true", RELAY_ACCESS_ALLOWED_ORIGINS=origin) as relay:
         yield relay
 
@@ -119,7 +119,7 @@ async def test_an_app_that_was_built_for_production_plays(
     out = app / "out" / bundler
     site = {f"/{file.relative_to(out).as_posix()}": file.read_bytes() for file in out.rglob("*") if file.is_file()}
     site |= {"/": site["/index.html"], "/favicon.ico": b""}
-    # Vite puts what is small into the code.
+    # Vite inlines small files into the code.
     policy = f"default-src 'self'; connect-src 'self' {relay.websocket_url}; media-src 'self' data:"
     async with website(origin, site, policy), broadcasting(relay.url, SESSION, 16_000, TONE_SECOND):
         page = await context.new_page()

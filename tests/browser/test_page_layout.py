@@ -1,4 +1,4 @@
-"""What fits where: small screens, large type, long words, long lists, and pages that are touched."""
+"""Layouts that must fit: small screens, large type, long words, long lists and touch screens."""
 
 from contextlib import AsyncExitStack
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
 
 SMALL = {"width": 320, "height": 640}
 LARGE_TYPE = {"standard": 32, "fixed": 26}
-"""Twice the size that browsers begin with, as a person sets it who sees badly."""
+"""Twice the browsers' default size, as a person with poor eyesight sets it."""
 
 PAGES = ("/", "/listen/town-hall", "/broadcast/town-hall/de", "/nothing")
 
@@ -107,7 +107,7 @@ async def test_a_long_list_of_channels_shows_that_it_goes_on(browser: Browser, r
             await tab.page.get_by_role("radio", name="Українська").wait_for()
             channels = tab.page.locator("#channels")
             assert await channels.evaluate("(list) => list.scrollHeight > list.clientHeight")
-            # It shows the chosen one, which is the last, and fades where there are more.
+            # The list shows the chosen channel, which is the last, and fades where more follow.
             await tab.page.wait_for_selector("#channels.more-above:not(.more-below)")
             assert "gradient" in await channels.evaluate("(list) => getComputedStyle(list).maskImage")
             await channels.evaluate("(list) => (list.scrollTop = 0)")

@@ -1,4 +1,4 @@
-"""All pages, in all languages, light and dark: the accessibility checker finds nothing, and everything fits."""
+"""All pages in all languages, light and dark: the accessibility checker finds nothing, and everything fits."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +27,7 @@ PHONE = {"width": 360, "height": 740}
 async def page_of(
     browser: Browser, relay: RelayProcess, *, scheme: Scheme = "light", language: str = "en"
 ) -> AsyncIterator[Tab]:
-    """Open a page on a phone of a person with these likings; nothing may be complained about in the console."""
+    """Open a page on a phone with these preferences; any console complaint fails the test."""
     async with (
         open_context(browser, color_scheme=scheme, locale=language, viewport=PHONE, reduced_motion="reduce") as context,
         open_tab(context, relay.url) as tab,
@@ -97,6 +97,7 @@ async def listen_after_the_end(tab: Tab, relay: RelayProcess) -> None:
 async def listen_to_no_relay(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/quality-unreachable")
     await tab.status("The session has not begun yet.")
+    tab.network.replace("/stream/quality-unreachable/main.opus", b"")
     tab.network.block_websockets()
     await tab.press("Play")
     await tab.status("The relay does not answer.")
@@ -109,7 +110,8 @@ async def listen_to_one_of_many(tab: Tab, relay: RelayProcess) -> None:
             await stack.enter_async_context(claimed(relay.url, f"quality-many/{number}", f"name=Language%20{number}"))
         await tab.open("/listen/quality-many")
         await tab.page.wait_for_selector("#channels.more-below")
-        # It cannot tell the colours of a row that the list's edge cuts; so they are looked at in the whole list.
+        # The checker cannot judge the colours of a row that the list's edge cuts, so the test checks them in the whole
+        # list.
         await check(tab, colours=False)
         await tab.page.evaluate("document.getElementById('channels').style.maxHeight = 'none'")
         await tab.page.wait_for_selector("#channels:not(.more-below)")
@@ -207,7 +209,7 @@ SCENES: list[Callable[[Tab, RelayProcess], Awaitable[None]]] = [
 
 
 async def check(tab: Tab, *, colours: bool = True) -> None:
-    """Fail when the accessibility checker finds something on the page as it is now, or cannot tell."""
+    """Fail if the accessibility checker reports a problem on the current page or cannot decide."""
     await tab.page.evaluate(AXE.read_text(encoding="utf-8"))
     found = await tab.page.evaluate(
         """
@@ -303,5 +305,5 @@ async def test_everything_is_there_in_forced_colours(browser: Browser, relay: Re
         button = tab.page.get_by_role("button", name="Play")
         await button.wait_for()
         assert await button.evaluate("(play) => getComputedStyle(play).borderTopWidth") == "2px"
-        # The colours are the person's own.
+        # The user chose these colours, so they are not checked.
         await check(tab, colours=False)

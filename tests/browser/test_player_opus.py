@@ -1,11 +1,10 @@
-"""Opus in a browser: a tone without a click, gap or jump through changes of codec, breaks, and messages of many packets.
+"""Opus in a browser: a tone stays unbroken through changes of codec, lost connections and packed messages.
 
 Each test runs twice: with the browser's own decoder, and with libopus as WebAssembly.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -23,7 +22,7 @@ Say = Callable[[str], None]
 
 
 def decoded_by_webassembly(ear: Ear) -> None:
-    """Take the browser's own decoder away from the player's Worker."""
+    """Remove the browser's own decoder from the player's Worker."""
     path = f"{Pages().assets}/player/worker.js"
     page = Pages().find(path)
     assert page is not None
@@ -38,13 +37,13 @@ def prepare(request: pytest.FixtureRequest) -> Callable[[Ear], None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def relay() -> AsyncIterator[RelayProcess]:
-    """A relay whose Opus is good enough for a detector of clicks: at 24 kb/s, the noise of the ruler is none any more."""
+    """A relay whose Opus keeps the noise of the ruler, which is lost at 24 kb/s."""
     async with relay_process(RELAY_OPUS_BITRATE="256000") as process:
         yield process
 
 
 def assert_unbroken(piece: Piece) -> None:
-    """Fail unless the tone has no break and every moment of the ruler is heard once."""
+    """Fail unless the tone is unbroken and every moment of the ruler is heard once."""
     verdict = piece.verdict
     assert verdict.clicks == ()
     assert abs(verdict.worst_level_db()) < 0.5
@@ -54,7 +53,7 @@ def assert_unbroken(piece: Piece) -> None:
 
 
 async def use(here: Listening, codec: str) -> None:
-    """Change the codec, and wait until the sound comes in it."""
+    """Change the codec, and wait until the player uses it."""
     page = here.ear.tab.page
     await page.evaluate("(codec) => { ear.player.codec = codec; }", codec)
     await here.ear.tab.until(f"ear.player.stats.codec === '{codec}'")
@@ -65,8 +64,10 @@ async def test_messages_of_20_60_and_100_ms_play_as_one_stream(
     context: BrowserContext, relay: RelayProcess, say: Say, prepare: Callable[[Ear], None], latency: str
 ) -> None:
     async def listen() -> Heard:
-        save_data = {"saveData": "true"} if latency == "balanced" else {}
-        async with listening(context, relay, prepare=prepare, codec="opus", latency=latency, **save_data) as here:
+        save_data = "true" if latency == "balanced" else ""
+        async with listening(
+            context, relay, prepare=prepare, codec="opus", latency=latency, saveData=save_data
+        ) as here:
             assert await here.ear.tab.page.evaluate("ear.player.stats.codec") == "opus"
             return await here.hear(5.1)
 

@@ -1,4 +1,4 @@
-"""The player's element, and the player where sound does not go its usual way: plain HTTP, broken contexts."""
+"""The player's element, and the player where sound takes another path: plain HTTP, broken contexts."""
 
 import base64
 
@@ -32,7 +32,7 @@ async (attributes) => {
 
 
 async def insert(tab: Tab, **attributes: str) -> ElementHandle:
-    """Put a `<relay-player>` onto the start page, whose Content-Security-Policy holds for it."""
+    """Insert a `<relay-player>` into the start page, whose Content-Security-Policy applies to it."""
     await tab.open("/")
     handle = (await tab.page.evaluate_handle(INSERT, attributes)).as_element()
     assert handle is not None
@@ -91,7 +91,7 @@ WATCH = """() => {
         return play.call(this);
     };
 }"""
-"""What a lock screen would press, and the element for which it is shown."""
+"""Records the lock screen's actions and the media element behind them."""
 
 
 async def test_controls_of_a_lock_screen_are_shown_for_an_element_that_plays_silence_as_long_as_the_sound(
@@ -109,7 +109,7 @@ async def test_controls_of_a_lock_screen_are_shown_for_an_element_that_plays_sil
             1,
             True,
         ]
-        # What is shorter than 5 s gets no controls.
+        # Browsers show no controls for media shorter than 5 s.
         assert await tab.page.evaluate("silence.duration") == 10
         assert await tab.page.evaluate("""async () => {
             const file = await (await fetch(silence.src)).arrayBuffer();
@@ -156,7 +156,7 @@ async def test_the_element_lets_choose_among_the_channels_of_the_session(tab: Ta
         await player.get_by_label("Channel").select_option("de")
         await tab.until("relayPlayer.channel === 'de' && relayPlayer.state === 'playing'")
         await hear_tone(tab)
-        # Where there is no such channel any more, the chooser goes back to the one that is heard.
+        # If a channel does not exist any more, the chooser returns to the channel that plays.
         await player.get_by_label("Channel").evaluate("""(select) => {
             globalThis.chooser = select;
             select.add(new Option("Gone", "gone"));
@@ -183,9 +183,9 @@ async (seconds) => {
 
 
 async def hear_tone(tab: Tab) -> None:
-    """Wait until 0.7 s of what is played are the tone without a fault; no worklet is needed for it.
+    """Wait until 0.7 s of the output contain the tone without a fault; this needs no worklet.
 
-    The player settles for 2 s, and what a busy machine spoils is recorded again, at most twice.
+    The player settles for 2 s. If a busy machine spoils the recording, the test repeats it, at most twice.
     """
     for settle_seconds in (2, 0, 0):
         result = await tab.page.evaluate(RECORD, settle_seconds)

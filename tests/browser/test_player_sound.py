@@ -1,4 +1,4 @@
-"""The player over good networks and bad ones, judged by recordings of what it plays."""
+"""The player over good and bad networks, judged by recordings of what it plays."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,11 +19,11 @@ pytestmark = [pytest.mark.ear, pytest.mark.asyncio(loop_scope="session")]
 Say = Callable[[str], None]
 
 HARD = 0.01
-"""Where sound is missing, opposite phases may be joined: a blend of 1 ms breaks the tone by 0.006, a cut by 1."""
+"""Around missing sound, opposite phases may meet: a 1 ms crossfade breaks the tone by 0.006, a hard cut by 1."""
 
 
 def assert_continuous(piece: Piece) -> None:
-    """Fail unless the tone has no break and every moment of the ruler is heard once."""
+    """Fail unless the tone is unbroken and every moment of the ruler is heard once."""
     verdict = piece.verdict
     assert verdict.clicks == ()
     assert verdict.silences == ()
@@ -33,7 +33,7 @@ def assert_continuous(piece: Piece) -> None:
 
 
 def distance_from_target(heard: Heard, after: float) -> float:
-    """Give by how many seconds the delay, some seconds behind the mark, is further from the target than before it."""
+    """Return by how many seconds the delay moved away from the target between the mark and `after` seconds later."""
     recording, mark = heard.recording, heard.mark
     before, then = recording.between(mark - 1, mark), recording.between(mark + after, mark + after + 0.5)
     target_rise: float = (recording.stats(then.end)["targetMs"] - recording.stats(mark)["targetMs"]) / 1000
@@ -44,7 +44,7 @@ async def test_a_minute_over_a_good_network_is_played_as_it_was_sent(
     context: BrowserContext, relay: RelayProcess, say: Say
 ) -> None:
     async def listen_to(rate: int, frame_seconds: float) -> Heard:
-        # With the largest delay, so that it is seldom the machine that is heard.
+        # The largest delay hides most delays of the machine.
         async with listening(context, relay, rate=rate, frame_seconds=frame_seconds, latency="stable") as here:
             return await here.hear(60.1)
 
@@ -118,7 +118,7 @@ async def test_a_stall_of_3_s_is_caught_up_by_one_jump(context: BrowserContext, 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def forgetful_relay() -> AsyncIterator[RelayProcess]:
-    """A relay that keeps no more for a listener than half a second."""
+    """A relay that keeps at most half a second for a listener."""
     async with relay_process(RELAY_LISTENER_MAX_BUFFER_SECONDS="0.5") as process:
         yield process
 
@@ -126,9 +126,9 @@ async def forgetful_relay() -> AsyncIterator[RelayProcess]:
 async def test_what_the_relay_dropped_is_one_splice(
     context: BrowserContext, forgetful_relay: RelayProcess, say: Say
 ) -> None:
-    """A path that holds 2.0 s takes nothing for a while, and then holds little: the relay has dropped what was between.
+    """A path with 2.0 s of latency stops reading for a while and then shortens; the relay drops the audio between.
 
-    What is under way is longer than the path takes nothing, so the player never waits.
+    The path holds more audio than the stall lasts, so the player never runs out.
     """
 
     def long_path(ear: Ear) -> None:
@@ -137,7 +137,7 @@ async def test_what_the_relay_dropped_is_one_splice(
     async def listen() -> Heard:
         async with listening(context, forgetful_relay, prepare=long_path) as here:
             await here.ear.faults.down.ignore_for(1.9)
-            # What is left to make up for, some 0.7 s, is well below what a player jumps for.
+            # The remaining delay, about 0.7 s, is well below the delay at which a player jumps.
             here.ear.faults.down.latency_seconds = 0.3
             return await here.hear(6)
 

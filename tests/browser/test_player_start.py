@@ -1,4 +1,4 @@
-"""From a click to the sound, and from the speaker's mouth to the listener's ear."""
+"""The time from a click to the sound, and from the speaker's mouth to the listener's ear."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ CLICKS = 5
 async def test_sound_begins_within_300_ms_of_the_click_that_allows_it(
     context: BrowserContext, relay: RelayProcess, say: Say
 ) -> None:
-    """The quickest of at most five clicks: whatever else the machine does only adds to it."""
+    """The test takes the fastest of at most five clicks, because other work of the machine only adds time."""
     seconds: list[float] = []
     while not seconds or (min(seconds) > MOST_SECONDS and len(seconds) < CLICKS):
         async with live(relay.url, "click", 16_000) as source, open_ear(context, relay.url, "click") as ear:
@@ -41,14 +41,14 @@ async def test_delay_that_is_shown_is_the_delay_that_is_heard(
     context: BrowserContext, relay: RelayProcess, latency: str, say: Say
 ) -> None:
     async def listen() -> Heard:
-        # The delay begins at 150 ms and comes down by 20 ms a second.
+        # The delay starts at 150 ms and shrinks by 20 ms a second.
         async with listening(context, relay, latency=latency, settled_seconds=10) as here:
             return await here.hear(4.2)
 
     def judge(heard: Heard) -> None:
         piece = heard.recording.between(heard.mark, heard.mark + 4)
         shown = [stats for stats in heard.recording.of("stats") if piece.start + 0.1 < stats["at"] < piece.end - 0.1]
-        # Four a second, and some more or less where the machine is late.
+        # Four updates a second, give or take a few on a busy machine.
         assert len(shown) >= 12
         for stats in shown:
             assert stats["delayMs"] == pytest.approx(1000 * piece.delay(stats["at"]), abs=30)

@@ -1,4 +1,4 @@
-"""The samples that embed the player play as the pages show them, on a site of another origin than the relay."""
+"""The documentation's samples embed the player as the pages show them, on a website of another origin."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ PLAYER = {
 
 
 def sample(page: str, language: str) -> str:
-    """Return the first sample in a language that a page shows."""
+    """Return the first sample in this language on a page."""
     return next(block.text for block in blocks(read(page)) if block.language == language)
 
 

@@ -1,4 +1,4 @@
-"""All pages of a relay that nginx serves under a path, as docs/guides/https.md has it: no request leaves the path."""
+"""All pages of a relay under a path of nginx, as docs/guides/https.md describes: no request leaves the path."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ class Site:
 
     Attributes:
         url: `https://127.0.0.1:PORT/relay`.
-        log: nginx's, of all requests.
+        log: nginx's log of all requests.
     """
 
     url: str
@@ -38,7 +38,7 @@ class Site:
 
     @asynccontextmanager
     async def tab(self, context: BrowserContext) -> AsyncIterator[Tab]:
-        """Open an empty page, about which the browser may have nothing to complain."""
+        """Open an empty page, and fail at the end if the browser complained."""
         network = Network(0, {})
         network.url = self.url
         page = await context.new_page()
@@ -48,20 +48,20 @@ class Site:
         assert tab.complaints == []
 
     def requests(self) -> list[tuple[str, int]]:
-        """Give path and status of all requests that have ended, whoever made them: a page, a Worker or a script."""
+        """Return the path and status of every finished request, whether from a page, a Worker or a script."""
         found = re.findall(r'"GET (\S+)" ([0-9]{3}) ', self.log.read_text(encoding="utf-8"))
         return [(path, int(status)) for path, status in found]
 
     async def requested(self, path: str) -> None:
-        """Wait until nginx has logged a request; it logs one for a WebSocket when that ends."""
+        """Wait until nginx has logged a request. It logs a WebSocket when the connection ends."""
         async with asyncio.timeout(20):
-            while path not in dict(self.requests()):  # noqa: ASYNC110 - no event tells it
+            while path not in dict(self.requests()):  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
 async def under_a_path(relay: RelayProcess, folder: Path) -> AsyncIterator[Site]:
-    """Run nginx before a relay."""
+    """Run nginx in front of a relay."""
     port = urlsplit(relay.url).port
     assert port is not None
     async with nginx(folder, make_certificate(folder), port, site=site_under_a_path()) as (_, secure_port):
@@ -69,7 +69,7 @@ async def under_a_path(relay: RelayProcess, folder: Path) -> AsyncIterator[Site]
 
 
 async def hears(tab: Tab, tone: int) -> None:
-    """Wait until what the player gives to the speakers is a tone."""
+    """Wait until the player's output is a tone."""
     await tab.page.evaluate(PITCH)
     await tab.until(f"Math.abs(pitch() - {tone}) < 20")
 
@@ -103,7 +103,7 @@ async def broadcast_from_the_start_page(site: Site, tab: Tab) -> None:
     code = tab.page.get_by_role("img", name="QR code of the link for the audience")
     await code.wait_for()
     assert await code.evaluate("async (image) => { await image.decode(); return image.naturalWidth > 0; }")
-    # The page shows no code of another address than this one.
+    # The page shows a QR code only for this address.
     assert await tab.page.get_by_label("Link for the audience").input_value() == f"{site.url}/listen/path"
     await tab.press("Go live")
     await tab.status("You are live.")
@@ -119,7 +119,7 @@ async def listen_and_choose(site: Site, tab: Tab) -> None:
     await tab.page.get_by_role("radio", name="Deutsch").check()
     await tab.page.wait_for_url(f"{site.url}/listen/path/de")
     await hears(tab, GERMAN_TONE)
-    # The page's address is a level deeper now than when it came.
+    # The page's address is now one level deeper than when it loaded.
     await tab.page.get_by_label("Language of this page").select_option("fr")
     await tab.page.get_by_role("button", name="Arrêter").click()
     await tab.page.reload()
@@ -134,7 +134,7 @@ async def listen_and_choose(site: Site, tab: Tab) -> None:
 
 
 async def embed(site: Site, tab: Tab) -> None:
-    """Put the element of the player's package into a page."""
+    """Insert the element of the player's package into a page."""
     await tab.page.evaluate(
         """async (src) => {
           await import(new URL("assets/player/element.js", document.baseURI));

@@ -1,5 +1,5 @@
-// node unpack_wasm.mjs FILE: writes the WebAssembly module that the npm package opus-decoder carries inside its JavaScript.
-// `relay/pages/player/opus-decoder.wasm` is made by this, and a test compares them.
+// node unpack_wasm.mjs FILE: writes the WebAssembly module that the npm package opus-decoder embeds in its JavaScript.
+// `relay/pages/player/opus-decoder.wasm` is its output, and a test compares the two.
 
 import { writeFile } from "node:fs/promises";
 

@@ -22,7 +22,7 @@ from tests.support.live_session import LOOPS
 
 
 def fuzz_target(name: str, seconds: int) -> bool:
-    """Run one target in a process of its own; tells whether it stood."""
+    """Run one target in a separate process, and return whether it survived."""
     (FOUND / name).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as corpus:
         for number, seed in enumerate(SEEDS[name]):

@@ -1,6 +1,6 @@
-"""What a client might say to a relay: right, nearly right, and hostile; all of it follows from a number.
+"""What a client might send to a relay: valid, almost valid and hostile input, all derived from a number.
 
-Everything is bytes on a raw socket: no library on this side makes them valid.
+Everything is bytes on a raw socket, so no library on this side corrects them.
 """
 
 import json
@@ -27,17 +27,17 @@ _CONTROL = (
 
 
 class Conversation:
-    """One client's side.
+    """The client's side of a conversation.
 
     Attributes:
-        number: From which all of it follows.
-        pieces: What is sent, one after the other.
-        ending: How it goes: "close", "reset", "half close", or "stay" and read until the relay ends it.
+        number: The seed of the whole conversation.
+        pieces: The data to send, piece by piece.
+        ending: How it ends: "close", "reset", "half close", or "stay", which reads until the relay ends the connection.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._choice = random.Random(number)  # noqa: S311 - repeatable, which a secret must not be
+        self._choice = random.Random(number)  # noqa: S311 - repeatable, not a secret
         handshake = self._handshake()
         frames = b"".join(self._frame() for _ in range(self._choice.choice((0, 1, 3, 20))))
         self.pieces = self._cut(handshake + frames)
@@ -50,7 +50,7 @@ class Conversation:
         return self._choice.randbytes(self._choice.randint(0, most))
 
     def _cut(self, data: bytes) -> list[bytes]:
-        """Cut what is sent into packets."""
+        """Cut the data into packets."""
         pieces = []
         while data:
             size = self._choice.choice((1, 2, 7, 100, len(data)))
@@ -62,12 +62,12 @@ class Conversation:
 
     def _handshake(self) -> bytes:
         role = self._choice.choice(ROLES)
-        # A session of its own, so that it does not come between the healthy ones; sometimes another's.
+        # These sessions keep it away from the healthy listeners; several conversations can share one.
         session = f"fuzz{self._choice.randrange(4)}"
         query = self._choice.choice(("", "?takeover=1", "?rate=48000&channels=2", f"?buffer_ms={self._bytes(3).hex()}"))
         target = f"/v1/{role}/{session}{query}".encode()
         if self._chance(0.1):
-            # Nobody is an operator here, so nobody may end what the healthy ones listen to.
+            # No client is an operator here, so none may end the healthy session.
             target = self._choice.choice((b"/v1/sessions", b"/v1/sessions/ev1", b"/v1/sessions/ev1/main"))
         lines = [
             self._choice.choice((b"GET ", b"GET ", b"GET ", b"DELETE ")) + target + b" HTTP/1.1",
@@ -102,7 +102,7 @@ class Conversation:
                 self._choice.shuffle(lines)
 
     def mutate(self, data: bytes) -> bytes:
-        """Change a few bytes, or leave some out, or put some in."""
+        """Change, remove or insert a few bytes."""
         changed = bytearray(data)
         for _ in range(self._choice.randint(1, 4)):
             at = self._choice.randrange(len(changed) + 1)
@@ -154,7 +154,7 @@ class Conversation:
 
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True, reserved: int = 0, masked: bool = True) -> bytes:
-    """Give a WebSocket frame, RFC 6455 section 5.2, whether it is one or not; the mask is zero."""
+    """Return a WebSocket frame by RFC 6455 section 5.2, valid or not, with a mask of zeros."""
     first = fin << 7 | reserved << 4 | opcode
     mask = bytes(4) if masked else b""
     if len(payload) < 126:

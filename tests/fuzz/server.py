@@ -1,4 +1,4 @@
-"""Conversations with a running relay, many at a time, beside a listener who must not notice."""
+"""Many simultaneous conversations with a running relay, beside a listener that must not be affected."""
 
 import asyncio
 import socket
@@ -15,10 +15,10 @@ from tests.support.wire_listener import closing
 
 AT_ONCE = 20
 STAY_SECONDS = 0.5
-"""How long a conversation waits for what the relay says to it."""
+"""How long a conversation waits for messages from the relay."""
 
 SIGNS = ("Traceback", "bug in the relay", "crashed", "Exception in callback", "never retrieved")
-"""What the log says only when the relay is wrong."""
+"""Texts that the log contains only if the relay has a bug."""
 
 SETTINGS = {
     "RELAY_LIMITS_MAX_FAILURES_PER_MINUTE": "never",
@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 async def talk(relay: RelayProcess, conversation: Conversation) -> None:
-    """Have one conversation, whatever becomes of it."""
+    """Hold one conversation, and ignore how it ends."""
     loop = asyncio.get_running_loop()
     address = urlsplit(relay.url)
     with socket.socket() as sock:
@@ -53,7 +53,7 @@ async def talk(relay: RelayProcess, conversation: Conversation) -> None:
 
 
 async def talk_all(relay: RelayProcess, numbers: Iterable[int], seconds: float) -> int:
-    """Have conversations for a time; gives how many it were."""
+    """Hold conversations for a time, and return how many."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     ahead: Iterator[int] = iter(numbers)
@@ -73,11 +73,11 @@ async def talk_all(relay: RelayProcess, numbers: Iterable[int], seconds: float) 
 
 
 async def fuzz_relay(loop: str, numbers: Iterable[int], seconds: float) -> int:
-    """Run a relay on an event loop and have conversations with it; gives how many.
+    """Hold conversations with a relay on an event loop, and return how many.
 
     Raises:
-        AssertionError: The relay ended, its log has a sign of a bug, a healthy listener was disturbed, or something
-            of those who talked is left.
+        AssertionError: The relay exited, its log shows a bug, a healthy listener was affected, or a conversation left
+            something behind.
     """
     async with relay_process(RELAY_SERVER_LOOP=loop, **SETTINGS) as relay:
         listeners = await listen_beside(relay, "ev1", 2)
@@ -98,12 +98,12 @@ async def fuzz_relay(loop: str, numbers: Iterable[int], seconds: float) -> int:
 
 
 def count_files(relay: RelayProcess) -> int:
-    """How many files and sockets the relay has open."""
+    """Return how many files and sockets the relay has open."""
     return len(list(Path(f"/proc/{relay.pid}/fd").iterdir()))
 
 
 async def until_closed(relay: RelayProcess, open_files: int, seconds: float = 30.0) -> None:
-    """Wait until the relay has no more open than that."""
+    """Wait until the relay has at most this many files open."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     while count_files(relay) > open_files:

@@ -1,7 +1,7 @@
-"""Everything that reads what strangers write, each as a function of bytes that may raise nothing.
+"""Everything that reads untrusted input, each as a function of bytes that must not raise.
 
-A refusal that the relay means is caught here; whatever else comes out is a bug. What was found so far lies in
-`found/TARGET/`, and is tried in every run of the tests.
+The targets catch the relay's intended refusals; any other exception is a bug. Inputs that once revealed a bug lie in
+`found/TARGET/`, and every test run tries them.
 """
 
 import io
@@ -32,7 +32,7 @@ from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.errors import ConfigurationError, PeerError, UserError
 from relay.vocabulary.origins import is_allowed_origin
 
-SECRET = "a-secret-of-the-fuzzer-that-is-long-enough"  # noqa: S105 - of nothing else
+SECRET = "a-secret-of-the-fuzzer-that-is-long-enough"  # noqa: S105 - a key for these inputs only
 FOUND = Path(__file__).parent / "found"
 
 OPUS = AudioFormat(Codec.OPUS, 48_000)
@@ -53,7 +53,7 @@ def fuzz_header(data: bytes) -> None:
 
 
 def fuzz_packed(data: bytes) -> None:
-    """A packed message, and an Opus packet: silence can take its place."""
+    """A packed message, and an Opus packet that silence must be able to replace."""
     with suppress(PeerError):
         frames = unpack_audio(data, OPUS)
         if Header.unpack(data).is_packed and frames:
@@ -64,14 +64,14 @@ def fuzz_packed(data: bytes) -> None:
 
 
 def fuzz_ogg(data: bytes) -> None:
-    """A file of Ogg Opus: every packet that comes out of it is well-formed."""
+    """An Ogg Opus file, of which every packet must be well-formed."""
     with suppress(UserError):
         for packet in OpusPackets(io.BytesIO(data)):
             OPUS.measure(packet)
 
 
 def fuzz_message(data: bytes) -> None:
-    """A control message from anybody, and what becomes of it."""
+    """A control message from any peer, and its effects."""
     with suppress(PeerError):
         message = decode(data.decode(errors="replace"))
         decode(Ping.read(message).answer(1), max_bytes=1 << 20)
@@ -82,14 +82,14 @@ def fuzz_message(data: bytes) -> None:
 
 
 def fuzz_request(data: bytes) -> None:
-    """What comes on a connection, whole and in small pieces: the same requests, each with a response, or a fault."""
+    """The data of a connection, whole and in small pieces: both give the same requests, with responses or a fault."""
     whole, in_pieces = _read_requests([data]), _read_requests([data[at : at + 7] for at in range(0, len(data), 7)])
-    # A client that asks first whether to send its body is answered before the body comes, if that comes later.
+    # With "Expect: 100-continue", the relay answers before the body if the body comes later.
     assert whole == in_pieces or b"100-continue" in data.lower()
 
 
 def _read_requests(pieces: list[bytes]) -> list[object]:
-    """Read up to the first request that another one came behind, as a connection does."""
+    """Read up to the first request that another request follows, as a connection does."""
     http, found = Http1(), list[object]()
     for number, piece in enumerate(pieces):
         try:
@@ -107,7 +107,7 @@ def _read_requests(pieces: list[bytes]) -> list[object]:
 
 
 def fuzz_query(data: bytes) -> None:
-    """The target of a request for a WebSocket."""
+    """The target of a WebSocket request."""
     path, query = split_target(data.decode("latin-1"))
     role = websocket_role(path)
     if role is not None:
@@ -116,7 +116,7 @@ def fuzz_query(data: bytes) -> None:
 
 
 def fuzz_operator(data: bytes) -> None:
-    """What an operator asks for: the method, and the target behind a space."""
+    """An operator's request: the method and the target, separated by a space."""
     method, _, target = data.decode("latin-1").partition(" ")
     path = split_target(target)[0]
     if is_operator_path(path) and method in allowed_methods(path):
@@ -125,12 +125,12 @@ def fuzz_operator(data: bytes) -> None:
 
 
 def fuzz_headers(data: bytes) -> None:
-    """The headers of a request, one in each line: who shows what, from where, for whose page."""
+    """The headers of a request, one per line: credentials, address and origin."""
     headers = Headers()
     for line in data.decode("latin-1").split("\n"):
         name, colon, value = line.partition(":")
         if colon:
-            with suppress(InvalidHeader):  # the library takes none of these in either
+            with suppress(InvalidHeader):  # the library itself rejects these
                 headers[name] = value.strip()
     read_credential(headers, offered_subprotocols(headers), "&".join(headers.get_all("X-Query")))
     _proxies.find_client("127.0.0.1", headers.get_all("X-Forwarded-For"))
@@ -138,7 +138,7 @@ def fuzz_headers(data: bytes) -> None:
 
 
 def fuzz_token(data: bytes) -> None:
-    """A token, and one that is signed with the right key but claims anything."""
+    """A token, and one with arbitrary claims that is signed with the right key."""
     with suppress(PeerError):
         _verifier.verify(data.decode("latin-1"))
     signed = jwt.api_jws.encode(data, SECRET, "HS256", {"kid": "secret"})
@@ -159,7 +159,7 @@ def fuzz_configuration(data: bytes) -> None:
 
 
 def fuzz_page(data: bytes) -> None:
-    """The target of a request for a page or a QR code, and the host it was sent to, in a line each."""
+    """The target of a request for a page or a QR code, and the host, one per line."""
     target, _, host = data.decode("latin-1").partition("\n")
     path, query = split_target(target)
     pages, codes = _tables()
@@ -244,5 +244,5 @@ SEEDS: dict[str, list[bytes]] = {
 
 
 def found(target: str) -> list[Path]:
-    """The inputs that were once a bug."""
+    """Return the inputs that once revealed a bug."""
     return sorted((FOUND / target).glob("*")) if (FOUND / target).is_dir() else []

@@ -1,4 +1,4 @@
-"""What several files of tests share."""
+"""Fixtures that several test files share."""
 
 import asyncio
 from collections.abc import AsyncIterator

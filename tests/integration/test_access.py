@@ -1,4 +1,4 @@
-"""Who gets in, asked of real relays over real sockets; the threats that need no browser, each by its name."""
+"""Access control of real relays over real sockets: each threat that needs no browser, by its name."""
 
 import asyncio
 import contextlib
@@ -36,14 +36,14 @@ BY_TOKEN = {
 
 @pytest.fixture
 async def relay() -> AsyncIterator[RelayProcess]:
-    """A relay at which everything needs a token, and in which the session `closed` does not exist."""
+    """Run a relay that requires a token for everything and has no session named `closed`."""
     async with relay_process(RELAY_ACCESS_SESSIONS="ev*", RELAY_LOG_LEVEL="debug", **BY_TOKEN) as process:
         yield process
 
 
 @asynccontextmanager
 async def client(url: str, target: str, shown: str | None = None, **options: Any) -> AsyncIterator[ClientConnection]:
-    """Connect, showing a token in the header."""
+    """Connect with a token in the header."""
     headers = {} if shown is None else {"Authorization": f"Bearer {shown}"}
     address = url.replace("http://", "ws://") + target
     options = {"subprotocols": [RELAY_V1], "additional_headers": headers, **options}
@@ -52,13 +52,13 @@ async def client(url: str, target: str, shown: str | None = None, **options: Any
 
 
 async def first_word(connection: ClientConnection) -> str:
-    """The type of the first control message."""
+    """Return the type of the first control message."""
     async with asyncio.timeout(10):
         return str(json.loads(await connection.recv(decode=True))["type"])
 
 
 async def closing(connection: ClientConnection) -> tuple[int, str]:
-    """Close code, and the last sentence before."""
+    """Return the close code and the last error text before it."""
     sentence = ""
     async with asyncio.timeout(15):
         with pytest.raises(ConnectionClosed) as caught:
@@ -71,7 +71,7 @@ async def closing(connection: ClientConnection) -> tuple[int, str]:
 
 
 async def answer(url: str, target: str, shown: str | None = None, **options: Any) -> tuple[int, str]:
-    """HTTP status and body of the answer to a client without `relay.v1`; 101 when it is let in."""
+    """Return the HTTP status and body for a client without `relay.v1`; 101 means that the relay lets it in."""
     try:
         async with client(url, target, shown, subprotocols=None, **options):
             return 101, ""
@@ -80,7 +80,7 @@ async def answer(url: str, target: str, shown: str | None = None, **options: Any
 
 
 def two_seconds(folder: Path) -> Path:
-    """A file of audio."""
+    """Write an audio file of two seconds."""
     path = folder / "tone.wav"
     write_wav(path, sine(440, 16_000, 2), 16_000)
     return path
@@ -95,7 +95,7 @@ CHANNELS: Mapping[str, set[str]] = {"main": {"main"}, "d*": {"de"}, "*": {"main"
 async def test_matrix_of_role_session_and_channel(
     relay: RelayProcess, record_property: Callable[[str, object], None]
 ) -> None:
-    """What each token opens is exactly what it says, of what exists."""
+    """Each token opens exactly what it names, among what exists."""
     wrong, asked_for = [], 0
     for role, session, channel in itertools.product(ROLES, SESSIONS, CHANNELS):
         shown = token(role=role, session=session, channel=channel)
@@ -112,7 +112,7 @@ async def test_matrix_of_role_session_and_channel(
 
 
 async def test_one_answer_for_unknown_and_forbidden(relay: RelayProcess) -> None:
-    """Whoever guesses sessions learns nothing: not in a status, not in a sentence, not in a close code."""
+    """Guessing session names reveals nothing: not in a status, an error text or a close code."""
     shown = (None, "guess-guess", token(session="ev2"), token(role="admin"), token(exp=1), token(aud="x"))
     answers = set()
     for given, target in itertools.product(shown, ("/v1/listen/ev1", "/v1/listen/closed", "/v1/broadcast/ev1")):
@@ -141,7 +141,7 @@ async def test_an_occupied_channel_is_told_only_to_who_may_broadcast(relay: Rela
 
 async def test_header_before_subprotocol_before_query() -> None:
     right, wrong = token(), "wrong-token"
-    async with relay_process(RELAY_ACCESS_TOKEN_IN_QUERY="true", **BY_TOKEN) as relay:  # noqa: S106 - it is a setting
+    async with relay_process(RELAY_ACCESS_TOKEN_IN_QUERY="true", **BY_TOKEN) as relay:  # noqa: S106 - a setting, not a secret
         for header, subprotocol, query in itertools.product((None, right, wrong), repeat=3):
             subprotocols = [RELAY_V1] + [Subprotocol(f"relay.token.{subprotocol}")] * (subprotocol is not None)
             target = "/v1/listen/ev1" + (f"?token={query}" if query else "")
@@ -212,7 +212,7 @@ async def test_listening_is_open_by_pattern() -> None:
 
 
 class TestCommands:
-    """The commands show what the settings have."""
+    """The commands send the credentials of their settings."""
 
     async def test_broadcast_and_listen(self, tmp_path: Path) -> None:
         sent, heard = two_seconds(tmp_path), tmp_path / "heard.wav"
@@ -242,11 +242,11 @@ class TestCommands:
 
 
 class TestOpenConnections:
-    """Whoever is inside is held to what let them in."""
+    """Open connections stay bound to the token that let them in."""
 
     @pytest.mark.parametrize("role", ["broadcast", "listen"])
     async def test_expired_while_connected(self, role: str) -> None:
-        async with relay_process(RELAY_ACCESS_TOKEN_LEEWAY_SECONDS="0", **BY_TOKEN) as relay:  # noqa: S106 - it is a setting
+        async with relay_process(RELAY_ACCESS_TOKEN_LEEWAY_SECONDS="0", **BY_TOKEN) as relay:  # noqa: S106 - a setting, not a secret
             expiry = seconds_from_now(4)
             short = token(role=role, exp=expiry)
             async with (
@@ -306,7 +306,7 @@ class TestOpenConnections:
 
 
 class TestOrigin:
-    """Cross-site WebSocket: a page of another origin is refused before the upgrade."""
+    """Cross-site WebSocket: the relay refuses a page of another origin before the upgrade."""
 
     async def test_cross_site_websocket(self) -> None:
         async with relay_process() as relay:
@@ -341,7 +341,7 @@ class TestOrigin:
 
 
 class TestNoSecret:
-    """A relay without any key is for this machine and this person."""
+    """A relay without keys serves only this machine and the user who started it."""
 
     async def test_broadcasting_needs_the_key_that_was_made(self, tmp_path: Path) -> None:
         settings = {"XDG_RUNTIME_DIR": str(tmp_path), "RELAY_BROADCAST_OPEN": "false"}
@@ -399,7 +399,7 @@ class TestNoSecret:
         ],
     )
     async def test_another_address_refuses_to_start(self, settings: dict[str, str], says: str) -> None:
-        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port()), **settings) as process:  # noqa: S104 - it must refuse
+        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port()), **settings) as process:  # noqa: S104 - the relay must refuse it
             assert await process.wait() == 2
             assert len(process.lines) == 1
             assert says in process.text
@@ -410,6 +410,6 @@ class TestNoSecret:
             assert "there are no token keys" in process.text
 
     async def test_another_address_with_keys_of_tokens_starts(self) -> None:
-        async with relay_process("--host", "0.0.0.0", **BY_TOKEN) as relay:  # noqa: S104 - it has a secret
+        async with relay_process("--host", "0.0.0.0", **BY_TOKEN) as relay:  # noqa: S104 - the relay requires a secret
             assert (await answer(relay.url, "/v1/broadcast/ev1", token(role="broadcast")))[0] == 101
             assert (await answer(relay.url, "/v1/broadcast/ev1"))[0] == 401

@@ -1,4 +1,4 @@
-"""The documents by which a running relay describes itself, and whether it does what they say."""
+"""The API documents of a running relay are served, and the relay behaves as they say."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ from tests.support.wire_listener import closing, open_listener
 
 ADMIN_KEY = "an-admin-key"
 MOST_SECONDS = 15
-"""For all requests that schemathesis makes up; it ends by itself then."""
+"""The time limit for schemathesis, after which it stops by itself."""
 
 UNLIMITED = dict.fromkeys(
     (
@@ -45,9 +45,9 @@ async def test_no_request_that_openapi_allows_or_forbids_is_answered_otherwise(t
     settings = {"RELAY_ACCESS_ADMIN_KEY": ADMIN_KEY, "RELAY_BROADCAST_OPEN": "true", "RELAY_PROMETHEUS_ENABLED": "true"}
     async with relay_process(**settings, **UNLIMITED) as relay:
         paths = (await ask(relay.url, "GET", "/openapi.json")).json["paths"].values()
-        # It leaves out the address that it reads the document from.
+        # Schemathesis skips the address from which it reads the document.
         operations = sum(method in path for path in paths for method in ("get", "delete")) - 1
-        # As a program of its own: its plugin for pytest would slow down the start of every run.
+        # It runs as a separate program, because its pytest plugin would slow down the start of every run.
         schemathesis = await asyncio.create_subprocess_exec(
             *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{relay.url}/openapi.json"),
             *("--url", relay.url, "--header", f"Authorization: Bearer {ADMIN_KEY}"),

@@ -1,4 +1,4 @@
-"""Sources whose rate is not the one that they announced, all at the same time: the relay says so."""
+"""The relay reports sources whose rate differs from the one that they announced."""
 
 import asyncio
 import os
@@ -19,20 +19,20 @@ from tests.support.processes import RelayProcess, relay_process
 pytestmark = pytest.mark.timed
 
 SECONDS = 180.0
-"""Ten are needed, on a machine that does nothing else; after these, nothing more is to be expected."""
+"""An idle machine needs ten seconds. After this time the message will not come."""
 
 
 FRAME_SECONDS = 0.02
 
 
 def audio_of(rate: int) -> bytes:
-    """A frame of silence."""
+    """Return one frame of silence."""
     return bytes(2 * round(rate * FRAME_SECONDS))
 
 
 @asynccontextmanager
 async def broadcasting(relay: RelayProcess, session: str, announced: int, rate: int) -> AsyncIterator[None]:
-    """Broadcast audio of a rate in real time, announced as of another, while the block runs."""
+    """Broadcast in real time at one rate but announce another, while the block runs."""
     address = f"{relay.websocket_url}/v1/broadcast/{session}?rate={announced}"
     async with connect(address, subprotocols=[Subprotocol("relay.v1")], proxy=None, compression=None) as socket:
 
@@ -71,7 +71,7 @@ async def test_the_relay_says_when_the_rate_is_not_the_one_that_was_announced() 
 
 
 async def sentence_about_a_pipe(relay: RelayProcess, announced: int, rate: int) -> str:
-    """Pipe live audio of a rate into `relay broadcast`; gives what it says of its speed."""
+    """Pipe live audio of a rate into `relay broadcast`, and return its message about the speed."""
     reading, writing = os.pipe()
     is_over = threading.Event()
 
@@ -99,7 +99,7 @@ async def sentence_about_a_pipe(relay: RelayProcess, announced: int, rate: int) 
 
 
 async def test_the_command_says_when_a_pipe_has_another_rate() -> None:
-    """Of one that is too fast only the command knows: what it does not send yet, the relay can't see."""
+    """Only the command can detect a pipe that is too fast, because the relay never sees the audio that still waits."""
     async with relay_process() as relay:
         fast, slow = await asyncio.gather(
             sentence_about_a_pipe(relay, 16_000, 24_000), sentence_about_a_pipe(relay, 24_000, 16_000)

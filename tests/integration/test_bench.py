@@ -1,4 +1,4 @@
-"""The benchmarks at a size that fits anywhere: every server that is installed, and the measurements of the relay."""
+"""The benchmarks at a small size: every installed server and every measurement of the relay."""
 
 from collections.abc import Callable
 
@@ -55,7 +55,7 @@ def test_a_crowd_is_measured_apart_from_those_inside(bench: Bench, monkeypatch: 
     frames = (bench.seconds + storm.BEFORE_SECONDS) * 50
     assert (inside["joins"], inside["delivered_frames"], inside.lost) == (5, 5 * frames, 0)
     assert (crowd["joins"], crowd.lost) == (20, 0)
-    # It came in the middle.
+    # The crowd joined in the middle.
     assert 0 < crowd["delivered_frames"] < 20 * (frames - 50)
 
 

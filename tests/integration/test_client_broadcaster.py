@@ -1,4 +1,4 @@
-"""`relay.client.broadcast` against a relay that follows a script: cuts, back-pressure, clear, take-over, silence."""
+"""`relay.client.broadcast` against a scripted relay: cuts, backpressure, clear, take-over and silence."""
 
 import asyncio
 import socket
@@ -35,14 +35,14 @@ TENTH = b"\1\2" * 1_600
 
 
 class Heard:
-    """What a relay got, over all connections: whole messages in order."""
+    """The messages that a relay received over all connections, in order."""
 
     def __init__(self) -> None:
         self.messages: list[str | bytes] = []
         self._news = asyncio.Condition()
 
     async def read(self, connection: ServerConnection) -> None:
-        """Read until the connection ends, or `end` comes."""
+        """Read until the connection ends or an `end` message arrives."""
         async for message in connection:
             await self.take(message)
             if message == '{"type":"end"}':
@@ -97,7 +97,7 @@ async def test_a_muted_broadcaster_sends_silence_and_says_so_on_each_connection_
         await cut(connection)
 
     async def then(connection: ServerConnection) -> None:
-        # It took what was sent before: 200 ms.
+        # It accepted the first 200 ms.
         await greeted(connection, accepted=3_200)
         async for message in connection:
             await heard.take(message)
@@ -173,9 +173,9 @@ async def test_long_audio_is_cut_into_what_can_be_taken_back_and_half_samples_ar
 
 
 class Cut:
-    """A relay that cuts its first connection off after `count` messages, and takes the second when told.
+    """A relay that drops its first connection after `count` messages and greets the second when the test allows it.
 
-    It then says that it got `arrived` tenths of a second, if it knows.
+    On the second connection it reports that `arrived` tenths of a second arrived, unless that is None.
     """
 
     def __init__(self, count: int, arrived: int | None) -> None:
@@ -287,7 +287,7 @@ async def test_of_two_cuts_each_is_made_good_of_its_own_connection() -> None:
 
         return script
 
-    # The third connection never greets, so it is the second's audio that the fourth tells of.
+    # The third connection never greets, so the fourth reports on the audio of the second.
     scripts = ((None, "c1", 3), (2 * 1_600, "c2", 2), (None, "", 0), (1_600, "c4", None))
     async with (
         scripted(in_turn(*(connection_that(*script) for script in scripts))) as url,
@@ -358,7 +358,7 @@ async def test_who_leaves_over_a_cut_leaves_nothing_behind() -> None:
         await greeted(connection)
         sock = connection.transport.get_extra_info("socket")
         with KernelQueues() as queues:
-            while queues.held_bytes(sock) < everything:  # noqa: ASYNC110 - no event tells it
+            while queues.held_bytes(sock) < everything:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.01)
         connection.transport.abort()
 
@@ -432,7 +432,7 @@ async def test_what_is_cleared_as_soon_as_it_was_sent_is_no_end_of_the_session()
     async with scripted(script) as url, asyncio.timeout(15), broadcast(url, "ev1") as broadcaster:
         await broadcaster.send(numbered(0))
         await heard.until(1)
-        # Nothing is awaited in between, so what is sent is cleared before it can leave.
+        # Nothing is awaited in between, so the clear removes the audio before it can be sent.
         await broadcaster.send(numbered(1))
         await broadcaster.clear()
         await heard.until(2)
@@ -475,7 +475,7 @@ async def test_what_the_relay_tells_is_given_as_events_and_of_those_that_nobody_
             assert await anext(broadcaster) == Audience(3, 7, 12.5, 40.0)
             assert await anext(broadcaster) == ErrorNotice(1008, "Half a sample.")
             taken.set()
-            while not broadcaster.is_held_back:  # noqa: ASYNC110 - taking an event would change what is tested
+            while not broadcaster.is_held_back:  # noqa: ASYNC110 - reading an event would change what the test checks
                 await asyncio.sleep(0.01)
             assert broadcaster.audience == Audience(99)
             assert await anext(broadcaster) == Audience(100 - client_broadcaster.MAX_EVENTS + 1)
@@ -517,7 +517,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def silent_for(audio: bytes, *told: dict[str, Any]) -> float:
-    """Broadcast to a relay that does nothing after it has told this; gives the seconds until that counts as a loss."""
+    """Broadcast to a relay that falls silent after these messages, and return the seconds until the client gives up."""
 
     async def script(connection: ServerConnection) -> None:
         await say(connection, HELLO, *told)
@@ -544,7 +544,7 @@ async def test_a_relay_that_is_gone_without_a_word_is_noticed(monkeypatch: pytes
 
 async def test_a_relay_that_holds_back_is_not_taken_for_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(monkeypatch)
-    # It may read nothing until the audio so far is due.
+    # The relay may read nothing until the audio so far is due.
     assert 2.2 < await silent_for(TENTH * 20) < 10
 
 
@@ -561,7 +561,7 @@ async def test_who_leaves_waits_until_the_relay_has_read_what_was_sent() -> None
     async def script(connection: ServerConnection) -> None:
         await greeted(connection)
         connection.transport.pause_reading()
-        # Longer than leaving waits by itself; the relay holds back five seconds of audio.
+        # The wait is longer than the time limit for closing; the relay holds back five seconds of audio.
         await asyncio.sleep(client_connection.CLOSE_TIMEOUT_SECONDS + 0.5)
         connection.transport.resume_reading()
         await heard.read(connection)
@@ -584,7 +584,7 @@ async def test_the_kernel_holds_little_of_what_waits(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(client_connection.RelaySocket, "__init__", note)
     async with scripted(greeted_for_ever()) as url, broadcast(url, "ev1"):
         pass
-    # Linux doubles what it is asked for, for its own bookkeeping.
+    # Linux doubles the requested size for its own bookkeeping.
     assert sizes == [128 * 1024]
 
 

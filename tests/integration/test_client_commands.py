@@ -1,4 +1,4 @@
-"""`relay broadcast` and `relay listen` as a person runs them: processes, pipes, signals and terminals."""
+"""`relay broadcast` and `relay listen` as a person runs them: with processes, pipes, signals and terminals."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ async def relay() -> AsyncIterator[RelayProcess]:
 
 @pytest.fixture
 def settings(relay: RelayProcess) -> Settings:
-    """Those of a client that may broadcast."""
+    """Return the settings of a client that may broadcast."""
     return {"RELAY_CLIENT_URL": relay.url, "RELAY_BROADCAST_KEY": KEY}
 
 
@@ -89,7 +89,7 @@ async def test_raw_pcm_goes_from_pipe_to_pipe(relay: RelayProcess, settings: Set
     output = asyncio.StreamReader()
     with os.fdopen(reading, "rb") as file:
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(output), file)
-        # A relay on this machine is not looked for through a proxy.
+        # The client does not use a proxy to reach a relay on this machine.
         proxy = {"http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
         async with client(proxy, "listen", *here, stdout=writing) as listener:
             os.close(writing)
@@ -142,7 +142,7 @@ async def test_a_broadcast_takes_as_long_as_its_audio(tmp_path: Path, relay: Rel
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_a_recording_in_order(tmp_path: Path, settings: Settings, number: signal.Signals) -> None:
-    # The file is shorter than the broadcast, which loops until its own signal comes.
+    # The file is shorter than the broadcast, which loops until it receives a signal.
     audio = noise(8_000)
     sent = write_wav(tmp_path / "sent.wav", audio)
     session = f"stop-{number.name}"
@@ -154,7 +154,7 @@ async def test_a_signal_ends_a_recording_in_order(tmp_path: Path, settings: Sett
         await ready(other)
         async with client(settings, "broadcast", session, str(sent), "--loop") as broadcaster:
             await one.line(lambda line: line == "live")
-            while (tmp_path / "one.wav").stat().st_size < 30_000:  # noqa: ASYNC110 - no event tells it
+            while (tmp_path / "one.wav").stat().st_size < 30_000:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.02)
             one.signal(number)
             assert await one.wait() == 0
@@ -234,7 +234,7 @@ async def test_a_player_that_hangs_does_not_hold_up_the_end(tmp_path: Path, sett
     reading, writing = os.pipe()
     async with client(settings, "listen", "stuck", stdout=writing) as listener:
         await ready(listener)
-        # 96 kB at 96 kB/s; a pipe holds 64 KiB of it, so the listener hangs in a write when the broadcast is over.
+        # 96 kB at 96 kB/s. A pipe holds 64 KiB, so the listener blocks in a write when the broadcast ends.
         sent = write_wav(tmp_path / "sent.wav", noise(48_000), 48_000)
         assert (await run(settings, "broadcast", "stuck", str(sent), "--keep")).returncode == 0
         assert await listener.terminate() == 0
@@ -369,7 +369,7 @@ async def test_a_terminal_shows_how_far_a_broadcast_is(tmp_path: Path, settings:
     controller, terminal = os.openpty()
     shown = bytearray()
     loop = asyncio.get_running_loop()
-    # Somebody must read, as a terminal emulator does, or the command would block when the terminal is full.
+    # Read as a terminal emulator does; otherwise the command would block once the terminal's buffer is full.
     loop.add_reader(controller, lambda: shown.extend(os.read(controller, 65_536)))
     command = (sys.executable, "-m", "relay", "broadcast", "shown", str(sent))
     try:

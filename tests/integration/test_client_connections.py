@@ -1,4 +1,4 @@
-"""The clients against a relay that follows a script, over real sockets: what a good relay does rarely or never."""
+"""The clients against a scripted relay on real sockets, for behaviour that a real relay shows rarely or never."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ async def record(url: str, path: Path) -> None:
 
 
 async def send(url: str, audio: bytes, *, keep: bool = False) -> None:
-    """Broadcast raw PCM that a pipe holds."""
+    """Broadcast raw PCM from a pipe."""
     reading, writing = os.pipe()
     os.write(writing, audio)
     os.close(writing)
@@ -74,7 +74,7 @@ async def test_gaps_are_told_and_counted_and_unknown_messages_are_not(
 
     async with scripted(script) as url:
         await record(url, tmp_path / "out.wav")
-    # What was lost is silent, so that the rest keeps its time.
+    # Lost audio becomes silence, so that the rest keeps its timing.
     heard = b"\1\2" * 8_000 + bytes(2 * 20_480) + b"\3\4" * 8_000 + bytes(2 * 320)
     assert recorded(tmp_path / "out.wav") == (16_000, 1, heard)
     assert capsys.readouterr().err.splitlines() == [
@@ -133,7 +133,7 @@ async def test_raw_pcm_stops_when_the_format_changes(tmp_path: Path) -> None:
 
 async def test_a_player_that_stalls_leaves_the_connection_alive() -> None:
     answered = threading.Event()
-    # A pipe holds 64 KiB, and 96 kB are sent, so the write blocks until the player takes them.
+    # A pipe holds 64 KiB and the relay sends 96 kB, so the write blocks until the player reads.
     reading, writing = os.pipe()
 
     async def script(connection: ServerConnection) -> None:
@@ -210,7 +210,7 @@ async def test_a_lost_connection_is_told_and_the_recording_is_valid(
 ) -> None:
     async def vanish(connection: ServerConnection) -> None:
         await say(connection, HELLO, frame(0, b"\1\2" * 320))
-        # The answer to the ping tells that the audio before it was taken.
+        # The pong shows that the client has received the audio before the ping.
         await (await connection.ping())
         connection.transport.abort()
 
@@ -369,7 +369,7 @@ async def test_what_is_not_http_is_no_relay(tmp_path: Path) -> None:
 )
 async def test_an_address_without_anybody_is_one_sentence(tmp_path: Path, url: str, problem: str) -> None:
     with socket.socket() as free:
-        # Bound and not listening: the port stays free of others for the time of the test.
+        # A bound socket that does not listen reserves the port for this test.
         free.bind(("127.0.0.1", free_port()))
         port = free.getsockname()[1]
         for attempt in (record(url.format(port=port), tmp_path / "out.wav"), send(url.format(port=port), b"\0\0")):

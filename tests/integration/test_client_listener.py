@@ -1,4 +1,4 @@
-"""`relay.client.listen` against a relay that follows a script: cuts, restarts, switches, silence."""
+"""`relay.client.listen` against a scripted relay: cuts, restarts, switches and silence."""
 
 import asyncio
 from http import HTTPStatus
@@ -46,14 +46,14 @@ SAMPLES = b"\1\2" * 320
 
 
 async def listen_to(script: Script, **options: Any) -> list[ListeningEvent]:
-    """Give all events up to the end of the session."""
+    """Return all events until the session ends."""
     options.setdefault("reconnect", SOON)
     async with scripted(script) as url, asyncio.timeout(15), listen(url, "ev1", **options) as listener:
         return [event async for event in listener]
 
 
 def told(events: list[ListeningEvent]) -> list[object]:
-    """Give events in short: the seq of a frame, the kind of a greeting or of a try."""
+    """Summarize events: a frame by its seq, a greeting or a retry by its kind."""
     return [
         event.header.seq
         if isinstance(event, Audio)
@@ -245,7 +245,7 @@ async def test_a_client_gives_up_when_it_was_told_when() -> None:
         listener = await listen(url, "ev1", reconnect=policy).__aenter__()
         assert isinstance(await anext(listener), Hello)
         assert isinstance(await anext(listener), Reconnecting)
-    # The server is gone.
+    # The server has stopped.
     async with asyncio.timeout(10):
         with pytest.raises(UnreachableError, match="Nothing listens at"):
             _ = [event async for event in listener]
@@ -440,7 +440,7 @@ async def test_a_relay_that_is_gone_without_a_word_is_noticed(monkeypatch: pytes
 
     async def quiet(connection: ServerConnection) -> None:
         await say(connection, {**RESUMED, "next_seq": 1})
-        # It says nothing for much longer than the limit, and answers.
+        # The relay sends nothing for much longer than the limit, but answers pings.
         await asyncio.sleep(1.5)
 
     async with (
@@ -477,7 +477,7 @@ async def test_a_token_is_sent_and_a_function_is_asked_for_a_fresh_one_each_time
 
     await listen_to(in_turn(first, last), token=fresh)
     await listen_to(in_turn(last), token=lambda: "three")
-    await listen_to(in_turn(last), token="four")  # noqa: S106 - of a test
+    await listen_to(in_turn(last), token="four")  # noqa: S106 - not a real secret
     await listen_to(in_turn(last))
     assert heard == ["Bearer one", "Bearer two", "Bearer three", "Bearer four", None]
 
@@ -495,7 +495,7 @@ async def test_cancelling_a_step_loses_nothing_and_ends_no_try_to_connect() -> N
         await say(connection, {**RESUMED, "next_seq": 1}, frame(1, SAMPLES))
 
     async def take_time(connection: ServerConnection, request: Request) -> None:
-        # Many steps long.
+        # This time covers many steps.
         await asyncio.sleep(0.3)
 
     policy = Reconnect(first_seconds=0.2, max_seconds=0.2)

@@ -1,4 +1,4 @@
-"""Standard input and output that are pipes of every kind: non-blocking, compressed, silent."""
+"""Standard input and output as pipes of every kind: non-blocking, compressed, silent."""
 
 import asyncio
 import os
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def settings() -> AsyncIterator[Settings]:
-    """Those of a client that may broadcast to a relay that runs."""
+    """Run a relay, and yield the settings of a client that may broadcast to it."""
     async with relay_process(RELAY_BROADCAST_KEY=KEY) as process:
         yield {"RELAY_CLIENT_URL": process.url, "RELAY_BROADCAST_KEY": KEY}
 
 
 async def test_pipes_that_do_not_block_are_waited_for(settings: Settings) -> None:
-    # A second of 48 kHz stereo is more than both pipes hold, so both ends have to wait.
+    # A second of 48 kHz stereo exceeds both pipes, so both ends must wait.
     audio = noise(48_000, 2)
     reading, writing = os.pipe()
     source, feeding = os.pipe()

@@ -1,4 +1,4 @@
-"""A proxy that the environment names, between the commands and a relay: what it does wrong is not the relay's fault."""
+"""A proxy from the environment between the commands and a relay: errors name the proxy, not the relay."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ AROUND = "; unset it, or set no_proxy to relay.invalid."
 
 @asynccontextmanager
 async def proxy(answer: bytes) -> AsyncIterator[str]:
-    """A proxy that has one answer to whatever it is asked."""
+    """Run a proxy that gives every request the same answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -48,7 +48,7 @@ async def test_a_dead_proxy_is_named_by_every_command(tmp_path: Path) -> None:
 
 async def test_who_operates_a_relay_is_told_that_it_is_asked_directly() -> None:
     address = f"http://127.0.0.1:{free_port()}"
-    # Of this machine, and not loopback, for which no proxy would be taken.
+    # This address belongs to this machine but is not loopback, which would bypass the proxy.
     relay = f"http://0.0.0.0:{free_port()}"
     settings = {"RELAY_CLIENT_URL": relay, "RELAY_ACCESS_ADMIN_KEY": KEY, "https_proxy": address, "no_proxy": ""}
     said = await refused(settings, "sessions", code=2)

@@ -1,4 +1,4 @@
-"""The clients and a real relay through what happens at an event: cuts, restarts, take-overs, bursts, interruptions."""
+"""The clients and a real relay through the faults of an event: cuts, restarts, take-overs, bursts and interruptions."""
 
 import asyncio
 import re
@@ -45,7 +45,7 @@ FRAME_BYTES = 640
 
 
 def noise(seconds: float, seed: int = 1) -> bytes:
-    """Audio in which every sample is another, so that nothing can be lost, doubled or swapped unseen."""
+    """Return audio in which no two samples are alike, so that a lost, repeated or swapped sample shows."""
     samples = round(seconds * SECOND_BYTES / 2)
     return np.random.default_rng(seed).integers(-32768, 32768, samples, np.int16).astype("<i2").tobytes()
 
@@ -71,7 +71,7 @@ def common_beginning(one: bytes, other: bytes) -> bytes:
 
 @asynccontextmanager
 async def command(url: str, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL) -> AsyncIterator[Process]:
-    """Run `relay ARGUMENTS` as a client of a relay; it is ended when the block ends."""
+    """Run `relay ARGUMENTS` as a client of a relay, and stop it when the block ends."""
     settings = {"RELAY_CLIENT_URL": url, "RELAY_BROADCAST_KEY": KEY}
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -99,9 +99,9 @@ def size(path: Path) -> int:
 
 
 async def recorded(path: Path, byte_count: int) -> None:
-    """Wait until a recording has this much audio."""
+    """Wait until a recording contains this much audio."""
     async with asyncio.timeout(30):
-        while size(path) < byte_count:  # noqa: ASYNC110 - no event tells it
+        while size(path) < byte_count:  # noqa: ASYNC110 - no event reports it
             await asyncio.sleep(0.02)
 
 
@@ -110,7 +110,7 @@ def trying(line: str) -> bool:
 
 
 async def test_a_recording_has_no_hole_after_a_cut_of_three_seconds(tmp_path: Path) -> None:
-    # The last try of those that come before the end of the cut, and the one after it, come at most 7 s after the cut.
+    # The last try during the cut and the first try after it start at most 7 s after the cut began.
     audio = noise(10)
     sent, heard = write_wav(tmp_path / "sent.wav", audio), tmp_path / "heard.wav"
     async with (
@@ -143,7 +143,7 @@ async def test_a_live_broadcast_has_no_hole_after_the_broadcaster_was_cut_off(tm
         await listener.line(lambda line: line.startswith("listening to "))
         async with command(proxy.url, "broadcast", "ev1", str(sent)) as broadcaster:
             await recorded(heard, SECOND_BYTES)
-            # What is sent now is under way when the connection breaks.
+            # Audio sent from here on is in transit when the connection breaks.
             await proxy.stall_for(0.5)
             proxy.stall()
             await asyncio.sleep(0.5)
@@ -157,7 +157,7 @@ async def test_a_live_broadcast_has_no_hole_after_the_broadcaster_was_cut_off(tm
 
 
 async def until_stuck(proxy: FaultProxy) -> None:
-    """Wait until the connections through a proxy that reads nothing hold data, and take no more."""
+    """Wait until the connections through a proxy that reads nothing hold data and accept no more."""
     held, before = proxy.unread_bytes, -1
     async with asyncio.timeout(20):
         while held == 0 or held != before:
@@ -167,7 +167,7 @@ async def until_stuck(proxy: FaultProxy) -> None:
 
 @pytest.mark.parametrize("seconds", [3, 20])
 async def test_speech_at_full_speed_has_no_hole_after_the_broadcaster_was_cut_off(tmp_path: Path, seconds: int) -> None:
-    """At the cut what is left of the shorter one is all in the buffers of the kernels; of the longer one some waits."""
+    """At the cut, the kernel's buffers hold all that remains of the shorter speech, but only part of the longer one."""
     audio, heard = noise(seconds), tmp_path / "heard.wav"
     path = tmp_path / "speech.pcm"
     path.write_bytes(audio)
@@ -177,7 +177,7 @@ async def test_speech_at_full_speed_has_no_hole_after_the_broadcaster_was_cut_of
         command(relay.url, "listen", "ev1", "-o", str(heard)) as listener,
     ):
         await listener.line(lambda line: line.startswith("listening to "))
-        # The relay gets a little of it.
+        # The relay receives a small part of it.
         proxy.up.line_bytes, proxy.up.bytes_per_second = 16 * 1024, 60_000.0
         with path.open("rb") as pipe:
             arguments = ("broadcast", "ev1", "-", "--pace", "speech")
@@ -225,8 +225,8 @@ async def test_a_broadcaster_that_was_replaced_in_a_cut_sends_again_what_of_its_
 
 
 async def until_sent(broadcaster: Broadcaster) -> None:
-    """Wait until nothing waits in a broadcaster any more."""
-    while broadcaster.stats.queued_seconds:  # noqa: ASYNC110 - no event of its own
+    """Wait until a broadcaster's queue is empty."""
+    while broadcaster.stats.queued_seconds:  # noqa: ASYNC110 - no event reports it
         await asyncio.sleep(0.01)
 
 
@@ -298,7 +298,7 @@ async def test_a_file_piped_at_full_speed_is_heard_whole(tmp_path: Path) -> None
 
 
 async def frames(listener: Listener, count: int) -> list[Audio]:
-    """Take frames, and nothing that tells of a loss."""
+    """Take this many frames, and fail on any event that reports a loss."""
     found: list[Audio] = []
     async for event in listener:
         assert not isinstance(event, Gap | Reconnecting)
@@ -330,7 +330,7 @@ async def test_a_program_that_sends_without_pause_is_held_back_and_loses_nothing
         received = await asyncio.wait_for(receiving, 20)
         events = [event async for event in broadcaster]
     assert b"".join(event.payload for event in received) == audio
-    # In pace live the sender keeps to real time by itself; only speech is the relay's to hold back.
+    # In pace live, the sender keeps to real time on its own. The relay holds back only pace speech.
     assert (Backpressure(on=True) in events) == (pace == "speech")
     assert broadcaster.stats.sent.seconds == pytest.approx(6)
     if pace == "speech":
@@ -341,7 +341,7 @@ async def test_a_program_that_sends_without_pause_is_held_back_and_loses_nothing
 
 @pytest.mark.parametrize("queue_seconds", ["60", "20"])
 async def test_clear_is_prompt_whatever_waits(queue_seconds: str) -> None:
-    """With the shorter queue the relay holds back, and reads nothing for as long as it does."""
+    """With the shorter queue, the relay applies backpressure and does not read while it lasts."""
     async with (
         a_relay(RELAY_BROADCAST_QUEUE_SECONDS=queue_seconds) as relay,
         listen(relay.url, "ev1") as listener,
@@ -350,7 +350,7 @@ async def test_clear_is_prompt_whatever_waits(queue_seconds: str) -> None:
     ):
         talking = asyncio.ensure_future(broadcaster.send(b"\1\0" * 16_000 * 60))
         await frames(listener, 8)
-        while queue_seconds == "20" and not broadcaster.is_held_back:  # noqa: ASYNC110 - no event of its own
+        while queue_seconds == "20" and not broadcaster.is_held_back:  # noqa: ASYNC110 - no event reports it
             await asyncio.sleep(0.01)
         talking.cancel()
         await broadcaster.clear()
@@ -380,7 +380,7 @@ async def test_a_broadcaster_learns_who_listens_and_people_learn_what_there_is()
             if isinstance(told, Audience) and told.listeners == 1:
                 break
         await listener.switch("de")
-        # Its answer comes before any audio of the channel, so what is sent before that is not heard.
+        # The answer to the switch precedes all audio of the channel, so the listener misses audio sent before it.
         async for event in listener:
             if isinstance(event, Hello) and event.channel == "de":
                 break
@@ -389,7 +389,7 @@ async def test_a_broadcaster_learns_who_listens_and_people_learn_what_there_is()
         await german.send(b"\3\0" * 320)
         (frame,) = await frames(listener, 1)
         assert frame.payload == b"\3\0" * 320
-        # The relay's clock is this machine's.
+        # The relay and the test share this machine's clock.
         assert -5 < listener.age_ms(frame) < 5_000
 
 
@@ -460,14 +460,13 @@ async def test_a_signal_while_there_is_no_connection_does_not_wait_for_one(tmp_p
 
 
 def examples(document: str) -> list[str]:
-    """The Python programs of a document that are whole: those that run something."""
+    """Return the complete Python programs of a document: those that run something."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     return [block for block in blocks if "asyncio.run(" in block]
 
 
 @asynccontextmanager
 async def program(text: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a Python program."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", text, *arguments),
         stdin=PIPE,
@@ -484,7 +483,7 @@ async def program(text: str, *arguments: str) -> AsyncIterator[asyncio.subproces
 
 async def test_the_examples_run_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listening, broadcasting = examples("docs/client.md")
-    # This relay has made its own key, which programs of the same person find.
+    # This relay created its own key, and programs of the same user find it.
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     async with (
         relay_process(RELAY_BROADCAST_OPEN="false") as relay,
@@ -512,7 +511,7 @@ async def test_an_old_key_is_not_kept_over_a_restart_of_a_relay_that_makes_its_o
     async with relay_process(*here, RELAY_BROADCAST_OPEN="false") as first, asyncio.timeout(60):
         async with broadcast(first.url, "ev1") as broadcaster:
             await first.kill()
-            # It may have been told before how many listen.
+            # Reports of the listener count may come first.
             while not isinstance(await anext(broadcaster), Reconnecting):
                 pass
             async with relay_process(*here, RELAY_BROADCAST_OPEN="false") as second:

@@ -1,4 +1,4 @@
-"""A token that is asked for anew at every connection, and what becomes of whoever can not be given one."""
+"""A client asks for a new token at every connection; these tests also cover a provider that fails."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ AT_ONCE = Reconnect(first_seconds=0.0, max_seconds=0.0)
 
 
 def given_once() -> Callable[[], str]:
-    """A function that gives a token, and fails when it is asked again."""
+    """Return a function that supplies one token and fails when it is called again."""
     tokens = iter(["first"])
 
     def give() -> str:

@@ -1,4 +1,4 @@
-"""Why each connection ended: in the log, with who it was; on `/metrics`; and not a line for each of many."""
+"""The reason why each connection ended: in the log with the peer, on `/metrics`, and summarized for many."""
 
 import asyncio
 import itertools
@@ -34,15 +34,15 @@ def closing_frame(code: int, reason: str = "") -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a client sends, and what the log says then.
+    """What a client sends, and the log line that must follow.
 
     Attributes:
-        target: Where it connects.
-        sent: What it sends, and goes.
-        told: Of the line in the log.
-        level: Of that line.
+        target: The path that the client connects to.
+        sent: What the client sends before it leaves.
+        told: Fields of the log line.
+        level: The line's level.
         says: Part of the reason.
-        place: Session and channel of that line.
+        place: The session and channel of the line.
     """
 
     target: str
@@ -138,7 +138,7 @@ async def test_the_log_says_why_who_and_where() -> None:
 
 
 async def closing_line(relay: RelayProcess, number: int) -> dict[str, Any]:
-    """Wait for so many connections that ended; gives what the log says of the last one."""
+    """Wait until this many connections have ended, and return the log line of the last one."""
     seen = itertools.count(1)
     line = await relay.line(lambda line: '"connection closed"' in line and next(seen) == number)
     read: dict[str, Any] = json.loads(line)
@@ -184,7 +184,7 @@ async def go(relay: RelayProcess, leave: Callable[[socket.socket], object]) -> N
     sock, _, _ = await upgrade(relay.url, LISTEN)
     with sock:
         leave(sock)
-        with suppress(OSError):  # a socket that was closed
+        with suppress(OSError):  # the socket may be closed
             async with asyncio.timeout(10):
                 while await asyncio.get_running_loop().sock_recv(sock, 65_536):
                     pass
@@ -195,7 +195,7 @@ def send(data: bytes) -> Callable[[socket.socket], object]:
 
 
 def reset(sock: socket.socket) -> None:
-    """Have the kernel send a reset in place of an end."""
+    """Make the kernel send a reset instead of a FIN."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 

@@ -1,4 +1,4 @@
-"""Metrics to a real HTTP endpoint, read back through CloudWatch's own questions; and what happens without one."""
+"""Metrics sent to a real HTTP endpoint and read back through CloudWatch's API, and the relay without an endpoint."""
 
 import asyncio
 import gzip
@@ -34,7 +34,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Fake credentials, and nothing of the machine's own; the EC2 metadata address is never asked."""
+    """Set fake credentials, ignore the machine's own, and keep botocore from the EC2 metadata address."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -46,13 +46,13 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No retries within a request."""
+    """Turn off retries within a request."""
     monkeypatch.setattr(cloudwatch, "MAX_ATTEMPTS", 1)
 
 
 @pytest.fixture
 def impatient(one_attempt: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One short attempt for each request; not for an endpoint that answers, which may be slow on a busy machine."""
+    """Allow one short attempt per request. Only for endpoints that never answer, because a busy machine can be slow."""
     monkeypatch.setattr(cloudwatch, "READ_TIMEOUT_SECONDS", 0.2)
 
 
@@ -74,7 +74,7 @@ def merged(name: str, values: list[float], counts: list[float] | None = None) ->
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - a condition of several objects, none of which tells
+        while not condition():  # noqa: ASYNC110 - no event covers several objects
             await asyncio.sleep(0.01)
 
 
@@ -138,7 +138,7 @@ async def test_sessions_have_series_of_their_own_beside_the_sum(endpoint: str) -
         }
         assert await told.statistics("Sessions", "BufferOverflow", "ev1") == of(3, count=3, low=1, high=1)
         assert await told.statistics("Sessions", "BufferOverflow", "ev2") == of(2, count=2, low=1, high=1)
-        # Asked for the series without dimensions, moto adds up all of the name: here the sum, 5, and both sessions'.
+        # Without dimensions, moto adds up every series of the name: the sum, 5, and both sessions.
         assert await told.statistics("Sessions", "BufferOverflow") == of(5 + 3 + 2, count=10, low=1, high=1)
         average = "AverageBufferUtilization"
         assert await told.statistics("Sessions", average, "ev2") == of(50, count=1, low=50, high=50)
@@ -172,7 +172,7 @@ async def test_one_request_of_nine_hundred_datums_is_taken(endpoint: str) -> Non
 
 async def test_distributions_keep_count_sum_and_extremes(endpoint: str) -> None:
     chosen = settings(endpoint, "Distribution")
-    values = [float(number % 200) for number in range(1000)]  # more distinct values than one datum takes
+    values = [float(number % 200) for number in range(1000)]  # more distinct values than one datum holds
     async with CloudWatchSender(chosen) as sender:
         reporter = MetricsReporter(sender, chosen)
         for value in values:
@@ -202,7 +202,7 @@ async def test_an_outage_loses_nothing_and_is_logged_once(
 
         async def all_arrived() -> None:
             async with asyncio.timeout(20):
-                while (await told.statistics("Outage", "Ticks"))["Sum"] != put:  # noqa: ASYNC110 - CloudWatch does not tell
+                while (await told.statistics("Outage", "Ticks"))["Sum"] != put:  # noqa: ASYNC110 - CloudWatch has no event for it
                     await asyncio.sleep(0.05)
 
         async with CloudWatchSender(chosen) as sender:
@@ -383,7 +383,7 @@ FORBIDDEN = (
 
 
 class LoopbackServer:
-    """A TCP server for one test, on a port that it keeps when it is shut and opened again."""
+    """A TCP server for one test that keeps its port when it is shut and opened again."""
 
     def __init__(self) -> None:
         self._server: asyncio.Server | None = None
@@ -431,7 +431,7 @@ class LoopbackServer:
 
 
 class Gate(LoopbackServer):
-    """Passes everything on to another endpoint while it is open."""
+    """Forwards everything to another endpoint while it is open."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__()
@@ -457,7 +457,7 @@ async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 
 
 class Answering(LoopbackServer):
-    """Answers each request as it is told to; None is no answer at all."""
+    """Gives each request the answer that the test set; None means no answer."""
 
     def __init__(self, answer: Callable[[bytes, bytes], bytes | None]) -> None:
         super().__init__()

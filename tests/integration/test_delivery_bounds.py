@@ -1,4 +1,4 @@
-"""What a listener is promised on the wire of a real relay: the age of its audio, its account, peace from others."""
+"""The promises to a listener on the wire of a real relay: the age of its audio, its account, and its isolation."""
 
 import asyncio
 import random
@@ -42,13 +42,13 @@ pytestmark = pytest.mark.timed
 STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840
 STEREO_BYTES_PER_SECOND = 192_000
-"""Of this a small receive buffer holds 20 ms, so that nearly all that a listener is behind by is the relay's."""
+"""A small receive buffer holds only 20 ms of this format, so nearly all of a listener's backlog is in the relay."""
 
 HEADERS_BYTES = 20
-"""What the wire adds to a frame: the WebSocket's header and the relay's."""
+"""What the wire adds to a frame: the WebSocket header and the relay's header."""
 
 SLACK_MS = 60
-"""What the relay may lose between a look at the clock and a write, when others want the processor."""
+"""How long other processes may delay the relay between a look at the clock and the write."""
 
 
 @best_of_three
@@ -81,18 +81,19 @@ async def test_no_byte_older_than_the_bound_is_written_to_a_listener_at_half_spe
 
 
 def check_written_in_time(listener: WireListener, lateness_ms: float) -> None:
-    """Hold the ages of a stereo listener's frames against its bound, who read at half speed for a time."""
+    """Check the ages of a stereo listener's frames against its bound, after it read at half speed for a time."""
     bound_ms = listener.hello["buffer_ms"]
     assert len(listener.gaps) >= 3, "it was not slow enough"
-    # A frame was at least so old when its last byte was written.
+    # A frame was at least this old when its last byte was written.
     ages = [listener.least_age_ms(frame, 0) for frame in listener.frames]
     check_in_time(max(ages), bound_ms + FRAME_SECONDS * 1000 + SLACK_MS, "the oldest frame")
     assert max(ages) >= bound_ms - 2 * MAX_WRITE_SECONDS * 1000, "it loses more than its bound demands"
-    # The kernels hold what the relay lets wait for the network, and the small windows: what is on the way, what was
-    # received, and what is being acknowledged.
+    # The kernels hold what the relay lets wait for the network, plus the small windows: bytes in transit, received
+    # bytes and bytes being acknowledged.
     held_bytes = max(snapshot.held_bytes for snapshot in listener.snapshots)
     assert held_bytes <= UNSENT_SECONDS * STEREO_BYTES_PER_SECOND + 4 * SMALL_BUFFER_BYTES
-    # At half speed, what is under way in front of a frame takes twice as long as it lasts, and so does a delay here.
+    # At half speed, the bytes in transit ahead of a frame take twice their duration, and so does a delay of this
+    # process.
     under_way_ms = 2 * (held_bytes / STEREO_BYTES_PER_SECOND + MAX_WRITE_SECONDS) * 1000
     check_in_time(listener.oldest_ms, bound_ms + under_way_ms + 2 * SLACK_MS + 2 * lateness_ms, "the oldest frame read")
 
@@ -113,7 +114,7 @@ async def test_a_listener_that_stalled_resumes_at_what_its_bound_allows(lateness
                 await broadcaster.end()
                 await check_accounts([*healthy, stalled], broadcaster)
         check_untouched(healthy, broadcaster, lateness)
-        # What grows too old while a gap is being told is told in another, right behind it.
+        # If more frames grow too old while the relay sends a gap, a second gap follows right behind it.
         first_lost, last_lost = stalled.gaps[0]["from_seq"], stalled.gaps[-1]["to_seq"]
         before = [frame for frame in stalled.frames if frame.seq < first_lost]
         after = [frame for frame in stalled.frames if frame.seq > last_lost]
@@ -169,7 +170,7 @@ async def test_frames_wait_for_each_other_as_long_as_the_listener_or_the_relay_s
                 await check_accounts(listeners.values(), broadcaster)
         for query, interval_ms in intervals_ms.items():
             listener = listeners[query]
-            # A process that was late reads more at once, so the median; the first frame waits for those that follow.
+            # The median ignores bursts that this process read late. The first frame waits for those that follow.
             runs = [len(list(run)) for _, run in groupby(listener.frames, key=lambda frame: frame.read_index)]
             together = interval_ms / (FRAME_SECONDS * 1000)
             assert together <= statistics.median(runs) <= together + 1
@@ -209,7 +210,7 @@ async def test_a_stalled_listener_is_cut_off_at_the_limit_and_nobody_else(latene
 @pytest.mark.parametrize("loop", LOOPS)
 @best_of_three
 async def test_control_messages_are_prompt_beside_a_large_fan_out(loop: str, lateness: Lateness) -> None:
-    # In a process of their own, as this one would measure how fast it reads itself.
+    # A separate process, because otherwise this one would measure its own reading speed.
     crowd = ("--listeners", "200", "--duration", "60", "--fail-if", "gaps>0", "--fail-if", "unaccounted_frames>0")
     async with (
         relay_process(RELAY_SERVER_LOOP=loop) as relay,
@@ -228,7 +229,7 @@ async def test_control_messages_are_prompt_beside_a_large_fan_out(loop: str, lat
 async def come_and_go(
     relay: RelayProcess, choice: random.Random, done: asyncio.Event, listeners: list[WireListener]
 ) -> None:
-    """Join, stall, read in pieces and leave at random until it is done, then stay and read on."""
+    """Join, stall, read in pieces and leave at random until `done` is set; then stay and read on."""
     while not done.is_set():
         query = f"buffer_ms={choice.choice((200, 500, 2000))}&coalesce_ms={choice.choice((0, 0, 40, 100))}"
         receive_buffer = choice.choice((None, SMALL_BUFFER_BYTES))
@@ -241,7 +242,7 @@ async def come_and_go(
 
 
 async def behave(listener: WireListener, choice: random.Random, seconds: float, done: asyncio.Event) -> None:
-    """Read, read nothing, or read in pieces for some seconds or until it is done, and read then."""
+    """Read, pause, or read in pieces for some seconds or until `done` is set; then read everything."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     behaviour = choice.choice(("read", "stall", "read in pieces"))
@@ -261,7 +262,7 @@ async def test_every_account_is_exact_however_listeners_come_stall_and_go() -> N
             done = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 for number in range(30):
-                    choice = random.Random(number)  # noqa: S311 - the same every time, which a secret must not be
+                    choice = random.Random(number)  # noqa: S311 - repeatable, not a secret
                     group.create_task(come_and_go(relay, choice, done, listeners))
                 async with broadcasting(relay, "ev1", STEREO, frame_bytes=STEREO_BYTES) as first:
                     await first.play(1.8)
@@ -285,7 +286,7 @@ async def test_every_account_is_exact_however_listeners_come_stall_and_go() -> N
 
 
 def check_partial_accounts(listeners: Sequence[WireListener], broadcaster: Broadcaster) -> None:
-    """What listeners got until they left is exact, too; the first of them was there from the beginning."""
+    """Check the accounts of listeners that left early. The first listener was there from the beginning."""
     for listener in listeners:
         account = listener.account()
         joined = (listener.hello["epoch"] - listeners[0].hello["epoch"]) % (1 << 16)
@@ -306,9 +307,9 @@ async def test_a_crowd_at_the_door_delays_nobody_inside(loop: str, lateness: Lat
 async def crowd_at_the_door(
     relay: RelayProcess, session: str
 ) -> tuple[list[WireListener], list[WireListener], Broadcaster]:
-    """Have many join beside few who are there, and check all accounts; gives the few, the many and the source."""
+    """Let a crowd join beside a few listeners, check all accounts, and return the few, the crowd and the source."""
     crowd: list[WireListener] = []
-    # This process pays as much for a joining listener as the relay does, so not all at one time.
+    # A join costs this process as much as the relay, so only a few run at once.
     gate = asyncio.Semaphore(20)
 
     async def join() -> None:

@@ -1,4 +1,4 @@
-"""`relay demo`: one command, and a voice is on the air."""
+"""`relay demo`: one command puts a voice on the air."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""`relay demo` where the settings are those of a relay that is not for everybody."""
+"""`relay demo` with the settings of a relay that is not open to everyone."""
 
 import re
 from pathlib import Path

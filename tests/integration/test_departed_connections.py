@@ -1,4 +1,4 @@
-"""A connection that is gone frees itself: nothing waits for a collection of garbage, which would hold everybody up."""
+"""A closed connection frees its memory at once, without a garbage collection, which would stall every listener."""
 
 import asyncio
 import gc
@@ -52,7 +52,7 @@ async def test_nothing_of_a_connection_waits_for_the_collector(target: str, endi
                 await reader.read()
                 writer.close()
             async with asyncio.timeout(10):
-                while connections():  # noqa: ASYNC110 - what is waited for is that nothing refers to it any more
+                while connections():  # noqa: ASYNC110 - no event shows that nothing refers to it any more
                     await asyncio.sleep(0.01)
         finally:
             gc.enable()

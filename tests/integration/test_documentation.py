@@ -1,18 +1,17 @@
 """The commands and samples of the documentation work, in the order in which a reader meets them.
 
-Each page has a shell of its own. The test compares all output that a page shows after a command with all output that
-the command has, and only the number of spaces may differ. In what a page shows, … stands for what varies: for anything
-in a line, or for any lines when it is alone. A comment in front of a block of code says what is special about it;
-readers do not see it:
+Each page has its own shell. The output that a page shows after a command must equal the whole output of the command,
+except for the number of spaces. In the shown output, … stands for anything within a line, or alone for any lines. A
+comment before a code block marks special cases; readers do not see it:
 
     <!-- numbers vary -->               numbers of the output, and times such as 12:30:59, may differ
     <!-- ids and numbers vary -->       so may the ids of connections
-    <!-- each in its own terminal -->   the commands of the block run beside each other
+    <!-- each in its own terminal -->   the commands of the block run in parallel
     <!-- saved as FILE -->              a file that a later command uses
     <!-- tested by PATH -->             another test runs it
     <!-- not run: REASON -->            cannot run here
 
-A comment that begins with "assumed" has the commands for what the text assumes, such as a relay that runs.
+A comment that begins with "assumed" contains the commands for what the text assumes, such as a running relay.
 """
 
 import itertools
@@ -34,14 +33,14 @@ VARIES = {"numbers vary": False, "ids and numbers vary": True}
 NOTES = ("not run: ", "tested by ", SEPARATE, "saved as ", *VARIES)
 OTHER_COMMENTS = ("begin generated: ", "end generated", "made by ", "end of what is made")
 REPEAT_SECONDS = 30.0
-"""A test types faster than a reader: a command that meets nobody yet is repeated for this long."""
+"""A test types faster than a reader, so it retries for this long a command whose peer is not there yet."""
 
 _LONG_RUNNING = re.compile(r"^(\w+=\S+ )*relay (serve|demo)\b|^moto_server\b|^relay broadcast .*--loop\b|&$")
 _ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
 def with_code() -> list[str]:
-    """Return the pages that have something to run."""
+    """Return the pages that contain something to run."""
     return [page for page in PAGES if any(block.language in {"console", "python"} for block in blocks(read(page)))]
 
 
@@ -69,7 +68,7 @@ def run_console(terminal: Terminal, place: str, block: Block) -> None:
     for command, lines in block.commands:
         local = localized(command, terminal)
         shown = [localized(line, terminal) for line in lines]
-        deadline = time.monotonic() + REPEAT_SECONDS  # noqa: TID251 - a limit for what fails
+        deadline = time.monotonic() + REPEAT_SECONDS  # noqa: TID251 - a time limit, not a clock
         if _LONG_RUNNING.search(local) or block.note == SEPARATE:
             log = terminal.run_beside(local)
             while not is_shown([*shown, "…"], log.read_text(), block.note):
@@ -88,7 +87,7 @@ def run_console(terminal: Terminal, place: str, block: Block) -> None:
 
 
 def localized(text: str, terminal: Terminal) -> str:
-    """Put the relay and the files of this test in the place of those that a page names, and keep load tests small."""
+    """Replace the page's relay and files with those of this test, and keep load tests small."""
     here = f"127.0.0.1:{terminal.port}"
     folder = terminal.folder
     for pattern, replacement in (
@@ -110,13 +109,13 @@ def localized(text: str, terminal: Terminal) -> str:
 
 
 def filled_in(text: str) -> str:
-    """Put a key of its own in the place of each "…" that a page assigns."""
+    """Replace each "…" that a page assigns with a key of its own."""
     keys = (f'= "{FILLED_IN}{number}"' for number in itertools.count())
     return re.sub('= "…"', lambda _: next(keys), text)
 
 
 def is_shown(shown: list[str], output: str, note: str) -> bool:
-    """Whether the lines that a page shows are the output of a command, but for what the page says varies."""
+    """Whether the shown lines match the output of a command, except for what the page marks as varying."""
 
     def steady(line: str) -> str:
         line = " ".join(line.split())

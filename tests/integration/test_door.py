@@ -1,4 +1,4 @@
-"""Who is let in: places, addresses, failures, slow and large handshakes, and a relay that is late."""
+"""Admission: limits per place and address, failed attempts, slow and large handshakes, and a relay that is behind."""
 
 import asyncio
 import http.client
@@ -136,7 +136,7 @@ async def test_who_forges_addresses_on_this_machine_is_limited_all_the_same(trus
                 told += 1
         except InvalidStatus as error:
             assert said(error.response)[0] == 429
-        # Where a minute of the clock ends, a few more are within the window.
+        # At a minute boundary, the window can contain a few more.
         assert before <= told <= before + 1 or told == before == 12
         async with client(relay, "/v1/broadcast/ev2", "198.51.100.98", right) as broadcaster:
             assert "hello" in str(await broadcaster.recv())
@@ -157,7 +157,7 @@ async def test_an_address_that_fails_too_often_is_asked_to_wait_and_no_other() -
         for _ in range(2):
             status, sentence = said(await refusal(relay, "/v1/broadcast/ev1", "198.51.100.7"))
             assert (status, sentence[:35]) == (429, "Too many requests from your address")
-        # Others behind the same address show something valid, or need to show nothing.
+        # Other clients behind the same address show a valid key, or need none.
         async with client(relay, "/v1/broadcast/ev2", "198.51.100.7", right) as broadcaster:
             assert "hello" in str(await broadcaster.recv())
         async with client(relay, "/v1/listen/ev2", "198.51.100.7") as listener:
@@ -181,7 +181,7 @@ async def test_a_handshake_that_is_too_slow_or_too_large_is_told_so() -> None:
 
 
 async def say(relay: RelayProcess, words: bytes) -> bytes:
-    """Send bytes on a connection of their own; gives what comes back first."""
+    """Send bytes on a new connection, and return the first bytes that come back."""
     parts = urlsplit(relay.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
@@ -278,6 +278,6 @@ async def test_limits_that_are_raised_while_it_runs_may_open_more_files(tmp_path
 
 
 def open_files(pid: int) -> str:
-    """How many files a process may open."""
+    """Return how many files a process may open."""
     limits = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8")
     return next(line.split()[3] for line in limits.splitlines() if line.startswith("Max open files"))

@@ -1,4 +1,4 @@
-"""A relay that may open fewer files than it has limits for."""
+"""A relay whose limit of open files is lower than its limits need."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a connection takes at the door, it has given back when it is gone, in whatever order things happen."""
+"""A connection returns all that it took at the door when it ends, in whatever order things happen."""
 
 import asyncio
 import gc
@@ -33,14 +33,14 @@ def connections() -> int:
 
 
 async def read(reader: asyncio.StreamReader) -> bytes:
-    """Read more; fails when there is no more."""
+    """Read more; fail at the end of the stream."""
     more = await reader.read(4096)
     assert more, "it was cut off"
     return more
 
 
 async def attack(port: int, chance: random.Random) -> None:
-    """Open connections that ask, or ask half, and end in every way and at every moment."""
+    """Open connections with whole and partial requests, and end them in every way at every moment."""
     loop = asyncio.get_running_loop()
     end = loop.time() + RACE_SECONDS
     held: list[socket.socket] = []
@@ -80,8 +80,8 @@ async def test_evictions_resets_and_time_outs_leave_nothing_taken(
         "limits.max_lag_ms": None,
     }
     async with running_relay(load_settings(None, options, {}).settings) as relay:
-        seed = random.randrange(2**32)  # noqa: S311 - no secret
-        chances = [random.Random(seed + number) for number in range(6)]  # noqa: S311 - nor this
+        seed = random.randrange(2**32)  # noqa: S311 - not a secret
+        chances = [random.Random(seed + number) for number in range(6)]  # noqa: S311 - not a secret
         await asyncio.gather(*(attack(port_of(relay), chance) for chance in chances))
         assert relay.limits.counters[limit], "nothing raced"
         async with asyncio.timeout(30):
@@ -97,7 +97,7 @@ async def test_a_request_that_completes_in_the_turn_of_its_deadline_is_served() 
         writer.write(UPGRADE[:50])
         await asyncio.sleep(0.1)
         writer.write(UPGRADE[50:])
-        time.sleep(0.8)  # noqa: ASYNC251 - so that the loop finds the request and the deadline in one turn
+        time.sleep(0.8)  # noqa: ASYNC251 - the loop must see the request and the deadline in one iteration
         said = b""
         async with asyncio.timeout(20):
             while b'"hello"' not in said:

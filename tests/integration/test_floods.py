@@ -1,4 +1,4 @@
-"""Peers that send more than they may: each has a budget, is told which, and costs nobody else anything."""
+"""Peers that exceed their budgets: the relay names the limit, and nobody else suffers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -47,7 +47,7 @@ async def test_a_flood_from_one_who_reads_nothing_stops_nobody_else(
 async def flood_beside_listeners(
     relay: RelayProcess, flooder: str
 ) -> tuple[list[float], list[WireListener], Broadcaster]:
-    """Send every flood beside listeners who lose nothing; gives how long answers took, in ms, and who got what."""
+    """Send every flood beside listeners that read; return the answer times in ms, the listeners and the source."""
     listeners = await listen_beside(relay, "ev1", 10)
     with closing(listeners):
         resident_before = resident_bytes(relay)
@@ -65,14 +65,14 @@ async def flood_beside_listeners(
 
 
 async def send_flood(relay: RelayProcess, target: str, flood: bytes, seconds: float) -> int:
-    """Connect and send as much as the relay takes, and read nothing; gives the relay's memory while it is connected."""
+    """Connect, send as much as the relay accepts, read nothing, and return the relay's memory during the connection."""
     sock, _, _ = await upgrade(relay.url, target)
     with sock:
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(seconds):
                 while True:
                     await asyncio.get_running_loop().sock_sendall(sock, flood)
-                    # A relay that reads fast must not keep this process from reading what it answers others.
+                    # Even if the relay reads fast, this process must still read the answers to others.
                     await asyncio.sleep(0)
         return resident_bytes(relay)
 
@@ -116,7 +116,7 @@ async def test_a_budget_that_is_kept_costs_nothing() -> None:
     async with relay_process(**settings) as relay:
         (listener,) = await listen_beside(relay, "ev1", 1)
         with closing([listener]):
-            # Half of them are pings, half are texts, and 40 of a kind are a burst.
+            # Half are pings and half are texts; the burst of each kind is 40.
             await ask_repeatedly(listener, 100)
             assert not listener.has_ended
 
@@ -126,13 +126,13 @@ async def test_a_broadcaster_over_its_rate_is_read_no_faster_and_loses_nothing()
         listeners = await listen_beside(relay, "ev1", 1)
         with closing(listeners):
             loop = asyncio.get_running_loop()
-            # Of a millisecond each, so that together they are hardly ahead of real time.
+            # With frames of one millisecond, all 400 are hardly ahead of real time.
             async with broadcasting(relay, "ev1", frame_bytes=32) as broadcaster:
                 began = loop.time()
                 broadcaster.send_together(400)
                 await broadcaster.end()
                 await check_accounts(listeners, broadcaster)
-                # 250 at once, the burst of five seconds, and 150 at their rate, but for what is read together last.
+                # The five-second burst of 250 passes at once. The other 150 pass at the rate, except for the last read.
                 assert loop.time() - began >= (150 - PIECE_BYTES / 38) / 50
             assert listeners[0].gaps == []
         assert (await applied_limits(relay))["max_audio_messages_per_second"] >= 1

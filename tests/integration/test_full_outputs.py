@@ -1,4 +1,4 @@
-"""Standard output and standard error that take nothing: a full disk behind them, or nobody who reads."""
+"""Standard output and standard error that accept nothing: a full disk, or a pipe without a reader."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from tests.support.tokens import SECRET
 
 @pytest.fixture
 def full() -> Iterator[int]:
-    """Where nothing can be written."""
+    """Yield a device on which every write fails."""
     descriptor = os.open("/dev/full", os.O_WRONLY)
     yield descriptor
     os.close(descriptor)
@@ -24,7 +24,7 @@ def full() -> Iterator[int]:
 
 @pytest.fixture
 def unread() -> Iterator[int]:
-    """The writing end of a pipe whose reader is gone."""
+    """Yield the writing end of a pipe whose reader has closed."""
     reading, writing = os.pipe()
     os.close(reading)
     yield writing
@@ -32,7 +32,7 @@ def unread() -> Iterator[int]:
 
 
 async def run(stdout: int, stderr: int, *arguments: str, **settings: str) -> tuple[int | None, str]:
-    """Run `relay ARGUMENTS`; gives the exit code, and standard error if it is a pipe."""
+    """Run `relay ARGUMENTS`; return the exit code, and standard error if it is a pipe."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "relay", *arguments, stdout=stdout, stderr=stderr, env=environment(settings)
     )

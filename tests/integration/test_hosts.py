@@ -1,4 +1,4 @@
-"""On which addresses the relay listens; a machine without IPv6 is as good as one with it."""
+"""The addresses on which the relay listens, on machines with and without IPv6."""
 
 import asyncio
 import http.client
@@ -30,11 +30,11 @@ def is_healthy(host: str, port: int) -> bool:
 
 
 ANY_PORT = "0"
-"""The relay takes a port of the kernel's; here nobody reconnects to it."""
+"""The kernel chooses the relay's port; no client here reconnects to it."""
 
 
 async def reached(relay: RelayProcess) -> set[str]:
-    """On which of this machine's addresses, at its one port, the relay answers."""
+    """Return the addresses of this machine on which the relay answers at its one port."""
     port = urlsplit(relay.url).port or 0
     return {host for host in (FOUR, SIX) if await asyncio.to_thread(is_healthy, host, port)}
 
@@ -53,14 +53,14 @@ async def test_every_address_is_ipv4_and_ipv6_at_one_port(loop: str, port: str) 
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_a_family_alone_is_the_family_alone(loop: str) -> None:
-    cases = {"0.0.0.0": {FOUR}} | ({"::": {SIX}} if HAS_SIX else {})  # noqa: S104 - it has a secret
+    cases = {"0.0.0.0": {FOUR}} | ({"::": {SIX}} if HAS_SIX else {})  # noqa: S104 - the relay requires a secret
     for host, addresses in cases.items():
         async with relay_process("--host", host, RELAY_SERVER_LOOP=loop, **KEY) as relay:
             assert await reached(relay) == addresses
 
 
 async def test_a_list_is_taken_from_options_environment_and_file(tmp_path: Path) -> None:
-    # Both are there everywhere; the second stands for another address.
+    # Both exist everywhere; without IPv6, the second loopback address stands in.
     second = SIX if HAS_SIX else "127.0.0.2"
     file = tmp_path / "relay.toml"
     file.write_text(f'[server]\nhost = ["{FOUR}", "{second}"]\n', encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every request gets an HTTP answer, whatever it is, and each refusal is counted."""
+"""Every request gets an HTTP response, however malformed, and every refusal is counted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -59,7 +59,7 @@ async def exchange(relay: RelayProcess) -> AsyncIterator[tuple[asyncio.StreamRea
 
 
 async def answer(relay: RelayProcess, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send a request whole, and read until the relay has no more to say."""
+    """Send a whole request, and read the response until the relay is done."""
     async with exchange(relay) as (reader, writer):
         writer.write(request)
         await writer.drain()

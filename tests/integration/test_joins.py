@@ -1,4 +1,4 @@
-"""What each joining client gets at the kernel's door, and what its join spares the kernel."""
+"""What each joining client receives through the kernel, and what a join spares the kernel."""
 
 import asyncio
 import gc
@@ -20,11 +20,11 @@ HANDSHAKE = (
 )
 SUBPROTOCOL = b"Sec-WebSocket-Protocol: relay.v1\r\n"
 DATA_SEGMENTS = struct.Struct("152xI")
-"""Linux's `struct tcp_info` up to `tcpi_data_segs_in`: the segments with data that a socket received."""
+"""Linux's `struct tcp_info` up to `tcpi_data_segs_in`, the count of received segments with data."""
 
 
 async def join(relay: RunningRelay, headers: bytes, last: bytes) -> socket.socket:
-    """Join as a listener, and read until `last` came."""
+    """Join as a listener, and read until `last` arrives."""
     loop, read = asyncio.get_running_loop(), b""
     client = socket.socket()
     client.setblocking(False)
@@ -49,7 +49,7 @@ async def test_the_response_and_the_greeting_leave_in_one_system_call() -> None:
 async def test_a_listener_that_reads_no_messages_gets_its_response_without_any(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # A ping would carry the response along.
+    # A ping would flush the response with it.
     monkeypatch.setattr("relay.server.keepalive.ASK_AFTER_SECONDS", math.inf)
     settings = load_settings(None, {"server.port": 0}, {}).settings
     async with running_relay(settings) as relay:

@@ -1,4 +1,4 @@
-"""Who is gone without a word is noticed, and who is only kept waiting is not given up."""
+"""The relay notices peers that vanished, and keeps peers that are only slow."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timed
 ASK_AFTER_SECONDS = 4
 LIMIT_SECONDS = 2
 STRICT_LIMIT_SECONDS = 5
-"""More, since the answer waits behind a second of audio in the networks, on a machine that is busy."""
+"""The limit is longer than usual, because the answer waits behind a second of audio on a busy machine."""
 
 LIMIT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": str(LIMIT_SECONDS)}
 
@@ -25,7 +25,7 @@ async def test_who_answers_no_ping_is_cut_off_and_who_does_is_kept() -> None:
         began = loop.time()
         answering, silent = await listen_beside(relay, "ev1", 2)
         with closing([answering, silent]):
-            # It reads nothing, and so answers nothing.
+            # A client that does not read cannot answer.
             silent.pause()
             cut_off = await relay.event("connection closed", seconds=30)
             assert cut_off["connection"] == silent.hello["connection_id"]
@@ -56,7 +56,7 @@ async def test_a_broadcaster_that_is_far_ahead_is_not_read_and_not_given_up() ->
 
 @pytest.mark.parametrize("module", ["relay", "tests.support.strict_relay"])
 async def test_who_reads_too_slowly_is_kept_though_its_socket_is_always_full(module: str) -> None:
-    """It is asked as soon as its socket takes data; so it is kept also where that is no sign of life by itself."""
+    """The relay pings it once its socket takes data, so it stays connected even where that is no sign of life."""
 
     async def scenario(relay: RelayProcess) -> None:
         async with fault_proxy(relay.url) as network:

@@ -1,4 +1,4 @@
-"""`relay loadtest` as a person runs it, against a real relay; and its receiver against servers of other kinds."""
+"""`relay loadtest` as a person runs it against a real relay, and its receiver against other kinds of servers."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ KEY = "a-key-for-the-test"
 SECONDS = 2
 LISTENERS = 30
 END_SECONDS = 120.0
-"""How long a test that was waited for may take to end, and audio to come."""
+"""How long a load test may take to end, and audio to arrive."""
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -62,7 +62,7 @@ class LoadTest(Process):
     """A running `relay loadtest`.
 
     Attributes:
-        table: What it wrote to standard output, once it has ended.
+        table: Its standard output, once it has ended.
     """
 
     table = ""
@@ -70,7 +70,7 @@ class LoadTest(Process):
 
 @asynccontextmanager
 async def starting(url: str, *arguments: str, **settings: str) -> AsyncIterator[LoadTest]:
-    """Run `relay loadtest`, which is ended when the block ends."""
+    """Run `relay loadtest`, and stop it when the block ends."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relay", "loadtest", "--url", url, *arguments),
         stdin=DEVNULL,
@@ -91,7 +91,7 @@ async def starting(url: str, *arguments: str, **settings: str) -> AsyncIterator[
 
 @dataclass(frozen=True)
 class Finished:
-    """How a load test ended."""
+    """The results of a load test."""
 
     code: int
     table: str
@@ -105,7 +105,7 @@ class Finished:
 
 
 async def load_test(folder: Path, url: str, *arguments: str, **settings: str) -> Finished:
-    """Run one to its end."""
+    """Run a load test until it exits."""
     path = folder / "result.json"
     async with starting(url, *arguments, "--json", str(path), **settings) as process:
         pass
@@ -116,7 +116,7 @@ async def load_test(folder: Path, url: str, *arguments: str, **settings: str) ->
 
 
 async def audio_of(relay: RelayProcess, seconds: float) -> None:
-    """Wait until the relay's first session has had so much audio, by listening to it."""
+    """Listen to the relay's first session until this much audio has arrived."""
     joined = await relay.event("broadcaster joined")
     url = f"{relay.websocket_url}/v1/listen/{joined['session']}"
     async with asyncio.timeout(END_SECONDS), connect(url) as listener:
@@ -130,10 +130,10 @@ def options(**values: object) -> list[str]:
 
 
 def check_sums(finished: Finished, frames: int = 50 * SECONDS) -> int:
-    """Every frame that was published reached every listener that was there, or a gap named it, and nothing is open.
+    """Check that every published frame reached every present listener or was named by a gap, with none unaccounted for.
 
     Returns:
-        How many frames that were. A machine that is busy for a second with other things makes gaps.
+        The number of those frames. A machine that is busy for a second causes gaps.
     """
     metrics = finished.metrics
     assert list(metrics) == list(METRICS)
@@ -151,7 +151,7 @@ CODECS = {
     "encoded": options(codec="opus", packet_ms=60, frame_ms=50, fps=20),
     "decoded": options(source_codec="opus"),
 }
-"""What the broadcasters send and what the listeners ask for."""
+"""The formats that the broadcasters send and the listeners request."""
 
 PROFILES = {
     "steady": options(sessions=3, processes=2),
@@ -165,7 +165,7 @@ PROFILES = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def finished(relay: RelayProcess, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
-    """Each profile once, all at the same time, as several people at one relay."""
+    """Run each profile once, all at the same time, like several users of one relay."""
 
     async def run(profile: str) -> Finished:
         folder = tmp_path_factory.mktemp(profile)
@@ -218,7 +218,7 @@ async def test_the_server_is_found_and_measured(finished: dict[str, Finished], r
 
 async def test_ramp(finished: dict[str, Finished]) -> None:
     ramp = finished["ramp"]
-    # They join over two thirds of the time, so each is there for two thirds of it on average, or less when it is late.
+    # They join during two thirds of the test. So each is present for two thirds of it on average, or less if late.
     assert 0.3 < check_sums(ramp, 200) / (LISTENERS * 200) < 0.8
     assert ramp.metrics["joins"] == LISTENERS
     connected = [second["connected"] for second in ramp.result["seconds"]]
@@ -228,7 +228,7 @@ async def test_ramp(finished: dict[str, Finished]) -> None:
 async def test_storm(finished: dict[str, Finished]) -> None:
     storm = finished["storm"]
     check_sums(storm, 200)
-    # They come after the first of four seconds.
+    # They join after the first of four seconds.
     assert storm.metrics["joins"] == LISTENERS
     assert 0 < storm.metrics["delivered_frames"] <= LISTENERS * 150
     assert storm.result["plan"]["nap_ms"] == 1.0
@@ -264,12 +264,12 @@ async def test_opus_is_accounted_for_however_it_comes(tmp_path: Path, relay: Rel
     assert (finished.code, finished.errors) == (0, []), finished.table
     is_converted = codecs in ("encoded", "decoded")
     source_frames = 20 * SECONDS if codecs == "encoded" else 50 * SECONDS
-    # An encoder looks 6.5 ms ahead, so the last moments are in one packet more.
+    # An encoder looks 6.5 ms ahead, so the end of the audio needs one more packet.
     frames = 50 * SECONDS + (codecs == "encoded")
     assert check_sums(finished, source_frames) == LISTENERS * frames
     assert finished.result["latency_from"] == ("relay" if is_converted else "broadcaster")
     kilobits = finished.metrics["kbps_per_listener"]
-    # 24 kb/s, and 18 bytes before each message; 2 more for each packet of a packed one.
+    # 24 kb/s, plus 18 bytes of headers per message, plus 2 bytes per packet in a packed message.
     expected = {"passed on": 31.2, "packed": 27.2, "encoded": 27.2, "decoded": 263}[codecs]
     assert kilobits == pytest.approx(expected, rel=0.3 if codecs == "encoded" else 0.1)
     assert f"heard as {'pcm_s16le' if codecs == 'decoded' else 'opus'}" in " ".join(finished.table.split())
@@ -288,7 +288,7 @@ async def test_a_terminal_shows_how_far_it_is(relay: RelayProcess) -> None:
     controller, terminal = os.openpty()
     shown = bytearray()
     loop = asyncio.get_running_loop()
-    # Somebody must read, as a terminal emulator does, or the command would block when the terminal is full.
+    # Read as a terminal emulator does; otherwise the command would block once the terminal's buffer is full.
     loop.add_reader(controller, lambda: shown.extend(os.read(controller, 65_536)))
     command = (sys.executable, "-m", "relay", "loadtest", "--url", relay.url, *options(duration=1))
     settings = {"RELAY_BROADCAST_KEY": KEY}
@@ -437,7 +437,7 @@ async def test_too_few_open_files_are_told_with_what_to_do() -> None:
 
 
 async def test_a_server_that_takes_no_listeners_is_reported(tmp_path: Path) -> None:
-    """A gate in front of the relay lets the broadcaster in, and nobody else."""
+    """A gate in front of the relay admits only the broadcaster."""
     async with relay_process(RELAY_BROADCAST_KEY=KEY) as relay:
         port = int(relay.url.rsplit(":", 1)[1])
 
@@ -460,7 +460,7 @@ async def test_a_server_that_takes_no_listeners_is_reported(tmp_path: Path) -> N
 
 
 def quietly(handle: Any) -> Any:
-    """A connection that the other side broke off, or that the end of the test cancels, is no news."""
+    """Ignore connections that the peer broke off or that the end of the test cancels."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -471,7 +471,7 @@ def quietly(handle: Any) -> Any:
 
 
 async def pipe_to(port: int, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Go on between a client and a port of this machine, after `first` came from the client."""
+    """Forward between a client and a local port, beginning with `first`, which the client already sent."""
     there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
     there_writer.write(first)
 
@@ -488,7 +488,7 @@ async def pipe_to(port: int, first: bytes, reader: asyncio.StreamReader, writer:
 
 
 def make_certificate(folder: Path) -> Path:
-    """A certificate of 127.0.0.1 that is its own authority, and its key, in one file."""
+    """Create a self-signed certificate for 127.0.0.1, with its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay test")])
     now = datetime.now(UTC)
@@ -529,11 +529,11 @@ async def test_through_tls(tmp_path: Path, relay: RelayProcess) -> None:
 
 
 class AnotherServer:
-    """`websockets.broadcast()` of frames with the sender's header, and who sends them: a benchmark's baseline.
+    """Sends frames in the sender's format with `websockets.broadcast()`, as a baseline for benchmarks.
 
     Attributes:
-        expect: What it sends.
-        close_codes: How connections were closed.
+        expect: The kind of frames that it sends.
+        close_codes: The codes with which connections closed.
     """
 
     expect = Expect.STAMPED
@@ -574,7 +574,7 @@ class AnotherServer:
 async def measure(
     server: AnotherServer, plan: LoadPlan, context: ssl.SSLContext | None = None, *, finish_seconds: float = 10.0
 ) -> LoadResult:
-    """Measure it; it closes who does not answer its pings."""
+    """Measure a server that closes clients that do not answer its pings."""
     async with serve(
         server.handle,
         "127.0.0.1",
@@ -619,7 +619,7 @@ async def test_who_leaves_says_so() -> None:
 
 
 class FarAwayRelay(AnotherServer):
-    """A server of `relay.v1` whose clock is not ours, as on another machine, and whose audio is a little old."""
+    """A `relay.v1` server whose clock differs from ours, as on another machine, and whose audio is slightly old."""
 
     AGE_MS = 100
     expect = Expect.RELAY_V1
@@ -644,7 +644,7 @@ class FarAwayRelay(AnotherServer):
 
 
 async def test_the_clock_of_another_machine_is_compared_with_ours() -> None:
-    """And whoever asks whether we are there gets an answer, or would have disconnected us."""
+    """The receiver also answers the server's pings; otherwise the server would disconnect it."""
     plan = LoadPlan("ws://far-away", listeners=10, duration_seconds=4.0)
     result = await measure(FarAwayRelay(plan), plan)
     metrics = result.metrics()
@@ -653,13 +653,13 @@ async def test_the_clock_of_another_machine_is_compared_with_ours() -> None:
     assert result.clock_uncertainty_ms < 50
     assert result.latency_from == "relay"
     assert metrics["p50_ms"] is not None
-    # Less than the part of the difference that is no whole second, in both directions.
+    # The error is less than the fractional second of the clocks' difference, in both directions.
     assert FarAwayRelay.AGE_MS - 50 <= metrics["p50_ms"] <= FarAwayRelay.AGE_MS + 100
     assert metrics["disconnects"] == metrics["unaccounted_frames"] == 0
 
 
 class RudeRelay(FarAwayRelay):
-    """Sends audio before it greets."""
+    """Sends audio before its greeting."""
 
     async def converse(self, connection: ServerConnection) -> None:
         await connection.send(self.frame(0))

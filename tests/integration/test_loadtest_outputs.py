@@ -1,4 +1,4 @@
-"""What `relay loadtest` writes when not all of it can be written, and where it is started."""
+"""`relay loadtest` when some of its outputs cannot be written, and the folder in which it starts."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ async def relay() -> AsyncIterator[RelayProcess]:
 
 
 async def load(relay: RelayProcess, folder: Path, stdout: int | None, *arguments: str) -> tuple[int | None, str]:
-    """Run a short test in `folder`, with no standard output if it is None; gives the exit code and standard error."""
+    """Run a short test in `folder`, without standard output if it is None; return the exit code and standard error."""
     shell = ("sh", "-c", 'exec "$@" >&-', "sh") if stdout is None else ()
     relay_loadtest = (sys.executable, "-P", "-m", "relay", "loadtest")
     command = (*shell, *relay_loadtest, "--listeners", "1", "--duration", "0.5", *arguments)

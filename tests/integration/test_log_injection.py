@@ -22,13 +22,13 @@ GOOD_BYE = b"\x88\x80" + bytes(4)
 
 
 def masked_text(text: str) -> bytes:
-    """A text message of up to 64 KiB, masked with zeros."""
+    """Return a text message of up to 64 KiB, masked with zeros."""
     payload = text.encode()
     return b"\x81\xfe" + len(payload).to_bytes(2, "big") + bytes(4) + payload
 
 
 async def send(port: int, request: bytes) -> None:
-    """Send a request, say good-bye when it is granted, and read until nothing more comes."""
+    """Send a request, close the WebSocket if the relay accepts it, and read to the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)

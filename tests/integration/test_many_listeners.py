@@ -1,6 +1,6 @@
-"""The main job with real processes: one broadcaster, fifty listeners, one of them stopped for half a minute.
+"""The main job with real processes: one broadcaster and fifty listeners, one of them stopped for half a minute.
 
-Held against what was sent, sample for sample, and against what CloudWatch (moto's server) was told.
+The recordings must match the sent audio sample for sample, and the metrics must match in CloudWatch (moto's server).
 """
 
 import asyncio
@@ -41,7 +41,7 @@ SETTINGS = {
 
 
 def speech() -> bytes:
-    """The shipped voice, again and again, 16 kHz mono."""
+    """Return the shipped voice, repeated, as 16 kHz mono."""
     with wave.open(str(files("relay") / "samples" / "counting.wav"), "rb") as voice:
         assert (voice.getframerate(), voice.getnchannels()) == (16_000, 1)
         once = voice.readframes(voice.getnframes())
@@ -63,7 +63,7 @@ def read_wav(path: Path) -> bytes:
 
 @asynccontextmanager
 async def listening(relay: RelayProcess, session: str, folder: Path) -> AsyncIterator[list[Process]]:
-    """Fifty `relay listen` processes that all wait for the broadcaster."""
+    """Run fifty `relay listen` processes that all wait for the broadcaster."""
     async with AsyncExitStack() as stack:
         gate = asyncio.Semaphore(STARTING_AT_ONCE)
 
@@ -107,7 +107,7 @@ async def test_every_sample_reaches_fifty_listeners_and_a_stopped_one_loses_only
         assert received[before:] == sent[before + lost :], "more than one piece is missing"
         least = STOPPED_SECONDS - BOUND_SECONDS - KERNEL_SECONDS
         assert least <= lost / 32_000 <= STOPPED_SECONDS - BOUND_SECONDS + 1
-        # What grew too old while the first gap was being told is told in a second one, right behind it.
+        # If more audio grows too old while the relay sends the first gap, a second gap follows right behind it.
         assert f"lost {lost / 32_000:.2f} s in " in stopped.lines[-1]
 
         began = next(record for record in log if record["event"] == "listeners began to lose audio")

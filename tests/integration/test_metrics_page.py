@@ -1,4 +1,4 @@
-"""The relay's own figures, as whoever operates it reads them: `/metrics`, the log, CloudWatch."""
+"""The relay's figures as an operator reads them: on `/metrics`, in the log, in CloudWatch."""
 
 import asyncio
 import json
@@ -18,11 +18,11 @@ from tests.support.wire_listener import closing, open_listener
 pytestmark = pytest.mark.timed
 
 FRAMES = 75
-"""A second and a half: still ahead of real time when the page is read, and not so far that it is held back."""
+"""1.5 s of audio: still ahead of real time when the test reads the page, but not enough for backpressure."""
 
 
 def fetch(relay: RelayProcess, path: str) -> tuple[int, str, str]:
-    """Give status, content type and body of a page."""
+    """Return status, content type and body of a page."""
     address = urlsplit(relay.url)
     connection = HTTPConnection(address.hostname or "", address.port or 0, timeout=10)
     try:
@@ -41,7 +41,7 @@ async def test_what_was_delivered_and_heard_is_read_from_metrics_and_the_log() -
                 for _ in range(FRAMES):
                     await broadcaster.send(bytes(640))
                 await listener.until(lambda: len(listener.frames) == FRAMES)
-                # 250 is the player's own count since it began: 7 more than the last time.
+                # 250 is the player's own total: 7 more than in its previous report.
                 for underruns in (243, 250):
                     listener.send_text("stats", buffer_ms=80, underruns=underruns, playout_ms=130, jumps=0)
                 listener.send_text("ping", id=1)
@@ -66,7 +66,7 @@ async def test_what_was_delivered_and_heard_is_read_from_metrics_and_the_log() -
 
 
 async def test_each_count_is_on_the_page_and_grows() -> None:
-    """Also those that a relay seldom has reason to count: with CloudWatch that nobody can reach."""
+    """This includes counts that seldom grow, such as failures to reach CloudWatch."""
     endpoint = f"http://127.0.0.1:{free_port()}"
     settings = {
         "RELAY_CLOUDWATCH_ENABLED": "true",

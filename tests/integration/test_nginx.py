@@ -1,4 +1,4 @@
-"""The site in config/nginx.conf, before a relay, with a real nginx."""
+"""The site in config/nginx.conf in front of a relay, with a real nginx."""
 
 import asyncio
 import http.client
@@ -85,7 +85,7 @@ async def test_audio_and_pages_come_through_and_the_client_s_address_too(tmp_pat
                 while heard < 100:
                     message = await listener.recv()
                     heard += isinstance(message, bytes) and message[HEADER_BYTES:] == FRAME
-            # What the client wrote stands further left; nginx, which is trusted, appended whom it saw.
+            # The client's own entry stands further left; the trusted nginx appended the address that it saw.
             opened = await here.relay.event("connection opened", session="ev1")
             assert opened["client"] == "127.0.0.2"
             await broadcaster.send('{"type":"end"}')
@@ -102,13 +102,14 @@ async def test_audio_and_pages_come_through_and_the_client_s_address_too(tmp_pat
         assert (moved.status, moved.headers["Location"]) == (308, "https://127.0.0.1/listen/ev1")
         access_log = here.directory / "access.log"
         async with asyncio.timeout(20):
-            while "/v1/listen/ev1" not in (log := access_log.read_text(encoding="utf-8")):  # noqa: ASYNC110 - no event tells it
+            while "/v1/listen/ev1" not in (log := access_log.read_text(encoding="utf-8")):  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.02)
         assert "secret-word" not in log
 
 
 async def test_limits_hold_for_addresses_behind_it_and_refusals_pass(tmp_path: Path) -> None:
-    # The test's own address is trusted, so it is a second proxy, in front of nginx: the client that it saw counts.
+    # The test's own address is trusted, so it acts as a second proxy in front of nginx: the client that it names
+    # counts.
     settings = {"RELAY_LIMITS_MAX_CONNECTIONS_PER_ADDRESS": "1", "RELAY_LIMITS_MAX_CONNECTIONS": "2"}
     async with site(tmp_path, **settings) as here:
         for address in ("198.51.100.7", "198.51.100.8"):

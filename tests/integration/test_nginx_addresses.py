@@ -1,4 +1,4 @@
-"""What the site in config/nginx.conf keeps to itself, and how it chooses among several relays."""
+"""What the site in config/nginx.conf keeps out of its logs, and how it chooses among several relays."""
 
 import asyncio
 import http.client
@@ -14,13 +14,13 @@ from tests.support.ports import free_port
 from tests.support.processes import relay_process
 
 HSTS = "Strict-Transport-Security"
-SECRET = "a-secret-word"  # noqa: S105 - of nobody
+SECRET = "a-secret-word"  # noqa: S105 - not a real secret
 
 
 def ask(
     port: int, path: str, context: ssl.SSLContext | None, body: bytes | None = None
 ) -> tuple[int, str, http.client.HTTPMessage]:
-    """Ask through the site, over TLS if there is a context; gives the status, the body and the headers."""
+    """Send a request through the site, over TLS if there is a context; return the status, body and headers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     if context is not None:
         connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
@@ -44,7 +44,7 @@ async def test_what_is_for_the_operator_is_not_for_the_world(tmp_path: Path) -> 
 
 
 async def misbehave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Fail in the way that a path says, as relays do not."""
+    """Fail in the way that the path names, unlike a real relay."""
     path = (await reader.readline()).split()[1]
     if path.startswith(b"/garbage"):
         writer.write(b"HTTP/1.1 200 OK\r\n\x00: x\r\n\r\n")
@@ -61,9 +61,9 @@ async def test_no_log_has_what_stands_in_a_query(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
     port = free_port()
     changes = {
-        # One path has little time; the others have what they have.
+        # One path has a short time limit; the others keep theirs.
         "proxy_read_timeout    60s;": "location /silent { proxy_pass http://relay; proxy_read_timeout 200ms; }",
-        # An address that is not this machine's is a failure of a higher level than others.
+        # nginx logs a bind to another machine's address at a higher level than other failures.
         "proxy_http_version 1.1;": "proxy_http_version 1.1; proxy_bind $arg_from;",
     }
     asked: list[tuple[str, int]] = []
@@ -108,7 +108,7 @@ async def test_no_log_has_it_when_connections_run_out(tmp_path: Path) -> None:
         writer.close()
 
     async def fill(own_port: int, with_a_half: bool) -> bytes:
-        """Ask until nginx has no connection left, beside half a request or not; gives what it said last."""
+        """Send requests until nginx has no connection left, perhaps beside a partial one; return the last answer."""
         guests: list[asyncio.StreamWriter] = []
         try:
             while True:
@@ -144,12 +144,13 @@ async def test_no_log_has_it_when_connections_run_out(tmp_path: Path) -> None:
             assert SECRET not in errors
             if not said[-1]:
                 assert "worker_connections are not enough" in errors, "who is not accepted is still told of"
-    # A client takes two connections, so in one of the two cases the last was left for one that had no way on.
+    # A client takes two connections. So in one of the two cases a client gets the last one and none is left for the
+    # relay.
     assert sorted(said) == [b"", b"HTTP/1.1 500 Internal Server Error\r\n"]
 
 
 async def broken_records(port: int, context: ssl.SSLContext) -> None:
-    """Begin a request over TLS and go on with what is no TLS."""
+    """Begin a request over TLS, and continue with invalid TLS records."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     secure = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
@@ -185,7 +186,7 @@ async def test_tls_keeps_no_tickets_and_speaks_http_1(tmp_path: Path) -> None:
 
 
 async def test_of_several_relays_a_session_has_one(tmp_path: Path) -> None:
-    # Two servers that say who they are stand for two relays.
+    # Two servers that identify themselves stand in for two relays.
     ports = [free_port() for _ in range(2)]
     names = "".join(f"server {{ listen 127.0.0.1:{port}; return 200 {port}; }}\n" for port in ports)
     certificate = make_certificate(tmp_path)

@@ -1,4 +1,4 @@
-"""Two real relays behind the site in config/nginx.conf: no client costs a session its relay."""
+"""Two real relays behind the site in config/nginx.conf: no client can move a session to another relay."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ SESSIONS = [f"ev{number}" for number in range(20)]
 FRAME = bytes(640)
 
 LOGGED = {"error_log /dev/null emerg;": "error_log /var/log/nginx/error.log info;"}
-"""Has the log of errors say what nginx makes of its relays."""
+"""Makes the error log show how nginx treats its relays."""
 
 UPGRADE = b"GET /v1/listen/SESSION HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 KEY = b"AAAAAAAAAAAAAAAAAAAAAA=="
@@ -45,12 +45,12 @@ ATTACKS = (
     (b"PUT /v1/sessions/SESSION HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 405),
     (b"DELETE /v1/sessions/SESSION HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 401),
     (UPGRADE + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + KEY + b"\r\nContent-Length: 2\r\n\r\n{}", 101),
-    # What is another protocol, or none.
+    # Other protocols, or none.
     (b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\nGET /listen/SESSION HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     (b"GET /listen/SESSION HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 200),
     (UPGRADE + b"\r\n", 400),
-    # Lines.
+    # Request lines.
     ("GET /v1/listen/SESSION/é HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400),
     (b"GET /listen/SESSION/?" + b"q" * 6000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 502),
     (b"GET /listen/SESSION?" + b"q" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
@@ -58,7 +58,7 @@ ATTACKS = (
     (b"GET /listen/SESSION HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 40_000 + b"\r\n\r\n", 400),
     (b"GET /listen/SESSION HTTP/1.1\r\nHost: x\r\n" + (b"Cookie: " + b"c" * 20_000 + b"\r\n") * 3 + b"\r\n", 431),
 )
-"""What a client may write, and what it is answered."""
+"""What a client may send, and the expected status."""
 
 
 def port_of(relay: RelayProcess) -> int:
@@ -68,7 +68,7 @@ def port_of(relay: RelayProcess) -> int:
 
 
 async def listeners(relay: RelayProcess) -> dict[str, int]:
-    """The sessions that a relay has, and how many listen to each."""
+    """Return the number of listeners of each session at a relay."""
     listed = (await ask(relay.url, "GET", "/v1/sessions", ADMIN_KEY)).json["sessions"]
     return {session["id"]: sum(channel["listeners"] for channel in session["channels"]) for session in listed}
 
@@ -87,7 +87,7 @@ async def joined(target: str, port: int, certificate: Certificate) -> AsyncItera
 
 
 async def attack(request: bytes, port: int, context: ssl.SSLContext) -> int:
-    """Write a request as it is; gives the status of the answer."""
+    """Send a request exactly as written, and return the response status."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     try:
         async with asyncio.timeout(20):
@@ -131,7 +131,7 @@ async def test_no_client_costs_a_session_its_relay(tmp_path: Path) -> None:
             for session in (at_first[0], at_second[0]):
                 written = request.replace(b"SESSION", session.encode())
                 assert await attack(written, port, certificate.trusting) == status, request[:120]
-            # A listener that comes now finds its broadcaster.
+            # A listener that joins now finds its broadcaster.
             async with (
                 joined(f"listen/{at_first[-1]}", port, certificate),
                 joined(f"listen/{at_second[-1]}", port, certificate),
@@ -148,7 +148,7 @@ async def test_no_client_costs_a_session_its_relay(tmp_path: Path) -> None:
             await broadcaster.send(FRAME)
         assert all(await asyncio.gather(*map(hears, heard)))
 
-        # An operator may ask with a body, which no relay gets to see.
+        # An operator's request may have a body, which nginx does not forward.
         ending = f"DELETE /v1/sessions/{at_first[0]} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\n"
         bodied = ending.encode() + b"Content-Length: 2\r\n\r\n{}"
         assert await attack(bodied, port, certificate.trusting) == 200

@@ -1,4 +1,4 @@
-"""The site in config/nginx.conf, changed for a relay under a path as docs/guides/https.md says, with a real nginx."""
+"""The site in config/nginx.conf, changed for a relay under a path as in docs/guides/https.md, with a real nginx."""
 
 import asyncio
 import http.client
@@ -19,7 +19,7 @@ from tests.support.processes import relay_process, running
 KEYS = {"RELAY_BROADCAST_KEY": "a-broadcast-key", "RELAY_ACCESS_ADMIN_KEY": "an-admin-key"}
 
 SECONDS = 1
-"""Of audio."""
+"""The length of the audio."""
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def certificate(tmp_path: Path) -> Certificate:
 
 @asynccontextmanager
 async def site(folder: Path, certificate: Certificate) -> AsyncIterator[str]:
-    """Run a relay and the site; gives `127.0.0.1:PORT/relay`."""
+    """Run a relay and the site, and yield `127.0.0.1:PORT/relay`."""
     async with relay_process(**KEYS) as relay:
         port = urlsplit(relay.url).port
         assert port is not None
@@ -38,7 +38,7 @@ async def site(folder: Path, certificate: Certificate) -> AsyncIterator[str]:
 
 
 def write_wav(path: Path) -> bytes:
-    """Write a file in which every sample is another; gives its audio."""
+    """Write a file in which no two samples are alike, and return its audio."""
     audio = np.random.default_rng(1).integers(-32768, 32768, 16_000 * SECONDS, np.int16).astype("<i2").tobytes()
     with wave.open(str(path), "wb") as writer:
         writer.setparams((1, 2, 16_000, 0, "NONE", ""))
@@ -47,7 +47,7 @@ def write_wav(path: Path) -> bytes:
 
 
 async def run(*arguments: str, **settings: str) -> list[str]:
-    """Run `relay ARGUMENTS`, which has to succeed; gives what it wrote to standard error."""
+    """Run `relay ARGUMENTS`, which must succeed, and return the lines of standard error."""
     async with running(*arguments, **settings) as process:
         code = await process.wait()
         assert code == 0, process.text
@@ -72,7 +72,7 @@ async def test_every_command_reaches_the_relay(tmp_path: Path, certificate: Cert
 
 
 def ask(place: str, path: str, context: ssl.SSLContext) -> tuple[int, str | None]:
-    """Ask for a path of the relay's; gives status and Location."""
+    """Request a path of the relay, and return the status and the Location header."""
     host, _, prefix = place.partition("/")
     connection = http.client.HTTPSConnection(host, context=context, timeout=10)
     try:

@@ -1,4 +1,4 @@
-"""The operator's API of real relays over real sockets: who may, what is seen, and what becomes of whom it ends."""
+"""The operator API of real relays over real sockets: permissions, reports, and the end of what it closes."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ async def relay() -> AsyncIterator[RelayProcess]:
 async def speaker(
     relay: RelayProcess, target: str, key: str | None = None, **headers: str
 ) -> AsyncIterator[ClientConnection]:
-    """A broadcaster that was greeted; it reads nothing by itself."""
+    """Connect a broadcaster and wait for its greeting; read nothing after that."""
     shown = {} if key is None else {"Authorization": f"Bearer {key}"}
     async with connect(
         f"{relay.websocket_url}/v1/broadcast/{target}",
@@ -79,7 +79,7 @@ def states(listener: WireListener) -> list[str]:
 
 
 def offered(listener: WireListener) -> list[str]:
-    """The channels that it was told last to choose from."""
+    """Return the channels of the latest list that the listener received."""
     return [[each["id"] for each in told["channels"]] for told in listener.told if "channels" in told][-1]
 
 
@@ -205,7 +205,7 @@ class TestEnding:
             )
 
     async def test_every_state(self, relay: RelayProcess) -> None:
-        """Nobody came yet; the broadcaster vanished; it ended or vanished, and its last words wait."""
+        """A channel before its broadcaster, after its broadcaster vanished, and while its last audio drains."""
         async with speaker(relay, "ev1/lost"):
             pass
         for channel, ends in (("ending", True), ("vanishing", False)):
@@ -329,7 +329,7 @@ BY_TOKEN = {"RELAY_ACCESS_TOKEN_SECRET": SECRET, "RELAY_ACCESS_SESSIONS": "ev*"}
 
 
 def seen_in(reply: Reply) -> set[tuple[str, str]] | None:
-    """The channels that an answer shows; None when it is a refusal."""
+    """Return the channels that a response shows, or None if it is a refusal."""
     if reply.status == 401:
         return None
     shown = reply.json
@@ -338,7 +338,7 @@ def seen_in(reply: Reply) -> set[tuple[str, str]] | None:
 
 class TestWhoMay:
     async def test_matrix_of_role_session_and_channel(self, record_property: Callable[[str, object], None]) -> None:
-        """What each token shows and ends is exactly what it says, of what exists."""
+        """Each token shows and ends exactly what it names, among what exists."""
         wrong, asked_for = [], 0
         async with relay_process(**BY_TOKEN) as relay, contextlib.AsyncExitStack() as stack:
             places, names = list(itertools.product(("ev1", "ev2"), ("main", "de"))), ("ev1", "ev2", "closed")
@@ -352,7 +352,7 @@ class TestWhoMay:
                 may = theirs if role == "admin" else set()
                 listed = seen_in(await ask(relay.url, "GET", "/v1/sessions", shown))
                 looked = [seen_in(await ask(relay.url, "GET", f"/v1/sessions/{name}", shown)) for name in names]
-                # What is theirs is not ended here, for the next token needs it.
+                # The token's own channels stay, because the next token needs them.
                 refused = [
                     await ask(relay.url, "DELETE", f"/v1/sessions/{name}/{track}", shown)
                     for name, track in places
@@ -390,7 +390,7 @@ class TestWhoMay:
                 ("DELETE", "/v1/sessions/ev1/connections/nobody"),
             )
             replies = [await ask(relay.url, *what, given) for given, what in itertools.product(shown, asked)]
-            # Also who may, of what there is not.
+            # Requests for what does not exist, also with permission.
             replies += [await operate(relay, *what) for what in (("GET", "/ev9"), ("DELETE", "/ev1/de"), ("GET", "/x"))]
             replies += [await operate(relay, "DELETE", "/ev1/connections/nobody")]
             replies += [await ask(relay.url, "GET", "/v1/sessions", given) for given in shown[:-1]]
@@ -411,7 +411,7 @@ class TestWhoMay:
                 assert (await ask(relay.url, "DELETE", "/v1/sessions/a/b/c/d", BROADCAST_KEY)).status == 401
 
     async def test_only_the_header_counts(self) -> None:
-        async with relay_process(RELAY_ACCESS_TOKEN_IN_QUERY="true", **OPERATED) as relay:  # noqa: S106 - it is a setting
+        async with relay_process(RELAY_ACCESS_TOKEN_IN_QUERY="true", **OPERATED) as relay:  # noqa: S106 - a setting, not a secret
             elsewhere: tuple[tuple[str, dict[str, str]], ...] = (
                 (f"?token={ADMIN_KEY}", {}),
                 ("", {"Cookie": f"token={ADMIN_KEY}; Authorization=Bearer {ADMIN_KEY}"}),
@@ -423,7 +423,7 @@ class TestWhoMay:
             assert (await ask(relay.url, "GET", "/v1/sessions?token=wrong", ADMIN_KEY)).status == 200
 
     async def test_a_page_of_another_origin_gets_no_leave(self, relay: RelayProcess) -> None:
-        """A browser asks before it sends a header or a method of that kind, and is not told that it may."""
+        """A browser's preflight request for such a header or method gets no permission."""
         preflight = await ask(
             *(relay.url, "OPTIONS", "/v1/sessions/ev1"),
             Origin="https://evil.example",
@@ -468,7 +468,7 @@ class TestWhoMay:
             wrong = await ask(relay.url, "GET", "/v1/listen/ev1?buffer_ms=x", X_Forwarded_For="198.51.100.7")
             assert wrong.status == 429, "one limit for all doors"
             async with speaker(relay, "ev1", X_Forwarded_For="198.51.100.7"):
-                pass  # who need not show anything is let in
+                pass  # a client that needs no credentials is admitted
             assert (
                 await ask(relay.url, "GET", "/v1/sessions", ADMIN_KEY, X_Forwarded_For="198.51.100.8")
             ).status == 200

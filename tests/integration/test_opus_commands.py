@@ -81,7 +81,7 @@ async def test_a_pipe_of_opus_goes_to_a_pipe_packet_by_packet(tmp_path: Path, se
         await ready(listener)
         async with client(settings, "broadcast", "pipes", "-", "--codec", "opus", stdin=source) as broadcaster:
             os.close(source)
-            # The beginning comes in pieces, and says what it is only with the second one.
+            # The beginning arrives in pieces, and reveals the format only with the second.
             os.write(feeding, content[:10])
             await broadcaster.line(lambda line: line == "waiting for audio on standard input")
             os.write(feeding, content[10:])

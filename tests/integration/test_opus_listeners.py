@@ -1,4 +1,4 @@
-"""Listeners of a running relay get one channel as PCM and as Opus, each exactly, and change between them."""
+"""Listeners of a running relay receive one channel as PCM and as Opus, each exact, and switch between the two."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ async def connected(relay: RelayProcess, path: str) -> AsyncIterator[ClientConne
 
 
 class Listener:
-    """What a listener got: its texts, and its frames with their format."""
+    """The text messages that a listener received, and its frames with their format."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -91,7 +91,7 @@ class Listener:
         await self.connection.send(json.dumps(members))
 
     def check_account(self) -> None:
-        """Nothing is missing, and nothing comes twice."""
+        """Check that no frame is missing or repeated."""
         assert not self.of_type("gap")
         seqs = [each.header.seq for _, each in self.frames]
         assert seqs == list(range(self.hello["next_seq"], self.hello["next_seq"] + len(seqs)))

@@ -1,8 +1,8 @@
 """The programs through restarts, cuts, stalls and a take-over, each watched for a minute, all at the same time.
 
-Every scenario has a relay of its own. What counts is when a frame is due, which in pace live is when it came to the
-relay, against the time at which its audio could be had. Pauses are judged by their share of the minute: a sender
-that stops and goes spends most of it in them, and a busy machine has a few.
+Every scenario has its own relay. A test compares when a frame is due (in pace live, when it reached the relay) with
+when its audio became available. It judges pauses by their share of the minute: a sender that stops and goes spends most
+of it in pauses, and a busy machine causes only a few.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ FRAME_SAMPLES = 320
 LONG_PAUSE_SECONDS = 0.15 + FRAME_SECONDS
 MOST_IN_PAUSES = 0.05
 TRIES = 3
-"""A sender that stops and goes does so every time; a machine that is too busy for all of them is not so for one."""
+"""A sender that stops and goes does so on every try; a machine is rarely too busy on all of them."""
 
 SOON = Reconnect(first_seconds=0.2, max_seconds=0.5)
 
@@ -48,11 +48,11 @@ def numbered(number: int) -> bytes:
 
 
 class LivePipe:
-    """Writes numbered frames into a pipe in real time, and when it was held up as many at once as it is late.
+    """Writes numbered frames into a pipe in real time; after a delay, it writes all overdue frames at once.
 
     Attributes:
         reading: The end to read from.
-        began: When the first frame was begun, by the relay's clock.
+        began: When the first frame began, by the relay's clock.
     """
 
     def __init__(self) -> None:
@@ -82,12 +82,12 @@ class LivePipe:
 
 
 class Scenario:
-    """A relay that may be restarted, a sender, and a listener that notes all it gets.
+    """A relay that may restart, a sender, and a listener that records every frame.
 
     Attributes:
-        name: For a failure.
+        name: The name in failure messages.
         got: When each frame was due, and its number.
-        over_at: When what happened was over.
+        over_at: When the fault was over.
     """
 
     def __init__(self, name: str, stack: AsyncExitStack) -> None:
@@ -118,7 +118,7 @@ class Scenario:
         pipe = LivePipe()
         self.stack.callback(pipe.close)
         sender = await self.send(url, "-", "--raw", stdin=pipe.reading)
-        # What is said while a busy machine starts the program is not what this is about.
+        # Speech during the start of the program is not part of this test.
         pipe.start()
         self.began = pipe.began
         await self.heard(2)
@@ -131,11 +131,11 @@ class Scenario:
 
     @property
     def missing_seconds(self) -> float:
-        """How much is missing between the frames that came."""
+        """Return how many seconds are missing between the received frames."""
         return sum(later - earlier - 1 for (_, earlier), (_, later) in pairwise(self.got)) * FRAME_SECONDS
 
     async def heard(self, seconds: float) -> None:
-        """Wait until as much more was received."""
+        """Wait until this much more audio has arrived."""
         goal = len(self.got) + seconds / FRAME_SECONDS
         async with asyncio.timeout(60):
             while len(self.got) < goal:
@@ -143,7 +143,7 @@ class Scenario:
                 await self._news.wait()
 
     async def watch(self) -> None:
-        """Watch what comes now that all is over; the first frame that comes is the beginning."""
+        """Watch the frames after the fault; time begins with the first of them."""
         await self.heard(FRAME_SECONDS)
         self.over_at = self.got[-1][0]
         await asyncio.sleep(WATCHED_SECONDS)
@@ -221,7 +221,7 @@ async def a_stopped_sender(scenario: Scenario, _: Path) -> None:
     sender = await scenario.pipe(scenario.relay.url)
     await stop_for(sender, 8)
     await scenario.heard(10)
-    # How much there is no room for depends on how fast the backlog is read; whatever it is must be told.
+    # How much audio does not fit depends on how fast the backlog is read, but the relay must report all of it.
     async with asyncio.timeout(60):
         while abs(said_seconds(sender) - scenario.missing_seconds) >= FRAME_SECONDS:
             await scenario.heard(1)
@@ -238,7 +238,7 @@ async def a_stopped_relay(scenario: Scenario, _: Path) -> None:
 
 
 async def a_take_over_that_is_taken_back(scenario: Scenario, _: Path) -> None:
-    """Somebody has the channel while the broadcaster is cut off, which takes it back with all that it kept."""
+    """Another broadcaster takes the channel during a cut; the first takes it back with the audio that it kept."""
     proxy = await scenario.proxy()
     await scenario.pipe(proxy.url)
     proxy.cut()

@@ -1,4 +1,4 @@
-"""SIGHUP: what is written in the configuration now holds, nobody is dropped, and a mistake changes nothing."""
+"""SIGHUP reloads the configuration: new values apply, connections stay, and a mistake changes nothing."""
 
 import asyncio
 import signal
@@ -32,7 +32,7 @@ def write(path: Path, key: str, most: int = 10, level: str = "info", window: flo
 
 
 async def code_of(relay: RelayProcess, key: str) -> int | None:
-    """Try to broadcast to a session of its own; gives the close code, or None when it was let in."""
+    """Try to broadcast to a new session; return the close code, or None if the relay accepts."""
     offered = [Subprotocol("relay.v1"), Subprotocol(f"relay.token.{key}")]
     async with connect(f"{relay.websocket_url}/v1/broadcast/other", subprotocols=offered, proxy=None) as connection:
         if "hello" in str(await connection.recv()):

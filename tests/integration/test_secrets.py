@@ -1,7 +1,7 @@
-"""Canaries: a relay is given secrets and is shown secrets in every way, and then everything that left it is searched.
+"""Canaries: a relay receives secrets in its settings and in every kind of request, and none may appear in its output.
 
-What is searched: its log in both formats at the finest level, every answer, error message and close reason, its
-metrics, what it sends to CloudWatch, what other users see of its processes, and what the commands print.
+The test searches the log in both formats at the finest level, every response, error message and close reason, the
+metrics, the requests to CloudWatch, what other users see of the processes, and the output of the commands.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from tests.support.tokens import ED25519_KEY, private_pem, token
 
 BROADCAST_KEY = "canary-of-the-broadcast-key"
 ADMIN_KEY = "canary-of-the-admin-key"
-TOKEN_SECRET = "canary-of-the-shared-secret-of-tokens"  # noqa: S105 - to be found
-AWS_SECRET = "canary-of-the-cloud"  # noqa: S105 - to be found
+TOKEN_SECRET = "canary-of-the-shared-secret-of-tokens"  # noqa: S105 - a canary
+AWS_SECRET = "canary-of-the-cloud"  # noqa: S105 - a canary
 RIGHT = token(key=TOKEN_SECRET, role=["listen", "broadcast"], session="*")
 EXPIRED = token(key=TOKEN_SECRET, exp=1)
 GUESS = "canary-of-somebody-who-guesses"
@@ -40,13 +40,13 @@ KEY_LINE = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 
 
 def canaries(private_key: str) -> list[str]:
-    """What must be nowhere; of a token, the part that nobody can make without the key."""
+    """Return the texts that must appear nowhere; for a token, the part that needs the key."""
     signatures = [shown.rpartition(".")[2] for shown in (RIGHT, EXPIRED, SESSION_CLAIMS)]
     return [BROADCAST_KEY, ADMIN_KEY, TOKEN_SECRET, AWS_SECRET, GUESS, *signatures, private_key.splitlines()[1]]
 
 
 def requests(host: str) -> Iterator[bytes]:
-    """Every place of a request in which a secret may stand, right or wrong, in good requests and in broken ones."""
+    """Yield requests with right and wrong secrets in every place, in valid and in broken requests."""
     for shown in (RIGHT, EXPIRED, SESSION_CLAIMS, GUESS, BROADCAST_KEY, ADMIN_KEY):
         for method, path in (("GET", ""), ("GET", "/ev1"), ("DELETE", "/ev9"), ("DELETE", f"/ev1/connections/{shown}")):
             bare = f"Host: {host}\r\n"
@@ -83,7 +83,7 @@ def requests(host: str) -> Iterator[bytes]:
 
 
 async def ask(host: str, request: bytes) -> bytes:
-    """Send a request; who is let in then sends a frame that nobody may send. Gives all that came until the end."""
+    """Send a request, and a forbidden frame if it is accepted; return everything received until the end."""
     name, _, port = host.rpartition(":")
     reader, writer = await asyncio.open_connection(name, int(port))
     try:
@@ -95,7 +95,7 @@ async def ask(host: str, request: bytes) -> bytes:
                     answer += await reader.read(2)
                 writer.write(NO_FRAME)
             else:
-                with contextlib.suppress(OSError):  # so that the connection is not kept for another request
+                with contextlib.suppress(OSError):  # the relay then closes the connection after the response
                     writer.write_eof()
             return answer + await reader.read()
     except (ConnectionError, asyncio.IncompleteReadError):
@@ -105,7 +105,7 @@ async def ask(host: str, request: bytes) -> bytes:
 
 
 class Recorded:
-    """What clients sent through a proxy."""
+    """The bytes that clients sent through a proxy."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -117,7 +117,7 @@ class Recorded:
 
     @property
     def text(self) -> bytes:
-        """All of it, and what was compressed of it also as it was before."""
+        """Return all bytes, with a decompressed copy of what was compressed."""
         starts = [match.start() for match in re.finditer(re.escape(GZIP), self.data)]
         return self.data + b"".join(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(self.data[at:]) for at in starts)
 
@@ -130,7 +130,7 @@ class Recorded:
 
 @asynccontextmanager
 async def recorder(target: str) -> AsyncIterator[tuple[str, Recorded]]:
-    """A TCP proxy in front of `target`; gives its URL, and what its clients send."""
+    """Run a TCP proxy in front of `target`; yield its URL and what its clients send."""
     sent = Recorded()
     name, _, port = target.rpartition(":")
 
@@ -156,13 +156,13 @@ async def recorder(target: str) -> AsyncIterator[tuple[str, Recorded]]:
 
 
 def process_titles(pid: int) -> bytes:
-    """What other users see of a process: its arguments and the names of its threads."""
+    """Return what other users see of a process: its arguments and the names of its threads."""
     folder = Path(f"/proc/{pid}")
     return (folder / "cmdline").read_bytes() + b"".join(path.read_bytes() for path in folder.glob("task/*/comm"))
 
 
 async def output(*arguments: str, **settings: str) -> bytes:
-    """All that a command prints."""
+    """Return all output of a command."""
     command = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relay", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
@@ -176,7 +176,7 @@ async def output(*arguments: str, **settings: str) -> bytes:
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> dict[str, str]:
-    """The settings of a relay that knows every kind of secret."""
+    """Return the settings of a relay with every kind of secret."""
     key = tmp_path / "own.pem"
     key.write_text(private_pem(ED25519_KEY))
     return {
@@ -216,7 +216,7 @@ async def test_no_secret_leaves_a_running_relay(secrets: dict[str, str], tmp_pat
                     await to_cloudwatch.wait_for(b"ActiveBuffers")
                 assert await relay.terminate() == 0
                 log = relay.text
-    # The search is worth something only where there was something to find.
+    # Make sure that there was something to search.
     assert answers.count(b"101 Switching Protocols") > 30
     assert b"Not allowed" in answers
     assert b"403 Forbidden" in answers

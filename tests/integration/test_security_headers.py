@@ -1,4 +1,4 @@
-"""Headers that protect who looks at a response: on each one, whoever made it, the relay or its library."""
+"""Security headers stand on every response, whether the relay or its library made it."""
 
 import http.client
 import itertools
@@ -60,7 +60,7 @@ async def test_every_response_is_protected() -> None:
                         "default-src 'self';" if status == 200 and "z" not in path else "default-src 'none'"
                     )
                     assert "frame-ancestors 'none'" in given
-                    # WebAssembly, which decodes Opus, and no script from text.
+                    # The policy allows WebAssembly, which decodes Opus, but no scripts from strings.
                     assert "unsafe" not in given.replace("'wasm-unsafe-eval'", "")
 
 
@@ -72,7 +72,7 @@ async def test_behind_tls_pages_of_others_lose_the_window_that_they_opened() -> 
 
 @pytest.mark.parametrize("headers", [{}, EVIL, {"Origin": "http://127.0.0.1:1"}])
 async def test_no_response_invites_other_origins(headers: dict[str, str]) -> None:
-    """Without these headers a browser keeps what it fetched from a script of another origin."""
+    """Without `Access-Control` headers, browsers hide a response from scripts of other origins."""
     async with relay_process() as relay:
         for method, path in itertools.product(("GET", "OPTIONS"), ("/", "/assets/i18n.js", "/healthz")):
             response = ask(relay, method, path, headers)

@@ -38,7 +38,7 @@ async def client(relay: RelayProcess, target: str, **options: Any) -> AsyncItera
 
 
 async def control(connection: ClientConnection) -> dict[str, Any]:
-    """The next message but the list of channels, which must be a control message."""
+    """Return the next message, skipping channel lists; it must be a control message."""
     message = await next_message(connection)
     assert isinstance(message, str), "expected a control message, got audio"
     read: dict[str, Any] = json.loads(message)
@@ -46,7 +46,7 @@ async def control(connection: ClientConnection) -> dict[str, Any]:
 
 
 async def next_message(connection: ClientConnection) -> str | bytes:
-    """The next message but the list of channels."""
+    """Return the next message, skipping channel lists."""
     async with asyncio.timeout(10):
         while isinstance(message := await connection.recv(), str) and '"type":"channels"' in message:
             pass
@@ -54,14 +54,14 @@ async def next_message(connection: ClientConnection) -> str | bytes:
 
 
 async def audio(connection: ClientConnection) -> tuple[Header, bytes]:
-    """The next message, which must be audio."""
+    """Return the next message, skipping channel lists; it must be audio."""
     message = await next_message(connection)
     assert isinstance(message, bytes), f"expected audio, got {message}"
     return Header.unpack(message), message[HEADER_BYTES:]
 
 
 async def closing(connection: ClientConnection) -> tuple[int, str, list[dict[str, Any]]]:
-    """Close code and reason, and the control messages before."""
+    """Return the close code, the reason and the control messages before them."""
     told = []
     async with asyncio.timeout(10):
         with pytest.raises(ConnectionClosed) as caught:
@@ -187,7 +187,7 @@ async def test_the_grace_ends_in_waiting() -> None:
 
 
 class TestRefusals:
-    """What a client of `relay.v1` reads in a close, every other one reads in an HTTP response."""
+    """A `relay.v1` client finds the reason in the close; every other client finds it in an HTTP response."""
 
     @pytest.mark.parametrize(
         ("target", "code", "status", "says"),
@@ -421,7 +421,7 @@ class TestStopping:
             assert second.lines == [sentence + "Choose another port with --port, or another address in server.host."]
 
     async def test_a_public_address_without_a_key_is_one_sentence(self) -> None:
-        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port())) as process:  # noqa: S104 - it must refuse
+        async with running("serve", "--host", "0.0.0.0", "--port", str(free_port())) as process:  # noqa: S104 - the relay must refuse it
             assert await process.wait() == 2
             assert len(process.lines) == 1
             assert "RELAY_BROADCAST_KEY" in process.lines[0]

@@ -1,6 +1,6 @@
-"""A real relay through what happens at an event: languages, take-overs, bursts, cuts, interruptions, a restart.
+"""A real relay through an event: languages, take-overs, bursts, cuts, interruptions and a restart.
 
-Times are those of the relay's own header: `ReceivedFrame.due_ms` and the relay's clock, which is this machine's.
+Times come from the relay's own header (`ReceivedFrame.due_ms`) and from its clock, which this machine shares.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Speaker:
     """A broadcaster of numbered frames.
 
     Attributes:
-        told: What the relay told it.
+        told: The messages from the relay.
         sent: How many frames it sent.
     """
 
@@ -100,7 +100,7 @@ def numbers(listener: WireListener) -> list[int]:
 
 
 def said(listener: WireListener, message_type: str) -> list[dict[str, Any]]:
-    """What a listener was told of one type."""
+    """Return the messages of one type that a listener received."""
     return [told for told in listener.told if told["type"] == message_type]
 
 
@@ -124,7 +124,7 @@ async def test_a_listener_changes_language_within_half_a_second(relay: RelayProc
 
 
 async def switch_ms(listener: WireListener, channel: str) -> int:
-    """Switch to a channel on which somebody talks; gives how long it took until its audio came."""
+    """Switch to a channel with audio, and return how many milliseconds passed until its first frame."""
     greeted = len(said(listener, "hello"))
     asked = wire_clock()
     listener.send_text("switch", channel=channel)
@@ -281,12 +281,12 @@ async def test_clear_is_silence_within_200_ms(relay: RelayProcess) -> None:
 
 
 async def silence_ms(relay: RelayProcess, session: str) -> int:
-    """Clear in the middle of a speech; gives how long it took until a listener was told."""
+    """Clear in the middle of a speech, and return how many milliseconds passed until a listener received the notice."""
     async with speaker(relay, f"{session}?pace=speech") as speaking:
         listener = await listen(relay, session)
         with closing([listener]):
             await speaking.send(500)
-            # The relay has taken all of it; what it had not, it would take before the clear.
+            # The pong shows that the relay has read all audio, so none can arrive after the clear.
             await speaking.say("ping")
             await speaking.until_told("pong")
             await listener.until(lambda: len(listener.frames) >= 100)
@@ -354,7 +354,7 @@ async def test_a_mute_and_a_pause_are_told_in_their_place_and_a_pause_outlasts_t
                 await speaking.connection.wait_closed()
                 assert speaking.connection.close_code == 1000
             await listener.until(lambda: silences(listener)[-1] == ("waiting", "paused"))
-            # The housekeeping, which would end a grace, tells the list of channels.
+            # The housekeeping that ends a grace period also sends the list of channels.
             await listener.until(lambda: listener.told[-1]["type"] == "channels")
             late = await listen(relay, "ev1")
             with closing([late]):
@@ -372,7 +372,7 @@ async def test_a_mute_and_a_pause_are_told_in_their_place_and_a_pause_outlasts_t
                 ("live", None),
                 ("ended", None),
             ]
-            # Each frame on its side of what was told, and all of them.
+            # Each frame arrived on the right side of each state message, and none is missing.
             assert frames_before_states(listener) == [0, 3, 6, 9, 9, 12]
             assert listener.account() == [12]
 
@@ -382,7 +382,7 @@ def silences(listener: WireListener) -> list[tuple[str, str | None]]:
 
 
 def frames_before_states(listener: WireListener) -> list[int]:
-    """How many frames came before each state."""
+    """Return the number of frames before each state message."""
     counts, frames = list[int](), 0
     for event in listener.events:
         if isinstance(event, ReceivedFrame):

@@ -1,4 +1,4 @@
-"""`relay sessions` as a person runs it, against real relays, and against what is none."""
+"""`relay sessions` as a person runs it, against real relays and against other servers."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def settings(relay: RelayProcess) -> Mapping[str, str]:
 
 
 async def run(settings: Mapping[str, str], *arguments: str) -> tuple[int, str, str]:
-    """Run `relay sessions ARGUMENTS`; gives its exit code, standard output and standard error."""
+    """Run `relay sessions ARGUMENTS`; return its exit code, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relay", "sessions", *arguments),
         stdin=DEVNULL,
@@ -95,7 +95,7 @@ async def test_a_token_goes_before_the_key_and_sees_what_it_is_for(
 
 
 async def test_options_before_the_subcommand_hold_for_it(relay: RelayProcess, settings: Mapping[str, str]) -> None:
-    """Otherwise a session would be ended at another relay than the one that was named."""
+    """Otherwise the command would end a session at another relay than the one in the options."""
     async with broadcasting(relay, "ev4"):
         elsewhere = {**settings, "RELAY_CLIENT_URL": "ws://127.0.0.1:1"}
         code, shown, _ = await run(elsewhere, "--json", "--url", relay.websocket_url, "show", "ev4")

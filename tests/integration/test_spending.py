@@ -1,4 +1,4 @@
-"""What one address may spend of what costs and is no failure; others notice nothing, and the log names the address."""
+"""Limits per address on costly but valid requests: other addresses are unaffected, and the log names the address."""
 
 import asyncio
 import http.client
@@ -46,7 +46,7 @@ async def until_told(connection: ClientConnection, message_type: str) -> None:
 
 
 async def named(relay: RelayProcess) -> dict[str, list[str]]:
-    """Stop the relay; gives the addresses that the log names for each limit that was applied."""
+    """Stop the relay, and return the addresses that the log names for each limit."""
     await relay.terminate()
     applied = [record for record in relay.log if record["event"] == "limits were applied"]
     refused = [record for record in relay.log if record["event"] == "an address was refused"]

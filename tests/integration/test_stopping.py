@@ -1,4 +1,4 @@
-"""Stopping ends, whatever the clients do, and those who listen are told when to come back."""
+"""The relay stops whatever its clients do, and tells listeners when to come back."""
 
 import asyncio
 import http.client
@@ -22,14 +22,14 @@ from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closin
 pytestmark = pytest.mark.timed
 
 AS_PROCESS_1 = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
-"""Before a command: it runs in a container of its own, as far as signals go."""
+"""A prefix that runs a command as process 1 of its own PID namespace, like a container."""
 
 KEPT = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
 
 
 @asynccontextmanager
 async def stalled(relay: RelayProcess, count: int) -> AsyncIterator[tuple[Broadcaster, list[WireListener]]]:
-    """Listeners who read nothing, of whom more is written than their sockets take."""
+    """Connect listeners that read nothing, and broadcast more than their sockets hold."""
     listeners = [
         await open_listener(relay.url, "/v1/listen/ev1", receive_buffer=SMALL_BUFFER_BYTES, is_reading=False)
         for _ in range(count)
@@ -55,7 +55,7 @@ async def test_it_ends_in_time_when_every_listener_is_stalled(loop: str) -> None
 async def test_everybody_is_told_when_to_come_back_and_the_broadcaster_goes_last() -> None:
     async with relay_process() as relay:
         listeners = await listen_beside(relay, "ev1", 100)
-        source = connect(f"{relay.websocket_url}/v1/broadcast/ev1", subprotocols=["relay.v1"], proxy=None)  # type: ignore[list-item] # it is a NewType of str
+        source = connect(f"{relay.websocket_url}/v1/broadcast/ev1", subprotocols=["relay.v1"], proxy=None)  # type: ignore[list-item] # a NewType of str
         with closing(listeners):
             async with source as broadcaster:
                 assert "hello" in str(await broadcaster.recv())
@@ -129,7 +129,7 @@ sys.addaudithook(watch)
 
 @pytest.mark.parametrize("is_first", [False, True], ids=["", "as process 1"])
 async def test_a_signal_before_it_is_ready_ends_it_in_order(tmp_path: Path, is_first: bool) -> None:
-    """Process 1 of a container has no default action for a signal: without a handler SIGTERM is lost there."""
+    """Process 1 of a container has no default signal actions: without a handler, SIGTERM would have no effect."""
     (tmp_path / "sitecustomize.py").write_text(AT_A_MOMENT)
     moments = ("import click", "import pydantic", "import websockets", "import relay.process.stopping", "socket.bind")
 
@@ -173,7 +173,7 @@ Hub.keep_house = crash
 
 
 async def test_it_stops_in_order_when_it_does_not_work_any_more(tmp_path: Path) -> None:
-    """Rather than being up and silent: whoever looks after it starts it again, and its clients come back."""
+    """A relay that cannot serve must exit. Its supervisor then restarts it, and its clients reconnect."""
     (tmp_path / "sitecustomize.py").write_text(CRASH)
     async with relay_process(PYTHONPATH=str(tmp_path)) as relay:
         assert await relay.wait() == 1

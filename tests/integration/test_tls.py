@@ -1,4 +1,4 @@
-"""TLS in the process: what holds without it holds with it."""
+"""TLS in the relay itself: every guarantee without TLS also holds with TLS."""
 
 import asyncio
 import http.client
@@ -65,7 +65,7 @@ async def client(
 
 
 def socket_of(connection: ClientConnection) -> asyncio.ReadTransport:
-    """The transport below TLS: the one above it reads 256 KiB from it before it pauses."""
+    """Return the transport below TLS, because the one above buffers 256 KiB before it pauses reading."""
     transport = connection.transport._ssl_protocol._transport  # type: ignore[attr-defined]
     assert isinstance(transport, asyncio.ReadTransport)
     return transport
@@ -80,11 +80,11 @@ async def play(broadcaster: ClientConnection, frames: int) -> None:
 
 
 class Account:
-    """What a listener got.
+    """The frames and gaps of a listener.
 
     Attributes:
-        came: The seqs of the frames.
-        ages_ms: How old each was when it was read.
+        came: The seqs of the received frames.
+        ages_ms: The age of each frame when it was read.
         lost: The seqs that gaps named.
     """
 
@@ -123,7 +123,7 @@ async def test_a_listener_that_stalls_loses_its_oldest_and_no_other(loop: str, t
         catching_up = asyncio.get_running_loop().create_task(stalled_one.read(stalled))
         socket_of(stalled).resume_reading()
         frames = STALLED_FRAMES
-        # On a busy machine it takes its time, and more than its oldest would be lost.
+        # On a busy machine, catching up takes longer and loses more than the oldest frames.
         async with asyncio.timeout(60):
             while stalled_one.came[-1:] <= [STALLED_FRAMES]:
                 await play(broadcaster, 25)
@@ -133,10 +133,10 @@ async def test_a_listener_that_stalls_loses_its_oldest_and_no_other(loop: str, t
         await reading
         came, lost = stalled_one.came, stalled_one.lost
         assert sorted(came + lost) == list(range(frames))
-        # What kernels and TLS took: another 64 KiB where the event loop does not give its lower transport.
+        # The kernels and TLS held this much; without access to the lower transport, it can be 64 KiB more.
         held = lost[0]
         assert held / FRAMES_PER_SECOND <= (1.0 if loop == "asyncio" else 1.5)
-        # Most, since this process may be late to read.
+        # The median tolerates late reads of this process.
         live = stalled_one.ages_ms[came.index(next(seq for seq in came if seq > STALLED_FRAMES)) :]
         assert median(live) <= 600
         assert (healthy_one.came, healthy_one.lost) == (list(range(frames)), [])
@@ -200,7 +200,7 @@ async def test_old_versions_of_tls_are_refused(tmp_path: Path) -> None:
 
 
 def serial_number(relay: RelayProcess, context: ssl.SSLContext) -> int | None:
-    """The serial number of the relay's certificate; None when there is no agreement."""
+    """Return the serial number of the relay's certificate, or None if the handshake fails."""
     address = urlsplit(relay.url)
     with socket.create_connection((address.hostname, address.port or 0), timeout=10) as plain:
         try:

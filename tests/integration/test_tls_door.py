@@ -1,4 +1,4 @@
-"""Connections to the relay's own TLS before TLS is agreed on: what holds for others at the door holds for them."""
+"""Connections to the relay's own TLS before the handshake completes: the limits of admission apply to them too."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ def settings(certificate: Certificate, **more: str) -> dict[str, str]:
 
 @contextmanager
 def idle(relay: RelayProcess, number: int, address: str = "127.0.0.1") -> Iterator[list[socket.socket]]:
-    """Open connections that say nothing."""
+    """Open connections that send nothing."""
     parts = urlsplit(relay.url)
     target = (parts.hostname or "", parts.port or 0)
     with ExitStack() as stack:
@@ -53,7 +53,7 @@ def idle(relay: RelayProcess, number: int, address: str = "127.0.0.1") -> Iterat
 
 
 def is_cut_off(sock: socket.socket) -> bool:
-    """Wait for the end of a connection; false when something else comes, or nothing."""
+    """Wait for the end of a connection; return false if data or nothing arrives."""
     try:
         return sock.recv(1) == b""
     except ConnectionResetError:
@@ -63,7 +63,7 @@ def is_cut_off(sock: socket.socket) -> bool:
 
 
 def is_served(sock: socket.socket, certificate: Certificate) -> bool:
-    """Agree on TLS with the relay on a connection that said nothing before, and ask for something."""
+    """Complete the TLS handshake on a silent connection, and send a request."""
     try:
         with certificate.trusting.wrap_socket(sock, server_hostname="127.0.0.1") as secured:
             secured.sendall(REQUEST)
@@ -105,7 +105,7 @@ async def test_an_idle_one_has_the_time_that_holds_now(loop: str, tmp_path: Path
     file.write_text("[limits]\nhandshake_timeout_seconds = 600.0\n", encoding="utf-8")
     async with relay_process("--config", str(file), **settings(certificate, RELAY_SERVER_LOOP=loop)) as relay:
         with idle(relay, 2) as (early, later):
-            # Connections are accepted in their order, so both were there before the signal.
+            # The relay accepts connections in order, so it had both before the signal.
             assert await asyncio.to_thread(is_served, later, certificate)
             file.write_text("[limits]\nhandshake_timeout_seconds = 0.5\n", encoding="utf-8")
             relay.signal(signal.SIGHUP)
@@ -130,7 +130,7 @@ async def test_what_is_no_tls_is_cut_off_in_silence(tmp_path: Path) -> None:
 
 
 def fail_in_every_way(relay: RelayProcess, certificate: Certificate, other: Certificate) -> None:
-    """Fail to agree on TLS once for each reason but the last."""
+    """Fail the TLS handshake once for each reason but the last."""
     old, choosy, distrusting = certificate.trusting, certificate.trusting, other.trusting
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -151,7 +151,7 @@ def fail_in_every_way(relay: RelayProcess, certificate: Certificate, other: Cert
 
 
 def counted(relay: RelayProcess, certificate: Certificate) -> dict[str, float]:
-    """How many handshakes failed, by the reason, as the relay's metrics say."""
+    """Return the relay's count of failed handshakes by reason, from its metrics."""
     address = urlsplit(relay.url)
     connection = HTTPSConnection("127.0.0.1", address.port, context=certificate.trusting, timeout=20)
     try:
@@ -172,7 +172,7 @@ async def test_a_handshake_that_fails_is_counted_and_told_by_its_reason(loop: st
         await asyncio.to_thread(fail_in_every_way, relay, certificate, other)
         expected = dict.fromkeys(set(TlsFault) - {TlsFault.TLS_OTHER}, 1)
         async with asyncio.timeout(20):
-            # A connection's end is noticed a little after the client has made it.
+            # The relay notices the end of a connection shortly after the client closes it.
             while sum((found := await asyncio.to_thread(counted, relay, certificate)).values()) < len(expected):
                 pass
         assert found == expected
@@ -204,7 +204,7 @@ def port_of(relay: RunningRelay) -> int:
 
 
 def handshakes() -> int:
-    """How many of asyncio's TLS protocols are in memory, each with its buffer of 256 KiB, and how many of ours."""
+    """Count the connection objects in memory, among them asyncio's SSLProtocol with its 256 KiB buffer."""
     return sum(
         type(each).__name__ in {"SSLProtocol", "TlsHandshake", "HttpConnection", "RelayConnection"}
         for each in gc.get_objects()
@@ -224,7 +224,7 @@ def client_hello(certificate: Certificate) -> tuple[ssl.SSLObject, ssl.MemoryBIO
 
 
 async def attack(port: int, certificate: Certificate, chance: random.Random) -> None:
-    """Open connections that begin TLS, or agree on it, and end in every way and at every moment."""
+    """Open connections that begin or complete TLS, and end them in every way at every moment."""
     loop = asyncio.get_running_loop()
     end = loop.time() + RACE_SECONDS
     held: list[socket.socket | asyncio.StreamWriter] = []
@@ -272,8 +272,8 @@ async def test_evictions_resets_and_time_outs_leave_nothing_taken(
     options = in_process(certificate, most_pending, timeout_seconds)
     async with running_relay(load_settings(None, options, {}).settings) as relay:
         before = open_files()
-        seed = random.randrange(2**32)  # noqa: S311 - no secret
-        chances = [random.Random(seed + number) for number in range(4)]  # noqa: S311 - nor this
+        seed = random.randrange(2**32)  # noqa: S311 - not a secret
+        chances = [random.Random(seed + number) for number in range(4)]  # noqa: S311 - not a secret
         await asyncio.gather(*(attack(port_of(relay), certificate, chance) for chance in chances))
         assert relay.limits.counters[limit], "nothing raced"
         async with asyncio.timeout(30):
@@ -315,7 +315,7 @@ async def test_nothing_of_a_handshake_waits_for_the_collector(ending: str, tmp_p
                         while not await asyncio.to_thread(asks, port_of(relay), certificate):
                             pass
             async with asyncio.timeout(20):
-                while handshakes():  # noqa: ASYNC110 - what is waited for is that nothing refers to it any more
+                while handshakes():  # noqa: ASYNC110 - no event shows that nothing refers to it any more
                     await asyncio.sleep(0.01)
             sock.close()
         finally:

@@ -3,7 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { Arrivals } from "../../relay/pages/player/arrivals.js";
 import { Delivery } from "../../relay/pages/player/delivery.js";
+import { RelayClock } from "../../relay/pages/player/relay-clock.js";
+import { TargetDelay } from "../../relay/pages/player/target-delay.js";
 import { longestSilence, worstBreak } from "./support/ear.js";
 import { playing } from "./support/fake-relay.js";
 import { toneDecoder } from "./support/opus.js";
@@ -33,6 +36,33 @@ test("what the network needs is not spent on gathering: less at once, more after
   assert.deepEqual([at(155, 21_499), at(155, 21_500)], [0, 40]);
   delivery.setLatency("stable");
   assert.equal(delivery.wanted.coalesce_ms, 100);
+});
+
+test("a relay that keeps even the last frame of a message does not make the line later, by as much as it said", () => {
+  const baseOf = (gatheringMs, heldMs) => {
+    const clock = new RelayClock();
+    clock.hear(0, 5);
+    const arrivals = new Arrivals(clock);
+    arrivals.setGathering(gatheringMs);
+    arrivals.restart(false, false);
+    for (let ms = 0; ms < 1000; ms += 20) {
+      arrivals.note(ms, ms, ms + 5 + heldMs, false);
+    }
+    return arrivals.baseMs;
+  };
+  assert.deepEqual([baseOf(0, 0), baseOf(40, 0), baseOf(40, 20), baseOf(40, 60), baseOf(0, 20)], [5, 5, 5, 25, 25]);
+});
+
+test("what the relay gathers is part of the target at once, and no delay of the network", () => {
+  const target = new TargetDelay("low");
+  target.setGathering(40);
+  for (let count = 0; count < 100; count += 1) {
+    target.observe(45);
+  }
+  target.at(0);
+  assert.deepEqual([target.networkMs, target.at(20_000)], [35, 75]);
+  target.setGathering(100);
+  assert.equal(target.at(20_001), 135);
 });
 
 /** The mean age of what is heard, over some seconds in which the delay has settled. */

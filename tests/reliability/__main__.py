@@ -45,13 +45,13 @@ def main() -> int:
 
 
 def run(rows: Sequence[Row], load: str) -> tuple[int, dict[str, Outcome]]:
-    """Run the tests of rows; gives the exit code, and what became of each row, by its name."""
+    """Run the tests of rows; return the exit code, and the outcome of each row by its name."""
     nodes = sorted({node for row in rows for node in row.tests})
-    # One that is named with its file would run twice.
+    # A test that is named together with its file would run twice.
     nodes = [node for node in nodes if node.split("::")[0] not in nodes or "::" not in node]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        # With load, a test may take longer than what counts as hanging otherwise.
+        # Under load, a test may exceed the usual time limit for hanging tests.
         seconds = 240 + 2 * BOUNDS * LOADS[load].bound_seconds
         settings = ("-o", "junit_family=xunit1", "-o", f"faulthandler_timeout={seconds:.0f}")
         options = ("-q", f"--load={load}", f"--junitxml={report}", *settings)

@@ -1,4 +1,4 @@
-"""What the tests of the promises share: how much load they make, and where they note what they measured."""
+"""Fixtures for the tests of the promises: the size of the load, and a record of measurements."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,13 +14,13 @@ Figure = Callable[[str], None]
 
 @pytest.fixture
 def load(request: pytest.FixtureRequest) -> Load:
-    """What `--load` asks for."""
+    """Return the load that `--load` selects."""
     return LOADS[request.config.getoption("--load")]
 
 
 @pytest.fixture
 def figure(record_property: Callable[[str, object], None]) -> Figure:
-    """Note what was measured; `python -m tests.reliability` writes it into docs/reliability.md."""
+    """Record a measurement; `python -m tests.reliability` writes it into docs/reliability.md."""
     return lambda text: record_property("figure", text)
 
 

@@ -1,4 +1,4 @@
-"""`relay loadtest` beside a relay: many listeners in a process of their own, who account for every frame."""
+"""`relay loadtest` beside a relay: many listeners in a separate process, which account for every frame."""
 
 import json
 import os
@@ -10,14 +10,14 @@ from tests.reliability.loads import Load
 from tests.support.processes import RelayProcess, running
 
 END_SECONDS = 60.0
-"""How much longer than its audio a load test may take: to start, to join, to end."""
+"""How much longer than its audio a load test may take to start, join and end."""
 
 RELAY_CPU, OTHERS_CPU = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a load test says: the named figures of docs/loadtest.md, and the sums of those who read and did not."""
+    """A load test's results: the named figures of docs/loadtest.md, and totals for healthy and stalled listeners."""
 
     metrics: dict[str, Any]
     healthy: dict[str, Any]
@@ -25,7 +25,7 @@ class Measured:
 
     @property
     def lost_frames(self) -> int:
-        """What listeners who read did not get."""
+        """Return how many frames the healthy listeners missed."""
         return int(self.healthy["gap_frames"]) + self.unaccounted_frames
 
     @property
@@ -34,7 +34,7 @@ class Measured:
 
 
 async def measure(relay: RelayProcess, load: Load, folder: Path, *options: str) -> Measured:
-    """Run a load test to its end; when the machine does nothing else, on another core than the relay's."""
+    """Run a load test until it exits; on an idle machine, it runs on another core than the relay."""
     if load.is_alone:
         os.sched_setaffinity(relay.pid, {RELAY_CPU})
         options = (*options, "--pin", str(OTHERS_CPU))

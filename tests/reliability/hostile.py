@@ -1,4 +1,4 @@
-"""Clients that do whatever may hurt, all kinds at once, in a process of their own, until it is ended.
+"""Clients that attack a relay in every way at once, in a separate process, until it is stopped.
 
 python -m tests.reliability.hostile URL
 """
@@ -16,10 +16,10 @@ from tests.support.floods import FLOODERS, FLOODS, frames
 from tests.support.wire_listener import upgrade
 
 TURN_SECONDS = 0.4
-"""How long one connection floods, if it is not cut off before."""
+"""How long one connection floods, unless the relay cuts it off earlier."""
 
 PATIENCE_SECONDS = 3.0
-"""How long the relay may let one wait for an answer, before it tries again."""
+"""How long a client waits for an answer before it tries again."""
 
 SLOW_HANDSHAKES = 100
 
@@ -36,7 +36,7 @@ Kind = Callable[[str], Coroutine[None, None, None]]
 
 
 def flooding(target: str, data: bytes) -> Kind:
-    """Whoever joins and sends the same again and again, and reads nothing."""
+    """Join, send the same data again and again, and read nothing."""
 
     async def flood(url: str) -> None:
         sock, _, _ = await upgrade(url, target)
@@ -49,7 +49,7 @@ def flooding(target: str, data: bytes) -> Kind:
 
 
 async def knock(url: str) -> None:
-    """Connect and go, as often as it is possible."""
+    """Connect and disconnect as often as possible."""
     address = urlsplit(url)
     async with asyncio.timeout(TURN_SECONDS):
         while True:
@@ -59,7 +59,7 @@ async def knock(url: str) -> None:
 
 
 async def shake_hands_slowly(url: str) -> None:
-    """Many handshakes of one byte at a time."""
+    """Open many handshakes that each send one byte at a time."""
     address = urlsplit(url)
     socks = [socket.socket() for _ in range(SLOW_HANDSHAKES)]
     try:
@@ -77,7 +77,7 @@ async def shake_hands_slowly(url: str) -> None:
 
 
 async def ask_for_pages(url: str) -> None:
-    """Requests that are no WebSocket, one after the other."""
+    """Send ordinary HTTP requests, one after another."""
     address = urlsplit(url)
     async with asyncio.timeout(TURN_SECONDS):
         while True:
@@ -88,7 +88,7 @@ async def ask_for_pages(url: str) -> None:
 
 
 def kinds() -> dict[str, Kind]:
-    """Everything that is done."""
+    """Return every kind of attack."""
     floods = {
         f"{who}: {what}": flooding(target, data) for who, target in FLOODERS.items() for what, data in FLOODS.items()
     }
@@ -100,7 +100,7 @@ def kinds() -> dict[str, Kind]:
 async def main(url: str) -> None:
     async def repeat(kind: Kind) -> None:
         while True:
-            # Refused, cut off, or held up: all of that is the relay's right.
+            # The relay may refuse the client, cut it off or slow it down.
             with suppress(OSError, TimeoutError, AssertionError, EOFError):
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await kind(url)

@@ -1,23 +1,23 @@
-"""How much load the tests of the promises make: little in CI, and by hand as much as two cores carry."""
+"""The loads for tests of the promises: a small one for CI, and one that fills two cores."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One size of everything.
+    """The sizes of one load.
 
     Attributes:
-        listeners: Of one session, of 50 frames a second each, in their own process.
-        seconds: For which they listen.
-        stalled_listeners: Who read nothing, all at once.
-        bound_seconds: Of their buffers.
-        half_speed_seconds: For which a network is too slow.
-        storm_seconds: For which networks misbehave in all ways.
-        takeovers: Broadcasters who want the same channel.
-        soak_minutes: Of coming and going.
-        is_alone: Whether the machine does nothing else, so that latencies mean something: a core for the relay, a core
-            for the rest.
+        listeners: Listeners of one session with 50 frames per second each, in a separate process.
+        seconds: How long they listen.
+        stalled_listeners: How many listeners read nothing, all at the same time.
+        bound_seconds: The bound of the stalled listeners' buffers.
+        half_speed_seconds: How long a network is too slow.
+        storm_seconds: How long networks misbehave in all ways.
+        takeovers: How many broadcasters claim the same channel.
+        soak_minutes: How long clients come and go.
+        is_alone: Whether the machine is otherwise idle, so that latencies are meaningful: one core for the relay,
+            one for the rest.
     """
 
     listeners: int
@@ -32,7 +32,7 @@ class Load:
 
 
 BOUNDS = 60
-"""Ten minutes of audio are sixty times the usual bound of 10 s; with a smaller bound it takes less time."""
+"""Ten minutes of audio are sixty times the usual bound of 10 s; a smaller bound takes less time."""
 
 LOADS = {
     "ci": Load(

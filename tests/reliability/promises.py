@@ -1,6 +1,6 @@
-"""Which test proves what: the rows of docs/reliability.md.
+"""The tests that prove each promise: the rows of docs/reliability.md.
 
-A test is a pytest node id, or the beginning of one: a file, a class, a test with all its parameters.
+A test is a pytest node id or its beginning: a file, a class, or a test with all its parameters.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class Row:
     """One promise or one threat.
 
     Attributes:
-        name: What is promised, or feared.
+        name: The name of the promise or threat.
         says: The promise in a sentence, or the defence.
-        tests: What proves it; nothing where nothing does yet.
-        elsewhere: What of CI proves it that is no test of pytest.
+        tests: The tests that prove it; empty where none does yet.
+        elsewhere: A check in CI outside pytest that proves it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Networks that misbehave in one way after the other."""
+"""Networks that misbehave in one way after another."""
 
 import asyncio
 import random
@@ -7,7 +7,7 @@ from tests.support.fault_proxy import FaultProxy, Way
 
 
 async def misbehave(network: FaultProxy, choice: random.Random, until: float) -> None:
-    """Do one thing after the other to a network until a time of the loop's clock, then be good."""
+    """Cause one fault after another until a time of the loop's clock; then restore the network."""
     loop = asyncio.get_running_loop()
     while loop.time() < until:
         way = choice.choice((network.up, network.down))
@@ -34,7 +34,6 @@ async def misbehave(network: FaultProxy, choice: random.Random, until: float) ->
 
 
 def recover(network: FaultProxy) -> None:
-    """End all faults."""
     network.appear()
     for way in (network.up, network.down):
         good = Way()

@@ -1,4 +1,4 @@
-"""Rows of docs/reliability.md, out of what a run of the tests noted; rows that were not run stay as they are."""
+"""Rows of docs/reliability.md from the results of a test run. Rows that did not run keep their text."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,12 @@ NOTHING = "**no test yet**"
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the tests of a row.
+    """The results of a row's tests.
 
     Attributes:
-        passed: How many did.
-        failed: Which did not.
-        figures: What they measured.
+        passed: How many tests passed.
+        failed: The names of the tests that failed.
+        figures: The tests' measurements.
     """
 
     passed: int = 0
@@ -29,7 +29,7 @@ class Outcome:
     figures: list[str] = field(default_factory=list)
 
     def told(self, made: str) -> str:
-        """Give it as a cell; `made` says when and with how much load."""
+        """Return the result as a table cell; `made` says when and under which load."""
         if not self.passed and not self.failed:
             return "–"
         verdict = f"FAILED: {', '.join(self.failed)}" if self.failed else f"{self.passed} passed"
@@ -37,13 +37,13 @@ class Outcome:
 
 
 def cells_of(row: Row) -> str:
-    """Name the tests of a row, as a cell."""
+    """Return the names of a row's tests as a table cell."""
     names = [node.removeprefix("tests/") for node in row.tests] + [row.elsewhere] * bool(row.elsewhere)
     return "<br>".join(f"`{name}`" for name in names) or NOTHING
 
 
 def read_outcomes(report: Path, rows: Iterable[Row]) -> dict[str, Outcome]:
-    """Give the outcome of each row by its name, out of pytest's report in JUnit's form."""
+    """Read the outcome of each row, by name, from pytest's JUnit report."""
     outcomes = {row.name: Outcome() for row in rows}
     cases = list(ET.parse(report).iter("testcase"))  # noqa: S314 - pytest wrote it
     for row in rows:
@@ -54,7 +54,7 @@ def read_outcomes(report: Path, rows: Iterable[Row]) -> dict[str, Outcome]:
 
 
 def _is_of(case: ET.Element, node: str) -> bool:
-    """Whether a test is one that a node id names."""
+    """Whether a node id names a test."""
     path, *parts = node.split("::")
     module = path.removesuffix(".py").replace("/", ".")
     *classes, name = (*parts, "") if parts and parts[-1].startswith("Test") else (*parts,) or ("",)
@@ -74,10 +74,10 @@ def _count(outcome: Outcome, case: ET.Element) -> None:
 
 
 def chosen(rows: Iterable[Row], words: Iterable[str]) -> list[Row]:
-    """Give the rows whose number or name somebody wrote; all of them when nothing is written.
+    """Return the rows with these numbers or names, or all rows if `words` is empty.
 
     Raises:
-        ValueError: There is no such row.
+        ValueError: No row has this number or name.
     """
     rows, names = list(rows), list(words)
     found = [row for row in rows if not names or any(_is_called(row, name) for name in names)]
@@ -92,13 +92,13 @@ def _is_called(row: Row, name: str) -> bool:
 
 
 def read_cells(page: str) -> dict[str, str]:
-    """Give the last cell of each row of the tables that a page has, by its first."""
+    """Return the last cell of each table row of a page, by its first cell."""
     lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
     return {cells[0]: cells[-1] for cells in lines}
 
 
 def table(head: tuple[str, str], rows: Iterable[Row], results: Mapping[str, str]) -> str:
-    """Give the rows in Markdown, each with its result."""
+    """Return the rows as a Markdown table, each with its result."""
     lines = [f"| {head[0]} | {head[1]} | test | last result |", "|---|---|---|---|"]
     lines += [f"| {row.name} | {row.says} | {cells_of(row)} | {results.get(row.name, '–')} |" for row in rows]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The fault proxy does what it says, to bytes between plain sockets."""
+"""The fault proxy causes the faults that it promises, between plain sockets."""
 
 import asyncio
 import socket
@@ -13,10 +13,10 @@ from tests.support.ports import free_port
 pytestmark = pytest.mark.timed
 
 SECONDS = 10.0
-"""More than anything here takes on a busy machine."""
+"""Longer than anything here takes on a busy machine."""
 
 SHORT_SECONDS = 0.2
-"""For what must not come; a proxy that fails to hold something up lets it pass at once."""
+"""The wait for data that must not arrive. A broken proxy would forward it at once."""
 
 
 class Connection:
@@ -46,7 +46,7 @@ class Connection:
             return await self._loop.sock_recv(self.client, size)
 
     async def fill(self) -> int:
-        """Send as much as is taken; gives how much."""
+        """Send until the socket accepts no more, and return the number of bytes."""
         sent = 0
         try:
             while True:
@@ -58,7 +58,7 @@ class Connection:
 
 
 class Bench:
-    """A proxy, and a target that takes connections."""
+    """A proxy, and a target that accepts connections."""
 
     def __init__(self, proxy: FaultProxy, listening: socket.socket) -> None:
         self.proxy = proxy
@@ -66,7 +66,7 @@ class Bench:
         self._sockets: list[socket.socket] = []
 
     async def reach(self, seconds: float = SECONDS) -> socket.socket:
-        """Connect to the proxy, as a client that sends at once and keeps little itself."""
+        """Connect to the proxy as a client that sends at once and buffers little."""
         sock = socket.socket()
         self._sockets.append(sock)
         sock.setblocking(False)
@@ -283,15 +283,15 @@ async def test_a_black_hole_acknowledges_nothing_and_takes_nobody_until_it_is_go
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """How many packets of a socket were not acknowledged: `tcpi_unacked` of `linux/tcp.h`."""
+    """Return how many packets of a socket are unacknowledged: `tcpi_unacked` of `linux/tcp.h`."""
     return tcp_information(sock, 24)
 
 
 def packets(sock: socket.socket) -> int:
-    """In how many packets came what a socket received: `tcpi_data_segs_in`."""
+    """Return how many packets brought a socket's data: `tcpi_data_segs_in`."""
     return tcp_information(sock, 152)
 
 
 def tcp_information(sock: socket.socket, at: int) -> int:
-    """A u32 of tcp(7)'s TCP_INFO."""
+    """Read a u32 of tcp(7)'s TCP_INFO."""
     return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, at + 4)[at:], "little")

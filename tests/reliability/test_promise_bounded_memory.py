@@ -1,6 +1,6 @@
 """Promise 2: memory is bounded, whatever listeners do.
 
-The bounds of one queue are a property of tests/unit/test_audio_buffer_manager_properties.py.
+tests/unit/test_audio_buffer_manager_properties.py proves the bounds of a single queue.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840
 
 FLAT_AFTER = 15
-"""Bounds; beyond it nothing may grow."""
+"""After this many times the bound, memory must not grow."""
 
 NOISE_BYTES = 1_000_000
-"""What an allocator may still take, in all."""
+"""The growth that the allocator may still cause."""
 
 
 async def test_memory_is_flat_when_every_listener_is_stalled(load: Load, figure: Figure) -> None:
@@ -63,7 +63,7 @@ async def test_memory_is_flat_when_every_listener_is_stalled(load: Load, figure:
 
 
 async def sizes_while(relay: RelayProcess, playing: Coroutine[None, None, None], every: float) -> list[int]:
-    """Give the relay's memory at intervals while something goes on."""
+    """Return the relay's memory at intervals while `playing` runs."""
     sizes = []
     async with asyncio.TaskGroup() as group:
         task = group.create_task(playing)

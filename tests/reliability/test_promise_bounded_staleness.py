@@ -1,6 +1,6 @@
-"""Promise 3: nothing that is older than a listener's bound is written to it; here behind a network that is too slow.
+"""Promise 3: the relay writes nothing older than a listener's bound, here over a network that is too slow.
 
-What the wire itself shows, byte by byte, is in tests/integration/test_delivery_bounds.py.
+tests/integration/test_delivery_bounds.py checks the wire byte by byte.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ pytestmark = pytest.mark.timed
 STEREO = "?rate=48000&channels=2"
 STEREO_BYTES = 3840
 STEREO_BYTES_PER_SECOND = 193_000
-"""Of audio and of what stands before it."""
+"""Audio plus headers."""
 
 BOUND_MS = 1000
 
 WINDOW_BYTES = 64 * 1024
-"""What the network holds: the proxy's receive buffer, which the kernel doubles, one read, its line, a packet."""
+"""What the network holds: the proxy's receive buffer (which the kernel doubles), one read, its line and a packet."""
 
 UNSENT_MS = 200
-"""What the relay lets wait in its kernel, in real time."""
+"""How much audio the relay leaves in its kernel's queue, in real time."""
 
 
 @best_of_three
@@ -58,14 +58,14 @@ async def test_a_listener_behind_a_network_at_half_speed_gets_nothing_old(
         f"{oldest_ms / 1000:.2f} s old, and {again_ms:.0f} ms once the network was good again"
     )
     under_way_ms = 2 * (WINDOW_BYTES / STEREO_BYTES_PER_SECOND * 1000 + UNSENT_MS)
-    # At half speed whatever is late makes twice as much late.
+    # At half speed, a delay counts twice.
     check_in_time(oldest_ms, BOUND_MS + under_way_ms + 2 * (LATE_MS + lateness.most_ms), "the oldest audio")
     check_in_time(again_ms, LATE_MS + lateness.most_ms, "the end")
 
 
 @best_of_three
 async def test_who_was_not_reached_for_seconds_is_live_at_once(figure: Figure, lateness: Lateness) -> None:
-    """A stall that drains a long line: everything that waited comes in one burst, and then the present."""
+    """After a stall, a long line drains: all waiting audio arrives in one burst, and then live audio."""
 
     async with relay_process() as relay, fault_proxy(relay.url) as network:
         network.down.line_bytes = 4096

@@ -1,6 +1,6 @@
-"""Promise 4: delivered + announced gaps = published, for every listener, in whatever a network does.
+"""Promise 4: for every listener, delivered + announced gaps = published, whatever the network does.
 
-Every other test of a fault checks the same rule (`WireListener.account`).
+Every other test of a fault checks the same rule with `WireListener.account`.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ STEREO_BYTES = 3840
 NETWORKS = 6
 
 LINE_BYTES = 16_384
-"""Small, so that it is soon the relay that has to hold what a network does not take."""
+"""Small, so that the relay soon has to hold what a network does not take."""
 
 
 class Journey:
-    """One person who listens through a network, and comes back wherever it fails.
+    """A person who listens over a network and reconnects whenever it fails.
 
     Attributes:
-        visits: The connections, in order; each goes on where the one before it ended.
+        visits: The connections in order; each continues where the previous one ended.
     """
 
     def __init__(self, url: str, choice: random.Random) -> None:
@@ -44,7 +44,7 @@ class Journey:
         self.visits: list[WireListener] = []
 
     async def travel(self) -> None:
-        """Listen to the end of the session."""
+        """Listen until the session ends."""
         while True:
             listener = await self._join()
             await listener.until_ended(300)
@@ -67,13 +67,13 @@ class Journey:
                 return listener
 
     def place(self) -> tuple[int, int]:
-        """Check the account of the last visit; gives its epoch, and up to which number all is accounted for."""
+        """Check the account of the last visit; return its epoch and the number that its account reaches."""
         last = self.visits[-1]
         (accounted,) = last.account()
         return last.hello["epoch"], accounted
 
     def check(self, published: int) -> None:
-        """Over all visits each frame came or was named by a gap, once."""
+        """Check that over all visits each frame arrived or was named by a gap, exactly once."""
         for before, after in zip(self.visits, self.visits[1:], strict=False):
             assert after.hello["resumed"], "the relay does not know its own number"
             assert after.hello["next_seq"] == before.account()[-1]
@@ -96,20 +96,20 @@ async def test_every_account_is_exact_through_a_storm_of_faults(load: Load, figu
             uplink = await stack.enter_async_context(fault_proxy(relay.url))
             url = f"{uplink.url.replace('http', 'ws')}/v1/broadcast/ev1{STEREO}"
             source = await stack.enter_async_context(
-                # What the relay tells is not read, and must not keep the answers to pings waiting.
+                # The relay's messages are not read. They must not hold up the pongs behind them.
                 connect(url, subprotocols=[Subprotocol("relay.v1")], compression=None, proxy=None, max_queue=None)
             )
             hello = decode(str(await source.recv()))
             broadcaster = Broadcaster(source, hello["connection_id"], STEREO_BYTES, [0])
             journeys = [
-                Journey(network.url, random.Random(number))  # noqa: S311 - the same every time
+                Journey(network.url, random.Random(number))  # noqa: S311 - repeatable, not a secret
                 for number, network in enumerate(networks)
             ]
             async with asyncio.TaskGroup() as group:
                 for journey in journeys:
                     group.create_task(journey.travel())
                 for number, network in enumerate(networks):
-                    group.create_task(misbehave(network, random.Random(number), until))  # noqa: S311 - likewise
+                    group.create_task(misbehave(network, random.Random(number), until))  # noqa: S311 - repeatable, not a secret
                 uplink.up.latency_seconds, uplink.up.jitter_seconds = 0.05, 0.1
                 await broadcaster.play(load.storm_seconds + 1)
                 await broadcaster.end()
@@ -121,7 +121,7 @@ async def test_every_account_is_exact_through_a_storm_of_faults(load: Load, figu
         assert visits > len(journeys), "no connection failed"
         figures.append((visits, lost))
 
-    # Whoever a black hole swallowed tries again after 1, 3, 7 and 15 s, and finds the place where it was.
+    # A client in a black hole retries after 1, 3, 7 and 15 s, and its place must still exist then.
     await on_both_loops(scenario, RELAY_LISTENER_HISTORY_SECONDS="60")
     visits, lost = map(sum, zip(*figures, strict=True))
     assert lost > 0, "nothing was ever too slow"

@@ -1,4 +1,7 @@
-"""Promise 8: hostile clients have a budget. Each alone: tests/integration/test_floods.py; here all at once."""
+"""Promise 8: hostile clients have a budget. Here all attack at once.
+
+tests/integration/test_floods.py tests each kind alone.
+"""
 
 import asyncio
 import os
@@ -29,19 +32,20 @@ from tests.support.wire_listener import closing
 pytestmark = pytest.mark.timed
 
 WITNESSES = 5
-"""Listeners in the test's own process, for the accounts."""
+"""Listeners in the test's own process, whose accounts are checked."""
 
 LATE_MS = 1000
-"""What a machine with two cores may take in CI, of which the hostile clients have one and the others wait for it."""
+"""The lateness allowed in CI on two cores, where the hostile clients take one and everything else waits for it."""
 
 JOINING_SECONDS = 30.0
 
 FLOOD_LIMITS = ("max_pings_per_second", "max_texts_per_second", "max_fragments_per_second")
-"""What holds the floods off; the relay logs each that it applied."""
+"""The limits that stop the floods; the relay logs each limit that it applied."""
 
 LEAST_PRIORITY = 19
-"""Of the hostile clients: they share a core with whoever measures, and get what that leaves, so that what is measured
-is the relay and not the wait for this core."""
+"""The hostile clients' priority. They share a core with the measuring process and get only what it leaves, so the test
+measures the relay and not the wait for this core.
+"""
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -90,7 +94,7 @@ async def play_until_done(broadcaster: Broadcaster, measuring: asyncio.Task[obje
 
 
 async def flood_while(measuring: asyncio.Task[Measured], relay: RelayProcess, load: Load) -> int:
-    """Once all listeners are there, have hostile clients do what they can; gives by how many bytes the relay grew."""
+    """Start the hostile clients once all listeners are present, and return by how many bytes the relay grew."""
     loop = asyncio.get_running_loop()
     until = loop.time() + JOINING_SECONDS
     while (there := len(psutil.Process(relay.pid).net_connections("tcp"))) < load.listeners:
@@ -102,7 +106,7 @@ async def flood_while(measuring: asyncio.Task[Measured], relay: RelayProcess, lo
         os.setpriority(os.PRIO_PROCESS, hostile.pid, LEAST_PRIORITY)
         if load.is_alone:
             os.sched_setaffinity(hostile.pid, {OTHERS_CPU})
-        # The hostile clients get what processor time is left, so their floods may take longer than the measurement.
+        # Hostile clients get only the remaining processor time, so their floods may outlast the measurement.
         applied = [relay.line(partial(tells, limit)) for limit in FLOOD_LIMITS]
         await asyncio.gather(asyncio.wait([measuring]), *applied)
         assert hostile.returncode is None, "the hostile clients ended by themselves"

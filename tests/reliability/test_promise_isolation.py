@@ -1,4 +1,4 @@
-"""Promise 1: stalled listeners do not touch healthy ones."""
+"""Promise 1: stalled listeners do not affect healthy ones."""
 
 import asyncio
 from pathlib import Path
@@ -26,10 +26,10 @@ STALLED_PERCENT = 10
 STALLED = ("--profile", "slow", "--slow-percent", str(STALLED_PERCENT))
 
 LATE_MS = 150
-"""What a machine with other work may add; where there is none, the measure is what is without stalled listeners."""
+"""The lateness allowed on a busy machine; on an idle one, the measure is a run without stalled listeners."""
 
 ALL_JOIN_MS = 1000
-"""How late frames may be while thousands join, for whom the relay has one core."""
+"""How late frames may be while thousands of listeners join a relay on one core."""
 
 
 @best_of_three
@@ -38,7 +38,7 @@ async def test_stalled_listeners_do_not_touch_healthy_ones(
 ) -> None:
     settings = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never", "RELAY_LISTENER_MAX_BUFFER_SECONDS": "3"}
     async with relay_process(**settings) as relay:
-        # Each of their frames counts, so they see a relay that is held up for a moment, which a percentile does not.
+        # Each frame of the witnesses counts, so they reveal a short pause of the relay, which a percentile hides.
         witnesses = await listen_beside(relay, "witness", 5)
         with closing(witnesses):
             async with broadcasting(relay, "witness") as broadcaster:
@@ -62,7 +62,7 @@ async def test_stalled_listeners_do_not_touch_healthy_ones(
 async def measure_with_witnesses(
     relay: RelayProcess, load: Load, folder: Path, broadcaster: Broadcaster, *options: str
 ) -> Measured:
-    """Measure listeners while those of another channel hear other audio."""
+    """Measure listeners while witnesses on another channel receive other audio."""
     async with asyncio.TaskGroup() as group:
         measuring = group.create_task(measure(relay, load, folder, *options))
         while not measuring.done():

@@ -1,4 +1,4 @@
-"""Promise 9: no byte crashes it. The long search is `python -m tests.fuzz --minutes 30`; here is a short one."""
+"""Promise 9: no input crashes the relay. This search is short; `python -m tests.fuzz --minutes 30` is the long one."""
 
 import random
 import socket
@@ -25,7 +25,7 @@ EDITS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 8), st.binary(max
 
 
 def edited(seed: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    """Replace stretches of a good input."""
+    """Replace parts of a valid input."""
     data = bytearray(seed)
     for at, length, replacement in edits:
         data[at % (len(data) + 1) : at % (len(data) + 1) + length] = replacement
@@ -51,7 +51,7 @@ def test_nothing_that_is_read_from_strangers_raises(name: str, figure: Figure) -
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_no_conversation_crashes_a_running_relay(loop: str, figure: Figure) -> None:
-    numbers = iter(random.Random(loop).sample(range(1 << 32), 100_000))  # noqa: S311 - the same every time
+    numbers = iter(random.Random(loop).sample(range(1 << 32), 100_000))  # noqa: S311 - repeatable, not a secret
     count = await fuzz_relay(loop, numbers, SECONDS)
     assert count > 50
     figure(f"{loop}: {count} conversations, right, nearly right and hostile; a listener beside them lost 0 frames")

@@ -1,4 +1,4 @@
-"""Promise 7: of all who want a channel one has it at a time; who may at all is in tests/integration/test_access.py."""
+"""Promise 7: a channel has one broadcaster at a time. tests/integration/test_access.py tests who may broadcast."""
 
 import asyncio
 import random
@@ -19,17 +19,17 @@ from tests.support.wire_listener import closing, numbered_audio, open_listener
 pytestmark = pytest.mark.timed
 
 RIVALS = 12
-"""Who want the channel at the same time."""
+"""Broadcasters that claim the channel at the same time."""
 
 FRAMES_EACH = 4
 
 
 class Channel:
-    """Who had the channel, as its broadcasters know it.
+    """The channel's history, as its broadcasters know it.
 
     Attributes:
-        wanted: How often somebody asked for it.
-        closes: With which codes they were closed.
+        wanted: How often a broadcaster claimed it.
+        closes: The close codes of its broadcasters.
     """
 
     def __init__(self, relay: RelayProcess, takeovers: int) -> None:
@@ -39,7 +39,7 @@ class Channel:
         self.closes: list[int] = []
 
     async def rival(self, choice: random.Random) -> None:
-        """Want the channel again and again, and speak whenever it is had; audio says whose it is."""
+        """Claim the channel again and again, and send audio that names the sender while holding it."""
         while self.wanted < self._takeovers:
             self.wanted += 1
             name = self.wanted
@@ -57,7 +57,7 @@ class Channel:
             self.closes.append(connection.close_code)
 
     async def take_over(self, *, end: bool = False) -> None:
-        """Take the channel from whoever has it, and leave it."""
+        """Take the channel over, and leave it."""
         async with connect(
             f"{self._url}?takeover=1", subprotocols=[Subprotocol("relay.v1")], compression=None, proxy=None
         ) as connection:
@@ -83,9 +83,9 @@ async def test_one_broadcaster_at_a_time_through_many_take_overs(load: Load, fig
         with closing([listener]):
             channel = Channel(relay, load.takeovers)
             async with asyncio.TaskGroup() as group:
-                rivals = [group.create_task(channel.rival(random.Random(number))) for number in range(RIVALS)]  # noqa: S311 - the same every time
+                rivals = [group.create_task(channel.rival(random.Random(number))) for number in range(RIVALS)]  # noqa: S311 - repeatable, not a secret
                 while not all(rival.done() for rival in rivals):
-                    # Whoever has it last would have it for ever.
+                    # Otherwise the last broadcaster would hold it forever.
                     await asyncio.wait(rivals, timeout=1)
                     if channel.wanted >= load.takeovers:
                         await channel.take_over()

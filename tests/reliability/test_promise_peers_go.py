@@ -1,4 +1,4 @@
-"""Promise 5: dead and stalled peers go within 20 s, whatever they were, on both event loops, with and without TLS."""
+"""Promise 5: dead and stalled peers of every kind leave within 20 s, on both event loops, with and without TLS."""
 
 import asyncio
 import socket
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.timed
 
 GONE_SECONDS = 20.0
 SLACK_SECONDS = 5.0
-"""For a look once in a while, and for a busy machine."""
+"""Allows for the relay's check interval and a busy machine."""
 
 
 async def until_gone(network: FaultProxy) -> float:
-    """Wait until the relay has no connection that comes through a network; gives how long that took."""
+    """Wait until the relay has no connection through a network, and return how many seconds that took."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     while there := network.open_at_target:
@@ -36,7 +36,7 @@ async def until_gone(network: FaultProxy) -> float:
 
 
 async def play(broadcaster: ClientConnection, until: asyncio.Event) -> int:
-    """Send frames in real time until told to end; gives how many."""
+    """Send frames in real time until the event is set, and return how many."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     sent = 0
@@ -49,12 +49,12 @@ async def play(broadcaster: ClientConnection, until: asyncio.Event) -> int:
 
 
 async def listen(listener: ClientConnection) -> list[int]:
-    """Give the numbers of all frames until the end."""
+    """Return the numbers of all frames until the end."""
     return [Header.unpack(message).seq async for message in listener if isinstance(message, bytes)]
 
 
 async def times_to_go(relay: RelayProcess, trusting: ssl.SSLContext | None) -> dict[str, float]:
-    """Let networks fail beside a healthy listener; gives for each fault how long all who were behind it took to go."""
+    """Let networks fail beside a healthy listener, and return for each fault how long its peers took to leave."""
     async with AsyncExitStack() as stack:
 
         async def join(url: str, target: str) -> ClientConnection:

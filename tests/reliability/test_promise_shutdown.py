@@ -1,4 +1,4 @@
-"""Promise 6: shutdown always ends, here whatever networks do."""
+"""Promise 6: shutdown always ends, here under every network fault."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timed
 
 DEADLINE_SECONDS = 3.0
 PROCESS_SECONDS = 2.0
-"""What the end of the process itself may take on a busy machine."""
+"""How long the exit of the process itself may take on a busy machine."""
 
 
 async def test_it_ends_in_time_whatever_the_network_does(figure: Figure) -> None:

@@ -1,4 +1,4 @@
-"""Promise 13: after much coming and going everything is as before; for longer: `python -m tests.soak`."""
+"""Promise 13: after many clients have come and gone, resources are as before. `python -m tests.soak` runs longer."""
 
 import pytest
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.timed, pytest.mark.long]
 LIVES = 24
 
 GROWTH_MB = 8.0
-"""From when it is warm to the end, at most: the noise of an allocator."""
+"""The most growth from warm-up to the end: allocator noise."""
 
 
 async def test_memory_descriptors_and_tasks_return_and_counters_reconcile(load: Load, figure: Figure) -> None:

@@ -1,4 +1,4 @@
-"""Threats that no other test is about, and that every test that docs/reliability.md names is there."""
+"""Threats that no other test covers, and a check that every test named in docs/reliability.md exists."""
 
 import asyncio
 from pathlib import Path
@@ -27,7 +27,7 @@ async def test_compression_is_never_negotiated() -> None:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
             assert head.startswith(b"http/1.1 101 ")
             assert b"sec-websocket-extensions" not in head
-            # A frame that claims to be compressed is a breach of the protocol.
+            # A frame that claims to be compressed violates the protocol.
             writer.write(b"\xc2\x85" + bytes(4) + b"12345")
             async with asyncio.timeout(10):
                 assert b"\x88" in await reader.read()

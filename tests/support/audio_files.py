@@ -1,4 +1,4 @@
-"""Audio files for tests of readers: a tone that is found again by its pitch, written by the wave module and by PyAV."""
+"""Audio files for tests of readers: a tone that a test recognizes by its pitch, written with `wave` or PyAV."""
 
 import wave
 from pathlib import Path
@@ -12,7 +12,7 @@ TONE_HZ = 440
 
 
 def tone(rate: int, channels: int, seconds: float = 1.0) -> NDArray[np.int16]:
-    """A tone, in the first channel at half scale and in each further one at half of that; shape (samples, channels)."""
+    """Return a tone of shape (samples, channels): half scale in the first channel, a quarter in each other channel."""
     phase = 2 * np.pi * TONE_HZ * np.arange(round(rate * seconds)) / rate
     levels = 16_000.0 / 2 ** np.arange(channels)
     return np.outer(np.sin(phase), levels).astype(np.int16)
@@ -28,7 +28,7 @@ def write_wav(path: Path, samples: bytes, rate: int = 16_000, channels: int = 1,
 
 
 def encode(path: Path, codec: str, samples: NDArray[np.int16], rate: int, layout: str = "mono") -> Path:
-    """Encode samples with PyAV, in the container that the name of the file stands for."""
+    """Encode samples with PyAV, in the container that the file name's suffix selects."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=rate, layout=layout)
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout=layout)
@@ -45,6 +45,6 @@ def encode(path: Path, codec: str, samples: NDArray[np.int16], rate: int, layout
 
 
 def pitch(samples: NDArray[np.int16], rate: int) -> float:
-    """The strongest frequency of one channel, in Hz."""
+    """Return the strongest frequency of one channel, in Hz."""
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     return float(np.argmax(spectrum) * rate / len(samples))

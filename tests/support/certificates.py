@@ -1,4 +1,4 @@
-"""Certificates for tests, made when they are needed."""
+"""TLS certificates for tests, generated on demand."""
 
 import datetime as dt
 import ipaddress
@@ -14,12 +14,12 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate of 127.0.0.1 and localhost that nobody signed but itself, and its key.
+    """A self-signed certificate for 127.0.0.1 and localhost, and its key.
 
     Attributes:
-        certificate: PEM file.
-        key: PEM file.
-        serial: Its number.
+        certificate: Path of the PEM file.
+        key: Path of the PEM file.
+        serial: The serial number.
     """
 
     certificate: Path
@@ -28,12 +28,12 @@ class Certificate:
 
     @property
     def trusting(self) -> ssl.SSLContext:
-        """For a client that trusts it and nothing else."""
+        """Return a client context that trusts only this certificate."""
         return ssl.create_default_context(cafile=str(self.certificate))
 
 
 def make_certificate(directory: Path, name: str = "relay") -> Certificate:
-    """Make one with its files, `NAME.pem` and `NAME.key`, in place of those that are there."""
+    """Create a certificate as `NAME.pem` and `NAME.key`, and replace existing files of those names."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay test")])
     now = dt.datetime.now(dt.UTC)

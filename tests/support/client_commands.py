@@ -1,4 +1,4 @@
-"""The commands that connect to a relay as a person runs them, for tests: processes, pipes, and audio for them."""
+"""Helpers for tests of the client commands: processes, pipes and audio."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ Settings = Mapping[str, str]
 async def client(
     settings: Settings, *arguments: str, stdin: int = DEVNULL, stdout: int = DEVNULL
 ) -> AsyncIterator[Process]:
-    """Run `relay ARGUMENTS` on file descriptors; it is ended when the block ends."""
+    """Run `relay ARGUMENTS` with these file descriptors, and stop it when the block ends."""
     command = (sys.executable, "-m", "relay", *arguments)
     process = Process(
         await asyncio.create_subprocess_exec(
@@ -38,7 +38,7 @@ async def client(
 
 
 async def run(settings: Settings, *arguments: str, stdin: int = DEVNULL, stdout: int = DEVNULL) -> Process:
-    """Run `relay ARGUMENTS` to its end."""
+    """Run `relay ARGUMENTS` until it exits."""
     async with client(settings, *arguments, stdin=stdin, stdout=stdout) as process:
         await process.wait()
     return process
@@ -46,7 +46,7 @@ async def run(settings: Settings, *arguments: str, stdin: int = DEVNULL, stdout:
 
 @contextmanager
 def pipe_holding(content: bytes) -> Iterator[int]:
-    """A pipe whose writer has written `content`, less than the 64 KiB that it holds, and is gone."""
+    """Yield the reading end of a pipe that holds `content` (less than 64 KiB) and has no writer left."""
     reading, writing = os.pipe()
     os.write(writing, content)
     os.close(writing)
@@ -55,7 +55,7 @@ def pipe_holding(content: bytes) -> Iterator[int]:
 
 
 def noise(samples: int, channels: int = 1) -> bytes:
-    """Audio in which every sample is another, so that nothing can be lost, doubled or swapped unseen."""
+    """Return audio in which no two samples are alike, so that a lost, repeated or swapped sample shows."""
     return np.random.default_rng(samples).integers(-32768, 32768, samples * channels, np.int16).astype("<i2").tobytes()
 
 
@@ -78,7 +78,7 @@ async def ready(listener: Process) -> None:
 
 
 def encode(path: Path, codec: str, samples: Any) -> Path:
-    """Encode 48 kHz mono with PyAV, in the container that the name of the file stands for."""
+    """Encode 48 kHz mono with PyAV, in the container that the file name's suffix selects."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=48_000, layout="mono")
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
@@ -93,7 +93,7 @@ def encode(path: Path, codec: str, samples: Any) -> Path:
 
 
 async def refused(settings: Settings, *arguments: str, code: int, stdin: int = DEVNULL, stdout: int = DEVNULL) -> str:
-    """Run a command that must fail; gives its last sentence."""
+    """Run a command that must fail, and return the last line of its error."""
     finished = await run(settings, *arguments, stdin=stdin, stdout=stdout)
     assert finished.returncode == code, finished.text
     assert "Traceback" not in finished.text

@@ -1,4 +1,4 @@
-"""CloudWatch for tests: moto's HTTP server, and questions to it."""
+"""CloudWatch for tests: moto's HTTP server and a reader of its metrics."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +18,7 @@ REGION = "eu-central-1"
 
 @contextmanager
 def cloudwatch_endpoint() -> Iterator[str]:
-    """A real HTTP endpoint on a free loopback port; gives its URL."""
+    """Serve CloudWatch on a free loopback port, and yield the URL."""
     server = ThreadedMotoServer("127.0.0.1", port=free_port(), verbose=False)
     server.start()
     try:
@@ -28,13 +28,13 @@ def cloudwatch_endpoint() -> Iterator[str]:
 
 
 class CloudWatchReader:
-    """What CloudWatch was told."""
+    """Reads the metrics that CloudWatch received."""
 
     def __init__(self, client: "CloudWatchClient") -> None:
         self.client = client
 
     async def statistics(self, namespace: str, name: str, session: str | None = None) -> dict[str, float]:
-        """Sum, SampleCount, Minimum and Maximum of a series over the last hours, all in one period; 0 of nothing."""
+        """Return Sum, SampleCount, Minimum and Maximum of a series over the last hours, or 0 for each without data."""
         now = datetime.now(UTC)
         answer = await self.client.get_metric_statistics(
             Namespace=namespace,
@@ -56,7 +56,7 @@ class CloudWatchReader:
         }
 
     async def series(self, namespace: str) -> set[tuple[str, str]]:
-        """Name and session of all series; no session is ""."""
+        """Return (name, session) of every series; the session is "" if the series has none."""
         pages = self.client.get_paginator("list_metrics").paginate(Namespace=namespace)
         return {
             (metric["MetricName"], "".join(dimension["Value"] for dimension in metric["Dimensions"]))
@@ -67,12 +67,12 @@ class CloudWatchReader:
 
 @asynccontextmanager
 async def cloudwatch_reader(endpoint: str) -> AsyncIterator[CloudWatchReader]:
-    """Ask the endpoint; any credentials do."""
+    """Connect a reader to the endpoint, which accepts any credentials."""
     async with get_session().create_client(
         "cloudwatch",
         region_name=REGION,
         endpoint_url=endpoint,
         aws_access_key_id="testing",
-        aws_secret_access_key="testing",  # noqa: S106 - moto takes any
+        aws_secret_access_key="testing",  # noqa: S106 - moto accepts any credentials
     ) as client:
         yield CloudWatchReader(client)

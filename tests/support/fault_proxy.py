@@ -1,7 +1,7 @@
-"""A TCP proxy on loopback that does to connections what networks do to them, each direction by itself.
+"""A TCP proxy on loopback that imitates network faults, separately for each direction.
 
-What comes from one side is put on a line of bounded length, and leaves it in order when it is due and may. While the
-line is full nothing is read, so the sender's own buffers fill, as they would.
+Data from one side enters a line of bounded length. It leaves the line in order, when it is due and the direction flows.
+While the line is full, the proxy reads nothing, so the sender's own buffers fill as on a real network.
 """
 
 import asyncio
@@ -19,36 +19,36 @@ from tests.support.kernel_queues import KernelQueues
 from tests.support.ports import free_port
 
 LINE_BYTES = 1024 * 1024
-"""Held at most in each direction of a connection, unless a way says otherwise; then reading stops."""
+"""The most data held in each direction of a connection unless a way says otherwise; beyond it, reading stops."""
 
 _READ_BYTES = 16 * 1024
 
 _RECEIVE_BYTES = 8 * 1024
-"""Room of the kernel for what was not read, so that it is soon the sender who waits."""
+"""A small kernel buffer for unread data, so that the sender soon has to wait."""
 
 _STEP_SECONDS = 0.01
-"""What leaves a line of limited bandwidth leaves in pieces of this length."""
+"""A line of limited bandwidth sends pieces of this length."""
 
 _CATCHING_UP_SECONDS = 0.25
-"""A line of limited bandwidth makes up for so much that the machine was late."""
+"""A line of limited bandwidth makes up for at most this much delay of the machine."""
 
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27
-"""SO_ATTACH_FILTER and SO_DETACH_FILTER of Linux, which the socket module does not name."""
+"""Linux's SO_ATTACH_FILTER and SO_DETACH_FILTER, which the socket module lacks."""
 
 _DROP_ALL = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
 """A socket filter of one instruction: keep 0 bytes of each packet (BPF_RET | BPF_K)."""
 
 
 class Way:
-    """One direction of a proxy. What is set holds for present and for new connections, at once.
+    """One direction of a proxy. A change applies at once, to present and new connections.
 
     Attributes:
-        latency_seconds: How long everything is under way.
-        jitter_seconds: Up to so much longer, at random; the order is kept.
-        group_seconds: Everything arrives only at whole multiples of this time; 0: at once.
-        bytes_per_second: The bandwidth; None: any.
-        slice_bytes: Everything arrives in packets of at most this size; None: any.
-        line_bytes: What may be under way on one connection.
+        latency_seconds: How long data travels.
+        jitter_seconds: The largest random addition to the latency; the order stays.
+        group_seconds: Data arrives only at multiples of this time; 0 turns this off.
+        bytes_per_second: The bandwidth; None means unlimited.
+        slice_bytes: The largest packet; None means unlimited.
+        line_bytes: How much may be in transit on one connection.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Way:
         self.bytes_per_second: float | None = None
         self.slice_bytes: int | None = None
         self.line_bytes = LINE_BYTES
-        self.random = random.Random(1)  # noqa: S311 - the jitter of a test, the same in each run
+        self.random = random.Random(1)  # noqa: S311 - repeatable jitter, not a secret
         self.passing = asyncio.Event()
         self.passing.set()
         self.reading = asyncio.Event()
@@ -66,35 +66,33 @@ class Way:
         self._pipes: set[_Pipe] = set()
 
     def stall(self) -> None:
-        """Let nothing arrive until `flow`; what is sent waits on the line."""
+        """Hold back all data until `flow`; it waits on the line."""
         self.passing.clear()
 
     def flow(self) -> None:
-        """Let everything arrive that `stall` held up, at once."""
+        """Release at once what `stall` held back."""
         self.passing.set()
 
     def ignore(self) -> None:
-        """Read nothing until `heed`, so that the sender's window closes; what is under way goes on."""
+        """Stop reading until `heed`, so that the sender's window closes. Data in transit still arrives."""
         self.reading.clear()
 
     def heed(self) -> None:
-        """Read again."""
         self.reading.set()
 
     async def ignore_for(self, seconds: float) -> None:
-        """Read nothing for a time."""
         self.ignore()
         await asyncio.sleep(seconds)
         self.heed()
 
     def finish(self) -> None:
-        """Half close: end this direction of the present connections behind what is under way; the other goes on."""
+        """Half-close the present connections: end this direction after the data in transit; the other goes on."""
         for pipe in self._pipes:
             pipe.finish()
 
     @contextmanager
     def holding(self, pipe: "_Pipe") -> Iterator[None]:
-        """Have a connection's pipe among those that `finish` ends."""
+        """Register a connection's pipe for `finish` while the block runs."""
         self._pipes.add(pipe)
         try:
             yield
@@ -103,16 +101,16 @@ class Way:
 
 
 class FaultProxy:
-    """Forwards connections to a port of this machine until told to misbehave.
+    """Forwards connections to a port of this machine, and misbehaves on request.
 
     Attributes:
         url: Where it listens.
-        up: The way from the clients to the target.
-        down: The way back.
+        up: The direction from the clients to the target.
+        down: The direction from the target to the clients.
     """
 
     def __init__(self, target_url: str) -> None:
-        """Make a proxy that listens already; `fault_proxy` runs it."""
+        """Start to listen; `fault_proxy` accepts the connections."""
         target = urlsplit(target_url)
         self._target = (target.hostname or "127.0.0.1", target.port or 0)
         self._connections: dict[asyncio.Task[bool], tuple[socket.socket, socket.socket]] = {}
@@ -127,70 +125,69 @@ class FaultProxy:
 
     @property
     def open_at_target(self) -> int:
-        """How many of its connections the target has not closed."""
+        """Return how many connections the target has not closed."""
         with KernelQueues() as queues:
             return sum(queues.is_open(self._target, target.getsockname()) for _, target in self._connections.values())
 
     @property
     def unread_bytes(self) -> int:
-        """What the kernel holds of what its clients wrote and it has not read."""
+        """Return how many bytes from its clients wait unread in the kernel."""
         with KernelQueues() as queues:
             return sum(queues.held_bytes(client) for client, _ in self._connections.values())
 
     async def until_left(self) -> None:
-        """Wait until there is no connection."""
+        """Wait until no connection is left."""
         while self._connections:
             await asyncio.wait(self._connections)
 
     def stall(self) -> None:
-        """Let nothing arrive in either direction until `flow`; the connections stay open."""
+        """Hold back all data in both directions until `flow`; the connections stay open."""
         self.up.stall()
         self.down.stall()
 
     def flow(self) -> None:
-        """Let everything arrive that `stall` held up, at once."""
+        """Release at once what `stall` held back."""
         self.up.flow()
         self.down.flow()
 
     async def stall_for(self, seconds: float) -> None:
-        """Let nothing arrive for a time."""
         self.stall()
         await asyncio.sleep(seconds)
         self.flow()
 
     def ignore(self) -> None:
-        """Read nothing from either side until `appear`, so that both find a closed window."""
+        """Stop reading from both sides until `appear`, so that both see a closed window."""
         self.up.ignore()
         self.down.ignore()
 
     def vanish(self) -> None:
-        """Be a black hole until `appear`: no packet arrives or is acknowledged, new connections get no answer."""
+        """Drop every packet until `appear`: no data arrives or is acknowledged, and new connections get no answer."""
         self.stall()
         program = struct.pack("HL", 1, ctypes.addressof(_DROP_ALL))
         for sock in self._sockets():
             sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
 
     def appear(self) -> None:
-        """Be there again and read; the kernels send again what was lost."""
+        """Undo `vanish` and `ignore`; the kernels then retransmit what was lost."""
         for sock in self._sockets():
-            with suppress(FileNotFoundError):  # one that never vanished
+            with suppress(FileNotFoundError):  # the proxy had not vanished
                 sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
         self.up.heed()
         self.down.heed()
         self.flow()
 
     def kill(self) -> None:
-        """Reset every connection; new ones are good."""
+        """Reset every connection; new connections work."""
         for task in self._connections:
             task.cancel()
 
     def cut(self) -> None:
-        """Reset every connection, and every new one until `mend`."""
+        """Reset every connection, and each new one until `mend`."""
         self._is_cut = True
         self.kill()
 
     def mend(self) -> None:
-        """Take new connections again."""
+        """Accept connections again."""
         self._is_cut = False
 
     def _sockets(self) -> Iterator[socket.socket]:
@@ -199,7 +196,7 @@ class FaultProxy:
             yield from pair
 
     async def accept(self) -> None:
-        """Take connections for ever; cancelled, it resets those that there are, and waits for their end."""
+        """Accept connections until cancelled; then reset them and wait until they have ended."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -221,7 +218,7 @@ class FaultProxy:
                 raise BaseExceptionGroup("the proxy crashed", self._crashes)
 
     async def _serve(self, client: socket.socket, target: socket.socket) -> bool:
-        """Serve one connection until both directions have ended; tells whether that was in order."""
+        """Serve one connection until both directions have ended, and return whether both ended in order."""
         is_orderly = False
         try:
             await asyncio.get_running_loop().sock_connect(target, self._target)
@@ -236,7 +233,7 @@ class FaultProxy:
         return is_orderly
 
     def _end(self, task: "asyncio.Task[bool]") -> None:
-        """Close both sides of a connection that was served, or was not because it was to be reset."""
+        """Close both sides of a connection when its task has ended or was cancelled before it started."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._crashes.append(error)
@@ -246,15 +243,13 @@ class FaultProxy:
 
 
 def _close(sock: socket.socket, *, is_orderly: bool) -> None:
-    """Close a socket, with a reset unless what it carried has ended in order."""
+    """Close a socket; reset the connection unless its stream ended in order."""
     if not is_orderly:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 class _Pipe:
-    """One direction of one connection."""
-
     def __init__(self, way: Way, source: socket.socket, sink: socket.socket) -> None:
         self._way = way
         self._source = source
@@ -266,7 +261,7 @@ class _Pipe:
         self._free_at = 0.0
 
     async def run(self) -> None:
-        """Carry what comes until its end has arrived."""
+        """Forward data until its end has arrived."""
         with self._way.holding(self):
             async with asyncio.TaskGroup() as tasks:
                 filling = tasks.create_task(self._fill())
@@ -274,14 +269,14 @@ class _Pipe:
                 filling.cancel()
 
     def finish(self) -> None:
-        """Put the end on the line."""
+        """Put the end of the stream on the line."""
         if not self._is_finished:
             self._is_finished = True
             self._line.append((asyncio.get_running_loop().time() + self._way.latency_seconds, b""))
             self._changed.set()
 
     async def _fill(self) -> None:
-        """Put what comes on its way; of what comes after the end nothing."""
+        """Read data onto the line; discard what follows the end."""
         loop = asyncio.get_running_loop()
         way = self._way
         while not self._is_finished:
@@ -299,7 +294,7 @@ class _Pipe:
                 self._changed.set()
 
     async def _until_readable(self) -> None:
-        """Wait until there is something to read, and leave it there."""
+        """Wait until the socket is readable, without reading."""
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(self._source, readable.set)
@@ -309,7 +304,7 @@ class _Pipe:
             loop.remove_reader(self._source)
 
     async def _empty(self) -> None:
-        """Give the other side what has arrived."""
+        """Send what is due to the other side."""
         loop = asyncio.get_running_loop()
         way = self._way
         while True:
@@ -328,13 +323,13 @@ class _Pipe:
             self._changed.set()
 
     async def _until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds that only a change of the line can bring about."""
+        """Wait until a condition holds that only a change of the line can fulfil."""
         while not holds():
             self._changed.clear()
             await self._changed.wait()
 
     async def _deliver(self, data: bytes, due: float) -> None:
-        """Send a piece that arrived when it was `due`, in as many packets and as slowly as the way wants it."""
+        """Send data that was due at `due`, with the packet size and bandwidth of this direction."""
         loop = asyncio.get_running_loop()
         way = self._way
         while data:
@@ -353,7 +348,7 @@ class _Pipe:
 
 @asynccontextmanager
 async def fault_proxy(target_url: str) -> AsyncIterator[FaultProxy]:
-    """Run a proxy before what listens at `http://127.0.0.1:PORT`; its connections are reset when the block ends."""
+    """Run a proxy in front of `http://127.0.0.1:PORT`, and reset its connections when the block ends."""
     proxy = FaultProxy(target_url)
     accepting = asyncio.get_running_loop().create_task(proxy.accept())
     try:
@@ -369,4 +364,4 @@ FAULTS: dict[str, Callable[[FaultProxy], None]] = {
     "zero window": FaultProxy.ignore,
     "half close": lambda network: network.up.finish(),
 }
-"""What a network may do to all that goes through it, by the name of it."""
+"""The faults that a network can cause for everything that passes through it, by name."""

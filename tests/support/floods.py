@@ -1,4 +1,4 @@
-"""What peers send that send more than they may, ready for a socket, and as whom they do it."""
+"""Messages that exceed the limits, ready for a socket, and the roles that send them."""
 
 from websockets.frames import Frame, Opcode
 

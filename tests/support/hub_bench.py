@@ -1,4 +1,4 @@
-"""A hub with a clock that the test moves, and sockets whose fullness the test decides."""
+"""A hub whose clock the test moves, with sockets whose room the test sets."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def serialize(payload: bytes) -> bytes:
 
 
 def split(wire: bytes) -> list[bytes]:
-    """The payloads that were serialized and joined."""
+    """Split joined messages into their payloads."""
     payloads = []
     while wire:
         length = int.from_bytes(wire[:4], "big")
@@ -48,15 +48,15 @@ def split(wire: bytes) -> list[bytes]:
 
 
 def unpack(payload: bytes) -> list[Audio]:
-    """The frames of a message. Only Opus is ever packed."""
+    """Return the frames of a message. Only Opus is ever packed."""
     return unpack_audio(payload, AudioFormat(Codec.OPUS, 48_000))
 
 
 class FakePort:
-    """A socket that takes `room` writes and then none, until the test makes room.
+    """A socket that accepts `room` writes, then none until the test adds room.
 
     Attributes:
-        send: Takes a write and gives how many bytes of it it took; a test may put another in its place.
+        send: Takes a write and returns how many of its bytes it accepted; a test may replace it.
     """
 
     client_address = "192.0.2.7"
@@ -119,7 +119,7 @@ class FakePort:
 
     @property
     def kinds(self) -> list[str]:
-        """What it was told, without the lists of channels and the frames."""
+        """Return the kinds of the control messages, without channel lists and frames."""
         return [message["type"] for message in self.told if message["type"] != "channels"]
 
     def of_type(self, message_type: str) -> list[dict[str, Any]]:
@@ -135,12 +135,12 @@ class FakePort:
 
     @property
     def frames(self) -> list[Header]:
-        """Headers of all frames written, in order."""
+        """Return the headers of all written frames, in order."""
         return [each.header for write in self.writes for payload in split(write) for each in unpack(payload)]
 
 
 class FakeSourcePort:
-    """A broadcaster's socket that keeps what it is told."""
+    """A broadcaster's socket that records the messages it receives."""
 
     client_address = "192.0.2.9"
 
@@ -159,7 +159,7 @@ class FakeSourcePort:
 
 
 class Bench:
-    """A hub with a clock that the test moves, and its drain task."""
+    """A hub whose clock the test moves, and its drain task."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class Bench:
         self.hub.broadcasting.release(source)
 
     async def settle(self) -> None:
-        """Let the transcoding and the drain finish what they have been woken for."""
+        """Let the transcoder and the drain task finish their pending work."""
         while True:
             for _ in range(10):
                 await asyncio.sleep(0)
@@ -268,7 +268,7 @@ def unblock(port: FakePort) -> None:
 
 
 def check_account(port: FakePort, published: int) -> None:
-    """Delivered plus gaps are exactly the frames published since it joined, in order, without overlap."""
+    """Check that deliveries and gaps cover the frames published since the join, in order and without overlap."""
     expected = port.hello["next_seq"]
     for message in port.written:
         if isinstance(message, dict):

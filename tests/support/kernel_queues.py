@@ -1,6 +1,7 @@
-"""What the kernel holds for a TCP connection on loopback, whosever its sockets are.
+"""The kernel's queues of TCP connections on loopback, whichever process owns the sockets.
 
-`/proc/net/tcp` has the same numbers, but takes a tenth of a second when tests before left thousands of connections.
+`/proc/net/tcp` has the same numbers, but reading it takes a tenth of a second when earlier tests left thousands of
+connections behind.
 
 Source: `linux/netlink.h`, `linux/sock_diag.h` and `linux/inet_diag.h`.
 """
@@ -28,11 +29,11 @@ _LISTENING = 10
 
 _SOCKET = struct.Struct("=II4xI")
 _SOCKET_AT = _HEADER.size + 56
-"""Where an answer has the bytes to be read, the bytes that are not acknowledged, and the inode."""
+"""The place of the unread bytes, the unacknowledged bytes and the inode in an answer."""
 
 
 class KernelQueues:
-    """Asks the kernel; a context manager."""
+    """Queries the kernel over netlink; a context manager."""
 
     def __init__(self) -> None:
         self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
@@ -44,19 +45,19 @@ class KernelQueues:
         self._netlink.close()
 
     def held_bytes(self, sock: socket.socket) -> int:
-        """Give what both ends hold of the bytes that the peer of `sock` has written and its owner has not read.
+        """Return how many bytes the peer of `sock` has written and the owner has not read, by both ends' queues.
 
-        A byte that was read and is not acknowledged yet counts, so it can be too much by what a window holds.
+        A byte that was read but not yet acknowledged counts too, so the result can be too large by up to one window.
         """
         here, there = sock.getsockname(), sock.getpeername()
         return self._ask(there, here)[1] + self._ask(here, there)[0]
 
     def is_open(self, local: tuple[str, int], remote: tuple[str, int]) -> bool:
-        """Whether a process has this socket; one that was closed may go on for a while without."""
+        """Whether a process still owns this socket. The kernel may keep a closed socket for a while."""
         return self._ask(local, remote)[2] != 0
 
     def _ask(self, local: tuple[str, int], remote: tuple[str, int]) -> tuple[int, int, int]:
-        """Give what a socket has received and not read, sent and not acknowledged, and its inode; 0 when it is gone."""
+        """Return a socket's unread bytes, its unacknowledged bytes and its inode; all are 0 if it is gone."""
         request = _REQUEST.pack(
             socket.AF_INET,
             socket.IPPROTO_TCP,
@@ -73,10 +74,10 @@ class KernelQueues:
         answer = self._netlink.recv(4096)
         if _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
             (code,) = struct.unpack_from("=i", answer, _HEADER.size)
-            if code == -2:  # ENOENT: there is no such socket any more
+            if code == -2:  # ENOENT: the socket no longer exists
                 return 0, 0, 0
             raise OSError(-code, os.strerror(-code))
-        if answer[_STATE_AT] == _LISTENING:  # which would take the next connection between these two
+        if answer[_STATE_AT] == _LISTENING:  # the kernel answered with the listening socket of this address
             return 0, 0, 0
         receiving, sending, inode = _SOCKET.unpack_from(answer, _SOCKET_AT)
         return receiving, sending, inode

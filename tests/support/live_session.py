@@ -1,4 +1,4 @@
-"""A broadcaster in real time, listeners beside it, and what they are owed; parts of the tests of a running relay."""
+"""A broadcaster in real time and its listeners, with checks of what each listener received."""
 
 import asyncio
 import json
@@ -31,21 +31,21 @@ MONO_BYTES = 640
 LOOPS = ("asyncio", "uvloop")
 
 LATE_MS = 250
-"""What reaches one who reads must not be later than this, whatever others do."""
+"""The most that audio may be late for a listener that reads, whatever others do."""
 
 STALL_MS = 1000
-"""How much later the frames of a moment may be in which the machine did not let the relay run."""
+"""How much later frames may be when the machine did not run the relay for a moment."""
 
 PROMPT_MS = 100
-"""How soon a ping is answered, whatever others do."""
+"""The time limit for a pong, whatever others do."""
 
 
 class Broadcaster:
     """A source of numbered frames in real time.
 
     Attributes:
-        connection_id: The relay's name of it.
-        published: Frames sent so far, for each epoch of the channel.
+        connection_id: The relay's id of the connection.
+        published: Frames sent so far in each epoch of the channel.
         sent_ms: When this broadcaster sent each of its frames, by the relay's clock.
     """
 
@@ -59,31 +59,32 @@ class Broadcaster:
         self.sent_ms: list[int] = []
 
     async def play(self, seconds: float) -> None:
-        """Publish one frame every 20 ms, each when it is over, catching up when this process was held up."""
+        """Publish one frame every 20 ms, at the end of its time; catch up if this process was delayed."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         for count in range(1, round(seconds / FRAME_SECONDS) + 1):
-            # Were the first one sent at once, calls in a row would be faster than real time, and be held back.
+            # If the first frame left at once, repeated calls would exceed real time, and the relay would slow them
+            # down.
             await asyncio.sleep(began + count * FRAME_SECONDS - loop.time())
             self.sent_ms.append(wire_clock())
             await self._connection.send(numbered_audio(self.published[-1], self._frame_bytes))
             self.published[-1] += 1
 
     async def send(self, frames: int) -> None:
-        """Publish frames as fast as the relay takes them."""
+        """Publish frames as fast as the relay accepts them."""
         for _ in range(frames):
             await self._connection.send(numbered_audio(self.published[-1], self._frame_bytes))
             self.published[-1] += 1
 
     def send_together(self, frames: int) -> None:
-        """Publish frames in one write, so that they come together however busy this machine is."""
+        """Publish frames in one write, so that they arrive together even on a busy machine."""
         for _ in range(frames):
             self._connection.protocol.send_binary(numbered_audio(self.published[-1], self._frame_bytes))
             self.published[-1] += 1
         self._connection.send_data()
 
     async def end(self) -> None:
-        """End the session: all listeners get what they are owed and are closed with 1000."""
+        """End the session; every listener then receives its remaining frames and close code 1000."""
         await self._connection.send('{"type":"end"}')
         await self._connection.wait_closed()
 
@@ -98,14 +99,14 @@ async def broadcasting(
     published: Sequence[int] = (0,),
     key: str | None = None,
 ) -> AsyncIterator[Broadcaster]:
-    """Broadcast to a session, from `published` on; a new epoch is a 0 more at its end."""
+    """Broadcast to a session and continue the counts in `published`; append a 0 to begin a new epoch."""
     offered = ["relay.v1"] if key is None else ["relay.v1", f"relay.token.{key}"]
     async with connect(
         f"{relay.websocket_url}/v1/broadcast/{session}{query}",
         subprotocols=[Subprotocol(name) for name in offered],
         compression=None,
         proxy=None,
-        # Nobody takes what it is told; with a bound the library would read nothing more after some, no pong, no close.
+        # Nobody reads these messages. With a bound, the library would stop reading and miss pongs and the close.
         max_queue=None,
     ) as connection:
         hello = json.loads(await connection.recv())
@@ -114,7 +115,7 @@ async def broadcasting(
 
 @asynccontextmanager
 async def greeted(url: str, target: str, trusting: ssl.SSLContext | None) -> AsyncIterator[ClientConnection]:
-    """A client that was greeted, and asks nothing by itself."""
+    """Connect a client, wait for its greeting, and send no pings of its own."""
     async with connect(
         url.replace("http", "ws", 1) + target,
         ssl=trusting,
@@ -132,7 +133,7 @@ async def greeted(url: str, target: str, trusting: ssl.SSLContext | None) -> Asy
 async def on_both_loops(
     scenario: Callable[[RelayProcess], Coroutine[None, None, None]], module: str = "relay", **settings: str
 ) -> None:
-    """Run a scenario that mostly waits against a relay on each event loop, both at once."""
+    """Run a scenario against a relay on each event loop, both at once; the scenario should mostly wait."""
     async with (
         relay_process(module=module, RELAY_SERVER_LOOP=LOOPS[0], **settings) as first,
         relay_process(module=module, RELAY_SERVER_LOOP=LOOPS[1], **settings) as second,
@@ -143,10 +144,10 @@ async def on_both_loops(
 
 
 class Lateness:
-    """How late this process itself was, which looks like lateness of the relay.
+    """How late this test process was, which would otherwise look like lateness of the relay.
 
     Attributes:
-        most_ms: At worst.
+        most_ms: The worst delay.
     """
 
     def __init__(self) -> None:
@@ -161,7 +162,7 @@ class Lateness:
 
 
 async def check_accounts(listeners: Iterable[WireListener], broadcaster: Broadcaster) -> None:
-    """Wait until the end of the session has closed all, and hold what they got against what was published."""
+    """Wait until every listener is closed with 1000, and compare what each received with what was published."""
     for listener in listeners:
         await listener.until_ended()
         assert listener.close_code == 1000, f"closed with {listener.close_code}; last came {listener.events[-3:]}"
@@ -172,7 +173,7 @@ async def check_accounts(listeners: Iterable[WireListener], broadcaster: Broadca
 def check_untouched(
     listeners: Iterable[WireListener], broadcaster: Broadcaster, lateness: Lateness, late_ms: float = LATE_MS
 ) -> None:
-    """Listeners who read lost nothing and got nothing late, on the way from the broadcaster that sent it all."""
+    """Check that listeners that read lost nothing, and that no frame of this broadcaster reached them late."""
     for listener in listeners:
         assert listener.gaps == []
         ways_ms = ways_of(listener, broadcaster)
@@ -181,28 +182,28 @@ def check_untouched(
 
 
 def ways_of(listener: WireListener, broadcaster: Broadcaster) -> list[int]:
-    """Give how long each frame took from the broadcaster that sent it, in milliseconds."""
+    """Return how long each frame of this broadcaster took to the listener, in milliseconds."""
     return [milliseconds_between(broadcaster.sent_ms[frame.number], frame.read_ms) for frame in listener.frames]
 
 
 def end_age_ms(listener: WireListener) -> float:
-    """Give how old the last half second was that came; the median, as whoever is kept behind gets all of it late."""
+    """Return the median age of the last half second of frames. A listener that stays behind gets all of them late."""
     return percentile((frame.age_ms for frame in listener.frames[-25:]), 50)
 
 
 def check_prompt(took_ms: Sequence[float], lateness: Lateness) -> None:
-    """Answers came soon, also most of those for which the machine was late."""
+    """Check that answers came soon, including most of those that a busy machine delayed."""
     check_in_time(percentile(took_ms, 50), PROMPT_MS, "half of the answers")
     check_in_time(percentile(took_ms, 95), LATE_MS + lateness.most_ms, "most of the answers")
 
 
 async def listen_beside(relay: RelayProcess, session: str, count: int) -> list[WireListener]:
-    """Listeners who read whatever comes."""
+    """Connect listeners that read everything as it arrives."""
     return [await open_listener(relay.url, f"/v1/listen/{session}") for _ in range(count)]
 
 
 async def ask_repeatedly(listener: WireListener, times: int) -> list[float]:
-    """Ping so often, on both layers in turn; gives how long each answer took, in milliseconds."""
+    """Ping this many times, on alternating layers, and return how long each answer took in milliseconds."""
     loop = asyncio.get_running_loop()
     took_ms: list[float] = []
     while len(took_ms) < times:
@@ -214,11 +215,11 @@ async def ask_repeatedly(listener: WireListener, times: int) -> list[float]:
 
 
 async def ask(listener: WireListener, number: int) -> None:
-    """Ping, by a control message or on the WebSocket layer, and wait for the answer."""
+    """Send a ping as a control message or on the WebSocket layer, and wait for the answer."""
     if number % 2:
         before = len(listener.told)
         listener.send_text("ping", id=number)
-        # Something else may be told right behind the answer.
+        # Another message may follow right behind the answer.
         await listener.until(lambda: any(told.get("id") == number for told in listener.told[before:]))
     else:
         payload = b"%d" % number
@@ -231,7 +232,7 @@ def percentile(values: Iterable[float], percent: int) -> float:
 
 
 async def applied_limits(relay: RelayProcess) -> dict[str, int]:
-    """Stop a relay, and give how often it applied each limit; its log has a summary once in a while."""
+    """Stop a relay and return how often it applied each limit. Its log summarizes them only now and then."""
     assert await relay.terminate() == 0
     applied: Counter[str] = Counter()
     for record in relay.log:
@@ -241,5 +242,5 @@ async def applied_limits(relay: RelayProcess) -> dict[str, int]:
 
 
 def resident_bytes(relay: RelayProcess) -> int:
-    """Memory of the relay."""
+    """Return the relay's resident memory, in bytes."""
     return int(Path(f"/proc/{relay.pid}/statm").read_text().split()[1]) * resource.getpagesize()

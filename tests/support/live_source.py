@@ -1,6 +1,6 @@
-"""A live broadcaster of the ruler, which knows when each moment of it was spoken.
+"""A live broadcaster of the ruler signal that knows when each moment of the signal was spoken.
 
-The signal is a microphone's: the frame with the samples of a span of time is sent when that span is over.
+Like a microphone, it sends a frame when the time that the frame covers is over.
 """
 
 import asyncio
@@ -19,12 +19,13 @@ _SAMPLE_BYTES = 2
 
 
 class LiveSource:
-    """What a broadcaster does while `live` runs.
+    """The state of a broadcaster while `live` runs.
 
     Attributes:
-        frame_seconds: How long each message is.
-        began: When the first sample of the ruler was spoken, in seconds of the relay's clock.
-        delays: Of each frame so far: when it was due, in seconds of the relay's clock, and how much later it was sent.
+        frame_seconds: The length of each message.
+        began: When the first sample was spoken, in seconds of the relay's clock.
+        delays: For each frame so far, when it was due, in seconds of the relay's clock, and how many seconds later it
+            was sent.
     """
 
     def __init__(self, rate: int, frame_seconds: float) -> None:
@@ -36,12 +37,12 @@ class LiveSource:
 
     @property
     def address_query(self) -> str:
-        """The format, as a broadcaster's address says it."""
+        """Return the format as the query of a broadcaster's address."""
         return f"rate={self._rate}&channels={CHANNELS}"
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Give frame after frame, each when it is due."""
-        loop = asyncio.get_running_loop()  # its clock is the relay's
+        """Yield each frame when it is due."""
+        loop = asyncio.get_running_loop()  # uses the same clock as the relay
         sample_bytes = CHANNELS * _SAMPLE_BYTES
         frame_samples = round(self.frame_seconds * self._rate)
         self.began = loop.time()
@@ -61,9 +62,9 @@ async def live(relay_url: str, session: str, rate: int, frame_seconds: float = 0
 
     Args:
         relay_url: `http://…`.
-        session: Its id; the channel is `main`.
-        rate: Samples a second.
-        frame_seconds: How long each message is.
+        session: The session's id; the channel is `main`.
+        rate: Samples per second.
+        frame_seconds: The length of each message.
     """
     source = LiveSource(rate, frame_seconds)
     address = f"{relay_url.replace('http', 'ws', 1)}/v1/broadcast/{session}?{source.address_query}"

@@ -1,4 +1,4 @@
-"""What tests read in a page of the documentation: its blocks of code, its prose and its anchors."""
+"""The parts of a documentation page that tests use: code blocks, prose and anchors."""
 
 import re
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ class Block:
     """A fenced block of code.
 
     Attributes:
-        language: The word behind its fence.
-        text: Its content, without the indentation of the fence.
-        line: The line of the page where it begins.
-        note: The comment in front of it.
+        language: The word after the opening fence.
+        text: The content, without the fence's indentation.
+        line: The line of the page on which the block begins.
+        note: The comment before the block.
     """
 
     language: str
@@ -38,12 +38,12 @@ class Block:
 
     @property
     def is_run(self) -> bool:
-        """Whether the tests of the documentation run it."""
+        """Whether the documentation tests run it."""
         return not self.note.startswith(("not run: ", "tested by ", "saved as "))
 
     @property
     def commands(self) -> Iterator[tuple[str, list[str]]]:
-        """Each command of a console, without its comment, and the lines of output that the page shows."""
+        """Yield each command of a console block, without its comment, and the output that the page shows."""
         command, output = "", list[str]()
         for line in [*self.text.splitlines(), "$ "]:
             if command.endswith("\\"):
@@ -57,12 +57,11 @@ class Block:
 
 
 def read(page: str) -> str:
-    """Return the text of a page."""
     return (ROOT / page).read_text(encoding="utf-8")
 
 
 def blocks(text: str) -> list[Block]:
-    """Return the blocks of code of a page in their order, and what it assumes as blocks of console."""
+    """Return the code blocks of a page in order; its hidden assumptions are console blocks too."""
     found = []
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("assumed" if match["assumed"] else "language")) + 1
@@ -76,14 +75,14 @@ def blocks(text: str) -> list[Block]:
 
 
 def comments(text: str) -> list[str]:
-    """Return the comments of a page, but for those that `blocks` has taken for what the page assumes."""
+    """Return the comments of a page, without the assumptions that `blocks` returns."""
     outside = re.sub(_FENCE, "", text, flags=re.MULTILINE | re.DOTALL)
     found = _BLOCK.sub("", outside)
     return [comment.strip() for comment in re.findall(r"<!--(.*?)-->", found, re.DOTALL)]
 
 
 def prose(text: str) -> str:
-    """Return a page with empty lines in the place of its blocks of code and of its comments."""
+    """Return a page in which empty lines replace code blocks and comments."""
     return re.sub(
         rf"{_FENCE}|^ *<!-- .*?-->$",
         lambda block: "\n" * block[0].count("\n"),
@@ -93,7 +92,7 @@ def prose(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """Return what a link to a page can name: its headings as forges name them, and its anchors in HTML."""
+    """Return the anchors that a link can name: headings as GitHub and other forges name them, and HTML anchors."""
     found = set(re.findall(r'<a id="([^"]+)">', text))
     for heading in re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE):
         words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()

@@ -1,4 +1,4 @@
-"""A real nginx with the project's site in front of one relay or several."""
+"""A real nginx that serves the project's site in front of one or more relays."""
 
 import asyncio
 import re
@@ -41,16 +41,16 @@ async def nginx(
     site: str = SITE,
     changes: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[int, int]]:
-    """Run nginx with a site, adapted to this place only; gives its ports for http and https.
+    """Run nginx with a site adapted to this machine, and yield its HTTP and HTTPS ports.
 
-    nginx itself logs all that it can: requests with their query in `all.log`, errors from level `info` in `error.log`.
+    nginx logs as much as it can: requests with their queries to `all.log`, and errors from level `info` to `error.log`.
 
     Args:
-        directory: For nginx's files; its logs, `access.log` among them, stay there.
-        certificate: Of the site.
-        relay_ports: Of the relays; several of them share the sessions.
-        site: What stands inside http.
-        changes: What else to replace, in the site or around it, each once.
+        directory: Where nginx keeps its files and logs; they stay there.
+        certificate: The site's certificate.
+        relay_ports: The relays' ports; several relays share the sessions.
+        site: The configuration inside `http`.
+        changes: Further replacements in the site or around it; each text must occur once.
     """
     http_port, https_port = free_port(), free_port()
     written_server = "server 127.0.0.1:8080 max_fails=0;"
@@ -100,7 +100,7 @@ async def _until_it_listens(process: asyncio.subprocess.Process, port: int) -> N
 
 
 def site_under_a_path() -> str:
-    """Make the site for relays under /relay/, by the command that docs/guides/https.md has for it."""
+    """Return the site for relays under /relay/, made with the command in docs/guides/https.md."""
     written = re.search(r"^\$ (sed .+) > relay\.conf$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
     assert written, f"{GUIDE.name} has no such command"
     return subprocess.run(shlex.split(written[1]), cwd=ROOT, check=True, capture_output=True, text=True).stdout

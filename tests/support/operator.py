@@ -1,4 +1,4 @@
-"""An operator on a raw socket: a request as it is written, and the whole answer."""
+"""HTTP requests of an operator on a raw socket, sent exactly as written."""
 
 import asyncio
 import json
@@ -12,12 +12,12 @@ ANSWER_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a relay answered.
+    """A relay's HTTP response.
 
     Attributes:
-        status: Of HTTP.
-        headers: By their names in lower case.
-        body: As text.
+        status: The HTTP status.
+        headers: The headers, by lower-case name.
+        body: The body as text.
     """
 
     status: int
@@ -31,14 +31,14 @@ class Reply:
 
 
 async def ask(url: str, method: str, path: str, shown: str | None = None, **headers: str) -> Reply:
-    """Ask a relay something as its operator.
+    """Send a request to a relay's operator API.
 
     Args:
         url: `http://127.0.0.1:PORT`.
-        method: Of HTTP.
-        path: With a query, if any.
+        method: The HTTP method.
+        path: The path, with its query if any.
         shown: The token or key.
-        headers: More of them; of a name, `_` stands for `-`.
+        headers: Further headers; `_` in a name stands for `-`.
     """
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)

@@ -1,7 +1,7 @@
-"""The ports of tests: no two tests get the same one, and the kernel gives none of them to anybody else.
+"""Ports for tests: no two tests get the same port, and the kernel assigns none of them to another program.
 
-A client that reconnects remembers the port of a relay that has gone. If the kernel had chosen that port, it could give
-it next to another test's relay, which would then meet a stranger.
+A client that reconnects remembers the port of a relay that has stopped. If the kernel had chosen that port, it could
+assign it next to another test's relay, and the client would reach the wrong relay.
 
 Each process takes a block of ports at a time. It holds a block by keeping the block's first port bound, so other
 workers, and test runs in other checkouts, choose other blocks.
@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 
 FIRST_PORT, PORTS_PER_BLOCK, BLOCKS = 20_000, 250, 48
-"""Below the range from which Linux chooses ports by itself."""
+"""These ports lie below the range from which Linux assigns ports."""
 
 _gates: list[socket.socket] = []
 
@@ -29,8 +29,8 @@ def _hold(port: int) -> socket.socket | None:
 
 
 def _ports() -> Iterator[int]:
-    """Yield the ports of one block after the other, each once."""
-    # A module of its own must not disturb the seed that a test or hypothesis has set.
+    """Yield the ports of one block after another, each once."""
+    # A generator of its own leaves the seeds of tests and hypothesis alone.
     for block in random.SystemRandom().sample(range(BLOCKS), BLOCKS):
         first = FIRST_PORT + block * PORTS_PER_BLOCK
         gate = _hold(first)

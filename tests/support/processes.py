@@ -1,4 +1,4 @@
-"""Real processes of the `relay` command, for tests: started, watched line by line, and always ended."""
+"""Processes of the `relay` command for tests, which read their log line by line and always stop them."""
 
 import asyncio
 import contextlib
@@ -17,15 +17,15 @@ Result = TypeVar("Result")
 
 START_SECONDS = 90.0
 STOP_SECONDS = 90.0
-"""How long a process that hangs is waited for; no measure of how fast one is."""
+"""The wait for a process that may hang; it does not judge speed."""
 
 
 class Process:
-    """A process whose standard error is read as it comes.
+    """A process whose standard error is read as it arrives.
 
     Attributes:
-        lines: What it wrote to standard error so far.
-        returncode: How it ended; None while it runs.
+        lines: The lines of standard error so far.
+        returncode: The exit code; None while it runs.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -51,7 +51,7 @@ class Process:
         self._process.send_signal(number)
 
     async def line(self, matches: Callable[[str], bool], seconds: float = START_SECONDS) -> str:
-        """Wait for a line of standard error; fails with all lines when it does not come."""
+        """Wait for a line of standard error. If it does not come, the failure shows all lines."""
         seen = 0
 
         def found() -> str | None:
@@ -73,7 +73,7 @@ class Process:
         return line
 
     async def wait(self, seconds: float = STOP_SECONDS) -> int:
-        """Wait until it ends by itself; gives its exit code."""
+        """Wait until the process exits, and return its exit code."""
         async with asyncio.timeout(seconds):
             await self._process.wait()
             await asyncio.wait([self._reader])
@@ -81,19 +81,19 @@ class Process:
         return self.returncode
 
     async def terminate(self, seconds: float = STOP_SECONDS) -> int:
-        """Ask it to stop with SIGTERM; gives its exit code."""
+        """Send SIGTERM, wait, and return the exit code."""
         self.signal(signal.SIGTERM)
         return await self.wait(seconds)
 
     async def end(self) -> None:
-        """Ask it to stop, and end it when it does not; nothing when it has ended."""
+        """Send SIGTERM, then SIGKILL if that was not enough; do nothing if the process has exited."""
         if self.returncode is None:
             with contextlib.suppress(TimeoutError):
                 await self.terminate()
         await self.kill()
 
     async def kill(self) -> None:
-        """End it, whatever it does; nothing when it has ended."""
+        """Kill the process; do nothing if it has exited."""
         if self.returncode is None:
             self._process.kill()
         await self._process.wait()
@@ -112,7 +112,7 @@ class Process:
 
 
 async def few_at_once(calls: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Await calls that start processes, three at a time; gives their results in order."""
+    """Await calls that start processes, three at a time, and return their results in order."""
     places = asyncio.Semaphore(3)
 
     async def in_turn(call: Coroutine[Any, Any, Result]) -> Result:
@@ -123,17 +123,17 @@ async def few_at_once(calls: Iterable[Coroutine[Any, Any, Result]]) -> list[Resu
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a child: this one's, without any settings of its own, and with these."""
+    """Return this process's environment with these settings in place of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "AWS_"))}
     return {**inherited, "AWS_EC2_METADATA_DISABLED": "true", **settings}
 
 
 @asynccontextmanager
 async def running(*arguments: str, around: Sequence[str] = (), **settings: str) -> AsyncIterator[Process]:
-    """Run `relay ARGUMENTS` with `settings` as environment variables; it is ended when the block ends.
+    """Run `relay ARGUMENTS` with `settings` as environment variables, and stop it when the block ends.
 
     Args:
-        arguments: Of the command.
+        arguments: The command's arguments.
         around: A command that runs it.
         settings: Environment variables.
     """
@@ -170,7 +170,7 @@ class RelayProcess(Process):
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """All log lines so far, read."""
+        """Return all log lines so far, parsed."""
         return [json.loads(line) for line in self.lines if line.startswith("{")]
 
     async def event(self, name: str, seconds: float = START_SECONDS, **fields: object) -> dict[str, Any]:
@@ -186,25 +186,25 @@ class RelayProcess(Process):
         return record
 
     async def stopping_seconds(self) -> float:
-        """How long it took to stop, by its log: the end of the interpreter is no part of it."""
+        """Return how long the relay took to stop, by its log, which leaves out the interpreter's exit."""
         return seconds_between(await self.event("relay stopping"), await self.event("relay stopped"))
 
 
 def seconds_between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> float:
-    """Give the time between two log lines, as the relay wrote it: how late they were read counts for nothing."""
+    """Return the time between two log lines by their timestamps, so a late reader does not matter."""
     first, second = (datetime.fromisoformat(record["timestamp"]) for record in (earlier, later))
     return (second - first).total_seconds()
 
 
 @asynccontextmanager
 async def relay_process(*arguments: str, module: str = "relay", **settings: str) -> AsyncIterator[RelayProcess]:
-    """Run `relay serve` on a free loopback port; it is ready when the block begins and ended when it ends.
+    """Run `relay serve` on a free loopback port; it is ready when the block begins and stopped when it ends.
 
     Args:
-        arguments: More options of `relay serve`.
-        module: What to run in place of `relay`.
-        settings: Environment variables, for example `RELAY_BROADCAST_KEY`; without one of access anybody may broadcast,
-            and without a limit of its lag the relay lets listeners in however busy the machine is.
+        arguments: Further options of `relay serve`.
+        module: The module to run instead of `relay`.
+        settings: Environment variables such as `RELAY_BROADCAST_KEY`. Unless they set access, anyone may broadcast.
+            Unless they limit the lag, the relay admits listeners even on a busy machine.
     """
     if not any(name.startswith(("RELAY_BROADCAST_KEY", "RELAY_BROADCAST_OPEN", "RELAY_ACCESS_")) for name in settings):
         settings["RELAY_BROADCAST_OPEN"] = "true"

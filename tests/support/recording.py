@@ -1,7 +1,7 @@
-"""A recording of what a player played of the ruler, with what the page noted meanwhile, all on one time axis.
+"""A recording of the ruler signal from a player, and the page's events, on one time axis.
 
-Times are seconds from the recording's first sample as somebody before the loudspeaker hears it, except where they are
-said to be of the relay's clock or of the wall's.
+Times are in seconds from the recording's first sample, as a person at the loudspeaker hears it. Names or docstrings say
+where a time is of the relay's clock or of the wall clock.
 """
 
 import base64
@@ -22,32 +22,34 @@ _BLOCK = 128
 """Samples in a block of the Web Audio API."""
 
 _CHUNK_BLOCKS = 32
-"""Blocks in what the tap posts at a time; the last is shorter."""
+"""The number of blocks in each message of the tap; the last message is shorter."""
 
 _AROUND_SECONDS = 0.1
 
 _SKIP_SECONDS = 0.08
-"""Leaving out more is a skip. To catch up, a player leaves out a period of the voice at a time, at most some 20 ms, and
-what is left out in a pause of the sound is known to 50 ms."""
+"""A longer omission is a skip. To catch up, a player omits one pitch period at a time, at most about 20 ms. In a pause
+of the sound, the omission is known to within 50 ms.
+"""
 
 _LATE_SECONDS = 0.03
-"""What happens later than this was delayed by the machine. Blocks are rendered a few at a time, every 10 ms; a timer
-and a broadcaster are a millisecond late, or two."""
+"""The machine caused any longer delay. Blocks are rendered a few at a time, every 10 ms; a timer and a broadcaster are
+normally one or two milliseconds late.
+"""
 
 
 @dataclass(frozen=True, repr=False)
 class Recording:
-    """All that was played from when the player had an output until the recording was asked for.
+    """Everything that was played between the player's first output and the request for the recording.
 
     Attributes:
-        rate: In samples a second.
+        rate: Samples per second.
         left: The tone.
         right: The noise of the ruler.
         heard: When the first sample left the speaker, in seconds of the relay's clock.
-        output_seconds: How long before that it was made.
-        events: What the page noted, each with `type` and `at`.
-        hiccups: When the machine, and not the player, was late, and a sentence about it.
-        source: Who spoke.
+        output_seconds: How long before that the sample was rendered.
+        events: The page's events, each with `type` and `at`.
+        hiccups: When the machine, not the player, was late, each with a description.
+        source: The broadcaster.
     """
 
     rate: int
@@ -64,33 +66,32 @@ class Recording:
         return len(self.left) / self.rate
 
     def onset(self) -> float:
-        """Give when the first sound began; fails when there is none."""
+        """Return when the first sound began; fail if there is none."""
         sounding = np.flatnonzero(self.left)
         assert len(sounding), "nothing was heard"
         return float(sounding[0] / self.rate)
 
     def at(self, relay_seconds: float) -> float:
-        """Give the time of a moment of the relay's clock."""
+        """Convert a time of the relay's clock to a time of the recording."""
         return relay_seconds - self.heard
 
     def between(self, start: float, end: float) -> "Piece":
-        """Give a piece of it."""
         first, last = round(start * self.rate), round(end * self.rate)
         assert 0 <= first < last <= len(self.left), f"{start:.2f} to {end:.2f} s of {self.seconds:.2f} s"
         return Piece(self, first / self.rate, self.left[first:last], self.right[first:last])
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """Give the events of a type, in order."""
+        """Return the events of a type, in order."""
         return [event for event in self.events if event["type"] == kind]
 
     def stats(self, at: float) -> dict[str, Any]:
-        """Give the last `stats` of the player before a time."""
+        """Return the player's last `stats` before a time."""
         return [event for event in self.of("stats") if event["at"] <= at][-1]
 
 
 @dataclass(frozen=True, repr=False)
 class Piece:
-    """A part of a recording, from `start` on."""
+    """A part of a recording that begins at `start`."""
 
     recording: Recording
     start: float
@@ -103,44 +104,44 @@ class Piece:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What the tone is like; places of clicks and silences count from the piece's beginning."""
+        """Judge the tone; clicks and silences count from the start of the piece."""
         return judge(self.left, self.recording.rate, TONE)
 
     @cached_property
     def path(self) -> Path:
-        """Which part of the ruler was heard when; times count from the piece's beginning."""
+        """Return which part of the ruler was heard when; times count from the start of the piece."""
         return follow(self.right, self.recording.rate)
 
     def skips(self) -> list[Jump]:
-        """Give where more was left out than a player leaves out while it catches up unnoticed."""
+        """Return the places that leave out more than the player skips while it catches up inaudibly."""
         return [jump for jump in self.path.jumps if jump.left_out > _SKIP_SECONDS]
 
     def rise(self, name: str) -> float:
-        """Give by how much a counter of the player's `stats` grew meanwhile."""
+        """Return by how much a counter of the player's `stats` grew during the piece."""
         return float(self.recording.stats(self.end)[name] - self.recording.stats(self.start)[name])
 
     def delays(self) -> NDArray[np.float64]:
-        """Give, every 10 ms, how long after it was spoken what is heard is heard; NaN where it is not the ruler."""
+        """Return, for every 10 ms, the delay between speaking and hearing; NaN where the ruler was not recognized."""
         began = self.recording.source.began
         delays = self.recording.heard + self.start + self.path.times - began - self.path.places
-        # The ruler begins again and again; no delay is as long as it.
+        # The ruler repeats; every delay is shorter than its period.
         return np.mod(delays + PERIOD_SECONDS / 2, PERIOD_SECONDS) - PERIOD_SECONDS / 2
 
     def delay(self, at: float | None = None) -> float:
-        """Give the median of `delays`, in all or of the 200 ms around a time of the recording."""
+        """Return the median of `delays`, over all of them or over the 200 ms around a time of the recording."""
         times = self.start + self.path.times
         near = np.ones(len(times), bool) if at is None else np.abs(times - at) < _AROUND_SECONDS
         return float(np.nanmedian(self.delays()[near]))
 
 
 def read_recording(raw: dict[str, Any], source: LiveSource) -> Recording:
-    """Read what the page of `tests/browser/ear_page` gives, just after it gave it."""
+    """Read the result of the page of `tests/browser/ear_page`, right after the page returned it."""
     wall_ahead = datetime.now(UTC).timestamp() - relay_clock()
     rate = int(raw["rate"])
     frames: list[int] = raw["frames"]
     left, right = (decode_floats(raw[side]) for side in ("left", "right"))
     made = np.frombuffer(base64.b64decode(raw["walls"]), np.float64) / 1000
-    # Before a context runs steadily, blocks may be missing; what counts begins behind that.
+    # Blocks may be missing before a context runs steadily; the recording begins after them.
     chunk = _CHUNK_BLOCKS * _BLOCK
     holes = np.flatnonzero(np.diff(frames[:-1]) != chunk)
     first = int(holes[-1]) + 1 if len(holes) else 0
@@ -151,10 +152,10 @@ def read_recording(raw: dict[str, Any], source: LiveSource) -> Recording:
         made[first * _CHUNK_BLOCKS :],
     )
     began = frames[0] / rate
-    # The context tells which of its times is heard when; that is its time and a constant.
+    # The wall clock and the context's clock differ by a constant: it tells when a block is heard.
     heard_wall = began + float(np.median([wall - context for context, wall in raw["clocks"]]))
     events = [event | {"at": event["at"] - heard_wall} for event in raw["events"]]
-    # Blocks are made a few at a time; the first of each few is made when its time has come.
+    # The context renders a few blocks in a row; only the first of them is rendered when it is due.
     output_seconds = heard_wall - float(np.min(made - np.arange(len(made)) * (_BLOCK / rate)))
     hiccups = _late_blocks(made, rate)
     delays = [(wall, late, "a timer of the browser") for wall, late in raw["stalls"]]
@@ -167,12 +168,12 @@ def read_recording(raw: dict[str, Any], source: LiveSource) -> Recording:
 
 
 def decode_floats(text: str) -> Samples:
-    """Read what a page wrote of a Float32Array."""
+    """Decode a Float32Array that a page encoded."""
     return np.frombuffer(base64.b64decode(text), np.float32).astype(np.float64)
 
 
 def _late_blocks(walls: NDArray[np.float64], rate: int) -> list[tuple[float, str]]:
-    """Find when rendering was behind the context's own clock, from the wall's time at each block."""
+    """Find when rendering fell behind the context's clock, by the wall time of each block."""
     late = walls - np.arange(len(walls)) * (_BLOCK / rate)
     late -= np.minimum.accumulate(late)
     begins = np.flatnonzero(np.diff((late > _LATE_SECONDS).astype(np.int8), prepend=0) == 1)

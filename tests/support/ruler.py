@@ -1,8 +1,8 @@
-"""A stereo test signal in which every moment is unlike every other, so that a recording tells what was played when.
+"""A stereo test signal in which every moment is unique, so a recording shows what was played when.
 
-Left is a tone, whose slightest break shows. Right is noise made of a fixed spectrum: any 20 ms of it occur once, so
-the place of a piece of a recording in the signal, and with it each skip, repeat and stretch, can be found. The
-spectrum describes one continuous periodic signal; every sample rate samples that same one.
+The left channel is a tone, which reveals the slightest break. The right channel is noise with a fixed spectrum: any 20
+ms of it occur once, so a test can locate a piece of a recording and find each skip, repeat and stretch. The spectrum
+describes one continuous periodic signal, which every sample rate samples.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tests.support.tone import AMPLITUDE, Samples, to_pcm
 
 PERIOD_SECONDS = 30
-"""After this the signal begins again, without a seam."""
+"""The signal repeats after this time, without a seam."""
 
 TONE = 997
-"""Hertz of the left channel; a whole number, so that it fits into the period."""
+"""The frequency of the left channel, in hertz; a whole number, so that it fits into the period."""
 
 _NOISE_BAND = (300, 5000)
-"""Hertz; any rate from 11 025 up carries it."""
+"""In hertz; every rate from 11 025 up can carry it."""
 
 _NOISE_RMS = 0.1
 
@@ -28,24 +28,24 @@ _BLOCK_SECONDS = 0.02
 _HOP_SECONDS = 0.01
 
 _NEAR_SECONDS = (0.001, 0.1)
-"""How far from where it is expected a block is looked for, one after the other."""
+"""The search for a block widens from its expected place in these steps."""
 
 _FAR_SECONDS = 10
-"""How far a jump can be; no buffer on the way holds more."""
+"""The largest possible jump; no buffer on the way holds more."""
 
 _PATIENCE = 5
-"""Blocks between two searches that far, or of the whole signal, which take long."""
+"""How many blocks to skip between two slow searches, of that range or of the whole signal."""
 
 _LIKE = 0.9
-"""Least correlation of what is recognized. A block that is stretched by 2000 ppm has 0.99, one found by chance 0.5."""
+"""The lowest correlation that counts as recognized. A block stretched by 2000 ppm has 0.99, a chance match 0.5."""
 
 _SAME_SECONDS = 0.0005
-"""Blocks whose places differ by less follow each other; ±2000 ppm shift the next block by 20 µs."""
+"""Blocks whose places differ by less are continuous; ±2000 ppm shift the next block by 20 µs."""
 
 
 @cache
 def noise(rate: int) -> Samples:
-    """Give one period of the right channel."""
+    """Return one period of the right channel."""
     bins = np.arange(_NOISE_BAND[0] * PERIOD_SECONDS, _NOISE_BAND[1] * PERIOD_SECONDS)
     spectrum = np.zeros(rate * PERIOD_SECONDS // 2 + 1, complex)
     spectrum[bins] = np.exp(2j * np.pi * np.random.default_rng(997).random(len(bins)))
@@ -56,25 +56,25 @@ def noise(rate: int) -> Samples:
 
 @cache
 def ruler(rate: int) -> tuple[Samples, Samples]:
-    """Give one period of both channels."""
+    """Return one period of both channels."""
     time = np.arange(rate * PERIOD_SECONDS) / rate
     return AMPLITUDE * np.sin(2 * np.pi * TONE * time), noise(rate)
 
 
 @cache
 def ruler_pcm(rate: int) -> bytes:
-    """Give one period as interleaved 16-bit samples."""
+    """Return one period as interleaved 16-bit samples."""
     return to_pcm(*ruler(rate))
 
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """A place where a recording does not go on where it was.
+    """A place where a recording does not continue with the next part of the signal.
 
     Attributes:
-        at: Seconds from the beginning of the recording.
-        seconds: How much further ahead the signal is than the recording, compared with before.
-        silent: How long nothing was heard before it went on.
+        at: Seconds from the start of the recording.
+        seconds: How far the signal moved ahead of the recording.
+        silent: Seconds of silence before the signal continued.
     """
 
     at: float
@@ -83,7 +83,7 @@ class Jump:
 
     @property
     def left_out(self) -> float:
-        """Seconds of the signal that were not heard; negative: heard again. Exact to 30 ms where it was silent."""
+        """Return the seconds of the signal that were skipped (negative: repeated); exact to 30 ms after a silence."""
         return self.seconds + self.silent
 
 
@@ -92,9 +92,9 @@ class Path:
     """Which part of the signal was heard when.
 
     Attributes:
-        times: Seconds from the beginning of the recording, every 10 ms.
-        places: Seconds from the beginning of the signal, modulo its period at the start and then counted on; NaN
-            where nothing of it was recognized.
+        times: Seconds from the start of the recording, every 10 ms.
+        places: Seconds from the start of the signal. The first is modulo the period, and the others count on from it;
+            NaN where nothing was recognized.
         silent: Where nothing was heard.
     """
 
@@ -104,7 +104,7 @@ class Path:
 
     @property
     def jumps(self) -> list[Jump]:
-        """All of them, in order; also pauses behind which it went on where it was."""
+        """Return all jumps in order, including pauses after which the signal continued at the same place."""
         known = ~np.isnan(self.places)
         times, ahead = self.times[known], (self.places - self.times)[known]
         silent = np.diff(np.cumsum(self.silent)[known]) * _HOP_SECONDS
@@ -116,7 +116,7 @@ class Path:
 
     @property
     def unknown_seconds(self) -> float:
-        """How long in all nothing of the signal was recognized between the first and the last of it."""
+        """Return how many seconds between the first and last recognized part were not recognized."""
         known = np.flatnonzero(~np.isnan(self.places))
         if len(known) == 0:
             return float(len(self.places) * _HOP_SECONDS)
@@ -124,14 +124,14 @@ class Path:
 
 
 def follow(right: Samples, rate: int) -> Path:
-    """Find for every 10 ms of a recorded right channel the place in the signal."""
+    """Locate every 10 ms of a recorded right channel in the signal."""
     finder = _Finder(rate)
     block, hop = round(_BLOCK_SECONDS * rate), round(_HOP_SECONDS * rate)
     starts = np.arange(0, len(right) - block + 1, hop)
     places = np.full(len(starts), np.nan)
     for index, start in enumerate(starts):
         places[index] = finder.find(right[start : start + block], int(start))
-        # What a rare search found is valid for the blocks before it that were not searched for.
+        # A full search is rare. Its result also holds for the blocks before it that were not searched.
         before = index - 1
         while places[index] == places[index] and 0 <= before > index - _PATIENCE and np.isnan(places[before]):
             first = starts[before]
@@ -142,7 +142,7 @@ def follow(right: Samples, rate: int) -> Path:
 
 
 class _Finder:
-    """Looks for block after block: first everywhere, then where the one before lets expect it, then around there."""
+    """Locates blocks: the first one anywhere, each later one where the previous block predicts it, then nearby."""
 
     def __init__(self, rate: int) -> None:
         self._signal = noise(rate)
@@ -150,11 +150,11 @@ class _Finder:
         self._near = [round(seconds * rate) for seconds in _NEAR_SECONDS]
         self._far = _FAR_SECONDS * rate
         self._block = round(_BLOCK_SECONDS * rate)
-        self._ahead: float | None = None  # samples that the signal is ahead of the recording
+        self._ahead: float | None = None  # by how many samples the signal is ahead of the recording
         self._patience = 0
 
     def find(self, block: Samples, start: int) -> float:
-        """Give the seconds into the signal of the block that starts at a sample of the recording, or NaN."""
+        """Locate the block that starts at a sample of the recording: seconds into the signal, or NaN."""
         place = self.find_near(block, start)
         if not np.isnan(place) or _is_faint(block):
             self._patience = 0
@@ -174,7 +174,7 @@ class _Finder:
         return found / self._rate
 
     def find_near(self, block: Samples, start: int) -> float:
-        """Look for a block only where the last one that was found lets expect it."""
+        """Look for a block only at the place that the last located block predicts."""
         if self._ahead is None or _is_faint(block):
             return np.nan
         for near in self._near:
@@ -185,7 +185,7 @@ class _Finder:
         return np.nan
 
     def _search(self, block: Samples, first: int, count: int) -> float | None:
-        """Find the best of `count` places from `first` on; None when none is good."""
+        """Return the best of `count` places from `first` on, or None if none is good."""
         piece = self._signal.take(range(first, first + count + self._block - 1), mode="wrap")
         if count > self._block:
             size = 1 << (len(piece) - 1).bit_length()
@@ -203,7 +203,7 @@ def _is_faint(block: Samples) -> bool:
 
 
 def _vertex(values: Samples, index: int) -> float:
-    """Give how far from `index` the top of a parabola through three neighbours is."""
+    """Return how far from `index` the vertex of a parabola through three neighbours is."""
     if not 0 < index < len(values) - 1:
         return 0.0
     left, middle, right = values[index - 1 : index + 2]

@@ -1,4 +1,4 @@
-"""A relay that follows a script, over real sockets: what a good relay does rarely or never."""
+"""A scripted relay on real sockets, for behaviour that a real relay shows rarely or never."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +29,7 @@ Script = Callable[[ServerConnection], Awaitable[None]]
 
 @asynccontextmanager
 async def scripted(script: Script, **options: Any) -> AsyncIterator[str]:
-    """A WebSocket server whose every connection runs `script` and is closed with 1000 after it; gives its URL."""
+    """Serve WebSockets and yield the URL; each connection runs `script` and is then closed with 1000."""
     options.setdefault("subprotocols", [Subprotocol("relay.v1")])
     async with serve(script, "127.0.0.1", free_port(), compression=None, **options) as server:
         port = next(iter(server.sockets)).getsockname()[1]
@@ -46,7 +46,7 @@ def frame(seq: int, audio: bytes, epoch: int = 1) -> bytes:
 
 
 def in_turn(*scripts: Script) -> Script:
-    """One script after the other, one for each connection; any further connection fails the test."""
+    """Run one script per connection, in order; a further connection fails the test."""
     left = iter(scripts)
 
     async def script(connection: ServerConnection) -> None:
@@ -58,12 +58,12 @@ def in_turn(*scripts: Script) -> Script:
 
 
 def query_of(connection: ServerConnection) -> dict[str, str]:
-    """What a connection asked for."""
+    """Return the query of a connection's address."""
     assert connection.request is not None
     return dict(parse_qsl(urlsplit(connection.request.path).query))
 
 
 async def cut(connection: ServerConnection) -> None:
-    """Cut a connection off without a close frame, after all that was sent was received."""
+    """Drop a connection without a close frame, after the client has received everything sent."""
     await (await connection.ping())
     connection.transport.abort()

@@ -1,4 +1,4 @@
-"""Sounds as arrays, and a source's PCM as the frames of a channel."""
+"""Sounds as arrays, and PCM as the frames of a channel."""
 
 import io
 import wave
@@ -17,13 +17,13 @@ SHIPPED_VOICE = Path(__file__).parent.parent.parent / "relay" / "samples" / "cou
 
 
 def read_wav(data: bytes) -> tuple[Samples, int]:
-    """Read mono 16-bit WAV. Return its samples and its rate. The length in the header may be wrong."""
+    """Read mono 16-bit WAV, and return its samples and rate. The length in the header may be wrong."""
     with wave.open(io.BytesIO(data)) as reader:
         return np.frombuffer(reader.readframes(len(data)), "<i2").astype(np.float64), reader.getframerate()
 
 
 def resample(samples: Samples, rate: int, to_rate: int) -> Samples:
-    """Resample a whole signal, without any delay."""
+    """Resample a whole signal without adding delay."""
     spectrum = np.fft.rfft(samples)
     count = round(len(samples) * to_rate / rate)
     padded = np.zeros(count // 2 + 1, complex)
@@ -33,14 +33,14 @@ def resample(samples: Samples, rate: int, to_rate: int) -> Samples:
 
 
 def to_pcm(samples: Samples) -> bytes:
-    """Round to 16-bit samples; the second dimension, if there is one, is the channels."""
+    """Round to 16-bit samples; a second dimension holds the channels."""
     return samples.round().clip(-32768, 32767).astype("<i2").tobytes()
 
 
 def to_frames(
     pcm: bytes, audio_format: AudioFormat, cuts: Sequence[int], start: int = 0, due: float = 0.0
 ) -> Iterator[Frame]:
-    """Cut PCM at these samples into frames of a channel, whose first sample is `start`."""
+    """Cut PCM at these sample positions into frames of a channel whose first sample is `start`."""
     for first, last in pairwise([0, *sorted(cuts), len(pcm) // audio_format.sample_bytes]):
         if first == last:
             continue

@@ -1,4 +1,4 @@
-"""`relay`, for which a socket that takes data again is no sign of life of who reads from it: only an answer is one."""
+"""`relay` with a stricter keepalive: only an answer, not a socket that takes data, proves that a peer is alive."""
 
 from math import inf
 

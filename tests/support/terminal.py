@@ -1,4 +1,4 @@
-"""A shell that runs the commands of a page, as a reader does."""
+"""A shell that runs the commands of a documentation page as a reader would."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from tests.support.markdown import ROOT
 from tests.support.ports import free_port
 
 COMMAND_SECONDS = 120.0
-"""After this a command hangs; no measure of how fast one is."""
+"""A command that takes longer hangs; the limit does not judge speed."""
 
 FILLED_IN = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""What a reader fills in where a page shows "…" as a key."""
+"""The key that a reader would fill in where a page shows "…"."""
 
 STAND_INS = {
     "arecord": "exec cat sentence.pcm",
@@ -29,13 +29,13 @@ STAND_INS = {
     "journalctl": "exec cat beside-*.log",
     "sudo": '[ "$1" != -u ] || shift 2; exec "$@"',
 }
-"""Scripts in the place of what a test does not have: a microphone, a sound card, a stream, systemd and other users."""
+"""Scripts that stand in for what a test lacks: a microphone, a sound card, a stream, systemd and other users."""
 
 _RELAY = re.compile(r"\brelay (serve|demo)\b")
 
 
 class Terminal:
-    """One shell, in a folder with the project's files, in which the commands of a page run one after another."""
+    """A shell that runs the commands of a page one after another, in a folder with the project's files."""
 
     def __init__(self, folder: Path, *, is_active: bool) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ class Terminal:
         self._beside: dict[int, tuple[str, Path]] = {}
 
     def _write_recordings(self) -> None:
-        """Give the reader some recordings of two seconds."""
+        """Write the recordings that the page expects, two seconds long."""
         with wave.open(str(ROOT / "relay/samples/counting.wav")) as sample:
             parameters, audio = sample.getparams(), sample.readframes(2 * sample.getframerate())
         for name in ("english.wav", "deutsch.wav", "speech.wav"):
@@ -87,18 +87,18 @@ class Terminal:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something runs beside the next command."""
+        """Whether a command still runs in the background."""
         return bool(self._beside)
 
     def run(self, command: str) -> tuple[int, str]:
-        """Run a command; returns its exit code and its output."""
+        """Run a command, and return its exit code and output."""
         marker = secrets.token_hex(8)
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
         self._shell.stdin.write(f"{{ {command}\n}} </dev/null\nprintf '\\n%s %s\\n' {marker} $?\n".encode())
         self._shell.stdin.flush()
         output = b""
-        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a limit for what hangs
+        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a time limit, not a clock
         while (end := re.search(rf"\n{marker} (\d+)\n".encode(), output)) is None:
             left = deadline - time.monotonic()  # noqa: TID251
             ready, _, _ = select.select([self._shell.stdout], [], [], max(0.0, left))
@@ -109,9 +109,9 @@ class Terminal:
         return int(end[1]), output[: end.start()].decode()
 
     def run_beside(self, command: str) -> Path:
-        """Start a command that goes on, and return the file with its output.
+        """Start a command in the background, and return the file with its output.
 
-        A relay ends what ran before and takes its place, unless it is a second one. The method returns when it listens.
+        A relay, unless it is a second one, stops the relays that ran before. The method returns when it listens.
         """
         is_relay = _RELAY.search(command) is not None
         if is_relay and str(self.second_port) not in command:
@@ -128,7 +128,7 @@ class Terminal:
         return log
 
     def _wait_for_port(self, port: int, command: str, log: Path) -> None:
-        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a limit for what hangs
+        deadline = time.monotonic() + COMMAND_SECONDS  # noqa: TID251 - a time limit, not a clock
         while time.monotonic() < deadline:  # noqa: TID251
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
@@ -139,11 +139,11 @@ class Terminal:
         raise AssertionError(f"{command!r} does not listen:\n{log.read_text()}")
 
     def logs(self) -> str:
-        """Return what the commands beside have written, for the message of a failure."""
+        """Return the output of the background commands, for a failure message."""
         return "\n".join(f"{command}:\n{log.read_text()}" for command, log in self._beside.values())
 
     def _end_relays(self) -> None:
-        """End all that ran beside, but for servers that are not relays."""
+        """Stop the background commands, except servers that are not relays."""
         for pid, (command, log) in reversed(self._beside.items()):
             if "moto_server" in command:
                 continue
@@ -156,7 +156,7 @@ class Terminal:
         self._beside = {pid: beside for pid, beside in self._beside.items() if "moto_server" in beside[0]}
 
     def close(self) -> None:
-        """End what runs beside, and the shell."""
+        """Stop the background commands and the shell."""
         try:
             self._end_relays()
         finally:

@@ -1,4 +1,4 @@
-"""Keys and tokens for tests, made by PyJWT and cryptography directly, not by the code under test."""
+"""Keys and tokens for tests, made directly with PyJWT and cryptography, not with the code under test."""
 
 import json
 import time
@@ -17,12 +17,12 @@ RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def seconds_from_now(seconds: float) -> float:
-    """A time of day as a token has it."""
-    return time.time() + seconds  # noqa: TID251 - as another machine would write it
+    """Return a time of day in the format of a token's claims."""
+    return time.time() + seconds  # noqa: TID251 - tokens carry the time of day
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Claims of a token that is right: to listen to ev1, all channels; None takes one away."""
+    """Return valid claims to listen to all channels of ev1, with changes; None removes a claim."""
     now = int(seconds_from_now(0))
     right = {"iss": "relay", "aud": "relay", "iat": now, "exp": now + 3600}
     right |= {"role": "listen", "session": "ev1", "channel": "*"}
@@ -45,7 +45,7 @@ def public_pem(key: Any) -> str:
 
 
 def write_keys(folder: Path) -> list[str]:
-    """Write `ed.pub.pem` and `rsa.pub.pem`, the public halves; gives their paths."""
+    """Write the public keys `ed.pub.pem` and `rsa.pub.pem`, and return their paths."""
     paths = []
     for name, key in (("ed", ED25519_KEY), ("rsa", RSA_KEY)):
         path = folder / f"{name}.pub.pem"
@@ -55,7 +55,7 @@ def write_keys(folder: Path) -> list[str]:
 
 
 def key_set(*, private: bool = False) -> dict[str, Any]:
-    """A JWK Set of an Ed25519, an RSA and a shared key, and one for encryption that is none of ours."""
+    """Return a JWK Set with an Ed25519, an RSA and a shared key, and an encryption key that the relay must ignore."""
     ed, large = (ED25519_KEY, RSA_KEY) if private else (ED25519_KEY.public_key(), RSA_KEY.public_key())
     return {
         "keys": [

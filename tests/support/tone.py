@@ -1,4 +1,4 @@
-"""Test tones, and a judge of recordings of them that finds what an ear would: wrong pitch or level, gaps, clicks."""
+"""Test tones, and a judge of recordings that finds what a person would hear: wrong pitch or level, gaps, clicks."""
 
 import wave
 from dataclasses import dataclass
@@ -10,45 +10,43 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float64]
 
 AMPLITUDE = 0.5
-"""Of every tone here; 1 is full scale."""
+"""The amplitude of every tone here; 1 is full scale."""
 
 CLICK = 0.005
 """A sample that breaks the sine's recurrence by more is a click.
 
-Playing up to 2000 ppm too fast or too slow breaks it by 0.00004 at 997 Hz and 44.1 kHz, a fade of 5 ms between two
-places that are in opposite phase by 0.0013; a jump in the waveform breaks it by its height.
+At 997 Hz and 44.1 kHz, playing up to 2000 ppm too fast or too slow breaks it by 0.00004. A 5 ms fade between two places
+in opposite phase breaks it by 0.0013. A jump in the waveform breaks it by its height.
 """
 
 _CLICK_APART_SECONDS = 0.005
-"""Breaks that are closer are one click."""
+"""Breaks closer together than this are one click."""
 
 _SILENT = AMPLITUDE / 100
-"""Below this nothing is heard of the tone; of the tones used here hardly two samples in a row are."""
+"""Below this level the tone is inaudible; the tones here hardly ever have two such samples in a row."""
 
 _SILENCE_SAMPLES = 32
-"""So many silent samples in a row are a silence."""
+"""This many silent samples in a row are a silence."""
 
 _LEVEL_SECONDS = 0.1
 _PITCH_SECONDS = 1.0
 
 
 def sine(frequency: int, rate: int, seconds: float) -> Samples:
-    """Give a tone. Of a whole number of hertz, every whole second of it continues itself."""
+    """Return a tone. At a whole number of hertz, each whole second continues the one before."""
     return AMPLITUDE * np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)
 
 
 def to_pcm(*channels: Samples) -> bytes:
-    """Give interleaved 16-bit samples."""
+    """Return interleaved 16-bit samples."""
     return np.round(np.stack(channels, axis=1) * 32768).clip(-32768, 32767).astype("<i2").tobytes()
 
 
 def from_pcm(pcm: bytes) -> Samples:
-    """Read mono 16-bit samples."""
     return np.frombuffer(pcm, "<i2").astype(np.float64) / 32768
 
 
 def write_wav(path: Path, samples: Samples, rate: int) -> None:
-    """Write mono samples to a file."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -61,8 +59,8 @@ class Click:
     """A jump in the waveform.
 
     Attributes:
-        at: Seconds from the beginning of the recording.
-        height: By how much it breaks the sine's recurrence; 1 is full scale.
+        at: Seconds from the start of the recording.
+        height: The deviation from the sine's recurrence; 1 is full scale.
     """
 
     at: float
@@ -71,7 +69,7 @@ class Click:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A time in which nothing is heard of the tone; both in seconds, `at` from the beginning of the recording."""
+    """A time without the tone: its start `at` and its length, both in seconds."""
 
     at: float
     seconds: float
@@ -79,13 +77,13 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a recording of a tone is like.
+    """The properties of a recorded tone.
 
     Attributes:
-        frequency: Of the strongest tone, in Hz; the mean of `frequencies`, where there are any.
-        level_db: Of the expected tone against `AMPLITUDE`, in dB.
+        frequency: The strongest frequency, in Hz: the mean of `frequencies` if there are any.
+        level_db: The expected tone's level relative to `AMPLITUDE`, in dB.
         levels_db: The same for every whole 100 ms.
-        frequencies: Of the strongest tone in every whole second, in Hz.
+        frequencies: The strongest frequency of every whole second, in Hz.
         clicks: In order.
         silences: In order.
     """
@@ -98,11 +96,11 @@ class Verdict:
     silences: tuple[Silence, ...]
 
     def worst_level_db(self) -> float:
-        """Give the level of the 100 ms that are furthest from what was sent."""
+        """Return the level of the 100 ms that differ most from the sent level."""
         return max(self.levels_db, key=abs, default=self.level_db)
 
     def worst_pitch_error(self, expected: float) -> float:
-        """Give by how many hertz the worst second is off."""
+        """Return the error of the worst second, in hertz."""
         return max((abs(frequency - expected) for frequency in self.frequencies), default=0.0)
 
 
@@ -120,12 +118,12 @@ def judge(samples: Samples, rate: int, expected: int) -> Verdict:
 
 
 def assert_clean_tone(samples: Samples, rate: int, expected: int) -> None:
-    """Fail unless the recording is that tone without a gap or a click, at the level at which it was sent."""
+    """Fail unless the recording is that tone at its original level, without a gap or a click."""
     assert is_clean_tone(samples, rate, expected), judge(samples, rate, expected)
 
 
 def is_clean_tone(samples: Samples, rate: int, expected: int) -> bool:
-    """Tell whether the recording is that tone without a gap or a click, at the level at which it was sent."""
+    """Whether the recording is that tone at its original level, without a gap or a click."""
     verdict = judge(samples, rate, expected)
     return (
         abs(verdict.frequency - expected) < 0.5
@@ -137,7 +135,7 @@ def is_clean_tone(samples: Samples, rate: int, expected: int) -> bool:
 
 
 def _parts(samples: Samples, length: int) -> Samples:
-    """Give the whole parts of that length."""
+    """Split into whole parts of that length."""
     count = len(samples) // length
     return samples[: count * length].reshape(count, length)
 
@@ -160,7 +158,7 @@ def _strongest_frequency(samples: Samples, rate: int) -> float:
 
 
 def _find_clicks(samples: Samples, rate: int, expected: int) -> list[Click]:
-    """Find where a sample is not what the two before it demand of a sine: x[n+1] = 2 cos(w) x[n] − x[n−1]."""
+    """Find samples that break the recurrence of a sine: x[n+1] = 2 cos(w) x[n] − x[n−1]."""
     turn = 2 * np.cos(2 * np.pi * expected / rate)
     breaks = np.abs(samples[2:] - turn * samples[1:-1] + samples[:-2])
     found: list[Click] = []

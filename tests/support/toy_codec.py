@@ -1,4 +1,4 @@
-"""A codec for tests of the hub: as fast as copying, and each packet shows which samples it was made of."""
+"""A codec for tests of the hub: as fast as a copy, and each packet shows which samples it encodes."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from relay.vocabulary.audio import AudioFormat, Codec, Frame
 FRAME_TICKS = 960
 DELAY_TICKS = LOOK_AHEAD
 POISON = b"\x66" * 8
-"""PCM that no encoder takes."""
+"""PCM that makes every encoder fail."""
 
 _TWENTY_MS = b"\xf8"
-"""The first byte of a packet of 20 ms, mono."""
+"""The first byte of a mono packet of 20 ms."""
 
 T = TypeVar("T")
 
 
 class ToyEncoder(Transcoder):
-    """PCM to packets on the grid. A packet holds the first samples of its frame."""
+    """PCM to packets on the frame grid. A packet holds the first samples of its frame."""
 
     def __init__(self, source: AudioFormat) -> None:
         self.audio_format = AudioFormat(Codec.OPUS, 48_000, source.channels)
@@ -71,7 +71,7 @@ class ToyEncoder(Transcoder):
 
 
 class ToyDecoder(Transcoder):
-    """Packets to PCM: each sample is the packet's second byte."""
+    """Packets to PCM: each sample equals the packet's second byte."""
 
     def __init__(self, source: AudioFormat) -> None:
         self.audio_format = AudioFormat(Codec.PCM_S16LE, source.rate, source.channels)
@@ -92,7 +92,7 @@ class ToyDecoder(Transcoder):
 
 
 class ToyRenditions:
-    """All renditions of PCM and Opus."""
+    """Every rendition of PCM and Opus."""
 
     def find(self, source: AudioFormat, wanted: Codec) -> Rendition | None:
         if source.codec is wanted:
@@ -104,7 +104,7 @@ class ToyRenditions:
 
 
 class ToyThread:
-    """Runs each call in the event loop, one turn later."""
+    """Runs each call in the event loop, one iteration later."""
 
     async def call(self, function: Callable[[], T]) -> T:
         await asyncio.sleep(0)

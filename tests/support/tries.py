@@ -1,7 +1,7 @@
-"""Verdicts about time, on a machine that has other work to do.
+"""Tests of time on a busy machine.
 
-What the relay delays, it delays every time. What the machine delays, it delays now and then. A test that judges a time
-therefore raises `LateError`, and `best_of_three` runs it again. Any other failure counts at once.
+A delay of the relay occurs every time; a delay of the machine occurs now and then. A test that judges a time therefore
+raises `LateError`, and `best_of_three` runs it again. Any other failure counts at once.
 """
 
 import functools
@@ -28,7 +28,7 @@ def check_in_time(took_ms: float, most_ms: float, what: str = "it") -> None:
 
 
 def best_of_three(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
-    """Run a test again when it was late and nothing else was wrong, up to three times."""
+    """Run a test up to three times, as long as it fails only with `LateError`."""
 
     @functools.wraps(test)
     async def run(*args: P.args, **kwargs: P.kwargs) -> None:

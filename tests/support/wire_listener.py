@@ -1,7 +1,7 @@
-"""A listener of `relay.v1` on a raw socket, whose receiving the test controls, and the account of what it got.
+"""A `relay.v1` listener on a raw socket: the test controls its reading, and it accounts for every frame.
 
-The bytes are taken apart by the `websockets` library's protocol without its sockets, so a test decides when, how much
-and with how large a receive buffer the kernel gives them to it.
+It parses bytes with the sans-I/O protocol of the `websockets` library. A test therefore decides when it reads, how much
+it reads and how large the kernel's receive buffer is.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from tests.support.kernel_queues import KernelQueues
 
 SMALL_BUFFER_BYTES = 4096
-"""The receive buffer of a listener that is to hold little itself; Linux opens a window of about as much."""
+"""The receive buffer of a listener that should hold little itself; Linux opens a window of about this size."""
 
 JOIN_SECONDS = 20.0
 
 HANG_SECONDS = 60.0
-"""After this a relay hangs; no measure of how fast it is."""
+"""A relay that takes longer hangs; the limit does not judge speed."""
 
 RESET_SECONDS = 15.0
-"""More than a closing handshake may take, and less than a peer may be silent."""
+"""More than a closing handshake may take, and less than a peer may stay silent."""
 
 _READ_BYTES = 64 * 1024
 _STEP_SECONDS = 0.01
@@ -48,16 +48,16 @@ ControlMessage = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFrame:
-    """A frame as it came.
+    """A frame as it was received.
 
     Attributes:
-        epoch: Of its header.
-        seq: Of its header.
-        number: What `numbered_audio` wrote into its audio.
-        due_ms: Of its header.
-        read_ms: When its last byte was read, by the relay's clock as the wire writes it.
-        end_byte: Where its last byte stands among all that the relay sent after the handshake.
-        read_index: Which call of `recv` brought its last byte.
+        epoch: From the header.
+        seq: From the header.
+        number: The number that `numbered_audio` wrote into the audio.
+        due_ms: From the header.
+        read_ms: When its last byte was read, by the relay's clock in wire units.
+        end_byte: The position of its last byte in the relay's output after the handshake.
+        read_index: Which call of `recv` returned its last byte.
     """
 
     epoch: int
@@ -70,18 +70,18 @@ class ReceivedFrame:
 
     @property
     def age_ms(self) -> int:
-        """How old it was when it was read."""
+        """Return the frame's age when it was read."""
         return milliseconds_between(self.due_ms, self.read_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far the relay's bytes had come at a moment.
+    """How far the relay's output had come at one moment.
 
     Attributes:
         clock_ms: The moment, by the relay's clock.
-        held_bytes: What the kernels held of them.
-        reached_bytes: What was read and what the kernels held; what comes later was not written to a socket yet.
+        held_bytes: Bytes in the kernels' queues.
+        reached_bytes: Bytes read plus bytes in the kernels' queues; later bytes were not yet written to a socket.
     """
 
     clock_ms: int
@@ -90,21 +90,21 @@ class Snapshot:
 
 
 class WireListener:
-    """One listener; it reads whatever comes, unless `pause` or `read` say otherwise.
+    """A listener that reads everything as it arrives, except during `pause` and `read`.
 
     Attributes:
-        events: Frames and control messages, in the order they came.
+        events: Frames and control messages, in the order of their arrival.
         frames: The frames among them.
         told: The control messages among them.
-        last_pong: Payload of the newest answer to a ping of the WebSocket layer.
-        snapshots: What `take_snapshot` saw.
+        last_pong: The payload of the latest WebSocket pong.
+        snapshots: The results of `take_snapshot`.
         received_bytes: Bytes read since the handshake.
         has_ended: Whether the relay ended the connection.
-        close_code: Of the relay's close frame; None when there was none.
+        close_code: From the relay's close frame; None without one.
     """
 
     def __init__(self, sock: socket.socket, protocol: ClientProtocol) -> None:
-        """Take over a connected socket; `open_listener` is what tests call."""
+        """Take over a connected socket; tests call `open_listener` instead."""
         self._sock = sock
         self._protocol = protocol
         self._news = asyncio.Event()
@@ -126,7 +126,7 @@ class WireListener:
 
     @property
     def is_closed(self) -> bool:
-        """Whether `close` was called."""
+        """Whether this listener closed the connection itself."""
         return self._sock.fileno() < 0
 
     @property
@@ -135,7 +135,7 @@ class WireListener:
 
     @property
     def oldest_ms(self) -> int:
-        """The greatest age at which a frame was read."""
+        """Return the greatest age at which a frame was read."""
         return max(frame.age_ms for frame in self.frames)
 
     @property
@@ -144,16 +144,16 @@ class WireListener:
         return None if close is None else close.code
 
     def pause(self) -> None:
-        """Read nothing more by itself."""
+        """Stop reading."""
         asyncio.get_running_loop().remove_reader(self._sock)
 
     def resume(self) -> None:
-        """Read whatever comes, as soon as it comes."""
+        """Read everything as it arrives."""
         if not self.has_ended:
             asyncio.get_running_loop().add_reader(self._sock, self.read)
 
     def read(self, limit: int = _READ_BYTES) -> int:
-        """Read once what is there, at most `limit` bytes; gives how many."""
+        """Read once, at most `limit` bytes, and return how many."""
         if self.has_ended or not limit:
             return 0
         try:
@@ -166,7 +166,7 @@ class WireListener:
         return len(data)
 
     def take(self, data: bytes) -> None:
-        """Account for bytes that were read; none at all means that the connection has ended."""
+        """Parse and count bytes that were read; empty data means that the connection has ended."""
         clock_ms = wire_clock()
         self._reads += 1
         self.received_bytes += len(data)
@@ -188,12 +188,12 @@ class WireListener:
         self._flush()
 
     def send_ping(self, payload: bytes) -> None:
-        """Send a ping of the WebSocket layer, likewise."""
+        """Send a WebSocket ping, which must fit into the kernel's buffer."""
         self._protocol.send_ping(payload)
         self._flush()
 
     async def until(self, holds: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
-        """Wait until something holds that only what is read can bring about."""
+        """Wait until a condition holds that only new data can fulfil."""
         try:
             async with asyncio.timeout(seconds):
                 while not holds():
@@ -208,21 +208,21 @@ class WireListener:
         await self.until(lambda: self.has_ended, seconds)
 
     async def until_cut_off(self) -> None:
-        """Wait until the relay has let go of the connection, and read nothing of it."""
+        """Wait, without reading, until the relay has released the connection."""
         assert await is_reset(self._sock)
 
     def close(self) -> None:
-        """Go without a word; done twice, it changes nothing."""
+        """Close the socket without a close frame; a second call has no effect."""
         if not self.is_closed:
             self.pause()
             self._sock.close()
         self.has_ended = True
 
     def account(self) -> list[int]:
-        """Check the accounting rule on all that came: each frame is delivered or named by a gap, in order, once.
+        """Check that each frame was delivered or named by a gap, in order and exactly once.
 
         Returns:
-            For each epoch since it joined, up to which number its frames are accounted for.
+            For each epoch since the join, the number up to which its frames are accounted for.
         """
         epoch, expected = self.hello["epoch"], self.hello["next_seq"]
         accounted = []
@@ -241,19 +241,19 @@ class WireListener:
         return [*accounted, expected]
 
     def take_snapshot(self, queues: KernelQueues) -> None:
-        """Note how far the relay's bytes have come."""
+        """Record how far the relay's output has come."""
         if self.has_ended:
             return
-        # The clock first: what the kernels do not hold afterwards was not written at that moment either.
+        # Read the clock first: bytes that the kernels do not hold afterwards were not written by that moment either.
         clock_ms = wire_clock()
         held = queues.held_bytes(self._sock)
         before = self.snapshots[-1].reached_bytes if self.snapshots else 0
         self.snapshots.append(Snapshot(clock_ms, held, max(before, self.received_bytes + held)))
 
     def least_age_ms(self, frame: ReceivedFrame, bytes_before: int) -> int:
-        """Give an age that a frame had for certain when the byte that stands `bytes_before` its end was written.
+        """Return a lower bound of a frame's age when the byte `bytes_before` its end was written.
 
-        That is its age at the last snapshot that this byte had not reached; before the first snapshot it is 0.
+        The bound is the age at the last snapshot that this byte had not reached, or 0 before the first snapshot.
         """
         position = frame.end_byte - bytes_before
         index = bisect_left(self.snapshots, position, key=lambda snapshot: snapshot.reached_bytes)
@@ -284,7 +284,7 @@ class WireListener:
         )
 
     def _flush(self) -> None:
-        """Send what the protocol wants sent (pongs, the close); a peer that is gone gets nothing."""
+        """Send the protocol's pending output (pongs, the close frame), and ignore a peer that is gone."""
         with suppress(ConnectionError):
             for data in self._protocol.data_to_send():
                 if data and not self.has_ended:
@@ -297,10 +297,10 @@ async def open_listener(
     """Connect a listener and wait for its `hello`.
 
     Args:
-        url: The relay's, `http://127.0.0.1:PORT`.
+        url: The relay's address, `http://127.0.0.1:PORT`.
         target: Path and query.
-        receive_buffer: Bytes of `SO_RCVBUF`; None leaves it to the kernel.
-        is_reading: Whether it goes on to read by itself.
+        receive_buffer: `SO_RCVBUF` in bytes; None leaves it to the kernel.
+        is_reading: Whether it reads on by itself.
     """
     sock, protocol, rest = await upgrade(url, target, receive_buffer)
     listener = WireListener(sock, protocol)
@@ -320,7 +320,7 @@ async def open_listener(
 async def upgrade(
     url: str, target: str, receive_buffer: int | None = None
 ) -> tuple[socket.socket, ClientProtocol, bytes]:
-    """Do the opening handshake; gives what it left behind, and what was read after the answer."""
+    """Perform the opening handshake: return the socket, the protocol and the bytes that followed the response."""
     loop = asyncio.get_running_loop()
     address = urlsplit(url)
     protocol = ClientProtocol(parse_uri(f"ws://{address.netloc}{target}"), subprotocols=[Subprotocol(SUBPROTOCOL)])
@@ -350,7 +350,7 @@ async def upgrade(
 
 
 async def is_reset(sock: socket.socket) -> bool:
-    """Wait until the other side has let go of a connection, which its own end does not tell; gives whether it did."""
+    """Wait for the peer to reset a connection, without reading from it, and return whether it did."""
     poll = select.poll()
     poll.register(sock, 0)
     return bool(await asyncio.to_thread(poll.poll, RESET_SECONDS * 1000))
@@ -358,7 +358,7 @@ async def is_reset(sock: socket.socket) -> bool:
 
 @contextmanager
 def closing(listeners: Iterable[WireListener]) -> Iterator[None]:
-    """Close listeners when the block ends, also those that join the collection meanwhile."""
+    """Close the listeners when the block ends, including those added in the meantime."""
     try:
         yield
     finally:
@@ -367,7 +367,7 @@ def closing(listeners: Iterable[WireListener]) -> Iterator[None]:
 
 
 async def read_at(listeners: Iterable[WireListener], bytes_per_second: float, seconds: float) -> None:
-    """Have paused listeners read at a rate, a little every 10 ms."""
+    """Let paused listeners read at this rate, a little every 10 ms."""
     owed = dict.fromkeys(listeners, 0.0)
     loop = asyncio.get_running_loop()
     began = before = loop.time()
@@ -375,14 +375,14 @@ async def read_at(listeners: Iterable[WireListener], bytes_per_second: float, se
         for listener in owed:
             owed[listener] += (now - before) * bytes_per_second
             owed[listener] -= listener.read(min(int(owed[listener]), _READ_BYTES))
-            # What was not there to be read in time is not read later, but for what this process was late itself.
+            # Drop unused allowance, except what a delay of this process itself caused.
             owed[listener] = min(owed[listener], bytes_per_second * _CATCHING_UP_SECONDS)
         before = now
         await asyncio.sleep(_STEP_SECONDS)
 
 
 async def take_snapshots(listeners: Sequence[WireListener], seconds: float) -> None:
-    """Note for a time, every 10 ms, how far the relay's bytes have come."""
+    """Record every 10 ms for this long how far the relay's output has come."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     with KernelQueues() as queues:
@@ -393,22 +393,22 @@ async def take_snapshots(listeners: Sequence[WireListener], seconds: float) -> N
 
 
 def wire_clock() -> int:
-    """Give the relay's clock as the wire writes it; it is the same in every process of a machine."""
+    """Return the relay's clock in wire units; all processes of a machine share it."""
     return wire_milliseconds(relay_clock())
 
 
 def milliseconds_between(earlier_ms: int, later_ms: int) -> int:
-    """Give the time between two values of the relay's clock, which wraps; negative in the other order."""
+    """Return the time between two values of the relay's clock, which wraps; negative in reverse order."""
     return (later_ms - earlier_ms + _HALF) % (WORD_MASK + 1) - _HALF
 
 
 def numbered_audio(number: int, length: int) -> bytes:
-    """Give audio of `length` bytes (a multiple of 4) that says which frame it is."""
+    """Return `length` bytes of audio (a multiple of 4) that contain the frame's number."""
     return number.to_bytes(_NUMBER_BYTES) * (length // _NUMBER_BYTES)
 
 
 def _wire_length(payload_bytes: int) -> int:
-    """Give the length of a server's WebSocket frame, RFC 6455 section 5.2."""
+    """Return the length of a server's WebSocket frame, by RFC 6455 section 5.2."""
     if payload_bytes < 126:
         return 2 + payload_bytes
     return payload_bytes + (4 if payload_bytes < 1 << 16 else 10)

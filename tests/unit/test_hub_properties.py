@@ -63,12 +63,15 @@ class Account:
             if isinstance(item, dict):
                 self._read_message(item)
             else:
-                for each in (each for payload in split(item) for each in unpack(payload)):
-                    header = each.header
-                    assert (header.epoch, header.seq) == (self.epoch, self.seq), "a frame out of order"
-                    self.seq += 1
-                    assert header.due_ms >= self.due_ms, "due before the frame before it"
-                    self.due_ms = header.due_ms
+                for payload in split(item):
+                    frames = unpack(payload)
+                    for header in (each.header for each in frames):
+                        assert (header.epoch, header.seq) == (self.epoch, self.seq), "a frame out of order"
+                        self.seq += 1
+                    # The due times of the others in a message follow from their durations.
+                    due_ms = frames[0].header.due_ms
+                    assert due_ms >= self.due_ms, "due before the message before it"
+                    self.due_ms = due_ms
 
     def _read_message(self, message: dict[str, Any]) -> None:
         match message["type"]:
@@ -156,6 +159,11 @@ class Life(RuleBasedStateMachine):
             if port not in self.gone_ports:
                 self.unblock(port)
         self.settle()
+        for live in self.bench.hub.directory:
+            for group in live.groups:
+                # What waits for other frames waits no longer.
+                self.bench.drain.wake(group)
+        self.settle()
         for port, account in self.accounts.items():
             account.read()
             live = self.live(account.channel)
@@ -179,7 +187,7 @@ class Life(RuleBasedStateMachine):
             assert rendition is not None
             # The last frame may not be full yet, or it may have been padded before this audio began.
             most = rendition.end(place).seq
-            least = most if rendition.grid is None or live.state is not ChannelState.LIVE else most - 2
+            least = most if rendition.grid is None else most - 2
             assert least <= account.seq <= most
             place = rendition.place(place)._replace(seq=account.seq)
         assert (account.epoch, account.seq) == (place.epoch, place.seq), "something is owed and not told"

@@ -1,5 +1,5 @@
 /**
- * Converts sound to another rate, and to another number of channels, while a stream goes on in another format. Pure.
+ * Converts a stream's sound to another sample rate and number of channels. Pure.
  */
 
 import { SincResampler } from "./resampler.js";
@@ -36,17 +36,17 @@ export class Adapter {
     });
   }
 
-  /** How many samples of a channel, in the other format, wait for what follows them. */
+  /** Output samples per channel that wait for the next input. */
   get lag() {
     return Math.round((this.#taken * this.to.rate) / this.from.rate) - this.#given;
   }
 
   /**
-   * Converts the next samples. The last millisecond waits for what follows it.
+   * Converts the next samples. The last millisecond waits for the next input.
    *
-   * @param {Int16Array} samples Interleaved, in the one format.
-   * @returns {{samples: Int16Array<ArrayBuffer>, lead: number}} In the other format; `lead` is by how many samples of a
-   *   channel they begin before those that were handed in.
+   * @param {Int16Array} samples Interleaved samples in the input format.
+   * @returns {{samples: Int16Array<ArrayBuffer>, lead: number}} Samples in the output format. `lead` is the number of
+   *   samples per channel at their beginning that belong to earlier input.
    */
   convert(samples) {
     const lead = this.lag;
@@ -79,7 +79,7 @@ export class Adapter {
 }
 
 /**
- * Rounds planes of samples between -1 and 1 to 16 bits, as the audio thread takes them.
+ * Interleaves planes of samples between -1 and 1 as 16-bit integers, which the audio thread expects.
  *
  * @param {Float32Array[]} planes
  * @returns {Int16Array<ArrayBuffer>}

@@ -1,24 +1,25 @@
 /**
- * How late frames arrive, against the line on which they should be played. Pure: all times are in milliseconds.
+ * Measures how late frames arrive against the timeline on which they should play, the line. Pure: all times are
+ * arguments, in milliseconds.
  *
- * A frame's place on the line is its media time in pace `live` (so that jitter on both ways is seen) and its due time in
- * pace `speech` (so that what comes early is not early but has a lead). What matters is `baseMs`: the line shifted by it
- * is when the fastest frame arrives.
+ * In pace `live`, a frame's place on the line is its media time, so the measurement includes the jitter between the
+ * broadcaster and the relay. In pace `speech`, it is its due time, so a frame that the relay sends ahead is not early.
+ * `baseMs` is the least difference between a frame's arrival and its place on the line.
  */
 
 import { OBSERVATION_MS } from "./target-delay.js";
 import { WindowMinimum } from "./window-minimum.js";
 
-/** Long enough for a fast frame among jittered ones, short enough to follow a route that changed. */
+/** Long enough to contain a fast frame despite jitter, and short enough to follow a change of route. */
 const BASE_WINDOW_MS = 2000;
 
-/** A fall of the base beyond the noise: a backlog is still arriving. */
+/** If the base falls by more than this, which is more than noise, a backlog is still arriving. */
 const FALL_MS = 5;
 
-/** A frame that is later than this belongs to what held up the one before it. */
+/** A frame that is later than this belongs to the same stall as the frame before it. */
 const IN_TIME_MS = 50;
 
-/** As much as a relay holds for a listener; a delay that lasts longer is more than one stall. */
+/** As much as a relay buffers for a listener. A delay that lasts longer is more than one stall. */
 const LONGEST_OBSERVATION_MS = 10_000;
 
 export class Arrivals {
@@ -26,7 +27,7 @@ export class Arrivals {
   #isSpeech = false;
   #isSameLine = false;
   #base = new WindowMinimum(BASE_WINDOW_MS);
-  /** From when a frame was due at the relay until it is here. */
+  /** Times from a frame's due time at the relay to its arrival. */
   #way = new WindowMinimum(BASE_WINDOW_MS);
   #gatheringMs = 0;
   /** @type {number | null} */
@@ -40,7 +41,7 @@ export class Arrivals {
     this.#clock = clock;
   }
 
-  /** The shift of the line; null when it is not known. */
+  /** The least difference between arrival and place on the line; null if unknown. */
   get baseMs() {
     if (this.#isSpeech) {
       return this.#clock.fastestWayMs;
@@ -49,7 +50,7 @@ export class Arrivals {
   }
 
   /**
-   * Notes how long the relay gathers frames for one message.
+   * Sets how long the relay gathers frames for one message.
    *
    * @param {number} ms
    */
@@ -58,8 +59,8 @@ export class Arrivals {
   }
 
   /**
-   * How long the relay keeps even the last frame of a message, because it waits for one more that does not come in time.
-   * What comes to a listener without delay would be so much earlier.
+   * How long the relay holds even the last frame of a message while it waits for another one. Without gathering, frames
+   * would arrive earlier by this time.
    */
   get #heldMs() {
     const { fastestWayMs } = this.#clock;
@@ -70,13 +71,13 @@ export class Arrivals {
     return Math.min(this.#gatheringMs, Math.max(0, wayMs - fastestWayMs));
   }
 
-  /** When the base fell last: the frames of a backlog arrive ever earlier. */
+  /** When the base last fell. It falls while a backlog arrives, because each of its frames is less late. */
   get fellAtMs() {
     return this.#fellAtMs;
   }
 
   /**
-   * Begins to measure anew: a new line, or the same one after a pause that must not count as delay.
+   * Restarts the measurement, for a new line or after a pause that must not count as delay.
    *
    * @param {boolean} isSpeech
    * @param {boolean} isSameLine
@@ -92,12 +93,12 @@ export class Arrivals {
   }
 
   /**
-   * Notes a frame.
+   * Records the arrival of a frame.
    *
    * @param {number} lineMs Its place on the line.
-   * @param {number} dueMs On the relay's clock, unwrapped.
+   * @param {number} dueMs Its due time on the relay's clock, unwrapped.
    * @param {number} arrivalMs
-   * @param {boolean} isPast Whether it was due before this connection began, so that its delay says nothing.
+   * @param {boolean} isPast Whether it was due before this connection began. Its delay then does not count.
    */
   note(lineMs, dueMs, arrivalMs, isPast) {
     if (!this.#isSpeech) {
@@ -113,8 +114,8 @@ export class Arrivals {
   }
 
   /**
-   * Gives the largest delay against the fastest frame, once each `OBSERVATION_MS` with frames; otherwise null. A stall and
-   * the backlog behind it are one observation, however long the backlog takes to arrive.
+   * Returns the largest delay relative to the fastest frame, once per `OBSERVATION_MS` with frames; otherwise null. A
+   * stall and its backlog count as one observation, up to `LONGEST_OBSERVATION_MS`.
    *
    * @param {number} nowMs
    */
@@ -152,8 +153,8 @@ export class Arrivals {
     const before = this.#base.value;
     const isLate = isPast || (before === null && this.#isSameLine);
     if (isLate && this.#clock.fastestWayMs !== null) {
-      // The first one after a stall is late itself, and the newest of before the join is up to a frame old; the relay's
-      // clock tells by how much.
+      // The first frame after a stall is itself late, and the newest frame from before the join is up to a frame old.
+      // The relay's clock shows by how much.
       this.#base.add(Math.min(this.#clock.fastestWayMs + dueMs, arrivalMs) - lineMs, arrivalMs);
     }
     this.#base.add(arrivalMs - lineMs, arrivalMs);

@@ -1,27 +1,27 @@
 /**
- * How long to wait before connecting again. Pure: chance is an argument.
+ * How long to wait before a reconnection. Pure: random numbers are arguments.
  */
 
 const FIRST_RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 10_000;
 
 /**
- * The least upper bound of a first retry. Below it a restarting relay would meet all its listeners at once; 0.3 s is
- * what its accept queue takes of a crowd (docs/performance.md).
+ * Lower limit for the bound of the first retry. It spreads the listeners of a restarting relay: its accept queue can
+ * take a crowd that arrives over 0.3 s (docs/performance.md).
  */
 const SHORTEST_FIRST_RETRY_MS = 300;
 
-/** The part of what is still buffered that may pass before a first retry; the rest is for the handshake. */
+/** The part of the buffered audio that may play before the first retry. The rest covers the handshake. */
 const PATIENCE = 0.5;
 
 /**
- * Gives the wait before an attempt: a random part of a bound that doubles (full jitter), so that the listeners of a
- * relay that restarts do not all come back at once.
+ * Returns the wait before an attempt: a random part of a bound that doubles with each attempt (full jitter). So the
+ * listeners of a restarting relay do not all return at once.
  *
- * @param {number} attempt 0 for the first one after a good connection.
+ * @param {number} attempt 0 for the first attempt after a good connection.
  * @param {number} random Between 0 and 1.
- * @param {number} bufferedMs What is left to play: the first attempt comes before that is used up, where possible.
- *   Infinity when nothing is lost by waiting.
+ * @param {number} bufferedMs Audio left to play. If possible, the first attempt comes before it runs out. Infinity if
+ *   waiting loses nothing.
  */
 export function retryDelayMs(attempt, random, bufferedMs = Infinity) {
   if (attempt === 0) {
@@ -31,7 +31,7 @@ export function retryDelayMs(attempt, random, bufferedMs = Infinity) {
 }
 
 /**
- * Gives the wait that a relay asked for in `goaway`, spread a little further, because it tells all of them the same.
+ * Returns the wait that a relay requested in `goaway`, plus a random part, because all its clients get the same value.
  *
  * @param {number} afterMs `reconnect_after_ms`.
  * @param {number} random Between 0 and 1.

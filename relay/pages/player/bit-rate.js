@@ -1,6 +1,6 @@
-/** How much comes over the network. Pure. */
+/** Measures the bit rate of received messages. Pure. */
 
-/** Long enough for messages of 0.1 s and for packets of various sizes, short enough to follow a switch. */
+/** Long enough to average messages of 0.1 s and packets of different sizes, and short enough to follow a switch. */
 const WINDOW_MS = 4000;
 
 export class BitRate {
@@ -17,7 +17,7 @@ export class BitRate {
   }
 
   /**
-   * Bits a second, in the window or since the first arrival in it.
+   * Returns bits per second since the first arrival in the window.
    *
    * @param {number} nowMs
    */
@@ -26,7 +26,7 @@ export class BitRate {
     if (this.#arrivals.length < 2) {
       return 0;
     }
-    // The first arrival opens the window, and what it brought belongs to the time before.
+    // The first arrival opens the window. Its own bytes belong to the time before it.
     const [first, ...others] = this.#arrivals;
     const bytes = others.reduce((sum, arrival) => sum + arrival.bytes, 0);
     return (8000 * bytes) / Math.max(1, nowMs - first.atMs);

@@ -1,9 +1,10 @@
 /**
- * What a close code asks of a client. Pure. The table is that of relay/vocabulary/errors.py; `python -m
- * scripts.generate` writes it.
+ * What a close code means for a client. Pure. `python -m scripts.generate` writes the table from
+ * relay/vocabulary/errors.py.
  *
- * 4000 to 4499 ask for a reconnect, 4500 to 4999 forbid it; so do the codes of RFC 6455 that mean that the same
- * thing would happen again. Everything else, 1006 (a connection that broke) first of all, is tried again.
+ * Codes from 4000 to 4499 ask for a reconnection. Codes from 4500 to 4999 forbid it, and so do the codes of RFC 6455
+ * after which another attempt would fail in the same way. After any other code, such as 1006 for a broken connection,
+ * a client reconnects.
  */
 
 // begin generated: close codes
@@ -42,7 +43,7 @@ const SENTENCES = new Map([
 // end generated
 
 /**
- * Tells whether a close forbids to connect again.
+ * Whether a close code forbids a reconnection.
  *
  * @param {number} code A WebSocket close code.
  */
@@ -51,10 +52,10 @@ export function isFinal(code) {
 }
 
 /**
- * Says why a connection ended for good, in a sentence for a person.
+ * Returns a sentence for the person that explains why a connection ended for good.
  *
  * @param {number} code The close code.
- * @param {string} told What the relay itself said, or an empty string; it wins over our own words.
+ * @param {string} told The relay's own explanation, which takes precedence, or "".
  */
 export function closeSentence(code, told) {
   return told || (SENTENCES.get(code) ?? `The relay closed the connection (code ${code}).`);

@@ -1,32 +1,32 @@
 /**
- * Sound in place of sound that did not come: the last pitch period over and over, decaying, then faded out.
+ * Conceals missing sound: repeats the last pitch period at falling volume, then fades it out.
  *
- * After the idea of ITU-T G.711 Appendix I. Invariants: it begins where the ring ends, without a step; after
+ * The idea is that of ITU-T G.711 Appendix I. Invariants: the sound continues the end of the ring without a step; after
  * `CONCEAL_SECONDS` and the fade it is exact silence; only the constructor allocates.
  */
 
 import { Similarity } from "./similarity.js";
 
-/** Speech is nearly periodic for about so long; repeated longer it buzzes. */
+/** Speech is nearly periodic for about this long. Longer repetition buzzes. */
 const CONCEAL_SECONDS = 0.06;
 
-/** Then what is left of it fades to nothing in this time; so it does where nothing more is expected. */
+/** Duration of the final fade. If no more sound is expected, the fade begins at once. */
 const FADE_SECONDS = 0.02;
 
-/** The loudness at the end of `CONCEAL_SECONDS`. */
+/** The gain at the end of `CONCEAL_SECONDS`. */
 const DECAY = 0.5;
 
-/** The pitch of voices, from a child's to a low bass's and some periods of it. */
+/** Pitch periods of voices, from a child's to a low bass's. */
 const SHORTEST_PERIOD_SECONDS = 0.0025;
 const LONGEST_PERIOD_SECONDS = 0.02;
 
-/** The sound that a period is judged by. */
+/** Length of the sound that is compared to find the period. */
 const MODEL_SECONDS = 0.01;
 
-/** The part of the period that is blended with the one before it, so that the end of the loop meets its beginning. */
+/** The part of the period that is blended with the period before it, so that the loop's end fits its beginning. */
 const SEAM = 0.25;
 
-/** What is not periodic steps where the loop begins; that step dies away in this time. */
+/** If the sound is not periodic, there is a step where the loop begins. The step decays within this time. */
 const STEP_SECONDS = 0.001;
 
 export class Concealment {
@@ -45,7 +45,7 @@ export class Concealment {
   #position = 0;
   #fadeFrom = 0;
 
-  /** @param {import("./ring.js").Ring} ring @param {number} rate Samples a second. */
+  /** @param {import("./ring.js").Ring} ring @param {number} rate Samples per second. */
   constructor(ring, rate) {
     this.#ring = ring;
     this.#similarity = new Similarity(ring, rate);
@@ -59,25 +59,25 @@ export class Concealment {
     this.#steps = new Float32Array(ring.planes.length);
   }
 
-  /** The length of the loop. */
+  /** The length of the loop in samples; 0 if there is none. */
   get period() {
     return this.#period;
   }
 
-  /** Whether it has faded out. */
+  /** Whether the sound has faded out. */
   get isOver() {
     return this.#position >= this.#fadeFrom + this.#fade;
   }
 
-  /** Whether sound that comes now may go on directly: it has not begun to fade out. */
+  /** Whether new sound may continue directly, because the fade has not begun. */
   get isFresh() {
     return this.#position < this.#fadeFrom;
   }
 
   /**
-   * Begins behind the ring's last sample.
+   * Starts after the ring's last sample.
    *
-   * @param {boolean} isExpecting Whether more sound is due; if not, it only fades out.
+   * @param {boolean} isExpecting Whether more sound is due. If not, the sound fades out at once.
    */
   begin(isExpecting) {
     const ring = this.#ring;
@@ -104,7 +104,7 @@ export class Concealment {
   }
 
   /**
-   * Gives the sample of a channel that is `later` samples ahead; `advance` moves on.
+   * Returns a channel's sample that is `later` samples ahead of the position. `advance` moves the position.
    *
    * @param {number} channel
    * @param {number} later
@@ -123,8 +123,8 @@ export class Concealment {
   }
 
   /**
-   * Gives how many samples to wait until the loop is most like the sound that now stands at `place` in the ring, which
-   * has at least `length` samples behind it.
+   * Returns how many samples to wait until the loop best matches the sound at `place` in the ring. At least `length`
+   * samples must follow `place`.
    *
    * @param {number} place
    * @param {number} length

@@ -1,9 +1,9 @@
 /**
- * Plays one channel: takes what the relay says and sends, and gives orders to the audio thread.
+ * Plays one channel: takes the relay's messages and audio, and sends orders to the audio thread.
  *
- * Pure: sockets, timers and clocks are somebody else's; all times are arguments, in milliseconds of one monotonic clock.
- * What it gives back are calls of `send` with an order for `Renderer`. Bound: while nothing is rendered it keeps the
- * target delay and `WAITING_MS` of sound, and drops the oldest.
+ * Pure: it has no sockets, timers or clocks. All times are arguments, in milliseconds of one monotonic clock, and its
+ * output is calls of `send` with orders for `Renderer`. Bound: while nothing is rendered, it keeps the target delay
+ * plus `WAITING_MS` of sound and drops the oldest beyond that.
  */
 
 import { Adapter, isSameFormat } from "./adapter.js";
@@ -16,13 +16,13 @@ import { Steering } from "./steering.js";
 import { TargetDelay } from "./target-delay.js";
 import { OPUS, PCM } from "./wire.js";
 
-/** Kept above the target while the sound is held back. */
+/** Sound to keep beyond the target delay while the audio thread does not run. */
 const WAITING_MS = 250;
 
-/** What a new connection may bring above the target: a stall of this is caught up, not cut by the relay. */
+/** Sound that a resumed connection may deliver beyond the target. The relay does not cut off a stall of this length. */
 const RESUME_MARGIN_MS = 200;
 
-/** Two clocks that differ by more are not the same one. */
+/** If the relay's clock jumps by more than this, it is another clock. */
 const SAME_CLOCK_MS = 1000;
 
 /** @type {Readonly<import("./messages.js").Report>} */
@@ -62,15 +62,15 @@ export class Conductor {
   #channelState = "waiting";
   /** @type {import("./messages.js").Format | null} */
   #format = null;
-  /** What the audio thread has been told of the sound that it gets. @type {import("./adapter.js").SoundFormat | null} */
+  /** The format that the audio thread expects. @type {import("./adapter.js").SoundFormat | null} */
   #voice = null;
-  /** Makes that of sound in another format. @type {Adapter | null} */
+  /** Converts sound in another format to that format. @type {Adapter | null} */
   #adapter = null;
-  /** What an adapter held back of the sound that was delivered last, in samples of a channel. */
+  /** Samples per channel of the last delivered sound that the adapter still holds. */
   #missing = 0;
-  /** Sound that is shorter than what it is to be blended with, and waits for the sound behind it. */
+  /** Sound that is too short for its blend and waits for the sound after it. */
   #short = NOTHING_SHORT;
-  /** The line of the sound that was delivered last. */
+  /** The line of the last delivered sound. */
   #deliveredLine = -1;
   #line = -1;
   #greetedMs = -Infinity;
@@ -97,7 +97,7 @@ export class Conductor {
    * @param {object} options
    * @param {(order: import("./messages.js").Order | import("./messages.js").Question, transfer?: ArrayBuffer[]) => void} options.send
    * @param {import("./types.js").Latency} options.latency
-   * @param {() => void} [options.exhaust] No decoder is left, so that nothing of what comes as Opus is heard.
+   * @param {() => void} [options.exhaust] Called when no decoder is left and Opus can no longer be played.
    */
   constructor({ send, latency, exhaust = () => {} }) {
     this.#send = send;
@@ -105,7 +105,7 @@ export class Conductor {
     this.#decoding = new Decoding({ exhaust, deliver: (entry, sound) => this.#hear({ ...entry, ...sound }) });
   }
 
-  /** @param {readonly import("./decoding.js").OpenDecoder[]} decoders For Opus, the best first. */
+  /** @param {readonly import("./decoding.js").OpenDecoder[]} decoders Decoders for Opus, best first. */
   setDecoders(decoders) {
     this.#decoding.setDecoders(decoders);
   }
@@ -124,17 +124,17 @@ export class Conductor {
     return this.#steering.hasPlayed;
   }
 
-  /** Whether it is silent because the speaker says nothing, not because something is missing. */
+  /** Whether it is silent because the speaker pauses, and not because audio is missing. */
   get isPausing() {
     return this.#intake.isSpeech && this.#channelState === "live" && this.#isDry;
   }
 
-  /** Whether all that came has been played. */
+  /** Whether everything received has been played. */
   get isDrained() {
     return this.#isDry && this.#deferred === null && this.#decoding.isIdle;
   }
 
-  /** The codec of what comes; null before that is known. */
+  /** The codec of the incoming audio; null if unknown. */
   get codec() {
     return this.#format?.codec ?? null;
   }
@@ -144,7 +144,7 @@ export class Conductor {
   }
 
   /**
-   * What a new connection to a channel asks for: to go on where this one ends, or the sound of just before.
+   * Returns the query of a new connection: to resume where this one ends, or to start with a burst of recent sound.
    *
    * @param {string} channel
    * @param {number} nowMs
@@ -159,7 +159,7 @@ export class Conductor {
     return { ...place, after_codec: this.codec ?? PCM, buffer_ms: target + RESUME_MARGIN_MS };
   }
 
-  /** The delay that the network needs, without what the relay gathers. */
+  /** The delay that the network requires, without the relay's gathering. */
   get networkMs() {
     return this.#target.networkMs;
   }
@@ -170,7 +170,7 @@ export class Conductor {
   }
 
   /**
-   * What a person wants to know, all but the connection's part.
+   * Returns the player's statistics, except those of the connection.
    *
    * @param {number} nowMs
    */
@@ -180,7 +180,6 @@ export class Conductor {
       bufferMs: this.heldMs,
       targetMs: this.#target.at(nowMs),
       playoutMs: this.#playoutMs,
-      // To the moment of the last report, when `#capturedMs` was heard.
       codec: this.codec,
       delayMs: relayNowMs === null || this.#capturedMs === null ? null : relayNowMs - (nowMs + this.#capturedMs),
       ...this.#counts.numbers,
@@ -189,7 +188,7 @@ export class Conductor {
     };
   }
 
-  // What the relay says.
+  // Input from the relay.
 
   /**
    * @param {import("./messages.js").Hello} message
@@ -243,11 +242,11 @@ export class Conductor {
   }
 
   /**
-   * Takes a binary message.
+   * Handles a binary message.
    *
    * @param {ArrayBuffer} message
    * @param {number} nowMs
-   * @throws {RangeError} when it is no audio.
+   * @throws {RangeError} if it is not audio.
    */
   frame(message, nowMs) {
     this.#arrivedMs = nowMs;
@@ -258,7 +257,7 @@ export class Conductor {
   }
 
   /**
-   * Notes when a frame arrived.
+   * Records the arrival of a frame.
    *
    * @param {import("./intake.js").Entry} entry
    * @param {number} nowMs
@@ -270,7 +269,7 @@ export class Conductor {
       this.#arrivals.restart(this.#intake.isSpeech, isSameLine);
     }
     if (this.#isDry && this.#intake.isSpeech && this.hasPlayed && !entry.isSplice && entry.pauseMs === 0) {
-      // It should have been there when the frame before it ended.
+      // The frame should have arrived before the end of the previous one.
       this.#counts.noteUnderrun();
     }
     this.#isDry = false;
@@ -293,7 +292,7 @@ export class Conductor {
   }
 
   /**
-   * Takes what a frame sounds like.
+   * Takes the decoded sound of a frame.
    *
    * @param {Sound} sound
    */
@@ -305,25 +304,25 @@ export class Conductor {
     } else if (this.#isFitting(sound)) {
       this.#deliver(sound);
     } else {
-      // What is held of the old format is played first.
+      // The audio thread first plays the sound that it holds in the old format.
       this.#deferred = [sound];
     }
   }
 
-  /** Nothing more comes; what is there is played to its end. */
+  /** Declares that no more audio follows. The present sound plays to its end. */
   end() {
     this.#isOver = true;
   }
 
-  /** Gives the decoders back. */
+  /** Closes the decoders. */
   close() {
     this.#decoding.close();
   }
 
-  // What the audio thread says.
+  // Input from the audio thread.
 
   /**
-   * Begins to give sound to an audio thread that knows nothing yet, or stops because it does not run.
+   * Starts to send sound to a new audio thread, or stops while none runs.
    *
    * @param {boolean} isRendering
    */
@@ -346,7 +345,7 @@ export class Conductor {
     }
   }
 
-  /** Asks where the audio thread is. */
+  /** Asks the audio thread for a report. */
   ask() {
     if (this.#isRendering) {
       this.#asked += 1;
@@ -355,7 +354,7 @@ export class Conductor {
   }
 
   /**
-   * Takes the answer to `ask`.
+   * Handles the answer to `ask`.
    *
    * @param {import("./messages.js").Answer} answer
    * @param {number} nowMs
@@ -413,7 +412,7 @@ export class Conductor {
     this.#discard();
   }
 
-  /** Throws away what has not been heard. */
+  /** Discards all sound that has not been heard. */
   #discard() {
     this.#decoding.clear();
     this.#waiting = [];
@@ -427,7 +426,7 @@ export class Conductor {
   }
 
   /**
-   * Gives an order that makes the answers to earlier questions worthless.
+   * Sends an order that makes the answers to earlier questions obsolete.
    *
    * @param {import("./messages.js").Order} order
    */
@@ -441,7 +440,7 @@ export class Conductor {
   /** @param {Sound} sound */
   #wait(sound) {
     if (this.#waiting[0]?.line !== sound.line) {
-      // Places on two lines can not be compared, and nobody misses what nobody has heard.
+      // Places on different lines cannot be compared, and nothing of the old line has been heard yet.
       this.#waiting = [];
     }
     this.#waiting.push(sound);
@@ -453,8 +452,8 @@ export class Conductor {
   }
 
   /**
-   * Whether the audio thread can take a sound now: it has the format of what is held, it goes on with the same stream, or
-   * nothing is held.
+   * Whether the audio thread can take a sound now: because it has the format of the held sound, because it continues
+   * the same line, or because the audio thread holds none.
    *
    * @param {Sound} sound
    */
@@ -466,7 +465,7 @@ export class Conductor {
   /** @param {Sound} sound */
   #deliver(sound) {
     const isHeard = this.#report.mode !== "silent";
-    // A pause is where a lag can be made up for without anybody noticing.
+    // Shortening a pause makes up for a lag without being noticed.
     const pauseMs = isHeard ? Math.max(0, sound.pauseMs - Math.max(0, this.#steering.errorMs)) : 0;
     const { samples, overlap } = this.#fit(sound);
     this.#deliveredLine = sound.line;
@@ -480,7 +479,7 @@ export class Conductor {
   }
 
   /**
-   * Brings a sound into the format of the audio thread, and leaves out what is not to be heard.
+   * Converts a sound to the audio thread's format and cuts off the part that was already sent in another codec.
    *
    * @param {Sound} sound
    */
@@ -533,7 +532,7 @@ export class Conductor {
     const isLast = this.#isOver || this.#channelState !== "live";
     const newest = this.#intake.entry(report.newest);
     const { baseMs } = this.#arrivals;
-    // Measured where the sound that is there ends: a gap in it makes up for its part of a delay all by itself.
+    // Measured at the end of the held sound, because a gap inside it reduces the delay by its own length.
     const isKnown = newest !== null && newest.line === this.#line && baseMs !== null;
     const playoutMs = isKnown ? nowMs - baseMs - newest.lineMs - newest.durationMs + this.heldMs : null;
     this.#playoutMs = playoutMs ?? this.#playoutMs;
@@ -550,7 +549,7 @@ export class Conductor {
   }
 
   /**
-   * Notes when what is heard was captured.
+   * Computes when the sound that is heard now was captured.
    *
    * @param {import("./messages.js").Report} report
    * @param {number} nowMs
@@ -558,7 +557,7 @@ export class Conductor {
   #locate({ frame, offsetSeconds }, nowMs) {
     const entry = this.#intake.entry(frame);
     if (entry !== null && entry.line === this.#line) {
-      // A frame of pace live is due when it arrives, which is not before its last sample was captured.
+      // In pace `live`, a frame is due when it reaches the relay, which is not before its last sample was captured.
       const capturedMs = entry.dueMs + entry.cutMs - (this.#intake.isSpeech ? 0 : entry.durationMs);
       this.#capturedMs = capturedMs + offsetSeconds * 1000 - nowMs;
     }

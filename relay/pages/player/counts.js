@@ -1,5 +1,5 @@
 /**
- * What went wrong since the start, in numbers. Pure.
+ * Counts underruns, jumps, concealed sound and gaps since the start. Pure.
  */
 
 export class Counts {
@@ -13,7 +13,7 @@ export class Counts {
 
   /** @param {import("./messages.js").Report} report */
   noteReport({ underruns, concealedSeconds, lostSeconds }) {
-    // Less than before is from another audio thread, which counts from zero.
+    // A new audio thread counts from zero, so a count can fall.
     this.#numbers.underruns += Math.max(0, underruns - this.#reported.underruns);
     this.#numbers.concealedMs += 1000 * Math.max(0, concealedSeconds - this.#reported.concealedSeconds);
     this.#numbers.gapMs += 1000 * Math.max(0, lostSeconds - this.#reported.lostSeconds);
@@ -31,7 +31,7 @@ export class Counts {
   }
 
   /**
-   * Notes a `gap` that the relay told; what a `clear` took away is no loss.
+   * Counts a `gap` message of the relay. Sound that a `clear` removed is not lost.
    *
    * @param {import("./messages.js").Gap} gap
    */
@@ -43,12 +43,12 @@ export class Counts {
   }
 
   /**
-   * Notes that sound is missing before a frame; what no gap told of it is a loss of a connection's.
+   * Counts missing sound before a frame. The part that no `gap` message announced was lost with a connection.
    *
    * @param {number} holeMs
    */
   noteHole(holeMs) {
-    // Each gap is rounded to a millisecond.
+    // Durations in `gap` messages are rounded to a millisecond.
     if (holeMs > this.#toldMs + 2) {
       this.#lose(holeMs - this.#toldMs);
     }

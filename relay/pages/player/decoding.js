@@ -1,31 +1,30 @@
 /**
- * Turns frames into sound, in their order, whatever decodes them and however long that takes.
+ * Decodes frames and delivers their sound in order, with any decoder and however long that takes.
  *
- * Pure: the ways to open a decoder are handed in. When one decoder fails, the next one decodes what the first still owes.
- * When the last one fails, the packets are lost, and `exhaust` is called.
+ * Pure: functions that open a decoder are arguments. If a decoder fails, the next one decodes its outstanding packets.
+ * If the last one fails, those packets are lost, and `exhaust` is called.
  *
- * Bound: the frames that wait last at most `MOST_WAITING_MS`. A decoder that owes more counts as failed.
+ * Bound: at most `MOST_WAITING_MS` of frames wait. A decoder that falls further behind counts as failed.
  */
 
 import { interleave } from "./adapter.js";
 import { OPUS_CLOCK_RATE } from "./opus-packet.js";
 
-/** More than a relay sends at once: it keeps 10 s of a channel. */
+/** More than a relay sends at once. It keeps 10 s of a channel. */
 const MOST_WAITING_MS = 15_000;
 
-/** By so much, the length of a decoded packet may differ from its duration: a sample at the lowest rate. */
+/** Tolerance between a decoded packet's length and its duration: one sample at the lowest rate. */
 const ROUNDING_SECONDS = 1 / 8000;
 
 /**
- * What comes out of a decoder.
- *
- * @typedef {object} Planes
- * @property {Float32Array[]} planes One for each channel, between -1 and 1.
- * @property {number} rate Samples a second.
+ * @typedef {object} Planes A decoder's output.
+ * @property {Float32Array[]} planes The samples of each channel, between -1 and 1.
+ * @property {number} rate Samples per second.
  *
  * @typedef {object} DecoderEvents
- * @property {(sound: Planes) => void} output Called once for each packet, in order, perhaps before `decode` returns.
- * @property {() => void} fail The decoder can decode no more.
+ * @property {(sound: Planes) => void} output Called once per packet, in order, perhaps before
+ *   `decode` returns.
+ * @property {() => void} fail Called when the decoder cannot continue.
  *
  * @typedef {object} Decoder
  * @property {(packet: Uint8Array<ArrayBuffer>, ticks: number) => void} decode
@@ -48,29 +47,29 @@ export class Decoding {
   #decoders = [];
   #deliver;
   #exhaust;
-  /** Frames in their order: those without sound wait for a decoder, the others for those before them. @type {Item[]} */
+  /** Undelivered frames in order. Those with sound wait for earlier ones that are being decoded. @type {Item[]} */
   #items = [];
   #waitingMs = 0;
-  /** Decoders that owe something, and the one that takes the next packet as the last. @type {Run[]} */
+  /** Decoders with outstanding packets. The last one takes the next packet. @type {Run[]} */
   #runs = [];
   #isDelivering = false;
 
   /**
    * @param {object} options
    * @param {(entry: Entry, sound: Sound) => void} options.deliver
-   * @param {() => void} options.exhaust No decoder is left.
+   * @param {() => void} options.exhaust Called when no decoder is left.
    */
   constructor({ deliver, exhaust }) {
     this.#deliver = deliver;
     this.#exhaust = exhaust;
   }
 
-  /** @param {readonly OpenDecoder[]} decoders The best first. */
+  /** @param {readonly OpenDecoder[]} decoders Best first. */
   setDecoders(decoders) {
     this.#decoders = [...decoders];
   }
 
-  /** Whether everything that it took has been delivered. */
+  /** Whether all frames have been delivered. */
   get isIdle() {
     return this.#items.length === 0;
   }
@@ -91,7 +90,7 @@ export class Decoding {
    *
    * @param {Entry} entry
    * @param {Packet} packet
-   * @param {boolean} isFirst Whether it does not follow the packet before it, so that a decoder begins with it.
+   * @param {boolean} isFirst Whether it needs a fresh decoder, because it does not continue the packet before it.
    */
   takePacket(entry, packet, isFirst) {
     if (this.#decoders.length === 0) {
@@ -106,7 +105,7 @@ export class Decoding {
     this.#settle();
   }
 
-  /** Discards what has not been delivered. The decoders go on. */
+  /** Discards undelivered frames. The decoders continue. */
   clear() {
     this.#items = [];
     this.#waitingMs = 0;
@@ -138,7 +137,7 @@ export class Decoding {
       run?.retire();
       run = this.#open(packet.channels);
       if (run.isClosed) {
-        // It failed at once, and the next decoder has got the packet.
+        // The decoder failed at once, and the next one has already taken the packet.
         return;
       }
       this.#runs.push(run);
@@ -151,7 +150,7 @@ export class Decoding {
     return new Run(this.#decoders[0], channels, { settle: () => this.#settle(), fail: () => this.#failOver() });
   }
 
-  /** Gives what is owed to the next decoder. */
+  /** Hands the outstanding packets to the next decoder. */
   #failOver() {
     for (const run of this.#runs) {
       run.close();
@@ -170,7 +169,7 @@ export class Decoding {
     this.#exhaust();
   }
 
-  /** Delivers what is ready. */
+  /** Delivers sound that is ready. */
   #settle() {
     if (this.#isDelivering) {
       return;
@@ -186,10 +185,10 @@ export class Decoding {
   }
 }
 
-/** One decoder, from the first packet that it gets to the last. */
+/** One decoder and its packets, from the first to the last. */
 class Run {
   #events;
-  /** Packets that it owes, or has not been given because it is still being opened. @type {Item[]} */
+  /** Outstanding packets, including those that wait for the decoder to open. @type {Item[]} */
   #owed = [];
   /** @type {Decoder | null} */
   #decoder = null;
@@ -220,7 +219,7 @@ class Run {
     }
   }
 
-  /** Takes no more, and closes as soon as it owes nothing. */
+  /** Closes the decoder once it has decoded all its packets. */
   retire() {
     this.#isRetired = true;
     this.#closeIfDone();
@@ -238,7 +237,7 @@ class Run {
     let decoder;
     try {
       const opened = open(this.channels, events);
-      // Without a promise there is nothing to wait for, and the first packet becomes sound at once.
+      // Awaiting only a promise lets a synchronous decoder produce sound at once.
       decoder = opened instanceof Promise ? await opened : opened;
     } catch {
       this.#fail();
@@ -284,7 +283,7 @@ class Run {
     }
     const seconds = item.packet.ticks / OPUS_CLOCK_RATE;
     if (planes.length === 0 || Math.abs(planes[0].length / rate - seconds) > ROUNDING_SECONDS) {
-      // It leaves something out or keeps something back, so nobody knows where its sound belongs.
+      // The decoder skips or holds back samples, so it is unclear where its sound belongs.
       this.#fail();
       return;
     }

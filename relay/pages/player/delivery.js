@@ -1,25 +1,25 @@
 /**
  * How long the relay may gather frames for one message. Pure.
  *
- * Fewer messages cost a relay and a telephone fewer wake-ups, and packets that share a message share its header. Waiting
- * for them is hidden by the delay that the player holds anyway: it asks for a quarter of the preset's least delay, and
- * never for more than what the network leaves of that.
+ * Fewer messages mean fewer wake-ups for the relay and for a phone, and packets in one message share its header. The
+ * player's own delay hides the wait for them. The player asks for a quarter of the preset's minimum delay, but never
+ * for more than the part of that delay that the network does not need.
  */
 
 import { FLOORS_MS } from "./target-delay.js";
 
 const PART_OF_FLOOR = 1 / 4;
 
-/** The length of most frames. */
+/** The duration of most frames. */
 const STEP_MS = 20;
 
-/** As much as a relay grants for packets. */
+/** The most that a relay grants for packets. */
 const MOST_MS = 100;
 
-/** Three packets of 20 ms, which halve the headers of a stream of 24 kb/s once more. */
+/** Three packets of 20 ms, which save a large part of the headers in a stream of 24 kb/s. */
 const SAVING_PACKET_MS = 60;
 
-/** A network must leave room for so long before the relay gathers more again. Less it gathers at once. */
+/** The network must leave room for this long before the player asks for more gathering. It asks for less at once. */
 const RISE_AFTER_MS = 10_000;
 
 export class Delivery {
@@ -40,7 +40,7 @@ export class Delivery {
     this.#coalesceMs = this.#hiddenMs;
   }
 
-  /** What to ask the relay for, as members of a query or of a `delivery`. */
+  /** The request to the relay, as members of a query or of a `delivery` message. */
   get wanted() {
     const packetMs = this.#saveData ? Math.max(SAVING_PACKET_MS, this.#coalesceMs) : this.#coalesceMs;
     return { coalesce_ms: this.#coalesceMs, packet_ms: packetMs };
@@ -59,9 +59,9 @@ export class Delivery {
   }
 
   /**
-   * Follows the network.
+   * Adapts the request to the network.
    *
-   * @param {number} networkMs The delay that it needs without any gathering.
+   * @param {number} networkMs The delay that the network requires, without any gathering.
    * @param {number} nowMs
    */
   follow(networkMs, nowMs) {

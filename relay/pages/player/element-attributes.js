@@ -1,4 +1,4 @@
-/** What the attributes of a `<relay-player>` ask for. */
+/** Reads the attributes of a `<relay-player>`. */
 
 import { isLatency } from "./target-delay.js";
 import { isKey, isName } from "./wire.js";
@@ -8,12 +8,12 @@ const WEB = new Set(["http:", "https:", "ws:", "wss:"]);
 /** @typedef {Required<Omit<import("./types.js").RelayPlayerOptions, "volume" | "codec">> & {url: string}} Wanted */
 
 /**
- * Reads the options of a `RelayPlayer` from an element: `src` may be a relay, or the address of its listening page, with a
- * token behind its #.
+ * Reads the options of a `RelayPlayer` from an element. `src` is the address of a relay or of its listening page, and
+ * its fragment may contain a token.
  *
  * @param {HTMLElement} element
- * @returns {{problem: import("./types.js").PlayerProblem | null, wanted: Wanted | null}} nothing is wanted where there is
- *   a problem, and where no session is named.
+ * @returns {{problem: import("./types.js").PlayerProblem | null, wanted: Wanted | null}} `wanted` is null if there is a
+ *   problem or if the element names no session.
  */
 export function readAttributes(element) {
   const src = element.getAttribute("src");
@@ -45,7 +45,7 @@ export function readAttributes(element) {
 /**
  * @param {string} address
  * @param {string} base
- * @returns {URL | null} null for what is no address of the web.
+ * @returns {URL | null} null if the address is not a valid HTTP or WebSocket address.
  */
 function parse(address, base) {
   try {
@@ -62,10 +62,10 @@ function knownLatency(preset) {
 }
 
 /**
- * Reads an attribute that is on, off, or absent.
+ * Reads an attribute that is on, off or absent.
  *
  * @param {string | null} value
- * @returns {boolean | null} null where it is absent.
+ * @returns {boolean | null} null if it is absent.
  */
 function readSwitch(value) {
   return value === null ? null : !["false", "off"].includes(value.trim().toLowerCase());

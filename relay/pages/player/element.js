@@ -1,8 +1,9 @@
 /**
  * `<relay-player src="https://relay.example/listen/ev1" latency="balanced">`: a player with its own small controls.
  *
- * Importing this module defines the element. README.md has its attributes; `statechange`, `stats`, `channels`, `silence` and
- * `notice` are fired as by `RelayPlayer`, and bubble. What keeps it from playing is shown, and told by an `error` event.
+ * Importing this module defines the element. README.md describes its attributes. The element fires the events of
+ * `RelayPlayer`: `statechange`, `stats`, `channels`, `silence` and `notice`; they bubble. If it cannot play, it shows
+ * the reason and fires an `error` event.
  */
 
 import { readAttributes } from "./element-attributes.js";
@@ -18,7 +19,7 @@ import { RelayPlayer } from "./relay-player.js";
 
 const NAME = "relay-player";
 
-/** The attributes, by the names that they have as properties. */
+/** Attributes by the names of their properties. */
 const ATTRIBUTES = /** @type {const} */ ({
   src: "src",
   session: "session",
@@ -58,14 +59,14 @@ const STATES = {
 };
 
 /**
- * In these there would be something to hear, were it not for the broadcaster.
+ * States in which the broadcaster may have given the reason for silence.
  *
  * @type {ReadonlySet<PlayerState>}
  */
 const HUSHED = new Set(["waiting", "buffering", "playing", "concealing", "rebuffering"]);
 
 /**
- * What keeps it from playing, by the code of the `error` event.
+ * Why the element cannot play, by the code of the `error` event.
  *
  * @type {Record<PlayerProblem, string>}
  */
@@ -85,14 +86,14 @@ const EVENTS = /** @type {const} */ (["statechange", "stats", "channels", "silen
 /** @type {CSSStyleSheet | null} */
 let styleSheet = null;
 
-/** On a server, which may import this module to render a page, there is nothing to extend or to define. */
+/** A server that renders pages may import this module although it has no HTMLElement. */
 const Base = /** @type {new () => import("./element-types.js").Base} */ (globalThis.HTMLElement ?? Object);
 
 class PlayerElement extends Base {
   static observedAttributes = Object.values(ATTRIBUTES);
 
   /**
-   * What it says; a page in another language replaces these once, before the first element is made.
+   * The element's texts. A page in another language replaces them once, before it creates the first element.
    *
    * @type {Words}
    */
@@ -108,13 +109,13 @@ class PlayerElement extends Base {
   /** @type {RelayPlayer | null} */
   #player = null;
   /**
-   * What the player was last told by the attributes; a person may have chosen another channel since.
+   * The attributes' values that the player got last. The person may have chosen another channel since.
    *
    * @type {Wanted | null}
    */
   #told = null;
   /**
-   * What keeps it from having a player: a code of `PROBLEMS`; otherwise null.
+   * Why there is no player, as a code of `PROBLEMS`, or null.
    *
    * @type {PlayerProblem | null}
    */
@@ -146,7 +147,7 @@ class PlayerElement extends Base {
     this.#chooser.append(words.channel, this.#channels);
     this.#chooser.hidden = true;
 
-    // An output is a live region: its changes are read out once each.
+    // An output element is a live region: screen readers read each change out once.
     this.#status.part = "status";
     root.append(this.#button, loudness, this.#chooser, this.#status);
     this.#show();
@@ -154,7 +155,7 @@ class PlayerElement extends Base {
     for (const name of PROPERTIES) {
       // biome-ignore lint/suspicious/noPrototypeBuiltins: Object.hasOwn came after the oldest of the browsers
       if (Object.prototype.hasOwnProperty.call(this, name)) {
-        // Set before the element was defined; it would hide the property.
+        // The page set this before the element was defined. An own property would hide the accessor.
         const value = this[name];
         Reflect.deleteProperty(this, name);
         Reflect.set(this, name, value);
@@ -162,7 +163,7 @@ class PlayerElement extends Base {
     }
   }
 
-  /** The `RelayPlayer` behind it; null while the attributes name none, or none that can be. */
+  /** The element's `RelayPlayer`; null if the attributes name no session or are invalid. */
   get player() {
     this.#follow();
     return this.#player;
@@ -176,7 +177,7 @@ class PlayerElement extends Base {
     return this.#player?.stats ?? null;
   }
 
-  /** Starts; call it inside a click. */
+  /** Starts to play. Call it from a click handler: browsers allow sound only after a click. */
   async play() {
     this.#follow();
     try {
@@ -194,11 +195,11 @@ class PlayerElement extends Base {
     this.#change();
   }
 
-  /** With this, `moveBefore` moves it without a word to the other two. */
+  /** Because this exists, `moveBefore` does not call the other two callbacks. */
   connectedMoveCallback() {}
 
   disconnectedCallback() {
-    // Whoever moves it takes it out and puts it in again; then it goes on playing.
+    // A page that moves the element removes it and inserts it again. It then keeps playing.
     setTimeout(() => {
       if (!this.isConnected) {
         this.#drop();
@@ -223,7 +224,7 @@ class PlayerElement extends Base {
     return /** @type {typeof PlayerElement} */ (this.constructor).words;
   }
 
-  /** Notes that the attributes are new. Those that change at once, as a framework sets them, are one change. */
+  /** Schedules `#follow` once for all attributes that change together, as a framework sets them. */
   #change() {
     if (!this.#isChanging) {
       this.#isChanging = true;
@@ -231,7 +232,7 @@ class PlayerElement extends Base {
     }
   }
 
-  /** Has the player do what the attributes say. */
+  /** Applies changed attributes to the player. */
   #follow() {
     if (!this.#isChanging) {
       return;
@@ -265,7 +266,7 @@ class PlayerElement extends Base {
   }
 
   /**
-   * Takes another player, which plays if the one before did.
+   * Replaces the player. The new one plays if the old one did.
    *
    * @param {Wanted} wanted
    */
@@ -298,7 +299,7 @@ class PlayerElement extends Base {
   }
 
   /**
-   * Does without a player, and says why; null says nothing, because nobody named a session yet.
+   * Removes the player and shows the problem. Null shows none, because the element does not name a session yet.
    *
    * @param {PlayerProblem | null} problem
    */
@@ -313,7 +314,7 @@ class PlayerElement extends Base {
   }
 
   /**
-   * As for media elements, this event does not bubble.
+   * Fires `error`, which does not bubble, like that of media elements.
    *
    * @param {PlayerCode | PlayerProblem} code
    * @param {string} reason
@@ -323,7 +324,7 @@ class PlayerElement extends Base {
   }
 
   /**
-   * Shows what the player fires, and fires it as well.
+   * Shows the news in a player's event and fires the event from the element.
    *
    * @param {RelayPlayer} player
    * @param {(typeof EVENTS)[number]} type
@@ -339,7 +340,7 @@ class PlayerElement extends Base {
     } else if (type === "statechange" || type === "silence") {
       this.#show();
     } else if (type === "notice") {
-      // Perhaps of a switch that failed.
+      // The notice may report a failed switch.
       this.#channels.value = player.channel;
     }
     this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true, composed: true }));
@@ -348,7 +349,7 @@ class PlayerElement extends Base {
     }
   }
 
-  /** Loudness is felt about as the square of the gain that a slider would give. */
+  /** Loudness does not grow in proportion to gain. Squaring makes the slider's steps sound about equal. */
   get #gain() {
     return (this.#volume.valueAsNumber / 100) ** 2;
   }
@@ -406,7 +407,7 @@ for (const [property, attribute] of Object.entries(ATTRIBUTES)) {
   });
 }
 
-/** A constructed style sheet is no inline style, so a strict Content-Security-Policy allows it. */
+/** A strict Content-Security-Policy allows a constructed style sheet, but no inline style. */
 function sharedStyle() {
   if (styleSheet === null) {
     styleSheet = new CSSStyleSheet();
@@ -416,7 +417,7 @@ function sharedStyle() {
 }
 
 /**
- * Tells why a browser made no Worker.
+ * Returns why the browser could not create the Worker.
  *
  * @param {unknown} error
  * @returns {PlayerProblem}
@@ -428,7 +429,7 @@ function codeOf(error) {
   return error instanceof TypeError && globalThis.trustedTypes !== undefined ? "trusted-types" : "not-loaded";
 }
 
-// A second copy of this module, from another address, leaves the element to the first.
+// If the page loads a second copy of this module, the first copy's element stays.
 if (globalThis.customElements?.get(NAME) === undefined) {
   globalThis.customElements?.define(NAME, PlayerElement);
 }

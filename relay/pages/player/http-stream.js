@@ -1,12 +1,12 @@
 /**
- * A channel as an ordinary HTTP stream, for a network that refuses WebSockets. An `<audio>` element plays it, with all the
- * delay that browsers give such a stream: several seconds.
+ * Plays a channel as an ordinary HTTP stream, for a network that blocks WebSockets. It uses an `<audio>` element, in
+ * which browsers delay a stream by several seconds.
  *
  * Fires `change` when `state` changes:
  *   opening   nothing is heard yet
  *   playing
  *   stalled   the sound ran out
- *   blocked   the browser wants a click first
+ *   blocked   the browser requires a click first
  *   failed    the stream ended, or the browser cannot play it
  */
 
@@ -25,13 +25,13 @@ export class HttpStream extends EventTarget {
   #state = "opening";
 
   /**
-   * Begins to play.
+   * Starts to play.
    *
    * @param {object} options
    * @param {string} options.url The relay's address.
    * @param {string} options.session
    * @param {string} options.channel
-   * @param {string | null} options.token An element sends no headers, so it goes into the address.
+   * @param {string | null} options.token Goes into the address, because an element sends no headers.
    * @param {number} options.volume
    */
   constructor({ url, session, channel, token, volume }) {
@@ -55,23 +55,23 @@ export class HttpStream extends EventTarget {
     this.#audio.volume = gain;
   }
 
-  /** Goes on where the browser held it back. Call it inside a click. */
+  /** Starts playback, also after the browser blocked it. Then call it from a click handler. */
   play() {
     this.#audio.play().catch((error) => this.#enter(error?.name === "NotAllowedError" ? "blocked" : "failed"));
   }
 
-  /** Ends it. Nothing is fired from then on. */
+  /** Ends the stream. It fires no more events. */
   close() {
     this.#state = "failed";
     this.#audio.pause();
-    // Only an element without a source gives its connection up.
+    // An element closes its connection only when it has no source.
     this.#audio.removeAttribute("src");
     this.#audio.load();
   }
 
   /** @param {StreamState} state */
   #enter(state) {
-    // While it loads, it waits as well.
+    // The element fires `waiting` also while it loads.
     const isNews = this.#state !== state && !(this.#state === "opening" && state === "stalled");
     if (this.#state !== "failed" && isNews) {
       this.#state = state;

@@ -1,6 +1,6 @@
 /**
- * What the package offers: the player, the presets it knows with their least delays, and what it takes as a name or a
- * token. README.md explains all of it.
+ * The package's exports: the player, the latency presets with their minimum delays, and checks of names and tokens.
+ * README.md describes them.
  *
  * @typedef {import("./types.js").Channel} Channel
  * @typedef {import("./types.js").ChannelState} ChannelState

@@ -1,43 +1,43 @@
 /**
- * What becomes of a frame between the socket and the audio thread: numbering, place on the line, splices and pauses.
+ * Prepares received frames for the audio thread: numbers them, places them on the line, and finds splices and pauses.
  *
- * Pure. Invariants: frames leave in the order of their numbers and each at most once; numbers given to the audio thread
- * count up from 0 and the last `REMEMBERED` of them can be looked up.
+ * Pure. Invariants: frames leave in sequence order and each at most once; the numbers for the audio thread count up
+ * from 0, and the last `REMEMBERED` of them can be looked up.
  */
 
 import { opusTicks, OPUS_CLOCK_RATE } from "./opus-packet.js";
 import { ahead, epochAhead, OPUS, readFrames } from "./wire.js";
 
-/** As many as the audio thread remembers. */
+/** As many frames as the audio thread remembers. */
 const REMEMBERED = 4096;
 
-/** A due time is rounded to a millisecond; only a larger step is a pause. */
+/** Due times are rounded to a millisecond, so only a larger step is a pause. */
 const PAUSE_MS = 5;
 
-/** Where a stream goes on in another codec, the sound of both is blended for so long, if both have it. */
+/** When a stream continues in another codec, the sound of both codecs is blended for this long, if both cover it. */
 const BLEND_MS = 10;
 
-/** What is shorter than this is too short to blend. */
+/** A shorter overlap is not worth a blend. */
 const SHORTEST_BLEND_MS = 1;
 
-/** Media time of Opus wraps after this, that of any other codec later. */
+/** Opus media time wraps after this. That of any other codec wraps later. */
 const MEDIA_WRAP_MS = (2 ** 32 * 1000) / OPUS_CLOCK_RATE;
 
-/** A stream in another codec whose media time is further away than this has nothing to do with the one before. */
+/** If the media time of a stream in another codec is further away than this, it does not continue the old stream. */
 const MOST_APART_MS = 60_000;
 
 /**
  * @typedef {object} Entry
- * @property {number} number For the audio thread.
- * @property {number} line Which line: places on different ones can not be compared.
- * @property {number} lineMs Place of the first sample on the line.
- * @property {number} dueMs On the relay's clock, unwrapped.
+ * @property {number} number Its number for the audio thread.
+ * @property {number} line The number of its line. Places on different lines cannot be compared.
+ * @property {number} lineMs Place of its first sample on the line.
+ * @property {number} dueMs Its due time on the relay's clock, unwrapped.
  * @property {number} durationMs
- * @property {boolean} isSplice Whether it does not follow the frame before it.
- * @property {number} pauseMs Silence before it, by its due time; in pace `speech` only.
- * @property {number} holeMs Sound that is missing before it, by its media time.
- * @property {number} cutMs How much of its beginning is not to be heard, because it was there in another codec.
- * @property {number} overlapMs How much of what comes then was there as well, and is to be blended with it.
+ * @property {boolean} isSplice Whether it does not continue the frame before it.
+ * @property {number} pauseMs Silence before it, from its due time; only in pace `speech`.
+ * @property {number} holeMs Missing sound before it, from its media time.
+ * @property {number} cutMs The part of its beginning to cut off, because that sound came in another codec already.
+ * @property {number} overlapMs The part after the cut that came in another codec too and is blended with it.
  *
  * @typedef {import("./wire.js").Frame} Frame
  * @typedef {import("./messages.js").Format} Format
@@ -46,8 +46,8 @@ const MOST_APART_MS = 60_000;
  * @property {Entry} entry
  * @property {Uint8Array<ArrayBuffer>} audio
  * @property {Format} format
- * @property {number} ticks Its duration, in ticks of the format's clock rate.
- * @property {boolean} isFirst Whether it does not follow the frame before it in the same stream, so that a decoder begins.
+ * @property {number} ticks Its duration in ticks of the format's clock rate.
+ * @property {boolean} isFirst Whether it needs a fresh decoder, because it does not continue the frame before it.
  */
 
 export class Intake {
@@ -58,15 +58,15 @@ export class Intake {
   #line = 0;
   /** @type {number | null} */
   #epoch = null;
-  /** Null while the stream's numbers are not known, because it has just gone on in another codec. @type {number | null} */
+  /** Null after a change of codec, until the new stream's first frame. @type {number | null} */
   #nextSeq = 0;
   #ticks = 0;
-  /** Where on the line the stream's media time is 0. */
+  /** The place on the line at which the stream's media time is 0. */
   #originMs = 0;
-  /** Where on the line the sound in the codec before ends, until the sound in the new one is there. @type {number | null} */
+  /** Where on the line the old codec's sound ends, until the new codec's sound arrives. @type {number | null} */
   #seamMs = null;
   /**
-   * Where the next frame should be; null when it begins a line.
+   * Where the next frame is expected; null if it begins a line.
    *
    * @type {{dueMs: number, mediaMs: number, isHole: boolean} | null}
    */
@@ -84,7 +84,7 @@ export class Intake {
     return this.#isSpeech;
   }
 
-  /** Where a new connection can go on: {epoch, after}; null before the first frame or gap. */
+  /** Where a new connection can resume; null before the first frame. */
   get resumePoint() {
     return this.#epoch === null || this.#nextSeq === null
       ? null
@@ -101,7 +101,7 @@ export class Intake {
   }
 
   /**
-   * Takes the format of what comes. Another codec has numbers of its own; where it goes on, its media time says.
+   * Sets the format of the next frames. Each codec has its own frame numbers, so media time shows where it continues.
    *
    * @param {Format} format
    */
@@ -112,26 +112,26 @@ export class Intake {
     this.#format = format;
   }
 
-  /** @param {Format} format @returns {boolean} whether it is another codec than that of what came so far. */
+  /** @param {Format} format @returns {boolean} Whether its codec differs from the present one. */
   isOtherCodec(format) {
     return this.#format !== null && format.codec !== this.#format.codec;
   }
 
-  /** Begins a line of its own: what comes has nothing to do with what was. */
+  /** Begins a new line, because the next frames do not continue the last ones. */
   beginLine() {
     this.#line += 1;
     this.#next = null;
     this.#seamMs = null;
   }
 
-  /** Forgets where a new connection could go on. */
+  /** Forgets where a new connection could resume. */
   forgetPlace() {
     this.#epoch = null;
     this.beginLine();
   }
 
   /**
-   * Tells whether a connection that begins at this place carries on the numbering, with or without a hole.
+   * Whether a connection that begins at this frame continues the numbering, with or without a hole.
    *
    * @param {number} epoch
    * @param {number} seq
@@ -141,7 +141,7 @@ export class Intake {
   }
 
   /**
-   * Notes that frames are lost, so that a connection that breaks now does not ask for them.
+   * Skips lost frames, so that a new connection does not ask for them.
    *
    * @param {import("./messages.js").Gap} gap
    */
@@ -161,11 +161,11 @@ export class Intake {
   }
 
   /**
-   * Takes a binary message.
+   * Takes a binary message apart.
    *
    * @param {ArrayBuffer} message
-   * @returns {Taken[]} without the frames that were there already; none before there is a format.
-   * @throws {RangeError} when it is no audio of this format.
+   * @returns {Taken[]} Its frames, except duplicates. Empty if no format is known yet.
+   * @throws {RangeError} if it is not audio of this format.
    */
   take(message) {
     const format = this.#format;
@@ -183,7 +183,7 @@ export class Intake {
         this.#entries[this.#number % REMEMBERED] = entry;
         this.#number += 1;
         this.#nextSeq = (frame.seq + 1) >>> 0;
-        // Only the caller keeps the audio: what is remembered outlives it by minutes.
+        // Entries do not include the audio, because they are remembered for minutes.
         taken.push({ entry, audio: frame.audio, format, ticks, isFirst });
       }
     }
@@ -194,7 +194,7 @@ export class Intake {
    * @param {Frame} frame
    * @param {number} clockRate
    * @param {number} ticks Its duration.
-   * @param {boolean} isJoin Whether the stream goes on with it in another codec.
+   * @param {boolean} isJoin Whether it is the first frame after a change of codec.
    * @returns {Entry}
    */
   #place({ mediaTime, dueMs: wireDueMs }, clockRate, ticks, isJoin) {
@@ -232,7 +232,7 @@ export class Intake {
   /**
    * Finds where on the line the stream in the new codec begins.
    *
-   * @param {number} mediaMs Media time of its first sample, which has wrapped at any time.
+   * @param {number} mediaMs Media time of its first sample, which may have wrapped any number of times.
    */
   #join(mediaMs) {
     const next = this.#next;
@@ -251,7 +251,7 @@ export class Intake {
   }
 
   /**
-   * Tells what of a frame was there in the codec before.
+   * Computes which part of a frame came in the old codec already.
    *
    * @param {number} mediaMs
    * @param {number} durationMs

@@ -1,18 +1,18 @@
 /**
- * What to do about a playout delay that is not the target: the mildest means that is enough. Pure.
+ * Corrects a playout delay that differs from its target by the mildest means that suffices. Pure.
  *
- *   1. always         play up to 0.03 % faster or slower than the drift of the sound cards, which a PI loop learns
- *   2. somewhat late  1.05 times faster by WSOLA, silence first; 1.10 when 200 ms late, or in the first two seconds
- *   3. over 0.9 s      one jump, then 3 s of quiet
- *   4. too early      0.95 times
+ *   1. always         a speed within 0.03 % of the sound cards' drift, which a PI loop learns
+ *   2. somewhat late  1.05 times the speed by WSOLA, silence first; 1.10 if 200 ms late, or in the first two seconds
+ *   3. over 0.9 s     one jump, then no other for 3 s
+ *   4. too early      0.95 times the speed
  *
- * Positive errors are late: the sound is played later than the target says.
+ * A positive error is late: the sound plays later than the target.
  */
 
-/** Two sound cards differ by less; what the loop takes for more is noise. */
+/** The clocks of two sound cards differ by less than this. Anything more is noise. */
 const MAX_DRIFT_PPM = 500;
 
-/** The trim beyond the drift: a third of a hertz in a kilohertz. No delay that is too small for a stretch is worth more. */
+/** Maximum trim beyond the drift: 0.3 Hz in 1 kHz. A delay too small for a stretch does not justify more. */
 const MAX_TRIM_PPM = 300;
 
 /**
@@ -23,7 +23,7 @@ const LOOP_RADIANS_PER_SECOND = 0.04;
 const PROPORTIONAL_PPM_PER_MS = 2 * LOOP_RADIANS_PER_SECOND * 1000;
 const INTEGRAL_PPM_PER_MS_SECOND = LOOP_RADIANS_PER_SECOND ** 2 * 1000;
 
-/** Late enough for a stretch: so many ms, or this part of the target, but never more than the most. */
+/** When to stretch: if late by LATE_MS or LATE_PART of the target, whichever is more, but at most MOST_LATE_MS. */
 const LATE_MS = 60;
 const LATE_PART = 0.25;
 const MOST_LATE_MS = 90;
@@ -31,24 +31,24 @@ const LATE_FOR_MS = 1000;
 const VERY_LATE_MS = 200;
 
 /**
- * While the first frames are still telling how fast the network is, a delay that shows itself is made up for at once:
- * nobody knows yet how the speaker sounds, and later it would be heard. A target that falls is followed as closely,
- * because what is left when it stops would stay for a minute.
+ * While the first frames still reveal the network's delay, a lag is corrected at once: listeners do not know the
+ * speaker's voice yet, and would notice the change later. The delay also follows a falling target this closely.
+ * Otherwise the remaining difference would last for a minute.
  */
 const SETTLING_MS = 2000;
 const FOLLOWING_MS = 1000;
 const CLOSE_LATE_MS = 8;
 const CLOSE_LATE_FOR_MS = 300;
 
-/** Early enough: less, because an underrun is heard and a stretch is not. */
+/** When to slow down. The thresholds are lower, because an underrun is audible and a stretch is not. */
 const EARLY_MS = 20;
 const EARLY_PART = 0.25;
 const EARLY_FOR_MS = 300;
 
-/** A stretch goes on until no more is left than the trim makes up for soon. */
+/** A stretch ends at this error, which the trim soon corrects. */
 const RELEASE_MS = 5;
 
-/** What a stretch does not make up for within 10 s. */
+/** A stretch would take more than 10 s to correct this. */
 export const JUMP_MS = 900;
 const QUIET_AFTER_JUMP_MS = 3000;
 
@@ -56,10 +56,10 @@ const FAST = 1.05;
 const FASTER = 1.1;
 const SLOW = 0.95;
 
-/** The delay is measured between messages and blocks, with an error of some ms that changes each time. */
+/** Each measurement of the delay has an error of some ms, because messages and blocks are discrete. */
 const SMOOTHING_MS = 500;
 
-/** A stretch changes it by more than that noise. */
+/** A stretch changes the delay by more than that noise. */
 const STRETCHING_SMOOTHING_MS = 100;
 
 export class Ladder {
@@ -79,7 +79,7 @@ export class Ladder {
   /** @type {number | null} */
   #decidedMs = null;
 
-  /** What the drift is thought to be: positive, the broadcaster's clock is faster than the sound card. */
+  /** The estimated drift. It is positive if the broadcaster's clock is faster than the sound card. */
   get driftPpm() {
     return this.#driftPpm;
   }
@@ -92,12 +92,12 @@ export class Ladder {
     return this.#stretch;
   }
 
-  /** The error without its noise. */
+  /** The smoothed error. */
   get errorMs() {
     return this.#smoothMs ?? 0;
   }
 
-  /** Begins to measure anew, after a start, a jump or another discontinuity; the drift is still what it was. */
+  /** Restarts the measurement after a start, a jump or another discontinuity. The drift stays. */
   restart() {
     this.#smoothMs = null;
     this.#decidedMs = null;
@@ -108,7 +108,7 @@ export class Ladder {
   }
 
   /**
-   * Notes that the first sound begins.
+   * Begins the settling time. Called when the first sound is heard.
    *
    * @param {number} nowMs
    */
@@ -128,7 +128,7 @@ export class Ladder {
   }
 
   /**
-   * Decides on `trimPpm` and `stretch` while it plays, given the error as measured at `nowMs`.
+   * Chooses `trimPpm` and `stretch` from an error measured at `nowMs`.
    *
    * @param {number} errorMs
    * @param {number} targetMs
@@ -141,7 +141,7 @@ export class Ladder {
     const smoothingMs = this.#stretch === 1 ? SMOOTHING_MS : STRETCHING_SMOOTHING_MS;
     this.#smoothMs += (1 - Math.exp(-elapsedMs / smoothingMs)) * (errorMs - this.#smoothMs);
     if (this.#isRest(errorMs)) {
-      // Without noise it would be known half a second later, when too much had been made up for.
+      // The smoothed error would show this half a second later, after an overcorrection.
       this.#stretch = 1;
       this.#smoothMs = errorMs;
     }
@@ -150,7 +150,7 @@ export class Ladder {
   }
 
   /**
-   * Whether a stretch has done its work.
+   * Whether a stretch has reached its aim.
    *
    * @param {number} errorMs
    */
@@ -198,7 +198,7 @@ export class Ladder {
     const correction = PROPORTIONAL_PPM_PER_MS * errorMs;
     this.#trimPpm = this.#driftPpm + clamp(correction, MAX_TRIM_PPM);
     if (Math.abs(correction) <= MAX_TRIM_PPM) {
-      // Only while the loop has room: what it can not correct is no drift.
+      // Integrate only while the trim is within its bounds. An error that the trim cannot correct is not drift.
       const driftPpm = this.#driftPpm + INTEGRAL_PPM_PER_MS_SECOND * errorMs * elapsedSeconds;
       this.#driftPpm = clamp(driftPpm, MAX_DRIFT_PPM);
     }

@@ -1,9 +1,8 @@
 /**
- * The controls of a lock screen, a headset or a keyboard, for one player at a time: the one that was started last of those
- * that play.
+ * Connects the controls of a lock screen, headset or keyboard to one player at a time: the last one that started.
  *
- * Chromium and Firefox show them only for a media element that plays, and an AudioContext is none. So one plays silence
- * beside the sound, which has no part in it: where the browser refuses, only the controls are missing.
+ * Chromium and Firefox show the controls only while a media element plays, and an AudioContext is not a media element.
+ * So an element plays silence beside the sound. If the browser refuses that, only the controls are missing.
  */
 
 /**
@@ -14,7 +13,7 @@
 const ACTIONS = /** @type {const} */ (["play", "pause", "stop"]);
 
 /**
- * What plays, in the order of its start.
+ * The players that play, in the order in which they started.
  *
  * @type {Map<Player, {words: Words, isHeard: boolean}>}
  */
@@ -26,8 +25,8 @@ let owner = null;
 let element = null;
 
 /**
- * Shows what is played, and lets its controls start and stop it. Of a player that plays already only the words are new:
- * it takes nothing from one that was started later.
+ * Connects the controls to a player that starts. If the player already plays, only updates its title, so that it takes
+ * no controls from a player that started later.
  *
  * @param {Player} player
  * @param {Words} words
@@ -44,7 +43,7 @@ export function claimMediaSession(player, words) {
 }
 
 /**
- * Has the browser show the controls. Only once something is heard: until then the element would be in its way.
+ * Shows the controls. Call it once sound is heard: an earlier start of the element would disturb the player's start.
  *
  * @param {Player} player
  */
@@ -57,7 +56,7 @@ export function showMediaSession(player) {
 }
 
 /**
- * A player that stopped hands its controls to another that plays, or keeps them, so that it can be started from there.
+ * Notes that a player stopped. Its controls go to another playing one. If there is none, they stay and can restart it.
  *
  * @param {Player} player
  */
@@ -70,7 +69,7 @@ export function pauseMediaSession(player) {
 }
 
 /**
- * Takes the controls away.
+ * Disconnects the controls from a player that is disposed of.
  *
  * @param {Player} player
  */
@@ -81,7 +80,7 @@ export function releaseMediaSession(player) {
   }
   owner = null;
   element?.pause();
-  // Without a source it is nothing that could go on, so the controls vanish.
+  // The controls vanish when the element has no source.
   element?.removeAttribute("src");
   element?.load();
   element = null;
@@ -107,7 +106,7 @@ function own(player, words) {
   show();
 }
 
-/** Gives the controls to the player that was started last of those that still play; false when there is none. */
+/** Hands the controls to the playing player that started last. Returns false if there is none. */
 function handOver() {
   const heir = [...playing].pop();
   if (heir === undefined) {
@@ -119,13 +118,13 @@ function handOver() {
 }
 
 function show() {
-  // Safari takes the AudioContext itself for what plays, and a second sound is one more that it could interrupt.
+  // Safari shows the controls for the AudioContext itself, and might interrupt a second sound.
   const isHeard = owner !== null && playing.get(owner)?.isHeard;
   if (!isHeard || navigator.audioSession !== undefined) {
     return;
   }
   if (element === null) {
-    // Chromium shows no controls for what is shorter than 5 s, for a MediaStream, or for what is muted.
+    // Chromium shows no controls for sound shorter than 5 s, for a MediaStream, or for a muted element.
     element = new Audio(new URL("./silence.flac", import.meta.url).href);
     element.loop = true;
   }

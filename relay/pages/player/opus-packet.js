@@ -1,17 +1,17 @@
 /**
- * What the first bytes of an Opus packet say about its duration. Pure.
+ * Reads the duration of an Opus packet from its first bytes. Pure.
  *
- * The source is RFC 6716, section 3.1: the first byte (TOC) has the configuration, which says how long each frame is,
- * and a code, which says how many frames there are. For code 3, the second byte has their number.
+ * The source is RFC 6716, section 3.1. The first byte (TOC) contains the configuration, which defines the duration of
+ * each frame, and a code for the number of frames. For code 3, the second byte contains that number.
  */
 
-/** Ticks per second of Opus: 48 000, whatever the rate of the sound in it (RFC 7587, section 4.1). */
+/** Ticks per second of Opus: 48 000 at any sample rate (RFC 7587, section 4.1). */
 export const OPUS_CLOCK_RATE = 48_000;
 
 /** A packet lasts at most 120 ms (requirement R5). */
 const MOST_TICKS = 5760;
 
-/** Ticks of 10, 20, 40 and 60 ms, the frames of SILK; of 10 and 20 ms, those of hybrid; of 2.5 to 20 ms, those of CELT. */
+/** Frame durations in ticks: 10, 20, 40 and 60 ms for SILK; 10 and 20 ms for hybrid; 2.5 to 20 ms for CELT. */
 const SILK = [480, 960, 1920, 2880];
 const HYBRID = [480, 960];
 const CELT = [120, 240, 480, 960];
@@ -20,10 +20,10 @@ const FIRST_HYBRID = 12;
 const FIRST_CELT = 16;
 
 /**
- * Gives the duration of a packet, in ticks of `OPUS_CLOCK_RATE`.
+ * Returns the duration of a packet in ticks of `OPUS_CLOCK_RATE`.
  *
  * @param {Uint8Array} packet
- * @throws {RangeError} when its first bytes are none of an Opus packet, or last longer than 120 ms.
+ * @throws {RangeError} if it is not an Opus packet or lasts longer than 120 ms.
  */
 export function opusTicks(packet) {
   const ticks = packet.length === 0 ? 0 : frameCount(packet) * frameTicks(packet[0] >> 3);

@@ -1,13 +1,13 @@
 /**
- * What decodes Opus here: the browser itself, or WebAssembly, or nothing.
+ * Finds a way to decode Opus: the browser's decoder, WebAssembly, or none.
  *
- * A browser that says that it decodes Opus may still give silence, or nothing at all. So a packet of a tone is tried once.
+ * A browser that claims to decode Opus may still return silence or nothing, so each decoder first decodes a test tone.
  */
 
 import { openWasm, loadWasm } from "./wasm-opus.js";
 import { claimsOpus, openWebCodecs } from "./webcodecs-opus.js";
 
-/** A player does not wait longer than this, and plays PCM then. */
+/** A player waits at most this long, and then plays PCM. */
 const PATIENCE_MS = 3000;
 
 /** Two packets of a tone of 997 Hz: 20 ms each, mono, made by libopus 1.5 at 6 kb/s. */
@@ -16,16 +16,16 @@ const PROBES = ["08858269c315b9c35c0485aa4f48", "08b67de498d0bff8b6ae214c914a5f9
 );
 const PROBE_TICKS = 960;
 
-/** The tone comes out about ten times as loud. */
+/** Minimum peak of the decoded tone. Its actual peak is about ten times as high. */
 const LEAST_LEVEL = 0.03;
 
 /** @type {import("./decoding.js").OpenDecoder} */
 const openLoadedWasm = async (channels, events) => openWasm(await loadWasm(), channels, events);
 
 /**
- * Finds what decodes Opus.
+ * Finds the decoders that work.
  *
- * @returns {Promise<import("./decoding.js").OpenDecoder[]>} the best first; empty where nothing does, or not soon enough.
+ * @returns {Promise<import("./decoding.js").OpenDecoder[]>} Best first; empty if none works or the search is too slow.
  */
 export function findDecoders() {
   return Promise.race([find(), new Promise((resolve) => setTimeout(() => resolve([]), PATIENCE_MS))]);
@@ -39,10 +39,10 @@ async function find() {
 }
 
 /**
- * Whether a decoder makes sound of a packet.
+ * Whether a decoder turns the test packets into sound.
  *
  * @param {import("./decoding.js").OpenDecoder} open
- * @param {() => Promise<boolean>} claims Whether it is worth a try.
+ * @param {() => Promise<boolean>} claims Whether the decoder is worth a try.
  */
 async function decodes(open, claims = async () => true) {
   /** @type {import("./decoding.js").Decoder | null} */
@@ -68,7 +68,7 @@ async function decodes(open, claims = async () => true) {
         }
       };
       begin().catch(() => resolve(false));
-      // A decoder that keeps sound back until more comes is no use either.
+      // This also rejects a decoder that holds its output back until it gets more packets.
       setTimeout(() => resolve(false), PATIENCE_MS / 2);
     });
   } catch {

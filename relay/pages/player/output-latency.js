@@ -1,28 +1,29 @@
 /**
- * How late sound leaves the speaker after it was rendered, as far as a browser can be believed. Pure: time is an argument.
+ * Estimates the time from rendering to the speaker. Pure: time is an argument.
  *
- * A browser tells it in up to three ways, and each can be wrong. WebKit's output timestamp hardly moved up to Safari 17.4
- * (https://bugs.webkit.org/show_bug.cgi?id=264247), so the way that it tells of grew by a second a second.
+ * A browser reports this latency in up to three ways, and each can be wrong. Up to Safari 17.4, for example, WebKit's
+ * output timestamp hardly moved (https://bugs.webkit.org/show_bug.cgi?id=264247), so the latency seemed to grow by a
+ * second per second.
  */
 
-/** No way to a speaker takes longer: Bluetooth takes about 0.3 s, AirPlay 2 s. */
+/** No real latency is larger. Bluetooth takes about 0.3 s, and AirPlay 2 s. */
 const MOST_MS = 3000;
 
-/** Two looks at the same way differ by less than this. What grows with the time differs by the time between them. */
+/** Two readings of the same latency differ by less than this. A reading that grows with time differs by more. */
 const STEADY_MS = 100;
 
-/** Looks are at least so far apart by both clocks: on a busy machine timers come in bursts, and sound is rendered in bursts. */
+/** Minimum time between readings by both clocks, because a busy machine runs timers and renders sound in bursts. */
 const LOOK_INTERVAL_MS = 200;
 
 /**
- * Firefox ESR 153.8 on Linux often freezes a page for good when it asks for `outputLatency` or `getOutputTimestamp()` while
- * its sound starts: the page holds the lock of the audio graph and waits for PulseAudio, PulseAudio waits for the audio
- * worklet, and the worklet waits for the lock. There is nothing but the name to tell such a browser by.
+ * Firefox ESR 153.8 on Linux often deadlocks if a page reads `outputLatency` or `getOutputTimestamp()` while its sound
+ * starts: the page holds the lock of the audio graph and waits for PulseAudio, PulseAudio waits for the audio worklet,
+ * and the worklet waits for the lock. Only its name identifies such a browser.
  */
 const FREEZES_WHEN_ASKED = /X11;.*Firefox\//;
 
 /**
- * As much of an AudioContext as tells of its output; browsers have more or less of it.
+ * The members of an AudioContext that describe its output. Not all browsers have all of them.
  *
  * @typedef {object} Output
  * @property {number} currentTime
@@ -36,17 +37,17 @@ export class OutputLatency {
   #seen = { atMs: -Infinity, renderedMs: -Infinity, told: NaN, stamped: NaN };
   #believedMs = 0;
 
-  /** @param {string} userAgent The browser's name: one that freezes when it is asked is only asked for `baseLatency`. */
+  /** @param {string} userAgent The browser's name. In a browser that may freeze, only `baseLatency` is read. */
   constructor(userAgent = "") {
     this.#mayAsk = !FREEZES_WHEN_ASKED.test(userAgent);
   }
 
   /**
-   * Gives the latency in ms: the best of what the browser tells that is plausible, or 0. Call it a few times a second,
-   * because what was seen once is not believed.
+   * Returns the latency in ms: the best plausible reading, or 0. Call it a few times a second, because a reading is
+   * plausible only if the one before it agrees.
    *
    * @param {Output} output
-   * @param {number} nowMs Of the page's `performance.now()`.
+   * @param {number} nowMs The page's `performance.now()`.
    */
   read(output, nowMs) {
     const before = this.#seen;
@@ -66,20 +67,20 @@ export class OutputLatency {
 }
 
 /**
- * Gives what a browser says, or null where that can not be.
+ * Returns a reading if it is plausible, else null.
  *
  * @param {number} ms
  * @param {number} beforeMs
  */
 function plausible(ms, beforeMs) {
   const isSteady = Math.abs(ms - beforeMs) <= STEADY_MS;
-  // Two clocks that are read one after the other may cross.
+  // The two clocks are read one after the other, so a small latency may appear negative.
   return isSteady && ms >= -STEADY_MS && ms <= MOST_MS ? Math.max(0, ms) : null;
 }
 
 /** @param {Output} output */
 function toldMs({ outputLatency = 0 }) {
-  // 0 stands for unknown.
+  // 0 means unknown.
   return outputLatency > 0 ? outputLatency * 1000 : NaN;
 }
 

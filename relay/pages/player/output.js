@@ -1,12 +1,12 @@
 /**
- * The way from the renderer to the speakers: an AudioContext, its volume, and whether it really runs.
+ * Plays the renderer's sound: an AudioContext, its volume, and a check that it really runs.
  *
  * Fires `condition` when `condition` changes:
- *   starting      just made
+ *   starting      just created
  *   running
- *   blocked       the browser wants a click first, or suspended the context
- *   interrupted   by a telephone call or the like; mostly it ends by itself
- *   stuck         it says that it runs, but its clock stands still: only another context helps
+ *   blocked       the browser requires a click first, or suspended the context
+ *   interrupted   by a phone call, for example; usually ends by itself
+ *   stuck         the context claims to run, but its clock stands still; only a new context helps
  */
 
 import { OutputLatency } from "./output-latency.js";
@@ -16,30 +16,30 @@ import { openScheduled } from "./scheduled.js";
 
 const CHECK_INTERVAL_MS = 250;
 
-/** A context that was just made does not run for a moment; one that does not run for longer is held back. */
+/** A new context takes a moment to run. If it takes longer than this, the browser blocks it. */
 const BLOCKED_AFTER_MS = 1000;
 
-/** A clock that stood still for so long, at three checks in a row, is broken and not just late. */
+/** A clock that stands still for this long, at three checks in a row, is broken and not just late. */
 const STUCK_AFTER_MS = 500;
 const STUCK_CHECKS = 3;
 
-/** Volume and end follow in so many seconds, without a click. */
+/** Time constant of volume changes and of the final fade, so that they do not click. */
 const RAMP_SECONDS = 0.01;
 const CLOSE_AFTER_MS = 60;
 
 /**
- * A low delay is worth more wake-ups of the processor; a large one is not.
+ * A short delay justifies more wake-ups of the processor. A long delay does not.
  *
  * @type {Readonly<Record<import("./types.js").Latency, AudioContextLatencyCategory>>}
  */
 const LATENCY_HINTS = Object.freeze({ low: "interactive", balanced: "interactive", stable: "balanced" });
 
-// In a function, because where the player is only imported, on a server, a module may have no address.
+// A function, because a server may import this module, and `import.meta.url` may be no valid base address there.
 const processorAddress = () => new URL("./processor.js", import.meta.url);
 
-/** Has the browser fetch the audio thread's modules into its cache. That it can not is no error: `open` will tell. */
+/** Loads the audio thread's modules into the browser's cache. Ignores errors, because `open` will report them. */
 export function prefetchOutput() {
-  // Only a context has the graph of its modules fetched, and before a click only one without a speaker may be made.
+  // Only a context loads a module with its imports, and before a click only an offline context is allowed.
   new OfflineAudioContext(1, 1, 44_100).audioWorklet?.addModule(processorAddress()).catch(() => {});
 }
 
@@ -57,7 +57,7 @@ export class Output extends EventTarget {
   #wasInterrupted = false;
 
   /**
-   * Make it inside a click: otherwise browsers hold the sound back.
+   * Create it in a click handler. Otherwise browsers block the sound.
    *
    * @param {{volume: number, latency: import("./types.js").Latency}} options
    */
@@ -88,7 +88,7 @@ export class Output extends EventTarget {
     return this.#condition;
   }
 
-  /** From rendering to the speaker, as far as the browser knows; see `OutputLatency.read`. */
+  /** Returns the time from rendering to the speaker; see `OutputLatency.read`. */
   readLatencyMs() {
     return this.#latency.read(this.#context, performance.now()) + (this.#source?.latencyMs() ?? 0);
   }
@@ -99,10 +99,10 @@ export class Output extends EventTarget {
   }
 
   /**
-   * Loads the audio thread's part.
+   * Loads and connects the renderer.
    *
-   * @returns {Promise<MessagePort>} for the conductor.
-   * @throws {Error} when it can not be loaded.
+   * @returns {Promise<MessagePort>} The conductor's port to the renderer.
+   * @throws {Error} if the audio thread's module cannot be loaded.
    */
   async open() {
     if (this.#context.audioWorklet === undefined) {
@@ -118,9 +118,9 @@ export class Output extends EventTarget {
     return port2;
   }
 
-  /** Lets the context run. That it may not, or was closed meanwhile, is no error: it shows in the condition. */
+  /** Resumes the context. A failure is not an error, because `condition` shows it. */
   resume() {
-    // While a telephone call lasts, asking would be held against us (iOS).
+    // iOS penalizes a page that resumes its context during a phone call.
     if (this.#context.state === "suspended") {
       this.#sinceMs = performance.now();
       this.#context.resume().catch(() => {});

@@ -1,31 +1,31 @@
 /**
- * What is heard of a ring, at the ring's own rate: plays, splices, stretches, conceals, fades.
+ * Reads sound from a ring at the ring's own rate: plays, splices, stretches, conceals and fades it.
  *
- * Every change of place is the same act: what would have been heard next is copied, and blended into what is heard
- * instead. So in every mode, and even inside a blend, there is no step. Invariants: undisturbed playing copies samples
- * exactly; `read` allocates nothing and always fills its output.
+ * Every change of place works the same way: the playhead copies the sound that would come next and blends it into the
+ * sound at the new place. So there is no step in any mode, even inside a blend. Invariants: plain playback copies
+ * samples exactly; `read` allocates nothing and always fills its output.
  */
 
 import { Concealment } from "./concealment.js";
 import { Similarity } from "./similarity.js";
 import { Wsola } from "./wsola.js";
 
-/** Nothing is played; what comes is kept until `startIn`. */
+/** Nothing plays. New sound is kept until `startIn`. */
 export const SILENT = 0;
 export const PLAYING = 1;
-/** The ring ran out a moment ago. */
+/** The ring has run out, and `Concealment` fills the gap. */
 export const CONCEALING = 2;
 
 const JUMP_FADE_SECONDS = 0.02;
 const FADE_SECONDS = 0.01;
 
-/** A jump may land this much earlier or later, where the sound goes on best. */
+/** A jump may land this much earlier or later, where the sound fits best. */
 const JUMP_TOLERANCE_SECONDS = 0.01;
 
-/** Less than this before a splice is too little to blend: what is there then ends as if nothing followed. */
+/** If less sound than this is left before a splice, it is too short to blend. It then ends as if nothing followed. */
 const SHORTEST_JOIN_SECONDS = 0.002;
 
-/** How often a stretch is considered. */
+/** How often the playhead looks for a cut while it stretches. */
 const HOP_SECONDS = 0.01;
 
 export class Playhead {
@@ -47,7 +47,7 @@ export class Playhead {
   #stretch = 1;
   #stretchBy = 0;
 
-  /** @param {import("./ring.js").Ring} ring @param {number} rate Samples a second. */
+  /** @param {import("./ring.js").Ring} ring @param {number} rate Samples per second. */
   constructor(ring, rate) {
     this.#ring = ring;
     this.#concealment = new Concealment(ring, rate);
@@ -61,23 +61,23 @@ export class Playhead {
     this.#untilHop = this.#hop;
     this.#tails = ring.planes.map(() => new Float32Array(this.#jumpFade));
     this.#spareTails = ring.planes.map(() => new Float32Array(this.#jumpFade));
-    /** The next sample of the ring that is played. */
+    /** The next sample of the ring to play. */
     this.place = ring.end;
     this.mode = SILENT;
-    /** Samples until it starts by itself; -1 when it does not. */
+    /** Samples until playback starts; -1 if no start is scheduled. */
     this.startIn = -1;
-    /** Whether running out of sound is a fault. */
+    /** Whether running out of sound is an underrun. */
     this.isExpecting = true;
     this.underruns = 0;
     this.concealedSamples = 0;
   }
 
-  /** Samples that have not been played. */
+  /** Number of samples that have not been played. */
   get held() {
     return this.#ring.end - this.place;
   }
 
-  /** Whether nothing is heard, not even the end of something. */
+  /** Whether nothing is heard, not even the end of a fade. */
   get isQuiet() {
     return this.mode === SILENT && this.#tailAt >= this.#tailLength;
   }
@@ -86,9 +86,9 @@ export class Playhead {
    * Appends sound.
    *
    * @param {Int16Array} samples Interleaved.
-   * @param {boolean} isSplice Whether they do not follow what was written last.
+   * @param {boolean} isSplice Whether they do not continue the samples before them.
    * @param {number} pause Silence before them, in samples.
-   * @param {number} [overlap] So many of them are the same sound as what was written last, in another codec.
+   * @param {number} [overlap] How many of them repeat the end of the last sound in another codec.
    */
   write(samples, isSplice, pause, overlap = 0) {
     const ring = this.#ring;
@@ -101,7 +101,7 @@ export class Playhead {
       this.#runDry();
     }
     if (pause > 0) {
-      // Each of the two joins takes one such length away.
+      // Each of the two joins shortens the silence by one such length.
       this.#appendJoined(0, () => ring.appendSilence(pause + 2 * this.#shortestJoin), this.#shortestJoin);
     }
     this.#appendJoined(
@@ -113,7 +113,7 @@ export class Playhead {
   }
 
   /**
-   * Appends sound whose beginning is there already, and blends both where that has not been played yet.
+   * Appends sound whose beginning repeats the end of the ring. Blends both where the end has not been played yet.
    *
    * @param {Int16Array} samples
    * @param {number} overlap
@@ -144,8 +144,8 @@ export class Playhead {
   /**
    * Plays faster or slower at the same pitch.
    *
-   * @param {number} speed 1 plays at the broadcaster's, 1.05 is faster.
-   * @param {number} by After so many samples are dropped or repeated it ends by itself, to half a period of a voice.
+   * @param {number} speed 1 is the broadcaster's speed, and 1.05 is faster.
+   * @param {number} by Samples to drop or repeat before the stretch ends by itself, to within half a pitch period.
    */
   stretch(speed, by) {
     this.#stretch = speed;
@@ -153,7 +153,7 @@ export class Playhead {
   }
 
   /**
-   * Skips that many samples, or a little more or less; it is heard as one soft cut.
+   * Skips that many samples, or a few more or less, in one soft cut.
    *
    * @param {number} samples
    */
@@ -176,7 +176,7 @@ export class Playhead {
     this.#moveTo(this.#similarity.place, length);
   }
 
-  /** Ends what is heard in a short fade, and throws away what is held. */
+  /** Fades out quickly and discards the held sound. */
   clear() {
     if (this.mode === PLAYING && this.held < this.#jumpFade) {
       this.#concealment.begin(true);
@@ -355,7 +355,7 @@ export class Playhead {
   }
 
   /**
-   * Copies what would be heard next, to be faded out over `length` samples.
+   * Copies the sound that would come next, in order to fade it out over `length` samples.
    *
    * @param {number} length
    */
@@ -416,7 +416,7 @@ export class Playhead {
 }
 
 /**
- * The loudness of what comes in, `at` samples inside a blend of `length`; what goes out has the rest.
+ * Returns the weight of the incoming sound, `at` samples into a blend of `length`. The outgoing sound has the rest.
  *
  * @param {number} at
  * @param {number} length

@@ -1,8 +1,8 @@
 /**
- * The audio thread: hands the conductor's orders to a `Renderer` and lets it fill the blocks.
+ * The audio thread: passes the conductor's orders to a `Renderer`, which fills the blocks.
  *
- * The node's port brings {port}, the way to the conductor's Worker. `process` allocates nothing, so it posts nothing:
- * {type: "report", id} is answered from the message handler with {id, report}.
+ * The node's port delivers {port}, the MessagePort to the conductor's Worker. `process` must not allocate, so it posts
+ * nothing. Instead, the message handler answers {type: "report", id} with {id, report}.
  */
 
 import { Renderer } from "./renderer.js";

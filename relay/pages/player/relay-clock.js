@@ -1,15 +1,15 @@
 /**
- * Where the relay's clock stands, seen from here. Pure: all times are arguments, in milliseconds.
+ * Estimates the relay's clock. Pure: all times are arguments, in milliseconds.
  *
- * Two questions with two answers: how the fastest message was under way (`fastestWayMs`, clock difference and network
- * together, which is what lateness is measured against), and what the relay's clock shows now (`relayNow`, from the
- * exchange with the shortest round trip, which is what a true delay is measured with).
+ * `fastestWayMs` is the difference between arrival and departure of the fastest message: clock difference plus network.
+ * It is the reference for lateness. `relayNow` is the present time on the relay's clock, from the exchange with the
+ * shortest round trip. It serves to measure the true delay.
  */
 
 import { WindowMinimum } from "./window-minimum.js";
 import { ahead } from "./wire.js";
 
-/** Ten pings; longer, and the drift of the clocks (up to 200 ppm, 4 ms in 20 s) would count as delay. */
+/** Ten pings. In a longer window, the drift of the clocks (up to 200 ppm, 4 ms in 20 s) would count as delay. */
 const WINDOW_MS = 20_000;
 
 export class RelayClock {
@@ -19,20 +19,20 @@ export class RelayClock {
   /** @type {{atMs: number, roundTripMs: number, offsetMs: number}[]} */
   #exchanges = [];
 
-  /** Forgets everything, because another relay or another start of it is at the other end. */
+  /** Forgets everything, for a connection to another relay or to a restarted one. */
   restart() {
     this.#fastest.clear();
     this.#latestMs = null;
     this.#exchanges = [];
   }
 
-  /** Arrival minus departure, at best; null before the first message. */
+  /** Arrival minus departure of the fastest message; null before the first message. */
   get fastestWayMs() {
     return this.#fastest.value;
   }
 
   /**
-   * Gives the time whose low 32 bits are `wireMs` and that is nearest to what was heard last.
+   * Returns the time with the low 32 bits `wireMs` that is nearest to the latest time heard.
    *
    * @param {number} wireMs
    */
@@ -42,7 +42,7 @@ export class RelayClock {
   }
 
   /**
-   * Notes a message that said when it left the relay.
+   * Records a message that states when it left the relay.
    *
    * @param {number} wireMs
    * @param {number} receivedMs
@@ -54,7 +54,7 @@ export class RelayClock {
   }
 
   /**
-   * Notes the answer to a ping.
+   * Records the answer to a ping.
    *
    * @param {number} sentMs
    * @param {number} wireMs
@@ -69,7 +69,7 @@ export class RelayClock {
   }
 
   /**
-   * What the relay's clock shows; null before the first answer.
+   * Returns the present time on the relay's clock, or null before the first answer.
    *
    * @param {number} nowMs
    * @returns {number | null}

@@ -1,5 +1,5 @@
 /**
- * The player as a page sees it; README.md has the interface. On the page's thread there is nothing but this.
+ * The player's public interface, which README.md describes. Only this part runs on the page's thread.
  */
 
 import { HttpStream } from "./http-stream.js";
@@ -22,20 +22,20 @@ import { isKey, isName, OPUS, PCM } from "./wire.js";
 
 const SPEAKER_INTERVAL_MS = 250;
 
-/** A context that stays broken however often it is made anew needs a person's click. */
+/** After this many new contexts that get stuck, the person has to click. */
 const MOST_REBUILDS = 3;
 
 /** @type {ReadonlySet<PlayerState>} */
 const STOPPED = new Set(["idle", "failed", "ended"]);
 
 /**
- * In these another reason is news.
+ * States in which a change of the code alone fires `statechange`.
  *
  * @type {ReadonlySet<PlayerState>}
  */
 const TOLD_AGAIN = new Set(["waiting", "playing"]);
 
-/** In these a context may stand still for ever; a person's click makes another one. */
+/** Conditions in which a context may never continue. A click replaces it. */
 const RENEWABLE = new Set(["stuck", "interrupted"]);
 
 /** @type {Status} */
@@ -51,7 +51,7 @@ const NOT_LOADED = Object.freeze({
 });
 
 /**
- * What is heard of an HTTP stream.
+ * The player's state while it plays an HTTP stream.
  *
  * @type {Readonly<Partial<Record<import("./http-stream.js").StreamState, PlayerState>>>}
  */
@@ -98,7 +98,7 @@ export class RelayPlayer extends Emitter {
   #worker = null;
   /** @type {Output | null} */
   #output = null;
-  /** What is played while no WebSocket can be had. @type {HttpStream | null} */
+  /** Plays while no WebSocket connection is possible. @type {HttpStream | null} */
   #stream = null;
   #run = 0;
   #rebuilds = 0;
@@ -121,7 +121,7 @@ export class RelayPlayer extends Emitter {
 
   /**
    * @param {import("./types.js").RelayPlayerOptions} options
-   * @throws {TypeError} when one of them can not be.
+   * @throws {TypeError} if an option is invalid.
    */
   constructor({
     url = null,
@@ -155,17 +155,17 @@ export class RelayPlayer extends Emitter {
     return this.#state;
   }
 
-  /** Why it failed, ended or has no connection, in a sentence; otherwise empty. */
+  /** Why the player failed, ended or has no connection, as a sentence; otherwise "". */
   get reason() {
     return this.#shown.reason;
   }
 
-  /** The same as a code, see README.md; otherwise null. */
+  /** The reason as a code, which README.md lists; otherwise null. */
   get code() {
     return this.#shown.code;
   }
 
-  /** Why there is nothing to hear, as the broadcaster said: "muted", "paused" or null. */
+  /** The broadcaster's reason for silence: "muted", "paused" or null. */
   get silence() {
     return this.#silence;
   }
@@ -174,22 +174,22 @@ export class RelayPlayer extends Emitter {
     return this.#session;
   }
 
-  /** What is played, or would be. */
+  /** The channel that plays, or that `play` would start. */
   get channel() {
     return this.#channel;
   }
 
-  /** The channels of the session; empty before the relay said. */
+  /** The channels of the session; empty before the relay lists them. */
   get channels() {
     return this.#channels;
   }
 
-  /** What people call the session, or null. */
+  /** The session's title, or null. */
   get sessionName() {
     return this.#sessionName;
   }
 
-  /** The numbers of the last `stats` event. */
+  /** The statistics of the last `stats` event. */
   get stats() {
     return this.#stats;
   }
@@ -214,18 +214,18 @@ export class RelayPlayer extends Emitter {
     this.#post({ type: "latency", preset });
   }
 
-  /** Whether it spends as little data as possible: as it was told, or as the browser's user wants it. @returns {boolean} */
+  /** Whether the player saves data: as set, or else as the browser's user prefers. @returns {boolean} */
   get saveData() {
     return this.#saveData ?? navigator.connection?.saveData === true;
   }
 
-  /** @param {boolean | null} isOn Null leaves it to the browser. */
+  /** @param {boolean | null} isOn Null follows the browser's setting. */
   set saveData(isOn) {
     this.#saveData = isOn;
     this.#post({ type: "save-data", isOn: this.saveData });
   }
 
-  /** The codec that it asks for first. What comes is in `stats`. */
+  /** The preferred codec. `stats` contains the actual one. */
   get codec() {
     return this.#codec;
   }
@@ -251,7 +251,7 @@ export class RelayPlayer extends Emitter {
   }
 
   /**
-   * For the next connection, for example after the notice 4001, that the old one has expired.
+   * Sets the token of the next connection, for example after the notice 4001 that the old token has expired.
    *
    * @param {string | null} token
    */
@@ -262,10 +262,10 @@ export class RelayPlayer extends Emitter {
   }
 
   /**
-   * Starts, or goes on when `blocked` or `interrupted`. Browsers allow sound only to a call from within a click or a key
-   * press.
+   * Starts, or continues if `blocked` or `interrupted`. Call it from a click or key handler; otherwise browsers block
+   * the sound.
    *
-   * @returns {Promise<void>} when the audio thread is there. That it fails shows in the state, not here.
+   * @returns {Promise<void>} Resolves once the audio thread runs. A failure shows in the state, not here.
    */
   async play() {
     if (this.#output !== null) {
@@ -315,7 +315,7 @@ export class RelayPlayer extends Emitter {
   }
 
   /**
-   * Plays another channel of the session, now or when it is started.
+   * Switches to another channel of the session, at once or at the next start.
    *
    * @param {string} id
    */
@@ -329,14 +329,14 @@ export class RelayPlayer extends Emitter {
     }
   }
 
-  /** Stops, and gives everything back; it can be started again. */
+  /** Stops and releases all resources. The player can be started again. */
   dispose() {
     this.stop();
     releaseMediaSession(this);
     this.#dismissWorker();
   }
 
-  /** Loads what takes some tenths of a second over a slow network, so that `play` finds it there. */
+  /** Loads modules that would delay `play` by some tenths of a second over a slow network. */
   #prepare() {
     prefetchOutput();
     const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "relay-player" });
@@ -382,7 +382,7 @@ export class RelayPlayer extends Emitter {
   async #rebuild() {
     this.#output?.close();
     this.#output = null;
-    // What comes until the new audio thread is there waits for it.
+    // Without a port, the Worker keeps the sound until the new audio thread is ready.
     this.#post({ type: "port", port: null });
     await this.#openOutput();
   }
@@ -440,7 +440,7 @@ export class RelayPlayer extends Emitter {
     }
   }
 
-  /** Plays an HTTP stream while no WebSocket can be had, and tries it again with each attempt that fails. */
+  /** Plays an HTTP stream while no WebSocket connection is possible. A failed stream restarts with the next attempt. */
   #chooseStream() {
     const isUnreachable = this.#status.code === UNREACHABLE;
     if (!isUnreachable || this.#stream?.state === "failed") {
@@ -487,7 +487,7 @@ export class RelayPlayer extends Emitter {
     this.#update();
   }
 
-  /** How it stands: as the Worker says, unless an HTTP stream is heard. @returns {Status} */
+  /** The Worker's status, or that of the HTTP stream while it plays. @returns {Status} */
   get #shown() {
     const state = STREAM_STATES[this.#stream?.state ?? "failed"];
     return state === undefined ? this.#status : { ...STREAMING, state };

@@ -1,7 +1,7 @@
 /**
- * One WebSocket to the relay that stays: it notices a dead connection, and connects again where the relay allows it.
+ * A persistent WebSocket connection to the relay: detects a dead connection, and reconnects if the relay allows it.
  *
- * A connection that the page itself closes with `close` fires nothing.
+ * After `close`, it fires no events.
  */
 
 import { goawayDelayMs, retryDelayMs } from "./backoff.js";
@@ -11,21 +11,21 @@ import { PROTOCOL, readMessage } from "./wire.js";
 const PING_INTERVAL_MS = 2000;
 const DEAD_AFTER_MS = 6000;
 
-/** A connection that lasted this long was a good one; the next retry is a first one again. */
+/** A connection that lasts this long counts as good and resets the backoff. */
 const STABLE_AFTER_MS = 5000;
 
-/** Code of `down` from this attempt on, if nothing was ever heard of the relay. One or two fail while it restarts. */
+/** Code of `down` after this many failures, if the relay never answered. A restart causes only one or two. */
 export const UNREACHABLE = "unreachable";
 const UNREACHABLE_ATTEMPTS = 3;
-// A browser does not tell a page why a connection was not made.
+// A page cannot find out why a connection failed.
 const UNREACHABLE_SENTENCE =
   "The relay does not answer. It may be full or not running; this network or a proxy may block WebSockets; the relay " +
   "may not allow this page's origin (its setting access.allowed_origins); this page's Content-Security-Policy may not " +
   "allow the relay (connect-src). Trying again…";
 
 /**
- * `code` is the close code, "address" where the browser refuses the address, or "unreachable" from the third attempt on
- * if the relay was never heard. `sentence` says why.
+ * `code` is the close code, "address" if the browser refuses the address, or "unreachable" from the third attempt on
+ * if the relay has never answered. `sentence` explains it.
  *
  * @typedef {{code: number | "address" | "unreachable", sentence: string}} Ending
  *
@@ -33,11 +33,11 @@ const UNREACHABLE_SENTENCE =
  * @property {CustomEvent<import("./messages.js").Hello>} hello The connection is accepted.
  * @property {CustomEvent<import("./messages.js").ControlMessage>} message Any other control message.
  * @property {CustomEvent<ArrayBuffer>} audio
- * @property {CustomEvent<Ending & {retryInMs: number}>} down It is gone or was not made, and another attempt follows.
- * @property {CustomEvent<Ending>} stop Nothing more comes.
+ * @property {CustomEvent<Ending & {retryInMs: number}>} down The connection broke or failed; another attempt follows.
+ * @property {CustomEvent<Ending>} stop The connection ended for good.
  */
 
-/** What a browser does for a socket; tests hand in a virtual one. */
+/** The browser functions that a socket needs. Tests replace them. */
 export const WORLD = Object.freeze({
   now: () => performance.now(),
   random: () => Math.random(),
@@ -76,12 +76,12 @@ export class RelaySocket extends Emitter {
   #pingTimer = null;
 
   /**
-   * @param {string | (() => string)} address `ws:` or `wss:`; a function is asked anew for every attempt.
+   * @param {string | (() => string)} address `ws:` or `wss:`. A function is called for every attempt.
    * @param {object} [options]
-   * @param {string[] | (() => string[])} [options.protocols] Subprotocols offered beside `relay.v1`.
-   * @param {(code: number) => boolean} [options.isFinal] Which close codes forbid to connect again.
-   * @param {() => number} [options.bufferedMs] What is left to play when the connection breaks, see `retryDelayMs`.
-   * @param {(code: number) => number} [options.leastWaitMs] The least wait after a close; `retryNow` ends it.
+   * @param {string[] | (() => string[])} [options.protocols] Subprotocols to offer beside `relay.v1`.
+   * @param {(code: number) => boolean} [options.isFinal] Whether a close code forbids a reconnection.
+   * @param {() => number} [options.bufferedMs] Audio left to play when the connection breaks; see `retryDelayMs`.
+   * @param {(code: number) => number} [options.leastWaitMs] Minimum wait after a close; `retryNow` ends it.
    * @param {typeof WORLD} [options.world]
    */
   constructor(
@@ -108,17 +108,17 @@ export class RelaySocket extends Emitter {
     return this.#acceptedAt !== null;
   }
 
-  /** Whether the connection is gone and the next attempt is still to come. */
+  /** Whether the connection is gone and the next attempt has not begun. */
   get isWaiting() {
     return this.#retryTimer !== null;
   }
 
-  /** Bytes given to `send` that have not left the browser. */
+  /** Bytes passed to `send` that have not left the browser. */
   get bufferedAmount() {
     return this.#socket?.bufferedAmount ?? 0;
   }
 
-  /** Connects; an address that the browser refuses fires `stop` before this returns. */
+  /** Connects. If the browser refuses the address, fires `stop` before it returns. */
   open() {
     this.#retryTimer = null;
     const socket = this.#connect();
@@ -128,7 +128,7 @@ export class RelaySocket extends Emitter {
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => this.#lose(code, reason);
-    // For an address that the page's policy forbids Chromium fires no `close`; otherwise that has come by then.
+    // If the page's policy forbids the address, Chromium fires no `close`. Otherwise `close` comes before this timer.
     socket.onerror = () => this.#world.setTimer(() => this.#socket === socket && this.#lose(CONNECTION_BROKE, ""), 0);
     this.#socket = socket;
     this.#complaint = null;
@@ -138,7 +138,7 @@ export class RelaySocket extends Emitter {
   }
 
   /**
-   * Sends bytes, or an object as a control message; only while `accepted`.
+   * Sends bytes, or an object as a control message. Call it only while `accepted`.
    *
    * @param {ArrayBufferView<ArrayBuffer> | import("./messages.js").Command} data
    */
@@ -152,7 +152,7 @@ export class RelaySocket extends Emitter {
     this.#abandon()?.close(1000);
   }
 
-  /** Makes the attempt that is waited for at once; does nothing where none is. */
+  /** Starts the next attempt at once. Does nothing if none is scheduled. */
   retryNow() {
     if (this.isWaiting) {
       this.#world.clearTimer(this.#retryTimer);
@@ -161,9 +161,9 @@ export class RelaySocket extends Emitter {
   }
 
   /**
-   * Gives the present connection up, for a reason in a sentence, and connects again.
+   * Abandons the present connection and reconnects.
    *
-   * @param {string} sentence
+   * @param {string} sentence The reason.
    */
   reset(sentence) {
     this.#abandon()?.close();
@@ -176,7 +176,7 @@ export class RelaySocket extends Emitter {
     try {
       return this.#world.connect(address, protocols);
     } catch (error) {
-      // It is none, or not wss: on a page over HTTPS.
+      // The address is invalid, or it is not wss: on a page over HTTPS.
       const why = error instanceof Error ? error.message : String(error);
       this.#fire("stop", { code: "address", sentence: `The browser refuses the relay's address: ${why}` });
       return null;
@@ -196,7 +196,7 @@ export class RelaySocket extends Emitter {
       this.#acceptedAt ??= this.#world.now();
       this.#fire("hello", message);
       if (this.accepted) {
-        // At once, because the answer places the relay's clock.
+        // Ping at once, because the answer is needed to estimate the relay's clock.
         this.#ping();
       }
     } else if (message !== null) {
@@ -214,7 +214,7 @@ export class RelaySocket extends Emitter {
     }
   }
 
-  /** The browser answers the relay's pings behind our back, so only a ping of our own tells whether it is there. */
+  /** Detects a dead connection by a ping of our own, because a page does not see the WebSocket protocol's pings. */
   #checkPulse() {
     const now = this.#world.now();
     if (this.#unansweredSince !== null && now - this.#unansweredSince >= DEAD_AFTER_MS) {
@@ -244,7 +244,7 @@ export class RelaySocket extends Emitter {
    * @param {string} reason
    */
   #lose(code, reason) {
-    // Any other error was about something else, a `switch` for example.
+    // An earlier error with another code was about something else, such as a `switch`.
     const told = this.#complaint?.code === code ? String(this.#complaint.message ?? "") : reason;
     this.#abandon();
     this.#wasHeard ||= code !== CONNECTION_BROKE;
@@ -274,7 +274,7 @@ export class RelaySocket extends Emitter {
     this.#fire("down", { ...why, retryInMs });
   }
 
-  /** Forgets the present connection, so that nothing it still does is noticed. */
+  /** Detaches the present connection, so that its later events are ignored. */
   #abandon() {
     const socket = this.#socket;
     this.#world.clearTimer(this.#pingTimer);

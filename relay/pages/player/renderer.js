@@ -1,26 +1,26 @@
 /**
- * The audio thread's whole work without the audio thread: takes orders and sound, fills blocks, tells its place.
+ * Does the audio thread's work: takes orders and sound, fills blocks, and reports its place. Needs no AudioWorklet.
  *
- * The orders come from `Conductor`; messages.d.ts explains them.
+ * `Conductor` sends the orders, and messages.d.ts describes them.
  *
- * Invariants: `render` allocates nothing and always fills its output; memory is bounded: beyond `CAPACITY_SECONDS` the
- * oldest sound is dropped and `lostSamples` counts it.
+ * Invariants: `render` allocates nothing and always fills its output. Memory is bounded: beyond `CAPACITY_SECONDS`, the
+ * oldest sound is dropped, and `lostSamples` counts it.
  */
 
 import { CONCEALING, PLAYING, Playhead } from "./playhead.js";
 import { SincResampler } from "./resampler.js";
 import { Ring } from "./ring.js";
 
-/** More than a relay sends ahead (10 s) or holds for a listener (10 s), which come one or the other. */
+/** More than a relay sends ahead (10 s) or buffers for a listener (10 s). The two do not add up. */
 const CAPACITY_SECONDS = 16;
 
-/** Frames whose places are remembered: the capacity in the shortest frames that make sense, of 5 ms. */
+/** Number of frames whose places are remembered: the capacity in frames of 5 ms, the shortest useful ones. */
 const MARKS = 4096;
 
-/** Blocks are rendered in pieces of at most this. */
+/** Maximum samples that are rendered at once. */
 const PIECE = 128;
 
-/** Sound of one format. */
+/** Plays sound of one format. */
 class Voice {
   #scratch;
   #markPlaces = new Float64Array(MARKS);
@@ -72,14 +72,14 @@ class Voice {
     this.resampler.read(outputs, count);
   }
 
-  /** The frame that was written last; -1 before the first. */
+  /** The last frame written; -1 before the first. */
   get newest() {
     return this.#marks === 0 ? -1 : this.#markFrames[(this.#marks - 1) % MARKS];
   }
 
-  /** The frame that is heard now, and how many samples of it have been heard; null before the first. */
+  /** Returns the present frame and how many samples of it have been heard, or null before the first. */
   locate() {
-    // What the resampler holds was read, but not heard.
+    // Samples in the resampler have been read, but not heard.
     const heard = this.playhead.place - this.resampler.held;
     for (let mark = this.#marks - 1; mark >= Math.max(0, this.#marks - MARKS); mark -= 1) {
       const slot = mark % MARKS;
@@ -99,13 +99,13 @@ export class Renderer {
   #leaving = null;
   #planes = [new Float32Array(PIECE), new Float32Array(PIECE)];
 
-  /** @param {number} outputRate Samples a second that are rendered. */
+  /** @param {number} outputRate Samples per second of the output. */
   constructor(outputRate) {
     this.#outputRate = outputRate;
   }
 
   /**
-   * Does what an order says; one of an unknown type is ignored.
+   * Executes an order. Ignores an unknown type.
    *
    * @param {import("./messages.js").Order} order
    */
@@ -141,7 +141,7 @@ export class Renderer {
   }
 
   /**
-   * Fills one block of any length, of stereo.
+   * Fills one stereo block of any length.
    *
    * @param {Float32Array} left
    * @param {Float32Array} right
@@ -153,9 +153,9 @@ export class Renderer {
   }
 
   /**
-   * Tells where it is.
+   * Reports the present mode, place and counts.
    *
-   * @returns {import("./messages.js").Report | null} null before there is a format.
+   * @returns {import("./messages.js").Report | null} null before the first format.
    */
   report() {
     const voice = this.#voice;

@@ -1,11 +1,11 @@
 /**
- * A ring of samples at one rate that is read at another, through a windowed sinc of 32 taps.
+ * Resamples through a windowed sinc of 32 taps: a ring that is written at one rate and read at another.
  *
- * Invariants: reading and writing allocate nothing; a ring holds at most its capacity, what is too much drops the
- * oldest. Equal rates without a trim copy the samples exactly.
+ * Invariants: reads and writes allocate nothing. The ring holds at most its capacity; beyond that, it drops the oldest
+ * samples. With equal rates and no trim, it copies samples exactly.
  *
- * The kernel is tabulated at `PHASES` positions between two samples, and linearly interpolated between those; that
- * error is about -94 dB, below the quantization of 16-bit samples.
+ * A table contains the kernel at `PHASES` positions between two samples. Between these, the kernel is interpolated
+ * linearly. The error is about -94 dB, below the quantization of 16-bit samples.
  */
 
 const PHASES = 256;
@@ -16,7 +16,7 @@ const CROSSINGS = 16;
 /** Stop band at about -80 dB, with a transition of 16 % of the lower rate. */
 const KAISER_BETA = 8;
 
-/** Centre of the transition as a part of the lower Nyquist frequency: what would alias is mostly behind it. */
+/** Centre of the transition band, as a part of the lower Nyquist frequency. Most of what would alias is above it. */
 const ROLL_OFF = 0.9;
 
 export class SincResampler {
@@ -33,10 +33,10 @@ export class SincResampler {
 
   /**
    * @param {object} options
-   * @param {number} options.inputRate Samples a second written.
-   * @param {number} options.outputRate Samples a second read.
+   * @param {number} options.inputRate Samples per second of the input.
+   * @param {number} options.outputRate Samples per second of the output.
    * @param {number} options.channels
-   * @param {number} options.capacity Most input samples held that are not read yet.
+   * @param {number} options.capacity Maximum number of unread input samples.
    */
   constructor({ inputRate, outputRate, channels, capacity }) {
     const scale = Math.min(1, outputRate / inputRate);
@@ -52,19 +52,19 @@ export class SincResampler {
     this.#rings = Array.from({ length: channels }, () => new Float32Array(size));
   }
 
-  /** Input samples written and not read yet. */
+  /** Number of unread input samples. */
   get held() {
     return this.#written - this.#position;
   }
 
-  /** Output samples that can be read now. The last few input samples wait for those that come after them. */
+  /** Number of output samples that can be read now. The last few input samples wait for the next ones. */
   get available() {
     const readable = this.#written - this.#half - this.#position;
     return Math.max(0, Math.ceil(readable / this.#step - 1e-9));
   }
 
   /**
-   * Input samples that must be written before `count` output samples can be read; 0 when they can be read now.
+   * Returns how many input samples must be written before `count` output samples can be read.
    *
    * @param {number} count
    */
@@ -77,9 +77,9 @@ export class SincResampler {
   }
 
   /**
-   * Reads a little faster or slower than the rates say, from the next sample on.
+   * Changes the speed of reading slightly, from the next sample on.
    *
-   * @param {number} ppm Parts in a million; positive reads faster.
+   * @param {number} ppm Parts per million. Positive values read faster.
    */
   trim(ppm) {
     this.#step = this.#nominalStep * (1 + ppm * 1e-6);
@@ -88,8 +88,8 @@ export class SincResampler {
   /**
    * Writes samples between -1 and 1.
    *
-   * @param {Float32Array[]} inputs One for each channel.
-   * @param {number} count Samples of each.
+   * @param {Float32Array[]} inputs One array per channel.
+   * @param {number} count Samples per channel.
    */
   writePlanar(inputs, count) {
     for (let channel = 0; channel < this.#rings.length; channel += 1) {
@@ -116,9 +116,9 @@ export class SincResampler {
   }
 
   /**
-   * Reads `count` output samples of every channel into `outputs`; `count` is at most `available`.
+   * Reads `count` output samples of every channel into `outputs`. `count` is at most `available`.
    *
-   * @param {Float32Array[]} outputs At least one for each channel.
+   * @param {Float32Array[]} outputs At least one array per channel.
    * @param {number} count
    */
   read(outputs, count) {
@@ -156,7 +156,8 @@ export class SincResampler {
 }
 
 /**
- * Rows of kernel values for fractions 0, 1/PHASES … 1, each summing to one, so that a constant stays itself.
+ * Returns rows of kernel values for the fractions 0, 1/PHASES … 1. Each row sums to one, so that a constant signal
+ * stays constant.
  *
  * @param {number} half
  * @param {number} cutoff
@@ -181,7 +182,7 @@ function makeTable(half, cutoff) {
 
 /** @param {number} x */
 function sinc(x) {
-  // Whole multiples are exact zeros, so that equal rates reproduce their input to the bit.
+  // Exact zeros at integers make equal rates reproduce the input bit by bit.
   if (Number.isInteger(x)) {
     return x === 0 ? 1 : 0;
   }

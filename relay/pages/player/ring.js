@@ -1,8 +1,8 @@
 /**
- * Samples of every channel by their place in the stream, as far back as the ring reaches.
+ * A ring buffer with the latest samples of every channel, addressed by their place in the stream.
  *
- * Places count from the beginning of the stream and never wrap (a 53-bit number lasts for ever). Invariants: only the
- * constructor allocates; `start <= end`, and `end - start` is at most the capacity: what is too much drops the oldest.
+ * Places count from the beginning of the stream and never wrap, because 53 bits suffice. Invariants: only the
+ * constructor allocates; `start <= end`; `end - start` is at most the capacity, beyond which the oldest is dropped.
  */
 
 const FULL_SCALE = 32_768;
@@ -13,13 +13,13 @@ export class Ring {
 
   /**
    * @param {number} channels
-   * @param {number} capacity Samples of each channel.
+   * @param {number} capacity Samples per channel.
    */
   constructor(channels, capacity) {
     const size = 2 ** Math.ceil(Math.log2(capacity));
     this.#mask = size - 1;
     this.#capacity = capacity;
-    /** The rings of the channels, to be read as `ring.planes[channel][place & ring.mask]` where speed matters. */
+    /** The channels' samples. Where speed matters, read `ring.planes[channel][place & ring.mask]`. */
     this.planes = Array.from({ length: channels }, () => new Float32Array(size));
     this.start = 0;
     this.end = 0;
@@ -57,8 +57,8 @@ export class Ring {
   }
 
   /**
-   * Joins two pieces that do not belong together and meet at `place`, without a step: `skip` samples behind the place
-   * are dropped, the `length` samples behind those are blended over the `length` before it, and the rest moves up.
+   * Joins two unrelated pieces of sound that meet at `place` without a step. Drops `skip` samples after the place,
+   * blends the next `length` samples over the `length` samples before the place, and moves the rest up.
    *
    * @param {number} place
    * @param {number} length

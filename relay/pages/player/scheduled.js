@@ -1,13 +1,13 @@
 /**
- * Sound without an AudioWorklet, which browsers keep from pages on plain http:// of another machine.
+ * Plays sound without an AudioWorklet, which browsers deny to pages over plain HTTP from another machine.
  *
- * The same `Renderer` works on the page's thread, some blocks ahead, and its blocks are scheduled as buffer sources.
- * What drives it is the end of each block, which a hidden tab hears in time, unlike a timer.
+ * The same `Renderer` runs on the page's thread, some blocks ahead, and its blocks are scheduled as buffer sources. The
+ * end of each block triggers the next. Unlike a timer, that event is on time in a hidden tab.
  */
 
 import { Renderer } from "./renderer.js";
 
-/** The page's thread may be busy for so long. */
+/** The page's thread may be busy for this long without a break in the sound. */
 const AHEAD_SECONDS = 0.25;
 
 const BLOCK_SECONDS = 0.05;
@@ -15,7 +15,7 @@ const BLOCK_SECONDS = 0.05;
 /**
  * @param {AudioContext} context
  * @returns {{node: AudioNode, port: MessagePort, latencyMs: () => number, close: () => void}} `port` is for the
- *   conductor; `latencyMs`, from rendering to the context's own output.
+ *   conductor. `latencyMs` returns the time from rendering to the context's own output.
  */
 export function openScheduled(context) {
   const renderer = new Renderer(context.sampleRate);
@@ -30,7 +30,7 @@ export function openScheduled(context) {
   };
   const { sampleRate } = context;
   const length = Math.round(BLOCK_SECONDS * sampleRate);
-  // In whole samples: a block that began between two of them would be interpolated, and click.
+  // Count whole samples: a block that begins between two samples would be interpolated, and click.
   let next = 0;
   let isOpen = true;
 

@@ -1,8 +1,8 @@
 /**
- * One run of the player, from `play` to `stop`: a connection to the relay and the conductor behind it.
+ * One run of the player, from `play` to `stop`: a connection to the relay and its conductor.
  *
- * It lives in the Worker, and is told about the audio thread and the page by messages, so that a page whose timers a
- * browser throttles hears all the same. messages.d.ts has what it tells the page.
+ * It runs in the Worker and exchanges messages with the audio thread and the page, so sound continues even if the
+ * browser throttles the page's timers. messages.d.ts describes the messages.
  */
 
 import { BitRate } from "./bit-rate.js";
@@ -16,35 +16,33 @@ import { OPUS, PCM, TOKEN_PREFIX, addressAt } from "./wire.js";
 const TICK_MS = 50;
 const TICKS_PER_STATS = 5;
 
-/** Frames of 5 ms must not ask the audio thread each time. */
+/** Limits the questions to the audio thread when frames are as short as 5 ms. */
 const ASK_AT_MOST_EVERY_MS = 20;
 
-/** Small, and often enough to see where a channel's listeners have trouble. */
+/** Rare enough to be cheap, and often enough to see when a channel's listeners have trouble. */
 const REPORT_INTERVAL_MS = 5000;
 
-/** A relay that does not know how to switch ignores the message; then a new connection does. */
+/** A relay that does not support `switch` ignores it. After this time, the session opens a new connection instead. */
 const SWITCH_TIMEOUT_MS = 3000;
 
-/** What the last of the sound may take after the session ended, or the audio thread stands still. */
+/** The last sound may play for this long after the session ends, in case the audio thread stands still. */
 const FAREWELL_MS = 5000;
 
-/** What a page may take to get a new token. */
+/** How long a page may take to get a new token. */
 const TOKEN_PATIENCE_MS = 10_000;
 
 /**
- * Why it does not go on as it should.
- *
  * @typedef {Readonly<Omit<import("./messages.js").Status, "state">>} Trouble
  */
 
 /** @type {Trouble} */
 const NO_TROUBLE = Object.freeze({ reason: "", code: null, retryInMs: null });
 
-/** Why there is nothing to hear, as a broadcaster may say. */
+/** Reasons for silence that a broadcaster can give. */
 const SILENCES = /** @type {const} */ (["muted", "paused"]);
 
 /**
- * Of a broadcaster that was there.
+ * The trouble when a broadcaster was connected and is gone.
  *
  * @type {Trouble}
  */
@@ -54,7 +52,7 @@ const NO_SOURCE = Object.freeze({
   code: SOURCE_LOST,
 });
 
-/** In these states there is no connection, and perhaps trouble. */
+/** States without a connection, in which there may be trouble to report. */
 const TRYING = new Set(["connecting", "reconnecting"]);
 
 export class Session {
@@ -64,9 +62,9 @@ export class Session {
   #conductor;
   #delivery;
   #bitRate = new BitRate();
-  /** What the relay was asked for last; null while it knows no `delivery`. @type {Delivery["wanted"] | null} */
+  /** The last request to the relay; null if the relay does not support `delivery`. @type {Delivery["wanted"] | null} */
   #asked = null;
-  /** The codecs that it can play, the best first; null before that is known. @type {string[] | null} */
+  /** The playable codecs, preferred first; null before they are known. @type {string[] | null} */
   #codecs = null;
   #socket;
   /** @type {MessagePort | null} */
@@ -82,7 +80,7 @@ export class Session {
   /** @type {string | null} */
   #offeredToken = null;
   /**
-   * The channel that greeted last, and whether anybody has been heard to broadcast to it.
+   * The channel of the last `hello`, and whether it has had a broadcaster since.
    *
    * @type {{channel: string | null, hadSource: boolean}}
    */
@@ -90,7 +88,7 @@ export class Session {
   #reconnects = -1;
   #speakerMs = 0;
   /**
-   * The channel before, how many answers are to come, the last one's timeout.
+   * While a switch is pending: the channel before it, the number of missing answers, and the timeout of the last one.
    *
    * @type {{previous: string, unanswered: number, timer: number | null} | null}
    */
@@ -107,7 +105,7 @@ export class Session {
   /**
    * @param {object} options
    * @param {import("./messages.js").Request} options.request
-   * @param {(message: import("./messages.js").SessionMessage) => void} options.tell The page.
+   * @param {(message: import("./messages.js").SessionMessage) => void} options.tell Sends a message to the page.
    * @param {typeof WORLD} [options.world]
    */
   constructor({ request, tell, world = WORLD }) {
@@ -124,7 +122,7 @@ export class Session {
     this.#socket = this.#makeSocket();
   }
 
-  /** Begins, while it is not known yet what decodes Opus. */
+  /** Starts the timer. It runs before the connection, while the Worker still looks for Opus decoders. */
   start() {
     this.#tick();
   }
@@ -132,7 +130,7 @@ export class Session {
   /**
    * Connects.
    *
-   * @param {readonly import("./decoding.js").OpenDecoder[]} decoders For Opus, the best first.
+   * @param {readonly import("./decoding.js").OpenDecoder[]} decoders Decoders for Opus, best first.
    */
   connect(decoders) {
     if (this.#isOver) {
@@ -153,7 +151,7 @@ export class Session {
   }
 
   /**
-   * Takes the way to the audio thread; null when there is none any more.
+   * Sets the port to the audio thread, or null if there is none.
    *
    * @param {MessagePort | null} port
    */
@@ -170,7 +168,7 @@ export class Session {
   }
 
   /**
-   * Whether the audio thread renders: a context that is suspended or interrupted does not.
+   * Sets whether the audio thread renders. It does not if its context is suspended or interrupted.
    *
    * @param {boolean} isRunning
    */
@@ -184,7 +182,7 @@ export class Session {
   }
 
   /**
-   * How late sound leaves the speaker after it was rendered.
+   * Sets the time from rendering to the speaker.
    *
    * @param {number} ms
    */
@@ -206,7 +204,7 @@ export class Session {
   }
 
   /**
-   * For the next connection, which comes at once where it waits for it.
+   * Sets the token of the next connection. If the session waits for a token, it connects at once.
    *
    * @param {string | null} token
    */
@@ -233,7 +231,7 @@ export class Session {
 
   /**
    * @param {{channel?: string, codec?: string}} wanted
-   * @param {string} previous The channel that counts again if the switch fails.
+   * @param {string} previous The channel to return to if the switch fails.
    */
   #switch(wanted, previous) {
     this.#switching ??= { previous, unanswered: 0, timer: null };
@@ -244,9 +242,9 @@ export class Session {
   }
 
   /**
-   * Goes on in another codec, on the same connection.
+   * Switches to another codec on the same connection.
    *
-   * @param {import("./types.js").Codec} codec The one to ask for first, if it can be played.
+   * @param {import("./types.js").Codec} codec The codec to prefer, if it can be played.
    */
   setCodec(codec) {
     this.#request.codec = codec;
@@ -266,7 +264,7 @@ export class Session {
     this.#codecs = [...playable].sort((a, b) => Number(b === codec) - Number(a === codec));
   }
 
-  /** Goes on in PCM, because no decoder is left. */
+  /** Switches to PCM, because no decoder is left. */
   #dropOpus() {
     this.#codecs = [PCM];
     if (this.#socket.accepted) {
@@ -274,7 +272,7 @@ export class Session {
     }
   }
 
-  /** Asks the relay to gather frames for as long as the delay hides it. */
+  /** Asks the relay to gather frames for as long as the player's delay hides that. */
   #askForDelivery() {
     const { wanted } = this.#delivery;
     const asked = this.#asked;
@@ -321,7 +319,7 @@ export class Session {
   }
 
   /**
-   * Whether another attempt behind a close would only offer again the token that has just expired.
+   * Whether another attempt after a close would only offer the expired token again.
    *
    * @param {import("./types.js").PlayerCode | null} code
    */
@@ -392,7 +390,7 @@ export class Session {
   }
 
   /**
-   * Whether a codec is one that a relay may send; if not, nothing can be played.
+   * Whether the player knows a codec. If not, the session fails.
    *
    * @param {string | undefined} codec
    */
@@ -414,7 +412,7 @@ export class Session {
   }
 
   /**
-   * A switch that failed changes nothing; any other error goes before a close, which says the same again.
+   * Handles an error. A failed switch changes nothing. Any other error precedes a close with the same code.
    *
    * @param {import("./messages.js").Complaint} complaint
    */
@@ -430,7 +428,7 @@ export class Session {
     this.#tell({ type: "notice", code, message });
   }
 
-  /** Counts an answer to a switch; tells whether it does not matter, because another switch followed. */
+  /** Counts an answer to a switch. Returns whether to ignore the answer, because another switch followed. */
   #isSuperseded() {
     if (this.#switching === null) {
       return false;
@@ -464,7 +462,7 @@ export class Session {
 
   /** @param {import("./relay-socket.js").Ending & {retryInMs: number}} ending */
   #lose({ code, sentence, retryInMs }) {
-    // A listener that was never greeted has no connection to lose.
+    // A listener that never got a `hello` has no connection to lose.
     this.#link = this.#reconnects < 0 ? "connecting" : "down";
     this.#trouble = { reason: sentence, code, retryInMs };
     this.#endSwitching();
@@ -572,7 +570,7 @@ export class Session {
       isPausing: conductor.isPausing,
     });
     if (state === "waiting" && conductor.channelState === "ended") {
-      // The close is on its way, and says so.
+      // The relay is about to close the connection, with the reason.
       return;
     }
     this.#greeted.hadSource ||= ["live", SOURCE_LOST].includes(conductor.channelState);

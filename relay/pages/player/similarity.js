@@ -1,33 +1,33 @@
 /**
- * Finds where a piece of sound continues most like another piece of it: the search of WSOLA.
+ * Finds the piece of sound that is most similar to another piece: the search of WSOLA.
  *
  * Source: W. Verhelst, M. Roelands, "An overlap-add technique based on waveform similarity (WSOLA) for high quality
- * time-scale modification of speech", ICASSP 1993. Pure, and it allocates nothing: the result lies in fields.
+ * time-scale modification of speech", ICASSP 1993. Pure. It allocates nothing, so the result is in fields.
  */
 
-/** Both the places that are tried and the samples that are compared are thinned to this rate first. */
+/** The first search tries places and compares samples at this reduced rate. */
 const COARSE_RATE = 8000;
 
-/** Below this energy per sample (-70 dB) two pieces count as alike: both are silence. */
+/** Two pieces below this energy per sample (-70 dB) are silent and count as alike. */
 const SILENT_POWER = 1e-7;
 
 export class Similarity {
   #ring;
 
-  /** @param {import("./ring.js").Ring} ring @param {number} rate Samples a second. */
+  /** @param {import("./ring.js").Ring} ring @param {number} rate Samples per second. */
   constructor(ring, rate) {
     this.#ring = ring;
-    /** Samples from one that is compared to the next. */
+    /** Distance in samples between compared samples. */
     this.stride = Math.max(1, Math.floor(rate / COARSE_RATE));
     /** The best place of the last search. */
     this.place = 0;
-    /** How alike it is: 1 the same but for loudness, 0 or less not at all. */
+    /** Its similarity: 1 means the same except for loudness, and 0 or less means none. */
     this.score = 0;
   }
 
   /**
-   * Looks among the places from `first` to `last` for the one whose next `length` samples are most like those at
-   * `model`. All of them must be in the ring.
+   * Searches the places from `first` to `last` for the one whose next `length` samples are most similar to those at
+   * `model`. All samples must be in the ring.
    *
    * @param {number} model
    * @param {number} first
@@ -92,7 +92,7 @@ export class Similarity {
 }
 
 /**
- * Mean square of `length` samples at `place`, over all channels.
+ * Returns the mean square of `length` samples at `place` over all channels.
  *
  * @param {import("./ring.js").Ring} ring
  * @param {number} place

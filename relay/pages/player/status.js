@@ -1,19 +1,19 @@
 /**
- * What is going on, in one word. Pure.
+ * Derives the player's state. Pure.
  *
- * What is heard comes first: while a connection is made anew behind the sound, it plays.
+ * Audible sound takes precedence: while buffered sound plays during a reconnection, the state is "playing".
  */
 
-/** A channel whose broadcaster paused, or lost its connection. */
+/** The state of a channel whose broadcaster paused or lost its connection. */
 export const SOURCE_LOST = "source_lost";
 
 /**
  * @param {object} facts
- * @param {"connecting" | "up" | "down"} facts.link To the relay.
- * @param {import("./messages.js").Mode} facts.mode Of the audio thread.
+ * @param {"connecting" | "up" | "down"} facts.link The connection to the relay.
+ * @param {import("./messages.js").Mode} facts.mode The mode of the audio thread.
  * @param {import("./types.js").ChannelState} facts.channelState
  * @param {boolean} facts.hasPlayed
- * @param {boolean} facts.isPausing Whether the speaker just says nothing.
+ * @param {boolean} facts.isPausing Whether it is silent only because the speaker pauses.
  * @returns {"connecting" | "waiting" | "buffering" | "playing" | "concealing" | "rebuffering" | "reconnecting"}
  */
 export function statusOf({ link, mode, channelState, hasPlayed, isPausing }) {

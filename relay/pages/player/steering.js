@@ -1,38 +1,38 @@
 /**
- * When to start, and how to get from the playout delay that is to the one that should be. Pure.
+ * Decides when to start, and brings the playout delay to its target. Pure.
  *
- * It looks at one measurement after another, and gives orders for `Renderer`: "start", "jump" and "steer".
+ * It takes one measurement after another, and sends the orders "start", "jump" and "steer" for `Renderer`.
  */
 
 import { JUMP_MS, Ladder } from "./ladder.js";
 
-/** A backlog counts as complete when the frames came no faster than usual for so long. */
+/** A backlog is complete once frames have arrived no faster than usual for this long. */
 const BACKLOG_OVER_MS = 100;
 
-/** A lag whose backlog does not come is dealt with as it is after this. */
+/** After this time, a lag is corrected even if no complete backlog has arrived. */
 const BACKLOG_PATIENCE_MS = 500;
 
-/** A jump by less than this is not worth it. */
+/** A shorter jump is not worth a cut in the sound. */
 const SHORTEST_JUMP_MS = 300;
 
-/** More than so much behind the newest frame's end there should be another one. */
+/** Another frame should exist if the newest frame ended longer ago than this. */
 const NEXT_FRAME_MS = 20;
 
-/** Less than this is no news for the resampler. */
+/** A smaller change of the trim is not sent. */
 const TRIM_STEP_PPM = 2;
 
-/** What a stretch has to make up for changes while it lasts; it is told anew so often. */
+/** How often to update the length of a stretch, which changes while it lasts. */
 const STRETCH_TOLD_EVERY_MS = 500;
 
 /**
  * @typedef {object} Measurement
  * @property {number} nowMs
- * @property {number | null} playoutMs The delay of what is heard, or would be if it started; null when unknown.
- * @property {number} heldMs Sound that is there.
- * @property {number} frameMs The length of the newest frame.
+ * @property {number | null} playoutMs The playout delay, or what it would be if playback started; null if unknown.
+ * @property {number} heldMs Sound that the audio thread holds.
+ * @property {number} frameMs The duration of the newest frame.
  * @property {number} targetMs
- * @property {boolean} isLast Whether nothing follows for now, so that there is nothing to wait for.
- * @property {boolean} isExpecting Whether running out of sound is a fault.
+ * @property {boolean} isLast Whether no more sound follows for now, so that there is nothing to wait for.
+ * @property {boolean} isExpecting Whether running out of sound is an underrun.
  * @property {boolean} isSpeech Whether a pause of the speaker moves the line.
  */
 
@@ -53,7 +53,8 @@ export class Steering {
    * @param {import("./arrivals.js").Arrivals} options.arrivals
    * @param {import("./counts.js").Counts} options.counts
    * @param {(order: import("./messages.js").Order) => void} options.send
-   * @param {(order: import("./messages.js").Order) => void} options.disturb Sends an order after which older measurements are worthless.
+   * @param {(order: import("./messages.js").Order) => void} options.disturb Sends an order that makes older
+   *   measurements obsolete.
    */
   constructor({ arrivals, counts, send, disturb }) {
     this.#arrivals = arrivals;
@@ -62,12 +63,12 @@ export class Steering {
     this.#disturb = disturb;
   }
 
-  /** Whether something has been heard since the beginning. */
+  /** Whether any sound has been heard since `begin`. */
   get hasPlayed() {
     return !this.#isFirstStart;
   }
 
-  /** How late it is, without noise; negative is early. */
+  /** How late the sound is, smoothed. A negative value is early. */
   get errorMs() {
     return this.#ladder.errorMs;
   }
@@ -76,12 +77,12 @@ export class Steering {
     return this.#ladder.driftPpm;
   }
 
-  /** The speed, 1 is the broadcaster's. */
+  /** The speed of playback, where 1 is the broadcaster's speed. */
   get rate() {
     return this.#steered === null ? 1 : this.#steered.stretch * (1 + this.#steered.trimPpm * 1e-6);
   }
 
-  /** Begins: what was heard before has nothing to do with what comes, and the audio thread may be another one. */
+  /** Begins anew, for unrelated sound or a new audio thread. */
   begin() {
     this.#isFirstStart = true;
     this.#lateSinceMs = null;
@@ -90,7 +91,7 @@ export class Steering {
   }
 
   /**
-   * Something is heard.
+   * Steers while sound is heard.
    *
    * @param {Measurement} measurement
    */
@@ -108,7 +109,7 @@ export class Steering {
   }
 
   /**
-   * Nothing is heard, but there is something to play.
+   * Decides whether to start while no sound is heard although some is held.
    *
    * @param {Measurement} measurement
    */
@@ -129,7 +130,7 @@ export class Steering {
   }
 
   /**
-   * Starts with what is just old enough. Nobody has heard what came before, so nobody misses it.
+   * Starts at the sound whose delay matches the target. Skips the sound before it, because nothing has been heard yet.
    *
    * @param {number} lateMs
    * @param {number} playoutMs
@@ -160,7 +161,7 @@ export class Steering {
   }
 
   /**
-   * Jumps when that is due; tells whether it will be, as soon as the backlog is there.
+   * Jumps if a jump is due. Returns whether a jump is to follow once the backlog has arrived.
    *
    * @param {number} playoutMs
    * @param {Measurement} measurement
@@ -184,7 +185,7 @@ export class Steering {
     if (spareMs >= SHORTEST_JUMP_MS) {
       this.#jump(Math.min(lateMs, spareMs), nowMs);
     } else if (!isSpeech) {
-      // There is nothing newer: the speaker made a pause, and the line moved.
+      // No newer sound exists, because the speaker paused and the line moved.
       this.#arrivals.restart(false, true);
     }
     return false;

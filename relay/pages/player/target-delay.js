@@ -1,7 +1,8 @@
 /**
- * How much delay keeps nearly all frames in time. Pure: time is an argument, in milliseconds.
+ * Computes the delay that keeps nearly all frames on time. Pure: time is an argument, in milliseconds.
  *
- * After the delay manager of WebRTC's NetEq: a histogram of relative delays that forgets, and a quantile of it.
+ * It follows the delay manager of WebRTC's NetEq: the target is a quantile of a histogram of relative delays that
+ * gradually forgets.
  */
 
 /** How often an observation is made. */
@@ -10,32 +11,32 @@ export const OBSERVATION_MS = 500;
 const BINS = 100;
 const BIN_MS = 20;
 
-/** With one observation each half second, half of an observation is forgotten in 20 s. */
+/** With two observations per second, an observation's weight halves in 20 s. */
 const FORGETTING = 0.983;
 
 /** The part of the observations that may be late. */
 const LATE_PART = 0.05;
 
 /**
- * So many of them may be late however few there are. One of the first ones would be more than their part, but one delay
- * is a stall; only two of them show what the network is like.
+ * This many observations may be late however few there are. A single delay is a stall; only a second one shows that the
+ * network is slow.
  */
 const LATE_AT_LEAST = 1;
 
-/** For what is between an arrival and the audio thread. */
+/** Allowance for the time between a frame's arrival and the audio thread. */
 const MARGIN_MS = 15;
 
 const MAX_MS = 1500;
 
-/** The least target until there are so many observations: before, too little is known. */
+/** Minimum target for the first observations, when too little is known of the network. */
 const START_MS = 155;
 const FIRST_OBSERVATIONS = 6;
 
-/** A target that falls is followed by a stretch; faster than this it would be heard. */
+/** A stretch follows a falling target. A faster fall would be audible. */
 const FALL_PER_SECOND_MS = 20;
 
 /**
- * The least targets that a person can choose from.
+ * Minimum target of each latency preset.
  *
  * @type {Readonly<Record<import("./types.js").Latency, number>>}
  */
@@ -43,7 +44,7 @@ export const FLOORS_MS = Object.freeze({ low: 60, balanced: 200, stable: 600 });
 
 /**
  * @param {unknown} name
- * @returns {name is import("./types.js").Latency} whether a preset has this name.
+ * @returns {name is import("./types.js").Latency} Whether a preset has this name.
  */
 export function isLatency(name) {
   return Object.keys(FLOORS_MS).some((preset) => preset === name);
@@ -65,7 +66,7 @@ export class TargetDelay {
   }
 
   /**
-   * A person's choice holds at once.
+   * Selects a preset, which takes effect at once.
    *
    * @param {import("./types.js").Latency} preset
    */
@@ -75,7 +76,7 @@ export class TargetDelay {
   }
 
   /**
-   * Notes how long the relay gathers frames for one message. The target includes it at once, and not only as it shows.
+   * Sets how long the relay gathers frames for one message. The target includes this at once, before it is observed.
    *
    * @param {number} ms
    */
@@ -83,7 +84,7 @@ export class TargetDelay {
     this.#gatheringMs = ms;
   }
 
-  /** The delay that the network needs, without what the relay gathers. */
+  /** The delay that the network requires, without the relay's gathering. */
   get networkMs() {
     const weight = this.#bins.reduce((sum, of) => sum + of, 0);
     const mayBeLate = Math.max(LATE_PART * weight, LATE_AT_LEAST) + 1e-9;
@@ -97,7 +98,7 @@ export class TargetDelay {
   }
 
   /**
-   * Notes the largest relative delay of the last `OBSERVATION_MS`.
+   * Records the largest relative delay of the last `OBSERVATION_MS`.
    *
    * @param {number} delayMs
    */
@@ -111,7 +112,7 @@ export class TargetDelay {
   }
 
   /**
-   * Gives the target now: it rises at once, and falls slowly.
+   * Returns the present target. It rises at once and falls slowly.
    *
    * @param {number} nowMs
    */

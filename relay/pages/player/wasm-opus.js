@@ -1,8 +1,8 @@
 /**
- * Decodes Opus with libopus as WebAssembly, where the browser has no decoder of its own.
+ * Decodes Opus with libopus as WebAssembly, for browsers without a decoder of their own.
  *
- * `opus-decoder.wasm` is the module of the npm package `opus-decoder`, which carries it inside its JavaScript. As a file
- * of its own it costs a browser that does not need it nothing. Its licenses are in opus-decoder.LICENSE.
+ * `opus-decoder.wasm` is the module of the npm package `opus-decoder`, which embeds it in its JavaScript. As a separate
+ * file, it costs nothing in browsers that do not need it. Its licenses are in opus-decoder.LICENSE.
  */
 
 import { OPUS_CLOCK_RATE } from "./opus-packet.js";
@@ -14,17 +14,17 @@ const MOST_SAMPLES = 5760;
 const BYTES_PER_FLOAT = 4;
 
 /**
- * What the module exports, under the short names that its build gave it.
+ * The module's exports, under the short names that its build assigned.
  *
  * @typedef {object} Exports
  * @property {WebAssembly.Memory} g
  * @property {() => void} h Initializes.
- * @property {(rate: number, channels: number, streams: number, coupled: number, mapping: number, preSkip: number, forceStereo: number) => number} i Makes a decoder.
+ * @property {(rate: number, channels: number, streams: number, coupled: number, mapping: number, preSkip: number, forceStereo: number) => number} i Creates a decoder.
  * @property {(bytes: number) => number} j Allocates memory.
  * @property {(decoder: number, packet: number, bytes: number, planes: number) => number} k Decodes a packet to planes of floats.
  */
 
-/** What it imports: a cosine, and what a program does when it aborts or wants a timer or more memory, which it does not. */
+/** The module's imports: a cosine, and unused functions to abort, set timers and grow memory. */
 const IMPORTS = {
   a: {
     a: Math.cos,
@@ -40,10 +40,10 @@ const IMPORTS = {
 let loading = null;
 
 /**
- * Loads the module, once.
+ * Loads the module once.
  *
  * @returns {Promise<WebAssembly.Module>}
- * @throws {Error} when it cannot be fetched, or the page's policy forbids WebAssembly.
+ * @throws {Error} if it cannot be fetched, or if the page's policy forbids WebAssembly.
  */
 export function loadWasm() {
   loading ??= fetchModule();
@@ -55,7 +55,7 @@ async function fetchModule() {
   if (!response.ok) {
     throw new Error(`opus-decoder.wasm: HTTP status ${response.status}`);
   }
-  // Not `compileStreaming`, which insists on a content type that not every server knows.
+  // `compileStreaming` would require a content type that not every server sends.
   return WebAssembly.compile(await response.arrayBuffer());
 }
 
@@ -93,7 +93,7 @@ export function openWasm(module, channels, { output, fail }) {
       );
       output({ planes, rate: OPUS_CLOCK_RATE });
     },
-    // The whole memory goes with the instance.
+    // The instance's memory is freed together with the instance.
     close() {},
   };
 }

@@ -5,7 +5,7 @@ import { OPUS_CLOCK_RATE } from "./opus-packet.js";
 /** @param {number} channels */
 const configOf = (channels) => ({ codec: "opus", sampleRate: OPUS_CLOCK_RATE, numberOfChannels: channels });
 
-/** Tells whether the browser says that it decodes Opus. Only a packet that comes out as sound shows that it does. */
+/** Whether the browser claims to decode Opus. Only a decoded packet proves it. */
 export async function claimsOpus() {
   if (globalThis.AudioDecoder === undefined || globalThis.EncodedAudioChunk === undefined) {
     return false;
@@ -22,7 +22,7 @@ export async function claimsOpus() {
 export function openWebCodecs(channels, { output, fail }) {
   const decoder = new AudioDecoder({
     output: (data) => {
-      // A browser may decode to another rate, or to other channels, than it was asked for.
+      // A browser may decode to another rate or number of channels than requested.
       const planes = Array.from({ length: data.numberOfChannels }, (_, planeIndex) => {
         const plane = new Float32Array(data.numberOfFrames);
         data.copyTo(plane, { planeIndex, format: "f32-planar" });

@@ -1,11 +1,11 @@
 /**
- * The least of the values of the last while. Pure; it holds at most one entry for each value in the window.
+ * The minimum of the values in a time window. Pure. It holds at most one entry per value in the window.
  */
 
 export class WindowMinimum {
   #windowMs;
   /**
-   * Entries whose values rise, oldest first: those that a newer and lesser one made useless are gone.
+   * Entries with rising values, oldest first. A new value removes the entries that are not less.
    *
    * @type {{value: number, atMs: number}[]}
    */
@@ -16,7 +16,7 @@ export class WindowMinimum {
     this.#windowMs = windowMs;
   }
 
-  /** The least value; null when there is none. It stays while nothing is added, however long that lasts. */
+  /** The minimum, or null before the first value. Values expire only when another one is added. */
   get value() {
     return this.#entries[0]?.value ?? null;
   }

@@ -1,23 +1,23 @@
 /**
- * The `relay.v1` protocol as a browser sees it: addresses, the binary header, control messages.
+ * The client side of the `relay.v1` protocol: addresses, the binary header and control messages.
  *
- * Pure: no socket, no DOM, no clock. The source of every figure is docs/protocol.md.
+ * Pure: no socket, no DOM, no clock. docs/protocol.md is the source of every figure.
  */
 
 import { OPUS_CLOCK_RATE, opusTicks } from "./opus-packet.js";
 
 export const PROTOCOL = "relay.v1";
 
-/** A page can not set headers on a WebSocket, so a token or key travels as a second offered subprotocol. */
+/** A page cannot set headers on a WebSocket, so a token or key is sent as a second subprotocol. */
 export const TOKEN_PREFIX = "relay.token.";
 
-/** The codecs, as a query and a format name them. */
+/** The codecs' names in queries and formats. */
 export const OPUS = /** @type {const} */ ("opus");
 export const PCM = /** @type {const} */ ("pcm_s16le");
 
 const HEADER_BYTES = 16;
 
-/** The flag of a message that holds several packets. */
+/** The flag of a message that contains several packets. */
 const PACKED = 0x01;
 const LENGTH_BYTES = 2;
 
@@ -27,7 +27,7 @@ const KEY = /^[A-Za-z0-9._~-]{8,4096}$/;
 
 /**
  * @param {string} text
- * @returns {boolean} whether it can name a session or a channel.
+ * @returns {boolean} Whether it is a valid name of a session or channel.
  */
 export function isName(text) {
   return NAME.test(text);
@@ -35,18 +35,19 @@ export function isName(text) {
 
 /**
  * @param {string} text
- * @returns {boolean} whether it has the form of a broadcast key or a token; any other can not be sent at all.
+ * @returns {boolean} Whether it has the form of a broadcast key or a token. Any other text cannot be sent at all.
  */
 export function isKey(text) {
   return KEY.test(text);
 }
 
 /**
- * Reads which channel a page of a relay is about.
+ * Reads the session and channel from the address of a relay's page.
  *
- * @param {string} page Its address: `listen/SESSION` or `listen/SESSION/CHANNEL` behind the relay's, or the same with `broadcast`.
- * @param {string} relay The relay's address, with the slash at its end.
- * @returns {{session: string, channel: string | null}} raw path segments, which are never percent-decoded.
+ * @param {string} page The page's address: the relay's, then `listen/SESSION` or `listen/SESSION/CHANNEL`, or the same
+ *   with `broadcast`.
+ * @param {string} relay The relay's address, with a slash at its end.
+ * @returns {{session: string, channel: string | null}} Raw path segments, which are never percent-decoded.
  */
 export function readPageAddress(page, relay) {
   const [before, after] = [relay, page].map((address) => new URL(address).pathname);
@@ -55,7 +56,7 @@ export function readPageAddress(page, relay) {
 }
 
 /**
- * Gives the WebSocket address of a channel.
+ * Returns the WebSocket address of a channel.
  *
  * @param {string} relay `ws(s)://…` or `http(s)://…`, with or without a slash at its end; a path is kept.
  * @param {"listen" | "broadcast"} role
@@ -71,7 +72,7 @@ export function addressAt(relay, role, { session, channel }, query = {}) {
 }
 
 /**
- * Gives the address of a channel's HTTP stream.
+ * Returns the address of a channel's HTTP stream.
  *
  * @param {string} relay As for `addressAt`.
  * @param {{session: string, channel: string}} address
@@ -84,13 +85,11 @@ export function streamAddressAt(relay, { session, channel }, ending, token) {
 }
 
 /**
- * One frame of audio. The four numbers wrap.
- *
- * @typedef {object} Frame
+ * @typedef {object} Frame One frame of audio. The four numbers wrap.
  * @property {number} epoch
  * @property {number} seq
- * @property {number} mediaTime In ticks of the format's clock rate.
- * @property {number} dueMs On the relay's clock.
+ * @property {number} mediaTime Ticks of the format's clock rate.
+ * @property {number} dueMs Due time on the relay's clock.
  * @property {Uint8Array<ArrayBuffer>} audio A view of the message, not a copy.
  */
 
@@ -98,9 +97,9 @@ export function streamAddressAt(relay, { session, channel }, ending, token) {
  * Reads one binary message.
  *
  * @param {ArrayBuffer} message
- * @param {boolean} isOpus Whether its audio is Opus. Then a message may hold several frames, one packet each.
- * @returns {Frame[]} in order; at least one.
- * @throws {RangeError} when it is shorter than a header, of another version, or not what the format says.
+ * @param {boolean} isOpus Whether its audio is Opus. Then it may contain several frames of one packet each.
+ * @returns {Frame[]} Its frames in order; at least one.
+ * @throws {RangeError} if it is shorter than a header, has another version, or does not match the format.
  */
 export function readFrames(message, isOpus) {
   if (message.byteLength < HEADER_BYTES) {
@@ -127,12 +126,12 @@ export function readFrames(message, isOpus) {
 }
 
 /**
- * Takes a packed message apart: a row of packets, each behind its length. Only the first one has its numbers in the
- * header; those of the others follow from the durations.
+ * Unpacks a message with several packets, each of which follows its length. The header contains the numbers of the
+ * first packet. Those of the others follow from the durations.
  *
- * @param {Frame} first The header's numbers, and all packets as its audio.
+ * @param {Frame} first The header's numbers, with all packets as its audio.
  * @returns {Frame[]}
- * @throws {RangeError} when a length does not fit, or a packet is none.
+ * @throws {RangeError} if a length does not fit or a packet is invalid.
  */
 function unpack({ epoch, seq, mediaTime, dueMs, audio }) {
   const view = new DataView(audio.buffer, audio.byteOffset, audio.byteLength);
@@ -160,7 +159,8 @@ function unpack({ epoch, seq, mediaTime, dueMs, audio }) {
 
 /**
  * @param {string} text
- * @returns {import("./messages.js").Hello | import("./messages.js").ControlMessage | null} null for text that is no control message. Its members are what the relay says.
+ * @returns {import("./messages.js").Hello | import("./messages.js").ControlMessage | null} null if the text is not
+ *   a control message. Its members are not checked.
  */
 export function readMessage(text) {
   try {
@@ -172,9 +172,9 @@ export function readMessage(text) {
 }
 
 /**
- * Tells how far one wrapping 32-bit number is ahead of another, by serial arithmetic: between -2^31 and 2^31 - 1.
+ * Returns how far one wrapping 32-bit number is ahead of another, by serial arithmetic: between -2^31 and 2^31 - 1.
  *
- * Unwraps as well: `long + ahead(wire, long)` is the number near `long` whose low 32 bits are `wire`.
+ * It also serves to unwrap: `long + ahead(wire, long)` is the number near `long` with the low 32 bits `wire`.
  *
  * @param {number} number
  * @param {number} reference
@@ -184,7 +184,7 @@ export function ahead(number, reference) {
 }
 
 /**
- * Likewise for the 16-bit epoch.
+ * Returns the same as `ahead` for the 16-bit epoch.
  *
  * @param {number} epoch
  * @param {number} reference

@@ -1,9 +1,9 @@
-/** The Worker: one `Session` at a time, and the messages between it and the page, which messages.d.ts explains. */
+/** The Worker: runs one `Session` at a time and passes messages between it and the page; see messages.d.ts. */
 
 import { findDecoders } from "./opus-support.js";
 import { Session } from "./session.js";
 
-/** Looked for at once, so that it is known when somebody presses Play. */
+/** The search starts at once, so that its result is ready when the person presses Play. */
 const found = findDecoders();
 
 /** @type {Session | null} */

@@ -1,35 +1,35 @@
 /**
- * Where to cut or repeat a little sound, so that it plays faster or slower at the same pitch.
+ * Finds where to cut or repeat a little sound, so that it plays faster or slower at the same pitch.
  *
- * Between two cuts the sound stays sample for sample as it was; a cut drops or repeats what its neighbour repeats
- * anyway (WSOLA with one long segment between overlaps). Silence is dropped first, because nobody hears it. Pure; it
- * allocates nothing.
+ * Between two cuts, the samples stay unchanged. A cut drops or repeats a piece that is similar to its neighbour (WSOLA
+ * with one long segment between overlaps). Silence is dropped first, because that is inaudible. Pure. It allocates
+ * nothing.
  */
 
 import { Similarity, powerAt } from "./similarity.js";
 
-/** The least and the most that one cut drops: a period or some of a voice. */
+/** Minimum and maximum length of a cut: one or a few pitch periods of a voice. */
 const SHORTEST_CUT_SECONDS = 0.0025;
 const LONGEST_CUT_SECONDS = 0.015;
 
-/** One cut for so much sound that should have been dropped by now. */
+/** A cut is due once this much sound should have been dropped or repeated. */
 const CUT_AT_SECONDS = 0.005;
 
-/** A cut where the sound is less alike than this waits for a better place, but not for ever. */
+/** A cut with less similarity waits for a better place, until the overdue sound exceeds PATIENCE_SECONDS. */
 const LIKENESS = 0.5;
 const PATIENCE_SECONDS = 0.02;
 
 const OVERLAP_SECONDS = 0.01;
 
-/** So much of silence is dropped at once, and so much must be silent around it. */
+/** Length of a cut in silence, and how much sound must be silent for it. */
 const SILENT_CUT_SECONDS = 0.02;
 const SILENT_SECONDS = 0.04;
 
-/** Silent is what is this much (-34 dB) below the loudest of late, and below -46 dB of full scale in any case. */
+/** Sound is silent if it is 34 dB below the recent maximum loudness and also below -46 dB of full scale. */
 const SILENT_RATIO = 4e-4;
 const SILENT_POWER = 2.5e-5;
 
-/** The loudest of late is forgotten by half in about 5 s. */
+/** The recent maximum loudness halves in about 5 s. */
 const LOUDNESS_DECAY_PER_SECOND = 0.87;
 
 export class Wsola {
@@ -39,12 +39,12 @@ export class Wsola {
   #debt = 0;
   #loudest = 0;
 
-  /** @param {import("./ring.js").Ring} ring @param {number} rate Samples a second. */
+  /** @param {import("./ring.js").Ring} ring @param {number} rate Samples per second. */
   constructor(ring, rate) {
     this.#ring = ring;
     this.#rate = rate;
     this.#similarity = new Similarity(ring, rate);
-    /** Where the last proposal leads to. */
+    /** The place to move to, from the last proposal. */
     this.place = 0;
   }
 
@@ -53,13 +53,13 @@ export class Wsola {
   }
 
   /**
-   * Says whether to go on elsewhere now.
+   * Proposes whether to move to another place now.
    *
    * @param {number} place The next sample.
-   * @param {number} stretch Speed; 1 proposes nothing.
-   * @param {number} by How much is to be dropped or repeated at most, give or take half of what a cut needs.
-   * @param {number} hop Samples that were played since the last call.
-   * @returns {number} over how many samples to blend into what stands at `this.place`; 0 to go on as it is.
+   * @param {number} stretch The speed. 1 proposes nothing.
+   * @param {number} by Maximum number of samples to drop or repeat, give or take half the length of a cut.
+   * @param {number} hop Number of samples played since the last call.
+   * @returns {number} The length of the blend into the sound at `this.place`, or 0 to stay.
    */
   propose(place, stretch, by, hop) {
     const loudness = place - hop >= this.#ring.start ? powerAt(this.#ring, place - hop, hop) : 0;

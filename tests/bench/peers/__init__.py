@@ -1,1 +1,1 @@
-"""The other servers: ours on top of other libraries, and configurations of programs of other people."""
+"""The other servers: small ones on other libraries, and configurations of third-party programs."""

@@ -1,10 +1,10 @@
-"""Other ways to send one broadcaster's audio to many listeners, speaking enough of `relay.v1` to be measured alike.
+"""Other ways to send one broadcaster's audio to many listeners, with enough of `relay.v1` for the same measurement.
 
     python -m tests.bench.peers.python_servers broadcast|tasks|picows PORT
 
-- `broadcast`: `websockets.broadcast()`, the library's own way: no bound, no backpressure.
-- `tasks`: a queue and a task for each listener, which awaits `connection.send()`: what one writes first.
-- `picows`: a WebSocket library in Cython; a frame is written to each transport, no bound.
+- `broadcast`: `websockets.broadcast()`, the library's own way, without a bound or backpressure.
+- `tasks`: the obvious first design: for each listener, a queue and a task that awaits `connection.send()`.
+- `picows`: a WebSocket library in Cython; writes each frame to every transport, without a bound.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ def pong(text: str) -> str:
 
 
 class Sessions:
-    """Sessions by path, each with its listeners (whatever the server keeps of one) and its next seq."""
+    """Sessions by path, each with its listeners (in the server's own form) and its next seq."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, tuple[set[Any], list[int]]] = {}
@@ -62,7 +62,7 @@ class Sessions:
 
 
 def framed(audio: bytes, numbers: list[int]) -> bytes:
-    """The header of the next frame, and the audio."""
+    """Return the next frame's header and the audio."""
     seq = numbers[0]
     numbers[0] += 1
     return Header(1, seq, seq * len(audio) // 2, wire_milliseconds(relay_clock())).pack() + audio
@@ -147,13 +147,13 @@ async def serve_tasks(port: int) -> None:
     await serve_websockets(port, send, handle_listener)
 
 
-async def serve_picows(port: int) -> None:  # noqa: C901 - one peer in one place
-    # A peer to measure against, not a dependency: it is there or it is not.
+async def serve_picows(port: int) -> None:  # noqa: C901 - the whole peer in one place
+    # An optional peer, not a dependency.
     picows: Any = importlib.import_module("picows")
 
     sessions = Sessions()
 
-    class Peer(picows.WSListener):  # type: ignore[misc] # of a package without types
+    class Peer(picows.WSListener):  # type: ignore[misc] # a package without types
         def __init__(self, path: str) -> None:
             self.path = path
             self.listeners, self.numbers = sessions.of(path)

@@ -1,6 +1,6 @@
-// A page with nothing but a player, a button, and a tap behind the player's output.
+// A page with only a player, a button, and a tap on the player's output.
 //
-// The address of the page has the player's options as its query. Times are seconds of the machine's wall clock.
+// The page's query contains the player's options. Times are seconds of the machine's wall clock.
 
 import { RelayPlayer } from "/assets/player/index.js";
 
@@ -49,7 +49,7 @@ document.querySelector("button").addEventListener("click", (event) => {
   attach();
 });
 
-// Asked here and not by a test, because whatever a test evaluates counts as a gesture, which allows sound.
+// The page checks this itself: code that a test evaluates counts as a user gesture, which allows sound.
 const probe = new AudioContext();
 events.push({ at: now(), type: "before any click", state: probe.state });
 probe.close();
@@ -69,9 +69,9 @@ function toText(arrays) {
 
 globalThis.ear = {
   player,
-  /** Gives all that was recorded so far. */
+  /** Returns the recording so far. */
   async recording() {
-    // Without it nobody knows which sample is heard when.
+    // The clocks relate samples to the times at which they are heard, so wait for the first one.
     while (clocks.length === 0) {
       await new Promise((resolve) => setTimeout(resolve, CLOCK_INTERVAL_MS));
     }

@@ -1,4 +1,4 @@
-// Beats every 10 ms, and says when a beat came late: then the machine, and not the player, was busy.
+// Runs a timer every 10 ms and reports late ticks. A late tick shows that the machine was busy, not the player.
 const BEAT_MS = 10;
 const LATE_MS = 10;
 

@@ -1,8 +1,8 @@
-// Records every block that it is given, silent or not, with the time at which the block was rendered.
+// Records every block of its input, silent or not, with the time at which the block was rendered.
 //
-// Message in: anything, to be sent what is left. Messages out: {frame, left, right, walls}, of BLOCKS blocks: the
-// context's number of the first frame, the samples, and Date.now() at each block. Chunks that do not follow each other
-// tell that blocks are missing.
+// It posts chunks of BLOCKS blocks as {frame, left, right, walls}: the context's number of the first frame, the
+// samples, and Date.now() at each block. Any message to it flushes the last, shorter chunk. If one chunk does not
+// continue the one before it, blocks are missing.
 const BLOCKS = 32;
 
 class Tap extends AudioWorkletProcessor {
@@ -17,7 +17,7 @@ class Tap extends AudioWorkletProcessor {
 
   process([[left, right]], [output]) {
     const blockLength = output[0].length;
-    // Between being made and being connected it may be called once, and then not for a while.
+    // The browser may call this once before the node is connected, and then not again for a while.
     if (this.#count === 0 || currentFrame !== this.#chunk.frame + this.#count * blockLength) {
       this.#count = 0;
       this.#chunk.frame = currentFrame;

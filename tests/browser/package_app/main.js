@@ -1,4 +1,4 @@
-// An app that plays what its address names: …?src=http://RELAY/listen/SESSION
+// An app that plays the session in its query: …?src=http://RELAY/listen/SESSION
 
 import { RelayPlayer } from "audio-relay-player";
 import "audio-relay-player/element.js";

@@ -1,12 +1,12 @@
-/** Judges what was heard of a tone, as an ear would: steps, silence, pitch. */
+/** Measures what an ear would notice in the recording of a tone: clicks, silence, loudness and pitch. */
 
 /**
- * A sample that breaks the recurrence of a sine, x[n+1] = 2 cos(w) x[n] - x[n-1], is a click.
+ * Finds the worst click. A sine satisfies x[n+1] = 2 cos(w) x[n] - x[n-1]; samples that break this recurrence click.
  *
  * @param {ArrayLike<number>} samples
  * @param {number} frequency In Hz.
  * @param {number} rate
- * @returns {number} the worst break; 1 is full scale.
+ * @returns {number} The largest deviation, where 1 is full scale.
  */
 export function worstBreak(samples, frequency, rate) {
   const turn = 2 * Math.cos((2 * Math.PI * frequency) / rate);
@@ -17,7 +17,7 @@ export function worstBreak(samples, frequency, rate) {
   return worst;
 }
 
-/** Gives the longest run of zeros, in seconds. */
+/** Returns the length of the longest silence, in seconds. */
 export function longestSilence(samples, rate) {
   let longest = 0;
   let run = 0;
@@ -28,7 +28,7 @@ export function longestSilence(samples, rate) {
   return longest / rate;
 }
 
-/** Gives the loudness in each stretch of `seconds`, against that of a tone at half of full scale, in dB. */
+/** Returns the level of each stretch of `seconds`, in dB relative to a tone at half of full scale. */
 export function levels(samples, rate, seconds) {
   const length = Math.round(seconds * rate);
   const found = [];
@@ -42,7 +42,7 @@ export function levels(samples, rate, seconds) {
   return found;
 }
 
-/** Gives the pitch of a tone in Hz, from its rising zero crossings. */
+/** Returns the pitch of a tone in Hz, measured from its rising zero crossings. */
 export function pitch(samples, rate) {
   let first = null;
   let last = null;

@@ -1,4 +1,4 @@
-/** As much of a browser as `RelayPlayer` touches, set up by importing this: what its Worker and contexts do, a test says. */
+/** The parts of a browser that `RelayPlayer` uses. Importing this installs them; tests control Worker and contexts. */
 
 export class FakeWorker {
   static made = [];
@@ -10,7 +10,6 @@ export class FakeWorker {
     FakeWorker.made.push(this);
   }
 
-  /** The one that was made last. */
   static get latest() {
     return FakeWorker.made[FakeWorker.made.length - 1];
   }
@@ -23,13 +22,13 @@ export class FakeWorker {
     this.isTerminated = true;
   }
 
-  /** Tells the page something about its latest run. */
+  /** Sends the page a message about its latest run. */
   tell(message) {
     const { run } = this.#all("play").pop();
     this.onmessage({ data: { run, ...message } });
   }
 
-  /** What the latest run was asked to play. */
+  /** The request of the latest run. */
   get request() {
     return this.#all("play").pop().request;
   }
@@ -41,7 +40,7 @@ export class FakeWorker {
 
 export class FakeContext {
   static made = [];
-  /** What is thrown instead of making one. */
+  /** An error for the constructor to throw, or null. */
   static obstacle = null;
   state = "running";
   sampleRate = 48_000;
@@ -88,7 +87,7 @@ class FakeNode {
 
 export class FakeAudio extends EventTarget {
   static made = [];
-  /** What `play` is refused with. */
+  /** An error with which `play` fails, or null. */
   static obstacle = null;
   static canPlay = "maybe";
   volume = 1;
@@ -136,6 +135,6 @@ for (const [name, value] of Object.entries({
   location: { origin: "https://relay.example" },
   navigator,
 })) {
-  // Some of them a later Node has by itself, and not to be assigned.
+  // Recent versions of Node define some of these as read-only, so assignment would fail.
   Object.defineProperty(globalThis, name, { value, configurable: true });
 }

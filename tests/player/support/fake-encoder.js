@@ -1,4 +1,4 @@
-/** A browser's Opus encoder (WebCodecs) that makes made-up packets of the right length, and fails when it is told to. */
+/** Replaces a browser's Opus encoder (WebCodecs). It emits fake packets of the right duration, and fails on demand. */
 
 const TOC_20_MS = 0x78;
 
@@ -11,7 +11,7 @@ export class FakeAudioData {
   close() {}
 }
 
-/** Puts the encoder into the global scope; `behaviour` may be changed while it works. */
+/** Installs the encoder in the global scope. A test may change `behaviour` while it runs. */
 export function installEncoder(behaviour = {}) {
   const encoders = [];
   class FakeAudioEncoder {

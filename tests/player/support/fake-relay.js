@@ -1,4 +1,4 @@
-/** A relay and its sockets on a virtual clock, for `Session`: what a browser's WebSocket, timers and Worker would be. */
+/** A relay on a virtual clock for tests of `Session`. Replaces a browser's WebSockets, timers and audio thread. */
 
 import assert from "node:assert/strict";
 
@@ -13,7 +13,7 @@ const RATE = 16_000;
 const DEVICE_RATE = 48_000;
 const HISTORY_MS = 10_000;
 
-/** What comes again in another codec. */
+/** Frames that the relay repeats after a switch of codec. */
 const PRE_ROLL_FRAMES = 5;
 
 export const FORMAT = Object.freeze({ codec: "pcm_s16le", rate: RATE, channels: 1, clock_rate: RATE });
@@ -27,7 +27,6 @@ class FakeSocket {
   codec = "pcm_s16le";
   coalesceMs = 0;
   packetMs = 0;
-  /** Numbers of the frames that wait for more. */
   waiting = [];
 
   constructor(relay, address, protocols) {
@@ -46,12 +45,12 @@ class FakeSocket {
     this.relay.forget(this);
   }
 
-  /** From the relay's side. */
+  /** Sends data from the relay to the session. */
   tell(data) {
     this.relay.after(WAY_MS, () => this.isOpen && this.onmessage?.({ data }));
   }
 
-  /** As Chromium does where the page's policy forbids the address. */
+  /** Fails as Chromium does if the page's content security policy forbids the address. */
   fail() {
     this.isOpen = false;
     this.relay.forget(this);
@@ -75,20 +74,19 @@ export class FakeRelay {
   now = 1000;
   random = 0.5;
   sockets = [];
-  /** Addresses of all attempts. */
+  /** Times and addresses of all connection attempts. */
   attempts = [];
   received = [];
   told = [];
   recording = [];
   isReachable = true;
-  /** What a browser throws instead of connecting. */
+  /** An error that the browser throws instead of connecting, or null. */
   obstacle = null;
   isSilent = false;
   state = "live";
   silence = null;
   epoch = 300;
   knowsDelivery = true;
-  /** Codecs that it serves. */
   codecs = ["pcm_s16le"];
   channels = [
     { id: "main", name: "Floor", lang: null, state: "live" },
@@ -100,13 +98,13 @@ export class FakeRelay {
    * @param {import("../../../relay/pages/player/types.js").Latency} [options.latency]
    * @param {string} [options.channel]
    * @param {string | null} [options.token]
-   * @param {Error | null} [options.obstacle] What a browser throws instead of connecting.
+   * @param {Error | null} [options.obstacle] An error that the browser throws instead of connecting.
    * @param {boolean} [options.isReachable]
    * @param {boolean} [options.saveData]
    * @param {import("../../../relay/pages/player/types.js").Codec} [options.codec]
    * @param {any[]} [options.decoders]
-   * @param {string[]} [options.codecs] What the relay serves.
-   * @param {number} [options.mostGathered] The most that the relay grants of coalescing and packing, in ms.
+   * @param {string[]} [options.codecs] Codecs that the relay serves.
+   * @param {number} [options.mostGathered] Maximum of coalescing and packing that the relay grants, in ms.
    */
   constructor({
     latency = "balanced",
@@ -124,7 +122,7 @@ export class FakeRelay {
     this.codecs = codecs;
     this.obstacle = obstacle;
     this.isReachable = isReachable;
-    /** @type {any} As much of a browser as a session uses. */
+    /** @type {any} The parts of a browser that a session uses. */
     const world = {
       now: () => this.now,
       random: () => this.random,
@@ -141,7 +139,7 @@ export class FakeRelay {
       tell: (message) => this.told.push({ now: this.now, ...message }),
       world,
     });
-    /** @type {any} As much of a `MessagePort` as a session uses. */
+    /** @type {any} The parts of a `MessagePort` that a session uses. */
     const port = {
       onmessage: null,
       close() {},
@@ -168,7 +166,7 @@ export class FakeRelay {
     return this.told.filter(({ type }) => type === "status").map(({ state }) => state);
   }
 
-  /** What the page was told last about how it stands. */
+  /** The latest status message to the page. */
   get status() {
     return this.told.filter(({ type }) => type === "status").pop();
   }
@@ -213,7 +211,7 @@ export class FakeRelay {
       Object.assign(socket, { coalesceMs: message.coalesce_ms, packetMs: message.packet_ms });
       socket.tell(JSON.stringify(message));
     } else if (message.type === "switch" && message.channel === undefined) {
-      // Some frames from before, which the other codec had: a decoder needs them to be where it should be.
+      // Repeats some frames in the new codec, because a decoder needs them to converge.
       this.#flush(socket);
       socket.codec = this.#choose(message.codec);
       const from = this.#liveSeq - PRE_ROLL_FRAMES;
@@ -230,7 +228,7 @@ export class FakeRelay {
     }
   }
 
-  /** The next frame to be due; one is due each `FRAME_MS`, and seq 0 was due at 0. */
+  /** Sequence number of the next frame. Frame 0 was due at 0, and another is due every `FRAME_MS`. */
   get #liveSeq() {
     return Math.floor(this.now / FRAME_MS) + 1;
   }
@@ -283,7 +281,7 @@ export class FakeRelay {
     return codecs.split(",").find((codec) => this.codecs.includes(codec));
   }
 
-  /** Sends frames in messages of as many as the socket wants; the last ones wait for more. */
+  /** Sends frames in messages of the size that the socket requested. The last frames wait for more. */
   #send(socket, from, to) {
     for (let seq = from; seq < to; seq += 1) {
       socket.waiting.push(seq);
@@ -293,7 +291,7 @@ export class FakeRelay {
     }
   }
 
-  /** How many frames come together. */
+  /** The number of frames per message. */
   #gathered({ codec, coalesceMs, packetMs }) {
     return Math.max(1, Math.floor(Math.max(coalesceMs, codec === "opus" ? packetMs : 0) / FRAME_MS));
   }
@@ -374,7 +372,7 @@ export class FakeRelay {
   }
 }
 
-/** Gives a relay whose listener has been playing for a while. */
+/** Returns a relay whose listener has been playing for three seconds. */
 export function playing(options) {
   const relay = new FakeRelay(options);
   relay.run(3000);

@@ -1,4 +1,4 @@
-/** Opus for tests: packets as a relay sends them, and decoders in place of libopus. */
+/** Opus for tests: fake packets, messages as a relay sends them, and a decoder in place of libopus. */
 
 const TICKS = 960;
 const LOOK_AHEAD = 312;
@@ -9,7 +9,7 @@ const TOC = 31 << 3;
 export const OPUS_FORMAT = Object.freeze({ codec: "opus", rate: 48_000, channels: 1, clock_rate: 48_000 });
 
 /**
- * A stand-in for a packet: its number instead of its sound.
+ * Returns a fake packet that contains its sequence number instead of sound.
  *
  * @param {number} seq
  */
@@ -21,7 +21,7 @@ export function packetOf(seq) {
 }
 
 /**
- * Writes frames into one message, as a relay does that packs them.
+ * Packs frames into one message, as a relay does.
  *
  * @param {{epoch: number, seq: number, dueMs: number}} first
  * @param {Uint8Array[]} packets
@@ -50,12 +50,12 @@ export function opusMessage({ epoch, seq, dueMs }, packets) {
 }
 
 /**
- * Gives a way to open a decoder of such packets.
+ * Returns a function that opens a decoder of fake packets.
  *
  * @param {object} options
  * @param {(index: number) => number} options.sound Sample `index` of the broadcaster at 48 kHz.
- * @param {(action: () => void) => void} [options.later] When the sound comes out; at once when left out.
- * @param {number} [options.failsAfter] Packets until it fails.
+ * @param {(action: () => void) => void} [options.later] Delays the output. By default, it comes at once.
+ * @param {number} [options.failsAfter] Number of packets before the decoder fails.
  */
 export function toneDecoder({ sound, later = (action) => action(), failsAfter = Infinity }) {
   return (channels, { output, fail }) => {

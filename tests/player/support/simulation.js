@@ -1,9 +1,9 @@
 /**
- * A relay, a network, a conductor and an audio thread on a virtual clock.
+ * Simulates a relay, a network, a conductor and an audio thread on a virtual clock.
  *
- * The network is a trace of arrivals; everything behind it is the real player, only sockets, Worker and AudioWorklet are
- * missing. Messages between conductor and renderer take as long as they do between threads, and the renderer works in
- * bursts like a sound card's callback.
+ * A trace of arrivals stands for the relay and the network. Conductor and renderer are the real player's, without
+ * sockets, Worker and AudioWorklet. Messages between them take as long as between threads, and the renderer works in
+ * bursts, as a sound card's callback does.
  */
 
 import { Conductor } from "../../../relay/pages/player/conductor.js";
@@ -16,7 +16,7 @@ const BLOCK = 128;
 const TO_AUDIO_MS = 1;
 const FROM_AUDIO_MS = 2;
 
-/** The relay's clock starts anywhere. */
+/** Start of the relay's clock: just before the 32-bit counter wraps around. */
 export const RELAY_CLOCK_MS = 4_294_960_000;
 
 const AMPLITUDE = 0.5;
@@ -43,11 +43,11 @@ export class Simulation {
    * @param {import("./trace.js").Trace} trace
    * @param {object} [options]
    * @param {"low" | "balanced" | "stable"} [options.latency]
-   * @param {number} [options.rate] Of the sound.
+   * @param {number} [options.rate] Sample rate of the sound.
    * @param {number} [options.deviceRate]
-   * @param {number} [options.devicePpm] How much faster than its rate the sound card runs.
-   * @param {boolean} [options.record] Whether to keep what was heard.
-   * @param {(index: number) => number} [options.sound] Sample `index` of the broadcaster, -1 to 1.
+   * @param {number} [options.devicePpm] How much faster than its nominal rate the sound card runs.
+   * @param {boolean} [options.record] Whether to keep the output.
+   * @param {(index: number) => number} [options.sound] Returns sample `index` of the broadcast, -1 to 1.
    */
   constructor(trace, options = {}) {
     this.#trace = trace;
@@ -72,12 +72,12 @@ export class Simulation {
     return this.#conductor.stats(this.now);
   }
 
-  /** What was heard, at the device's rate. */
+  /** The output, at the device's rate. */
   get recording() {
     return this.#recording;
   }
 
-  /** Runs until `untilMs`; can be called again to go on. */
+  /** Runs until `untilMs`. Another call continues from there. */
   run(untilMs) {
     if (this.#blocks === 0 && this.#events.length === 0) {
       this.#begin();
@@ -90,7 +90,7 @@ export class Simulation {
         break;
       }
       if (frameMs <= eventMs) {
-        // Sums of decimals can go back by a hair, and messages would overtake each other.
+        // Rounding can make a sum slightly smaller than the last one. Without `max`, messages could change their order.
         this.now = Math.max(this.now, frameMs);
         this.#deliver(frames[this.#sent]);
         this.#sent += 1;
@@ -103,7 +103,7 @@ export class Simulation {
     this.now = untilMs;
   }
 
-  /** Hands the conductor a control message now. */
+  /** Delivers a control message to the conductor now. */
   say(message) {
     this.#conductor.message(message, this.now);
   }

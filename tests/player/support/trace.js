@@ -1,4 +1,4 @@
-/** Reads the traces of ../traces, and makes those that would be too long for a file. */
+/** Reads the traces in ../traces and generates traces that would be too long for a file. */
 
 import { readFileSync } from "node:fs";
 
@@ -9,17 +9,17 @@ import { readFileSync } from "node:fs";
  * @property {number} durationMs
  * @property {number} dueMs
  * @property {number} arrivalMs
- * @property {import("../../../relay/pages/player/messages.js").Gap} [gap] Arrives before the frame.
+ * @property {import("../../../relay/pages/player/messages.js").Gap} [gap] A gap message that arrives before the frame.
  *
- * @typedef {object} Trace What a `Simulation` plays; see ../traces/README.md.
+ * @typedef {object} Trace The input of a `Simulation`; see ../traces/README.md.
  * @property {import("../../../relay/pages/player/messages.js").Hello["pace"]} pace
  * @property {number} wayMs
  * @property {TraceFrame[]} frames
- * @property {(ms: number) => number} [arriving] When what is sent at `ms` arrives.
+ * @property {(ms: number) => number} [arriving] Returns when a message sent at `ms` arrives.
  */
 
 /**
- * @param {string} name Of a file in ../traces.
+ * @param {string} name Name of a file in ../traces, without its extension.
  * @returns {Trace}
  */
 export function loadTrace(name) {
@@ -33,7 +33,7 @@ export function loadTrace(name) {
 }
 
 /**
- * Makes the trace of a line without jitter.
+ * Returns the trace of a network without jitter.
  *
  * @param {number} seconds
  * @param {object} [options]
@@ -51,11 +51,11 @@ export function steadyTrace(seconds, { frameMs = 20, ppm = 0 } = {}) {
 }
 
 /**
- * Has a relay drop frames of a listener that is behind: all frames up to the drop are `durationMs` late, those after it
- * are in time, and a gap before them tells what is lost.
+ * Returns the trace of a listener that falls behind until the relay drops frames. Frames before the drop are late by
+ * the length of the drop. Frames after it are on time and follow a gap message that reports the loss.
  *
  * @param {number} seconds
- * @param {number} from The first frame that is lost.
+ * @param {number} from The first lost frame.
  * @param {number} count
  * @returns {Trace}
  */
@@ -78,7 +78,7 @@ export function droppedTrace(seconds, from, count) {
 }
 
 /**
- * The same network for a player that comes in at `joinMs`, and is given what was due before at once.
+ * Returns the trace for a player that joins at `joinMs` and receives the earlier frames at once.
  *
  * @param {Trace} trace
  * @param {number} joinMs
@@ -94,12 +94,12 @@ export function joined({ frames, ...rest }, joinMs, firstMs = 2) {
 }
 
 /**
- * Has a network stand still once: what would have come meanwhile comes behind it, in order.
+ * Adds one network stall to a trace. Frames that would arrive during the stall arrive after it, in order.
  *
  * @param {Trace} trace
- * @param {number} atMs When it begins.
+ * @param {number} atMs When the stall begins.
  * @param {number} lengthMs
- * @param {number} [speed] How much faster than it is spoken the backlog comes.
+ * @param {number} [speed] Speed at which the backlog arrives, as a multiple of real time.
  * @returns {Trace}
  */
 export function stalled({ frames, ...rest }, atMs, lengthMs, speed = Infinity) {
