@@ -224,7 +224,7 @@ def test_what_cannot_be_passed_on_is_refused(tmp_path: Path, data: bytes, says: 
     path = write(tmp_path / "x.opus", data)
     with pytest.raises(UserError, match=says) as caught:
         OpusFile(path)
-    assert str(caught.value).startswith(f"{path} can not be passed on as Opus. ")
+    assert str(caught.value).startswith(f"{path} cannot be passed on as Opus. ")
 
 
 def test_a_missing_file_is_a_users_mistake(tmp_path: Path) -> None:
