@@ -41,6 +41,8 @@ export class HttpStream extends EventTarget {
       audio.addEventListener(type, () => this.#enter(state));
     }
     const ending = audio.canPlayType(OGG_OPUS) === "" ? "mp3" : "opus";
+    // Names the page's origin to a relay elsewhere, which serves only origins that it allows.
+    audio.crossOrigin = "anonymous";
     audio.src = streamAddressAt(url, { session, channel }, ending, token);
     audio.volume = volume;
     this.play();
