@@ -125,7 +125,7 @@ class Broadcast:
     type=click.Choice([codec.value for codec in Codec]),
     default=Codec.PCM_S16LE.value,
     show_default=True,
-    help="What to send. Opus needs a tenth of the bandwidth. With opus, an Ogg Opus file or pipe is sent as it is.",
+    help="What to send. Opus has a tenth of the bit rate. With opus, an Ogg Opus file or pipe is sent as it is.",
 )
 @click.option(
     "--bitrate",

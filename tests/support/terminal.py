@@ -23,7 +23,7 @@ FILLED_IN = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 STAND_INS = {
     "arecord": "exec cat sentence.pcm",
-    "ffmpeg": "exec cat sentence.pcm",
+    "ffmpeg": """case " $* " in *" -f opus "*) exec cat talk.opus ;; *) exec cat sentence.pcm ;; esac""",
     "aplay": "exec cat >heard.pcm",
     "ffplay": "exec cat >heard.pcm",
     "journalctl": "exec cat beside-*.log",
