@@ -27,6 +27,10 @@ FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="audio-relay" \
       org.opencontainers.image.description="Carries one broadcaster's live audio to thousands of browser listeners." \
       org.opencontainers.image.licenses="MIT"
+# The Opus encoder and a resampler for it; both have a BSD license.
+RUN apt-get update --quiet=2 \
+ && apt-get install --yes --quiet=2 --no-install-recommends libopus0 libspeexdsp1 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 COPY --from=build /opt/relay /opt/relay
 COPY --from=sbom /build/sbom.cdx.json /opt/relay/sbom.cdx.json
 # Any address but loopback needs a broadcast key: give RELAY_BROADCAST_KEY when the container is run.
@@ -35,6 +39,9 @@ ENV PATH=/opt/relay/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RELAY_SERVER_HOST=* \
     RELAY_LOG_FORMAT=json
+# The build fails if the image cannot encode Opus and MP3, from every sample rate.
+RUN python -c "import lameenc; from relay.media.transcoding import *; \
+make_transcoder(AudioFormat(rate=44100), Codec.OPUS, OpusEncoding())"
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001
 WORKDIR /

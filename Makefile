@@ -34,7 +34,7 @@ demo: python
 # Playwright's driver needs libatomic. The marks that choose the tests of each run are explained in pyproject.toml.
 test: check
 	@$(PYTHON) scripts/debian_packages.py chromium=chromium curl=curl firefox-esr=firefox-esr libatomic1=libatomic.so.1 \
-		nginx=nginx nodejs=node npm=npm openssl=openssl pulseaudio=pulseaudio webkit2gtk-driver=WebKitWebDriver xvfb=Xvfb
+		libopus0=libopus.so.0 libspeexdsp1=libspeexdsp.so.1 nginx=nginx nodejs=node npm=npm openssl=openssl pulseaudio=pulseaudio webkit2gtk-driver=WebKitWebDriver xvfb=Xvfb
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@$(MAKE) --no-print-directory js
 	@$(RUN) pytest -m ear

@@ -46,7 +46,8 @@ def main() -> None:
     test = ("--constraint", "requirements/test.lock")
     compile_lock("test", "the project with its test extra", "--extra", "test", "pyproject.toml", *python)
     compile_lock("media", "the project with its media extra", "--extra", "media", "pyproject.toml", *test, *python)
-    compile_lock("runtime", "the project alone, for the container", "pyproject.toml", *test, *python)
+    container = "the project with its mp3 extra, for the container"
+    compile_lock("runtime", container, "--extra", "mp3", "pyproject.toml", *test, *python)
     compile_lock("build", "what builds the project", "-", *test, *python, requirements=build)
     compile_lock("sbom", "what makes the bill of materials", "--group", "sbom", *python)
     compile_lock("audit", "what asks for known vulnerabilities", "--group", "audit", *python)

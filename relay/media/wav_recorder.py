@@ -5,16 +5,14 @@ stays below the 4 GiB that WAV can declare; then the recording continues in anot
 is ever overwritten, and not before there is audio to replace its contents.
 """
 
-import contextlib
 import os
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from relay.media.recording import explained, open_recording
 from relay.vocabulary.audio import BYTES_PER_SAMPLE, AudioFormat
-from relay.vocabulary.errors import UserError
 
 _MAX_DATA_BYTES = 0xFFFF_FFFF - 36
 """The most audio that the RIFF header can declare: its 32-bit length includes 36 bytes of the header."""
@@ -42,13 +40,7 @@ class WavRecorder:
         self._max_data_bytes = max_data_bytes
         self._audio_format = AudioFormat()
         self._writer: wave.Wave_write | None = None
-        with self._explained():
-            # Opening a named pipe would wait for its other end, and its header could not be completed.
-            is_there = path.exists()
-            is_unusable = is_there and not path.is_file()
-        if is_unusable:
-            raise UserError(f"{path} is not a regular file; WAV can be written to nothing else.")
-        self._open("r+b" if is_there else "xb")
+        self._open(open_recording(path, "WAV"))
 
     def __enter__(self) -> Self:
         return self
@@ -84,16 +76,16 @@ class WavRecorder:
         """
         if self._data_bytes + len(audio) > self._max_data_bytes:
             self._open_next()
-        with self._explained():
+        with explained(self.path):
             if self._writer is None:
                 self._writer = self._begin()
             self._writer.writeframes(audio)
         self._data_bytes += len(audio)
 
-    def _open(self, mode: str) -> None:
-        """Open the current file. There is no writer while the file holds older contents."""
-        with self._explained():
-            self._file: IO[bytes] = self.path.open(mode)
+    def _open(self, file: IO[bytes]) -> None:
+        """Begin with a file. There is no writer while it holds older contents."""
+        with explained(self.path):
+            self._file = file
             self._data_bytes = 0
             self._writer = None if self._file.seek(0, os.SEEK_END) else self._begin()
 
@@ -105,11 +97,12 @@ class WavRecorder:
             if not self.path.exists():
                 break
             number += 1
-        self._open("xb")
+        with explained(self.path):
+            self._open(self.path.open("xb"))
 
     def _begin(self) -> wave.Wave_write:
         """Empty the file and write a header in the current format."""
-        with self._explained():
+        with explained(self.path):
             self._file.seek(0)
             self._file.truncate()
             writer = wave.open(self._file, "wb")  # noqa: SIM115 - closed by _close
@@ -122,13 +115,6 @@ class WavRecorder:
         return writer
 
     def _close(self) -> None:
-        with self._explained(), self._file:
+        with explained(self.path), self._file:
             if self._writer is not None:
                 self._writer.close()
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"{self.path} can not be written: {error.strerror}.") from error
