@@ -116,23 +116,32 @@ _QUERY_OF_A_BROADCASTER: Json = {
     "session_name": {"type": "string", "description": "What people call the session."},
 }
 _QUERY_OF_A_LISTENER: Json = {
-    "codec": {"type": "string", "description": "What it can play, separated by commas."},
+    "codec": {"type": "string", "description": "What it can play, separated by commas, the best first."},
     "buffer_ms": {**_MILLISECONDS, "description": "Its bound on the age of what it is sent."},
     "burst_ms": {**_MILLISECONDS, "description": "How much audio from before the join it begins with."},
     "coalesce_ms": {**_MILLISECONDS, "description": "How long frames wait to be sent together."},
+    "packet_ms": {**_MILLISECONDS, "description": "How much audio Opus frames may have that share one message."},
     "epoch": {**_MILLISECONDS, "description": "Of the last frame that it got, to go on behind it."},
     "after": {**_MILLISECONDS, "description": "The seq of the last frame that it got."},
+    "after_codec": {
+        "enum": [each.value for each in Codec],
+        "default": Codec.PCM_S16LE.value,
+        "description": "The codec of that frame.",
+    },
 }
 _AUDIO_TO_A_LISTENER: Json = {
     "name": "audio",
-    "summary": "One frame: a header of 16 bytes in network byte order, then the samples.",
-    "description": "u8 version 1, u8 flags, u16 epoch, u32 seq, u32 media time, u32 due time.",
+    "summary": "One frame: a header of 16 bytes in network byte order, then its audio.",
+    "description": (
+        "u8 version 1, u8 flags, u16 epoch, u32 seq, u32 media time, u32 due time. With flag 1, several packets "
+        "follow, each behind its length as a u16."
+    ),
     "contentType": "application/octet-stream",
     "payload": {"type": "string", "format": "binary"},
 }
 _AUDIO_FROM_A_BROADCASTER: Json = {
     "name": "audio",
-    "summary": "Whole samples in the format that the address names.",
+    "summary": "Whole samples, or one packet, in the format that the address names.",
     "contentType": "application/octet-stream",
     "payload": {"type": "string", "format": "binary", "maxLength": MAX_BROADCAST_BYTES},
 }

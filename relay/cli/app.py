@@ -20,14 +20,18 @@ from relay.hub.drain import Drain
 from relay.hub.hub import Hub
 from relay.hub.lag import LagMeter
 from relay.hub.operations import Operations
+from relay.hub.rendition import OpusRenditions, Renditions
+from relay.hub.transcoding import Transcoding
 from relay.hub.vital_signs import VitalSigns
 from relay.limits.addresses import TrustedProxies
 from relay.limits.in_force import LimitsInForce
+from relay.media.transcoding import OpusEncoding
 from relay.metrics.cloudwatch import CloudWatchSender
 from relay.metrics.prometheus import PrometheusMetrics
 from relay.metrics.reporter import MetricsReporter
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
+from relay.process.blocking import BlockingThread
 from relay.process.garbage import Garbage
 from relay.process.tasks import TaskRegistry
 from relay.server.admission import Admission
@@ -39,10 +43,15 @@ from relay.server.rechecks import Rechecks
 from relay.server.server import RelayServer
 from relay.server.shutdown import ShutdownPlan
 from relay.server.tls import make_tls, renew_tls
-from relay.settings.settings import CloudWatchSettings, Settings
+from relay.settings.settings import CloudWatchSettings, OpusSettings, Settings
+from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.clock import relay_clock, wall_clock
+from relay.vocabulary.errors import UserError
 from relay.vocabulary.hosts import reachable_host
 from relay.vocabulary.labels import Declaration
+
+TRANSCODING_THREADS = max(1, min(4, (os.cpu_count() or 1) - 1))
+"""Threads that encode and decode. They leave a core to the event loop, and four of them serve 400 channels."""
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +129,10 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         stack.callback(limits.tell)
         tasks.start(limits.run(), "limits")
         drain = Drain(relay_clock, serialize_binary)
+        transcoding = Transcoding(_find_renditions(settings.opus), drain, relay_clock)
+        for number in range(TRANSCODING_THREADS):
+            thread = stack.enter_context(BlockingThread(f"transcoding {number}"))
+            tasks.start(transcoding.run(thread), f"transcoding {number}", is_vital=True)
         hub = Hub(
             manager,
             drain,
@@ -130,6 +143,7 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             listener=settings.listener,
             declared=[Declaration.read(text) for text in settings.channel.declared],
             limits=limits,
+            transcoding=transcoding,
         )
         stack.callback(hub.broadcasting.close)
         tasks.start(drain.run(), "drain", is_vital=True)
@@ -180,6 +194,18 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         scheme = "http" if tls is None else "https"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
         yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls, settings.server.host, tasks.broken)
+
+
+def _find_renditions(settings: OpusSettings) -> Renditions:
+    """Return the renditions that this machine can make, and log what is missing."""
+    encoding = OpusEncoding(settings.bitrate, settings.complexity, settings.frame_ms) if settings.enabled else None
+    renditions = OpusRenditions(encoding)
+    try:
+        for source, wanted in ((AudioFormat(), Codec.OPUS), (AudioFormat(Codec.OPUS, 48_000), Codec.PCM_S16LE)):
+            renditions.make(source, wanted)
+    except UserError as error:
+        logger.warning("Opus is passed on, but neither encoded nor decoded", extra={"reason": str(error)})
+    return renditions
 
 
 def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:

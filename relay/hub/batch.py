@@ -1,11 +1,11 @@
 """Batches: consecutive frames, joined once for all listeners that need the same bytes."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from itertools import accumulate
 
 from relay.audio.amounts import AudioAmount
+from relay.hub.framing import Framing, Serialize, Written
 from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place, frames_within
 
 MAX_WRITE_SECONDS = 0.25
@@ -14,16 +14,6 @@ MAX_WRITE_SECONDS = 0.25
 MAX_WRITE_FLICKS = round(MAX_WRITE_SECONDS * FLICKS_PER_SECOND)
 
 MAX_WRITE_FRAMES = frames_within(MAX_WRITE_SECONDS)
-
-
-class Framing(StrEnum):
-    """The form of a listener's binary messages."""
-
-    RELAY_V1 = "relay.v1"
-    """Header and audio, with control messages."""
-
-    RAW = "raw"
-    """Audio without a header, and no text messages."""
 
 
 class Batch:
@@ -35,13 +25,13 @@ class Batch:
         due: When the oldest frame is due, in seconds of the relay's clock.
         place: The start of the first frame.
         end: The end of the last frame.
-        messages: A complete WebSocket message for each frame.
+        written: The messages with these frames.
         wire: All messages joined, as they are written.
     """
 
-    __slots__ = ("amount", "due", "end", "frames", "messages", "place", "wire")
+    __slots__ = ("amount", "due", "end", "frames", "place", "wire", "written")
 
-    def __init__(self, frames: Sequence[Frame], messages: Sequence[bytes]) -> None:
+    def __init__(self, frames: Sequence[Frame], written: Written) -> None:
         self.frames = frames
         self.amount = AudioAmount(
             len(frames), sum(len(frame[0]) for frame in frames), sum(frame.duration for frame in frames)
@@ -49,31 +39,33 @@ class Batch:
         self.due = frames[0][1]
         self.place: Place = frames[0].start
         self.end: Place = frames[-1].end
-        self.messages = messages
-        self.wire = messages[0] if len(messages) == 1 else b"".join(messages)
+        self.written = written
+        self.wire = written.messages[0] if len(written.messages) == 1 else b"".join(written.messages)
 
     def begun(self, taken_bytes: int) -> tuple["Batch | None", bytes]:
         """Split the batch where a socket stopped after taking `taken_bytes` of the wire.
 
         Returns:
-            The frames of which the socket took at least one byte, as a batch (None for no frames), and the missing
-            bytes of the last one.
+            The frames in messages of which the socket took at least one byte, as a batch (None for no frames), and the
+            missing bytes of the last message.
         """
-        ends = list(accumulate(map(len, self.messages), initial=0))
+        messages, frames = self.written
+        ends = list(accumulate(map(len, messages), initial=0))
         count = bisect_left(ends, taken_bytes)
         if not count:
             return None, b""
-        return Batch(self.frames[:count], self.messages[:count]), self.wire[taken_bytes : ends[count]]
+        begun = Written(messages[:count], frames[:count])
+        return Batch(self.frames[: sum(begun.frames)], begun), self.wire[taken_bytes : ends[count]]
 
 
 class Batches:
     """A cache of joined batches, so that listeners share them. The drain starts a new one each round.
 
     Args:
-        serialize: Makes the complete WebSocket message of a binary payload, for raw framing.
+        serialize: Makes the complete WebSocket message of a binary payload.
     """
 
-    def __init__(self, serialize: Callable[[bytes], bytes]) -> None:
+    def __init__(self, serialize: Serialize) -> None:
         self._serialize = serialize
         self._batches: dict[tuple[int, int, Framing], Batch] = {}
 
@@ -83,13 +75,8 @@ class Batches:
         key = (id(frames[0]), len(frames), framing)
         batch = self._batches.get(key)
         if batch is None:
-            batch = self._batches[key] = Batch(frames, self._messages(frames, framing))
+            batch = self._batches[key] = Batch(frames, framing.write(frames, self._serialize))
         return batch
-
-    def _messages(self, frames: Sequence[Frame], framing: Framing) -> list[bytes]:
-        if framing is Framing.RAW:
-            return [self._serialize(frame.audio) for frame in frames]
-        return [frame.wire for frame in frames]
 
 
 def count_for_one_write(frames: Sequence[Frame]) -> int:

@@ -63,7 +63,7 @@ class Drain:
 
     Args:
         clock: Returns seconds, on the same clock as the frames' due times.
-        serialize: Makes the complete WebSocket message of a binary payload, for raw framing.
+        serialize: Makes the complete WebSocket message of a binary payload.
     """
 
     def __init__(self, clock: Clock, serialize: Callable[[bytes], bytes]) -> None:
@@ -90,12 +90,13 @@ class Drain:
         self._wake.set()
 
     def wake_in_time(self, group: Group) -> None:
-        """Schedule a turn for a group that got frames: now, or at the end of its coalescing interval."""
-        if not group.coalesce_seconds:
+        """Schedule a turn for a group that got frames: now, or when its next write has waited for others."""
+        wait_seconds = group.wait_seconds
+        if not wait_seconds:
             self.wake(group)
         elif not group.is_due:
             group.is_due = True
-            delay = group.coalesce_seconds + COALESCE_SLACK_SECONDS
+            delay = wait_seconds + COALESCE_SLACK_SECONDS
             asyncio.get_running_loop().call_later(delay, self._wake_due, group)
 
     def _wake_due(self, group: Group) -> None:
@@ -166,7 +167,7 @@ class Drain:
 
     def _serve_lagging(self, listener: Listener, group: Group) -> None:
         """Write to one listener until its socket is full or it is in step with its group."""
-        if listener.index != LAGGING:
+        if listener.index != LAGGING or listener not in group.lagging:
             return
         frames, notes = listener.frames, listener.notes
         while listener.blocked_since is None and not group.bring_into_step(listener):

@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from relay.hub.listener import MAX_NOTES, Note
-from relay.hub.rendition import Encoded, Rendition, Renditions, Transcoder
+from relay.hub.rendition import Rendition, Renditions
 from relay.hub.stream import Stream
 from relay.limits.names import Limit
+from relay.media.transcoding import Encoded, Transcoder
 from relay.protocol import messages
 from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place, frames_within
 from relay.vocabulary.channel_states import ChannelState
-from relay.vocabulary.errors import CloseCode
+from relay.vocabulary.errors import CloseCode, RelayError
 
 MAX_BEHIND_SECONDS = 10.0
 """How far a feed may fall behind its channel: as much audio as a listener's buffer holds."""
@@ -135,8 +136,10 @@ class Feed:
         if isinstance(item, Note):
             if _stops_audio(item):
                 self._finish(made)
-            if item.audio_format is not None:
+            if item.clears or item.audio_format is not None:
+                # Nobody is to hear what an encoder still holds, or it takes no other format.
                 self._transcoder = None
+            if item.audio_format is not None:
                 self._made_by = self._renditions.find(item.audio_format, self.stream.codec)
             return
         rendition = self._made_by
@@ -151,7 +154,10 @@ class Feed:
         self._next = item.end
         if self._transcoder is None:
             self._transcoder = rendition.make()
+        failures = self._transcoder.failures
         made += self._transcoder.take(item)
+        if self._transcoder.failures > failures:
+            made.append(RelayError("A packet could not be decoded, and is concealed."))
 
     def _finish(self, made: list[Made]) -> None:
         if self._transcoder is not None:
@@ -166,6 +172,7 @@ class Feed:
             if isinstance(each, Note):
                 self._tell(each)
             elif isinstance(each, Exception):
+                self.stream.count_failure()
                 self._log("audio of a channel could not be transcoded", reason=str(each), error=type(each).__name__)
             elif isinstance(each, Frame):
                 self._pass_on(each)
@@ -210,7 +217,11 @@ class Feed:
     def _tell(self, note: Note) -> None:
         stream, rendition = self.stream, self._rendition
         if rendition is not None and _stops_audio(note):
-            self._reach(rendition.place(note.place))
+            self._reach(rendition.end(note.place))
+        elif rendition is not None and note.clears:
+            place = rendition.place(note.place)
+            if place.position > stream.place.position:
+                stream.skip(place)
         if note.audio_format is None or note.new_place is None:
             stream.tell(replace(note, place=stream.place))
             if note.close is not None:
@@ -253,4 +264,4 @@ class Feed:
 def _stops_audio(note: Note) -> bool:
     """Whether the audio before a note is complete, although its last frame may not be full."""
     stops = note.state is not None and note.state is not ChannelState.LIVE
-    return stops or note.clears or note.audio_format is not None or note.close is not None
+    return stops or note.audio_format is not None or note.close is not None

@@ -19,27 +19,30 @@ from itertools import chain, repeat
 from relay.audio.amounts import AudioAmount, BufferCounters
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.listener_buffer import ListenerBuffer
-from relay.hub.batch import Batch, Batches, Framing, count_for_one_write
+from relay.hub.batch import Batch, Batches, count_for_one_write
+from relay.hub.framing import Framing
 from relay.hub.listener import LAGGING, Listener, Note
 from relay.hub.port import Send
 from relay.metrics.distribution import Distribution
 from relay.metrics.vitals import Tally
-from relay.vocabulary.audio import Frame, Place
+from relay.vocabulary.audio import FLICKS_PER_SECOND, Codec, Frame, Place
 
 _NOTHING = AudioAmount()
 
 
 class Group:
-    """The listeners of a channel with one framing and one coalescing interval.
+    """The listeners of a stream with one framing and one coalescing interval.
 
     Args:
+        codec: The codec of its stream.
         manager: Owns the listeners' queues.
         tally: Counts the fate of the frames.
 
     Attributes:
         send: Writes to the listeners' sinks.
         framing: The form of their binary messages.
-        coalesce_seconds: How long the first frame of a write waits for others; 0 for no wait.
+        coalesce_seconds: How long the first frame of a write waits for others; 0 for no wait. A framing that gathers
+            frames may wait longer.
         place: The place of the listeners in step. During a write, it is the place of those still without the batch.
         lagging: The lagging listeners, each with its buffer.
         is_due: Whether the next turn is scheduled.
@@ -47,6 +50,7 @@ class Group:
 
     def __init__(
         self,
+        codec: Codec,
         manager: AudioBufferManager,
         tally: Tally,
         place: Place,
@@ -61,8 +65,11 @@ class Group:
         self.place = place
         self.lagging: dict[Listener, ListenerBuffer] = {}
         self.is_due = False
+        self._codec = codec
         self._manager = manager
         self._tally = tally
+        self._message_flicks = framing.message_flicks
+        self._frame_flicks = self._gathered_flicks = 0
         self._backlog: list[Frame] = []
         self._in_step: list[Listener] = []
         self._sinks: list[object] = []
@@ -82,6 +89,15 @@ class Group:
     def has_backlog(self) -> bool:
         """Whether frames wait for the next batch."""
         return bool(self._backlog)
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the next write waits for more frames."""
+        if not self._message_flicks:
+            return self.coalesce_seconds
+        is_full = self._gathered_flicks + self._frame_flicks > self._message_flicks
+        gather_seconds = 0.0 if is_full else (self._message_flicks - self._frame_flicks) / FLICKS_PER_SECOND
+        return max(self.coalesce_seconds, gather_seconds)
 
     @property
     def end_at_rest(self) -> Place | None:
@@ -107,6 +123,8 @@ class Group:
         Returns:
             How many queues overflowed, and how much they dropped in total.
         """
+        self._frame_flicks = frame.duration
+        self._gathered_flicks += frame.duration
         if self._in_step or self._batch is not None:
             self._backlog.append(frame)
         else:
@@ -180,7 +198,7 @@ class Group:
 
     def count_delivered(self, batch: Batch, now: float) -> None:
         """Count a batch that was written to a lagging listener."""
-        self._tally.deliver(batch.amount.chunks, now - batch.due)
+        self._tally.deliver(batch.amount.chunks, len(batch.wire), now - batch.due, self._codec)
 
     def lags(self, now: float) -> Iterator[tuple[float, Listener]]:
         """Yield each listener with the age in seconds of the oldest frame that it is owed, 0 for none."""
@@ -208,6 +226,7 @@ class Group:
 
     def begin_batch(self, batches: Batches) -> bool:
         """Start a batch of the oldest backlog for the listeners in step. Return whether there is one."""
+        self._gathered_flicks = 0
         if not self._backlog:
             return False
         count = count_for_one_write(self._backlog)
@@ -235,7 +254,7 @@ class Group:
                 taken.append(0)
             self._cursor += len(taken)
             whole = taken.count(wire_bytes)
-            self._tally.deliver(whole * batch.amount.chunks, now - batch.due)
+            self._tally.deliver(whole * batch.amount.chunks, whole * wire_bytes, now - batch.due, self._codec)
             if whole != len(taken):
                 self._let_the_full_lag(batch, first, taken, now)
                 stop = min(stop, len(self._sinks))
@@ -271,7 +290,7 @@ class Group:
     def end_short_write(self, listener: Listener, begun: Batch | None, rest: bytes, now: float) -> None:
         """Complete a started frame, count what the listener received, and wait until its socket takes more data."""
         if begun is not None:
-            self._tally.deliver(begun.amount.chunks, now - begun.due)
+            self._tally.deliver(begun.amount.chunks, len(begun.wire), now - begun.due, self._codec)
         if rest:
             listener.port.complete(rest)
         listener.port.await_room()

@@ -73,6 +73,7 @@ class Hub:
         ignored_messages: Number of control messages with unknown types.
         overflows: What listeners lose, for the log.
         reports: What listeners report about their playback.
+        transcoding: Makes the streams whose codec is not the source's.
         on_open: Called with each new channel, to open taps on it or to observe its subscribers.
     """
 
@@ -91,7 +92,7 @@ class Hub:
         draw_epoch: Callable[[ChannelAddress], int] = _draw_epoch,
         transcoding: Transcoding | None = None,
     ) -> None:
-        self._transcoding = transcoding or Transcoding(NoRenditions(), drain, clock)
+        self.transcoding = transcoding or Transcoding(NoRenditions(), drain, clock)
         self.manager = manager
         self._clock = clock
         self._serialize = serialize
@@ -110,7 +111,7 @@ class Hub:
             manager,
             clock=clock,
             settings=listener,
-            renditions=self._transcoding.renditions,
+            renditions=self.transcoding.renditions,
             lead_seconds=broadcast.lead_seconds,
         )
         self.broadcasting = Broadcasting(
@@ -171,7 +172,7 @@ class Hub:
         )
         timeline = Timeline(self._draw_epoch(address), self._serialize, self._history_seconds)
         channel = Channel(
-            address, timeline, label, make_stream=make_stream, transcoding=self._transcoding, is_listed=is_listed
+            address, timeline, label, make_stream=make_stream, transcoding=self.transcoding, is_listed=is_listed
         )
         for tell in self.on_open:
             try:

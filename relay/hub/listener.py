@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.listener_buffer import ListenerBuffer
-from relay.hub.batch import Framing
+from relay.hub.framing import Framing
 from relay.hub.port import ListenerPort
 from relay.limits.names import Limit
 from relay.protocol import messages
@@ -183,5 +183,5 @@ class Listener:
         self._tell(messages.Gap.between(lost_from, place, self._clock_rate, reason).text())
 
     def _tell(self, text: str) -> None:
-        if self.framing is Framing.RELAY_V1:
+        if self.framing.has_texts:
             self.port.send_text(text)

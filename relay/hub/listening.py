@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.history import Epoch, Known
-from relay.hub.batch import Framing
 from relay.hub.channel import ENDED, Channel
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
+from relay.hub.framing import Framing, RelayFraming
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import ListenerPort
@@ -32,6 +32,9 @@ from relay.vocabulary.names import ChannelAddress
 
 MIN_BOUND_MS = 200
 """The smallest bound on the age of audio that a listener may request. Below it, every network hiccup loses audio."""
+
+MAX_PACKET_MS = 100
+"""The most audio that a listener may request in one message. Above it, headers are less than a tenth of the audio."""
 
 MAX_COALESCE_MS = 200
 """The longest coalescing interval that a listener may request. It is less than one write may carry."""
@@ -73,10 +76,23 @@ class _Start:
 
 @dataclass(frozen=True, slots=True)
 class _Membership:
+    """What a listener is a member of, and how it came there.
+
+    Attributes:
+        channel: Its channel.
+        stream: Its stream.
+        group: Its group.
+        delivery: What it asked for.
+        start: Where it began.
+        moment: The media time at which it began; None if it began elsewhere.
+    """
+
     channel: Channel
     stream: Stream
     group: Group
     delivery: Delivery
+    start: Place
+    moment: Moment | None
 
 
 class Listening:
@@ -140,6 +156,7 @@ class Listening:
         """
         bound_seconds, coalesce_ms = self._settle(delivery)
         channel, stream, start = self._begin(address, delivery, bound_seconds, moment)
+        framing = _fit_framing(framing, stream.codec, delivery, bound_seconds)
         buffer = self._manager.open_buffer(
             connection_id,
             session_id=address.session,
@@ -148,7 +165,7 @@ class Listening:
             is_bounded_in_chunks=True,
         )
         listener = Listener(connection_id, port, framing, buffer=buffer, place=start.place, bound_seconds=bound_seconds)
-        if framing is Framing.RELAY_V1:
+        if framing.has_texts:
             hello = messages.Hello(
                 connection_id,
                 stream.state,
@@ -161,6 +178,7 @@ class Listening:
                 clock_ms=wire_milliseconds(self._clock()),
                 buffer_ms=round(bound_seconds * 1000),
                 coalesce_ms=coalesce_ms,
+                packet_ms=_packet_ms(framing),
                 resumed=start.is_resumed,
                 silence=stream.silence,
                 session=address.session,
@@ -171,7 +189,7 @@ class Listening:
         if stream.state is ChannelState.ENDED:
             listener.add_note(Note(stream.place, channel.state_text, close=ENDED))
         group = channel.add(stream, listener, coalesce_ms)
-        self._memberships[listener] = _Membership(channel, stream, group, delivery)
+        self._memberships[listener] = _Membership(channel, stream, group, delivery, start.place, moment)
         if listener.frames or listener.notes or start.place.position != stream.place.position:
             self._drain.wake_listener(listener, group)
         channel.log("listener joined", logging.DEBUG, connection=connection_id)
@@ -212,12 +230,33 @@ class Listening:
         moment = None
         if target is before and membership.stream.audio_format is not None:
             moment = Moment(listener.place.epoch, listener.media_seconds)
+            if membership.moment is not None and listener.place.position == membership.start.position:
+                # It got nothing since it changed its codec before. Its frame began earlier than its media time.
+                moment = membership.moment
         moved = self.join(address, listener.connection_id, listener.port, listener.framing, delivery, moment=moment)
         moved.report = report
         if blocked_since is not None:
             self.block(moved)
             moved.blocked_since = blocked_since
         return moved
+
+    def change_delivery(self, listener: Listener, wanted: messages.DeliveryChange) -> messages.DeliveryChange:
+        """Join a listener's frames in another way from now on, and return what is granted. No frame is lost."""
+        membership = self._memberships.get(listener)
+        if membership is None:
+            return wanted
+        stream, delivery = membership.stream, membership.delivery
+        if wanted.coalesce_ms is not None:
+            delivery = replace(delivery, coalesce_ms=wanted.coalesce_ms)
+        if wanted.packet_ms is not None:
+            delivery = replace(delivery, packet_ms=wanted.packet_ms)
+        bound_seconds, coalesce_ms = self._settle(delivery)
+        stream.remove(listener, membership.group)
+        framing = listener.framing = _fit_framing(listener.framing, stream.codec, delivery, bound_seconds)
+        group = stream.add(listener, coalesce_ms)
+        self._memberships[listener] = replace(membership, group=group, delivery=delivery)
+        self._drain.wake_listener(listener, group)
+        return messages.DeliveryChange(coalesce_ms, _packet_ms(framing))
 
     def leave(self, listener: Listener) -> None:
         """Remove a listener. A second call changes nothing."""
@@ -366,3 +405,15 @@ def _find_resumed(stream: Stream, resume: Resume) -> Known | None:
     if resume.codec is not stream.codec:
         return None
     return stream.history.find(resume.epoch, (resume.after + 1) & WORD_MASK, stream.place)
+
+
+def _fit_framing(framing: Framing, codec: Codec, delivery: Delivery, bound_seconds: float) -> Framing:
+    """Return a framing with as much audio in a message as a listener wants and may have."""
+    if not isinstance(framing, RelayFraming):
+        return framing
+    is_packed = codec is Codec.OPUS
+    return RelayFraming(min(delivery.packet_ms, MAX_PACKET_MS, round(bound_seconds * 500)) if is_packed else 0)
+
+
+def _packet_ms(framing: Framing) -> int:
+    return framing.packet_ms if isinstance(framing, RelayFraming) else 0

@@ -162,7 +162,7 @@ def _describe_listener(ranked: _Ranked, now: float) -> Json:
         "connection_id": listener.connection_id,
         "client_address": listener.port.client_address,
         "channel": channel.address.channel,
-        "framing": listener.framing.value,
+        "framing": listener.framing.name,
         "lag_ms": round(lag_seconds * 1000),
         "delivered_seconds": round(counters.taken.seconds, 2),
         "dropped_seconds": round(counters.dropped.seconds, 2),

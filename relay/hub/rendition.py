@@ -2,46 +2,44 @@
 
 A channel has one source format. Each codec that listeners get is a rendition of it, which is made once for all of them.
 Where its frames begin follows from the source's places alone, so every process that carries the same channel numbers
-them alike.
+them alike. To offer another codec, make `Renditions` find it.
 
 Source: docs/protocol.md, "Renditions".
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from relay.vocabulary.audio import AudioFormat, Codec, Frame, Place
+from relay.media.opus_grid import OpusGrid
+from relay.media.transcoding import OpusEncoding, Transcoder, make_transcoder
+from relay.vocabulary.audio import AudioFormat, Codec, Place
+from relay.vocabulary.errors import UserError
+
+WARM_UP_FRAMES = 4
+"""How many frames before its first one an encoder gets, if there are any. Opus needs 80 ms to sound right
+(RFC 7845, section 4.6)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A frame that a transcoder made.
+class Grid(Protocol):
+    """Frames of one length that begin with an epoch, whatever the length of the source's frames."""
 
-    Attributes:
-        audio: Its coded audio.
-        seq: Its number in the epoch.
-        media_time: The media time of its first sample, in ticks of the clock of what the transcoder makes.
-        ticks: Its duration, in the same ticks.
-        due: When it is due, in seconds of the relay's clock.
-    """
-
-    audio: bytes
-    seq: int
-    media_time: int
-    ticks: int
-    due: float
-
-
-class Transcoder(Protocol):
-    """Turns consecutive frames of one epoch into frames of another codec. It may work in a thread, one at a time."""
-
-    def take(self, frame: Frame) -> list[Encoded]:
-        """Return the frames that are complete with this one."""
+    @property
+    def frame_ticks(self) -> int:
+        """The duration of a frame, in ticks of the rendition's clock."""
         ...
 
-    def finish(self) -> list[Encoded]:
-        """Return the rest, padded with silence, because the audio stops. It may go on afterwards."""
+    def first_from(self, sample: int) -> int:
+        """Return the first frame that begins at a sample of the source or after it."""
+        ...
+
+    def last_before(self, sample: int) -> int:
+        """Return the last frame that is needed to hear everything before a sample of the source."""
+        ...
+
+    def media_time(self, number: int) -> int:
+        """Return the media time of a frame, in ticks of the rendition's clock."""
         ...
 
 
@@ -52,30 +50,34 @@ class Rendition:
     Attributes:
         source: The format of the audio that it is made of.
         audio_format: The format of the result.
-        frame_ticks: The duration of each frame, if frames stand on a grid that begins with the epoch; in ticks of the
-            result's clock. None if each frame is made of one frame of the source.
-        delay_ticks: How much earlier than its place on the grid the media time of a frame is.
-        warm_up_frames: How many frames before the first one an encoder gets, so that the first one sounds right.
         make: Creates a transcoder. None if the source's frames are passed on as they are.
+        grid: The grid of its frames. None if each is made of one frame of the source.
+        warm_up_frames: How many frames before its first one its encoder gets.
     """
 
     source: AudioFormat
     audio_format: AudioFormat
-    frame_ticks: int | None = None
-    delay_ticks: int = 0
-    warm_up_frames: int = 0
     make: Callable[[], Transcoder] | None = None
+    grid: Grid | None = None
+    warm_up_frames: int = 0
 
     def place(self, source: Place) -> Place:
         """Return the place of the first frame that begins at a place of the source or after it."""
-        if self.make is None:
-            return source
-        ticks = source.media_time * self.audio_format.clock_rate
-        if self.frame_ticks is None:
-            return source._replace(media_time=ticks // self.source.clock_rate)
-        seq = -(-ticks // (self.source.clock_rate * self.frame_ticks))
-        first = source.position - source.seq
-        return Place(first + seq, source.epoch, seq, seq * self.frame_ticks - self.delay_ticks)
+        return source if self.make is None else self._place(source, None)
+
+    def end(self, source: Place) -> Place:
+        """Return the place after the last frame, if the source's audio stops at a place."""
+        if self.grid is None or not source.media_time:
+            return self.place(source)
+        return self._place(source, self.grid.last_before(source.media_time) + 1)
+
+    def _place(self, source: Place, seq: int | None) -> Place:
+        if self.grid is None:
+            media_time = source.media_time * self.audio_format.clock_rate // self.source.clock_rate
+            return source._replace(media_time=media_time)
+        if seq is None:
+            seq = self.grid.first_from(source.media_time)
+        return Place(source.position - source.seq + seq, source.epoch, seq, self.grid.media_time(seq))
 
     def stretches(
         self, start: Place, end: Place, source: Iterable[tuple[Place, Place, int]]
@@ -87,8 +89,8 @@ class Rendition:
             end: Its last place.
             source: The stretches of the source, in its places and ticks.
         """
-        if self.frame_ticks is not None:
-            yield start, end, self.frame_ticks
+        if self.grid is not None:
+            yield start, end, self.grid.frame_ticks
             return
         clock_rate, source_rate = self.audio_format.clock_rate, self.source.clock_rate
         for first, last, ticks in source:
@@ -109,6 +111,45 @@ class NoRenditions:
     def find(self, source: AudioFormat, wanted: Codec) -> Rendition | None:
         """Return the source's own audio, or None."""
         return as_it_is(source) if wanted is source.codec else None
+
+
+class OpusRenditions:
+    """Opus of PCM, and PCM of Opus, as far as the libraries on this machine allow.
+
+    Args:
+        encoding: How PCM is encoded. None to make no Opus.
+    """
+
+    def __init__(self, encoding: OpusEncoding | None) -> None:
+        self._encoding = encoding
+        self._found: dict[tuple[AudioFormat, Codec], Rendition | None] = {}
+
+    def find(self, source: AudioFormat, wanted: Codec) -> Rendition | None:
+        """Return the rendition. None if Opus is not offered, or a library is missing."""
+        key = (source, wanted)
+        if key not in self._found:
+            try:
+                self._found[key] = self.make(source, wanted)
+            except UserError:
+                self._found[key] = None
+        return self._found[key]
+
+    def make(self, source: AudioFormat, wanted: Codec) -> Rendition | None:
+        """Return the rendition. None if Opus is not offered.
+
+        Raises:
+            UserError: A library is missing. The text says how to get it.
+        """
+        if wanted is source.codec:
+            return as_it_is(source)
+        if wanted is Codec.PCM_S16LE:
+            make = partial(make_transcoder, source, wanted, OpusEncoding())
+            return Rendition(source, make().audio_format, make)
+        if self._encoding is None:
+            return None
+        make = partial(make_transcoder, source, wanted, self._encoding)
+        grid = OpusGrid(source.rate, self._encoding.frame_ms)
+        return Rendition(source, make().audio_format, make, grid, WARM_UP_FRAMES)
 
 
 def as_it_is(source: AudioFormat) -> Rendition:

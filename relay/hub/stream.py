@@ -11,6 +11,7 @@ Invariants: `place` is the end of the last frame that was distributed, or the en
 began. Frames and notes reach all groups in the order in which they come.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice, zip_longest
 from typing import Protocol
@@ -19,11 +20,12 @@ from relay.audio.amounts import AudioAmount
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.history import History, Known
 from relay.audio.timeline import Timeline, number
-from relay.hub.batch import Framing
+from relay.hub.framing import Framing
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import Send
-from relay.hub.rendition import Encoded, Renditions
+from relay.hub.rendition import Renditions
+from relay.media.transcoding import Encoded
 from relay.metrics.vitals import Tally
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Codec, Frame, Piece, Place
 from relay.vocabulary.channel_states import ChannelState, Silence
@@ -97,6 +99,7 @@ class Stream:
         self.feed: StreamFeed | None = None
         self.is_over = False
         self.unheard_since: float | None = None
+        self._due = -math.inf
         self._tally = tally
         self._address = address
         self._serialize = serialize
@@ -127,7 +130,12 @@ class Stream:
             if rendition is None:
                 continue
             start = rendition.place(epoch.start)
-            end = rendition.place(timeline.place if following is None else following.before)
+            if following is not None:
+                end = rendition.end(following.before)
+            elif timeline.state is ChannelState.LIVE:
+                end = rendition.place(timeline.place)
+            else:
+                end = rendition.end(timeline.place)
             self.history.begin_epoch(rendition.audio_format, before if self.history.epochs else start, start)
             for first, last, ticks in rendition.stretches(
                 start, end, (each[1:] for each in stretches if each[0] is epoch)
@@ -154,7 +162,13 @@ class Stream:
         assert self.audio_format is not None  # noqa: S101 - frames come after their format
         flicks = encoded.ticks * FLICKS_PER_SECOND // self.audio_format.clock_rate
         piece = Piece(encoded.audio, encoded.ticks, flicks)
-        self.distribute(number(piece, self.place, encoded.due, self._serialize))
+        # The frame with which an encoder's last sound can be heard is due later than the audio that follows it.
+        self._due = max(encoded.due, self._due)
+        self.distribute(number(piece, self.place, self._due, self._serialize))
+
+    def count_failure(self) -> None:
+        """Count a frame of the channel of which no frames could be made."""
+        self._tally.transcoding_failures += 1
 
     def leave_hole(self, place: Place) -> None:
         """Go on at a later place. A gap tells each listener what it misses."""
@@ -186,6 +200,7 @@ class Stream:
             self.audio_format, self.place = note.audio_format, note.new_place
             self.history.begin_epoch(note.audio_format, note.place, note.new_place)
         if note.clears:
+            self._due = -math.inf
             self.history.clear()
         for group in self.groups.values():
             group.tell(note)
@@ -202,6 +217,7 @@ class Stream:
         group = self.groups.get(key)
         if group is None:
             group = self.groups[key] = Group(
+                self.codec,
                 self._manager,
                 self._tally,
                 self.place,

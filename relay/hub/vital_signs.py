@@ -6,6 +6,7 @@ constant time per channel. Listeners' lag is sampled every `SAMPLE_SECONDS`.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from relay.hub.hub import Hub
@@ -14,6 +15,7 @@ from relay.metrics.distribution import Distribution
 from relay.metrics.metrics import MetricDatum
 from relay.metrics.table import Kind
 from relay.metrics.vitals import Tally, Vitals
+from relay.vocabulary.audio import Codec
 from relay.vocabulary.clock import Clock
 
 SAMPLE_SECONDS = 5.0
@@ -30,7 +32,7 @@ class VitalSigns:
 
     def __init__(self, hub: Hub, lag: LagMeter, clock: Clock, holders: Iterable[object] = ()) -> None:
         self._hub = hub
-        self._holders = (hub, hub.manager, hub.overflows, hub.reports, *holders)
+        self._holders = (hub, hub.manager, hub.overflows, hub.reports, hub.transcoding, *holders)
         self._lag = lag
         self._clock = clock
         self._listener_lag_ms = Distribution()
@@ -66,13 +68,17 @@ class VitalSigns:
         frames = Tally()
         frames += self._hub.directory.forgotten
         leads: list[float] = []
+        codec_listeners = Counter[Codec]()
         for channel in self._hub.directory:
             frames += channel.tally
+            for codec, stream in channel.streams.items():
+                codec_listeners[codec] += sum(map(len, stream.groups.values()))
             if channel.broadcaster is not None and channel.ingest is not None:
                 leads.append(max(0.0, channel.ingest.lead_seconds(now)) * 1000)
         return Vitals(
             frames=frames,
             listeners=len(self._hub.listening),
+            codec_listeners=codec_listeners,
             broadcasters=len(leads),
             sessions=sum(1 for _ in self._hub.directory.sessions),
             ingest_lead_ms=tuple(leads),

@@ -52,7 +52,7 @@ class PrometheusMetrics(Collector):
             if isinstance(reading, Distribution):
                 yield _histogram(name, metric.text, reading)
             elif isinstance(reading, Mapping):
-                yield _counter(name, metric, reading)
+                yield _labelled(name, metric, reading)
             elif metric.kind is Kind.COUNTER:
                 yield CounterMetricFamily(name, metric.text, _number(reading))
             else:
@@ -67,8 +67,9 @@ def _number(reading: int | tuple[float, ...]) -> float:
     return max(reading, default=0.0) if isinstance(reading, tuple) else reading
 
 
-def _counter(name: str, metric: Metric, reading: Mapping[Any, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, metric.text, labels=metric.labels)
+def _labelled(name: str, metric: Metric, reading: Mapping[Any, int]) -> CounterMetricFamily | GaugeMetricFamily:
+    kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    family = kind(name, metric.text, labels=metric.labels)
     for key, number in reading.items():
         family.add_metric([str(part) for part in (key if isinstance(key, tuple) else (key,))], number)
     return family

@@ -48,6 +48,9 @@ LONGEST_ASKED_SECONDS = 3600
 MAX_REPORTED_MS = 600_000.0
 """Limit on the times in a player's report. Longer times are reduced to this, ten minutes."""
 
+MAX_DELIVERY_MS = 10_000
+"""Limit on the times in a request for another delivery. Longer times are reduced to this; the relay grants less."""
+
 MAX_REPORTED_COUNT = 10**15
 """A report with a larger number is rejected. Numbers in a browser are exact up to slightly more."""
 
@@ -212,6 +215,7 @@ class Hello(Message):
         clock_ms: The relay's clock, in milliseconds, 32 bits.
         buffer_ms: The maximum age of the audio that the relay sends, as granted.
         coalesce_ms: The interval over which the relay joins frames into one write, as granted.
+        packet_ms: How much audio frames may have that share one message, as granted. 0 if each has its own.
         resumed: Whether delivery resumes where the client asked.
         silence: Why the channel is silent. None if it is not, or if the reason is unknown.
         session: The session's id.
@@ -232,6 +236,7 @@ class Hello(Message):
     clock_ms: int = 0
     buffer_ms: int = 0
     coalesce_ms: int = 0
+    packet_ms: int = 0
     resumed: bool = False
     silence: Silence | None = None
     session: str = ""
@@ -427,16 +432,45 @@ class ListenerReport(Message):
 
 @dataclass(frozen=True, slots=True)
 class Switch(Message):
-    """A listener switches to another channel of its session. The answer is a new `hello`, or an `error` with 4504.
+    """A listener switches to another channel of its session, to another codec, or both.
+
+    The answer is a new `hello`, or an `error` with 4504.
 
     Attributes:
-        channel: The channel's id.
+        channel: The channel's id. None for the present channel.
+        codec: The codecs that the client plays, the best first, separated by commas. None for the same as before.
     """
 
     TYPE = "switch"
-    USAGE = 'A switch names its channel: {"type": "switch", "channel": "de"}.'
+    USAGE = 'A switch names a channel, codecs, or both: {"type": "switch", "channel": "de", "codec": "opus,pcm_s16le"}.'
 
-    channel: str
+    channel: str | None = None
+    codec: str | None = None
+
+
+def _read_milliseconds(value: object) -> int:
+    if (milliseconds := read_exactly(int, value)) < 0:
+        raise UnusableError
+    return min(int(milliseconds), MAX_DELIVERY_MS)
+
+
+_DELIVERY_MS = on_wire(read=_read_milliseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryChange(Message):
+    """A listener wants its frames joined in another way. The answer is the same message with what the relay grants.
+
+    Attributes:
+        coalesce_ms: The interval over which the relay joins frames into one write. None leaves it as it is.
+        packet_ms: How much audio frames may have that share one message. None leaves it as it is.
+    """
+
+    TYPE = "delivery"
+    USAGE = 'A delivery has whole milliseconds from 0: {"type": "delivery", "coalesce_ms": 40, "packet_ms": 60}.'
+
+    coalesce_ms: int | None = field(default=None, metadata=_DELIVERY_MS)
+    packet_ms: int | None = field(default=None, metadata=_DELIVERY_MS)
 
 
 # Messages from a broadcaster.
@@ -472,7 +506,9 @@ class End(Message):
 
 # Which side sends what.
 
-ListenerMessage = Hello | Channels | FormatChange | StateChange | Gap | Clear | Pong | Goaway | ErrorNotice
+ListenerMessage = (
+    Hello | Channels | FormatChange | StateChange | Gap | Clear | DeliveryChange | Pong | Goaway | ErrorNotice
+)
 ListenerEvent = ListenerMessage | Audio
 """A message or frame from the relay to a listener."""
 
@@ -481,7 +517,7 @@ BroadcasterEvent = Audience | Backpressure | Goaway | Pong | ErrorNotice
 
 TO_LISTENER: tuple[type[ListenerMessage], ...] = get_args(ListenerMessage)
 TO_BROADCASTER: tuple[type[BroadcasterHello | BroadcasterEvent], ...] = (BroadcasterHello, *get_args(BroadcasterEvent))
-FROM_LISTENER: tuple[type[Message], ...] = (Ping, ListenerReport, Switch)
+FROM_LISTENER: tuple[type[Message], ...] = (Ping, ListenerReport, Switch, DeliveryChange)
 FROM_BROADCASTER: tuple[type[Message], ...] = (Ping, Clear, Mute, Pause, End)
 
 _TO_LISTENER = {kind.TYPE: kind for kind in TO_LISTENER}

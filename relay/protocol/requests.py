@@ -32,6 +32,7 @@ class Delivery:
     Attributes:
         buffer_ms: Maximum age of the audio that the relay sends. None means the relay's default.
         coalesce_ms: Interval over which frames are joined into one write. None means the relay's default.
+        packet_ms: How much audio frames may have that share one message. 0 if each has its own.
         burst_ms: How much audio from before the join to send first.
         resume: The frame to resume after. None for a new listener.
         codecs: The codecs that the client plays, best first. None for a client that names none: it plays PCM.
@@ -39,6 +40,7 @@ class Delivery:
 
     buffer_ms: int | None = None
     coalesce_ms: int | None = None
+    packet_ms: int = 0
     burst_ms: int = 0
     resume: "Resume | None" = None
     codecs: tuple[Codec, ...] | None = None
@@ -136,6 +138,7 @@ def _read_delivery(values: dict[str, str]) -> Delivery:
     return Delivery(
         buffer_ms=_read_number(values, "buffer_ms"),
         coalesce_ms=_read_number(values, "coalesce_ms"),
+        packet_ms=_read_number(values, "packet_ms") or 0,
         burst_ms=_read_number(values, "burst_ms") or 0,
         resume=_read_resume(values),
         codecs=read_codecs(values["codec"]) if "codec" in values else None,

@@ -7,13 +7,13 @@ hub knows immediately when the socket accepts no more data, and when it accepts 
 from functools import partial
 
 from relay.access.rules import Permit
-from relay.hub.batch import Framing
+from relay.hub.framing import RAW, RELAY_V1
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
 from relay.limits.names import SWITCHES, Limit
 from relay.protocol.json_messages import ControlMessage, decode
-from relay.protocol.messages import ErrorNotice, Switch
-from relay.protocol.requests import ConnectRequest
+from relay.protocol.messages import DeliveryChange, ErrorNotice, Switch
+from relay.protocol.requests import ConnectRequest, read_codecs
 from relay.server.connection import BURST_SECONDS, Conversation, RelayConnection, answer_common
 from relay.server.ports import SocketPort, TlsPort
 from relay.server.timers import Timer
@@ -43,7 +43,7 @@ class ListenerConversation(Conversation):
         """Join the channel."""
         connection = self._connection
         port = (TlsPort if connection.is_over_tls else SocketPort)(connection)
-        framing = Framing.RELAY_V1 if connection.speaks_relay else Framing.RAW
+        framing = RELAY_V1 if connection.speaks_relay else RAW
         self._serve(self._hub.listening.join(self._address, connection.id, port, framing, self._delivery))
 
     def _serve(self, listener: Listener) -> None:
@@ -59,6 +59,8 @@ class ListenerConversation(Conversation):
         control = decode(message)
         if control["type"] == "switch" and connection.speaks_relay:
             self._switch_in_time(control)
+        elif control["type"] == "delivery" and connection.speaks_relay:
+            self._change_delivery(control)
         elif control["type"] == "stats" and connection.speaks_relay:
             self._listener.report = self._hub.reports.note(self._permit.address, control, self._listener.report)
         else:
@@ -79,6 +81,15 @@ class ListenerConversation(Conversation):
         """Leave the hub."""
         self._hub.listening.leave(self._listener)
 
+    def _change_delivery(self, control: ControlMessage) -> None:
+        connection = self._connection
+        try:
+            granted = self._hub.listening.change_delivery(self._listener, DeliveryChange.read(control))
+        except BadRequestError as error:
+            connection.send_text(ErrorNotice(error.close_code, str(error)).text())
+        else:
+            connection.send_text(granted.text())
+
     def _switch_in_time(self, control: ControlMessage) -> None:
         """Switch as soon as the rate limit of the address allows."""
         connection = self._connection
@@ -92,14 +103,18 @@ class ListenerConversation(Conversation):
             self._switch(control)
 
     def _switch(self, control: ControlMessage) -> None:
-        """Move to the named channel. A listener without permission stays and gets an `error`."""
+        """Move to the named channel and codec. A listener that may not, or that can't be served, gets an `error`."""
         connection, permit = self._connection, self._permit
         if not connection.is_open:
             return
         try:
-            address = ChannelAddress(permit.address.session, Switch.read(control).channel)
-            permit.check_move(address)
-            moved = self._hub.listening.switch(self._listener, address.channel)
+            wanted = Switch.read(control)
+            address = permit.address
+            if wanted.channel is not None:
+                address = ChannelAddress(address.session, wanted.channel)
+                permit.check_move(address)
+            codecs = None if wanted.codec is None else read_codecs(wanted.codec)
+            moved = self._hub.listening.switch(self._listener, address.channel, codecs)
         except (BadRequestError, NotAllowedError) as error:
             connection.send_text(ErrorNotice(error.close_code, str(error)).text())
         else:

@@ -219,6 +219,43 @@ class ListenerSettings(_Section):
     )
 
 
+class OpusSettings(_Section):
+    """Opus for listeners of channels whose broadcasters send PCM."""
+
+    enabled: bool = Field(
+        True,
+        description=(
+            "Offer Opus. The relay encodes a channel while somebody wants it: about 1 % of a core for each. Without "
+            "libopus, the relay says so at its start, and serves PCM."
+        ),
+    )
+    bitrate: int = Field(
+        24_000,
+        ge=6_000,
+        le=256_000,
+        description=(
+            "Average bits per second of a mono channel; stereo gets twice as many. Speech is good at 16000 and hardly "
+            "gains above 32000. Music wants 64000. 6000 to 256000."
+        ),
+    )
+    complexity: int = Field(
+        9,
+        ge=0,
+        le=10,
+        description="How much CPU the encoder may take for the same bit rate. 5 takes about two thirds of 9. 0 to 10.",
+    )
+    frame_ms: int = Field(
+        20,
+        ge=20,
+        le=60,
+        multiple_of=20,
+        description=(
+            "Length of a packet. Longer ones save a few bytes and add that much delay for everybody. A listener can "
+            "have several packets in one message instead, see packet_ms in docs/protocol.md. 20, 40 or 60."
+        ),
+    )
+
+
 class ChannelSettings(_Section):
     """What people see of channels and sessions before somebody broadcasts to them."""
 
@@ -432,6 +469,7 @@ class Settings(_Section):
     broadcast: BroadcastSettings = BroadcastSettings()
     access: AccessSettings = AccessSettings()
     listener: ListenerSettings = ListenerSettings()
+    opus: OpusSettings = OpusSettings()
     channel: ChannelSettings = ChannelSettings()
     limits: LimitSettings = LimitSettings()
     cloudwatch: CloudWatchSettings = CloudWatchSettings()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
-from relay.hub.batch import Framing
 from relay.hub.channel import Broadcaster
 from relay.hub.drain import Drain
+from relay.hub.framing import RELAY_V1, Framing
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
 from relay.hub.rendition import Renditions
@@ -197,7 +197,7 @@ class Bench:
     def join(
         self,
         name: str = "listener",
-        framing: Framing = Framing.RELAY_V1,
+        framing: Framing = RELAY_V1,
         *,
         channel: str = "main",
         session: str = "ev1",

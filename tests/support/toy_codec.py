@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from relay.hub.rendition import Encoded, Rendition, as_it_is
+from relay.hub.rendition import Rendition, as_it_is
+from relay.media.opus_grid import LOOK_AHEAD, OpusGrid
+from relay.media.transcoding import Encoded, Transcoder
 from relay.vocabulary.audio import AudioFormat, Codec, Frame
 
 FRAME_TICKS = 960
-DELAY_TICKS = 312
+DELAY_TICKS = LOOK_AHEAD
 POISON = b"\x66" * 8
 """PCM that no encoder takes."""
 
@@ -18,14 +20,18 @@ _TWENTY_MS = b"\xf8"
 T = TypeVar("T")
 
 
-class ToyEncoder:
+class ToyEncoder(Transcoder):
     """PCM to packets on the grid. A packet holds the first samples of its frame."""
 
     def __init__(self, source: AudioFormat) -> None:
+        self.audio_format = AudioFormat(Codec.OPUS, 48_000, source.channels)
+        self.failures = 0
         self._source = source
+        self._grid = OpusGrid(source.rate)
         self._frame_samples = source.rate * 20 // 1000
         self._pcm = bytearray()
         self._at: int | None = None
+        self._end: int | None = None
         self._dues: list[tuple[int, float]] = []
 
     def take(self, frame: Frame) -> list[Encoded]:
@@ -37,11 +43,15 @@ class ToyEncoder:
         missing = self._at + len(self._pcm) // self._source.sample_bytes - start
         self._pcm += audio[max(0, missing) * self._source.sample_bytes :]
         self._dues.append((start, frame.timestamp))
+        self._end = frame.end.media_time
         return self._cut()
 
     def finish(self) -> list[Encoded]:
-        frame_bytes = self._frame_samples * self._source.sample_bytes
-        self._pcm += bytes(-len(self._pcm) % frame_bytes)
+        if self._at is None or self._end is None:
+            return []
+        end = (self._grid.last_before(self._end) + 1) * self._frame_samples
+        self._end = None
+        self._pcm += bytes((end - self._at) * self._source.sample_bytes - len(self._pcm))
         return self._cut()
 
     def _cut(self) -> list[Encoded]:
@@ -51,7 +61,7 @@ class ToyEncoder:
             assert self._at is not None
             seq = self._at // self._frame_samples
             begun, due = [each for each in self._dues if each[0] <= self._at][-1]
-            due += (self._at - begun) / self._source.rate
+            due += (self._at - begun) / self._source.rate - DELAY_TICKS / 48_000
             packet = _TWENTY_MS + bytes(self._pcm[:40])
             made.append(Encoded(packet, seq, seq * FRAME_TICKS - DELAY_TICKS, FRAME_TICKS, due))
             del self._pcm[:frame_bytes]
@@ -60,10 +70,12 @@ class ToyEncoder:
         return made
 
 
-class ToyDecoder:
+class ToyDecoder(Transcoder):
     """Packets to PCM: each sample is the packet's second byte."""
 
     def __init__(self, source: AudioFormat) -> None:
+        self.audio_format = AudioFormat(Codec.PCM_S16LE, source.rate, source.channels)
+        self.failures = 0
         self._source = source
 
     def take(self, frame: Frame) -> list[Encoded]:
@@ -86,10 +98,9 @@ class ToyRenditions:
         if source.codec is wanted:
             return as_it_is(source)
         if wanted is Codec.OPUS:
-            result = AudioFormat(Codec.OPUS, 48_000, source.channels)
-            return Rendition(source, result, FRAME_TICKS, DELAY_TICKS, 1, make=lambda: ToyEncoder(source))
-        result = AudioFormat(Codec.PCM_S16LE, source.rate, source.channels)
-        return Rendition(source, result, make=lambda: ToyDecoder(source))
+            encoder = ToyEncoder(source)
+            return Rendition(source, encoder.audio_format, lambda: ToyEncoder(source), OpusGrid(source.rate), 1)
+        return Rendition(source, ToyDecoder(source).audio_format, lambda: ToyDecoder(source))
 
 
 class ToyThread:

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from relay.hub.batch import Framing
+from relay.hub.framing import RAW, RELAY_V1, Framing
 from relay.protocol.wire import Header
 from tests.support.hub_bench import Bench, FakePort, block, check_account, split, unblock
 from tests.support.wire_listener import numbered_audio
@@ -29,7 +29,7 @@ class SlowPort(FakePort):
         ages_ms: Of each frame, when its last byte was handed to the kernel.
     """
 
-    def __init__(self, bench: Bench, name: str = "listener", framing: Framing = Framing.RELAY_V1) -> None:
+    def __init__(self, bench: Bench, name: str = "listener", framing: Framing = RELAY_V1) -> None:
         super().__init__()
         self.send = self._take_part
         self.ages_ms: list[float] = []
@@ -77,7 +77,7 @@ async def read_slowly(bound_seconds: float, speed: float, frame_seconds: float) 
     """Read nothing until the bound is reached, then at `speed` of real time, then whatever comes."""
     bench = Bench(bound_seconds=bound_seconds, stall_limit_seconds=None)
     port = SlowPort(bench)
-    raw = SlowPort(bench, "raw", Framing.RAW)
+    raw = SlowPort(bench, "raw", RAW)
     raw.published_at = port.published_at
     source = bench.claim()
     await bench.settle()

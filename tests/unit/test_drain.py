@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from relay.hub.batch import MAX_WRITE_FRAMES, MAX_WRITE_SECONDS, Framing
+from relay.hub.batch import MAX_WRITE_FRAMES, MAX_WRITE_SECONDS
+from relay.hub.framing import RAW
 from relay.hub.listener import MAX_NOTES
 from relay.limits.names import Limit
 from relay.metrics.distribution import Distribution
@@ -48,7 +49,7 @@ async def test_one_write_for_each_frame_while_the_socket_keeps_up(bench: Bench) 
 
 async def test_what_queued_up_is_joined_once_and_shared(bench: Bench) -> None:
     ports = [bench.join(name) for name in ("a", "b")]
-    raw = bench.join("raw", Framing.RAW)
+    raw = bench.join("raw", RAW)
     source = bench.claim()
     await bench.settle()
     for _ in range(3):

@@ -14,6 +14,7 @@ from relay.protocol.json_messages import Message, decode, encode
 from relay.protocol.messages import (
     FROM_BROADCASTER,
     FROM_LISTENER,
+    MAX_DELIVERY_MS,
     TO_BROADCASTER,
     TO_LISTENER,
     Audience,
@@ -22,6 +23,7 @@ from relay.protocol.messages import (
     ChannelEntry,
     Channels,
     Clear,
+    DeliveryChange,
     End,
     ErrorNotice,
     FormatChange,
@@ -65,6 +67,7 @@ def test_a_listener_is_greeted_with_these_members() -> None:
         clock_ms=1234,
         buffer_ms=10_000,
         coalesce_ms=40,
+        packet_ms=60,
         resumed=True,
         silence=Silence.MUTED,
         session="ev1",
@@ -91,6 +94,7 @@ def test_a_listener_is_greeted_with_these_members() -> None:
         "clock_ms": 1234,
         "buffer_ms": 10_000,
         "coalesce_ms": 40,
+        "packet_ms": 60,
         "resumed": True,
         "limits": {"text_bytes": 4096},
     }
@@ -190,11 +194,22 @@ def test_a_mute_that_does_not_say_whether_it_begins_is_a_bad_request(on: object)
         Mute.read({"type": "mute", "on": on})
 
 
-@pytest.mark.parametrize("channel", [None, 1, ["de"]])
-def test_a_switch_that_names_no_channel_is_a_bad_request(channel: object) -> None:
+@pytest.mark.parametrize("member", ["channel", "codec"])
+@pytest.mark.parametrize("value", [1, ["de"]])
+def test_a_switch_that_names_no_channel_or_codec_is_a_bad_request(member: str, value: object) -> None:
     assert Switch.read({"type": "switch", "channel": "de"}) == Switch("de")
-    with pytest.raises(BadRequestError, match="names its channel"):
-        Switch.read({"type": "switch", "channel": channel})
+    assert Switch.read({"type": "switch", "codec": "opus"}) == Switch(None, "opus")
+    with pytest.raises(BadRequestError, match="names a channel, codecs, or both"):
+        Switch.read({"type": "switch", member: value})
+
+
+@pytest.mark.parametrize("member", ["coalesce_ms", "packet_ms"])
+@pytest.mark.parametrize("value", [-1, 1.5, "60", True])
+def test_a_delivery_without_whole_milliseconds_is_a_bad_request(member: str, value: object) -> None:
+    assert DeliveryChange.read({"type": "delivery", "packet_ms": 60}) == DeliveryChange(None, 60)
+    assert DeliveryChange.read({"type": "delivery", "coalesce_ms": 10**9}) == DeliveryChange(MAX_DELIVERY_MS)
+    with pytest.raises(BadRequestError, match="whole milliseconds"):
+        DeliveryChange.read({"type": "delivery", member: value})
 
 
 STEREO = AudioFormat(rate=48_000, channels=2)
@@ -206,6 +221,7 @@ A_MESSAGE_OF_EACH_KIND: list[tuple[Sequence[type[Message]], Message]] = [
     (TO_LISTENER, StateChange(ChannelState.SOURCE_LOST, Pace.SPEECH, Silence.PAUSED)),
     (TO_LISTENER, Gap(7, 41, 42, 20.0, "overflow")),
     (TO_LISTENER, Clear()),
+    (TO_LISTENER, DeliveryChange(40, 60)),
     (TO_LISTENER, Pong(4, 99)),
     (TO_LISTENER, Goaway(1500)),
     (TO_LISTENER, ErrorNotice(4503, "Busy.")),
@@ -219,6 +235,8 @@ A_MESSAGE_OF_EACH_KIND: list[tuple[Sequence[type[Message]], Message]] = [
     (FROM_LISTENER, Ping({"id": 4, "sent": 1.5})),
     (FROM_LISTENER, ListenerReport(240.0, 310.5, 2, 1)),
     (FROM_LISTENER, Switch("de")),
+    (FROM_LISTENER, Switch(None, "opus,pcm_s16le")),
+    (FROM_LISTENER, DeliveryChange(packet_ms=60)),
     (FROM_BROADCASTER, Ping({})),
     (FROM_BROADCASTER, Clear()),
     (FROM_BROADCASTER, Mute(on=False)),

@@ -7,7 +7,7 @@ import pytest
 
 from relay.access.grants import Grant, TokenRole
 from relay.access.rules import OperatorPermit
-from relay.hub.batch import Framing
+from relay.hub.framing import RAW
 from relay.hub.operations import MAX_CHANNELS, MAX_LISTENERS, Operations
 from relay.protocol.messages import ListenerReport
 from relay.protocol.requests import Delivery, Offer, Resume, Role
@@ -141,7 +141,7 @@ async def test_an_operator_of_some_channels_sees_and_touches_no_others(bench: Be
 async def test_the_worst_listeners_are_shown_with_their_accounts(bench: Bench, operations: Operations) -> None:
     source = bench.claim()
     well, slow, slower = (bench.join(name) for name in ("well", "slow", "slower"))
-    raw = bench.join("raw", Framing.RAW)
+    raw = bench.join("raw", RAW)
     await bench.settle()
     assert slow.listener is not None
     slow.listener.report = ListenerReport(240.0, 310.5, 2, 1)
@@ -221,7 +221,7 @@ async def test_an_answer_is_bounded(bench: Bench, operations: Operations) -> Non
 @pytest.mark.parametrize("pace", Pace)
 async def test_ending_is_at_once_and_owes_what_was_released(bench: Bench, operations: Operations, pace: Pace) -> None:
     source = bench.claim(offer=Offer(pace=pace))
-    well, behind, raw = bench.join(), bench.join("behind"), bench.join("raw", Framing.RAW)
+    well, behind, raw = bench.join(), bench.join("behind"), bench.join("raw", RAW)
     await bench.settle()
     block(behind)
     bench.publish(source, 250)

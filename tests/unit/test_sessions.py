@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.hub.batch import Framing
 from relay.hub.channel import MAX_KNOWN_CONNECTIONS
+from relay.hub.framing import RAW
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError, CloseCode, PolicyError
@@ -270,7 +270,7 @@ async def test_of_connections_long_gone_nothing_is_known(bench: Bench) -> None:
 
 async def test_clear_throws_away_what_was_not_written_and_tells_so(bench: Bench) -> None:
     source = bench.claim(offer=SPEECH)
-    healthy, slow, raw = bench.join("healthy"), bench.join("slow"), bench.join("raw", Framing.RAW)
+    healthy, slow, raw = bench.join("healthy"), bench.join("slow"), bench.join("raw", RAW)
     block(slow)
     bench.publish(source, 500)
     await bench.settle()

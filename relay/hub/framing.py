@@ -1,0 +1,140 @@
+"""Framings: the form in which a listener gets its frames.
+
+A framing is a value: two listeners with equal framings get the same bytes. To serve another kind of listener, add a
+framing here, and let the server ask for it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from relay.protocol.wire import Header, pack_audio
+from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame
+from relay.vocabulary.clock import wire_milliseconds
+
+Serialize = Callable[[bytes], bytes]
+"""Makes the complete WebSocket message of a binary payload."""
+
+
+class Written(NamedTuple):
+    """Frames as they are written.
+
+    Attributes:
+        messages: Messages that a socket gets whole or not at all.
+        frames: The number of frames in each message.
+    """
+
+    messages: Sequence[bytes]
+    frames: Sequence[int]
+
+
+class Framing(Protocol):
+    """The form of a listener's frames. Framings are compared and hashed by value."""
+
+    @property
+    def name(self) -> str:
+        """Its name, for operators."""
+        ...
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the listener reads control messages."""
+        ...
+
+    @property
+    def message_flicks(self) -> int:
+        """How much audio a message gathers; 0 if each frame is a message."""
+        ...
+
+    def write(self, frames: Sequence[Frame], serialize: Serialize) -> Written:
+        """Return the messages of consecutive frames of one epoch."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RelayFraming:
+    """`relay.v1`: header and audio, with control messages.
+
+    Attributes:
+        packet_ms: How much audio frames may have that share one message; 0 if each has its own.
+    """
+
+    packet_ms: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return "relay.v1"
+
+    @property
+    def has_texts(self) -> bool:
+        """The listener reads control messages."""
+        return True
+
+    @property
+    def message_flicks(self) -> int:
+        """How much audio a message gathers."""
+        return self.packet_ms * FLICKS_PER_SECOND // 1000
+
+    def write(self, frames: Sequence[Frame], serialize: Serialize) -> Written:
+        """Return a message for each frame, or for several."""
+        if not self.packet_ms:
+            return Written([frame.wire for frame in frames], _ones(frames))
+        groups = _gather(frames, self.message_flicks)
+        messages = [group[0].wire if len(group) == 1 else serialize(_pack(group)) for group in groups]
+        return Written(messages, list(map(len, groups)))
+
+
+@dataclass(frozen=True, slots=True)
+class RawFraming:
+    """Audio without a header, and no control messages."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return "raw"
+
+    @property
+    def has_texts(self) -> bool:
+        """The listener reads no control messages."""
+        return False
+
+    @property
+    def message_flicks(self) -> int:
+        """Each frame is a message."""
+        return 0
+
+    def write(self, frames: Sequence[Frame], serialize: Serialize) -> Written:
+        """Return a message for each frame."""
+        return Written([serialize(frame.audio) for frame in frames], _ones(frames))
+
+
+RELAY_V1 = RelayFraming()
+"""The framing of a listener that speaks `relay.v1` and gets a message for each frame."""
+
+RAW = RawFraming()
+"""The framing of a listener that does not speak `relay.v1`."""
+
+
+def _ones(frames: Sequence[Frame]) -> Sequence[int]:
+    return [1] * len(frames)
+
+
+def _gather(frames: Sequence[Frame], most_flicks: int) -> list[list[Frame]]:
+    """Return the frames in groups that last at most `most_flicks`, but have one frame at least."""
+    groups: list[list[Frame]] = []
+    room = 0
+    for frame in frames:
+        room -= frame.duration
+        if room < 0:
+            groups.append([])
+            room = most_flicks - frame.duration
+        groups[-1].append(frame)
+    return groups
+
+
+def _pack(frames: Sequence[Frame]) -> bytes:
+    first = frames[0]
+    place = first.start
+    header = Header(place.epoch, place.seq, place.media_time, wire_milliseconds(first.timestamp))
+    return pack_audio(header, [frame.audio for frame in frames])
