@@ -16,7 +16,7 @@ from pathlib import Path
 from relay.loadtest.machine import raise_file_limit
 from relay.vocabulary.errors import RelayError, UserError
 from tests.bench.bench import Bench
-from tests.bench.rows import COUNTS, MORE_ROWS, ROWS, WITHOUT_PEERS
+from tests.bench.rows import COUNTS, MORE_ROWS, ROWS, WITHOUT_PEERS, WITHOUT_SERVERS
 from tests.bench.servers import GENERATOR_CPU, SERVER_CPU, StartError
 
 
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name, install in bench.report.missing.items():
         bench.say(f"{name} is not installed, so not measured; to install it: {install}")
     rows, names = {**ROWS, **MORE_ROWS}, arguments.rows or list(ROWS)
-    bench.warm_up(bench.relays if WITHOUT_PEERS.issuperset(names) else [*bench.relays, *bench.peers])
+    if not WITHOUT_SERVERS.issuperset(names):
+        bench.warm_up(bench.relays if WITHOUT_PEERS.issuperset(names) else [*bench.relays, *bench.peers])
     for name in names:
         began = time.perf_counter()
         try:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from relay.loadtest.plan import Profile
+from relay.media.transcoding import OpusEncoding
+from tests.bench import opus
 from tests.bench.age import ALLOWED_MS, BOUNDS_MS, SPEEDS, measure_ages
 from tests.bench.bench import Bench, figures, spread
 from tests.bench.beside import LARGE, SMALL, measure_beside
@@ -12,6 +14,7 @@ from tests.bench.measure import Measured
 from tests.bench.report import Spread, ratios
 from tests.bench.servers import Server, relay
 from tests.bench.storm import CROWD, PRESENT, measure_storm
+from tests.support.signals import SHIPPED_VOICE, read_wav
 
 CPU = "server_cpu_us_per_delivery"
 REFERENCE = "websockets.broadcast()"
@@ -190,6 +193,30 @@ def row_receiver(bench: Bench) -> None:
         bench.row(f"CPU per delivery of {server}, receiver {kind}", figure, ratios(cost, woken).median, results)
 
 
+def row_encoder(bench: Bench) -> None:
+    """CPU of one channel's Opus encoder at 16 kHz, at each complexity."""
+    voice, _ = read_wav(SHIPPED_VOICE.read_bytes())
+    runs = bench.alternate({str(each): partial(opus.measure_cost, voice, each) for each in opus.COMPLEXITIES})
+    usual = runs[str(OpusEncoding().complexity)]
+    for complexity, costs in runs.items():
+        share = ratios(costs, usual)
+        percent = Spread(tuple(100 * cost for cost in costs)).text(2)
+        what = f"CPU of an Opus encoder, complexity {complexity} against {OpusEncoding().complexity}"
+        bench.row(what, f"**{share.text(2)}**, {percent} % of a core", share.median, [])
+
+
+def row_quality(bench: Bench) -> None:
+    """Quality of speech in Opus, by wideband PESQ (needs `pip install pesq` and eSpeak NG)."""
+    for name, voice in opus.voices().items():
+        for complexity in opus.COMPLEXITIES:
+            encodings = [OpusEncoding(bitrate, complexity) for bitrate in opus.BITRATES]
+            heard = [opus.measure_quality(voice, encoding) for encoding in encodings]
+            figure = ", ".join(f"**{each.mos:.2f}** ({each.kilobits:.0f} kb/s)" for each in heard)
+            rates = ", ".join(f"{bitrate // 1000}" for bitrate in opus.BITRATES)
+            what = f"MOS at {rates} kb/s, complexity {complexity}: {name}"
+            bench.row(what, figure, heard[0].mos, [])
+
+
 ROWS: dict[str, Callable[[Bench], None]] = {
     "cpu": row_cpu,
     "stalled": row_stalled,
@@ -197,11 +224,15 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "beside": row_beside,
     "age": row_age,
     "capacity": row_capacity,
+    "encoder": row_encoder,
 }
 """What is measured when nobody chooses."""
 
-WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age"})
-"""Rows that measure only the relay."""
+WITHOUT_SERVERS = frozenset({"encoder", "quality"})
+"""Rows that measure no server."""
 
-MORE_ROWS: dict[str, Callable[[Bench], None]] = {"receiver": row_receiver}
+WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age"}) | WITHOUT_SERVERS
+"""Rows that measure no server but the relay."""
+
+MORE_ROWS: dict[str, Callable[[Bench], None]] = {"receiver": row_receiver, "quality": row_quality}
 """What is measured only when it is asked for."""

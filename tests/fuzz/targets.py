@@ -4,6 +4,7 @@ A refusal that the relay means is caught here; whatever else comes out is a bug.
 `found/TARGET/`, and is tried in every run of the tests.
 """
 
+import io
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from websockets.exceptions import InvalidHeader
 
 from relay.access.tokens import TokenVerifier, read_secret
 from relay.limits.addresses import TrustedProxies
+from relay.media.ogg_opus import OggOpusPages, OpusHead, OpusPackets
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
 from relay.protocol.http1 import Http1, UnreadableRequestError
@@ -23,15 +25,18 @@ from relay.protocol.json_messages import decode
 from relay.protocol.messages import FROM_BROADCASTER, FROM_LISTENER, TO_BROADCASTER, TO_LISTENER, Ping
 from relay.protocol.operator_requests import allowed_methods, is_operator_path, read_operator_request
 from relay.protocol.requests import read_connect_request, split_target, websocket_role
-from relay.protocol.wire import Header, split_audio
+from relay.protocol.wire import Header, pack_audio, split_audio, unpack_audio
 from relay.server.credentials import offered_subprotocols, read_credential
 from relay.settings.configuration import KEYS, resolve
-from relay.vocabulary.audio import AudioFormat
-from relay.vocabulary.errors import ConfigurationError, PeerError
+from relay.vocabulary.audio import AudioFormat, Codec
+from relay.vocabulary.errors import ConfigurationError, PeerError, UserError
 from relay.vocabulary.origins import is_allowed_origin
 
 SECRET = "a-secret-of-the-fuzzer-that-is-long-enough"  # noqa: S105 - of nothing else
 FOUND = Path(__file__).parent / "found"
+
+OPUS = AudioFormat(Codec.OPUS, 48_000)
+_OGG = OggOpusPages(1, OpusHead(1), [("TITLE", "x")])
 
 _verifier = TokenVerifier([read_secret(SECRET, "the fuzzer")], "relay", "relay")
 _proxies = TrustedProxies(("127.0.0.1", "10.0.0.0/8", "::1"))
@@ -42,9 +47,27 @@ def fuzz_header(data: bytes) -> None:
     with suppress(PeerError):
         header = Header.unpack(data)
         assert Header.unpack(header.pack()) == header
-    for audio_format in (AudioFormat(), AudioFormat(rate=48_000, channels=2)):
+    for audio_format in (AudioFormat(), AudioFormat(rate=48_000, channels=2), OPUS):
         with suppress(PeerError):
             assert b"".join(piece.audio for piece in split_audio(data, audio_format)) == data
+
+
+def fuzz_packed(data: bytes) -> None:
+    """A packed message, and an Opus packet: silence can take its place."""
+    with suppress(PeerError):
+        frames = unpack_audio(data, OPUS)
+        if Header.unpack(data).is_packed and frames:
+            assert pack_audio(frames[0].header, [frame.payload for frame in frames])[2:] == data[2:]
+    with suppress(PeerError):
+        piece = OPUS.measure(data)
+        assert OPUS.measure(OPUS.silence(piece).audio).ticks == piece.ticks
+
+
+def fuzz_ogg(data: bytes) -> None:
+    """A file of Ogg Opus: every packet that comes out of it is well-formed."""
+    with suppress(UserError):
+        for packet in OpusPackets(io.BytesIO(data)):
+            OPUS.measure(packet)
 
 
 def fuzz_message(data: bytes) -> None:
@@ -154,6 +177,8 @@ def _tables() -> tuple[Pages, QrCodes]:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "header": fuzz_header,
+    "packed": fuzz_packed,
+    "ogg": fuzz_ogg,
     "message": fuzz_message,
     "request": fuzz_request,
     "query": fuzz_query,
@@ -166,6 +191,12 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 SEEDS: dict[str, list[bytes]] = {
     "header": [bytes.fromhex("01000001000000020000028000000bb8") + bytes(640)],
+    "packed": [
+        bytes.fromhex("0101ffffffffffffffffffc8ffffffff0003f8fffe000518ffff0102"),
+        bytes.fromhex("fbc20101fffffe00"),
+        bytes.fromhex("fafc0000"),
+    ],
+    "ogg": [_OGG.head() + _OGG.pack([b"\xf8\xff\xfe"] * 3) + _OGG.pack([b"\xf8" + bytes(600)], is_last=True)],
     "message": [
         b'{"type":"ping","id":1}',
         b'{"type":"ping","message_type":1,"members":{},"id":1e999}',

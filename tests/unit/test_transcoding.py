@@ -1,17 +1,14 @@
 """Renditions in another codec: alignment by cross-correlation, the grid of frames, pauses, and damaged packets."""
 
 import sys
-import wave
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from relay.media import libopus, resampling
 from relay.media.libopus import OpusDecoder
@@ -19,29 +16,16 @@ from relay.media.opus_grid import LOOK_AHEAD, OpusGrid
 from relay.media.transcoding import Encoded, OpusEncoding, OpusToPcm, PcmToOpus, make_transcoder
 from relay.vocabulary.audio import OPUS_RATES, SAMPLE_RATES, AudioFormat, Codec, Frame, Place
 from relay.vocabulary.errors import UserError
+from tests.support.signals import SHIPPED_VOICE, Samples, read_wav, resample, to_frames, to_pcm
 
-Samples = NDArray[np.float64]
-
-SPEECH = Path(__file__).parent.parent.parent / "relay" / "samples" / "counting.wav"
 DUE = 1000.0
 LOWEST_HZ = 1000
 """For speech, libopus cuts what is below a voice. That filter turns the phase of the lowest tones, not their time."""
 
 
-def resample(samples: Samples, rate: int, to_rate: int) -> Samples:
-    """Resample a whole signal, without any delay."""
-    spectrum = np.fft.rfft(samples)
-    count = round(len(samples) * to_rate / rate)
-    padded = np.zeros(count // 2 + 1, complex)
-    kept = min(len(padded), len(spectrum)) - 1
-    padded[:kept] = spectrum[:kept]
-    return np.fft.irfft(padded, count) * (count / len(samples))
-
-
 def speech(rate: int, channels: int, seconds: float) -> Samples:
     """The shipped voice; in stereo, the second channel is another part of it."""
-    with wave.open(str(SPEECH)) as reader:
-        whole = np.frombuffer(reader.readframes(reader.getnframes()), "<i2").astype(np.float64)
+    whole, _ = read_wav(SHIPPED_VOICE.read_bytes())
     each = round(seconds * 16_000)
     parts = [resample(whole[at : at + each], 16_000, rate) for at in (4000, 4000 + 6 * 16_000)[:channels]]
     return np.stack(parts, axis=1)
@@ -52,28 +36,6 @@ def noise(rate: int, channels: int, seconds: float) -> Samples:
     rng = np.random.default_rng(1)
     parts = [resample(rng.normal(0, 4000, round(seconds * 7000)), 7000, rate) for _ in range(channels)]
     return np.stack(parts, axis=1)
-
-
-def to_pcm(samples: Samples) -> bytes:
-    return samples.round().clip(-32768, 32767).astype("<i2").tobytes()
-
-
-def to_frames(
-    pcm: bytes, audio_format: AudioFormat, cuts: Sequence[int], start: int = 0, due: float = DUE
-) -> Iterator[Frame]:
-    """Cut PCM at these samples into frames of a channel, whose first sample is `start`."""
-    for first, last in pairwise([0, *sorted(cuts), len(pcm) // audio_format.sample_bytes]):
-        if first == last:
-            continue
-        piece = audio_format.measure(pcm[first * audio_format.sample_bytes : last * audio_format.sample_bytes])
-        yield Frame(
-            piece.audio,
-            due + first / audio_format.rate,
-            piece.flicks,
-            start=Place(first, 1, first, start + first),
-            end=Place(last, 1, last, start + last),
-            wire=b"",
-        )
 
 
 def encode(transcoder: PcmToOpus, frames: Iterator[Frame]) -> list[Encoded]:
@@ -182,8 +144,8 @@ def test_packets_do_not_depend_on_how_the_source_is_cut(rate: int, frame_ms: int
     cuts = data.draw(st.lists(st.integers(0, len(pcm) // 2), max_size=20))
     encoding = OpusEncoding(complexity=0, frame_ms=frame_ms)
     whole, cut = PcmToOpus(audio_format, encoding), PcmToOpus(audio_format, encoding)
-    expected = encode(whole, to_frames(pcm, audio_format, [])) + whole.finish()
-    found = encode(cut, to_frames(pcm, audio_format, cuts)) + cut.finish()
+    expected = encode(whole, to_frames(pcm, audio_format, [], due=DUE)) + whole.finish()
+    found = encode(cut, to_frames(pcm, audio_format, cuts, due=DUE)) + cut.finish()
     assert [(each.seq, each.media_time, each.ticks) for each in found] == [
         (number, number * frame_ms * 48 - LOOK_AHEAD, frame_ms * 48) for number in range(len(expected))
     ]
@@ -240,7 +202,9 @@ def test_a_source_that_pauses_loses_nothing_before_the_pause(rate: int, stop_ms:
     meant = speech(rate, 1, 2.5)
     stop = rate * stop_ms // 1000
     transcoder = PcmToOpus(audio_format, OpusEncoding(bitrate=64_000))
-    before = encode(transcoder, to_frames(to_pcm(meant[:stop]), audio_format, [rate // 3])) + transcoder.finish()
+    before = (
+        encode(transcoder, to_frames(to_pcm(meant[:stop]), audio_format, [rate // 3], due=DUE)) + transcoder.finish()
+    )
     assert transcoder.finish() == [], "there is nothing more"
     end = before[-1].media_time + before[-1].ticks
     assert 0 <= end - stop * 48_000 / rate < 960, "the padding ends within the frame"
