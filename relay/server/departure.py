@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from relay.protocol.messages import Goaway
 from relay.protocol.requests import Role
-from relay.server.connection import RelayConnection
+from relay.server.served import ServedConnection
 from relay.server.shutdown import plan_departures
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import CloseCode
@@ -20,7 +20,7 @@ STEP_SECONDS = 0.01
 """Departures due within this time happen at once."""
 
 
-async def see_off(connections: Iterable[RelayConnection], window_seconds: float) -> None:
+async def see_off(connections: Iterable[ServedConnection], window_seconds: float) -> None:
     """Disconnect all clients over a window: listeners in random order, then broadcasters.
 
     After a cancellation, the remaining clients receive no `goaway`.
@@ -35,16 +35,16 @@ async def see_off(connections: Iterable[RelayConnection], window_seconds: float)
         _send_away(connection, departure.reconnect_after_ms)
 
 
-def _in_order(connections: Iterable[RelayConnection]) -> Sequence[RelayConnection]:
+def _in_order(connections: Iterable[ServedConnection]) -> Sequence[ServedConnection]:
     everybody = list(connections)
     random.shuffle(everybody)
     return sorted(everybody, key=_broadcasts)
 
 
-def _broadcasts(connection: RelayConnection) -> bool:
+def _broadcasts(connection: ServedConnection) -> bool:
     return connection.role is Role.BROADCASTER
 
 
-def _send_away(connection: RelayConnection, reconnect_after_ms: int) -> None:
+def _send_away(connection: ServedConnection, reconnect_after_ms: int) -> None:
     connection.send_text(Goaway(reconnect_after_ms).text())
     connection.close(*RESTARTING)

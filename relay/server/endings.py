@@ -38,7 +38,7 @@ _ORDINARY = {
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The end of one WebSocket.
+    """The end of one WebSocket, or of a stream over HTTP, which has the same codes.
 
     Attributes:
         code: The code of the first close frame. `NO_FRAME` if there was none.
@@ -61,12 +61,19 @@ class Closing:
         return self.by is By.RELAY and not self.is_ordinary and self.code < FIRST_OF_THE_RELAY
 
 
+def describe_loss(loss: Exception | None) -> str:
+    """Describe the loss of a connection that the peer did not close. Omit the number of a system error."""
+    if loss is None:
+        return "It ended without a close frame."
+    return getattr(loss, "strerror", None) or str(loss) or type(loss).__name__
+
+
 class Endings:
     """Counters of how requests and connections ended.
 
     Attributes:
         answers: HTTP responses to readable requests, by status.
-        closings: Ended WebSockets, by code and role.
+        closings: Ended WebSockets and streams, by code and role.
     """
 
     def __init__(self) -> None:
@@ -78,5 +85,5 @@ class Endings:
         self.answers[status] += 1
 
     def note_closing(self, closing: Closing, role: str) -> None:
-        """Count the end of a WebSocket."""
+        """Count the end of a connection."""
         self.closings[str(int(closing.code)) if closing.code in _KNOWN_CODES else _OTHER, role] += 1

@@ -48,6 +48,19 @@ def text_response(status: int, sentence: str, **headers: str) -> Response:
     return make_response(status, "text/plain; charset=utf-8", body, always | more)
 
 
+def stream_response(status: int, headers: Mapping[str, str]) -> Response:
+    """Return the head of a stream, which has no length and ends the connection. Names may have any letters."""
+    always = {
+        "Cache-Control": "no-store",
+        "Accept-Ranges": "none",
+        "X-Content-Type-Options": "nosniff",
+        "Connection": "close",
+    }
+    # Players read icy-name as UTF-8, and a header is written as Latin-1.
+    written = {name: value.encode().decode("iso-8859-1") for name, value in (always | dict(headers)).items()}
+    return Response(int(status), HTTPStatus(status).phrase, Headers(written), b"")
+
+
 def not_modified_response(headers: Mapping[str, str]) -> Response:
     """Return the answer to a browser whose cached file is current, with the headers of the full response."""
     return Response(HTTPStatus.NOT_MODIFIED, "Not Modified", Headers(headers), b"")

@@ -18,6 +18,7 @@ from typing import Self
 from websockets.server import ServerProtocol
 
 from relay.access.rules import Permit
+from relay.hub.framing import HttpFraming
 from relay.hub.hub import Hub
 from relay.limits.in_force import LimitsInForce
 from relay.process.tasks import TaskRegistry
@@ -40,7 +41,9 @@ from relay.server.kernel import (
 )
 from relay.server.listener import ListenerConversation
 from relay.server.rechecks import Rechecks
+from relay.server.served import ServedConnection
 from relay.server.shutdown import ShutdownPlan
+from relay.server.stream import StreamConnection, StreamConversation
 from relay.server.tls_handshake import TlsHandshake
 from relay.server.writable import WritableSockets
 from relay.settings.settings import ListenerSettings, ServerSettings
@@ -99,6 +102,7 @@ class RelayServer:
         self._writable = WritableSockets()
         self._handshakes = TaskRegistry()
         self._connections: set[RelayConnection] = set()
+        self._streams: set[StreamConnection] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -146,18 +150,18 @@ class RelayServer:
 
     async def _stop(self, server: asyncio.Server) -> None:
         self._door.is_open = False
-        logger.info("relay stopping", extra={"connections": len(self._connections)})
+        logger.info("relay stopping", extra={"connections": len(self._connections) + len(self._streams)})
         await asyncio.sleep(self._settings.shutdown_delay_seconds)
         server.close()
         plan = self._plan
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.closing):
-                await see_off(self._connections, plan.window)
+                await see_off([*self._connections, *self._streams], plan.window)
                 self._door.cut_off_pending()
                 await self._handshakes.join()
                 await self._everybody_has_gone()
                 return
-        left = list(self._connections)
+        left = [*self._connections, *self._streams]
         logger.warning("clients that did not close in time are cut off", extra={"connections": len(left)})
         self._door.cut_off_pending()
         for connection in left:
@@ -178,12 +182,32 @@ class RelayServer:
 
     def _make_protocol(self) -> asyncio.Protocol:
         """Return the protocol of an accepted socket."""
-        connect = partial(HttpConnection, self._door, self._take_in, self._endings, self._limits)
+        connect = partial(HttpConnection, self._door, self, self._endings, self._limits)
         if self._tls is None:
             return connect(self._door)
         return TlsHandshake(connect, self._tls, self._door, self._limits, self._handshakes)
 
-    def _take_in(
+    def take_in_stream(
+        self, transport: asyncio.Transport, admitted: Admitted, head: bytes, *, is_chunked: bool
+    ) -> StreamConnection:
+        """Create the stream that takes over a transport, and start to serve it."""
+        assert not isinstance(admitted.found, RelayError)  # noqa: S101 - a refusal is an ordinary response
+        request, permit = admitted.found
+        container = request.delivery.container
+        assert container is not None  # noqa: S101 - the door admits it as a stream
+        framing = HttpFraming(container, is_chunked)
+        connection = StreamConnection(
+            transport, admitted, self._limits, framing, writable=self._writable, tell_end=self._tell_stream_end
+        )
+        self._door.take_seat(admitted, connection)
+        self._streams.add(connection)
+        self._begin(transport, connection, head)
+        _tell_opening(connection, request)
+        if self._watch(connection, permit):
+            connection.converse(StreamConversation(connection, container, request, self._hub))
+        return connection
+
+    def take_in(
         self, transport: asyncio.Transport, protocol: ServerProtocol, admitted: Admitted, accepted: bytes
     ) -> RelayConnection:
         """Create the WebSocket that takes over a transport, and start to serve it."""
@@ -192,27 +216,41 @@ class RelayServer:
         )
         self._door.take_seat(admitted, connection)
         self._connections.add(connection)
-        transport.set_protocol(connection)
-        transport.write(accepted)
-        limit = self._stall_limit_seconds
-        notice_dead_peer(transport.get_extra_info("socket"), None if limit is None else limit + DEAD_PEER_SECONDS)
+        self._begin(transport, connection, accepted)
         if isinstance(admitted.found, RelayError):
             connection.refuse(admitted.found)
         else:
             self._serve(connection, *admitted.found)
         return connection
 
-    def _serve(self, connection: RelayConnection, request: ConnectRequest, permit: Permit) -> None:
-        _settle_in(connection, request)
+    def _begin(self, transport: asyncio.Transport, connection: ServedConnection, head: bytes) -> None:
+        transport.set_protocol(connection)
+        transport.write(head)
+        limit = self._stall_limit_seconds
+        notice_dead_peer(transport.get_extra_info("socket"), None if limit is None else limit + DEAD_PEER_SECONDS)
+
+    def _watch(self, connection: ServedConnection, permit: Permit) -> bool:
+        """Hold a connection to its permit. Return False and refuse it if the permit has expired."""
         try:
             self._rechecks.watch(connection, permit)
         except TokenExpiredError as error:
             connection.refuse(error)
+            return False
+        return True
+
+    def _serve(self, connection: RelayConnection, request: ConnectRequest, permit: Permit) -> None:
+        _settle_in(connection, request)
+        if not self._watch(connection, permit):
             return
         if request.role is Role.BROADCASTER:
             connection.converse(BroadcasterConversation(connection, request, self._hub))
         else:
             connection.converse(ListenerConversation(connection, request, permit, self._hub))
+
+    def _tell_stream_end(self, connection: StreamConnection, loss: Exception | None) -> None:
+        self._rechecks.forget(connection)
+        self._streams.discard(connection)
+        tell_closing(self._endings, connection, loss)
 
     def _tell_end(self, connection: RelayConnection, loss: Exception | None) -> None:
         self._rechecks.forget(connection)
@@ -227,8 +265,12 @@ def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
         connection.protocol.max_message_size = MAX_LISTENER_MESSAGE_BYTES
     else:
         bound_receive_buffer(connection.transport.get_extra_info("socket"), BROADCAST_RECEIVE_BYTES)
+    _tell_opening(connection, request)
+
+
+def _tell_opening(connection: ServedConnection, request: ConnectRequest) -> None:
     logger.log(
-        logging.DEBUG if is_listener else logging.INFO,
+        logging.DEBUG if request.role is Role.LISTENER else logging.INFO,
         "connection opened",
         extra={
             "connection": connection.id,

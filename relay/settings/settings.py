@@ -256,6 +256,28 @@ class OpusSettings(_Section):
     )
 
 
+class StreamSettings(_Section):
+    """Streams over HTTP, for programs that know nothing of the relay: VLC, car radios, hearing-aid apps."""
+
+    enabled: bool = Field(
+        True,
+        description=(
+            "Serve /stream/SESSION.opus, .mp3 and .wav. The relay encodes a channel while somebody wants it. Without "
+            "libopus or LAME, the relay says so at its start, and serves the others."
+        ),
+    )
+    mp3_bitrate: Literal[32_000, 40_000, 48_000, 56_000, 64_000, 80_000, 96_000, 112_000, 128_000, 160_000, 192_000] = (
+        Field(
+            64_000,
+            description=(
+                "Bits per second of MP3, which is 48 kHz in joint stereo. 64000 is good for speech. Music wants 128000 "
+                "or more. 32000 to 192000, as MP3 has it: 32000, 40000, 48000, 56000, 64000, 80000, 96000, 112000, "
+                "128000, 160000 or 192000."
+            ),
+        )
+    )
+
+
 class ChannelSettings(_Section):
     """What people see of channels and sessions before somebody broadcasts to them."""
 
@@ -470,6 +492,7 @@ class Settings(_Section):
     access: AccessSettings = AccessSettings()
     listener: ListenerSettings = ListenerSettings()
     opus: OpusSettings = OpusSettings()
+    stream: StreamSettings = StreamSettings()
     channel: ChannelSettings = ChannelSettings()
     limits: LimitSettings = LimitSettings()
     cloudwatch: CloudWatchSettings = CloudWatchSettings()
