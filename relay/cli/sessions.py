@@ -205,7 +205,7 @@ def channel_rows(sessions: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 def connection_rows(session: Mapping[str, Any]) -> list[Row]:
     """Return a row of titles, then a row for each listed connection of a session."""
-    titles = ("connection", "role", "channel", "client", "lag", "delivered", "lost", "blocked", "player")
+    titles = ("connection", "role", "channel", "codec", "client", "lag", "delivered", "lost", "blocked", "player")
     return [titles, *_broadcaster_rows(session), *_listener_rows(session)]
 
 
@@ -227,6 +227,7 @@ def _broadcaster_rows(session: Mapping[str, Any]) -> Iterator[Row]:
                 broadcaster.get("connection_id"),
                 "broadcast",
                 channel.get("id"),
+                (channel.get("format") or {}).get("codec"),
                 broadcaster.get("client_address"),
             )
             yield *map(_text, names), *(_NOTHING,) * 5
@@ -238,6 +239,7 @@ def _listener_rows(session: Mapping[str, Any]) -> Iterator[Row]:
             _text(listener.get("connection_id")),
             "listen",
             _text(listener.get("channel")),
+            _text(listener.get("codec")),
             _text(listener.get("client_address")),
             _milliseconds(listener.get("lag_ms")),
             _seconds(listener.get("delivered_seconds")),
@@ -259,7 +261,8 @@ def _audio(channel: Mapping[str, Any]) -> str:
     sound = "stereo" if audio_format.get("channels") == 2 else "mono"  # noqa: PLR2004 - channels are one or two
     rate = channel.get("arrival_rate")
     speed = f" at {rate:.2f} times real time" if isinstance(rate, int | float) else ""
-    return f"{_text(audio_format.get('rate'))} Hz {sound} {_text(channel.get('pace'))}{speed}"
+    codec = "Opus " if audio_format.get("codec") == "opus" else ""
+    return f"{codec}{_text(audio_format.get('rate'))} Hz {sound} {_text(channel.get('pace'))}{speed}"
 
 
 def _report(report: Mapping[str, Any] | None) -> str:

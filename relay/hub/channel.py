@@ -281,7 +281,7 @@ class Channel:
     @property
     def listener_count(self) -> int:
         """The number of its listeners."""
-        return sum(map(len, self.groups))
+        return sum(stream.listener_count for stream in self.streams.values())
 
     @property
     def listeners(self) -> Iterator[Listener]:

@@ -125,7 +125,7 @@ class HttpFraming:
     @property
     def name(self) -> str:
         """Its name."""
-        return self.container.value
+        return "http"
 
     @property
     def has_texts(self) -> bool:

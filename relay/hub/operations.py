@@ -16,6 +16,7 @@ from relay.hub.channel import DISCONNECTED, Channel
 from relay.hub.group import Group
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
+from relay.hub.stream import Stream
 from relay.protocol import messages
 from relay.protocol.requests import Role
 from relay.vocabulary.clock import Clock
@@ -116,7 +117,7 @@ class Operations:
         return shown, len(channels) - len(chosen)
 
 
-_Ranked = tuple[float, int, int, Listener, Group, Channel]
+_Ranked = tuple[float, int, int, Listener, Group, Stream, Channel]
 """A listener and how badly it does (greater is worse): lag in seconds, lost flicks, and a unique number."""
 
 
@@ -125,9 +126,10 @@ def _ranked(channels: Iterable[Channel], now: float) -> Iterator[_Ranked]:
     # The numbers fall, so among equals the first is the greatest and `nlargest` need not insert later ones.
     numbers = count(0, -1)
     return (
-        (lag_seconds, listener.buffer.dropped_flicks, next(numbers), listener, group, channel)
+        (lag_seconds, listener.buffer.dropped_flicks, next(numbers), listener, group, stream, channel)
         for channel in channels
-        for group in channel.groups
+        for stream in channel.streams.values()
+        for group in stream.groups.values()
         for lag_seconds, listener in group.lags(now)
     )
 
@@ -142,6 +144,7 @@ def _describe_channel(channel: Channel, now: float) -> Json:
         "pace": channel.pace.value,
         "format": messages.describe_format(channel.audio_format),
         "listeners": channel.listener_count,
+        "codec_listeners": {codec.value: stream.listener_count for codec, stream in channel.streams.items()},
         "broadcaster": None
         if broadcaster is None
         else {"connection_id": broadcaster.connection_id, "client_address": broadcaster.port.client_address},
@@ -155,13 +158,14 @@ def _describe_channel(channel: Channel, now: float) -> Json:
 
 
 def _describe_listener(ranked: _Ranked, now: float) -> Json:
-    lag_seconds, _, _, listener, group, channel = ranked
+    lag_seconds, _, _, listener, group, stream, channel = ranked
     counters = group.counters(listener)
     blocked_seconds = 0.0 if listener.blocked_since is None else max(0.0, now - listener.blocked_since)
     return {
         "connection_id": listener.connection_id,
         "client_address": listener.port.client_address,
         "channel": channel.address.channel,
+        "codec": stream.codec.value,
         "framing": listener.framing.name,
         "lag_ms": round(lag_seconds * 1000),
         "delivered_seconds": round(counters.taken.seconds, 2),

@@ -108,6 +108,11 @@ class Stream:
         self._note_overflow = note_overflow
 
     @property
+    def listener_count(self) -> int:
+        """The number of its listeners."""
+        return sum(map(len, self.groups.values()))
+
+    @property
     def listeners(self) -> Iterator[Listener]:
         """All its listeners."""
         return (listener for group in self.groups.values() for listener in group)
@@ -184,7 +189,7 @@ class Stream:
         """Go on at a later place. A gap tells each listener what it misses."""
         missing = place.position - self.place.position
         self._tally.unmade_frames += missing
-        self._tally.dropped_frames += missing * sum(map(len, self.groups.values()))
+        self._tally.dropped_frames += missing * self.listener_count
         self.skip(place)
 
     def skip(self, place: Place) -> None:

@@ -73,7 +73,7 @@ class VitalSigns:
         for channel in self._hub.directory:
             frames += channel.tally
             for codec, stream in channel.streams.items():
-                codec_listeners[codec] += sum(map(len, stream.groups.values()))
+                codec_listeners[codec] += stream.listener_count
             if channel.broadcaster is not None and channel.ingest is not None:
                 leads.append(max(0.0, channel.ingest.lead_seconds(now)) * 1000)
         return Vitals(

@@ -70,6 +70,7 @@ async def test_the_list_has_every_channel_with_its_figures(bench: Bench, operati
         "pace": "live",
         "format": {"codec": "pcm_s16le", "rate": 16_000, "channels": 1, "clock_rate": 16_000},
         "listeners": 1,
+        "codec_listeners": {"pcm_s16le": 1},
         "broadcaster": {"connection_id": main.connection_id, "client_address": "192.0.2.9"},
         "lead_ms": 59,
         "queued_ms": 0,
@@ -160,6 +161,7 @@ async def test_the_worst_listeners_are_shown_with_their_accounts(bench: Bench, o
     assert figures["slower"] == {
         "client_address": "192.0.2.7",
         "channel": "main",
+        "codec": "pcm_s16le",
         "framing": "relay.v1",
         "lag_ms": 10_000,
         "delivered_seconds": 0.0,

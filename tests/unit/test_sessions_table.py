@@ -12,7 +12,7 @@ SESSION = {
             "name": "日本語\x1b[2J",
             "state": "live",
             "pace": "speech",
-            "format": {"rate": 48_000, "channels": 2},
+            "format": {"codec": "opus", "rate": 48_000, "channels": 2},
             "listeners": 1,
             "broadcaster": {"connection_id": "b1", "client_address": "192.0.2.9"},
             "queued_ms": 7980,
@@ -25,6 +25,7 @@ SESSION = {
             "connection_id": "l1",
             "client_address": "192.0.2.7",
             "channel": "de",
+            "codec": "pcm_s16le",
             "lag_ms": 1200,
             "delivered_seconds": 12.34,
             "dropped_seconds": 0.5,
@@ -39,7 +40,7 @@ SESSION = {
 def test_a_table_has_straight_columns_whatever_is_in_it() -> None:
     titles, german, main = render_table(channel_rows([SESSION])).split("\n")
     assert "\x1b" not in german
-    assert "48000 Hz stereo speech" in german
+    assert "Opus 48000 Hz stereo speech" in german
     assert "8.0 s" in german
     assert main.split() == ["ev1", "main", "main", "waiting", "–", "0", "–", "–", "–"]
     column = titles.index("state")
@@ -48,12 +49,12 @@ def test_a_table_has_straight_columns_whatever_is_in_it() -> None:
 
 def test_connections_are_broadcasters_and_listeners() -> None:
     _, broadcaster, worst, other = connection_rows(SESSION)
-    assert list(broadcaster) == ["b1", "broadcast", "de", "192.0.2.9", *"–––––"]
+    assert list(broadcaster) == ["b1", "broadcast", "de", "opus", "192.0.2.9", *"–––––"]
     assert list(worst) == [
-        *("l1", "listen", "de", "192.0.2.7", "1200 ms", "12.3 s", "0.5 s", "1.0 s"),
+        *("l1", "listen", "de", "pcm_s16le", "192.0.2.7", "1200 ms", "12.3 s", "0.5 s", "1.0 s"),
         "delay 310 ms, buffer 240 ms, ran dry 2, jumped 1",
     ]
-    assert list(other) == ["l2", "listen", *"–––––––"]
+    assert list(other) == ["l2", "listen", *"––––––––"]
 
 
 def test_what_another_program_answers_is_a_table_of_nothing() -> None:
