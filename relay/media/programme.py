@@ -112,21 +112,21 @@ def check_container(container: Container, settings: ProgrammeSettings) -> None:
     open_programme(container, AudioFormat(rate=44_100), 0, settings)
 
 
-def head(container: Container, audio_format: AudioFormat, serial: int, number: int, title: str) -> bytes:
+def head(container: Container, audio_format: AudioFormat, serial: int, title: str) -> bytes:
     """Return what a listener gets first.
+
+    The pages of Ogg are numbered 0 and 1, wherever the listener joins: a player takes a first page with another number
+    for damage. The hole behind them looks like a lost page, which every player passes over.
 
     Args:
         container: The container.
         audio_format: That of the programme.
         serial: That of the programme.
-        number: The number of the listener's first frame.
         title: What a player shows.
     """
     match container:
         case Container.OGG:
-            pages = OggOpusPages(serial, OpusHead(audio_format.channels), [("TITLE", title)])
-            pages.number += number
-            return pages.head()
+            return OggOpusPages(serial, OpusHead(audio_format.channels), [("TITLE", title)]).head()
         case Container.MP3:
             return b""
         case Container.WAV:

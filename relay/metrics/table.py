@@ -109,8 +109,8 @@ METRICS = (
              "How often a limit was applied.", "[Limits](limits.md) has all of them.", labels=("limit",)),
     _counter("Endings.closings", "relay_closings", None, "WebSockets and streams over HTTP that ended.",
              "The code is a [close code](protocol.md#close-codes), `1006` for no close frame, or `other` for a code of "
-             "the client's own; the role is `listen` or `broadcast`. A stream has the code that a WebSocket would have, "
-             "and `1001` if the client closed it. The log has "
+             "the client's own; the role is `listen` or `broadcast`. A stream has the code that a WebSocket would "
+             "have, and `1001` if the client closed it. The log has "
              "[the reasons](guides/troubleshooting.md#why-a-connection-ended).", labels=("code", "role")),
     _counter("Endings.answers", "relay_http_responses", None,
              "Answers to HTTP requests that could be read; 101 is a WebSocket.", labels=("status",)),

@@ -55,6 +55,8 @@ def stream_response(status: int, headers: Mapping[str, str]) -> Response:
         "Accept-Ranges": "none",
         "X-Content-Type-Options": "nosniff",
         "Connection": "close",
+        # A browser that opens the address shows a player, which loads the stream as the page's own media.
+        "Content-Security-Policy": f"{SECURITY_HEADERS['Content-Security-Policy']}; media-src 'self'",
     }
     # Players read icy-name as UTF-8, and a header is written as Latin-1.
     written = {name: value.encode().decode("iso-8859-1") for name, value in (always | dict(headers)).items()}

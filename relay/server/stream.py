@@ -122,8 +122,8 @@ class StreamConversation(Conversation):
         port = (TlsPort if connection.is_over_tls else SocketPort)(connection)
         join = self._hub.listening.join
         listener = self._listener = join(address, connection.id, port, connection.framing, self._request.delivery)
-        place, title = listener.place, self._hub.directory.title(address)
-        connection.write(head(self._container, listener.buffer.audio_format, place.epoch, place.seq, title))
+        title = self._hub.directory.title(address)
+        connection.write(head(self._container, listener.buffer.audio_format, listener.place.epoch, title))
         if connection.is_full:
             self.block()
 

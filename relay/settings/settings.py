@@ -266,15 +266,15 @@ class StreamSettings(_Section):
             "libopus or LAME, the relay says so at its start, and serves the others."
         ),
     )
-    mp3_bitrate: Literal[32_000, 40_000, 48_000, 56_000, 64_000, 80_000, 96_000, 112_000, 128_000, 160_000, 192_000] = (
-        Field(
-            64_000,
-            description=(
-                "Bits per second of MP3, which is 48 kHz in joint stereo. 64000 is good for speech. Music wants 128000 "
-                "or more. 32000 to 192000, as MP3 has it: 32000, 40000, 48000, 56000, 64000, 80000, 96000, 112000, "
-                "128000, 160000 or 192000."
-            ),
-        )
+    mp3_bitrate: int = Field(
+        64_000,
+        ge=32_000,
+        le=192_000,
+        multiple_of=32_000,
+        description=(
+            "Bits per second of MP3, which is 48 kHz in joint stereo. 64000 is good for speech. Music wants 128000 or "
+            "more. 32000 to 192000, in steps of 32000."
+        ),
     )
 
 

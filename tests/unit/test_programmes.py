@@ -57,7 +57,7 @@ def air(aired: Programme, source: Iterable[Frame]) -> list[Encoded]:
 
 def body(container: Container, aired: Programme, made: list[Encoded]) -> bytes:
     """What a listener gets that joins at the first of these frames."""
-    first = head(container, aired.audio_format, SERIAL, made[0].seq, "Town hall")
+    first = head(container, aired.audio_format, SERIAL, "Town hall")
     return first + b"".join(each.audio for each in made)
 
 
@@ -166,8 +166,8 @@ def test_each_frame_of_ogg_is_one_page_and_pages_are_numbered_without_a_hole() -
         assert page.granule == granule
     assert [len(page.packets) for page in pages[:20]] == [5] * 20
     assert [page.is_last for page in pages] == [False] * (len(pages) - 1) + [True]
-    late = list(PageReader(io.BytesIO(head(Container.OGG, aired.audio_format, SERIAL, 12, "Town hall"))))
-    assert [(page.number, page.is_first) for page in late] == [(12, True), (13, False)]
+    late = list(PageReader(io.BytesIO(head(Container.OGG, aired.audio_format, SERIAL, "Town hall"))))
+    assert [(page.number, page.is_first) for page in late] == [(0, True), (1, False)]
     assert b"TITLE=Town hall" in late[1].packets[0]
 
 
