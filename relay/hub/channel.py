@@ -381,7 +381,7 @@ class Channel:
         """Drop the recent audio. Its numbers stay known."""
         self.timeline.history.clear()
         for stream in self.streams.values():
-            stream.history.clear()
+            stream.drop_history()
 
     def open_tap(self, name: str, max_seconds: float = TAP_SECONDS, *, is_passive: bool = False) -> Tap:
         """Open a tap that reads this channel from now on, beside its listeners.

@@ -28,9 +28,6 @@ from relay.vocabulary.errors import CloseCode, RelayError
 MAX_BEHIND_SECONDS = 10.0
 """How far a feed may fall behind its channel: as much audio as a listener's buffer holds."""
 
-MAX_TAKEN = 64
-"""The most frames and notes that one call in a thread works on, so that other feeds have their turn."""
-
 _MAX_FLICKS = round(MAX_BEHIND_SECONDS * FLICKS_PER_SECOND)
 _MAX_ITEMS = frames_within(MAX_BEHIND_SECONDS)
 
@@ -67,6 +64,7 @@ class Feed:
         self._held_flicks = 0
         self._held_notes = 0
         self._is_busy = self._is_stopped = False
+        self._stopped_at: Place | None = None
         # These belong to the thread, which is ahead of `_rendition` by what it has made.
         self._made_by = rendition
         self._transcoder: Transcoder | None = None
@@ -95,6 +93,8 @@ class Feed:
         """Add a frame or a note of the channel."""
         if self._is_stopped:
             return
+        if self._stopped_at is None:
+            self._stopped_at = item.place if isinstance(item, Note) else item.start
         if isinstance(item, Note):
             self._held_notes += 1
             if self._held_notes > MAX_NOTES:
@@ -102,16 +102,17 @@ class Feed:
                 return
         else:
             if self._held_flicks + item.duration > _MAX_FLICKS or len(self._items) >= _MAX_ITEMS:
-                self._drop_frames()
+                self._log("a transcoder is too slow, what waits for it is dropped", frames=len(self._items))
+                self.drop_frames()
             self._held_flicks += item.duration
         self._items.append(item)
         if not self._is_busy:
             self._wake(self)
 
-    def take(self) -> list[Item]:
-        """Remove the oldest items, for `make`."""
+    def take(self, most: int) -> list[Item]:
+        """Remove the oldest `most` items, for `make`."""
         self._is_busy = True
-        taken = [self._items.popleft() for _ in range(min(MAX_TAKEN, len(self._items)))]
+        taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
         for item in taken:
             if isinstance(item, Frame):
                 self._held_flicks -= item.duration
@@ -184,6 +185,11 @@ class Feed:
             # Nothing is under way, so the channel can hand its frames to the stream itself.
             self.stream.feed = None
 
+    def drop_frames(self) -> None:
+        """Drop the audio that waits. Listeners learn of it in a gap, and notes stay."""
+        self._items = deque(item for item in self._items if isinstance(item, Note))
+        self._held_flicks = 0
+
     def stop(self) -> None:
         """Drop what waits, and what is under way."""
         self._is_stopped = True
@@ -216,8 +222,10 @@ class Feed:
 
     def _tell(self, note: Note) -> None:
         stream, rendition = self.stream, self._rendition
-        if rendition is not None and _stops_audio(note):
-            self._reach(rendition.end(note.place))
+        if _stops_audio(note):
+            if rendition is not None and note.place != self._stopped_at:
+                self._reach(rendition.end(note.place))
+            self._stopped_at = note.new_place or note.place
         elif rendition is not None and note.clears:
             place = rendition.place(note.place)
             if place.position > stream.place.position:
@@ -240,12 +248,6 @@ class Feed:
         reason = f"The channel's audio is {note.audio_format} now, and this relay can't make {self.stream.codec} of it."
         self.stream.tell(Note(self.stream.place, close=(CloseCode.BAD_REQUEST, reason)))
         self._end_stream()
-
-    def _drop_frames(self) -> None:
-        notes = [item for item in self._items if isinstance(item, Note)]
-        self._log("a transcoder is too slow, what waits for it is dropped", frames=len(self._items) - len(notes))
-        self._items = deque(notes)
-        self._held_flicks = 0
 
     def _give_up(self) -> None:
         for listener in self.stream.listeners:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from relay.hub.feed import MAX_BEHIND_SECONDS, MAX_TAKEN
+from relay.hub.feed import MAX_BEHIND_SECONDS
 from relay.hub.listener import MAX_NOTES, Note
 from relay.hub.stream import Stream
 from relay.limits.names import Limit
@@ -109,10 +109,10 @@ class ProgrammeFeed:
             since, self._rests_since = self._rests_since, self._clock()
             self._add(Rest(self._rests_since - since, since))
 
-    def take(self) -> list[Item]:
-        """Remove the oldest items, for `make`."""
+    def take(self, most: int) -> list[Item]:
+        """Remove at most so many of the oldest items, for `make`."""
         self._is_busy = True
-        taken = [self._items.popleft() for _ in range(min(MAX_TAKEN, len(self._items)))]
+        taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
         for item in taken:
             if isinstance(item, Frame):
                 self._held_flicks -= item.duration

@@ -44,6 +44,10 @@ class StreamFeed(Protocol):
         """Add a frame or a note of the channel."""
         ...
 
+    def drop_frames(self) -> None:
+        """Drop the audio that waits. Notes stay."""
+        ...
+
     def stop(self) -> None:
         """Drop what waits, and what is under way."""
         ...
@@ -176,6 +180,12 @@ class Stream:
         # The frame with which an encoder's last sound can be heard is due later than the audio that follows it.
         self._due = max(encoded.due, self._due)
         self.distribute(number(piece, self.place, self._due, self._serialize))
+
+    def drop_history(self) -> None:
+        """Drop the audio that it keeps and that waits in its feed. Its numbers stay known."""
+        self.history.clear()
+        if self.feed is not None:
+            self.feed.drop_frames()
 
     def count_failure(self) -> None:
         """Count a frame of the channel of which no frames could be made."""

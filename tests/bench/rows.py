@@ -6,11 +6,13 @@ from functools import partial
 
 from relay.loadtest.plan import Profile
 from relay.media.transcoding import OpusEncoding
+from relay.vocabulary.audio import Codec
 from tests.bench import opus
 from tests.bench.age import ALLOWED_MS, BOUNDS_MS, SPEEDS, measure_ages
 from tests.bench.bench import Bench, figures, spread
 from tests.bench.beside import LARGE, SMALL, measure_beside
 from tests.bench.measure import Measured
+from tests.bench.renditions import CHANNELS, measure_channels
 from tests.bench.report import Spread, ratios
 from tests.bench.servers import Server, relay
 from tests.bench.storm import CROWD, PRESENT, measure_storm
@@ -217,12 +219,29 @@ def row_quality(bench: Bench) -> None:
             bench.row(what, figure, heard[0].mos, [])
 
 
+def row_renditions(bench: Bench) -> None:
+    """64 channels that are encoded at once: CPU of a channel, bytes of a listener, and the lag of the event loop."""
+    runs = bench.alternate({codec: partial(measure_channels, bench, codec) for codec in Codec})
+    coded, plain = runs[Codec.OPUS], runs[Codec.PCM_S16LE]
+    lost = sum(run.lost for run in coded)
+    lag = Spread(tuple(run.lag_p99_ms for run in coded))
+    figure = f"p99 **{lag.text()}** ms, of PCM {Spread(tuple(run.lag_p99_ms for run in plain)).text()} ms, lost {lost}"
+    what = f"{CHANNELS} channels encoded at once: lag of the event loop"
+    bench.row(what, figure, math.inf if lost else lag.median, [], least=5, unit=" ms")
+    cost = Spread(tuple(one.cpu_percent - other.cpu_percent for one, other in zip(coded, plain, strict=True)))
+    bench.row("encoding a channel", f"**{cost.text(2)}** % of a core", cost.median, [], least=1.2, aim=0.8, unit=" %")
+    size = ratios(tuple(run.bytes_per_second for run in coded), tuple(run.bytes_per_second for run in plain))
+    figure = f"**{size.text(2)}**, {Spread(tuple(run.bytes_per_second for run in coded)).text()} bytes a second"
+    bench.row("bytes of a listener of Opus against PCM, 20 ms in a message", figure, size.median, [], least=0.25)
+
+
 ROWS: dict[str, Callable[[Bench], None]] = {
     "cpu": row_cpu,
     "stalled": row_stalled,
     "joining": row_joining,
     "beside": row_beside,
     "age": row_age,
+    "renditions": row_renditions,
     "capacity": row_capacity,
     "encoder": row_encoder,
 }
@@ -231,7 +250,7 @@ ROWS: dict[str, Callable[[Bench], None]] = {
 WITHOUT_SERVERS = frozenset({"encoder", "quality"})
 """Rows that measure no server."""
 
-WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age"}) | WITHOUT_SERVERS
+WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age", "renditions"}) | WITHOUT_SERVERS
 """Rows that measure no server but the relay."""
 
 MORE_ROWS: dict[str, Callable[[Bench], None]] = {"receiver": row_receiver, "quality": row_quality}

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from relay.loadtest.plan import LoadPlan
-from tests.bench import beside, storm
+from relay.vocabulary.audio import Codec
+from tests.bench import beside, renditions, storm
 from tests.bench.age import measure_ages
 from tests.bench.bench import Bench
 from tests.bench.measure import measure
@@ -87,3 +88,11 @@ def test_runs_that_are_compared_alternate(bench: Bench) -> None:
 
     assert bench.alternate({"one": run("one"), "two": run("two")}) == {"one": [1, 3], "two": [2, 4]}
     assert order == ["one", "two", "one", "two"]
+
+
+def test_channels_are_encoded_beside_each_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renditions, "CHANNELS", 2)
+    opus, plain = (renditions.measure_channels(bench, codec) for codec in (Codec.OPUS, Codec.PCM_S16LE))
+    assert (opus.lost, plain.lost) == (0, 0)
+    assert 0 < opus.bytes_per_second < plain.bytes_per_second
+    assert opus.lag_p99_ms > 0

@@ -19,7 +19,7 @@ from relay.limits.names import Limit
 from relay.media.programme import ProgrammeSettings
 from relay.process.tasks import TaskRegistry
 from relay.protocol.requests import Delivery, Offer
-from relay.protocol.wire import Header
+from relay.protocol.wire import Audio, Header, unpack_audio
 from relay.settings.settings import BroadcastSettings, LimitSettings, ListenerSettings
 from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.clock import Clock
@@ -46,6 +46,11 @@ def split(wire: bytes) -> list[bytes]:
         payloads.append(wire[4 : 4 + length])
         wire = wire[4 + length :]
     return payloads
+
+
+def unpack(payload: bytes) -> list[Audio]:
+    """The frames of a message. Only Opus is ever packed."""
+    return unpack_audio(payload, AudioFormat(Codec.OPUS, 48_000))
 
 
 class FakePort:
@@ -132,7 +137,7 @@ class FakePort:
     @property
     def frames(self) -> list[Header]:
         """Headers of all frames written, in order."""
-        return [Header.unpack(payload) for write in self.writes for payload in split(write)]
+        return [each.header for write in self.writes for payload in split(write) for each in unpack(payload)]
 
 
 class FakeSourcePort:

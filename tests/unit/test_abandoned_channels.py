@@ -7,7 +7,7 @@ from relay.hub.channel import Channel
 from relay.limits.names import Limit
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.settings.settings import LimitSettings
-from relay.vocabulary.audio import Pace
+from relay.vocabulary.audio import Codec, Pace
 from tests.support.hub_bench import Bench, check_account
 
 SPEECH = Offer(pace=Pace.SPEECH)
@@ -110,3 +110,16 @@ async def test_a_channel_that_has_a_broadcaster_again_is_not_touched() -> None:
         for number in range(5):
             come_and_go(bench, f"channel-{number}")
         assert source.channel.kept_bytes > 1_900_000
+
+
+async def test_audio_that_waits_to_be_transcoded_is_kept_audio_too() -> None:
+    bench = Bench(limits=LimitSettings(max_abandoned_bytes_per_session=1000))
+    port = bench.join(delivery=Delivery(codecs=(Codec.OPUS,)))
+    source = bench.claim()
+    bench.publish(source, 10)
+    assert source.channel.kept_bytes > 1000
+    bench.release(source)
+    assert source.channel.kept_bytes == 0
+    await bench.settle()
+    assert (port.frames, [gap["to_seq"] for gap in port.of_type("gap")]) == ([], [10])
+    await bench.tasks.close()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.audio.history import MAX_STRETCHES
+from relay.audio.history import MAX_STRETCHES, History
 from relay.audio.timeline import Timeline
 from relay.protocol.wire import WORD_MASK
 from relay.vocabulary.audio import EPOCH_STRIDE, FRAMES_PER_SECOND, AudioFormat, Frame, Place
@@ -141,3 +141,19 @@ def test_what_is_due_since_a_moment_is_found_without_looking_at_all() -> None:
         release(channel, FRAME, number / 50)
     for oldest, count in ((-1.0, 50), (0.5, 25), (0.501, 24), (2.0, 0)):
         assert len(channel.history.since_due(oldest)) == count
+
+
+def test_frames_behind_a_hole_are_found_by_their_places() -> None:
+    whole = channel_with(8).history
+    holed = History(10.0)
+    first = whole.epochs[0]
+    holed.begin_epoch(first.audio_format, first.before, first.start)
+    frames = [frame for frame in whole.frames if frame.start.position not in {2, 3, 4}]
+    for frame in frames:
+        holed.add(frame)
+    assert [holed.since(position) for position in (0, 2, 4, 6)] == [frames, frames[2:], frames[2:], frames[3:]]
+    known = holed.find(first.start.epoch, 6, frames[-1].end)
+    assert known is not None
+    assert known.place == frames[3].start
+    moment = holed.find_moment(first.start.epoch, frames[3].start.media_time / MONO.clock_rate, frames[-1].end)
+    assert moment == known

@@ -19,13 +19,13 @@ from relay.hub.listener import Listener, Note
 from relay.hub.operations import Operations
 from relay.hub.tap import Tap, TapOverflowError
 from relay.hub.vital_signs import VitalSigns
+from relay.protocol.messages import DeliveryChange
 from relay.protocol.requests import Delivery, Offer, Resume
-from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from relay.vocabulary.names import ChannelAddress
-from tests.support.hub_bench import FRAME, Bench, FakePort, split
+from tests.support.hub_bench import FRAME, Bench, FakePort, split, unpack
 
 CHANNELS = ("main", "de")
 EVERYTHING = OperatorPermit(("*",), Grant(frozenset({TokenRole.ADMIN}), ("*",), ("*",), "a test"))
@@ -64,11 +64,14 @@ class Account:
                 self._read_message(item)
             else:
                 for payload in split(item):
-                    header = Header.unpack(payload)
-                    assert (header.epoch, header.seq) == (self.epoch, self.seq), "a frame out of order"
-                    self.seq += 1
-                    assert header.due_ms >= self.due_ms, "due before the frame before it"
-                    self.due_ms = header.due_ms
+                    frames = unpack(payload)
+                    for header in (each.header for each in frames):
+                        assert (header.epoch, header.seq) == (self.epoch, self.seq), "a frame out of order"
+                        self.seq += 1
+                    # The due times of the others in a message follow from their durations.
+                    due_ms = frames[0].header.due_ms
+                    assert due_ms >= self.due_ms, "due before the message before it"
+                    self.due_ms = due_ms
 
     def _read_message(self, message: dict[str, Any]) -> None:
         match message["type"]:
@@ -156,6 +159,11 @@ class Life(RuleBasedStateMachine):
             if port not in self.gone_ports:
                 self.unblock(port)
         self.settle()
+        for live in self.bench.hub.directory:
+            for group in live.groups:
+                # What waits for other frames waits no longer.
+                self.bench.drain.wake(group)
+        self.settle()
         for port, account in self.accounts.items():
             account.read()
             live = self.live(account.channel)
@@ -179,7 +187,7 @@ class Life(RuleBasedStateMachine):
             assert rendition is not None
             # The last frame may not be full yet, or may have been padded before this audio began.
             most = rendition.end(place).seq
-            least = most if rendition.grid is None or live.state is not ChannelState.LIVE else most - 2
+            least = most if rendition.grid is None else most - 2
             assert least <= account.seq <= most
             place = rendition.place(place)._replace(seq=account.seq)
         assert (account.epoch, account.seq) == (place.epoch, place.seq), "something is owed and not told"
@@ -236,15 +244,27 @@ class Life(RuleBasedStateMachine):
         buffer_ms=st.sampled_from((None, 300)),
         burst_ms=st.sampled_from((0, 500, 1000)),
         codec=st.sampled_from(Codec),
+        packet_ms=st.sampled_from((0, 25, 100)),
     )
-    def join(self, channel: str, buffer_ms: int | None, burst_ms: int, codec: Codec) -> FakePort:
-        return self._join(channel, Delivery(buffer_ms=buffer_ms, burst_ms=burst_ms, codecs=(codec,)))
+    def join(self, channel: str, buffer_ms: int | None, burst_ms: int, codec: Codec, packet_ms: int) -> FakePort:
+        return self._join(
+            channel, Delivery(buffer_ms=buffer_ms, packet_ms=packet_ms, burst_ms=burst_ms, codecs=(codec,))
+        )
 
     def _leave(self, port: FakePort) -> FakePort:
         self.accounts[port].read()
         self.bench.leave(port)
         self.gone_ports.add(port)
         return port
+
+    @rule(
+        port=listeners,
+        coalesce_ms=st.sampled_from((None, 0, 5)),
+        packet_ms=st.sampled_from((None, 0, 25, 100)),
+    )
+    def change_delivery(self, port: FakePort, coalesce_ms: int | None, packet_ms: int | None) -> None:
+        assert port.listener is not None
+        self.bench.hub.listening.change_delivery(port.listener, DeliveryChange(coalesce_ms, packet_ms))
 
     @rule(target=gone, port=consumes(listeners))
     def leave(self, port: FakePort) -> FakePort:

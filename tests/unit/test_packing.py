@@ -180,5 +180,37 @@ async def test_a_delivery_changes_in_the_middle_of_a_batch(bench: Bench) -> None
         assert [frame.header.seq for message in heard(port) for frame in message] == list(range(6))
 
 
+async def test_a_delivery_changes_between_two_steps_of_a_turn() -> None:
+    """A turn that began before a listener moved does not serve it with its group of before."""
+    now = 0.0
+    moved = False
+
+    def take(port: FakePort, wire: bytes) -> int:
+        nonlocal now, moved
+        now += 0.001
+        if not moved:
+            moved = True
+            for other in ports[20:]:
+                asyncio.get_running_loop().call_soon(change, bench, other, 5, None)
+        port.written.append(wire)
+        return len(wire)
+
+    bench = Bench(clock=lambda: now)
+    ports = [join(bench, 0, f"listener {number}") for number in range(40)]
+    for port in ports:
+        port.send = lambda wire, port=port: take(port, wire)  # type: ignore[misc]
+    source = bench.claim(OPUS_FORMAT)
+    await bench.settle()
+    bench.publish(source, audio=TWENTY_MS)
+    # A note takes all of them out of step, so each is served by itself.
+    bench.hub.broadcasting.mute(source, on=True)
+    await gather(bench)
+    for port in ports:
+        assert not port.aborted
+        assert [frame.header.seq for message in heard(port) for frame in message] == [0]
+    bench.hub.broadcasting.close()
+    await bench.tasks.close()
+
+
 def test_a_framing_is_a_value() -> None:
     assert RelayFraming(60) == RelayFraming(60) != RELAY_V1 == RelayFraming()

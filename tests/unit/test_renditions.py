@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from relay.hub import rendition
 from relay.hub.feed import MAX_BEHIND_SECONDS
 from relay.hub.listener import MAX_NOTES
 from relay.hub.rendition import NoRenditions
+from relay.media.transcoding import OpusEncoding
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import HEADER_BYTES, Header
-from relay.vocabulary.audio import AudioFormat, Codec, Pace
-from relay.vocabulary.errors import BadRequestError, CloseCode
+from relay.vocabulary.audio import EPOCH_STRIDE, AudioFormat, Codec, Pace, Place
+from relay.vocabulary.errors import BadRequestError, CloseCode, UserError
 from tests.support.hub_bench import Bench, FakePort, check_account, split
 from tests.support.toy_codec import DELAY_TICKS, FRAME_TICKS, POISON
 
@@ -74,6 +76,24 @@ async def test_the_end_of_the_audio_is_padded_and_what_follows_in_the_same_frame
     await bench.settle()
     assert audio(opus) == [b"\xf8" + pcm(first, 20) for first in (0, 320, 640)]
     assert [frame.seq for frame in opus.frames] == [0, 1, 2]
+
+
+async def test_a_broadcaster_that_leaves_without_a_word_leaves_no_gap(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.publish(bench.claim(), audio=pcm(0, 600))
+    source = bench.claim(offer=Offer(takeover=True))
+    bench.hub.broadcasting.clear(source)
+    port = join(bench, "opus")
+    for audio_samples in (0, 160, 0):
+        if audio_samples:
+            bench.publish(source, audio=pcm(600, audio_samples))
+        bench.hub.broadcasting.pause(source)
+        await bench.settle()
+        source = bench.claim()
+    await bench.settle()
+    assert not port.of_type("gap")
+    assert not [record for record in caplog.records if record.name == "relay.hub.feed"]
 
 
 async def test_notes_keep_their_place_between_the_frames(bench: Bench) -> None:
@@ -333,3 +353,36 @@ async def test_a_forgotten_channel_stops_its_renditions(bench: Bench) -> None:
     await bench.settle()
     assert late.kinds == ["hello", "state"]
     assert late.closed == (CloseCode.SESSION_ENDED, "The session ended.")
+
+
+def test_without_a_library_the_relay_passes_on_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("Opus needs libopus.")
+
+    monkeypatch.setattr(rendition, "make_transcoder", refuse)
+    renditions = rendition.OpusRenditions(OpusEncoding())
+    for source in (AudioFormat(), OPUS_SOURCE):
+        found = {codec: renditions.find(source, codec) for codec in Codec}
+        assert found.pop(source.codec) == rendition.as_it_is(source)
+        assert list(found.values()) == [None]
+    with pytest.raises(UserError, match="libopus"):
+        renditions.make(AudioFormat(), Codec.OPUS)
+
+
+def test_opus_that_is_not_offered_is_decoded_all_the_same() -> None:
+    renditions = rendition.OpusRenditions(None)
+    assert renditions.find(AudioFormat(), Codec.OPUS) is None
+    decoded = renditions.find(OPUS_SOURCE, Codec.PCM_S16LE)
+    assert decoded is not None
+    assert decoded.audio_format == AudioFormat(rate=24_000)
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 48_000])
+def test_places_of_a_rendition_follow_from_those_of_its_source(rate: int) -> None:
+    found = rendition.OpusRenditions(OpusEncoding(frame_ms=40)).find(AudioFormat(rate=rate), Codec.OPUS)
+    assert found is not None
+    first = Place(5 * EPOCH_STRIDE, 7, 0, 0)
+    assert found.place(first) == found.end(first) == Place(5 * EPOCH_STRIDE, 7, 0, -DELAY_TICKS)
+    later = Place(5 * EPOCH_STRIDE + 9, 7, 9, rate * 79 // 1000)
+    assert found.place(later) == Place(5 * EPOCH_STRIDE + 2, 7, 2, 2 * 1920 - DELAY_TICKS)
+    assert found.end(later).seq == 3, "what the encoder has not given out yet needs one more frame"
