@@ -98,7 +98,8 @@ class ProgrammeFeed:
             self._put_note(item)
             return
         if self._held_flicks + item.duration > _MAX_FLICKS or len(self._items) >= _MAX_ITEMS:
-            self.stream.count_unmade(self._drop_frames())
+            self.stream.count_unmade(sum(isinstance(each, Frame) for each in self._items))
+            self.drop_frames()
             logger.warning("a programme is too slow, what waits for it is dropped", extra=self._log_fields)
         self._held_flicks += item.duration
         self._add(item)
@@ -152,6 +153,11 @@ class ProgrammeFeed:
         if self._items:
             self._wake(self)
 
+    def drop_frames(self) -> None:
+        """Drop the audio that waits. Notes and silence stay."""
+        self._items = deque(item for item in self._items if not isinstance(item, Frame))
+        self._held_flicks = 0
+
     def stop(self) -> None:
         """Drop what waits, and what is under way."""
         self._is_stopped = True
@@ -164,7 +170,7 @@ class ProgrammeFeed:
         elif note.state is not None:
             self._rests_since = self._clock()
         if note.clears:
-            self._drop_frames()
+            self.drop_frames()
         elif note.state is None and note.audio_format is None and note.close is None:
             return
         self._held_notes += 1
@@ -199,13 +205,6 @@ class ProgrammeFeed:
             stream.tell(told)
         if note.close is not None:
             self.stop()
-
-    def _drop_frames(self) -> int:
-        kept = deque[Item](item for item in self._items if not isinstance(item, Frame))
-        dropped = len(self._items) - len(kept)
-        self._items = kept
-        self._held_flicks = 0
-        return dropped
 
     def _give_up(self) -> None:
         for listener in self.stream.listeners:

@@ -1,7 +1,7 @@
 """HTTP responses, and the headers with which a browser protects the person who views a page.
 
-Invariants: a page keeps its own Content-Security-Policy. A response that is not a page can load and run nothing. No
-response contains a token. An error response ends the connection.
+Invariants: a page keeps its own Content-Security-Policy. A response that is not a page can load and run nothing,
+except a stream, which plays itself. No response contains a token. An error response ends the connection.
 
 Sources: the Content Security Policy and Permissions Policy of the W3C; Fetch (Cross-Origin-Resource-Policy); HTML
 (Cross-Origin-Opener-Policy).
