@@ -18,6 +18,7 @@ from relay.protocol.json_messages import Member, Message, Record, layout_of
 from relay.protocol.wire import MAX_BROADCAST_BYTES, SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX
 from relay.vocabulary.audio import CHANNEL_COUNTS, SAMPLE_RATES, AudioFormat, Codec, Pace
 from relay.vocabulary.channel_states import ChannelState, Silence
+from relay.vocabulary.containers import Container
 
 Json = dict[str, Any]
 
@@ -292,6 +293,9 @@ def openapi() -> Json:
                 "prefix": {"type": "string", "maxLength": 128, "pattern": r"^(/\.*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$"},
             },
         )
+    for container in Container:
+        for ids in ("{session}", "{session}/{channel}"):
+            paths[f"/stream/{ids}{container.ending}"] = _stream(container)
     paths |= {
         "/healthz": _get("health", "Tells that the process answers.", sentence),
         "/readyz": _get("readiness", "Tells whether new work is welcome; the text says why not.", sentence, "503"),
@@ -342,7 +346,12 @@ def openapi() -> Json:
             },
             "schemas": {**shared_schemas(), **_operator_schemas()},
             "securitySchemes": {
-                "operator": {"type": "http", "scheme": "bearer", "description": "A token of role `admin`, or the key."}
+                "listener": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of role `listen`, for sessions that are not open.",
+                },
+                "operator": {"type": "http", "scheme": "bearer", "description": "A token of role `admin`, or the key."},
             },
         },
     }
@@ -361,6 +370,18 @@ def _get(name: str, text: str, content: Json, *refusals: str, query: Json | None
             {"name": parameter, "in": "query", "schema": schema} for parameter, schema in query.items()
         ]
     return {"get": operation}
+
+
+def _stream(container: Container) -> Json:
+    item = _get(
+        f"{container}Stream",
+        f"A channel as {container.media_type}, without an end, for programs that play audio.",
+        {container.media_type: {"schema": {"type": "string", "format": "binary"}}},
+        *("400", "401", "404", "503"),
+        query={"burst_ms": {**_MILLISECONDS, "description": "How much audio from before the request comes first."}},
+    )
+    item["get"]["security"] = [{}, {"listener": []}]
+    return item
 
 
 def _operator(**operations: tuple[str, str, str]) -> Json:
@@ -421,8 +442,8 @@ def _operator_schemas() -> Json:
         connection_id=text,
         client_address=text,
         channel=text,
-        codec={"enum": [each.value for each in Codec]},
-        framing={"enum": [SUBPROTOCOL, "raw"]},
+        codec={"enum": [each.value for each in (*Codec, *Container)]},
+        framing={"enum": [SUBPROTOCOL, "raw", "http"]},
         lag_ms=count,
         delivered_seconds=number,
         dropped_seconds=number,

@@ -25,6 +25,7 @@ from relay.hub.transcoding import Transcoding
 from relay.hub.vital_signs import VitalSigns
 from relay.limits.addresses import TrustedProxies
 from relay.limits.in_force import LimitsInForce
+from relay.media.programme import ProgrammeSettings
 from relay.media.transcoding import OpusEncoding
 from relay.metrics.cloudwatch import CloudWatchSender
 from relay.metrics.prometheus import PrometheusMetrics
@@ -43,9 +44,10 @@ from relay.server.rechecks import Rechecks
 from relay.server.server import RelayServer
 from relay.server.shutdown import ShutdownPlan
 from relay.server.tls import make_tls, renew_tls
-from relay.settings.settings import CloudWatchSettings, OpusSettings, Settings
+from relay.settings.settings import CloudWatchSettings, OpusSettings, Settings, StreamSettings
 from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.clock import relay_clock, wall_clock
+from relay.vocabulary.containers import Container
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.hosts import reachable_host
 from relay.vocabulary.labels import Declaration
@@ -129,7 +131,10 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         stack.callback(limits.tell)
         tasks.start(limits.run(), "limits")
         drain = Drain(relay_clock, serialize_binary)
-        transcoding = Transcoding(_find_renditions(settings.opus), drain, relay_clock)
+        transcoding = Transcoding(
+            _find_renditions(settings.opus), drain, relay_clock, _find_programmes(settings.opus, settings.stream)
+        )
+        _tell_missing(transcoding)
         for number in range(TRANSCODING_THREADS):
             thread = stack.enter_context(BlockingThread(f"transcoding {number}"))
             tasks.start(transcoding.run(thread), f"transcoding {number}", is_vital=True)
@@ -206,6 +211,21 @@ def _find_renditions(settings: OpusSettings) -> Renditions:
     except UserError as error:
         logger.warning("Opus is passed on, but neither encoded nor decoded", extra={"reason": str(error)})
     return renditions
+
+
+def _find_programmes(opus: OpusSettings, stream: StreamSettings) -> ProgrammeSettings | None:
+    encoding = OpusEncoding(opus.bitrate, opus.complexity, opus.frame_ms)
+    return ProgrammeSettings(encoding, stream.mp3_bitrate) if stream.enabled else None
+
+
+def _tell_missing(transcoding: Transcoding) -> None:
+    """Log which streams over HTTP this machine can't make."""
+    if not transcoding.makes_programmes:
+        return
+    for container in Container:
+        if (missing := transcoding.find_missing(container)) is not None:
+            extra = {"address": f"/stream/SESSION{container.ending}", "reason": missing}
+            logger.warning("a stream over HTTP is not served", extra=extra)
 
 
 def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:

@@ -18,6 +18,8 @@ from relay.audio.timeline import Farewell, Timeline, TimelineRecord
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import Port
+from relay.hub.programme_feed import ProgrammeFeed
+from relay.hub.rendition import Kind
 from relay.hub.stream import Stream
 from relay.hub.tap import TAP_SECONDS, Tap
 from relay.hub.transcoding import Transcoding
@@ -26,6 +28,7 @@ from relay.protocol import messages
 from relay.protocol.requests import Offer
 from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState
+from relay.vocabulary.containers import Container
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
@@ -202,7 +205,8 @@ class Channel:
     Attributes:
         address: Its session and name.
         timeline: The state and the numbering of what its broadcaster sends.
-        streams: What its listeners receive: the stream of the source's own codec, and those that others want.
+        streams: What its listeners receive: the stream of the source's own codec, those in other codecs, and programmes
+            for HTTP.
         broadcaster: The connection that publishes to it; None while there is none.
         ingest: Holds audio between the broadcaster and the channel; None before the first broadcaster. It stays, with
             its waiting audio, when a broadcaster leaves.
@@ -223,7 +227,7 @@ class Channel:
         timeline: Timeline,
         label: Label,
         *,
-        make_stream: Callable[[Codec, Place, Tally], Stream],
+        make_stream: Callable[[Kind, Place, Tally], Stream],
         transcoding: Transcoding,
         is_listed: bool,
     ) -> None:
@@ -237,7 +241,7 @@ class Channel:
         self.accepted: dict[str, int] = {}
         self.idle_since: float | None = None
         self.tally = Tally()
-        self.streams: dict[Codec, Stream] = {}
+        self.streams: dict[Kind, Stream] = {}
         self.taps: dict[Tap, None] = {}
         self.observers: list[Callable[[bool], None]] = []
         self._make_stream = make_stream
@@ -475,16 +479,36 @@ class Channel:
         stream.remove(listener, group)
         self._tell_observers(had_subscribers)
 
-    def open_stream(self, codec: Codec) -> Stream:
-        """Return the stream of a codec.
+    def open_stream(self, kind: Kind) -> Stream:
+        """Return the stream of a codec or container.
 
-        A new one has no audio, but knows the numbers of the audio that the channel knows. `begin` starts it.
+        A new one has no audio. That of a codec knows the numbers of the audio that the channel knows. `begin` starts
+        it, and `begin_programme` that of a container.
         """
-        stream = self.streams.get(codec)
-        if stream is None or stream.is_over:
-            stream = self._make_stream(codec, self.place, self.tally)
-            stream.imitate(self.timeline, self._transcoding.renditions)
+        stream = self.streams.get(kind)
+        if stream is not None and not stream.is_over:
+            return stream
+        if isinstance(kind, Container):
+            return self._make_stream(kind, Place(0, self.place.epoch, 0, 0), self.tally)
+        stream = self._make_stream(kind, self.place, self.tally)
+        stream.imitate(self.timeline, self._transcoding.renditions)
         return stream
+
+    def begin_programme(self, stream: Stream, container: Container, oldest: float) -> None:
+        """Start a new programme with the recent audio that is due at `oldest` or later, in the present format."""
+        frames = [each for each in self.timeline.history.since_due(oldest) if each.start.epoch == self.place.epoch]
+        is_live = self.state is ChannelState.LIVE
+        feed = self._transcoding.open_programme(stream, container, self.audio_format, is_live=is_live)
+        stream.begin_programme(feed.audio_format, self.timeline)
+        self.streams[container] = stream
+        for frame in frames:
+            feed.put(frame)
+
+    def rest(self) -> None:
+        """Let programmes have silence while there is no source."""
+        for stream in self.streams.values():
+            if isinstance(stream.feed, ProgrammeFeed):
+                stream.feed.rest()
 
     def begin(self, stream: Stream, known: Known | None = None) -> None:
         """Start a new stream: now, or at a place that it knows, with the audio that the channel still has from there.

@@ -6,7 +6,7 @@ from relay.hub.channel import Channel
 from relay.metrics.vitals import Tally
 from relay.protocol.messages import ChannelEntry, ChannelList
 from relay.vocabulary.labels import ANY_SESSION, Declaration, Label
-from relay.vocabulary.names import ChannelAddress
+from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 
 MAX_LISTED = 64
 """The most channels in one session's list; the first ones are shown. A message with that list has up to 16 KiB."""
@@ -136,6 +136,14 @@ class Directory:
             if label is not None:
                 return label.name
         return self._names.get(session)
+
+    def title(self, address: ChannelAddress) -> str:
+        """Return the name of a channel and its session, for a player's display. Ids stand in for missing names."""
+        session = self.session_name(address.session) or address.session
+        channel = self.find(address)
+        label = self.declared(address) if channel is None else channel.label
+        name = label.name or (None if address.channel == DEFAULT_CHANNEL else address.channel)
+        return session if name is None else f"{session} – {name}"
 
     def name_session(self, session: str, name: str | None) -> None:
         """Set a broadcaster's name for a session in use. None changes nothing."""

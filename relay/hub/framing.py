@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from relay.protocol.wire import Header, pack_audio
 from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame
 from relay.vocabulary.clock import wire_milliseconds
+from relay.vocabulary.containers import Container
 
 Serialize = Callable[[bytes], bytes]
 """Makes the complete WebSocket message of a binary payload."""
@@ -107,6 +108,47 @@ class RawFraming:
     def write(self, frames: Sequence[Frame], serialize: Serialize) -> Written:
         """Return a message for each frame."""
         return Written([serialize(frame.audio) for frame in frames], _ones(frames))
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFraming:
+    """The body of an HTTP response that goes on: each frame is a chunk (RFC 9112, section 7.1).
+
+    Attributes:
+        container: What the frames are part of.
+        is_chunked: Whether the client knows chunks. HTTP/1.0 does not, and gets bare audio.
+    """
+
+    container: Container
+    is_chunked: bool = True
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return "http"
+
+    @property
+    def has_texts(self) -> bool:
+        """The listener reads no control messages."""
+        return False
+
+    @property
+    def message_flicks(self) -> int:
+        """Each frame is a chunk."""
+        return 0
+
+    def write(self, frames: Sequence[Frame], serialize: Serialize) -> Written:  # noqa: ARG002 - no WebSocket
+        """Return a chunk for each frame."""
+        return Written([self.wrap(frame.audio) for frame in frames], _ones(frames))
+
+    def wrap(self, data: bytes) -> bytes:
+        """Return a part of the body as it is written."""
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked and data else data
+
+    @property
+    def end(self) -> bytes:
+        """What ends the body."""
+        return b"0\r\n\r\n" if self.is_chunked else b""
 
 
 RELAY_V1 = RelayFraming()

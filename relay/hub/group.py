@@ -23,9 +23,10 @@ from relay.hub.batch import Batch, Batches, count_for_one_write
 from relay.hub.framing import Framing
 from relay.hub.listener import LAGGING, Listener, Note
 from relay.hub.port import Send
+from relay.hub.rendition import Kind
 from relay.metrics.distribution import Distribution
 from relay.metrics.vitals import Tally
-from relay.vocabulary.audio import FLICKS_PER_SECOND, Codec, Frame, Place
+from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, Place
 
 _NOTHING = AudioAmount()
 
@@ -34,7 +35,7 @@ class Group:
     """The listeners of a stream with one framing and one coalescing interval.
 
     Args:
-        codec: The codec of its stream.
+        codec: The codec or container of its stream.
         manager: Owns the listeners' queues.
         tally: Counts the fate of the frames.
 
@@ -50,7 +51,7 @@ class Group:
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Kind,
         manager: AudioBufferManager,
         tally: Tally,
         place: Place,

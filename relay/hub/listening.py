@@ -17,7 +17,7 @@ from relay.hub.framing import Framing, RelayFraming
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import ListenerPort
-from relay.hub.rendition import Renditions
+from relay.hub.rendition import Kind, Renditions
 from relay.hub.stream import Stream
 from relay.limits.names import Limit
 from relay.protocol import messages
@@ -27,6 +27,7 @@ from relay.settings.settings import ListenerSettings
 from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock, wire_milliseconds
+from relay.vocabulary.containers import Container
 from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.names import ChannelAddress
 
@@ -337,12 +338,16 @@ class Listening:
         stream = channel.open_stream(codec)
         return channel, stream, self._start(channel, stream, delivery, bound_seconds, moment)
 
-    def _choose(self, channel: Channel | None, delivery: Delivery) -> Codec:
-        """Return the first of the wanted codecs that can be served. Assume that a broadcaster yet to come sends PCM.
+    def _choose(self, channel: Channel | None, delivery: Delivery) -> Kind:
+        """Return the container, or the first of the wanted codecs that can be served.
+
+        Assume that a broadcaster yet to come sends PCM.
 
         Raises:
             BadRequestError: None of them can be served.
         """
+        if delivery.container is not None:
+            return delivery.container
         source = None if channel is None else channel.audio_format
         serves = [codec for codec in Codec if self._renditions.find(source or AudioFormat(), codec) is not None]
         wanted = delivery.codecs or (Codec.PCM_S16LE,)
@@ -370,6 +375,8 @@ class Listening:
     ) -> _Start:
         """Find where a listener begins: at a moment, after the frame that it names, a little in the past, or now."""
         resumed = None if delivery.resume is None else _find_resumed(stream, delivery.resume)
+        if isinstance(stream.codec, Container):
+            return self._start_programme(channel, stream, stream.codec, delivery, bound_seconds)
         known = resumed
         if moment is not None:
             known = stream.history.find_moment(moment.epoch, moment.seconds, stream.place)
@@ -383,6 +390,17 @@ class Listening:
         frames = stream.history.since(known.place.position)
         later = stream.history.epochs_after(known.epoch)
         return _Start(known.place, known.epoch.audio_format, frames, later, is_resumed=resumed is not None)
+
+    def _start_programme(
+        self, channel: Channel, stream: Stream, container: Container, delivery: Delivery, bound_seconds: float
+    ) -> _Start:
+        """Find where a listener begins in a programme. Begin the programme if nobody listens to it yet."""
+        oldest = self._clock() - min(delivery.burst_ms / 1000, bound_seconds) if delivery.burst_ms else math.inf
+        if channel.streams.get(container) is not stream:
+            channel.begin_programme(stream, container, oldest)
+            return _Start(stream.place, stream.audio_format, [], [])
+        frames = stream.history.since_due(oldest)
+        return _Start(frames[0].start if frames else stream.place, stream.audio_format, frames, [])
 
     def _give_past(self, listener: Listener, start: _Start, channel: Channel, stream: Stream) -> None:
         """Queue past frames within a listener's bound. A gap message reports the others."""
@@ -411,7 +429,7 @@ def _find_resumed(stream: Stream, resume: Resume) -> Known | None:
     return stream.history.find(resume.epoch, (resume.after + 1) & WORD_MASK, stream.place)
 
 
-def _fit_framing(framing: Framing, codec: Codec, delivery: Delivery, bound_seconds: float) -> Framing:
+def _fit_framing(framing: Framing, codec: Kind, delivery: Delivery, bound_seconds: float) -> Framing:
     """Return a framing with as much audio in a message as a listener wants and may have."""
     if not isinstance(framing, RelayFraming):
         return framing

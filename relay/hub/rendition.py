@@ -15,7 +15,11 @@ from typing import Protocol
 from relay.media.opus_grid import OpusGrid
 from relay.media.transcoding import OpusEncoding, Transcoder, make_transcoder
 from relay.vocabulary.audio import AudioFormat, Codec, Place
+from relay.vocabulary.containers import Container
 from relay.vocabulary.errors import UserError
+
+Kind = Codec | Container
+"""What the listeners of a stream get: messages in a codec, or a programme in a container, which is no rendition."""
 
 WARM_UP_FRAMES = 4
 """How many frames before its first one an encoder gets, if there are any. Opus needs 80 ms to sound right
@@ -100,7 +104,7 @@ class Rendition:
 class Renditions(Protocol):
     """The renditions that this relay can make."""
 
-    def find(self, source: AudioFormat, wanted: Codec) -> Rendition | None:
+    def find(self, source: AudioFormat, wanted: Kind) -> Rendition | None:
         """Return how audio of a format becomes audio of a codec. None if the relay cannot do it."""
         ...
 
@@ -108,7 +112,7 @@ class Renditions(Protocol):
 class NoRenditions:
     """The renditions of a relay that passes audio on as it is."""
 
-    def find(self, source: AudioFormat, wanted: Codec) -> Rendition | None:
+    def find(self, source: AudioFormat, wanted: Kind) -> Rendition | None:
         """Return the source's own audio, or None."""
         return as_it_is(source) if wanted is source.codec else None
 
@@ -122,14 +126,14 @@ class OpusRenditions:
 
     def __init__(self, encoding: OpusEncoding | None) -> None:
         self._encoding = encoding
-        self._found: dict[tuple[AudioFormat, Codec], Rendition | None] = {}
+        self._found: dict[tuple[AudioFormat, Kind], Rendition | None] = {}
 
-    def find(self, source: AudioFormat, wanted: Codec) -> Rendition | None:
+    def find(self, source: AudioFormat, wanted: Kind) -> Rendition | None:
         """Return the rendition. None if Opus is not offered, or a library is missing."""
         key = (source, wanted)
         if key not in self._found:
             try:
-                self._found[key] = self.make(source, wanted)
+                self._found[key] = self.make(source, wanted) if isinstance(wanted, Codec) else None
             except UserError:
                 self._found[key] = None
         return self._found[key]

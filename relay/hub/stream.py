@@ -24,10 +24,10 @@ from relay.hub.framing import Framing
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import Send
-from relay.hub.rendition import Renditions
+from relay.hub.rendition import Kind, Renditions
 from relay.media.transcoding import Encoded
 from relay.metrics.vitals import Tally
-from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Codec, Frame, Piece, Place
+from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Piece, Place
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.names import ChannelAddress
 
@@ -57,7 +57,7 @@ class Stream:
     """The listeners of a channel with one codec, and what they receive.
 
     Args:
-        codec: Its codec.
+        codec: Its codec, or the container of a programme.
         place: The place of its first frame.
         tally: Counts the fate of the frames.
         address: The address of the channel.
@@ -82,7 +82,7 @@ class Stream:
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Kind,
         place: Place,
         tally: Tally,
         *,
@@ -157,6 +157,12 @@ class Stream:
         self.place, self.audio_format = known.place, known.epoch.audio_format
         self.history.forget_epochs_after(known.epoch)
 
+    def begin_programme(self, audio_format: AudioFormat, timeline: Timeline) -> None:
+        """Begin with numbers of its own. Call it on a new stream."""
+        self.state, self.silence = timeline.state, timeline.silence
+        self.audio_format = audio_format
+        self.history.begin_epoch(audio_format, self.place, self.place)
+
     def put(self, item: Frame | Note) -> None:
         """Take the channel's next frame or note, at once or through the feed."""
         if self.feed is not None:
@@ -184,6 +190,10 @@ class Stream:
     def count_failure(self) -> None:
         """Count a frame of the channel of which no frames could be made."""
         self._tally.transcoding_failures += 1
+
+    def count_unmade(self, frames: int) -> None:
+        """Count frames of the channel that are missing in the stream."""
+        self._tally.unmade_frames += frames
 
     def leave_hole(self, place: Place) -> None:
         """Go on at a later place. A gap tells each listener what it misses."""

@@ -8,15 +8,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from relay.hub.drain import Drain
-from relay.hub.feed import Feed, Item, Made
+from relay.hub.feed import Feed
+from relay.hub.programme_feed import ProgrammeFeed
 from relay.hub.rendition import Renditions
 from relay.hub.stream import Stream
+from relay.media.programme import ProgrammeSettings, check_container, open_programme
 from relay.metrics.distribution import Distribution
 from relay.vocabulary.audio import AudioFormat, Frame
 from relay.vocabulary.clock import Clock
+from relay.vocabulary.containers import Container
+from relay.vocabulary.errors import NotServedError, UserError
 
 ITEMS_AT_ONCE = 64
 """The most frames and notes that one call works on. A thread encodes 64 frames in 10 ms, for which the first of them
@@ -38,6 +42,28 @@ class Caller(Protocol):
         ...
 
 
+class AnyFeed(Protocol):
+    """A feed. Only the feed itself knows what its items are."""
+
+    stream: Stream
+
+    def take(self, most: int) -> list[Any]:
+        """Remove at most so many of the oldest items, for `make`."""
+        ...
+
+    def make(self, items: Sequence[Any]) -> list[Any]:
+        """Make the stream's frames, in a thread."""
+        ...
+
+    def hand_on(self, made: Sequence[Any]) -> None:
+        """Hand to the stream what `make` returned."""
+        ...
+
+    def stop(self) -> None:
+        """Drop what waits, and what is under way."""
+        ...
+
+
 class Transcoding:
     """The feeds of all channels; `run` is the task of each thread.
 
@@ -45,18 +71,23 @@ class Transcoding:
         renditions: What this relay can make.
         drain: Woken when a stream has got frames.
         clock: Returns seconds.
+        programmes: How programmes for HTTP are encoded; None to make none.
 
     Attributes:
         renditions: The renditions.
         encode_ms: How long a thread took for each frame of a source, in milliseconds.
     """
 
-    def __init__(self, renditions: Renditions, drain: Drain, clock: Clock) -> None:
+    def __init__(
+        self, renditions: Renditions, drain: Drain, clock: Clock, programmes: ProgrammeSettings | None = None
+    ) -> None:
         self.renditions = renditions
+        self._programmes = programmes
+        self._missing: dict[Container, str | None] = {}
         self.encode_ms = Distribution(ENCODE_MS_BOUNDS)
         self._drain = drain
         self._clock = clock
-        self._ready: dict[Feed, None] = {}
+        self._ready: dict[AnyFeed, None] = {}
         self._has_work = asyncio.Event()
         self._calls = 0
 
@@ -69,6 +100,40 @@ class Transcoding:
         """Let a stream be made of a channel's audio, which has the format `source` at first."""
         rendition = None if source is None else self.renditions.find(source, stream.codec)
         stream.feed = feed = Feed(stream, rendition, self.renditions, self._wake)
+        return feed
+
+    @property
+    def makes_programmes(self) -> bool:
+        """Whether the settings allow streams over HTTP."""
+        return self._programmes is not None
+
+    def find_missing(self, container: Container) -> str | None:
+        """Return why programmes in a container can't be made, in one sentence; None if they can."""
+        if self._programmes is None:
+            return "This relay sends no streams over HTTP; see stream.enabled."
+        if container not in self._missing:
+            try:
+                check_container(container, self._programmes)
+            except UserError as error:
+                self._missing[container] = str(error)
+            else:
+                self._missing[container] = None
+        return self._missing[container]
+
+    def open_programme(
+        self, stream: Stream, container: Container, source: AudioFormat | None, *, is_live: bool
+    ) -> ProgrammeFeed:
+        """Let a new stream be a programme of a channel's audio, which has the format `source` at first.
+
+        Raises:
+            NotServedError: The relay can't make it.
+        """
+        missing = self.find_missing(container)
+        if self._programmes is None or missing is not None:
+            raise NotServedError(missing)
+        programme = open_programme(container, source, stream.place.epoch, self._programmes)
+        feed = ProgrammeFeed(stream, programme, self._wake, self._clock, is_live=is_live)
+        stream.feed = feed
         return feed
 
     async def run(self, thread: Caller) -> None:
@@ -89,12 +154,12 @@ class Transcoding:
             for (feed, _), results in zip(work, made, strict=True):
                 self._hand_on(feed, results)
 
-    def _wake(self, feed: Feed) -> None:
+    def _wake(self, feed: AnyFeed) -> None:
         self._ready[feed] = None
         self._has_work.set()
 
-    def _take(self) -> list[tuple[Feed, list[Item]]]:
-        work: list[tuple[Feed, list[Item]]] = []
+    def _take(self) -> list[tuple[AnyFeed, list[Any]]]:
+        work: list[tuple[AnyFeed, list[Any]]] = []
         room = ITEMS_AT_ONCE
         for feed in list(self._ready):
             del self._ready[feed]
@@ -104,12 +169,12 @@ class Transcoding:
                 break
         return work
 
-    def _make(self, work: Sequence[tuple[Feed, Sequence[Item]]]) -> tuple[list[list[Made]], float]:
+    def _make(self, work: Sequence[tuple[AnyFeed, Sequence[Any]]]) -> tuple[list[list[Any]], float]:
         began = self._clock()
         made = [feed.make(items) for feed, items in work]
         return made, self._clock() - began
 
-    def _hand_on(self, feed: Feed, made: Sequence[Made]) -> None:
+    def _hand_on(self, feed: AnyFeed, made: Sequence[Any]) -> None:
         stream = feed.stream
         try:
             feed.hand_on(made)

@@ -17,6 +17,7 @@ from relay.metrics.table import Kind
 from relay.metrics.vitals import Tally, Vitals
 from relay.vocabulary.audio import Codec
 from relay.vocabulary.clock import Clock
+from relay.vocabulary.containers import Container
 
 SAMPLE_SECONDS = 5.0
 """How often the lag of all listeners is measured. Each lagging listener takes a fraction of a microsecond."""
@@ -68,7 +69,7 @@ class VitalSigns:
         frames = Tally()
         frames += self._hub.directory.forgotten
         leads: list[float] = []
-        codec_listeners = Counter[Codec]()
+        codec_listeners = Counter[Codec | Container]()
         for channel in self._hub.directory:
             frames += channel.tally
             for codec, stream in channel.streams.items():

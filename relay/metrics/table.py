@@ -108,9 +108,10 @@ METRICS = (
     _counter("LimitsInForce.counters", "relay_limits_applied", None,
              "Number of times that the relay applied a limit.",
              "[Limits](limits.md) explains each one.", labels=("limit",)),
-    _counter("Endings.closings", "relay_closings", None, "Number of WebSockets that ended.",
+    _counter("Endings.closings", "relay_closings", None, "Number of WebSockets and HTTP streams that ended.",
              "`code` is a [close code](protocol.md#close-codes), `1006` without a close frame, or `other` for a code "
-             "that the client invented. `role` is `listen` or `broadcast`. The log has "
+             "that the client invented. An HTTP stream has the code that a WebSocket would have, and `1001` if the "
+             "client closed it. `role` is `listen` or `broadcast`. The log has "
              "[the reasons](guides/troubleshooting.md#why-a-connection-ended).", labels=("code", "role")),
     _counter("Endings.answers", "relay_http_responses", None,
              "Number of answers to readable HTTP requests. 101 is a WebSocket.", labels=("status",)),

@@ -9,6 +9,7 @@ from relay.metrics.distribution import Distribution
 from relay.metrics.listener_reports import Heard
 from relay.metrics.table import Metric, Reading, read_metrics
 from relay.vocabulary.audio import Codec
+from relay.vocabulary.containers import Container
 
 
 @dataclass(slots=True)
@@ -17,7 +18,7 @@ class Tally:
 
     Attributes:
         delivered_frames: Frames given to sockets, once for each listener.
-        delivered_bytes: Their bytes on the wire, by codec.
+        delivered_bytes: Their bytes on the wire, by codec or container.
         dropped_frames: Frames that slow listeners did not get, once for each listener.
         released_frames: Frames released to listeners.
         unmade_frames: Frames that streams lack because they were not made.
@@ -27,7 +28,7 @@ class Tally:
     """
 
     delivered_frames: int = 0
-    delivered_bytes: Counter[Codec] = field(default_factory=Counter)
+    delivered_bytes: Counter[Codec | Container] = field(default_factory=Counter)
     dropped_frames: int = 0
     released_frames: int = 0
     unmade_frames: int = 0
@@ -35,7 +36,7 @@ class Tally:
     lost_taps: int = 0
     delivery_ms: Distribution = field(default_factory=Distribution)
 
-    def deliver(self, frames: int, wire_bytes: int, age_seconds: float, codec: Codec) -> None:
+    def deliver(self, frames: int, wire_bytes: int, age_seconds: float, codec: Codec | Container) -> None:
         """Count frames that were given to sockets together, their bytes, and the age of the first of them."""
         self.delivered_frames += frames
         self.delivered_bytes[codec] += wire_bytes
@@ -60,7 +61,7 @@ class Vitals:
     Attributes:
         frames: What became of the frames of all channels.
         listeners: Connected listeners.
-        codec_listeners: The same, by the codec that they get.
+        codec_listeners: The same, by the codec or container that they get.
         broadcasters: Connected broadcasters.
         sessions: Sessions with channels.
         ingest_lead_ms: How far the audio of each connected broadcaster extends into the future.
@@ -72,7 +73,7 @@ class Vitals:
 
     frames: Tally
     listeners: int
-    codec_listeners: Mapping[Codec, int]
+    codec_listeners: Mapping[Codec | Container, int]
     broadcasters: int
     sessions: int
     ingest_lead_ms: tuple[float, ...]

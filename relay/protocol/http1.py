@@ -156,6 +156,14 @@ class Http1:
             self._begin()
         return said
 
+    def begin_answer(self, status: int, reason: str, headers: Iterable[tuple[str, str]]) -> bytes:
+        """Serialize the head of a response whose body goes on until the connection ends. The caller writes the body.
+
+        In HTTP/1.1, the body has chunks.
+        """
+        encoded = [(name.encode(), value.encode("iso-8859-1")) for name, value in headers]
+        return self._h11.send(h11.Response(status_code=status, reason=reason.encode(), headers=encoded)) or b""
+
     @property
     def is_open(self) -> bool:
         """Whether the connection is ready for its first or next request."""

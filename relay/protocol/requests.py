@@ -10,11 +10,13 @@ from enum import StrEnum
 from urllib.parse import unquote_plus
 
 from relay.vocabulary.audio import AudioFormat, Codec, Pace
+from relay.vocabulary.containers import Container
 from relay.vocabulary.errors import BadRequestError
 from relay.vocabulary.labels import Label, tidy_name
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 from relay.vocabulary.text import quoted
 
+_STREAM = "/stream/"
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
@@ -36,6 +38,7 @@ class Delivery:
         burst_ms: How much audio from before the join to send first.
         resume: The frame to resume after. None for a new listener.
         codecs: The codecs that the client plays, best first. None for a client that names none: it plays PCM.
+        container: What a client gets over HTTP. None for a WebSocket.
     """
 
     buffer_ms: int | None = None
@@ -44,6 +47,7 @@ class Delivery:
     burst_ms: int = 0
     resume: "Resume | None" = None
     codecs: tuple[Codec, ...] | None = None
+    container: Container | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class ConnectRequest:
-    """A checked request for a WebSocket.
+    """A checked request for a WebSocket, or for a stream over HTTP.
 
     Attributes:
         role: Broadcaster or listener.
@@ -121,6 +125,28 @@ def read_connect_request(role: Role, path: str, query: str) -> ConnectRequest:
     if role is Role.LISTENER:
         return ConnectRequest(role, address, delivery=_read_delivery(values))
     return ConnectRequest(role, address, _read_offer(values))
+
+
+def is_stream_path(path: str) -> bool:
+    """Return whether a path is for a channel as a stream over HTTP."""
+    return path.startswith(_STREAM)
+
+
+def read_stream_request(path: str, query: str) -> ConnectRequest:
+    """Parse the path and query of a path for which `is_stream_path` returned True.
+
+    Raises:
+        BadRequestError: The text says which part is wrong and what is expected.
+    """
+    container = next((each for each in Container if path.endswith(each.ending)), None)
+    segments = path.removeprefix(_STREAM).split("/")
+    if container is None or len(segments) > 2:  # noqa: PLR2004 - session and channel
+        endings = " or ".join(each.ending for each in Container)
+        raise BadRequestError(f"The address is /stream/SESSION or /stream/SESSION/CHANNEL, then {endings}.")
+    segments[-1] = segments[-1].removesuffix(container.ending)
+    address = ChannelAddress(segments[0], segments[1] if len(segments) > 1 else DEFAULT_CHANNEL)
+    burst_ms = _read_number(_read_query(query), "burst_ms") or 0
+    return ConnectRequest(Role.LISTENER, address, delivery=Delivery(burst_ms=burst_ms, container=container))
 
 
 def _read_query(query: str) -> dict[str, str]:

@@ -26,13 +26,13 @@ from relay.limits.names import COSTLY
 from relay.metrics.prometheus import PrometheusMetrics
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
-from relay.protocol.requests import ConnectRequest, Role, read_connect_request, split_target
+from relay.protocol.requests import ConnectRequest, Role, read_connect_request, read_stream_request, split_target
 from relay.protocol.wire import SUBPROTOCOL
 from relay.server.credentials import offered_subprotocols, read_credential
-from relay.server.responses import make_response, not_modified_response, text_response
-from relay.vocabulary.errors import BadRequestError, RelayError
+from relay.server.responses import make_response, not_modified_response, stream_response, text_response
+from relay.vocabulary.errors import BadRequestError, NotServedError, RelayError
 from relay.vocabulary.names import ChannelAddress
-from relay.vocabulary.origins import is_allowed_origin
+from relay.vocabulary.origins import ANY_ORIGIN, is_allowed_origin
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,14 @@ class Admitted:
         client: The client and its address.
         address: The channel that it asked for. None if its name is invalid.
         found: The request and its permit, or the refusal.
+        opening: The head of the response that is a stream. None for a WebSocket.
     """
 
     role: Role
     client: Client
     address: ChannelAddress | None
     found: tuple[ConnectRequest, Permit] | RelayError
+    opening: Response | None = None
 
 
 class Admission:
@@ -90,11 +92,8 @@ class Admission:
         if request.method != "GET":
             return _method_not_allowed()
         headers = request.headers
-        if not is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host")):
-            return text_response(
-                HTTPStatus.FORBIDDEN,
-                "Pages from this origin may not connect; the relay's operator can add it to access.allowed_origins.",
-            )
+        if not self._allows_origin(headers):
+            return _foreign_origin()
         path, query = split_target(request.path)
         offered = offered_subprotocols(headers)
         address = None
@@ -113,6 +112,50 @@ class Admission:
             # The traceback's frames would keep the request alive.
             return Admitted(role, client, address, error.with_traceback(None))
         return Admitted(role, client, address, (wanted, permit))
+
+    def admit_stream(self, request: Request, client: Client) -> Response | Admitted:
+        """Answer a request for a stream over HTTP, or admit it. HEAD gets the head of the stream."""
+        headers = request.headers
+        if not self._allows_origin(headers):
+            return _foreign_origin()
+        if request.method == "OPTIONS" and "Origin" in headers:
+            return stream_response(HTTPStatus.NO_CONTENT, self._sharing(headers))
+        if request.method not in ("GET", "HEAD"):
+            return _method_not_allowed()
+        path, query = split_target(request.path)
+        try:
+            wanted = read_stream_request(path, query)
+            credential = read_credential(headers, [], query if self.token_in_query else None)
+            permit = self._permit(Role.LISTENER, wanted.address, credential)
+            container = wanted.delivery.container
+            assert container is not None  # noqa: S101 - it is a stream's
+            if (missing := self._hub.transcoding.find_missing(container)) is not None:
+                raise NotServedError(missing)
+        except RelayError as error:
+            return text_response(error.http_status, str(error), **self._sharing(headers))
+        name = self._hub.directory.title(wanted.address)
+        opening = stream_response(
+            HTTPStatus.OK, {"Content-Type": container.media_type, "icy-name": name} | self._sharing(headers)
+        )
+        if request.method == "HEAD":
+            return opening
+        return Admitted(Role.LISTENER, client, wanted.address, (wanted, permit), opening)
+
+    def _allows_origin(self, headers: Headers) -> bool:
+        return is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host"))
+
+    def _sharing(self, headers: Headers) -> dict[str, str]:
+        """Return the headers with which a page of an allowed origin may read a stream."""
+        origin = headers.get("Origin")
+        if origin is not None:
+            return {
+                "Access-Control-Allow-Origin": origin,
+                "Access-Control-Allow-Headers": "Authorization",
+                "Access-Control-Expose-Headers": "icy-name",
+                "Vary": "Origin",
+            }
+        # A page that plays a stream in an element without `crossorigin` sends no origin.
+        return {"Cross-Origin-Resource-Policy": "cross-origin"} if ANY_ORIGIN in self.allowed_origins else {}
 
     def _permit(self, role: Role, address: ChannelAddress, credential: str | None) -> Permit:
         try:
@@ -182,6 +225,13 @@ class Admission:
         if tag is not None and tag in ",".join(headers.get_all("If-None-Match")):
             return not_modified_response(page.headers)
         return make_response(HTTPStatus.OK, page.content_type, page.body, page.headers)
+
+
+def _foreign_origin() -> Response:
+    return text_response(
+        HTTPStatus.FORBIDDEN,
+        "Pages from this origin may not connect; the relay's operator can add it to access.allowed_origins.",
+    )
 
 
 def _method_not_allowed() -> Response:

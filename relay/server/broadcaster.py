@@ -13,9 +13,10 @@ from relay.protocol.json_messages import ControlMessage
 from relay.protocol.misplaced_audio import check_is_no_file, read_broadcaster_text
 from relay.protocol.requests import ConnectRequest
 from relay.protocol.wire import WORD_MASK
-from relay.server.connection import Conversation, RelayConnection, answer_common
+from relay.server.connection import RelayConnection, answer_common
 from relay.server.guarded import Timer
 from relay.server.ports import BroadcasterPort
+from relay.server.served import Conversation
 from relay.vocabulary.errors import AudioFaultError, BadRequestError, CloseCode
 
 MAX_AUDIO_FAULTS = 5

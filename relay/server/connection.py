@@ -8,8 +8,7 @@ close, it ends within `CLOSE_SECONDS`, whatever the peer does.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 from websockets.frames import DATA_OPCODES, Frame, Opcode
@@ -24,11 +23,13 @@ from relay.protocol.json_messages import ControlMessage
 from relay.protocol.messages import ErrorNotice, Ping
 from relay.protocol.wire import SUBPROTOCOL
 from relay.server.admission import Admitted
-from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, GuardedConnection, Timer
+from relay.server.endings import By, Closing
+from relay.server.guarded import CLOSE_SECONDS, LAST_WORDS_SECONDS, Timer
 from relay.server.intake import Intake
+from relay.server.served import ServedConnection
 from relay.server.writable import WritableSockets
 from relay.vocabulary.clock import relay_clock
-from relay.vocabulary.errors import CloseCode, PeerError, RelayError
+from relay.vocabulary.errors import CloseCode, RelayError
 
 BURST_SECONDS = 2.0
 """A peer may spend the budget of this period at once."""
@@ -51,44 +52,6 @@ _CLOSING_LIMITS = {
 logger = logging.getLogger(__name__)
 
 
-class Conversation:
-    """The exchange of messages on an open connection.
-
-    This base class serves a peer that is refused: it says nothing.
-    """
-
-    __slots__ = ()
-
-    def begin(self) -> None:
-        """Greet the peer.
-
-        Raises:
-            PeerError: The peer cannot be served. The connection reports the error to the peer and closes.
-        """
-
-    def receive(self, message: str | bytes) -> None:
-        """Handle a message.
-
-        Raises:
-            PeerError: The peer violated a rule. The connection reports the error to the peer and closes.
-        """
-
-    def block(self) -> None:
-        """Called when the socket accepts no more data."""
-
-    def unblock(self) -> None:
-        """Called when the socket accepts data again."""
-
-    def leave(self) -> None:
-        """Called when the relay may write no more. Idempotent."""
-
-    def end(self) -> None:
-        """Called when no more data will arrive. Idempotent."""
-
-
-_NOBODY = Conversation()
-
-
 def _do_nothing() -> None:
     """Resume reading without any other action."""
 
@@ -101,23 +64,17 @@ def answer_common(connection: "RelayConnection", hub: Hub, message: ControlMessa
         connection.send_text(Ping.read(message).answer(hub.clock_ms))
 
 
-class RelayConnection(GuardedConnection):
-    """The connection of a listener, a broadcaster, or a peer that is connected only to learn why it is refused.
+class RelayConnection(ServedConnection):
+    """The WebSocket of a listener, a broadcaster, or a peer that is connected only to learn why it is refused.
 
     It begins when the opening handshake succeeded. `accepted`, the response that says so, leaves with the first
     message, in one system call. `tell_end` is called once, when the connection has ended, with the transport's error if
     there was one.
 
     Attributes:
-        id: Unique id, used in the log and in `hello`.
-        role: The role that the client asked for.
-        address: The client's channel. None if it asked for an invalid one.
-        client_address: Address of the client, behind any proxies. Empty if unknown.
-        client_group: The group of its address, which limits count as one client. None if unknown.
         intake: Receives the peer's data, and knows when the peer was last heard.
         asked_at: When the relay last pinged the peer or decided to, by the relay's clock.
         protocol: The library's protocol object, which holds the state of the WebSocket.
-        writable: Reports when a socket accepts data again.
     """
 
     def __init__(
@@ -131,25 +88,17 @@ class RelayConnection(GuardedConnection):
         writable: WritableSockets,
         tell_end: "Callable[[RelayConnection, Exception | None], None]",
     ) -> None:
-        super().__init__(limits)
-        self.transport = transport
+        super().__init__(transport, str(protocol.id), admitted, limits, writable=writable)
         self.protocol = protocol
-        self.id = str(protocol.id)
-        self.role = admitted.role
-        self.address = admitted.address
-        self.client_address, self.client_group = admitted.client.address, admitted.client.group
-        self.writable = writable
         self.intake = Intake(transport, self._take)
         self.asked_at = 0.0
         self._accepted = accepted
         self._tell_end = tell_end
-        self._conversation = _NOBODY
         self._budgets: dict[Limit, Budget] = {}
         self._frames: list[Frame] = []
         self._message: bytearray | None = None
         self._message_is_text = False
-        self._awaits_room_at: int | None = None
-        self._is_full = self._is_to_be_asked = self._tells_later = False
+        self._is_to_be_asked = False
 
     @property
     def is_open(self) -> bool:
@@ -157,36 +106,9 @@ class RelayConnection(GuardedConnection):
         return self.protocol.state is State.OPEN
 
     @property
-    def is_full(self) -> bool:
-        """Whether data waits for room in the socket."""
-        return self._is_full or self._awaits_room_at is not None
-
-    @property
     def speaks_relay(self) -> bool:
         """Whether the peer understands headers and control messages."""
         return self.protocol.subprotocol == SUBPROTOCOL
-
-    def converse(self, conversation: Conversation) -> None:
-        """Begin a conversation. It receives the peer's messages until the connection ends."""
-        if self._attempt(conversation, conversation.begin):
-            self._conversation = conversation
-            if not self.is_open:
-                conversation.leave()
-
-    def _attempt(self, conversation: Conversation, action: Callable[[], None]) -> bool:
-        """Run one step of a conversation. If it raises, end the conversation and return False."""
-        try:
-            action()
-        except PeerError as error:
-            conversation.end()
-            self.refuse(error)
-        except Exception:
-            logger.exception("a bug in the relay ended a connection", extra={"connection": self.id})
-            conversation.end()
-            self.close(CloseCode.INTERNAL, "The relay failed; try again.")
-        else:
-            return True
-        return False
 
     # Receiving
 
@@ -305,55 +227,10 @@ class RelayConnection(GuardedConnection):
             self.protocol.send_ping(b"")
             self.send_data()
 
-    # Flow control
-
-    def pause_writing(self) -> None:
-        """Block the conversation, because the socket is full (called by the transport)."""
-        self._is_full = True
-        if self._tells_later:
-            asyncio.get_running_loop().call_soon(self._tell_full)
-        else:
-            self._tell_full()
-
-    def _tell_full(self) -> None:
-        if self._is_full:
-            self._conversation.block()
-
-    @contextmanager
-    def telling_later(self) -> Iterator[None]:
-        """Report a full socket only after the drain's current write to many listeners.
-
-        An earlier report would change the order of that write.
-        """
-        self._tells_later = True
-        try:
-            yield
-        finally:
-            self._tells_later = False
-
-    def resume_writing(self) -> None:
-        """Unblock the conversation, because all data was written (called by the transport)."""
-        self._is_full = False
-        self._go_on_writing()
-
-    def await_room(self) -> None:
-        """Block the listener until its socket accepts data again. The transport holds no data meanwhile."""
-        self._conversation.block()
-        sock = self.transport.get_extra_info("socket")
-        # A transport over TLS that is lost has none.
-        if self._awaits_room_at is None and sock is not None:
-            self._awaits_room_at = sock.fileno()
-            self.writable.wait(self._awaits_room_at, self._note_room)
-
-    def _note_room(self) -> None:
-        self._awaits_room_at = None
-        self._go_on_writing()
-
     def _go_on_writing(self) -> None:
-        if not self.is_full:
-            if self._is_to_be_asked:
-                self.ask()
-            self._conversation.unblock()
+        if self._is_to_be_asked and not self.is_full:
+            self.ask()
+        super()._go_on_writing()
 
     # Closing
 
@@ -361,11 +238,6 @@ class RelayConnection(GuardedConnection):
     def _is_leaving(self) -> bool:
         """Whether this side began to close, so that messages are ignored."""
         return self.protocol.close_sent is not None and self.protocol.close_rcvd is None
-
-    def refuse(self, error: RelayError) -> None:
-        """Report an error in an `error` message if the peer reads those, and close with the error's code."""
-        self.send_text(ErrorNotice(error.close_code, str(error)).text())
-        self.close(error.close_code, str(error))
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Begin the closing handshake. The peer is cut off if it does not answer in time.
@@ -378,6 +250,11 @@ class RelayConnection(GuardedConnection):
                 self.intake.let_go(hold)
             self.protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
             self.send_data()
+
+    def refuse(self, error: RelayError) -> None:
+        """Report an error in an `error` message if the peer reads those, and close with the error's code."""
+        self.send_text(ErrorNotice(error.close_code, str(error)).text())
+        self.close(error.close_code, str(error))
 
     def end_over(self, limit: Limit) -> None:
         """Close the connection of a peer that is over a limit. It has a moment to read the reason, then is cut off."""
@@ -396,6 +273,15 @@ class RelayConnection(GuardedConnection):
         self.send_data()
         self.intake.end()
 
+    def closing(self, loss: Exception | None) -> Closing:
+        """Determine how the connection ended. The first close frame decides."""
+        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
+        if received is not None and (sent is None or self.protocol.close_rcvd_then_sent):
+            return Closing(received.code, received.reason, By.PEER)
+        if sent is not None:
+            return Closing(sent.code, sent.reason, By.RELAY)
+        return self.closing_without_frame(loss)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up after the connection is lost (called by the transport).
 
@@ -404,16 +290,13 @@ class RelayConnection(GuardedConnection):
         """
         self.timers.end()
         self.intake.end()
-        if self._awaits_room_at is not None:
-            self.writable.forget(self._awaits_room_at)
-            self._awaits_room_at = None
+        self._forget_room()
         self.protocol.receive_eof()
         self._conversation.leave()
         for frame in self._frames:
             if frame.opcode in DATA_OPCODES and not self._is_leaving:
                 self._assemble(frame)
-        self._conversation.end()
-        self._conversation = _NOBODY
+        self._end_conversation()
         self._tell_end(self, exc)
         self.protocol.parser.close()
         for error in (exc, self.protocol.parser_exc):

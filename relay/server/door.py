@@ -24,7 +24,7 @@ from relay.limits.rates import SlidingCounts
 from relay.limits.seats import Owner, Pending, Seat, Seats, Visitor
 from relay.process.open_files import allow_open_files
 from relay.protocol.operator_requests import is_operator_path
-from relay.protocol.requests import Role, split_target, websocket_role
+from relay.protocol.requests import Role, is_stream_path, split_target, websocket_role
 from relay.server.admission import Admission, Admitted
 from relay.server.operator_api import OperatorApi
 from relay.server.responses import text_response
@@ -138,6 +138,8 @@ class Door:
         client = self.trusted.find_client(peer_address, request.headers.get_all("X-Forwarded-For"))
         role = websocket_role(path)
         try:
+            if is_stream_path(path):
+                return self._answer_stream(request, client)
             if role is None:
                 return self._serve_http(_as_get(request), client)
             if request.method == "HEAD":
@@ -145,7 +147,8 @@ class Door:
                     HTTPStatus.UPGRADE_REQUIRED, "This address is for WebSockets.", Upgrade="websocket"
                 )
             self._limits.charge(JOINS, client.group)
-            return self._refuse_cheaply(role, client) or self._admit(request, role, client)
+            refusal = self._refuse_cheaply(role, client)
+            return refusal or self._admit(self._admission.admit(request, role, client), client)
         except LimitReachedError as error:
             return self._turn_away(error.limit)
 
@@ -170,9 +173,15 @@ class Door:
             response = self._turn_away(error.limit)
         return self._admission.explain(request, response)
 
-    def _admit(self, request: Request, role: Role, client: Client) -> Response | Admitted:
+    def _answer_stream(self, request: Request, client: Client) -> Response | Admitted:
+        """Answer a request for a stream over HTTP by the rules for a WebSocket of a listener."""
+        self._limits.charge(JOINS, client.group)
+        refusal = self._refuse_cheaply(Role.LISTENER, client)
+        answer = refusal or self._admit(self._admission.admit_stream(request, client), client)
+        return self._admission.explain(request, answer) if isinstance(answer, Response) else answer
+
+    def _admit(self, found: Response | Admitted, client: Client) -> Response | Admitted:
         """Admit or refuse a client. An address with too many failures is refused only if this request fails, too."""
-        found = self._admission.admit(request, role, client)
         if isinstance(found, Response):
             refused: int | None = found.status_code
         else:

@@ -1,17 +1,14 @@
-"""How connections ended: the HTTP status, or the close code with its reason and the side that closed.
+"""How connections ended: the HTTP status, or the close code with its reason and the side that closed. No I/O.
 
-Invariants: each end is counted once and logged once, whatever the reason. The counters have a bounded number of keys,
-whatever codes peers send. A client that simply leaves is logged at level debug. The log summarizes repeated lines.
+Invariant: the counters have a bounded number of keys, whatever codes peers send.
 
 Source of the codes: RFC 6455 section 7.4, IANA's registry of WebSocket close codes, docs/protocol.md.
 """
 
-import logging
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.server.connection import RelayConnection
 from relay.vocabulary.errors import CloseCode
 
 NO_CODE = 1005
@@ -23,8 +20,6 @@ wrong."""
 
 _KNOWN_CODES = frozenset(CloseCode) | frozenset(range(1000, 1016))
 _OTHER = "other"
-
-logger = logging.getLogger(__name__)
 
 
 class By(StrEnum):
@@ -43,7 +38,7 @@ _ORDINARY = {
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The end of one WebSocket.
+    """The end of one WebSocket, or of an HTTP stream, which has the same codes.
 
     Attributes:
         code: The code of the first close frame. 1006 if there was none.
@@ -66,12 +61,19 @@ class Closing:
         return self.by is By.RELAY and not self.is_ordinary and self.code < FIRST_OF_THE_RELAY
 
 
+def describe_loss(loss: Exception | None) -> str:
+    """Describe the loss of a connection that the peer did not close. Omit the number of a system error."""
+    if loss is None:
+        return "The connection ended without a close frame."
+    return getattr(loss, "strerror", None) or str(loss) or type(loss).__name__
+
+
 class Endings:
     """Counters of how requests and connections ended.
 
     Attributes:
         answers: HTTP responses to readable requests, by status.
-        closings: Ended WebSockets, by code and role.
+        closings: Ended WebSockets and HTTP streams, by code and role.
     """
 
     def __init__(self) -> None:
@@ -83,51 +85,5 @@ class Endings:
         self.answers[status] += 1
 
     def note_closing(self, closing: Closing, role: str) -> None:
-        """Count the end of a WebSocket."""
+        """Count the end of a connection."""
         self.closings[str(int(closing.code)) if closing.code in _KNOWN_CODES else _OTHER, role] += 1
-
-
-def tell_closing(endings: Endings, connection: RelayConnection, loss: Exception | None) -> None:
-    """Count and log the end of a connection. `loss` is the transport's error, if there was one."""
-    closing = _read(connection, loss)
-    endings.note_closing(closing, connection.role)
-    level = logging.WARNING if closing.is_fault else logging.DEBUG if closing.is_ordinary else logging.INFO
-    if not logger.isEnabledFor(level):
-        return
-    address = connection.address
-    logger.log(
-        level,
-        "connection closed",
-        extra={
-            "connection": connection.id,
-            "client": connection.client_address,
-            "role": connection.role,
-            "session": address and address.session,
-            "channel": address and address.channel,
-            "code": int(closing.code),
-            "reason": closing.reason,
-            "by": closing.by,
-            "may_repeat": f"{closing.code} {connection.role} by {closing.by}",
-        },
-    )
-
-
-def _read(connection: RelayConnection, loss: Exception | None) -> Closing:
-    """Determine how a connection ended. The first close frame decides."""
-    protocol = connection.protocol
-    sent, received = protocol.close_sent, protocol.close_rcvd
-    if received is not None and (sent is None or protocol.close_rcvd_then_sent):
-        return Closing(received.code, received.reason, By.PEER)
-    if sent is not None:
-        return Closing(sent.code, sent.reason, By.RELAY)
-    because = connection.cut_off_because
-    if isinstance(because, str):
-        return Closing(CloseCode.CONNECTION_BROKE, because, By.RELAY)
-    return Closing(CloseCode.CONNECTION_BROKE, _sentence(because or loss), By.NETWORK)
-
-
-def _sentence(loss: Exception | None) -> str:
-    """Describe the loss of a connection that the peer did not close. Omit the number of a system error."""
-    if loss is None:
-        return "The connection ended without a close frame."
-    return getattr(loss, "strerror", None) or str(loss) or type(loss).__name__

@@ -8,7 +8,6 @@ door's admission and the taking of the seat.
 
 import asyncio
 import logging
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -52,8 +51,18 @@ class Attendance(Protocol):
         """Count a connection."""
 
 
-TakeIn = Callable[[asyncio.Transport, ServerProtocol, Admitted, bytes], asyncio.Protocol]
-"""Creates the WebSocket that takes over a transport. It sends the response that accepts the upgrade."""
+class Reception(Protocol):
+    """Takes over the transports of admitted clients."""
+
+    def take_in(
+        self, transport: asyncio.Transport, protocol: ServerProtocol, admitted: Admitted, accepted: bytes
+    ) -> asyncio.Protocol:
+        """Create a WebSocket. It sends the response that accepts the upgrade."""
+
+    def take_in_stream(
+        self, transport: asyncio.Transport, admitted: Admitted, head: bytes, *, is_chunked: bool
+    ) -> asyncio.Protocol:
+        """Create an HTTP stream. It sends the head of the response."""
 
 
 class RelayProtocol(ServerProtocol):
@@ -77,11 +86,11 @@ class HttpConnection(GuardedConnection):
     """
 
     def __init__(
-        self, door: Door, take_in: TakeIn, endings: Endings, limits: LimitsInForce, attendance: Attendance
+        self, door: Door, reception: Reception, endings: Endings, limits: LimitsInForce, attendance: Attendance
     ) -> None:
         super().__init__(limits)
         self._door = door
-        self._take_in = take_in
+        self._reception = reception
         self._endings = endings
         self._attendance = attendance
         self._http = Http1()
@@ -151,6 +160,9 @@ class HttpConnection(GuardedConnection):
         except Exception:
             logger.exception("a bug in the relay made a request fail")
             found = text_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The relay failed; try again.")
+        if isinstance(found, Admitted) and found.opening is not None:
+            self._stream(request, found, found.opening)
+            return
         response = found if isinstance(found, Response) else self._upgrade(request, found)
         if response is not None:
             self._endings.note_answer(response.status_code)
@@ -169,10 +181,19 @@ class HttpConnection(GuardedConnection):
         self._endings.note_answer(response.status_code)
         response.headers["Server"] = SERVER_HEADER
         self.timers.end()
-        taken_in = self._take_in(self.transport, protocol, admitted, response.serialize())
+        taken_in = self._reception.take_in(self.transport, protocol, admitted, response.serialize())
         if self._http.rest:
             taken_in.data_received(self._http.rest)
         return None
+
+    def _stream(self, request: Request, admitted: Admitted, opening: Response) -> None:
+        """Hand the connection over to a new stream."""
+        self._endings.note_answer(opening.status_code)
+        complete_response(opening, request, is_over_tls=self.is_over_tls)
+        head = self._http.begin_answer(opening.status_code, opening.reason_phrase, opening.headers.raw_items())
+        self.timers.end()
+        is_chunked = request.protocol != "HTTP/1.0"
+        self._reception.take_in_stream(self.transport, admitted, head, is_chunked=is_chunked)
 
     def _refuse(self, error: UnreadableRequestError) -> None:
         limit = _LIMITS_OF_FAULTS.get(error.fault)

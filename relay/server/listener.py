@@ -14,9 +14,10 @@ from relay.limits.names import SWITCHES, Limit
 from relay.protocol.json_messages import ControlMessage, decode
 from relay.protocol.messages import DeliveryChange, ErrorNotice, Switch
 from relay.protocol.requests import ConnectRequest, read_codecs
-from relay.server.connection import BURST_SECONDS, Conversation, RelayConnection, answer_common
+from relay.server.connection import BURST_SECONDS, RelayConnection, answer_common
 from relay.server.guarded import Timer
 from relay.server.ports import SocketPort, TlsPort
+from relay.server.served import Conversation
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import BadRequestError, NotAllowedError, PolicyError
 from relay.vocabulary.names import ChannelAddress

@@ -6,8 +6,8 @@ import socket
 from websockets.frames import Frame, Opcode
 
 from relay.limits.names import Limit
-from relay.server.connection import RelayConnection
 from relay.server.kernel import bound_kernel_buffer, room_bytes, without_bound
+from relay.server.served import ServedConnection
 from relay.vocabulary.errors import CloseCode
 
 
@@ -21,7 +21,7 @@ class BroadcasterPort:
 
     __slots__ = ("_connection",)
 
-    def __init__(self, connection: RelayConnection) -> None:
+    def __init__(self, connection: ServedConnection) -> None:
         self._connection = connection
 
     @property
@@ -46,7 +46,7 @@ class SocketPort(BroadcasterPort):
     a frame, the rest goes to the kernel at once, whose bound is lifted for it. The next frame waits until the socket
     accepts data again (`WritableSockets`).
 
-    A listener leaves the hub at the very moment when its connection is no longer open (`RelayConnection.send_data`).
+    A listener leaves the hub at the very moment when its connection is no longer open (`ServedConnection`).
     Until then, the descriptor belongs to this connection, because event loops report a loss before they close the
     descriptor.
 
@@ -58,7 +58,7 @@ class SocketPort(BroadcasterPort):
 
     takes_parts = True
 
-    def __init__(self, connection: RelayConnection) -> None:
+    def __init__(self, connection: ServedConnection) -> None:
         super().__init__(connection)
         self._transport = connection.transport
         self._socket: socket.socket = connection.transport.get_extra_info("socket")

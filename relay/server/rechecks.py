@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from relay.access.grants import Reason
 from relay.access.rules import Access, AccessRules, Permit
-from relay.server.connection import RelayConnection
+from relay.server.served import ServedConnection
 from relay.vocabulary.errors import TokenExpiredError
 
 RECHECK_SECONDS = 1.0
@@ -30,11 +30,11 @@ class Rechecks:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._inside: dict[RelayConnection, Permit] = {}
-        self._expiring: dict[RelayConnection, float] = {}
+        self._inside: dict[ServedConnection, Permit] = {}
+        self._expiring: dict[ServedConnection, float] = {}
         self._told: Counter[Reason] = Counter()
 
-    def watch(self, connection: RelayConnection, permit: Permit) -> None:
+    def watch(self, connection: ServedConnection, permit: Permit) -> None:
         """Hold a connection to its permit until `forget`.
 
         Raises:
@@ -46,7 +46,7 @@ class Rechecks:
         if permit.grant is not None and permit.grant.expires_at < math.inf:
             self._expiring[connection] = permit.grant.expires_at
 
-    def forget(self, connection: RelayConnection) -> None:
+    def forget(self, connection: ServedConnection) -> None:
         """Stop watching a connection. A connection that is not watched is ignored."""
         self._inside.pop(connection, None)
         self._expiring.pop(connection, None)
@@ -80,7 +80,7 @@ class Rechecks:
             logger.warning("clients were refused", extra={"refused": news.total(), "reasons": reasons})
             self._told = self._access.refusals.copy()
 
-    def _close_refused(self, connections: Iterable[RelayConnection]) -> int:
+    def _close_refused(self, connections: Iterable[ServedConnection]) -> int:
         closed = 0
         for connection in list(connections):
             try:

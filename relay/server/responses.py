@@ -1,7 +1,7 @@
 """HTTP responses, and the headers with which a browser protects the person who views a page.
 
-Invariants: a page keeps its own Content-Security-Policy. A response that is not a page can load and run nothing. No
-response contains a token. An error response ends the connection.
+Invariants: a page keeps its own Content-Security-Policy. A response that is not a page can load and run nothing,
+except a stream, which plays itself. No response contains a token. An error response ends the connection.
 
 Sources: the Content Security Policy and Permissions Policy of the W3C; Fetch (Cross-Origin-Resource-Policy); HTML
 (Cross-Origin-Opener-Policy).
@@ -46,6 +46,21 @@ def text_response(status: int, sentence: str, **headers: str) -> Response:
     body = f"{sentence}\n".encode()
     always = {"Cache-Control": "no-store", "Connection": "close"}
     return make_response(status, "text/plain; charset=utf-8", body, always | more)
+
+
+def stream_response(status: int, headers: Mapping[str, str]) -> Response:
+    """Return the head of a stream, which has no length and ends the connection. Names may have any letters."""
+    always = {
+        "Cache-Control": "no-store",
+        "Accept-Ranges": "none",
+        "X-Content-Type-Options": "nosniff",
+        "Connection": "close",
+        # A browser that opens the address shows a player, which loads the stream as the page's own media.
+        "Content-Security-Policy": f"{SECURITY_HEADERS['Content-Security-Policy']}; media-src 'self'",
+    }
+    # Players read icy-name as UTF-8, and a header is written as Latin-1.
+    written = {name: value.encode().decode("iso-8859-1") for name, value in (always | dict(headers)).items()}
+    return Response(int(status), HTTPStatus(status).phrase, Headers(written), b"")
 
 
 def not_modified_response(headers: Mapping[str, str]) -> Response:

@@ -18,6 +18,7 @@ from typing import Self
 from websockets.server import ServerProtocol
 
 from relay.access.rules import Permit
+from relay.hub.framing import HttpFraming
 from relay.hub.hub import Hub
 from relay.limits.in_force import LimitsInForce
 from relay.process.tasks import TaskRegistry
@@ -28,7 +29,7 @@ from relay.server.admission import Admitted
 from relay.server.broadcaster import BroadcasterConversation
 from relay.server.connection import RelayConnection
 from relay.server.door import Door
-from relay.server.endings import Endings, tell_closing
+from relay.server.endings import Endings
 from relay.server.http import HttpConnection
 from relay.server.keepalive import keep_alive
 from relay.server.kernel import (
@@ -39,7 +40,9 @@ from relay.server.kernel import (
 )
 from relay.server.listener import ListenerConversation
 from relay.server.rechecks import Rechecks
+from relay.server.served import ServedConnection
 from relay.server.shutdown import ShutdownPlan, plan_departures
+from relay.server.stream import StreamConnection, StreamConversation
 from relay.server.tls_handshake import TlsHandshake
 from relay.server.writable import WritableSockets
 from relay.settings.settings import ListenerSettings, ServerSettings
@@ -102,6 +105,7 @@ class RelayServer:
         self._writable = WritableSockets()
         self._handshakes = TaskRegistry()
         self._connections: set[RelayConnection] = set()
+        self._streams: set[StreamConnection] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -149,18 +153,18 @@ class RelayServer:
 
     async def _stop(self, server: asyncio.Server) -> None:
         self._door.is_open = False
-        logger.info("relay stopping", extra={"connections": len(self._connections)})
+        logger.info("relay stopping", extra={"connections": len(self._connections) + len(self._streams)})
         await asyncio.sleep(self._settings.shutdown_delay_seconds)
         server.close()
         plan = self._plan
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.closing):
-                await _see_off(self._connections, plan.window)
+                await _see_off([*self._connections, *self._streams], plan.window)
                 self._door.cut_off_pending()
                 await self._handshakes.join()
                 await self._everybody_has_gone()
                 return
-        left = list(self._connections)
+        left = [*self._connections, *self._streams]
         logger.warning("clients that did not disconnect in time were cut off", extra={"connections": len(left)})
         self._door.cut_off_pending()
         for connection in left:
@@ -181,12 +185,33 @@ class RelayServer:
 
     def _make_protocol(self) -> asyncio.Protocol:
         """Return the protocol of an accepted socket."""
-        connect = partial(HttpConnection, self._door, self._take_in, self._endings, self._limits)
+        connect = partial(HttpConnection, self._door, self, self._endings, self._limits)
         if self._tls is None:
             return connect(self._door)
         return TlsHandshake(connect, self._tls, self._door, self._limits, self._handshakes)
 
-    def _take_in(
+    def take_in_stream(
+        self, transport: asyncio.Transport, admitted: Admitted, head: bytes, *, is_chunked: bool
+    ) -> StreamConnection:
+        """Create the stream that takes over a transport, and start to serve it."""
+        assert not isinstance(admitted.found, RelayError)  # noqa: S101 - a refusal is an ordinary response
+        request, permit = admitted.found
+        container = request.delivery.container
+        assert container is not None  # noqa: S101 - the door admits it as a stream
+        framing = HttpFraming(container, is_chunked)
+        connection = StreamConnection(
+            transport, admitted, self._limits, framing, writable=self._writable, tell_end=self._tell_stream_end
+        )
+        self._door.take_seat(admitted, connection)
+        self._streams.add(connection)
+        transport.set_protocol(connection)
+        transport.write(head)
+        _tell_opening(connection, request)
+        if self._watch(connection, permit):
+            connection.converse(StreamConversation(connection, container, request, self._hub))
+        return connection
+
+    def take_in(
         self, transport: asyncio.Transport, protocol: ServerProtocol, admitted: Admitted, accepted: bytes
     ) -> RelayConnection:
         """Create the WebSocket that takes over a transport, and start to serve it."""
@@ -203,22 +228,56 @@ class RelayServer:
         connection.send_data()
         return connection
 
-    def _serve(self, connection: RelayConnection, request: ConnectRequest, permit: Permit) -> None:
-        _settle_in(connection, request)
+    def _watch(self, connection: ServedConnection, permit: Permit) -> bool:
+        """Hold a connection to its permit. Return False and refuse it if the permit has expired."""
         try:
             self._rechecks.watch(connection, permit)
         except TokenExpiredError as error:
             connection.refuse(error)
+            return False
+        return True
+
+    def _serve(self, connection: RelayConnection, request: ConnectRequest, permit: Permit) -> None:
+        _settle_in(connection, request)
+        if not self._watch(connection, permit):
             return
         if request.role is Role.BROADCASTER:
             connection.converse(BroadcasterConversation(connection, request, self._hub))
         else:
             connection.converse(ListenerConversation(connection, request, permit, self._hub))
 
+    def _tell_stream_end(self, connection: StreamConnection, loss: Exception | None) -> None:
+        self._streams.discard(connection)
+        self._tell_closing(connection, loss)
+
     def _tell_end(self, connection: RelayConnection, loss: Exception | None) -> None:
-        self._rechecks.forget(connection)
         self._connections.discard(connection)
-        tell_closing(self._endings, connection, loss)
+        self._tell_closing(connection, loss)
+
+    def _tell_closing(self, connection: ServedConnection, loss: Exception | None) -> None:
+        """Count and log the end of a connection. `loss` is the transport's error, if there was one."""
+        self._rechecks.forget(connection)
+        closing = connection.closing(loss)
+        self._endings.note_closing(closing, connection.role)
+        level = logging.WARNING if closing.is_fault else logging.DEBUG if closing.is_ordinary else logging.INFO
+        if not logger.isEnabledFor(level):
+            return
+        address = connection.address
+        logger.log(
+            level,
+            "connection closed",
+            extra={
+                "connection": connection.id,
+                "client": connection.client_address,
+                "role": connection.role,
+                "session": address and address.session,
+                "channel": address and address.channel,
+                "code": int(closing.code),
+                "reason": closing.reason,
+                "by": closing.by,
+                "may_repeat": f"{closing.code} {connection.role} by {closing.by}",
+            },
+        )
 
 
 def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
@@ -228,8 +287,12 @@ def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
         connection.protocol.max_message_size = MAX_LISTENER_MESSAGE_BYTES
     else:
         bound_receive_buffer(connection.transport.get_extra_info("socket"), BROADCAST_RECEIVE_BYTES)
+    _tell_opening(connection, request)
+
+
+def _tell_opening(connection: ServedConnection, request: ConnectRequest) -> None:
     logger.log(
-        logging.DEBUG if is_listener else logging.INFO,
+        logging.DEBUG if request.role is Role.LISTENER else logging.INFO,
         "connection opened",
         extra={
             "connection": connection.id,
@@ -241,7 +304,7 @@ def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
     )
 
 
-async def _see_off(connections: Iterable[RelayConnection], window_seconds: float) -> None:
+async def _see_off(connections: Iterable[ServedConnection], window_seconds: float) -> None:
     """Ask all clients to leave within a window: listeners in random order, then broadcasters."""
     leaving = list(connections)
     random.shuffle(leaving)

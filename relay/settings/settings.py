@@ -258,6 +258,28 @@ class OpusSettings(_Section):
     )
 
 
+class StreamSettings(_Section):
+    """Streams over HTTP, for programs that know nothing of the relay: VLC, car radios, hearing-aid apps."""
+
+    enabled: bool = Field(
+        True,
+        description=(
+            "Serve /stream/SESSION.opus, .mp3 and .wav. The relay encodes a channel while somebody wants it. Without "
+            "libopus or LAME, the relay says so at its start, and serves the others."
+        ),
+    )
+    mp3_bitrate: int = Field(
+        64_000,
+        ge=32_000,
+        le=192_000,
+        multiple_of=32_000,
+        description=(
+            "Bits per second of MP3, which is 48 kHz in joint stereo. 64000 is good for speech. Music wants 128000 or "
+            "more. 32000 to 192000, in steps of 32000."
+        ),
+    )
+
+
 class ChannelSettings(_Section):
     """What people see of channels and sessions before somebody broadcasts to them."""
 
@@ -473,6 +495,7 @@ class Settings(_Section):
     access: AccessSettings = AccessSettings()
     listener: ListenerSettings = ListenerSettings()
     opus: OpusSettings = OpusSettings()
+    stream: StreamSettings = StreamSettings()
     channel: ChannelSettings = ChannelSettings()
     limits: LimitSettings = LimitSettings()
     cloudwatch: CloudWatchSettings = CloudWatchSettings()

@@ -129,6 +129,13 @@ class BadRequestError(PeerError):
     close_code = CloseCode.BAD_REQUEST
 
 
+class NotServedError(PeerError):
+    """The relay does not serve what the address names, because of its settings or for want of a library."""
+
+    close_code = CloseCode.BAD_REQUEST
+    http_status = 404
+
+
 class NotAllowedError(PeerError):
     """The token or key is missing, wrong or for something else, or the session does not exist: one answer for all."""
 

@@ -16,6 +16,7 @@ from relay.hub.rendition import Renditions
 from relay.hub.transcoding import Transcoding
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
+from relay.media.programme import ProgrammeSettings
 from relay.process.tasks import TaskRegistry
 from relay.protocol.requests import Delivery, Offer
 from relay.protocol.wire import Audio, Header, unpack_audio
@@ -171,6 +172,7 @@ class Bench:
         limits: LimitSettings | None = None,
         draw_epoch: Callable[[ChannelAddress], int] = lambda _: secrets.randbits(16),
         renditions: Renditions | None = None,
+        programmes: ProgrammeSettings | None = None,
     ) -> None:
         self.now = 1_000.0
         clock = clock or self.time
@@ -179,7 +181,7 @@ class Bench:
         self.limits = LimitsInForce(limits or LimitSettings())
         self.manager = AudioBufferManager(bound_seconds, clock=clock)
         self.drain = Drain(clock, serialize)
-        self.transcoding = Transcoding(renditions or ToyRenditions(), self.drain, clock)
+        self.transcoding = Transcoding(renditions or ToyRenditions(), self.drain, clock, programmes)
         self.hub = Hub(
             self.manager,
             self.drain,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from relay.hub.rendition import Rendition, as_it_is
+from relay.hub.rendition import Kind, Rendition, as_it_is
 from relay.media.opus_grid import LOOK_AHEAD, OpusGrid
 from relay.media.transcoding import Encoded, Transcoder
 from relay.vocabulary.audio import AudioFormat, Codec, Frame
@@ -94,7 +94,7 @@ class ToyDecoder(Transcoder):
 class ToyRenditions:
     """Every rendition of PCM and Opus."""
 
-    def find(self, source: AudioFormat, wanted: Codec) -> Rendition | None:
+    def find(self, source: AudioFormat, wanted: Kind) -> Rendition | None:
         if source.codec is wanted:
             return as_it_is(source)
         if wanted is Codec.OPUS:

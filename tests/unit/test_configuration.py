@@ -55,6 +55,8 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "opus.bitrate": (16_000, 32_000, 64_000),
     "opus.complexity": (0, 5, 10),
     "opus.frame_ms": (20, 40, 60),
+    "stream.enabled": (False, True, False),
+    "stream.mp3_bitrate": (32_000, 128_000, 192_000),
     "channel.declared": (["ev1/de de Deutsch"], ["*/main - The speaker", "a/fr fr Français"], []),
     "limits.max_connections": (1, 2, 3),
     "limits.max_listeners_per_session": (1, 2, "never"),

@@ -82,6 +82,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "click": ("relay.cli",),
     "h11": ("relay.protocol.http1",),
     "jwt": ("relay.access.tokens",),
+    "lameenc": ("relay.media.mp3",),
     "prometheus_client": ("relay.metrics.prometheus",),
     "psutil": ("relay.loadtest.server_probe",),
     "pydantic": ("relay.settings",),
