@@ -8,8 +8,8 @@ endif
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 NPM := tests/browser
-# Two files at a time, in the order of tests/conftest.py; most tests wait more than they work.
-BY_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# Several files at a time, in the order of tests/conftest.py; most tests wait more than they work.
+AT_A_TIME := --dist=loadfile --no-loadscope-reorder --numprocesses
 
 # A relay starts sooner when what it imports was compiled before.
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,9 +39,9 @@ test: check
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@$(MAKE) --no-print-directory js
 	@$(RUN) pytest -m ear
-	@$(RUN) pytest -m pages $(BY_TWO)
-	@$(RUN) pytest -m timed $(BY_TWO)
-	@$(RUN) pytest -m 'not (ear or pages or timed)' $(BY_TWO) --cov --cov-report=term
+	@$(RUN) pytest -m pages $(AT_A_TIME)=2
+	@$(RUN) pytest -m timed $(AT_A_TIME)=3
+	@$(RUN) pytest -m 'not (ear or pages or timed)' $(AT_A_TIME)=3 --cov --cov-report=term
 
 check: python
 	@$(PYTHON) scripts/environment.py $(VENV) test
