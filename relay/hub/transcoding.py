@@ -126,7 +126,7 @@ class Transcoding:
         """Let a new stream be a programme of a channel's audio, which has the format `source` at first.
 
         Raises:
-            NotServedError: The relay can't make it.
+            NotServedError: The relay cannot make it.
         """
         missing = self.find_missing(container)
         if self._programmes is None or missing is not None:
