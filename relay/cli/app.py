@@ -219,13 +219,13 @@ def _find_programmes(opus: OpusSettings, stream: StreamSettings) -> ProgrammeSet
 
 
 def _tell_missing(transcoding: Transcoding) -> None:
-    """Log which streams over HTTP this machine can't make."""
+    """Log which HTTP streams this machine cannot make."""
     if not transcoding.makes_programmes:
         return
     for container in Container:
         if (missing := transcoding.find_missing(container)) is not None:
             extra = {"address": f"/stream/SESSION{container.ending}", "reason": missing}
-            logger.warning("a stream over HTTP is not served", extra=extra)
+            logger.warning("the relay cannot serve an HTTP stream", extra=extra)
 
 
 def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:

@@ -1,4 +1,4 @@
-"""The feed of a programme: the way of a channel's audio to listeners over HTTP.
+"""The feed of a programme: the way of a channel's audio to listeners of an HTTP stream.
 
 The channel puts its frames and notes into the feed. A thread makes a programme of them. Its frames have numbers of
 their own, because it also has silence while no broadcaster sends anything. `rest` adds that silence, in real time.

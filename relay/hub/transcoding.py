@@ -104,13 +104,13 @@ class Transcoding:
 
     @property
     def makes_programmes(self) -> bool:
-        """Whether the settings allow streams over HTTP."""
+        """Whether the settings allow HTTP streams."""
         return self._programmes is not None
 
     def find_missing(self, container: Container) -> str | None:
-        """Return why programmes in a container can't be made, in one sentence; None if they can."""
+        """Return why programmes in a container cannot be made, in one sentence. None if they can."""
         if self._programmes is None:
-            return "This relay sends no streams over HTTP; see stream.enabled."
+            return "This relay serves no HTTP streams; its operator can set stream.enabled."
         if container not in self._missing:
             try:
                 check_container(container, self._programmes)
@@ -126,7 +126,7 @@ class Transcoding:
         """Let a new stream be a programme of a channel's audio, which has the format `source` at first.
 
         Raises:
-            NotServedError: The relay can't make it.
+            NotServedError: The relay cannot make it.
         """
         missing = self.find_missing(container)
         if self._programmes is None or missing is not None:

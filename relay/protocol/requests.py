@@ -82,7 +82,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class ConnectRequest:
-    """A checked request for a WebSocket, or for a stream over HTTP.
+    """A checked request for a WebSocket, or for an HTTP stream.
 
     Attributes:
         role: Broadcaster or listener.
@@ -128,7 +128,7 @@ def read_connect_request(role: Role, path: str, query: str) -> ConnectRequest:
 
 
 def is_stream_path(path: str) -> bool:
-    """Return whether a path is for a channel as a stream over HTTP."""
+    """Return whether a path is that of an HTTP stream."""
     return path.startswith(_STREAM)
 
 

@@ -114,7 +114,7 @@ class Admission:
         return Admitted(role, client, address, (wanted, permit))
 
     def admit_stream(self, request: Request, client: Client) -> Response | Admitted:
-        """Answer a request for a stream over HTTP, or admit it. HEAD gets the head of the stream."""
+        """Answer a request for an HTTP stream, or admit it. HEAD gets the head of the stream."""
         headers = request.headers
         if not self._allows_origin(headers):
             return _foreign_origin()

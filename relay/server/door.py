@@ -174,7 +174,7 @@ class Door:
         return self._admission.explain(request, response)
 
     def _answer_stream(self, request: Request, client: Client) -> Response | Admitted:
-        """Answer a request for a stream over HTTP by the rules for a WebSocket of a listener."""
+        """Answer a request for an HTTP stream by the rules for a WebSocket of a listener."""
         self._limits.charge(JOINS, client.group)
         refusal = self._refuse_cheaply(Role.LISTENER, client)
         answer = refusal or self._admit(self._admission.admit_stream(request, client), client)

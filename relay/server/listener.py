@@ -104,7 +104,7 @@ class ListenerConversation(Conversation):
             self._switch(control)
 
     def _switch(self, control: ControlMessage) -> None:
-        """Move to the named channel and codec. A listener that may not, or that can't be served, gets an `error`."""
+        """Move to the named channel and codec. A listener that may not, or that cannot be served, gets an `error`."""
         connection, permit = self._connection, self._permit
         if not connection.is_open:
             return

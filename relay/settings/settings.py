@@ -259,7 +259,7 @@ class OpusSettings(_Section):
 
 
 class StreamSettings(_Section):
-    """Streams over HTTP, for programs that know nothing of the relay: VLC, car radios, hearing-aid apps."""
+    """HTTP streams, for programs that know nothing of the relay: VLC, car radios, hearing-aid apps."""
 
     enabled: bool = Field(
         True,

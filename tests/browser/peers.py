@@ -103,7 +103,7 @@ class Network:
         self._writers: set[asyncio.StreamWriter] = set()
         self._generation = 0
         self._broken = False
-        self._blocks_websockets = False
+        self._blocks_websockets = self._blocks_streams = False
         self.was_disturbed = False
         self.url = ""
         self.requested: list[str] = []
@@ -118,8 +118,13 @@ class Network:
         """Refuse every WebSocket until `repair`, like a proxy that supports only HTTP."""
         self._blocks_websockets = self.was_disturbed = True
 
+    def block_audio(self) -> None:
+        """Refuse every WebSocket and cut every HTTP stream until `repair`, like a network that allows only pages."""
+        self.block_websockets()
+        self._blocks_streams = True
+
     def repair(self) -> None:
-        self._broken = self._blocks_websockets = False
+        self._broken = self._blocks_websockets = self._blocks_streams = False
 
     def replace(self, path: str, body: bytes) -> None:
         """Serve a file instead of the relay's file at this path."""
@@ -145,6 +150,9 @@ class Network:
         is_websocket = b"\r\nupgrade: websocket\r\n" in request.lower()
         if not is_websocket:
             request = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", request[:-2]) + b"Connection: close\r\n\r\n"
+        if self._blocks_streams and target.startswith("/stream/"):
+            writer.transport.abort()
+            return
         if self._blocks_websockets and is_websocket:
             writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             writer.close()
@@ -182,7 +190,7 @@ def _response(path: str, body: bytes) -> bytes:
     """Return a file with the headers of the relay's own pages, including their Content-Security-Policy."""
     page = Pages().find("/")
     assert page is not None
-    content_type = {"js": "text/javascript", "opus": "audio/ogg"}.get(path.rpartition(".")[2], "text/html")
+    content_type = "text/javascript" if path.endswith(".js") else "text/html"
     head = {"Content-Type": content_type, "Content-Length": len(body), "Connection": "close", **page.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + body

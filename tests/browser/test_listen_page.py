@@ -2,15 +2,14 @@
 
 import asyncio
 import base64
-import io
 import re
 
-import av
 import numpy as np
 import pytest
 from playwright.async_api import Browser, BrowserContext
 
 from tests.browser.conftest import INSECURE_HOST, Tab, open_context, open_tab
+from tests.browser.media_elements import hear
 from tests.browser.peers import broadcasting, claimed
 from tests.support.operator import ask
 from tests.support.processes import RelayProcess, relay_process
@@ -25,19 +24,6 @@ MONO_16K = to_pcm(sine(TONE, 16_000, 1))
 
 ONSET_SECONDS = 0.05
 """Playback fades in, so tests judge only what follows."""
-
-
-def ogg_opus(seconds: int) -> bytes:
-    """Return a tone as a file that an `<audio>` element can play."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="ogg") as container:
-        stream = container.add_stream("libopus", rate=48_000, layout="mono")
-        samples = np.frombuffer(to_pcm(sine(OTHER_TONE, 48_000, seconds)), np.int16).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-        frame.sample_rate = 48_000
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
-    return file.getvalue()
 
 
 async def record(tab: Tab, seconds: float) -> tuple[int, Samples, Samples]:
@@ -315,16 +301,28 @@ async def test_says_when_the_session_has_ended(tab: Tab, relay: RelayProcess) ->
 async def test_plays_an_http_stream_where_websockets_are_refused_and_goes_back_to_them(
     tab: Tab, relay: RelayProcess
 ) -> None:
-    tab.network.replace("/stream/refused/main.opus", ogg_opus(20))
     tab.network.block_websockets()
     await tab.open("/listen/refused")
-    await tab.press("Play")
-    await tab.status("You hear an ordinary stream, several seconds late.")
-    await tab.state("playing")
-    assert await tab.page.evaluate("relayPlayer.code") == "http"
+    await tab.page.evaluate("""() => {
+        // The player keeps its element to itself, so the page remembers each one that it makes.
+        globalThis.elements = [];
+        globalThis.Audio = class extends Audio {
+            constructor(...options) {
+                super(...options);
+                elements.push(this);
+            }
+        };
+    }""")
     async with broadcasting(relay.url, "refused", 16_000, MONO_16K):
+        await tab.press("Play")
+        await tab.status("You hear an ordinary stream, several seconds late.")
+        await tab.state("playing")
+        assert await tab.page.evaluate("relayPlayer.code") == "http"
+        element = await tab.page.evaluate_handle("elements.find((each) => each.src.includes('/stream/'))")
+        assert (await hear(element, TONE))["hertz"] == pytest.approx(TONE, abs=10)
         tab.network.repair()
         await tab.status("You are listening live.")
+        assert await element.evaluate("(each) => each.paused && !each.hasAttribute('src')")
         rate, left, _ = await record(tab, 1)
     assert hears(left, rate, TONE)
 
@@ -332,8 +330,7 @@ async def test_plays_an_http_stream_where_websockets_are_refused_and_goes_back_t
 async def test_says_what_may_be_in_the_way_when_it_never_connects_and_plays_once_it_does(
     tab: Tab, relay: RelayProcess
 ) -> None:
-    tab.network.replace("/stream/blocked/main.opus", b"")
-    tab.network.block_websockets()
+    tab.network.block_audio()
     async with broadcasting(relay.url, "blocked", 16_000, MONO_16K):
         await tab.open("/listen/blocked")
         await tab.page.evaluate("""() => {

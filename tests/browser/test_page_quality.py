@@ -97,8 +97,7 @@ async def listen_after_the_end(tab: Tab, relay: RelayProcess) -> None:
 async def listen_to_no_relay(tab: Tab, relay: RelayProcess) -> None:
     await tab.open("/listen/quality-unreachable")
     await tab.status("The session has not begun yet.")
-    tab.network.replace("/stream/quality-unreachable/main.opus", b"")
-    tab.network.block_websockets()
+    tab.network.block_audio()
     await tab.press("Play")
     await tab.status("The relay does not answer.")
     tab.forgive_break()

@@ -257,7 +257,7 @@ class TestRefusals:
             ("GET", "/listen/ev1", 200, "<html"),
             ("GET", "/broadcast/ev1/de", 200, "<html"),
             ("GET", "/assets/player/wire.js", 200, "relay.v1"),
-            ("GET", "/assets/../__init__.py", 404, "nothing here"),
+            ("GET", "/assets/../__init__.py", 404, "nothing at this address"),
         ]
         for method, path, status, says in answers:
             got, body = await asyncio.to_thread(ask, method, path)
@@ -325,7 +325,7 @@ class TestPeersThatMisbehave:
         async with client(relay, "/v1/listen/ev1") as listener, client(relay, "/v1/broadcast/ev1") as broadcaster:
             await broadcaster.send(b"\x1aE\xdf\xa3" + FRAME)
             code, reason, _ = await closing(broadcaster)
-            assert (code, reason[:13]) == (1008, "This is WebM,")
+            assert (code, reason[:13]) == (1008, "This is WebM.")
             for expected in ("hello", "format", "state"):
                 assert (await control(listener))["type"] == expected
             assert (await control(listener))["state"] == "source_lost"

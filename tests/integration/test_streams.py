@@ -315,7 +315,7 @@ async def test_what_a_relay_can_not_make_is_not_there() -> None:
     ):
         await listener.read()
         assert listener.status == 404
-        assert listener.body == b"This relay sends no streams over HTTP; see stream.enabled.\n"
+        assert listener.body == b"This relay serves no HTTP streams; its operator can set stream.enabled.\n"
 
 
 async def test_operators_and_metrics_see_streams_and_a_disconnected_one_ends_in_order() -> None:
@@ -363,7 +363,7 @@ async def test_a_reader_that_stalls_or_sends_is_cut_off() -> None:
     async with relay_process(**settings) as relay, tone(relay):
         async with client(relay, "GET /stream/ev1.wav HTTP/1.1", SMALL_BUFFER_BYTES):
             stalled = await relay.event("connection closed", role="listen")
-            assert stalled["reason"] == "Its socket took nothing for 1 s."
+            assert stalled["reason"] == "The client read nothing for 1 s."
         async with client(relay, "GET /stream/ev1.opus HTTP/1.1") as listener:
             loop = asyncio.get_running_loop()
             with pytest.raises(OSError, match=r"reset|pipe"):
