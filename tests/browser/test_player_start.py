@@ -15,13 +15,13 @@ pytestmark = [pytest.mark.ear, pytest.mark.asyncio(loop_scope="session")]
 Say = Callable[[str], None]
 
 MOST_SECONDS = 0.3
-CLICKS = 5
+CLICKS = 10
 
 
 async def test_sound_begins_within_300_ms_of_the_click_that_allows_it(
     context: BrowserContext, relay: RelayProcess, say: Say
 ) -> None:
-    """The test takes the fastest of at most five clicks, because other work of the machine only adds time."""
+    """The test takes the fastest of at most ten clicks, because other work of the machine only adds time."""
     seconds: list[float] = []
     while not seconds or (min(seconds) > MOST_SECONDS and len(seconds) < CLICKS):
         async with live(relay.url, "click", 16_000) as source, open_ear(context, relay.url, "click") as ear:
