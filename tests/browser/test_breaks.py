@@ -128,7 +128,8 @@ async def test_the_audience_stays_over_a_break_and_over_an_end_and_nobody_in_it_
         await audience.status("You are listening live.")
         await tab.press("Mute")
         await audience.status("The speaker is muted.")
-        assert await audience.page.evaluate("relayPlayer.state") == "playing"
+        # A busy machine may make it conceal a moment.
+        await audience.until("relayPlayer.state === 'playing'")
         await tab.press("Unmute")
         await audience.status("You are listening live.")
 

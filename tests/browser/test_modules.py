@@ -377,7 +377,7 @@ UPLINK = """
     };
     const connectUplink = (report) => {
       globalThis.WebSocket = FakeSocket;
-      const made = new module.Uplink({ address: "ws://relay/", protocols: [], bytesPerSecond: 1000 }, report);
+      const made = new module.Uplink({ address: "ws://relay/", protocols: [] }, { hasOpus: false }, report);
       globalThis.WebSocket = WebSocket;
       return made;
     };
@@ -385,13 +385,15 @@ UPLINK = """
     const hello = () => socket.onmessage({ data: JSON.stringify({ type: "hello" }) });
     hello();
     sent.length = 0;
-    const push = () => uplink.push(new Uint8Array(20));
+    const push = () => uplink.push(new Int16Array(320));
+    // An end follows the last packet, which the encoder may still hold.
+    const encoded = () => new Promise((resolve) => setTimeout(resolve, 50));
 """
 
 
 @pytest.mark.parametrize("end", ["end", "pause", "close"])
 async def test_an_uplink_sends_nothing_behind_its_end(tab: Tab, end: str) -> None:
-    script = f"push(); uplink.{end}(); push(); uplink.close(); push(); return sent;"
+    script = f"push(); uplink.{end}(); push(); await encoded(); uplink.close(); push(); return sent;"
     expected = {"end": ["frame", "end"], "pause": ["frame", "pause"], "close": ["frame"]}
     assert await run(tab, "uplink.js", UPLINK + script) == expected[end]
 
@@ -408,6 +410,7 @@ async def test_an_uplink_says_on_each_connection_that_it_is_muted_and_ends_a_ses
         const later = connectUplink((one) => news.push(one));
         later.end();
         hello();
+        await encoded();
         const ended = sent.splice(0);
         const unreachable = connectUplink((one) => news.push(one));
         unreachable.end();
@@ -416,7 +419,7 @@ async def test_an_uplink_says_on_each_connection_that_it_is_muted_and_ends_a_ses
     """
     assert await run(tab, "uplink.js", UPLINK + script) == {
         "muted": ["mute", "mute", "ping", "frame", "mute", "ping"],
-        "ended": ["end", "ping"],
+        "ended": ["ping", "end"],
         "code": "not-ended",
     }
 
