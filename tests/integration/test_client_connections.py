@@ -94,7 +94,7 @@ async def test_what_the_broadcaster_took_back_takes_no_time(tmp_path: Path, caps
     async with scripted(script) as url:
         await record(url, tmp_path / "out.wav")
     assert recorded(tmp_path / "out.wav") == (16_000, 1, b"\1\2\3\4")
-    assert "the broadcaster took back what was not heard yet" in capsys.readouterr().err
+    assert "the broadcaster discarded audio that was not heard yet" in capsys.readouterr().err
 
 
 async def changing_format(connection: ServerConnection) -> None:

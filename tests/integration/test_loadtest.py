@@ -255,7 +255,7 @@ async def test_slow(finished: dict[str, Finished]) -> None:
 async def test_burst(finished: dict[str, Finished]) -> None:
     burst = finished["burst"]
     assert check_sums(burst, 80) == LISTENERS * 80
-    assert burst.result["notes"] == ["40 frames/s of 10 ms are 40 % of real time."]
+    assert burst.result["notes"] == ["40 frames/s of 10 ms are 40 % of real time; 100 % is like a live voice."]
 
 
 @pytest.mark.parametrize("codecs", CODECS)
@@ -391,7 +391,7 @@ async def test_mistakes_are_one_sentence_before_anything_begins(tmp_path: Path, 
             2,
             "5 sessions need at least as many listeners, not 3; raise --listeners or lower --sessions.",
         ),
-        (["--pin", "none"], {}, 2, "--pin none: must be CPUs that this process may use: "),
+        (["--pin", "none"], {}, 2, "--pin none must be CPUs that this process may use: "),
         (["--html", str(tmp_path)], {}, 2, f"{tmp_path} cannot be written: it is a directory"),
         (["--json", str(tmp_path / "no" / "x")], {}, 2, "cannot be written"),
         (["--packet-ms", "60"], {}, 2, "--packet-ms is for listeners of Opus; add --codec opus."),
@@ -430,9 +430,7 @@ async def test_too_few_open_files_are_told_with_what_to_do() -> None:
     )
     _, errors = await child.communicate()
     assert child.returncode == 2
-    assert errors.decode().startswith(
-        "relay: A process needs 264 open sockets for this, and may have 100 (the hard limit"
-    )
+    assert errors.decode().startswith("relay: A process needs 264 open sockets, but may have only 100 (the hard limit")
     assert "--processes" in errors.decode()
 
 
