@@ -93,7 +93,7 @@ class Ingest(ABC):
     def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
         """Accept frames that arrived at `now`. Return those to release at once."""
 
-    def release(self, now: float) -> list[Timed]:  # noqa: ARG002 - no audio waits
+    def release(self, now: float) -> list[Timed]:  # noqa: ARG002 - here, no audio waits for a time
         """Return the frames to release by now."""
         return []
 
@@ -236,7 +236,7 @@ class SpeechIngest(Ingest):
         excess = self._filled_seconds - self._limits.queue_seconds
         return 0.0 if excess < 0 else max(excess, STEP_SECONDS)
 
-    def _used_share(self, now: float) -> float:  # noqa: ARG002 - the same
+    def _used_share(self, now: float) -> float:  # noqa: ARG002 - the queue's length does not depend on the time
         return self._filled_seconds / self._limits.queue_seconds
 
     @property

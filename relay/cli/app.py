@@ -206,7 +206,11 @@ def _find_renditions(settings: OpusSettings) -> Renditions:
     encoding = OpusEncoding(settings.bitrate, settings.complexity, settings.frame_ms) if settings.enabled else None
     renditions = OpusRenditions(encoding)
     try:
-        for source, wanted in ((AudioFormat(), Codec.OPUS), (AudioFormat(Codec.OPUS, 48_000), Codec.PCM_S16LE)):
+        # This rate needs a resampler, which is found now and not when the first listener comes.
+        for source, wanted in (
+            (AudioFormat(rate=44_100), Codec.OPUS),
+            (AudioFormat(Codec.OPUS, 48_000), Codec.PCM_S16LE),
+        ):
             renditions.make(source, wanted)
     except UserError as error:
         logger.warning("Opus is passed on, but neither encoded nor decoded", extra={"reason": str(error)})

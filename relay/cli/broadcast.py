@@ -24,7 +24,7 @@ from relay.cli.client import (
     session_argument,
     url_option,
 )
-from relay.cli.options import config_option
+from relay.cli.options import codec_option, config_option
 from relay.cli.output import say
 from relay.cli.progress import BroadcastProgress, SpeedTeller
 from relay.client import (
@@ -120,12 +120,8 @@ class Broadcast:
     show_default=True,
     help="Duration of a frame, in milliseconds. For Opus: 5, 10, 20, 40 or 60.",
 )
-@click.option(
-    "--codec",
-    type=click.Choice([codec.value for codec in Codec]),
-    default=Codec.PCM_S16LE.value,
-    show_default=True,
-    help="What to send. Opus has a tenth of the bit rate. With opus, an Ogg Opus file or pipe is sent as it is.",
+@codec_option(
+    "What to send. Opus has a tenth of the bit rate. With opus, an Ogg Opus file or pipe is sent as it is.",
 )
 @click.option(
     "--bitrate",

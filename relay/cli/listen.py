@@ -20,7 +20,7 @@ from relay.cli.client import (
     session_argument,
     url_option,
 )
-from relay.cli.options import FiniteRange, config_option
+from relay.cli.options import FiniteRange, codec_option, config_option
 from relay.cli.output import say, write_whole
 from relay.client import (
     Audio,
@@ -262,11 +262,10 @@ def _check_codec(audio_format: AudioFormat, codec: Codec) -> None:
     help="File to write: Ogg Opus if its name ends in .opus or .ogg, otherwise WAV. An existing file is replaced when "
     "audio arrives. Without this option, or with -, the audio goes to standard output.",
 )
-@click.option(
-    "--codec",
-    type=click.Choice([codec.value for codec in Codec]),
-    help="What to receive. The default is what the file needs, or raw PCM for standard output. With opus, standard "
+@codec_option(
+    "What to receive. The default is what the file needs, or raw PCM for standard output. With opus, standard "
     "output gets Ogg Opus.",
+    default=None,
 )
 @channel_option
 @url_option

@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 from relay.cli.client import broadcast_credential, listen_credential, load_client_settings, run, url_option
-from relay.cli.options import FiniteRange, config_option
+from relay.cli.options import FiniteRange, codec_option, config_option
 from relay.cli.output import EXIT_FAILURE, EXIT_USER_ERROR, say, show
 from relay.loadtest.machine import check_ports, is_this_machine, raise_file_limit, reach
 from relay.loadtest.plan import LoadPlan, Profile
@@ -70,19 +70,12 @@ _SECURE_PORT, _PLAIN_PORT = 443, 80
     show_default=True,
     help="Duration of the audio in a frame, in milliseconds. It is 16 kHz mono.",
 )
-@click.option(
+@codec_option(
+    "The codec that the broadcasters send.",
     "--source-codec",
-    type=click.Choice([codec.value for codec in Codec]),
-    default=Codec.PCM_S16LE.value,
-    show_default=True,
-    help="The codec that the broadcasters send.",
 )
-@click.option(
-    "--codec",
-    type=click.Choice([codec.value for codec in Codec]),
-    default=Codec.PCM_S16LE.value,
-    show_default=True,
-    help="The codec that the listeners request. If the broadcasters send another one, the relay converts it.",
+@codec_option(
+    "The codec that the listeners request. If the broadcasters send another one, the relay converts it.",
 )
 @click.option(
     "--packet-ms",

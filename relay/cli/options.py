@@ -1,15 +1,19 @@
 """Options that several commands share, and the types of their values."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from relay.settings.configuration import CONFIG_VARIABLE
+from relay.vocabulary.audio import Codec
 
 T = TypeVar("T")
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 config_option = click.option(
     "--config",
@@ -18,6 +22,17 @@ config_option = click.option(
     envvar=CONFIG_VARIABLE,
     help=f"A TOML file with settings. config/relay.toml documents every key. [env: {CONFIG_VARIABLE}]",
 )
+
+
+def codec_option(text: str, name: str = "--codec", default: Codec | None = Codec.PCM_S16LE) -> Decorator:
+    """Return an option that is one of the codecs, with a help text."""
+    return click.option(
+        name,
+        type=click.Choice([codec.value for codec in Codec]),
+        default=None if default is None else default.value,
+        show_default=default is not None,
+        help=text,
+    )
 
 
 def given_before(context: click.Context, name: str, value: T) -> T:

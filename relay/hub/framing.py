@@ -6,7 +6,7 @@ framing here, and let the server ask for it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from relay.protocol.wire import Header, pack_audio
 from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame
@@ -62,15 +62,8 @@ class RelayFraming:
 
     packet_ms: int = 0
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return "relay.v1"
-
-    @property
-    def has_texts(self) -> bool:
-        """The listener reads control messages."""
-        return True
+    name: ClassVar = "relay.v1"
+    has_texts: ClassVar = True
 
     @property
     def message_flicks(self) -> int:
@@ -90,20 +83,9 @@ class RelayFraming:
 class RawFraming:
     """Audio without a header, and no control messages."""
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return "raw"
-
-    @property
-    def has_texts(self) -> bool:
-        """The listener reads no control messages."""
-        return False
-
-    @property
-    def message_flicks(self) -> int:
-        """Each frame is a message."""
-        return 0
+    name: ClassVar = "raw"
+    has_texts: ClassVar = False
+    message_flicks: ClassVar = 0
 
     def write(self, frames: Sequence[Frame], serialize: Serialize) -> Written:
         """Return a message for each frame."""
@@ -122,22 +104,11 @@ class HttpFraming:
     container: Container
     is_chunked: bool = True
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return "http"
+    name: ClassVar = "http"
+    has_texts: ClassVar = False
+    message_flicks: ClassVar = 0
 
-    @property
-    def has_texts(self) -> bool:
-        """The listener reads no control messages."""
-        return False
-
-    @property
-    def message_flicks(self) -> int:
-        """Each frame is a chunk."""
-        return 0
-
-    def write(self, frames: Sequence[Frame], serialize: Serialize) -> Written:  # noqa: ARG002 - no WebSocket
+    def write(self, frames: Sequence[Frame], serialize: Serialize) -> Written:  # noqa: ARG002 - a chunk is no WebSocket message
         """Return a chunk for each frame."""
         return Written([self.wrap(frame.audio) for frame in frames], _ones(frames))
 

@@ -22,7 +22,7 @@ Kind = Codec | Container
 """What the listeners of a stream get: messages in a codec, or a programme in a container, which is no rendition."""
 
 WARM_UP_FRAMES = 4
-"""How many frames before its first one an encoder gets, if there are any. Opus needs 80 ms to sound right
+"""How many frames before its first one a transcoder gets, if there are any. Opus needs 80 ms to sound right
 (RFC 7845, section 4.6)."""
 
 
@@ -56,7 +56,7 @@ class Rendition:
         audio_format: The format of the result.
         make: Creates a transcoder. None if the source's frames are passed on as they are.
         grid: The grid of its frames. None if each is made of one frame of the source.
-        warm_up_frames: How many frames before its first one its encoder gets.
+        warm_up_frames: How many frames before its first one its transcoder gets.
     """
 
     source: AudioFormat
@@ -148,7 +148,7 @@ class OpusRenditions:
             return as_it_is(source)
         if wanted is Codec.PCM_S16LE:
             make = partial(make_transcoder, source, wanted, OpusEncoding())
-            return Rendition(source, make().audio_format, make)
+            return Rendition(source, make().audio_format, make, warm_up_frames=WARM_UP_FRAMES)
         if self._encoding is None:
             return None
         make = partial(make_transcoder, source, wanted, self._encoding)

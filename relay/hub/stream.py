@@ -2,7 +2,7 @@
 
 A channel numbers what its broadcaster sends. A stream has its own copy of that state, at the place that its listeners
 have reached: the format, the next place, the recent audio, and why there is nothing to hear. A listener that joins or
-resumes is told what its stream has, never what the channel is about to have.
+resumes therefore gets the state of its stream. The channel may be ahead of it.
 
 The channel hands its frames directly to the stream of its own codec. Any other stream has a feed, which makes its
 frames of the channel's.

@@ -8,12 +8,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from relay.hub.drain import Drain
-from relay.hub.feed import Feed
+from relay.hub.feed import Feed, Item, Made
 from relay.hub.programme_feed import ProgrammeFeed
 from relay.hub.rendition import Renditions
+from relay.hub.rendition_feed import RenditionFeed
 from relay.hub.stream import Stream
 from relay.media.programme import ProgrammeSettings, check_container, open_programme
 from relay.metrics.distribution import Distribution
@@ -42,28 +43,6 @@ class Caller(Protocol):
         ...
 
 
-class AnyFeed(Protocol):
-    """A feed. Only the feed itself knows what its items are."""
-
-    stream: Stream
-
-    def take(self, most: int) -> list[Any]:
-        """Remove at most so many of the oldest items, for `make`."""
-        ...
-
-    def make(self, items: Sequence[Any]) -> list[Any]:
-        """Make the stream's frames, in a thread."""
-        ...
-
-    def hand_on(self, made: Sequence[Any]) -> None:
-        """Hand to the stream what `make` returned."""
-        ...
-
-    def stop(self) -> None:
-        """Drop what waits, and what is under way."""
-        ...
-
-
 class Transcoding:
     """The feeds of all channels; `run` is the task of each thread.
 
@@ -87,7 +66,7 @@ class Transcoding:
         self.encode_ms = Distribution(ENCODE_MS_BOUNDS)
         self._drain = drain
         self._clock = clock
-        self._ready: dict[AnyFeed, None] = {}
+        self._ready: dict[Feed, None] = {}
         self._has_work = asyncio.Event()
         self._calls = 0
 
@@ -96,10 +75,10 @@ class Transcoding:
         """Whether all that was put into feeds has been made."""
         return not self._ready and not self._calls
 
-    def open_feed(self, stream: Stream, source: AudioFormat | None) -> Feed:
+    def open_feed(self, stream: Stream, source: AudioFormat | None) -> RenditionFeed:
         """Let a stream be made of a channel's audio, which has the format `source` at first."""
         rendition = None if source is None else self.renditions.find(source, stream.codec)
-        stream.feed = feed = Feed(stream, rendition, self.renditions, self._wake)
+        stream.feed = feed = RenditionFeed(stream, rendition, self.renditions, self._wake)
         return feed
 
     @property
@@ -154,12 +133,12 @@ class Transcoding:
             for (feed, _), results in zip(work, made, strict=True):
                 self._hand_on(feed, results)
 
-    def _wake(self, feed: AnyFeed) -> None:
+    def _wake(self, feed: Feed) -> None:
         self._ready[feed] = None
         self._has_work.set()
 
-    def _take(self) -> list[tuple[AnyFeed, list[Any]]]:
-        work: list[tuple[AnyFeed, list[Any]]] = []
+    def _take(self) -> list[tuple[Feed, list[Item]]]:
+        work: list[tuple[Feed, list[Item]]] = []
         room = ITEMS_AT_ONCE
         for feed in list(self._ready):
             del self._ready[feed]
@@ -169,17 +148,17 @@ class Transcoding:
                 break
         return work
 
-    def _make(self, work: Sequence[tuple[AnyFeed, Sequence[Any]]]) -> tuple[list[list[Any]], float]:
+    def _make(self, work: Sequence[tuple[Feed, Sequence[Item]]]) -> tuple[list[list[Made]], float]:
         began = self._clock()
         made = [feed.make(items) for feed, items in work]
         return made, self._clock() - began
 
-    def _hand_on(self, feed: AnyFeed, made: Sequence[Any]) -> None:
+    def _hand_on(self, feed: Feed, made: Sequence[Made]) -> None:
         stream = feed.stream
         try:
             feed.hand_on(made)
         except Exception:
-            logger.exception("a stream is given up: feeding it failed", extra=stream.names)
+            logger.exception("a stream was ended because of a bug in the relay", extra=stream.names)
             feed.stop()
             stream.is_over = True
             for listener in stream.listeners:

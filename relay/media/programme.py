@@ -9,6 +9,7 @@ A programme is synchronous. It may run in a thread, one call at a time.
 
 import math
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -210,7 +211,7 @@ class _OggProgramme(Programme):
             yield self._numbers.give(page, ticks, self._due)
 
 
-class _PcmProgramme(Programme):
+class _PcmProgramme(Programme, ABC):
     """A programme that is made of PCM in one format."""
 
     def __init__(self, source: AudioFormat | None, pcm_format: AudioFormat) -> None:
@@ -258,11 +259,12 @@ class _PcmProgramme(Programme):
             self._pcm.clear()
             yield from self._make(pcm, self._due)
 
-    def end(self, due: float) -> Iterator[Encoded]:  # noqa: ARG002 - it simply ends
+    def end(self, due: float) -> Iterator[Encoded]:  # noqa: ARG002 - nothing follows the last samples
         yield from self.finish()
 
+    @abstractmethod
     def _make(self, pcm: bytes, due: float) -> Iterator[Encoded]:
-        raise NotImplementedError
+        """Yield what whole samples become."""
 
 
 class _WavProgramme(_PcmProgramme):

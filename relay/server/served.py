@@ -6,6 +6,7 @@ leaves at the moment when writing becomes forbidden, and ends with the connectio
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -57,7 +58,7 @@ class Conversation:
 _NOBODY = Conversation()
 
 
-class ServedConnection(GuardedConnection):
+class ServedConnection(GuardedConnection, ABC):
     """A connection with a seat.
 
     Attributes:
@@ -90,30 +91,30 @@ class ServedConnection(GuardedConnection):
         self._is_full = self._tells_later = False
 
     @property
+    @abstractmethod
     def is_open(self) -> bool:
         """Whether the relay may write messages."""
-        raise NotImplementedError
 
     @property
     def is_full(self) -> bool:
         """Whether data waits for room in the socket."""
         return self._is_full or self._awaits_room_at is not None
 
+    @abstractmethod
     def send_text(self, text: str) -> None:
         """Write one control message, unless the peer does not read any or the connection is closing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self, code: CloseCode, reason: str) -> None:
         """Begin to close. The peer is cut off if it does not close in time."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refuse(self, error: RelayError) -> None:
         """Report an error as far as the peer reads errors, and close with the error's code."""
-        raise NotImplementedError
 
+    @abstractmethod
     def closing(self, loss: Exception | None) -> Closing:
         """Determine how the connection ended. `loss` is the transport's error, if there was one."""
-        raise NotImplementedError
 
     def closing_without_frame(self, loss: Exception | None) -> Closing:
         """Determine how a connection ended that neither side closed in an orderly way."""

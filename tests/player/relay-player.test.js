@@ -174,7 +174,7 @@ function unreachable(options) {
   return told;
 }
 
-test("where WebSockets fail three times, an HTTP stream is played, and it is told that it is late", () => {
+test("after three failed WebSockets, the player plays an HTTP stream and reports that it is late", () => {
   const told = unreachable({ channel: "de", token: "abc-12345", volume: 0.5 });
   const audio = FakeAudio.latest;
   assert.equal(audio.src, "https://relay.example/at/stream/ev1/de.opus?token=abc-12345");

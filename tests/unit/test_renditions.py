@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 
 from relay.hub import rendition
 from relay.hub.feed import MAX_BEHIND_SECONDS
 from relay.hub.listener import MAX_NOTES
 from relay.hub.listening import PRE_ROLL_SECONDS
-from relay.hub.rendition import NoRenditions
+from relay.hub.rendition import NoRenditions, OpusRenditions
+from relay.media.libopus import OpusDecoder, OpusEncoder
 from relay.media.transcoding import OpusEncoding
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import HEADER_BYTES, Header
@@ -389,3 +391,27 @@ def test_places_of_a_rendition_follow_from_those_of_its_source(rate: int) -> Non
     later = Place(5 * EPOCH_STRIDE + 9, 7, 9, rate * 79 // 1000)
     assert found.place(later) == Place(5 * EPOCH_STRIDE + 2, 7, 2, 2 * 1920 - DELAY_TICKS)
     assert found.end(later).seq == 3, "what the encoder has not given out yet needs one more frame"
+
+
+async def test_a_decoder_that_begins_in_the_middle_of_a_stream_is_warm() -> None:
+    encoder = OpusEncoder(48_000, 1, 64_000, 5)
+    tone = (8000 * np.sin(2 * np.pi * 440 / 48_000 * np.arange(960 * 40))).astype("<i2").tobytes()
+    packets = [encoder.encode(tone[1920 * number : 1920 * (number + 1)]) for number in range(40)]
+    decoder = OpusDecoder(48_000, 1)
+    heard_from_the_beginning = [decoder.decode(packet, 960) for packet in packets]
+    bench = Bench(bound_seconds=10.0, renditions=OpusRenditions(OpusEncoding()))
+    source = bench.claim(offer=Offer(AudioFormat(Codec.OPUS, 48_000)))
+    for packet in packets[:30]:
+        bench.publish(source, audio=packet)
+        bench.now += 0.02
+    port = join(bench, "late", PCM)
+    for packet in packets[30:]:
+        bench.publish(source, audio=packet)
+        bench.now += 0.02
+    await bench.settle()
+    assert [frame.seq for frame in port.frames] == list(range(30, 40))
+    for heard, meant in zip(audio(port), heard_from_the_beginning[30:], strict=True):
+        difference = np.frombuffer(heard, "<i2").astype(float) - np.frombuffer(meant, "<i2")
+        assert np.sqrt(np.mean(difference**2)) < 0.05 * 8000
+    bench.hub.broadcasting.close()
+    await bench.tasks.close()
