@@ -47,7 +47,7 @@ LANGUAGES = {"en": "English", "de": "Deutsch", "ar": "العربية", "uk": "У
 ADMIN_KEY = "an-admin-key-for-the-pictures"
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-PHONE: ViewportSize = {"width": 390, "height": 896}
+PHONE: ViewportSize = {"width": 390, "height": 944}
 DESK: ViewportSize = {"width": 960, "height": 600}
 REPORT: ViewportSize = {"width": 1040, "height": 600}
 SCALE = 2
@@ -134,6 +134,7 @@ async def town_hall(relay: RelayProcess) -> AsyncIterator[None]:
             pace = "live" if lang == "en" else "speech"
             channel = ("--channel", lang, "--lang", lang, "--name", name, "--session-name", "Town hall")
             await stack.enter_async_context(running(*voice, *channel, "--pace", pace))
+            await relay.event("broadcaster joined", channel=lang)
         for lang, count in zip(LANGUAGES, (14, 23, 7, 3), strict=True):
             await stack.enter_async_context(audience(relay.url, lang, count))
         yield

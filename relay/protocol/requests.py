@@ -141,8 +141,8 @@ def read_stream_request(path: str, query: str) -> ConnectRequest:
     container = next((each for each in Container if path.endswith(each.ending)), None)
     segments = path.removeprefix(_STREAM).split("/")
     if container is None or len(segments) > 2:  # noqa: PLR2004 - session and channel
-        endings = " or ".join(each.ending for each in Container)
-        raise BadRequestError(f"The address is /stream/SESSION or /stream/SESSION/CHANNEL, then {endings}.")
+        endings = " or ".join(f"CHANNEL{each.ending}" for each in Container)
+        raise BadRequestError(f"The address of an HTTP stream is /stream/SESSION/ and {endings}.")
     segments[-1] = segments[-1].removesuffix(container.ending)
     address = ChannelAddress(segments[0], segments[1] if len(segments) > 1 else DEFAULT_CHANNEL)
     burst_ms = _read_number(_read_query(query), "burst_ms") or 0

@@ -75,6 +75,13 @@ class Listening:
         recording = await self.ear.recording(self.source)
         return Heard(recording, recording.at(self._mark))
 
+    async def hear_a_break(self, seconds: float) -> Heard:
+        """Kill the connection, and listen until this many seconds after the mark."""
+        self.ear.faults.kill()
+        heard = await self.hear(seconds)
+        self.ear.tab.forgive_break()
+        return heard
+
 
 @asynccontextmanager
 async def listening(

@@ -96,10 +96,7 @@ async def test_another_codec_goes_on_where_the_one_before_ends(
 async def test_a_killed_socket_is_not_heard(context: BrowserContext, relay: RelayProcess, say: Say) -> None:
     async def listen() -> Heard:
         async with listening(context, relay, codec="opus", latency="stable") as here:
-            here.ear.faults.kill()
-            heard = await here.hear(5)
-            here.ear.tab.forgive_break()
-            return heard
+            return await here.hear_a_break(5)
 
     def judge(heard: Heard) -> None:
         piece = heard.recording.between(heard.mark - 1, heard.mark + 4.8)

@@ -155,10 +155,7 @@ async def test_what_the_relay_dropped_is_one_splice(
 async def test_a_killed_socket_is_not_heard(context: BrowserContext, relay: RelayProcess, say: Say) -> None:
     async def listen() -> Heard:
         async with listening(context, relay, latency="stable") as here:
-            here.ear.faults.kill()
-            heard = await here.hear(5)
-            here.ear.tab.forgive_break()
-            return heard
+            return await here.hear_a_break(5)
 
     def judge(heard: Heard) -> None:
         piece = heard.recording.between(heard.mark - 1, heard.mark + 4.8)
