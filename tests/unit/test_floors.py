@@ -35,7 +35,9 @@ FLOORS = {
     "hub": 4,
     "server": 5,
     "client": 5,
+    "cluster": 5,
     "loadtest": 6,
+    "supervisor": 6,
     "cli": 7,
 }
 # `relay` itself exports the public names, which live in audio. `python -m relay` is the command line.
@@ -53,9 +55,11 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "relay.hub": frozenset({"asyncio", "logging"}),
     "relay.server": IMPURE,
     "relay.client": frozenset({"asyncio"}),
+    "relay.cluster": frozenset({"asyncio", "logging"}),
     "relay.client.operator_client": frozenset({"http"}),
     "relay.client.transport": IMPURE,
     "relay.loadtest": IMPURE,
+    "relay.supervisor": IMPURE,
     "relay.cli": IMPURE,
 }
 """What each module, or each room with all its modules, may import from `IMPURE`. All others are pure."""

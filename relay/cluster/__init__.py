@@ -1,0 +1,1 @@
+"""Several relays that carry the same channels: who is a channel's home, and how its audio reaches the other nodes."""

@@ -1,0 +1,182 @@
+"""What a node needs from the bus that connects the nodes of a cluster.
+
+The bus carries live messages, remembers the last seconds of them, keeps small records that change only by
+compare-and-set, and knows which nodes are alive. `relay.cluster.nats_bus` implements it on NATS.
+
+Invariants: A callback runs on the event loop, and blocks nothing. `publish` and `say` never block or raise. While the
+bus is down, they keep what they get up to a bound, and deliver it when the bus is back; receivers therefore accept any
+message twice, late, or out of order.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.vocabulary.errors import CloseCode, RelayError
+
+
+class BusDownError(RelayError):
+    """The bus does not answer. Whatever was asked may or may not have happened."""
+
+    close_code = CloseCode.INTERNAL
+    http_status = 503
+
+
+class ConflictError(RelayError):
+    """Somebody else wrote the record first; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it is stored.
+
+    Attributes:
+        value: Its bytes.
+        revision: Changes with each write. `Bus.write` takes it to make sure that nobody else wrote.
+    """
+
+    value: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What is known of a node that is alive.
+
+    Attributes:
+        id: Unique for each process.
+        version: The relay's version.
+        url: Its address, for people; empty if unknown.
+        is_draining: Whether it is about to stop.
+        listeners: How many listeners it has.
+    """
+
+    id: str
+    version: str
+    url: str
+    is_draining: bool
+    listeners: int
+
+
+class Subscription(Protocol):
+    """A subscription to a subject."""
+
+    def close(self) -> None:
+        """Receive nothing more. A second call changes nothing."""
+
+
+class Bus(Protocol):
+    """The bus, as one node sees it. Subjects and keys are given without the cluster's prefix.
+
+    Attributes:
+        node_id: The id of this node.
+        nodes: The nodes that are alive, by id, including this one.
+        on_record: Called with the key of a record and the record, or None when it was deleted: with all records when
+            the bus begins, at each change, and with all of them again after the bus was down. A change may be reported
+            twice, but never an older one after a newer one.
+        on_up: Called when the bus is back after it was down, and the records have been read again.
+        on_nodes: Called when a node came or went.
+    """
+
+    node_id: str
+    nodes: Mapping[str, Node]
+    on_record: Callable[[str, Record | None], None]
+    on_up: Callable[[], None]
+    on_nodes: Callable[[], None]
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the bus answered within the last seconds."""
+        ...
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """Send a message to all subscribers, and to the memory of the bus.
+
+        Messages that the bus has not confirmed are kept for some seconds, and are sent again after a failure: the
+        oldest are dropped beyond that.
+        """
+        ...
+
+    async def publish_stored(self, subject: str, payload: bytes) -> None:
+        """Send a message, and wait until the memory of the bus has it. What was published before is there, too.
+
+        Raises:
+            BusDownError: The bus did not confirm it in time.
+        """
+        ...
+
+    async def fetch(self, subject: str, since: float | None = None) -> list[bytes]:
+        """Return the messages of a subject that the memory has, oldest first.
+
+        Args:
+            subject: The subject.
+            since: Only those that arrived at this time of day or later, in seconds since 1970; None for all.
+
+        Raises:
+            BusDownError: The bus did not answer in time.
+        """
+        ...
+
+    async def subscribe(self, subject: str, take: Callable[[bytes], None]) -> Subscription:
+        """Call `take` with each message of a subject from now on. The subscription survives failures of the bus.
+
+        When this returns, the bus has the subscription, or is down.
+        """
+        ...
+
+    async def read(self, key: str) -> Record | None:
+        """Return a record; None if there is none.
+
+        Raises:
+            BusDownError: The bus did not answer in time.
+        """
+        ...
+
+    async def write(self, key: str, value: bytes, revision: int | None) -> int:
+        """Write a record if its revision is still this one; None to create it. Return the new revision.
+
+        Raises:
+            ConflictError: Somebody else wrote it, or it exists already.
+            BusDownError: The bus did not answer in time.
+        """
+        ...
+
+    async def delete(self, key: str, revision: int) -> None:
+        """Delete a record if its revision is still this one.
+
+        Raises:
+            ConflictError: Somebody else wrote it.
+            BusDownError: The bus did not answer in time.
+        """
+        ...
+
+    def say(self, name: str, payload: bytes) -> None:
+        """Send news to all nodes, including this one. They are not remembered."""
+        ...
+
+    async def hear(self, name: str, take: Callable[[bytes], None]) -> Subscription:
+        """Call `take` with each piece of news of this name."""
+        ...
+
+    async def ask(self, name: str, payload: bytes, seconds: float) -> dict[str, bytes]:
+        """Ask all nodes, and return their answers by node id, as soon as all nodes answered or the time is over.
+
+        Nodes that are alive and missing in the result did not answer in time.
+        """
+        ...
+
+    async def ask_one(self, node_id: str, name: str, payload: bytes, seconds: float) -> bytes:
+        """Ask one node.
+
+        Raises:
+            BusDownError: It did not answer in time.
+        """
+        ...
+
+    async def answer(self, name: str, reply: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
+        """Answer the questions of this name, those to all nodes and those to this one."""
+        ...
+
+    def describe(self, *, url: str, is_draining: bool, listeners: int) -> None:
+        """Change what the other nodes know of this one, with the next renewal or, if it begins to drain, at once."""
+        ...

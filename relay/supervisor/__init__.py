@@ -1,0 +1,1 @@
+"""Several relays of one machine behind one socket: they are started, watched, and replaced when they fail."""
