@@ -19,6 +19,8 @@ from relay.hub.broadcasting import Broadcasting
 from relay.hub.channel import Channel, ChannelRecord
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
+from relay.hub.following import Following
+from relay.hub.gate import Gate, OpenGate
 from relay.hub.listening import Listening
 from relay.hub.port import Send
 from relay.hub.rendition import NoRenditions
@@ -74,6 +76,8 @@ class Hub:
         overflows: What listeners lose, for the log.
         reports: What listeners report about their playback.
         transcoding: Makes the streams whose codec is not the source's.
+        following: The channels whose home is another node of a cluster.
+        gate: What a claim or a join has to wait for; open in a single process.
         on_open: Called with each new channel, to open taps on it or to observe its subscribers.
     """
 
@@ -123,6 +127,8 @@ class Hub:
             fit_queues=self.listening.fit_queues,
             kept=limits or LimitsInForce(LimitSettings()),
         )
+        self.following = Following(self.directory, self.broadcasting, serialize)
+        self.gate: Gate = OpenGate()
 
     @property
     def clock_ms(self) -> int:
