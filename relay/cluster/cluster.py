@@ -11,14 +11,16 @@ Source: docs/architecture.md, "Several nodes".
 """
 
 import asyncio
+import contextlib
 import json
 import logging
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
 
-from relay.audio.ingest import Timed
+from relay.audio.ingest import IngestRecord, Timed
 from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
 from relay.cluster.follower import Follower
 from relay.cluster.home import Home
@@ -30,7 +32,7 @@ from relay.process.tasks import TaskRegistry
 from relay.protocol.requests import Delivery, Offer
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock
-from relay.vocabulary.errors import ChannelBusyError, RelayError
+from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError, TakenOverError
 from relay.vocabulary.names import ChannelAddress
 
 HOUSEKEEPING_SECONDS = 0.5
@@ -50,6 +52,9 @@ UNUSED_SECONDS = 5.0
 
 SETTLE_SECONDS = 5.0
 """After the bus was down, nodes have this long to say that they are alive, before others take over their channels."""
+
+LEFT_SECONDS = 5.0
+"""How long a node remembers how it left a channel, for others that claim it at the same time."""
 
 MOST_ATTEMPTS = 5
 """How often a claim is tried again after another node was faster."""
@@ -100,8 +105,11 @@ class Cluster:
         self._locks = defaultdict[ChannelAddress, asyncio.Lock](asyncio.Lock)
         self._written_at: dict[ChannelAddress, float] = {}
         self._unused_since: dict[ChannelAddress, float] = {}
+        self._claiming: dict[ChannelAddress, int] = {}
+        self._left: dict[ChannelAddress, tuple[Ownership, float]] = {}
         self._adopting: set[ChannelAddress] = set()
         self._settles_at = clock() + SETTLE_SECONDS
+        self._has_changes = asyncio.Event()
         self._is_draining = False
         bus.on_record = self._learn
         bus.on_up = self._go_on
@@ -124,15 +132,25 @@ class Cluster:
     async def run(self) -> None:
         """Write the records of the channels of this home, and look for channels without one, forever."""
         while True:
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOUSEKEEPING_SECONDS):
+                    await self._has_changes.wait()
+            self._has_changes.clear()
             for home in list(self._homes.values()):
                 await self._look_after(home)
+            self._left = {
+                address: left for address, left in self._left.items() if self._clock() - left[1] < LEFT_SECONDS
+            }
             self._look_for_abandoned()
             self._leave_unused()
 
     def is_home(self, address: ChannelAddress) -> bool:
         """Whether a channel has its home here."""
         return address in self._homes
+
+    def settle_now(self) -> None:
+        """Look for channels without a home at once, because all nodes are known to be there."""
+        self._settles_at = self._clock()
 
     # The gate
 
@@ -156,7 +174,7 @@ class Cluster:
                 home = await self._become_home(address, before, after, revision)
             except BusDownError as error:
                 raise BusDownError(_NOT_REACHED) from error
-            home.is_changed = True
+            home.note_change()
 
     async def _follow(self, address: ChannelAddress) -> None:
         """Follow a channel, as far as the bus answers in time."""
@@ -223,50 +241,70 @@ class Cluster:
             connection = after.connection or ""
             present.begin_again(after.fence, connection, self._session_name(address))
             return present
+        self._claiming[address] = after.fence
         last = before
-        if before is not None and before.home in self._bus.nodes and before.home != self._bus.node_id:
-            last = await self._ask_to_release(address, before, after.fence) or before
+        if before is not None and before.home != self._bus.node_id:
+            last = await self._ask_to_release(address, after.fence) or before
         channel = self._hub.directory.open(address)
-        home = Home(channel, self._bus, self._clock, self._wall_offset)
+        home = Home(channel, self._bus, self._clock, self._wall_offset, self._has_changes.set)
         await home.void_others(after.fence)
         if last is not None:
             follower = await self._sync(address, last)
             held, accepted = await follower.fetch_held()
             channel = follower.channel or self._hub.directory.open(address)
             home.channel = channel
-            record = _with_accepted(last, max(accepted, follower.accepted))
             waiting = [
                 Timed(channel.audio_format.measure(each.audio), follower.local_time(each.due))
                 for each in held
                 if channel.audio_format is not None
             ]
+            record = shifted(last.channel, -self._wall_offset)
+            if last is before:
+                record = _brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
+            self._check_not_replaced(address, after.fence)
             self._drop_follower(address)
-            self._hub.following.become_home(channel, shifted(record, -self._wall_offset), waiting)
+            self._hub.following.become_home(channel, record, waiting)
+        self._check_not_replaced(address, after.fence)
         channel.is_home = True
         home.revision = revision
         self._homes[address] = home
         home.begin(after.connection, self._session_name(address))
         return home
 
-    async def _ask_to_release(self, address: ChannelAddress, before: Ownership, fence: int) -> Ownership | None:
-        """Ask the present home to stop. Return how it left the channel, or None if it does not answer."""
+    def _check_not_replaced(self, address: ChannelAddress, fence: int) -> None:
+        if self._claiming.get(address) != fence:
+            raise TakenOverError(CloseCode.TAKEN_OVER.reason)
+
+    async def _ask_to_release(self, address: ChannelAddress, fence: int) -> Ownership | None:
+        """Ask the present home to stop, and all who are about to become it to give up.
+
+        Return how the home left the channel, or None if it does not answer.
+        """
         question = json.dumps({"key": key_of(address), "fence": fence}).encode()
-        try:
-            reply = await self._bus.ask_one(before.home, "release", question, HAND_OVER_SECONDS)
-            return Ownership.unpack(reply) if reply else None
-        except (BusDownError, RecordError):
-            return None
+        answers = await self._bus.ask("release", question, HAND_OVER_SECONDS)
+        left = [Ownership.unpack(answer) for answer in answers.values() if answer]
+        return max(left, key=lambda each: (each.fence, each.index), default=None)
 
     async def _release(self, question: bytes) -> bytes:
-        """Answer a node that has become the home of a channel: stop, and say how the channel stands."""
+        """Answer a node that is about to become the home of a channel: stop, and say how the channel stands."""
         asked = json.loads(question)
         address, fence = address_of(asked["key"]), asked["fence"]
+        if self._claiming.get(address, fence) < fence:
+            del self._claiming[address]
         home = self._homes.get(address)
-        if home is None or home.fence >= fence:
+        if home is not None and home.fence < fence:
+            left = home.ownership(self._session_name(address))
+            self._resign(home)
+            self._left[address] = left, self._clock()
+            await home.hand_over()
+        elif (left_before := self._left.get(address)) is not None and left_before[0].fence < fence:
+            # Several nodes may ask at once. The one with the highest fence goes on.
+            left = left_before[0]
+            await Home(
+                self._hub.directory.open(address), self._bus, self._clock, self._wall_offset, lambda: None
+            ).hand_over()
+        else:
             return b""
-        left = home.ownership(self._session_name(address))
-        self._resign(home)
-        await home.hand_over()
         return left.pack()
 
     def _resign(self, home: Home) -> None:
@@ -382,6 +420,7 @@ class Cluster:
         if self._locks[address].locked() or self._homes.get(address) is not home:
             return
         if channel.broadcaster is None and not home.is_over:
+            home.connection = None
             self._hub.broadcasting.note_absence(channel)
         is_ended = channel.state is ChannelState.ENDED
         written_at = self._written_at.get(address, 0.0)
@@ -496,11 +535,19 @@ async def _report(work: Awaitable[None], then: Then) -> None:
         then(None)
 
 
-def _with_accepted(last: Ownership, accepted: tuple[int, int]) -> ChannelRecord:
-    """Return the channel of a record, with what was accepted from its broadcaster since."""
-    record = last.channel
+def _brought_up_to_date(
+    record: ChannelRecord, last: Ownership, channel: Channel, waiting: list[Timed], accepted: tuple[int, int]
+) -> ChannelRecord:
+    """Return a record that its home could not write at its end, with what other nodes know to have happened since.
+
+    `accepted` is the fence of the last audio, and the ticks accepted from that fence's broadcaster.
+    """
     fence, ticks = accepted
-    if last.connection is None or fence != last.fence:
+    if last.connection is not None and fence == last.fence:
+        record = replace(record, accepted={**record.accepted, last.connection: ticks})
+    if channel.ingest is None:
         return record
-    known = record.accepted.get(last.connection, 0)
-    return replace(record, accepted={**record.accepted, last.connection: max(known, ticks)})
+    not_before = waiting[-1].due + waiting[-1].piece.seconds if waiting else channel.timeline.over_at
+    covered_until = None if record.ingest is None else record.ingest.covered_until
+    ingest = IngestRecord(channel.pace.value, None if not_before == -math.inf else not_before, covered_until)
+    return replace(record, ingest=ingest)

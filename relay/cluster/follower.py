@@ -31,6 +31,10 @@ MARGIN_SECONDS = 3.0
 """How much earlier than needed the fetched entries begin. It is more than a message takes, and than synchronized clocks
 differ."""
 
+RECENT_SECONDS = 2.0
+"""How old the audio may be with which a channel begins for listeners who were there before its broadcaster. It is more
+than a node takes to follow a channel."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -170,18 +174,20 @@ class Follower:
     def _begin(self, known: Ownership, entries: Iterable[Entry]) -> None:
         """Begin with a record and the audio before it, or go on with the record if the channel has users here."""
         channel, record = self.channel, self._localized(known.channel)
+        past = (
+            Past(entry.body.place, self.local_time(entry.body.due), entry.body.audio)
+            for entry in entries
+            if isinstance(entry.body, Audio)
+        )
         if channel is not None and channel.has_subscribers:
-            if channel.audio_format is None:
-                self._following.catch_up(channel, record)
-            else:
+            if channel.audio_format is not None:
                 # What lies between is among the entries, or becomes a gap.
+                channel.is_home = False
                 return
+            # Listeners that wait for the first broadcaster hear it from its first frame on.
+            recent = self._clock() - RECENT_SECONDS
+            self._following.catch_up(channel, record, (each for each in past if each.due >= recent))
         else:
-            past = (
-                Past(entry.body.place, self.local_time(entry.body.due), entry.body.audio)
-                for entry in entries
-                if isinstance(entry.body, Audio)
-            )
             self._following.open(record, past)
         self.next = known.fence, known.index
         self.last_due = max(

@@ -4,7 +4,7 @@ Invariants: Entries leave in the order of their indexes, and never wait for the 
 replaced.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from relay.audio.ingest import Timed
 from relay.cluster.bus import Bus
@@ -24,6 +24,7 @@ class Home:
         bus: Carries the entries.
         clock: The relay's clock.
         wall_offset: How much later the time of day is than the relay's clock.
+        tell_change: Called when the channel's record should be written.
 
     Attributes:
         name: See `Reader`.
@@ -39,7 +40,9 @@ class Home:
     name = "cluster"
     is_passive = True
 
-    def __init__(self, channel: Channel, bus: Bus, clock: Clock, wall_offset: float) -> None:
+    def __init__(
+        self, channel: Channel, bus: Bus, clock: Clock, wall_offset: float, tell_change: Callable[[], None]
+    ) -> None:
         self.channel = channel
         self.fence = 0
         self.revision: int | None = None
@@ -49,6 +52,7 @@ class Home:
         self._bus = bus
         self._clock = clock
         self._wall_offset = wall_offset
+        self._tell_change = tell_change
         self._index = 0
         self._accepted = 0
         self._audio_subject = f"audio.{key_of(channel.address)}"
@@ -90,12 +94,18 @@ class Home:
             self._publish(Audio(start, item.timestamp + self._wall_offset, self._accepted, item.audio))
         else:
             self._publish(Change(item))
-            self.is_changed = self.is_changed or item.text is not None
+            self.note_change()
         return True
+
+    def note_change(self) -> None:
+        """Have the record written soon."""
+        self.is_changed = True
+        self._tell_change()
 
     def finish(self) -> None:
         """Called when the channel ended or is forgotten."""
-        self.is_over = self.is_changed = True
+        self.is_over = True
+        self.note_change()
 
     def keep(self, pieces: Sequence[Timed]) -> None:
         """Keep accepted audio of pace `speech` on the bus, until it is released."""

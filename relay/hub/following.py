@@ -89,8 +89,12 @@ class Following:
             channel.skip(note.place)
         self._broadcasting.follow(channel, replace(note, place=channel.place))
 
-    def catch_up(self, channel: Channel, record: ChannelRecord) -> None:
-        """Bring a channel that lost entries for good to the state of a record: its format, its place, and its state."""
+    def catch_up(self, channel: Channel, record: ChannelRecord, past: Iterable[Past] = ()) -> None:
+        """Bring a channel that lost entries, or had none, to the state of a record: its format, place, and state.
+
+        `past` are frames before that place which its listeners are to hear.
+        """
+        channel.is_home = False
         timeline, place = record.timeline, Place(*record.timeline.place)
         if place.position > channel.place.position:
             if place.epoch != channel.place.epoch and timeline.numbers.epochs:
@@ -98,6 +102,9 @@ class Following:
                 audio_format, begin = AudioFormat(Codec(codec), rate, channels), Place(*start)
                 text = messages.FormatChange(audio_format, begin.epoch).text()
                 self._broadcasting.follow(channel, Note(channel.place, text, audio_format, begin))
+            for each in past:
+                if each.place.position < place.position:
+                    self.take(channel, each.place, each.audio, each.due)
             if place.position > channel.place.position:
                 channel.skip(place)
         state, silence = ChannelState(timeline.state), timeline.silence and Silence(timeline.silence)

@@ -328,7 +328,9 @@ class MemoryBus:
 
         self._leave(do, is_kept=is_kept)
         try:
-            return await asyncio.wait_for(answer, self._cluster.answer_seconds)
+            # `asyncio.wait_for` of Python 3.11 can lose a cancellation.
+            async with asyncio.timeout(self._cluster.answer_seconds):
+                return await answer
         except TimeoutError:
             raise BusDownError("The bus does not answer.") from None
 
