@@ -16,13 +16,13 @@ import json
 import logging
 import math
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
 
 from relay.audio.ingest import IngestRecord, Timed
 from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
-from relay.cluster.follower import Follower
+from relay.cluster.follower import ClusterTally, Follower
 from relay.cluster.home import Home
 from relay.cluster.ownership import Ownership, RecordError, address_of, key_of, shifted
 from relay.hub.channel import Channel, ChannelRecord
@@ -76,9 +76,7 @@ class Cluster:
         history_seconds: How much audio a channel keeps.
 
     Attributes:
-        repairs: How often entries were missing and were fetched.
-        lost_entries: How often entries were lost for good.
-        adoptions: How often this node took over a channel whose home was gone.
+        tally: What happened to this node's part in the cluster.
     """
 
     def __init__(
@@ -97,8 +95,7 @@ class Cluster:
         self._clock = clock
         self._wall_offset = wall_clock() - clock()
         self._history_seconds = history_seconds
-        self._counters = Counter[str]()
-        self.adoptions = 0
+        self.tally = ClusterTally()
         self._records: dict[ChannelAddress, tuple[Ownership, int]] = {}
         self._homes: dict[ChannelAddress, Home] = {}
         self._followers: dict[ChannelAddress, Follower] = {}
@@ -114,16 +111,6 @@ class Cluster:
         bus.on_record = self._learn
         bus.on_up = self._go_on
         hub.gate = self
-
-    @property
-    def repairs(self) -> int:
-        """How often entries were missing and were fetched."""
-        return self._counters["repairs"]
-
-    @property
-    def lost_entries(self) -> int:
-        """How often entries were lost for good."""
-        return self._counters["lost"]
 
     async def open(self) -> None:
         """Answer other nodes. Call it before the first client is served."""
@@ -331,7 +318,7 @@ class Cluster:
                 wall_offset=self._wall_offset,
                 history_seconds=self._history_seconds,
                 repair=self._start,
-                counters=self._counters,
+                tally=self.tally,
             )
         return follower
 
@@ -490,7 +477,7 @@ class Cluster:
                 home = await self._become_home(address, before, after, revision)
                 home.is_changed = True
                 self._hub.broadcasting.note_absence(home.channel)
-                self.adoptions += 1
+                self.tally.adoptions += 1
                 home.channel.log("the channel lost its home, and has it here now")
         except (BusDownError, ChannelBusyError):
             pass

@@ -8,8 +8,9 @@ Bound: while entries are fetched, `MAX_WAITING` later ones wait. Drops: the olde
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 
 from relay.cluster.bus import Bus, BusDownError, Subscription
 from relay.cluster.clock_difference import ClockDifference
@@ -35,6 +36,21 @@ RECENT_SECONDS = 2.0
 """How old the audio may be with which a channel begins for listeners who were there before its broadcaster. It is more
 than a node takes to follow a channel."""
 
+@dataclass(slots=True)
+class ClusterTally:
+    """What happened to this node's part in the cluster since it started.
+
+    Attributes:
+        repairs: How often entries of a channel were missing and were fetched.
+        lost_entries: How often entries were missing for good.
+        adoptions: How often this node took over a channel whose home was gone.
+    """
+
+    repairs: int = 0
+    lost_entries: int = 0
+    adoptions: int = 0
+
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +66,7 @@ class Follower:
         wall_offset: How much later the time of day is than the relay's clock.
         history_seconds: How much audio the channel keeps.
         repair: Called with what fetches missing entries, to run it in a task.
-        counters: Counts repairs and what could not be repaired.
+        tally: Counts repairs, and entries that are lost.
 
     Attributes:
         next: The fence and the index of the next entry.
@@ -70,7 +86,7 @@ class Follower:
         wall_offset: float,
         history_seconds: float,
         repair: Callable[[Coroutine[object, object, None]], None],
-        counters: Counter[str],
+        tally: ClusterTally,
     ) -> None:
         self.address = address
         self.next = (0, 0)
@@ -84,7 +100,7 @@ class Follower:
         self._wall_offset = wall_offset
         self._history_seconds = history_seconds
         self._repair_later = repair
-        self._counters = counters
+        self._tally = tally
         self._difference = ClockDifference(-wall_offset)
         self._waiting: deque[Entry] | None = deque(maxlen=MAX_WAITING)
         self._subscription: Subscription | None = None
@@ -215,7 +231,7 @@ class Follower:
             self._waiting.append(entry)
         elif not self._apply(entry):
             self._waiting = deque((entry,), maxlen=MAX_WAITING)
-            self._counters["repairs"] += 1
+            self._tally.repairs += 1
             self._repair_later(self._repair())
 
     async def _repair(self) -> None:
@@ -271,7 +287,7 @@ class Follower:
 
     def _force(self, entry: Entry) -> None:
         """Apply an entry although others before it are lost."""
-        self._counters["lost"] += 1
+        self._tally.lost_entries += 1
         self._log("entries of the cluster were lost", expected=self.next, got=entry.order)
         body, channel = entry.body, self.channel
         if isinstance(body, Snapshot):

@@ -207,8 +207,8 @@ async def test_what_arrives_twice_late_or_out_of_order_is_heard_once_and_in_orde
             await asyncio.sleep(0.001)
         await until(lambda: len(heard(there)) == 300)
         assert heard(there) == numbered(300)
-        assert b.cluster.repairs > 0
-        assert b.cluster.lost_entries == 0
+        assert b.cluster.tally.repairs > 0
+        assert b.cluster.tally.lost_entries == 0
 
 
 async def test_a_link_that_was_cut_is_made_up_for(nodes: list[ClusterNode]) -> None:
@@ -323,7 +323,7 @@ async def test_a_channel_whose_home_died_is_adopted(nodes: list[ClusterNode], me
     there = await c.join()
     await a.die()
     await until(lambda: there.of_type("state") and there.of_type("state")[-1]["state"] == "source_lost")
-    assert b.cluster.adoptions + c.cluster.adoptions == 1
+    assert b.cluster.tally.adoptions + c.cluster.tally.adoptions == 1
     source, _ = await b.claim()
     send(b, source, numbered(3))
     await until(lambda: len(heard(there)) == 3)
