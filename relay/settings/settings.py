@@ -7,10 +7,11 @@ values are in `relay.settings.configuration`.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from relay.settings.setting_types import (
     Count,
+    CountOrAuto,
     CountOrNever,
     Declarations,
     FileNames,
@@ -47,6 +48,13 @@ class ServerSettings(_Section):
         ),
     )
     port: int = Field(8080, ge=0, le=65535, description="The TCP port. 0 chooses a free port and prints it.")
+    workers: CountOrAuto = Field(
+        1,
+        description=(
+            'Number of processes that serve the port together, 1 to 128. "auto" is one for each core. More than '
+            "one need nats-server or cluster.url."
+        ),
+    )
     loop: Literal["auto", "asyncio", "uvloop"] = Field(
         "auto",
         description='The event loop. "uvloop" needs the extra "uvloop". "auto" is asyncio, which measured better.',
@@ -423,6 +431,18 @@ class LimitSettings(_Section):
     )
 
 
+class ClusterSettings(_Section):
+    """The NATS servers that connect several relays."""
+
+    url: SecretStr | None = Field(
+        None,
+        description=(
+            "The address of a NATS server, such as nats://user:password@192.0.2.10:4222, or of several, separated by "
+            "commas. Unset: this relay is on its own, and several workers use a private server."
+        ),
+    )
+
+
 class CloudWatchSettings(_Section):
     """Metrics for CloudWatch. Credentials come from the standard AWS chain."""
 
@@ -498,6 +518,7 @@ class Settings(_Section):
     stream: StreamSettings = StreamSettings()
     channel: ChannelSettings = ChannelSettings()
     limits: LimitSettings = LimitSettings()
+    cluster: ClusterSettings = ClusterSettings()
     cloudwatch: CloudWatchSettings = CloudWatchSettings()
     prometheus: PrometheusSettings = PrometheusSettings()
     log: LogSettings = LogSettings()
