@@ -151,6 +151,10 @@ METRICS = (
     _loss("Tally.lost_taps", "relay_taps_lost", None,
           "Number of taps that were closed because their readers were too slow.",
           "A recorder or an encoder cannot keep up. Its recording or stream ends there."),
+    _loss("BusOutbox.dropped_messages", "relay_bus_messages_dropped", None,
+          "Number of messages for other nodes that the relay gave up.",
+          "NATS did not confirm them in time. It was out of reach for longer than `listener.history_seconds`, or has "
+          "too little memory. Listeners at other nodes lack that audio."),
     _loss("OverflowEpisodes.untracked_frames", "relay_frames_dropped_not_logged", None,
           "Number of dropped frames that are missing in the log's lines about lost audio.",
           "More than 1000 sessions lost audio at once. `relay_frames_dropped_total` has all frames."),

@@ -175,6 +175,16 @@ def _relay_address(text: str) -> str:
     return text
 
 
+def _cluster_addresses(secret: SecretStr) -> SecretStr:
+    parts = [part.strip() for part in secret.get_secret_value().split(",")]
+    if not all(_is_address(r"(nats|tls)://([^/?#@\s]+@)?[^/?#@\s]+", part) for part in parts):
+        raise ValueError(
+            "must be an address such as nats://user:password@127.0.0.1:4222 or tls://nats.example.org:4222, or "
+            "several of them, separated by commas"
+        )
+    return secret
+
+
 def _is_address(form: str, text: str) -> bool:
     if re.fullmatch(form, text) is None:
         return False
@@ -208,4 +218,5 @@ Hosts = Annotated[
 ]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_split_words)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+ClusterAddresses = Annotated[SecretStr, AfterValidator(_cluster_addresses)]
 RelayAddress = Annotated[str, AfterValidator(_relay_address)]

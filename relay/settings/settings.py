@@ -7,9 +7,10 @@ values are in `relay.settings.configuration`.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from relay.settings.setting_types import (
+    ClusterAddresses,
     Count,
     CountOrAuto,
     CountOrNever,
@@ -432,13 +433,70 @@ class LimitSettings(_Section):
 
 
 class ClusterSettings(_Section):
-    """The NATS servers that connect several relays."""
+    """Several relays that carry the same channels, connected by NATS. docs/nats.md has the details."""
 
-    url: SecretStr | None = Field(
+    url: ClusterAddresses | None = Field(
         None,
         description=(
-            "The address of a NATS server, such as nats://user:password@192.0.2.10:4222, or of several, separated by "
-            "commas. Unset: this relay is on its own, and several workers use a private server."
+            "The address of a NATS server, or of several, separated by commas. The scheme tls requires encryption. "
+            "A user and a password, or a token, may stand before the host. Unset: this relay is on its own. It needs "
+            'the extra "cluster".'
+        ),
+    )
+    credentials_file: str | None = Field(
+        None,
+        min_length=1,
+        description="A file with the JWT and the NKey seed of a NATS user, as nsc writes it.",
+        examples=["/etc/relay/nats.creds"],
+    )
+    nkey_seed_file: str | None = Field(
+        None,
+        min_length=1,
+        description="A file with the NKey seed of a NATS user.",
+        examples=["/etc/relay/nats.nk"],
+    )
+    tls_ca_file: str | None = Field(
+        None,
+        min_length=1,
+        description="A PEM file with the authority that signed the NATS servers' certificates. Unset: the system's.",
+        examples=["/etc/relay/nats-ca.pem"],
+    )
+    tls_certificate: str | None = Field(
+        None,
+        min_length=1,
+        description="A PEM file with the certificate that the relay shows to the NATS servers.",
+        examples=["/etc/relay/nats-client.pem"],
+    )
+    tls_key: str | None = Field(
+        None,
+        min_length=1,
+        description="A PEM file with the private key of that certificate, not encrypted.",
+        examples=["/etc/relay/nats-client-key.pem"],
+    )
+    prefix: str = Field(
+        "relay",
+        pattern=r"^[A-Za-z0-9_-]{1,32}$",
+        description=(
+            "What the relay's subjects, streams and buckets begin with. Relays with the same prefix are one cluster. "
+            "1 to 32 characters of A-Z a-z 0-9 _ -."
+        ),
+    )
+    node: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description=(
+            "The name of this relay in the cluster's answers and figures: 1 to 64 characters of A-Z a-z 0-9 _ -. "
+            "Unset: the host's name and the process id."
+        ),
+        examples=["berlin-1"],
+    )
+    replicas: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description=(
+            "How many NATS servers keep the cluster's records and recent audio. With 3 of them, the cluster survives "
+            "the loss of one. 1 to 5."
         ),
     )
 
