@@ -7,12 +7,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from relay.access.local_key import LocalKey, runtime_directory, stored_key
+from relay.access.local_key import runtime_directory, stored_key
 from relay.access.rules import Access
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.cli.access import RelayKeys, choose_keys, read_rules
@@ -44,7 +45,7 @@ from relay.server.rechecks import Rechecks
 from relay.server.server import RelayServer
 from relay.server.shutdown import ShutdownPlan
 from relay.server.tls import make_tls, renew_tls
-from relay.settings.settings import CloudWatchSettings, OpusSettings, Settings, StreamSettings
+from relay.settings.settings import CloudWatchSettings, OpusSettings, ServerSettings, Settings, StreamSettings
 from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.clock import relay_clock, wall_clock
 from relay.vocabulary.containers import Container
@@ -109,14 +110,29 @@ class RunningRelay:
         return self.rechecks.replace(rules)
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a relay that is a worker has from its supervisor.
+
+    Attributes:
+        sockets: The sockets on which it listens.
+        keys: The keys that the supervisor made, and stored.
+    """
+
+    sockets: Sequence[socket.socket]
+    keys: RelayKeys
+
+
 @contextlib.asynccontextmanager
-async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
-    """Run a relay within the context.
+async def running_relay(settings: Settings, inherited: Inherited | None = None) -> AsyncIterator[RunningRelay]:
+    """Run a relay within the context; `inherited` makes it a worker.
 
     Raises:
         ConfigurationError: The settings cannot be used here. The text says why and what to do.
     """
     keys = choose_keys(settings)
+    if inherited is not None:
+        keys = keys.kept_from(inherited.keys)
     access = Access(read_rules(settings, keys), wall_clock)
     tls = make_tls(settings.server)
     plan = ShutdownPlan.within(settings.server.shutdown_timeout_seconds, settings.server.shutdown_window_seconds)
@@ -192,12 +208,12 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
                 plan=plan,
                 server=settings.server,
                 listener=settings.listener,
+                sockets=None if inherited is None else inherited.sockets,
             )
         )
-        _store_keys(stack, server.port, keys)
-        host = reachable_host(settings.server.host)
-        scheme = "http" if tls is None else "https"
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
+        if inherited is None:
+            store_keys(stack, server.port, keys)
+        url = address_for_browsers(settings.server, server.port)
         yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls, settings.server.host, tasks.broken)
 
 
@@ -232,12 +248,18 @@ def _tell_missing(transcoding: Transcoding) -> None:
             logger.warning("the relay cannot serve an HTTP stream", extra=extra)
 
 
-def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:
+def address_for_browsers(server: ServerSettings, port: int) -> str:
+    """Return the address of a relay for a browser on this machine, without a slash at the end."""
+    host = reachable_host(server.host)
+    scheme = "http" if server.tls_certificate is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:
     """Store the keys that the relay made, where commands of the same user find them, until `stack` ends."""
     try:
-        for kind, key in ((LocalKey.BROADCAST, keys.broadcast_key), (LocalKey.ADMIN, keys.admin_key)):
-            if kind in keys.made and key is not None:
-                stack.enter_context(stored_key(runtime_directory(os.environ), kind, port, key))
+        for kind, key in keys.of_own_making.items():
+            stack.enter_context(stored_key(runtime_directory(os.environ), kind, port, key))
     except OSError as error:
         reason = error.strerror or str(error)
         logger.warning("the relay could not store its keys for other commands", extra={"reason": reason})

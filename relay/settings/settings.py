@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from relay.settings.setting_types import (
     ClusterAddresses,
     Count,
+    CountOrAuto,
     CountOrNever,
     Declarations,
     FileNames,
@@ -48,6 +49,13 @@ class ServerSettings(_Section):
         ),
     )
     port: int = Field(8080, ge=0, le=65535, description="The TCP port. 0 chooses a free port and prints it.")
+    workers: CountOrAuto = Field(
+        1,
+        description=(
+            'Number of processes that serve the port together, 1 to 128. "auto" is one for each core. More than '
+            "one need nats-server or cluster.url."
+        ),
+    )
     loop: Literal["auto", "asyncio", "uvloop"] = Field(
         "auto",
         description='The event loop. "uvloop" needs the extra "uvloop". "auto" is asyncio, which measured better.',

@@ -23,6 +23,7 @@ FILE = "relay.toml"
 VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "server.host": (["::1", "127.0.0.1"], ["localhost"], ["*", "::1"]),
     "server.port": (1, 2, 3),
+    "server.workers": (2, "auto", 4),
     "server.loop": ("asyncio", "uvloop", "auto"),
     "server.trusted_proxies": (["10.0.0.0/8"], ["::1", "127.0.0.1"], []),
     "server.tls_certificate": ("a.pem", "b.pem", "c.pem"),
