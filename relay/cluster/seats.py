@@ -1,7 +1,7 @@
 """Limits of a cluster: each node says how many seats each session and each address has there, and adds up the others'.
 
-A node says what changed once a second. Each piece of news has the number of the previous one plus 1. So a node that
-missed one notices, and asks for everything.
+A node says once a second what changed, even if nothing did. Each piece of news has the number of the previous one plus
+1. So a node that missed one notices with the next, and asks for everything.
 
 Invariants: After two rounds without faults, the sum is that of all living nodes. A node that is gone counts no more.
 The numbers are absolute, so news that arrive twice change nothing. Of each node, at most `MAX_COUNTS` numbers are kept;
@@ -26,10 +26,6 @@ ROUND_SECONDS = 1.0
 
 ANSWER_SECONDS = 0.5
 """How long a node may take to say everything. A silent one delays the next round by this much."""
-
-SILENT_ROUNDS = 5
-"""A node says that nothing changed after this many rounds without news, so that others notice if they missed the last
-one."""
 
 MAX_COUNTS = 10_000
 """The most sessions and addresses that a node keeps of another one, and says at once. They take a megabyte or two in
@@ -67,7 +63,6 @@ class SharedSeats:
         self._seats = seats
         self._run = secrets.token_hex(4)
         self._number = 0
-        self._silent_rounds = 0
         self._changed: set[Counted] = set()
         self._told: dict[str, _Told] = {}
         self._elsewhere: Counter[Counted] = Counter()
@@ -106,10 +101,6 @@ class SharedSeats:
                     group.create_task(self._ask(node), name=f"seats of {node}")
 
     def _say_changes(self) -> None:
-        if not self._changed and self._silent_rounds < SILENT_ROUNDS:
-            self._silent_rounds += 1
-            return
-        self._silent_rounds = 0
         said = [self._changed.pop() for _ in range(min(len(self._changed), MAX_COUNTS))]
         self._number += 1
         self._bus.say(_NAME, self._encode([(counted, self._seats.taken(counted)) for counted in said]))
@@ -122,7 +113,7 @@ class SharedSeats:
             answer = await self._bus.ask_one(node, _NAME, b"", ANSWER_SECONDS)
             _, run, number, counts = _decode(answer)
         except (BusDownError, TypeError, ValueError):
-            return  # It is silent, or of a version that says something else. The next round asks again.
+            return  # It is silent, or of a version that says something else.
         told = self._told.get(node)
         if told is not None and told.run == run and told.number > number:
             return  # News that came first are newer. The next round asks again.
@@ -132,7 +123,10 @@ class SharedSeats:
 
     def _take(self, payload: bytes) -> None:
         """Take in what a node said."""
-        node, run, number, counts = _decode(payload)
+        try:
+            node, run, number, counts = _decode(payload)
+        except (TypeError, ValueError):
+            return  # It is of a version that says something else.
         if node == self._bus.node_id or node not in self._bus.nodes:
             return
         told = self._told.get(node)
