@@ -26,6 +26,7 @@ from relay.hub.transcoding import Transcoding
 from relay.hub.vital_signs import VitalSigns
 from relay.limits.addresses import TrustedProxies
 from relay.limits.in_force import LimitsInForce
+from relay.limits.seats import Seats
 from relay.media.programme import ProgrammeSettings
 from relay.media.transcoding import OpusEncoding
 from relay.metrics.cloudwatch import CloudWatchSender
@@ -190,12 +191,13 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
             QrCodes(),
             access,
             limits,
-            metrics=PrometheusMetrics(signs.look) if settings.prometheus.enabled else None,
+            metrics=PrometheusMetrics(signs.look).page if settings.prometheus.enabled else None,
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,
         )
         operators = OperatorApi(Operations(hub, relay_clock), access)
-        door = Door(admission, operators, limits, lag, TrustedProxies(settings.server.trusted_proxies))
+        trusted = TrustedProxies(settings.server.trusted_proxies)
+        door = Door(admission, operators, limits, lag, trusted, seats=Seats())
         server = await stack.enter_async_context(
             RelayServer(
                 hub,

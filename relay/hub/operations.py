@@ -2,10 +2,11 @@
 
 Invariants: An operator limited to some channels learns nothing about the others, not even whether there are any.
 Queries change nothing. The size of an answer is bounded, whatever the number of channels and listeners. The figures
-come from the counters.
+come from the counters. The log names the client that ended or disconnected something.
 """
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from heapq import nlargest
 from itertools import count
@@ -18,8 +19,10 @@ from relay.hub.hub import Hub
 from relay.hub.listener import Listener
 from relay.hub.stream import Stream
 from relay.protocol import messages
+from relay.protocol.operator_requests import Operation, OperatorRequest
 from relay.protocol.requests import Role
 from relay.vocabulary.clock import Clock
+from relay.vocabulary.names import ChannelAddress
 
 MAX_CHANNELS = 250
 """The most channels in one answer, 225 KB at most. Channels with a broadcaster come first, then those with the most
@@ -29,6 +32,8 @@ MAX_LISTENERS = 100
 """The most listeners in one answer: those furthest behind, then those that lost the most."""
 
 Json = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,46 +51,149 @@ class Disconnected:
     client_address: str
 
 
-class Operations:
-    """The operator's side of a hub. `clock` is the hub's."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A channel in an answer.
 
-    def __init__(self, hub: Hub, clock: Clock) -> None:
+    Attributes:
+        address: The channel.
+        is_home: Whether this relay numbers its audio. In a cluster, only the home knows the figures of the source.
+        figures: Its members in JSON.
+    """
+
+    address: ChannelAddress
+    is_home: bool
+    figures: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What an operator sees of a relay, or of one session.
+
+    Attributes:
+        shown: The channels that an answer has room for, by session and name.
+        left_out: The other channels, each with the number of its listeners.
+        listeners: Number of listeners of all channels.
+        worst_listeners: The listeners with the worst reception, the worst first. Only for one session.
+        uncounted: Number of further channels that are not in `left_out` either.
+    """
+
+    shown: list[Shown]
+    left_out: list[tuple[ChannelAddress, int]]
+    listeners: int
+    worst_listeners: list[Json]
+    uncounted: int = 0
+
+    @property
+    def not_listed(self) -> int:
+        """Number of channels that the answer leaves out."""
+        return len(self.left_out) + self.uncounted
+
+    def list_sessions(self) -> Json:
+        """Return all sessions with their channels."""
+        of_sessions: dict[str, list[Json]] = {}
+        for channel in self.shown:
+            of_sessions.setdefault(channel.address.session, []).append(channel.figures)
+        return {
+            "sessions": [{"id": session, "channels": listed} for session, listed in of_sessions.items()],
+            "not_listed": self.not_listed,
+        }
+
+    def show_session(self, session: str) -> Json | None:
+        """Return the only session with its worst-off listeners; None if there is none."""
+        if not self.shown:
+            return None
+        return {
+            "id": session,
+            "channels": [channel.figures for channel in self.shown],
+            "not_listed": self.not_listed,
+            "listeners": self.listeners,
+            "worst_listeners": self.worst_listeners,
+        }
+
+
+def covers(permit: OperatorPermit, wanted: OperatorRequest) -> bool:
+    """Whether a request is within an operator's permit, even if its target does not exist."""
+    if wanted.operation is Operation.LIST:
+        return True
+    if wanted.channel is None:
+        return permit.covers_session(wanted.session)
+    return permit.covers(ChannelAddress(wanted.session, wanted.channel))
+
+
+def _always(_: ChannelAddress) -> bool:
+    return True
+
+
+class Operations:
+    """The operator's side of a hub. `clock` is the hub's.
+
+    `is_home` returns False for a channel whose home is another living node of a cluster. Only the home ends a channel.
+    """
+
+    def __init__(self, hub: Hub, clock: Clock, is_home: Callable[[ChannelAddress], bool] = _always) -> None:
         self._hub = hub
         self._clock = clock
+        self._is_home = is_home
+
+    def perform(self, wanted: OperatorRequest, permit: OperatorPermit, operator: str) -> Json | None:
+        """Do what an operator wants, and return the answer. None if nothing matches that this operator may see.
+
+        `operator` is the address that the log names.
+        """
+        session = wanted.session
+        match wanted.operation:
+            case Operation.LIST:
+                return self.list_sessions(permit)
+            case Operation.SHOW:
+                return self.show_session(session, permit)
+            case Operation.END:
+                ended = self.end(session, wanted.channel, permit)
+                if not ended:
+                    return None
+                event = "the operator ended channels"
+                logger.warning(event, extra={"operator": operator, "session": session, "channels": ended})
+                return {"session": session, "ended": ended}
+        gone = self.disconnect(session, wanted.connection_id, permit)
+        if gone is None:
+            return None
+        told = {"session": session, "channel": gone.channel, "connection": wanted.connection_id, "role": gone.role}
+        event = "the operator disconnected a client"
+        logger.warning(event, extra={"operator": operator, **told, "client": gone.client_address})
+        return {"session": session, "channel": gone.channel, "disconnected": wanted.connection_id, "role": gone.role}
 
     def list_sessions(self, permit: OperatorPermit) -> Json:
         """Return all sessions with their channels, by name."""
-        directory = self._hub.directory
-        sessions = [session for session in directory.sessions if permit.covers_session(session)]
-        channels = [channel for session in sessions for channel in self._channels(session, permit)]
-        shown, not_listed = self._describe_all(channels)
-        of_sessions: dict[str, list[Json]] = {}
-        for session, described in shown:
-            of_sessions.setdefault(session, []).append(described)
-        return {
-            "sessions": [{"id": session, "channels": listed} for session, listed in of_sessions.items()],
-            "not_listed": not_listed,
-        }
+        return self.survey(permit).list_sessions()
 
     def show_session(self, session: str, permit: OperatorPermit) -> Json | None:
         """Return one session with its worst-off listeners; None if the operator can see no such session."""
-        channels = list(self._channels(session, permit))
-        if not channels:
-            return None
-        shown, not_listed = self._describe_all(channels)
+        return self.survey(permit, session).show_session(session)
+
+    def survey(self, permit: OperatorPermit, session: str | None = None) -> Survey:
+        """Return what the operator may see of one session, or of all."""
+        sessions = self._hub.directory.sessions if session is None else [session]
+        channels = [
+            channel for each in sessions if permit.covers_session(each) for channel in self._channels(each, permit)
+        ]
         now = self._clock()
-        worst = nlargest(MAX_LISTENERS, _ranked(channels, now))
-        return {
-            "id": session,
-            "channels": [described for _, described in shown],
-            "not_listed": not_listed,
-            "listeners": sum(channel.listener_count for channel in channels),
-            "worst_listeners": [_describe_listener(each, now) for each in worst],
-        }
+        ranked = sorted(channels, key=lambda each: (each.broadcaster is None, -each.listener_count))
+        chosen = sorted(ranked[:MAX_CHANNELS], key=lambda channel: (channel.address.session, channel.address.channel))
+        worst = [] if session is None else nlargest(MAX_LISTENERS, _ranked(channels, now))
+        return Survey(
+            [Shown(each.address, self._is_home(each.address), _describe_channel(each, now)) for each in chosen],
+            [(channel.address, channel.listener_count) for channel in ranked[MAX_CHANNELS:]],
+            sum(channel.listener_count for channel in channels),
+            [_describe_listener(each, now) for each in worst],
+        )
 
     def end(self, session: str, name: str | None, permit: OperatorPermit) -> list[str]:
         """End a session, or one of its channels, with `Broadcasting.stop`. Return the names of the ended channels."""
-        ending = [channel for channel in self._channels(session, permit) if name in (None, channel.address.channel)]
+        ending = [
+            channel
+            for channel in self._channels(session, permit)
+            if name in (None, channel.address.channel) and self._is_home(channel.address)
+        ]
         self._hub.broadcasting.stop(ending)
         return [channel.address.channel for channel in ending]
 
@@ -105,16 +213,6 @@ class Operations:
     def _channels(self, session: str, permit: OperatorPermit) -> Iterator[Channel]:
         """Return the channels of a session that the operator may see."""
         return (channel for channel in self._hub.directory.channels_of(session) if permit.covers(channel.address))
-
-    def _describe_all(self, channels: list[Channel]) -> tuple[list[tuple[str, Json]], int]:
-        """Return as many channels as an answer holds, by name, each with its session, and the number left out."""
-        now = self._clock()
-        chosen = nlargest(
-            MAX_CHANNELS, channels, key=lambda channel: (channel.broadcaster is not None, channel.listener_count)
-        )
-        chosen.sort(key=lambda channel: (channel.address.session, channel.address.channel))
-        shown = [(channel.address.session, _describe_channel(channel, now)) for channel in chosen]
-        return shown, len(channels) - len(chosen)
 
 
 _Ranked = tuple[float, int, int, Listener, Group, Stream, Channel]

@@ -37,11 +37,32 @@ class Owner(Protocol):
         """Call `action` once, when the owner ends. Call it immediately if the owner has ended."""
 
 
+Counted = tuple[Limit, str]
+"""What a seat counts as: the limit, and the role, session or address that it applies to."""
+
+
 class Seats:
-    """The occupied seats: in total, per session and role, and per address."""
+    """The occupied seats: in total, per session and role, and per address.
+
+    Other nodes of a cluster have seats of the same sessions and addresses. The totals are those of this process.
+
+    Attributes:
+        elsewhere: Returns how many seats of a session or an address other nodes have. By default, there are no others.
+        on_change: Called with each session or address whose number of seats here changed.
+    """
 
     def __init__(self) -> None:
-        self._taken: Counter[tuple[Limit, str]] = Counter()
+        self._taken: Counter[Counted] = Counter()
+        self.elsewhere: Callable[[Counted], int] = lambda _: 0
+        self.on_change: Callable[[Counted], None] = lambda _: None
+
+    def taken(self, counted: Counted) -> int:
+        """Return the number of seats of a session or an address here."""
+        return self._taken[counted]
+
+    def shared(self) -> Iterator[tuple[Counted, int]]:
+        """Yield the number of seats of each session and each address here."""
+        return ((counted, number) for counted, number in self._taken.items() if counted[0] is not Limit.CONNECTIONS)
 
     def count(self, role: Role) -> int:
         """Return the number of occupied seats of a role."""
@@ -60,23 +81,28 @@ class Seats:
         for counted in _counted(seat):
             limit = counted[0]
             allowed = most(limit)
-            if allowed is not None and self._taken[counted] >= allowed:
+            if allowed is None:
+                continue
+            elsewhere = 0 if limit is Limit.CONNECTIONS else self.elsewhere(counted)
+            if self._taken[counted] + elsewhere >= allowed:
                 return limit
         return None
 
     def take(self, seat: Seat, owner: Owner) -> None:
         """Take a seat until its owner ends, without checking the limits."""
-        self._taken.update(_counted(seat))
-        owner.at_end(partial(self._give_back, seat))
+        self._count(seat, 1)
+        owner.at_end(partial(self._count, seat, -1))
 
-    def _give_back(self, seat: Seat) -> None:
+    def _count(self, seat: Seat, seats: int) -> None:
         for counted in _counted(seat):
-            self._taken[counted] -= 1
+            self._taken[counted] += seats
             if not self._taken[counted]:
                 del self._taken[counted]
+            if counted[0] is not Limit.CONNECTIONS:
+                self.on_change(counted)
 
 
-def _counted(seat: Seat) -> Iterator[tuple[Limit, str]]:
+def _counted(seat: Seat) -> Iterator[Counted]:
     """Yield what a seat counts as. Each role has its own total, so listeners never keep a broadcaster out."""
     yield Limit.CONNECTIONS, seat.role
     if seat.session is not None:

@@ -7,7 +7,7 @@ lower case. Everything that varies goes into `extra`, never into the message:
 
 A person reads this as `… [info] broadcaster joined [relay.hub.channel] session='ev1' channel='main'`. A machine reads
 one JSON object with these members. `extra` must not use the names of a `LogRecord`'s own attributes (`name`, `message`,
-`args`, …; the library raises) nor `event`, `level`, `logger` and `timestamp`.
+`args`, …; the library raises) nor `event`, `level`, `logger` and `timestamp`. In a cluster, each line has the `node`.
 
 Invariants:
 - Nothing that a peer sends can forge a line or control the terminal: unprintable characters are escaped, and a
@@ -88,6 +88,13 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, **fie
     root.addHandler(handler)
     set_log_level(settings)
     logging.captureWarnings(capture=True)
+
+
+def name_log_lines(node: str) -> None:
+    """Add the name of this node of a cluster to all further lines."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _WriterHandler):
+            handler.node = node
 
 
 def set_log_level(settings: LogSettings) -> None:
@@ -232,10 +239,15 @@ class Repeats:
 
 
 class _WriterHandler(logging.Handler):
-    """Renders lines in the thread that logs, and writes them in its own thread; see the module's invariants."""
+    """Renders lines in the thread that logs, and writes them in its own thread; see the module's invariants.
+
+    Attributes:
+        node: The name of this node of a cluster, which each line has; None without a cluster.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
+        self.node: str | None = None
         self._stream = stream
         self._repeats = Repeats()
         self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_LINES)
@@ -266,11 +278,16 @@ class _WriterHandler(logging.Handler):
 
     def _write(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.put_nowait(self.format(record))
+            self._lines.put_nowait(self._render(record))
         except queue.Full:
             self._dropped_lines += 1
         except Exception:  # noqa: BLE001 - the library's rule for handlers: a line that cannot be rendered breaks nothing
             self.handleError(record)
+
+    def _render(self, record: logging.LogRecord) -> str:
+        if self.node is not None:
+            record.__dict__.setdefault("node", self.node)
+        return self.format(record)
 
     def flush(self) -> None:
         """Report omitted lines, and wait until all lines are written, at most `FLUSH_TIMEOUT_SECONDS`."""
@@ -307,7 +324,7 @@ class _WriterHandler(logging.Handler):
             return ""
         sentence = "log lines were lost because standard error was blocked"
         record = _own_record(sentence, lines=lost)
-        return f"{self.format(record)}\n"
+        return f"{self._render(record)}\n"
 
 
 def _own_record(sentence: str, **fields: object) -> logging.LogRecord:

@@ -9,7 +9,7 @@ Source: docs/protocol.md, "Addresses" and "Refusals".
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -23,7 +23,7 @@ from relay.hub.hub import Hub
 from relay.limits.addresses import Client
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import COSTLY
-from relay.metrics.prometheus import PrometheusMetrics
+from relay.metrics.prometheus import MetricsPage, Page
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
 from relay.protocol.requests import ConnectRequest, Role, read_connect_request, read_stream_request, split_target
@@ -59,7 +59,7 @@ class Admitted:
 class Admission:
     """Answers opening handshakes.
 
-    `metrics` creates the response to `/metrics`. None disables that path.
+    `metrics` creates the page `/metrics`, at once or later. None disables that path.
 
     Attributes:
         allowed_origins: The origins whose pages may connect, see `relay.vocabulary.origins`. May be replaced.
@@ -74,7 +74,7 @@ class Admission:
         access: Access,
         limits: LimitsInForce,
         *,
-        metrics: PrometheusMetrics | None,
+        metrics: Page | None,
         allowed_origins: Sequence[str],
         token_in_query: bool,
     ) -> None:
@@ -178,8 +178,8 @@ class Admission:
                 )
         return None
 
-    def serve_http(self, request: Request, group: str | None) -> Response:
-        """Answer a request that is not for a WebSocket. `group` is the group of the client's address.
+    def serve_http(self, request: Request, group: str | None) -> Response | Awaitable[Response]:
+        """Answer a request that is not for a WebSocket, at once or later. `group` is the group of the client's address.
 
         Raises:
             LimitReachedError: The client is over a rate limit.
@@ -204,14 +204,14 @@ class Admission:
         }
         return make_response(response.status_code, page.content_type, page.body, {**page.headers, **kept})
 
-    def _serve_path(self, path: str, query: str, headers: Headers, group: str | None) -> Response:
+    def _serve_path(self, path: str, query: str, headers: Headers, group: str | None) -> Response | Awaitable[Response]:
         charge = partial(self._limits.charge, COSTLY, group)
         if path == "/healthz":
             return text_response(HTTPStatus.OK, "ok")
         if path == "/metrics" and self._metrics is not None:
             charge()
-            figures = self._metrics.page()
-            return make_response(HTTPStatus.OK, figures.content_type, figures.body, figures.headers)
+            figures = self._metrics()
+            return _show(figures) if isinstance(figures, MetricsPage) else _show_later(figures)
         try:
             page = self._pages.find(path) or self._codes.find(path, query, ",".join(headers.get_all("Host")), charge)
             if page is None:
@@ -225,6 +225,14 @@ class Admission:
         if tag is not None and tag in ",".join(headers.get_all("If-None-Match")):
             return not_modified_response(page.headers)
         return make_response(HTTPStatus.OK, page.content_type, page.body, page.headers)
+
+
+def _show(figures: MetricsPage) -> Response:
+    return make_response(HTTPStatus.OK, figures.content_type, figures.body, figures.headers)
+
+
+async def _show_later(figures: Awaitable[MetricsPage]) -> Response:
+    return _show(await figures)
 
 
 def _foreign_origin() -> Response:

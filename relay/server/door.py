@@ -12,6 +12,7 @@ older. Every refusal is counted.
 import logging
 import secrets
 import sys
+from collections.abc import Awaitable
 from http import HTTPStatus
 
 from websockets.http11 import Request, Response
@@ -26,7 +27,7 @@ from relay.process.open_files import allow_open_files
 from relay.protocol.operator_requests import is_operator_path
 from relay.protocol.requests import Role, is_stream_path, split_target, websocket_role
 from relay.server.admission import Admission, Admitted
-from relay.server.operator_api import OperatorApi
+from relay.server.operator_api import Answer, OperatorApi
 from relay.server.responses import text_response
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import RelayError
@@ -86,6 +87,8 @@ class Door:
         limits: LimitsInForce,
         lag: LagMeter,
         trusted: TrustedProxies,
+        *,
+        seats: Seats,
     ) -> None:
         self._admission = admission
         self._operators = operators
@@ -93,7 +96,7 @@ class Door:
         self._lag = lag
         self.trusted = trusted
         self._pending = Pending()
-        self._seats = Seats()
+        self._seats = seats
         self._failures = SlidingCounts(FAILURE_WINDOW_SECONDS, MAX_REMEMBERED_ADDRESSES)
         self.most_connections = sys.maxsize
         self.is_open = False
@@ -132,8 +135,11 @@ class Door:
         for connection in list(self._pending):
             connection.cut_off()
 
-    def answer(self, request: Request, peer_address: str) -> Response | Admitted:
-        """Answer a request from an address, or admit it to the upgrade. An admitted client then takes its seat."""
+    def answer(self, request: Request, peer_address: str) -> Response | Admitted | Awaitable[Response]:
+        """Answer a request from an address at once or later, or admit it to the upgrade.
+
+        An admitted client then takes its seat. An answer that comes later has a deadline of its own.
+        """
         path = split_target(request.path)[0]
         client = self.trusted.find_client(peer_address, request.headers.get_all("X-Forwarded-For"))
         role = websocket_role(path)
@@ -156,7 +162,7 @@ class Door:
         """Take an admitted client's seat until its owner ends. Right after the admission, the seat is free."""
         self._seats.take(_seat(admitted), owner)
 
-    def _serve_http(self, request: Request, client: Client) -> Response:
+    def _serve_http(self, request: Request, client: Client) -> Response | Awaitable[Response]:
         path = split_target(request.path)[0]
         if path == "/readyz" and request.method == "GET":
             reason = self._why_not_ready()
@@ -168,10 +174,10 @@ class Door:
         try:
             if path != "/healthz":
                 self._limits.charge(REQUESTS, client.group)
-            response = self._admission.serve_http(request, client.group)
+            found = self._admission.serve_http(request, client.group)
         except LimitReachedError as error:
-            response = self._turn_away(error.limit)
-        return self._admission.explain(request, response)
+            found = self._turn_away(error.limit)
+        return self._admission.explain(request, found) if isinstance(found, Response) else found
 
     def _answer_stream(self, request: Request, client: Client) -> Response | Admitted:
         """Answer a request for an HTTP stream by the rules for a WebSocket of a listener."""
@@ -193,9 +199,17 @@ class Door:
         limit = self._seats.full(_seat(found), self._limits.most)
         return found if limit is None else self._refuse(limit, client.address)
 
-    def _serve_operator(self, request: Request, client: Client) -> Response:
+    def _serve_operator(self, request: Request, client: Client) -> Response | Awaitable[Response]:
         """Answer an operator, even while the door is closed. Failures count toward the same limit as elsewhere."""
         answer = self._operators.answer(request, client.address)
+        if isinstance(answer, Answer):
+            return self._count_failure(answer, client)
+        return self._serve_operator_later(answer, client)
+
+    async def _serve_operator_later(self, answer: Awaitable[Answer], client: Client) -> Response:
+        return self._count_failure(await answer, client)
+
+    def _count_failure(self, answer: Answer, client: Client) -> Response:
         if answer.is_failure and (turned_away := self._note_failure(client)) is not None:
             return turned_away
         return answer.response

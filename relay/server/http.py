@@ -1,13 +1,14 @@
 """A connection that is not a WebSocket yet: it reads and answers requests until one of them is upgraded.
 
-Invariants: every request gets a response, even an unreadable one. Requests are not pipelined: if more data follows a
-request, its response ends the connection. A peer that sends slowly or does not read its response is cut off in time. A
-connection that becomes a WebSocket is handed over in the same turn of the event loop, so nothing happens between the
-door's admission and the taking of the seat.
+Invariants: every request gets a response, even an unreadable one. Requests are not pipelined: if more data comes with
+a request, its response ends the connection, and while a response takes time, nothing more is read. A peer that sends
+slowly or does not read its response is cut off in time. A connection that becomes a WebSocket is handed over in the
+same turn of the event loop, so nothing happens between the door's admission and the taking of the seat.
 """
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -20,6 +21,7 @@ from websockets.typing import Subprotocol
 from relay.limits.in_force import LimitsInForce
 from relay.limits.names import Limit
 from relay.limits.seats import Visitor
+from relay.process.tasks import TaskRegistry
 from relay.protocol.http1 import Fault, Http1, RequestHead, UnreadableRequestError
 from relay.protocol.wire import MAX_BROADCAST_BYTES, SUBPROTOCOL
 from relay.server.admission import Admitted
@@ -39,6 +41,8 @@ _LIMITS_OF_FAULTS = {
     Fault.TOO_LARGE: Limit.HANDSHAKE_BYTES,
     Fault.BODY_TOO_LARGE: Limit.BODY_BYTES,
 }
+
+_BUG = "a bug in the relay made a request fail"
 
 logger = logging.getLogger(__name__)
 _library_logger = logging.getLogger("websockets.server")
@@ -86,12 +90,20 @@ class HttpConnection(GuardedConnection):
     """
 
     def __init__(
-        self, door: Door, reception: Reception, endings: Endings, limits: LimitsInForce, attendance: Attendance
+        self,
+        door: Door,
+        reception: Reception,
+        endings: Endings,
+        limits: LimitsInForce,
+        attendance: Attendance,
+        *,
+        tasks: TaskRegistry,
     ) -> None:
         super().__init__(limits)
         self._door = door
         self._reception = reception
         self._endings = endings
+        self._tasks = tasks
         self._attendance = attendance
         self._http = Http1()
         self._has_said_all = False
@@ -158,17 +170,35 @@ class HttpConnection(GuardedConnection):
         try:
             found = self._door.answer(request, self.peer_address)
         except Exception:
-            logger.exception("a bug in the relay made a request fail")
-            found = text_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The relay failed; try again.")
-        if isinstance(found, Admitted) and found.opening is not None:
+            logger.exception(_BUG)
+            found = _failure_response()
+        if isinstance(found, Awaitable):
+            self.timers.stop(Timer.HTTP)
+            self.transport.pause_reading()
+            self._tasks.start(self._respond_later(request, found), f"answer to {self.peer_address}")
+        elif isinstance(found, Response):
+            self._respond(request, found)
+        elif found.opening is not None:
             self._stream(request, found, found.opening)
-            return
-        response = found if isinstance(found, Response) else self._upgrade(request, found)
-        if response is not None:
-            self._endings.note_answer(response.status_code)
-            if self._http.rest and "Connection" not in response.headers:
-                response.headers["Connection"] = "close"
-            self._write(response, request)
+        elif (response := self._upgrade(request, found)) is not None:
+            self._respond(request, response)
+
+    def _respond(self, request: Request, response: Response) -> None:
+        self._endings.note_answer(response.status_code)
+        if self._http.rest and "Connection" not in response.headers:
+            response.headers["Connection"] = "close"
+        self._write(response, request)
+
+    async def _respond_later(self, request: Request, found: Awaitable[Response]) -> None:
+        """Wait for a response. What was asked for is done to its end, even if the peer leaves meanwhile."""
+        try:
+            response = await found
+        except Exception:
+            logger.exception(_BUG)
+            response = _failure_response()
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._respond(request, response)
 
     def _upgrade(self, request: Request, admitted: Admitted) -> Response | None:
         """Hand the connection over to a new WebSocket. Return a response only if the handshake is malformed."""
@@ -241,3 +271,7 @@ class HttpConnection(GuardedConnection):
             self.timers.start(Timer.HTTP, CLOSE_SECONDS, self.cut_off)
         else:
             self.timers.start(Timer.HTTP, KEEP_ALIVE_SECONDS, self.transport.close)
+
+
+def _failure_response() -> Response:
+    return text_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The relay failed; try again.")

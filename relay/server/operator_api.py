@@ -2,27 +2,31 @@
 
 Invariants: the credential is in the `Authorization` header and nowhere else, so no page of another origin can use the
 API. Requests that are not allowed and requests for what does not exist get the same response, also if no operator is
-configured. No response may be cached. The log names the client that ended or disconnected something.
+configured. No response may be cached.
 
 Source: docs/http-api.md.
 """
 
 import json
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
 
 from websockets.http11 import Request, Response
 
 from relay.access.grants import Reason, RefusedError
 from relay.access.rules import Access, OperatorPermit
-from relay.hub.operations import Json, Operations
-from relay.protocol.operator_requests import Operation, OperatorRequest, allowed_methods, read_operator_request
+from relay.hub.operations import Json, covers
+from relay.protocol.operator_requests import OperatorRequest, allowed_methods, read_operator_request
 from relay.protocol.requests import split_target
 from relay.server.credentials import read_credential
 from relay.server.responses import make_response, text_response
-from relay.vocabulary.errors import BadRequestError
-from relay.vocabulary.names import ChannelAddress
+from relay.vocabulary.errors import BadRequestError, RelayError
+
+RETRY_SECONDS = 2
+"""When to ask a cluster again that could not answer."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +45,25 @@ class Answer:
     is_failure: bool = False
 
 
+class Performer(Protocol):
+    """Does what operators want, on this relay alone or on all nodes of a cluster."""
+
+    def perform(
+        self, wanted: OperatorRequest, permit: OperatorPermit, operator: str
+    ) -> Json | Awaitable[Json | None] | None:
+        """Return the answer, or an awaitable of it; see `Operations.perform`. The awaitable may raise a RelayError."""
+        ...
+
+
 class OperatorApi:
     """Answers operators. `access` decides what each operator may see and do."""
 
-    def __init__(self, operations: Operations, access: Access) -> None:
+    def __init__(self, operations: Performer, access: Access) -> None:
         self._operations = operations
         self._access = access
 
-    def answer(self, request: Request, client: str) -> Answer:
-        """Answer a request whose path is for operators. `client` is the address that the log names."""
+    def answer(self, request: Request, client: str) -> Answer | Awaitable[Answer]:
+        """Answer a request whose path is for operators, at once or later. `client` is the address for the log."""
         path = split_target(request.path)[0]
         methods = allowed_methods(path)
         if request.method not in methods:
@@ -64,9 +78,24 @@ class OperatorApi:
             wanted = read_operator_request(request.method, path)
         except BadRequestError as error:
             return Answer(text_response(error.http_status, str(error)))
-        found = self._do(wanted, permit, client)
+        found = self._operations.perform(wanted, permit, client)
+        if isinstance(found, Awaitable):
+            return self._answer_later(found, wanted, permit, client)
+        return self._tell(found, wanted, permit, client)
+
+    async def _answer_later(
+        self, performed: Awaitable[Json | None], wanted: OperatorRequest, permit: OperatorPermit, client: str
+    ) -> Answer:
+        try:
+            found = await performed
+        except RelayError as error:
+            return Answer(text_response(error.http_status, str(error), Retry_After=str(RETRY_SECONDS)))
+        return self._tell(found, wanted, permit, client)
+
+    def _tell(self, found: Json | None, wanted: OperatorRequest, permit: OperatorPermit, client: str) -> Answer:
+        """Answer with what was found or done. None means that nothing matches that this operator may see."""
         if found is None:
-            is_theirs = _covers(permit, wanted)
+            is_theirs = covers(permit, wanted)
             reason = Reason.NO_SESSION if is_theirs else Reason.NOT_FOR_THIS
             self._access.refusals[reason] += 1
             return self._refuse(
@@ -78,37 +107,7 @@ class OperatorApi:
         headers = {"Cache-Control": "no-store"}
         return Answer(make_response(HTTPStatus.OK, "application/json", body, headers))
 
-    def _do(self, wanted: OperatorRequest, permit: OperatorPermit, client: str) -> Json | None:
-        """Return what was found or done. None if nothing matches that this operator may see."""
-        session = wanted.session
-        match wanted.operation:
-            case Operation.LIST:
-                return self._operations.list_sessions(permit)
-            case Operation.SHOW:
-                return self._operations.show_session(session, permit)
-            case Operation.END:
-                ended = self._operations.end(session, wanted.channel, permit)
-                if not ended:
-                    return None
-                event = "the operator ended channels"
-                logger.warning(event, extra={"operator": client, "session": session, "channels": ended})
-                return {"session": session, "ended": ended}
-        gone = self._operations.disconnect(session, wanted.connection_id, permit)
-        if gone is None:
-            return None
-        told = {"session": session, "channel": gone.channel, "connection": wanted.connection_id, "role": gone.role}
-        event = "the operator disconnected a client"
-        logger.warning(event, extra={"operator": client, **told, "client": gone.client_address})
-        return {"session": session, "channel": gone.channel, "disconnected": wanted.connection_id, "role": gone.role}
-
     @staticmethod
     def _refuse(error: RefusedError, client: str, *, is_failure: bool = True) -> Answer:
         logger.debug("an operator was refused", extra={"client": client, "reason": error.reason})
         return Answer(text_response(error.http_status, str(error), WWW_Authenticate="Bearer"), is_failure)
-
-
-def _covers(permit: OperatorPermit, wanted: OperatorRequest) -> bool:
-    """Whether the request is within an operator's permit, even if its target does not exist."""
-    if wanted.channel is None:
-        return permit.covers_session(wanted.session)
-    return permit.covers(ChannelAddress(wanted.session, wanted.channel))

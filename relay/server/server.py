@@ -180,7 +180,7 @@ class RelayServer:
 
     def _make_protocol(self) -> asyncio.Protocol:
         """Return the protocol of an accepted socket."""
-        connect = partial(HttpConnection, self._door, self, self._endings, self._limits)
+        connect = partial(HttpConnection, self._door, self, self._endings, self._limits, tasks=self._tasks)
         if self._tls is None:
             return connect(self._door)
         return TlsHandshake(connect, self._tls, self._door, self._limits, self._handshakes)

@@ -442,7 +442,8 @@ class MemoryBus:
 
         self._leave(partial(self._ask_node, node_id, name, payload, arrived))
         try:
-            return await asyncio.wait_for(answer, seconds)
+            async with asyncio.timeout(seconds):
+                return await answer
         except TimeoutError:
             raise BusDownError(f"The node {node_id} does not answer.") from None
 
