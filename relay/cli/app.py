@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from relay.access.local_key import runtime_directory, stored_key
 from relay.access.rules import Access
@@ -53,6 +54,9 @@ from relay.vocabulary.containers import Container
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.hosts import reachable_host
 from relay.vocabulary.labels import Declaration
+
+if TYPE_CHECKING:
+    from relay.cli.nodes import ClusterNode
 
 TRANSCODING_THREADS = max(1, min(4, (os.cpu_count() or 1) - 1))
 """Threads that encode and decode. They leave a core to the event loop, and four of them serve 400 channels."""
@@ -148,13 +152,7 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
         stack.callback(limits.tell)
         tasks.start(limits.run(), "limits")
         drain = Drain(relay_clock, serialize_binary)
-        transcoding = Transcoding(
-            _find_renditions(settings.opus), drain, relay_clock, _find_programmes(settings.opus, settings.stream)
-        )
-        _tell_missing(transcoding)
-        for number in range(TRANSCODING_THREADS):
-            thread = stack.enter_context(BlockingThread(f"transcoding {number}"))
-            tasks.start(transcoding.run(thread), f"transcoding {number}", is_vital=True)
+        transcoding = _start_transcoding(settings, drain, tasks, stack)
         hub = Hub(
             manager,
             drain,
@@ -175,7 +173,11 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
         lag = LagMeter(relay_clock, lambda: drain.busy_seconds)
         tasks.start(lag.run(), "lag", is_vital=True)
         endings = Endings()
-        signs = VitalSigns(hub, lag, relay_clock, (access, endings, limits, reporter))
+        seats = Seats()
+        operations = Operations(hub, relay_clock)
+        node = await _join_cluster(settings, hub, seats, operations, stack)
+        holders = () if node is None else node.holders
+        signs = VitalSigns(hub, lag, relay_clock, (access, endings, limits, reporter, *holders))
         tasks.start(signs.run(), "vital signs")
         if reporter is not None:
             sample = partial(_sample, hub, signs, reporter, settings.cloudwatch)
@@ -195,9 +197,9 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,
         )
-        operators = OperatorApi(Operations(hub, relay_clock), access)
+        operators = OperatorApi(operations if node is None else node.operations, access)
         trusted = TrustedProxies(settings.server.trusted_proxies)
-        door = Door(admission, operators, limits, lag, trusted, seats=Seats())
+        door = Door(admission, operators, limits, lag, trusted, seats=seats)
         server = await stack.enter_async_context(
             RelayServer(
                 hub,
@@ -217,6 +219,30 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
             store_keys(stack, server.port, keys)
         url = address_for_browsers(settings.server, server.port)
         yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls, settings.server.host, tasks.broken)
+
+
+def _start_transcoding(
+    settings: Settings, drain: Drain, tasks: TaskRegistry, stack: contextlib.AsyncExitStack
+) -> Transcoding:
+    """Start the threads that encode and decode, until `stack` ends."""
+    renditions, programmes = _find_renditions(settings.opus), _find_programmes(settings.opus, settings.stream)
+    transcoding = Transcoding(renditions, drain, relay_clock, programmes)
+    _tell_missing(transcoding)
+    for number in range(TRANSCODING_THREADS):
+        thread = stack.enter_context(BlockingThread(f"transcoding {number}"))
+        tasks.start(transcoding.run(thread), f"transcoding {number}", is_vital=True)
+    return transcoding
+
+
+async def _join_cluster(
+    settings: Settings, hub: Hub, seats: Seats, operations: Operations, stack: contextlib.AsyncExitStack
+) -> "ClusterNode | None":
+    """Become a node of the cluster until `stack` ends. Without a cluster, none of its modules is imported."""
+    if settings.cluster.url is None:
+        return None
+    from relay.cli.nodes import cluster_node  # noqa: PLC0415
+
+    return await stack.enter_async_context(cluster_node(settings, hub, seats, operations))
 
 
 def _find_renditions(settings: OpusSettings) -> Renditions:

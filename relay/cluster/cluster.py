@@ -50,6 +50,11 @@ JOIN_SECONDS = 2.0
 UNUSED_SECONDS = 5.0
 """How long a channel is followed after its last listener left: long enough to return after a lost connection."""
 
+MOVE_SECONDS = 2.0
+"""How long a node that stops waits for its broadcasters to claim their channels elsewhere."""
+
+MOVE_STEP_SECONDS = 0.02
+
 SETTLE_SECONDS = 5.0
 """After the bus was down, nodes have this long to say that they are alive, before others take over their channels."""
 
@@ -77,7 +82,10 @@ class Cluster:
 
     Attributes:
         tally: What happened to this node's part in the cluster.
+        is_shared: See `Gate`.
     """
+
+    is_shared = True
 
     def __init__(
         self,
@@ -485,8 +493,12 @@ class Cluster:
             self._adopting.discard(address)
 
     async def leave(self) -> None:
-        """Give up the channels of this home, so that other nodes take them over. No broadcaster may be left."""
+        """Wait until broadcasters have claimed their channels on other nodes, and give up those that are left."""
         self._is_draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MOVE_SECONDS):
+                while self._homes:  # noqa: ASYNC110 - other nodes take them one by one
+                    await asyncio.sleep(MOVE_STEP_SECONDS)
         for home in list(self._homes.values()):
             left = home.ownership(self._session_name(home.channel.address))
             try:

@@ -36,6 +36,7 @@ RECENT_SECONDS = 2.0
 """How old the audio may be with which a channel begins for listeners who were there before its broadcaster. It is more
 than a node takes to follow a channel."""
 
+
 @dataclass(slots=True)
 class ClusterTally:
     """What happened to this node's part in the cluster since it started.

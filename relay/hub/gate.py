@@ -15,7 +15,13 @@ Then = Callable[[RelayError | None], None]
 
 
 class Gate(Protocol):
-    """Makes channels ready to be used."""
+    """Makes channels ready to be used.
+
+    Attributes:
+        is_shared: Whether other processes serve the same channels, so that clients can go there at once.
+    """
+
+    is_shared: bool
 
     def before_claim(self, address: ChannelAddress, offer: Offer, connection_id: str, then: Then) -> bool:
         """Make this process the home of a channel that a connection is about to claim.
@@ -33,9 +39,15 @@ class Gate(Protocol):
         """
         ...
 
+    async def leave(self) -> None:
+        """Leave the channels to other processes, after all broadcasters were asked to go there."""
+        ...
+
 
 class OpenGate:
     """The gate of a single process: every channel is here."""
+
+    is_shared = False
 
     def before_claim(self, *_: object) -> bool:
         """Do nothing."""
@@ -44,3 +56,6 @@ class OpenGate:
     def before_join(self, *_: object) -> bool:
         """Do nothing."""
         return True
+
+    async def leave(self) -> None:
+        """Do nothing."""

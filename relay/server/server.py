@@ -155,7 +155,7 @@ class RelayServer:
         plan = self._plan
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.closing):
-                await _see_off([*self._connections, *self._streams], plan.window)
+                await self._see_all_off(plan.window)
                 self._door.cut_off_pending()
                 await self._handshakes.join()
                 await self._everybody_has_gone()
@@ -168,6 +168,18 @@ class RelayServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.cut_off):
                 await self._everybody_has_gone()
+
+    async def _see_all_off(self, window_seconds: float) -> None:
+        """Ask all clients to leave: listeners first, so that nobody hears silence.
+
+        If other relays serve the same channels, broadcasters move there first, and listeners hear them from there.
+        """
+        gate = self._hub.gate
+        if gate.is_shared:
+            broadcasters = [each for each in self._connections if each.role is Role.BROADCASTER]
+            await _see_off(broadcasters, 0.0, others_serve=True)
+            await gate.leave()
+        await _see_off([*self._connections, *self._streams], window_seconds, others_serve=gate.is_shared)
 
     async def _everybody_has_gone(self) -> None:
         while not self._door.is_deserted:  # noqa: ASYNC110 - pending and open connections share no event
@@ -299,12 +311,12 @@ def _tell_opening(connection: ServedConnection, request: ConnectRequest) -> None
     )
 
 
-async def _see_off(connections: Iterable[ServedConnection], window_seconds: float) -> None:
+async def _see_off(connections: Iterable[ServedConnection], window_seconds: float, *, others_serve: bool) -> None:
     """Ask all clients to leave within a window: listeners in random order, then broadcasters."""
     leaving = list(connections)
     random.shuffle(leaving)
     leaving.sort(key=lambda connection: connection.role is Role.BROADCASTER)
-    departures = plan_departures(len(leaving), window_seconds, random.random)
+    departures = plan_departures(len(leaving), window_seconds, random.random, others_serve=others_serve)
     began = relay_clock()
     for connection, departure in zip(leaving, departures, strict=True):
         wait_seconds = began + departure.at_seconds - relay_clock()
