@@ -12,7 +12,19 @@ from relay.server.endings import By, Closing, Endings
 from relay.vocabulary.errors import CloseCode
 
 REPOSITORY = Path(__file__).parents[2]
-PLACES = ("access", "audio", "client", "hub", "limits", "loadtest", "metrics", "process", "protocol", "server")
+PLACES = (
+    "access",
+    "audio",
+    "client",
+    "cluster",
+    "hub",
+    "limits",
+    "loadtest",
+    "metrics",
+    "process",
+    "protocol",
+    "server",
+)
 
 READ_ELSEWHERE = {
     # Counters of one listener or source. `relay sessions` shows them, and the table has their sum.
