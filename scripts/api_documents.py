@@ -270,7 +270,10 @@ _REFUSALS = {
     "401": "Nobody with this token or key may do this, or there is nothing of that.",
     "404": "There is nothing at this address, or it is turned off.",
     "429": "There are too many requests; `Retry-After` says when to try again.",
-    "503": "The relay takes no new clients now; `Retry-After` says when to try again.",
+    "503": (
+        "The relay takes no new clients now, or nodes of its cluster do not answer; "
+        "`Retry-After` says when to try again."
+    ),
 }
 
 
@@ -399,13 +402,14 @@ def _operator(**operations: tuple[str, str, str]) -> Json:
     }
 
 
-def _object(description: str, **properties: Json) -> Json:
+def _object(description: str, in_cluster: Json | None = None, **properties: Json) -> Json:
+    """Describe an object. `in_cluster` are further members, which only a cluster adds."""
     return {
         "type": "object",
         "description": description,
         "required": list(properties),
         "additionalProperties": False,
-        "properties": properties,
+        "properties": properties | (in_cluster or {}),
     }
 
 
@@ -415,6 +419,14 @@ def _nullable(schema: Json) -> Json:
 
 def _operator_schemas() -> Json:
     text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "number"}
+    node: Json = {"node": {"type": "string", "description": "The node of the cluster that has the connection."}}
+    silent: Json = {
+        "silent_nodes": {
+            "type": "array",
+            "items": text,
+            "description": "The nodes of the cluster that did not answer. The figures lack theirs.",
+        }
+    }
     report = schema_of_record(messages.ListenerReport, is_written_by_relay=True)
     del report["properties"]["type"]
     report["required"].remove("type")
@@ -429,7 +441,7 @@ def _operator_schemas() -> Json:
         format=_nullable(_reference("schemas", "AudioFormat")),
         listeners=count,
         codec_listeners={"type": "object", "additionalProperties": count},
-        broadcaster=_nullable(_object("The broadcaster.", connection_id=text, client_address=text)),
+        broadcaster=_nullable(_object("The broadcaster.", node, connection_id=text, client_address=text)),
         lead_ms=_nullable(number),
         queued_ms=_nullable(count),
         arrival_rate=_nullable(number),
@@ -439,6 +451,7 @@ def _operator_schemas() -> Json:
     )
     listener = _object(
         "A listener.",
+        node,
         connection_id=text,
         client_address=text,
         channel=text,
@@ -456,20 +469,23 @@ def _operator_schemas() -> Json:
         "Listener": listener,
         "Sessions": _object(
             "All sessions.",
+            silent,
             sessions={"type": "array", "items": _object("A session.", id=text, channels=channels)},
             not_listed=count,
         ),
         "Session": _object(
             "A session.",
+            silent,
             id=text,
             channels=channels,
             not_listed=count,
             listeners=count,
             worst_listeners={"type": "array", "items": _reference("schemas", "Listener")},
         ),
-        "Ended": _object("Channels that ended.", session=text, ended={"type": "array", "items": text}),
+        "Ended": _object("Channels that ended.", silent, session=text, ended={"type": "array", "items": text}),
         "Disconnected": _object(
             "A connection that was closed.",
+            silent,
             session=text,
             channel=text,
             disconnected=text,

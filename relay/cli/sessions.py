@@ -56,11 +56,12 @@ def sessions_command(context: click.Context, as_json: bool, url: str | None, con
         _print_json(answer)
         return
     sessions = answer.get("sessions") or []
-    if not sessions:
+    if sessions:
+        show(render_table(channel_rows(sessions)))
+        _tell_not_listed(answer)
+    else:
         say("there are no sessions")
-        return
-    show(render_table(channel_rows(sessions)))
-    _tell_not_listed(answer)
+    _tell_silent_nodes(answer)
 
 
 @sessions_command.command("show")
@@ -88,6 +89,7 @@ def show_command(
     shown = len(answer.get("worst_listeners") or [])
     if (listeners := answer.get("listeners", shown)) > shown:
         say(f"{listeners} listeners; the table shows the {shown} that are furthest behind or lost the most audio")
+    _tell_silent_nodes(answer)
 
 
 @sessions_command.command("end")
@@ -107,6 +109,7 @@ def end_command(
     answer = _ask(context, "DELETE", _session_path(session, channel), url, config_path)
     for ended in answer.get("ended") or []:
         show(f"ended {session}/{ended}")
+    _tell_silent_nodes(answer)
 
 
 @sessions_command.command("disconnect")
@@ -173,6 +176,11 @@ def _tell_not_listed(answer: dict[str, Any]) -> None:
         say(f"{not_listed} more channels are not shown; the table has those with a broadcaster or the most listeners")
 
 
+def _tell_silent_nodes(answer: dict[str, Any]) -> None:
+    if silent := answer.get("silent_nodes"):
+        say(f"these nodes of the cluster did not answer: {', '.join(map(_text, silent))}")
+
+
 def channel_rows(sessions: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Return a row of titles, then a row for each channel of the sessions."""
     titles = ("session", "channel", "name", "state", "audio", "listeners", "waiting", "lost frames", "broadcaster")
@@ -195,9 +203,11 @@ def channel_rows(sessions: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def connection_rows(session: Mapping[str, Any]) -> list[Row]:
-    """Return a row of titles, then a row for each listed connection of a session."""
+    """Return a row of titles, then a row for each listed connection of a session. A cluster adds a column of nodes."""
     titles = ("connection", "role", "channel", "codec", "client", "lag", "delivered", "lost", "blocked", "player")
-    return [titles, *_broadcaster_rows(session), *_listener_rows(session)]
+    rows = [titles, *_broadcaster_rows(session), *_listener_rows(session)]
+    nodes = ["node", *(_text(each.get("node")) for each in (*_broadcasters(session), *_listeners(session)))]
+    return rows if "silent_nodes" not in session else [(*row, node) for row, node in zip(rows, nodes, strict=True)]
 
 
 def render_table(rows: Sequence[Row]) -> str:
@@ -210,22 +220,29 @@ def render_table(rows: Sequence[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _broadcasters(session: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    channels = session.get("channels") or []
+    return [{**channel, **channel["broadcaster"]} for channel in channels if channel.get("broadcaster")]
+
+
 def _broadcaster_rows(session: Mapping[str, Any]) -> Iterator[Row]:
-    for channel in session.get("channels") or []:
-        broadcaster = channel.get("broadcaster")
-        if broadcaster:
-            names = (
-                broadcaster.get("connection_id"),
-                "broadcast",
-                channel.get("id"),
-                (channel.get("format") or {}).get("codec"),
-                broadcaster.get("client_address"),
-            )
-            yield *map(_text, names), *(_NOTHING,) * 5
+    for broadcaster in _broadcasters(session):
+        names = (
+            broadcaster.get("connection_id"),
+            "broadcast",
+            broadcaster.get("id"),
+            (broadcaster.get("format") or {}).get("codec"),
+            broadcaster.get("client_address"),
+        )
+        yield *map(_text, names), *(_NOTHING,) * 5
+
+
+def _listeners(session: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return session.get("worst_listeners") or []
 
 
 def _listener_rows(session: Mapping[str, Any]) -> Iterator[Row]:
-    for listener in session.get("worst_listeners") or []:
+    for listener in _listeners(session):
         yield (
             _text(listener.get("connection_id")),
             "listen",

@@ -67,7 +67,8 @@ def _read(url: str, status: int, content_type: str, body: bytes) -> dict[str, An
     if status == HTTPStatus.BAD_REQUEST and is_sentence:
         raise RelayError(sentence)
     if status in _PASSING:
-        raise UnreachableError(f"The relay at {url} cannot answer at present (HTTP {status}); try again later.")
+        reason = f": {sentence}" if is_sentence else "; try again later."
+        raise UnreachableError(f"The relay at {url} cannot answer at present (HTTP {status}){reason}")
     raise UserError(
         f"The server at {url} answered HTTP {status}, not like a relay that lists its sessions; check the address."
     )

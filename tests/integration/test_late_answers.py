@@ -3,7 +3,9 @@
 import asyncio
 import json
 import socket
+import sys
 from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -12,11 +14,14 @@ import pytest
 import uvloop
 
 from relay.access.rules import Access, AccessRules, OperatorPermit
+from relay.cluster.figures import GroupMetrics
 from relay.cluster.operators import ClusterOperations
 from relay.hub.lag import LagMeter
 from relay.hub.operations import Json, Operations
+from relay.hub.vital_signs import VitalSigns
 from relay.limits.addresses import TrustedProxies
 from relay.limits.seats import Seats
+from relay.metrics.prometheus import Page, PrometheusMetrics
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
 from relay.protocol.operator_requests import OperatorRequest
@@ -31,6 +36,7 @@ from tests.support.hub_bench import Bench
 from tests.support.memory_bus import MemoryCluster
 from tests.support.operator import ask
 from tests.support.ports import free_port
+from tests.support.processes import environment
 
 KEY = "an-admin-key"
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -69,7 +75,7 @@ class SlowNodes:
 class House:
     """A door with a listening socket, whose operators ask `performer`."""
 
-    def __init__(self, performer: Performer, limits: LimitSettings) -> None:
+    def __init__(self, performer: Performer, limits: LimitSettings, metrics: Page | None = None) -> None:
         self.bench = Bench(limits=limits)
         access = Access(AccessRules(admin_key=KEY), wall_clock)
         admission = Admission(
@@ -78,7 +84,7 @@ class House:
             QrCodes(),
             access,
             self.bench.limits,
-            metrics=None,
+            metrics=metrics,
             allowed_origins=(),
             token_in_query=False,
         )
@@ -325,7 +331,7 @@ async def test_nodes_that_do_not_answer_within_a_second_are_named() -> None:
         for bus in buses:
             bench = Bench()
             stack.push_async_callback(bench.tasks.close)
-            bench.join(f"on {bus.node_id}", channel=bus.node_id)
+            bench.join(f"{bus.node_id}:1", channel=bus.node_id)
             operations = ClusterOperations(bus, Operations(bench.hub, bench.time))
             house = House(await stack.enter_async_context(operations), LimitSettings())
             houses.append(await stack.enter_async_context(house.open()))
@@ -339,3 +345,44 @@ async def test_nodes_that_do_not_answer_within_a_second_are_named() -> None:
         assert gone.body == "These nodes of the cluster do not answer: two. Try again in a moment.\n"
         ended = (await ask(houses[2].url, "DELETE", "/v1/sessions/ev1/one", KEY)).json
         assert ended == {"session": "ev1", "ended": ["one"], "silent_nodes": ["two"]}
+        code, table, told = await sessions_command(houses[0].url)
+        assert (code, table.splitlines()[1].split()[:2]) == (0, ["ev1", "three"])
+        assert told == "these nodes of the cluster did not answer: two\n"
+        code, table, told = await sessions_command(houses[0].url, "show", "ev1")
+        assert (table.splitlines()[-1].split()[0], table.splitlines()[-1].split()[-1]) == ("three:1", "three")
+        assert told == "these nodes of the cluster did not answer: two\n"
+        code, _, told = await sessions_command(houses[0].url, "end", "ev9")
+        assert (code, "(HTTP 503): These nodes of the cluster do not answer: two." in told) == (2, True)
+
+
+async def test_the_page_of_one_worker_has_the_figures_of_all() -> None:
+    async with AsyncExitStack() as stack:
+        cluster = MemoryCluster(delay_seconds=0.01)
+        houses = []
+        for name in ("one", "two"):
+            bus = await stack.enter_async_context(cluster.bus(name))
+            bench = Bench()
+            stack.push_async_callback(bench.tasks.close)
+            signs = VitalSigns(bench.hub, LagMeter(relay_clock, lambda: 0.0), relay_clock)
+            metrics = GroupMetrics(bus, PrometheusMetrics(signs.look, name), "this machine")
+            await stack.enter_async_context(metrics)
+            house = House(SlowNodes(None), LimitSettings(), metrics.page)
+            houses.append(await stack.enter_async_context(house.open()))
+        pages = [await ask(house.url, "GET", "/metrics") for house in houses]
+        for page in pages:
+            assert (page.status, page.headers["cache-control"]) == (200, "no-store")
+            assert page.headers["content-type"].startswith("text/plain; version=")
+            assert 'relay_listeners{node="one"} 0.0\nrelay_listeners{node="two"} 0.0\n' in page.body
+        head = await ask(houses[0].url, "HEAD", "/metrics")
+        assert (head.status, head.headers["content-length"], head.body) == (200, str(len(pages[0].body)), "")
+
+
+async def sessions_command(url: str, *arguments: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", "sessions", *arguments),
+        stdout=PIPE,
+        stderr=PIPE,
+        env=environment({"RELAY_CLIENT_URL": url.replace("http", "ws"), "RELAY_ACCESS_ADMIN_KEY": KEY}),
+    )
+    output, errors = await process.communicate()
+    return process.returncode, output.decode(), errors.decode()

@@ -23,7 +23,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from relay.process.logs import MAX_REPEATS, configure_logging
+from relay.process.logs import MAX_REPEATS, configure_logging, name_log_lines
 from relay.settings.settings import LogSettings
 from relay.vocabulary.names import ChannelAddress
 from tests.support.ports import free_port
@@ -219,7 +219,7 @@ async def test_a_process_out_of_files_says_so_in_one_line(configure: Configure) 
 
 CONFIGURE = """
 import logging, sys
-from relay.process.logs import MAX_REPEATS, configure_logging
+from relay.process.logs import MAX_REPEATS, configure_logging, name_log_lines
 from relay.settings.settings import LogSettings
 logger = logging.getLogger("relay.test")
 configure_logging(LogSettings())
@@ -334,3 +334,17 @@ def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configur
     }
     assert log.members[-1]["lines"] == 1000 - MAX_REPEATS
     assert "may_repeat" not in log.text
+
+
+def test_in_a_cluster_each_line_has_the_node(configure: Configure) -> None:
+    log = configure(format="json")
+    logger.warning("before")
+    name_log_lines("one")
+    logger.warning("after", extra={"session": "ev1"})
+    logger.warning("of another", extra={"node": "two"})
+    for _ in range(MAX_REPEATS + 1):
+        logger.warning("again", extra={"may_repeat": True})
+    first, *lines = log.members
+    assert "node" not in first
+    assert [line["node"] for line in lines] == ["one", "two", *["one"] * (len(lines) - 2)]
+    assert lines[-1]["event"] == "similar log lines were left out"

@@ -70,3 +70,15 @@ def test_a_table_says_when_audio_does_not_come_in_real_time() -> None:
 def test_a_table_says_why_there_is_nothing_to_hear() -> None:
     channels = [{"state": "live", "silence": silence} for silence in ("muted", None)]
     assert [row[3] for row in channel_rows([{"channels": channels}])] == ["state", "live, muted", "live"]
+
+
+def test_in_a_cluster_each_connection_has_its_node() -> None:
+    channels = [{"id": "de", "broadcaster": {"connection_id": "b1", "node": "one\x1b"}}]
+    listeners = [{"connection_id": "l1", "node": "two"}, {"connection_id": "l2"}]
+    rows = connection_rows({"channels": channels, "worst_listeners": listeners, "silent_nodes": []})
+    assert [(row[0], row[-1]) for row in rows] == [
+        ("connection", "node"),
+        ("b1", "one?"),
+        ("l1", "two"),
+        ("l2", "–"),
+    ]
