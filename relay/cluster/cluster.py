@@ -29,7 +29,7 @@ from relay.hub.channel import Channel, ChannelRecord
 from relay.hub.gate import Then
 from relay.hub.hub import Hub
 from relay.process.tasks import TaskRegistry
-from relay.protocol.requests import Delivery, Offer
+from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError, TakenOverError
@@ -45,7 +45,11 @@ HAND_OVER_SECONDS = 0.5
 """How long a new home waits for the old one to stop. One that is stopped or cut off is voided without its help."""
 
 JOIN_SECONDS = 2.0
-"""How long a listener waits for what the cluster knows of a channel. Then it gets what this node has."""
+"""How long a listener waits for what the cluster knows of a channel, and then for the frame that it got last. After
+that it gets what this node has."""
+
+JOIN_STEP_SECONDS = 0.1
+"""How often a listener looks whether the channel has come to its last frame. Thousands may wait at once."""
 
 UNUSED_SECONDS = 5.0
 """How long a channel is followed after its last listener left: long enough to return after a lost connection."""
@@ -154,19 +158,32 @@ class Cluster:
         self._start(_report(self._claim(address, offer, connection_id), then))
         return False
 
-    def before_join(self, address: ChannelAddress, delivery: Delivery, then: Then) -> bool:  # noqa: ARG002
-        """Follow a channel, for a listener."""
-        follower = self._followers.get(address)
-        if address in self._homes or address not in self._records or (follower is not None and follower.is_synced):
+    def before_join(self, address: ChannelAddress, delivery: Delivery, then: Then) -> bool:
+        """Follow a channel, for a listener. Wait until it has come to the frame that the listener got last."""
+        if address not in self._records:
             return True
-        self._start(_report(self._follow(address), then))
+        resume = delivery.resume
+        if self._is_here(address) and (resume is None or not self._hub.listening.awaits(address, resume)):
+            return True
+        self._start(_report(self._prepare_join(address, resume), then))
         return False
+
+    def _is_here(self, address: ChannelAddress) -> bool:
+        follower = self._followers.get(address)
+        return address in self._homes or (follower is not None and follower.is_synced)
+
+    async def _prepare_join(self, address: ChannelAddress, resume: Resume | None) -> None:
+        if not self._is_here(address):
+            await self._follow(address)
+        until = self._clock() + JOIN_SECONDS
+        while resume is not None and self._hub.listening.awaits(address, resume) and self._clock() < until:  # noqa: ASYNC110 - streams have no event
+            await asyncio.sleep(JOIN_STEP_SECONDS)
 
     async def _claim(self, address: ChannelAddress, offer: Offer, connection_id: str) -> None:
         async with self._locks[address]:
             try:
                 before, after, revision = await self._write_claim(address, connection_id, offer)
-                home = await self._become_home(address, before, after, revision)
+                home = await self._become_home(address, before, after, revision, offer)
             except BusDownError as error:
                 raise BusDownError(_NOT_REACHED) from error
             home.note_change()
@@ -223,9 +240,17 @@ class Cluster:
         raise ChannelBusyError(f"Several broadcasters claim the channel {address} at once; try again.")
 
     async def _become_home(
-        self, address: ChannelAddress, before: Ownership | None, after: Ownership, revision: int
+        self,
+        address: ChannelAddress,
+        before: Ownership | None,
+        after: Ownership,
+        revision: int,
+        offer: Offer | None = None,
     ) -> Home:
         """Go on with a channel where its last home stopped.
+
+        A home that is alive but silent may go on with the same numbers for its own listeners. Another broadcaster then
+        begins another epoch. The same broadcaster sends what the cluster lacks again, under the same numbers.
 
         Raises:
             BusDownError: The bus did not answer. The record names this node; a later claim tries again.
@@ -258,13 +283,21 @@ class Cluster:
                 record = _brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
             self._check_not_replaced(address, after.fence)
             self._drop_follower(address)
-            self._hub.following.become_home(channel, record, waiting)
+            is_disputed = last is before and self._is_disputed(last, offer)
+            self._hub.following.become_home(channel, record, waiting, is_disputed=is_disputed)
+            home.hold_again(waiting)
         self._check_not_replaced(address, after.fence)
         channel.is_home = True
         home.revision = revision
         self._homes[address] = home
         home.begin(after.connection, self._session_name(address))
         return home
+
+    def _is_disputed(self, last: Ownership, offer: Offer | None) -> bool:
+        """Whether a home that did not answer may have released audio that nobody will send again."""
+        if last.home == self._bus.node_id or last.home not in self._bus.nodes or last.connection is None:
+            return False
+        return offer is not None and offer.resume != last.connection
 
     def _check_not_replaced(self, address: ChannelAddress, fence: int) -> None:
         if self._claiming.get(address) != fence:

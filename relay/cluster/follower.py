@@ -277,7 +277,7 @@ class Follower:
         channel, place = self.channel, Place(*record.timeline.place)
         if channel is None:
             self._following.open(record)
-        elif place.position > channel.place.position and channel.audio_format is not None and not is_forced:
+        elif _begins_behind(record) > channel.place.position and channel.audio_format is not None and not is_forced:
             return False
         elif place.position < channel.place.position:
             self._start_over(channel, record)
@@ -320,3 +320,13 @@ class Follower:
     def _log(self, event: str, **fields: object) -> None:
         names = {"session": self.address.session, "channel": self.address.channel}
         logger.warning(event, extra={**names, "may_repeat": True, **fields})
+
+
+def _begins_behind(record: ChannelRecord) -> int:
+    """Return the position that the cluster had reached when a home began. Its first frame may begin an epoch."""
+    position, epochs = record.timeline.place[0], record.timeline.numbers.epochs
+    if epochs:
+        _, _, _, before, start = epochs[-1]
+        if start[0] == position:
+            return before[0]
+    return position

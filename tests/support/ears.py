@@ -138,7 +138,7 @@ class Ear:
         url = urlsplit(self._where())
         visit = self._visit = _Visit(self, self._request(url.netloc), began)
         async with asyncio.timeout(JOIN_SECONDS):
-            transport, _ = await self._loop.create_connection(lambda: visit, url.hostname, url.port)
+            transport, _ = await self._loop.create_connection(lambda: visit, url.hostname or "", url.port or 0)
             try:
                 await visit.greeted
             except BaseException:
@@ -194,7 +194,7 @@ class Ear:
 
     def take_audio(self, payload: memoryview) -> None:
         """Take a frame."""
-        header = Header.unpack(payload[:HEADER_BYTES])
+        header = Header.unpack(bytes(payload[:HEADER_BYTES]))
         account = self.account
         if (header.epoch, header.seq) != (account.epoch, account.next_seq):
             self.faults.append(f"{header.epoch}/{header.seq} came, {account.epoch}/{account.next_seq} was due")
@@ -239,7 +239,7 @@ class _Visit(asyncio.Protocol):
         self._transport = transport
         transport.write(self._request)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature of asyncio
         if not self.greeted.done():
             self.greeted.set_exception(ConnectionError("The relay closed the connection before its greeting."))
         if not self.ended.done():

@@ -18,16 +18,16 @@ from tests.support.processes import RelayProcess, relay_process
 
 _READ_BYTES = 16 * 1024
 
-_NO_LIMITS = {
-    name: "never"
-    for name in (
+_NO_LIMITS = dict.fromkeys(
+    (
         "RELAY_LIMITS_MAX_CONNECTIONS_PER_ADDRESS",
         "RELAY_LIMITS_MAX_REQUESTS_PER_SECOND_PER_ADDRESS",
         "RELAY_LIMITS_MAX_JOINS_PER_SECOND_PER_ADDRESS",
         "RELAY_LIMITS_MAX_JOINS_PER_SECOND",
         "RELAY_LIMITS_MAX_FAILURES_PER_MINUTE",
-    )
-}
+    ),
+    "never",
+)
 """All clients of a test have one address."""
 
 
