@@ -455,9 +455,9 @@ class Cluster:
         is_old = now - written_at >= RECORD_SECONDS and channel.broadcaster is not None
         try:
             if home.is_over and (not is_ended or now - written_at >= self._history_seconds) and not home.is_changed:
-                del self._homes[address]
                 if home.revision is not None:
                     await self._bus.delete(key_of(address), home.revision)
+                del self._homes[address]
             elif home.is_changed or is_old:
                 home.is_changed = False
                 self._written_at[address] = now

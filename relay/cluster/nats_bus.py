@@ -346,6 +346,9 @@ class NatsBus:
         link = self._open_link()
         is_first = not self._incarnation
         await self._memory.prepare(link)
+        # The memory lacks what left before it was there.
+        self.outbox.rewind(relay_clock())
+        self._ready.set()
         await self._renew(link)
         await self._read_nodes(link)
         await self._read_anew(link)
@@ -533,7 +536,8 @@ class NatsBus:
         known, missing = self._mirror.read_anew(changes, has_same_revisions=is_same)
         for change in known:
             self._report(change)
-        for key in missing:
+        # Records that the servers have lost were not deleted. Those who wrote them write them again.
+        for key in missing if is_same else ():
             found = await bucket.read(link, key)
             if found is None:
                 self.on_record(key, None)
