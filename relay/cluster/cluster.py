@@ -231,7 +231,8 @@ class Cluster:
             known = self._records.get(address)
             fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known[0].fence)
             channel = before.channel if before is not None else self._export(address)
-            after = Ownership(fence, self._bus.node_id, connection_id, 0, channel)
+            begins = (fence, 0) if before is None else before.next
+            after = Ownership(fence, self._bus.node_id, connection_id, begins, channel)
             try:
                 revision = await self._bus.write(key, after.pack(), None if stored is None else stored.revision)
             except ConflictError:
@@ -311,7 +312,7 @@ class Cluster:
         question = json.dumps({"key": key_of(address), "fence": fence}).encode()
         answers = await self._bus.ask("release", question, HAND_OVER_SECONDS)
         left = [Ownership.unpack(answer) for answer in answers.values() if answer]
-        return max(left, key=lambda each: (each.fence, each.index), default=None)
+        return max(left, key=lambda each: each.next, default=None)
 
     async def _release(self, question: bytes) -> bytes:
         """Answer a node that is about to become the home of a channel: stop, and say how the channel stands."""
@@ -321,9 +322,7 @@ class Cluster:
             del self._claiming[address]
         home = self._homes.get(address)
         if home is not None and home.fence < fence:
-            left = home.ownership(self._session_name(address))
-            self._resign(home)
-            self._left[address] = left, self._clock()
+            left = self._resign(home)
             await home.hand_over()
         elif (left_before := self._left.get(address)) is not None and left_before[0].fence < fence:
             # Several nodes may ask at once. The one with the highest fence goes on.
@@ -335,15 +334,21 @@ class Cluster:
             return b""
         return left.pack()
 
-    def _resign(self, home: Home) -> None:
-        """Stop to be a channel's home, and follow it if it is used here."""
+    def _resign(self, home: Home) -> Ownership:
+        """Stop to be a channel's home, and follow it if it is used here. Return how this home leaves it.
+
+        The news of a new home may come before its question, so the answer is kept.
+        """
         channel = home.channel
         address = channel.address
+        left = home.ownership(self._session_name(address))
+        self._left[address] = left, self._clock()
         del self._homes[address]
         channel.readers.pop(home, None)
         self._hub.following.resign(channel)
         self._make_follower(address).next = home.next
         channel.log("the channel has another home")
+        return left
 
     # Following
 
@@ -533,9 +538,8 @@ class Cluster:
                 while self._homes:  # noqa: ASYNC110 - other nodes take them one by one
                     await asyncio.sleep(MOVE_STEP_SECONDS)
         for home in list(self._homes.values()):
-            left = home.ownership(self._session_name(home.channel.address))
+            left = self._resign(home)
             try:
-                self._resign(home)
                 await home.hand_over()
                 await self._bus.write(
                     key_of(home.channel.address), replace(left, home="", connection=None).pack(), home.revision

@@ -144,7 +144,7 @@ class Follower:
             if self._subscription is None:
                 self._subscription = await self._bus.subscribe(f"audio.{key_of(self.address)}", self._receive)
             entries = await self._fetch()
-            if known is not None and (known.fence, known.index) > self.next:
+            if known is not None and known.next > self.next:
                 self._begin(known, entries)
             if not self._catch_up(entries):
                 self._start_repair()
@@ -158,7 +158,7 @@ class Follower:
         if channel.describe_as(known.channel):
             self._directory.note_change(self.address.session)
         self._directory.name_session(self.address.session, known.channel.session_name)
-        if self._lost_at is not None and (known.fence, known.index) >= self._lost_at:
+        if self._lost_at is not None and known.next >= self._lost_at:
             self._lost_at = None
             self._following.catch_up(channel, self._localized(known.channel))
 
@@ -232,7 +232,7 @@ class Follower:
             self._following.catch_up(channel, record, (each for each in past if each.due >= recent))
         else:
             self._following.open(record, past)
-        self.next = known.fence, known.index
+        self.next = known.next
         self.last_due = max(
             (each.body.due for each in entries if isinstance(each.body, Audio) and each.order < self.next), default=0.0
         )

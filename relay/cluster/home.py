@@ -145,7 +145,7 @@ class Home:
         if broadcaster is not None:
             self.connection = broadcaster.connection_id
         record = shifted(self.channel.export(session_name), self._wall_offset)
-        return Ownership(self.fence, self._bus.node_id, self.connection, self._index, record)
+        return Ownership(self.fence, self._bus.node_id, self.connection, self.next, record)
 
     def _publish(self, body: Body) -> None:
         self._bus.publish(self._audio_subject, self._entry(body))

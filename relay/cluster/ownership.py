@@ -26,14 +26,15 @@ class Ownership:
         fence: Grows with each claim. Whatever a home sends with a lower fence is void.
         home: The node that numbers the channel's audio; empty when it gave the channel up.
         connection: The broadcaster's connection; None while there is none.
-        index: The index of the home's next entry when the record was written.
-        channel: The channel as of that entry, with wall-clock times.
+        next: The fence and the index of the first entry that `channel` does not contain. A claim writes what the record
+            before said, so this fence may be an earlier one.
+        channel: The channel before that entry, with wall-clock times.
     """
 
     fence: int
     home: str
     connection: str | None
-    index: int
+    next: tuple[int, int]
     channel: ChannelRecord
 
     def pack(self) -> bytes:
@@ -42,7 +43,7 @@ class Ownership:
             "fence": self.fence,
             "home": self.home,
             "connection": self.connection,
-            "index": self.index,
+            "next": self.next,
             "channel": self.channel.to_json(),
         }
         return json.dumps(members, separators=(",", ":")).encode()
@@ -60,7 +61,7 @@ class Ownership:
                 members["fence"],
                 members["home"],
                 members["connection"],
-                members["index"],
+                (members["next"][0], members["next"][1]),
                 ChannelRecord.from_json(members["channel"]),
             )
         except (ValueError, KeyError, TypeError) as error:
