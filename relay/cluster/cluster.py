@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
 
 from relay.audio.ingest import IngestRecord, Timed
+from relay.cluster.audience import Audience
 from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
 from relay.cluster.follower import ClusterTally, Follower
 from relay.cluster.home import Home
@@ -114,6 +115,7 @@ class Cluster:
         self._left: dict[ChannelAddress, tuple[Ownership, float]] = {}
         self._adopting: set[ChannelAddress] = set()
         self._settles_at = clock() + SETTLE_SECONDS
+        self._audience = Audience(bus, hub.directory)
         self._has_changes = asyncio.Event()
         self._is_draining = False
         bus.on_record = self._learn
@@ -123,6 +125,7 @@ class Cluster:
     async def open(self) -> None:
         """Answer other nodes. Call it before the first client is served."""
         await self._bus.answer("release", self._release)
+        await self._audience.hear()
 
     async def run(self) -> None:
         """Write the records of the channels of this home, and look for channels without one, forever."""
@@ -138,6 +141,7 @@ class Cluster:
             }
             self._look_for_abandoned()
             self._leave_unused()
+            self._audience.round(self._followers, [home.channel for home in self._homes.values()])
 
     def is_home(self, address: ChannelAddress) -> bool:
         """Whether a channel has its home here."""
@@ -154,10 +158,12 @@ class Cluster:
         self._start(_report(self._claim(address, offer, connection_id), then))
         return False
 
-    def before_join(self, address: ChannelAddress, delivery: Delivery, then: Then) -> bool:  # noqa: ARG002
-        """Follow a channel, for a listener."""
-        follower = self._followers.get(address)
-        if address in self._homes or address not in self._records or (follower is not None and follower.is_synced):
+    def before_join(self, address: ChannelAddress, delivery: Delivery, then: Then) -> bool:
+        """Follow a channel, for a listener. One that ended is of use only to a listener that heard its begin."""
+        follower, record = self._followers.get(address), self._records.get(address)
+        if address in self._homes or record is None or (follower is not None and follower.is_synced):
+            return True
+        if _has_ended(record[0]) and delivery.resume is None:
             return True
         self._start(_report(self._follow(address), then))
         return False
@@ -213,7 +219,7 @@ class Cluster:
                     )
             known = self._records.get(address)
             fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known[0].fence)
-            channel = before.channel if before is not None else self._export(address)
+            channel = self._export(address) if before is None or _has_ended(before) else before.channel
             after = Ownership(fence, self._bus.node_id, connection_id, 0, channel)
             try:
                 revision = await self._bus.write(key, after.pack(), None if stored is None else stored.revision)
@@ -243,7 +249,7 @@ class Cluster:
         channel = self._hub.directory.open(address)
         home = Home(channel, self._bus, self._clock, self._wall_offset, self._has_changes.set)
         await home.void_others(after.fence)
-        if last is not None:
+        if last is not None and not _has_ended(last):
             follower = await self._sync(address, last)
             held, accepted = await follower.fetch_held()
             channel = follower.channel or self._hub.directory.open(address)
@@ -364,13 +370,15 @@ class Cluster:
             return
         channel = self._hub.directory.find(address)
         follower = self._followers.get(address)
+        if _has_ended(known):
+            return
         if follower is not None:
             follower.learn(known)
             if not follower.is_synced and not self._locks[address].locked():
                 self._start(self._follow(address))
         elif channel is not None and channel.has_subscribers:
             self._start(self._follow(address))
-        elif known.channel.is_listed and known.channel.timeline.state != ChannelState.ENDED:
+        elif known.channel.is_listed:
             self._list(address, channel, known)
 
     def _list(self, address: ChannelAddress, channel: Channel | None, known: Ownership) -> None:
@@ -470,7 +478,9 @@ class Cluster:
         for address, (known, _) in list(self._records.items()):
             if known.home in self._bus.nodes or address in self._homes or address in self._adopting:
                 continue
-            if known.channel.timeline.state != ChannelState.ENDED:
+            if _has_ended(known):
+                self._start(self._delete(address))
+            else:
                 self._adopting.add(address)
                 self._start(self._adopt(address))
 
@@ -491,6 +501,13 @@ class Cluster:
             pass
         finally:
             self._adopting.discard(address)
+
+    async def _delete(self, address: ChannelAddress) -> None:
+        """Delete the record of a channel that ended, because its home is gone and can't."""
+        known = self._records.pop(address, None)
+        with contextlib.suppress(BusDownError, ConflictError):
+            if known is not None:
+                await self._bus.delete(key_of(address), known[1])
 
     async def leave(self) -> None:
         """Wait until broadcasters have claimed their channels on other nodes, and give up those that are left."""
@@ -532,6 +549,10 @@ async def _report(work: Awaitable[None], then: Then) -> None:
         raise
     else:
         then(None)
+
+
+def _has_ended(known: Ownership) -> bool:
+    return known.channel.timeline.state == ChannelState.ENDED
 
 
 def _brought_up_to_date(

@@ -299,7 +299,7 @@ class Gap(Message):
         from_seq: The first frame, 32 bits.
         to_seq: The last frame, 32 bits.
         duration_ms: The duration of their audio.
-        reason: `overflow`, `stale`, `resume`, `clear` or `transcoding`.
+        reason: `overflow`, `stale`, `resume`, `clear` or `missing`.
     """
 
     TYPE = "gap"

@@ -369,3 +369,34 @@ async def test_many_claims_at_once_leave_one_broadcaster(nodes: list[ClusterNode
     await until(lambda: len({tuple(heard(each)) for each in listeners}) == 1)
     for each in listeners:
         assert_exact(each)
+
+
+async def test_a_broadcaster_knows_the_listeners_of_all_nodes(nodes: list[ClusterNode]) -> None:
+    a, b, c = nodes
+    _, port = await a.claim()
+    for node, count in ((a, 1), (b, 2), (c, 3)):
+        for number in range(count):
+            await node.join(f"{number}")
+    await until(lambda: port.of_type("stats") and port.of_type("stats")[-1]["listeners"] == 6)
+
+
+async def test_a_channel_that_ended_begins_anew_on_another_node(nodes: list[ClusterNode]) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim()
+    there = await c.join()
+    send(a, source, numbered(5))
+    a.bench.hub.broadcasting.end(source)
+    await until(lambda: there.closed is not None)
+    assert heard(there) == numbered(5)
+    # A listener that was away when it ended hears the rest, and that it ended.
+    last = headers(there)[2]
+    resumed = await b.join("resumed", Delivery(resume=Resume(last.epoch, last.seq)))
+    await until(lambda: resumed.closed is not None)
+    assert heard(resumed) == numbered(2, 3)
+    waiting = await c.join("waiting")
+    assert waiting.hello["state"] == "waiting"
+    again, _ = await b.claim()
+    send(b, again, numbered(5, 50))
+    await until(lambda: len(heard(waiting)) == 5)
+    assert heard(waiting) == numbered(5, 50)
+    assert waiting.closed is None
