@@ -14,7 +14,6 @@ from relay.hub.channel import Channel
 from relay.hub.directory import Directory
 from relay.vocabulary.names import ChannelAddress
 
-
 ROUNDS_UNTIL_REPEATED = 10
 """A node repeats what did not change after this many rounds."""
 

@@ -348,7 +348,7 @@ class Cluster:
             follower.close()
 
     def _learn(self, key: str, record: Record | None) -> None:
-        """Take over what a record says."""
+        """Read a record that was written or deleted."""
         address = address_of(key)
         if record is None:
             self._records.pop(address, None)
@@ -358,8 +358,12 @@ class Cluster:
             known = Ownership.unpack(record.value)
         except RecordError as error:
             logger.warning("a record of the cluster can't be read", extra={"key": key, "reason": str(error)})
-            return
-        self._records[address] = known, record.revision
+        else:
+            self._records[address] = known, record.revision
+            self._take_over(address, known)
+
+    def _take_over(self, address: ChannelAddress, known: Ownership) -> None:
+        """Apply what a record says of a channel."""
         home = self._homes.get(address)
         if home is not None:
             if known.fence > home.fence and not self._locks[address].locked():

@@ -389,6 +389,7 @@ class Channel:
         if self.audio_format is not None:
             stream = self.open_stream(self.audio_format.codec)
             stream.history.load(past)
+            stream.state = self.state
             self.begin(stream)
         self.describe_as(record)
 
