@@ -211,7 +211,7 @@ class Cluster:
             stored = await self._bus.read(key)
             before = None if stored is None else Ownership.unpack(stored.value)
             if before is not None:
-                has_home = before.home in self._bus.nodes
+                has_home = before.home in self._bus.nodes and not _has_ended(before)
                 is_taken = has_home if offer is None else before.connection is not None and has_home
                 if is_taken and (offer is None or not offer.takeover):
                     raise ChannelBusyError(

@@ -134,6 +134,8 @@ class Home:
         broadcaster = self.channel.broadcaster
         if broadcaster is not None:
             self.connection = broadcaster.connection_id
+        elif self.is_over:
+            self.connection = None
         record = shifted(self.channel.export(session_name), self._wall_offset)
         return Ownership(self.fence, self._bus.node_id, self.connection, self._index, record)
 
