@@ -8,10 +8,11 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from relay.settings.settings import Settings
 from tests.support.ports import free_port
 
 START_SECONDS = 60.0
@@ -187,3 +188,17 @@ def _read(path: Path) -> str:
 
 def _jetstream(directory: Path, name: str) -> str:
     return f'jetstream {{ store_dir: "{directory / name}", max_memory_store: 512MB }}'
+
+
+def cluster_settings(url: str, *, history_seconds: float = 10.0, **cluster: object) -> Settings:
+    """Return the settings of a node that uses these servers."""
+    return Settings.model_validate(
+        {"cluster": {"url": url, **cluster}, "listener": {"history_seconds": history_seconds}}
+    )
+
+
+async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until a condition holds that no event announces. The time is for a machine that hangs; it judges nothing."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
