@@ -2,33 +2,19 @@
 
 import asyncio
 import logging
-import os
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relay.cluster.bus import BusDownError, ConflictError, Record
 from relay.cluster.nats_bus import NatsBus, open_bus
-from tests.support.nats import NatsServer, cluster_settings, nats, until
+from tests.support.nats import NatsServer, cluster_settings, nats, node_process, until
 
 WAIT_SECONDS = 30.0
-ROOT = Path(__file__).parents[2]
-
-A_NODE = """
-import asyncio, os
-from relay.cluster.nats_bus import open_bus
-from relay.settings.settings import Settings
-
-async def main():
-    async with open_bus(Settings(cluster={"url": os.environ["URL"]})):
-        await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
 
 
 @pytest.fixture
@@ -38,7 +24,7 @@ async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
 
 
 @asynccontextmanager
-async def buses(server: NatsServer, count: int = 2, **cluster: object) -> AsyncIterator[list[NatsBus]]:
+async def buses(server: NatsServer, count: int = 2, **cluster: Any) -> AsyncIterator[list[NatsBus]]:
     """Connect nodes, which all know each other."""
     async with AsyncExitStack() as stack:
         made = [
@@ -46,6 +32,10 @@ async def buses(server: NatsServer, count: int = 2, **cluster: object) -> AsyncI
         ]
         await until(lambda: all(len(bus.nodes) == count for bus in made))
         yield made
+
+
+def value_of(record: Record | None) -> bytes | None:
+    return None if record is None else record.value
 
 
 async def test_a_message_reaches_all_subscribers_in_order(server: NatsServer) -> None:
@@ -99,7 +89,7 @@ async def test_the_memory_is_asked_for_what_came_since_a_time(server: NatsServer
 async def test_a_record_is_created_changed_and_deleted(server: NatsServer) -> None:
     async with buses(server) as (a, b):
         reported: list[tuple[str, bytes | None]] = []
-        b.on_record = lambda key, record: reported.append((key, record and record.value))
+        b.on_record = lambda key, record: reported.append((key, value_of(record)))
         assert await a.read("s.c") is None
         first = await a.write("s.c", b"1", None)
         assert await b.read("s.c") == Record(b"1", first)
@@ -130,7 +120,7 @@ async def test_who_has_an_old_revision_loses(server: NatsServer) -> None:
 async def test_a_write_that_lost_is_reported_to_nobody(server: NatsServer) -> None:
     async with buses(server) as (a, b):
         reported: list[bytes | None] = []
-        b.on_record = lambda _key, record: reported.append(record and record.value)
+        b.on_record = lambda _key, record: reported.append(value_of(record))
         await a.write("s.c", b"1", None)
         with pytest.raises(ConflictError):
             await a.write("s.c", b"lost", None)
@@ -145,9 +135,9 @@ async def test_of_fifty_that_write_at_once_each_counts(server: NatsServer) -> No
         async def count(bus: NatsBus) -> None:
             while True:
                 record = await bus.read("s.c")
-                value = 0 if record is None else int(record.value)
+                value, revision = (0, None) if record is None else (int(record.value), record.revision)
                 try:
-                    await bus.write("s.c", b"%d" % (value + 1), record and record.revision)
+                    await bus.write("s.c", b"%d" % (value + 1), revision)
                 except ConflictError:
                     continue
                 return
@@ -176,7 +166,7 @@ async def test_news_that_got_lost_are_read_within_seconds(server: NatsServer, mo
     monkeypatch.setattr("relay.cluster.nats_bus.NatsBus._take_record", lambda *_: None)
     async with buses(server) as (a, b):
         reported: list[bytes | None] = []
-        b.on_record = lambda _key, record: reported.append(record and record.value)
+        b.on_record = lambda _key, record: reported.append(value_of(record))
         await a.write("s.c", b"1", None)
         await until(lambda: reported == [b"1"])
 
@@ -199,14 +189,9 @@ async def test_nodes_come_drain_and_go(server: NatsServer) -> None:
 async def test_a_node_that_died_is_gone_after_its_life(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.cluster.presence.LIFE_SECONDS", 5.0)
     async with buses(server, 1) as (a,):
-        other = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", A_NODE, env={**os.environ, "URL": server.url, "PYTHONPATH": str(ROOT)}
-        )
-        try:
+        async with node_process(server.url) as other:
             await until(lambda: len(a.nodes) == 2)
-        finally:
             other.kill()
-            await other.wait()
         await until(lambda: len(a.nodes) == 1)
         assert a.is_up
 
