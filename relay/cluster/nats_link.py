@@ -15,17 +15,13 @@ from contextlib import contextmanager
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as LinkSubscription
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError as MessageTooLargeError
-from nats.errors import NoRespondersError
+from nats.errors import MaxPayloadError, NoRespondersError
 
 from relay.cluster.bus import BusDownError
 from relay.cluster.nats_login import Address, Login, check_encrypted
 from relay.vocabulary.errors import ConfigurationError
-
-__all__ = ["CONNECT_SECONDS", "REQUEST_SECONDS", "STATUS", "Link", "LinkSubscription", "MessageTooLargeError"]
-__all__ += ["Received", "RefusedError", "Replies", "Taker", "nats_errors", "open_link"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +39,12 @@ STATUS = "Status"
 
 Received = Msg
 """A message as it arrives: `subject`, `reply`, `data` and `headers`."""
+
+LinkSubscription = Subscription
+"""A subscription of one link."""
+
+MessageTooLargeError = MaxPayloadError
+"""A message exceeds the server's `max_payload`."""
 
 Taker = Callable[[Received], None]
 
@@ -89,13 +91,12 @@ class Link:
         address: The server.
         replies: Who waits for answers.
         is_retired: Whether another link took over; this one delivers nothing any more.
-        troubled: Set when the client reported an error. Whoever waits for the end of a link looks at `is_open` then.
+        last_error: What the client reported last.
     """
 
     def __init__(self, address: Address, replies: Replies) -> None:
         self.client = Client()
         self.is_retired = False
-        self.troubled = asyncio.Event()
         self.last_error: Exception | None = None
         self.address = address
         self.replies = replies
@@ -123,7 +124,6 @@ class Link:
                     reconnect_time_wait=0,
                     connect_timeout=CONNECT_SECONDS,  # type: ignore[arg-type]
                     error_cb=self._take_error,
-                    closed_cb=self._take_end,
                     **login.options(self.address, context),  # type: ignore[arg-type]
                 )
         except (OSError, NatsError, TimeoutError) as error:
@@ -207,7 +207,6 @@ class Link:
     def retire(self) -> None:
         """Deliver nothing any more."""
         self.is_retired = True
-        self.troubled.set()
 
     async def close(self) -> None:
         """Close the connection. While its server is stopped but not dead, this waits: run it beside everything else."""
@@ -219,11 +218,7 @@ class Link:
 
     async def _take_error(self, error: Exception) -> None:
         self.last_error = error
-        self.troubled.set()
         logger.debug("the NATS client reported an error", extra={"reason": str(error)})
-
-    async def _take_end(self) -> None:
-        self.troubled.set()
 
     def _explain(self, error: Exception) -> Exception:
         """Return what a failed connection means."""

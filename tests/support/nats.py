@@ -4,16 +4,20 @@ A server keeps everything in memory. Whoever kills it and starts it again finds 
 """
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from relay.settings.settings import Settings
 from tests.support.ports import free_port
 
+ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0
 """The wait for a server that may be slow; it does not judge speed."""
 
@@ -141,7 +145,7 @@ async def nats_cluster(directory: Path, *lines: str, servers: int = 3) -> AsyncI
     """Run servers that form a cluster with JetStream. They are ready when the block begins."""
     names = [f"nats{number}" for number in range(servers)]
     routes = [free_port() for _ in names]
-    everywhere = " ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
+    everywhere = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
     running = [
         NatsServer(
             directory,
@@ -167,8 +171,36 @@ async def until_ready(servers: Iterable[NatsServer]) -> None:
     """Wait until servers of a cluster have elected who leads it, as each one's log says."""
     async with asyncio.timeout(START_SECONDS):
         for server in servers:
-            while "JetStream cluster new metadata leader" not in _read(server.log):  # noqa: ASYNC110 - a file has no event
+            while "metadata leader" not in _read(server.log):  # noqa: ASYNC110 - a file has no event
                 await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def node_process(url: str, **cluster: object) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a node that only belongs to a cluster, in a process of its own. It is ready when the block begins."""
+    code = (
+        "import asyncio, json, sys\n"
+        "from relay.cluster.nats_bus import open_bus\n"
+        "from relay.settings.settings import Settings\n"
+        "async def main():\n"
+        "    async with open_bus(Settings(cluster=json.loads(sys.argv[1]))) as bus:\n"
+        "        print(bus.node_id, flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, json.dumps({"url": url, **cluster})),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline(), "the node did not begin"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 def urls(servers: Iterable[NatsServer]) -> str:
@@ -187,3 +219,17 @@ def _read(path: Path) -> str:
 
 def _jetstream(directory: Path, name: str) -> str:
     return f'jetstream {{ store_dir: "{directory / name}", max_memory_store: 512MB }}'
+
+
+def cluster_settings(url: str, *, history_seconds: float = 10.0, **cluster: Any) -> Settings:
+    """Return the settings of a node that uses these servers."""
+    return Settings.model_validate(
+        {"cluster": {"url": url, **cluster}, "listener": {"history_seconds": history_seconds}}
+    )
+
+
+async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until a condition holds that no event announces. The time is for a machine that hangs; it judges nothing."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
