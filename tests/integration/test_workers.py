@@ -20,7 +20,7 @@ from tests.support.ports import free_port
 from tests.support.process_tree import descendants, environment_of, is_running, stop, until_gone
 from tests.support.processes import RelayProcess, relay_process, running, seconds_between
 from tests.support.tries import best_of_three, check_in_time
-from tests.support.wire_listener import SMALL_BUFFER_BYTES, closing, open_listener
+from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, open_listener
 
 pytestmark = pytest.mark.timed
 
@@ -42,6 +42,15 @@ async def worker_pid(relay: RelayProcess, number: int, *, life: int = 1) -> int:
 
     await relay.line(lambda _: len(ready()) >= life)
     return ready()[life - 1]
+
+
+async def sent_away(listeners: list[WireListener]) -> None:
+    """Wait until the relay has asked all listeners to come back later, and let them go."""
+    for listener in listeners:
+        await listener.until(lambda listener=listener: listener.close_code is not None)  # type: ignore[misc]
+        assert listener.close_code == 1012
+        assert listener.told[-1]["type"] == "goaway"
+        listener.close()
 
 
 async def pids_of(relay: RelayProcess) -> list[int]:
@@ -171,10 +180,8 @@ async def test_nothing_is_left_when_the_supervisor_is_killed(is_stopped: bool) -
             if is_stopped:
                 await stop(pids[0])
             await relay.kill()
+            await sent_away(listeners)
             await until_gone(left)
-            for listener in listeners:
-                await listener.until_ended()
-                assert listener.close_code == 1012
 
 
 HANG = """
@@ -211,10 +218,7 @@ async def test_sigterm_ends_all_in_order(to_all: bool) -> None:
         with closing(listeners):
             for pid in (relay.pid, *(pids if to_all else ())):
                 os.kill(pid, signal.SIGTERM)
-            for listener in listeners:
-                await listener.until_ended()
-                assert listener.close_code == 1012
-                assert listener.told[-1]["type"] == "goaway"
+            await sent_away(listeners)
             assert await relay.wait() == 0
         assert not any(map(is_running, left))
         assert relay.log[-1]["event"] == "relay stopped"
