@@ -24,7 +24,7 @@ from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closin
 
 pytestmark = pytest.mark.timed
 
-PROBE_SECONDS = 20.0
+PROBE_SECONDS = 60.0
 """How long a client waits for an answer. It judges nothing."""
 
 
@@ -140,24 +140,26 @@ async def test_each_worker_serves_the_one_port_with_the_one_key(loop: str, tmp_p
 
 
 @best_of_three
-async def test_a_killed_worker_is_back_soon_and_no_connection_is_refused() -> None:
+async def test_killed_workers_are_back_soon_and_no_connection_is_refused() -> None:
+    """Even when all are killed at once, connections wait for the next worker."""
     began = asyncio.get_running_loop().time()
     async with two_workers() as relay, Probes(relay) as probes:
-        pid = await worker_pid(relay, 1)
+        pids = await pids_of(relay)
         first_start_ms = (asyncio.get_running_loop().time() - began) * 1000
         await probes.answers(1)
-        os.kill(pid, signal.SIGKILL)
-        ended = await relay.event("a worker ended and is started again")
-        assert (ended["worker"], ended["ended_with"]) == (1, "SIGKILL")
-        new = await worker_pid(relay, 1, life=2)
-        back = await relay.event("worker ready", pid=new)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for number in (1, 2):
+            ended = await relay.event("a worker ended and is started again", worker=number)
+            assert ended["ended_with"] == "SIGKILL"
+            assert ended["wait_seconds"] < 1
+            back = await relay.event("worker ready", pid=await worker_pid(relay, number, life=2))
+            # On a busy machine, a process takes longer to start.
+            check_in_time(seconds_between(ended, back) * 1000, max(2000, first_start_ms), "the worker's return")
         await probes.answers(10)
-        # A connection that the dead worker had accepted already is reset. That is the only fault a client meets.
+        # The connection that a dead worker had accepted already is reset. That is the only fault a client meets.
         assert set(probes.results) <= {"200", "ConnectionResetError", "RemoteDisconnected"}
         assert probes.results.total() - probes.results["200"] <= 1
-        assert ended["wait_seconds"] == 0
-        # On a busy machine, a process takes longer to start.
-        check_in_time(seconds_between(ended, back) * 1000, max(2000, first_start_ms), "the worker's return")
 
 
 @best_of_three
