@@ -69,7 +69,7 @@ class Supervisor:
             worker.reload()
 
     def kill(self) -> None:
-        """End all workers at once. Those that should not come back need a supervisor that stops, too."""
+        """End all workers at once, without an orderly stop."""
         for worker in self._workers.values():
             worker.kill()
 

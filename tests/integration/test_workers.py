@@ -183,7 +183,7 @@ async def test_nothing_is_left_when_the_supervisor_is_killed_not_even_a_stopped_
         listeners = await listen_beside(relay, "ev1", 4)
         with closing(listeners):
             await stop(pids[0])
-            await relay.kill()
+            relay.signal(signal.SIGKILL)
             await sent_away(listeners)
             await until_gone(left)
 
@@ -208,7 +208,7 @@ async def test_a_worker_that_hangs_does_not_outlive_its_supervisor(tmp_path: Pat
     (tmp_path / "sitecustomize.py").write_text(HANG)
     async with two_workers(PYTHONPATH=str(tmp_path), RELAY_SERVER_SHUTDOWN_TIMEOUT_SECONDS="1") as relay:
         left = descendants(relay.pid)
-        await relay.kill()
+        relay.signal(signal.SIGKILL)
         await until_gone(left)
 
 
