@@ -104,8 +104,7 @@ class RunningRelay:
         Raises:
             ConfigurationError: The settings cannot be used here; nothing has changed.
         """
-        listening = settings.model_copy(update={"server": settings.server.model_copy(update={"host": self.hosts})})
-        rules = read_rules(settings, choose_keys(listening).kept_from(self.keys))
+        rules = read_rules(settings, choose_keys(still_on(self.hosts, settings)).kept_from(self.keys))
         renew_tls(self.tls, settings.server)
         self.limits.settings = settings.limits
         self.door.allow_connections()
@@ -274,6 +273,11 @@ def _tell_missing(transcoding: Transcoding) -> None:
         if (missing := transcoding.find_missing(container)) is not None:
             extra = {"address": f"/stream/SESSION{container.ending}", "reason": missing}
             logger.warning("the relay cannot serve an HTTP stream", extra=extra)
+
+
+def still_on(hosts: tuple[str, ...], settings: Settings) -> Settings:
+    """Return new settings for a relay that keeps listening on these hosts until it is started again."""
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"host": hosts})})
 
 
 def address_for_browsers(server: ServerSettings, port: int) -> str:
