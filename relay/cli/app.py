@@ -36,6 +36,7 @@ from relay.metrics.reporter import MetricsReporter
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
 from relay.process.blocking import BlockingThread
+from relay.process.clock_id import find_clock_id
 from relay.process.garbage import Garbage
 from relay.process.tasks import TaskRegistry
 from relay.server.admission import Admission
@@ -156,6 +157,7 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
             manager,
             drain,
             clock=relay_clock,
+            clock_id=find_clock_id(),
             serialize=serialize_binary,
             send=os.write if tls is None else send_whole,
             broadcast=settings.broadcast,

@@ -116,8 +116,8 @@ class Recorder:
         latency = self.add(reports)
         self._window_frames += latency.total
         *busy, _ = [line.note(report, length) for line, report in zip(self._lines, (*reports, own), strict=True)]
-        compared = [report.clock_uncertainty_ms for report in reports if report.clock_offset_ms is not None]
-        self._uncertainty_ms = max([*compared, self._uncertainty_ms or 0.0]) if compared else self._uncertainty_ms
+        uncertainties = (self._uncertainty_ms, *(report.clock_uncertainty_ms for report in reports))
+        self._uncertainty_ms = max((each for each in uncertainties if each is not None), default=None)
         server_cpu = None
         if server is not None and self._server_last is not None:
             server_cpu = percent(server.cpu_seconds - self._server_last.cpu_seconds, length)
