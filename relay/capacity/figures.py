@@ -41,8 +41,7 @@ class Figures:
     """What was measured. Times are CPU time.
 
     Attributes:
-        write_us: Microseconds of one write to one listener.
-        ping_us: Microseconds a second for the pings of one listener.
+        write_us: Microseconds of one write to one listener, with its share of pings and everything else.
         join_us: Microseconds of one join.
         entry_us: Microseconds of one frame that a worker takes in, from a broadcaster or from NATS.
         encoder_us: Microseconds of one second of audio that a worker encodes for one channel.
@@ -53,7 +52,6 @@ class Figures:
     """
 
     write_us: Figure
-    ping_us: Figure
     join_us: Figure
     entry_us: Figure
     encoder_us: Figure
@@ -63,9 +61,9 @@ class Figures:
     listener_bytes: Figure
 
 
-PUBLISHED_WRITE = Figure(7.5, "docs/performance.md: PCM to 1000 listeners, on two cores of a slow virtual machine")
-PUBLISHED_PING = Figure(6.25, "docs/performance.md: a ping of 25 µs every 4 s")
-PUBLISHED_JOIN = Figure(1150.0, "docs/performance.md: 1000 listeners joined within 1.15 s, so at most")
+PUBLISHED_WRITE = Figure(7.5, "docs/performance.md: PCM to 1000 listeners, on a slow virtual machine")
+PUBLISHED_PACKED_WRITE = Figure(11.7, "docs/performance.md: packed Opus to 1000 listeners, on a slow virtual machine")
+PUBLISHED_JOIN = Figure(760.0, "docs/performance.md: the slowest of eight runs with 1000 joins")
 PUBLISHED_ENTRY = Figure(60.0, "docs/scale.md: the most that the tests of the cluster allow")
 PUBLISHED_ENCODER = Figure(12_800.0, "docs/performance.md: 1.28 % of a core at complexity 9")
 PUBLISHED_NATS = Figure(31.0, "docs/scale.md: channels that are not in step")
@@ -147,34 +145,50 @@ def choose_figures(delivery: Delivery, measurements: Sequence[Measurement], *, h
         measurements: The reports; without any, this project's own figures count.
         has_bitrate: Whether the person named a bit rate, which a report cannot know.
     """
-    same_codec = [each for each in measurements if each.delivery.codec is delivery.codec]
-    alike = [each for each in same_codec if _shape(each.delivery) == _shape(delivery)]
+    alike = _alike(delivery, measurements)
+    published = PUBLISHED_WRITE if delivery.frames_per_message == 1 else PUBLISHED_PACKED_WRITE
     return Figures(
-        write_us=_worst((alike, same_codec, measurements), WRITE, _write_us) or PUBLISHED_WRITE,
-        ping_us=PUBLISHED_PING,
-        join_us=_worst((measurements,), JOIN) or PUBLISHED_JOIN,
+        write_us=_worst(alike, WRITE, _write_us) or published,
+        join_us=_worst(measurements, JOIN) or PUBLISHED_JOIN,
         entry_us=PUBLISHED_ENTRY,
         encoder_us=PUBLISHED_ENCODER,
         nats_us=PUBLISHED_NATS,
-        listener_kib=_worst((measurements,), MEMORY) or PUBLISHED_MEMORY,
-        worker_mb=_worst((measurements,), _IDLE_MEMORY) or PUBLISHED_IDLE_MEMORY,
-        listener_bytes=(None if has_bitrate else _worst((alike,), BYTES, _wire_bytes))
+        listener_kib=_worst(measurements, MEMORY) or PUBLISHED_MEMORY,
+        worker_mb=_worst(measurements, _IDLE_MEMORY) or PUBLISHED_IDLE_MEMORY,
+        listener_bytes=(None if has_bitrate else _worst(alike, BYTES, _wire_bytes))
         or Figure(delivery.wire_bytes_per_second, "docs/guides/large-audiences.md: the formula of the bill"),
     )
 
 
-def busy_measurements(measurements: Iterable[Measurement], cpu_percent: float) -> list[str]:
-    """Return a sentence for each report of a relay that was busier than a worker of the plan may be."""
-    return [
+def remarks(delivery: Delivery, measurements: Sequence[Measurement], cpu_percent: float) -> list[str]:
+    """Return sentences about what the reports do not say.
+
+    Args:
+        delivery: What the listeners will ask for.
+        measurements: The reports.
+        cpu_percent: How much of a core a worker of the plan may use.
+    """
+    sentences = [
         f"{each.name} is of a relay that used {share:.0f} % of a core. A busy relay writes several frames at once, so "
         f"at {cpu_percent:g} % each write may cost more."
         for each in measurements
         if (share := each.metrics[_CPU_SHARE]) is not None and share > cpu_percent
     ]
+    if measurements and not any(each.metrics[WRITE] for each in _alike(delivery, measurements)):
+        sentences.append(
+            "No report measured the CPU time of writes like these, so a published figure counts. Measure them with the "
+            "same --codec, --frame-ms and --packet-ms, on the machine of the relay."
+        )
+    return sentences
 
 
-def _shape(delivery: Delivery) -> tuple[int, int]:
-    return delivery.frame_ms, delivery.frames_per_message
+def _alike(delivery: Delivery, measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Return the reports about the same messages. Others would mislead: fewer writes cost more each."""
+
+    def shape(of: Delivery) -> tuple[Codec, int, int]:
+        return of.codec, of.frame_ms, of.frames_per_message
+
+    return [each for each in measurements if shape(each.delivery) == shape(delivery)]
 
 
 def _write_us(measurement: Measurement, value: float) -> float:
@@ -187,17 +201,10 @@ def _wire_bytes(measurement: Measurement, value: float) -> float:
 
 
 def _worst(
-    groups: Iterable[Sequence[Measurement]],
+    measurements: Iterable[Measurement],
     metric: str,
     convert: Callable[[Measurement, float], float] = lambda _measurement, value: value,
 ) -> Figure | None:
-    """Return the largest value in the first group that has any. Zero is a test too short to measure anything."""
-    for group in groups:
-        found = [
-            Figure(convert(each, value), str(each))
-            for each in group
-            if (value := each.metrics[metric]) is not None and value
-        ]
-        if found:
-            return max(found, key=lambda figure: figure.value)
-    return None
+    """Return the largest value, if any report has one. Zero is a test too short to measure anything."""
+    found = [Figure(convert(each, value), str(each)) for each in measurements if (value := each.metrics[metric])]
+    return max(found, key=lambda figure: figure.value, default=None)

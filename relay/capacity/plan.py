@@ -257,7 +257,7 @@ def _load(demand: Demand, figures: Figures) -> _Load:
     entered = demand.source.frames_per_second * figures.entry_us.value
     encoded = figures.encoder_us.value if demand.is_encoded else 0.0
     written = demand.delivery.writes_per_second * figures.write_us.value
-    return _Load(written + figures.ping_us.value, entered + encoded, demand.live_channels)
+    return _Load(written, entered + encoded, demand.live_channels)
 
 
 def _needs(

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from relay.capacity.delivery import OPUS_BITS_PER_SECOND, PCM_BITS_PER_SECOND, SEGMENT_BYTES, Delivery
-from relay.capacity.figures import Figures, Measurement, busy_measurements, choose_figures, read_measurement
+from relay.capacity.figures import Figures, Measurement, choose_figures, read_measurement, remarks
 from relay.capacity.plan import ENTRY_BYTES, MOST_LISTENERS, Demand, Machines, Plan, Prices, make_plan
 from relay.cli.options import FiniteRange, codec_option
 from relay.cli.output import say, show
@@ -155,7 +155,7 @@ def plan_command(
     ]
     plans = [make_plan(demand, machines, figures, prices) for demand in demands]
     assumptions = list(_assumptions(context, demands[0], machines, prices, figures))
-    notes = busy_measurements(measurements, 100 - machines.headroom_percent)
+    notes = remarks(delivery, measurements, 100 - machines.headroom_percent)
     if as_json:
         columns = [
             asdict(plan) | {"settings": _settings(demand, plan)} for demand, plan in zip(demands, plans, strict=True)
@@ -256,10 +256,9 @@ def _assumptions(
     for name, unit, figure in (
         ("bytes to a listener", "/s", figures.listener_bytes),
         ("CPU of a write", "µs", figures.write_us),
-        ("CPU of a listener's pings", "µs/s", figures.ping_us),
         ("CPU of a join", "µs", figures.join_us),
         ("CPU of a frame taken in", "µs", figures.entry_us),
-        ("CPU of encoding a channel", "µs/s", figures.encoder_us),
+        *((("CPU of encoding a channel", "µs/s", figures.encoder_us),) if demand.is_encoded else ()),
         ("CPU of NATS, each message", "µs", figures.nats_us),
         ("memory of a listener", "KiB", figures.listener_kib),
         ("memory of an idle worker", "MB", figures.worker_mb),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.capacity.delivery import Delivery
-from relay.capacity.figures import Figure, Figures, Measurement, busy_measurements, choose_figures, read_measurement
+from relay.capacity.figures import Figure, Figures, Measurement, choose_figures, read_measurement, remarks
 from relay.capacity.plan import MOST_LISTENERS, Bound, Demand, Machines, Plan, Prices, make_plan
 from relay.vocabulary.audio import Codec
 from relay.vocabulary.errors import UserError
@@ -49,8 +49,8 @@ def test_frames_that_are_written_together_share_a_segment() -> None:
 def test_a_million_listeners_of_pcm() -> None:
     found = plan(demand(1_000_000), replace(MACHINES, headroom_percent=40.0, spare=0))
     assert found.out_gbps == pytest.approx(295.2)
-    # listeners × writes per second × µs ÷ 600 000, and the pings
-    assert found.machines == math.ceil(1_000_000 * (50 * 7.5 + 6.25) / 600_000 / 8)
+    # listeners × writes per second × µs ÷ 600 000
+    assert found.machines == math.ceil(1_000_000 * 50 * 7.5 / 600_000 / 8)
     assert found.decided_by is Bound.CPU
     assert found.cpu_percent_per_worker_at_failure <= 60
 
@@ -92,7 +92,7 @@ def test_each_region_has_leaf_servers_and_machines_to_spare() -> None:
 def test_a_worker_takes_in_only_channels_that_it_has_listeners_of() -> None:
     # Each of 1000 listeners hears a channel of its own, which its worker encodes for it alone.
     found = plan(demand(1000, OPUS, channels=1000))
-    each = 50 * 7.5 + 6.25 + 50 * 60 + 12_800
+    each = 50 * 7.5 + 50 * 60 + 12_800
     assert found.listeners_per_worker_at_failure <= 500_000 / each
     assert found.cpu_percent_per_worker_at_failure <= 50
     same_codec = plan(demand(1000, OPUS, channels=1000, source=OPUS))
@@ -205,17 +205,17 @@ def test_a_report_replaces_what_it_measured() -> None:
     assert choose_figures(OPUS_60, [measured("a.json", packet_ms=60)], has_bitrate=True).listener_bytes.value < 5000
 
 
-def test_the_report_that_is_most_alike_counts_and_of_several_the_worst() -> None:
+def test_only_a_report_of_the_same_messages_counts_and_of_several_the_worst() -> None:
     pcm, opus = measured("pcm.json", codec="pcm_s16le", server_cpu_us_per_delivery=50.0), measured("opus.json")
     packed, slower = (
         measured("60.json", packet_ms=60),
         measured("60b.json", packet_ms=60, server_cpu_us_per_delivery=11),
     )
     assert choose_figures(OPUS_60, [pcm, opus, packed, slower], has_bitrate=False).write_us.value == 33
-    assert choose_figures(OPUS_60, [pcm, opus], has_bitrate=False).write_us.source.startswith("opus.json")
-    assert choose_figures(OPUS_60, [pcm], has_bitrate=False).write_us == Figure(
-        50.0, "pcm.json: 1,000 listeners, pcm_s16le"
-    )
+    # Reports of other messages say nothing about the writes, but something about joins.
+    figures = choose_figures(OPUS_60, [pcm, opus], has_bitrate=False)
+    assert figures.write_us.source.startswith("docs/performance.md: packed Opus")
+    assert figures.join_us.source.startswith("pcm.json")
 
 
 def test_what_a_report_lacks_comes_from_the_documentation() -> None:
@@ -232,8 +232,14 @@ def test_a_busy_relay_is_no_measure_for_a_calm_one() -> None:
         measured("b.json"),
         measured("c.json", server_cpu_percent=None),
     ]
-    (sentence,) = busy_measurements(busy, 50.0)
+    (sentence,) = remarks(OPUS, busy, 50.0)
     assert sentence.startswith("a.json is of a relay that used 95 % of a core.")
+
+
+def test_reports_of_other_messages_are_remarked_upon() -> None:
+    (sentence,) = remarks(OPUS_60, [measured("a.json")], 50.0)
+    assert sentence.startswith("No report measured the CPU time of writes like these")
+    assert remarks(OPUS_60, [measured("a.json", packet_ms=60)], 50.0) == remarks(OPUS_60, [], 50.0) == []
 
 
 @pytest.mark.parametrize(
