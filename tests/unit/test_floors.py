@@ -29,6 +29,7 @@ FLOORS = {
     "settings": 2,
     "process": 3,
     "audio": 3,
+    "capacity": 3,
     "limits": 3,
     "metrics": 3,
     "pages": 3,

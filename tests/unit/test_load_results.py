@@ -102,6 +102,8 @@ def test_every_named_figure_is_measured() -> None:
         "server_cpu_percent": pytest.approx(20),
         # Four frames arrived while the server's CPU time was measured. Later frames do not count.
         "server_cpu_us_per_delivery": pytest.approx(125_000),
+        # Four joined before the audio, and then the server had used another second.
+        "server_cpu_us_per_join": pytest.approx(250_000),
         "server_rss_before_mb": 10.0,
         "server_rss_peak_mb": 20.0,
         "server_uss_before_mb": 8.0,
