@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from relay import __version__
 from relay.cluster.cluster import Cluster
 from relay.cluster.figures import GroupMetrics
 from relay.cluster.nats_bus import NatsBus, open_bus
@@ -60,7 +59,7 @@ async def cluster_node(
         ConfigurationError: The bus can't be used. The text says why and what to do.
     """
     tasks = TaskRegistry()
-    bus = open_bus(settings, __version__)
+    bus = open_bus(settings)
     cluster = Cluster(
         bus,
         hub,
