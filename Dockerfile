@@ -8,8 +8,10 @@ WORKDIR /build
 COPY requirements/build.lock requirements/runtime.lock ./requirements/
 RUN python -m venv /build/tools \
  && /build/tools/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/build.lock \
+ && /build/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --require-hashes --wheel-dir wheels \
+    -r requirements/runtime.lock \
  && python -m venv --without-pip /opt/relay \
- && python -m pip --python /opt/relay/bin/python install --quiet --no-deps --require-hashes -r requirements/runtime.lock
+ && python -m pip --python /opt/relay/bin/python install --quiet --no-deps --no-index wheels/*.whl
 COPY pyproject.toml README.md LICENSE ./
 COPY relay ./relay
 RUN /build/tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
@@ -39,8 +41,8 @@ ENV PATH=/opt/relay/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RELAY_SERVER_HOST=* \
     RELAY_LOG_FORMAT=json
-# The build fails if the image cannot encode Opus and MP3, from every sample rate.
-RUN python -c "import lameenc; from relay.media.transcoding import *; \
+# The build fails if the image has no NATS server, or cannot encode Opus and MP3, from every sample rate.
+RUN nats-server --version && python -c "import lameenc, nats, nkeys; from relay.media.transcoding import *; \
 make_transcoder(AudioFormat(rate=44100), Codec.OPUS, OpusEncoding())"
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001

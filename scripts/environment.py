@@ -18,7 +18,7 @@ SATISFIED_BY = {"media": ("media", "test"), "test": ("test",)}
 
 
 def lock_files(extra: str) -> list[Path]:
-    """Return the locks to install. The build tools have one too, so that a build downloads nothing unpinned."""
+    """Return the locks to install, in order. The build tools come first, so that a build downloads nothing unpinned."""
     return [ROOT / "requirements" / f"{name}.lock" for name in ("build", extra)]
 
 
@@ -65,9 +65,10 @@ def install(environment: Path, extra: str) -> None:
         SystemExit: pip failed, or the project needs something that the locks do not have.
     """
     pip = [interpreter(environment), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    locks = [argument for path in lock_files(extra) for argument in ("-r", str(path))]
-    run(*pip, "-qq", "install", "--no-deps", "--require-hashes", *locks)
-    run(*pip, "-qq", "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+    packages = ("-qq", "install", "--no-deps", "--no-build-isolation")
+    for lock in lock_files(extra):
+        run(*pip, *packages, "--require-hashes", "-r", str(lock))
+    run(*pip, *packages, "--editable", str(ROOT))
     check = subprocess.run([*pip, "check"], check=False, capture_output=True, text=True)
     if check.returncode:
         sys.exit(f"{check.stdout}requirements/*.lock and pyproject.toml disagree; `make lock` brings them together.")

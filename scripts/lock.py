@@ -13,6 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Written by `make lock` from pyproject.toml: {content}.\n"
+BUILDS_DEPENDENCIES = ("setuptools>=68",)
+"""What builds a dependency that has no wheel: nkeys."""
+
 COMPILE = (
     *(sys.executable, "-m", "uv", "--quiet", "pip", "compile", "--upgrade", "--universal", "--generate-hashes"),
     *("--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"),
@@ -41,14 +44,14 @@ def main() -> None:
     """Write all locks. The largest comes first and constrains the others."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     oldest_python = project["project"]["requires-python"].removeprefix(">=")
-    build = "\n".join(project["build-system"]["requires"])
+    build = "\n".join([*project["build-system"]["requires"], *BUILDS_DEPENDENCIES])
     python = ("--python-version", oldest_python)
     test = ("--constraint", "requirements/test.lock")
     compile_lock("test", "the project with its test extra", "--extra", "test", "pyproject.toml", *python)
     compile_lock("media", "the project with its media extra", "--extra", "media", "pyproject.toml", *test, *python)
-    container = "the project with its mp3 extra, for the container"
-    compile_lock("runtime", container, "--extra", "mp3", "pyproject.toml", *test, *python)
-    compile_lock("build", "what builds the project", "-", *test, *python, requirements=build)
+    container = "the project with its extras mp3 and cluster, for the container"
+    compile_lock("runtime", container, "--extra", "mp3", "--extra", "cluster", "pyproject.toml", *test, *python)
+    compile_lock("build", "what builds the project and nkeys", "-", *test, *python, requirements=build)
     compile_lock("sbom", "what makes the bill of materials", "--group", "sbom", *python)
     compile_lock("audit", "what asks for known vulnerabilities", "--group", "audit", *python)
 

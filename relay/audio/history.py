@@ -10,7 +10,7 @@ message.
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -113,6 +113,9 @@ class History:
         if not is_next or not stretches or stretches[-1].ticks != ticks or stretches[-1].epoch is not epoch:
             stretches.append(_Stretch(epoch, frame.start, ticks))
         self._end_position = frame.end.position
+        self._hold(frame)
+
+    def _hold(self, frame: Frame) -> None:
         self.frames.append(frame)
         self._held_flicks += frame.duration
         self._held_bytes += len(frame.wire) + len(frame.audio)
@@ -120,6 +123,12 @@ class History:
             oldest = self.frames.popleft()
             self._held_flicks -= oldest.duration
             self._held_bytes -= len(oldest.wire) + len(oldest.audio)
+
+    def load(self, frames: Iterable[Frame]) -> None:
+        """Hold frames whose numbers it knows already, oldest first. Call it while it holds none."""
+        for frame in frames:
+            self._hold(frame)
+            self._end_position = frame.end.position
 
     def clear(self) -> None:
         """Drop the audio. Its numbers stay known."""

@@ -142,6 +142,10 @@ class Ingest(ABC):
         """The waiting audio, oldest first."""
         return ()
 
+    def latest(self, count: int) -> list[Timed]:  # noqa: ARG002 - here, no audio waits
+        """Return the audio that waits of the latest `count` frames, oldest first."""
+        return []
+
     def export(self) -> IngestRecord:
         """Return the schedule as plain values, without the waiting audio."""
         return IngestRecord(self.pace.value, None if self._not_before == -math.inf else self._not_before)
@@ -270,6 +274,10 @@ class SpeechIngest(Ingest):
     def waiting(self) -> tuple[Timed, ...]:
         """The waiting audio, oldest first."""
         return tuple(self._queue)
+
+    def latest(self, count: int) -> list[Timed]:
+        """Return the audio that waits of the latest `count` frames, oldest first."""
+        return [self._queue[index] for index in range(-min(count, len(self._queue)), 0)]
 
     def restore(self, waiting: Iterable[Timed]) -> None:
         """Add waiting audio as it was scheduled."""

@@ -8,7 +8,7 @@ Source: docs/protocol.md, "Numbering and time" and "Life of a channel".
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -97,6 +97,7 @@ class Timeline:
         audio_format: The format of the present epoch; None before the first broadcaster.
         place: The place of the next frame.
         over_at: When the last frame is over, in seconds of the relay's clock. The next one is not due earlier.
+        last_due: When the last frame is due; minus infinity before the first, and after a `clear`.
         history: The recently released audio.
     """
 
@@ -105,7 +106,7 @@ class Timeline:
         self.silence: Silence | None = None
         self.audio_format: AudioFormat | None = None
         self.place = Place(0, first_epoch % _EPOCHS, 0, 0)
-        self.over_at = -math.inf
+        self.over_at = self.last_due = -math.inf
         self.history = History(history_seconds)
         self._serialize = serialize
         self._lost_at = 0.0
@@ -203,6 +204,7 @@ class Timeline:
         `release`, and moves the channel's place here.
         """
         self.place = frame.end
+        self.last_due = frame.timestamp
         self.over_at = frame.timestamp + frame.duration / FLICKS_PER_SECOND
         self.history.add(frame)
 
@@ -228,9 +230,24 @@ class Timeline:
         if self.history.epochs:
             self.audio_format = self.history.epochs[-1].audio_format
 
+    def load(self, past: Sequence[Frame]) -> None:
+        """Hold the latest frames of a restored timeline, up to its place."""
+        self.history.load(past)
+        if past:
+            self.place = past[-1].end
+
+    def follow(self, state: ChannelState, silence: Silence | None) -> None:
+        """Take over a state that the channel's home decided."""
+        self.state, self.silence = state, silence
+
+    def follow_format(self, audio_format: AudioFormat, place: Place) -> None:
+        """Take over a format with which the channel's home began a new epoch at `place`."""
+        self.history.begin_epoch(audio_format, self.place, place)
+        self.audio_format, self.place = audio_format, place
+
     def clear(self) -> None:
         """Record that listeners drop what they have not played: the next frame is due when it arrives."""
-        self.over_at = -math.inf
+        self.over_at = self.last_due = -math.inf
         self.history.clear()
 
     def _enter(self, state: ChannelState) -> None:

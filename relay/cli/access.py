@@ -1,5 +1,6 @@
 """Turns settings into access rules: reads keys and reports mistakes before anything listens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,17 @@ class RelayKeys:
     broadcast_key: str | None
     admin_key: str | None
     made: frozenset[LocalKey] = frozenset()
+
+    @property
+    def of_own_making(self) -> dict[LocalKey, str]:
+        """The keys that the relay made itself, by purpose."""
+        keys = {LocalKey.BROADCAST: self.broadcast_key, LocalKey.ADMIN: self.admin_key}
+        return {kind: key for kind, key in keys.items() if kind in self.made and key is not None}
+
+    @classmethod
+    def made_elsewhere(cls, keys: Mapping[LocalKey, str]) -> "RelayKeys":
+        """Return keys that another process of this relay made."""
+        return cls(keys.get(LocalKey.BROADCAST), keys.get(LocalKey.ADMIN), frozenset(keys))
 
     def kept_from(self, before: "RelayKeys") -> "RelayKeys":
         """Return these keys, but keep the keys that the relay made `before` where it would make new ones."""

@@ -7,12 +7,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-from relay.access.local_key import LocalKey, runtime_directory, stored_key
+from relay.access.local_key import runtime_directory, stored_key
 from relay.access.rules import Access
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.cli.access import RelayKeys, choose_keys, read_rules
@@ -34,6 +36,7 @@ from relay.metrics.reporter import MetricsReporter
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
 from relay.process.blocking import BlockingThread
+from relay.process.clock_id import find_clock_id
 from relay.process.garbage import Garbage
 from relay.process.tasks import TaskRegistry
 from relay.server.admission import Admission
@@ -45,13 +48,16 @@ from relay.server.rechecks import Rechecks
 from relay.server.server import RelayServer
 from relay.server.shutdown import ShutdownPlan
 from relay.server.tls import make_tls, renew_tls
-from relay.settings.settings import CloudWatchSettings, OpusSettings, Settings, StreamSettings
+from relay.settings.settings import CloudWatchSettings, OpusSettings, ServerSettings, Settings, StreamSettings
 from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.clock import relay_clock, wall_clock
 from relay.vocabulary.containers import Container
 from relay.vocabulary.errors import UserError
 from relay.vocabulary.hosts import reachable_host
 from relay.vocabulary.labels import Declaration
+
+if TYPE_CHECKING:
+    from relay.cli.nodes import ClusterNode
 
 TRANSCODING_THREADS = max(1, min(4, (os.cpu_count() or 1) - 1))
 """Threads that encode and decode. They leave a core to the event loop, and four of them serve 400 channels."""
@@ -99,8 +105,7 @@ class RunningRelay:
         Raises:
             ConfigurationError: The settings cannot be used here; nothing has changed.
         """
-        listening = settings.model_copy(update={"server": settings.server.model_copy(update={"host": self.hosts})})
-        rules = read_rules(settings, choose_keys(listening).kept_from(self.keys))
+        rules = read_rules(settings, choose_keys(still_on(self.hosts, settings)).kept_from(self.keys))
         renew_tls(self.tls, settings.server)
         self.limits.settings = settings.limits
         self.door.allow_connections()
@@ -110,14 +115,29 @@ class RunningRelay:
         return self.rechecks.replace(rules)
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a relay that is a worker has from its supervisor.
+
+    Attributes:
+        sockets: The sockets on which it listens.
+        keys: The keys that the supervisor made, and stored.
+    """
+
+    sockets: Sequence[socket.socket]
+    keys: RelayKeys
+
+
 @contextlib.asynccontextmanager
-async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
-    """Run a relay within the context.
+async def running_relay(settings: Settings, inherited: Inherited | None = None) -> AsyncIterator[RunningRelay]:
+    """Run a relay within the context; `inherited` makes it a worker.
 
     Raises:
         ConfigurationError: The settings cannot be used here. The text says why and what to do.
     """
     keys = choose_keys(settings)
+    if inherited is not None:
+        keys = keys.kept_from(inherited.keys)
     access = Access(read_rules(settings, keys), wall_clock)
     tls = make_tls(settings.server)
     plan = ShutdownPlan.within(settings.server.shutdown_timeout_seconds, settings.server.shutdown_window_seconds)
@@ -132,17 +152,12 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         stack.callback(limits.tell)
         tasks.start(limits.run(), "limits")
         drain = Drain(relay_clock, serialize_binary)
-        transcoding = Transcoding(
-            _find_renditions(settings.opus), drain, relay_clock, _find_programmes(settings.opus, settings.stream)
-        )
-        _tell_missing(transcoding)
-        for number in range(TRANSCODING_THREADS):
-            thread = stack.enter_context(BlockingThread(f"transcoding {number}"))
-            tasks.start(transcoding.run(thread), f"transcoding {number}", is_vital=True)
+        transcoding = _start_transcoding(settings, drain, tasks, stack)
         hub = Hub(
             manager,
             drain,
             clock=relay_clock,
+            clock_id=find_clock_id(),
             serialize=serialize_binary,
             send=os.write if tls is None else send_whole,
             broadcast=settings.broadcast,
@@ -159,7 +174,11 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
         lag = LagMeter(relay_clock, lambda: drain.busy_seconds)
         tasks.start(lag.run(), "lag", is_vital=True)
         endings = Endings()
-        signs = VitalSigns(hub, lag, relay_clock, (access, endings, limits, reporter))
+        seats = Seats()
+        operations = Operations(hub, relay_clock)
+        node = await _join_cluster(settings, hub, seats, operations, stack)
+        holders = () if node is None else node.holders
+        signs = VitalSigns(hub, lag, relay_clock, (access, endings, limits, reporter, *holders))
         tasks.start(signs.run(), "vital signs")
         if reporter is not None:
             sample = partial(_sample, hub, signs, reporter, settings.cloudwatch)
@@ -179,9 +198,9 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,
         )
-        operators = OperatorApi(Operations(hub, relay_clock), access)
+        operators = OperatorApi(operations if node is None else node.operations, access)
         trusted = TrustedProxies(settings.server.trusted_proxies)
-        door = Door(admission, operators, limits, lag, trusted, seats=Seats())
+        door = Door(admission, operators, limits, lag, trusted, seats=seats)
         server = await stack.enter_async_context(
             RelayServer(
                 hub,
@@ -194,13 +213,37 @@ async def running_relay(settings: Settings) -> AsyncIterator[RunningRelay]:
                 plan=plan,
                 server=settings.server,
                 listener=settings.listener,
+                sockets=None if inherited is None else inherited.sockets,
             )
         )
-        _store_keys(stack, server.port, keys)
-        host = reachable_host(settings.server.host)
-        scheme = "http" if tls is None else "https"
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
+        if inherited is None:
+            store_keys(stack, server.port, keys)
+        url = address_for_browsers(settings.server, server.port)
         yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls, settings.server.host, tasks.broken)
+
+
+def _start_transcoding(
+    settings: Settings, drain: Drain, tasks: TaskRegistry, stack: contextlib.AsyncExitStack
+) -> Transcoding:
+    """Start the threads that encode and decode, until `stack` ends."""
+    renditions, programmes = _find_renditions(settings.opus), _find_programmes(settings.opus, settings.stream)
+    transcoding = Transcoding(renditions, drain, relay_clock, programmes)
+    _tell_missing(transcoding)
+    for number in range(TRANSCODING_THREADS):
+        thread = stack.enter_context(BlockingThread(f"transcoding {number}"))
+        tasks.start(transcoding.run(thread), f"transcoding {number}", is_vital=True)
+    return transcoding
+
+
+async def _join_cluster(
+    settings: Settings, hub: Hub, seats: Seats, operations: Operations, stack: contextlib.AsyncExitStack
+) -> "ClusterNode | None":
+    """Become a node of the cluster until `stack` ends. Without a cluster, none of its modules is imported."""
+    if settings.cluster.url is None:
+        return None
+    from relay.cli.nodes import cluster_node  # noqa: PLC0415
+
+    return await stack.enter_async_context(cluster_node(settings, hub, seats, operations))
 
 
 def _find_renditions(settings: OpusSettings) -> Renditions:
@@ -234,12 +277,23 @@ def _tell_missing(transcoding: Transcoding) -> None:
             logger.warning("the relay cannot serve an HTTP stream", extra=extra)
 
 
-def _store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:
+def still_on(hosts: tuple[str, ...], settings: Settings) -> Settings:
+    """Return new settings for a relay that keeps listening on these hosts until it is started again."""
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"host": hosts})})
+
+
+def address_for_browsers(server: ServerSettings, port: int) -> str:
+    """Return the address of a relay for a browser on this machine, without a slash at the end."""
+    host = reachable_host(server.host)
+    scheme = "http" if server.tls_certificate is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> None:
     """Store the keys that the relay made, where commands of the same user find them, until `stack` ends."""
     try:
-        for kind, key in ((LocalKey.BROADCAST, keys.broadcast_key), (LocalKey.ADMIN, keys.admin_key)):
-            if kind in keys.made and key is not None:
-                stack.enter_context(stored_key(runtime_directory(os.environ), kind, port, key))
+        for kind, key in keys.of_own_making.items():
+            stack.enter_context(stored_key(runtime_directory(os.environ), kind, port, key))
     except OSError as error:
         reason = error.strerror or str(error)
         logger.warning("the relay could not store its keys for other commands", extra={"reason": reason})

@@ -13,6 +13,9 @@ from relay.vocabulary.errors import UserError
 EXIT_USER_ERROR = 2
 EXIT_FAILURE = 1
 
+EXAMPLE_SESSION = "ev1"
+"""The session in the links of `relay serve`."""
+
 
 def show(text: str, *, nl: bool = True) -> None:
     """Write a result to standard output, with a newline unless `nl` is false.
@@ -36,6 +39,18 @@ def say(sentence: str) -> None:
     """Print a message on standard error at once. If this fails, the command continues without it."""
     with suppress(OSError):
         click.echo(sentence, err=True)
+
+
+def show_links(url: str, broadcast_key: str | None) -> None:
+    """Print the links of a relay, with the key that it made and that nobody else has."""
+    links = (
+        f"\n  Broadcast  {url}/broadcast/{EXAMPLE_SESSION}#key={broadcast_key}"
+        f"\n  Listen     {url}/listen/{EXAMPLE_SESSION}"
+        f"\n\n  Replace {EXAMPLE_SESSION} to use another session. The key is valid until the relay stops.\n"
+    )
+    # If standard output is closed, nobody wants the links.
+    with suppress(OSError):
+        click.echo(links)
 
 
 def write_whole(descriptor: int, data: bytes) -> None:

@@ -70,7 +70,6 @@ class Bus(Protocol):
 
     Attributes:
         node_id: The id of this node.
-        nodes: The nodes that are alive, by id, including this one.
         on_record: Called with the key of a record and the record, or None when it was deleted: with all records when
             the bus begins, at each change, and with all of them again after the bus was down. A change may be reported
             twice, but never an older one after a newer one.
@@ -79,10 +78,14 @@ class Bus(Protocol):
     """
 
     node_id: str
-    nodes: Mapping[str, Node]
     on_record: Callable[[str, Record | None], None]
     on_up: Callable[[], None]
     on_nodes: Callable[[], None]
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """The nodes that are alive, by id, including this one."""
+        ...
 
     @property
     def is_up(self) -> bool:

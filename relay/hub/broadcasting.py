@@ -122,7 +122,10 @@ class Broadcasting:
         now, pieces = self._clock(), split_audio(message, audio_format)
         ticks = sum(piece.ticks for piece in pieces)
         channel.accepted[broadcaster.connection_id] += ticks
-        self._release(channel, ingest.offer(pieces, now))
+        released = ingest.offer(pieces, now)
+        if channel.held_log is not None:
+            channel.held_log.keep([*released, *ingest.latest(len(pieces))][-len(pieces) :])
+        self._release(channel, released)
         is_ahead = ingest.should_pause(now)
         arrival, seconds = broadcaster.arrival, ticks / audio_format.clock_rate
         if arrival is not None and arrival.note(seconds, now, is_held=is_ahead):
@@ -142,7 +145,7 @@ class Broadcasting:
         channel = broadcaster.channel
         if not broadcaster.is_present or channel.ingest is None:
             return
-        dropped = channel.ingest.clear(self._clock())
+        dropped = channel.clear_waiting(self._clock())
         channel.timeline.clear()
         channel.tell(Note(channel.place, messages.Clear().text(), clears=True))
         self._set_timer(channel)
@@ -190,6 +193,8 @@ class Broadcasting:
 
     def look_after(self, channel: Channel, now: float) -> None:
         """Send a channel's broadcaster its figures, and stop waiting for a lost one when its grace period is over."""
+        if not channel.is_home:
+            return
         if channel.timeline.give_up_broadcaster(now, self._grace_seconds):
             self._tell_state(channel)
             channel.log("broadcaster did not return")
@@ -233,7 +238,7 @@ class Broadcasting:
             channel.tell_state()
 
     def _throw_away_unreleased(self, channel: Channel) -> None:
-        if channel.ingest is not None and (lost := channel.ingest.clear(self._clock())).chunks:
+        if (lost := channel.clear_waiting(self._clock())).chunks:
             channel.log("unreleased audio was discarded", seconds=round(lost.seconds, 2))
 
     def distribute(self, channel: Channel, frames: Iterable[Frame]) -> None:
@@ -291,17 +296,71 @@ class Broadcasting:
         Raises:
             RelayError: The channel is in use here.
         """
+        channel = self.open(record)
+        self.continue_here(channel, record, waiting)
+        self.note_absence(channel)
+        return channel
+
+    def open(self, record: ChannelRecord, past: Sequence[Frame] = ()) -> Channel:
+        """Create a channel from what another process exported, with its latest frames up to that place.
+
+        Raises:
+            RelayError: The channel is in use here.
+        """
         if self._directory.find(record.address) is not None:
             raise RelayError(f"The channel {record.address} cannot be restored, because it is in use here.")
         channel = self._directory.open(record.address)
-        channel.restore(record, None if record.ingest is None else restore_ingest(record.ingest, self._limits, waiting))
+        channel.restore(record, past)
+        if record.ingest is not None:
+            channel.ingest = ingest_for(Pace(record.ingest.pace), self._limits, channel.timeline.over_at)
         self._directory.name_session(record.session, record.session_name)
         self._directory.note_change(record.session)
+        return channel
+
+    def continue_here(self, channel: Channel, record: ChannelRecord, waiting: Iterable[Timed]) -> None:
+        """Schedule and release a channel's audio from now on, where another process did so before."""
+        channel.accepted = dict(record.accepted)
+        channel.departure = None
+        if record.farewell is not None:
+            channel.departure = Departure(Farewell(record.farewell), record.departed_at)
+        channel.ingest = None if record.ingest is None else restore_ingest(record.ingest, self._limits, waiting)
         self._set_timer(channel)
-        if channel.state is ChannelState.LIVE:
+
+    def note_absence(self, channel: Channel) -> None:
+        """Let a channel that another process had before wait for its broadcaster, as after a lost connection."""
+        if channel.state is ChannelState.LIVE and channel.broadcaster is None:
             departure, channel.departure = channel.departure, None
             self._finish_in_time(channel, departure or Departure(Farewell.NONE, self._clock()))
-        return channel
+
+    def resign(self, channel: Channel) -> None:
+        """Leave a channel to another process, which has its unreleased audio. Its broadcaster is closed."""
+        broadcaster, channel.broadcaster, channel.departure = channel.broadcaster, None, None
+        if broadcaster is not None:
+            broadcaster.port.close(*_TAKEN_OVER)
+        channel.held_log = None
+        if channel.ingest is not None:
+            channel.ingest = ingest_for(channel.pace, self._limits, channel.timeline.over_at)
+        self._set_timer(channel)
+        self._directory.adopt(channel)
+
+    def follow(self, channel: Channel, note: Note) -> None:
+        """Apply a note of a channel whose audio another process releases, and pass it on."""
+        timeline = channel.timeline
+        if note.close is not None:
+            self._end(channel)
+            return
+        if note.clears:
+            timeline.clear()
+        if note.audio_format is not None and note.new_place is not None:
+            timeline.follow_format(note.audio_format, note.new_place)
+        if note.pace is not None and (channel.ingest is None or note.pace is not channel.pace):
+            channel.ingest = ingest_for(note.pace, self._limits)
+            self._fit_queues(channel)
+        if note.state is not None:
+            timeline.follow(note.state, note.silence)
+            self._directory.note_change(channel.address.session)
+        channel.tell(note)
+        self._wake(channel)
 
     def _finish_in_time(self, channel: Channel, departure: Departure) -> None:
         """Complete a departure once the last audio of the broadcaster is released."""
@@ -339,8 +398,7 @@ class Broadcasting:
         self._kept.applied(limit)
         event = "audio of a departed broadcaster was discarded"
         channel.log(event, logging.DEBUG, kept_bytes=channel.kept_bytes, limit=limit)
-        if channel.ingest is not None:
-            channel.ingest.clear(self._clock())
+        channel.clear_waiting(self._clock())
         channel.drop_history()
         self._set_timer(channel)
         if channel.departure is not None:

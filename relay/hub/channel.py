@@ -7,10 +7,11 @@ a frame.
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
+from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate
 from relay.audio.history import Epoch, Known, NumbersRecord
 from relay.audio.ingest import Ingest, IngestRecord, Timed
@@ -21,7 +22,7 @@ from relay.hub.port import Port
 from relay.hub.programme_feed import ProgrammeFeed
 from relay.hub.rendition import Kind
 from relay.hub.stream import Stream
-from relay.hub.tap import TAP_SECONDS, Tap
+from relay.hub.tap import TAP_SECONDS, Reader, Tap
 from relay.hub.transcoding import Transcoding
 from relay.metrics.vitals import Tally
 from relay.protocol import messages
@@ -105,7 +106,7 @@ class Broadcaster:
         if ingest is None:
             return
         text = messages.Audience(
-            listeners=channel.listener_count,
+            listeners=channel.listener_count + channel.listeners_elsewhere,
             dropped_frames=channel.tally.dropped_frames,
             lead_ms=round(ingest.lead_seconds(now) * 1000),
             queued_ms=round(ingest.queued_seconds() * 1000),
@@ -116,6 +117,18 @@ class Broadcaster:
         if told is None or told[0] != text or now - told[1] >= STATS_SECONDS:
             self.stats_told = (text, now)
             self.port.send_text(text)
+
+
+class HeldLog(Protocol):
+    """Keeps what a broadcaster of pace `speech` has sent, until it is released."""
+
+    def keep(self, pieces: Sequence[Timed]) -> None:
+        """Keep accepted audio."""
+        ...
+
+    def discard(self) -> None:
+        """Forget everything: nobody will hear it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +229,11 @@ class Channel:
         accepted: Ticks accepted from each of the latest broadcasters, by connection id.
         idle_since: When its last user left; None while it has users.
         tally: Counts of its frames. After it was forgotten, the common counts of all forgotten channels.
-        taps: Its other readers.
+        is_home: Whether its audio is numbered here. Otherwise another node of the cluster sends its frames. That node
+            also decides when a grace period is over and when the channel is forgotten.
+        readers: Its other readers, such as taps.
+        listeners_elsewhere: How many listeners it has on other nodes of a cluster, as its home knows.
+        held_log: Keeps the audio that waits for its release in the cluster's memory; None without a cluster.
         observers: Called with True when the first subscriber (a listener, or a tap that is not passive) arrives, and
             with False when the last one left.
     """
@@ -242,7 +259,10 @@ class Channel:
         self.idle_since: float | None = None
         self.tally = Tally()
         self.streams: dict[Kind, Stream] = {}
-        self.taps: dict[Tap, None] = {}
+        self.is_home = True
+        self.listeners_elsewhere = 0
+        self.readers: dict[Reader, None] = {}
+        self.held_log: HeldLog | None = None
         self.observers: list[Callable[[bool], None]] = []
         self._make_stream = make_stream
         self._transcoding = transcoding
@@ -296,12 +316,15 @@ class Channel:
     @property
     def has_subscribers(self) -> bool:
         """Whether a listener, or a tap that is not passive, wants its audio."""
-        return any(stream.groups for stream in self.streams.values()) or any(not tap.is_passive for tap in self.taps)
+        return any(stream.groups for stream in self.streams.values()) or any(
+            not each.is_passive for each in self.readers
+        )
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is waiting and has neither a broadcaster nor subscribers."""
-        return not self.has_subscribers and self.broadcaster is None and self.timeline.state is ChannelState.WAITING
+        """Whether it is waiting and has neither a broadcaster nor subscribers, here or at its home."""
+        is_waiting = self.is_home and self.timeline.state is ChannelState.WAITING
+        return is_waiting and self.broadcaster is None and not self.has_subscribers
 
     @property
     def entry(self) -> messages.ChannelEntry:
@@ -356,17 +379,26 @@ class Channel:
             0.0 if departure is None else departure.at,
         )
 
-    def restore(self, record: ChannelRecord, ingest: Ingest | None) -> None:
-        """Continue an exported channel. Call it on a new channel before that is used."""
+    def restore(self, record: ChannelRecord, past: Sequence[Frame] = ()) -> None:
+        """Continue an exported channel. Call it on a new channel before that is used.
+
+        `past` are its latest frames, up to its place.
+        """
         self.timeline.restore(record.timeline)
+        self.timeline.load(past)
         if self.audio_format is not None:
-            self.begin(self.open_stream(self.audio_format.codec))
-        self.ingest = ingest
+            stream = self.open_stream(self.audio_format.codec)
+            stream.history.load(past)
+            stream.state = self.state
+            self.begin(stream)
+        self.describe_as(record)
+
+    def describe_as(self, record: ChannelRecord) -> bool:
+        """Take over what a record says of the channel for the list. Return whether that is a change."""
+        before = self.entry, self.is_listed
         self.label = Label(record.name, record.lang)
         self.is_listed = record.is_listed
-        self.accepted = dict(record.accepted)
-        if record.farewell is not None:
-            self.departure = Departure(Farewell(record.farewell), record.departed_at)
+        return (self.entry, self.is_listed) != before
 
     def distribute(self, frame: Frame) -> None:
         """Hand a numbered frame, which starts at `place`, to the history, the streams and the taps."""
@@ -374,8 +406,21 @@ class Channel:
         self.tally.released_frames += 1
         for stream in self.streams.values():
             stream.put(frame)
-        if self.taps:
-            self._put_into_taps(frame)
+        if self.readers:
+            self._put_into_readers(frame)
+
+    def skip(self, place: Place) -> None:
+        """Go on at a later place of the same epoch. The frames up to it are lost; a gap tells each listener."""
+        self.timeline.place = place
+        for stream in self.streams.values():
+            if stream.feed is None:
+                stream.leave_hole(place)
+
+    def clear_waiting(self, now: float) -> AudioAmount:
+        """Discard the audio that waits for its release, and return its amount."""
+        if self.held_log is not None:
+            self.held_log.discard()
+        return AudioAmount() if self.ingest is None else self.ingest.clear(now)
 
     def drop_history(self) -> None:
         """Drop the recent audio. Its numbers stay known."""
@@ -397,29 +442,30 @@ class Channel:
             self.timeline.place,
             self.timeline.audio_format,
             max_seconds,
-            self._remove_tap,
+            self.dismiss,
             is_passive=is_passive,
         )
-        self.taps[tap] = None
+        self.readers[tap] = None
         self._tell_observers(had_subscribers)
         return tap
 
-    def close_taps(self) -> None:
-        """Close all taps. Their readers can still read what waits in them."""
-        for tap in tuple(self.taps):
-            self._remove_tap(tap)
+    def dismiss_readers(self) -> None:
+        """Hand nothing more to any reader. What waits in a tap can still be read."""
+        for reader in tuple(self.readers):
+            self.dismiss(reader)
 
-    def _put_into_taps(self, item: Frame | Note) -> None:
-        for tap in tuple(self.taps):
-            if not tap.put(item):
-                self._remove_tap(tap)
+    def _put_into_readers(self, item: Frame | Note) -> None:
+        for reader in tuple(self.readers):
+            if not reader.put(item):
+                self.dismiss(reader)
                 self.tally.lost_taps += 1
-                self.log("a tap was closed because its reader was too slow", logging.WARNING, tap=tap.name)
+                self.log("a tap was closed because its reader was too slow", logging.WARNING, tap=reader.name)
 
-    def _remove_tap(self, tap: Tap) -> None:
+    def dismiss(self, reader: Reader) -> None:
+        """Hand nothing more to a reader."""
         had_subscribers = self.has_subscribers
-        del self.taps[tap]
-        tap.finish()
+        del self.readers[reader]
+        reader.finish()
         self._tell_observers(had_subscribers)
 
     def _tell_observers(self, had_subscribers: bool) -> None:
@@ -448,10 +494,10 @@ class Channel:
             stream.put(note)
         if note.audio_format is not None and note.audio_format.codec not in self.streams:
             self.begin(self.open_stream(note.audio_format.codec))
-        if self.taps:
-            self._put_into_taps(note)
+        if self.readers:
+            self._put_into_readers(note)
         if note.close is not None:
-            self.close_taps()
+            self.dismiss_readers()
 
     @property
     def state_text(self) -> str:
@@ -464,7 +510,14 @@ class Channel:
 
     def _state_note(self, close: tuple[CloseCode, str] | None = None) -> Note:
         timeline = self.timeline
-        return Note(timeline.place, self.state_text, state=timeline.state, silence=timeline.silence, close=close)
+        return Note(
+            timeline.place,
+            self.state_text,
+            state=timeline.state,
+            silence=timeline.silence,
+            close=close,
+            pace=self.pace,
+        )
 
     def add(self, stream: Stream, listener: Listener, coalesce_ms: int) -> Group:
         """Add a listener to a stream, and return its group."""

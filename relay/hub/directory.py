@@ -61,7 +61,7 @@ class Directory:
     def forget(self, channel: Channel) -> None:
         """Remove a channel. A later channel with the same address is a new one."""
         self._take_out(channel)
-        channel.close_taps()
+        channel.dismiss_readers()
         channel.stop_feeds()
 
     def _take_out(self, channel: Channel) -> None:

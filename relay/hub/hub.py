@@ -19,6 +19,8 @@ from relay.hub.broadcasting import Broadcasting
 from relay.hub.channel import Channel, ChannelRecord
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
+from relay.hub.following import Following
+from relay.hub.gate import Gate, OpenGate
 from relay.hub.listening import Listening
 from relay.hub.port import Send
 from relay.hub.rendition import NoRenditions
@@ -53,6 +55,7 @@ class Hub:
     Args:
         drain: Empties the listeners' queues. The caller runs `drain.run` and `Hub.run` as tasks.
         clock: Returns seconds.
+        clock_id: The id of that clock, which greetings contain.
         serialize: Makes the complete WebSocket message of a binary payload.
         send: Writes to the sinks of the listeners' ports.
         broadcast: How far ahead a broadcaster may be, and how long a channel waits for a lost one.
@@ -67,6 +70,7 @@ class Hub:
 
     Attributes:
         manager: Owns the listeners' queues.
+        clock_id: The id of the clock.
         directory: The channels.
         broadcasting: The broadcasters' side.
         listening: The listeners' side.
@@ -74,6 +78,8 @@ class Hub:
         overflows: What listeners lose, for the log.
         reports: What listeners report about their playback.
         transcoding: Makes the streams whose codec is not the source's.
+        following: The channels whose home is another node of a cluster.
+        gate: What a claim or a join has to wait for; open in a single process.
         on_open: Called with each new channel, to open taps on it or to observe its subscribers.
     """
 
@@ -83,6 +89,7 @@ class Hub:
         drain: Drain,
         *,
         clock: Clock,
+        clock_id: str,
         serialize: Callable[[bytes], bytes],
         send: Send,
         broadcast: BroadcastSettings,
@@ -95,6 +102,7 @@ class Hub:
         self.transcoding = transcoding or Transcoding(NoRenditions(), drain, clock)
         self.manager = manager
         self._clock = clock
+        self.clock_id = clock_id
         self._serialize = serialize
         self._send = send
         self._history_seconds = listener.history_seconds
@@ -110,6 +118,7 @@ class Hub:
             drain,
             manager,
             clock=clock,
+            clock_id=clock_id,
             settings=listener,
             renditions=self.transcoding.renditions,
             lead_seconds=broadcast.lead_seconds,
@@ -123,6 +132,8 @@ class Hub:
             fit_queues=self.listening.fit_queues,
             kept=limits or LimitsInForce(LimitSettings()),
         )
+        self.following = Following(self.directory, self.broadcasting, serialize)
+        self.gate: Gate = OpenGate()
 
     @property
     def clock_ms(self) -> int:

@@ -15,7 +15,7 @@ from relay.hub.framing import Framing
 from relay.hub.port import ListenerPort
 from relay.limits.names import Limit
 from relay.protocol import messages
-from relay.vocabulary.audio import AudioFormat, Frame, Place
+from relay.vocabulary.audio import AudioFormat, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.errors import CloseCode
 
@@ -39,6 +39,7 @@ class Note:
         new_place: The place of the next frame; set together with `audio_format`.
         state: The state of the channel from here on; None if it does not change.
         silence: Why there is nothing to hear in that state; None if there is, or if unknown.
+        pace: The pace of the channel in that state; None if it does not change.
         clears: Whether earlier frames that are not written yet are dropped.
         close: The code and reason with which the connection ends here; None if it continues.
     """
@@ -51,6 +52,7 @@ class Note:
     silence: Silence | None = None
     clears: bool = False
     close: tuple[CloseCode, str] | None = None
+    pace: Pace | None = None
 
 
 class Listener:
@@ -175,7 +177,7 @@ class Listener:
             reason = "resume"
         elif self.buffer.dropped_flicks == self._dropped_told:
             # It dropped nothing, so the stream itself has a hole.
-            reason = "transcoding"
+            reason = "missing"
         else:
             reason = "overflow" if overflowed else "stale"
         self._overflows_told = self.buffer.overflows

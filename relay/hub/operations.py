@@ -6,7 +6,7 @@ come from the counters. The log names the client that ended or disconnected some
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from heapq import nlargest
 from itertools import count
@@ -121,20 +121,12 @@ def covers(permit: OperatorPermit, wanted: OperatorRequest) -> bool:
     return permit.covers(ChannelAddress(wanted.session, wanted.channel))
 
 
-def _always(_: ChannelAddress) -> bool:
-    return True
-
-
 class Operations:
-    """The operator's side of a hub. `clock` is the hub's.
+    """The operator's side of a hub. `clock` is the hub's. Of a cluster's nodes, only the home of a channel ends it."""
 
-    `is_home` returns False for a channel whose home is another living node of a cluster. Only the home ends a channel.
-    """
-
-    def __init__(self, hub: Hub, clock: Clock, is_home: Callable[[ChannelAddress], bool] = _always) -> None:
+    def __init__(self, hub: Hub, clock: Clock) -> None:
         self._hub = hub
         self._clock = clock
-        self._is_home = is_home
 
     def perform(self, wanted: OperatorRequest, permit: OperatorPermit, operator: str) -> Json | None:
         """Do what an operator wants, and return the answer. None if nothing matches that this operator may see.
@@ -181,7 +173,7 @@ class Operations:
         chosen = sorted(ranked[:MAX_CHANNELS], key=lambda channel: (channel.address.session, channel.address.channel))
         worst = [] if session is None else nlargest(MAX_LISTENERS, _ranked(channels, now))
         return Survey(
-            [Shown(each.address, self._is_home(each.address), _describe_channel(each, now)) for each in chosen],
+            [Shown(each.address, each.is_home, _describe_channel(each, now)) for each in chosen],
             [(channel.address, channel.listener_count) for channel in ranked[MAX_CHANNELS:]],
             sum(channel.listener_count for channel in channels),
             [_describe_listener(each, now) for each in worst],
@@ -192,7 +184,7 @@ class Operations:
         ending = [
             channel
             for channel in self._channels(session, permit)
-            if name in (None, channel.address.channel) and self._is_home(channel.address)
+            if name in (None, channel.address.channel) and channel.is_home
         ]
         self._hub.broadcasting.stop(ending)
         return [channel.address.channel for channel in ending]

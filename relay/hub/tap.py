@@ -13,7 +13,7 @@ tap is closed instead. Counter: `Tally.lost_taps`.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self
 
 from relay.hub.listener import Note
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Frame, Place, frames_within
@@ -21,6 +21,27 @@ from relay.vocabulary.errors import RelayError
 
 TAP_SECONDS = 10.0
 """How far the reader of a tap may fall behind: as much audio as a listener's buffer holds."""
+
+
+class Reader(Protocol):
+    """What a channel hands its frames and notes to, besides its streams.
+
+    Attributes:
+        name: Its purpose, for the log.
+        is_passive: Whether it is not a subscriber. A passive reader does not keep the channel, and is no reason to
+            fetch or encode its audio.
+    """
+
+    name: str
+    is_passive: bool
+
+    def put(self, item: Frame | Note) -> bool:
+        """Take the next frame or note, at once. Return False if there is no room; then the reader is removed."""
+        ...
+
+    def finish(self) -> None:
+        """Called when the channel hands on nothing more."""
+        ...
 
 
 class TapOverflowError(RelayError):
@@ -42,8 +63,7 @@ class Tap:
         start: The place of its first frame.
         audio_format: The format of the frames from there on, until a note changes it; None before the first
             broadcaster.
-        is_passive: Whether it is not a subscriber. A passive tap does not keep the channel, and is no reason to fetch
-            or encode its audio.
+        is_passive: See `Reader`.
         is_open: Whether the channel still puts frames and notes into it.
     """
 

@@ -30,7 +30,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Hashable, MutableMapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TextIO
@@ -65,18 +65,19 @@ _EventDict = MutableMapping[str, Any]
 """structlog's name for the value that its processors pass on."""
 
 
-def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
+def configure_logging(settings: LogSettings, stream: TextIO | None = None, **fields: object) -> None:
     """Send all logs to `stream`. A further call replaces the previous configuration.
 
     Args:
         settings: Level and format.
         stream: Standard error if None.
+        fields: Fields of every line that has none of this name.
     """
     stream = sys.stderr if stream is None else stream
     on_terminal = stream is not None and stream.isatty()
     as_console = settings.format == "console" or (settings.format == "auto" and on_terminal)
     handler = _WriterHandler(stream)
-    handler.setFormatter(_console_formatter(on_terminal) if as_console else _json_formatter())
+    handler.setFormatter(_console_formatter(on_terminal, fields) if as_console else _json_formatter(fields))
     handler.addFilter(_demote_peer_errors)
     handler.addFilter(_shorten_exhaustion)
     root = logging.getLogger()
@@ -120,24 +121,30 @@ def _shorten_exhaustion(record: logging.LogRecord) -> bool:
     return True
 
 
-def _console_formatter(on_terminal: bool) -> logging.Formatter:
+def _console_formatter(on_terminal: bool, fields: Mapping[str, object]) -> logging.Formatter:
     renderer = structlog.dev.ConsoleRenderer(
         colors=on_terminal and "NO_COLOR" not in os.environ,
         repr_native_str=True,
         exception_formatter=_indented_traceback,
         sort_keys=False,
     )
-    return _formatter([_escape_event, renderer])
+    return _formatter(fields, [_escape_event, renderer])
 
 
-def _json_formatter() -> logging.Formatter:
-    return _formatter([structlog.processors.format_exc_info, _order_members, structlog.processors.JSONRenderer()])
+def _json_formatter(fields: Mapping[str, object]) -> logging.Formatter:
+    return _formatter(
+        fields, [structlog.processors.format_exc_info, _order_members, structlog.processors.JSONRenderer()]
+    )
 
 
-def _formatter(render: Sequence[Processor]) -> logging.Formatter:
+def _formatter(fields: Mapping[str, object], render: Sequence[Processor]) -> logging.Formatter:
+    def add_fields(_logger: object, _method: str, event: _EventDict) -> _EventDict:
+        return {**fields, **event}
+
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.ExtraAdder(),
+            add_fields,
             _drop_rendered,
             _plain_values,
             structlog.stdlib.add_log_level,

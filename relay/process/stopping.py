@@ -9,22 +9,24 @@ from relay.process.early_signals import STOP_SIGNALS, let_end, take_signal
 
 
 class _StopSignals:
-    """Handles SIGINT and SIGTERM: the first signal calls `stop`, and any later one ends the process.
+    """Handles SIGINT and SIGTERM: the first signal calls `stop`, and any later one ends the process, or calls `again`.
 
     Signals that arrive before the first one is handled count as one, because GNU timeout sends two.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[], None], again: Callable[[int], None] | None = None) -> None:
         self._stop: Callable[[], None] | None = stop
+        self._again = again
+        self._has_stopped = False
         self._loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
-            self._loop.add_signal_handler(number, self._take)
+            self._loop.add_signal_handler(number, self._take, number)
 
     def take_kept(self) -> None:
         """Handle the signals that arrived while the process started."""
         for number in STOP_SIGNALS:
             if take_signal(number):
-                self._take()
+                self._take(number)
 
     def forget(self) -> None:
         """Let the signals end the process from now on."""
@@ -32,23 +34,44 @@ class _StopSignals:
             self._loop.remove_signal_handler(number)
             let_end(number)
 
-    def _take(self) -> None:
-        self.forget()
+    def _take(self, number: int) -> None:
         stop, self._stop = self._stop, None
+        if self._again is None:
+            self.forget()
         if stop is not None:
             stop()
+            # A signal that waits already is handled in the present turn of the loop.
+            self._loop.call_soon(self._note_stop)
+        elif self._again is not None and self._has_stopped:
+            self._again(number)
+
+    def _note_stop(self) -> None:
+        self._has_stopped = True
 
 
 @contextmanager
-def stop_signals() -> Iterator[asyncio.Event]:
-    """Yield an event that SIGTERM or SIGINT sets. A second signal ends the process at once, as usual."""
+def stop_signals(again: Callable[[int], None] | None = None) -> Iterator[asyncio.Event]:
+    """Yield an event that SIGTERM or SIGINT sets.
+
+    A second signal ends the process at once, as usual, or calls `again` with its number.
+    """
     asked = asyncio.Event()
-    signals = _StopSignals(asked.set)
+    signals = _StopSignals(asked.set, again)
     signals.take_kept()
     try:
         yield asked
     finally:
         signals.forget()
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Where the relay listens: the addresses that `server.host` stands for, and one port for all of them."""
 
 import errno
+import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import combinations
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from relay.vocabulary.errors import ConfigurationError
 from relay.vocabulary.hosts import EVERY_HOST
@@ -15,7 +17,7 @@ PORT_TRIES = 20
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - an operator asks for it
 
-Listening = TypeVar("Listening")
+Bound = TypeVar("Bound")
 
 
 def can_listen(address: str) -> bool:
@@ -69,29 +71,98 @@ def _overlap(one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address) -
     return one == other or (one.version == other.version and (one.is_unspecified or other.is_unspecified))
 
 
-async def listen_on_one_port(
-    addresses: Sequence[str], port: int, listen: Callable[[int], Awaitable[Listening]]
-) -> Listening:
-    """Listen on the same port of all addresses. Port 0 stands for any free one.
+def open_sockets(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Bind sockets to the same port of all addresses that the hosts stand for. They do not listen yet.
 
-    `listen` listens on a port of all addresses, or raises OSError.
+    Port 0 stands for any free one.
+
+    Raises:
+        ConfigurationError: An address is in use or not available, or two hosts share an address.
+    """
+    check_apart(hosts)
+    addresses = find_addresses(hosts)
+    try:
+        return on_one_port(addresses, port, lambda port: _bind_all(addresses, port))
+    except OSError as error:
+        raise cannot_listen(hosts, port, error) from error
+
+
+def cannot_listen(hosts: Sequence[str], port: int, error: OSError) -> ConfigurationError:
+    """Return the error for a port on which the relay cannot listen."""
+    return ConfigurationError(
+        f"The relay cannot listen on {', '.join(hosts)}, port {port}: {_reason(error)}. "
+        "Choose another port with --port, or another address in server.host."
+    )
+
+
+def on_one_port(addresses: Sequence[str], port: int, bind: Callable[[int], Bound]) -> Bound:
+    """Bind the same port of all addresses. Port 0 stands for any free one.
+
+    `bind` binds a port of all addresses, or raises OSError.
 
     Raises:
         OSError: The port, or every port that was tried, is not available.
     """
     for _ in range(PORT_TRIES):
         try:
-            return await listen(port or _free_port(addresses[0]))
+            return bind(port or _free_port(addresses[0]))
         except OSError as error:
             if port or error.errno != errno.EADDRINUSE:
                 raise
     raise OSError(errno.EADDRINUSE, "no port is free on all of the addresses")
 
 
+def _bind_all(addresses: Sequence[str], port: int) -> list[socket.socket]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(sock) for address in addresses for sock in _bind(address, port)]
+        stack.pop_all()
+    return sockets
+
+
+def _bind(address: str, port: int) -> list[socket.socket]:
+    """Bind a socket to each address that a name stands for. One that the machine lacks may be missing, but not all."""
+    found = dict.fromkeys(_look_up(address, port))
+    missing: OSError | None = None
+    with ExitStack() as stack:
+        sockets = []
+        for family, kind, protocol, _, place in found:
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError as error:  # the system has no such family
+                missing = error
+                continue
+            stack.enter_context(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind(place)
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                sock.close()
+                missing = error
+            else:
+                sockets.append(sock)
+        if not sockets and missing is not None:
+            raise missing
+        stack.pop_all()
+    return sockets
+
+
 def _free_port(host: str) -> int:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-        0
-    ]
+    family, kind, protocol, _, address = _look_up(host, 0)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.bind(address)
         return int(probe.getsockname()[1])
+
+
+def _look_up(host: str, port: int) -> list[tuple[int, int, int, str, Any]]:
+    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
+
+
+def _reason(error: OSError) -> str:
+    """Return the plain reason. The library may add words about the address, which the message already names."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return str(error.strerror or error)
+    return os.strerror(error.errno).lower()

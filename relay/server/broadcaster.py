@@ -7,6 +7,7 @@ ahead of real time, so TCP slows it down. However the conversation ends, the cha
 import logging
 
 from relay.hub.channel import Broadcaster
+from relay.hub.gate import Then
 from relay.hub.hub import Hub
 from relay.protocol import messages
 from relay.protocol.json_messages import ControlMessage
@@ -41,6 +42,11 @@ class BroadcasterConversation(Conversation):
         self._faults = 0
         self._is_first = True
 
+    def prepare(self, then: Then) -> bool:
+        """Make this relay the home of the channel."""
+        request = self._request
+        return self._hub.gate.before_claim(request.address, request.offer, self._connection.id, then)
+
     def begin(self) -> None:
         """Claim the channel and greet the broadcaster."""
         connection, address, offer = self._connection, self._request.address, self._request.offer
@@ -56,6 +62,7 @@ class BroadcasterConversation(Conversation):
             epoch=broadcaster.start.epoch,
             next_seq=broadcaster.start.seq & WORD_MASK,
             clock_ms=self._hub.clock_ms,
+            clock_id=self._hub.clock_id,
         )
         port.send_text(hello.text())
 

@@ -40,7 +40,7 @@ AUDIO_BURST_SECONDS = 5.0
 _REASON_BYTES = 123
 """Bytes in a close frame after the code, RFC 6455 section 5.5."""
 
-_HOLDS = (Timer.AUDIO_RATE, Timer.ADDRESS_RATE, Timer.AHEAD, Timer.SWITCH)
+_HOLDS = (Timer.AUDIO_RATE, Timer.ADDRESS_RATE, Timer.AHEAD, Timer.SWITCH, Timer.GATE)
 
 _CLOSING_LIMITS = {
     Opcode.PING: Limit.PING_RATE,
@@ -164,6 +164,13 @@ class RelayConnection(ServedConnection):
             self.send_data()
         else:
             self._attempt(self._conversation, partial(self._conversation.receive, said))
+
+    def hold_messages(self, *, on: bool) -> None:
+        """Let messages wait from now on, or deliver them again."""
+        if on:
+            self.intake.hold(Timer.GATE)
+        else:
+            self.intake.let_go(Timer.GATE)
 
     def read_later(self, why: Timer, seconds: float, then: Callable[[], None]) -> None:
         """Pause reading, then call `then`, which may pause it again."""

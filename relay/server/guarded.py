@@ -35,6 +35,8 @@ class Timer(Enum):
     AHEAD = auto()
     """Real time, because a broadcaster is ahead of it."""
     SWITCH = auto()
+    GATE = auto()
+    """The channel, because the cluster has to bring it here."""
 
 
 class Timers:

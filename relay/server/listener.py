@@ -8,6 +8,7 @@ from functools import partial
 
 from relay.access.rules import Permit
 from relay.hub.framing import RAW, RELAY_V1
+from relay.hub.gate import Then
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
 from relay.limits.names import SWITCHES, Limit
@@ -18,6 +19,7 @@ from relay.server.connection import BURST_SECONDS, RelayConnection, answer_commo
 from relay.server.guarded import Timer
 from relay.server.ports import SocketPort, TlsPort
 from relay.server.served import Conversation
+from relay.vocabulary.audio import Codec
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import BadRequestError, NotAllowedError, PolicyError
 from relay.vocabulary.names import ChannelAddress
@@ -39,6 +41,10 @@ class ListenerConversation(Conversation):
         self._address, self._delivery = request.address, request.delivery
         self._permit = permit
         self._hub = hub
+
+    def prepare(self, then: Then) -> bool:
+        """Bring the channel here."""
+        return self._hub.gate.before_join(self._address, self._delivery, then)
 
     def begin(self) -> None:
         """Join the channel."""
@@ -115,9 +121,18 @@ class ListenerConversation(Conversation):
                 address = ChannelAddress(address.session, wanted.channel)
                 permit.check_move(address)
             codecs = None if wanted.codec is None else read_codecs(wanted.codec)
-            moved = self._hub.listening.switch(self._listener, address.channel, codecs)
         except (BadRequestError, NotAllowedError) as error:
             connection.send_text(ErrorNotice(error.close_code, str(error)).text())
         else:
-            permit.address = connection.address = address
+            prepare = partial(self._hub.gate.before_join, address, self._delivery)
+            connection.when_ready(prepare, partial(self._move, address, codecs))
+
+    def _move(self, address: ChannelAddress, codecs: tuple[Codec, ...] | None) -> None:
+        connection = self._connection
+        try:
+            moved = self._hub.listening.switch(self._listener, address.channel, codecs)
+        except BadRequestError as error:
+            connection.send_text(ErrorNotice(error.close_code, str(error)).text())
+        else:
+            self._permit.address = connection.address = address
             self._serve(moved)

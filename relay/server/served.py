@@ -9,7 +9,9 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
+from relay.hub.gate import Then
 from relay.limits.in_force import LimitsInForce
 from relay.server.admission import Admitted
 from relay.server.endings import By, Closing, describe_loss
@@ -27,6 +29,10 @@ class Conversation:
     """
 
     __slots__ = ()
+
+    def prepare(self, then: Then) -> bool:  # noqa: ARG002 - this one needs nothing
+        """Get ready for `begin`. Return True if it is ready; otherwise `then` is called later."""
+        return True
 
     def begin(self) -> None:
         """Greet the peer.
@@ -126,7 +132,29 @@ class ServedConnection(GuardedConnection, ABC):
     # The conversation
 
     def converse(self, conversation: Conversation) -> None:
-        """Begin a conversation. It receives the peer's messages until the connection ends."""
+        """Begin a conversation when it is ready. It receives the peer's messages until the connection ends."""
+        self.when_ready(conversation.prepare, partial(self._begin, conversation))
+
+    def when_ready(self, prepare: Callable[[Then], bool], action: Callable[[], None]) -> None:
+        """Do something when it is prepared, unless the connection closes before. The peer's messages wait meanwhile."""
+        if prepare(partial(self._go_on, action)):
+            action()
+        else:
+            self.hold_messages(on=True)
+
+    def _go_on(self, action: Callable[[], None], error: RelayError | None) -> None:
+        self.hold_messages(on=False)
+        if not self.is_open or self.timers.have_ended:
+            return
+        if error is not None:
+            self.refuse(error)
+        else:
+            action()
+
+    def hold_messages(self, *, on: bool) -> None:
+        """Let messages wait from now on, or deliver them again. A stream has none."""
+
+    def _begin(self, conversation: Conversation) -> None:
         if self._attempt(conversation, conversation.begin):
             self._conversation = conversation
             if not self.is_open:

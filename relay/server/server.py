@@ -7,7 +7,6 @@ Stopping ends before its deadline, whatever the peers do.
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import socket
 import ssl
@@ -24,7 +23,7 @@ from relay.limits.in_force import LimitsInForce
 from relay.process.tasks import TaskRegistry
 from relay.protocol.messages import Goaway
 from relay.protocol.requests import ConnectRequest, Role
-from relay.server.addresses import check_apart, find_addresses, listen_on_one_port
+from relay.server.addresses import cannot_listen, open_sockets
 from relay.server.admission import Admitted
 from relay.server.broadcaster import BroadcasterConversation
 from relay.server.connection import RelayConnection
@@ -47,7 +46,7 @@ from relay.server.tls_handshake import TlsHandshake
 from relay.server.writable import WritableSockets
 from relay.settings.settings import ListenerSettings, ServerSettings
 from relay.vocabulary.clock import relay_clock
-from relay.vocabulary.errors import CloseCode, ConfigurationError, RelayError, TokenExpiredError
+from relay.vocabulary.errors import CloseCode, RelayError, TokenExpiredError
 
 ACCEPT_BATCH = 4
 """Connections accepted per turn of the event loop, so that many new clients do not delay the connected ones."""
@@ -75,7 +74,8 @@ logger = logging.getLogger(__name__)
 class RelayServer:
     """Listens and serves clients. It is an async context manager: clients are served inside it.
 
-    `tls` is None for plain HTTP. `plan` says how long stopping may take.
+    `tls` is None for plain HTTP. `plan` says how long stopping may take. `sockets` are bound already, and other
+    processes may accept from them too; without them, the server binds its own.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class RelayServer:
         plan: ShutdownPlan,
         server: ServerSettings,
         listener: ListenerSettings,
+        sockets: Sequence[socket.socket] | None = None,
     ) -> None:
         self._hub = hub
         self._door = door
@@ -101,12 +102,13 @@ class RelayServer:
         self._tls = tls
         self._plan = plan
         self._settings = server
+        self._sockets = sockets
         self._stall_limit_seconds = listener.stall_limit_seconds
         self._writable = WritableSockets()
         self._handshakes = TaskRegistry()
         self._connections: set[RelayConnection] = set()
         self._streams: set[StreamConnection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def __aenter__(self) -> Self:
         """Start listening.
@@ -114,21 +116,21 @@ class RelayServer:
         Raises:
             ConfigurationError: The address is in use or not available, or two hosts share an address.
         """
-        hosts, port = self._settings.host, self._settings.port
-        check_apart(hosts)
-        addresses = find_addresses(hosts)
+        settings = self._settings
         self._door.allow_connections()
+        sockets = open_sockets(settings.host, settings.port) if self._sockets is None else self._sockets
         self._writable.open()
+        loop = asyncio.get_running_loop()
         try:
-            self._server = await listen_on_one_port(addresses, port, partial(self._listen, addresses))
+            for sock in sockets:
+                self._servers.append(await loop.create_server(self._make_protocol, sock=sock, backlog=ACCEPT_BATCH))
         except OSError as error:
+            for sock in sockets:
+                sock.close()
             self._writable.close()
-            raise ConfigurationError(
-                f"The relay cannot listen on {', '.join(hosts)}, port {port}: {_reason(error)}. "
-                "Choose another port with --port, or another address in server.host."
-            ) from error
+            raise cannot_listen(settings.host, settings.port, error) from error
         limit = self._stall_limit_seconds
-        for listening in self._server.sockets:
+        for listening in sockets:
             widen_backlog(listening.fileno(), PENDING_CONNECTIONS)
             notice_dead_peers(listening.fileno(), None if limit is None else limit + DEAD_PEER_SECONDS)
         alive = keep_alive(lambda: self._connections, limit)
@@ -136,30 +138,24 @@ class RelayServer:
         self._door.is_open = True
         return self
 
-    async def _listen(self, addresses: Sequence[str], port: int) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        return await loop.create_server(self._make_protocol, addresses, port, backlog=ACCEPT_BATCH)
-
     async def __aexit__(self, *_: object) -> None:
         """Stop accepting, ask all clients to reconnect later, and cut off those that remain at the deadline."""
-        server = self._server
-        if server is None:
-            return
         try:
-            await self._stop(server)
+            await self._stop()
         finally:
             self._writable.close()
             await self._handshakes.close()
 
-    async def _stop(self, server: asyncio.Server) -> None:
+    async def _stop(self) -> None:
         self._door.is_open = False
         logger.info("relay stopping", extra={"connections": len(self._connections) + len(self._streams)})
         await asyncio.sleep(self._settings.shutdown_delay_seconds)
-        server.close()
+        for server in self._servers:
+            server.close()
         plan = self._plan
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.closing):
-                await _see_off([*self._connections, *self._streams], plan.window)
+                await self._see_all_off(plan.window)
                 self._door.cut_off_pending()
                 await self._handshakes.join()
                 await self._everybody_has_gone()
@@ -173,15 +169,26 @@ class RelayServer:
             async with asyncio.timeout(plan.cut_off):
                 await self._everybody_has_gone()
 
+    async def _see_all_off(self, window_seconds: float) -> None:
+        """Ask all clients to leave: listeners first, so that nobody hears silence.
+
+        If other relays serve the same channels, broadcasters move there first, and listeners hear them from there.
+        """
+        gate = self._hub.gate
+        if gate.is_shared:
+            broadcasters = [each for each in self._connections if each.role is Role.BROADCASTER]
+            await _see_off(broadcasters, 0.0, others_serve=True)
+            await gate.leave()
+        await _see_off([*self._connections, *self._streams], window_seconds, others_serve=gate.is_shared)
+
     async def _everybody_has_gone(self) -> None:
         while not self._door.is_deserted:  # noqa: ASYNC110 - pending and open connections share no event
             await asyncio.sleep(LEAVING_SECONDS)
 
     @property
     def port(self) -> int:
-        """The port that the server listens on. Useful if the configured port is 0."""
-        assert self._server is not None  # noqa: S101 - asked inside the context only
-        return int(self._server.sockets[0].getsockname()[1])
+        """The port that the server listens on. Useful if the configured port is 0. Ask inside the context only."""
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
     def _make_protocol(self) -> asyncio.Protocol:
         """Return the protocol of an accepted socket."""
@@ -304,12 +311,12 @@ def _tell_opening(connection: ServedConnection, request: ConnectRequest) -> None
     )
 
 
-async def _see_off(connections: Iterable[ServedConnection], window_seconds: float) -> None:
+async def _see_off(connections: Iterable[ServedConnection], window_seconds: float, *, others_serve: bool) -> None:
     """Ask all clients to leave within a window: listeners in random order, then broadcasters."""
     leaving = list(connections)
     random.shuffle(leaving)
     leaving.sort(key=lambda connection: connection.role is Role.BROADCASTER)
-    departures = plan_departures(len(leaving), window_seconds, random.random)
+    departures = plan_departures(len(leaving), window_seconds, random.random, others_serve=others_serve)
     began = relay_clock()
     for connection, departure in zip(leaving, departures, strict=True):
         wait_seconds = began + departure.at_seconds - relay_clock()
@@ -317,10 +324,3 @@ async def _see_off(connections: Iterable[ServedConnection], window_seconds: floa
             await asyncio.sleep(wait_seconds)
         connection.send_text(Goaway(departure.reconnect_after_ms).text())
         connection.close(CloseCode.RESTARTING, CloseCode.RESTARTING.reason)
-
-
-def _reason(error: OSError) -> str:
-    """Return the plain reason. asyncio adds words about the address, which the message already names."""
-    if isinstance(error, socket.gaierror) or error.errno is None:
-        return str(error.strerror or error)
-    return os.strerror(error.errno).lower()

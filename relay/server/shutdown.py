@@ -67,16 +67,19 @@ class Departure:
     reconnect_after_ms: int
 
 
-def plan_departures(count: int, window_seconds: float, draw: Callable[[], float]) -> list[Departure]:
+def plan_departures(
+    count: int, window_seconds: float, draw: Callable[[], float], *, others_serve: bool = False
+) -> list[Departure]:
     """Plan the departures of `count` connections, in their order, within the window.
 
-    `draw` returns a random number from 0 up to but not including 1.
+    `draw` returns a random number from 0 up to but not including 1. If other relays serve the same channels, clients
+    reconnect at once.
     """
     window = min(window_seconds, count / CLOSES_PER_SECOND)
     spread = max(START_SECONDS, count / RETURNS_PER_SECOND)
     departures = []
     for number in range(count):
         at = window * (number + draw()) / count
-        away = window - at + START_SECONDS + spread * draw()
+        away = 0.0 if others_serve else window - at + START_SECONDS + spread * draw()
         departures.append(Departure(at, round(away * 1000)))
     return departures

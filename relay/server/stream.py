@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 
 from relay.hub.framing import HttpFraming
+from relay.hub.gate import Then
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
 from relay.limits.in_force import LimitsInForce
@@ -114,6 +115,10 @@ class StreamConversation(Conversation):
         self._container = container
         self._request = request
         self._hub = hub
+
+    def prepare(self, then: Then) -> bool:
+        """Bring the channel here."""
+        return self._hub.gate.before_join(self._request.address, self._request.delivery, then)
 
     def begin(self) -> None:
         """Join the channel, and write what comes before the first frame."""

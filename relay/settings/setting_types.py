@@ -6,7 +6,7 @@ do. An environment variable holds a list as text.
 
 import re
 from ipaddress import ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -46,6 +46,13 @@ def _never_counts(value: object, check: ValidatorFunctionWrapHandler) -> object:
         return check(value)
     except ValidationError as error:
         raise ValueError(f'must be a whole number above 0, or "{NEVER}"') from error
+
+
+def _cores_or_count(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError('must be a whole number from 1 to 128, or "auto"') from error
 
 
 def _none_is_never(value: float | None) -> float | str:
@@ -168,6 +175,16 @@ def _relay_address(text: str) -> str:
     return text
 
 
+def _cluster_addresses(secret: SecretStr) -> SecretStr:
+    parts = [part.strip() for part in secret.get_secret_value().split(",")]
+    if not all(_is_address(r"(nats|tls)://([^/?#@\s]+@)?[^/?#@\s]+", part) for part in parts):
+        raise ValueError(
+            "must be an address such as nats://user:password@127.0.0.1:4222 or tls://nats.example.org:4222, or "
+            "several of them, separated by commas"
+        )
+    return secret
+
+
 def _is_address(form: str, text: str) -> bool:
     if re.fullmatch(form, text) is None:
         return False
@@ -182,6 +199,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrNever = Annotated[Seconds | None, WrapValidator(_never_is_none), PlainSerializer(_none_is_never)]
 Count = Annotated[int, Field(gt=0)]
 CountOrNever = Annotated[Count | None, WrapValidator(_never_counts), PlainSerializer(_no_count_is_never)]
+CountOrAuto = Annotated[Annotated[int, Field(ge=1, le=128)] | Literal["auto"], WrapValidator(_cores_or_count)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
 TokenSecret = Annotated[SecretStr, AfterValidator(_token_secret)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
@@ -200,4 +218,5 @@ Hosts = Annotated[
 ]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_split_words)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+ClusterAddresses = Annotated[SecretStr, AfterValidator(_cluster_addresses)]
 RelayAddress = Annotated[str, AfterValidator(_relay_address)]

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from relay.settings.setting_types import (
+    ClusterAddresses,
     Count,
+    CountOrAuto,
     CountOrNever,
     Declarations,
     FileNames,
@@ -47,6 +49,13 @@ class ServerSettings(_Section):
         ),
     )
     port: int = Field(8080, ge=0, le=65535, description="The TCP port. 0 chooses a free port and prints it.")
+    workers: CountOrAuto = Field(
+        1,
+        description=(
+            'Number of processes that serve the port together, 1 to 128. "auto" is one for each core. More than '
+            "one need nats-server or cluster.url."
+        ),
+    )
     loop: Literal["auto", "asyncio", "uvloop"] = Field(
         "auto",
         description='The event loop. "uvloop" needs the extra "uvloop". "auto" is asyncio, which measured better.',
@@ -423,6 +432,75 @@ class LimitSettings(_Section):
     )
 
 
+class ClusterSettings(_Section):
+    """Several relays that carry the same channels, connected by NATS. docs/nats.md has the details."""
+
+    url: ClusterAddresses | None = Field(
+        None,
+        description=(
+            "The address of a NATS server, or of several, separated by commas. The scheme tls requires encryption. "
+            "A user and a password, or a token, may stand before the host. Unset: this relay is on its own. It needs "
+            'the extra "cluster".'
+        ),
+    )
+    credentials_file: str | None = Field(
+        None,
+        min_length=1,
+        description="A file with the JWT and the NKey seed of a NATS user, as nsc writes it.",
+        examples=["/etc/relay/nats.creds"],
+    )
+    nkey_seed_file: str | None = Field(
+        None,
+        min_length=1,
+        description="A file with the NKey seed of a NATS user.",
+        examples=["/etc/relay/nats.nk"],
+    )
+    tls_ca_file: str | None = Field(
+        None,
+        min_length=1,
+        description="A PEM file with the authority that signed the NATS servers' certificates. Unset: the system's.",
+        examples=["/etc/relay/nats-ca.pem"],
+    )
+    tls_certificate: str | None = Field(
+        None,
+        min_length=1,
+        description="A PEM file with the certificate that the relay shows to the NATS servers.",
+        examples=["/etc/relay/nats-client.pem"],
+    )
+    tls_key: str | None = Field(
+        None,
+        min_length=1,
+        description="A PEM file with the private key of that certificate, not encrypted.",
+        examples=["/etc/relay/nats-client-key.pem"],
+    )
+    prefix: str = Field(
+        "relay",
+        pattern=r"^[A-Za-z0-9_-]{1,32}$",
+        description=(
+            "What the relay's subjects, streams and buckets begin with. Relays with the same prefix are one cluster. "
+            "1 to 32 characters of A-Z a-z 0-9 _ -."
+        ),
+    )
+    node: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description=(
+            "The name of this relay in the cluster's answers and figures: 1 to 64 characters of A-Z a-z 0-9 _ -. "
+            "Unset: the host's name and the process id."
+        ),
+        examples=["berlin-1"],
+    )
+    replicas: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description=(
+            "How many NATS servers keep the cluster's records and recent audio. With 3 of them, the cluster survives "
+            "the loss of one. 1 to 5."
+        ),
+    )
+
+
 class CloudWatchSettings(_Section):
     """Metrics for CloudWatch. Credentials come from the standard AWS chain."""
 
@@ -498,6 +576,7 @@ class Settings(_Section):
     stream: StreamSettings = StreamSettings()
     channel: ChannelSettings = ChannelSettings()
     limits: LimitSettings = LimitSettings()
+    cluster: ClusterSettings = ClusterSettings()
     cloudwatch: CloudWatchSettings = CloudWatchSettings()
     prometheus: PrometheusSettings = PrometheusSettings()
     log: LogSettings = LogSettings()

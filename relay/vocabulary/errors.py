@@ -154,6 +154,13 @@ class ChannelBusyError(PeerError):
     close_code = CloseCode.CHANNEL_BUSY
 
 
+class TakenOverError(PeerError):
+    """Another broadcaster took the channel over while this one was about to claim it."""
+
+    close_code = CloseCode.TAKEN_OVER
+    http_status = 409
+
+
 class PolicyError(PeerError):
     """A peer sent a message that its role must not send."""
 

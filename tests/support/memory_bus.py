@@ -332,7 +332,9 @@ class MemoryBus:
 
         self._leave(do, is_kept=is_kept)
         try:
-            return await asyncio.wait_for(answer, self._cluster.answer_seconds)
+            # `asyncio.wait_for` of Python 3.11 can lose a cancellation.
+            async with asyncio.timeout(self._cluster.answer_seconds):
+                return await answer
         except TimeoutError:
             raise BusDownError("The bus does not answer.") from None
 
@@ -444,7 +446,8 @@ class MemoryBus:
 
         self._leave(partial(self._ask_node, node_id, name, payload, arrived))
         try:
-            return await asyncio.wait_for(answer, seconds)
+            async with asyncio.timeout(seconds):
+                return await answer
         except TimeoutError:
             raise BusDownError(f"The node {node_id} does not answer.") from None
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
-from relay.server.addresses import PORT_TRIES, check_apart, find_addresses, listen_on_one_port
+from relay.server.addresses import PORT_TRIES, check_apart, find_addresses, on_one_port
 from relay.vocabulary.errors import ConfigurationError
 from relay.vocabulary.hosts import public_host, reachable_host
 
@@ -80,29 +80,29 @@ def test_one_host_that_others_can_reach_is_enough(hosts: Sequence[str], public: 
     assert reachable_host(hosts) == reachable
 
 
-async def test_another_free_port_is_tried_when_one_address_does_not_have_the_first() -> None:
+def test_another_free_port_is_tried_when_one_address_does_not_have_the_first() -> None:
     tried: list[int] = []
 
-    async def listen(port: int) -> int:
+    def bind(port: int) -> int:
         tried.append(port)
         if len(tried) < 3:
             raise OSError(errno.EADDRINUSE, "in use")
         return port
 
-    assert await listen_on_one_port(["127.0.0.1"], 0, listen) == tried[2] > 0
+    assert on_one_port(["127.0.0.1"], 0, bind) == tried[2] > 0
 
 
 @pytest.mark.parametrize(
     ("port", "error", "tries"),
     [(0, errno.EADDRINUSE, PORT_TRIES), (80, errno.EADDRINUSE, 1), (0, errno.EADDRNOTAVAIL, 1)],
 )
-async def test_it_gives_up(port: int, error: int, tries: int) -> None:
+def test_it_gives_up(port: int, error: int, tries: int) -> None:
     tried: list[int] = []
 
-    async def listen(port: int) -> None:
+    def bind(port: int) -> None:
         tried.append(port)
         raise OSError(error, "no")
 
     with pytest.raises(OSError, match=r".") as caught:
-        await listen_on_one_port(["127.0.0.1"], port, listen)
+        on_one_port(["127.0.0.1"], port, bind)
     assert (caught.value.errno, len(tried)) == (error, tries)

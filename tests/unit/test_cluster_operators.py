@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ ALL = permit(("*",), ("*",))
 
 @dataclass(eq=False)
 class Node:
-    """A node with a hub. A channel's home is the node whose name `homes` has; it is any if `homes` has none."""
+    """A node with a hub."""
 
     bus: MemoryBus
     bench: Bench
@@ -43,6 +43,12 @@ class Node:
 
     async def ask(self, wanted: OperatorRequest, allowed: OperatorPermit = ALL) -> Json | None:
         return await self.operations.perform(wanted, allowed, OPERATOR)
+
+    def follow(self, channel: str = "main") -> None:
+        """Let another node be the home of a channel."""
+        followed = self.bench.hub.directory.find(ChannelAddress("ev1", channel))
+        assert followed is not None
+        followed.is_home = False
 
     async def find(self, wanted: OperatorRequest) -> Json:
         found = await self.ask(wanted)
@@ -54,7 +60,6 @@ class Nodes:
     """Three nodes on one bus."""
 
     def __init__(self, stack: AsyncExitStack) -> None:
-        self.homes: dict[ChannelAddress, str] = {}
         self.cluster = MemoryCluster(expiry_seconds=60.0)
         self._stack = stack
 
@@ -63,11 +68,8 @@ class Nodes:
         bench = Bench(bound_seconds=10.0)
         self._stack.push_async_callback(bench.tasks.close)
         self._stack.callback(bench.hub.broadcasting.close)
-        operations = Operations(bench.hub, bench.time, self._is_home(name))
+        operations = Operations(bench.hub, bench.time)
         return Node(bus, bench, await self._stack.enter_async_context(ClusterOperations(bus, operations)))
-
-    def _is_home(self, name: str) -> Callable[[ChannelAddress], bool]:
-        return lambda address: self.homes.get(address, name) == name
 
 
 @pytest.fixture
@@ -78,11 +80,12 @@ async def nodes() -> AsyncIterator[Nodes]:
 
 async def test_a_channel_is_shown_as_at_its_home_with_the_listeners_of_all(nodes: Nodes) -> None:
     one, two, three = [await nodes.join(name) for name in ("one", "two", "three")]
-    nodes.homes[ChannelAddress("ev1", "main")] = "two"
     source = two.bench.claim()
     for node, count in ((one, 2), (two, 1), (three, 3)):
         for number in range(count):
             node.bench.join(f"{node.bus.node_id}-{number}")
+    one.follow()
+    three.follow()
     two.bench.publish(source, 3)
     await two.bench.settle()
     three.bench.join("lonely", session="ev0", channel="x")
@@ -192,12 +195,13 @@ async def test_a_node_that_says_something_else_is_silent(nodes: Nodes) -> None:
 
 async def test_the_home_ends_a_channel_and_nobody_else(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
     one, two = [await nodes.join(name) for name in ("one", "two")]
-    nodes.homes |= {ChannelAddress("ev1", "main"): "two", ChannelAddress("ev1", "de"): "one"}
     for node in (one, two):
         for channel in ("main", "de", "unheard"):
             node.bench.join(f"of {channel}", channel=channel)
     source = two.bench.claim()
     there = one.bench.join("there")
+    one.follow("main")
+    two.follow("de")
     ended = await one.find(OperatorRequest(Operation.END, "ev1"))
     assert ended == {"session": "ev1", "ended": ["de", "main", "unheard"], "silent_nodes": []}
     assert two.bench.source_ports[source].closed is not None

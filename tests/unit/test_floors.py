@@ -29,6 +29,7 @@ FLOORS = {
     "settings": 2,
     "process": 3,
     "audio": 3,
+    "capacity": 3,
     "limits": 3,
     "metrics": 3,
     "pages": 3,
@@ -56,6 +57,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "relay.server": IMPURE,
     "relay.client": frozenset({"asyncio"}),
     "relay.cluster": frozenset({"asyncio", "logging"}),
+    "relay.cluster.nats_login": frozenset({"ssl"}),
     "relay.client.operator_client": frozenset({"http"}),
     "relay.client.transport": IMPURE,
     "relay.loadtest": IMPURE,
@@ -67,6 +69,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 PURE = frozenset(
     {
         *(f"relay.client.{name}" for name in ("outbox", "page_address", "reception", "reconnect", "send_queue")),
+        *(f"relay.cluster.{name}" for name in ("outbox", "presence")),
         *(
             f"relay.loadtest.{name}"
             for name in (
@@ -87,6 +90,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "h11": ("relay.protocol.http1",),
     "jwt": ("relay.access.tokens",),
     "lameenc": ("relay.media.mp3",),
+    "nats": ("relay.cluster.nats_link",),
     "prometheus_client": ("relay.metrics.prometheus",),
     "psutil": ("relay.loadtest.server_probe",),
     "pydantic": ("relay.settings",),

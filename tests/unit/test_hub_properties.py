@@ -221,7 +221,7 @@ class Life(RuleBasedStateMachine):
     def close_tap(self, reader: Reader) -> None:
         reader.tap.close()
         assert not reader.tap.is_open
-        assert reader.tap not in reader.live.taps
+        assert reader.tap not in reader.live.readers
 
     def live(self, channel: str) -> Any:
         return next((live for live in self.bench.hub.directory if live.address.channel == channel), None)
@@ -484,7 +484,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def who_wants_a_channel_is_known(self) -> None:
         for live, noticed in self.noticed.items():
-            is_wanted = live.listener_count > 0 or any(not tap.is_passive for tap in live.taps)
+            is_wanted = live.listener_count > 0 or any(not tap.is_passive for tap in live.readers)
             assert noticed == [number % 2 == 0 for number in range(len(noticed))], "told twice"
             assert is_wanted == live.has_subscribers == (len(noticed) % 2 == 1)
 

@@ -36,9 +36,9 @@ Configure = Callable[..., "Log"]
 class Log:
     """The lines logged since `configure_logging`."""
 
-    def __init__(self, settings: LogSettings) -> None:
+    def __init__(self, settings: LogSettings, **fields: object) -> None:
         self._stream = io.StringIO()
-        configure_logging(settings, self._stream)
+        configure_logging(settings, self._stream, **fields)
 
     @property
     def text(self) -> str:
@@ -112,6 +112,14 @@ def test_json_line_is_one_object(configure: Configure) -> None:
         "lag": 1.5,
         "none": None,
     }
+
+
+def test_each_line_has_the_fields_of_its_process_unless_it_has_its_own(configure: Configure) -> None:
+    configure()  # restores everything afterwards
+    log = Log(LogSettings(format="json"), worker=2)
+    logger.warning("first")
+    logger.warning("second", extra={"worker": 1})
+    assert [members["worker"] for members in log.members] == [2, 1]
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])

@@ -32,6 +32,7 @@ READ_ELSEWHERE = {
     "accepted": "told to the broadcaster",
     "held_bytes": "a level",
     "held_flicks": "a level",
+    "sent": "BusOutbox: a position in its queue",
     "value": "a level",
     "counts": "Distribution",
     "total": "Distribution",

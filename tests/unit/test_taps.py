@@ -93,7 +93,7 @@ async def test_a_reader_that_is_too_slow_loses_its_tap_and_nobody_else_anything(
     bench.publish(source, 20)
     await bench.settle()
     assert len(port.frames) == len(fast) == 20
-    assert list(source.channel.taps) == [fast]
+    assert list(source.channel.readers) == [fast]
     assert [await anext(slow) for _ in range(5)] == [await anext(fast) for _ in range(5)]
     with pytest.raises(TapOverflowError, match="recorder"):
         await anext(slow)
@@ -135,7 +135,7 @@ async def test_a_reader_that_fails_takes_only_its_tap_along(bench: Bench) -> Non
     bench.publish(source)
     await bench.settle()
     assert len(port.frames) == 2
-    assert not source.channel.taps
+    assert not source.channel.readers
 
 
 async def test_a_tap_that_is_closed_has_nothing_more(bench: Bench) -> None:

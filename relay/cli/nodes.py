@@ -1,0 +1,80 @@
+"""A relay's part in a cluster: the bus, and what speaks over it. Only a relay with `cluster.url` imports this."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from relay.cluster.cluster import Cluster
+from relay.cluster.figures import GroupMetrics
+from relay.cluster.nats_bus import NatsBus, open_bus
+from relay.cluster.operators import ClusterOperations
+from relay.cluster.seats import SharedSeats
+from relay.hub.hub import Hub
+from relay.hub.operations import Operations
+from relay.limits.seats import Seats
+from relay.metrics.prometheus import PrometheusMetrics
+from relay.process.logs import name_log_lines
+from relay.process.tasks import TaskRegistry
+from relay.settings.settings import Settings
+from relay.vocabulary.clock import relay_clock, wall_clock
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """What a relay has as a node of a cluster.
+
+    Attributes:
+        bus: Connects it with the others.
+        cluster: Its channels.
+        seats: The seats of all nodes.
+        operations: What operators do, on all nodes.
+        tasks: The tasks behind all this.
+    """
+
+    bus: NatsBus
+    cluster: Cluster
+    seats: SharedSeats
+    operations: ClusterOperations
+    tasks: TaskRegistry
+
+    @property
+    def holders(self) -> tuple[object, ...]:
+        """The objects with metrics."""
+        return self.cluster.tally, self.bus.outbox, self.seats
+
+    async def share_metrics(
+        self, stack: contextlib.AsyncExitStack, metrics: PrometheusMetrics, group: str
+    ) -> GroupMetrics:
+        """Return the metrics of all workers of a group."""
+        return await stack.enter_async_context(GroupMetrics(self.bus, metrics, group))
+
+
+@contextlib.asynccontextmanager
+async def cluster_node(
+    settings: Settings, hub: Hub, seats: Seats, operations: Operations
+) -> AsyncIterator[ClusterNode]:
+    """Be a node of the cluster within the context.
+
+    Raises:
+        ConfigurationError: The bus can't be used. The text says why and what to do.
+    """
+    tasks = TaskRegistry()
+    bus = open_bus(settings)
+    cluster = Cluster(
+        bus,
+        hub,
+        tasks,
+        clock=relay_clock,
+        wall_clock=wall_clock,
+        history_seconds=settings.listener.history_seconds,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(bus)
+        name_log_lines(bus.node_id)
+        stack.push_async_callback(tasks.close)
+        await cluster.open()
+        shared = await stack.enter_async_context(SharedSeats(bus, seats))
+        over_all = await stack.enter_async_context(ClusterOperations(bus, operations))
+        tasks.start(cluster.run(), "cluster", is_vital=True)
+        tasks.start(shared.run(), "seats of the cluster")
+        yield ClusterNode(bus, cluster, shared, over_all, tasks)

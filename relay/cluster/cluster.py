@@ -1,0 +1,577 @@
+"""A node's part in a cluster: which channels have their home here, which ones it follows, and how that changes.
+
+A channel's record on the bus names its home. Everybody who wants to become the home writes the record with a higher
+fence; compare-and-set lets one of them win. The winner voids what the loser still sends, brings the channel up to date
+from the memory of the bus, and goes on where the loser stopped.
+
+Invariants: A node numbers audio only of channels whose record names it, as far as it knows. No step of this delays the
+audio of another channel.
+
+Source: docs/architecture.md, "Several nodes".
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Coroutine
+from dataclasses import replace
+
+from relay.audio.ingest import IngestRecord, Timed
+from relay.cluster.audience import Audience
+from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
+from relay.cluster.follower import ClusterTally, Follower
+from relay.cluster.home import Home
+from relay.cluster.ownership import Ownership, RecordError, address_of, key_of, shifted
+from relay.hub.channel import Channel, ChannelRecord
+from relay.hub.gate import Then
+from relay.hub.hub import Hub
+from relay.process.tasks import TaskRegistry
+from relay.protocol.requests import Delivery, Offer
+from relay.vocabulary.channel_states import ChannelState
+from relay.vocabulary.clock import Clock
+from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError, TakenOverError
+from relay.vocabulary.names import ChannelAddress
+
+HOUSEKEEPING_SECONDS = 0.5
+"""How often records are brought up to date, and abandoned channels looked for."""
+
+RECORD_SECONDS = 5.0
+"""How often the record of a channel that carries audio is written anew. The memory of the bus has the time between."""
+
+HAND_OVER_SECONDS = 0.5
+"""How long a new home waits for the old one to stop. One that is stopped or cut off is voided without its help."""
+
+JOIN_SECONDS = 2.0
+"""How long a listener waits for what the cluster knows of a channel. Then it gets what this node has."""
+
+UNUSED_SECONDS = 5.0
+"""How long a channel is followed after its last listener left: long enough to return after a lost connection."""
+
+MOVE_SECONDS = 2.0
+"""How long a node that stops waits for its broadcasters to claim their channels elsewhere."""
+
+MOVE_STEP_SECONDS = 0.02
+
+SETTLE_SECONDS = 5.0
+"""After the bus was down, nodes have this long to say that they are alive, before others take over their channels."""
+
+LEFT_SECONDS = 5.0
+"""How long a node remembers how it left a channel, for others that claim it at the same time."""
+
+MOST_ATTEMPTS = 5
+"""How often a claim is tried again after another node was faster."""
+
+_NOT_REACHED = "The relay can't reach its cluster; try again in a few seconds."
+
+logger = logging.getLogger(__name__)
+
+
+class Cluster:
+    """The channels of a hub as part of a cluster. It is the hub's gate; `run` is its task.
+
+    Args:
+        bus: Connects the nodes.
+        hub: The channels of this node.
+        tasks: Runs what takes time.
+        clock: The relay's clock.
+        wall_clock: The time of day.
+        history_seconds: How much audio a channel keeps.
+
+    Attributes:
+        tally: What happened to this node's part in the cluster.
+        is_shared: See `Gate`.
+    """
+
+    is_shared = True
+
+    def __init__(
+        self,
+        bus: Bus,
+        hub: Hub,
+        tasks: TaskRegistry,
+        *,
+        clock: Clock,
+        wall_clock: Clock,
+        history_seconds: float,
+    ) -> None:
+        self._bus = bus
+        self._hub = hub
+        self._tasks = tasks
+        self._clock = clock
+        self._wall_offset = wall_clock() - clock()
+        self._history_seconds = history_seconds
+        self.tally = ClusterTally()
+        self._records: dict[ChannelAddress, tuple[Ownership, int]] = {}
+        self._homes: dict[ChannelAddress, Home] = {}
+        self._followers: dict[ChannelAddress, Follower] = {}
+        self._locks = defaultdict[ChannelAddress, asyncio.Lock](asyncio.Lock)
+        self._written_at: dict[ChannelAddress, float] = {}
+        self._unused_since: dict[ChannelAddress, float] = {}
+        self._claiming: dict[ChannelAddress, int] = {}
+        self._left: dict[ChannelAddress, tuple[Ownership, float]] = {}
+        self._adopting: set[ChannelAddress] = set()
+        self._settles_at = clock() + SETTLE_SECONDS
+        self._audience = Audience(bus, hub.directory)
+        self._has_changes = asyncio.Event()
+        self._is_draining = False
+        bus.on_record = self._learn
+        bus.on_up = self._go_on
+        hub.gate = self
+
+    async def open(self) -> None:
+        """Answer other nodes. Call it before the first client is served."""
+        await self._bus.answer("release", self._release)
+        await self._audience.hear()
+
+    async def run(self) -> None:
+        """Write the records of the channels of this home, and look for channels without one, forever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOUSEKEEPING_SECONDS):
+                    await self._has_changes.wait()
+            self._has_changes.clear()
+            for home in list(self._homes.values()):
+                await self._look_after(home)
+            self._left = {
+                address: left for address, left in self._left.items() if self._clock() - left[1] < LEFT_SECONDS
+            }
+            self._look_for_abandoned()
+            self._leave_unused()
+            self._audience.round(self._followers, [home.channel for home in self._homes.values()])
+
+    def is_home(self, address: ChannelAddress) -> bool:
+        """Whether a channel has its home here."""
+        return address in self._homes
+
+    def settle_now(self) -> None:
+        """Look for channels without a home at once, because all nodes are known to be there."""
+        self._settles_at = self._clock()
+
+    # The gate
+
+    def before_claim(self, address: ChannelAddress, offer: Offer, connection_id: str, then: Then) -> bool:
+        """Become the home of a channel, for a broadcaster."""
+        self._start(_report(self._claim(address, offer, connection_id), then))
+        return False
+
+    def before_join(self, address: ChannelAddress, delivery: Delivery, then: Then) -> bool:
+        """Follow a channel, for a listener. One that ended is of use only to a listener that heard its begin."""
+        follower, record = self._followers.get(address), self._records.get(address)
+        if address in self._homes or record is None or (follower is not None and follower.is_synced):
+            return True
+        if _has_ended(record[0]) and delivery.resume is None:
+            return True
+        self._start(_report(self._follow(address), then))
+        return False
+
+    async def _claim(self, address: ChannelAddress, offer: Offer, connection_id: str) -> None:
+        async with self._locks[address]:
+            try:
+                before, after, revision = await self._write_claim(address, connection_id, offer)
+                home = await self._become_home(address, before, after, revision)
+            except BusDownError as error:
+                raise BusDownError(_NOT_REACHED) from error
+            home.note_change()
+
+    async def _follow(self, address: ChannelAddress) -> None:
+        """Follow a channel, as far as the bus answers in time."""
+        try:
+            async with asyncio.timeout(JOIN_SECONDS), self._locks[address]:
+                if address not in self._homes:
+                    await self._sync(address)
+        except (TimeoutError, RelayError) as error:
+            logger.warning(
+                "a channel of the cluster could not be fetched",
+                extra={
+                    "session": address.session,
+                    "channel": address.channel,
+                    "reason": str(error) or "It took too long.",
+                },
+            )
+
+    # Becoming the home
+
+    async def _write_claim(
+        self, address: ChannelAddress, connection_id: str | None, offer: Offer | None
+    ) -> tuple[Ownership | None, Ownership, int]:
+        """Write this node into a channel's record. Return the record before, the one after, and its revision.
+
+        Without an offer, only a channel whose home is gone is taken.
+
+        Raises:
+            ChannelBusyError: The channel has a broadcaster that is not to be replaced, or a home.
+            BusDownError: The bus did not answer.
+        """
+        key = key_of(address)
+        for _ in range(MOST_ATTEMPTS):
+            stored = await self._bus.read(key)
+            before = None if stored is None else Ownership.unpack(stored.value)
+            if before is not None:
+                has_home = before.home in self._bus.nodes and not _has_ended(before)
+                is_taken = has_home if offer is None else before.connection is not None and has_home
+                if is_taken and (offer is None or not offer.takeover):
+                    raise ChannelBusyError(
+                        f"The channel {address} already has a broadcaster; replace it with takeover=1."
+                    )
+            known = self._records.get(address)
+            fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known[0].fence)
+            channel = self._export(address) if before is None or _has_ended(before) else before.channel
+            after = Ownership(fence, self._bus.node_id, connection_id, 0, channel)
+            try:
+                revision = await self._bus.write(key, after.pack(), None if stored is None else stored.revision)
+            except ConflictError:
+                continue
+            return before, after, revision
+        raise ChannelBusyError(f"Several broadcasters claim the channel {address} at once; try again.")
+
+    async def _become_home(
+        self, address: ChannelAddress, before: Ownership | None, after: Ownership, revision: int
+    ) -> Home:
+        """Go on with a channel where its last home stopped.
+
+        Raises:
+            BusDownError: The bus did not answer. The record names this node; a later claim tries again.
+        """
+        present = self._homes.get(address)
+        if present is not None and not present.is_over:
+            present.revision = revision
+            connection = after.connection or ""
+            present.begin_again(after.fence, connection, self._session_name(address))
+            return present
+        self._claiming[address] = after.fence
+        last = before
+        if before is not None and before.home != self._bus.node_id:
+            last = await self._ask_to_release(address, after.fence) or before
+        channel = self._hub.directory.open(address)
+        home = Home(channel, self._bus, self._clock, self._wall_offset, self._has_changes.set)
+        await home.void_others(after.fence)
+        if last is not None and not _has_ended(last):
+            follower = await self._sync(address, last)
+            held, accepted = await follower.fetch_held()
+            channel = follower.channel or self._hub.directory.open(address)
+            home.channel = channel
+            waiting = [
+                Timed(channel.audio_format.measure(each.audio), follower.local_time(each.due))
+                for each in held
+                if channel.audio_format is not None
+            ]
+            record = shifted(last.channel, -self._wall_offset)
+            if last is before:
+                record = _brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
+            self._check_not_replaced(address, after.fence)
+            self._drop_follower(address)
+            self._hub.following.become_home(channel, record, waiting)
+        self._check_not_replaced(address, after.fence)
+        channel.is_home = True
+        home.revision = revision
+        self._homes[address] = home
+        home.begin(after.connection, self._session_name(address))
+        return home
+
+    def _check_not_replaced(self, address: ChannelAddress, fence: int) -> None:
+        if self._claiming.get(address) != fence:
+            raise TakenOverError(CloseCode.TAKEN_OVER.reason)
+
+    async def _ask_to_release(self, address: ChannelAddress, fence: int) -> Ownership | None:
+        """Ask the present home to stop, and all who are about to become it to give up.
+
+        Return how the home left the channel, or None if it does not answer.
+        """
+        question = json.dumps({"key": key_of(address), "fence": fence}).encode()
+        answers = await self._bus.ask("release", question, HAND_OVER_SECONDS)
+        left = [Ownership.unpack(answer) for answer in answers.values() if answer]
+        return max(left, key=lambda each: (each.fence, each.index), default=None)
+
+    async def _release(self, question: bytes) -> bytes:
+        """Answer a node that is about to become the home of a channel: stop, and say how the channel stands."""
+        asked = json.loads(question)
+        address, fence = address_of(asked["key"]), asked["fence"]
+        if self._claiming.get(address, fence) < fence:
+            del self._claiming[address]
+        home = self._homes.get(address)
+        if home is not None and home.fence < fence:
+            left = home.ownership(self._session_name(address))
+            self._resign(home)
+            self._left[address] = left, self._clock()
+            await home.hand_over()
+        elif (left_before := self._left.get(address)) is not None and left_before[0].fence < fence:
+            # Several nodes may ask at once. The one with the highest fence goes on.
+            left = left_before[0]
+            await Home(
+                self._hub.directory.open(address), self._bus, self._clock, self._wall_offset, lambda: None
+            ).hand_over()
+        else:
+            return b""
+        return left.pack()
+
+    def _resign(self, home: Home) -> None:
+        """Stop to be a channel's home, and follow it if it is used here."""
+        channel = home.channel
+        address = channel.address
+        del self._homes[address]
+        channel.readers.pop(home, None)
+        self._hub.following.resign(channel)
+        self._make_follower(address).next = home.next
+        channel.log("the channel has another home")
+
+    # Following
+
+    def _make_follower(self, address: ChannelAddress) -> Follower:
+        follower = self._followers.get(address)
+        if follower is None:
+            follower = self._followers[address] = Follower(
+                address,
+                self._hub.following,
+                self._hub.directory,
+                self._bus,
+                clock=self._clock,
+                wall_offset=self._wall_offset,
+                history_seconds=self._history_seconds,
+                repair=self._start,
+                tally=self.tally,
+            )
+        return follower
+
+    async def _sync(self, address: ChannelAddress, known: Ownership | None = None) -> Follower:
+        follower = self._make_follower(address)
+        record = self._records.get(address)
+        await follower.sync(known or (None if record is None else record[0]))
+        return follower
+
+    def _drop_follower(self, address: ChannelAddress) -> None:
+        follower = self._followers.pop(address, None)
+        if follower is not None:
+            follower.close()
+
+    def _learn(self, key: str, record: Record | None) -> None:
+        """Read a record that was written or deleted."""
+        address = address_of(key)
+        if record is None:
+            self._records.pop(address, None)
+            self._forget(address)
+            return
+        try:
+            known = Ownership.unpack(record.value)
+        except RecordError as error:
+            logger.warning("a record of the cluster can't be read", extra={"key": key, "reason": str(error)})
+        else:
+            self._records[address] = known, record.revision
+            self._take_over(address, known)
+
+    def _take_over(self, address: ChannelAddress, known: Ownership) -> None:
+        """Apply what a record says of a channel."""
+        home = self._homes.get(address)
+        if home is not None:
+            if known.fence > home.fence and not self._locks[address].locked():
+                self._resign(home)
+                self._start(self._follow(address))
+            return
+        if known.home == self._bus.node_id:
+            return
+        channel = self._hub.directory.find(address)
+        follower = self._followers.get(address)
+        if _has_ended(known):
+            return
+        if follower is not None:
+            follower.learn(known)
+            if not follower.is_synced and not self._locks[address].locked():
+                self._start(self._follow(address))
+        elif channel is not None and channel.has_subscribers:
+            self._start(self._follow(address))
+        elif known.channel.is_listed:
+            self._list(address, channel, known)
+
+    def _list(self, address: ChannelAddress, channel: Channel | None, known: Ownership) -> None:
+        """Show a channel that nobody uses here in the list of its session."""
+        record = shifted(known.channel, -self._wall_offset)
+        if channel is not None and channel.state == record.timeline.state:
+            if channel.describe_as(record):
+                self._hub.directory.note_change(address.session)
+            self._hub.directory.name_session(address.session, record.session_name)
+            return
+        self._hub.following.open(record)
+
+    def _forget(self, address: ChannelAddress) -> None:
+        """Forget a channel that its home forgot. If it is used here, this node becomes its home."""
+        channel = self._hub.directory.find(address)
+        if channel is None or channel.is_home:
+            return
+        if channel.has_subscribers:
+            self._start(self._adopt(address))
+            return
+        self._drop_follower(address)
+        self._hub.directory.forget(channel)
+
+    def _leave_unused(self) -> None:
+        """Follow no channel that has had no listener for a while."""
+        now = self._clock()
+        for address, follower in list(self._followers.items()):
+            channel = follower.channel
+            if channel is not None and channel.has_subscribers:
+                self._unused_since.pop(address, None)
+            elif now - self._unused_since.setdefault(address, now) >= UNUSED_SECONDS:
+                del self._unused_since[address]
+                if not self._locks[address].locked():
+                    self._drop_follower(address)
+
+    # Housekeeping
+
+    async def _look_after(self, home: Home) -> None:
+        """Write the record of a channel if it changed or is old. Delete it once the channel is forgotten."""
+        channel, now = home.channel, self._clock()
+        address = channel.address
+        if self._locks[address].locked() or self._homes.get(address) is not home:
+            return
+        if channel.broadcaster is None and not home.is_over:
+            home.connection = None
+            self._hub.broadcasting.note_absence(channel)
+        is_ended = channel.state is ChannelState.ENDED
+        written_at = self._written_at.get(address, 0.0)
+        is_old = now - written_at >= RECORD_SECONDS and channel.broadcaster is not None
+        try:
+            if home.is_over and (not is_ended or now - written_at >= self._history_seconds) and not home.is_changed:
+                del self._homes[address]
+                if home.revision is not None:
+                    await self._bus.delete(key_of(address), home.revision)
+            elif home.is_changed or is_old:
+                home.is_changed = False
+                self._written_at[address] = now
+                record = home.ownership(self._session_name(address))
+                home.revision = await self._bus.write(key_of(address), record.pack(), home.revision)
+        except ConflictError:
+            await self._reread(home)
+        except BusDownError:
+            home.is_changed = True
+
+    async def _reread(self, home: Home) -> None:
+        """Find out whether another node became the home. If the bus lost the record, write it again."""
+        address = home.channel.address
+        home.is_changed = True
+        try:
+            stored = await self._bus.read(key_of(address))
+        except BusDownError:
+            return
+        if stored is None:
+            home.revision = None
+            return
+        known = Ownership.unpack(stored.value)
+        if known.fence <= home.fence:
+            home.revision = stored.revision
+        elif self._homes.get(address) is home and not self._locks[address].locked():
+            self._records[address] = known, stored.revision
+            self._resign(home)
+            await self._follow(address)
+
+    def _go_on(self) -> None:
+        """Say again what the bus may have lost, and fetch what was missed."""
+        self._settles_at = self._clock() + SETTLE_SECONDS
+        for home in self._homes.values():
+            home.is_changed = True
+        for address, follower in self._followers.items():
+            follower.is_synced = False
+            self._start(self._follow(address))
+
+    def _look_for_abandoned(self) -> None:
+        """Take over channels whose home is gone, after a random time, so that one node does it."""
+        if self._is_draining or not self._bus.is_up or self._clock() < self._settles_at:
+            return
+        for address, (known, _) in list(self._records.items()):
+            if known.home in self._bus.nodes or address in self._homes or address in self._adopting:
+                continue
+            if _has_ended(known):
+                self._start(self._delete(address))
+            else:
+                self._adopting.add(address)
+                self._start(self._adopt(address))
+
+    async def _adopt(self, address: ChannelAddress) -> None:
+        """Become the home of a channel whose home is gone."""
+        try:
+            await asyncio.sleep(random.random() * HOUSEKEEPING_SECONDS)  # noqa: S311 - no secret
+            async with self._locks[address]:
+                if address in self._homes:
+                    return
+                before, after, revision = await self._write_claim(address, None, None)
+                home = await self._become_home(address, before, after, revision)
+                home.is_changed = True
+                self._hub.broadcasting.note_absence(home.channel)
+                self.tally.adoptions += 1
+                home.channel.log("the channel lost its home, and has it here now")
+        except (BusDownError, ChannelBusyError):
+            pass
+        finally:
+            self._adopting.discard(address)
+
+    async def _delete(self, address: ChannelAddress) -> None:
+        """Delete the record of a channel that ended, because its home is gone and can't."""
+        known = self._records.pop(address, None)
+        with contextlib.suppress(BusDownError, ConflictError):
+            if known is not None:
+                await self._bus.delete(key_of(address), known[1])
+
+    async def leave(self) -> None:
+        """Wait until broadcasters have claimed their channels on other nodes, and give up those that are left."""
+        self._is_draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MOVE_SECONDS):
+                while self._homes:  # noqa: ASYNC110 - other nodes take them one by one
+                    await asyncio.sleep(MOVE_STEP_SECONDS)
+        for home in list(self._homes.values()):
+            left = home.ownership(self._session_name(home.channel.address))
+            try:
+                self._resign(home)
+                await home.hand_over()
+                await self._bus.write(
+                    key_of(home.channel.address), replace(left, home="", connection=None).pack(), home.revision
+                )
+            except (BusDownError, ConflictError):
+                continue
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        self._tasks.start(work, "cluster")
+
+    def _session_name(self, address: ChannelAddress) -> str | None:
+        return self._hub.directory.session_name(address.session)
+
+    def _export(self, address: ChannelAddress) -> ChannelRecord:
+        channel = self._hub.directory.open(address)
+        return shifted(channel.export(self._session_name(address)), self._wall_offset)
+
+
+async def _report(work: Awaitable[None], then: Then) -> None:
+    """Do some work, and report that it is done or why it could not be."""
+    try:
+        await work
+    except RelayError as error:
+        then(error)
+    except Exception:
+        then(RelayError("The relay failed; try again."))
+        raise
+    else:
+        then(None)
+
+
+def _has_ended(known: Ownership) -> bool:
+    return known.channel.timeline.state == ChannelState.ENDED
+
+
+def _brought_up_to_date(
+    record: ChannelRecord, last: Ownership, channel: Channel, waiting: list[Timed], accepted: tuple[int, int]
+) -> ChannelRecord:
+    """Return a record that its home could not write at its end, with what other nodes know to have happened since.
+
+    `accepted` is the fence of the last audio, and the ticks accepted from that fence's broadcaster.
+    """
+    fence, ticks = accepted
+    if last.connection is not None and fence == last.fence:
+        record = replace(record, accepted={**record.accepted, last.connection: ticks})
+    if channel.ingest is None:
+        return record
+    not_before = waiting[-1].due + waiting[-1].piece.seconds if waiting else channel.timeline.over_at
+    covered_until = None if record.ingest is None else record.ingest.covered_until
+    ingest = IngestRecord(channel.pace.value, None if not_before == -math.inf else not_before, covered_until)
+    return replace(record, ingest=ingest)

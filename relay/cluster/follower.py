@@ -1,0 +1,322 @@
+"""A channel whose home is another node: its entries are put in order, and what is missing is fetched.
+
+Invariants: An entry is applied once, in the order of its home. What comes from a lower fence than the highest seen is
+dropped. What the memory of the bus doesn't have any more becomes a gap.
+
+Bound: while entries are fetched, `MAX_WAITING` later ones wait. Drops: the oldest, which the memory of the bus has.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+
+from relay.cluster.bus import Bus, BusDownError, Subscription
+from relay.cluster.clock_difference import ClockDifference
+from relay.cluster.entries import Audio, Change, Entry, EntryError, Fence, Held, Snapshot, Void
+from relay.cluster.ownership import Ownership, key_of, shifted
+from relay.hub.channel import Channel, ChannelRecord
+from relay.hub.directory import Directory
+from relay.hub.following import Following, Past
+from relay.protocol.messages import Goaway
+from relay.vocabulary.audio import Place
+from relay.vocabulary.clock import Clock
+from relay.vocabulary.errors import CloseCode, RelayError
+from relay.vocabulary.names import ChannelAddress
+
+MAX_WAITING = 4000
+"""The most frames of ten seconds, as long as a listener's buffer."""
+
+MARGIN_SECONDS = 3.0
+"""How much earlier than needed the fetched entries begin. It is more than a message takes, and than synchronized clocks
+differ."""
+
+RECENT_SECONDS = 2.0
+"""How old the audio may be with which a channel begins for listeners who were there before its broadcaster. It is more
+than a node takes to follow a channel."""
+
+
+@dataclass(slots=True)
+class ClusterTally:
+    """What happened to this node's part in the cluster since it started.
+
+    Attributes:
+        repairs: How often entries of a channel were missing and were fetched.
+        lost_entries: How often entries were missing for good.
+        adoptions: How often this node took over a channel whose home was gone.
+    """
+
+    repairs: int = 0
+    lost_entries: int = 0
+    adoptions: int = 0
+
+
+logger = logging.getLogger(__name__)
+
+
+class Follower:
+    """Follows one channel.
+
+    Args:
+        address: The channel.
+        following: Applies the entries.
+        directory: The channels of this node.
+        bus: Brings the entries.
+        clock: The relay's clock.
+        wall_offset: How much later the time of day is than the relay's clock.
+        history_seconds: How much audio the channel keeps.
+        repair: Called with what fetches missing entries, to run it in a task.
+        tally: Counts repairs, and entries that are lost.
+
+    Attributes:
+        next: The fence and the index of the next entry.
+        last_due: When the last frame is due, in the home's time of day.
+        accepted: The fence of the last frame, and the ticks that were accepted with it.
+        is_synced: Whether it has what the cluster has.
+    """
+
+    def __init__(
+        self,
+        address: ChannelAddress,
+        following: Following,
+        directory: Directory,
+        bus: Bus,
+        *,
+        clock: Clock,
+        wall_offset: float,
+        history_seconds: float,
+        repair: Callable[[Coroutine[object, object, None]], None],
+        tally: ClusterTally,
+    ) -> None:
+        self.address = address
+        self.next = (0, 0)
+        self.last_due = 0.0
+        self.accepted = (0, 0)
+        self.is_synced = False
+        self._following = following
+        self._directory = directory
+        self._bus = bus
+        self._clock = clock
+        self._wall_offset = wall_offset
+        self._history_seconds = history_seconds
+        self._repair_later = repair
+        self._tally = tally
+        self._difference = ClockDifference(-wall_offset)
+        self._waiting: deque[Entry] | None = deque(maxlen=MAX_WAITING)
+        self._subscription: Subscription | None = None
+        self._lock = asyncio.Lock()
+        self._last_received = -1.0
+        self._lost_at: tuple[int, int] | None = None
+        self._known: Ownership | None = None
+
+    @property
+    def channel(self) -> Channel | None:
+        """The channel as this node has it; None after it ended."""
+        return self._directory.find(self.address)
+
+    def close(self) -> None:
+        """Follow no more."""
+        if self._subscription is not None:
+            self._subscription.close()
+
+    async def sync(self, known: Ownership | None) -> None:
+        """Bring the channel up to date: from its record, the memory of the bus, and what comes in meanwhile.
+
+        A channel that nobody uses here begins anew, with its past.
+
+        Raises:
+            BusDownError: The bus did not answer. What comes in waits for the next attempt.
+        """
+        async with self._lock:
+            if self._waiting is None:
+                self._waiting = deque(maxlen=MAX_WAITING)
+            if self._subscription is None:
+                self._subscription = await self._bus.subscribe(f"audio.{key_of(self.address)}", self._receive)
+            entries = await self._fetch()
+            if known is not None and (known.fence, known.index) > self.next:
+                self._begin(known, entries)
+            self._catch_up(entries)
+
+    def learn(self, known: Ownership) -> None:
+        """Take over what a newer record says of the channel: its label, and the state if entries were lost."""
+        self._known = known
+        channel = self.channel
+        if channel is None:
+            return
+        if channel.describe_as(known.channel):
+            self._directory.note_change(self.address.session)
+        self._directory.name_session(self.address.session, known.channel.session_name)
+        if self._lost_at is not None and (known.fence, known.index) >= self._lost_at:
+            self._lost_at = None
+            self._following.catch_up(channel, self._localized(known.channel))
+
+    async def fetch_held(self) -> tuple[list[Held], tuple[int, int]]:
+        """Return the accepted audio that is not released yet, and the fence and ticks of the last that was accepted.
+
+        Raises:
+            BusDownError: The bus did not answer.
+        """
+        held: list[Held] = []
+        accepted = (0, 0)
+        for data in await self._bus.fetch(f"held.{key_of(self.address)}"):
+            entry = Entry.unpack(data)
+            if isinstance(entry.body, Void):
+                held.clear()
+            elif isinstance(entry.body, Held):
+                held.append(entry.body)
+                accepted = entry.fence, entry.body.accepted
+        return [each for each in held if each.due > self.last_due], accepted
+
+    def local_time(self, wall: float) -> float:
+        """Return the time of this relay's clock at a time of day of the home."""
+        return wall + self._difference.seconds
+
+    def _localized(self, record: ChannelRecord) -> ChannelRecord:
+        return shifted(record, self._difference.seconds)
+
+    async def _fetch(self) -> list[Entry]:
+        seconds = self._history_seconds
+        if self.is_synced and self._last_received >= 0:
+            seconds = min(seconds, self._clock() - self._last_received)
+        since = self._clock() + self._wall_offset - seconds - MARGIN_SECONDS
+        entries = []
+        for data in await self._bus.fetch(f"audio.{key_of(self.address)}", since):
+            try:
+                entries.append(Entry.unpack(data))
+            except EntryError as error:
+                self._log("an entry of the cluster can't be read", reason=str(error))
+        return entries
+
+    def _begin(self, known: Ownership, entries: Iterable[Entry]) -> None:
+        """Begin with a record and the audio before it, or go on with the record if the channel has users here."""
+        channel, record = self.channel, self._localized(known.channel)
+        past = (
+            Past(entry.body.place, self.local_time(entry.body.due), entry.body.audio)
+            for entry in entries
+            if isinstance(entry.body, Audio)
+        )
+        if channel is not None and channel.has_subscribers:
+            if channel.audio_format is not None:
+                # What lies between is among the entries, or becomes a gap.
+                channel.is_home = False
+                return
+            # Listeners that wait for the first broadcaster hear it from its first frame on.
+            recent = self._clock() - RECENT_SECONDS
+            self._following.catch_up(channel, record, (each for each in past if each.due >= recent))
+        else:
+            self._following.open(record, past)
+        self.next = known.fence, known.index
+        self.last_due = max(
+            (each.body.due for each in entries if isinstance(each.body, Audio) and each.order < self.next), default=0.0
+        )
+
+    def _catch_up(self, entries: Iterable[Entry]) -> None:
+        """Apply what was fetched, then what came in meanwhile. Whatever is missing then is lost."""
+        waiting, self._waiting = self._waiting or (), None
+        self.is_synced = True
+        for entry in (*entries, *waiting):
+            if not self._apply(entry):
+                self._force(entry)
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            entry = Entry.unpack(data)
+        except EntryError as error:
+            self._log("an entry of the cluster can't be read", reason=str(error))
+            return
+        self._last_received = self._clock()
+        if entry.fence >= self.next[0]:
+            self._difference.note(entry.sent, self._last_received)
+        if self._waiting is not None:
+            self._waiting.append(entry)
+        elif not self._apply(entry):
+            self._waiting = deque((entry,), maxlen=MAX_WAITING)
+            self._tally.repairs += 1
+            self._repair_later(self._repair())
+
+    async def _repair(self) -> None:
+        """Fetch what is missing. If the bus does not answer, go on without it."""
+        async with self._lock:
+            try:
+                entries = await self._fetch()
+            except BusDownError:
+                entries = []
+            self._catch_up(entries)
+
+    def _apply(self, entry: Entry) -> bool:
+        """Apply the next entry, or ignore one that is old. Return False if entries before it are missing."""
+        if entry.order < self.next:
+            return True
+        body = entry.body
+        if isinstance(body, Fence):
+            if entry.fence != self.next[0]:
+                self._difference = ClockDifference(self._difference.seconds)
+                self._difference.note(entry.sent, self._clock())
+            self.next = entry.fence, 1
+            return True
+        if entry.order != self.next:
+            return False
+        if isinstance(body, Snapshot):
+            return self._take_snapshot(entry, body)
+        channel = self.channel
+        if channel is not None and isinstance(body, Audio):
+            if not self._following.take(channel, body.place, body.audio, self.local_time(body.due)):
+                return False
+            self.last_due = body.due
+            self.accepted = entry.fence, body.accepted
+        elif channel is not None and isinstance(body, Change):
+            if body.note.clears:
+                self.last_due = 0.0
+            self._following.apply(channel, body.note)
+        self.next = entry.fence, entry.index + 1
+        return True
+
+    def _take_snapshot(self, entry: Entry, body: Snapshot, *, is_forced: bool = False) -> bool:
+        record = self._localized(ChannelRecord.from_json(body.record))
+        channel, place = self.channel, Place(*record.timeline.place)
+        if channel is None:
+            self._following.open(record)
+        elif place.position > channel.place.position and channel.audio_format is not None and not is_forced:
+            return False
+        elif place.position < channel.place.position:
+            self._start_over(channel, record)
+        else:
+            self._following.catch_up(channel, record)
+        self.next = entry.fence, entry.index + 1
+        return True
+
+    def _force(self, entry: Entry) -> None:
+        """Apply an entry although others before it are lost."""
+        self._tally.lost_entries += 1
+        self._log("entries of the cluster were lost", expected=self.next, got=entry.order)
+        body, channel = entry.body, self.channel
+        if isinstance(body, Snapshot):
+            self._take_snapshot(entry, body, is_forced=True)
+            return
+        self._lost_at = entry.order
+        known = self._known
+        if isinstance(body, Audio) and channel is not None and known is not None:
+            record = known.channel
+            if record.timeline.place[1] == body.place.epoch != channel.place.epoch:
+                self._following.catch_up(channel, self._localized(record))
+        self.next = entry.order
+        if not self._apply(entry):
+            # The format of this frame isn't known yet. A record will say it.
+            self.next = entry.fence, entry.index + 1
+
+    def _start_over(self, channel: Channel, record: ChannelRecord) -> None:
+        """Begin with other numbers, because this node released frames that the cluster never had."""
+        self._log("a channel begins again, because its home was cut off from the cluster")
+        for listener in list(channel.listeners):
+            listener.port.send_text(Goaway(0).text())
+            listener.port.close(CloseCode.RESTARTING, CloseCode.RESTARTING.reason)
+        self._directory.forget(channel)
+        try:
+            self._following.open(record)
+        except RelayError as error:
+            self._log("a channel could not begin again", reason=str(error))
+
+    def _log(self, event: str, **fields: object) -> None:
+        names = {"session": self.address.session, "channel": self.address.channel}
+        logger.warning(event, extra={**names, "may_repeat": True, **fields})

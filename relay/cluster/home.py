@@ -1,0 +1,152 @@
+"""The home's side of a channel: whatever it releases goes to the other nodes.
+
+Invariants: Entries leave in the order of their indexes, and never wait for the bus. Nothing leaves after the home was
+replaced.
+"""
+
+from collections.abc import Callable, Sequence
+
+from relay.audio.ingest import Timed
+from relay.cluster.bus import Bus
+from relay.cluster.entries import Audio, Body, Change, Entry, Farewell, Fence, Held, Snapshot, Void
+from relay.cluster.ownership import Ownership, key_of, shifted
+from relay.hub.channel import Channel
+from relay.hub.listener import Note
+from relay.vocabulary.audio import Frame, Pace
+from relay.vocabulary.clock import Clock
+
+
+class Home:
+    """Sends a channel's entries. It is a reader of the channel, and keeps the channel's held audio on the bus.
+
+    Args:
+        channel: The channel, whose home is this node.
+        bus: Carries the entries.
+        clock: The relay's clock.
+        wall_offset: How much later the time of day is than the relay's clock.
+        tell_change: Called when the channel's record should be written.
+
+    Attributes:
+        name: See `Reader`.
+        is_passive: See `Reader`.
+        channel: The channel.
+        fence: The present fence.
+        revision: The revision of the channel's record; None before it was written.
+        is_changed: Whether the record is older than the channel's state.
+        is_over: Whether the channel ended or was forgotten.
+        connection: The connection that may claim the channel, and the broadcaster's once it has.
+    """
+
+    name = "cluster"
+    is_passive = True
+
+    def __init__(
+        self, channel: Channel, bus: Bus, clock: Clock, wall_offset: float, tell_change: Callable[[], None]
+    ) -> None:
+        self.channel = channel
+        self.fence = 0
+        self.revision: int | None = None
+        self.is_changed = False
+        self.is_over = False
+        self.connection: str | None = None
+        self._bus = bus
+        self._clock = clock
+        self._wall_offset = wall_offset
+        self._tell_change = tell_change
+        self._index = 0
+        self._accepted = 0
+        self._audio_subject = f"audio.{key_of(channel.address)}"
+        self._held_subject = f"held.{key_of(channel.address)}"
+
+    async def void_others(self, fence: int) -> None:
+        """Void what other nodes send for the channel from now on. `begin` comes next.
+
+        Raises:
+            BusDownError: The bus did not confirm it.
+        """
+        self.fence, self._index = fence, 0
+        await self._bus.publish_stored(self._audio_subject, self._entry(Fence(self._bus.node_id)))
+
+    def begin(self, connection: str | None, session_name: str | None) -> None:
+        """Say how the channel stands, and send what it releases from now on."""
+        self.connection, self._accepted = connection, 0
+        record = shifted(self.channel.export(session_name), self._wall_offset)
+        self._publish(Snapshot(record.to_json()))
+        self.channel.readers[self] = None
+        self.channel.held_log = self
+
+    def begin_again(self, fence: int, connection: str, session_name: str | None) -> None:
+        """Begin another fence, because another broadcaster claims the channel on this node."""
+        self.fence, self._index = fence, 0
+        self._publish(Fence(self._bus.node_id))
+        self.begin(connection, session_name)
+
+    @property
+    def next(self) -> tuple[int, int]:
+        """The fence and the index of its next entry."""
+        return self.fence, self._index
+
+    def put(self, item: Frame | Note) -> bool:
+        """Send the channel's next frame or note."""
+        if isinstance(item, Frame):
+            start = item.start
+            self._accepted += item.end.media_time - start.media_time
+            self._publish(Audio(start, item.timestamp + self._wall_offset, self._accepted, item.audio))
+        else:
+            self._publish(Change(item))
+            self.note_change()
+        return True
+
+    def note_change(self) -> None:
+        """Have the record written soon."""
+        self.is_changed = True
+        self._tell_change()
+
+    def finish(self) -> None:
+        """Called when the channel ended or is forgotten."""
+        self.is_over = True
+        self.note_change()
+
+    def keep(self, pieces: Sequence[Timed]) -> None:
+        """Keep accepted audio of pace `speech` on the bus, until it is released."""
+        if self.channel.pace is not Pace.SPEECH:
+            return
+        accepted = 0 if self.connection is None else self.channel.accepted.get(self.connection, 0)
+        accepted -= sum(timed.piece.ticks for timed in pieces)
+        for timed in pieces:
+            accepted += timed.piece.ticks
+            self._hold(Held(timed.due + self._wall_offset, accepted, timed.piece.audio))
+
+    def discard(self) -> None:
+        """Void the held audio: nobody will hear it."""
+        self._hold(Void())
+
+    async def hand_over(self) -> None:
+        """Wait until the memory of the bus has every entry. The caller has taken the channel away, so this is the last.
+
+        Raises:
+            BusDownError: The bus did not confirm it.
+        """
+        await self._bus.publish_stored(self._audio_subject, self._entry(Farewell()))
+
+    def ownership(self, session_name: str | None) -> Ownership:
+        """Return the record of the channel as it is now."""
+        broadcaster = self.channel.broadcaster
+        if broadcaster is not None:
+            self.connection = broadcaster.connection_id
+        elif self.is_over:
+            self.connection = None
+        record = shifted(self.channel.export(session_name), self._wall_offset)
+        return Ownership(self.fence, self._bus.node_id, self.connection, self._index, record)
+
+    def _publish(self, body: Body) -> None:
+        self._bus.publish(self._audio_subject, self._entry(body))
+
+    def _hold(self, body: Body) -> None:
+        self._bus.publish(self._held_subject, self._entry(body, is_next=False))
+
+    def _entry(self, body: Body, *, is_next: bool = True) -> bytes:
+        entry = Entry(self.fence, self._index, self._clock() + self._wall_offset, body)
+        if is_next:
+            self._index += 1
+        return entry.pack()

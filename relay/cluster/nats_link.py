@@ -1,0 +1,265 @@
+"""One connection to one NATS server, from its beginning to its end.
+
+A link never reconnects: when its connection fails, `relay.cluster.nats_bus` opens another one. So there is one path for
+all failures, and nothing of a failed client can reach the next one. docs/nats.md names what nats-py does otherwise.
+
+Invariants: a closed link delivers nothing. No method waits for a server longer than its bound. A link that did not
+answer within `REQUEST_SECONDS` raises `BusDownError` and may be used again, because a late answer harms nothing.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError, NoRespondersError
+
+from relay.cluster.bus import BusDownError
+from relay.cluster.nats_login import Address, Login, check_encrypted
+from relay.vocabulary.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 2.0
+"""How long one server has for each step of a new connection."""
+
+REQUEST_SECONDS = 2.0
+"""How long a server has for an answer."""
+
+OLDEST_VERSION = (2, 11)
+"""The first nats-server whose direct gets return many messages at once."""
+
+STATUS = "Status"
+"""The header in which nats-py shows the status line of a message without content, such as 404."""
+
+Received = Msg
+"""A message as it arrives: `subject`, `reply`, `data` and `headers`."""
+
+LinkSubscription = Subscription
+"""A subscription of one link."""
+
+MessageTooLargeError = MaxPayloadError
+"""A message exceeds the server's `max_payload`."""
+
+Taker = Callable[[Received], None]
+
+
+class RefusedError(ConfigurationError):
+    """A server refuses this node, and would refuse it again."""
+
+
+class Replies:
+    """Subjects for answers, and who waits for them. All links of a node share them, so an answer may come by any.
+
+    Attributes:
+        inbox: What these subjects begin with.
+    """
+
+    def __init__(self) -> None:
+        self.inbox = f"_INBOX.{secrets.token_hex(12)}"
+        self._expected: dict[str, Taker] = {}
+        self._count = 0
+
+    def expect(self, take: Taker) -> str:
+        """Return a new subject whose messages go to `take`, until `forget`."""
+        self._count += 1
+        reply = f"{self.inbox}.{self._count}"
+        self._expected[reply] = take
+        return reply
+
+    def forget(self, reply: str) -> None:
+        """Take no more messages of a subject."""
+        self._expected.pop(reply, None)
+
+    def take(self, message: Received) -> None:
+        """Hand a message to who waits for it, if anybody does."""
+        take = self._expected.get(message.subject)
+        if take is not None:
+            take(message)
+
+
+class Link:
+    """See the module's docstring. `open_link` makes one.
+
+    Attributes:
+        client: The client.
+        address: The server.
+        replies: Who waits for answers.
+        is_retired: Whether another link took over; this one delivers nothing any more.
+        last_error: What the client reported last.
+    """
+
+    def __init__(self, address: Address, replies: Replies) -> None:
+        self.client = Client()
+        self.is_retired = False
+        self.last_error: Exception | None = None
+        self.address = address
+        self.replies = replies
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection exists. It may still be dead: `round_trip` finds out."""
+        return self.client.is_connected
+
+    async def connect(self, login: Login) -> None:
+        """Connect, and check what answers.
+
+        Raises:
+            RefusedError: The server does not accept this node, or is too old. The text says what to do.
+            NotEncryptedError: See `check_encrypted`.
+            BusDownError: The server was not reached.
+        """
+        context = login.make_context()
+        try:
+            async with asyncio.timeout(4 * CONNECT_SECONDS):
+                await self.client.connect(
+                    servers=[self.address.url],
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=CONNECT_SECONDS,  # type: ignore[arg-type]
+                    error_cb=self._take_error,
+                    **login.options(self.address, context),  # type: ignore[arg-type]
+                )
+        except (OSError, NatsError, TimeoutError) as error:
+            raise self._explain(error) from error
+        check_encrypted(self.address, context)
+        version = self.client.connected_server_version
+        try:
+            is_old = (version.major, version.minor) < OLDEST_VERSION
+        except ValueError:
+            is_old = True
+        if is_old:
+            raise RefusedError(f"NATS at {self.address.url} is {version!r}; the relay needs nats-server 2.11 or newer.")
+        await self.subscribe(f"{self.replies.inbox}.*", self.replies.take)
+
+    async def subscribe(self, subject: str, take: Taker) -> LinkSubscription:
+        """Call `take` with each message of a subject, as long as this link lives.
+
+        The client's own limits are off. They would drop the newest messages, and they bound nothing here: `take` ends
+        at once, so that no more than the content of one read waits.
+        """
+
+        async def receive(message: Msg) -> None:
+            if not self.is_retired:
+                take(message)
+
+        with nats_errors():
+            return await self.client.subscribe(subject, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0)
+
+    async def unsubscribe(self, subscription: LinkSubscription) -> None:
+        """End a subscription; do nothing if the connection has ended."""
+        if self.is_open:
+            try:
+                await subscription.unsubscribe()
+            except NatsError:
+                logger.debug("a subscription ended with its connection", exc_info=True)
+
+    async def publish(
+        self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Hand a message to the client, which writes it at the loop's next turn. This waits while its buffer is full.
+
+        Raises:
+            MessageTooLargeError: The server does not accept messages of this size.
+            BusDownError: The connection has ended.
+        """
+        with nats_errors():
+            await self.client.publish(subject, payload, reply, None if headers is None else dict(headers))
+
+    async def round_trip(self, seconds: float = REQUEST_SECONDS) -> bool:
+        """Whether the server answers. It has then done everything that this link sent before.
+
+        A question that nobody hears gets an answer from the server itself. `Client.flush` would not do: it sends its
+        ping ahead of what waits in the client's buffer, and a pong that comes too late ends the client's reading.
+        """
+        try:
+            await self.client.request(f"{self.replies.inbox}.nobody.hears", timeout=seconds)
+        except NoRespondersError:
+            return True
+        except (OSError, NatsError):
+            return False
+        return True
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        seconds: float = REQUEST_SECONDS,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Ask, and return the first answer.
+
+        Raises:
+            BusDownError: None came in time, or nobody listens to this subject.
+        """
+        with nats_errors():
+            answer = await self.client.request(
+                subject, payload, timeout=seconds, headers=None if headers is None else dict(headers)
+            )
+        return answer.data
+
+    def retire(self) -> None:
+        """Deliver nothing any more."""
+        self.is_retired = True
+
+    async def close(self) -> None:
+        """Close the connection. While its server is stopped but not dead, this waits: run it beside everything else."""
+        self.retire()
+        try:
+            await self.client.close()
+        except (OSError, NatsError):
+            logger.debug("closing a connection to NATS failed", exc_info=True)
+
+    async def _take_error(self, error: Exception) -> None:
+        self.last_error = error
+        logger.debug("the NATS client reported an error", extra={"reason": str(error)})
+
+    def _explain(self, error: Exception) -> Exception:
+        """Return what a failed connection means."""
+        text = str(error).lower()
+        if "authorization" in text or "authentication" in text:
+            return RefusedError(
+                f"NATS at {self.address.url} did not accept the user, token or key of this relay. See cluster.url, "
+                "cluster.credentials_file and cluster.nkey_seed_file."
+            )
+        reason = self.last_error or error
+        return BusDownError(f"NATS at {self.address.url} was not reached: {str(reason) or type(reason).__name__}.")
+
+
+async def open_link(login: Login, address: Address, replies: Replies) -> Link:
+    """Connect to a server.
+
+    Raises:
+        RefusedError, NotEncryptedError, BusDownError: See `Link.connect`.
+    """
+    link = Link(address, replies)
+    try:
+        await link.connect(login)
+    except BaseException:
+        await link.close()
+        raise
+    return link
+
+
+@contextmanager
+def nats_errors() -> Iterator[None]:
+    """Turn the client's errors into `BusDownError`, except for a message that is too large.
+
+    nats-py swallows a cancellation while it waits for room in its buffer. This raises it again.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        yield
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+    except MessageTooLargeError:
+        raise
+    except (OSError, NatsError, TimeoutError) as error:
+        raise BusDownError(f"NATS did not answer: {str(error) or type(error).__name__}.") from error

@@ -1,0 +1,365 @@
+"""What NATS remembers for the cluster: the last seconds of audio, the records, and which nodes are alive.
+
+Each node creates all of it, also after the servers have lost it. Several nodes may do so at the same time. A record is
+the last message of its subject in a stream of the form that NATS calls a bucket, so `nats kv` shows it. Its revision is
+its sequence number there. The server republishes each record once it is stored, because a subscription to the bucket's
+own subjects would also see writes that lost.
+
+Invariants: nothing waits longer than `REQUEST_SECONDS`. What the servers answer, or do not answer, becomes a
+`BusDownError` or a `ConflictError`.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from relay.cluster.bus import BusDownError, ConflictError
+from relay.cluster.nats_link import REQUEST_SECONDS, STATUS, Link, Received
+from relay.cluster.presence import LIFE_SECONDS
+from relay.cluster.record_mirror import Change
+from relay.vocabulary.errors import ConfigurationError
+
+MARGIN_SECONDS = 10.0
+"""The stream keeps audio this much longer than the relay needs it."""
+
+MARKER_SECONDS = 600
+"""How long a deletion leaves a mark, so that nodes see it that were cut off for a while."""
+
+RENEWAL_SECONDS = 1.0
+"""How long a server has to accept the renewal of a node's record."""
+
+_BATCH_MESSAGES = 500
+_NANOSECONDS = 1_000_000_000
+
+_NO_STREAM, _NO_MESSAGE, _NAME_IN_USE = 10059, 10037, 10058
+_WRONG_REVISION = frozenset({10071, 10164})
+_NO_JETSTREAM = frozenset({10039, 10076})
+"""Error codes of the server: nats-server, server/errors.json."""
+
+_EXPECTED, _LIFE = "Nats-Expected-Last-Subject-Sequence", "Nats-TTL"
+_OPERATION, _REASON = "KV-Operation", "Nats-Marker-Reason"
+_SUBJECT, _SEQUENCE = "Nats-Subject", "Nats-Sequence"
+
+Answer = dict[str, Any]
+"""A parsed answer of the server."""
+
+
+class ApiError(BusDownError):
+    """The server answered that it will not do it."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(f"NATS answered: {error.get('description', 'an error without a description')}.")
+        self.number = int(error.get("err_code", 0))
+        self.status = int(error.get("code", 0))
+
+
+class Memory:
+    """See the module's docstring. Each method gets a link, because links come and go.
+
+    Attributes:
+        prefix: What all names begin with.
+        channels: The records of channels.
+        nodes: The records of nodes.
+    """
+
+    def __init__(self, prefix: str, audio_seconds: float, replicas: int) -> None:
+        """Describe what is to be remembered.
+
+        Args:
+            prefix: What all names begin with.
+            audio_seconds: How long the relay needs audio.
+            replicas: How many servers keep everything.
+        """
+        self.prefix = prefix
+        self.channels = Bucket(f"{prefix}_channels", f"{prefix}.record")
+        self.nodes = Bucket(f"{prefix}_nodes", f"{prefix}.alive", LIFE_SECONDS)
+        self._replicas = replicas
+        self._stream = f"{prefix}_audio"
+        self._audio_seconds = audio_seconds + MARGIN_SECONDS
+
+    async def prepare(self, link: Link) -> str:
+        """Create what is missing, adapt what differs, and return a text that changes when the audio was lost.
+
+        Raises:
+            ConfigurationError: The server has no JetStream, or does not accept these settings. The text says why.
+            BusDownError: It did not answer, or is not ready yet.
+        """
+        audio: Answer = {
+            "name": self._stream,
+            "subjects": [f"{self.prefix}.audio.>", f"{self.prefix}.held.>"],
+            "discard": "old",
+            "max_age": int(self._audio_seconds * _NANOSECONDS),
+        }
+        common = {"storage": "memory", "num_replicas": self._replicas, "allow_direct": True}
+        created, *_ = [
+            await _ensure(link, {**config, **common}) for config in (audio, self.channels.config, self.nodes.config)
+        ]
+        return created
+
+    async def mark(self, link: Link, node_id: str) -> int:
+        """Wait until the stream has all that this link sent before, and return how many messages it ever had.
+
+        Raises:
+            BusDownError: It does not have it, or nobody knows.
+        """
+        return int((await _api(link, f"{self.prefix}.audio.=mark.{node_id}"))["seq"])
+
+    @staticmethod
+    def is_stored(answer: bytes) -> bool:
+        """Whether the stream's answer to a message says that it has it."""
+        try:
+            return "seq" in json.loads(answer)
+        except ValueError:
+            return False
+
+    async def fetch(self, link: Link, subject: str, since: float | None) -> list[bytes]:
+        """Return the messages of a subject, as `Bus.fetch` does. The subject includes the prefix."""
+        query: Answer = {"next_by_subj": subject}
+        if since is not None:
+            query["start_time"] = datetime.fromtimestamp(since, UTC).isoformat()
+        async with _in_time("the remembered audio"):
+            # Any copy of the stream may answer a direct get, and may lag behind the leader. One copy needs no care.
+            last = await _last_sequence(link, self._stream, subject) if self._replicas > 1 else 0
+            found = await _get_all(link, self._stream, query)
+            while found and _sequence(found[-1]) < last:
+                await asyncio.sleep(0.01)
+                rest: Answer = {"next_by_subj": subject, "seq": _sequence(found[-1]) + 1}
+                found += await _get_all(link, self._stream, rest)
+        return [message.data for message in found]
+
+
+class Bucket:
+    """Records, each of which is the last message of a subject.
+
+    Attributes:
+        news: The subject on which changes arrive, once they are stored.
+    """
+
+    def __init__(self, name: str, news: str, life_seconds: float | None = None) -> None:
+        """Describe a bucket.
+
+        Args:
+            name: Its name.
+            news: What the subjects begin with on which the server republishes changes.
+            life_seconds: How long a record lives that nobody writes again; None for ever.
+        """
+        self.news = f"{news}.>"
+        self._stream = f"KV_{name}"
+        self._subjects = f"$KV.{name}."
+        self.config: Answer = {
+            "name": self._stream,
+            "subjects": [f"{self._subjects}>"],
+            "discard": "new",
+            "max_msgs_per_subject": 1,
+            "max_age": int((life_seconds or 0) * _NANOSECONDS),
+            "allow_rollup_hdrs": True,
+            "allow_msg_ttl": True,
+            "deny_delete": True,
+            "republish": {"src": f"{self._subjects}>", "dest": self.news},
+        }
+
+    async def find_incarnation(self, link: Link) -> str:
+        """Return a text that changes when the bucket was lost and created again: revisions begin anew then.
+
+        Raises:
+            BusDownError: The bucket does not exist, or the server did not answer.
+        """
+        return str((await _api(link, f"$JS.API.STREAM.INFO.{self._stream}"))["created"])
+
+    async def read(self, link: Link, key: str) -> Change | None:
+        """Return the last change of a record, which the bucket's leader knows; None if there is no trace of one.
+
+        Raises:
+            BusDownError: The server did not answer.
+        """
+        question = json.dumps({"last_by_subj": self._subjects + key}).encode()
+        try:
+            found = (await _api(link, f"$JS.API.STREAM.MSG.GET.{self._stream}", question))["message"]
+        except ApiError as error:
+            if error.number == _NO_MESSAGE:
+                return None
+            raise
+        is_deleted = any(name.encode() in base64.b64decode(found.get("hdrs", "")) for name in (_OPERATION, _REASON))
+        return Change(key, found["seq"], None if is_deleted else base64.b64decode(found.get("data", "")))
+
+    async def write(self, link: Link, key: str, value: bytes, revision: int | None) -> int:
+        """Write a record, as `Bus.write` does."""
+        try:
+            return await self._put(link, key, value, {_EXPECTED: str(revision or 0)})
+        except ConflictError:
+            if revision is not None:
+                raise
+        # Perhaps only the mark of a deletion stands in the way.
+        last = await self.read(link, key)
+        if last is None or last.value is not None:
+            raise ConflictError(f"The record {key} exists already.")
+        return await self._put(link, key, value, {_EXPECTED: str(last.revision)})
+
+    async def delete(self, link: Link, key: str, revision: int) -> None:
+        """Delete a record, as `Bus.delete` does."""
+        await self._put(link, key, b"", {_EXPECTED: str(revision), _OPERATION: "DEL", _LIFE: f"{MARKER_SECONDS}s"})
+
+    async def renew(self, link: Link, key: str, value: bytes) -> None:
+        """Write a record, whatever it was before.
+
+        Raises:
+            BusDownError: The server did not confirm it within `RENEWAL_SECONDS`.
+        """
+        await _api(link, self._subjects + key, value, seconds=RENEWAL_SECONDS)
+
+    async def leave(self, link: Link, key: str) -> None:
+        """Delete a record, whatever it was before.
+
+        Raises:
+            BusDownError: The server did not confirm it within `RENEWAL_SECONDS`.
+        """
+        await _api(link, self._subjects + key, b"", {_OPERATION: "DEL"}, RENEWAL_SECONDS)
+
+    async def read_changes(self, link: Link, after: int) -> list[Change]:
+        """Return the last change of each record that changed after a revision; 0 for all records.
+
+        A copy of the bucket that lags behind may lack the latest changes.
+
+        Raises:
+            BusDownError: The server did not answer.
+        """
+        async with _in_time("the records"):
+            query: Answer = {"next_by_subj": f"{self._subjects}>", "seq": after + 1}
+            return [self.take(message) for message in await _get_all(link, self._stream, query)]
+
+    def take(self, message: Received) -> Change:
+        """Return the change that a message on `news` reports."""
+        headers = message.headers or {}
+        is_deleted = _OPERATION in headers or _REASON in headers
+        key = headers[_SUBJECT].removeprefix(self._subjects)
+        return Change(key, _sequence(message), None if is_deleted else message.data)
+
+    async def _put(self, link: Link, key: str, value: bytes, headers: Mapping[str, str]) -> int:
+        try:
+            return int((await _api(link, self._subjects + key, value, headers))["seq"])
+        except ApiError as error:
+            if error.number in _WRONG_REVISION:
+                raise ConflictError(f"Another node wrote the record {key} first.") from error
+            raise
+
+
+async def _api(
+    link: Link,
+    subject: str,
+    payload: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    seconds: float = REQUEST_SECONDS,
+) -> Answer:
+    """Ask JetStream.
+
+    Raises:
+        ApiError: It refused.
+        BusDownError: It did not answer.
+    """
+    answer = await link.request(subject, payload, seconds, headers)
+    try:
+        parsed: Answer = json.loads(answer)
+    except ValueError as error:
+        raise BusDownError("NATS gave an answer that is not JSON.") from error
+    if "error" in parsed:
+        raise ApiError(parsed["error"])
+    return parsed
+
+
+async def _ensure(link: Link, config: Answer) -> str:
+    """Create a stream, or change its settings to these. Return when it was created."""
+    name = config["name"]
+    payload = json.dumps(config).encode()
+    try:
+        try:
+            present = await _api(link, f"$JS.API.STREAM.INFO.{name}")
+        except ApiError as error:
+            if error.number != _NO_STREAM:
+                raise
+            present = await _api(link, f"$JS.API.STREAM.CREATE.{name}", payload)
+        if any(present["config"].get(key, 0) != wanted for key, wanted in config.items()):
+            await _api(link, f"$JS.API.STREAM.UPDATE.{name}", payload)
+        return str(present["created"])
+    except ApiError as error:
+        if error.number == _NAME_IN_USE:
+            # Another node with other settings was faster. The next attempt adapts them.
+            raise BusDownError(str(error)) from error
+        if error.number in _NO_JETSTREAM:
+            raise ConfigurationError(
+                f"NATS at {link.address.url} has no JetStream. Start nats-server with --jetstream, or set jetstream in "
+                "its configuration, and enable it for the account."
+            ) from error
+        if error.status in {400, 500}:
+            raise ConfigurationError(
+                f"NATS at {link.address.url} does not accept the stream {name} with cluster.replicas = "
+                f"{config['num_replicas']}: {error}"
+            ) from error
+        raise
+
+
+@asynccontextmanager
+async def _in_time(what: str) -> AsyncIterator[None]:
+    """Bound a series of requests."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise BusDownError(f"NATS did not return {what} in time.") from error
+
+
+async def _last_sequence(link: Link, stream: str, subject: str) -> int:
+    """Return the sequence number of a subject's last message, which the stream's leader knows; 0 if there is none."""
+    try:
+        question = json.dumps({"last_by_subj": subject}).encode()
+        return int((await _api(link, f"$JS.API.STREAM.MSG.GET.{stream}", question))["message"]["seq"])
+    except ApiError as error:
+        if error.number == _NO_MESSAGE:
+            return 0
+        raise
+
+
+async def _get_all(link: Link, stream: str, query: Answer) -> list[Received]:
+    """Return the messages that a direct get finds, in as many batches as needed."""
+    found: list[Received] = []
+    while True:
+        batch, is_last = await _get_batch(link, stream, {**query, "batch": _BATCH_MESSAGES})
+        found += batch
+        if is_last or not batch:
+            return found
+        query = {"next_by_subj": query["next_by_subj"], "seq": _sequence(batch[-1]) + 1}
+
+
+async def _get_batch(link: Link, stream: str, query: Answer) -> tuple[list[Received], bool]:
+    """Return one batch of a direct get, and whether nothing is behind it.
+
+    The answers are messages with their place in headers. A message with a status ends them: 204 after the last of the
+    batch, 404 if there is none (NATS ADR-31).
+    """
+    found: list[Received] = []
+    ended: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
+
+    def take(message: Received) -> None:
+        if STATUS not in (message.headers or {}):
+            found.append(message)
+        elif not ended.done():
+            ended.set_result(message)
+
+    reply = link.replies.expect(take)
+    try:
+        await link.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(query).encode(), reply)
+        end = (await ended).headers or {}
+    finally:
+        link.replies.forget(reply)
+    if end[STATUS] == "404":
+        return [], True
+    if end[STATUS] != "204":
+        raise BusDownError(f"NATS answered: {end[STATUS]} {end.get('Description', '')}.")
+    return found, int(end.get("Nats-Num-Pending", 0)) == 0
+
+
+def _sequence(message: Received) -> int:
+    return int((message.headers or {})[_SEQUENCE])

@@ -1,0 +1,109 @@
+"""Who is the home of a channel: the record that all nodes agree on, and the names under which the bus knows channels.
+
+Invariant: A record changes only by compare-and-set, and its fence never decreases.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Self
+
+from relay.hub.channel import ChannelRecord
+from relay.vocabulary.errors import RelayError
+from relay.vocabulary.names import ChannelAddress
+
+_ESCAPED = {".": "=2E", "~": "=7E"}
+
+
+class RecordError(RelayError):
+    """A record of the cluster that this version can't read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The record of a channel.
+
+    Attributes:
+        fence: Grows with each claim. Whatever a home sends with a lower fence is void.
+        home: The node that numbers the channel's audio; empty when it gave the channel up.
+        connection: The broadcaster's connection; None while there is none.
+        index: The index of the home's next entry when the record was written.
+        channel: The channel as of that entry, with wall-clock times.
+    """
+
+    fence: int
+    home: str
+    connection: str | None
+    index: int
+    channel: ChannelRecord
+
+    def pack(self) -> bytes:
+        """Return its bytes."""
+        members = {
+            "fence": self.fence,
+            "home": self.home,
+            "connection": self.connection,
+            "index": self.index,
+            "channel": self.channel.to_json(),
+        }
+        return json.dumps(members, separators=(",", ":")).encode()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """Read a record.
+
+        Raises:
+            RecordError: It is not a record of this version.
+        """
+        try:
+            members = json.loads(data)
+            return cls(
+                members["fence"],
+                members["home"],
+                members["connection"],
+                members["index"],
+                ChannelRecord.from_json(members["channel"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"A record of the cluster can't be read: {error}.") from error
+
+
+def key_of(address: ChannelAddress) -> str:
+    """Return the name under which the bus knows a channel. It has only characters that the bus allows."""
+    return f"{_escape(address.session)}.{_escape(address.channel)}"
+
+
+def address_of(key: str) -> ChannelAddress:
+    """Return the channel that has this name on the bus."""
+    session, _, channel = key.partition(".")
+    return ChannelAddress(_unescape(session), _unescape(channel))
+
+
+def shifted(record: ChannelRecord, seconds: float) -> ChannelRecord:
+    """Return a record with all its times moved by `seconds`, from one clock to another."""
+    timeline, ingest = record.timeline, record.ingest
+    return replace(
+        record,
+        timeline=replace(
+            timeline,
+            over_at=None if timeline.over_at is None else timeline.over_at + seconds,
+            lost_at=timeline.lost_at + seconds,
+        ),
+        ingest=ingest
+        if ingest is None
+        else replace(
+            ingest,
+            not_before=None if ingest.not_before is None else ingest.not_before + seconds,
+            covered_until=None if ingest.covered_until is None else ingest.covered_until + seconds,
+        ),
+        departed_at=record.departed_at + seconds,
+    )
+
+
+def _escape(name: str) -> str:
+    return "".join(_ESCAPED.get(character, character) for character in name)
+
+
+def _unescape(name: str) -> str:
+    for character, escaped in _ESCAPED.items():
+        name = name.replace(escaped, character)
+    return name

@@ -1,0 +1,402 @@
+"""Several nodes on a bus in memory: audio from one to the others, and what becomes of it when nodes and links fail."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from relay.protocol.requests import Delivery, Offer, Resume
+from relay.protocol.wire import Header
+from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError
+from relay.vocabulary.labels import Label
+from tests.support.cluster_node import SECONDS, ClusterNode
+from tests.support.hub_bench import ADDRESS, FakePort, split
+from tests.support.memory_bus import MemoryCluster
+
+
+@pytest.fixture
+def memory() -> MemoryCluster:
+    return MemoryCluster()
+
+
+@pytest_asyncio.fixture
+async def nodes(memory: MemoryCluster) -> AsyncIterator[list[ClusterNode]]:
+    """Three nodes whose clocks differ."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(ClusterNode(memory, name, skew_seconds=skew).running())
+            for name, skew in (("a", 0.0), ("b", 0.3), ("c", -1000.0))
+        ]
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in several nodes
+            await asyncio.sleep(0.005)
+
+
+def numbered(count: int, first: int = 0) -> list[bytes]:
+    return [index.to_bytes(2, "little") * 320 for index in range(first, first + count)]
+
+
+def send(node: ClusterNode, source: Any, audio: list[bytes]) -> None:
+    for each in audio:
+        node.publish(source, 1, each)
+
+
+def heard(port: FakePort) -> list[bytes]:
+    """The audio that a listener received, frame by frame."""
+    return [payload[16:] for write in port.writes for payload in split(write)]
+
+
+def headers(port: FakePort) -> list[Header]:
+    return port.frames
+
+
+def assert_exact(port: FakePort) -> None:
+    """Every number from the greeting on was delivered or told, once and in order."""
+    expected = None
+    for message in port.written:
+        if isinstance(message, dict):
+            if message["type"] == "hello":
+                expected = message["epoch"], message["next_seq"]
+            elif message["type"] == "format":
+                expected = message["epoch"], 0
+            elif message["type"] == "gap":
+                assert expected == (message["epoch"], message["from_seq"])
+                expected = message["epoch"], message["to_seq"] + 1
+            continue
+        for payload in split(message):
+            header = Header.unpack(payload)
+            assert expected == (header.epoch, header.seq)
+            expected = header.epoch, header.seq + 1
+
+
+async def test_listeners_of_all_nodes_hear_the_same_numbers(nodes: list[ClusterNode]) -> None:
+    a, b, _c = nodes
+    early = await b.join("early")
+    source, _ = await a.claim()
+    ports = [await node.join("listener") for node in nodes]
+    audio = numbered(50)
+    send(a, source, audio)
+    await until(lambda: all(heard(port) == audio for port in (*ports, early)))
+    for port in (*ports, early):
+        assert_exact(port)
+    assert (
+        len({tuple((each.epoch, each.seq, each.media_time) for each in headers(port)) for port in (*ports, early)}) == 1
+    )
+
+
+async def test_due_times_follow_the_clock_of_each_node(nodes: list[ClusterNode]) -> None:
+    a, b, _ = nodes
+    source, _ = await a.claim()
+    here, there = await a.join(), await b.join()
+    for _ in range(10):
+        send(a, source, numbered(1))
+        await asyncio.sleep(0.02)
+    await until(lambda: len(heard(there)) == 10)
+    differences = [after.due_ms - before.due_ms for before, after in zip(headers(here), headers(there), strict=True)]
+    assert all(295 <= each <= 450 for each in differences), differences
+    assert min(differences) <= 320
+
+
+async def test_a_node_that_never_had_a_channel_lets_a_listener_resume(nodes: list[ClusterNode]) -> None:
+    a, b, _ = nodes
+    source, _ = await a.claim()
+    here = await a.join()
+    audio = numbered(100)
+    send(a, source, audio)
+    await until(lambda: len(heard(here)) == 100)
+    last = headers(here)[39]
+    there = await b.join(delivery=Delivery(resume=Resume(last.epoch, last.seq)))
+    assert there.hello["resumed"]
+    await until(lambda: len(heard(there)) == 60)
+    assert heard(there) == audio[40:]
+    assert_exact(there)
+
+
+async def test_a_burst_is_the_same_on_a_node_that_never_had_the_channel(nodes: list[ClusterNode]) -> None:
+    a, _, c = nodes
+    source, _ = await a.claim()
+    for frame in numbered(20):
+        send(a, source, [frame])
+        await asyncio.sleep(0.01)
+    there = await c.join(delivery=Delivery(burst_ms=5000))
+    await until(lambda: len(heard(there)) == 20)
+    assert heard(there) == numbered(20)
+
+
+async def test_a_channel_is_claimed_once_in_the_cluster(nodes: list[ClusterNode]) -> None:
+    a, b, _ = nodes
+    await a.claim()
+    with pytest.raises(ChannelBusyError):
+        await b.claim()
+
+
+async def test_a_broadcaster_that_takes_over_on_another_node_goes_on_with_the_numbers(nodes: list[ClusterNode]) -> None:
+    a, b, _c = nodes
+    source, port = await a.claim()
+    listeners = [await node.join() for node in nodes]
+    send(a, source, numbered(20))
+    other, _ = await b.claim(Offer(takeover=True))
+    assert port.closed is not None
+    assert port.closed[0] is CloseCode.TAKEN_OVER
+    send(a, source, numbered(5, 500))
+    send(b, other, numbered(20, 20))
+    await until(lambda: all(len(heard(each)) == 40 for each in listeners))
+    for each in listeners:
+        assert heard(each) == numbered(40)
+        assert_exact(each)
+        assert "source_lost" not in [message.get("state") for message in each.told]
+
+
+async def test_a_broadcaster_goes_on_elsewhere_when_its_node_dies(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim(connection_id="first")
+    there = await c.join()
+    send(a, source, numbered(30))
+    await until(lambda: len(heard(there)) == 30)
+    epoch = headers(there)[-1].epoch
+    await a.die()
+    again, _ = await b.claim(Offer(takeover=True, resume="first"))
+    assert again.accepted_before == 30 * 320
+    assert (again.start.epoch, again.start.seq) == (epoch, 30)
+    send(b, again, numbered(30, 30))
+    await until(lambda: len(heard(there)) == 60)
+    assert heard(there) == numbered(60)
+    assert_exact(there)
+
+
+async def test_speech_that_waits_is_released_by_the_next_home(nodes: list[ClusterNode]) -> None:
+    a, b, c = nodes
+    offer = Offer(pace=Pace.SPEECH)
+    source, _ = await a.claim(offer, connection_id="first")
+    there = await c.join()
+    # 2 s are released early, and 3 s wait.
+    send(a, source, numbered(250))
+    await until(lambda: len(heard(there)) >= 100)
+    await a.die()
+    again, _ = await b.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="first"))
+    assert again.accepted_before == 250 * 320
+    send(b, again, numbered(10, 250))
+    await until(lambda: len(heard(there)) >= 180)
+    released = len(heard(there))
+    assert heard(there) == numbered(released)
+    b.bench.hub.broadcasting.clear(again)
+    last, _ = await c.claim(Offer(pace=Pace.SPEECH, takeover=True, resume=again.connection_id))
+    send(c, last, numbered(3, 900))
+    await until(lambda: heard(there)[-3:] == numbered(3, 900))
+    assert_exact(there)
+
+
+async def test_what_arrives_twice_late_or_out_of_order_is_heard_once_and_in_order() -> None:
+    memory = MemoryCluster(disorder=random.Random(7))  # noqa: S311 - a repeatable disorder
+    async with AsyncExitStack() as stack:
+        a, b = [await stack.enter_async_context(ClusterNode(memory, name).running()) for name in "ab"]
+        source, _ = await a.claim()
+        there = await b.join()
+        for frame in numbered(300):
+            send(a, source, [frame])
+            await asyncio.sleep(0.001)
+        await until(lambda: len(heard(there)) == 300)
+        assert heard(there) == numbered(300)
+        assert b.cluster.tally.repairs > 0
+        assert b.cluster.tally.lost_entries == 0
+
+
+async def test_a_link_that_was_cut_is_made_up_for(nodes: list[ClusterNode]) -> None:
+    a, b, _c = nodes
+    source, _ = await a.claim()
+    here, there = await a.join(), await b.join()
+    send(a, source, numbered(10))
+    await until(lambda: len(heard(there)) == 10)
+    b.bus.cut()
+    send(a, source, numbered(20, 10))
+    await until(lambda: len(heard(here)) == 30)
+    b.bus.heal()
+    send(a, source, numbered(5, 30))
+    await until(lambda: len(heard(there)) == 35)
+    assert heard(there) == numbered(35)
+    # The home itself is cut off: it holds what it could not send.
+    a.bus.cut()
+    send(a, source, numbered(20, 35))
+    await until(lambda: len(heard(here)) == 55)
+    a.bus.heal()
+    await until(lambda: len(heard(there)) == 55)
+    assert heard(there) == numbered(55)
+    assert_exact(there)
+
+
+async def test_a_home_that_was_cut_off_and_replaced_is_not_heard_again(nodes: list[ClusterNode]) -> None:
+    a, b, c = nodes
+    source, port = await a.claim()
+    here, there = await a.join(), await c.join()
+    send(a, source, numbered(10))
+    await until(lambda: len(heard(there)) == 10)
+    a.bus.cut()
+    other, _ = await b.claim(Offer(takeover=True))
+    send(a, source, numbered(30, 500))
+    send(b, other, numbered(10, 10))
+    await until(lambda: len(heard(there)) == 20)
+    await until(lambda: len(heard(here)) == 40)
+    a.bus.heal()
+    await until(lambda: port.closed is not None)
+    assert port.closed == (CloseCode.TAKEN_OVER, CloseCode.TAKEN_OVER.reason)
+    send(b, other, numbered(10, 20))
+    await until(lambda: len(heard(there)) == 30)
+    assert heard(there) == numbered(30)
+    # Those who heard the old home's own numbers begin again.
+    await until(lambda: here.closed is not None)
+    assert here.closed is not None
+    assert here.closed[0] is CloseCode.RESTARTING
+    back = await a.join("back")
+    send(b, other, numbered(10, 30))
+    await until(lambda: len(heard(back)) == 10)
+    assert heard(back) == numbered(10, 30)
+    assert_exact(there)
+
+
+async def test_claims_are_refused_while_the_bus_is_down_and_audio_goes_on(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, _ = nodes
+    source, port = await a.claim()
+    here, there = await a.join(), await b.join()
+    send(a, source, numbered(10))
+    await until(lambda: len(heard(there)) == 10)
+    memory.cut()
+    send(a, source, numbered(10, 10))
+    await until(lambda: len(heard(here)) == 20)
+    with pytest.raises(RelayError, match="can't reach its cluster"):
+        await b.claim(Offer(takeover=True))
+    memory.lose_memory()
+    memory.heal()
+    await until(lambda: len(heard(there)) == 20)
+    assert port.closed is None
+    await until(lambda: memory.records)
+    with pytest.raises(ChannelBusyError):
+        await b.claim()
+    assert_exact(there)
+
+
+async def test_states_labels_and_lists_are_the_same_everywhere(nodes: list[ClusterNode]) -> None:
+    a, b, c = nodes
+    waiting = await b.join()
+    source, _ = await a.claim(Offer(label=Label("Deutsch", "de"), session_name="Town hall"))
+    await until(lambda: waiting.of_type("channels"))
+    assert waiting.of_type("channels")[-1]["channels"] == [
+        {"id": "main", "name": "Deutsch", "lang": "de", "state": "live"}
+    ]
+    listing = c.bench.hub.directory.listed(ADDRESS.session)
+    await until(lambda: c.bench.hub.directory.listed(ADDRESS.session) != listing or listing)
+    a.bench.hub.broadcasting.mute(source, on=True)
+    await until(lambda: waiting.of_type("state")[-1].get("silence") == "muted")
+    a.bench.hub.broadcasting.pause(source)
+    await until(lambda: waiting.of_type("state")[-1]["state"] == "waiting")
+    late = await c.join()
+    assert late.hello["state"] == "waiting"
+    assert late.hello["silence"] == "paused"
+    assert late.hello["session_name"] == "Town hall"
+    again, _ = await b.claim(Offer(AudioFormat(rate=48_000)))
+    send(b, again, [bytes(1920)] * 3)
+    await until(lambda: len(heard(late)) == 3)
+    b.bench.hub.broadcasting.end(again)
+    await until(lambda: late.closed is not None and waiting.closed is not None)
+    assert late.closed is not None
+    assert late.closed[0] is CloseCode.SESSION_ENDED
+    assert_exact(late)
+    assert_exact(waiting)
+
+
+async def test_a_channel_whose_home_died_is_adopted(nodes: list[ClusterNode], memory: MemoryCluster) -> None:
+    a, b, c = nodes
+    for node in nodes:
+        node.cluster.settle_now()
+    await a.claim()
+    there = await c.join()
+    await a.die()
+    await until(lambda: there.of_type("state") and there.of_type("state")[-1]["state"] == "source_lost")
+    assert b.cluster.tally.adoptions + c.cluster.tally.adoptions == 1
+    source, _ = await b.claim()
+    send(b, source, numbered(3))
+    await until(lambda: len(heard(there)) == 3)
+    assert there.of_type("state")[-1]["state"] == "live"
+
+
+async def test_a_node_that_leaves_gives_its_channels_up(nodes: list[ClusterNode]) -> None:
+    a, _b, c = nodes
+    for node in nodes:
+        node.cluster.settle_now()
+    source, _ = await a.claim(Offer(pace=Pace.SPEECH), connection_id="first")
+    there = await c.join()
+    send(a, source, numbered(200))
+    await until(lambda: len(heard(there)) >= 100)
+    a.bench.hub.broadcasting.release(source)
+    await a.cluster.leave()
+    await until(lambda: len(heard(there)) == 200)
+    assert heard(there) == numbered(200)
+    assert_exact(there)
+
+
+async def test_many_claims_at_once_leave_one_broadcaster(nodes: list[ClusterNode]) -> None:
+    listeners = [await node.join() for node in nodes]
+    chance = random.Random(5)  # noqa: S311 - no secret
+
+    async def race(node: ClusterNode, number: int) -> None:
+        try:
+            source, port = await node.claim(Offer(takeover=True), connection_id=f"{node.name} {number}")
+        except RelayError:
+            return
+        for frame in numbered(5, number * 10):
+            await asyncio.sleep(chance.random() * 0.01)
+            if port.closed is None:
+                send(node, source, [frame])
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(20):
+            for node in nodes:
+                tasks.create_task(race(node, number))
+    await asyncio.sleep(0.1)
+    channels = [node.bench.hub.directory.find(ADDRESS) for node in nodes]
+    assert [channel is not None and channel.broadcaster is not None for channel in channels].count(True) == 1
+    await until(lambda: len({tuple(heard(each)) for each in listeners}) == 1)
+    for each in listeners:
+        assert_exact(each)
+
+
+async def test_a_broadcaster_knows_the_listeners_of_all_nodes(nodes: list[ClusterNode]) -> None:
+    a, b, c = nodes
+    _, port = await a.claim()
+    for node, count in ((a, 1), (b, 2), (c, 3)):
+        for number in range(count):
+            await node.join(f"{number}")
+    await until(lambda: port.of_type("stats") and port.of_type("stats")[-1]["listeners"] == 6)
+
+
+async def test_a_channel_that_ended_begins_anew_on_another_node(nodes: list[ClusterNode]) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim()
+    there = await c.join()
+    send(a, source, numbered(5))
+    a.bench.hub.broadcasting.end(source)
+    await until(lambda: there.closed is not None)
+    assert heard(there) == numbered(5)
+    # A listener that was away when it ended hears the rest, and that it ended.
+    last = headers(there)[2]
+    resumed = await b.join("resumed", Delivery(resume=Resume(last.epoch, last.seq)))
+    await until(lambda: resumed.closed is not None)
+    assert heard(resumed) == numbered(2, 3)
+    waiting = await c.join("waiting")
+    assert waiting.hello["state"] == "waiting"
+    again, _ = await b.claim()
+    send(b, again, numbered(5, 50))
+    await until(lambda: len(heard(waiting)) == 5)
+    assert heard(waiting) == numbered(5, 50)
+    assert waiting.closed is None
