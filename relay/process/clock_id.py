@@ -16,8 +16,8 @@ _PROC = Path("/proc")
 def find_clock_id(proc: Path = _PROC) -> str:
     """Return the id of this process's `relay_clock`: 16 hexadecimal digits.
 
-    Two processes have the same id exactly if their clocks show the same time. The id is a hash, because the id of a
-    boot is a secret of the machine.
+    Processes with the same id have the same clock, and on Linux the reverse holds, too. The id is a hash, because
+    clients must not learn the id of the boot, which identifies the machine.
 
     Args:
         proc: Where the system describes itself; another folder only in tests.

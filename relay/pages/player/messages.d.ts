@@ -27,7 +27,7 @@ export interface Hello {
   epoch: number;
   next_seq: number;
   clock_ms: number;
-  /** A relay that does not say it may be an older one. */
+  /** Missing in the greeting of an older relay. */
   clock_id?: string;
   resumed: boolean;
   /** What was granted; a relay that grants no `packet_ms` knows no `delivery`. */

@@ -3,9 +3,8 @@
  *
  * A new connection may lead to a relay with another clock. All times here are of the first relay's clock, and times of
  * later ones are converted: the greeting of the new relay counts as having come as fast as the fastest message before.
- * So times from before and after such a move can be compared, and the estimate continues. The error of the conversion
- * is the delay of the greeting beyond that. It is the same for all times of the new clock, so it disappears from their
- * differences.
+ * So times from before and after such a move can be compared, and the estimate continues. The conversion is wrong by as
+ * much as the greeting was slower. This error is the same for all times of the new clock, so their differences are exact.
  *
  * `fastestWayMs` is the difference between arrival and departure of the fastest message: clock difference plus network.
  * It is the reference for lateness. `relayNow` is the present time on the relay's clock, from the exchange with the
@@ -27,7 +26,7 @@ export class RelayClock {
   #latestMs = null;
   /** The id of the present relay's clock, if the relay says it. @type {string | undefined} */
   #id = undefined;
-  /** The present relay's clock minus the first one's. */
+  /** The present relay's clock minus the first one's, as far as the greeting shows it. */
   #aheadMs = 0;
   #moves = 0;
   /** @type {{atMs: number, move: number, roundTripMs: number, offsetMs: number}[]} */
