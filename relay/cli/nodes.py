@@ -1,17 +1,20 @@
 """A relay's part in a cluster: the bus, and what speaks over it. Only a relay with `cluster.url` imports this."""
 
 import contextlib
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from relay.cluster.cluster import Cluster
-from relay.cluster.figures import GroupMetrics
+from relay.cluster.figures import ClusterLevels, GroupMetrics
 from relay.cluster.nats_bus import NatsBus, open_bus
 from relay.cluster.operators import ClusterOperations
 from relay.cluster.seats import SharedSeats
 from relay.hub.hub import Hub
 from relay.hub.operations import Operations
 from relay.limits.seats import Seats
+from relay.metrics.levels import NodeLevels
 from relay.metrics.prometheus import PrometheusMetrics
 from relay.process.logs import add_log_fields
 from relay.process.tasks import TaskRegistry
@@ -42,11 +45,16 @@ class ClusterNode:
         """The objects with metrics."""
         return self.cluster.tally, self.bus.outbox, self.seats
 
-    async def share_metrics(
-        self, stack: contextlib.AsyncExitStack, metrics: PrometheusMetrics, group: str
-    ) -> GroupMetrics:
-        """Return the metrics of all workers of a group."""
+    async def share_page(self, metrics: PrometheusMetrics, stack: contextlib.AsyncExitStack) -> GroupMetrics:
+        """Return the metrics of all workers of this one's supervisor, until `stack` ends."""
+        group = f"{socket.gethostname()} {os.getppid()}"
         return await stack.enter_async_context(GroupMetrics(self.bus, metrics, group))
+
+    async def share_levels(
+        self, levels: NodeLevels, put: Callable[..., object], namespace: str, stack: contextlib.AsyncExitStack
+    ) -> ClusterLevels:
+        """Return what sends CloudWatch the levels of the cluster, until `stack` ends."""
+        return await stack.enter_async_context(ClusterLevels(self.bus, levels, put, namespace))
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 from collections import Counter
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.live_session import LOOPS, broadcasting, listen_beside
+from tests.support.operator import ask
 from tests.support.ports import free_port
 from tests.support.process_tree import descendants, environment_of, is_running, stop, until_gone
 from tests.support.processes import RelayProcess, relay_process, running, seconds_between
@@ -135,6 +137,23 @@ async def test_each_worker_serves_the_one_port_with_the_one_key(loop: str, tmp_p
         assert await relay.terminate() == 0
         assert sum("relay ready" in line for line in relay.lines) == 1
     assert list((tmp_path / "relay").iterdir()) == []
+
+
+async def test_the_metrics_of_any_worker_are_those_of_all() -> None:
+    async with two_workers(RELAY_PROMETHEUS_ENABLED="true") as relay:
+        await pids_of(relay)
+        listeners = await listen_beside(relay, "ev1", 8)
+        with closing(listeners):
+            page = ""
+            async with asyncio.timeout(PROBE_SECONDS):
+                while page.count("\nrelay_listeners{") != 2:
+                    page = (await ask(relay.url, "GET", "/metrics")).body
+            found = re.findall(r'^relay_listeners{node="(.+)"} (.+)$', page, re.MULTILINE)
+            counts = {node: float(count) for node, count in found}
+            assert sum(counts.values()) == 8
+        lines = [each for each in relay.log if each["event"] == "worker ready"]
+        assert {each["node"] for each in lines} == set(counts), "the log has the same names"
+        assert await relay.terminate() == 0
 
 
 @pytest.mark.timed
