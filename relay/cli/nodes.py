@@ -13,7 +13,7 @@ from relay.hub.hub import Hub
 from relay.hub.operations import Operations
 from relay.limits.seats import Seats
 from relay.metrics.prometheus import PrometheusMetrics
-from relay.process.logs import name_log_lines
+from relay.process.logs import add_log_fields
 from relay.process.tasks import TaskRegistry
 from relay.settings.settings import Settings
 from relay.vocabulary.clock import relay_clock, wall_clock
@@ -70,7 +70,7 @@ async def cluster_node(
     )
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(bus)
-        name_log_lines(bus.node_id)
+        add_log_fields(node=bus.node_id)
         stack.push_async_callback(tasks.close)
         await cluster.open()
         shared = await stack.enter_async_context(SharedSeats(bus, seats))

@@ -403,7 +403,8 @@ class Channel:
     def distribute(self, frame: Frame) -> None:
         """Hand a numbered frame, which starts at `place`, to the history, the streams and the taps."""
         self.timeline.keep(frame)
-        self.tally.released_frames += 1
+        if self.is_home:  # another node counts its own frames
+            self.tally.released_frames += 1
         for stream in self.streams.values():
             stream.put(frame)
         if self.readers:

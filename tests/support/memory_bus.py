@@ -217,6 +217,7 @@ class MemoryBus:
     async def end(self) -> None:
         """Disconnect the node for good. The others notice at once."""
         self._is_linked = False
+        self._cancel_expiry()
         self._cluster.buses.pop(self.node_id, None)
         self._cluster.expire(self.node_id)
         for task in list(self._tasks):
@@ -241,10 +242,13 @@ class MemoryBus:
 
     def _connect(self) -> None:
         self._is_linked = True
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._cancel_expiry()
         self._leave(lambda: self._cluster.enlist(self._node))
         self._leave(lambda: self.receive(self._report_all, is_live=False))
+
+    def _cancel_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     @property
     def is_up(self) -> bool:

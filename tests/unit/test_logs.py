@@ -23,7 +23,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from relay.process.logs import MAX_REPEATS, configure_logging, name_log_lines
+from relay.process.logs import MAX_REPEATS, add_log_fields, configure_logging
 from relay.settings.settings import LogSettings
 from relay.vocabulary.names import ChannelAddress
 from tests.support.ports import free_port
@@ -227,7 +227,7 @@ async def test_a_process_out_of_files_says_so_in_one_line(configure: Configure) 
 
 CONFIGURE = """
 import logging, sys
-from relay.process.logs import MAX_REPEATS, configure_logging, name_log_lines
+from relay.process.logs import MAX_REPEATS, add_log_fields, configure_logging
 from relay.settings.settings import LogSettings
 logger = logging.getLogger("relay.test")
 configure_logging(LogSettings())
@@ -347,7 +347,7 @@ def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configur
 def test_in_a_cluster_each_line_has_the_node(configure: Configure) -> None:
     log = configure(format="json")
     logger.warning("before")
-    name_log_lines("one")
+    add_log_fields(node="one")
     logger.warning("after", extra={"session": "ev1"})
     logger.warning("of another", extra={"node": "two"})
     for _ in range(MAX_REPEATS + 1):
