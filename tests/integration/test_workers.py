@@ -184,8 +184,7 @@ async def test_nothing_is_left_when_the_supervisor_is_killed_not_even_a_stopped_
         with closing(listeners):
             await stop(pids[0])
             relay.signal(signal.SIGKILL)
-            await sent_away(listeners)
-            await until_gone(left)
+            await asyncio.gather(sent_away(listeners), until_gone(left))
 
 
 HANG = """
