@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from relay.cluster.nats_bus import open_bus
+from tests.bench.nodes import cpu_seconds, on_all_cpus
 from tests.support.nats import cluster_settings, nats
 
 SUBJECTS, PER_SECOND, MESSAGE_BYTES = 64, 50, 660
@@ -41,7 +41,8 @@ class BusMeasured:
 
 def measure_bus(seconds: float) -> BusMeasured:
     """Send messages on all subjects at their pace, evenly spread, and measure until all have arrived."""
-    return asyncio.run(_measure(seconds))
+    with on_all_cpus():
+        return asyncio.run(_measure(seconds))
 
 
 async def _measure(seconds: float) -> BusMeasured:
@@ -60,7 +61,7 @@ async def _measure(seconds: float) -> BusMeasured:
                 cwd=ROOT,
             )
             sent, _ = await sender.communicate()
-            server_seconds = _cpu_seconds(server.pid)
+            server_seconds = cpu_seconds(server.pid)
             received, _ = await receiver.communicate()
     sending, receiving = json.loads(sent), json.loads(received)
     return BusMeasured(
@@ -105,12 +106,6 @@ async def _receive(url: str, seconds: float) -> None:
     warm = sorted(ages_ms[int(WARM_UP_SECONDS * PER_SECOND * SUBJECTS) :])
     figures = {"p50_ms": warm[len(warm) // 2], "p99_ms": warm[len(warm) * 99 // 100]}
     print(json.dumps({**figures, "us": used / len(ages_ms) * 1e6, "count": len(ages_ms)}))
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
