@@ -134,18 +134,17 @@ class Cluster:
                 async with asyncio.timeout(HOUSEKEEPING_SECONDS):
                     await self._has_changes.wait()
             self._has_changes.clear()
-            for home in list(self._homes.values()):
-                await self._look_after(home)
+            if self._bus.is_up:
+                async with asyncio.TaskGroup() as group:
+                    for address, home in self._homes.items():
+                        group.create_task(self._look_after(home), name=f"record of {address}")
             self._left = {
                 address: left for address, left in self._left.items() if self._clock() - left[1] < LEFT_SECONDS
             }
             self._look_for_abandoned()
             self._leave_unused()
+            self._forget_locks()
             self._audience.round(self._followers, [home.channel for home in self._homes.values()])
-
-    def is_home(self, address: ChannelAddress) -> bool:
-        """Whether a channel has its home here."""
-        return address in self._homes
 
     def settle_now(self) -> None:
         """Look for channels without a home at once, because all nodes are known to be there."""
@@ -163,12 +162,16 @@ class Cluster:
         follower, record = self._followers.get(address), self._records.get(address)
         if address in self._homes or record is None or (follower is not None and follower.is_synced):
             return True
+        if not self._bus.is_up:
+            return True
         if _has_ended(record[0]) and delivery.resume is None:
             return True
         self._start(_report(self._follow(address), then))
         return False
 
     async def _claim(self, address: ChannelAddress, offer: Offer, connection_id: str) -> None:
+        if not self._bus.is_up:
+            raise BusDownError(_NOT_REACHED)
         async with self._locks[address]:
             try:
                 before, after, revision = await self._write_claim(address, connection_id, offer)
@@ -220,7 +223,8 @@ class Cluster:
             known = self._records.get(address)
             fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known[0].fence)
             channel = self._export(address) if before is None or _has_ended(before) else before.channel
-            after = Ownership(fence, self._bus.node_id, connection_id, 0, channel)
+            as_of, speaker = ((0, 0), None) if before is None else (before.as_of, before.speaker)
+            after = Ownership(fence, self._bus.node_id, connection_id, channel, as_of, speaker)
             try:
                 revision = await self._bus.write(key, after.pack(), None if stored is None else stored.revision)
             except ConflictError:
@@ -284,7 +288,7 @@ class Cluster:
         question = json.dumps({"key": key_of(address), "fence": fence}).encode()
         answers = await self._bus.ask("release", question, HAND_OVER_SECONDS)
         left = [Ownership.unpack(answer) for answer in answers.values() if answer]
-        return max(left, key=lambda each: (each.fence, each.index), default=None)
+        return max(left, key=lambda each: each.as_of, default=None)
 
     async def _release(self, question: bytes) -> bytes:
         """Answer a node that is about to become the home of a channel: stop, and say how the channel stands."""
@@ -360,9 +364,9 @@ class Cluster:
             logger.warning("a record of the cluster can't be read", extra={"key": key, "reason": str(error)})
         else:
             self._records[address] = known, record.revision
-            self._take_over(address, known)
+            self._apply_record(address, known)
 
-    def _take_over(self, address: ChannelAddress, known: Ownership) -> None:
+    def _apply_record(self, address: ChannelAddress, known: Ownership) -> None:
         """Apply what a record says of a channel."""
         home = self._homes.get(address)
         if home is not None:
@@ -419,6 +423,12 @@ class Cluster:
                     self._drop_follower(address)
 
     # Housekeeping
+
+    def _forget_locks(self) -> None:
+        """Keep no lock of a channel that the cluster doesn't know."""
+        for address in [each for each, lock in self._locks.items() if not lock.locked()]:
+            if address not in self._records and address not in self._homes:
+                del self._locks[address]
 
     async def _look_after(self, home: Home) -> None:
         """Write the record of a channel if it changed or is old. Delete it once the channel is forgotten."""
@@ -501,8 +511,9 @@ class Cluster:
                 self._hub.broadcasting.note_absence(home.channel)
                 self.tally.adoptions += 1
                 home.channel.log("the channel lost its home, and has it here now")
-        except (BusDownError, ChannelBusyError):
-            pass
+        except (BusDownError, ChannelBusyError, TakenOverError):
+            # Another node was faster, or the next round tries again.
+            return
         finally:
             self._adopting.discard(address)
 
@@ -567,8 +578,8 @@ def _brought_up_to_date(
     `accepted` is the fence of the last audio, and the ticks accepted from that fence's broadcaster.
     """
     fence, ticks = accepted
-    if last.connection is not None and fence == last.fence:
-        record = replace(record, accepted={**record.accepted, last.connection: ticks})
+    if last.speaker is not None and fence == last.as_of[0]:
+        record = replace(record, accepted={**record.accepted, last.speaker: ticks})
     if channel.ingest is None:
         return record
     not_before = waiting[-1].due + waiting[-1].piece.seconds if waiting else channel.timeline.over_at

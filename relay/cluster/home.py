@@ -137,7 +137,7 @@ class Home:
         elif self.is_over:
             self.connection = None
         record = shifted(self.channel.export(session_name), self._wall_offset)
-        return Ownership(self.fence, self._bus.node_id, self.connection, self._index, record)
+        return Ownership(self.fence, self._bus.node_id, self.connection, record, self.next, self.connection)
 
     def _publish(self, body: Body) -> None:
         self._bus.publish(self._audio_subject, self._entry(body))

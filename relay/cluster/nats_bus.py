@@ -23,7 +23,7 @@ from relay.cluster.bus import BusDownError, Node, Record, Subscription
 from relay.cluster.nats_carrier import Carrier, Standing
 from relay.cluster.nats_link import REQUEST_SECONDS, Link, Received
 from relay.cluster.nats_login import Login
-from relay.cluster.nats_memory import Memory
+from relay.cluster.nats_memory import Memory, NoJetStreamError
 from relay.cluster.presence import Presence, read_node, write_node
 from relay.cluster.record_mirror import Change, RecordMirror
 from relay.process.tasks import TaskRegistry
@@ -166,7 +166,7 @@ class NatsBus:
     async def _begin(self) -> None:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + START_SECONDS
-        reason = "it did not answer"
+        last: BusDownError | None = None
         while loop.time() < ends_at:
             try:
                 async with asyncio.timeout_at(ends_at):
@@ -174,15 +174,17 @@ class NatsBus:
                         await self._carrier.replace()
                     await self._come_up()
             except BusDownError as error:
-                reason = str(error)
+                last = error
             except TimeoutError:
                 break
             else:
                 return
             await asyncio.sleep(RETRY_SECONDS)
+        if isinstance(last, NoJetStreamError):
+            raise ConfigurationError(str(last))
         raise ConfigurationError(
             f"NATS at {self._login.shown} was not ready within {START_SECONDS:g} s. Start it, or correct cluster.url. "
-            f"The last attempt failed: {reason}"
+            f"The last attempt failed: {last or 'there was no answer.'}"
         )
 
     async def _say_goodbye(self) -> None:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay.cluster.bus import BusDownError, ConflictError
-from relay.cluster.nats_link import REQUEST_SECONDS, STATUS, Link, Received
+from relay.cluster.nats_link import REQUEST_SECONDS, STATUS, Link, NobodyListensError, Received
 from relay.cluster.presence import LIFE_SECONDS
 from relay.cluster.record_mirror import Change
 from relay.vocabulary.errors import ConfigurationError
@@ -57,6 +57,10 @@ class ApiError(BusDownError):
         self.status = int(error.get("code", 0))
 
 
+class NoJetStreamError(BusDownError):
+    """No server has JetStream, at least not yet."""
+
+
 class Memory:
     """See the module's docstring. Each method gets a link, because links come and go.
 
@@ -85,7 +89,8 @@ class Memory:
         """Create what is missing, adapt what differs, and return a text that changes when the audio was lost.
 
         Raises:
-            ConfigurationError: The server has no JetStream, or does not accept these settings. The text says why.
+            ConfigurationError: The user has no JetStream, or the server does not accept these settings.
+            NoJetStreamError: The servers have no JetStream, or are still starting.
             BusDownError: It did not answer, or is not ready yet.
         """
         audio: Answer = {
@@ -284,14 +289,18 @@ async def _ensure(link: Link, config: Answer) -> str:
         if any(present["config"].get(key, 0) != wanted for key, wanted in config.items()):
             await _api(link, f"$JS.API.STREAM.UPDATE.{name}", payload)
         return str(present["created"])
+    except NobodyListensError as error:
+        raise NoJetStreamError(
+            f"NATS at {link.address.url} has no JetStream. Start nats-server with --jetstream, or set jetstream in its "
+            "configuration."
+        ) from error
     except ApiError as error:
         if error.number == _NAME_IN_USE:
             # Another node with other settings was faster. The next attempt adapts them.
             raise BusDownError(str(error)) from error
         if error.number in _NO_JETSTREAM:
             raise ConfigurationError(
-                f"NATS at {link.address.url} has no JetStream. Start nats-server with --jetstream, or set jetstream in "
-                "its configuration, and enable it for the account."
+                f"NATS at {link.address.url} has no JetStream for this user. Enable it for the account."
             ) from error
         if error.status in {400, 500}:
             raise ConfigurationError(

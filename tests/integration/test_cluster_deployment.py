@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 from tests.support.deployment import ADMIN_KEY, Deployment, deployment
 from tests.support.operator import ask
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.timed, pytest.mark.long]
 
 
 def monitored(cluster: Deployment, server: str, path: str) -> Any:

@@ -189,6 +189,7 @@ class MemoryBus:
         self.dropped = 0
         self._cluster = cluster
         self._is_linked = False
+        self._cuts = 0
         self._node = self.nodes[node_id]
         self._takes: dict[tuple[str, str], list[Take]] = {}
         self._replies: dict[str, Reply] = {}
@@ -229,6 +230,7 @@ class MemoryBus:
         """Cut the node off. Whatever is on its way is lost, except what it published and said itself."""
         if self._is_linked:
             self._is_linked = False
+            self._cuts += 1
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(self._cluster.expiry_seconds, self._cluster.expire, self.node_id)
 
@@ -331,12 +333,16 @@ class MemoryBus:
             self.receive(partial(settle, result, error))
 
         self._leave(do, is_kept=is_kept)
-        try:
-            # `asyncio.wait_for` of Python 3.11 can lose a cancellation.
-            async with asyncio.timeout(self._cluster.answer_seconds):
-                return await answer
-        except TimeoutError:
-            raise BusDownError("The bus does not answer.") from None
+        cuts = self._cuts
+        while True:
+            try:
+                # `asyncio.wait_for` of Python 3.11 can lose a cancellation.
+                async with asyncio.timeout(self._cluster.answer_seconds):
+                    return await asyncio.shield(answer)
+            except TimeoutError:
+                # A slow machine is no reason to give up; a link that was cut is.
+                if not self._is_linked or self._cuts != cuts:
+                    raise BusDownError("The bus does not answer.") from None
 
     # Called by the bus
 

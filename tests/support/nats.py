@@ -4,6 +4,7 @@ A server keeps everything in memory. Whoever kills it and starts it again finds 
 """
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import nkeys
 
 from relay.settings.settings import Settings
 from tests.support.ports import free_port
@@ -233,3 +236,54 @@ async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+def operator_mode(directory: Path) -> tuple[str, Path]:
+    """Return lines for a server that admits users of one account by their JWT, and the credentials of such a user.
+
+    The form of the tokens: NATS ADR-14. Their signature is one of Ed25519 by the NKey of the issuer.
+    """
+    operator, user = _key_pair(nkeys.PREFIX_BYTE_OPERATOR), _key_pair(nkeys.PREFIX_BYTE_USER)
+    account, system = _key_pair(nkeys.PREFIX_BYTE_ACCOUNT), _key_pair(nkeys.PREFIX_BYTE_ACCOUNT)
+    limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1) | {"wildcards": True}
+    memory = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
+    user_claims = {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}
+    accounts = "\n".join(
+        f"{each.public_key.decode()}: {_token(operator, each, {'type': 'account', 'version': 2, 'limits': granted})}"
+        for each, granted in ((account, limits | memory), (system, limits))
+    )
+    credentials = directory / "user.creds"
+    credentials.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{_token(account, user, user_claims)}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
+    )
+    lines = (
+        f"operator: {_token(operator, operator, {'type': 'operator', 'version': 2})}",
+        f"system_account: {system.public_key.decode()}",
+        f"resolver: MEMORY\nresolver_preload: {{\n{accounts}\n}}",
+    )
+    return "\n".join(lines), credentials
+
+
+def nkey_of(seed: bytes) -> str:
+    """Return the public key that a server's configuration names for a seed."""
+    return bytes(nkeys.from_seed(bytearray(seed)).public_key).decode()
+
+
+def user_seed() -> bytes:
+    """Return a new NKey seed of a user."""
+    return bytes(_key_pair(nkeys.PREFIX_BYTE_USER).seed)
+
+
+def _key_pair(prefix: int) -> nkeys.KeyPair:
+    return nkeys.from_seed(bytearray(nkeys.encode_seed(os.urandom(32), prefix)))
+
+
+def _token(issuer: nkeys.KeyPair, subject: nkeys.KeyPair, claims: Mapping[str, object]) -> str:
+    def encode(part: bytes) -> str:
+        return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+    body = {"jti": os.urandom(8).hex(), "iat": 1_700_000_000, "iss": issuer.public_key.decode()}
+    body |= {"name": "test", "sub": subject.public_key.decode(), "nats": claims}
+    signed = ".".join(encode(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "ed25519-nkey"}, body))
+    return f"{signed}.{encode(issuer.sign(signed.encode()))}"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from relay.cluster.bus import BusDownError
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
@@ -171,6 +172,31 @@ async def test_a_broadcaster_goes_on_elsewhere_when_its_node_dies(
     send(b, again, numbered(30, 30))
     await until(lambda: len(heard(there)) == 60)
     assert heard(there) == numbered(60)
+    assert_exact(there)
+
+
+async def test_a_claim_that_was_not_finished_loses_nothing(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim(connection_id="first")
+    there = await c.join()
+    send(a, source, numbered(30))
+    await until(lambda: len(heard(there)) == 30)
+
+    async def fail(*_: object) -> None:
+        raise BusDownError("The bus broke down.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(b.bus, "publish_stored", fail)
+        with pytest.raises(RelayError, match="can't reach its cluster"):
+            await b.claim(Offer(takeover=True, resume="first"), connection_id="lost")
+    again, _ = await c.claim(Offer(takeover=True, resume="first"))
+    assert again.accepted_before == 30 * 320
+    send(c, again, numbered(10, 30))
+    late = await b.join("late", Delivery(burst_ms=5000))
+    await until(lambda: len(heard(there)) == 40 and len(heard(late)) == 40)
+    assert heard(there) == heard(late) == numbered(40)
     assert_exact(there)
 
 

@@ -57,6 +57,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "relay.server": IMPURE,
     "relay.client": frozenset({"asyncio"}),
     "relay.cluster": frozenset({"asyncio", "logging"}),
+    "relay.cluster.nats_link": frozenset({"ssl"}),
     "relay.cluster.nats_login": frozenset({"ssl"}),
     "relay.client.operator_client": frozenset({"http"}),
     "relay.client.transport": IMPURE,
