@@ -39,9 +39,9 @@ test: check
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@$(MAKE) --no-print-directory js
 	@$(RUN) pytest -m ear
-	@$(RUN) pytest -m pages $(AT_A_TIME)=2
-	@$(RUN) pytest -m timed $(AT_A_TIME)=3
-	@$(RUN) pytest -m 'not (ear or pages or timed)' $(AT_A_TIME)=3 --cov --cov-report=term
+	@$(RUN) pytest -m pages $(AT_A_TIME)=3
+	@$(RUN) pytest -m timed $(AT_A_TIME)=4
+	@$(RUN) pytest -m 'not (ear or pages or timed)' $(AT_A_TIME)=4 --cov --cov-report=term
 
 check: python
 	@$(PYTHON) scripts/environment.py $(VENV) test

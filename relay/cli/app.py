@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,11 +31,13 @@ from relay.limits.seats import Seats
 from relay.media.programme import ProgrammeSettings
 from relay.media.transcoding import OpusEncoding
 from relay.metrics.cloudwatch import CloudWatchSender
-from relay.metrics.prometheus import PrometheusMetrics
+from relay.metrics.levels import NodeLevels
+from relay.metrics.prometheus import Page, PrometheusMetrics
 from relay.metrics.reporter import MetricsReporter
 from relay.pages.files import Pages
 from relay.pages.qr_codes import QrCodes
 from relay.process.blocking import BlockingThread
+from relay.process.clock_id import find_clock_id
 from relay.process.garbage import Garbage
 from relay.process.tasks import TaskRegistry
 from relay.server.admission import Admission
@@ -104,8 +106,7 @@ class RunningRelay:
         Raises:
             ConfigurationError: The settings cannot be used here; nothing has changed.
         """
-        listening = settings.model_copy(update={"server": settings.server.model_copy(update={"host": self.hosts})})
-        rules = read_rules(settings, choose_keys(listening).kept_from(self.keys))
+        rules = read_rules(settings, choose_keys(still_on(self.hosts, settings)).kept_from(self.keys))
         renew_tls(self.tls, settings.server)
         self.limits.settings = settings.limits
         self.door.allow_connections()
@@ -157,6 +158,7 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
             manager,
             drain,
             clock=relay_clock,
+            clock_id=find_clock_id(),
             serialize=serialize_binary,
             send=os.write if tls is None else send_whole,
             broadcast=settings.broadcast,
@@ -180,7 +182,7 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
         signs = VitalSigns(hub, lag, relay_clock, (access, endings, limits, reporter, *holders))
         tasks.start(signs.run(), "vital signs")
         if reporter is not None:
-            sample = partial(_sample, hub, signs, reporter, settings.cloudwatch)
+            sample = await _make_sample(hub, signs, reporter, settings.cloudwatch, stack, node=node)
             tasks.start(reporter.run(sample), "metrics")
             # The last metrics include everything counted since the last sample.
             stack.callback(sample)
@@ -193,7 +195,9 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
             QrCodes(),
             access,
             limits,
-            metrics=PrometheusMetrics(signs.look).page if settings.prometheus.enabled else None,
+            metrics=await _make_page(signs, node, stack, is_worker=inherited is not None)
+            if settings.prometheus.enabled
+            else None,
             allowed_origins=settings.access.allowed_origins,
             token_in_query=settings.access.token_in_query,
         )
@@ -276,6 +280,11 @@ def _tell_missing(transcoding: Transcoding) -> None:
             logger.warning("the relay cannot serve an HTTP stream", extra=extra)
 
 
+def still_on(hosts: tuple[str, ...], settings: Settings) -> Settings:
+    """Return new settings for a relay that keeps listening on these hosts until it is started again."""
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"host": hosts})})
+
+
 def address_for_browsers(server: ServerSettings, port: int) -> str:
     """Return the address of a relay for a browser on this machine, without a slash at the end."""
     host = reachable_host(server.host)
@@ -293,12 +302,44 @@ def store_keys(stack: contextlib.AsyncExitStack, port: int, keys: RelayKeys) -> 
         logger.warning("the relay could not store its keys for other commands", extra={"reason": reason})
 
 
-def _sample(hub: Hub, signs: VitalSigns, reporter: MetricsReporter, settings: CloudWatchSettings) -> None:
-    """Send CloudWatch the current measurements, and the counts since the last sample."""
+async def _make_page(
+    signs: VitalSigns, node: "ClusterNode | None", stack: contextlib.AsyncExitStack, *, is_worker: bool
+) -> Page:
+    """Return what makes the page of metrics. That of a worker has the figures of all workers that share its port."""
+    metrics = PrometheusMetrics(signs.look, None if node is None else node.bus.node_id)
+    if node is None or not is_worker:
+        return metrics.page
+    return (await node.share_page(metrics, stack)).page
+
+
+async def _make_sample(
+    hub: Hub,
+    signs: VitalSigns,
+    reporter: MetricsReporter,
+    settings: CloudWatchSettings,
+    stack: contextlib.AsyncExitStack,
+    *,
+    node: "ClusterNode | None",
+) -> Callable[[], None]:
+    """Return what sends CloudWatch the current measurements, and the counts since the last call."""
+    if node is None:
+        return partial(_sample, hub, signs, reporter.put_metric_data, settings)
+    levels = NodeLevels(reporter.put_metric_data, node.bus.node_id)
+    hub.manager.cloudwatch_client = levels
+    of_cluster = await node.share_levels(levels, reporter.put_metric_data, settings.namespace, stack)
+
+    def sample() -> None:
+        _sample(hub, signs, levels.put_metric_data, settings)
+        of_cluster.sample()
+
+    return sample
+
+
+def _sample(hub: Hub, signs: VitalSigns, put: Callable[..., None], settings: CloudWatchSettings) -> None:
     hub.manager.emit_utilization_metrics()
     if settings.session_dimension:
         hub.manager.emit_utilization_of_sessions()
-    signs.emit(reporter.put_metric_data, settings.namespace)
+    signs.emit(put, settings.namespace)
 
 
 async def _open_reporter(

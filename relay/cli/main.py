@@ -9,7 +9,7 @@ from relay import __version__
 from relay.cli.output import EXIT_FAILURE, EXIT_USER_ERROR, say
 from relay.vocabulary.errors import RelayError, UserError
 
-COMMANDS = ("serve", "demo", "broadcast", "listen", "sessions", "loadtest", "token", "config", "health")
+COMMANDS = ("serve", "demo", "broadcast", "listen", "sessions", "loadtest", "plan", "token", "config", "health")
 """Commands in the order of the help. Each is `NAME_command` in `relay.cli.NAME`."""
 
 

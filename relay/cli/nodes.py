@@ -1,20 +1,22 @@
 """A relay's part in a cluster: the bus, and what speaks over it. Only a relay with `cluster.url` imports this."""
 
 import contextlib
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from relay import __version__
 from relay.cluster.cluster import Cluster
-from relay.cluster.figures import GroupMetrics
+from relay.cluster.figures import ClusterLevels, GroupMetrics
 from relay.cluster.nats_bus import NatsBus, open_bus
 from relay.cluster.operators import ClusterOperations
 from relay.cluster.seats import SharedSeats
 from relay.hub.hub import Hub
 from relay.hub.operations import Operations
 from relay.limits.seats import Seats
+from relay.metrics.levels import NodeLevels
 from relay.metrics.prometheus import PrometheusMetrics
-from relay.process.logs import name_log_lines
+from relay.process.logs import add_log_fields
 from relay.process.tasks import TaskRegistry
 from relay.settings.settings import Settings
 from relay.vocabulary.clock import relay_clock, wall_clock
@@ -43,11 +45,16 @@ class ClusterNode:
         """The objects with metrics."""
         return self.cluster.tally, self.bus.outbox, self.seats
 
-    async def share_metrics(
-        self, stack: contextlib.AsyncExitStack, metrics: PrometheusMetrics, group: str
-    ) -> GroupMetrics:
-        """Return the metrics of all workers of a group."""
+    async def share_page(self, metrics: PrometheusMetrics, stack: contextlib.AsyncExitStack) -> GroupMetrics:
+        """Return the metrics of all workers of this one's supervisor, until `stack` ends."""
+        group = f"{socket.gethostname()} {os.getppid()}"
         return await stack.enter_async_context(GroupMetrics(self.bus, metrics, group))
+
+    async def share_levels(
+        self, levels: NodeLevels, put: Callable[..., object], namespace: str, stack: contextlib.AsyncExitStack
+    ) -> ClusterLevels:
+        """Return what sends CloudWatch the levels of the cluster, until `stack` ends."""
+        return await stack.enter_async_context(ClusterLevels(self.bus, levels, put, namespace))
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +67,7 @@ async def cluster_node(
         ConfigurationError: The bus can't be used. The text says why and what to do.
     """
     tasks = TaskRegistry()
-    bus = open_bus(settings, __version__)
+    bus = open_bus(settings)
     cluster = Cluster(
         bus,
         hub,
@@ -71,7 +78,7 @@ async def cluster_node(
     )
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(bus)
-        name_log_lines(bus.node_id)
+        add_log_fields(node=bus.node_id)
         stack.push_async_callback(tasks.close)
         await cluster.open()
         shared = await stack.enter_async_context(SharedSeats(bus, seats))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from relay.access.local_key import LocalKey
 from relay.cli.access import RelayKeys, choose_keys, read_rules
-from relay.cli.app import Inherited, address_for_browsers, running_relay, store_keys
+from relay.cli.app import Inherited, address_for_browsers, running_relay, still_on, store_keys
 from relay.cli.output import EXIT_FAILURE, EXIT_USER_ERROR, show_links
 from relay.cli.reload import Reload, tell_not_reloaded
 from relay.process.event_loop import loop_factory
@@ -70,7 +70,7 @@ async def _supervise(settings: Settings, read: Callable[[], Settings], count: in
                 if LocalKey.BROADCAST in keys.made:
                     show_links(url, keys.broadcast_key)
 
-            with reload_signal(lambda: _reload(read, supervisor)):
+            with reload_signal(lambda: _reload(read, settings.server.host, supervisor)):
                 await supervisor.run(asked, tell_ready)
     logger.info("relay stopped")
 
@@ -88,10 +88,10 @@ def _check(settings: Settings) -> RelayKeys:
     return keys
 
 
-def _reload(read: Callable[[], Settings], supervisor: Supervisor) -> None:
+def _reload(read: Callable[[], Settings], hosts: tuple[str, ...], supervisor: Supervisor) -> None:
     """Make all workers read the configuration again, if it can be used."""
     try:
-        settings = read()
+        settings = still_on(hosts, read())
         _check(settings)
     except ConfigurationError as error:
         tell_not_reloaded(error)
@@ -101,8 +101,16 @@ def _reload(read: Callable[[], Settings], supervisor: Supervisor) -> None:
 
 
 def serve_as_worker(read: Callable[[], Settings]) -> None:
-    """Serve as a worker: its supervisor is at the other end of standard input. `read` returns the current settings."""
-    worker = SupervisedWorker(socket.socket(fileno=os.dup(sys.stdin.fileno())))
+    """Serve as a worker: its supervisor is at the other end of standard input. `read` returns the current settings.
+
+    Raises:
+        UserError: No supervisor is there.
+    """
+    try:
+        control = socket.socket(fileno=os.dup(0))
+    except OSError as error:
+        raise UserError("--supervised is for the workers that a relay starts by itself; use --workers.") from error
+    worker = SupervisedWorker(control)
     try:
         settings = read()
         configure_logging(settings.log, worker=worker.assignment.number)

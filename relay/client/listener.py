@@ -74,6 +74,9 @@ class Listener:
         self._wanted: Switch | None = None
         self._has_ended = False
         self._clock = ClockOffset()
+        self._clock_id: str | None = None
+        # When the last attempt began and when its greeting had arrived.
+        self._attempt_ms = (0.0, 0.0)
         self._ping_ids = itertools.count()
         self._asked_ms: dict[int, float] = {}
 
@@ -153,11 +156,18 @@ class Listener:
 
     @property
     def clock_offset_ms(self) -> float:
-        """The relay's clock minus this machine's monotonic clock, in milliseconds modulo 2**32; see `ping`."""
+        """The relay's clock minus this machine's monotonic clock, in milliseconds modulo 2**32; see `ping`.
+
+        The estimate continues after a reconnect if the relay says that its clock is the same one, and begins anew
+        otherwise.
+        """
         return self._clock.milliseconds % (WORD_MASK + 1)
 
     def age_ms(self, audio: Audio) -> float:
-        """Return how many milliseconds ago a frame was due, as exact as `clock_offset_ms`; negative if it is early."""
+        """Return how many milliseconds ago a frame was due, as exact as `clock_offset_ms`; negative if it is early.
+
+        Ask before the next step of the iteration, which may reconnect to a relay with another clock.
+        """
         relay_ms = relay_clock() * 1000 + self._clock.milliseconds
         return serial_difference(relay_ms, audio.header.due_ms)
 
@@ -254,10 +264,7 @@ class Listener:
             self._outcome = error
             return
         self._outcome = connection
-        # After a restart, the relay may be on another machine with another clock.
-        self._clock = ClockOffset()
-        self._clock.note(asked_ms, relay_clock() * 1000, connection.hello.clock_ms)
-        self._asked_ms.clear()
+        self._attempt_ms = asked_ms, relay_clock() * 1000
 
     def _adopt_outcome(self) -> Hello:
         """Make the connection of the last attempt the present one.
@@ -270,7 +277,16 @@ class Listener:
             raise outcome or RuntimeError("an attempt to connect ended without a result")
         self._connection = outcome
         self._reconnector.connected(relay_clock())
+        self._follow_clock(outcome.hello)
         return outcome.hello
+
+    def _follow_clock(self, hello: Hello) -> None:
+        """Continue the estimate of the relay's clock, or begin another one if it may be another clock."""
+        if hello.clock_id is None or hello.clock_id != self._clock_id:
+            self._clock = ClockOffset()
+        self._clock_id = hello.clock_id
+        self._clock.note(*self._attempt_ms, hello.clock_ms)
+        self._asked_ms.clear()
 
     async def _ask_for_wanted(self) -> None:
         if self._connection is not None and self._wanted is not None:

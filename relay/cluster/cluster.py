@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
 
 from relay.audio.ingest import IngestRecord, Timed
+from relay.cluster.audience import Audience
 from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
 from relay.cluster.follower import ClusterTally, Follower
 from relay.cluster.home import Home
@@ -118,6 +119,7 @@ class Cluster:
         self._left: dict[ChannelAddress, tuple[Ownership, float]] = {}
         self._adopting: set[ChannelAddress] = set()
         self._settles_at = clock() + SETTLE_SECONDS
+        self._audience = Audience(bus, hub.directory)
         self._has_changes = asyncio.Event()
         self._is_draining = False
         bus.on_record = self._learn
@@ -127,6 +129,7 @@ class Cluster:
     async def open(self) -> None:
         """Answer other nodes. Call it before the first client is served."""
         await self._bus.answer("release", self._release)
+        await self._audience.hear()
 
     async def run(self) -> None:
         """Write the records of the channels of this home, and look for channels without one, forever."""
@@ -135,17 +138,17 @@ class Cluster:
                 async with asyncio.timeout(HOUSEKEEPING_SECONDS):
                     await self._has_changes.wait()
             self._has_changes.clear()
-            for home in list(self._homes.values()):
-                await self._look_after(home)
+            if self._bus.is_up:
+                async with asyncio.TaskGroup() as group:
+                    for address, home in self._homes.items():
+                        group.create_task(self._look_after(home), name=f"record of {address}")
             self._left = {
                 address: left for address, left in self._left.items() if self._clock() - left[1] < LEFT_SECONDS
             }
             self._look_for_abandoned()
             self._leave_unused()
-
-    def is_home(self, address: ChannelAddress) -> bool:
-        """Whether a channel has its home here."""
-        return address in self._homes
+            self._forget_locks()
+            self._audience.round(self._followers, [home.channel for home in self._homes.values()])
 
     def settle_now(self) -> None:
         """Look for channels without a home at once, because all nodes are known to be there."""
@@ -159,10 +162,15 @@ class Cluster:
         return False
 
     def before_join(self, address: ChannelAddress, delivery: Delivery, then: Then) -> bool:
-        """Follow a channel, for a listener. Wait until it has come to the frame that the listener got last."""
-        if address not in self._records:
+        """Follow a channel, for a listener. Wait until it has come to the frame that the listener got last.
+
+        A channel that ended is of use only to a listener that heard its begin.
+        """
+        record, resume = self._records.get(address), delivery.resume
+        if record is None or not self._bus.is_up:
             return True
-        resume = delivery.resume
+        if _has_ended(record[0]) and resume is None:
+            return True
         if self._is_here(address) and (resume is None or not self._hub.listening.awaits(address, resume)):
             return True
         self._start(_report(self._prepare_join(address, resume), then))
@@ -180,6 +188,8 @@ class Cluster:
             await asyncio.sleep(JOIN_STEP_SECONDS)
 
     async def _claim(self, address: ChannelAddress, offer: Offer, connection_id: str) -> None:
+        if not self._bus.is_up:
+            raise BusDownError(_NOT_REACHED)
         async with self._locks[address]:
             try:
                 before, after, revision = await self._write_claim(address, connection_id, offer)
@@ -222,7 +232,7 @@ class Cluster:
             stored = await self._bus.read(key)
             before = None if stored is None else Ownership.unpack(stored.value)
             if before is not None:
-                has_home = before.home in self._bus.nodes
+                has_home = before.home in self._bus.nodes and not _has_ended(before)
                 is_taken = has_home if offer is None else before.connection is not None and has_home
                 if is_taken and (offer is None or not offer.takeover):
                     raise ChannelBusyError(
@@ -230,9 +240,9 @@ class Cluster:
                     )
             known = self._records.get(address)
             fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known[0].fence)
-            channel = before.channel if before is not None else self._export(address)
-            begins = (fence, 0) if before is None else before.next
-            after = Ownership(fence, self._bus.node_id, connection_id, begins, channel)
+            channel = self._export(address) if before is None or _has_ended(before) else before.channel
+            as_of, speaker = ((0, 0), None) if before is None else (before.as_of, before.speaker)
+            after = Ownership(fence, self._bus.node_id, connection_id, channel, as_of, speaker)
             try:
                 revision = await self._bus.write(key, after.pack(), None if stored is None else stored.revision)
             except ConflictError:
@@ -269,7 +279,7 @@ class Cluster:
         channel = self._hub.directory.open(address)
         home = Home(channel, self._bus, self._clock, self._wall_offset, self._has_changes.set)
         await home.void_others(after.fence)
-        if last is not None:
+        if last is not None and not _has_ended(last):
             follower = await self._sync(address, last)
             held, accepted = await follower.fetch_held()
             channel = follower.channel or self._hub.directory.open(address)
@@ -298,7 +308,7 @@ class Cluster:
         """Whether a home that did not answer may have released audio that nobody will send again."""
         if last.home == self._bus.node_id or last.home not in self._bus.nodes or last.connection is None:
             return False
-        return offer is not None and offer.resume != last.connection
+        return offer is not None and offer.resume not in (last.connection, last.speaker)
 
     def _check_not_replaced(self, address: ChannelAddress, fence: int) -> None:
         if self._claiming.get(address) != fence:
@@ -312,7 +322,7 @@ class Cluster:
         question = json.dumps({"key": key_of(address), "fence": fence}).encode()
         answers = await self._bus.ask("release", question, HAND_OVER_SECONDS)
         left = [Ownership.unpack(answer) for answer in answers.values() if answer]
-        return max(left, key=lambda each: each.next, default=None)
+        return max(left, key=lambda each: each.as_of, default=None)
 
     async def _release(self, question: bytes) -> bytes:
         """Answer a node that is about to become the home of a channel: stop, and say how the channel stands."""
@@ -380,7 +390,7 @@ class Cluster:
             follower.close()
 
     def _learn(self, key: str, record: Record | None) -> None:
-        """Take over what a record says."""
+        """Read a record that was written or deleted."""
         address = address_of(key)
         if record is None:
             self._records.pop(address, None)
@@ -390,8 +400,12 @@ class Cluster:
             known = Ownership.unpack(record.value)
         except RecordError as error:
             logger.warning("a record of the cluster can't be read", extra={"key": key, "reason": str(error)})
-            return
-        self._records[address] = known, record.revision
+        else:
+            self._records[address] = known, record.revision
+            self._apply_record(address, known)
+
+    def _apply_record(self, address: ChannelAddress, known: Ownership) -> None:
+        """Apply what a record says of a channel."""
         home = self._homes.get(address)
         if home is not None:
             if known.fence > home.fence and not self._locks[address].locked():
@@ -402,13 +416,15 @@ class Cluster:
             return
         channel = self._hub.directory.find(address)
         follower = self._followers.get(address)
+        if _has_ended(known):
+            return
         if follower is not None:
             follower.learn(known)
             if not follower.is_synced and not self._locks[address].locked():
                 self._start(self._follow(address))
         elif channel is not None and channel.has_subscribers:
             self._start(self._follow(address))
-        elif known.channel.is_listed and known.channel.timeline.state != ChannelState.ENDED:
+        elif known.channel.is_listed:
             self._list(address, channel, known)
 
     def _list(self, address: ChannelAddress, channel: Channel | None, known: Ownership) -> None:
@@ -445,6 +461,12 @@ class Cluster:
                     self._drop_follower(address)
 
     # Housekeeping
+
+    def _forget_locks(self) -> None:
+        """Keep no lock of a channel that the cluster doesn't know."""
+        for address in [each for each, lock in self._locks.items() if not lock.locked()]:
+            if address not in self._records and address not in self._homes:
+                del self._locks[address]
 
     async def _look_after(self, home: Home) -> None:
         """Write the record of a channel if it changed or is old. Delete it once the channel is forgotten."""
@@ -508,7 +530,9 @@ class Cluster:
         for address, (known, _) in list(self._records.items()):
             if known.home in self._bus.nodes or address in self._homes or address in self._adopting:
                 continue
-            if known.channel.timeline.state != ChannelState.ENDED:
+            if _has_ended(known):
+                self._start(self._delete(address))
+            else:
                 self._adopting.add(address)
                 self._start(self._adopt(address))
 
@@ -525,10 +549,18 @@ class Cluster:
                 self._hub.broadcasting.note_absence(home.channel)
                 self.tally.adoptions += 1
                 home.channel.log("the channel lost its home, and has it here now")
-        except (BusDownError, ChannelBusyError):
-            pass
+        except (BusDownError, ChannelBusyError, TakenOverError):
+            # Another node was faster, or the next round tries again.
+            return
         finally:
             self._adopting.discard(address)
+
+    async def _delete(self, address: ChannelAddress) -> None:
+        """Delete the record of a channel that ended, because its home is gone and can't."""
+        known = self._records.pop(address, None)
+        with contextlib.suppress(BusDownError, ConflictError):
+            if known is not None:
+                await self._bus.delete(key_of(address), known[1])
 
     async def leave(self) -> None:
         """Wait until broadcasters have claimed their channels on other nodes, and give up those that are left."""
@@ -571,6 +603,10 @@ async def _report(work: Awaitable[None], then: Then) -> None:
         then(None)
 
 
+def _has_ended(known: Ownership) -> bool:
+    return known.channel.timeline.state == ChannelState.ENDED
+
+
 def _brought_up_to_date(
     record: ChannelRecord, last: Ownership, channel: Channel, waiting: list[Timed], accepted: tuple[int, int]
 ) -> ChannelRecord:
@@ -579,8 +615,8 @@ def _brought_up_to_date(
     `accepted` is the fence of the last audio, and the ticks accepted from that fence's broadcaster.
     """
     fence, ticks = accepted
-    if last.connection is not None and fence == last.fence:
-        record = replace(record, accepted={**record.accepted, last.connection: ticks})
+    if last.speaker is not None and fence == last.as_of[0]:
+        record = replace(record, accepted={**record.accepted, last.speaker: ticks})
     if channel.ingest is None:
         return record
     not_before = waiting[-1].due + waiting[-1].piece.seconds if waiting else channel.timeline.over_at

@@ -111,11 +111,11 @@ class Follower:
         self._difference = ClockDifference(-wall_offset)
         self._waiting: deque[Entry] | None = deque(maxlen=MAX_WAITING)
         self._subscription: Subscription | None = None
+        self._is_closed = False
         self._lock = asyncio.Lock()
         self._in_order_at = -1.0
         self._met = 0
         self._is_repairing = False
-        self._is_closed = False
         self._lost_at: tuple[int, int] | None = None
         self._known: Ownership | None = None
 
@@ -125,7 +125,7 @@ class Follower:
         return self._directory.find(self.address)
 
     def close(self) -> None:
-        """Follow no more."""
+        """Follow no more. What was fetched or comes in later is ignored."""
         self._is_closed = True
         if self._subscription is not None:
             self._subscription.close()
@@ -143,8 +143,10 @@ class Follower:
                 self._waiting = deque(maxlen=MAX_WAITING)
             if self._subscription is None:
                 self._subscription = await self._bus.subscribe(f"audio.{key_of(self.address)}", self._receive)
+                if self._is_closed:
+                    self.close()
             entries = await self._fetch()
-            if known is not None and known.next > self.next:
+            if known is not None and known.as_of > self.next:
                 self._begin(known, entries)
             if not self._catch_up(entries):
                 self._start_repair()
@@ -158,7 +160,7 @@ class Follower:
         if channel.describe_as(known.channel):
             self._directory.note_change(self.address.session)
         self._directory.name_session(self.address.session, known.channel.session_name)
-        if self._lost_at is not None and known.next >= self._lost_at:
+        if self._lost_at is not None and known.as_of >= self._lost_at:
             self._lost_at = None
             self._following.catch_up(channel, self._localized(known.channel))
 
@@ -232,7 +234,7 @@ class Follower:
             self._following.catch_up(channel, record, (each for each in past if each.due >= recent))
         else:
             self._following.open(record, past)
-        self.next = known.next
+        self.next = known.as_of
         self.last_due = max(
             (each.body.due for each in entries if isinstance(each.body, Audio) and each.order < self.next), default=0.0
         )
@@ -304,7 +306,7 @@ class Follower:
 
     def _apply(self, entry: Entry) -> bool:
         """Apply the next entry, or ignore one that is old. Return False if entries before it are missing."""
-        if entry.order < self.next:
+        if self._is_closed or entry.order < self.next:
             return True
         body = entry.body
         if isinstance(body, Fence):

@@ -144,8 +144,10 @@ class Home:
         broadcaster = self.channel.broadcaster
         if broadcaster is not None:
             self.connection = broadcaster.connection_id
+        elif self.is_over:
+            self.connection = None
         record = shifted(self.channel.export(session_name), self._wall_offset)
-        return Ownership(self.fence, self._bus.node_id, self.connection, self.next, record)
+        return Ownership(self.fence, self._bus.node_id, self.connection, record, self.next, self.connection)
 
     def _publish(self, body: Body) -> None:
         self._bus.publish(self._audio_subject, self._entry(body))

@@ -1,39 +1,29 @@
-"""The bus on NATS: `relay.cluster.bus` describes what it promises, docs/nats.md how NATS is used.
+"""The bus on NATS. `relay.cluster.bus` describes what it promises, docs/nats.md how it uses NATS.
 
-One link to one server carries everything. When it fails, the keeper opens another one, to any server, and makes the
-subscriptions again before the old link goes. Then messages flow. Once the memory is there, too, the records are read
-again, and the bus counts as up.
+The keeper renews this node's record. When that fails, it has another link opened, and reads the records again once the
+memory is there. Then the bus counts as up.
 
-Bounds: the outbox says what it keeps. At most `QUESTIONS` questions of other nodes are being answered at a time; beyond
-that, a question gets no answer from this node, as if it were too slow.
+Bound: at most `QUESTIONS` questions of other nodes are being answered at a time. Beyond that, a question gets no answer
+from this node, as if it were too slow.
 """
 
 import asyncio
 import logging
 import os
 import platform
-import random
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import Self
 
+from relay import __version__
 from relay.cluster.bus import BusDownError, Node, Record, Subscription
-from relay.cluster.nats_link import (
-    REQUEST_SECONDS,
-    Link,
-    LinkSubscription,
-    MessageTooLargeError,
-    Received,
-    Replies,
-    open_link,
-)
+from relay.cluster.nats_carrier import Carrier, Standing
+from relay.cluster.nats_link import REQUEST_SECONDS, Link, Received
 from relay.cluster.nats_login import Login
-from relay.cluster.nats_memory import Memory
-from relay.cluster.outbox import BusOutbox, Message
+from relay.cluster.nats_memory import Memory, NoJetStreamError
 from relay.cluster.presence import Presence, read_node, write_node
 from relay.cluster.record_mirror import Change, RecordMirror
 from relay.process.tasks import TaskRegistry
@@ -50,7 +40,6 @@ RENEWAL_INTERVAL_SECONDS = 2.0
 SWEEP_INTERVAL_SECONDS = 5.0
 """How often the records are read again, in case news of one was lost."""
 
-CONFIRM_INTERVAL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 _LOOK_SECONDS = 0.25
 """How often the keeper looks whether its connection still exists: nats-py does not always report the end of one."""
@@ -62,24 +51,19 @@ FAILURES_PER_LINK = 5
 """A server that answers, but has no memory, gets this many attempts. An election takes some 5 s: that is no reason to
 leave the server."""
 
-OUTBOX_BYTES = 64 * 1024 * 1024
 LEAST_OUTBOX_SECONDS = 2.0
 FAREWELL_SECONDS = 1.0
 """How long a stopping node tries to send what is left."""
 
-MESSAGES_PER_TURN = 64
-"""How many messages the writer hands to the client before the event loop has its turn, when there is a backlog."""
-
 QUESTIONS = 64
 _NODE_HEADER = "Relay-Node"
 
+Reply = Callable[[bytes], Awaitable[bytes]]
+"""Returns the answer to a question."""
 
-def open_bus(settings: Settings, version: str) -> "NatsBus":
-    """Return the bus that the settings describe. Set its callbacks, and enter it with `async with`.
 
-    Args:
-        settings: All settings; `cluster.url` must be set.
-        version: The relay's version, for the other nodes.
+def open_bus(settings: Settings) -> "NatsBus":
+    """Return the bus that the settings describe; `cluster.url` must be set. Set its callbacks, then enter it.
 
     Raises:
         ConfigurationError: The settings are unusable. The text says why.
@@ -91,30 +75,15 @@ def open_bus(settings: Settings, version: str) -> "NatsBus":
     return NatsBus(
         Login.read(cluster, node_id),
         Memory(cluster.prefix, audio_seconds, cluster.replicas),
-        Node(node_id, version, "", is_draining=False, listeners=0),
+        Node(node_id, __version__, "", is_draining=False, listeners=0),
         outbox_seconds=max(settings.listener.history_seconds, LEAST_OUTBOX_SECONDS),
     )
-
-
-class _Standing:
-    """A subscription that each link makes anew.
-
-    Attributes:
-        subject: Its subject.
-        take: Takes each message, and the link that brought it.
-        parts: The client's subscriptions.
-    """
-
-    def __init__(self, subject: str, take: Callable[[Link, Received], None]) -> None:
-        self.subject = subject
-        self.take = take
-        self.parts: dict[Link, LinkSubscription] = {}
 
 
 class _Subscription:
     """Standing subscriptions that end together."""
 
-    def __init__(self, end: Callable[[_Standing], None], *standing: _Standing) -> None:
+    def __init__(self, end: Callable[[Standing], None], *standing: Standing) -> None:
         self._end = end
         self._standing = standing
 
@@ -137,24 +106,21 @@ class NatsBus:
         self.on_record: Callable[[str, Record | None], None] = lambda _key, _record: None
         self.on_up: Callable[[], None] = lambda: None
         self.on_nodes: Callable[[], None] = lambda: None
-        self.outbox = BusOutbox(outbox_seconds, OUTBOX_BYTES)
         self._login = login
         self._memory = memory
+        self._tasks = TaskRegistry()
+        self._carrier = Carrier(login, memory, own.id, outbox_seconds, self._tasks)
         self._presence = Presence(own)
         self._mirror = RecordMirror()
         self._incarnation = ""
-        self._replies = Replies()
-        self._standing: dict[_Standing, None] = {}
-        self._answers: dict[str, Callable[[bytes], Awaitable[bytes]]] = {}
-        self._tasks = TaskRegistry()
-        self._aside = TaskRegistry()
+        self._known_memory = ""
+        self._answers: dict[str, Reply] = {}
         self._answering = TaskRegistry()
-        self._link: Link | None = None
-        self._writer: asyncio.Task[None] | None = None
         self._is_up = False
-        self._ready = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._reason = ""
         self.broken = self._tasks.broken
+        self.outbox = self._carrier.outbox
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -164,7 +130,7 @@ class NatsBus:
     @property
     def is_up(self) -> bool:
         """See `Bus.is_up`."""
-        return self._is_up and self._link is not None and self._link.is_open
+        return self._is_up and self._carrier.is_open
 
     # Life
 
@@ -175,15 +141,14 @@ class NatsBus:
             ConfigurationError: NATS was not reached within `START_SECONDS`, refuses this node, or is unusable. The text
                 says why and what to do.
         """
-        self._stand(self._memory.channels.news, self._take_record)
-        self._stand(self._memory.nodes.news, self._take_node)
+        self._carrier.stand(self._memory.channels.news, self._take_record)
+        self._carrier.stand(self._memory.nodes.news, self._take_node)
         try:
             await self._begin()
         except BaseException:
             await self._close()
             raise
         self._tasks.start(self._keep(), "bus: keeper", is_vital=True)
-        self._tasks.start(self._confirm(), "bus: confirmation", is_vital=True)
         self._tasks.start(self._sweep(), "bus: records", is_vital=True)
         return self
 
@@ -201,58 +166,49 @@ class NatsBus:
     async def _begin(self) -> None:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + START_SECONDS
-        reason = "it did not answer"
+        last: BusDownError | None = None
         while loop.time() < ends_at:
             try:
                 async with asyncio.timeout_at(ends_at):
-                    if self._link is None or not self._link.is_open:
-                        await self._replace()
+                    if not self._carrier.is_open:
+                        await self._carrier.replace()
                     await self._come_up()
             except BusDownError as error:
-                reason = str(error)
+                last = error
             except TimeoutError:
                 break
             else:
                 return
             await asyncio.sleep(RETRY_SECONDS)
+        if isinstance(last, NoJetStreamError):
+            raise ConfigurationError(str(last))
         raise ConfigurationError(
             f"NATS at {self._login.shown} was not ready within {START_SECONDS:g} s. Start it, or correct cluster.url. "
-            f"The last attempt failed: {reason}"
+            f"The last attempt failed: {last or 'there was no answer.'}"
         )
 
     async def _say_goodbye(self) -> None:
-        link = self._link
-        if link is None or not link.is_open:
-            return
-        while self.outbox.unsent and link.is_open:  # noqa: ASYNC110 - FAREWELL_SECONDS bounds it
-            await asyncio.sleep(0.01)
+        link = self._carrier.open_link()
+        await self._carrier.send_all(link)
         await self._memory.nodes.leave(link, self.node_id)
-        await link.round_trip()
 
     async def _close(self) -> None:
         self._is_up = False
-        link, self._link = self._link, None
-        self._ready.set()
         await self._tasks.close()
         await self._answering.close()
-        if link is not None:
-            self._aside.start(link.close(), "bus: closing")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                await self._aside.join()
-        await self._aside.close()
+        await self._carrier.close()
 
-    # The link
+    # Up and down
 
     async def _keep(self) -> None:
         """Renew this node's record, notice that the bus is down, and bring it up again, forever."""
         failures = 0
         while True:
             await self._pause(failures)
-            link = self._link
+            link = self._carrier.link
             try:
                 if self._is_up:
-                    await self._renew(self._open_link())
+                    await self._renew(self._carrier.open_link())
                 else:
                     await self._come_up()
                 failures = 0
@@ -264,7 +220,7 @@ class NatsBus:
 
     async def _pause(self, failures: int) -> None:
         """Wait until the next attempt. The first failure and the end of a link make it come at once."""
-        link = self._link
+        link = self._carrier.link
         if failures:
             await asyncio.sleep(0 if failures < FAILURES_UNTIL_DOWN else RETRY_SECONDS)
             return
@@ -287,54 +243,16 @@ class NatsBus:
         if is_alive and failures % FAILURES_PER_LINK:
             return
         try:
-            await self._replace()
+            await self._carrier.replace()
         except (BusDownError, ConfigurationError) as error:
-            logger.debug("no other connection to NATS", extra={"reason": str(error)})
-
-    async def _replace(self) -> None:
-        """Open another link, and let it take over from the present one.
-
-        Raises:
-            BusDownError: No server was reached.
-            ConfigurationError: A server refuses this node.
-        """
-        link = await self._open_any()
-        try:
-            # What is subscribed meanwhile has its turn in the next round.
-            while missing := [each for each in self._standing if link not in each.parts]:
-                await self._bind_all(missing, link)
-        except BaseException:
-            self._let_go(link)
-            raise
-        old, self._link = self._link, link
-        if self._writer is not None:
-            self._writer.cancel()
-        self.outbox.rewind(relay_clock())
-        self._writer = self._tasks.start(self._write(link), "bus: writer")
-        if old is not None:
-            self._let_go(old)
-
-    async def _open_any(self) -> Link:
-        """Connect to one of the servers, in random order, so that nodes spread."""
-        error: BusDownError | None = None
-        for address in random.sample(self._login.addresses, len(self._login.addresses)):
-            try:
-                return await open_link(self._login, address, self._replies)
-            except BusDownError as failure:
-                error = failure
-        raise error or BusDownError("There is no server.")
-
-    def _let_go(self, link: Link) -> None:
-        """Close a link beside everything else, because a server that is stopped but not dead makes that wait."""
-        link.retire()
-        for standing in self._standing:
-            standing.parts.pop(link, None)
-        self._aside.start(link.close(), "bus: closing")
+            self._go_down(error)
 
     def _go_down(self, error: Exception) -> None:
-        if self._is_up:
-            self._is_up = False
-            logger.warning("the cluster is out of reach", extra={"reason": str(error)})
+        """Count as down, and log why: once for each reason."""
+        self._is_up = False
+        if str(error) != self._reason:
+            self._reason = str(error)
+            logger.warning("the cluster is out of reach", extra={"reason": self._reason})
 
     async def _come_up(self) -> None:
         """Make sure that the memory is there, and report what is in it. The bus is up after that.
@@ -343,16 +261,17 @@ class NatsBus:
             ConfigurationError: See `Memory.prepare`.
             BusDownError: NATS does not answer.
         """
-        link = self._open_link()
+        link = self._carrier.open_link()
         is_first = not self._incarnation
-        await self._memory.prepare(link)
-        # The memory lacks what left before it was there.
-        self.outbox.rewind(relay_clock())
-        self._ready.set()
+        memory = await self._memory.prepare(link)
+        if memory != self._known_memory:
+            # What was sent before is not in it.
+            self._known_memory = memory
+            self._carrier.send_again()
         await self._renew(link)
         await self._read_nodes(link)
         await self._read_anew(link)
-        self._is_up = True
+        self._is_up, self._reason = True, ""
         logger.info("connected to the cluster", extra={"nats": link.address.url, "node": self.node_id})
         if not is_first:
             self.on_up()
@@ -361,7 +280,7 @@ class NatsBus:
 
     def publish(self, subject: str, payload: bytes) -> None:
         """See `Bus.publish`."""
-        self._put(f"{self._memory.prefix}.{subject}", payload)
+        self._carrier.put(f"{self._memory.prefix}.{subject}", payload)
 
     async def publish_stored(self, subject: str, payload: bytes) -> None:
         """See `Bus.publish_stored`."""
@@ -371,146 +290,56 @@ class NatsBus:
             if not answered.done():
                 answered.set_result(message.data)
 
-        reply = self._replies.expect(take)
+        reply = self._carrier.replies.expect(take)
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                self._put(f"{self._memory.prefix}.{subject}", payload, reply)
+                self._carrier.put(f"{self._memory.prefix}.{subject}", payload, reply)
                 answer = await answered
         except TimeoutError as error:
             raise BusDownError("NATS did not confirm the message in time.") from error
         finally:
-            self._replies.forget(reply)
+            self._carrier.replies.forget(reply)
         if not self._memory.is_stored(answer):
             raise BusDownError("NATS did not store the message.")
 
     async def fetch(self, subject: str, since: float | None = None) -> list[bytes]:
         """See `Bus.fetch`."""
-        return await self._memory.fetch(self._open_link(), f"{self._memory.prefix}.{subject}", since)
+        return await self._memory.fetch(self._carrier.open_link(), f"{self._memory.prefix}.{subject}", since)
 
     async def subscribe(self, subject: str, take: Callable[[bytes], None]) -> Subscription:
         """See `Bus.subscribe`."""
-        standing = self._stand(f"{self._memory.prefix}.{subject}", lambda _link, message: take(message.data))
-        await self._reach(standing)
-        return _Subscription(self._end, standing)
+        standing = self._carrier.stand(f"{self._memory.prefix}.{subject}", lambda _link, message: take(message.data))
+        await self._carrier.reach(standing)
+        return _Subscription(self._carrier.end, standing)
 
     def say(self, name: str, payload: bytes) -> None:
         """See `Bus.say`."""
-        self._put(f"{self._memory.prefix}.say.{name}", payload)
+        self._carrier.put(f"{self._memory.prefix}.say.{name}", payload)
 
     async def hear(self, name: str, take: Callable[[bytes], None]) -> Subscription:
         """See `Bus.hear`."""
         return await self.subscribe(f"say.{name}", take)
 
-    def _put(self, subject: str, payload: bytes, reply: str = "") -> None:
-        self.outbox.put(Message(subject, payload, reply), relay_clock())
-        self._ready.set()
-
-    async def _write(self, link: Link) -> None:
-        """Hand the client what is in the outbox, as long as this link is the present one."""
-        in_turn = 0
-        while self._link is link:
-            message = self.outbox.take()
-            if message is None:
-                in_turn = 0
-                self._ready.clear()
-                await self._ready.wait()
-                continue
-            try:
-                await link.publish(message.subject, message.payload, message.reply)
-            except BusDownError:
-                # The keeper notices that the link has ended. The next one sends this message again.
-                return
-            except MessageTooLargeError as error:
-                logger.error("a message is too large for NATS", extra={"reason": str(error)})  # noqa: TRY400
-            in_turn += 1
-            if in_turn >= MESSAGES_PER_TURN:
-                in_turn = 0
-                await asyncio.sleep(0)
-
-    async def _confirm(self) -> None:
-        """Find out what the memory has, and let the outbox forget that, or send it again, forever.
-
-        A message is forgotten at the second confirmation after it was sent. Until then it may be on its way to other
-        nodes, through buffers that a server takes with it when it dies.
-        """
-        confirmed, link, is_doubtful = 0, self._link, False
-        while True:
-            await asyncio.sleep(CONFIRM_INTERVAL_SECONDS)
-            if link is not self._link:
-                link, confirmed, is_doubtful = self._link, 0, False
-            if link is None or not self.outbox:
-                continue
-            sent = self.outbox.sent
-            try:
-                await self._memory.mark(link, self.node_id)
-            except BusDownError:
-                # The server may have delivered what the memory lacks, for example while it elected a leader.
-                is_doubtful = True
-                continue
-            if link is not self._link:
-                continue
-            if is_doubtful:
-                is_doubtful, confirmed = False, 0
-                self.outbox.rewind(relay_clock())
-                self._ready.set()
-                continue
-            self.outbox.confirm(confirmed)
-            confirmed = sent
-
-    def _stand(self, subject: str, take: Callable[[Link, Received], None]) -> _Standing:
-        standing = _Standing(subject, take)
-        self._standing[standing] = None
-        return standing
-
-    async def _reach(self, *standing: _Standing) -> None:
-        """Make new subscriptions known to the server. If it is out of reach, the next link does so."""
-        link = self._link
-        if link is None:
-            return
-        try:
-            await self._bind_all(standing, link)
-        except BusDownError as error:
-            logger.debug("a subscription waits for the bus", extra={"reason": str(error)})
-
-    async def _bind_all(self, several: Iterable[_Standing], link: Link) -> None:
-        for standing in several:
-            standing.parts[link] = await link.subscribe(standing.subject, partial(standing.take, link))
-            if standing not in self._standing:  # it was closed meanwhile
-                self._end(standing)
-        if not await link.round_trip():
-            raise BusDownError(f"NATS at {link.address.url} does not answer.")
-
-    def _end(self, standing: _Standing) -> None:
-        self._standing.pop(standing, None)
-        while standing.parts:
-            link, part = standing.parts.popitem()
-            self._aside.start(link.unsubscribe(part), "bus: unsubscribing")
-
-    def _open_link(self) -> Link:
-        if self._link is None or not self._link.is_open:
-            raise BusDownError("NATS is out of reach.")
-        return self._link
-
     # Records
 
     async def read(self, key: str) -> Record | None:
         """See `Bus.read`."""
-        found = await self._memory.channels.read(self._open_link(), key)
+        found = await self._memory.channels.read(self._carrier.open_link(), key)
         return None if found is None else _record(found)
 
     async def write(self, key: str, value: bytes, revision: int | None) -> int:
         """See `Bus.write`."""
-        return await self._memory.channels.write(self._open_link(), key, value, revision)
+        return await self._memory.channels.write(self._carrier.open_link(), key, value, revision)
 
     async def delete(self, key: str, revision: int) -> None:
         """See `Bus.delete`."""
-        await self._memory.channels.delete(self._open_link(), key, revision)
+        await self._memory.channels.delete(self._carrier.open_link(), key, revision)
 
     async def _sweep(self) -> None:
         """Read what changed, in case news got lost, and notice that the memory was lost, forever."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
-            link = self._link
+            link = self._carrier.link
             if link is None or not self._is_up:
                 continue
             try:
@@ -518,7 +347,7 @@ class NatsBus:
                     await self._read_on(link)
                 elif self._is_up:
                     # A server lost its memory, and another node has created it again.
-                    self._is_up = False
+                    self._go_down(BusDownError("NATS lost the records."))
                     self._hurry.set()
             except BusDownError as error:
                 # If the memory is gone, `_come_up` creates it. If there is no answer, the keeper notices, too.
@@ -596,18 +425,18 @@ class NatsBus:
             if self.nodes.keys() <= answers.keys():
                 is_complete.set()
 
-        reply = self._replies.expect(take)
+        reply = self._carrier.replies.expect(take)
         try:
             async with asyncio.timeout(seconds):
                 with suppress(BusDownError):
-                    await self._open_link().publish(f"{self._memory.prefix}.ask.{name}", payload, reply)
+                    await self._carrier.open_link().publish(f"{self._memory.prefix}.ask.{name}", payload, reply)
                 answers.update(await self._answer_oneself(name, payload))
-                if self.nodes.keys() > answers.keys() and self._link is not None and self._link.is_open:
+                if self.nodes.keys() > answers.keys() and self._carrier.link is not None and self._carrier.link.is_open:
                     await is_complete.wait()
         except TimeoutError:
             pass
         finally:
-            self._replies.forget(reply)
+            self._carrier.replies.forget(reply)
         return answers
 
     async def ask_one(self, node_id: str, name: str, payload: bytes, seconds: float) -> bytes:
@@ -620,33 +449,33 @@ class NatsBus:
             if node_id not in answers:
                 raise BusDownError(f"The node {node_id} did not answer.")
             return answers[node_id]
-        link = self._open_link()
+        link = self._carrier.open_link()
         try:
             return await link.request(f"{self._memory.prefix}.node.{node_id}.{name}", payload, seconds)
         except BusDownError as error:
             raise BusDownError(f"The node {node_id} did not answer.") from error
 
-    async def answer(self, name: str, reply: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
+    async def answer(self, name: str, reply: Reply) -> Subscription:
         """See `Bus.answer`."""
 
         def take(link: Link, message: Received) -> None:
             # What this node asks all nodes, it answers without the bus.
-            if not message.reply.startswith(self._replies.inbox) and len(self._answering) < QUESTIONS:
+            if not message.reply.startswith(self._carrier.replies.inbox) and len(self._answering) < QUESTIONS:
                 self._answering.start(self._answer(link, message, reply), f"bus: answer to {name}")
 
         prefix = self._memory.prefix
         subjects = (f"{prefix}.ask.{name}", f"{prefix}.node.{self.node_id}.{name}")
-        standing = [self._stand(subject, take) for subject in subjects]
+        standing = [self._carrier.stand(subject, take) for subject in subjects]
         self._answers[name] = reply
 
-        def end(each: _Standing) -> None:
+        def end(each: Standing) -> None:
             self._answers.pop(name, None)
-            self._end(each)
+            self._carrier.end(each)
 
-        await self._reach(*standing)
+        await self._carrier.reach(*standing)
         return _Subscription(end, *standing)
 
-    async def _answer(self, link: Link, message: Received, reply: Callable[[bytes], Awaitable[bytes]]) -> None:
+    async def _answer(self, link: Link, message: Received, reply: Reply) -> None:
         answer = await reply(message.data)
         with suppress(BusDownError):
             await link.publish(message.reply, answer, headers={_NODE_HEADER: self.node_id})

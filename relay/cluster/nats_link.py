@@ -9,23 +9,24 @@ answer within `REQUEST_SECONDS` raises `BusDownError` and may be used again, bec
 
 import asyncio
 import logging
+import os
 import secrets
+import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as LinkSubscription
-from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError as MessageTooLargeError
-from nats.errors import NoRespondersError
+from contextlib import contextmanager, suppress
 
 from relay.cluster.bus import BusDownError
 from relay.cluster.nats_login import Address, Login, check_encrypted
 from relay.vocabulary.errors import ConfigurationError
 
-__all__ = ["CONNECT_SECONDS", "REQUEST_SECONDS", "STATUS", "Link", "LinkSubscription", "MessageTooLargeError"]
-__all__ += ["Received", "RefusedError", "Replies", "Taker", "nats_errors", "open_link"]
+try:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+    from nats.errors import Error as NatsError
+    from nats.errors import MaxPayloadError, NoRespondersError
+except ImportError as error:
+    raise ConfigurationError("cluster.url needs nats-py: pip install 'audio-relay[cluster]'.") from error
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ CONNECT_SECONDS = 2.0
 
 REQUEST_SECONDS = 2.0
 """How long a server has for an answer."""
+
+_CLOSE_SECONDS = 0.5
+"""How long a connection that failed may take to close."""
 
 OLDEST_VERSION = (2, 11)
 """The first nats-server whose direct gets return many messages at once."""
@@ -44,11 +48,21 @@ STATUS = "Status"
 Received = Msg
 """A message as it arrives: `subject`, `reply`, `data` and `headers`."""
 
+LinkSubscription = Subscription
+"""A subscription of one link."""
+
+MessageTooLargeError = MaxPayloadError
+"""A message exceeds the server's `max_payload`."""
+
 Taker = Callable[[Received], None]
 
 
 class RefusedError(ConfigurationError):
     """A server refuses this node, and would refuse it again."""
+
+
+class NobodyListensError(BusDownError):
+    """Nothing at the other end of the bus takes messages of this subject."""
 
 
 class Replies:
@@ -89,13 +103,12 @@ class Link:
         address: The server.
         replies: Who waits for answers.
         is_retired: Whether another link took over; this one delivers nothing any more.
-        troubled: Set when the client reported an error. Whoever waits for the end of a link looks at `is_open` then.
+        last_error: What the client reported last.
     """
 
     def __init__(self, address: Address, replies: Replies) -> None:
         self.client = Client()
         self.is_retired = False
-        self.troubled = asyncio.Event()
         self.last_error: Exception | None = None
         self.address = address
         self.replies = replies
@@ -123,20 +136,25 @@ class Link:
                     reconnect_time_wait=0,
                     connect_timeout=CONNECT_SECONDS,  # type: ignore[arg-type]
                     error_cb=self._take_error,
-                    closed_cb=self._take_end,
                     **login.options(self.address, context),  # type: ignore[arg-type]
                 )
         except (OSError, NatsError, TimeoutError) as error:
             raise self._explain(error) from error
         check_encrypted(self.address, context)
-        version = self.client.connected_server_version
-        try:
-            is_old = (version.major, version.minor) < OLDEST_VERSION
-        except ValueError:
-            is_old = True
-        if is_old:
-            raise RefusedError(f"NATS at {self.address.url} is {version!r}; the relay needs nats-server 2.11 or newer.")
+        self._check_version()
         await self.subscribe(f"{self.replies.inbox}.*", self.replies.take)
+
+    def _check_version(self) -> None:
+        found = self.client.connected_server_version
+        try:
+            is_old = (found.major, found.minor) < OLDEST_VERSION
+            shown = f"version {found.major}.{found.minor}.{found.patch}"
+        except ValueError:
+            is_old, shown = True, "an unknown version"
+        if is_old:
+            raise RefusedError(
+                f"NATS at {self.address.url} has {shown}, and the relay needs nats-server 2.11 or newer."
+            )
 
     async def subscribe(self, subject: str, take: Taker) -> LinkSubscription:
         """Call `take` with each message of a subject, as long as this link lives.
@@ -196,7 +214,8 @@ class Link:
         """Ask, and return the first answer.
 
         Raises:
-            BusDownError: None came in time, or nobody listens to this subject.
+            NobodyListensError: Nobody listens to this subject.
+            BusDownError: No answer came in time.
         """
         with nats_errors():
             answer = await self.client.request(
@@ -207,7 +226,6 @@ class Link:
     def retire(self) -> None:
         """Deliver nothing any more."""
         self.is_retired = True
-        self.troubled.set()
 
     async def close(self) -> None:
         """Close the connection. While its server is stopped but not dead, this waits: run it beside everything else."""
@@ -219,11 +237,7 @@ class Link:
 
     async def _take_error(self, error: Exception) -> None:
         self.last_error = error
-        self.troubled.set()
         logger.debug("the NATS client reported an error", extra={"reason": str(error)})
-
-    async def _take_end(self) -> None:
-        self.troubled.set()
 
     def _explain(self, error: Exception) -> Exception:
         """Return what a failed connection means."""
@@ -233,8 +247,7 @@ class Link:
                 f"NATS at {self.address.url} did not accept the user, token or key of this relay. See cluster.url, "
                 "cluster.credentials_file and cluster.nkey_seed_file."
             )
-        reason = self.last_error or error
-        return BusDownError(f"NATS at {self.address.url} was not reached: {str(reason) or type(reason).__name__}.")
+        return BusDownError(f"NATS at {self.address.url} was not reached: {_reason(self.last_error or error)}.")
 
 
 async def open_link(login: Login, address: Address, replies: Replies) -> Link:
@@ -247,7 +260,10 @@ async def open_link(login: Login, address: Address, replies: Replies) -> Link:
     try:
         await link.connect(login)
     except BaseException:
-        await link.close()
+        # After a TLS handshake that failed, nats-py closes the socket, and then waits for something that never comes.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await link.close()
         raise
     return link
 
@@ -266,5 +282,18 @@ def nats_errors() -> Iterator[None]:
             raise asyncio.CancelledError
     except MessageTooLargeError:
         raise
+    except NoRespondersError as error:
+        raise NobodyListensError("NATS did not answer: nobody listens to this subject.") from error
     except (OSError, NatsError, TimeoutError) as error:
-        raise BusDownError(f"NATS did not answer: {str(error) or type(error).__name__}.") from error
+        raise BusDownError(f"NATS did not answer: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why something failed, in a few words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate was not accepted, {error.verify_message}"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error).removeprefix("nats: ") or type(error).__name__

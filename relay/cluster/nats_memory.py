@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay.cluster.bus import BusDownError, ConflictError
-from relay.cluster.nats_link import REQUEST_SECONDS, STATUS, Link, Received
+from relay.cluster.nats_link import REQUEST_SECONDS, STATUS, Link, NobodyListensError, Received
 from relay.cluster.presence import LIFE_SECONDS
 from relay.cluster.record_mirror import Change
 from relay.vocabulary.errors import ConfigurationError
@@ -57,6 +57,10 @@ class ApiError(BusDownError):
         self.status = int(error.get("code", 0))
 
 
+class NoJetStreamError(BusDownError):
+    """No server has JetStream, at least not yet."""
+
+
 class Memory:
     """See the module's docstring. Each method gets a link, because links come and go.
 
@@ -81,11 +85,12 @@ class Memory:
         self._stream = f"{prefix}_audio"
         self._audio_seconds = audio_seconds + MARGIN_SECONDS
 
-    async def prepare(self, link: Link) -> None:
-        """Create what is missing, and adapt what differs.
+    async def prepare(self, link: Link) -> str:
+        """Create what is missing, adapt what differs, and return a text that changes when the audio was lost.
 
         Raises:
-            ConfigurationError: The server has no JetStream, or does not accept these settings. The text says why.
+            ConfigurationError: The user has no JetStream, or the server does not accept these settings.
+            NoJetStreamError: The servers have no JetStream, or are still starting.
             BusDownError: It did not answer, or is not ready yet.
         """
         audio: Answer = {
@@ -95,16 +100,18 @@ class Memory:
             "max_age": int(self._audio_seconds * _NANOSECONDS),
         }
         common = {"storage": "memory", "num_replicas": self._replicas, "allow_direct": True}
-        for config in (audio, self.channels.config, self.nodes.config):
-            await _ensure(link, {**config, **common})
+        created, *_ = [
+            await _ensure(link, {**config, **common}) for config in (audio, self.channels.config, self.nodes.config)
+        ]
+        return created
 
-    async def mark(self, link: Link, node_id: str) -> None:
-        """Wait until the stream has all audio that this link sent before.
+    async def mark(self, link: Link, node_id: str) -> int:
+        """Wait until the stream has all that this link sent before, and return how many messages it ever had.
 
         Raises:
             BusDownError: It does not have it, or nobody knows.
         """
-        await _api(link, f"{self.prefix}.audio.=mark.{node_id}")
+        return int((await _api(link, f"{self.prefix}.audio.=mark.{node_id}"))["seq"])
 
     @staticmethod
     def is_stored(answer: bytes) -> bool:
@@ -268,28 +275,32 @@ async def _api(
     return parsed
 
 
-async def _ensure(link: Link, config: Answer) -> None:
-    """Create a stream, or change its settings to these."""
+async def _ensure(link: Link, config: Answer) -> str:
+    """Create a stream, or change its settings to these. Return when it was created."""
     name = config["name"]
     payload = json.dumps(config).encode()
     try:
         try:
-            present = (await _api(link, f"$JS.API.STREAM.INFO.{name}"))["config"]
+            present = await _api(link, f"$JS.API.STREAM.INFO.{name}")
         except ApiError as error:
             if error.number != _NO_STREAM:
                 raise
-            await _api(link, f"$JS.API.STREAM.CREATE.{name}", payload)
-            return
-        if any(present.get(key, 0) != wanted for key, wanted in config.items()):
+            present = await _api(link, f"$JS.API.STREAM.CREATE.{name}", payload)
+        if any(present["config"].get(key, 0) != wanted for key, wanted in config.items()):
             await _api(link, f"$JS.API.STREAM.UPDATE.{name}", payload)
+        return str(present["created"])
+    except NobodyListensError as error:
+        raise NoJetStreamError(
+            f"NATS at {link.address.url} has no JetStream. Start nats-server with --jetstream, or set jetstream in its "
+            "configuration."
+        ) from error
     except ApiError as error:
         if error.number == _NAME_IN_USE:
             # Another node with other settings was faster. The next attempt adapts them.
             raise BusDownError(str(error)) from error
         if error.number in _NO_JETSTREAM:
             raise ConfigurationError(
-                f"NATS at {link.address.url} has no JetStream. Start nats-server with --jetstream, or set jetstream in "
-                "its configuration, and enable it for the account."
+                f"NATS at {link.address.url} has no JetStream for this user. Enable it for the account."
             ) from error
         if error.status in {400, 500}:
             raise ConfigurationError(

@@ -147,7 +147,8 @@ def _merge_channel(shown: Mapping[str, Shown], listeners: int) -> Shown:
     figures = dict(shown[home].figures)
     if figures["broadcaster"] is not None:
         figures["broadcaster"] = {**figures["broadcaster"], "node": home}
-    for name in ("listeners", "delivered_frames", "dropped_frames"):
+    # Frames are released at the home, and the home may have been elsewhere before.
+    for name in ("listeners", "released_frames", "delivered_frames", "dropped_frames"):
         figures[name] = sum(channel.figures[name] for channel in shown.values())
     figures["listeners"] += listeners
     codecs: Counter[str] = Counter()

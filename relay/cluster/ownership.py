@@ -26,16 +26,18 @@ class Ownership:
         fence: Grows with each claim. Whatever a home sends with a lower fence is void.
         home: The node that numbers the channel's audio; empty when it gave the channel up.
         connection: The broadcaster's connection; None while there is none.
-        next: The fence and the index of the first entry that `channel` does not contain. A claim writes what the record
-            before said, so this fence may be an earlier one.
-        channel: The channel before that entry, with wall-clock times.
+        channel: The channel when its home last described it, with wall-clock times.
+        as_of: The fence and the index of the first entry after that description. A node that is about to become the
+            home leaves the description of the one before.
+        speaker: The broadcaster's connection at that time; None if there was none.
     """
 
     fence: int
     home: str
     connection: str | None
-    next: tuple[int, int]
     channel: ChannelRecord
+    as_of: tuple[int, int]
+    speaker: str | None
 
     def pack(self) -> bytes:
         """Return its bytes."""
@@ -43,8 +45,9 @@ class Ownership:
             "fence": self.fence,
             "home": self.home,
             "connection": self.connection,
-            "next": self.next,
             "channel": self.channel.to_json(),
+            "as_of": self.as_of,
+            "speaker": self.speaker,
         }
         return json.dumps(members, separators=(",", ":")).encode()
 
@@ -61,10 +64,11 @@ class Ownership:
                 members["fence"],
                 members["home"],
                 members["connection"],
-                (members["next"][0], members["next"][1]),
                 ChannelRecord.from_json(members["channel"]),
+                (int(members["as_of"][0]), int(members["as_of"][1])),
+                members["speaker"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise RecordError(f"A record of the cluster can't be read: {error}.") from error
 
 

@@ -106,7 +106,7 @@ class Broadcaster:
         if ingest is None:
             return
         text = messages.Audience(
-            listeners=channel.listener_count,
+            listeners=channel.listener_count + channel.listeners_elsewhere,
             dropped_frames=channel.tally.dropped_frames,
             lead_ms=round(ingest.lead_seconds(now) * 1000),
             queued_ms=round(ingest.queued_seconds() * 1000),
@@ -232,6 +232,7 @@ class Channel:
         is_home: Whether its audio is numbered here. Otherwise another node of the cluster sends its frames. That node
             also decides when a grace period is over and when the channel is forgotten.
         readers: Its other readers, such as taps.
+        listeners_elsewhere: How many listeners it has on other nodes of a cluster, as its home knows.
         held_log: Keeps the audio that waits for its release in the cluster's memory; None without a cluster.
         observers: Called with True when the first subscriber (a listener, or a tap that is not passive) arrives, and
             with False when the last one left.
@@ -259,6 +260,7 @@ class Channel:
         self.tally = Tally()
         self.streams: dict[Kind, Stream] = {}
         self.is_home = True
+        self.listeners_elsewhere = 0
         self.readers: dict[Reader, None] = {}
         self.held_log: HeldLog | None = None
         self.observers: list[Callable[[bool], None]] = []
@@ -397,6 +399,7 @@ class Channel:
         if self.audio_format is not None:
             stream = self.open_stream(self.audio_format.codec)
             stream.history.load(past)
+            stream.state = self.state
             self.begin(stream)
         self.describe_as(record)
 
@@ -410,7 +413,8 @@ class Channel:
     def distribute(self, frame: Frame) -> None:
         """Hand a numbered frame, which starts at `place`, to the history, the streams and the taps."""
         self.timeline.keep(frame)
-        self.tally.released_frames += 1
+        if self.is_home:  # another node counts its own frames
+            self.tally.released_frames += 1
         for stream in self.streams.values():
             stream.put(frame)
         if self.readers:

@@ -55,6 +55,7 @@ class Hub:
     Args:
         drain: Empties the listeners' queues. The caller runs `drain.run` and `Hub.run` as tasks.
         clock: Returns seconds.
+        clock_id: The id of that clock, which greetings contain.
         serialize: Makes the complete WebSocket message of a binary payload.
         send: Writes to the sinks of the listeners' ports.
         broadcast: How far ahead a broadcaster may be, and how long a channel waits for a lost one.
@@ -69,6 +70,7 @@ class Hub:
 
     Attributes:
         manager: Owns the listeners' queues.
+        clock_id: The id of the clock.
         directory: The channels.
         broadcasting: The broadcasters' side.
         listening: The listeners' side.
@@ -87,6 +89,7 @@ class Hub:
         drain: Drain,
         *,
         clock: Clock,
+        clock_id: str,
         serialize: Callable[[bytes], bytes],
         send: Send,
         broadcast: BroadcastSettings,
@@ -99,6 +102,7 @@ class Hub:
         self.transcoding = transcoding or Transcoding(NoRenditions(), drain, clock)
         self.manager = manager
         self._clock = clock
+        self.clock_id = clock_id
         self._serialize = serialize
         self._send = send
         self._history_seconds = listener.history_seconds
@@ -114,6 +118,7 @@ class Hub:
             drain,
             manager,
             clock=clock,
+            clock_id=clock_id,
             settings=listener,
             renditions=self.transcoding.renditions,
             lead_seconds=broadcast.lead_seconds,

@@ -177,7 +177,7 @@ class Listener:
             reason = "resume"
         elif self.buffer.dropped_flicks == self._dropped_told:
             # It dropped nothing, so the stream itself has a hole.
-            reason = "transcoding"
+            reason = "missing"
         else:
             reason = "overflow" if overflowed else "stale"
         self._overflows_told = self.buffer.overflows

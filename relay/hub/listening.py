@@ -111,6 +111,7 @@ class Listening:
         drain: Woken when a listener has data to receive.
         manager: Owns the listeners' queues.
         clock: Returns seconds.
+        clock_id: The id of that clock, which greetings contain.
         settings: How long a stalled listener is kept, and how frames are joined.
         renditions: What the relay can make of a channel's audio.
         lead_seconds: How long before its due time audio in pace `speech` is released.
@@ -126,6 +127,7 @@ class Listening:
         manager: AudioBufferManager,
         *,
         clock: Clock,
+        clock_id: str,
         settings: ListenerSettings,
         renditions: Renditions,
         lead_seconds: float,
@@ -134,6 +136,7 @@ class Listening:
         self._drain = drain
         self._manager = manager
         self._clock = clock
+        self._clock_id = clock_id
         self._stall_limit_seconds = settings.stall_limit_seconds
         self._coalesce_ms = settings.coalesce_ms
         self._renditions = renditions
@@ -184,6 +187,7 @@ class Listening:
                 channels=self._directory.listed(address.session),
                 pace=channel.pace,
                 clock_ms=wire_milliseconds(self._clock()),
+                clock_id=self._clock_id,
                 buffer_ms=round(bound_seconds * 1000),
                 coalesce_ms=coalesce_ms,
                 packet_ms=_packet_ms(framing),

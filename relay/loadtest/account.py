@@ -154,8 +154,8 @@ class Report:
         lag_ms: The longest time that an event may have waited for its turn.
         cpu_seconds: CPU time since the process began.
         waiting_seconds: Time since it began in which it waited for a CPU; None if the system does not count that.
-        clock_offset_ms: The relay's clock minus ours, as the middle of the possible range; None while unknown.
-        clock_uncertainty_ms: How far the true offset may be from `clock_offset_ms`.
+        clock_uncertainty_ms: How far off latencies may be because a relay's clock is compared with ours; None if none
+            is.
         failures: Reasons why connections never joined, with counts since the process began.
         closes: How connections of listeners that read ended, with counts since the process began.
         slow_closes: The same for listeners that did not read.
@@ -172,8 +172,7 @@ class Report:
     lag_ms: float = 0.0
     cpu_seconds: float = 0.0
     waiting_seconds: float | None = None
-    clock_offset_ms: float | None = None
-    clock_uncertainty_ms: float = 0.0
+    clock_uncertainty_ms: float | None = None
     failures: dict[str, int] = field(default_factory=dict)
     closes: dict[str, int] = field(default_factory=dict)
     slow_closes: dict[str, int] = field(default_factory=dict)

@@ -60,10 +60,9 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """The relay's `hello` and its clock."""
+    """The relay's `hello`."""
 
     hello: Hello
-    clock_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +414,7 @@ def _control(stream: Stream, payload: bytes) -> Happening | None:
         case Hello(epoch=epoch, next_seq=next_seq):
             stream.set_format(event.audio_format)
             stream.account.begin(epoch, next_seq)
-            return Greeting(event, event.clock_ms)
+            return Greeting(event)
         case FormatChange(epoch=epoch):
             stream.set_format(event.audio_format)
             stream.account.begin(epoch, 0)

@@ -11,6 +11,7 @@ from select import EPOLLIN, EPOLLOUT
 
 from relay.loadtest.frame_reader import Stream
 from relay.loadtest.plan import Visit
+from relay.loadtest.relay_clock import RelayClock
 from relay.loadtest.target import MAX_RESPONSE_BYTES, Expect, JoinError, Target, read_upgrade, upgrade_request
 
 SLOW_RECEIVE_BUFFER_BYTES = 4096
@@ -29,6 +30,7 @@ class ListenerSocket:
         stream: The reader's state for it.
         fileno: The file descriptor of the socket.
         began: When connecting began, in seconds.
+        clock: The clock of its relay. The greeting says which connections share it.
         upgraded: Whether received bytes go to the reader.
         streaming: Whether frames are measured and arrive without TLS, so that one read per event is enough.
         joined: Whether the greeting arrived. For a server without one: whether it accepted the upgrade.
@@ -48,6 +50,7 @@ class ListenerSocket:
         "_tls",
         "_waits_for",
         "began",
+        "clock",
         "closing",
         "fileno",
         "joined",
@@ -71,6 +74,7 @@ class ListenerSocket:
         self.visit = visit
         self.stream = Stream(target.expect, measured=visit.reads)
         self.began = began
+        self.clock = RelayClock()
         self.upgraded = self.streaming = self.joined = self.closing = False
         self.reading = True
         self.trouble: str | None = None

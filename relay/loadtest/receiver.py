@@ -30,11 +30,11 @@ from relay.loadtest.listener_socket import ListenerSocket
 from relay.loadtest.machine import cpu_seconds, waiting_seconds
 from relay.loadtest.plan import Visit, WorkerPlan
 from relay.loadtest.poll_loop import Events, PollLoop
+from relay.loadtest.relay_clock import RelayClock
 from relay.loadtest.target import JoinError, check_codec
-from relay.protocol.messages import ErrorNotice, Ping, Pong
+from relay.protocol.messages import ErrorNotice, Hello, Ping, Pong
 from relay.protocol.wire import WORD_MASK
 from relay.vocabulary.clock import Clock, relay_clock
-from relay.vocabulary.clock_offset import ClockOffset
 from relay.vocabulary.errors import CloseCode, PolicyError
 from relay.vocabulary.text import printable
 
@@ -57,16 +57,14 @@ _LOST = "1006 (no close frame)"
 
 
 class ClockQuestions:
-    """Asks the relay for its clock through one listener after another, so that none asks often. A greeting answers too.
+    """Asks relays for their clocks through one listener after another, so that none asks often. A greeting answers too.
 
-    Attributes:
-        offset: What is known of the clocks' difference.
-        offset_ms: The middle of `offset`, cached because every frame needs it.
+    Connections to one address may lead to several relays. `clock_id` in the greetings says which share a clock.
     """
 
     def __init__(self) -> None:
-        self.offset = ClockOffset()
-        self.offset_ms = 0.0
+        # By id. Relays that do not say one are taken for one relay.
+        self._clocks: dict[str | None, RelayClock] = {}
         self._ids = itertools.count()
         self._asked_ms: dict[int, float] = {}
         self._askers: deque[ListenerSocket] = deque()
@@ -88,16 +86,21 @@ class ClockQuestions:
         self._asked_ms[ping_id] = now_ms
         asker.send_text(Ping({"id": ping_id}).text())
 
-    def answer(self, pong: Pong, now_ms: float) -> None:
-        """Narrow the offset down by an answer."""
+    @property
+    def uncertainty_ms(self) -> float | None:
+        """How far off the worst known of the clocks may be; None while none is known."""
+        return max((clock.uncertainty_ms for clock in self._clocks.values()), default=None)
+
+    def greet(self, connection: ListenerSocket, hello: Hello, now_ms: float) -> None:
+        """Find out which clock a relay has, and narrow it down by the greeting."""
+        connection.clock = self._clocks.setdefault(hello.clock_id, RelayClock())
+        connection.clock.note(connection.began * 1000, now_ms, hello.clock_ms)
+
+    def answer(self, connection: ListenerSocket, pong: Pong, now_ms: float) -> None:
+        """Narrow a clock down by an answer."""
         asked_ms = self._asked_ms.pop(pong.ping_id, None)
         if asked_ms is not None:
-            self.note(asked_ms, now_ms, pong.clock_ms)
-
-    def note(self, asked_ms: float, now_ms: float, clock_ms: int) -> None:
-        """Narrow the offset down: between `asked_ms` and `now_ms` the relay's clock showed `clock_ms`."""
-        self.offset.note(asked_ms, now_ms, clock_ms)
-        self.offset_ms = self.offset.milliseconds
+            connection.clock.note(asked_ms, now_ms, pong.clock_ms)
 
 
 def _can_ask(connection: ListenerSocket) -> bool:
@@ -174,7 +177,6 @@ class Receiver:
     def report(self) -> Report:
         """Return what happened since the last report."""
         latency, self._reader.latency = self._reader.latency, Histogram()
-        offset = self._questions.offset
         return replace(
             self._counts.report(),
             joining=len(self._waiting) + self._connecting,
@@ -183,8 +185,7 @@ class Receiver:
             lag_ms=self._loop.take_lag_ms(),
             cpu_seconds=cpu_seconds(),
             waiting_seconds=waiting_seconds(),
-            clock_offset_ms=offset.milliseconds if offset.known else None,
-            clock_uncertainty_ms=offset.uncertainty_ms,
+            clock_uncertainty_ms=self._questions.uncertainty_ms,
         )
 
     def close(self) -> None:
@@ -198,7 +199,6 @@ class Receiver:
         """Receive from every socket that is ready. The generator's performance depends on this loop."""
         connections, clock = self._connections, self._clock
         buffer, view, take = self._reader.buffer, self._reader.view, self._reader.take
-        offset_ms = self._questions.offset_ms
         received_bytes = 0
         for fileno, mask in events:
             connection = connections.get(fileno)
@@ -217,11 +217,10 @@ class Receiver:
                     length = connection.receive_into(buffer)
                 if length:
                     received_bytes += length
-                    now_ms = int(clock() * 1000.0 + offset_ms) & WORD_MASK
+                    now_ms = int(clock() * 1000.0 + connection.clock.offset_ms) & WORD_MASK
                     happenings = take(stream, start + length, now_ms)
                     if happenings:
                         self._digest(connection, happenings)
-                        offset_ms = self._questions.offset_ms
                 else:
                     self._end(connection, _LOST)
             except BlockingIOError:
@@ -276,7 +275,7 @@ class Receiver:
                 return
 
     def _take(self, connection: ListenerSocket, length: int) -> Sequence[Happening]:
-        now_ms = int(self._clock() * 1000.0 + self._questions.offset_ms) & WORD_MASK
+        now_ms = int(self._clock() * 1000.0 + connection.clock.offset_ms) & WORD_MASK
         return self._reader.take(connection.stream, length, now_ms)
 
     def _digest(self, connection: ListenerSocket, happenings: Sequence[Happening]) -> None:
@@ -345,13 +344,13 @@ class Receiver:
     def _react(self, connection: ListenerSocket, happenings: Sequence[Happening]) -> None:
         for happening in happenings:
             match happening:
-                case Greeting(hello=hello, clock_ms=clock_ms) if not connection.joined:
+                case Greeting(hello=hello) if not connection.joined:
                     check_codec(self._plan.targets[connection.visit.target], hello.audio_format)
                     if not connection.expect.is_stamped:
-                        self._questions.note(connection.began * 1000, self._clock() * 1000, clock_ms)
+                        self._questions.greet(connection, hello, self._clock() * 1000)
                     self._joined(connection)
                 case Pong():
-                    self._questions.answer(happening, self._clock() * 1000)
+                    self._questions.answer(connection, happening, self._clock() * 1000)
                 case PingFrame(payload=payload):
                     connection.send_pong(payload)
                 case ToldGap(frames=frames):

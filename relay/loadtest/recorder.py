@@ -75,6 +75,7 @@ class Recorder:
         self._joins = Histogram()
         self._received_bytes = 0
         self._window_frames = 0
+        self._early_joins = 0
         self._uncertainty_ms: float | None = None
         self._reports: Sequence[Report] = ()
         self._seconds: list[Second] = []
@@ -97,6 +98,7 @@ class Recorder:
         """Record that the audio begins at `at` (seconds), and the use of all processes until then."""
         self.add(reports)
         self._began = self._last = at
+        self._early_joins = self.joined
         self._server_begin = server
         self._note_server(server)
         for line, report in zip(self._lines, (*reports, own), strict=True):
@@ -116,8 +118,8 @@ class Recorder:
         latency = self.add(reports)
         self._window_frames += latency.total
         *busy, _ = [line.note(report, length) for line, report in zip(self._lines, (*reports, own), strict=True)]
-        compared = [report.clock_uncertainty_ms for report in reports if report.clock_offset_ms is not None]
-        self._uncertainty_ms = max([*compared, self._uncertainty_ms or 0.0]) if compared else self._uncertainty_ms
+        uncertainties = (self._uncertainty_ms, *(report.clock_uncertainty_ms for report in reports))
+        self._uncertainty_ms = max((each for each in uncertainties if each is not None), default=None)
         server_cpu = None
         if server is not None and self._server_last is not None:
             server_cpu = percent(server.cpu_seconds - self._server_last.cpu_seconds, length)
@@ -182,6 +184,8 @@ class Recorder:
             cpu_seconds=last.cpu_seconds - begin.cpu_seconds,
             window_seconds=window_seconds,
             window_frames=self._window_frames,
+            join_cpu_seconds=begin.cpu_seconds - before.cpu_seconds,
+            early_joins=self._early_joins,
             rss_before=before.rss,
             rss_peak=self._rss_peak,
             uss_before=before.uss,

@@ -65,6 +65,8 @@ class ServerUse:
         cpu_seconds: CPU time of all its processes, from the first frame until half a second after the last.
         window_seconds: The length of that time.
         window_frames: Frames that reached a listener in that time.
+        join_cpu_seconds: CPU time from before the first join until the first frame.
+        early_joins: Listeners that joined in that time.
         rss_before: Resident memory before the listeners joined, in bytes.
         rss_peak: The largest resident memory observed.
         uss_before: Memory that only it uses, before the listeners joined, in bytes; None if not reported.
@@ -75,6 +77,8 @@ class ServerUse:
     cpu_seconds: float
     window_seconds: float
     window_frames: int
+    join_cpu_seconds: float
+    early_joins: int
     rss_before: int
     rss_peak: int
     uss_before: int | None
@@ -363,6 +367,10 @@ METRICS: dict[str, Metric] = {
     "server_cpu_us_per_delivery": _of_server(
         "the same, in microseconds for each frame delivered to a listener meanwhile",
         lambda use: use.cpu_seconds * 1e6 / use.window_frames if use.window_frames else None,
+    ),
+    "server_cpu_us_per_join": _of_server(
+        "CPU time of the server until the audio began, in microseconds for each listener that joined",
+        lambda use: use.join_cpu_seconds * 1e6 / use.early_joins if use.early_joins else None,
     ),
     "server_rss_before_mb": _of_server(
         "resident memory of the server before the listeners, MB", lambda use: _megabytes(use.rss_before)

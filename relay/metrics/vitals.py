@@ -20,7 +20,7 @@ class Tally:
         delivered_frames: Frames given to sockets, once for each listener.
         delivered_bytes: Their bytes on the wire, by codec or container.
         dropped_frames: Frames that slow listeners did not get, once for each listener.
-        released_frames: Frames released to listeners.
+        released_frames: Frames released to listeners, while this relay was the channel's home.
         unmade_frames: Frames that streams lack because they were not made.
         transcoding_failures: Frames of broadcasters that could not be encoded or decoded.
         lost_taps: Taps that were closed because their readers were too slow.

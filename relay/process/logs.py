@@ -76,8 +76,8 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, **fie
     stream = sys.stderr if stream is None else stream
     on_terminal = stream is not None and stream.isatty()
     as_console = settings.format == "console" or (settings.format == "auto" and on_terminal)
-    handler = _WriterHandler(stream)
-    handler.setFormatter(_console_formatter(on_terminal, fields) if as_console else _json_formatter(fields))
+    handler = _WriterHandler(stream, fields)
+    handler.setFormatter(_console_formatter(on_terminal) if as_console else _json_formatter())
     handler.addFilter(_demote_peer_errors)
     handler.addFilter(_shorten_exhaustion)
     root = logging.getLogger()
@@ -90,11 +90,11 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, **fie
     logging.captureWarnings(capture=True)
 
 
-def name_log_lines(node: str) -> None:
-    """Add the name of this node of a cluster to all further lines."""
+def add_log_fields(**fields: object) -> None:
+    """Add fields to all further lines that have none of this name."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _WriterHandler):
-            handler.node = node
+            handler.fields |= fields
 
 
 def set_log_level(settings: LogSettings) -> None:
@@ -121,30 +121,24 @@ def _shorten_exhaustion(record: logging.LogRecord) -> bool:
     return True
 
 
-def _console_formatter(on_terminal: bool, fields: Mapping[str, object]) -> logging.Formatter:
+def _console_formatter(on_terminal: bool) -> logging.Formatter:
     renderer = structlog.dev.ConsoleRenderer(
         colors=on_terminal and "NO_COLOR" not in os.environ,
         repr_native_str=True,
         exception_formatter=_indented_traceback,
         sort_keys=False,
     )
-    return _formatter(fields, [_escape_event, renderer])
+    return _formatter([_escape_event, renderer])
 
 
-def _json_formatter(fields: Mapping[str, object]) -> logging.Formatter:
-    return _formatter(
-        fields, [structlog.processors.format_exc_info, _order_members, structlog.processors.JSONRenderer()]
-    )
+def _json_formatter() -> logging.Formatter:
+    return _formatter([structlog.processors.format_exc_info, _order_members, structlog.processors.JSONRenderer()])
 
 
-def _formatter(fields: Mapping[str, object], render: Sequence[Processor]) -> logging.Formatter:
-    def add_fields(_logger: object, _method: str, event: _EventDict) -> _EventDict:
-        return {**fields, **event}
-
+def _formatter(render: Sequence[Processor]) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.ExtraAdder(),
-            add_fields,
             _drop_rendered,
             _plain_values,
             structlog.stdlib.add_log_level,
@@ -242,12 +236,12 @@ class _WriterHandler(logging.Handler):
     """Renders lines in the thread that logs, and writes them in its own thread; see the module's invariants.
 
     Attributes:
-        node: The name of this node of a cluster, which each line has; None without a cluster.
+        fields: Fields of every line that has none of this name.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, fields: Mapping[str, object]) -> None:
         super().__init__()
-        self.node: str | None = None
+        self.fields = dict(fields)
         self._stream = stream
         self._repeats = Repeats()
         self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_LINES)
@@ -285,8 +279,8 @@ class _WriterHandler(logging.Handler):
             self.handleError(record)
 
     def _render(self, record: logging.LogRecord) -> str:
-        if self.node is not None:
-            record.__dict__.setdefault("node", self.node)
+        for name, value in self.fields.items():
+            record.__dict__.setdefault(name, value)
         return self.format(record)
 
     def flush(self) -> None:

@@ -213,6 +213,7 @@ class Hello(Message):
         channels: All channels of the session. Empty if the relay does not list them.
         pace: The broadcaster's pace. In `SPEECH`, audio arrives before it is due.
         clock_ms: The relay's clock, in milliseconds, 32 bits.
+        clock_id: The id of that clock. Two greetings with the same id have times of the same clock. None if unknown.
         buffer_ms: The maximum age of the audio that the relay sends, as granted.
         coalesce_ms: The interval over which the relay joins frames into one write, as granted.
         packet_ms: How much audio frames may have that share one message, as granted. 0 if each has its own.
@@ -234,6 +235,7 @@ class Hello(Message):
     channels: tuple[ChannelEntry, ...] = ()
     pace: Pace = Pace.LIVE
     clock_ms: int = 0
+    clock_id: str | None = None
     buffer_ms: int = 0
     coalesce_ms: int = 0
     packet_ms: int = 0
@@ -299,7 +301,7 @@ class Gap(Message):
         from_seq: The first frame, 32 bits.
         to_seq: The last frame, 32 bits.
         duration_ms: The duration of their audio.
-        reason: `overflow`, `stale`, `resume`, `clear` or `transcoding`.
+        reason: `overflow`, `stale`, `resume`, `clear` or `missing`.
     """
 
     TYPE = "gap"
@@ -343,6 +345,7 @@ class BroadcasterHello(Message):
         epoch: The epoch of its first frame, 16 bits.
         next_seq: The sequence number of its first frame, 32 bits.
         clock_ms: The relay's clock, in milliseconds, 32 bits.
+        clock_id: The id of that clock. Two greetings with the same id have times of the same clock. None if unknown.
     """
 
     TYPE = "hello"
@@ -359,6 +362,7 @@ class BroadcasterHello(Message):
     epoch: int = 0
     next_seq: int = 0
     clock_ms: int = 0
+    clock_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class BroadcasterConversation(Conversation):
             epoch=broadcaster.start.epoch,
             next_seq=broadcaster.start.seq & WORD_MASK,
             clock_ms=self._hub.clock_ms,
+            clock_id=self._hub.clock_id,
         )
         port.send_text(hello.text())
 

@@ -15,7 +15,7 @@ from relay.process.stopping import first_of
 from relay.process.tasks import TaskRegistry
 from relay.supervisor.backoff import Backoff
 from relay.supervisor.control import Assignment
-from relay.supervisor.worker_process import Outfit, WorkerProcess
+from relay.supervisor.worker_process import Outfit, WorkerProcess, describe_exit
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import ConfigurationError, RelayError
 
@@ -69,7 +69,7 @@ class Supervisor:
             worker.reload()
 
     def kill(self) -> None:
-        """End all workers at once. Those that should not come back need a supervisor that stops, too."""
+        """End all workers at once, without an orderly stop."""
         for worker in self._workers.values():
             worker.kill()
 
@@ -87,7 +87,8 @@ class Supervisor:
                 return
             lived = relay_clock() - started
             wait = backoff.wait_seconds(lived)
-            logger.error(
+            logger.log(
+                logging.INFO if how == describe_exit(0) else logging.ERROR,
                 "a worker ended and is started again",
                 extra={
                     "worker": number,

@@ -21,7 +21,7 @@ CHECK_SECONDS = 0.5
 """How often the supervisor checks that it has heard of a worker."""
 
 HANG_SECONDS = 5.0
-"""A worker whose event loop does not run for this long is replaced. Its clients notice nothing sooner."""
+"""A worker whose event loop does not run for this long is replaced. Its clients hear nothing meanwhile."""
 
 START_SECONDS = 60.0
 """A worker that is not ready after this time is replaced. It takes a second on an idle machine."""
@@ -62,7 +62,6 @@ class WorkerProcess:
         self._reload_when_ready = False
         self._unread = b""
         self._silent_checks = 0
-        self._ended = asyncio.Event()
         self.fault: str | None = None
         asyncio.get_running_loop().add_reader(control, self._read)
 
@@ -131,6 +130,7 @@ class WorkerProcess:
             sentence = "a worker hangs and is killed" if self._is_ready else "a worker does not start and is killed"
             logger.error(sentence, extra={"worker": self._number, "silent_seconds": seconds})
             self.kill()
+            self._silent_checks = 0
 
     def _read(self) -> None:
         try:

@@ -11,7 +11,10 @@ Clock = Callable[[], float]
 """Returns the current time in seconds."""
 
 relay_clock: Clock = monotonic
-"""The clock of this process. Due times of the wire protocol are its milliseconds modulo 2**32."""
+"""The clock of this process. Due times of the wire protocol are its milliseconds modulo 2**32.
+
+Other processes may share it; `relay.process.clock_id` says which.
+"""
 
 wall_clock: Clock = time
 """The time of day: seconds since 1970 in UTC, as in tokens."""

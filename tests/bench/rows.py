@@ -11,7 +11,10 @@ from tests.bench import opus
 from tests.bench.age import ALLOWED_MS, BOUNDS_MS, SPEEDS, measure_ages
 from tests.bench.bench import Bench, figures, spread
 from tests.bench.beside import LARGE, SMALL, measure_beside
+from tests.bench.bus import PER_SECOND, SUBJECTS, measure_bus
 from tests.bench.measure import Measured
+from tests.bench.nodes import CHANNELS as CHANNELS_OF_NODES
+from tests.bench.nodes import measure_nodes
 from tests.bench.renditions import CHANNELS, measure_channels
 from tests.bench.report import Spread, ratios
 from tests.bench.servers import Server, relay
@@ -235,6 +238,35 @@ def row_renditions(bench: Bench) -> None:
     bench.row("bytes of a listener of Opus against PCM, 20 ms in a message", figure, size.median, [], least=0.25)
 
 
+def row_bus(bench: Bench) -> None:
+    """Messages between two nodes, through NATS: their latency, and the CPU time of each."""
+    runs = bench.alternate({"bus": partial(measure_bus, bench.seconds)})["bus"]
+    lost = sum(run.lost for run in runs)
+    p50, p99 = Spread(tuple(run.p50_ms for run in runs)), Spread(tuple(run.p99_ms for run in runs))
+    figure = f"p50 **{p50.text(2)}** ms, p99 {p99.text(1)} ms, lost {lost}"
+    what = f"the bus, {SUBJECTS} channels × {PER_SECOND}/s: from one node to another"
+    bench.row(what, figure, math.inf if lost else p50.median, [], least=1, unit=" ms")
+    costs = {
+        name: Spread(tuple(getattr(run, f"{name}_us") for run in runs)) for name in ("sender", "receiver", "server")
+    }
+    figure = ", ".join(f"{name} **{cost.text()}** µs" for name, cost in costs.items())
+    bench.row("the bus: CPU of a message", figure, costs["sender"].median, [], least=60, unit=" µs")
+
+
+def row_nodes(bench: Bench) -> None:
+    """Two nodes of a cluster: how much later the listeners of the other one hear, and what a frame costs there."""
+    runs = bench.alternate({"nodes": partial(measure_nodes, bench.seconds)})["nodes"]
+    lost = sum(run.lost for run in runs)
+    p50 = Spread(tuple(run.later_ms[len(run.later_ms) // 2] for run in runs))
+    p99 = Spread(tuple(run.later_ms[len(run.later_ms) * 99 // 100] for run in runs))
+    what = f"{CHANNELS_OF_NODES} channels × {PER_SECOND}/s: how much later another node's listeners hear"
+    bench.row(what, f"p50 **{p50.text(2)}** ms, lost {lost}", math.inf if lost else p50.median, [], least=1, unit=" ms")
+    bench.row(f"{what}, p99", f"**{p99.text(1)}** ms", p99.median, [], least=5, unit=" ms")
+    home, other = Spread(tuple(run.home_us for run in runs)), Spread(tuple(run.other_us for run in runs))
+    figure = f"**{other.text()}** µs, at its home {home.text()} µs"
+    bench.row("CPU of a frame of another node, with a listener", figure, other.median, [], least=60, unit=" µs")
+
+
 ROWS: dict[str, Callable[[Bench], None]] = {
     "cpu": row_cpu,
     "stalled": row_stalled,
@@ -247,11 +279,16 @@ ROWS: dict[str, Callable[[Bench], None]] = {
 }
 """The rows that run by default."""
 
-WITHOUT_SERVERS = frozenset({"encoder", "quality"})
+WITHOUT_SERVERS = frozenset({"bus", "encoder", "nodes", "quality"})
 """Rows that do not measure a server."""
 
 WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age", "renditions"}) | WITHOUT_SERVERS
 """Rows that measure only the relay."""
 
-MORE_ROWS: dict[str, Callable[[Bench], None]] = {"receiver": row_receiver, "quality": row_quality}
+MORE_ROWS: dict[str, Callable[[Bench], None]] = {
+    "bus": row_bus,
+    "nodes": row_nodes,
+    "receiver": row_receiver,
+    "quality": row_quality,
+}
 """Rows that run only on request."""

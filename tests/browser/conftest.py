@@ -25,6 +25,8 @@ INSECURE_HOST = "relay.test"
 PAGE_TIMEOUT_MS = 20_000
 """Generous, because other work may keep the machine busy."""
 
+COMPLAINTS_OF_A_BREAK = ("WebSocket connection", "Failed to load resource: net::ERR_")
+
 
 class Tab:
     """A page of the relay, with everything that the browser complains about.
@@ -40,6 +42,7 @@ class Tab:
         self.page = page
         self.network = network
         self.complaints: list[str] = []
+        self._is_broken = False
         page.set_default_timeout(PAGE_TIMEOUT_MS)
         page.on("console", lambda message: self._hear(message.type, message.text))
         page.on("pageerror", lambda error: self._hear("error", str(error)))
@@ -72,13 +75,18 @@ class Tab:
         """Remove the complaints that a test caused on purpose."""
         self.complaints = [complaint for complaint in self.complaints if text not in complaint]
 
-    def forgive_break(self) -> None:
-        """Remove complaints about requests that failed because a test broke the connections."""
-        self.forgive("WebSocket connection")
-        self.forgive("Failed to load resource: net::ERR_")
+    def forgive_break(self, *, goes_on: bool = False) -> None:
+        """Remove complaints about requests that failed because a test broke the connections.
+
+        If the break goes on, later complaints are forgiven, too.
+        """
+        for text in COMPLAINTS_OF_A_BREAK:
+            self.forgive(text)
+        self._is_broken = goes_on
 
     def _hear(self, kind: str, text: str) -> None:
-        if kind in ("error", "warning"):
+        is_of_break = self._is_broken and any(each in text for each in COMPLAINTS_OF_A_BREAK)
+        if kind in ("error", "warning") and not is_of_break:
             self.complaints.append(text)
 
 

@@ -90,6 +90,8 @@ async def listening(
     *,
     rate: int = 16_000,
     frame_seconds: float = 0.02,
+    pace: str = "live",
+    through: str | None = None,
     prepare: Callable[[Ear], None] = lambda _: None,
     settled_seconds: float = SETTLED_SECONDS,
     **options: str,
@@ -101,14 +103,16 @@ async def listening(
         relay: The relay between the two.
         rate: The broadcast's sample rate, in samples per second.
         frame_seconds: The length of each frame.
+        pace: The broadcaster's pace.
+        through: Where the player reaches the relay; by default at the relay's own address.
         prepare: A function that impairs the network before Play is pressed.
         settled_seconds: How long to wait.
         options: The player's options.
     """
     session = f"ruler-{next(_numbers)}"
     async with (
-        open_ear(context, relay.url, session, **options) as ear,
-        live(relay.url, session, rate, frame_seconds) as source,
+        open_ear(context, through or relay.url, session, **options) as ear,
+        live(relay.url, session, rate, frame_seconds, pace) as source,
     ):
         prepare(ear)
         await ear.play()

@@ -26,7 +26,7 @@ def join(relay: RelayProcess, session: str) -> connect:
 
 
 async def told(listener: ClientConnection, message_type: str) -> dict[str, object]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             message = await listener.recv()
             if isinstance(message, str) and (read := json.loads(message))["type"] == message_type:
@@ -36,7 +36,7 @@ async def told(listener: ClientConnection, message_type: str) -> dict[str, objec
 async def silent_frames(listener: ClientConnection, count: int) -> None:
     """Wait until this many frames in a row are silent."""
     silent = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while silent < count:
             message = await listener.recv()
             if isinstance(message, bytes):

@@ -36,7 +36,7 @@ from relay.client import (
 from relay.client.transport import connection as client_connection
 from relay.client.transport import listener as client_listener
 from relay.protocol.messages import read_listener_event
-from relay.protocol.wire import Header, pack_audio
+from relay.protocol.wire import Header, pack_audio, serial_difference
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from tests.support.scripted_relay import HELLO, Script, cut, frame, in_turn, query_of, say, scripted
 
@@ -427,6 +427,72 @@ async def test_a_ping_tells_the_difference_of_the_clocks() -> None:
         event = read_listener_event(frame_of_now)
         assert isinstance(event, Audio)
         assert listener.age_ms(event) == pytest.approx(0, abs=500)
+
+
+SLOW_SECONDS = 1.2
+"""How old the clock in a slow greeting is. Half of it is the error of an estimate from this greeting alone."""
+
+
+@pytest.mark.parametrize(("clock_id", "is_kept"), [("one", True), ("two", False), (None, False)])
+async def test_the_estimate_of_a_clock_outlives_the_connection_but_not_the_clock(
+    clock_id: str | None, is_kept: bool
+) -> None:
+    """The second greeting is slow. If it is of the same clock, the estimate is no worse than before."""
+
+    def relays_clock() -> int:
+        return wire_milliseconds(relay_clock())
+
+    async def first(connection: ServerConnection) -> None:
+        await say(connection, {**HELLO, "clock_ms": relays_clock(), "clock_id": "one"})
+        await anext(aiter(connection))
+        await say(connection, {"type": "pong", "id": 0, "clock_ms": relays_clock()})
+        await cut(connection)
+
+    async def second(connection: ServerConnection) -> None:
+        clock = {"clock_ms": relays_clock()} | ({} if clock_id is None else {"clock_id": clock_id})
+        await asyncio.sleep(SLOW_SECONDS)
+        await say(connection, {**RESUMED, **clock})
+
+    async with scripted(in_turn(first, second)) as url, listen(url, "ev1", reconnect=SOON) as listener:
+        await listener.ping()
+        offsets = {type(event): serial_difference(listener.clock_offset_ms, 0) async for event in listener}
+    moved_ms = abs(offsets[Reconnected] - offsets[Pong])
+    assert moved_ms < 250 if is_kept else moved_ms > 350
+
+
+async def test_a_frame_keeps_its_age_while_a_cancelled_step_connects_to_another_clock() -> None:
+    begun, cancelled, greeted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def first(connection: ServerConnection) -> None:
+        clock_ms = wire_milliseconds(relay_clock())
+        await say(connection, {**HELLO, "clock_ms": clock_ms, "clock_id": "one"})
+        await say(connection, Header(1, 0, 0, clock_ms).pack() + SAMPLES)
+        await cut(connection)
+
+    async def second(connection: ServerConnection) -> None:
+        begun.set()
+        await cancelled.wait()
+        clock_ms = (wire_milliseconds(relay_clock()) + 3_000_000) % (1 << 32)
+        await say(connection, {**RESUMED, "next_seq": 1, "clock_ms": clock_ms, "clock_id": "two"})
+        await (await connection.ping())
+        greeted.set()
+        await connection.wait_closed()
+
+    async with scripted(in_turn(first, second)) as url, listen(url, "ev1", reconnect=SOON) as listener:
+        events = [await anext(listener) for _ in range(3)]
+        assert [type(event) for event in events] == [Hello, Audio, Reconnecting]
+        assert isinstance(events[1], Audio)
+        step = asyncio.ensure_future(anext(listener))
+        await begun.wait()
+        step.cancel()
+        await asyncio.wait([step])
+        cancelled.set()
+        await greeted.wait()
+        # The attempt is over as soon as its task has run. If that takes longer, the test notices nothing.
+        await asyncio.sleep(0.05)
+        assert abs(listener.age_ms(events[1])) < 1_000_000
+        assert isinstance(await anext(listener), Reconnected)
+        assert listener.age_ms(events[1]) > 2_000_000
 
 
 async def test_a_relay_that_is_gone_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ import socket
 import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import pytest
 import uvloop
 
+from relay.access.grants import Grant, Reason, RefusedError, TokenRole
 from relay.access.rules import Access, AccessRules, OperatorPermit
 from relay.cluster.figures import GroupMetrics
 from relay.cluster.operators import ClusterOperations
@@ -39,6 +40,7 @@ from tests.support.ports import free_port
 from tests.support.processes import environment
 
 KEY = "an-admin-key"
+TOKEN = "a-token"  # noqa: S105
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -72,12 +74,23 @@ class SlowNodes:
         return self._found
 
 
+class _OneToken:
+    """Knows one token, which is for the session ev1."""
+
+    sources: frozenset[Hashable] = frozenset({"one token"})
+
+    def verify(self, token: str) -> Grant:
+        if token != TOKEN:
+            raise RefusedError(Reason.SIGNATURE, "It is not that token.")
+        return Grant(frozenset({TokenRole.ADMIN}), ("ev1",), ("*",), "one token")
+
+
 class House:
     """A door with a listening socket, whose operators ask `performer`."""
 
     def __init__(self, performer: Performer, limits: LimitSettings, metrics: Page | None = None) -> None:
         self.bench = Bench(limits=limits)
-        access = Access(AccessRules(admin_key=KEY), wall_clock)
+        access = Access(AccessRules(admin_key=KEY, verifier=_OneToken()), wall_clock)
         admission = Admission(
             self.bench.hub,
             Pages(),
@@ -312,12 +325,21 @@ def test_a_bug_is_an_answer_and_nothing_found_is_a_refusal(
         assert (await ask(house.url, "GET", "/v1/sessions/ev1", KEY)).status == 401
         assert (await ask(house.url, "GET", "/v1/sessions/ev1", "another")).status == 401
 
+    async def guessed(house: House, nodes: SlowNodes) -> None:
+        nodes.go_on.set()
+        found = [
+            (await ask(house.url, "GET", f"/v1/sessions/{session}", TOKEN, X_Forwarded_For="192.0.2.1")).status
+            for session in ("ev1", "ev1", "ev2", "ev2")
+        ]
+        assert found == [401, 401, 401, 429], "to ask for what is not permitted is a failure"
+
     async def failed(house: House, nodes: SlowNodes) -> None:
         nodes.go_on.set()
         reply = await ask(house.url, "GET", "/v1/sessions/ev1", KEY)
         assert (reply.status, reply.body) == (500, "The relay failed; try again.\n")
 
     run(loop, refused, None)
+    run(loop, guessed, None, LimitSettings(max_failures_per_minute=1))
     assert not [line for line in caplog.records if line.exc_info]
     run(loop, failed, ZeroDivisionError())
     assert [line.getMessage() for line in caplog.records if line.exc_info] == ["a bug in the relay made a request fail"]

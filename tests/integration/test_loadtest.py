@@ -12,7 +12,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -37,7 +37,7 @@ from relay.loadtest.target import Expect, Target, stamp
 from relay.loadtest.worker import ReportNow
 from relay.protocol.json_messages import decode, encode
 from relay.protocol.messages import Ping
-from relay.protocol.wire import WORD_MASK, Header
+from relay.protocol.wire import HEADER_BYTES, WORD_MASK, Header
 from relay.vocabulary.clock import relay_clock, wire_milliseconds
 from relay.vocabulary.errors import RelayError
 from tests.support.ports import free_port
@@ -555,6 +555,9 @@ class AnotherServer:
     def frame(self, seq: int) -> bytes:
         return stamp(seq, relay_clock(), bytes(640))
 
+    def send(self, seq: int) -> None:
+        broadcast(self._connections, self.frame(seq))
+
     def take_late_ms(self) -> float:
         return 0.0
 
@@ -562,7 +565,7 @@ class AnotherServer:
         for seq in range(frame_count(self._plan)):
             await asyncio.sleep(max(0.0, begins_at + send_seconds(self._plan, seq) - relay_clock()))
             if seq != self._lost:
-                broadcast(self._connections, self.frame(seq))
+                self.send(seq)
             self.published[0] = seq + 1
 
     async def end(self) -> None:
@@ -654,6 +657,48 @@ async def test_the_clock_of_another_machine_is_compared_with_ours() -> None:
     # The error is less than the fractional second of the clocks' difference, in both directions.
     assert FarAwayRelay.AGE_MS - 50 <= metrics["p50_ms"] <= FarAwayRelay.AGE_MS + 100
     assert metrics["disconnects"] == metrics["unaccounted_frames"] == 0
+
+
+class TwoNodes(FarAwayRelay):
+    """Two relays behind one address. Their clocks differ by 300 ms, and every other connection reaches the second."""
+
+    AHEAD_MS = 300
+
+    def __init__(self, plan: LoadPlan) -> None:
+        super().__init__(plan)
+        self._at_the_second: set[ServerConnection] = set()
+        self._turn = 0
+
+    async def converse(self, connection: ServerConnection) -> None:
+        self._turn += 1
+        ahead_ms = self.AHEAD_MS * (self._turn % 2)
+        if ahead_ms:
+            self._at_the_second.add(connection)
+        members = {"connection_id": "c", "state": "live", "format": None, "epoch": 9, "next_seq": 0}
+        clock = {"clock_ms": self.clock_ms + ahead_ms, "clock_id": f"ahead by {ahead_ms}"}
+        await connection.send(encode("hello", protocol="relay.v1", **members, **clock))
+        async for message in connection:
+            assert isinstance(message, str)
+            await connection.send(Ping.read(decode(message)).answer(self.clock_ms + ahead_ms))
+
+    def send(self, seq: int) -> None:
+        frame = self.frame(seq)
+        header = Header.unpack(frame)
+        ahead = replace(header, due_ms=header.due_ms + self.AHEAD_MS).pack() + frame[HEADER_BYTES:]
+        broadcast(self._connections - self._at_the_second, frame)
+        broadcast(self._connections & self._at_the_second, ahead)
+
+
+async def test_each_node_of_a_cluster_has_its_own_clock() -> None:
+    plan = LoadPlan("ws://two-nodes", listeners=10, duration_seconds=2.0)
+    result = await measure(TwoNodes(plan), plan)
+    metrics = result.metrics()
+    assert metrics["delivered_frames"] == 10 * 100
+    assert metrics["p50_ms"] is not None
+    assert metrics["p90_ms"] is not None
+    # With one clock for both, half of the frames would be 300 ms older or younger.
+    assert FarAwayRelay.AGE_MS - 50 <= metrics["p50_ms"] <= metrics["p90_ms"] < FarAwayRelay.AGE_MS + 200
+    assert metrics["max_ms"] is not None
 
 
 class RudeRelay(FarAwayRelay):

@@ -136,6 +136,42 @@ test("the relay's clock is taken from the exchange with the shortest round trip,
   assert.equal(clock.unwrap(0xffff_ffff), 2 ** 32 - 1);
 });
 
+test("times of another clock continue those of the one before", () => {
+  const clock = new RelayClock();
+  clock.greet("one", 50_000, 1010);
+  clock.exchange(2000, 51_005, 2010);
+  assert.equal(clock.unwrap(52_000), 52_000);
+  clock.greet("one", 53_001, 4012);
+  assert.equal(clock.moves, 0);
+  // The fastest message took 1005 - 50_000.
+  for (const [id, wireMs] of /** @type {const} */ ([
+    ["two", 54_305],
+    ["three", 0xffff_fff0],
+  ])) {
+    clock.greet(id, wireMs, 5010);
+    assert.equal(clock.unwrap(wireMs), 54_005);
+    assert.equal(clock.unwrap((wireMs + 100) >>> 0), 54_105);
+    assert.equal(clock.fastestWayMs, 1005 - 50_000 - 0);
+    // The last exchange counts until there is one with the new clock.
+    assert.equal(clock.relayNow(5010), 54_010);
+  }
+  assert.equal(clock.moves, 2);
+  clock.exchange(5010, 0xffff_fff0 + 15, 5030);
+  assert.equal(clock.relayNow(5030), 54_030);
+});
+
+test("a relay that names no clock has the same one, unless its time is a second away", () => {
+  const clock = new RelayClock();
+  clock.greet(undefined, 50_000, 1000);
+  clock.greet(undefined, 50_700, 2000);
+  clock.greet("one", 51_900, 3000);
+  assert.equal(clock.moves, 0);
+  clock.greet("one", 9000, 4000);
+  clock.greet(undefined, 700_000, 5000);
+  assert.equal(clock.moves, 2);
+  assert.equal(clock.unwrap(700_000), 54_000);
+});
+
 /** Runs a ladder on a simulated delay, and gives each decision. */
 function climb(ladder, startMs, seconds, { targetMs = 200, driftPpm = 0, noiseMs = 0, fromMs = 0 } = {}) {
   let errorMs = startMs;

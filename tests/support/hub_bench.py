@@ -186,6 +186,7 @@ class Bench:
             self.manager,
             self.drain,
             clock=clock,
+            clock_id="the bench's",
             serialize=serialize,
             send=lambda port, wire: port.send(wire),
             broadcast=BroadcastSettings(),

@@ -28,8 +28,9 @@ class LiveSource:
             was sent.
     """
 
-    def __init__(self, rate: int, frame_seconds: float) -> None:
+    def __init__(self, rate: int, frame_seconds: float, pace: str) -> None:
         self._rate = rate
+        self._pace = pace
         self.frame_seconds = frame_seconds
         self._twice = 2 * ruler_pcm(rate)
         self.began = 0.0
@@ -38,7 +39,7 @@ class LiveSource:
     @property
     def address_query(self) -> str:
         """Return the format as the query of a broadcaster's address."""
-        return f"rate={self._rate}&channels={CHANNELS}"
+        return f"rate={self._rate}&channels={CHANNELS}&pace={self._pace}"
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield each frame when it is due."""
@@ -57,7 +58,9 @@ class LiveSource:
 
 
 @asynccontextmanager
-async def live(relay_url: str, session: str, rate: int, frame_seconds: float = 0.02) -> AsyncIterator[LiveSource]:
+async def live(
+    relay_url: str, session: str, rate: int, frame_seconds: float = 0.02, pace: str = "live"
+) -> AsyncIterator[LiveSource]:
     """Broadcast the ruler while the block runs, then end the session.
 
     Args:
@@ -65,8 +68,9 @@ async def live(relay_url: str, session: str, rate: int, frame_seconds: float = 0
         session: The session's id; the channel is `main`.
         rate: Samples per second.
         frame_seconds: The length of each message.
+        pace: `live` or `speech`. The audio comes in real time in either.
     """
-    source = LiveSource(rate, frame_seconds)
+    source = LiveSource(rate, frame_seconds, pace)
     address = f"{relay_url.replace('http', 'ws', 1)}/v1/broadcast/{session}?{source.address_query}"
     async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None, compression=None) as socket:
         await socket.recv()

@@ -189,6 +189,7 @@ class MemoryBus:
         self.dropped = 0
         self._cluster = cluster
         self._is_linked = False
+        self._cuts = 0
         self._node = self.nodes[node_id]
         self._takes: dict[tuple[str, str], list[Take]] = {}
         self._replies: dict[str, Reply] = {}
@@ -217,6 +218,7 @@ class MemoryBus:
     async def end(self) -> None:
         """Disconnect the node for good. The others notice at once."""
         self._is_linked = False
+        self._cancel_expiry()
         self._cluster.buses.pop(self.node_id, None)
         self._cluster.expire(self.node_id)
         for task in list(self._tasks):
@@ -228,6 +230,7 @@ class MemoryBus:
         """Cut the node off. Whatever is on its way is lost, except what it published and said itself."""
         if self._is_linked:
             self._is_linked = False
+            self._cuts += 1
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(self._cluster.expiry_seconds, self._cluster.expire, self.node_id)
 
@@ -241,10 +244,13 @@ class MemoryBus:
 
     def _connect(self) -> None:
         self._is_linked = True
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._cancel_expiry()
         self._leave(lambda: self._cluster.enlist(self._node))
         self._leave(lambda: self.receive(self._report_all, is_live=False))
+
+    def _cancel_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     @property
     def is_up(self) -> bool:
@@ -327,12 +333,16 @@ class MemoryBus:
             self.receive(partial(settle, result, error))
 
         self._leave(do, is_kept=is_kept)
-        try:
-            # `asyncio.wait_for` of Python 3.11 can lose a cancellation.
-            async with asyncio.timeout(self._cluster.answer_seconds):
-                return await answer
-        except TimeoutError:
-            raise BusDownError("The bus does not answer.") from None
+        cuts = self._cuts
+        while True:
+            try:
+                # `asyncio.wait_for` of Python 3.11 can lose a cancellation.
+                async with asyncio.timeout(self._cluster.answer_seconds):
+                    return await asyncio.shield(answer)
+            except TimeoutError:
+                # A slow machine is no reason to give up; a link that was cut is.
+                if not self._is_linked or self._cuts != cuts:
+                    raise BusDownError("The bus does not answer.") from None
 
     # Called by the bus
 

@@ -4,16 +4,23 @@ A server keeps everything in memory. Whoever kills it and starts it again finds 
 """
 
 import asyncio
+import base64
+import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import nkeys
+
+from relay.settings.settings import Settings
 from tests.support.ports import free_port
 
+ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0
 """The wait for a server that may be slow; it does not judge speed."""
 
@@ -141,7 +148,7 @@ async def nats_cluster(directory: Path, *lines: str, servers: int = 3) -> AsyncI
     """Run servers that form a cluster with JetStream. They are ready when the block begins."""
     names = [f"nats{number}" for number in range(servers)]
     routes = [free_port() for _ in names]
-    everywhere = " ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
+    everywhere = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
     running = [
         NatsServer(
             directory,
@@ -167,8 +174,36 @@ async def until_ready(servers: Iterable[NatsServer]) -> None:
     """Wait until servers of a cluster have elected who leads it, as each one's log says."""
     async with asyncio.timeout(START_SECONDS):
         for server in servers:
-            while "JetStream cluster new metadata leader" not in _read(server.log):  # noqa: ASYNC110 - a file has no event
+            while "metadata leader" not in _read(server.log):  # noqa: ASYNC110 - a file has no event
                 await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def node_process(url: str, **cluster: object) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a node that only belongs to a cluster, in a process of its own. It is ready when the block begins."""
+    code = (
+        "import asyncio, json, sys\n"
+        "from relay.cluster.nats_bus import open_bus\n"
+        "from relay.settings.settings import Settings\n"
+        "async def main():\n"
+        "    async with open_bus(Settings(cluster=json.loads(sys.argv[1]))) as bus:\n"
+        "        print(bus.node_id, flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, json.dumps({"url": url, **cluster})),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline(), "the node did not begin"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 def urls(servers: Iterable[NatsServer]) -> str:
@@ -187,3 +222,68 @@ def _read(path: Path) -> str:
 
 def _jetstream(directory: Path, name: str) -> str:
     return f'jetstream {{ store_dir: "{directory / name}", max_memory_store: 512MB }}'
+
+
+def cluster_settings(url: str, *, history_seconds: float = 10.0, **cluster: Any) -> Settings:
+    """Return the settings of a node that uses these servers."""
+    return Settings.model_validate(
+        {"cluster": {"url": url, **cluster}, "listener": {"history_seconds": history_seconds}}
+    )
+
+
+async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until a condition holds that no event announces. The time is for a machine that hangs; it judges nothing."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def operator_mode(directory: Path) -> tuple[str, Path]:
+    """Return lines for a server that admits users of one account by their JWT, and the credentials of such a user.
+
+    The form of the tokens: NATS ADR-14. Their signature is one of Ed25519 by the NKey of the issuer.
+    """
+    operator, user = _key_pair(nkeys.PREFIX_BYTE_OPERATOR), _key_pair(nkeys.PREFIX_BYTE_USER)
+    account, system = _key_pair(nkeys.PREFIX_BYTE_ACCOUNT), _key_pair(nkeys.PREFIX_BYTE_ACCOUNT)
+    limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1) | {"wildcards": True}
+    memory = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
+    user_claims = {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}
+    accounts = "\n".join(
+        f"{each.public_key.decode()}: {_token(operator, each, {'type': 'account', 'version': 2, 'limits': granted})}"
+        for each, granted in ((account, limits | memory), (system, limits))
+    )
+    credentials = directory / "user.creds"
+    credentials.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{_token(account, user, user_claims)}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
+    )
+    lines = (
+        f"operator: {_token(operator, operator, {'type': 'operator', 'version': 2})}",
+        f"system_account: {system.public_key.decode()}",
+        f"resolver: MEMORY\nresolver_preload: {{\n{accounts}\n}}",
+    )
+    return "\n".join(lines), credentials
+
+
+def nkey_of(seed: bytes) -> str:
+    """Return the public key that a server's configuration names for a seed."""
+    return bytes(nkeys.from_seed(bytearray(seed)).public_key).decode()
+
+
+def user_seed() -> bytes:
+    """Return a new NKey seed of a user."""
+    return bytes(_key_pair(nkeys.PREFIX_BYTE_USER).seed)
+
+
+def _key_pair(prefix: int) -> nkeys.KeyPair:
+    return nkeys.from_seed(bytearray(nkeys.encode_seed(os.urandom(32), prefix)))
+
+
+def _token(issuer: nkeys.KeyPair, subject: nkeys.KeyPair, claims: Mapping[str, object]) -> str:
+    def encode(part: bytes) -> str:
+        return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+    body = {"jti": os.urandom(8).hex(), "iat": 1_700_000_000, "iss": issuer.public_key.decode()}
+    body |= {"name": "test", "sub": subject.public_key.decode(), "nats": claims}
+    signed = ".".join(encode(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "ed25519-nkey"}, body))
+    return f"{signed}.{encode(issuer.sign(signed.encode()))}"

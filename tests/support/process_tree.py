@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 GONE_SECONDS = 60.0
@@ -32,13 +33,16 @@ async def stop(pid: int) -> None:
 
 
 async def until_gone(pids: Iterable[int], seconds: float = GONE_SECONDS) -> None:
-    """Wait until none of the processes runs any more."""
+    """Wait until none of the processes runs any more. Kill those that still do after the time."""
     left = set(pids)
     try:
         async with asyncio.timeout(seconds):
             while left := {pid for pid in left if is_running(pid)}:  # noqa: ASYNC110 - the kernel has no event for strangers
                 await asyncio.sleep(0.05)
     except TimeoutError:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         raise AssertionError(f"these processes still run: {left}") from None
 
 

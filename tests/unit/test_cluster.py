@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from relay.cluster.bus import BusDownError
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
@@ -171,6 +172,31 @@ async def test_a_broadcaster_goes_on_elsewhere_when_its_node_dies(
     send(b, again, numbered(30, 30))
     await until(lambda: len(heard(there)) == 60)
     assert heard(there) == numbered(60)
+    assert_exact(there)
+
+
+async def test_a_claim_that_was_not_finished_loses_nothing(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim(connection_id="first")
+    there = await c.join()
+    send(a, source, numbered(30))
+    await until(lambda: len(heard(there)) == 30)
+
+    async def fail(*_: object) -> None:
+        raise BusDownError("The bus broke down.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(b.bus, "publish_stored", fail)
+        with pytest.raises(RelayError, match="can't reach its cluster"):
+            await b.claim(Offer(takeover=True, resume="first"), connection_id="lost")
+    again, _ = await c.claim(Offer(takeover=True, resume="first"))
+    assert again.accepted_before == 30 * 320
+    send(c, again, numbered(10, 30))
+    late = await b.join("late", Delivery(burst_ms=5000))
+    await until(lambda: len(heard(there)) == 40 and len(heard(late)) == 40)
+    assert heard(there) == heard(late) == numbered(40)
     assert_exact(there)
 
 
@@ -369,3 +395,34 @@ async def test_many_claims_at_once_leave_one_broadcaster(nodes: list[ClusterNode
     await until(lambda: len({tuple(heard(each)) for each in listeners}) == 1)
     for each in listeners:
         assert_exact(each)
+
+
+async def test_a_broadcaster_knows_the_listeners_of_all_nodes(nodes: list[ClusterNode]) -> None:
+    a, b, c = nodes
+    _, port = await a.claim()
+    for node, count in ((a, 1), (b, 2), (c, 3)):
+        for number in range(count):
+            await node.join(f"{number}")
+    await until(lambda: port.of_type("stats") and port.of_type("stats")[-1]["listeners"] == 6)
+
+
+async def test_a_channel_that_ended_begins_anew_on_another_node(nodes: list[ClusterNode]) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim()
+    there = await c.join()
+    send(a, source, numbered(5))
+    a.bench.hub.broadcasting.end(source)
+    await until(lambda: there.closed is not None)
+    assert heard(there) == numbered(5)
+    # A listener that was away when it ended hears the rest, and that it ended.
+    last = headers(there)[2]
+    resumed = await b.join("resumed", Delivery(resume=Resume(last.epoch, last.seq)))
+    await until(lambda: resumed.closed is not None)
+    assert heard(resumed) == numbered(2, 3)
+    waiting = await c.join("waiting")
+    assert waiting.hello["state"] == "waiting"
+    again, _ = await b.claim()
+    send(b, again, numbered(5, 50))
+    await until(lambda: len(heard(waiting)) == 5)
+    assert heard(waiting) == numbered(5, 50)
+    assert waiting.closed is None

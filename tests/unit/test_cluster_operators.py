@@ -81,13 +81,16 @@ async def nodes() -> AsyncIterator[Nodes]:
 async def test_a_channel_is_shown_as_at_its_home_with_the_listeners_of_all(nodes: Nodes) -> None:
     one, two, three = [await nodes.join(name) for name in ("one", "two", "three")]
     source = two.bench.claim()
+    followed = [node.bench.hub.following.open(source.channel.export(None)) for node in (one, three)]
     for node, count in ((one, 2), (two, 1), (three, 3)):
         for number in range(count):
             node.bench.join(f"{node.bus.node_id}-{number}")
-    one.follow()
-    three.follow()
     two.bench.publish(source, 3)
-    await two.bench.settle()
+    frames = list(source.channel.timeline.history.since(0))
+    for node, channel in zip((one, three), followed, strict=True):
+        node.bench.hub.broadcasting.distribute(channel, frames)
+    for node in (one, two, three):
+        await node.bench.settle()
     three.bench.join("lonely", session="ev0", channel="x")
     for asked in (one, two, three):
         answer = await asked.find(LIST)
@@ -103,9 +106,19 @@ async def test_a_channel_is_shown_as_at_its_home_with_the_listeners_of_all(nodes
             "client_address": "192.0.2.9",
             "node": "two",
         }
-        assert (main["lead_ms"], main["released_frames"], main["delivered_frames"]) == (59, 3, 3)
+        assert (main["lead_ms"], main["released_frames"], main["delivered_frames"]) == (59, 3, 18)
         assert "is_home" not in main
         json.dumps(answer)
+
+
+async def test_the_frames_of_a_channel_that_moved_are_those_of_all_its_homes(nodes: Nodes) -> None:
+    one, two = [await nodes.join(name) for name in ("one", "two")]
+    before = one.bench.claim()
+    one.bench.publish(before, 2)
+    one.bench.hub.following.resign(before.channel)
+    two.bench.publish(two.bench.claim(), 3)
+    (main,) = (await one.find(SHOW))["channels"]
+    assert (main["released_frames"], main["broadcaster"]["node"]) == (5, "two")
 
 
 async def test_one_node_sees_what_it_alone_would_see(nodes: Nodes) -> None:

@@ -162,7 +162,7 @@ async def test_news_that_come_twice_or_late_change_nothing() -> None:
             two.take(Seat(Role.LISTENER, "a", None))
             await nodes.rounds(1)
         assert len(said) > 2
-        for payload in said:
+        for payload in reversed(said):
             two.bus.say("seats", payload)
         await nodes.cluster.settle()
         nodes.check()

@@ -364,7 +364,7 @@ def test_what_is_not_audio_is_told() -> None:
     close = websocket(Opcode.CLOSE, (4503).to_bytes(2) + b"Taken.")
     told = receive(reader, stream, hello(0) + text(ErrorNotice(4503, "Taken.").text()) + close)
     assert isinstance(told[0], Greeting)
-    assert (told[0].clock_ms, told[0].hello.next_seq) == (77, 0)
+    assert (told[0].hello.clock_ms, told[0].hello.next_seq) == (77, 0)
     assert told[1:] == [ErrorNotice(4503, "Taken."), Closing(4503, "Taken.")]
     assert receive(reader, stream, websocket(Opcode.CLOSE, b"")) == [Closing(1005, "")]
     assert receive(reader, stream, text(encode("pong", id=4, clock_ms=5))) == [Pong(4, 5)]

@@ -46,7 +46,7 @@ def recorded() -> LoadResult:
     recorder.begin(100.0, quiet, Report(cpu_seconds=0.5), sample(2.0, 12_000_000, 9_000_000))
     first = [
         Report(connected=10, latency=counted(1, 2), received_bytes=660, cpu_seconds=1.2, waiting_seconds=0.5, lag_ms=3),
-        Report(connected=9, latency=counted(40), received_bytes=330, cpu_seconds=2.5, clock_offset_ms=0.0),
+        Report(connected=9, latency=counted(40), received_bytes=330, cpu_seconds=2.5, clock_uncertainty_ms=0.0),
     ]
     second = recorder.note(101.0, first, Report(cpu_seconds=0.6, lag_ms=7.0), sample(2.25, 20_000_000, 19_240_000))
     assert (second.at_seconds, second.connected, second.frames, second.received_bytes) == (1.0, 19, 3, 990)
@@ -54,7 +54,7 @@ def recorded() -> LoadResult:
     assert second.generator_busy_percent == pytest.approx(50)
     assert second.server_cpu_percent == pytest.approx(25)
     busy = [
-        replace(first[0], latency=counted(3), cpu_seconds=1.9, waiting_seconds=0.7, lag_ms=2, clock_offset_ms=1.0),
+        replace(first[0], latency=counted(3), cpu_seconds=1.9, waiting_seconds=0.7, lag_ms=2),
         replace(first[1], latency=counted(), cpu_seconds=2.6, clock_uncertainty_ms=0.25),
     ]
     recorder.note(102.0, busy, Report(cpu_seconds=0.7, lag_ms=1.0), sample(2.5, 15_000_000))
@@ -102,6 +102,8 @@ def test_every_named_figure_is_measured() -> None:
         "server_cpu_percent": pytest.approx(20),
         # Four frames arrived while the server's CPU time was measured. Later frames do not count.
         "server_cpu_us_per_delivery": pytest.approx(125_000),
+        # Four joined before the audio, and then the server had used another second.
+        "server_cpu_us_per_join": pytest.approx(250_000),
         "server_rss_before_mb": 10.0,
         "server_rss_peak_mb": 20.0,
         "server_uss_before_mb": 8.0,

@@ -23,7 +23,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from relay.process.logs import MAX_REPEATS, configure_logging, name_log_lines
+from relay.process.logs import MAX_REPEATS, add_log_fields, configure_logging
 from relay.settings.settings import LogSettings
 from relay.vocabulary.names import ChannelAddress
 from tests.support.ports import free_port
@@ -36,9 +36,9 @@ Configure = Callable[..., "Log"]
 class Log:
     """The lines logged since `configure_logging`."""
 
-    def __init__(self, settings: LogSettings) -> None:
+    def __init__(self, settings: LogSettings, **fields: object) -> None:
         self._stream = io.StringIO()
-        configure_logging(settings, self._stream)
+        configure_logging(settings, self._stream, **fields)
 
     @property
     def text(self) -> str:
@@ -112,6 +112,14 @@ def test_json_line_is_one_object(configure: Configure) -> None:
         "lag": 1.5,
         "none": None,
     }
+
+
+def test_each_line_has_the_fields_of_its_process_unless_it_has_its_own(configure: Configure) -> None:
+    configure()  # restores everything afterwards
+    log = Log(LogSettings(format="json"), worker=2)
+    logger.warning("first")
+    logger.warning("second", extra={"worker": 1})
+    assert [members["worker"] for members in log.members] == [2, 1]
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
@@ -219,7 +227,7 @@ async def test_a_process_out_of_files_says_so_in_one_line(configure: Configure) 
 
 CONFIGURE = """
 import logging, sys
-from relay.process.logs import MAX_REPEATS, configure_logging, name_log_lines
+from relay.process.logs import MAX_REPEATS, add_log_fields, configure_logging
 from relay.settings.settings import LogSettings
 logger = logging.getLogger("relay.test")
 configure_logging(LogSettings())
@@ -339,7 +347,7 @@ def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configur
 def test_in_a_cluster_each_line_has_the_node(configure: Configure) -> None:
     log = configure(format="json")
     logger.warning("before")
-    name_log_lines("one")
+    add_log_fields(node="one")
     logger.warning("after", extra={"session": "ev1"})
     logger.warning("of another", extra={"node": "two"})
     for _ in range(MAX_REPEATS + 1):

@@ -301,7 +301,7 @@ async def test_audio_that_cannot_be_made_is_a_gap(bench: Bench, caplog: pytest.L
     await bench.settle()
     check_account(port, 11)
     [gap] = port.of_type("gap")
-    assert (gap["from_seq"], gap["to_seq"], gap["duration_ms"], gap["reason"]) == (5, 5, 20, "transcoding")
+    assert (gap["from_seq"], gap["to_seq"], gap["duration_ms"], gap["reason"]) == (5, 5, 20, "missing")
     assert source.channel.tally.unmade_frames == 1
     assert "audio of a channel could not be transcoded" in caplog.messages
     bench.publish(source, 1, POISON + bytes(640 - len(POISON)))
@@ -322,7 +322,7 @@ async def test_a_feed_that_falls_too_far_behind_begins_anew(bench: Bench) -> Non
     await bench.settle()
     check_account(port, frames)
     [gap] = port.of_type("gap")
-    assert gap["reason"] == "transcoding"
+    assert gap["reason"] == "missing"
     assert port.of_type("state")[-1]["silence"] == "muted"
 
 

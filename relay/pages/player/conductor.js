@@ -22,9 +22,6 @@ const WAITING_MS = 250;
 /** Sound that a resumed connection may deliver beyond the target. The relay does not cut off a stall of this length. */
 const RESUME_MARGIN_MS = 200;
 
-/** If the relay's clock jumps by more than this, it is another clock. */
-const SAME_CLOCK_MS = 1000;
-
 /** @type {Readonly<import("./messages.js").Report>} */
 const NOTHING_YET = Object.freeze({
   mode: "silent",
@@ -195,7 +192,7 @@ export class Conductor {
    * @param {number} nowMs
    */
   hello(message, nowMs) {
-    this.#hearClock(message.clock_ms, nowMs);
+    this.#clock.greet(message.clock_id, message.clock_ms, nowMs);
     const isSame = message.channel === this.#channel;
     if (message.format !== null) {
       this.#intake.setFormat(message.format);
@@ -381,21 +378,6 @@ export class Conductor {
     } else if (report.heldSeconds > 0) {
       this.#steering.considerStart(measurement);
     }
-  }
-
-  /**
-   * @param {number} clockMs
-   * @param {number} nowMs
-   */
-  #hearClock(clockMs, nowMs) {
-    const fastestMs = this.#clock.fastestWayMs;
-    if (fastestMs !== null && Math.abs(nowMs - fastestMs - this.#clock.unwrap(clockMs)) > SAME_CLOCK_MS) {
-      this.#clock.restart();
-      if (this.#intake.isSpeech) {
-        this.#intake.beginLine();
-      }
-    }
-    this.#clock.hear(clockMs, nowMs);
   }
 
   /** @param {{coalesce_ms?: number, packet_ms?: number}} granted */

@@ -14,6 +14,12 @@ const REMEMBERED = 4096;
 /** Due times are rounded to a millisecond, so only a larger step is a pause. */
 const PAUSE_MS = 5;
 
+/**
+ * Between due times of two clocks, only a larger step is a pause. A greeting is seldom later than this, and its delay is
+ * the error of the comparison.
+ */
+const PAUSE_BETWEEN_CLOCKS_MS = 100;
+
 /** When a stream continues in another codec, the sound of both codecs is blended for this long, if both cover it. */
 const BLEND_MS = 10;
 
@@ -68,7 +74,7 @@ export class Intake {
   /**
    * Where the next frame is expected; null if it begins a line.
    *
-   * @type {{dueMs: number, mediaMs: number, isHole: boolean} | null}
+   * @type {{dueMs: number, move: number, mediaMs: number, isHole: boolean} | null}
    */
   #next = null;
   #number = 0;
@@ -208,10 +214,13 @@ export class Intake {
     const dueMs = this.#clock.unwrap(wireDueMs);
     const durationMs = (ticks * 1000) / clockRate;
     const endMs = mediaMs + durationMs;
+    const { moves } = this.#clock;
     const pauseMs = next === null || isJoin || !this.#isSpeech ? 0 : dueMs - next.dueMs;
+    const leastPauseMs = next?.move === moves ? PAUSE_MS : PAUSE_BETWEEN_CLOCKS_MS;
     const { cutMs, overlapMs } = this.#overlap(mediaMs, durationMs);
     this.#next = {
       dueMs: dueMs + durationMs,
+      move: moves,
       mediaMs: Math.max(endMs, next?.mediaMs ?? endMs),
       isHole: cutMs === durationMs && next?.isHole === true,
     };
@@ -222,7 +231,7 @@ export class Intake {
       dueMs,
       durationMs,
       isSplice: next === null || (next.isHole && overlapMs === 0),
-      pauseMs: pauseMs >= PAUSE_MS ? pauseMs : 0,
+      pauseMs: pauseMs >= leastPauseMs ? pauseMs : 0,
       holeMs: next === null ? 0 : Math.max(0, mediaMs - next.mediaMs),
       cutMs,
       overlapMs,

@@ -27,6 +27,8 @@ export interface Hello {
   epoch: number;
   next_seq: number;
   clock_ms: number;
+  /** Missing in the greeting of an older relay. */
+  clock_id?: string;
   resumed: boolean;
   /** What was granted; a relay that grants no `packet_ms` knows no `delivery`. */
   coalesce_ms?: number;

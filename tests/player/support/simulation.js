@@ -34,8 +34,10 @@ export class Simulation {
   #left = new Float32Array(BLOCK);
   #right = new Float32Array(BLOCK);
   #sent = 0;
+  #connection = 0;
+  #aheadMs = 0;
   now = 0;
-  /** One row for each answer of the audio thread: {now, mode, held, playout, target, error, rate, jumps, underruns}. */
+  /** One row for each answer of the audio thread: {now, mode, held, playout, target, error, rate, jumps, underruns, heardMs}. */
   rows = [];
   orders = [];
 
@@ -47,6 +49,7 @@ export class Simulation {
    * @param {number} [options.deviceRate]
    * @param {number} [options.devicePpm] How much faster than its nominal rate the sound card runs.
    * @param {boolean} [options.record] Whether to keep the output.
+   * @param {string} [options.clockId] The id of the relay's clock.
    * @param {(index: number) => number} [options.sound] Returns sample `index` of the broadcast, -1 to 1.
    */
   constructor(trace, options = {}) {
@@ -79,7 +82,7 @@ export class Simulation {
 
   /** Runs until `untilMs`. Another call continues from there. */
   run(untilMs) {
-    if (this.#blocks === 0 && this.#events.length === 0) {
+    if (this.format === undefined) {
       this.#begin();
     }
     const frames = this.#trace.frames;
@@ -117,34 +120,52 @@ export class Simulation {
     const format = { codec: "pcm_s16le", rate, channels, clock_rate: rate };
     this.format = format;
     this.#conductor.setRendering(true);
-    const { wayMs = 10, arriving = (ms) => ms } = this.#trace;
-    this.#conductor.hello(
-      {
-        type: "hello",
-        channel: "main",
-        state: "live",
-        pace: this.#trace.pace ?? "live",
-        format,
-        epoch: 7,
-        next_seq: 0,
-        clock_ms: this.#relayMs(-wayMs),
-        resumed: false,
-      },
-      0,
-    );
+    this.#greet(this.#options.clockId, 0);
     this.#every(ASK_EVERY_MS, () => this.#conductor.ask());
-    const ping = () => {
-      const sentMs = this.now;
-      const clockMs = this.#relayMs(sentMs + wayMs);
-      this.#at(arriving(sentMs + 2 * wayMs), () => this.say({ type: "pong", sent_ms: sentMs, clock_ms: clockMs }));
-    };
-    ping();
-    this.#every(PING_EVERY_MS, ping);
+    this.#every(PING_EVERY_MS, () => this.#ping());
     this.#renderBurst();
   }
 
+  /**
+   * Lets the player resume at another relay, or at the same one. What arrives meanwhile is the trace's business.
+   *
+   * @param {number} atMs When the greeting arrives.
+   * @param {object} relay
+   * @param {string} [relay.clockId]
+   * @param {number} [relay.aheadMs] Its clock minus the first relay's.
+   * @param {number} [relay.lateMs] By how much longer than a fast message the greeting takes.
+   */
+  resume(atMs, { clockId, aheadMs = 0, lateMs = 0 }) {
+    this.#at(atMs, () => {
+      this.#aheadMs = aheadMs;
+      this.#greet(clockId, lateMs);
+    });
+  }
+
+  #greet(clockId, lateMs) {
+    this.#connection += 1;
+    const { pace = "live", wayMs = 10 } = this.#trace;
+    const place = { epoch: 7, next_seq: this.#sent, resumed: this.#sent > 0 };
+    const clock = { clock_ms: this.#relayMs(this.now - wayMs - lateMs), clock_id: clockId };
+    const channel = { channel: "main", state: "live", pace, format: this.format };
+    this.#conductor.hello({ type: "hello", ...channel, ...place, ...clock }, this.now);
+    this.#ping();
+  }
+
+  #ping() {
+    const { wayMs = 10, arriving = (ms) => ms } = this.#trace;
+    const connection = this.#connection;
+    const sentMs = this.now;
+    const clockMs = this.#relayMs(sentMs + wayMs);
+    this.#at(arriving(sentMs + 2 * wayMs), () => {
+      if (connection === this.#connection) {
+        this.say({ type: "pong", sent_ms: sentMs, clock_ms: clockMs });
+      }
+    });
+  }
+
   #relayMs(ms) {
-    return Math.round(RELAY_CLOCK_MS + ms) >>> 0;
+    return Math.floor(RELAY_CLOCK_MS + ms + this.#aheadMs) >>> 0;
   }
 
   #every(intervalMs, action) {
@@ -185,7 +206,10 @@ export class Simulation {
     this.#at(this.now + FROM_AUDIO_MS, () => {
       this.#conductor.answer(answer, this.now);
       const stats = this.#conductor.stats(this.now);
-      this.rows.push({ now: this.now, mode: this.#conductor.mode, ...stats, error: stats.playoutMs - stats.targetMs });
+      const error = stats.playoutMs - stats.targetMs;
+      const { frame = -1, offsetSeconds = 0 } = answer.report ?? {};
+      const heardMs = frame < 0 ? null : this.#trace.frames[frame].mediaMs + 1000 * offsetSeconds;
+      this.rows.push({ now: this.now, mode: this.#conductor.mode, ...stats, error, heardMs });
     });
   }
 

@@ -1,0 +1,1 @@
+"""How many machines an audience needs: arithmetic on measured figures, without clocks, sockets or files."""

@@ -1,0 +1,280 @@
+"""What nodes do while NATS fails: nothing within the bound is lost, and nobody notices later than promised."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from relay.cluster.bus import BusDownError, Record
+from relay.cluster.nats_bus import NatsBus, open_bus
+from tests.support.fault_proxy import fault_proxy
+from tests.support.nats import cluster_settings, nats, nats_cluster, node_process, until, urls
+
+SUBJECT = "audio.s.c"
+
+
+class Listening:
+    """A node that follows one subject: it drops what it has, and reads from the memory what it misses.
+
+    Attributes:
+        heard: The numbers that arrived live, each once.
+    """
+
+    def __init__(self, bus: NatsBus) -> None:
+        self.heard: list[int] = []
+        self._bus = bus
+        self._known: set[int] = set()
+
+    async def begin(self) -> None:
+        await self._bus.subscribe(SUBJECT, self._take)
+
+    def _take(self, payload: bytes) -> None:
+        number = int.from_bytes(payload[:4])
+        if number not in self._known:
+            self._known.add(number)
+            self.heard.append(number)
+
+    async def has_all(self, count: int) -> None:
+        """Wait until live audio and memory together have all numbers below this one."""
+        async with asyncio.timeout(60):
+            while self._known < set(range(count)):
+                await asyncio.sleep(0.2)
+                try:
+                    for payload in await self._bus.fetch(SUBJECT):
+                        self._known.add(int.from_bytes(payload[:4]))
+                except BusDownError:
+                    continue
+
+    def is_in_order(self) -> bool:
+        return self.heard == sorted(self.heard)
+
+
+class Speaking:
+    """A node that publishes 50 numbers a second."""
+
+    def __init__(self, bus: NatsBus) -> None:
+        self.count = 0
+        self._bus = bus
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def until(self, count: int) -> None:
+        await until(lambda: self.count >= count)
+
+    async def for_seconds(self, seconds: float) -> None:
+        await self.until(self.count + int(seconds * 50))
+
+    async def _run(self) -> None:
+        while True:
+            self._bus.publish(SUBJECT, self.count.to_bytes(4) * 165)
+            self.count += 1
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def nodes(*addresses: str, **settings: Any) -> AsyncIterator[list[NatsBus]]:
+    async with AsyncExitStack() as stack:
+        made = [
+            await stack.enter_async_context(open_bus(cluster_settings(address, history_seconds=20, **settings)))
+            for address in addresses
+        ]
+        await until(lambda: all(len(bus.nodes) == len(made) for bus in made))
+        yield made
+
+
+@asynccontextmanager
+async def audio(speaker: NatsBus, *listeners: NatsBus, in_order: bool = True) -> AsyncIterator[Speaking]:
+    """Carry audio from a node to others, and check at the end that all of it arrived.
+
+    A listener whose own link failed may hear what is new before what it missed, so its order says nothing.
+    """
+    listening = [Listening(bus) for bus in listeners]
+    for each in listening:
+        await each.begin()
+    async with Speaking(speaker) as speaking:
+        await speaking.until(50)
+        yield speaking
+        await until(lambda: speaker.is_up and all(bus.is_up for bus in listeners))
+        await speaking.for_seconds(1)
+    for each in listening:
+        await each.has_all(speaking.count)
+        assert each.is_in_order() or not in_order
+    assert speaker.outbox.dropped_messages == 0
+
+
+async def test_a_server_that_is_killed_and_starts_empty(tmp_path: Path) -> None:
+    async with nats(tmp_path) as server, nodes(server.url, server.url) as (a, b), audio(a, b) as speaking:
+        ups: list[str] = []
+        b.on_up = lambda: ups.append("up")
+        await server.kill()
+        await until(lambda: not a.is_up and not b.is_up)
+        await speaking.for_seconds(3)
+        assert ups == []
+        await server.start()
+        await until(lambda: ups == ["up"])
+
+
+@pytest.mark.long
+async def test_a_server_that_is_killed_again_and_again_under_load(tmp_path: Path) -> None:
+    """A message that the server confirmed, and took with it, is sent again, too."""
+    async with nats(tmp_path) as server, nodes(server.url, server.url) as (a, b), audio(a, b) as speaking:
+        for pause in (0.3, 0.9, 1.3, 2.1, 2.9):
+            await speaking.for_seconds(pause)
+            await server.restart()
+            await until(lambda: a.is_up and b.is_up)
+
+
+async def test_records_are_reported_again_after_the_memory_was_lost(tmp_path: Path) -> None:
+    async with nats(tmp_path) as server, nodes(server.url, server.url) as (a, b):
+        events: list[tuple[str, bytes | None] | str] = []
+
+        def report(key: str, record: Record | None) -> None:
+            events.append((key, None if record is None else record.value))
+
+        b.on_record, b.on_up = report, lambda: events.append("up")
+        for number in range(5):
+            await a.write(f"s.{number}", b"old", None)
+        await until(lambda: len(events) == 5)
+        del events[:]
+        await server.restart()
+        await until(lambda: "up" in events and a.is_up)
+        assert sorted(str(event) for event in events[:5]) == [str((f"s.{number}", None)) for number in range(5)]
+        assert events[5] == "up"
+        # Revisions begin anew, and nothing takes the new record for an old one.
+        assert await a.write("s.0", b"new", None) < 5
+        await until(lambda: events[-1] == ("s.0", b"new"))
+
+
+async def test_claims_fail_at_once_while_no_server_is_there(tmp_path: Path) -> None:
+    async with nats(tmp_path) as server, nodes(server.url) as (a,):
+        await server.kill()
+        await until(lambda: not a.is_up)
+        for attempt in (
+            a.read("s.c"),
+            a.write("s.c", b"", None),
+            a.delete("s.c", 1),
+            a.fetch(SUBJECT),
+            a.ask_one("x", "q", b"", 5),
+        ):
+            with pytest.raises(BusDownError):
+                await attempt
+
+        async def reply(question: bytes) -> bytes:
+            return question
+
+        await a.answer("q", reply)
+        assert await a.ask("q", b"x", 5) == {a.node_id: b"x"}
+        heard: list[bytes] = []
+        await a.subscribe(SUBJECT, heard.append)
+        a.publish(SUBJECT, b"kept")
+        await server.start()
+        await until(lambda: b"kept" in heard)
+        await until(lambda: a.is_up)
+        assert await a.ask_one(a.node_id, "q", b"x", 5) == b"x"
+
+
+async def test_a_server_that_is_stopped_for_ten_seconds(tmp_path: Path) -> None:
+    async with nats(tmp_path) as server, nodes(server.url, server.url) as (a, b), audio(a, b) as speaking:
+        server.stop()
+        try:
+            begun = speaking.count
+            await until(lambda: not a.is_up and not b.is_up)
+            down_after = speaking.count - begun
+            await speaking.until(begun + 500)
+        finally:
+            server.go_on()
+        # Counted in messages, 50 a second, so that a busy machine changes nothing.
+        assert down_after < 50 * 7
+
+
+async def test_links_that_were_cut_for_three_seconds(tmp_path: Path) -> None:
+    async with (
+        nats(tmp_path) as server,
+        fault_proxy(server.url) as speaker_link,
+        fault_proxy(server.url) as listener_link,
+        nodes(speaker_link.url, listener_link.url, server.url) as (a, b, c),
+        audio(a, b, c, in_order=False) as speaking,
+    ):
+        for network in (listener_link, speaker_link):
+            network.vanish()
+            await speaking.for_seconds(3)
+            network.appear()
+            await speaking.for_seconds(2)
+            network.cut()
+            await speaking.for_seconds(3)
+            network.mend()
+            await until(lambda: a.is_up and b.is_up)
+
+
+async def test_a_node_on_a_dead_link_changes_to_another_server(tmp_path: Path) -> None:
+    async with (
+        nats_cluster(tmp_path) as servers,
+        nodes(urls(servers), urls(servers), replicas=3) as (a, b),
+        audio(a, b) as speaking,
+    ):
+        stopped = servers[0]
+        stopped.stop()
+        try:
+            await speaking.for_seconds(8)
+            await until(lambda: a.is_up and b.is_up)
+        finally:
+            stopped.go_on()
+
+
+@pytest.mark.long
+async def test_three_servers_of_which_each_is_killed_once(tmp_path: Path) -> None:
+    async with (
+        nats_cluster(tmp_path) as servers,
+        nodes(urls(servers), urls(servers), urls(servers), replicas=3) as (a, b, c),
+        audio(a, b, c) as speaking,
+    ):
+        revision = await a.write("s.c", b"1", None)
+        for number, server in enumerate(servers):
+            await server.kill()
+            await speaking.for_seconds(1)
+            await until(lambda: a.is_up and b.is_up and c.is_up)
+            for bus in (b, c):
+                record = await bus.read("s.c")
+                assert record == Record(b"%d" % (number + 1), revision)
+            revision = await b.write("s.c", b"%d" % (number + 2), revision)
+            await server.start()
+            await until(lambda: a.is_up and b.is_up and c.is_up)
+            await speaking.for_seconds(3)
+
+
+async def test_a_node_that_was_stopped_comes_back(tmp_path: Path) -> None:
+    """Its server closed the connection meanwhile."""
+    async with (
+        nats(tmp_path, 'ping_interval: "1s"', "ping_max: 1") as server,
+        nodes(server.url) as (a,),
+        node_process(server.url) as other,
+    ):
+        await until(lambda: len(a.nodes) == 2)
+        other.send_signal(signal.SIGSTOP)
+        await until(lambda: len(a.nodes) == 1)
+        other.send_signal(signal.SIGCONT)
+        await until(lambda: len(a.nodes) == 2)
+
+
+async def test_the_node_stops_quickly_while_its_server_is_stopped(tmp_path: Path) -> None:
+    async with nats(tmp_path) as server:
+        async with open_bus(cluster_settings(server.url)) as bus:
+            for _ in range(200):
+                bus.publish(SUBJECT, bytes(100_000))
+            server.stop()
+            began = time.monotonic()  # noqa: TID251
+        server.go_on()
+        assert time.monotonic() - began < 15  # noqa: TID251 - nats-py alone waits until the server goes on
