@@ -16,6 +16,16 @@ from tests.support.nats import NatsServer, nats, nats_cluster, relay_settings, u
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process
 
+CONNECT_SECONDS = 60.0
+"""The wait for relays that look for NATS again; it does not judge speed."""
+
+NOTICE_SECONDS = 1.0
+"""In this time, relays notice that their connections to NATS have ended."""
+
+REPEAT_SECONDS = 3.0
+"""In this time, a relay sends what NATS has not confirmed again, and NATS confirms it. Until then, only that relay has
+it: if it is killed as well, the audio is lost."""
+
 _READ_BYTES = 16 * 1024
 
 _NO_LIMITS = dict.fromkeys(
@@ -187,6 +197,13 @@ class RelayCluster:
         if len(self.servers) > 1:
             await until_ready(self.servers)
 
+    async def until_connected(self) -> None:
+        """Wait until all relays that run have reached the cluster again, and have had the time to repeat themselves."""
+        async with asyncio.timeout(CONNECT_SECONDS):
+            while not all(map(_is_connected, self.serving)):  # noqa: ASYNC110 - several logs tell it
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(REPEAT_SECONDS)
+
     def logged(self, *levels: str) -> list[dict[str, object]]:
         """Return the lines of these levels in the logs of the present processes."""
         return [line for node in self.nodes for line in node.process.log if line.get("level") in levels]
@@ -221,6 +238,16 @@ async def relay_cluster(
         server = await front.open()
         stack.callback(server.close)
         yield RelayCluster(running, nodes, front)
+
+
+def _is_connected(node: Node) -> bool:
+    """Whether a relay's log says last that it reached the cluster."""
+    told = [
+        line["event"] == "connected to the cluster"
+        for line in node.process.log
+        if line["event"] in ("connected to the cluster", "the cluster is out of reach")
+    ]
+    return bool(told) and told[-1]
 
 
 async def _close_with(stack: AsyncExitStack, nodes: Iterable[Node]) -> None:
