@@ -484,6 +484,6 @@ async def test_a_listener_resumes_at_once_where_the_channel_never_was(
             check_ears(programme.ears, programme.ledger)
         check_in_time(min(took), 50, "the greeting at a relay that never had the channel")
     figure(
-        f"resumed where the channel never was: greeted after {min(took):.0f} ms at best, {statistics.median(took):.0f} ms "
-        "in the middle"
+        f"resumed where the channel never was: greeted after {min(took):.0f} ms at best, "
+        f"{statistics.median(took):.0f} ms in the middle"
     )
