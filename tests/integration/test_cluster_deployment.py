@@ -119,8 +119,7 @@ async def test_three_nats_servers_are_one_and_nginx_reaches_every_relay(tmp_path
         assert {relays[0] for relays in attempts} == set(cluster.relays)
         assert [len(relays) for relays in attempts] == [1] * 9
 
-        for relay in cluster.relays:
-            await cluster.local.stop(relay)
+        await asyncio.gather(*map(cluster.local.stop, cluster.relays))
         assert await asyncio.to_thread(get, cluster, "/listen/none") == 502
 
 
