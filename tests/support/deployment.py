@@ -69,6 +69,9 @@ async def deployment(directory: Path, **settings: Mapping[str, str]) -> AsyncIte
     services = read_compose(variables)
     for name, service in services.items():
         environment = service.setdefault("environment", {})
+        if "RELAY_SERVER_SHUTDOWN_DELAY_SECONDS" in environment:
+            # No load balancer watches /readyz here.
+            environment["RELAY_SERVER_SHUTDOWN_DELAY_SECONDS"] = "0"
         environment.update(settings.get(name.replace("-", "_"), {}))
         for key in [key for key in environment if key.startswith("RELAY_CLUSTER_") and "cluster.url" not in KEYS]:
             del environment[key]
