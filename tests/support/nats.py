@@ -206,6 +206,23 @@ async def node_process(url: str, **cluster: object) -> AsyncIterator[asyncio.sub
         await process.communicate()
 
 
+async def ask_server(url: str, subject: str) -> Any:
+    """Ask a server something that the bus has no use for, and return the parsed answer."""
+    question = (
+        "import asyncio, sys, nats\n"
+        "async def main():\n"
+        "    client = await nats.connect(sys.argv[1])\n"
+        "    print((await client.request(sys.argv[2], b'', timeout=10)).data.decode())\n"
+        "    await client.close()\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", question, url, subject, stdout=asyncio.subprocess.PIPE
+    )
+    written, _ = await process.communicate()
+    return json.loads(written)
+
+
 def urls(servers: Iterable[NatsServer]) -> str:
     """Return the addresses of servers as `cluster.url` takes them."""
     return ",".join(server.url for server in servers)
