@@ -124,13 +124,17 @@ class Timeline:
         self._enter(ChannelState.LIVE)
         if audio_format == self.audio_format:
             return False
+        self.begin_epoch(audio_format)
+        return True
+
+    def begin_epoch(self, audio_format: AudioFormat) -> None:
+        """Number what follows in another epoch. The first format of a channel has the epoch in which it waited."""
         before = self.place
         if self.audio_format is not None:
             first = (before.position // EPOCH_STRIDE + 1) * EPOCH_STRIDE
             self.place = Place(first, (before.epoch + 1) % _EPOCHS, 0, 0)
         self.audio_format = audio_format
         self.history.begin_epoch(audio_format, before, self.place)
-        return True
 
     def mute(self, *, on: bool) -> bool:
         """Record that the broadcaster begins or stops sending silence on purpose.

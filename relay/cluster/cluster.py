@@ -30,7 +30,7 @@ from relay.hub.channel import Channel, ChannelRecord
 from relay.hub.gate import Then
 from relay.hub.hub import Hub
 from relay.process.tasks import TaskRegistry
-from relay.protocol.requests import Delivery, Offer
+from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError, TakenOverError
@@ -46,7 +46,11 @@ HAND_OVER_SECONDS = 0.5
 """How long a new home waits for the old one to stop. One that is stopped or cut off is voided without its help."""
 
 JOIN_SECONDS = 2.0
-"""How long a listener waits for what the cluster knows of a channel. Then it gets what this node has."""
+"""How long a listener waits for what the cluster knows of a channel, and then for the frame that it got last. After
+that it gets what this node has."""
+
+JOIN_STEP_SECONDS = 0.1
+"""How often a listener looks whether the channel has come to its last frame. Thousands may wait at once."""
 
 UNUSED_SECONDS = 5.0
 """How long a channel is followed after its last listener left: long enough to return after a lost connection."""
@@ -158,16 +162,30 @@ class Cluster:
         return False
 
     def before_join(self, address: ChannelAddress, delivery: Delivery, then: Then) -> bool:
-        """Follow a channel, for a listener. One that ended is of use only to a listener that heard its begin."""
-        follower, record = self._followers.get(address), self._records.get(address)
-        if address in self._homes or record is None or (follower is not None and follower.is_synced):
+        """Follow a channel, for a listener. Wait until it has come to the frame that the listener got last.
+
+        A channel that ended is of use only to a listener that heard its begin.
+        """
+        record, resume = self._records.get(address), delivery.resume
+        if record is None or not self._bus.is_up:
             return True
-        if not self._bus.is_up:
+        if _has_ended(record[0]) and resume is None:
             return True
-        if _has_ended(record[0]) and delivery.resume is None:
+        if self._is_here(address) and (resume is None or not self._hub.listening.awaits(address, resume)):
             return True
-        self._start(_report(self._follow(address), then))
+        self._start(_report(self._prepare_join(address, resume), then))
         return False
+
+    def _is_here(self, address: ChannelAddress) -> bool:
+        follower = self._followers.get(address)
+        return address in self._homes or (follower is not None and follower.is_synced)
+
+    async def _prepare_join(self, address: ChannelAddress, resume: Resume | None) -> None:
+        if not self._is_here(address):
+            await self._follow(address)
+        until = self._clock() + JOIN_SECONDS
+        while resume is not None and self._hub.listening.awaits(address, resume) and self._clock() < until:  # noqa: ASYNC110 - streams have no event
+            await asyncio.sleep(JOIN_STEP_SECONDS)
 
     async def _claim(self, address: ChannelAddress, offer: Offer, connection_id: str) -> None:
         if not self._bus.is_up:
@@ -175,7 +193,7 @@ class Cluster:
         async with self._locks[address]:
             try:
                 before, after, revision = await self._write_claim(address, connection_id, offer)
-                home = await self._become_home(address, before, after, revision)
+                home = await self._become_home(address, before, after, revision, offer)
             except BusDownError as error:
                 raise BusDownError(_NOT_REACHED) from error
             home.note_change()
@@ -233,9 +251,17 @@ class Cluster:
         raise ChannelBusyError(f"Several broadcasters claim the channel {address} at once; try again.")
 
     async def _become_home(
-        self, address: ChannelAddress, before: Ownership | None, after: Ownership, revision: int
+        self,
+        address: ChannelAddress,
+        before: Ownership | None,
+        after: Ownership,
+        revision: int,
+        offer: Offer | None = None,
     ) -> Home:
         """Go on with a channel where its last home stopped.
+
+        A home that is alive but silent may go on with the same numbers for its own listeners. Another broadcaster then
+        begins another epoch. The same broadcaster sends what the cluster lacks again, under the same numbers.
 
         Raises:
             BusDownError: The bus did not answer. The record names this node; a later claim tries again.
@@ -268,13 +294,21 @@ class Cluster:
                 record = _brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
             self._check_not_replaced(address, after.fence)
             self._drop_follower(address)
-            self._hub.following.become_home(channel, record, waiting)
+            is_disputed = last is before and self._is_disputed(last, offer)
+            self._hub.following.become_home(channel, record, waiting, is_disputed=is_disputed)
+            home.hold_again(waiting)
         self._check_not_replaced(address, after.fence)
         channel.is_home = True
         home.revision = revision
         self._homes[address] = home
         home.begin(after.connection, self._session_name(address))
         return home
+
+    def _is_disputed(self, last: Ownership, offer: Offer | None) -> bool:
+        """Whether a home that did not answer may have released audio that nobody will send again."""
+        if last.home == self._bus.node_id or last.home not in self._bus.nodes or last.connection is None:
+            return False
+        return offer is not None and offer.resume not in (last.connection, last.speaker)
 
     def _check_not_replaced(self, address: ChannelAddress, fence: int) -> None:
         if self._claiming.get(address) != fence:
@@ -298,9 +332,7 @@ class Cluster:
             del self._claiming[address]
         home = self._homes.get(address)
         if home is not None and home.fence < fence:
-            left = home.ownership(self._session_name(address))
-            self._resign(home)
-            self._left[address] = left, self._clock()
+            left = self._resign(home)
             await home.hand_over()
         elif (left_before := self._left.get(address)) is not None and left_before[0].fence < fence:
             # Several nodes may ask at once. The one with the highest fence goes on.
@@ -312,15 +344,21 @@ class Cluster:
             return b""
         return left.pack()
 
-    def _resign(self, home: Home) -> None:
-        """Stop to be a channel's home, and follow it if it is used here."""
+    def _resign(self, home: Home) -> Ownership:
+        """Stop to be a channel's home, and follow it if it is used here. Return how this home leaves it.
+
+        The news of a new home may come before its question, so the answer is kept.
+        """
         channel = home.channel
         address = channel.address
+        left = home.ownership(self._session_name(address))
+        self._left[address] = left, self._clock()
         del self._homes[address]
         channel.readers.pop(home, None)
         self._hub.following.resign(channel)
         self._make_follower(address).next = home.next
         channel.log("the channel has another home")
+        return left
 
     # Following
 
@@ -444,9 +482,9 @@ class Cluster:
         is_old = now - written_at >= RECORD_SECONDS and channel.broadcaster is not None
         try:
             if home.is_over and (not is_ended or now - written_at >= self._history_seconds) and not home.is_changed:
-                del self._homes[address]
                 if home.revision is not None:
                     await self._bus.delete(key_of(address), home.revision)
+                del self._homes[address]
             elif home.is_changed or is_old:
                 home.is_changed = False
                 self._written_at[address] = now
@@ -532,9 +570,8 @@ class Cluster:
                 while self._homes:  # noqa: ASYNC110 - other nodes take them one by one
                     await asyncio.sleep(MOVE_STEP_SECONDS)
         for home in list(self._homes.values()):
-            left = home.ownership(self._session_name(home.channel.address))
+            left = self._resign(home)
             try:
-                self._resign(home)
                 await home.hand_over()
                 await self._bus.write(
                     key_of(home.channel.address), replace(left, home="", connection=None).pack(), home.revision

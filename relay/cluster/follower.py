@@ -32,6 +32,12 @@ MARGIN_SECONDS = 3.0
 """How much earlier than needed the fetched entries begin. It is more than a message takes, and than synchronized clocks
 differ."""
 
+PATIENCE_SECONDS = 3.0
+"""How long missing entries may take to come into the memory of the bus while the bus works. A home sends what the bus
+did not confirm again, at most 2 s after the bus is back."""
+
+REPAIR_STEP_SECONDS = 0.2
+
 RECENT_SECONDS = 2.0
 """How old the audio may be with which a channel begins for listeners who were there before its broadcaster. It is more
 than a node takes to follow a channel."""
@@ -107,7 +113,9 @@ class Follower:
         self._subscription: Subscription | None = None
         self._is_closed = False
         self._lock = asyncio.Lock()
-        self._last_received = -1.0
+        self._in_order_at = -1.0
+        self._met = 0
+        self._is_repairing = False
         self._lost_at: tuple[int, int] | None = None
         self._known: Ownership | None = None
 
@@ -140,7 +148,8 @@ class Follower:
             entries = await self._fetch()
             if known is not None and known.as_of > self.next:
                 self._begin(known, entries)
-            self._catch_up(entries)
+            if not self._catch_up(entries):
+                self._start_repair()
 
     def learn(self, known: Ownership) -> None:
         """Take over what a newer record says of the channel: its label, and the state if entries were lost."""
@@ -181,8 +190,8 @@ class Follower:
 
     async def _fetch(self) -> list[Entry]:
         seconds = self._history_seconds
-        if self.is_synced and self._last_received >= 0:
-            seconds = min(seconds, self._clock() - self._last_received)
+        if self.is_synced and self._in_order_at >= 0:
+            seconds = min(seconds, self._clock() - self._in_order_at)
         since = self._clock() + self._wall_offset - seconds - MARGIN_SECONDS
         entries = []
         for data in await self._bus.fetch(f"audio.{key_of(self.address)}", since):
@@ -190,7 +199,22 @@ class Follower:
                 entries.append(Entry.unpack(data))
             except EntryError as error:
                 self._log("an entry of the cluster can't be read", reason=str(error))
-        return entries
+        return self._put_in_order(entries)
+
+    def _put_in_order(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Return each valid entry once, in the order of the home.
+
+        The bus may have entries several times and late, because a home sends what the bus did not confirm again. What
+        came behind a higher fence is void.
+        """
+        highest = self.next[0]
+        valid: dict[tuple[int, int], Entry] = {}
+        for entry in entries:
+            if isinstance(entry.body, Fence):
+                highest = max(highest, entry.fence)
+            if entry.fence >= highest:
+                valid[entry.order] = entry
+        return sorted(valid.values(), key=lambda entry: entry.order)
 
     def _begin(self, known: Ownership, entries: Iterable[Entry]) -> None:
         """Begin with a record and the audio before it, or go on with the record if the channel has users here."""
@@ -215,13 +239,22 @@ class Follower:
             (each.body.due for each in entries if isinstance(each.body, Audio) and each.order < self.next), default=0.0
         )
 
-    def _catch_up(self, entries: Iterable[Entry]) -> None:
-        """Apply what was fetched, then what came in meanwhile. Whatever is missing then is lost."""
-        waiting, self._waiting = self._waiting or (), None
+    def _catch_up(self, entries: Iterable[Entry], *, is_final: bool = False) -> bool:
+        """Apply what was fetched, then what came in meanwhile.
+
+        Return False if something is missing: then the rest waits. If this is final, it is lost.
+        """
+        left = deque(self._put_in_order((*entries, *(self._waiting or ()))))
+        self._waiting = None
         self.is_synced = True
-        for entry in (*entries, *waiting):
-            if not self._apply(entry):
-                self._force(entry)
+        while left:
+            if not self._apply(left[0]):
+                if not is_final:
+                    self._waiting = deque(left, maxlen=MAX_WAITING)
+                    return False
+                self._force(left[0])
+            left.popleft()
+        return True
 
     def _receive(self, data: bytes) -> None:
         try:
@@ -229,24 +262,47 @@ class Follower:
         except EntryError as error:
             self._log("an entry of the cluster can't be read", reason=str(error))
             return
-        self._last_received = self._clock()
+        now = self._clock()
         if entry.fence >= self.next[0]:
-            self._difference.note(entry.sent, self._last_received)
+            self._meet(entry.fence)
+            self._difference.note(entry.sent, now)
         if self._waiting is not None:
             self._waiting.append(entry)
-        elif not self._apply(entry):
+        elif self._apply(entry):
+            self._in_order_at = now
+        else:
             self._waiting = deque((entry,), maxlen=MAX_WAITING)
+            self._start_repair()
+
+    def _start_repair(self) -> None:
+        if not self._is_repairing:
+            self._is_repairing = True
             self._tally.repairs += 1
             self._repair_later(self._repair())
 
     async def _repair(self) -> None:
-        """Fetch what is missing. If the bus does not answer, go on without it."""
-        async with self._lock:
-            try:
-                entries = await self._fetch()
-            except BusDownError:
-                entries = []
-            self._catch_up(entries)
+        """Fetch what is missing, again and again. Go on without it once it is too old, or the bus lacks it for good."""
+        began, up_since = self._clock(), None
+        try:
+            while not self._is_closed and self._waiting is not None:
+                if not self._bus.is_up:
+                    up_since = None
+                elif up_since is None:
+                    up_since = self._clock()
+                now = self._clock()
+                is_final = now - began >= self._history_seconds or (
+                    up_since is not None and now - up_since >= PATIENCE_SECONDS
+                )
+                async with self._lock:
+                    try:
+                        entries = await self._fetch()
+                    except BusDownError:
+                        entries = []
+                    if self._waiting is None or self._catch_up(entries, is_final=is_final):
+                        return
+                await asyncio.sleep(REPAIR_STEP_SECONDS)
+        finally:
+            self._is_repairing = False
 
     def _apply(self, entry: Entry) -> bool:
         """Apply the next entry, or ignore one that is old. Return False if entries before it are missing."""
@@ -254,9 +310,7 @@ class Follower:
             return True
         body = entry.body
         if isinstance(body, Fence):
-            if entry.fence != self.next[0]:
-                self._difference = ClockDifference(self._difference.seconds)
-                self._difference.note(entry.sent, self._clock())
+            self._meet(entry.fence)
             self.next = entry.fence, 1
             return True
         if entry.order != self.next:
@@ -276,12 +330,18 @@ class Follower:
         self.next = entry.fence, entry.index + 1
         return True
 
+    def _meet(self, fence: int) -> None:
+        """Compare clocks anew with another home. Only entries that come live say how they differ."""
+        if fence > self._met:
+            self._met = fence
+            self._difference = ClockDifference(self._difference.seconds)
+
     def _take_snapshot(self, entry: Entry, body: Snapshot, *, is_forced: bool = False) -> bool:
         record = self._localized(ChannelRecord.from_json(body.record))
         channel, place = self.channel, Place(*record.timeline.place)
         if channel is None:
             self._following.open(record)
-        elif place.position > channel.place.position and channel.audio_format is not None and not is_forced:
+        elif _begins_behind(record) > channel.place.position and channel.audio_format is not None and not is_forced:
             return False
         elif place.position < channel.place.position:
             self._start_over(channel, record)
@@ -324,3 +384,13 @@ class Follower:
     def _log(self, event: str, **fields: object) -> None:
         names = {"session": self.address.session, "channel": self.address.channel}
         logger.warning(event, extra={**names, "may_repeat": True, **fields})
+
+
+def _begins_behind(record: ChannelRecord) -> int:
+    """Return the position that the cluster had reached when a home began. Its first frame may begin an epoch."""
+    position, epochs = record.timeline.place[0], record.timeline.numbers.epochs
+    if epochs:
+        _, _, _, before, start = epochs[-1]
+        if start[0] == position:
+            return before[0]
+    return position

@@ -121,6 +121,16 @@ class Home:
         """Void the held audio: nobody will hear it."""
         self._hold(Void())
 
+    def hold_again(self, waiting: Sequence[Timed]) -> None:
+        """Keep the audio that still waits with its times by this node's clock, in place of what the last home kept.
+
+        The next home drops what is due no later than the last frame that it got. Both times must be of one clock.
+        """
+        if waiting:
+            self.discard()
+            for timed in waiting:
+                self._hold(Held(timed.due + self._wall_offset, 0, timed.piece.audio))
+
     async def hand_over(self) -> None:
         """Wait until the memory of the bus has every entry. The caller has taken the channel away, so this is the last.
 

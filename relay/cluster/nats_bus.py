@@ -363,7 +363,8 @@ class NatsBus:
         known, missing = self._mirror.read_anew(changes, has_same_revisions=is_same)
         for change in known:
             self._report(change)
-        for key in missing:
+        # Records that the servers have lost were not deleted. Those who wrote them write them again.
+        for key in missing if is_same else ():
             found = await bucket.read(link, key)
             if found is None:
                 self._report(Change(key, 0, None))

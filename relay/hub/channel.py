@@ -350,8 +350,18 @@ class Channel:
         """Record that a broadcaster that sends `audio_format` arrived or took over. Tell listeners if that is new."""
         before = self.place
         if self.timeline.go_live(audio_format):
-            text = messages.FormatChange(audio_format, self.place.epoch).text()
-            self.tell(Note(before, text, audio_format, self.place))
+            self._tell_epoch(before, audio_format)
+
+    def renumber(self) -> None:
+        """Begin another epoch in the same format, because another process may have used the next numbers."""
+        before, audio_format = self.place, self.audio_format
+        if audio_format is not None:
+            self.timeline.begin_epoch(audio_format)
+            self._tell_epoch(before, audio_format)
+
+    def _tell_epoch(self, before: Place, audio_format: AudioFormat) -> None:
+        text = messages.FormatChange(audio_format, self.place.epoch).text()
+        self.tell(Note(before, text, audio_format, self.place))
 
     def release(self, timed: Timed) -> Frame:
         """Number the next frame. `distribute` hands it on."""

@@ -120,13 +120,21 @@ class Following:
         channel.is_home = False
         self._broadcasting.resign(channel)
 
-    def become_home(self, channel: Channel, record: ChannelRecord, waiting: Iterable[Timed]) -> None:
+    def become_home(
+        self, channel: Channel, record: ChannelRecord, waiting: Iterable[Timed], *, is_disputed: bool
+    ) -> None:
         """Become the home of a channel that this node follows up to its last frame.
 
-        `record` is what its last home exported, in this relay's time, and `waiting` the accepted audio that waits for
-        its release.
+        Args:
+            channel: The channel.
+            record: What its last home exported, in this relay's time.
+            waiting: The accepted audio that waits for its release.
+            is_disputed: Whether the last home may have released other audio under the numbers that come next. Then
+                another epoch begins.
         """
         channel.is_home = True
+        if is_disputed:
+            channel.renumber()
         self._broadcasting.continue_here(channel, record, waiting)
 
     def _number_past(self, record: ChannelRecord, past: Iterable[Past]) -> list[Frame]:

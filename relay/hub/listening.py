@@ -22,9 +22,9 @@ from relay.hub.stream import Stream
 from relay.limits.names import Limit
 from relay.protocol import messages
 from relay.protocol.requests import Delivery, Resume
-from relay.protocol.wire import MAX_FRAME_SECONDS, WORD_MASK
+from relay.protocol.wire import MAX_FRAME_SECONDS, WORD_MASK, serial_difference
 from relay.settings.settings import ListenerSettings
-from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace, Place
+from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace, Place, frames_within
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock, wire_milliseconds
 from relay.vocabulary.containers import Container
@@ -39,6 +39,10 @@ MAX_PACKET_MS = 100
 
 MAX_COALESCE_MS = 200
 """The longest coalescing interval that a listener may request. It is less than one write may carry."""
+
+AHEAD_SECONDS = 2.0
+"""A relay that died may have sent this much audio to its listeners that the other relays never got. Its broadcaster
+sends it again."""
 
 _AS_THE_RELAY_WANTS = Delivery()
 
@@ -202,6 +206,21 @@ class Listening:
             self._drain.wake_listener(listener, group)
         channel.log("listener joined", logging.DEBUG, connection=connection_id)
         return listener
+
+    def awaits(self, address: ChannelAddress, resume: Resume) -> bool:
+        """Whether a listener names a frame that a channel will have within `AHEAD_SECONDS` if its audio goes on."""
+        channel = self._directory.find(address)
+        if channel is None or channel.audio_format is None:
+            return False
+        stream = channel.streams.get(resume.codec)
+        if stream is not None:
+            place = stream.place
+        elif (rendition := self._renditions.find(channel.audio_format, resume.codec)) is not None:
+            place = rendition.place(channel.place)
+        else:
+            return False
+        ahead = serial_difference((resume.after + 1) & WORD_MASK, place.seq & WORD_MASK)
+        return resume.epoch == place.epoch and 0 < ahead <= frames_within(AHEAD_SECONDS)
 
     def switch(
         self, listener: Listener, channel: str | None = None, codecs: tuple[Codec, ...] | None = None

@@ -16,6 +16,11 @@ class Load:
         storm_seconds: How long networks misbehave in all ways.
         takeovers: How many broadcasters claim the same channel.
         soak_minutes: How long clients come and go.
+        cluster_listeners: Listeners of a cluster at a rolling restart. Other tests of a cluster have a share of them.
+        cluster_fault_seconds: How long the parts of a cluster fail.
+        cluster_claims: How often broadcasters claim one channel at all relays of a cluster.
+        bus_down_seconds: How long NATS is dead.
+        home_kills: How often the relay of a broadcaster is killed.
         is_alone: Whether the machine is otherwise idle, so that latencies are meaningful: one core for the relay,
             one for the rest.
     """
@@ -28,6 +33,11 @@ class Load:
     storm_seconds: float
     takeovers: int
     soak_minutes: float
+    cluster_listeners: int
+    cluster_fault_seconds: float
+    cluster_claims: int
+    bus_down_seconds: float
+    home_kills: int
     is_alone: bool
 
 
@@ -44,6 +54,11 @@ LOADS = {
         storm_seconds=6,
         takeovers=400,
         soak_minutes=1,
+        cluster_listeners=60,
+        cluster_fault_seconds=15,
+        cluster_claims=100,
+        bus_down_seconds=3,
+        home_kills=2,
         is_alone=False,
     ),
     "reference": Load(
@@ -55,6 +70,11 @@ LOADS = {
         storm_seconds=120,
         takeovers=5000,
         soak_minutes=10,
+        cluster_listeners=600,
+        cluster_fault_seconds=120,
+        cluster_claims=800,
+        bus_down_seconds=10,
+        home_kills=10,
         is_alone=True,
     ),
 }
