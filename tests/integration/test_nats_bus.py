@@ -150,9 +150,8 @@ async def test_of_fifty_that_write_at_once_each_counts(server: NatsServer) -> No
 
 async def test_a_new_node_gets_all_records(server: NatsServer) -> None:
     async with buses(server, 1) as (a,):
-        for number in range(1100):
-            await a.write(f"s.{number}", b"%d" % number, None)
-        await a.delete("s.0", 1)
+        revisions = [await a.write(f"s.{number}", b"%d" % number, None) for number in range(1100)]
+        await a.delete("s.0", revisions[0])
         reported: dict[str, Record | None] = {}
         late = open_bus(cluster_settings(server.url))
         late.on_record = reported.__setitem__
