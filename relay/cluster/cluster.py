@@ -260,8 +260,8 @@ class Cluster:
     ) -> Home:
         """Go on with a channel where its last home stopped.
 
-        A home that is alive but silent may go on with the same numbers for its own listeners. Another broadcaster then
-        begins another epoch. The same broadcaster sends what the cluster lacks again, under the same numbers.
+        A silent home may go on with the same numbers for its own listeners. Another broadcaster therefore begins
+        another epoch. The same broadcaster sends what the cluster lacks again, under the same numbers.
 
         Raises:
             BusDownError: The bus did not answer. The record names this node; a later claim tries again.
@@ -306,7 +306,7 @@ class Cluster:
 
     def _is_disputed(self, last: Ownership, offer: Offer | None) -> bool:
         """Whether a home that did not answer may have released audio that nobody will send again."""
-        if last.home == self._bus.node_id or last.home not in self._bus.nodes or last.connection is None:
+        if last.home in ("", self._bus.node_id) or last.connection is None:
             return False
         return offer is not None and offer.resume not in (last.connection, last.speaker)
 

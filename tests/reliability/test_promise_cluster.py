@@ -63,24 +63,30 @@ class Programme:
     async def take_over(self, url: str | None = None) -> Mouth:
         """Let another broadcaster take the channel."""
         mouth = Mouth(len(self.mouths) + 1, pace=self._pace, frame_seconds=self._frame_seconds)
-        is_first = not self.mouths
+        is_first, before = not self.mouths, len(self._joins)
         self.mouths.append(mouth)
         speaking = mouth.speak(url or self.cluster.front.url, self.session, takeover=not is_first)
         self._speaking[mouth] = asyncio.get_running_loop().create_task(speaking)
         async with asyncio.timeout(END_SECONDS):
             await mouth.is_on.wait()
+            while mouth.ended is None and len(self._joins) == before:  # noqa: ASYNC110 - several logs tell it
+                await asyncio.sleep(0.01)
         return mouth
 
     @property
     def home(self) -> Node:
         """The relay where its broadcaster is."""
-        told = [
-            (line["timestamp"], node)
+        return max(self._joins, key=lambda join: join[0])[1]
+
+    @property
+    def _joins(self) -> list[tuple[str, Node]]:
+        """When a broadcaster came to which relay, by the logs of the present processes."""
+        return [
+            (str(line["timestamp"]), node)
             for node in self.cluster.nodes
             for line in node.process.log
             if line["event"] in ("broadcaster joined", "broadcaster replaced") and line["session"] == self.session
         ]
-        return max(told, key=lambda each: str(each[0]))[1]
 
     @asynccontextmanager
     async def running(self, listeners: int, where: Callable[[int], Callable[[], str]]) -> AsyncIterator[None]:
@@ -98,8 +104,9 @@ class Programme:
                 async with asyncio.timeout(END_SECONDS):
                     await self._speaking[self.mouth]
                 assert self.mouth.ended is None, self.mouth.ended
-                async with asyncio.timeout(END_SECONDS):
-                    await asyncio.gather(*tasks)
+                await asyncio.wait(tasks, timeout=END_SECONDS)
+                left = [str(ear) for ear in self.ears if not ear.is_over]
+                assert not left, f"{len(left)} listeners did not hear the end: {left[:3]}"
         finally:
             for task in self._speaking.values():
                 task.cancel()

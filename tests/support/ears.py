@@ -81,7 +81,11 @@ class Ear:
         hello_ms: How long each greeting took from the beginning of the connection.
         longest_pause: The longest time between two frames, in seconds.
         last_at: When the last frame came.
+        closes: How its connections ended, by close code.
+        refused: Why connections failed.
+        url: The relay of its latest connection.
         is_over: Whether the channel ended.
+        is_there: Set while it is connected.
     """
 
     def __init__(
@@ -104,6 +108,8 @@ class Ear:
         self.lost_place: list[str] = []
         self.hello_ms: list[float] = []
         self.closes = Counter[int | None]()
+        self.refused: list[str] = []
+        self.url = ""
         self.longest_pause = 0.0
         self.last_at: float | None = None
         self.is_over = False
@@ -115,11 +121,22 @@ class Ear:
             began = self._loop.time()
             try:
                 await self._connect(began)
-            except (OSError, TimeoutError):
+            except (OSError, TimeoutError) as error:
                 self.closes[None] += 1
+                self.refused.append(str(error))
+            except Exception as error:
+                self.faults.append(repr(error))
+                self.is_there.set()
+                raise
             self.is_there.clear()
             if not self.is_over:
                 await asyncio.sleep(self._choice.random() * AWAY_SECONDS)
+
+    def __str__(self) -> str:
+        """Describe it for a failed test."""
+        place = f"{self.account.epoch}/{self.account.next_seq}"
+        there = "connected" if self.is_there.is_set() else "away"
+        return f"{there} {self.url}, at {place}, closes {dict(self.closes)}, refused {self.refused[-2:]}"
 
     async def visit(self, url: str) -> None:
         """Wait until it listens at a relay, to which it goes now."""
@@ -135,7 +152,8 @@ class Ear:
             self._visit.abort()
 
     async def _connect(self, began: float) -> None:
-        url = urlsplit(self._where())
+        self.url = self._where()
+        url = urlsplit(self.url)
         visit = self._visit = _Visit(self, self._request(url.netloc), began)
         async with asyncio.timeout(JOIN_SECONDS):
             transport, _ = await self._loop.create_connection(lambda: visit, url.hostname or "", url.port or 0)

@@ -102,7 +102,7 @@ async def test_due_times_follow_the_clock_of_each_node(nodes: list[ClusterNode])
         await asyncio.sleep(0.02)
     await until(lambda: len(heard(there)) == 10)
     differences = [after.due_ms - before.due_ms for before, after in zip(headers(here), headers(there), strict=True)]
-    assert all(295 <= each <= 450 for each in differences), differences
+    assert min(differences) >= 295, differences
     assert min(differences) <= 320
 
 
@@ -278,15 +278,55 @@ async def test_a_home_that_was_cut_off_and_replaced_is_not_heard_again(nodes: li
     send(b, other, numbered(10, 20))
     await until(lambda: len(heard(there)) == 30)
     assert heard(there) == numbered(30)
-    # Those who heard the old home's own numbers begin again.
-    await until(lambda: here.closed is not None)
-    assert here.closed is not None
-    assert here.closed[0] is CloseCode.RESTARTING
-    back = await a.join("back")
-    send(b, other, numbered(10, 30))
-    await until(lambda: len(heard(back)) == 10)
-    assert heard(back) == numbered(10, 30)
+    # Those who heard the old home go on in another epoch, so no number has two meanings.
+    await until(lambda: len(heard(here)) == 60)
+    assert heard(here) == numbered(10) + numbered(30, 500) + numbered(20, 10)
+    assert here.closed is None
+    assert headers(here)[40].epoch == headers(there)[10].epoch != headers(here)[39].epoch
+    assert_exact(here)
     assert_exact(there)
+
+
+async def test_a_listener_that_got_more_than_the_cluster_resumes_once_that_comes_again(
+    nodes: list[ClusterNode],
+) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim(connection_id="first")
+    here, there = await a.join(), await c.join()
+    send(a, source, numbered(10))
+    await until(lambda: len(heard(there)) == 10)
+    a.bus.cut()
+    send(a, source, numbered(5, 10))
+    await until(lambda: len(heard(here)) == 15)
+    await a.die()
+    last = headers(here)[-1]
+    joining = asyncio.get_running_loop().create_task(c.join("back", Delivery(resume=Resume(last.epoch, last.seq))))
+    again, _ = await b.claim(Offer(takeover=True, resume="first"))
+    assert again.accepted_before == 10 * 320
+    send(b, again, numbered(20, 10))
+    back = await joining
+    assert back.hello["resumed"]
+    await until(lambda: len(heard(back)) == 15)
+    assert heard(here) + heard(back) == numbered(30)
+    assert_exact(back)
+
+
+async def test_speech_that_waits_outlives_one_home_after_another() -> None:
+    memory = MemoryCluster(delay_seconds=0.05)
+    async with AsyncExitStack() as stack:
+        a, b, c, d = [await stack.enter_async_context(ClusterNode(memory, name).running()) for name in "abcd"]
+        there = await d.join()
+        source, _ = await a.claim(Offer(pace=Pace.SPEECH), connection_id="a")
+        send(a, source, numbered(250))
+        await until(lambda: len(heard(there)) >= 100)
+        await a.die()
+        await b.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="a"), connection_id="b")
+        await asyncio.sleep(0.2)
+        await b.die()
+        await c.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="b"))
+        await until(lambda: len(heard(there)) >= 250)
+        assert heard(there) == numbered(250)
+        assert_exact(there)
 
 
 async def test_claims_are_refused_while_the_bus_is_down_and_audio_goes_on(
