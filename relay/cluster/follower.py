@@ -145,7 +145,13 @@ class Follower:
                 self._subscription = await self._bus.subscribe(f"audio.{key_of(self.address)}", self._receive)
                 if self._is_closed:
                     self.close()
-            entries = await self._fetch()
+            try:
+                entries = await self._fetch()
+            except (BusDownError, asyncio.CancelledError):
+                if self.is_synced:
+                    # Nobody else would take care of what waits.
+                    self._start_repair()
+                raise
             if known is not None and known.as_of > self.next:
                 self._begin(known, entries)
             if not self._catch_up(entries):

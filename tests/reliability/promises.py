@@ -103,11 +103,17 @@ PROMISES = (
             _UNIT + "test_metrics.py",
         ),
     ),
-    Row("11 Losing the bus or a node", "The relay has no bus yet, so there is nothing to promise."),
+    Row(
+        "11 Losing the bus or a node",
+        "When NATS, a node or a link fails, each listener's account stays exact on every node, a channel has one "
+        "broadcaster at a time, and its audio goes on within seconds.",
+        (_HERE + "cluster.py", _LIVE + "test_nats_failures.py", _UNIT + "test_cluster.py"),
+    ),
     Row(
         "12 Overload refuses, never degrades",
-        "A client beyond the limit gets HTTP 503 with Retry-After. Connected clients notice nothing.",
-        (_LIVE + "test_door.py",),
+        "A client beyond the limit gets HTTP 503 with Retry-After. Connected clients notice nothing. In a cluster, "
+        "limits per session and address count over all nodes.",
+        (_LIVE + "test_door.py", _UNIT + "test_cluster_seats.py"),
     ),
     Row(
         "13 Soak",

@@ -106,7 +106,8 @@ class Programme:
                 assert self.mouth.ended is None, self.mouth.ended
                 await asyncio.wait(tasks, timeout=END_SECONDS)
                 left = [str(ear) for ear in self.ears if not ear.is_over]
-                assert not left, f"{len(left)} listeners did not hear the end: {left[:3]}"
+                warnings = self.cluster.logged("warning", "error")
+                assert not left, f"{len(left)} listeners did not hear the end: {left[:3]}; {warnings}"
         finally:
             for task in self._speaking.values():
                 task.cancel()
