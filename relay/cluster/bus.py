@@ -72,7 +72,8 @@ class Bus(Protocol):
         node_id: The id of this node.
         on_record: Called with the key of a record and the record, or None when it was deleted: with all records when
             the bus begins, at each change, and with all of them again after the bus was down. A change may be reported
-            twice, but never an older one after a newer one.
+            twice, but never an older one after a newer one. Records that the bus lost with its memory are not reported
+            as deleted: their writers write them again.
         on_up: Called when the bus is back after it was down, and the records have been read again.
         on_nodes: Called when a node came or went.
     """

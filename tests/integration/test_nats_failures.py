@@ -141,7 +141,7 @@ async def test_a_server_that_is_killed_again_and_again_under_load(tmp_path: Path
             await until(lambda: a.is_up and b.is_up)
 
 
-async def test_records_are_reported_again_after_the_memory_was_lost(tmp_path: Path) -> None:
+async def test_records_that_the_servers_lost_are_not_reported_as_deleted(tmp_path: Path) -> None:
     async with nats(tmp_path) as server, nodes(server.url, server.url) as (a, b):
         events: list[tuple[str, bytes | None] | str] = []
 
@@ -155,8 +155,7 @@ async def test_records_are_reported_again_after_the_memory_was_lost(tmp_path: Pa
         del events[:]
         await server.restart()
         await until(lambda: "up" in events and a.is_up)
-        assert sorted(str(event) for event in events[:5]) == [str((f"s.{number}", None)) for number in range(5)]
-        assert events[5] == "up"
+        assert events == ["up"]
         # Revisions begin anew, and nothing takes the new record for an old one.
         assert await a.write("s.0", b"new", None) < 5
         await until(lambda: events[-1] == ("s.0", b"new"))

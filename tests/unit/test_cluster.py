@@ -200,6 +200,29 @@ async def test_a_claim_that_was_not_finished_loses_nothing(
     assert_exact(there)
 
 
+async def test_a_node_whose_claim_failed_still_follows(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim(connection_id="first")
+    there = await b.join()
+    send(a, source, numbered(30))
+    await until(lambda: len(heard(there)) == 30)
+
+    async def fail(*_: object) -> list[bytes]:
+        raise BusDownError("The bus broke down.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(b.bus, "fetch", fail)
+        with pytest.raises(RelayError, match="can't reach its cluster"):
+            await b.claim(Offer(takeover=True, resume="first"), connection_id="lost")
+    again, _ = await c.claim(Offer(takeover=True, resume="first"))
+    send(c, again, numbered(10, 30))
+    await until(lambda: len(heard(there)) == 40)
+    assert heard(there) == numbered(40)
+    assert_exact(there)
+
+
 async def test_speech_that_waits_is_released_by_the_next_home(nodes: list[ClusterNode]) -> None:
     a, b, c = nodes
     offer = Offer(pace=Pace.SPEECH)
