@@ -18,7 +18,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,15 +203,16 @@ async def running_cluster(
 ) -> AsyncIterator[LocalCluster]:
     """Run all services, first NATS, then the relays, then nginx, until the block ends."""
     cluster = LocalCluster(services, directory, free_port)
-    async with AsyncExitStack() as stack:
-
-        async def end() -> None:
-            await asyncio.gather(*(cluster.stop(service) for service in list(cluster.processes)))
-
-        stack.push_async_callback(end)
-        for kind in ("nats", "relay", "nginx"):
+    kinds = ("nats", "relay", "nginx")
+    try:
+        for kind in kinds:
             await asyncio.gather(*map(cluster.start, cluster.named(kind)))
         yield cluster
+    finally:
+        # Relays that stop have something to say to NATS.
+        for kind in reversed(kinds):
+            running = [name for name in cluster.named(kind) if name in cluster.processes]
+            await asyncio.gather(*map(cluster.stop, running))
 
 
 def _fixed_addresses(networks: Mapping[str, Any]) -> list[str]:

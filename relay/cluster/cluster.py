@@ -567,9 +567,9 @@ class Cluster:
         self._is_draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOVE_SECONDS):
-                while self._homes:  # noqa: ASYNC110 - other nodes take them one by one
+                while not all(home.is_over for home in self._homes.values()):  # noqa: ASYNC110 - other nodes take them
                     await asyncio.sleep(MOVE_STEP_SECONDS)
-        for home in list(self._homes.values()):
+        for home in [each for each in self._homes.values() if not each.is_over]:
             left = self._resign(home)
             try:
                 await home.hand_over()

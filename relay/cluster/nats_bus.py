@@ -23,7 +23,7 @@ from relay.cluster.bus import BusDownError, Node, Record, Subscription
 from relay.cluster.nats_carrier import Carrier, Standing
 from relay.cluster.nats_link import REQUEST_SECONDS, Link, Received
 from relay.cluster.nats_login import Login
-from relay.cluster.nats_memory import Memory, NoJetStreamError
+from relay.cluster.nats_memory import LIFE_KEY, Memory, NoJetStreamError, NoStreamError
 from relay.cluster.presence import Presence, read_node, write_node
 from relay.cluster.record_mirror import Change, RecordMirror
 from relay.process.tasks import TaskRegistry
@@ -112,7 +112,7 @@ class NatsBus:
         self._carrier = Carrier(login, memory, own.id, outbox_seconds, self._tasks)
         self._presence = Presence(own)
         self._mirror = RecordMirror()
-        self._incarnation = ""
+        self._life = ""
         self._known_memory = ""
         self._answers: dict[str, Reply] = {}
         self._answering = TaskRegistry()
@@ -262,7 +262,7 @@ class NatsBus:
             BusDownError: NATS does not answer.
         """
         link = self._carrier.open_link()
-        is_first = not self._incarnation
+        is_first = not self._life
         memory = await self._memory.prepare(link)
         if memory != self._known_memory:
             # What was sent before is not in it.
@@ -343,25 +343,23 @@ class NatsBus:
             if link is None or not self._is_up:
                 continue
             try:
-                if await self._memory.channels.find_incarnation(link) == self._incarnation:
+                if await self._memory.channels.find_life(link) == self._life:
                     await self._read_on(link)
-                elif self._is_up:
-                    # A server lost its memory, and another node has created it again.
-                    self._go_down(BusDownError("NATS lost the records."))
-                    self._hurry.set()
+                else:
+                    self._forget_records()
+            except NoStreamError:
+                self._forget_records()
             except BusDownError as error:
-                # If the memory is gone, `_come_up` creates it. If there is no answer, the keeper notices, too.
-                self._go_down(error)
-                self._hurry.set()
+                logger.debug("the records were not read", extra={"reason": str(error)})
 
     async def _read_anew(self, link: Link) -> None:
         bucket = self._memory.channels
-        incarnation = await bucket.find_incarnation(link)
+        life = await bucket.find_life(link)
         changes = await bucket.read_changes(link, 0)
-        if await bucket.find_incarnation(link) != incarnation:
-            raise BusDownError("The records were lost meanwhile.")
-        is_same = incarnation == self._incarnation
-        self._incarnation = incarnation
+        if await bucket.find_life(link) != life:
+            raise BusDownError("NATS lost the records meanwhile.")
+        is_same = life == self._life
+        self._life = life
         known, missing = self._mirror.read_anew(changes, has_same_revisions=is_same)
         for change in known:
             self._report(change)
@@ -369,7 +367,7 @@ class NatsBus:
         for key in missing if is_same else ():
             found = await bucket.read(link, key)
             if found is None:
-                self.on_record(key, None)
+                self._report(Change(key, 0, None))
             elif self._mirror.take(found):
                 self._report(found)
         await self._read_on(link)
@@ -380,11 +378,19 @@ class NatsBus:
 
     def _take_record(self, _link: Link, message: Received) -> None:
         change = self._memory.channels.take(message)
-        if self._mirror.take(change):
+        if change.key == LIFE_KEY and self._is_up and (change.value or b"").decode() != self._life:
+            self._forget_records()
+        elif self._mirror.take(change):
             self._report(change)
 
+    def _forget_records(self) -> None:
+        """Have the keeper read all records again: the servers lost them, while the link works."""
+        self._go_down(BusDownError("NATS lost the records."))
+        self._hurry.set()
+
     def _report(self, change: Change) -> None:
-        self.on_record(change.key, _record(change))
+        if change.key != LIFE_KEY:
+            self.on_record(change.key, _record(change))
 
     # Nodes
 

@@ -168,7 +168,8 @@ class Link:
                 take(message)
 
         with nats_errors():
-            return await self.client.subscribe(subject, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await self.client.subscribe(subject, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0)
 
     async def unsubscribe(self, subscription: LinkSubscription) -> None:
         """End a subscription; do nothing if the connection has ended."""
@@ -197,10 +198,10 @@ class Link:
         ping ahead of what waits in the client's buffer, and a pong that comes too late ends the client's reading.
         """
         try:
-            await self.client.request(f"{self.replies.inbox}.nobody.hears", timeout=seconds)
-        except NoRespondersError:
+            await self.request(f"{self.replies.inbox}.nobody.hears", b"", seconds)
+        except NobodyListensError:
             return True
-        except (OSError, NatsError):
+        except BusDownError:
             return False
         return True
 
@@ -218,9 +219,11 @@ class Link:
             BusDownError: No answer came in time.
         """
         with nats_errors():
-            answer = await self.client.request(
-                subject, payload, timeout=seconds, headers=None if headers is None else dict(headers)
-            )
+            # The client's own bound does not include the wait for room in its buffer.
+            async with asyncio.timeout(seconds):
+                answer = await self.client.request(
+                    subject, payload, timeout=seconds, headers=None if headers is None else dict(headers)
+                )
         return answer.data
 
     def retire(self) -> None:

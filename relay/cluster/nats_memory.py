@@ -12,8 +12,9 @@ Invariants: nothing waits longer than `REQUEST_SECONDS`. What the servers answer
 import asyncio
 import base64
 import json
+import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +29,9 @@ MARGIN_SECONDS = 10.0
 
 MARKER_SECONDS = 600
 """How long a deletion leaves a mark, so that nodes see it that were cut off for a while."""
+
+LIFE_KEY = "=life"
+"""The key of the record that names the life of a bucket. No id contains an equals sign that is not an escape."""
 
 RENEWAL_SECONDS = 1.0
 """How long a server has to accept the renewal of a node's record."""
@@ -55,6 +59,10 @@ class ApiError(BusDownError):
         super().__init__(f"NATS answered: {error.get('description', 'an error without a description')}.")
         self.number = int(error.get("err_code", 0))
         self.status = int(error.get("code", 0))
+
+
+class NoStreamError(ApiError):
+    """The servers do not have what they should remember."""
 
 
 class NoJetStreamError(BusDownError):
@@ -167,13 +175,23 @@ class Bucket:
             "republish": {"src": f"{self._subjects}>", "dest": self.news},
         }
 
-    async def find_incarnation(self, link: Link) -> str:
-        """Return a text that changes when the bucket was lost and created again: revisions begin anew then.
+    async def find_life(self, link: Link) -> str:
+        """Return the name of the bucket's present life, which ends when the servers lose it: revisions begin anew then.
+
+        The name is a record that the first node writes into an empty bucket. The time of the bucket's creation would
+        not do: a server of a cluster that restarts has the bucket as before, but without its content.
 
         Raises:
             BusDownError: The bucket does not exist, or the server did not answer.
         """
-        return str((await _api(link, f"$JS.API.STREAM.INFO.{self._stream}"))["created"])
+        found = await self.read(link, LIFE_KEY)
+        if found is None or found.value is None:
+            with suppress(ConflictError):
+                await self.write(link, LIFE_KEY, secrets.token_hex(8).encode(), None)
+            found = await self.read(link, LIFE_KEY)
+        if found is None or found.value is None:
+            raise BusDownError("NATS lost the records.")
+        return found.value.decode()
 
     async def read(self, link: Link, key: str) -> Change | None:
         """Return the last change of a record, which the bucket's leader knows; None if there is no trace of one.
@@ -271,7 +289,8 @@ async def _api(
     except ValueError as error:
         raise BusDownError("NATS gave an answer that is not JSON.") from error
     if "error" in parsed:
-        raise ApiError(parsed["error"])
+        failure = ApiError(parsed["error"])
+        raise NoStreamError(parsed["error"]) if failure.number == _NO_STREAM else failure
     return parsed
 
 
@@ -282,9 +301,7 @@ async def _ensure(link: Link, config: Answer) -> str:
     try:
         try:
             present = await _api(link, f"$JS.API.STREAM.INFO.{name}")
-        except ApiError as error:
-            if error.number != _NO_STREAM:
-                raise
+        except NoStreamError:
             present = await _api(link, f"$JS.API.STREAM.CREATE.{name}", payload)
         if any(present["config"].get(key, 0) != wanted for key, wanted in config.items()):
             await _api(link, f"$JS.API.STREAM.UPDATE.{name}", payload)

@@ -8,6 +8,9 @@ import logging
 from collections.abc import Coroutine
 from functools import partial
 
+CANCEL_AGAIN_SECONDS = 1.0
+"""How long a cancelled task may take to end before it is cancelled again."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,12 +38,13 @@ class TaskRegistry:
     async def close(self) -> None:
         """Cancel all tasks, including those that they start meanwhile, and wait until they end.
 
-        If this wait is cancelled, the tasks stay cancelled.
+        A library can swallow a cancellation, so tasks that go on are cancelled again. If this wait is cancelled, the
+        tasks stay cancelled.
         """
         while self._tasks:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=CANCEL_AGAIN_SECONDS)
 
     async def join(self) -> None:
         """Wait until all tasks have ended by themselves. Cancelling the wait leaves them running."""

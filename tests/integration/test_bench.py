@@ -9,6 +9,7 @@ from relay.vocabulary.audio import Codec
 from tests.bench import beside, renditions, storm
 from tests.bench.age import measure_ages
 from tests.bench.bench import Bench
+from tests.bench.bus import measure_bus
 from tests.bench.measure import measure
 from tests.bench.servers import GENERATOR_CPU, SERVER_CPU, Server, StartError, peers, relay, serving
 
@@ -96,3 +97,10 @@ def test_channels_are_encoded_beside_each_other(bench: Bench, monkeypatch: pytes
     assert (opus.lost, plain.lost) == (0, 0)
     assert 0 < opus.bytes_per_second < plain.bytes_per_second
     assert opus.lag_p99_ms > 0
+
+
+def test_a_message_of_the_bus_is_measured() -> None:
+    measured = measure_bus(seconds=0.5)
+    assert measured.lost == 0
+    assert 0 < measured.p50_ms <= measured.p99_ms
+    assert min(measured.sender_us, measured.receiver_us) > 0

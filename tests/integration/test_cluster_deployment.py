@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from tests.support.deployment import ADMIN_KEY, Deployment, deployment
+from relay.protocol.wire import HEADER_BYTES
+from tests.support.deployment import ADMIN_KEY, BROADCAST_KEY, Deployment, deployment
 from tests.support.operator import ask
 
 pytestmark = [pytest.mark.timed, pytest.mark.long]
@@ -92,14 +94,12 @@ async def test_three_nats_servers_are_one_and_nginx_reaches_every_relay(tmp_path
             assert await asyncio.to_thread(get, cluster, path) == 403
 
         # nginx gives a new connection to a relay that has the fewest.
+        sessions = [f"ev{number}" for number in range(9)]
         async with AsyncExitStack() as stack:
-            for number in range(9):
-                await stack.enter_async_context(listening(cluster, f"ev{number}"))
-            counts = Counter[str]()
-            for relay in cluster.relays:
-                listed = (await ask(cluster.url(relay), "GET", "/v1/sessions", ADMIN_KEY)).json["sessions"]
-                counts[relay] = sum(channel["listeners"] for each in listed for channel in each["channels"])
-        assert set(counts.values()) == {3}, counts
+            for session in sessions:
+                await stack.enter_async_context(listening(cluster, session))
+        chosen = [tuple(await tried(cluster, f"/v1/listen/{session}")) for session in sessions]
+        assert Counter(chosen) == {(relay,): 3 for relay in cluster.relays}
 
         # A relay that is gone costs no request. It is asked again each time, and comes back by itself.
         gone = cluster.relays[0]
@@ -122,8 +122,7 @@ async def test_three_nats_servers_are_one_and_nginx_reaches_every_relay(tmp_path
         assert {relays[0] for relays in attempts} == set(cluster.relays)
         assert [len(relays) for relays in attempts] == [1] * 9
 
-        for relay in cluster.relays:
-            await cluster.local.stop(relay)
+        await asyncio.gather(*map(cluster.local.stop, cluster.relays))
         assert await asyncio.to_thread(get, cluster, "/listen/none") == 502
 
 
@@ -163,3 +162,62 @@ async def test_no_client_takes_a_relay_out_and_a_full_relay_leaves_listeners_to_
         async with AsyncExitStack() as stack:
             for _ in range(6):
                 await stack.enter_async_context(listening(cluster, "ev1"))
+
+
+FRAMES = [number.to_bytes(4, "big") * 160 for number in range(100)]
+"""Frames of 20 ms, no two alike."""
+
+
+@asynccontextmanager
+async def listening_at(url: str, session: str) -> AsyncIterator[ClientConnection]:
+    """Listen at one relay, without nginx."""
+    address = f"{url.replace('http', 'ws', 1)}/v1/listen/{session}"
+    async with connect(address, subprotocols=[Subprotocol("relay.v1")], compression=None, proxy=None) as client:
+        assert json.loads(await client.recv())["type"] == "hello"
+        yield client
+
+
+async def heard(client: ClientConnection) -> list[bytes]:
+    """Return the audio that a listener receives until the relay closes the connection in order."""
+    frames = list[bytes]()
+    with pytest.raises(ConnectionClosed) as caught:
+        async with asyncio.timeout(60):
+            while True:
+                message = await client.recv()
+                if isinstance(message, bytes):
+                    frames.append(message[HEADER_BYTES:])
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1000
+    return frames
+
+
+async def test_what_one_relay_receives_through_nginx_is_heard_at_each(tmp_path: Path) -> None:
+    async with deployment(tmp_path) as cluster, AsyncExitStack() as stack:
+        listeners = [
+            await stack.enter_async_context(listening_at(cluster.url(relay), "ev1")) for relay in cluster.relays
+        ]
+        listeners += [await stack.enter_async_context(listening(cluster, "ev1")) for _ in range(3)]
+        broadcaster = await stack.enter_async_context(
+            connect(
+                f"wss://{cluster.site}/v1/broadcast/ev1",
+                ssl=cluster.context,
+                subprotocols=[Subprotocol("relay.v1")],
+                additional_headers={"Authorization": f"Bearer {BROADCAST_KEY}"},
+                compression=None,
+                proxy=None,
+            )
+        )
+        assert json.loads(await broadcaster.recv())["type"] == "hello"
+        for frame in FRAMES:
+            await broadcaster.send(frame)
+        # Each relay answers for all of them.
+        for relay in cluster.relays:
+
+            async def lists_all(relay: str = relay) -> bool:
+                answer = (await ask(cluster.url(relay), "GET", "/v1/sessions", ADMIN_KEY)).json
+                channels = [channel for each in answer["sessions"] for channel in each["channels"]]
+                return [(channel["state"], channel["listeners"]) for channel in channels] == [("live", 6)]
+
+            await until(lists_all)
+        await broadcaster.send('{"type":"end"}')
+        assert await asyncio.gather(*map(heard, listeners)) == [FRAMES] * 6

@@ -150,9 +150,8 @@ async def test_of_fifty_that_write_at_once_each_counts(server: NatsServer) -> No
 
 async def test_a_new_node_gets_all_records(server: NatsServer) -> None:
     async with buses(server, 1) as (a,):
-        for number in range(1100):
-            await a.write(f"s.{number}", b"%d" % number, None)
-        await a.delete("s.0", 1)
+        revisions = [await a.write(f"s.{number}", b"%d" % number, None) for number in range(1100)]
+        await a.delete("s.0", revisions[0])
         reported: dict[str, Record | None] = {}
         late = open_bus(cluster_settings(server.url))
         late.on_record = reported.__setitem__
@@ -171,7 +170,10 @@ async def test_news_that_got_lost_are_read_within_seconds(server: NatsServer, mo
         await until(lambda: reported == [b"1"])
 
 
-async def test_nodes_come_drain_and_go(server: NatsServer) -> None:
+async def test_nodes_come_drain_and_go(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others learn it at once, not with the next renewal or at the end of a life."""
+    monkeypatch.setattr("relay.cluster.nats_bus.RENEWAL_INTERVAL_SECONDS", 1000.0)
+    monkeypatch.setattr("relay.cluster.presence.LIFE_SECONDS", 1000.0)
     async with buses(server, 1) as (a,):
         seen: list[dict[str, bool]] = []
         a.on_nodes = lambda: seen.append({node.id: node.is_draining for node in a.nodes.values()})
@@ -288,9 +290,9 @@ async def test_what_is_left_is_sent_at_the_end(server: NatsServer) -> None:
         heard: list[bytes] = []
         await a.subscribe("audio.s.c", heard.append)
         async with open_bus(cluster_settings(server.url)) as b:
-            for number in range(300):
+            for number in range(3000):
                 b.publish("audio.s.c", b"%d" % number)
-        await until(lambda: len(heard) == 300)
+        await until(lambda: len(heard) == 3000)
 
 
 async def test_a_listener_that_fails_stops_nothing(server: NatsServer) -> None:

@@ -16,7 +16,7 @@ from relay.cluster import nats_bus
 from relay.cluster.nats_bus import open_bus
 from relay.vocabulary.errors import ConfigurationError
 from tests.support.certificates import make_certificate
-from tests.support.nats import cluster_settings, nats, nkey_of, operator_mode, until, user_seed
+from tests.support.nats import ask_server, cluster_settings, nats, nkey_of, operator_mode, until, user_seed
 from tests.support.ports import free_port
 from tests.support.processes import relay_process
 
@@ -201,23 +201,6 @@ async def test_nodes_that_begin_at_once(tmp_path: Path) -> None:
         await asyncio.gather(*(bus.__aenter__() for bus in several))
         await until(lambda: all(len(bus.nodes) == len(several) for bus in several))
         await asyncio.gather(*(bus.__aexit__(None, None, None) for bus in several))
-
-
-async def ask_server(url: str, subject: str) -> Any:
-    """Ask the server something that the bus has no use for."""
-    question = (
-        "import asyncio, sys, nats\n"
-        "async def main():\n"
-        "    client = await nats.connect(sys.argv[1])\n"
-        "    print((await client.request(sys.argv[2], b'', timeout=10)).data.decode())\n"
-        "    await client.close()\n"
-        "asyncio.run(main())\n"
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", question, url, subject, stdout=asyncio.subprocess.PIPE
-    )
-    written, _ = await process.communicate()
-    return json.loads(written)
 
 
 async def test_a_relay_on_its_own_imports_nothing_of_nats() -> None:

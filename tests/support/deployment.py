@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.settings.configuration import KEYS
 from scripts.local_cluster import LocalCluster, read_compose, running_cluster
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.ports import free_port
@@ -69,8 +68,9 @@ async def deployment(directory: Path, **settings: Mapping[str, str]) -> AsyncIte
     services = read_compose(variables)
     for name, service in services.items():
         environment = service.setdefault("environment", {})
+        if "RELAY_SERVER_SHUTDOWN_DELAY_SECONDS" in environment:
+            # No load balancer watches /readyz here.
+            environment["RELAY_SERVER_SHUTDOWN_DELAY_SECONDS"] = "0"
         environment.update(settings.get(name.replace("-", "_"), {}))
-        for key in [key for key in environment if key.startswith("RELAY_CLUSTER_") and "cluster.url" not in KEYS]:
-            del environment[key]
     async with running_cluster(services, directory, free_port) as local:
         yield Deployment(local, certificate)

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -112,8 +113,12 @@ class NatsServer:
         await self.start()
 
     def stop(self) -> None:
-        """Stop it with SIGSTOP: its connections stay open, and it answers nothing."""
+        """Stop it with SIGSTOP, and wait until it has stopped: its connections stay open, and it answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        # Each of its threads stops by itself.
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            while (thread / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "T":
+                time.sleep(0.001)
 
     def go_on(self) -> None:
         """Continue it after `stop`. It then does everything that it got meanwhile."""
@@ -204,6 +209,23 @@ async def node_process(url: str, **cluster: object) -> AsyncIterator[asyncio.sub
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+async def ask_server(url: str, subject: str) -> Any:
+    """Ask a server something that the bus has no use for, and return the parsed answer."""
+    question = (
+        "import asyncio, sys, nats\n"
+        "async def main():\n"
+        "    client = await nats.connect(sys.argv[1])\n"
+        "    print((await client.request(sys.argv[2], b'', timeout=10)).data.decode())\n"
+        "    await client.close()\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", question, url, subject, stdout=asyncio.subprocess.PIPE
+    )
+    written, _ = await process.communicate()
+    return json.loads(written)
 
 
 def urls(servers: Iterable[NatsServer]) -> str:
