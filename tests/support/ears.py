@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from relay.client import Reconnect, RelayError, broadcast
+from relay.client import ConnectionLostError, Reconnect, RelayError, broadcast
 from relay.loadtest.account import ListenerAccount
 from relay.protocol.messages import Gap
 from relay.protocol.wire import HEADER_BYTES, SUBPROTOCOL, WORD_MASK, Header
@@ -29,7 +29,10 @@ JOIN_SECONDS = 10.0
 AWAY_SECONDS = 0.5
 """A listener waits at most this long before it tries again."""
 
-NORMAL, GOING_AWAY, RESTARTING = 1000, 1001, 1012
+CLAIM_SECONDS = 15.0
+"""A broadcaster gives up after this time. A cluster of NATS servers may take seconds to elect who leads."""
+
+NORMAL = 1000
 _TEXT, _BINARY, _CLOSE, _PING = 0x1, 0x2, 0x8, 0x9
 _SOURCE_SHIFT = 24
 _RATE = 16_000
@@ -351,8 +354,22 @@ class Mouth:
         self._should_end = asyncio.Event()
         self.is_on = asyncio.Event()
 
-    async def speak(self, url: str, session: str, *, takeover: bool = False, ends: bool = True) -> None:
-        """Send audio until `stop`, then end the session or leave. A broadcaster that is replaced stops by itself."""
+    async def speak(self, url: str, session: str, *, takeover: bool = False) -> None:
+        """Send audio until `stop`, then end the session. A broadcaster that is replaced stops by itself.
+
+        A relay that can't reach its cluster asks it to try again in a few seconds, so it does.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CLAIM_SECONDS
+        while True:
+            await self._speak(url, session, takeover=takeover)
+            if not isinstance(self.ended, ConnectionLostError) or self.sent or loop.time() >= until:
+                self.is_on.set()
+                return
+            self.ended = None
+            await asyncio.sleep(AWAY_SECONDS)
+
+    async def _speak(self, url: str, session: str, *, takeover: bool) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with broadcast(
@@ -373,13 +390,11 @@ class Mouth:
                     await broadcaster.send(content_of(self.source, self.sent, self._frame_bytes))
                     self.sent += 1
                     self.reconnects = broadcaster.stats.reconnects
-                if ends:
-                    await broadcaster.end()
+                await broadcaster.end()
                 self.reconnects = broadcaster.stats.reconnects
                 self.dropped_frames = broadcaster.stats.dropped.chunks
         except RelayError as error:
             self.ended, self.ended_at = error, loop.time()
-            self.is_on.set()
 
     def stop(self) -> None:
         """Say nothing more."""
