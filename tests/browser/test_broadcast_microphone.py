@@ -333,6 +333,7 @@ async def test_a_voice_on_one_channel_only_is_as_loud_as_it_was_spoken(tab: Tab,
         async for payload in payloads:
             heard += payload
             if len(heard) > 2 * RATE:
-                loudest = float(np.abs(from_pcm(heard)).max())
+                # On a busy machine, a frame may be missing. The codec makes a short peak at its edges.
+                loudest = float(np.percentile(np.abs(from_pcm(heard)), 99))
                 break
     assert loudest == pytest.approx(0.5, rel=0.05)

@@ -20,8 +20,7 @@ MOST_APART_SECONDS = 0.005
 AFTER_SECONDS = 8
 
 
-@pytest.mark.parametrize("ahead_ms", [300, -300])
-@pytest.mark.parametrize("pace", ["live", "speech"])
+@pytest.mark.parametrize(("pace", "ahead_ms"), [("live", 300), ("speech", -300)])
 async def test_a_move_to_a_node_whose_clock_differs_is_not_heard(
     context: BrowserContext, relay: RelayProcess, say: Say, pace: str, ahead_ms: int
 ) -> None:
