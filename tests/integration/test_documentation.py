@@ -27,6 +27,8 @@ from relay.settings.configuration import load_settings
 from tests.support.markdown import PAGES, ROOT, Block, blocks, comments, read
 from tests.support.terminal import COMMAND_SECONDS, FILLED_IN, Terminal
 
+pytestmark = pytest.mark.long
+
 LANGUAGES = {"", "console", "html", "http", "ini", "js", "json", "nginx", "python", "sh", "text", "toml", "ts"}
 SEPARATE = "each in its own terminal"
 VARIES = {"numbers vary": False, "ids and numbers vary": True}

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +10,8 @@ from relay.hub.framing import RAW, RELAY_V1, Framing
 from relay.protocol.wire import Header
 from tests.support.hub_bench import Bench, FakePort, block, check_account, split, unblock
 from tests.support.wire_listener import numbered_audio
+
+pytestmark = pytest.mark.long
 
 RATE = 32_000
 """Bytes per second of 16 kHz mono."""

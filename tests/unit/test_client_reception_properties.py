@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
@@ -15,6 +16,8 @@ from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import Audio
 from relay.vocabulary.audio import AudioFormat, Pace
 from tests.support.hub_bench import FRAME, Bench, FakePort, split
+
+pytestmark = pytest.mark.long
 
 FORMATS = (AudioFormat(), AudioFormat(rate=48_000, channels=2))
 WORDS = 1 << 32

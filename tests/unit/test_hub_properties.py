@@ -27,6 +27,8 @@ from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from relay.vocabulary.names import ChannelAddress
 from tests.support.hub_bench import FRAME, Bench, FakePort, split, unpack
 
+pytestmark = pytest.mark.long
+
 CHANNELS = ("main", "de")
 EVERYTHING = OperatorPermit(("*",), Grant(frozenset({TokenRole.ADMIN}), ("*",), ("*",), "a test"))
 FORMATS = (AudioFormat(), AudioFormat(rate=48_000, channels=2), AudioFormat(Codec.OPUS, 24_000))

@@ -28,4 +28,3 @@ def test_each_file_is_in_the_run_that_its_folder_asks_for(path: str) -> None:
     assert len(chosen) == 1
     assert (folder == "browser") == bool(marks & {"ear", "pages"})
     assert folder != "reliability" or "timed" in marks
-    assert "long" not in marks or "timed" in marks
