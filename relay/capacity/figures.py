@@ -122,7 +122,7 @@ def read_measurement(name: str, report: object) -> Measurement:
 def _mapping(report: object, key: str) -> Mapping[str, Any]:
     if not isinstance(report, Mapping) or not isinstance(report[key], Mapping):
         raise TypeError(key)
-    return report[key]  # type: ignore[no-any-return]
+    return report[key]  # type: ignore[no-any-return] # from JSON
 
 
 def _positive(value: Any) -> int:  # noqa: ANN401 - from JSON

@@ -244,7 +244,7 @@ async def _join_cluster(
     """Become a node of the cluster until `stack` ends. Without a cluster, none of its modules is imported."""
     if settings.cluster.url is None:
         return None
-    from relay.cli.nodes import cluster_node  # noqa: PLC0415
+    from relay.cli.nodes import cluster_node  # noqa: PLC0415 - optional
 
     return await stack.enter_async_context(cluster_node(settings, hub, seats, operations))
 

@@ -1,1 +1,1 @@
-"""Several relays that carry the same channels: who is a channel's home, and how its audio reaches the other nodes."""
+"""A cluster: several relays, called nodes, that carry the same channels."""

@@ -14,20 +14,21 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 
-from relay.audio.ingest import IngestRecord, Timed
+from relay.audio.ingest import Timed
 from relay.cluster.audience import Audience
 from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
 from relay.cluster.follower import ClusterTally, Follower
 from relay.cluster.home import Home
 from relay.cluster.ownership import Ownership, RecordError, address_of, key_of, shifted
-from relay.hub.channel import Channel, ChannelRecord
-from relay.hub.gate import Then
+from relay.cluster.succession import brought_up_to_date
+from relay.hub.channel import Channel
+from relay.hub.channel_record import ChannelRecord
+from relay.hub.gate import Then, report
 from relay.hub.hub import Hub
 from relay.process.tasks import TaskRegistry
 from relay.protocol.requests import Delivery, Offer, Resume
@@ -158,7 +159,7 @@ class Cluster:
 
     def before_claim(self, address: ChannelAddress, offer: Offer, connection_id: str, then: Then) -> bool:
         """Become the home of a channel, for a broadcaster."""
-        self._start(_report(self._claim(address, offer, connection_id), then))
+        self._start(report(self._claim(address, offer, connection_id), then))
         return False
 
     def before_join(self, address: ChannelAddress, delivery: Delivery, then: Then) -> bool:
@@ -169,11 +170,11 @@ class Cluster:
         record, resume = self._records.get(address), delivery.resume
         if record is None or not self._bus.is_up:
             return True
-        if _has_ended(record[0]) and resume is None:
+        if record[0].has_ended and resume is None:
             return True
         if self._is_here(address) and (resume is None or not self._hub.listening.awaits(address, resume)):
             return True
-        self._start(_report(self._prepare_join(address, resume), then))
+        self._start(report(self._prepare_join(address, resume), then))
         return False
 
     def _is_here(self, address: ChannelAddress) -> bool:
@@ -232,7 +233,7 @@ class Cluster:
             stored = await self._bus.read(key)
             before = None if stored is None else Ownership.unpack(stored.value)
             if before is not None:
-                has_home = before.home in self._bus.nodes and not _has_ended(before)
+                has_home = before.home in self._bus.nodes and not before.has_ended
                 is_taken = has_home if offer is None else before.connection is not None and has_home
                 if is_taken and (offer is None or not offer.takeover):
                     raise ChannelBusyError(
@@ -240,7 +241,7 @@ class Cluster:
                     )
             known = self._records.get(address)
             fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known[0].fence)
-            channel = self._export(address) if before is None or _has_ended(before) else before.channel
+            channel = self._export(address) if before is None or before.has_ended else before.channel
             as_of, speaker = ((0, 0), None) if before is None else (before.as_of, before.speaker)
             after = Ownership(fence, self._bus.node_id, connection_id, channel, as_of, speaker)
             try:
@@ -279,7 +280,7 @@ class Cluster:
         channel = self._hub.directory.open(address)
         home = Home(channel, self._bus, self._clock, self._wall_offset, self._has_changes.set)
         await home.void_others(after.fence)
-        if last is not None and not _has_ended(last):
+        if last is not None and not last.has_ended:
             follower = await self._sync(address, last)
             held, accepted = await follower.fetch_held()
             channel = follower.channel or self._hub.directory.open(address)
@@ -291,7 +292,7 @@ class Cluster:
             ]
             record = shifted(last.channel, -self._wall_offset)
             if last is before:
-                record = _brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
+                record = brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
             self._check_not_replaced(address, after.fence)
             self._drop_follower(address)
             is_disputed = last is before and self._is_disputed(last, offer)
@@ -416,7 +417,7 @@ class Cluster:
             return
         channel = self._hub.directory.find(address)
         follower = self._followers.get(address)
-        if _has_ended(known):
+        if known.has_ended:
             return
         if follower is not None:
             follower.learn(known)
@@ -530,7 +531,7 @@ class Cluster:
         for address, (known, _) in list(self._records.items()):
             if known.home in self._bus.nodes or address in self._homes or address in self._adopting:
                 continue
-            if _has_ended(known):
+            if known.has_ended:
                 self._start(self._delete(address))
             else:
                 self._adopting.add(address)
@@ -588,38 +589,3 @@ class Cluster:
     def _export(self, address: ChannelAddress) -> ChannelRecord:
         channel = self._hub.directory.open(address)
         return shifted(channel.export(self._session_name(address)), self._wall_offset)
-
-
-async def _report(work: Awaitable[None], then: Then) -> None:
-    """Do some work, and report that it is done or why it could not be."""
-    try:
-        await work
-    except RelayError as error:
-        then(error)
-    except Exception:
-        then(RelayError("The relay failed; try again."))
-        raise
-    else:
-        then(None)
-
-
-def _has_ended(known: Ownership) -> bool:
-    return known.channel.timeline.state == ChannelState.ENDED
-
-
-def _brought_up_to_date(
-    record: ChannelRecord, last: Ownership, channel: Channel, waiting: list[Timed], accepted: tuple[int, int]
-) -> ChannelRecord:
-    """Return a record that its home could not write at its end, with what other nodes know to have happened since.
-
-    `accepted` is the fence of the last audio, and the ticks accepted from that fence's broadcaster.
-    """
-    fence, ticks = accepted
-    if last.speaker is not None and fence == last.as_of[0]:
-        record = replace(record, accepted={**record.accepted, last.speaker: ticks})
-    if channel.ingest is None:
-        return record
-    not_before = waiting[-1].due + waiting[-1].piece.seconds if waiting else channel.timeline.over_at
-    covered_until = None if record.ingest is None else record.ingest.covered_until
-    ingest = IngestRecord(channel.pace.value, None if not_before == -math.inf else not_before, covered_until)
-    return replace(record, ingest=ingest)

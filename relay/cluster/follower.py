@@ -16,7 +16,8 @@ from relay.cluster.bus import Bus, BusDownError, Subscription
 from relay.cluster.clock_difference import ClockDifference
 from relay.cluster.entries import Audio, Change, Entry, EntryError, Fence, Held, Snapshot, Void
 from relay.cluster.ownership import Ownership, key_of, shifted
-from relay.hub.channel import Channel, ChannelRecord
+from relay.hub.channel import Channel
+from relay.hub.channel_record import ChannelRecord
 from relay.hub.directory import Directory
 from relay.hub.following import Following, Past
 from relay.protocol.messages import Goaway

@@ -53,7 +53,7 @@ leave the server."""
 
 LEAST_OUTBOX_SECONDS = 2.0
 FAREWELL_SECONDS = 1.0
-"""How long a stopping node tries to send what is left."""
+"""How long a node that stops tries to send its last messages."""
 
 QUESTIONS = 64
 _NODE_HEADER = "Relay-Node"
@@ -155,7 +155,7 @@ class NatsBus:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send what is left, for at most `FAREWELL_SECONDS`, tell the other nodes goodbye, and disconnect."""
+        """Send the last messages and a goodbye to the other nodes, for at most `FAREWELL_SECONDS`. Then disconnect."""
         try:
             with suppress(TimeoutError, BusDownError):
                 async with asyncio.timeout(FAREWELL_SECONDS):

@@ -170,7 +170,7 @@ class Carrier:
                 # The next link sends this message again.
                 return
             except MessageTooLargeError as error:
-                logger.error("a message is too large for NATS", extra={"reason": str(error)})  # noqa: TRY400
+                logger.error("a message is too large for NATS", extra={"reason": str(error)})  # noqa: TRY400 - the reason is enough
             in_turn += 1
             if in_turn >= MESSAGES_PER_TURN:
                 in_turn = 0

@@ -134,9 +134,9 @@ class Link:
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
-                    connect_timeout=CONNECT_SECONDS,  # type: ignore[arg-type]
+                    connect_timeout=CONNECT_SECONDS,  # type: ignore[arg-type] # a float is fine
                     error_cb=self._take_error,
-                    **login.options(self.address, context),  # type: ignore[arg-type]
+                    **login.options(self.address, context),  # type: ignore[arg-type] # of several types
                 )
         except (OSError, NatsError, TimeoutError) as error:
             raise self._explain(error) from error

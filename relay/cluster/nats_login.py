@@ -36,7 +36,7 @@ class NotingContext(ssl.SSLContext):
     def wrap_bio(self, *args: object, **kwargs: object) -> ssl.SSLObject:
         """Begin TLS, as asyncio does for each connection."""
         self.is_used = True
-        return super().wrap_bio(*args, **kwargs)  # type: ignore[arg-type]
+        return super().wrap_bio(*args, **kwargs)  # type: ignore[arg-type] # passed on as they are
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Who is the home of a channel: the record that all nodes agree on, and the names under which the bus knows channels.
+"""The record of a channel on the bus: which node is its home, and how the home last described it.
 
 Invariant: A record changes only by compare-and-set, and its fence never decreases.
 """
@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Self
 
-from relay.hub.channel import ChannelRecord
+from relay.hub.channel_record import ChannelRecord
+from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
@@ -38,6 +39,11 @@ class Ownership:
     channel: ChannelRecord
     as_of: tuple[int, int]
     speaker: str | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the channel ended."""
+        return self.channel.timeline.state == ChannelState.ENDED
 
     def pack(self) -> bytes:
         """Return its bytes."""

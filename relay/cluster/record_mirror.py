@@ -4,7 +4,7 @@ News arrive at once, but may get lost. Reading is complete up to some revision, 
 that an older change never follows a newer one.
 
 Invariant: `take` accepts only changes that are newer than what was known of the same record. Revisions begin anew when
-the bus loses its memory; `read_anew` is told so.
+the bus loses its memory; the caller of `read_anew` says when that happened.
 """
 
 from collections.abc import Iterable

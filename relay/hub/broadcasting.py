@@ -14,7 +14,8 @@ from typing import Final
 from relay.audio.arrival_rate import ArrivalRate, looks_like
 from relay.audio.ingest import CATCH_UP_SECONDS, IngestLimits, Timed, ingest_for, restore_ingest
 from relay.audio.timeline import Farewell
-from relay.hub.channel import DISCONNECTED, ENDED, Broadcaster, Channel, ChannelRecord, Departure
+from relay.hub.channel import DISCONNECTED, ENDED, Broadcaster, Channel, Departure
+from relay.hub.channel_record import ChannelRecord
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.listener import Note

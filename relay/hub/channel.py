@@ -4,18 +4,18 @@ Invariants: From joining to leaving, a listener is in exactly one stream of one 
 a frame.
 """
 
-import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Protocol, Self
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate
-from relay.audio.history import Epoch, Known, NumbersRecord
-from relay.audio.ingest import Ingest, IngestRecord, Timed
-from relay.audio.timeline import Farewell, Timeline, TimelineRecord
+from relay.audio.history import Epoch, Known
+from relay.audio.ingest import Ingest, Timed
+from relay.audio.timeline import Farewell, Timeline
+from relay.hub.channel_record import ChannelRecord
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import Port
@@ -144,68 +144,8 @@ class Departure:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelRecord:
-    """The state of a channel without its audio and connections, as plain values that can be written as JSON.
-
-    A process that restores it continues with the same numbers, so listeners and the broadcaster can resume there. The
-    audio that waits for its release is not included; see `Channel.waiting`. Times are in seconds of the relay's clock.
-    On a machine with another clock, shift them first.
-
-    Attributes:
-        session: The name of its session.
-        channel: The name of the channel.
-        name: The name that people see; None when it has none.
-        lang: BCP 47 tag; None when unknown.
-        session_name: The session's name as given by a broadcaster; None when it has none.
-        is_listed: Whether the list of channels shows it.
-        timeline: State and numbering.
-        ingest: Its pace, and its audio's position in real time; None before the first broadcaster.
-        accepted: Ticks accepted from each of the latest broadcasters, by connection id.
-        farewell: How the broadcaster left whose audio still waits; None when there is no such broadcaster.
-        departed_at: When that broadcaster left.
-    """
-
-    session: str
-    channel: str
-    name: str | None
-    lang: str | None
-    session_name: str | None
-    is_listed: bool
-    timeline: TimelineRecord
-    ingest: IngestRecord | None
-    accepted: Mapping[str, int] = field(default_factory=dict)
-    farewell: str | None = None
-    departed_at: float = 0.0
-
-    @property
-    def address(self) -> ChannelAddress:
-        """The address of the channel."""
-        return ChannelAddress(self.session, self.channel)
-
-    def to_json(self) -> str:
-        """Return the record as JSON."""
-        return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the record that `to_json` wrote."""
-        members = json.loads(text)
-        timeline, ingest = members.pop("timeline"), members.pop("ingest")
-        numbers = NumbersRecord(**{name: _frozen(value) for name, value in timeline.pop("numbers").items()})
-        return cls(
-            timeline=TimelineRecord(**{name: _frozen(value) for name, value in timeline.items()}, numbers=numbers),
-            ingest=None if ingest is None else IngestRecord(**ingest),
-            **members,
-        )
-
-
 def _format_note(epoch: Epoch) -> Note:
     return Note(epoch.before, audio_format=epoch.audio_format, new_place=epoch.start)
-
-
-def _frozen(value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 class Channel:

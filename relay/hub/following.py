@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from relay.audio.ingest import Timed
 from relay.audio.timeline import number
 from relay.hub.broadcasting import Broadcasting
-from relay.hub.channel import ENDED, Channel, ChannelRecord
+from relay.hub.channel import ENDED, Channel
+from relay.hub.channel_record import ChannelRecord
 from relay.hub.directory import Directory
 from relay.hub.framing import Serialize
 from relay.hub.listener import Note

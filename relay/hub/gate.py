@@ -3,7 +3,7 @@
 In a single process nothing has to: the channel is here. In a cluster, the channel may have its home elsewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from relay.protocol.requests import Delivery, Offer
@@ -59,3 +59,16 @@ class OpenGate:
 
     async def leave(self) -> None:
         """Do nothing."""
+
+
+async def report(work: Awaitable[None], then: Then) -> None:
+    """Do some work, and report that it is done or why it could not be."""
+    try:
+        await work
+    except RelayError as error:
+        then(error)
+    except Exception:
+        then(RelayError("The relay failed; try again."))
+        raise
+    else:
+        then(None)

@@ -16,7 +16,8 @@ from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.ingest import IngestLimits
 from relay.audio.timeline import Timeline
 from relay.hub.broadcasting import Broadcasting
-from relay.hub.channel import Channel, ChannelRecord
+from relay.hub.channel import Channel
+from relay.hub.channel_record import ChannelRecord
 from relay.hub.directory import Directory
 from relay.hub.drain import Drain
 from relay.hub.following import Following

@@ -131,7 +131,7 @@ class _Server:
             try:
                 await self.start()
             except (OSError, RelayError) as error:
-                logger.error("the private nats-server does not start", extra={"reason": str(error)})  # noqa: TRY400
+                logger.error("the private nats-server does not start", extra={"reason": str(error)})  # noqa: TRY400 - the reason is enough
                 await self.stop()
 
     async def stop(self) -> None:

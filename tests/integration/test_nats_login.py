@@ -116,7 +116,7 @@ async def test_tls_with_an_authority_and_client_certificates(tmp_path: Path, mon
 
 @asynccontextmanager
 async def imitation(**info: object) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Run a server that introduces itself as it is told, and yield its address and what it receives."""
+    """Run a server that sends a given greeting. Yield its address and what it receives."""
     received: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,6 @@
 """Real NATS servers for tests: one, or several that form a cluster.
 
-A server keeps everything in memory. Whoever kills it and starts it again finds it empty, on the same port.
+A server keeps everything in memory. After a kill and a new start, it is empty and has the same port.
 """
 
 import asyncio

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from relay.hub.channel import Channel, ChannelRecord
+from relay.hub.channel import Channel
+from relay.hub.channel_record import ChannelRecord
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.audio import AudioFormat, Frame, Pace
 from relay.vocabulary.channel_states import ChannelState, Silence

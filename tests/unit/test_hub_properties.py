@@ -13,7 +13,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from relay.access.grants import Grant, TokenRole
 from relay.access.rules import OperatorPermit
 from relay.audio.timeline import Farewell
-from relay.hub.channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Broadcaster, ChannelRecord
+from relay.hub.channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Broadcaster
+from relay.hub.channel_record import ChannelRecord
 from relay.hub.lag import LagMeter
 from relay.hub.listener import Listener, Note
 from relay.hub.operations import Operations
