@@ -38,10 +38,10 @@ test: check
 		pulseaudio=pulseaudio systemd=systemd-analyze webkit2gtk-driver=WebKitWebDriver xvfb=Xvfb
 	@node --test --test-reporter=dot tests/player/*.test.js
 	@$(MAKE) --no-print-directory js
-	@$(RUN) pytest -m ear
-	@$(RUN) pytest -m pages $(AT_A_TIME)=3
-	@$(RUN) pytest -m timed $(AT_A_TIME)=4
-	@$(RUN) pytest -m 'not (ear or pages or timed)' $(AT_A_TIME)=4 --cov --cov-report=term
+	@$(RUN) pytest tests/browser -m ear
+	@$(RUN) pytest tests/browser -m pages $(AT_A_TIME)=3
+	@$(RUN) pytest tests/integration tests/reliability -m timed $(AT_A_TIME)=4
+	@$(RUN) pytest tests/unit tests/integration -m 'not timed' $(AT_A_TIME)=4 --cov --cov-report=term
 
 check: python
 	@$(PYTHON) scripts/environment.py $(VENV) test

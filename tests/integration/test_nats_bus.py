@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from relay.cluster import nats_bus
 from relay.cluster.bus import BusDownError, ConflictError, Record
 from relay.cluster.nats_bus import NatsBus, open_bus
 from tests.support.nats import NatsServer, cluster_settings, nats, node_process, until
@@ -285,7 +286,8 @@ async def test_clusters_with_different_prefixes_do_not_meet(server: NatsServer) 
         assert (set(a.nodes), set(b.nodes), heard) == ({a.node_id}, {b.node_id}, [])
 
 
-async def test_what_is_left_is_sent_at_the_end(server: NatsServer) -> None:
+async def test_what_is_left_is_sent_at_the_end(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats_bus, "FAREWELL_SECONDS", WAIT_SECONDS)
     async with buses(server, 1) as (a,):
         heard: list[bytes] = []
         await a.subscribe("audio.s.c", heard.append)
