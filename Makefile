@@ -14,18 +14,19 @@ AT_A_TIME := --dist=loadfile --no-loadscope-reorder --numprocesses
 # A relay starts sooner when what it imports was compiled before.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check js npm docs sbom audit lock clean python
+.PHONY: help demo test coverage check js npm docs sbom audit lock clean python
 
 help:
-	@echo 'make demo    Starts a relay with a voice that counts aloud, and prints the address of its page.'
-	@echo 'make test    Checks format, lint and types, and runs every test.'
-	@echo 'make check   Checks format, lint and types of the Python code.'
-	@echo 'make js      Checks format, lint and types of the JavaScript. It needs Node.js 20 and npm.'
-	@echo 'make docs    Writes the reference of the Python API from the docstrings into dist/api.'
-	@echo 'make sbom    Writes the bill of materials of the container (CycloneDX) into dist/sbom.cdx.json.'
-	@echo 'make audit   Asks PyPI for known vulnerabilities of what the container contains. It needs the internet.'
-	@echo 'make lock    Puts the newest versions that pyproject.toml allows into requirements/*.lock.'
-	@echo 'make clean   Removes the environment and all caches.'
+	@echo 'make demo      Starts a relay with a voice that counts aloud, and prints the address of its page.'
+	@echo 'make test      Checks format, lint and types, and runs every test.'
+	@echo 'make coverage  Runs the tests that judge no time, and shows which lines of relay/ they reach.'
+	@echo 'make check     Checks format, lint and types of the Python code.'
+	@echo 'make js        Checks format, lint and types of the JavaScript. It needs Node.js 20 and npm.'
+	@echo 'make docs      Writes the reference of the Python API from the docstrings into dist/api.'
+	@echo 'make sbom      Writes the bill of materials of the container (CycloneDX) into dist/sbom.cdx.json.'
+	@echo 'make audit     Asks PyPI for known vulnerabilities of what the container contains. It needs the internet.'
+	@echo 'make lock      Puts the newest versions that pyproject.toml allows into requirements/*.lock.'
+	@echo 'make clean     Removes the environment and all caches.'
 
 demo: python
 	@$(PYTHON) scripts/environment.py $(VENV) media
@@ -40,8 +41,12 @@ test: check
 	@$(MAKE) --no-print-directory js
 	@$(RUN) pytest tests/browser -m ear
 	@$(RUN) pytest tests/browser -m pages $(AT_A_TIME)=3
-	@$(RUN) pytest tests/integration tests/reliability -m timed $(AT_A_TIME)=4
-	@$(RUN) pytest tests/unit tests/integration -m 'not timed' $(AT_A_TIME)=4 --cov --cov-report=term
+	@$(RUN) pytest tests/integration tests/reliability -m timed $(AT_A_TIME)=4 -o asyncio_debug=false
+	@$(RUN) pytest tests/integration tests/unit -m 'not timed' $(AT_A_TIME)=4
+
+# Coverage takes as much CPU time again as the tests, so `make test` goes without it.
+coverage: check
+	@$(RUN) pytest tests/integration tests/unit -m 'not timed' $(AT_A_TIME)=4 --cov --cov-report=term
 
 check: python
 	@$(PYTHON) scripts/environment.py $(VENV) test
