@@ -137,8 +137,8 @@ def plan_command(
     relay loadtest --listeners 1000 --codec opus --packet-ms 60 --json report.json
     relay plan --listeners 10000,1000000 --codec opus --packet-ms 60 --measured report.json
 
-    The command prints each assumption with its source. What no report has measured comes from this
-    project's documentation, whose machine is not yours. Counts are rounded up.
+    The command prints each assumption with its source. Figures that no report contains come from
+    this project's documentation, which measured another machine. Counts are rounded up.
     """  # noqa: D301 - \b is click's mark for lines that are kept
     measurements = [_read_report(path) for path in reports]
     source_codec, bitrate = Codec(chosen["source_codec"]), chosen["bitrate"]
