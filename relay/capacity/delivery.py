@@ -1,4 +1,4 @@
-"""What one listener, or one broadcaster, sends over the wire: messages, writes and bytes.
+"""The traffic of one listener or one broadcaster: messages, writes and bytes.
 
 Sources: docs/protocol.md, "Framing" and "Packed messages"; docs/guides/large-audiences.md, "The bill".
 """
@@ -33,7 +33,7 @@ class Delivery:
         codec: The codec.
         bits_per_second: The audio alone, without headers.
         frame_ms: The length of a frame.
-        packet_ms: How much Opus the client wants in a message; 0 for one frame.
+        packet_ms: How much Opus the client requests in one message; 0 for one frame.
         coalesce_ms: How long messages wait to be written together; 0 writes each at once.
     """
 

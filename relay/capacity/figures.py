@@ -38,17 +38,17 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured. Times are CPU time.
+    """The measured figures. Times are CPU time.
 
     Attributes:
         write_us: Microseconds of one write to one listener, with its share of pings and everything else.
         join_us: Microseconds of one join.
-        entry_us: Microseconds of one frame that a worker takes in, from a broadcaster or from NATS.
-        encoder_us: Microseconds of one second of audio that a worker encodes for one channel.
-        nats_us: Microseconds of a NATS server for one message to one worker.
+        entry_us: Microseconds for a worker to take in one frame, from a broadcaster or from NATS.
+        encoder_us: Microseconds for a worker to encode one second of audio of one channel.
+        nats_us: Microseconds for a NATS server to deliver one message to one worker.
         listener_kib: Memory of one listener, in KiB.
         worker_mb: Memory of a worker without listeners, in MB.
-        listener_bytes: Bytes a second of one listener on the network.
+        listener_bytes: Bytes per second on the network for one listener.
     """
 
     write_us: Figure
@@ -78,7 +78,7 @@ class Measurement:
     Attributes:
         name: The file, for people.
         listeners: How many listeners the test had.
-        delivery: What they asked for.
+        delivery: What they requested.
         metrics: The named figures; None where the run could not measure one.
     """
 
@@ -138,12 +138,12 @@ def _figure(value: Any) -> float | None:  # noqa: ANN401 - from JSON
 
 
 def choose_figures(delivery: Delivery, measurements: Sequence[Measurement], *, has_bitrate: bool) -> Figures:
-    """Choose the figures for what the listeners will ask for.
+    """Choose the figures for what the listeners will request.
 
     Args:
-        delivery: What the listeners will ask for.
+        delivery: What the listeners will request.
         measurements: The reports; without any, this project's own figures count.
-        has_bitrate: Whether the person named a bit rate, which a report cannot know.
+        has_bitrate: Whether the user named a bit rate. A report does not contain one.
     """
     alike = _alike(delivery, measurements)
     published = PUBLISHED_WRITE if delivery.frames_per_message == 1 else PUBLISHED_PACKED_WRITE
@@ -161,10 +161,10 @@ def choose_figures(delivery: Delivery, measurements: Sequence[Measurement], *, h
 
 
 def remarks(delivery: Delivery, measurements: Sequence[Measurement], cpu_percent: float) -> list[str]:
-    """Return sentences about what the reports do not say.
+    """Return warnings about reports that do not fit the plan.
 
     Args:
-        delivery: What the listeners will ask for.
+        delivery: What the listeners will request.
         measurements: The reports.
         cpu_percent: How much of a core a worker of the plan may use.
     """
@@ -183,7 +183,7 @@ def remarks(delivery: Delivery, measurements: Sequence[Measurement], cpu_percent
 
 
 def _alike(delivery: Delivery, measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Return the reports about the same messages. Others would mislead: fewer writes cost more each."""
+    """Return the reports about the same messages. Others would mislead, because rarer writes cost more each."""
 
     def shape(of: Delivery) -> tuple[Codec, int, int]:
         return of.codec, of.frame_ms, of.frames_per_message
@@ -205,6 +205,6 @@ def _worst(
     metric: str,
     convert: Callable[[Measurement, float], float] = lambda _measurement, value: value,
 ) -> Figure | None:
-    """Return the largest value, if any report has one. Zero is a test too short to measure anything."""
+    """Return the largest value, if any report has one. A test that was too short to measure it reports zero."""
     found = [Figure(convert(each, value), str(each)) for each in measurements if (value := each.metrics[metric])]
     return max(found, key=lambda figure: figure.value, default=None)

@@ -1,7 +1,7 @@
 """How many machines carry an audience, and what they send, hold and cost.
 
-All regions are alike, and each carries its share of the listeners. Each region has machines to spare: the others carry
-the listeners within the same bounds when that many are down.
+All regions are alike, and each carries the same share of the listeners. Each region has spare machines. When that many
+machines are down, the others carry the listeners within the same bounds.
 
 Invariants: counts are rounded up. More listeners, channels, bytes or microseconds never result in fewer machines.
 """
@@ -18,10 +18,10 @@ MOST_LISTENERS = 10_000
 """The most listeners of one worker that docs/performance.md has figures for; also `limits.max_connections`."""
 
 ENTRY_BYTES = 140
-"""What a message on NATS has beside the audio, at most: 68 bytes of numbers, the subject, and the protocol's line."""
+"""The most that a message on NATS contains beside audio: 68 bytes of numbers, its subject, and the protocol's line."""
 
 HISTORY_SECONDS = 10
-"""What each worker keeps of each channel, and NATS as well: `listener.history_seconds`."""
+"""How much of each channel a worker and NATS keep: `listener.history_seconds`."""
 
 PORTS = 28_232
 """Connections from one address to one port of another: Linux's `net.ipv4.ip_local_port_range`."""
@@ -39,7 +39,7 @@ _MILLION, _BILLION = 1e6, 1e9
 
 
 class Bound(StrEnum):
-    """What decides how many machines are needed."""
+    """The bounds of which the tightest decides how many machines are needed."""
 
     CPU = "CPU"
     NETWORK = "network"
@@ -55,7 +55,7 @@ class Demand:
         listeners: In all sessions and regions together.
         sessions: Sessions at the same time.
         channels: Live channels of each session.
-        delivery: What each listener asks for.
+        delivery: What each listener requests.
         source: What each broadcaster sends.
         storm_seconds: The time within which all listeners join, or join again.
     """
@@ -74,7 +74,7 @@ class Demand:
 
     @property
     def is_encoded(self) -> bool:
-        """Whether the relay makes what listeners hear from what broadcasters send."""
+        """Whether the relay converts the audio of the broadcasters for the listeners."""
         return self.delivery.codec is not self.source.codec
 
 
@@ -85,7 +85,7 @@ class Machines:
     Attributes:
         regions: Places with machines of their own. Each carries the same share of the listeners.
         cores: Cores of one machine. Each runs one worker.
-        gbps: Gigabits a second that one machine may send.
+        gbps: Gigabits per second that one machine may send.
         headroom_percent: The share of each core that stays free for joins and surprises.
         spare: Machines of each region that may be down at the same time.
     """
@@ -102,8 +102,8 @@ class Prices:
     """What the operator pays, in any currency; None if unknown.
 
     Attributes:
-        per_gb: For a gigabyte that leaves the machines.
-        per_core_hour: For a core for an hour.
+        per_gb: The price of a gigabyte that leaves the machines.
+        per_core_hour: The price of a core for an hour.
     """
 
     per_gb: float | None = None
@@ -116,20 +116,20 @@ class Plan:
 
     Attributes:
         listeners: The audience.
-        machines: All machines, with those to spare.
+        machines: All machines, including spare ones.
         workers_per_machine: Relay processes on each machine.
-        decided_by: What the number of machines follows from.
-        listeners_per_worker: While all machines are up.
-        listeners_per_worker_at_failure: While as many machines are down as there are to spare.
-        cpu_percent_per_worker: Of one core, while all machines are up.
-        cpu_percent_per_worker_at_failure: While as many machines are down as there are to spare.
+        decided_by: The bound that decides the number of machines.
+        listeners_per_worker: The listeners of a worker while all machines are up.
+        listeners_per_worker_at_failure: The same while as many machines are down as there are spare ones.
+        cpu_percent_per_worker: The share of a core that a worker uses while all machines are up.
+        cpu_percent_per_worker_at_failure: The same while as many machines are down as there are spare ones.
         out_gbps: What listeners receive.
-        out_gbps_per_machine_at_failure: The same, of one machine, while others are down.
-        in_gbps: At most: acknowledgements of listeners, broadcasters, and NATS.
+        out_gbps_per_machine_at_failure: What one machine sends while others are down.
+        in_gbps: The most that machines receive: acknowledgements of listeners, broadcasters, and NATS.
         out_gb_per_hour: Gigabytes that listeners receive.
-        memory_gb_per_machine: At failure, without the operating system.
-        joins_per_second_per_worker: When everybody joins while machines are down.
-        join_cpu_percent_per_worker: What these joins take of one core.
+        memory_gb_per_machine: The memory of the workers while machines are down, without the operating system.
+        joins_per_second_per_worker: The joins when all listeners join while machines are down.
+        join_cpu_percent_per_worker: The share of a core that these joins use.
         files_per_worker: Open files that a worker needs.
         proxy_addresses_per_machine: Addresses from which proxies must connect to one machine.
         nats_servers: Servers in the first region; 0 if one worker needs none.
@@ -138,9 +138,9 @@ class Plan:
         nats_out_mbps: What NATS sends to workers.
         nats_mbps_to_each_region: What the first region sends to each further one.
         nats_cores: Cores that the NATS servers use together.
-        nats_memory_mb: What NATS remembers, on each server that holds it.
-        traffic_cost_per_hour: None without a price.
-        machine_cost_per_hour: None without a price.
+        nats_memory_mb: What NATS keeps in memory, on each server that holds the stream.
+        traffic_cost_per_hour: The cost of `out_gb_per_hour`; None without a price.
+        machine_cost_per_hour: The cost of all cores; None without a price.
     """
 
     listeners: int
@@ -173,7 +173,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """What listeners and channels take of one core, in microseconds a second."""
+    """The CPU time that listeners and channels use, in microseconds per second."""
 
     each_listener: float
     each_channel: float
@@ -184,7 +184,7 @@ class _Load:
         return listeners * self.each_listener + min(self.channels, listeners) * self.each_channel
 
     def listeners_within(self, available_us: float) -> int:
-        """Return how many listeners fit, each of them possibly of another channel."""
+        """Return how many listeners fit, even if each of them hears another channel."""
         if available_us >= self.of(self.channels):
             return math.floor((available_us - self.channels * self.each_channel) / self.each_listener)
         return math.floor(available_us / (self.each_listener + self.each_channel))
@@ -263,7 +263,7 @@ def _load(demand: Demand, figures: Figures) -> _Load:
 def _needs(
     demand: Demand, machines: Machines, figures: Figures, load: _Load, listeners: int
 ) -> dict[Bound, tuple[int, int]]:
-    """Return how many machines and workers each bound asks for in a region, without those to spare."""
+    """Return how many machines and workers each bound requires in a region, without spare ones."""
     available_us = (100 - machines.headroom_percent) / 100 * _MILLION
     by_cpu = load.listeners_within(available_us)
     if by_cpu < 1:

@@ -1,4 +1,4 @@
-"""A relay's part in a cluster: the bus, and what speaks over it. Only a relay with `cluster.url` imports this."""
+"""A relay's part in a cluster: the bus, and the objects that use it. Only a relay with `cluster.url` imports this."""
 
 import contextlib
 import os
@@ -24,14 +24,14 @@ from relay.vocabulary.clock import relay_clock, wall_clock
 
 @dataclass(frozen=True, slots=True)
 class ClusterNode:
-    """What a relay has as a node of a cluster.
+    """The parts that make a relay a node of a cluster.
 
     Attributes:
-        bus: Connects it with the others.
-        cluster: Its channels.
+        bus: Connects this node with the others.
+        cluster: The channels of this node.
         seats: The seats of all nodes.
-        operations: What operators do, on all nodes.
-        tasks: The tasks behind all this.
+        operations: Does on all nodes what an operator wants.
+        tasks: The tasks of all these.
     """
 
     bus: NatsBus
@@ -46,14 +46,14 @@ class ClusterNode:
         return self.cluster.tally, self.bus.outbox, self.seats
 
     async def share_page(self, metrics: PrometheusMetrics, stack: contextlib.AsyncExitStack) -> GroupMetrics:
-        """Return the metrics of all workers of this one's supervisor, until `stack` ends."""
+        """Return the metrics of all workers of this supervisor. They are shared until `stack` closes."""
         group = f"{socket.gethostname()} {os.getppid()}"
         return await stack.enter_async_context(GroupMetrics(self.bus, metrics, group))
 
     async def share_levels(
         self, levels: NodeLevels, put: Callable[..., object], namespace: str, stack: contextlib.AsyncExitStack
     ) -> ClusterLevels:
-        """Return what sends CloudWatch the levels of the cluster, until `stack` ends."""
+        """Return the sender of the cluster's levels to CloudWatch. Levels are shared until `stack` closes."""
         return await stack.enter_async_context(ClusterLevels(self.bus, levels, put, namespace))
 
 
@@ -64,7 +64,7 @@ async def cluster_node(
     """Be a node of the cluster within the context.
 
     Raises:
-        ConfigurationError: The bus can't be used. The text says why and what to do.
+        ConfigurationError: The bus can't be used. The text says why, and what to do.
     """
     tasks = TaskRegistry()
     bus = open_bus(settings)

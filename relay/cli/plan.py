@@ -1,4 +1,4 @@
-"""`relay plan`: how many machines an audience needs, and which assumptions that rests on."""
+"""`relay plan`: how many machines an audience needs, and on which assumptions this depends."""
 
 import json
 import math
@@ -137,8 +137,8 @@ def plan_command(
     relay loadtest --listeners 1000 --codec opus --packet-ms 60 --json report.json
     relay plan --listeners 10000,1000000 --codec opus --packet-ms 60 --measured report.json
 
-    The command prints each assumption with its source. What no report has measured comes from this
-    project's documentation, whose machine is not yours. Counts are rounded up.
+    The command prints each assumption with its source. Figures that no report contains come from
+    this project's documentation, which measured another machine. Counts are rounded up.
     """  # noqa: D301 - \b is click's mark for lines that are kept
     measurements = [_read_report(path) for path in reports]
     source_codec, bitrate = Codec(chosen["source_codec"]), chosen["bitrate"]
@@ -198,11 +198,11 @@ def _read_report(path: Path) -> Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """One number that the plan rests on.
+    """One value on which the plan depends.
 
     Attributes:
-        name: What it is.
-        value: The number; None if it is not given.
+        name: What the value is.
+        value: The value; None if it is not given.
         unit: Its unit; empty for a count.
         source: Where it comes from.
     """
@@ -224,7 +224,7 @@ class Assumption:
 def _assumptions(
     context: click.Context, demand: Demand, machines: Machines, prices: Prices, figures: Figures
 ) -> Iterator[Assumption]:
-    """Yield everything that the plan rests on, except the numbers of listeners."""
+    """Yield everything on which the plan depends, except the numbers of listeners."""
 
     def option(name: str, value: float | str | None, unit: str, parameter: str, flag: str) -> Assumption:
         is_default = context.get_parameter_source(parameter) is ParameterSource.DEFAULT
@@ -279,7 +279,7 @@ def _settings(demand: Demand, plan: Plan) -> dict[str, int]:
 
 
 def _text(value: float | str, digits: int) -> str:
-    """Format a value. All numbers but whole ones are rounded up to their first digits."""
+    """Format a value. Numbers that are not whole are rounded up to that many significant digits."""
     if isinstance(value, str):
         return value
     if value == int(value):
@@ -316,11 +316,11 @@ _ROWS = (
     ("cost of traffic in an hour", "traffic_cost_per_hour", "", 3),
     ("cost of machines in an hour", "machine_cost_per_hour", "", 3),
 )
-"""The lines of the table: a label, an attribute of the plan, its unit, and how many digits say enough."""
+"""The lines of the table: a label, an attribute of the plan, its unit, and the number of significant digits."""
 
 
 def _rows(plans: Sequence[Plan], settings: Sequence[Mapping[str, int]]) -> Iterator[tuple[str, ...]]:
-    """Yield the lines of the table, except those in which no audience has anything."""
+    """Yield the lines of the table, except those without a value for any audience."""
     yield ("listeners", *(f"{plan.listeners:,}" for plan in plans))
     for label, attribute, unit, digits in _ROWS:
         values = [getattr(plan, attribute) for plan in plans]
@@ -331,7 +331,7 @@ def _rows(plans: Sequence[Plan], settings: Sequence[Mapping[str, int]]) -> Itera
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Put the texts of each column but the first to its right edge."""
+    """Align the texts of each column but the first to the right."""
     names, *columns = zip(*rows, strict=True)
     right = [[text.rjust(max(map(len, column))) for text in column] for column in columns]
     return list(zip(names, *right, strict=True))

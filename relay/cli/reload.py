@@ -25,18 +25,18 @@ logger = logging.getLogger(__name__)
 class Reload:
     """Reads the configuration again at each call, and applies what can change while the relay runs.
 
-    Invariants: a configuration that cannot be used changes nothing and is one line of the log. The log never contains
-    values of settings, least of all secrets. Only clients that the new keys reject are disconnected.
+    Invariants: a configuration that cannot be used changes nothing and is logged in one line. The log never contains
+    values of settings, which may be secrets. Only clients that the new keys reject are disconnected.
     """
 
     def __init__(self, relay: RunningRelay, settings: Settings, read: Callable[[], Settings]) -> None:
-        """Call `read` for the current settings; it raises ConfigurationError if they cannot be used."""
+        """`read` returns the current settings, or raises ConfigurationError if they cannot be used."""
         self._relay = relay
         self._settings = settings
         self._read = read
 
     def __call__(self) -> None:
-        """Reload; this takes as long as reading the files."""
+        """Reload the configuration. This blocks as long as it takes to read the files."""
         try:
             settings = self._read()
             closed = self._relay.replace(settings)

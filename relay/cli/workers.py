@@ -60,7 +60,7 @@ async def _supervise(settings: Settings, read: Callable[[], Settings], count: in
             if settings.cluster.url is None:
                 environ[KEYS["cluster.url"].variable] = await stack.enter_async_context(private_nats())
             store_keys(stack, port, keys)
-            # The whole command line, so that all workers read the same configuration.
+            # Workers get the whole command line, so that all of them read the same configuration.
             outfit = Outfit([*sys.argv[1:], "--supervised"], environ, sockets)
             supervisor = Supervisor(outfit, keys.of_own_making, count, _stop_seconds(settings.server))
             url = address_for_browsers(settings.server, port)
@@ -125,12 +125,12 @@ def serve_as_worker(read: Callable[[], Settings]) -> None:
 
 
 async def _work(settings: Settings, read: Callable[[], Settings], worker: SupervisedWorker) -> bool:
-    """Run the relay of a worker; return whether it ended because of a fault of its own."""
+    """Run the relay of a worker. Return whether it ended because of an error of its own."""
     tasks = TaskRegistry()
     tasks.start(worker.beat(), "heartbeat")
     made = RelayKeys.made_elsewhere(worker.assignment.keys)
     try:
-        # A service manager may send the signal to all processes beside the supervisor, which ends those that hang.
+        # A service manager may signal every process. A second signal does nothing here: the supervisor kills workers.
         with stop_signals(lambda _: None) as asked:
             async with running_relay(settings, Inherited(worker.sockets(), made)) as relay:
                 with reload_signal(Reload(relay, settings, read)):

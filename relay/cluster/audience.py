@@ -1,8 +1,8 @@
-"""How many listeners a channel has on all nodes, for its broadcaster.
+"""Counts the listeners of a channel on all nodes, for its broadcaster.
 
-Each node says how many listeners it has of the channels that it follows. The home adds them up.
+Each node reports how many listeners the channels that it follows have there. The home of a channel adds them up.
 
-Bound: a count for each node and each channel of the cluster.
+Bound: one count for each node and each channel of the cluster.
 """
 
 import json
@@ -15,7 +15,7 @@ from relay.hub.directory import Directory
 from relay.vocabulary.names import ChannelAddress
 
 ROUNDS_UNTIL_REPEATED = 10
-"""A node repeats what did not change after this many rounds."""
+"""After this many rounds, a node repeats its report even if nothing changed."""
 
 _NAME = "audience"
 
@@ -31,13 +31,13 @@ class Audience:
         self._elsewhere: dict[str, dict[str, int]] = {}
 
     def round(self, followed: Iterable[ChannelAddress], homes: Iterable[Channel]) -> None:
-        """Say how many listeners each followed channel has here, and count those of this node's own channels."""
+        """Report the listeners of each followed channel here, and add up those of the channels with their home here."""
         counts = {}
         for address in followed:
             channel = self._directory.find(address)
             if channel is not None and channel.listener_count:
                 counts[key_of(address)] = channel.listener_count
-        # Nodes that came later have not heard what did not change.
+        # Nodes that joined since the last report have not heard it.
         if counts != self._said or self._rounds % ROUNDS_UNTIL_REPEATED == 0:
             self._said = counts
             self._bus.say(_NAME, json.dumps([self._bus.node_id, counts]).encode())
@@ -48,7 +48,7 @@ class Audience:
             channel.listeners_elsewhere = sum(said.get(key, 0) for said in self._elsewhere.values())
 
     async def hear(self) -> None:
-        """Hear what other nodes say from now on."""
+        """Receive the reports of other nodes from now on."""
         await self._bus.hear(_NAME, self._take)
 
     def _take(self, payload: bytes) -> None:

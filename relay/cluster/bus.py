@@ -3,9 +3,9 @@
 The bus carries live messages, remembers the last seconds of them, keeps small records that change only by
 compare-and-set, and knows which nodes are alive. `relay.cluster.nats_bus` implements it on NATS.
 
-Invariants: A callback runs on the event loop, and blocks nothing. `publish` and `say` never block or raise. While the
-bus is down, they keep what they get up to a bound, and deliver it when the bus is back; receivers therefore accept any
-message twice, late, or out of order.
+Invariants: Callbacks run on the event loop and must not block. `publish` and `say` never block or raise. While the bus
+is down, they keep messages up to a bound, and deliver them when it is back. Receivers must therefore accept messages
+twice, late, or out of order.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,14 +16,14 @@ from relay.vocabulary.errors import CloseCode, RelayError
 
 
 class BusDownError(RelayError):
-    """The bus does not answer. Whatever was asked may or may not have happened."""
+    """The bus does not answer. The request may or may not have had an effect."""
 
     close_code = CloseCode.INTERNAL
     http_status = 503
 
 
 class ConflictError(RelayError):
-    """Somebody else wrote the record first; nothing was changed."""
+    """Another node wrote the record first. Nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Record:
 
     Attributes:
         value: Its bytes.
-        revision: Changes with each write. `Bus.write` takes it to make sure that nobody else wrote.
+        revision: Changes with each write. `Bus.write` compares it to detect the writes of others.
     """
 
     value: bytes
@@ -41,7 +41,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What is known of a node that is alive.
+    """A node that is alive, as the other nodes know it.
 
     Attributes:
         id: Unique for each process.
@@ -70,10 +70,10 @@ class Bus(Protocol):
 
     Attributes:
         node_id: The id of this node.
-        on_record: Called with the key of a record and the record, or None when it was deleted: with all records when
-            the bus begins, at each change, and with all of them again after the bus was down. A change may be reported
-            twice, but never an older one after a newer one. Records that the bus lost with its memory are not reported
-            as deleted: their writers write them again.
+        on_record: Called with a key and its record, or None if the record was deleted: for all records when the bus
+            starts and when it is back after it was down, and for each change. A change may be reported twice, but
+            never after a newer one. Records that the bus lost with its memory do not count as deleted, because their
+            writers write them again.
         on_up: Called when the bus is back after it was down, and the records have been read again.
         on_nodes: Called when a node came or went.
     """
@@ -96,13 +96,13 @@ class Bus(Protocol):
     def publish(self, subject: str, payload: bytes) -> None:
         """Send a message to all subscribers, and to the memory of the bus.
 
-        Messages that the bus has not confirmed are kept for some seconds, and are sent again after a failure: the
-        oldest are dropped beyond that.
+        The node keeps unconfirmed messages for some seconds, and sends them again after a failure. If there are too
+        many, it drops the oldest.
         """
         ...
 
     async def publish_stored(self, subject: str, payload: bytes) -> None:
-        """Send a message, and wait until the memory of the bus has it. What was published before is there, too.
+        """Send a message, and wait until the memory of the bus has it and everything that was published before.
 
         Raises:
             BusDownError: The bus did not confirm it in time.
@@ -114,7 +114,7 @@ class Bus(Protocol):
 
         Args:
             subject: The subject.
-            since: Only those that arrived at this time of day or later, in seconds since 1970; None for all.
+            since: Return only messages that arrived at this time or later, in seconds since 1970; None for all.
 
         Raises:
             BusDownError: The bus did not answer in time.
@@ -137,25 +137,25 @@ class Bus(Protocol):
         ...
 
     async def write(self, key: str, value: bytes, revision: int | None) -> int:
-        """Write a record if its revision is still this one; None to create it. Return the new revision.
+        """Write a record if it still has this revision, or create it if `revision` is None. Return the new revision.
 
         Raises:
-            ConflictError: Somebody else wrote it, or it exists already.
+            ConflictError: Another node wrote it, or it exists already.
             BusDownError: The bus did not answer in time.
         """
         ...
 
     async def delete(self, key: str, revision: int) -> None:
-        """Delete a record if its revision is still this one.
+        """Delete a record if it still has this revision.
 
         Raises:
-            ConflictError: Somebody else wrote it.
+            ConflictError: Another node wrote it.
             BusDownError: The bus did not answer in time.
         """
         ...
 
     def say(self, name: str, payload: bytes) -> None:
-        """Send news to all nodes, including this one. They are not remembered."""
+        """Send news to all nodes, including this one. The bus does not remember it."""
         ...
 
     async def hear(self, name: str, take: Callable[[bytes], None]) -> Subscription:
@@ -163,7 +163,7 @@ class Bus(Protocol):
         ...
 
     async def ask(self, name: str, payload: bytes, seconds: float) -> dict[str, bytes]:
-        """Ask all nodes, and return their answers by node id, as soon as all nodes answered or the time is over.
+        """Ask all nodes, and return their answers by node id as soon as all have answered or the time is over.
 
         Nodes that are alive and missing in the result did not answer in time.
         """
@@ -178,9 +178,12 @@ class Bus(Protocol):
         ...
 
     async def answer(self, name: str, reply: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
-        """Answer the questions of this name, those to all nodes and those to this one."""
+        """Answer questions with this name, whether they are for all nodes or for this one."""
         ...
 
     def describe(self, *, url: str, is_draining: bool, listeners: int) -> None:
-        """Change what the other nodes know of this one, with the next renewal or, if it begins to drain, at once."""
+        """Change what other nodes know of this one.
+
+        They learn it with the next renewal, or at once if this node begins to drain.
+        """
         ...

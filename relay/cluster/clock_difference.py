@@ -1,8 +1,8 @@
 """The difference between two machines' clocks, from messages that travel one way.
 
-A message that was sent at one clock's time arrives at the other clock's time. What lies between is the difference of
-the clocks and the way. The smallest of many is the difference and the shortest way, which is about a millisecond within
-a region; the smallest of the last 20 seconds follows clocks that drift or are set.
+The time of arrival by the receiver's clock, minus the time of sending by the sender's clock, is the difference of the
+clocks plus the delay of the network. The smallest such value contains the shortest delay, which is about a millisecond
+within a region. Only the last 20 seconds count, so the result follows clocks that drift or are set.
 
 Bound: one figure for each second of the window. Time is an argument, in seconds.
 """
@@ -11,7 +11,7 @@ import math
 from collections import deque
 
 WINDOW_SECONDS = 20
-"""Long enough to see at least one message that waited nowhere, short enough to follow a clock that was set."""
+"""Long enough for at least one message that nothing held up, and short enough to follow a clock that was set."""
 
 
 class ClockDifference:

@@ -1,10 +1,10 @@
 """A node's part in a cluster: which channels have their home here, which ones it follows, and how that changes.
 
-A channel's record on the bus names its home. Everybody who wants to become the home writes the record with a higher
-fence; compare-and-set lets one of them win. The winner voids what the loser still sends, brings the channel up to date
-from the memory of the bus, and goes on where the loser stopped.
+A channel's record on the bus names its home. A node that wants to become the home writes the record with a higher
+fence, and compare-and-set lets one node win. The winner voids what the loser still sends, brings the channel up to date
+from the memory of the bus, and continues where the loser stopped.
 
-Invariants: A node numbers audio only of channels whose record names it, as far as it knows. No step of this delays the
+Invariants: As far as it knows, a node numbers audio only of channels whose record names it. Nothing here delays the
 audio of another channel.
 
 Source: docs/architecture.md, "Several nodes".
@@ -38,23 +38,23 @@ from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError, Tak
 from relay.vocabulary.names import ChannelAddress
 
 HOUSEKEEPING_SECONDS = 0.5
-"""How often records are brought up to date, and abandoned channels looked for."""
+"""How often a node updates records and looks for abandoned channels."""
 
 RECORD_SECONDS = 5.0
-"""How often the record of a channel that carries audio is written anew. The memory of the bus has the time between."""
+"""How often a node writes the record of a channel with a broadcaster. The memory of the bus covers the time between."""
 
 HAND_OVER_SECONDS = 0.5
-"""How long a new home waits for the old one to stop. One that is stopped or cut off is voided without its help."""
+"""How long a new home waits for the old one to stop. After that, it takes the channel over without it."""
 
 JOIN_SECONDS = 2.0
-"""How long a listener waits for what the cluster knows of a channel, and then for the frame that it got last. After
-that it gets what this node has."""
+"""How long a listener waits until this node has fetched a channel, and then until the channel reaches the last frame of
+the listener. After that, the listener gets what this node has."""
 
 JOIN_STEP_SECONDS = 0.1
-"""How often a listener looks whether the channel has come to its last frame. Thousands may wait at once."""
+"""How often a listener checks whether the channel has reached its last frame. Thousands may wait at once."""
 
 UNUSED_SECONDS = 5.0
-"""How long a channel is followed after its last listener left: long enough to return after a lost connection."""
+"""How long a node follows a channel without listeners: long enough for one to return after a lost connection."""
 
 MOVE_SECONDS = 2.0
 """How long a node that stops waits for its broadcasters to claim their channels elsewhere."""
@@ -62,13 +62,13 @@ MOVE_SECONDS = 2.0
 MOVE_STEP_SECONDS = 0.02
 
 SETTLE_SECONDS = 5.0
-"""After the bus was down, nodes have this long to say that they are alive, before others take over their channels."""
+"""How long nodes have, after the bus was down, to report that they are alive. Then others take over their channels."""
 
 LEFT_SECONDS = 5.0
-"""How long a node remembers how it left a channel, for others that claim it at the same time."""
+"""How long a node remembers the state in which it left a channel, for nodes that claim it at the same time."""
 
 MOST_ATTEMPTS = 5
-"""How often a claim is tried again after another node was faster."""
+"""How often a node tries to claim a channel when others are faster."""
 
 _NOT_REACHED = "The relay can't reach its cluster; try again in a few seconds."
 
@@ -81,13 +81,13 @@ class Cluster:
     Args:
         bus: Connects the nodes.
         hub: The channels of this node.
-        tasks: Runs what takes time.
+        tasks: Runs work that takes time.
         clock: The relay's clock.
         wall_clock: The time of day.
         history_seconds: How much audio a channel keeps.
 
     Attributes:
-        tally: What happened to this node's part in the cluster.
+        tally: Counts what happened to this node's part in the cluster.
         is_shared: See `Gate`.
     """
 
@@ -133,7 +133,7 @@ class Cluster:
         await self._audience.hear()
 
     async def run(self) -> None:
-        """Write the records of the channels of this home, and look for channels without one, forever."""
+        """Write the records of the channels with their home here, and look for channels without a home, forever."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HOUSEKEEPING_SECONDS):
@@ -152,7 +152,7 @@ class Cluster:
             self._audience.round(self._followers, [home.channel for home in self._homes.values()])
 
     def settle_now(self) -> None:
-        """Look for channels without a home at once, because all nodes are known to be there."""
+        """Stop waiting for other nodes, because all of them are known to be present."""
         self._settles_at = self._clock()
 
     # The gate
@@ -163,9 +163,9 @@ class Cluster:
         return False
 
     def before_join(self, address: ChannelAddress, delivery: Delivery, then: Then) -> bool:
-        """Follow a channel, for a listener. Wait until it has come to the frame that the listener got last.
+        """Follow a channel, for a listener. Wait until it has reached the last frame that the listener got.
 
-        A channel that ended is of use only to a listener that heard its begin.
+        A channel that ended is of use only to a listener that resumes.
         """
         record, resume = self._records.get(address), delivery.resume
         if record is None or not self._bus.is_up:
@@ -200,7 +200,7 @@ class Cluster:
             home.note_change()
 
     async def _follow(self, address: ChannelAddress) -> None:
-        """Follow a channel, as far as the bus answers in time."""
+        """Follow a channel if the bus answers in time."""
         try:
             async with asyncio.timeout(JOIN_SECONDS), self._locks[address]:
                 if address not in self._homes:
@@ -220,12 +220,13 @@ class Cluster:
     async def _write_claim(
         self, address: ChannelAddress, connection_id: str | None, offer: Offer | None
     ) -> tuple[Ownership | None, Ownership, int]:
-        """Write this node into a channel's record. Return the record before, the one after, and its revision.
+        """Enter this node into a channel's record. Return the old record, the new one, and the new revision.
 
-        Without an offer, only a channel whose home is gone is taken.
+        Without an offer, a node takes only channels whose home is gone.
 
         Raises:
-            ChannelBusyError: The channel has a broadcaster that is not to be replaced, or a home.
+            ChannelBusyError: The channel has a broadcaster that the offer does not replace. Without an offer: it has a
+                home.
             BusDownError: The bus did not answer.
         """
         key = key_of(address)
@@ -259,10 +260,11 @@ class Cluster:
         revision: int,
         offer: Offer | None = None,
     ) -> Home:
-        """Go on with a channel where its last home stopped.
+        """Continue a channel where its last home stopped.
 
-        A silent home may go on with the same numbers for its own listeners. Another broadcaster therefore begins
-        another epoch. The same broadcaster sends what the cluster lacks again, under the same numbers.
+        A home that does not answer may use the next numbers for its own listeners. Another broadcaster therefore begins
+        a new epoch. The same broadcaster keeps the epoch, because it repeats what the cluster lacks with the same
+        numbers.
 
         Raises:
             BusDownError: The bus did not answer. The record names this node; a later claim tries again.
@@ -316,9 +318,9 @@ class Cluster:
             raise TakenOverError(CloseCode.TAKEN_OVER.reason)
 
     async def _ask_to_release(self, address: ChannelAddress, fence: int) -> Ownership | None:
-        """Ask the present home to stop, and all who are about to become it to give up.
+        """Ask the present home to stop, and other nodes that claim the channel to give up.
 
-        Return how the home left the channel, or None if it does not answer.
+        Return the state in which the home left the channel, or None if it does not answer.
         """
         question = json.dumps({"key": key_of(address), "fence": fence}).encode()
         answers = await self._bus.ask("release", question, HAND_OVER_SECONDS)
@@ -326,7 +328,7 @@ class Cluster:
         return max(left, key=lambda each: each.as_of, default=None)
 
     async def _release(self, question: bytes) -> bytes:
-        """Answer a node that is about to become the home of a channel: stop, and say how the channel stands."""
+        """Answer a node that is about to become the home of a channel: stop, and return the state of the channel."""
         asked = json.loads(question)
         address, fence = address_of(asked["key"]), asked["fence"]
         if self._claiming.get(address, fence) < fence:
@@ -336,7 +338,7 @@ class Cluster:
             left = self._resign(home)
             await home.hand_over()
         elif (left_before := self._left.get(address)) is not None and left_before[0].fence < fence:
-            # Several nodes may ask at once. The one with the highest fence goes on.
+            # Several nodes may ask at the same time. The one with the highest fence wins.
             left = left_before[0]
             await Home(
                 self._hub.directory.open(address), self._bus, self._clock, self._wall_offset, lambda: None
@@ -346,9 +348,9 @@ class Cluster:
         return left.pack()
 
     def _resign(self, home: Home) -> Ownership:
-        """Stop to be a channel's home, and follow it if it is used here. Return how this home leaves it.
+        """Stop being a channel's home, and follow the channel. Return the state in which this home leaves it.
 
-        The news of a new home may come before its question, so the answer is kept.
+        The record of the new home may arrive before its question, so the answer is kept.
         """
         channel = home.channel
         address = channel.address
@@ -391,7 +393,7 @@ class Cluster:
             follower.close()
 
     def _learn(self, key: str, record: Record | None) -> None:
-        """Read a record that was written or deleted."""
+        """Take in a record that was written or deleted."""
         address = address_of(key)
         if record is None:
             self._records.pop(address, None)
@@ -406,7 +408,7 @@ class Cluster:
             self._apply_record(address, known)
 
     def _apply_record(self, address: ChannelAddress, known: Ownership) -> None:
-        """Apply what a record says of a channel."""
+        """Apply the record of a channel."""
         home = self._homes.get(address)
         if home is not None:
             if known.fence > home.fence and not self._locks[address].locked():
@@ -450,7 +452,7 @@ class Cluster:
         self._hub.directory.forget(channel)
 
     def _leave_unused(self) -> None:
-        """Follow no channel that has had no listener for a while."""
+        """Stop following channels that have had no listener for a while."""
         now = self._clock()
         for address, follower in list(self._followers.items()):
             channel = follower.channel
@@ -464,7 +466,7 @@ class Cluster:
     # Housekeeping
 
     def _forget_locks(self) -> None:
-        """Keep no lock of a channel that the cluster doesn't know."""
+        """Drop the locks of channels that the cluster doesn't know."""
         for address in [each for each, lock in self._locks.items() if not lock.locked()]:
             if address not in self._records and address not in self._homes:
                 del self._locks[address]
@@ -516,7 +518,7 @@ class Cluster:
             await self._follow(address)
 
     def _go_on(self) -> None:
-        """Say again what the bus may have lost, and fetch what was missed."""
+        """Repeat what the bus may have lost, and fetch what this node missed."""
         self._settles_at = self._clock() + SETTLE_SECONDS
         for home in self._homes.values():
             home.is_changed = True
@@ -525,7 +527,7 @@ class Cluster:
             self._start(self._follow(address))
 
     def _look_for_abandoned(self) -> None:
-        """Take over channels whose home is gone, after a random time, so that one node does it."""
+        """Take over channels whose home is gone. Each node waits a random time, so that usually one of them does it."""
         if self._is_draining or not self._bus.is_up or self._clock() < self._settles_at:
             return
         for address, (known, _) in list(self._records.items()):
@@ -557,14 +559,14 @@ class Cluster:
             self._adopting.discard(address)
 
     async def _delete(self, address: ChannelAddress) -> None:
-        """Delete the record of a channel that ended, because its home is gone and can't."""
+        """Delete the record of a channel that ended. Its home, which should do so, is gone."""
         known = self._records.pop(address, None)
         with contextlib.suppress(BusDownError, ConflictError):
             if known is not None:
                 await self._bus.delete(key_of(address), known[1])
 
     async def leave(self) -> None:
-        """Wait until broadcasters have claimed their channels on other nodes, and give up those that are left."""
+        """Wait until broadcasters have claimed their channels on other nodes, and give up the remaining channels."""
         self._is_draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOVE_SECONDS):

@@ -1,6 +1,6 @@
 """The metrics of several nodes: one page for Prometheus, and the levels of the cluster for CloudWatch.
 
-Invariants: Whatever nodes do not answer, the figures of the others are published. Nothing here delays audio.
+Invariants: If some nodes do not answer, the figures of the others are published. Nothing here delays audio.
 
 Source: docs/metrics.md, "Several nodes".
 """
@@ -22,9 +22,10 @@ _LEVELS = "levels"
 
 
 class GroupMetrics:
-    """The page of all workers of one machine. An async context manager, inside which this worker answers the others.
+    """Merges the metrics of all workers of one machine into one page.
 
-    Workers share a port, so a request reaches any of them. `group` is the same for all workers of one supervisor.
+    It is an async context manager. Within it, this worker answers the others. Workers share a port, so a request
+    reaches any of them. `group` is the same for all workers of one supervisor.
     """
 
     def __init__(self, bus: Bus, metrics: PrometheusMetrics, group: str) -> None:
@@ -54,9 +55,10 @@ class GroupMetrics:
 
 
 class ClusterLevels:
-    """Sends CloudWatch the levels of the cluster. An async context manager, inside which nodes hear each other.
+    """Sends the levels of the cluster to CloudWatch.
 
-    The living node with the lowest id sends. While nodes disagree on who that is, two may send, or none.
+    It is an async context manager. Within it, this node receives the levels of the others. Of the nodes that are alive,
+    the one with the lowest id sends. While nodes disagree about which one that is, two may send, or none.
 
     Args:
         bus: The bus.
@@ -82,9 +84,9 @@ class ClusterLevels:
         self._stack.close()
 
     def sample(self) -> None:
-        """Say the levels of this node since the last call, and send those of the cluster if that is this node's task.
+        """Report the levels of this node since the last call. Send those of the cluster if that is this node's task.
 
-        The levels of other nodes are as old as the interval of the samples.
+        The levels of other nodes are at most one sampling interval old.
         """
         here = self._levels.take()
         self._bus.say(_LEVELS, json.dumps([self._bus.node_id, here]).encode())

@@ -1,7 +1,7 @@
-"""Where the NATS servers are, and how a node proves who it is.
+"""The addresses of the NATS servers, and the credentials of a node.
 
-Invariant: no text of this module contains a password or a token. They leave the process only to a server, and with
-`tls://` only through TLS.
+Invariant: no message of this module contains a password or a token. A node sends them only to a server, and with
+`tls://` only over TLS.
 """
 
 import re
@@ -21,15 +21,15 @@ _SEED = re.compile(rb"^\s*SU[A-Z2-7]{56}\s*\Z")
 _CREDENTIALS = re.compile(
     rb"BEGIN NATS USER JWT-+\r?\n[\w.=-]+\r?\n.*BEGIN USER NKEY SEED-+\r?\nSU[A-Z2-7]{56}\r?\n", re.DOTALL
 )
-"""The files as nsc writes them."""
+"""The forms of the files that nsc writes."""
 
 
 class NotEncryptedError(ConfigurationError):
-    """The address begins with `tls://`, and the server offers no TLS."""
+    """The address begins with `tls://`, but the server offers no TLS."""
 
 
 class NotingContext(ssl.SSLContext):
-    """A TLS context that knows whether it was used. nats-py has no other sign of that before it sends the password."""
+    """A TLS context that knows whether it was used. nats-py does not tell so before it sends the password."""
 
     is_used = False
 
@@ -45,7 +45,7 @@ class Address:
 
     Attributes:
         url: Its address without user and password, for the client and for people.
-        user: The user, or the token if there is no password; None for neither.
+        user: The user, or the token if there is no password; None if there is neither.
         password: The user's password.
         requires_tls: Whether an unencrypted connection is refused.
     """
@@ -57,7 +57,7 @@ class Address:
 
     @classmethod
     def read(cls, text: str) -> "Address":
-        """Return the address that a setting names; its form was checked with the setting."""
+        """Read an address from the setting, whose form has been checked."""
         parts = urlsplit(text)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         user, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
@@ -71,7 +71,7 @@ class Login:
 
     Attributes:
         addresses: The servers.
-        name: What the servers' own lists of connections show.
+        name: The name of the connection in the servers' lists.
         credentials_file: See `ClusterSettings`.
         nkey_seed_file: See `ClusterSettings`.
         ca_file: See `ClusterSettings.tls_ca_file`.
@@ -179,7 +179,7 @@ def _once_encrypted(address: Address, context: NotingContext, secret: str) -> Ca
 
 
 def _check_form(setting: str, path: str | None, form: re.Pattern[bytes], what: str) -> None:
-    """Make sure that a file is what nats-py expects. Without a JWT in it, nats-py would search for ever."""
+    """Make sure that a file has the form that nats-py expects. It would search forever in a file without a JWT."""
     if path is None:
         return
     try:

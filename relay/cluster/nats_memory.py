@@ -1,11 +1,11 @@
 """What NATS remembers for the cluster: the last seconds of audio, the records, and which nodes are alive.
 
-Each node creates all of it, also after the servers have lost it. Several nodes may do so at the same time. A record is
-the last message of its subject in a stream of the form that NATS calls a bucket, so `nats kv` shows it. Its revision is
-its sequence number there. The server republishes each record once it is stored, because a subscription to the bucket's
-own subjects would also see writes that lost.
+Each node creates whatever is missing, even after the servers have lost everything. Several nodes may do so at the same
+time. A record is the last message of its subject in a stream of the form that NATS calls a bucket, so `nats kv` shows
+it. Its revision is its sequence number there. The server republishes each record once it is stored, because a
+subscription to the bucket's own subjects would also receive writes that the server rejects.
 
-Invariants: nothing waits longer than `REQUEST_SECONDS`. What the servers answer, or do not answer, becomes a
+Invariants: nothing waits longer than `REQUEST_SECONDS`. A failure or a missing answer of the servers becomes a
 `BusDownError` or a `ConflictError`.
 """
 
@@ -28,10 +28,10 @@ MARGIN_SECONDS = 10.0
 """The stream keeps audio this much longer than the relay needs it."""
 
 MARKER_SECONDS = 600
-"""How long a deletion leaves a mark, so that nodes see it that were cut off for a while."""
+"""How long the mark of a deletion stays, for nodes that were cut off for a while."""
 
 LIFE_KEY = "=life"
-"""The key of the record that names the life of a bucket. No id contains an equals sign that is not an escape."""
+"""The key of the record that names the life of a bucket. No channel has this key: in theirs, `=` begins an escape."""
 
 RENEWAL_SECONDS = 1.0
 """How long a server has to accept the renewal of a node's record."""
@@ -53,7 +53,7 @@ Answer = dict[str, Any]
 
 
 class ApiError(BusDownError):
-    """The server answered that it will not do it."""
+    """The server refused a request."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(f"NATS answered: {error.get('description', 'an error without a description')}.")
@@ -62,7 +62,7 @@ class ApiError(BusDownError):
 
 
 class NoStreamError(ApiError):
-    """The servers do not have what they should remember."""
+    """The servers do not have the stream."""
 
 
 class NoJetStreamError(BusDownError):
@@ -70,19 +70,19 @@ class NoJetStreamError(BusDownError):
 
 
 class Memory:
-    """See the module's docstring. Each method gets a link, because links come and go.
+    """See the module's docstring. Each method gets a link, because links are replaced when they fail.
 
     Attributes:
-        prefix: What all names begin with.
+        prefix: The prefix of all names.
         channels: The records of channels.
         nodes: The records of nodes.
     """
 
     def __init__(self, prefix: str, audio_seconds: float, replicas: int) -> None:
-        """Describe what is to be remembered.
+        """Set what the servers should remember.
 
         Args:
-            prefix: What all names begin with.
+            prefix: The prefix of all names.
             audio_seconds: How long the relay needs audio.
             replicas: How many servers keep everything.
         """
@@ -114,10 +114,10 @@ class Memory:
         return created
 
     async def mark(self, link: Link, node_id: str) -> int:
-        """Wait until the stream has all that this link sent before, and return how many messages it ever had.
+        """Wait until the stream has all that this link sent before, and return how many messages it has ever stored.
 
         Raises:
-            BusDownError: It does not have it, or nobody knows.
+            BusDownError: The stream did not confirm it.
         """
         return int((await _api(link, f"{self.prefix}.audio.=mark.{node_id}"))["seq"])
 
@@ -135,7 +135,7 @@ class Memory:
         if since is not None:
             query["start_time"] = datetime.fromtimestamp(since, UTC).isoformat()
         async with _in_time("the remembered audio"):
-            # Any copy of the stream may answer a direct get, and may lag behind the leader. One copy needs no care.
+            # Any copy of the stream may answer a direct get, and may lag behind the leader. A single copy cannot lag.
             last = await _last_sequence(link, self._stream, subject) if self._replicas > 1 else 0
             found = await _get_all(link, self._stream, query)
             while found and _sequence(found[-1]) < last:
@@ -157,8 +157,8 @@ class Bucket:
 
         Args:
             name: Its name.
-            news: What the subjects begin with on which the server republishes changes.
-            life_seconds: How long a record lives that nobody writes again; None for ever.
+            news: The prefix of the subjects on which the server republishes changes.
+            life_seconds: How long a record lives after it was written; None for ever.
         """
         self.news = f"{news}.>"
         self._stream = f"KV_{name}"
@@ -176,10 +176,10 @@ class Bucket:
         }
 
     async def find_life(self, link: Link) -> str:
-        """Return the name of the bucket's present life, which ends when the servers lose it: revisions begin anew then.
+        """Return the name of the bucket's present life. A life ends when the servers lose the content of the bucket.
 
-        The name is a record that the first node writes into an empty bucket. The time of the bucket's creation would
-        not do: a server of a cluster that restarts has the bucket as before, but without its content.
+        Revisions begin anew in each life. The name is a record that the first node writes into an empty bucket. The
+        time of creation cannot name a life: when servers of a cluster restart, a bucket may keep it and be empty.
 
         Raises:
             BusDownError: The bucket does not exist, or the server did not answer.
@@ -194,7 +194,7 @@ class Bucket:
         return found.value.decode()
 
     async def read(self, link: Link, key: str) -> Change | None:
-        """Return the last change of a record, which the bucket's leader knows; None if there is no trace of one.
+        """Return the last change of a record from the leader of the bucket; None if there is none.
 
         Raises:
             BusDownError: The server did not answer.
@@ -216,7 +216,7 @@ class Bucket:
         except ConflictError:
             if revision is not None:
                 raise
-        # Perhaps only the mark of a deletion stands in the way.
+        # The conflict may be only with the mark of a deletion.
         last = await self.read(link, key)
         if last is None or last.value is not None:
             raise ConflictError(f"The record {key} exists already.")
@@ -227,7 +227,7 @@ class Bucket:
         await self._put(link, key, b"", {_EXPECTED: str(revision), _OPERATION: "DEL", _LIFE: f"{MARKER_SECONDS}s"})
 
     async def renew(self, link: Link, key: str, value: bytes) -> None:
-        """Write a record, whatever it was before.
+        """Write a record, whatever its revision.
 
         Raises:
             BusDownError: The server did not confirm it within `RENEWAL_SECONDS`.
@@ -235,7 +235,7 @@ class Bucket:
         await _api(link, self._subjects + key, value, seconds=RENEWAL_SECONDS)
 
     async def leave(self, link: Link, key: str) -> None:
-        """Delete a record, whatever it was before.
+        """Delete a record, whatever its revision.
 
         Raises:
             BusDownError: The server did not confirm it within `RENEWAL_SECONDS`.
@@ -329,7 +329,7 @@ async def _ensure(link: Link, config: Answer) -> str:
 
 @asynccontextmanager
 async def _in_time(what: str) -> AsyncIterator[None]:
-    """Bound a series of requests."""
+    """Limit the time of a series of requests."""
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             yield
@@ -338,7 +338,7 @@ async def _in_time(what: str) -> AsyncIterator[None]:
 
 
 async def _last_sequence(link: Link, stream: str, subject: str) -> int:
-    """Return the sequence number of a subject's last message, which the stream's leader knows; 0 if there is none."""
+    """Return the sequence number of a subject's last message, from the stream's leader; 0 if there is none."""
     try:
         question = json.dumps({"last_by_subj": subject}).encode()
         return int((await _api(link, f"$JS.API.STREAM.MSG.GET.{stream}", question))["message"]["seq"])
@@ -360,10 +360,10 @@ async def _get_all(link: Link, stream: str, query: Answer) -> list[Received]:
 
 
 async def _get_batch(link: Link, stream: str, query: Answer) -> tuple[list[Received], bool]:
-    """Return one batch of a direct get, and whether nothing is behind it.
+    """Return one batch of a direct get, and whether it is the last one.
 
-    The answers are messages with their place in headers. A message with a status ends them: 204 after the last of the
-    batch, 404 if there is none (NATS ADR-31).
+    Each answer has its sequence number in a header. A message with a status ends the batch: 204 after its last message,
+    404 if nothing was found (NATS ADR-31).
     """
     found: list[Received] = []
     ended: asyncio.Future[Received] = asyncio.get_running_loop().create_future()

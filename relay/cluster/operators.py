@@ -1,8 +1,9 @@
-"""The operator's API of a cluster: the node that an operator asks, asks all others and adds up what they answer.
+"""The operator's API of a cluster. The node that gets a request asks all others and merges their answers.
 
 Invariants: Each node applies the operator's permit itself; no credential leaves the node that received it. An answer
 comes after `ANSWER_SECONDS` at the latest, and names the nodes that are alive and did not answer. A request that finds
-nothing while nodes are silent fails, because its target may be there. An answer is as bounded as that of one relay.
+nothing while nodes are silent fails, because its target may be on one of them. An answer has the same bounds as that of
+a single relay.
 
 Source: docs/http-api.md.
 """
@@ -27,7 +28,7 @@ ANSWER_SECONDS = 1.0
 
 MAX_COUNTED = 4000
 """The most channels that a node only counts, beside those that it describes. With the longest names, its answer has
-800 KB at most, and NATS allows 1 MiB. Of further channels, the cluster knows how many there are on one node."""
+800 KB at most, and NATS allows 1 MiB. Of further channels, a node reports only how many it has."""
 
 _QUESTION = "operators"
 _NOTHING = b"null"
@@ -35,7 +36,7 @@ _SURVEYS = frozenset({Operation.LIST, Operation.SHOW})
 
 
 class SilentNodesError(RelayError):
-    """Nodes did not answer, and what the operator asked for may be there."""
+    """Nodes did not answer, and one of them may have what the operator asked for."""
 
     close_code = CloseCode.INTERNAL
     http_status = 503
@@ -45,7 +46,7 @@ class SilentNodesError(RelayError):
 
 
 class ClusterOperations:
-    """The operator's side of all nodes. An async context manager, inside which this node answers the others."""
+    """Does on all nodes what an operator wants. Within this async context manager, this node answers the others."""
 
     def __init__(self, bus: Bus, operations: Operations) -> None:
         self._bus = bus
@@ -64,7 +65,7 @@ class ClusterOperations:
         """Do what an operator wants on all nodes, and return the answer; see `Operations.perform`.
 
         Raises:
-            SilentNodesError: There is nothing on the nodes that answered.
+            SilentNodesError: The nodes that answered found nothing, and others did not answer.
         """
         if not covers(permit, wanted):
             return None
@@ -73,7 +74,7 @@ class ClusterOperations:
         question = _encode_question(here, wanted, permit, operator)
         for node, answer in (await self._bus.ask(_QUESTION, question, ANSWER_SECONDS)).items():
             if node != here:
-                with suppress(KeyError, TypeError, ValueError):  # a node of another version may say something else
+                with suppress(KeyError, TypeError, ValueError):  # a node of another version may answer differently
                     shares[node] = _decode_share(wanted, answer)
         silent = sorted(self._bus.nodes.keys() - shares.keys())
         found = _merge(wanted, {node: share for node, share in sorted(shares.items()) if share is not None})
@@ -113,7 +114,7 @@ def _merge(wanted: OperatorRequest, shares: Mapping[str, Survey | Json]) -> Json
 
 
 def _merge_surveys(surveys: Mapping[str, Survey]) -> Survey:
-    """Add up what all nodes see."""
+    """Merge the surveys of all nodes."""
     described: dict[ChannelAddress, dict[str, Shown]] = defaultdict(dict)
     counted: Counter[ChannelAddress] = Counter()
     worst: list[Json] = []
@@ -139,9 +140,9 @@ def _merge_surveys(surveys: Mapping[str, Survey]) -> Survey:
 
 
 def _merge_channel(shown: Mapping[str, Shown], listeners: int) -> Shown:
-    """Return a channel as all nodes see it: the source as at its home, the listeners of all.
+    """Merge the reports about a channel: the source is that of its home, and the listeners are those of all nodes.
 
-    `listeners` are those of nodes that only counted them.
+    `listeners` is the number of those on nodes that only counted them.
     """
     home = max(shown, key=lambda node: (shown[node].is_home, shown[node].figures["broadcaster"] is not None))
     figures = dict(shown[home].figures)
@@ -158,7 +159,7 @@ def _merge_channel(shown: Mapping[str, Shown], listeners: int) -> Shown:
     return Shown(shown[home].address, shown[home].is_home, figures)
 
 
-# Between nodes: JSON, whose arrays have the members of the values in order.
+# The messages between nodes are JSON. Its arrays have the members of the values in order.
 
 
 def _encode(value: Json | None) -> bytes:

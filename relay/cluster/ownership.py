@@ -24,12 +24,12 @@ class Ownership:
     """The record of a channel.
 
     Attributes:
-        fence: Grows with each claim. Whatever a home sends with a lower fence is void.
-        home: The node that numbers the channel's audio; empty when it gave the channel up.
+        fence: Grows with each claim. Entries with a lower fence are void.
+        home: The node that numbers the channel's audio; empty if the last one gave the channel up.
         connection: The broadcaster's connection; None while there is none.
         channel: The channel when its home last described it, with wall-clock times.
         as_of: The fence and the index of the first entry after that description. A node that is about to become the
-            home leaves the description of the one before.
+            home keeps the description of the last home.
         speaker: The broadcaster's connection at that time; None if there was none.
     """
 

@@ -1,7 +1,7 @@
 """The nodes that are alive, as their records say.
 
-Invariants: this node is always among them. Another node stays until it says goodbye, or until nothing was heard of it
-for `LIFE_SECONDS` during which the bus worked.
+Invariants: this node is always among them. Another node stays until it says goodbye, or until it has been silent for
+`LIFE_SECONDS` while the bus worked.
 """
 
 import json
@@ -33,14 +33,14 @@ class Presence:
         self._heard: dict[str, _Heard] = {}
 
     def describe(self, *, url: str, is_draining: bool, listeners: int) -> bool:
-        """Change this node, and return whether the others should know at once: it begins to drain, or ends it."""
+        """Change this node, and return whether the others should know at once: whether `is_draining` changed."""
         before = self.own
         self.own = replace(before, url=url, is_draining=is_draining, listeners=listeners)
         self.nodes[self.own.id] = self.own
         return before.is_draining is not is_draining
 
     def hear(self, node: Node, now: float) -> bool:
-        """Take a node's record, and return whether it is news: it came, or differs in more than its listeners."""
+        """Take a node's record, and return whether the node is new or differs in more than its listeners."""
         if node.id == self.own.id:
             return False
         before = self.nodes.get(node.id)
@@ -53,14 +53,14 @@ class Presence:
         return self._heard.pop(node_id, None) is not None and self.nodes.pop(node_id, None) is not None
 
     def expire(self, now: float) -> bool:
-        """Remove the nodes that are silent for too long, and return whether there were any."""
+        """Remove the nodes that have been silent for too long, and return whether there were any."""
         silent = [node_id for node_id, heard in self._heard.items() if heard.at < now - LIFE_SECONDS]
         for node_id in silent:
             self.leave(node_id)
         return bool(silent)
 
     def refresh(self, now: float) -> None:
-        """Give all nodes their full time again, because the bus was down and nothing could be heard."""
+        """Give all nodes their full time again, because no node could be heard while the bus was down."""
         for heard in self._heard.values():
             heard.at = now
 
@@ -77,7 +77,7 @@ def write_node(node: Node) -> bytes:
 
 
 def read_node(node_id: str, record: bytes) -> Node | None:
-    """Return the node of a record; None if a program with another idea of such records wrote it."""
+    """Return the node of a record; None if the record has another form."""
     try:
         parsed = json.loads(record)
         return Node(

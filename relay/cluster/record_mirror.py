@@ -1,10 +1,10 @@
-"""What a node knows of the records, from news and from reading them again.
+"""A node's copy of the records, from news and from repeated reads.
 
-News arrive at once, but may get lost. Reading is complete up to some revision, but may lag behind. This merges both, so
-that an older change never follows a newer one.
+News arrives at once, but may get lost. A read is complete up to some revision, but may lag behind. The mirror merges
+both, so that an older change never follows a newer one.
 
-Invariant: `take` accepts only changes that are newer than what was known of the same record. Revisions begin anew when
-the bus loses its memory; the caller of `read_anew` says when that happened.
+Invariant: `take` accepts a change only if it is newer than what is known of the same record. Revisions restart when the
+bus loses its memory. The caller of `read_anew` says whether that happened.
 """
 
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ class RecordMirror:
         self._known: dict[str, Change] = {}
 
     def take(self, change: Change) -> bool:
-        """Take news, and return whether it is newer than what is known."""
+        """Take a change, and return whether it is newer than what is known."""
         before = self._known.get(change.key)
         if change.revision <= max(self.read_until, 0 if before is None else before.revision):
             return False
@@ -63,8 +63,8 @@ class RecordMirror:
             has_same_revisions: Whether the bus still has its memory, so that revisions can be compared.
 
         Returns:
-            Everything that is known now, and the keys of records that were known and are missing. These were deleted,
-            or were created so recently that the read lags behind.
+            All known changes, and the keys of records that were known but are missing now. Those records were deleted,
+            or are so new that the read did not contain them.
         """
         before, self._known = self._known, {}
         self.read_until, last = 0, 0
@@ -81,7 +81,7 @@ class RecordMirror:
         return list(known.values()), missing
 
     def _settle(self, revision: int) -> None:
-        """Forget the deletions up to a revision; nothing older can come any more."""
+        """Forget the deletions up to a revision, because no older change can come any more."""
         self.read_until = max(self.read_until, revision)
         self._known = {
             key: change

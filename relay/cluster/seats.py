@@ -1,11 +1,11 @@
-"""Limits of a cluster: each node says how many seats each session and each address has there, and adds up the others'.
+"""Counts seats over all nodes. Each node reports the seats of each session and each address, and adds up the reports.
 
-A node says once a second what changed, even if nothing did. Each piece of news has the number of the previous one plus
-1. So a node that missed one notices with the next, and asks for everything.
+A node reports once a second what changed, even if nothing did. Reports are numbered, so a node that missed one notices
+it at the next one, and asks for all counts.
 
-Invariants: After two rounds without faults, the sum is that of all living nodes. A node that is gone counts no more.
-The numbers are absolute, so news that arrive twice change nothing. Of each node, at most `MAX_COUNTS` numbers are kept;
-a limit on what is missing holds for each node alone.
+Invariants: After two rounds without faults, the sum is that of all living nodes. A node that is gone no longer counts.
+The counts are absolute, so a report that arrives twice changes nothing. A node keeps at most `MAX_COUNTS` counts of
+another one. For sessions and addresses beyond that, a limit applies to each node separately.
 """
 
 import asyncio
@@ -22,26 +22,26 @@ from relay.limits.names import Limit
 from relay.limits.seats import Counted, Seats
 
 ROUND_SECONDS = 1.0
-"""How often a node says what changed."""
+"""How often a node reports what changed."""
 
 ANSWER_SECONDS = 0.5
-"""How long a node may take to say everything. A silent one delays the next round by this much."""
+"""How long a node may take to send all its counts. A silent node delays the next round by this much."""
 
 MAX_COUNTS = 10_000
-"""The most sessions and addresses that a node keeps of another one, and says at once. They take a megabyte or two in
-memory, and 700 KB in a message with the longest names. NATS allows 1 MiB."""
+"""The most sessions and addresses that a node keeps of another one, and puts into one report. They take a megabyte or
+two in memory, and 700 KB in a message with the longest names. NATS allows 1 MiB."""
 
 _NAME = "seats"
 
 
 @dataclass(slots=True)
 class _Told:
-    """What another node has said.
+    """What another node has reported.
 
     Attributes:
         run: The node's process, because a new one may have the name of an old one.
-        number: The number of its latest news.
-        is_complete: Whether all news up to this number are known.
+        number: The number of its latest report.
+        is_complete: Whether all reports up to this one are known.
         counts: Its seats.
     """
 
@@ -52,7 +52,7 @@ class _Told:
 
 
 class SharedSeats:
-    """The seats of all nodes. An async context manager, inside which nodes hear each other; `run` is its task.
+    """The seats of all nodes. It is an async context manager. Within it, this node hears the others. `run` is its task.
 
     Attributes:
         not_kept: Number of times that a count of another node was not kept, because there were too many.
@@ -90,7 +90,7 @@ class SharedSeats:
             await self.round()
 
     async def round(self) -> None:
-        """Say what changed, forget nodes that are gone, and ask those of which news are missing."""
+        """Report what changed, forget nodes that are gone, and ask nodes whose reports are incomplete."""
         self._say_changes()
         for node in self._told.keys() - self._bus.nodes.keys():
             self._replace(self._told.pop(node), {})
@@ -113,20 +113,20 @@ class SharedSeats:
             answer = await self._bus.ask_one(node, _NAME, b"", ANSWER_SECONDS)
             _, run, number, counts = _decode(answer)
         except (BusDownError, TypeError, ValueError):
-            return  # It is silent, or of a version that says something else.
+            return  # The node is silent, or its version answers differently.
         told = self._told.get(node)
         if told is not None and told.run == run and told.number > number:
-            return  # News that came first are newer. The next round asks again.
+            return  # A newer report came before the answer. The next round asks again.
         told = self._told.setdefault(node, _Told(run, number))
         told.run, told.number, told.is_complete = run, number, True
         self._replace(told, counts)
 
     def _take(self, payload: bytes) -> None:
-        """Take in what a node said."""
+        """Take in the report of a node."""
         try:
             node, run, number, counts = _decode(payload)
         except (TypeError, ValueError):
-            return  # It is of a version that says something else.
+            return  # The version of the node reports differently.
         if node == self._bus.node_id or node not in self._bus.nodes:
             return
         told = self._told.get(node)

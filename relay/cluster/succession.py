@@ -1,4 +1,4 @@
-"""How a channel goes on after a home that could not say how it left the channel."""
+"""Continues a channel after a home that could not report the state in which it left the channel."""
 
 import math
 from dataclasses import replace
@@ -12,7 +12,7 @@ from relay.hub.channel_record import ChannelRecord
 def brought_up_to_date(
     record: ChannelRecord, last: Ownership, channel: Channel, waiting: list[Timed], accepted: tuple[int, int]
 ) -> ChannelRecord:
-    """Return a record that its home could not write at its end, with what other nodes know to have happened since.
+    """Return the last record of a home that is gone, updated with what other nodes know.
 
     `accepted` is the fence of the last audio, and the ticks accepted from that fence's broadcaster.
     """

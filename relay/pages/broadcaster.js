@@ -1,15 +1,15 @@
 /**
- * Sends one source's sound to a channel: a worklet that makes frames, a Worker that sends them.
+ * Broadcasts the sound of one source to a channel. A worklet makes frames of the sound, and a Worker sends them.
  *
  * States:
- *   idle          not started, or stopped
- *   starting      the source is being opened
- *   rehearsing    the source is open and its level is known, but nobody is sent anything
- *   connecting    no answer from the relay yet
- *   live
- *   reconnecting  the connection is gone and another attempt is under way; the last 1.5 s of the sound are kept
- *   stopping      the relay is told that this was all, or all for now
- *   failed        `problem` says why
+ *   idle          The broadcast has not started, or it has stopped.
+ *   starting      The source is opening.
+ *   rehearsing    The source is open and its level is known, but nothing is sent.
+ *   connecting    The relay has not answered yet.
+ *   live          The relay receives the sound.
+ *   reconnecting  The connection broke, and the Worker connects again. It keeps the last 1.5 s of the sound.
+ *   stopping      The Worker sends the rest of the sound, then ends the broadcast or announces a break.
+ *   failed        The broadcast failed; `problem` says why.
  */
 
 import { CLIPPED_PEAK, FRAME_SECONDS } from "./capture.js";
@@ -20,32 +20,32 @@ import { TOKEN_PREFIX } from "./player/wire.js";
 
 const SESSION_ENDED = 1000;
 
-/** Below this (-60 dB) a frame counts as silent. */
+/** A frame below this level (-60 dB) counts as silent. */
 const SILENT_RMS = 0.001;
 
-/** How long a person is told of a clipped peak. */
+/** How long `clipped` stays true after a clipped peak. */
 const CLIP_SHOWN_SECONDS = 3;
 
 /**
  * @typedef {"idle" | "starting" | "rehearsing" | "connecting" | "live" | "reconnecting" | "stopping" | "failed"} State
  *
  * @typedef {object} Problem
- * @property {Code | string} code A close code, or a name for what is wrong.
- * @property {string} [detail] What else is known.
+ * @property {Code | string} code A close code, or a name for the problem.
+ * @property {string} [detail] More about the problem.
  *
  * @typedef {{peak: number, rms: number}} Level 1 is full scale.
  *
- * @typedef {object} Said What the relay says.
+ * @typedef {object} Said What the relay has reported.
  * @property {import("./player/messages.js").BroadcastStats | null} stats
- * @property {boolean} heldBack
+ * @property {boolean} heldBack Whether the relay has asked the broadcaster to stop sending for a moment.
  *
  * @typedef {object} Target
- * @property {string} address Of the broadcaster's WebSocket, with its query but for the format.
+ * @property {string} address Address of the broadcaster's WebSocket, including the query except for the format.
  * @property {string} key The broadcast key or token, or an empty string.
  *
  * @typedef {object} BroadcasterEventMap
  * @property {Event} statechange `state`, `problem` or `muted` changed.
- * @property {CustomEvent<Level>} level For every frame.
+ * @property {CustomEvent<Level>} level Fired for every frame.
  * @property {Event} news `way` or `relay` changed.
  *
  * @typedef {(context: AudioContext) => Promise<Source>} Opener
@@ -94,58 +94,58 @@ export class Broadcaster extends Emitter {
     return this.#state;
   }
 
-  /** Why it stopped, failed or does not connect; otherwise null. */
+  /** Why the broadcast stopped, failed or cannot connect; null if there is no problem. */
   get problem() {
     return this.#problem;
   }
 
-  /** What the way to the relay is like. */
+  /** The state of the path to the relay. */
   get way() {
     return this.#way;
   }
 
-  /** What the relay said last. */
+  /** The latest reports of the relay. */
   get relay() {
     return this.#relay;
   }
 
-  /** The source while it is open, else null; see sources.js. */
+  /** The open source, or null; see sources.js. */
   get source() {
     return this.#source;
   }
 
-  /** How long the source has been silent without a break. */
+  /** How long the source has been silent without interruption. */
   get silentSeconds() {
     return this.#silentSeconds;
   }
 
-  /** Whether the sound was too loud a moment ago. */
+  /** Whether the sound has just clipped. */
   get clipped() {
     return this.#sinceClip < CLIP_SHOWN_SECONDS;
   }
 
-  /** Whether listeners get silence, whatever the source gives. */
+  /** Whether listeners get silence instead of the source's sound. */
   get muted() {
     return this.#muted;
   }
 
-  /** Whether somebody speaks although it is muted. */
+  /** Whether somebody speaks while the broadcast is muted. */
   get speaksMuted() {
     return this.#muted && this.#speech.isSpeaking;
   }
 
-  /** Whether it left the session for a break, so that listeners wait. */
+  /** Whether the broadcast has stopped for a break, so listeners wait. */
   get paused() {
     return this.#paused;
   }
 
-  /** How long the browser has given no sound at all, as it does while a telephone rings. */
+  /** How long the browser has delivered no sound at all. During a telephone call, for example, it delivers none. */
   get unheardSeconds() {
     return (performance.now() - this.#heardAt) / 1000;
   }
 
   /**
-   * Goes live. Browsers allow this only to a call from within a click or a key press.
+   * Goes live. Call it within a click or a key press, because browsers allow it only there.
    *
    * @param {Opener} openSource
    * @param {Target} target
@@ -161,7 +161,8 @@ export class Broadcaster extends Emitter {
   }
 
   /**
-   * Opens the source for its level alone; `start` goes live with it as it is. Likewise to be called within a click.
+   * Opens the source only to show its level. `start` then goes live with the same source. Call it within a click or a
+   * key press.
    *
    * @param {Opener} openSource
    */
@@ -173,8 +174,8 @@ export class Broadcaster extends Emitter {
   }
 
   /**
-   * @returns {Promise<boolean>} whether the source is open; what failed shows in the state.
    * @param {Opener} openSource
+   * @returns {Promise<boolean>} Whether the source is open. If it is not, the state and the problem say why.
    */
   async #open(openSource) {
     const context = new AudioContext({ latencyHint: "interactive" });
@@ -184,7 +185,8 @@ export class Broadcaster extends Emitter {
     this.#way = NO_WAY;
     this.#relay = NO_RELAY;
     this.#setState("starting");
-    // A telephone call suspends the context; the broadcast goes on behind it. Closing it rejects what is pending.
+    // A telephone call suspends the context. Resuming it lets the broadcast continue after the call. If the context
+    // closes meanwhile, the promise of `resume` is rejected.
     const resume = () => {
       if (context.state === "suspended") {
         context.resume().catch(() => {});
@@ -193,7 +195,7 @@ export class Broadcaster extends Emitter {
     context.onstatechange = resume;
     resume();
     const module = new URL("./capture-processor.js", import.meta.url);
-    // The source first, while this is the click itself.
+    // Open the source first, while the browser still handles the click.
     const [opened, loaded] = await Promise.allSettled([openSource(context), context.audioWorklet.addModule(module)]);
     try {
       if (this.#context !== context) {
@@ -218,8 +220,9 @@ export class Broadcaster extends Emitter {
   }
 
   /**
-   * Takes another source while it runs. The present one is closed before, because a browser goes on with the
-   * processing of a microphone that is open, whatever is asked for; when the other can not be opened there is silence.
+   * Changes to another source during a broadcast. It closes the present source first, because a browser applies the
+   * present processing to a microphone that is still open, and ignores a request for another one. If the other source
+   * cannot be opened, listeners hear silence.
    *
    * @param {Opener} openSource
    * @throws {SourceError}
@@ -242,7 +245,7 @@ export class Broadcaster extends Emitter {
   }
 
   /**
-   * Sends silence from now on, or sound again, and informs the listeners. The mute ends with the broadcast.
+   * Mutes or unmutes the broadcast, and informs the listeners. The end of a broadcast unmutes it.
    *
    * @param {boolean} on
    */
@@ -256,18 +259,18 @@ export class Broadcaster extends Emitter {
     }
   }
 
-  /** Stops for a break: what waits is sent, then the relay tells the listeners to wait. */
+  /** Stops for a break. The Worker sends the rest of the sound, then the relay tells the listeners to wait. */
   pause() {
     if (this.#state === "live") {
       this.#leave("pause");
     } else {
-      // The relay waits for a broadcaster that is gone, and so do the listeners.
+      // If a broadcaster loses its connection, the relay and the listeners wait for it anyway.
       this.#paused ||= this.#state === "reconnecting";
       this.#close("idle", this.#paused ? { code: "paused" } : null);
     }
   }
 
-  /** Ends the broadcast: what waits is sent, then the relay tells the listeners that the session is over. */
+  /** Ends the broadcast. The Worker sends the rest of the sound, then the relay ends the session for the listeners. */
   stop() {
     if (this.#state === "live") {
       this.#leave("end");
@@ -288,9 +291,9 @@ export class Broadcaster extends Emitter {
   }
 
   /**
-   * Ends it because the source is lost; the relay keeps the listeners for a while in case it comes back.
+   * Ends the broadcast because the source is lost. The relay keeps the listeners for a while in case it returns.
    *
-   * @param {Error} error Why it could not be opened again.
+   * @param {Error} error Why the source could not be opened again.
    */
   abort(error) {
     this.#close("failed", problemOf(error));
@@ -314,7 +317,7 @@ export class Broadcaster extends Emitter {
     this.#heardAt = performance.now();
     node.port.onmessage = ({ data }) => this.#takeLevel(data);
     this.#node = node;
-    // Only what leads to the speakers is sure to run; the worklet's output is silence.
+    // A browser may not run a node that is not connected to the speakers. The worklet's output is silent.
     source.node.connect(node).connect(context.destination);
   }
 
@@ -403,7 +406,7 @@ export class Broadcaster extends Emitter {
   #close(state, problem = null) {
     this.#order({ type: "close" });
     if (this.#node !== null) {
-      // Levels that are on their way would move a meter that was set back.
+      // Levels that are still on their way would move a meter that has been reset.
       this.#node.port.onmessage = null;
     }
     this.#source?.close();

@@ -1,30 +1,30 @@
 /**
- * How the frames of a broadcast are coded: as Opus where the browser has an encoder (WebCodecs), otherwise as PCM.
+ * Encodes the frames of a broadcast: as Opus if the browser has an encoder (WebCodecs), otherwise as PCM.
  *
- * Runs in a Worker; needs no DOM. Every packet that a coder emits lasts as long as the frame that it was made of.
+ * It runs in a Worker and needs no DOM. A coder emits one packet for each frame, with the duration of that frame.
  */
 
 import { FRAME_SECONDS } from "./capture.js";
 import { OPUS_CLOCK_RATE, opusTicks } from "./player/opus-packet.js";
 
-/** The rate for listeners that get PCM. Enough for speech, and a quarter of a megabit a second. */
+/** The sample rate of PCM. It is enough for speech, and needs a quarter of a megabit per second. */
 export const PCM_RATE = 16_000;
 
-/** Opus is encoded at its full rate, so its listeners hear everything that the microphone delivers. */
+/** The sample rate of Opus is its highest, so listeners hear everything that the microphone delivers. */
 const OPUS_RATE = OPUS_CLOCK_RATE;
 
-/** Bits a second. This is enough for speech with its full bandwidth, and for pleasant music. */
+/** Bits per second. This is enough for full-band speech and for good music. */
 const BITRATE = 32_000;
 
-/** The bound of the frames that wait for the encoder, one second. An encoder that falls further behind has failed. */
+/** Bound of the frames that wait for the encoder: one second. An encoder that falls further behind has failed. */
 const MAX_PENDING_FRAMES = 50;
 
-/** How long the trial may take. A busy machine needs less, so an encoder that takes longer hangs. */
+/** Time limit of the trial. Even a busy machine needs less, so an encoder that takes longer has hung. */
 const PROBE_MS = 3000;
 const PROBE_FRAMES = 5;
 const TONE_HZ = 440;
 
-/** A packet of silence has at most this many bytes. A packet of a tone has more. */
+/** A packet of silence has at most this many bytes, and a packet of a tone has more. */
 const MAX_SILENT_BYTES = 8;
 
 /** @type {AudioEncoderConfig} */
@@ -33,21 +33,21 @@ const OPUS_CONFIG = {
   sampleRate: OPUS_RATE,
   numberOfChannels: 1,
   bitrate: BITRATE,
-  // TCP loses nothing, so the packets repeat nothing. Silence is sent too, because listeners count every packet.
+  // TCP loses nothing, so packets need no redundancy. Silence is sent too, because listeners count every packet.
   opus: { frameDuration: FRAME_SECONDS * 1e6, useinbandfec: false, usedtx: false },
 };
 
 /**
  * @typedef {object} Packet The audio of one message.
  * @property {Uint8Array<ArrayBuffer> | Int16Array<ArrayBuffer>} data
- * @property {number} ticks How long it lasts, in ticks of the coder's clock.
+ * @property {number} ticks Its duration in ticks of the coder's clock.
  *
  * @typedef {object} Coder
- * @property {string} codec Its name in the protocol.
- * @property {number} clockRate Ticks a second of its packets; also the rate of the samples that it takes.
- * @property {(samples: Int16Array<ArrayBuffer>) => void} encode Takes a frame.
- * @property {() => Promise<void>} flush Resolves when every frame that it took is emitted.
- * @property {() => void} close Frees the encoder. Nothing is emitted afterwards.
+ * @property {string} codec The name of the codec in the protocol.
+ * @property {number} clockRate Ticks per second of its packets, and sample rate of its input.
+ * @property {(samples: Int16Array<ArrayBuffer>) => void} encode Encodes a frame.
+ * @property {() => Promise<void>} flush Resolves when the packets of all frames have been emitted.
+ * @property {() => void} close Frees the encoder. The coder emits nothing afterwards.
  *
  * @typedef {(packet: Packet) => void} Emit
  */
@@ -124,7 +124,7 @@ export class OpusCoder {
 
   async flush() {
     if (this.#encoder.state === "configured") {
-      // `close` may come first, which rejects this.
+      // If the coder closes meanwhile, the flush is rejected.
       await this.#encoder.flush().catch(() => {});
     }
   }
@@ -145,7 +145,7 @@ export class OpusCoder {
 }
 
 /**
- * Checks whether this browser encodes Opus. It has to say so, and to make packets of the right length from a tone.
+ * Checks whether this browser encodes Opus: it must say so, and encode a tone as packets of the right duration.
  *
  * @returns {Promise<boolean>}
  */
@@ -180,7 +180,7 @@ export async function encodesOpus() {
 }
 
 /**
- * @param {number} from The first sample.
+ * @param {number} from The index of the first sample.
  * @param {number} count
  */
 function tone(from, count) {

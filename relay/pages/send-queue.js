@@ -1,15 +1,16 @@
 /**
- * Audio that waits to leave the browser, when the way to the relay is slower than the sound, or gone for a while.
+ * Holds audio that cannot leave the browser yet, because the network is slower than the sound or interrupted.
  *
- * What a WebSocket was given can not be taken back, so it gets little at a time and the rest waits here. Bound:
- * `LIMIT_SECONDS`, with what waits in the socket; beyond it the oldest is dropped, and `droppedSeconds` counts that.
- * It counts time in ticks of the codec's clock, because packets of equal length have unequal sizes.
+ * Data that a WebSocket has accepted cannot be withdrawn. The queue therefore gives the socket little at a time and
+ * keeps the rest. Bound: `LIMIT_SECONDS`, including the audio that waits in the socket. Beyond it, the queue drops its
+ * oldest packets, and `droppedSeconds` counts them. Time is counted in ticks of the codec's clock, because packets of
+ * equal duration differ in size.
  */
 
-/** From here on a person should be told. */
+/** If more audio than this waits, the page warns the broadcaster. */
 export const WARNING_SECONDS = 0.5;
 
-/** A socket that takes nothing for this long is as good as dead, even when nothing else says so. */
+/** A socket that sends nothing for this long counts as dead, even if it reports no error. */
 export const STUCK_MS = 5000;
 
 const LIMIT_SECONDS = 1.5;
@@ -28,7 +29,7 @@ export class SendQueue {
   #packets = [];
   #ticks = 0;
   /**
-   * What the socket was given and may still hold, the oldest first.
+   * Packets that the socket has accepted but may not have sent yet, oldest first.
    *
    * @type {Packet[]}
    */
@@ -38,12 +39,12 @@ export class SendQueue {
   #droppedTicks = 0;
   #movedAt = 0;
 
-  /** @param {number} clockRate Ticks a second of the packets. */
+  /** @param {number} clockRate Ticks per second of the packets. */
   constructor(clockRate) {
     this.#clockRate = clockRate;
   }
 
-  /** How late the audio that is pushed now will leave. */
+  /** The duration of the audio that waits, here and in the socket. */
   get waitingSeconds() {
     return (this.#ticks + this.#givenTicks) / this.#clockRate;
   }
@@ -53,7 +54,7 @@ export class SendQueue {
   }
 
   /**
-   * Sends what waits, and what comes, to a socket.
+   * Sends the waiting packets and all later ones to a socket.
    *
    * @param {Socket} socket
    * @param {number} nowMs
@@ -64,7 +65,7 @@ export class SendQueue {
     this.#send();
   }
 
-  /** Keeps what comes until `connect`; counts as dropped what the old socket had not sent when it was last looked at. */
+  /** Keeps all packets until the next `connect`. Packets that the old socket may not have sent count as dropped. */
   disconnect() {
     this.#droppedTicks += this.#givenTicks;
     this.#given = [];
@@ -74,7 +75,7 @@ export class SendQueue {
   }
 
   /**
-   * Sends a packet, now or after those before it.
+   * Sends a packet as soon as all earlier packets have been sent.
    *
    * @param {Packet} packet
    * @param {number} nowMs
@@ -93,7 +94,7 @@ export class SendQueue {
   }
 
   /**
-   * Tells whether packets wait and the socket has taken none for `STUCK_MS`.
+   * Returns whether packets wait and the socket has sent none for `STUCK_MS`.
    *
    * @param {number} nowMs
    */
@@ -101,7 +102,7 @@ export class SendQueue {
     return this.#socket !== null && this.#packets.length > 0 && nowMs - this.#movedAt >= STUCK_MS;
   }
 
-  /** Gives the socket all that waits. */
+  /** Gives all waiting packets to the socket. */
   flush() {
     while (this.#socket !== null && this.#packets.length > 0) {
       this.#give(this.#socket);
@@ -128,7 +129,7 @@ export class SendQueue {
     this.#lookAtSocket();
   }
 
-  /** Forgets the packets that have left the socket. @returns {boolean} whether any has. */
+  /** Forgets the packets that the socket has sent. @returns {boolean} Whether it has sent any. */
   #lookAtSocket() {
     const held = this.#socket?.bufferedAmount ?? 0;
     const before = this.#given.length;
@@ -140,7 +141,7 @@ export class SendQueue {
     return this.#given.length < before;
   }
 
-  /** Takes the oldest of the packets that wait; there must be one. */
+  /** Removes and returns the oldest waiting packet. There must be one. */
   #take() {
     const packet = /** @type {Packet} */ (this.#packets.shift());
     this.#ticks -= packet.ticks;

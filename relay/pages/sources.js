@@ -1,25 +1,25 @@
 /**
- * Where a broadcast's sound comes from.
+ * Opens the sources of a broadcast: microphones and files.
  *
  * @typedef {object} Source
- * @property {AudioNode} node
- * @property {() => void} begin Lets it start.
- * @property {() => void} close Gives back what it holds.
- * @property {MediaTrackSettings | null} granted What the browser granted of the processing that was asked for; null for a
- *   file.
+ * @property {AudioNode} node Delivers the sound.
+ * @property {() => void} begin Starts the sound.
+ * @property {() => void} close Frees the microphone or the file.
+ * @property {MediaTrackSettings | null} granted The settings that the browser granted, such as noise suppression; null
+ *   for a file.
  */
 
-/** The end of a file is still on its way through the resampler and the last frame when its element has ended. */
+/** When an audio element has ended, the last of its sound still passes the resampler and the last frame. */
 const TAIL_MS = 200;
 
-/** A browser that pauses a file goes on pausing it while a call lasts. */
+/** How long to wait between attempts to resume a file that the browser paused, for example during a call. */
 const RESUME_MS = 500;
 
-/** A file of which so much was played, and no sound decoded, has none. */
+/** If no sound has been decoded after this much of a file, it has none. */
 const SOUND_KNOWN_SECONDS = 1;
 
 /**
- * From the name of a browser's error to a code.
+ * Codes for the browser's errors, by the names of the errors.
  *
  * @type {Record<string, string>}
  */
@@ -32,8 +32,8 @@ const MICROPHONE_CODES = {
 };
 
 /**
- * `code` names what is wrong, in words of the locales under `problem.CODE`; the message is what else is known, and no
- * sentence: a browser's are in English.
+ * A source cannot be opened, or is lost. The locales describe each `code` under `problem.CODE`. The message is a detail
+ * such as the name of a file. It is no sentence, because a browser's sentences are in English.
  */
 export class SourceError extends Error {
   /**
@@ -46,7 +46,7 @@ export class SourceError extends Error {
   }
 }
 
-/** @returns {string | null} the code of why this page can not broadcast at all. */
+/** @returns {string | null} A code that says why this page cannot broadcast; null if it can. */
 export function unsupportedCode() {
   if (!globalThis.isSecureContext) {
     return "insecure";
@@ -55,13 +55,15 @@ export function unsupportedCode() {
 }
 
 /**
+ * Opens a microphone as a source.
+ *
  * @param {AudioContext} context
  * @param {object} options
- * @param {string} options.deviceId Empty for the browser's choice.
+ * @param {string} options.deviceId The id of the device. If it is empty, the browser chooses.
  * @param {boolean} options.echoCancellation
  * @param {boolean} options.noiseSuppression
  * @param {boolean} options.autoGainControl
- * @param {() => void} onLost Called when the device goes away, or the person takes the permission back.
+ * @param {() => void} onLost Called when the device disappears, or the user withdraws the permission.
  * @returns {Promise<Source>}
  * @throws {SourceError}
  */
@@ -91,14 +93,14 @@ export async function openMicrophone(context, { deviceId, ...processing }, onLos
 }
 
 /**
- * Opens a file as a source. An element plays it into the graph, which reads it in pieces: a long file begins as soon as
- * a short one, and memory does not grow. Call it within a click or a key press; some browsers play nothing else.
+ * Opens a file as a source. An audio element reads the file in pieces, so a long file starts as soon as a short one and
+ * needs no more memory. Call it within a click or a key press, because some browsers play sound only then.
  *
  * @param {AudioContext} context
  * @param {File} file
  * @param {object} listener
- * @param {() => void} listener.onEnd Called when all of it was played.
- * @param {(error: SourceError) => void} listener.onLost Called when it can not be played further.
+ * @param {() => void} listener.onEnd Called when the whole file has been played.
+ * @param {(error: SourceError) => void} listener.onLost Called when playback fails.
  * @returns {Promise<Source>}
  * @throws {SourceError}
  */
@@ -144,7 +146,7 @@ export async function openFile(context, file, { onEnd, onLost }) {
   audio.onended = () => {
     timer = setTimeout(onEnd, TAIL_MS);
   };
-  // A media key does it, or a call.
+  // A media key or a call can pause the file.
   audio.onpause = () => {
     if (!audio.ended) {
       timer = setTimeout(play, RESUME_MS);
@@ -189,7 +191,8 @@ function load(audio, address) {
 }
 
 /**
- * Of a file that is gone or was changed, an element says the same as of one that it can not decode.
+ * Returns the error for a file that an audio element cannot play. The element does not say whether it cannot decode the
+ * file or the file is gone, so this function reads the file to find out.
  *
  * @param {File} file
  * @param {string} code

@@ -7,7 +7,7 @@ MAX_SECONDS = 30.0
 """The most time between two starts."""
 
 RESET_SECONDS = 60.0
-"""A process that lived this long had started well, so its end begins a new series."""
+"""If a process lived this long, its start had succeeded, so the next series begins with `FIRST_SECONDS`."""
 
 
 class Backoff:

@@ -1,8 +1,8 @@
-"""What a supervisor and its worker send each other, over a pair of connected sockets: lines of JSON.
+"""The messages between a supervisor and its worker: lines of JSON over a pair of connected sockets.
 
 The supervisor sends one `Assignment` before the worker starts, and nothing after it. The worker sends reports. The end
-of the stream means that the other process has ended, whatever it died of. Keys travel here and not on the command line,
-which every user of the machine can read.
+of the stream means that the other process has ended in some way. Keys are sent here and not on the command line, which
+every user of the machine can read.
 """
 
 import json

@@ -2,7 +2,7 @@
 
     python -I -S leash.py PARENT SIGNAL COMMAND [ARGUMENT]...
 
-ties itself to the process PARENT, and becomes COMMAND, which stays tied. So a program needs no support for this.
+This command ties itself to the process PARENT and becomes COMMAND, which stays tied. COMMAND needs no support for this.
 
 The file runs as a script, in an interpreter that starts in milliseconds. It therefore imports nothing of the relay.
 Only Linux has such a signal (prctl(2), PR_SET_PDEATHSIG).

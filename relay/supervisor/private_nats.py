@@ -1,4 +1,4 @@
-"""A NATS server of this relay's own, through which its workers reach each other.
+"""The relay's own NATS server, through which its workers reach each other.
 
 It listens on a loopback port that it chooses itself, and admits only those who know a random password. Its streams are
 in memory, so they end with it.
@@ -33,7 +33,7 @@ OLDEST_VERSION = (2, 11)
 """The first version with batched direct gets, by which a node reads what it missed."""
 
 MAX_MEMORY_BYTES = 512 * 1024 * 1024
-"""Bound of all streams together. The last 70 s of 64 channels of 16 kHz PCM take 160 MB."""
+"""Bound of all streams together. 70 s of 64 channels of PCM at 16 kHz take 160 MB."""
 
 START_SECONDS = 20.0
 """How long the server may take to start. It takes 0.2 s on an idle machine."""
@@ -100,7 +100,7 @@ class _Server:
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,
-            env={},  # the relay's own may contain secrets
+            env={},  # the relay's environment may contain secrets
             process_group=0,  # a terminal's Ctrl-C is for the supervisor
         )
         assert process.stderr is not None  # noqa: S101 - it is a pipe
@@ -175,7 +175,7 @@ class _Server:
 
 
 async def _join_log(lines: asyncio.StreamReader) -> None:
-    """Log what the server warns of."""
+    """Log the warnings and errors of the server."""
     while line := (await lines.readline()).decode(errors="replace"):
         found = _LINE.match(line)
         if found is not None and (level := _LEVELS.get(found["level"])) is not None:

@@ -20,7 +20,7 @@ from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import ConfigurationError, RelayError
 
 GRACE_SECONDS = 0.5
-"""A worker gets this much longer than it may take to stop, for the exit of its interpreter."""
+"""How much longer than `stop_seconds` a worker may take to stop, because its interpreter has to exit, too."""
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Supervisor:
             worker.kill()
 
     async def _keep(self, number: int) -> None:
-        """Keep a worker of this number running."""
+        """Keep a worker with this number running."""
         assignment = Assignment(number, tuple(sock.fileno() for sock in self._outfit.sockets), self._keys)
         backoff = Backoff()
         while not self._stopping.is_set():

@@ -1,4 +1,4 @@
-"""A worker's own side: its assignment, its reports, and its end when the supervisor has gone.
+"""The worker's own side of supervision: its assignment, its reports, and its end after that of the supervisor.
 
 Invariants: A worker never outlives its supervisor by more than the time that it may take to stop, even if its event
 loop hangs. Reports never block it.

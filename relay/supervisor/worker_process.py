@@ -18,7 +18,7 @@ from relay.supervisor.control import Assignment, News, Report
 from relay.supervisor.leash import leashed
 
 CHECK_SECONDS = 0.5
-"""How often the supervisor checks that it has heard of a worker."""
+"""How often the supervisor checks whether it has heard from a worker."""
 
 HANG_SECONDS = 5.0
 """A worker whose event loop does not run for this long is replaced. Its clients hear nothing meanwhile."""
@@ -50,7 +50,7 @@ class WorkerProcess:
     """A running worker; `start` makes one.
 
     Attributes:
-        fault: Why it could not start; None if its configuration can be used, as far as it is known.
+        fault: Why it could not start; None if no mistake in its configuration is known.
     """
 
     def __init__(self, number: int, process: Process, control: socket.socket, on_ready: Callable[[], None]) -> None:
@@ -167,7 +167,7 @@ class WorkerProcess:
 
 
 def describe_exit(code: int) -> str:
-    """Return how a process ended, for people: its exit code, or the signal that ended it."""
+    """Describe how a process ended: its exit code, or the signal that ended it."""
     if code >= 0:
         return f"exit code {code}"
     try:

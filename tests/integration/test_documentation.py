@@ -169,6 +169,15 @@ def test_the_unit_of_systemd_is_valid(tmp_path: Path) -> None:
     assert (finished.returncode, finished.stdout + finished.stderr) == (0, "")
 
 
+def test_a_pipe_fails_if_any_part_of_it_fails(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, is_active=False)
+    try:
+        assert terminal.run("false | cat") == (1, "")
+        assert terminal.run("yes | head -n 1") == (0, "y\n")
+    finally:
+        terminal.close()
+
+
 def test_a_command_is_found_with_its_continuation_and_its_output() -> None:
     (block,) = blocks("<!-- note -->\n```console\n$ a \\\n    b   # why\nout\n$ c\n```\n")
     assert (block.note, list(block.commands)) == ("note", [("a b", ["out"]), ("c", [])])

@@ -1,4 +1,4 @@
-/** The player in the oldest browsers of its README: whatever the language got later is gone before it is loaded. */
+/** Runs the player as in the oldest browsers that its README names, without the later features of JavaScript. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -18,7 +18,7 @@ for (const [owner, names] of LATER) {
   }
 }
 
-test("what came after Chrome 86 and Safari 15 is not needed to play", async () => {
+test("the player needs nothing that came after Chrome 86 and Safari 15", async () => {
   const { playing } = await import("./support/fake-relay.js");
   playing();
   await import("./support/fake-browser.js");

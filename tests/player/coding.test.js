@@ -1,4 +1,4 @@
-/** The broadcasting page's codecs: which one it takes, and how long its packets last. */
+/** Tests the codecs of the broadcasting page: which one it chooses, and how long the packets last. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ import { installEncoder } from "./support/fake-encoder.js";
 
 const frame = (samples, value = 1) => new Int16Array(samples).fill(value);
 
-test("PCM goes through as it is, and lasts as long as its samples", async () => {
+test("PCM is passed on unchanged, and lasts as long as its samples", async () => {
   const emitted = [];
   const coder = new PcmCoder((packet) => emitted.push(packet));
   coder.encode(frame(320));
@@ -18,7 +18,7 @@ test("PCM goes through as it is, and lasts as long as its samples", async () => 
   assert.deepEqual(emitted, [{ data: frame(320), ticks: 320 }]);
 });
 
-test("a browser without an encoder, or with one that does not do what it says, sends PCM", async (context) => {
+test("a browser without a working Opus encoder sends PCM", async (context) => {
   delete globalThis.AudioEncoder;
   assert.equal(await encodesOpus(), false);
   for (const wrong of [{ supported: false }, { fails: true }, { bytes: 3 }, { toc: 0x70 }]) {
@@ -33,7 +33,7 @@ test("a browser without an encoder, or with one that does not do what it says, s
   assert.equal(await hanging, false);
 });
 
-test("a browser that makes packets of a tone sends Opus, and the encoder of the trial is closed", async () => {
+test("a browser that encodes a tone sends Opus, and closes the encoder of the trial", async () => {
   const encoders = installEncoder();
   assert.equal(await encodesOpus(), true);
   assert.deepEqual(
@@ -45,7 +45,7 @@ test("a browser that makes packets of a tone sends Opus, and the encoder of the 
   assert.deepEqual(opus, { frameDuration: 20_000, useinbandfec: false, usedtx: false });
 });
 
-test("an encoder that falls a second behind fails once", () => {
+test("an encoder that falls a second behind has failed, and reports it once", () => {
   installEncoder({ hangs: true });
   const failures = [];
   const coder = new OpusCoder(

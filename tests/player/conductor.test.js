@@ -1,4 +1,4 @@
-/** What the conductor does with sound while nothing is rendered, and what it counts across such a time. */
+/** Tests what the conductor does with sound while the audio thread stands still, and what it counts meanwhile. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -10,7 +10,7 @@ import { RelayClock } from "../../relay/pages/player/relay-clock.js";
 const FRAME_MS = 20;
 const TARGET_MS = 200;
 
-/** The target and 250 ms, with one at each end that is only partly inside. */
+/** The most frames that overlap a stretch of the target and 250 ms. At each end, one frame may be partly inside. */
 const MOST_FRAMES = Math.ceil((TARGET_MS + 250) / FRAME_MS) + 1;
 
 function formatAt(rate) {
@@ -29,7 +29,7 @@ function frameOf({ epoch = 7, seq, rate = 16_000 }, dueMs) {
   return message;
 }
 
-/** A conductor whose orders are kept, on a line without jitter. */
+/** Drives a conductor over a network without jitter, and records its orders. */
 class Stand {
   now = 1000;
   orders = [];
@@ -51,7 +51,7 @@ class Stand {
     }
   }
 
-  /** How many samples each frame has that was given to the audio thread. */
+  /** The number of samples in each frame that the audio thread received. */
   get sizes() {
     return this.orders.filter(({ type }) => type === "audio").map(({ samples }) => samples.length);
   }
@@ -66,7 +66,7 @@ class Stand {
   }
 }
 
-test("of what is held back only the newest is kept", () => {
+test("only the newest sound is kept while nothing is rendered", () => {
   const stand = new Stand();
   stand.hear(60);
   stand.conductor.setRendering(true);
@@ -74,7 +74,7 @@ test("of what is held back only the newest is kept", () => {
   assert.ok(stand.sizes.length <= MOST_FRAMES, `${stand.sizes.length}`);
 });
 
-test("a network that stalls while nothing is rendered costs what came too late and nothing else", () => {
+test("a stall while nothing is rendered costs only the frames that came too late", () => {
   const stand = new Stand();
   stand.hear(1);
   const stallEndsMs = stand.now + 2000;
@@ -86,7 +86,7 @@ test("a network that stalls while nothing is rendered costs what came too late a
   assert.ok(stand.sizes.length > TARGET_MS / FRAME_MS, `${stand.sizes.length}`);
 });
 
-test("what is held back of a broadcaster is dropped when another one takes over, with another format or the same", () => {
+test("sound that is held back is dropped when another broadcaster takes over, in any format", () => {
   for (const rate of [48_000, 16_000]) {
     const stand = new Stand();
     stand.hear(10);
@@ -98,7 +98,7 @@ test("what is held back of a broadcaster is dropped when another one takes over,
   }
 });
 
-test("what is held back is given out under its own format, and not under one that came behind it", () => {
+test("sound that is held back is rendered in its own format, although another one followed", () => {
   const stand = new Stand();
   stand.hear(1);
   stand.conductor.message({ type: "format", epoch: 8, format: formatAt(48_000) }, stand.now);
@@ -110,7 +110,7 @@ test("what is held back is given out under its own format, and not under one tha
   );
 });
 
-test("frames whose places are remembered do not keep their samples", () => {
+test("the record of a frame's place does not keep its samples", () => {
   const clock = new RelayClock();
   clock.hear(0, 0);
   const intake = new Intake(clock);
@@ -122,7 +122,7 @@ test("frames whose places are remembered do not keep their samples", () => {
   assert.deepEqual(views, []);
 });
 
-test("an underrun is counted once, however often the same audio thread stands still, and of another one as well", () => {
+test("each underrun is counted once, on one audio thread or on several", () => {
   const stand = new Stand();
   for (const underruns of [1, 1, 2]) {
     stand.conductor.setRendering(true);

@@ -1,4 +1,4 @@
-/** The target delay, the base of arrivals and the relay's clock. */
+/** Tests the target delay, the base of arrivals, the relay's clock and the ladder. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ import { RelayClock } from "../../relay/pages/player/relay-clock.js";
 import { TargetDelay } from "../../relay/pages/player/target-delay.js";
 import { WindowMinimum } from "../../relay/pages/player/window-minimum.js";
 
-/** Observes the same delay for a while, and gives the target at the end. */
+/** Observes the same delay for a while, and returns the target at the end. */
 function settled(target, delayMs, seconds, fromMs = 0) {
   let found;
   for (let ms = fromMs; ms < fromMs + seconds * 1000; ms += 500) {
@@ -25,7 +25,7 @@ test("the target begins at 150 ms or the preset's floor", () => {
   assert.equal(new TargetDelay("stable").at(0), 600);
 });
 
-test("the target falls to its floor by 20 ms a second and rises at once", () => {
+test("the target falls to its floor at 20 ms per second, and rises at once", () => {
   const target = new TargetDelay("low");
   settled(target, 5, 4);
   const before = target.at(4000);
@@ -36,7 +36,7 @@ test("the target falls to its floor by 20 ms a second and rises at once", () => 
   assert.ok(settled(target, 5, 1, 29_000) > 390);
 });
 
-test("one delay in sixty does not move the target, one in ten does", () => {
+test("one late frame in sixty does not move the target, but one in ten does", () => {
   const rare = new TargetDelay("low");
   settled(rare, 5, 30);
   rare.observe(1900);
@@ -48,7 +48,7 @@ test("one delay in sixty does not move the target, one in ten does", () => {
   assert.equal(often.at(30_000), 315);
 });
 
-test("one delay does not move a target that has just begun, two do", () => {
+test("one late frame does not move a new target, but two do", () => {
   for (const before of [0, 1, 4, 8, 16]) {
     const target = new TargetDelay("low");
     settled(target, 5, before / 2);
@@ -60,18 +60,18 @@ test("one delay does not move a target that has just begun, two do", () => {
   }
 });
 
-test("the target never passes 1.5 s", () => {
+test("the target never exceeds 1.5 s", () => {
   assert.equal(settled(new TargetDelay("stable"), 60_000, 30), 1500);
 });
 
-test("a person's choice holds at once", () => {
+test("a listener's choice takes effect at once", () => {
   const target = new TargetDelay("stable");
   settled(target, 5, 10);
   target.choose("low");
   assert.equal(target.at(10_000), 60);
 });
 
-test("the least value of a window is forgotten with the window", () => {
+test("a minimum is forgotten when it leaves the window", () => {
   const minimum = new WindowMinimum(2000);
   assert.equal(minimum.value, null);
   for (const [value, at] of [
@@ -89,7 +89,7 @@ test("the least value of a window is forgotten with the window", () => {
   assert.equal(minimum.value, 9);
 });
 
-test("delay is measured against the fastest frame of the last two seconds", () => {
+test("a frame's delay is relative to the fastest frame of the last two seconds", () => {
   const arrivals = new Arrivals(new RelayClock());
   arrivals.restart(false, false);
   let observation = null;
@@ -103,7 +103,7 @@ test("delay is measured against the fastest frame of the last two seconds", () =
   assert.equal(observation, 41);
 });
 
-test("in pace speech what comes early is no delay, and what is late is late behind its due time", () => {
+test("in pace speech, a frame is late only if it comes after its due time", () => {
   const clock = new RelayClock();
   clock.hear(50_000, 1010);
   const arrivals = new Arrivals(clock);
@@ -117,7 +117,7 @@ test("in pace speech what comes early is no delay, and what is late is late behi
   assert.equal(arrivals.takeObservation(5000), 600);
 });
 
-test("what was sent before the join says nothing about the network", () => {
+test("frames from before the join do not count as late", () => {
   const arrivals = new Arrivals(new RelayClock());
   arrivals.restart(false, false);
   arrivals.note(0, 0, 1000, true);
@@ -126,7 +126,7 @@ test("what was sent before the join says nothing about the network", () => {
   assert.equal(arrivals.takeObservation(1600), 0);
 });
 
-test("the relay's clock is taken from the exchange with the shortest round trip, across its wrap", () => {
+test("the exchange with the shortest round trip sets the relay's clock, even across a wraparound", () => {
   const clock = new RelayClock();
   clock.exchange(1000, 0xffff_fff0, 1040);
   clock.exchange(3000, 2004 - 16, 3008);
@@ -136,14 +136,14 @@ test("the relay's clock is taken from the exchange with the shortest round trip,
   assert.equal(clock.unwrap(0xffff_ffff), 2 ** 32 - 1);
 });
 
-test("times of another clock continue those of the one before", () => {
+test("the times of another clock continue those of the last clock", () => {
   const clock = new RelayClock();
   clock.greet("one", 50_000, 1010);
   clock.exchange(2000, 51_005, 2010);
   assert.equal(clock.unwrap(52_000), 52_000);
   clock.greet("one", 53_001, 4012);
   assert.equal(clock.moves, 0);
-  // The fastest message took 1005 - 50_000.
+  // The difference of the clocks for the fastest message so far is 1005 - 50_000.
   for (const [id, wireMs] of /** @type {const} */ ([
     ["two", 54_305],
     ["three", 0xffff_fff0],
@@ -152,7 +152,7 @@ test("times of another clock continue those of the one before", () => {
     assert.equal(clock.unwrap(wireMs), 54_005);
     assert.equal(clock.unwrap((wireMs + 100) >>> 0), 54_105);
     assert.equal(clock.fastestWayMs, 1005 - 50_000 - 0);
-    // The last exchange counts until there is one with the new clock.
+    // The last exchange with the old clock counts until the first exchange with the new clock.
     assert.equal(clock.relayNow(5010), 54_010);
   }
   assert.equal(clock.moves, 2);
@@ -160,7 +160,7 @@ test("times of another clock continue those of the one before", () => {
   assert.equal(clock.relayNow(5030), 54_030);
 });
 
-test("a relay that names no clock has the same one, unless its time is a second away", () => {
+test("a relay that names no clock has the same clock, unless its time differs by a second", () => {
   const clock = new RelayClock();
   clock.greet(undefined, 50_000, 1000);
   clock.greet(undefined, 50_700, 2000);
@@ -172,7 +172,7 @@ test("a relay that names no clock has the same one, unless its time is a second 
   assert.equal(clock.unwrap(700_000), 54_000);
 });
 
-/** Runs a ladder on a simulated delay, and gives each decision. */
+/** Runs a ladder on a simulated delay, and returns its decisions. */
 function climb(ladder, startMs, seconds, { targetMs = 200, driftPpm = 0, noiseMs = 0, fromMs = 0 } = {}) {
   let errorMs = startMs;
   const rows = [];
@@ -186,13 +186,13 @@ function climb(ladder, startMs, seconds, { targetMs = 200, driftPpm = 0, noiseMs
   return rows;
 }
 
-test("a small error is trimmed away by less than anybody hears", () => {
+test("a small error is corrected by an inaudible change of rate", () => {
   const rows = climb(new Ladder(), 20, 120, { noiseMs: 5 });
   assert.ok(rows.every(({ stretch, trimPpm }) => stretch === 1 && Math.abs(trimPpm) <= 500));
   assert.ok(Math.abs(rows.at(-1).errorMs) < 3);
 });
 
-test("drift is learnt, and then leaves no error", () => {
+test("the ladder learns the drift, and then there is no error", () => {
   for (const driftPpm of [200, -200]) {
     const ladder = new Ladder();
     const rows = climb(ladder, 0, 600, { driftPpm, noiseMs: 5 });
@@ -201,7 +201,7 @@ test("drift is learnt, and then leaves no error", () => {
   }
 });
 
-test("a lag is waited for a second, then played 5 % faster, 10 % when it is large", () => {
+test("after a second, a lag is played 5 % faster, and a large one 10 %", () => {
   const rows = climb(new Ladder(), 150, 6);
   assert.ok(rows.filter(({ ms }) => ms < 1000).every(({ stretch }) => stretch === 1));
   assert.ok(rows.some(({ stretch }) => stretch === 1.05) && !rows.some(({ stretch }) => stretch === 1.1));
@@ -211,14 +211,14 @@ test("a lag is waited for a second, then played 5 % faster, 10 % when it is larg
   assert.ok(Math.abs(large.at(-1).errorMs) < 20);
 });
 
-test("what is too early is played slower", () => {
+test("sound that is too early is played slower", () => {
   const rows = climb(new Ladder(), -100, 5);
   assert.ok(rows.some(({ stretch }) => stretch === 0.95));
   assert.ok(rows.every(({ stretch }) => stretch <= 1));
   assert.ok(Math.abs(rows.at(-1).errorMs) < 20);
 });
 
-test("after a jump there is quiet for three seconds", () => {
+test("a jump is not followed by another one within three seconds", () => {
   const ladder = new Ladder();
   assert.ok(ladder.mayJump(0));
   ladder.noteJump(1000);

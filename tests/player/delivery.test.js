@@ -1,4 +1,4 @@
-/** How long the relay may gather frames for one message, and that nobody hears the sound later for it. */
+/** Tests how long the relay may gather frames for one message, and that listeners hear them no later for it. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -25,7 +25,7 @@ for (const [latency, ms] of WANTED) {
   });
 }
 
-test("what the network needs is not spent on gathering: less at once, more after 10 s", () => {
+test("a slower network reduces gathering at once, and a faster one extends it after 10 s", () => {
   const delivery = new Delivery("balanced", false);
   const at = (networkMs, nowMs) => {
     delivery.follow(networkMs, nowMs);
@@ -38,7 +38,7 @@ test("what the network needs is not spent on gathering: less at once, more after
   assert.equal(delivery.wanted.coalesce_ms, 100);
 });
 
-test("a relay that keeps even the last frame of a message does not make the line later, by as much as it said", () => {
+test("a relay that delays even the last frame of a message does not raise the base, within what it announced", () => {
   const baseOf = (gatheringMs, heldMs) => {
     const clock = new RelayClock();
     clock.hear(0, 5);
@@ -53,7 +53,7 @@ test("a relay that keeps even the last frame of a message does not make the line
   assert.deepEqual([baseOf(0, 0), baseOf(40, 0), baseOf(40, 20), baseOf(40, 60), baseOf(0, 20)], [5, 5, 5, 25, 25]);
 });
 
-test("what the relay gathers is part of the target at once, and no delay of the network", () => {
+test("gathering extends the target at once, and does not count as a delay of the network", () => {
   const target = new TargetDelay("low");
   target.setGathering(40);
   for (let count = 0; count < 100; count += 1) {
@@ -65,7 +65,7 @@ test("what the relay gathers is part of the target at once, and no delay of the 
   assert.equal(target.at(20_001), 135);
 });
 
-/** The mean age of what is heard, over some seconds in which the delay has settled. */
+/** Returns the mean delay over some seconds, after it has settled. */
 function meanDelayMs(relay) {
   relay.run(20_000);
   relay.told.length = 0;
@@ -76,7 +76,7 @@ function meanDelayMs(relay) {
 
 for (const codec of ["pcm_s16le", "opus"]) {
   for (const [latency, ms] of WANTED) {
-    test(`${codec} that the relay gathers for ${latency} is heard no later`, () => {
+    test(`${codec}, ${latency}: frames that the relay gathers are heard no later`, () => {
       const listening = (mostGathered) => {
         const decoders = [toneDecoder({ sound: tone(997, 48_000) })];
         return playing({ latency, codecs: [codec], decoders, mostGathered });
@@ -89,7 +89,7 @@ for (const codec of ["pcm_s16le", "opus"]) {
   }
 }
 
-test("another preset, and saving data, change what is gathered without a reconnect or a break", () => {
+test("a change of preset or of saving data changes the gathering without a reconnect or a break", () => {
   const relay = playing({ codecs: ["opus"], decoders: [toneDecoder({ sound: tone(997, 48_000) })] });
   const asked = () =>
     relay.received.filter(({ type }) => type === "delivery").map((one) => [one.coalesce_ms, one.packet_ms]);
@@ -115,7 +115,7 @@ test("another preset, and saving data, change what is gathered without a reconne
   assert.ok(worstBreak(relay.recording, 997, 48_000) < 0.01);
 });
 
-test("a relay that does not know the message is not asked", () => {
+test("a relay that does not know delivery messages gets none", () => {
   const relay = playing();
   relay.knowsDelivery = false;
   relay.sockets[0].break(1006);

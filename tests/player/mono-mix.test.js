@@ -1,4 +1,4 @@
-/** The broadcasting page's microphone: two channels become one. */
+/** Tests how the broadcasting page mixes the two channels of a microphone into one. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -16,7 +16,7 @@ const silence = () => 0;
 const root = (samples) => Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
 const decibels = (samples, gain = 0.5) => 20 * Math.log10(root(samples) / (gain * Math.SQRT1_2));
 
-/** Mixes so many seconds of two sounds, after what the mix has heard before. */
+/** Mixes another stretch of two sounds, and returns its samples. */
 function mixed(mix, seconds, left, right) {
   const samples = [];
   for (let start = 0; start < seconds * RATE; start += BLOCK) {
@@ -26,7 +26,7 @@ function mixed(mix, seconds, left, right) {
   return samples;
 }
 
-test("a voice on one channel is as loud as it is there, from the first sample on", () => {
+test("a voice on one channel keeps its loudness, from the first sample on", () => {
   for (const sides of [
     [tone(440), silence],
     [silence, tone(440)],
@@ -37,23 +37,23 @@ test("a voice on one channel is as loud as it is there, from the first sample on
   }
 });
 
-test("a voice on both is as loud as on each", () => {
+test("a voice on both channels keeps its loudness", () => {
   assert.ok(Math.abs(decibels(mixed(new MonoMix(RATE), 1, tone(440), tone(440)))) < 0.1);
 });
 
-test("two different sounds are as loud together as the louder", () => {
+test("two different sounds together are as loud as the louder one", () => {
   const heard = mixed(new MonoMix(RATE), 2, tone(440), tone(613));
   assert.ok(Math.abs(decibels(heard.slice(RATE))) < 0.3);
   const uneven = mixed(new MonoMix(RATE), 2, tone(440), tone(613, 0.05));
   assert.ok(Math.abs(decibels(uneven.slice(RATE))) < 0.3);
 });
 
-test("channels of opposite phase are not made loud", () => {
+test("channels of opposite phase are not amplified", () => {
   const heard = mixed(new MonoMix(RATE), 1, tone(440), tone(440, 0.5, Math.PI));
   assert.ok(decibels(heard) < -34);
 });
 
-test("the noise of the other channel, and pauses, change nothing that is heard", () => {
+test("noise on the other channel and pauses do not change the loudness", () => {
   const mix = new MonoMix(RATE);
   const noise = () => 0.0003 * (Math.random() - 0.5);
   mixed(mix, 1, tone(440), noise);
@@ -61,7 +61,7 @@ test("the noise of the other channel, and pauses, change nothing that is heard",
   assert.ok(Math.abs(decibels(mixed(mix, 1, tone(440), noise))) < 0.1);
 });
 
-test("a gain that changes makes no click", () => {
+test("a change of the gain makes no click", () => {
   const mix = new MonoMix(RATE);
   const left = tone(440);
   const heard = mixed(mix, 3, left, (i) => (i < RATE ? 0 : left(i)));
@@ -69,7 +69,7 @@ test("a gain that changes makes no click", () => {
   assert.ok(step < 0.06, `${step}`);
 });
 
-test("one channel is passed on as it is", () => {
+test("a single channel is passed on unchanged", () => {
   const only = new Float32Array(BLOCK);
   assert.equal(new MonoMix(RATE).mix([only]), only);
 });

@@ -1,4 +1,4 @@
-/** The whole player but for threads and sockets, on networks of all kinds and a virtual clock. */
+/** Runs the whole player, except threads and sockets, over many kinds of networks and on a virtual clock. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -19,7 +19,7 @@ function listen(trace, options = {}) {
   return simulation;
 }
 
-/** What was heard from behind the fade-in on. */
+/** Returns what was heard after the fade-in, and when the sound began. */
 function heardBy(simulation) {
   const samples = simulation.recording;
   const onset = samples.findIndex((sample) => sample !== 0);
@@ -34,7 +34,7 @@ function meanError(simulation, fromMs, toMs = Infinity) {
 
 for (const latency of PRESETS) {
   for (const name of ["clean-20", "clean-256"]) {
-    test(`${name}, ${latency}: no gap, click or skip in a minute; level and pitch are right`, () => {
+    test(`${name}, ${latency}: a minute has no gap, click or skip, and the right level and pitch`, () => {
       const simulation = listen(loadTrace(name), { latency, record: true });
       const { samples } = heardBy(simulation);
       const { underruns, jumps, gaps, concealedMs } = simulation.stats;
@@ -46,14 +46,14 @@ for (const latency of PRESETS) {
     });
   }
 
-  test(`groups of five, ${latency}: no underrun after the first 5 s`, () => {
+  test(`groups of five frames, ${latency}: no underrun after the first 5 s`, () => {
     const simulation = listen(loadTrace("groups-of-five"), { latency });
     const early = simulation.rows.filter(({ now }) => now < 5000).at(-1).underruns;
     assert.equal(simulation.stats.underruns - early, 0);
     assert.equal(simulation.stats.jumps, 0);
   });
 
-  test(`a stall of 300 ms, ${latency}: no jump, and back within 60 ms of the target in 6 s`, () => {
+  test(`a stall of 300 ms, ${latency}: no jump, and within 60 ms of the target after 6 s`, () => {
     const simulation = listen(loadTrace("stall-300"), { latency, record: true });
     assert.equal(simulation.stats.jumps, 0);
     const later = simulation.rows.filter(({ now }) => now > 26_300);
@@ -61,7 +61,7 @@ for (const latency of PRESETS) {
     assert.ok(worstBreak(heardBy(simulation).samples, TONE, DEVICE_RATE) < CLICK);
   });
 
-  test(`a stall of 3 s, ${latency}: exactly one jump, and within 100 ms of the target in 2 s`, () => {
+  test(`a stall of 3 s, ${latency}: exactly one jump, and within 100 ms of the target after 2 s`, () => {
     const simulation = listen(loadTrace("stall-3000"), { latency, record: true });
     assert.equal(simulation.stats.jumps, 1);
     const later = simulation.rows.filter(({ now }) => now > 25_000);
@@ -69,7 +69,7 @@ for (const latency of PRESETS) {
     assert.ok(worstBreak(heardBy(simulation).samples, TONE, DEVICE_RATE) < CLICK);
   });
 
-  test(`a relay that drops a second, ${latency}: one splice, no silence over 10 ms`, () => {
+  test(`a relay that drops a second, ${latency}: one splice, and no silence longer than 10 ms`, () => {
     const simulation = listen(droppedTrace(20, 500, 50), { latency, record: true });
     const { gaps, gapMs, jumps, underruns } = simulation.stats;
     assert.deepEqual({ gaps, gapMs, jumps, underruns }, { gaps: 1, gapMs: 1000, jumps: 0, underruns: 0 });
@@ -79,11 +79,11 @@ for (const latency of PRESETS) {
     assert.equal(
       simulation.orders.filter(({ splice }) => splice).length,
       2,
-      "the first frame, and the one behind the gap",
+      "the first frame and the one after the gap",
     );
   });
 
-  test(`Wi-Fi, ${latency}: nothing is missing, and the delay is not more than it needs`, () => {
+  test(`Wi-Fi, ${latency}: nothing is missing, and the delay is no longer than necessary`, () => {
     const simulation = listen(loadTrace("wifi"), { latency, record: true });
     assert.deepEqual([simulation.stats.underruns, simulation.stats.jumps], [0, 0]);
     assert.ok(simulation.rows.at(-1).targetMs <= Math.max(135, { low: 0, balanced: 200, stable: 600 }[latency]));
@@ -91,7 +91,7 @@ for (const latency of PRESETS) {
   });
 }
 
-/** The errors of the pitch in each 5 s of what was heard, in Hz. */
+/** Returns the error of the pitch, in Hz, for each 5 s of a recording. */
 function pitchErrors(samples) {
   const length = 5 * DEVICE_RATE;
   return Array.from({ length: Math.floor(samples.length / length) }, (_, i) =>
@@ -100,7 +100,7 @@ function pitchErrors(samples) {
 }
 
 for (const latency of ["balanced", "stable"]) {
-  test(`first frames that are 95 ms late, ${latency}: made up for within 3 s, and the pitch is right from then on`, () => {
+  test(`first frames that are 95 ms late, ${latency}: caught up within 3 s, and the right pitch from then on`, () => {
     const { frames, ...rest } = steadyTrace(30, { frameMs: 256 });
     const late = frames.map((frame) => ({ ...frame, arrivalMs: frame.arrivalMs + (frame.seq < 3 ? 95 : 0) }));
     const simulation = listen({ ...rest, frames: late }, { latency, record: true });
@@ -120,9 +120,9 @@ for (const latency of ["balanced", "stable"]) {
   });
 }
 
-test("a delay between what is nothing and what is stretched away does not bend the pitch", () => {
+test("a lag that is too large to ignore and too small to stretch does not bend the pitch", () => {
   const { frames, ...rest } = steadyTrace(40, { frameMs: 256 });
-  // A faster route, long after the start.
+  // The network takes a faster route long after the start.
   const faster = frames.map((frame) => ({ ...frame, arrivalMs: frame.arrivalMs + (frame.seq < 40 ? 110 : 0) }));
   const simulation = listen({ ...rest, frames: faster }, { latency: "stable", record: true });
   const errors = pitchErrors(heardBy(simulation).samples);
@@ -133,7 +133,7 @@ test("a delay between what is nothing and what is stretched away does not bend t
 });
 
 for (const latency of PRESETS) {
-  test(`a join 150 ms behind the newest frame of 256 ms, ${latency}: the player knows that this is no delay`, () => {
+  test(`a join 150 ms after the newest frame of 256 ms, ${latency}: the frame's age does not count as delay`, () => {
     const simulation = listen(joined(steadyTrace(10, { frameMs: 256 }), 3 * 256 + 150), { latency });
     assert.deepEqual([simulation.stats.jumps, simulation.stats.underruns], [0, 0]);
     const early = simulation.rows.filter(({ now, mode }) => mode === "playing" && now < 1500);
@@ -146,7 +146,7 @@ for (const latency of PRESETS) {
   });
 }
 
-test("sound of before the join that comes over a slow line is waited for, and does not run out at once", () => {
+test("the player waits for sound from before the join over a slow line, and does not run out at once", () => {
   const { frames, ...rest } = joined(steadyTrace(10), 600);
   const slow = frames.map((frame) => {
     const groupMs = frame.seq < 2 ? 2 : frame.seq < 8 ? 102 : 202;
@@ -157,7 +157,7 @@ test("sound of before the join that comes over a slow line is waited for, and do
   assert.ok(heardBy(simulation).onsetMs < 300);
 });
 
-/** How far the target and the delay are from what the preset asks of a steady network, 10 s behind a stall. */
+/** Returns how far the target and the delay are from the preset's floor, and the jumps, 10 s after a stall. */
 function behindStall(latency, frameMs, atMs, lengthMs, speed) {
   const steady = joined(steadyTrace(31, { frameMs }), FLOORS_MS[latency] + 130);
   const simulation = new Simulation(stalled(steady, atMs, lengthMs, speed), {
@@ -180,7 +180,7 @@ function behindStall(latency, frameMs, atMs, lengthMs, speed) {
 
 for (const latency of PRESETS) {
   for (const frameMs of [20, 256]) {
-    test(`a stall of any length in the first 10 s, ${latency}, frames of ${frameMs} ms: forgotten 10 s later, at most one jump`, () => {
+    test(`any stall in the first 10 s, ${latency}, ${frameMs} ms frames: forgotten 10 s later, at most one jump`, () => {
       for (const atMs of [0, 100, 300, 700, 1200, 1700, 2300, 3100, 4500, 6000, 7500, 9900]) {
         for (const lengthMs of [100, 300, 700, 1000, 1500, 3000, 6000]) {
           const { targetMs, delayMs, jumps } = behindStall(latency, frameMs, atMs, lengthMs, Infinity);
@@ -191,7 +191,7 @@ for (const latency of PRESETS) {
     });
   }
 
-  test(`a stall whose backlog comes over a slow line, ${latency}: one delay, and not one each half second`, () => {
+  test(`a stall whose backlog comes over a slow line, ${latency}: one delay, not one per half second`, () => {
     for (const atMs of [300, 1200, 4500, 9900]) {
       for (const lengthMs of [700, 1500, 3000]) {
         const { targetMs } = behindStall(latency, 20, atMs, lengthMs, 3);
@@ -201,7 +201,7 @@ for (const latency of PRESETS) {
   });
 }
 
-test("a target that falls is followed closely, to it and no further, also where silence is cut", () => {
+test("the delay follows a falling target closely and no further, even when it cuts silence", () => {
   for (const sound of [tone(TONE, 16_000), () => 0]) {
     const simulation = listen(steadyTrace(20), { latency: "low", sound });
     assert.equal(simulation.stats.underruns, 0);
@@ -216,7 +216,7 @@ test("a target that falls is followed closely, to it and no further, also where 
 
 for (const ppm of [200, -200]) {
   test(`clocks that differ by ${ppm} ppm for an hour: the error stays within 15 ms, no jump, no underrun`, () => {
-    // A slow sound and a slow sound card, because only time matters here.
+    // The rates of the sound and of the sound card are low, because only time matters here.
     const simulation = new Simulation(steadyTrace(3600, { ppm, frameMs: 100 }), {
       rate: 8000,
       deviceRate: 8000,
@@ -239,7 +239,7 @@ for (const ppm of [200, -200]) {
   });
 }
 
-test("a sound card that is 200 ppm slow is as good as a broadcaster that is 200 ppm fast", () => {
+test("a sound card that is 200 ppm slow counts as a broadcaster that is 200 ppm fast", () => {
   const simulation = listen(steadyTrace(600, { frameMs: 100 }), {
     rate: 8000,
     deviceRate: 8000,
@@ -250,7 +250,7 @@ test("a sound card that is 200 ppm slow is as good as a broadcaster that is 200 
   assert.ok(Math.abs(meanError(simulation, 300_000)) < 15);
 });
 
-test("a train: each stall longer than the delay is concealed and faded, never clicks, and is caught up without a jump", () => {
+test("on a train, stalls longer than the delay are concealed without a click and caught up without a jump", () => {
   const simulation = listen(loadTrace("cellular"), { latency: "balanced", record: true });
   assert.ok(simulation.stats.underruns <= 4);
   assert.equal(simulation.stats.jumps, 0);
@@ -259,7 +259,7 @@ test("a train: each stall longer than the delay is concealed and faded, never cl
   assert.deepEqual([stable.stats.underruns, stable.stats.jumps], [0, 0]);
 });
 
-test("speech that comes in bursts is played whole, in time, with its pauses", () => {
+test("speech that comes in bursts is played completely, on time and with its pauses", () => {
   const trace = loadTrace("speech");
   const simulation = new Simulation(trace, { record: true, deviceRate: DEVICE_RATE });
   const lastEndMs = trace.frames.at(-1).dueMs + 20;
@@ -282,7 +282,7 @@ test("speech that comes in bursts is played whole, in time, with its pauses", ()
   assert.ok(rows.filter(({ mode }) => mode === "playing").every(({ rate }) => Math.abs(rate - 1) < 0.0025));
 });
 
-/** The silences between sounds that last at least so many seconds. */
+/** Returns the silences between sounds that last at least `shortest` seconds. */
 function pausesIn(samples, shortest) {
   const found = [];
   let run = 0;
@@ -301,9 +301,9 @@ function pausesIn(samples, shortest) {
   return found;
 }
 
-test("a backlog of the microphone is caught up by one jump", () => {
+test("a backlog of the broadcaster is caught up with one jump", () => {
   const { frames, ...rest } = steadyTrace(20);
-  // The way to the relay stood still for 3 s: the frames are due when they arrive there.
+  // The broadcaster's network stalls for 3 s, and frames are due when they arrive at the relay.
   const late = frames.map((frame) => {
     const dueMs = frame.dueMs > 8000 && frame.dueMs < 11_000 ? 11_000 + frame.seq * 0.001 : frame.dueMs;
     return { ...frame, dueMs, arrivalMs: dueMs + 12 };
@@ -329,7 +329,7 @@ for (const pauseMs of [400, 1500, 5000]) {
   });
 }
 
-test("clear throws away what is held, and what comes then is played", () => {
+test("clear discards the held sound, and later sound is played", () => {
   const trace = steadyTrace(10);
   const simulation = new Simulation(trace, { record: true, deviceRate: DEVICE_RATE });
   simulation.run(5000);
@@ -343,7 +343,7 @@ test("clear throws away what is held, and what comes then is played", () => {
   assert.ok(worstBreak(simulation.recording.slice(DEVICE_RATE), TONE, DEVICE_RATE) < CLICK);
 });
 
-test("the end of a session plays what is left, and is drained then", () => {
+test("when a session ends, the player plays the rest and is then drained", () => {
   const trace = steadyTrace(5);
   const simulation = listen(trace, { latency: "stable" });
   assert.ok(!simulation.conductor.isDrained);
@@ -353,17 +353,17 @@ test("the end of a session plays what is left, and is drained then", () => {
   assert.equal(simulation.stats.underruns, 0);
 });
 
-test("the delay from capture to render is told but for what the audio thread renders at once, 10.7 ms", () => {
+test("the reported delay from capture to render is exact to 10.7 ms, one callback of the audio thread", () => {
   const simulation = new Simulation(steadyTrace(10), {
     record: true,
     deviceRate: DEVICE_RATE,
-    // A click of one period each second.
+    // The sound is a click of one period each second.
     sound: (index) => (index % 16_000 < 16 ? tone(1000, 16_000)(index) : 0),
   });
   simulation.run(9000);
   const samples = simulation.recording;
   const at = samples.findIndex((sample, i) => i > 7.9 * DEVICE_RATE && Math.abs(sample) > 0.1);
-  // Sample k * 16000 was captured at k seconds on this clock.
+  // On this clock, sample k * 16000 was captured at k seconds.
   const trueDelay = ((at / DEVICE_RATE) % 1) * 1000;
   assert.ok(Math.abs(simulation.stats.delayMs - trueDelay) < 11, `${simulation.stats.delayMs} for ${trueDelay}`);
 });

@@ -1,4 +1,4 @@
-/** Opus from the relay to the speaker: packets, decoders that fail, a change of codec, messages of several packets. */
+/** Tests Opus from the relay to the speaker: packets, packed messages, failing decoders and changes of codec. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -21,7 +21,7 @@ const CLICK = 0.005;
 
 const sound = tone(TONE, 48_000);
 
-/** A listener of Opus that plays. */
+/** Returns a relay whose listener plays Opus. */
 function listening(options = {}) {
   return playing({ codecs: ["opus", "pcm_s16le"], decoders: [toneDecoder({ sound })], ...options });
 }
@@ -37,7 +37,7 @@ function assertUnbroken({ recording, stats }) {
 const vectors = JSON.parse(readFileSync(new URL("../vectors/opus.json", import.meta.url), "utf8"));
 const { packed } = JSON.parse(readFileSync(new URL("../vectors/header.json", import.meta.url), "utf8"));
 
-test("a packet's first bytes tell its duration, in the vectors that every implementation reads", () => {
+test("the first bytes of a packet give its duration, for the test vectors of all implementations", () => {
   assert.ok(vectors.well_formed.length > 30);
   for (const { name, hex, duration_ms: durationMs } of vectors.well_formed) {
     assert.equal(opusTicks(fromHex(hex)), durationMs * 48, name);
@@ -48,7 +48,7 @@ test("a packet's first bytes tell its duration, in the vectors that every implem
 });
 
 for (const { name, hex, epoch, frames } of packed) {
-  test(`takes apart the packed message "${name}" of the vectors that every implementation reads`, () => {
+  test(`the packed message "${name}" is read, as in the test vectors of all implementations`, () => {
     assert.deepEqual(
       readFrames(fromHex(hex).buffer, true).map(({ audio, ...numbers }) => [numbers, toHex(audio)]),
       frames.map(({ seq, media_time: mediaTime, due_ms: dueMs, packet }) => [{ epoch, seq, mediaTime, dueMs }, packet]),
@@ -56,7 +56,7 @@ for (const { name, hex, epoch, frames } of packed) {
   });
 }
 
-test("a packed message that is cut off, or holds what is no packet, is refused", () => {
+test("a packed message that is cut off or contains an invalid packet is refused", () => {
   const place = { epoch: 7, seq: 5, dueMs: 100 };
   const message = opusMessage(place, [packetOf(1), packetOf(2), packetOf(3)]);
   for (const cut of [1, 6]) {
@@ -65,7 +65,7 @@ test("a packed message that is cut off, or holds what is no packet, is refused",
   assert.throws(() => readFrames(opusMessage(place, [packetOf(1), new Uint8Array(0)]), true), RangeError);
 });
 
-test("libopus as WebAssembly decodes a tone of real packets", async () => {
+test("libopus as WebAssembly decodes real packets of a tone", async () => {
   const bytes = readFileSync(new URL("../../relay/pages/player/opus-decoder.wasm", import.meta.url));
   const module = await WebAssembly.compile(bytes);
   const { packets } = JSON.parse(readFileSync(new URL("./support/opus-tone.json", import.meta.url), "utf8"));
@@ -98,7 +98,7 @@ test("libopus as WebAssembly decodes a tone of real packets", async () => {
   }
 });
 
-test("sound at another rate goes on without a break, and begins where it should", () => {
+test("a change of the sample rate makes no break, and the new sound begins at the right place", () => {
   for (const [from, to] of [
     [16_000, 48_000],
     [48_000, 16_000],
@@ -123,7 +123,7 @@ test("sound at another rate goes on without a break, and begins where it should"
   }
 });
 
-/** A decoding of which everything is kept; packets are numbered by their frames. */
+/** Returns a `Decoding` with a record of its results. The number of a packet is that of its frame. */
 function bench(decoders) {
   const delivered = [];
   const stand = { delivered, exhausted: 0 };
@@ -144,7 +144,7 @@ function bench(decoders) {
   return stand;
 }
 
-test("sound comes in the order of the frames, however late a decoder is", () => {
+test("sound comes in the order of its frames, even if a decoder is late", () => {
   const late = [];
   const stand = bench([toneDecoder({ sound, later: (action) => late.push(action) })]);
   stand.packet(0, true);
@@ -165,7 +165,7 @@ test("sound comes in the order of the frames, however late a decoder is", () => 
   assert.equal(stand.decoding.isIdle, true);
 });
 
-test("the next decoder decodes what one that fails owes", async () => {
+test("the next decoder takes over the packets of one that failed", async () => {
   const late = [];
   const broken = toneDecoder({ sound, later: (action) => late.push(action), failsAfter: 2 });
   const stand = bench([broken, async (...given) => toneDecoder({ sound })(...given)]);
@@ -186,7 +186,7 @@ test("the next decoder decodes what one that fails owes", async () => {
   assert.equal(stand.exhausted, 0);
 });
 
-test("a decoder that fails in any way, and no other, loses its packets and nothing else", () => {
+test("if the only decoder fails, its packets are lost and nothing else", () => {
   const short = (_, { output }) => ({ decode: () => output({ planes: [new Float32Array(480)], rate: 48_000 }) });
   const none = () => {
     throw new Error("none");
@@ -203,7 +203,7 @@ test("a decoder that fails in any way, and no other, loses its packets and nothi
   }
 });
 
-test("a decoder that gives nothing back has failed when it owes 15 s", () => {
+test("a decoder that owes 15 s of sound has failed", () => {
   const stand = bench([() => ({ decode() {}, close() {} })]);
   for (let number = 0; number < 752; number += 1) {
     stand.packet(number, number === 0);
@@ -211,14 +211,14 @@ test("a decoder that gives nothing back has failed when it owes 15 s", () => {
   assert.equal(stand.exhausted, 1);
 });
 
-test("it asks for Opus first where something decodes it, and says what it gets", () => {
+test("a player that can decode Opus asks for it first, and reports the codec that it gets", () => {
   const relay = listening();
   assert.match(relay.attempts[0].address, /\?codec=opus%2Cpcm_s16le&coalesce_ms=40&packet_ms=40&burst_ms=200$/);
   relay.recording = [];
   relay.run(10_000);
   assertUnbroken(relay);
   assert.equal(relay.stats.codec, "opus");
-  // Packets of 5 bytes: two in a message of 16 + 2 · (2 + 5).
+  // A message of two packets with 5 bytes each has 16 + 2 · (2 + 5) bytes.
   assert.ok(Math.abs(relay.stats.bitsPerSecond - 30 * 8 * 25) < 100, `${relay.stats.bitsPerSecond}`);
   const pcm = playing({ codecs: ["pcm_s16le"], decoders: [toneDecoder({ sound })] });
   assert.equal(pcm.stats.codec, "pcm_s16le");
@@ -229,7 +229,7 @@ for (const [codec, other] of /** @type {const} */ ([
   ["pcm_s16le", "opus"],
 ])) {
   for (const latency of ["low", "stable"]) {
-    test(`a stream goes on from ${codec} to ${other} without a break (${latency})`, () => {
+    test(`a change from ${codec} to ${other} makes no break (${latency})`, () => {
       const relay = listening({ latency, codec });
       relay.run(3000);
       assert.equal(relay.stats.codec, codec);
@@ -248,7 +248,7 @@ for (const [codec, other] of /** @type {const} */ ([
   }
 }
 
-test("when the last decoder fails, it goes on in PCM on the same connection", () => {
+test("when the last decoder fails, the player continues with PCM on the same connection", () => {
   const relay = listening({ decoders: [toneDecoder({ sound, failsAfter: 400 })], latency: "stable" });
   relay.run(20_000);
   assert.deepEqual([relay.stats.codec, relay.attempts.length, relay.stats.reconnects], ["pcm_s16le", 1, 0]);
@@ -259,7 +259,7 @@ test("when the last decoder fails, it goes on in PCM on the same connection", ()
 });
 
 for (const latency of ["low", "balanced", "stable"]) {
-  test(`a connection that breaks is resumed in Opus, each packet once (${latency})`, () => {
+  test(`a broken connection resumes in Opus, with each packet once (${latency})`, () => {
     const relay = listening({ latency });
     relay.random = 0;
     relay.recording = [];
@@ -274,7 +274,7 @@ for (const latency of ["low", "balanced", "stable"]) {
   });
 }
 
-test("a connection that comes back in another codec goes on where the sound ended", () => {
+test("a connection that resumes in another codec continues where the sound ended", () => {
   const relay = listening({ latency: "stable" });
   relay.random = 0;
   relay.codecs = ["pcm_s16le"];

@@ -1,4 +1,4 @@
-/** A player that moves to another relay, whose clock differs, compared with one that returns to the same relay. */
+/** Compares a player that moves to a relay with another clock to a player that returns to the same relay. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -11,11 +11,11 @@ const DEVICE_RATE = 48_000;
 const BROKE_MS = 8000;
 const DAYS_MS = 3 * 86_400_000;
 
-/** The largest difference between what both players hear, and between what they show. */
+/** The largest allowed difference between the two players, in what is heard and in what they report. */
 const MOST_APART_MS = 5;
 
 /**
- * Returns speech in sentences of 2.5 s, which the relay releases `leadMs` before it is due.
+ * Returns the trace of speech in sentences of 2.5 s, which the relay releases `leadMs` before they are due.
  *
  * @returns {import("./support/trace.js").Trace}
  */
@@ -37,7 +37,7 @@ const TRACES = {
 };
 
 /**
- * Returns a simulation whose connection is away from `BROKE_MS` for a while, and then resumes.
+ * Returns a simulation whose connection breaks at `BROKE_MS` and resumes `awayMs` later.
  *
  * @param {import("./support/trace.js").Trace} trace
  * @param {object} options
@@ -54,7 +54,7 @@ function resumed(trace, { latency, awayMs, firstId = "one", relay }) {
   return simulation;
 }
 
-/** The largest difference of one value between two simulations since the connection broke. */
+/** Returns the largest difference of a value between two simulations since the connection broke. */
 function apartMs(one, other, name) {
   const others = new Map(other.rows.map((row) => [row.now, row]));
   const both = one.rows.filter((row) => row.now > BROKE_MS).map((row) => [row[name], others.get(row.now)?.[name]]);
@@ -66,7 +66,7 @@ function apartMs(one, other, name) {
 for (const [name, make] of Object.entries(TRACES)) {
   for (const latency of /** @type {const} */ (["low", "stable"])) {
     for (const awayMs of [100, 500, 3000]) {
-      test(`${name}, ${latency}, away for ${awayMs} ms: another clock is not heard`, () => {
+      test(`${name}, ${latency}, away for ${awayMs} ms: another clock makes no audible difference`, () => {
         const stayed = resumed(make(), { latency, awayMs, relay: { clockId: "one" } });
         for (const aheadMs of [300, -300, DAYS_MS, -DAYS_MS]) {
           const moved = resumed(make(), { latency, awayMs, relay: { clockId: "two", aheadMs } });
@@ -80,7 +80,7 @@ for (const [name, make] of Object.entries(TRACES)) {
   }
 }
 
-test("a relay that does not say whose clock it is has another one if its time is far away", () => {
+test("a relay that does not name its clock has another one if its time is far away", () => {
   const options = { latency: /** @type {const} */ ("stable"), awayMs: 100 };
   const stayed = resumed(speech(), { ...options, relay: { clockId: "one" } });
   for (const aheadMs of [DAYS_MS, -DAYS_MS]) {
@@ -90,7 +90,7 @@ test("a relay that does not say whose clock it is has another one if its time is
 });
 
 for (const lateMs of [30, 80]) {
-  test(`a first greeting of another clock that is ${lateMs} ms late makes no hole in a sentence`, () => {
+  test(`a greeting of another clock that comes ${lateMs} ms late makes no hole in a sentence`, () => {
     const options = { latency: /** @type {const} */ ("stable"), awayMs: 300 };
     const stayed = resumed(speech(2000, 0), { ...options, relay: { clockId: "one" } });
     const moved = resumed(speech(2000, 0), { ...options, relay: { clockId: "two", aheadMs: -300, lateMs } });
@@ -99,7 +99,7 @@ for (const lateMs of [30, 80]) {
   });
 }
 
-test("a pause of the speaker lasts as long as on the old clock", () => {
+test("a speaker's pause lasts as long as on the old clock", () => {
   const { frames, ...rest } = speech(0, 700);
   // The connection breaks at the end of a sentence, and returns at once.
   const brokeSeq = frames.findIndex(({ dueMs }) => dueMs > BROKE_MS);

@@ -1,4 +1,4 @@
-/** What is believed of a browser about its way to the speaker. */
+/** Tests which of the latencies that a browser reports the player believes. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -8,9 +8,9 @@ import { OutputLatency } from "../../relay/pages/player/output-latency.js";
 const LOOK_MS = 250;
 
 /**
- * What the player takes for the latency, look by look.
+ * Returns the latency that the player believes after each look.
  *
- * @param {(seconds: number) => object} tell What the browser tells of itself so many seconds after its start.
+ * @param {(seconds: number) => object} tell Returns what the browser reports at that many seconds after its start.
  */
 function looks(tell, count = 40) {
   const latency = new OutputLatency();
@@ -20,12 +20,12 @@ function looks(tell, count = 40) {
   });
 }
 
-/** A timestamp of sound that leaves the speaker so late. */
+/** Returns the timestamp of sound that leaves the speaker `lateSeconds` late. */
 function stamp(seconds, lateSeconds) {
   return { contextTime: seconds - lateSeconds, performanceTime: 5000 + seconds * 1000 };
 }
 
-test("a latency that stays what it is is believed from the second look on", () => {
+test("a stable latency is believed from the second look on", () => {
   for (const seconds of [0.004, 0.04, 0.3, 2]) {
     const told = looks(() => ({ outputLatency: seconds, baseLatency: 0.01 }));
     assert.deepEqual(new Set(told.slice(1)), new Set([seconds * 1000]));
@@ -35,27 +35,27 @@ test("a latency that stays what it is is believed from the second look on", () =
   }
 });
 
-test("a clock that reads a little ahead of the other is no error", () => {
+test("a timestamp slightly ahead of the context's clock is no error", () => {
   const told = looks((now) => ({ baseLatency: 0.01, getOutputTimestamp: () => stamp(now, -0.003) }));
   assert.equal(told.at(-1), 0);
 });
 
-test("another device is believed as soon as it stays", () => {
+test("the latency of another device is believed as soon as it is stable", () => {
   const told = looks((now) => ({ outputLatency: now < 4 ? 0.04 : 0.3, baseLatency: 0.01 }), 7);
   assert.deepEqual(told, [10, 40, 40, 40, 10, 300, 300]);
 });
 
 const WRONG = {
   "a timestamp that stands still": (now) => ({ contextTime: 0.01, performanceTime: 5000 + now * 1000 }),
-  "a timestamp that was divided by the sample rate": (now) => ({
+  "a timestamp divided by the sample rate": (now) => ({
     contextTime: now / 48_000,
     performanceTime: 5000 + now * 1000,
   }),
-  "a timestamp that goes at half speed": (now) => ({ contextTime: now / 2, performanceTime: 5000 + now * 1000 }),
+  "a timestamp that advances at half speed": (now) => ({ contextTime: now / 2, performanceTime: 5000 + now * 1000 }),
   "a timestamp in other units": (now) => ({ contextTime: now, performanceTime: 5 + now }),
-  "a timestamp of minutes ago": (now) => ({ contextTime: now, performanceTime: 5000 + now * 1000 + 120_000 }),
-  "a timestamp of nothing": () => ({ contextTime: 0, performanceTime: 0 }),
-  "a timestamp that is none": () => ({}),
+  "a timestamp from minutes ago": (now) => ({ contextTime: now, performanceTime: 5000 + now * 1000 + 120_000 }),
+  "a timestamp of zeros": () => ({ contextTime: 0, performanceTime: 0 }),
+  "an empty timestamp": () => ({}),
 };
 
 for (const [name, timestamp] of Object.entries(WRONG)) {
@@ -67,7 +67,7 @@ for (const [name, timestamp] of Object.entries(WRONG)) {
   });
 }
 
-test("a page whose timers come in bursts believes no more than another one", () => {
+test("timers that fire in bursts do not make a wrong timestamp credible", () => {
   const latency = new OutputLatency();
   const told = new Set();
   for (let ms = 1000, look = 0; ms < 4000; look += 1) {
@@ -82,7 +82,7 @@ test("a page whose timers come in bursts believes no more than another one", () 
   assert.deepEqual(told, new Set([10]));
 });
 
-test("a wrong timestamp is not believed while nothing is rendered", () => {
+test("a wrong timestamp is not believed while the audio thread hardly runs", () => {
   const latency = new OutputLatency();
   const told = new Set();
   for (let look = 0; look < 40; look += 1) {
@@ -94,7 +94,7 @@ test("a wrong timestamp is not believed while nothing is rendered", () => {
   assert.deepEqual(told, new Set([10]));
 });
 
-test("an output latency that can not be is not believed, and a good timestamp is", () => {
+test("an impossible output latency is not believed, but a good timestamp is", () => {
   for (const wrong of [() => 60, () => -1, () => NaN, () => Infinity, () => undefined, () => 0, (now) => now]) {
     const told = looks((now) => ({ outputLatency: wrong(now), getOutputTimestamp: () => stamp(now, 0.05) }));
     assert.ok(
@@ -104,13 +104,13 @@ test("an output latency that can not be is not believed, and a good timestamp is
   }
 });
 
-test("a base latency that can not be is not believed either", () => {
+test("an impossible base latency is not believed either", () => {
   for (const baseLatency of [undefined, NaN, -1, 60, Infinity]) {
     assert.deepEqual(new Set(looks(() => ({ baseLatency }))), new Set([0]));
   }
 });
 
-/** A context that counts how often it is asked for what makes Firefox freeze. */
+/** A context that counts the queries that freeze Firefox. */
 class Asked {
   times = 0;
   baseLatency = 0.01;
@@ -130,7 +130,7 @@ class Asked {
   }
 }
 
-/** The latency after two looks, and how often the browser was asked. */
+/** Returns the latency after two looks, and the number of queries. */
 function askedBy(userAgent) {
   const latency = new OutputLatency(userAgent);
   const contexts = [new Asked(3), new Asked(4)];
@@ -138,7 +138,7 @@ function askedBy(userAgent) {
   return { told: told.at(-1), times: contexts[0].times + contexts[1].times };
 }
 
-test("Firefox on Linux is never asked what makes it freeze", () => {
+test("Firefox on Linux is never asked for what freezes it", () => {
   const firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0";
   assert.deepEqual(askedBy(firefox), { told: 10, times: 0 });
 });

@@ -1,4 +1,4 @@
-/** The page's side of the player: what it asks of its Worker and of the browser, and what it tells the page. */
+/** Tests the player on the page: its requests to the Worker and the browser, and its reports to the page. */
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
@@ -8,7 +8,7 @@ import { FakeAudio, FakeContext, FakeWorker } from "./support/fake-browser.js";
 
 let player = null;
 
-/** A player and all that it tells about its state. */
+/** Creates a player, and returns a list that receives its state changes. */
 function makePlayer(options = {}) {
   player?.dispose();
   player = new RelayPlayer({ session: "ev1", ...options });
@@ -28,7 +28,7 @@ afterEach(() => {
   player?.dispose();
 });
 
-test("a token that can not be sent is refused, at the beginning and later", () => {
+test("a token that cannot be sent is refused, in the constructor and later", () => {
   for (const token of ["abc-12345=", "abc-12345)", "short", "", "a b c d e f"]) {
     assert.throws(() => makePlayer({ token }), TypeError);
     makePlayer({ token: null });
@@ -43,7 +43,7 @@ test("a token that can not be sent is refused, at the beginning and later", () =
   assert.equal(FakeWorker.latest.request.token, "new-12345");
 });
 
-test("why it does not go on is told in words and by a code", () => {
+test("a state change has a reason in words and a code", () => {
   const told = makePlayer();
   player.play();
   FakeWorker.latest.tell(status("reconnecting", { reason: "Gone.", code: 1006, retryInMs: 300 }));
@@ -58,7 +58,7 @@ test("why it does not go on is told in words and by a code", () => {
   assert.deepEqual([player.state, player.reason, player.code], ["failed", "No.", 4501]);
 });
 
-test("why there is nothing to hear is known while it plays", () => {
+test("the player knows the cause of silence while it plays", () => {
   makePlayer();
   const told = [];
   player.addEventListener("silence", ({ detail }) => told.push(detail.silence));
@@ -70,7 +70,7 @@ test("why there is nothing to hear is known while it plays", () => {
   assert.equal(player.silence, null);
 });
 
-test("attempts that fail before there ever was a connection are told each, with what may be in the way", () => {
+test("each failed attempt before the first connection is reported, with a possible cause", () => {
   const told = makePlayer();
   player.play();
   FakeWorker.latest.tell(status("connecting", { code: 1006, retryInMs: 200 }));
@@ -86,7 +86,7 @@ test("attempts that fail before there ever was a connection are told each, with 
   assert.deepEqual([player.reason, player.code], ["Perhaps.", "unreachable"]);
 });
 
-test("a Worker that can not be loaded is given back, and the next start makes another one", async () => {
+test("a Worker that fails to load is terminated, and the next start creates another one", async () => {
   makePlayer();
   await player.play();
   const worker = FakeWorker.latest;
@@ -99,7 +99,7 @@ test("a Worker that can not be loaded is given back, and the next start makes an
   assert.equal(player.state, "connecting");
 });
 
-test("a browser that makes no context fails the start, and the Worker is told", async () => {
+test("if the browser refuses a context, the start fails and the Worker stops", async () => {
   const told = makePlayer();
   FakeContext.obstacle = new Error("There are no more of them.");
   await player.play();
@@ -114,7 +114,7 @@ test("a browser that makes no context fails the start, and the Worker is told", 
   assert.equal(player.state, "connecting");
 });
 
-test("a channel that was chosen and not played yet is what the next start plays", () => {
+test("the next start plays a chosen channel that was not played yet", () => {
   for (const end of [() => player.stop(), () => FakeWorker.latest.tell(status("failed", { code: 4501 }))]) {
     makePlayer();
     player.play();
@@ -128,7 +128,7 @@ test("a channel that was chosen and not played yet is what the next start plays"
   }
 });
 
-test("a channel that the relay refused is not what the next start plays", () => {
+test("the next start does not play a channel that the relay refused", () => {
   makePlayer();
   player.play();
   FakeWorker.latest.tell({ type: "channel", channel: "main" });
@@ -139,7 +139,7 @@ test("a channel that the relay refused is not what the next start plays", () => 
   assert.equal(FakeWorker.latest.request.channel, "main");
 });
 
-test("Play in an interruption makes another context within the click, and no sound goes to the old one", async () => {
+test("play during an interruption creates a context within the click, and the old one gets no sound", async () => {
   makePlayer();
   await player.play();
   const [worker, old] = [FakeWorker.latest, FakeContext.latest];
@@ -156,7 +156,7 @@ test("Play in an interruption makes another context within the click, and no sou
   assert.ok(posted.slice(1).some(({ port }) => port instanceof MessagePort));
 });
 
-test("a lock screen names the channel as soon as its name is known", async () => {
+test("the lock screen shows the channel's name as soon as it is known", async () => {
   makePlayer();
   await player.play();
   FakeWorker.latest.tell({ type: "channel", channel: "de" });
@@ -164,7 +164,7 @@ test("a lock screen names the channel as soon as its name is known", async () =>
   assert.equal(navigator.mediaSession.metadata.title, "Deutsch");
 });
 
-/** A player whose third attempt has failed. */
+/** Creates a player whose third attempt has failed, and returns its state changes. */
 function unreachable(options) {
   const told = makePlayer({ url: "wss://relay.example/at", ...options });
   player.play();
@@ -195,7 +195,7 @@ test("after three failed WebSockets, the player plays an HTTP stream and reports
   assert.deepEqual([audio.isPaused, audio.src, player.state], [true, "", "idle"]);
 });
 
-test("a WebSocket that is had after all takes the place of the HTTP stream", () => {
+test("a WebSocket that connects after all replaces the HTTP stream", () => {
   const told = unreachable();
   const audio = FakeAudio.latest;
   audio.dispatchEvent(new Event("playing"));
@@ -213,7 +213,7 @@ test("a WebSocket that is had after all takes the place of the HTTP stream", () 
   );
 });
 
-test("an HTTP stream that fails is tried again with the next attempt, and one that is held back needs a click", async () => {
+test("an HTTP stream that fails is tried again with the next attempt, and a blocked one needs a click", async () => {
   FakeAudio.canPlay = "";
   unreachable();
   const failed = FakeAudio.latest;
@@ -233,7 +233,7 @@ test("an HTTP stream that fails is tried again with the next attempt, and one th
   assert.equal(player.state, "playing");
 });
 
-test("it saves data where the browser's user wants that, unless the page says otherwise", () => {
+test("the player saves data if the browser's user wants it, unless the page decides otherwise", () => {
   makePlayer();
   player.play();
   assert.equal(FakeWorker.latest.request.saveData, false);

@@ -1,4 +1,4 @@
-/** A whole run of the player but for threads: connection, resume, the end; against a relay in virtual time. */
+/** Runs the player without threads, from the first connection to the end, with a relay on a virtual clock. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -10,7 +10,7 @@ const TONE = 997;
 const DEVICE_RATE = 48_000;
 const CLICK = 0.005;
 
-test("from the click to the sound it goes through connecting and buffering, with the sound of just before", () => {
+test("after the click, the player connects, buffers, and plays the sound from just before", () => {
   for (const latency of /** @type {const} */ (["low", "balanced", "stable"])) {
     const relay = new FakeRelay({ latency });
     relay.run(1000);
@@ -27,7 +27,7 @@ test("from the click to the sound it goes through connecting and buffering, with
   }
 });
 
-test("a token travels as a subprotocol, and a new one with the next connection", () => {
+test("a token is sent as a subprotocol, and a new one with the next connection", () => {
   const relay = playing({ token: "abc-12345" });
   assert.deepEqual(relay.sockets[0].protocols, ["relay.v1", "relay.token.abc-12345"]);
   relay.session.setToken("new-12345");
@@ -38,7 +38,7 @@ test("a token travels as a subprotocol, and a new one with the next connection",
   assert.deepEqual([notice.code, notice.message], [4001, "The token expired."]);
 });
 
-test("a token that expired is waited for, for 10 s at most", () => {
+test("the player waits for a new token for 10 s at most", () => {
   const renewed = playing({ token: "old-12345" });
   renewed.sockets[0].break(4001, "The token expired.");
   renewed.run(1000);
@@ -59,7 +59,7 @@ test("a token that expired is waited for, for 10 s at most", () => {
   assert.equal(forgotten.attempts.length, 2);
 });
 
-test("what the browser does not connect to ends it, at the first attempt and at a later one", () => {
+test("an address that the browser refuses ends the player, at the first attempt and at a later one", () => {
   const obstacle = new DOMException("The URL 'ws:// ' is invalid.", "SyntaxError");
   const relay = new FakeRelay({ obstacle });
   relay.run(10_000);
@@ -80,7 +80,7 @@ test("what the browser does not connect to ends it, at the first attempt and at 
 });
 
 for (const random of [0, 0.5, 1]) {
-  test(`a socket that is killed with 600 ms buffered: no gap, each sample once (retry after ${random} of the bound)`, () => {
+  test(`a socket that breaks with 600 ms buffered: no gap, each sample once (retry at ${random} of the limit)`, () => {
     const relay = new FakeRelay({ latency: "stable" });
     relay.run(5000);
     relay.random = random;
@@ -90,7 +90,7 @@ for (const random of [0, 0.5, 1]) {
     assert.equal(relay.attempts.length, 2);
     const query = new URL(relay.attempts[1].address).searchParams;
     assert.equal(query.get("epoch"), "300");
-    // The relay gathers five frames for a message.
+    // The relay gathers five frames in a message.
     const newest = Math.floor((6000 - 5) / 20);
     assert.ok(Number(query.get("after")) > newest - 5 && Number(query.get("after")) <= newest);
     assert.ok(Number(query.get("buffer_ms")) >= 600);
@@ -102,7 +102,7 @@ for (const random of [0, 0.5, 1]) {
   });
 }
 
-test("after a longer cut it says so, comes back with little old sound, and does not replay what is stale", () => {
+test("after a longer outage, the player reports it, resumes with little old sound, and skips stale sound", () => {
   const relay = playing();
   relay.isReachable = false;
   relay.sockets[0].break(1006);
@@ -124,7 +124,7 @@ test("after a longer cut it says so, comes back with little old sound, and does 
   assert.ok(worstBreak(relay.recording.slice(0.5 * DEVICE_RATE), TONE, DEVICE_RATE) < CLICK);
 });
 
-test("what was never greeted has lost no connection; after the third attempt it is told what may be in the way", () => {
+test("before the first greeting, no connection counts as lost, and a third failure names a possible cause", () => {
   const relay = new FakeRelay({ isReachable: false });
   relay.run(20_000);
   assert.ok(relay.attempts.length > 4);
@@ -138,7 +138,7 @@ test("what was never greeted has lost no connection; after the third attempt it 
   assert.deepEqual([relay.status.state, relay.status.code, relay.status.reason], ["playing", null, ""]);
 });
 
-test("a relay that closes each connection has been reached", () => {
+test("a relay that closes each connection counts as reachable", () => {
   const relay = new FakeRelay();
   relay.isSilent = true;
   relay.random = 0;
@@ -150,14 +150,14 @@ test("a relay that closes each connection has been reached", () => {
   }
 });
 
-test("a connection that takes the upgrade and says nothing is as good as none", () => {
+test("a connection that opens and stays silent counts as a failed attempt", () => {
   const relay = new FakeRelay();
   relay.isSilent = true;
   relay.run(40_000);
   assert.deepEqual([relay.status.state, relay.status.code], ["connecting", "unreachable"]);
 });
 
-test("a browser that tells of a failed attempt by an error alone is believed at once", () => {
+test("an error event without a close event counts as a failed attempt at once", () => {
   const relay = new FakeRelay();
   relay.isSilent = true;
   relay.random = 0;
@@ -169,7 +169,7 @@ test("a browser that tells of a failed attempt by an error alone is believed at 
   assert.equal(relay.attempts.length, 4);
 });
 
-test("attempts are spread by full jitter, up to 10 s", () => {
+test("attempts are spread with full jitter, up to 10 s", () => {
   const relay = playing();
   relay.isReachable = false;
   relay.random = 1;
@@ -181,7 +181,7 @@ test("attempts are spread by full jitter, up to 10 s", () => {
   assert.deepEqual(waits, [2000, 4000, 8000, 10_000, 10_000]);
 });
 
-test("a relay that is not heard any more for 6 s is left", () => {
+test("the player leaves a relay that has been silent for 6 s", () => {
   const relay = playing();
   relay.isSilent = true;
   relay.run(4500);
@@ -190,7 +190,7 @@ test("a relay that is not heard any more for 6 s is left", () => {
   assert.equal(relay.attempts.length, 2);
 });
 
-test("it pings each 2 s, and reports what is heard each 5 s", () => {
+test("the player pings every 2 s, and reports its figures every 5 s", () => {
   const relay = playing();
   relay.run(20_000);
   const pings = relay.received.filter(({ type }) => type === "ping");
@@ -216,7 +216,7 @@ for (const code of [1000, 1008, 4500, 4501, 4502, 4504]) {
   });
 }
 
-test("an error that has nothing to do with a close does not explain it", () => {
+test("an earlier error that did not cause the close does not explain it", () => {
   const relay = playing();
   relay.session.switchChannel("xx");
   relay.run(1000);
@@ -226,7 +226,7 @@ test("an error that has nothing to do with a close does not explain it", () => {
   assert.deepEqual([code, reason], [4501, "The operator of the relay closed this connection."]);
 });
 
-test("a session that ends is played to its end first", () => {
+test("the player plays a session to its end", () => {
   const relay = playing({ latency: "stable" });
   relay.recording = [];
   relay.sockets[0].break(1000);
@@ -239,7 +239,7 @@ test("a session that ends is played to its end first", () => {
 });
 
 for (const code of [1006, 1011, 1012, 1013, 4000]) {
-  test(`close ${code} is tried again`, () => {
+  test(`the player connects again after close ${code}`, () => {
     const relay = playing();
     relay.sockets[0].break(code);
     relay.run(2000);
@@ -248,7 +248,7 @@ for (const code of [1006, 1011, 1012, 1013, 4000]) {
   });
 }
 
-test("a goaway is obeyed", () => {
+test("the player obeys a goaway", () => {
   const relay = playing();
   relay.sockets[0].tell(JSON.stringify({ type: "goaway", reconnect_after_ms: 3000 }));
   relay.run(100);
@@ -258,7 +258,7 @@ test("a goaway is obeyed", () => {
   assert.equal(relay.attempts[1].now - closedAt, 3500);
 });
 
-test("the channels of the session are told", () => {
+test("the player reports the channels of the session", () => {
   const relay = playing();
   assert.deepEqual(relay.told.find(({ type }) => type === "channels").channels, relay.channels);
   relay.sockets[0].tell(JSON.stringify({ type: "channels", channels: [relay.channels[0]] }));
@@ -266,7 +266,7 @@ test("the channels of the session are told", () => {
   assert.equal(relay.told.filter(({ type }) => type === "channels").at(-1).channels.length, 1);
 });
 
-test("a broadcaster who goes is waited for", () => {
+test("the player waits for a broadcaster that has left", () => {
   const relay = playing();
   relay.state = "source_lost";
   relay.sockets[0].tell(JSON.stringify({ type: "state", state: "source_lost" }));
@@ -279,7 +279,7 @@ test("a broadcaster who goes is waited for", () => {
   assert.equal(relay.states.at(-1), "playing");
 });
 
-test("why there is nothing to hear is told when it changes, and to who comes later", () => {
+test("the cause of silence is reported when it changes, and after a reconnect", () => {
   const relay = playing();
   const silences = () => relay.told.filter(({ type }) => type === "silence").map(({ silence }) => silence);
   const tell = (state, silence) => {
@@ -306,7 +306,7 @@ test("why there is nothing to hear is told when it changes, and to who comes lat
   assert.equal(silences().at(-1), null);
 });
 
-test("a relay that restarted begins anew", () => {
+test("playback starts anew with a relay that restarted", () => {
   const relay = playing();
   relay.epoch = 77;
   relay.sockets[0].break(1006);
@@ -315,7 +315,7 @@ test("a relay that restarted begins anew", () => {
   assert.equal(relay.stats.jumps, 0);
 });
 
-test("a context that stood still goes on at the target, without a jump that anybody hears", () => {
+test("a context that stood still resumes at the target, without an audible jump", () => {
   const relay = playing();
   relay.session.setRunning(false);
   relay.run(20_000);
@@ -343,7 +343,7 @@ test("a frame that comes twice is heard once", () => {
   assert.equal(relay.stats.gaps, 0);
 });
 
-test("to be told twice that the context runs changes nothing", () => {
+test("a second report that the context runs changes nothing", () => {
   const relay = playing();
   relay.recording = [];
   relay.session.setRunning(true);
@@ -352,7 +352,7 @@ test("to be told twice that the context runs changes nothing", () => {
   assert.ok(worstBreak(relay.recording, TONE, DEVICE_RATE) < CLICK);
 });
 
-test("an audio message that is none, or a codec that is not known, fails with a sentence", () => {
+test("an invalid audio message or an unknown codec fails with a sentence", () => {
   const relay = playing();
   relay.sockets[0].tell(new ArrayBuffer(3));
   relay.run(100);
@@ -366,7 +366,7 @@ test("an audio message that is none, or a codec that is not known, fails with a 
   assert.match(other.status.reason, /flac/);
 });
 
-test("a session that ended is no break, however late the close follows", () => {
+test("a session that ended is not reported as waiting, even if the close comes late", () => {
   const relay = playing();
   relay.isSilent = true;
   relay.state = "ended";

@@ -1,4 +1,4 @@
-/** What the audio thread does to sound, judged on a tone: every step of the ladder must go on where it was. */
+/** Tests what the audio thread does to a tone: every step of the ladder must continue the sound without a break. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -14,7 +14,7 @@ import { tone } from "./support/simulation.js";
 const TONE = 997;
 const CLICK = 0.005;
 
-/** A renderer that is fed and heard by hand. */
+/** Feeds a renderer with sound and records its output. */
 class Bench {
   /** @type {(index: number, channel: number) => number} */
   #sound;
@@ -25,10 +25,10 @@ class Bench {
 
   /**
    * @param {object} [options]
-   * @param {number} [options.rate] Of the sound.
+   * @param {number} [options.rate] Sample rate of the sound.
    * @param {number} [options.outputRate]
    * @param {number} [options.channels]
-   * @param {(index: number, channel: number) => number} [options.sound] Sample `index` of a channel, -1 to 1.
+   * @param {(index: number, channel: number) => number} [options.sound] Returns sample `index` of a channel, -1 to 1.
    */
   constructor({ rate = 16_000, outputRate = 48_000, channels = 1, sound = tone(TONE, rate) } = {}) {
     this.rate = rate;
@@ -63,7 +63,7 @@ class Bench {
     }
   }
 
-  /** Leaves sound out, as if it had been lost. */
+  /** Skips sound, as if it had been lost. */
   lose(seconds) {
     this.sent += Math.round(seconds * this.rate);
   }
@@ -119,7 +119,7 @@ const FORMATS = [
 
 for (const format of FORMATS) {
   const { rate, outputRate, channels = 1 } = format;
-  test(`every step of the ladder goes on where it was, ${rate} Hz × ${channels} to ${outputRate} Hz`, () => {
+  test(`no step of the ladder makes a break, ${rate} Hz × ${channels} to ${outputRate} Hz`, () => {
     const bench = new Bench(format);
     bench.start(0.5);
     bench.run(0.5);
@@ -166,7 +166,7 @@ for (const { name, sound, worst } of [
   { name: "a tone", sound: tone(TONE, 16_000), worst: 0.01 },
   { name: "silence", sound: () => 0, worst: 0.001 },
 ]) {
-  test(`a stretch of ${name} ends by itself when it has gained or lost what it should`, () => {
+  test(`a stretch of ${name} ends by itself when it has gained or lost as much as it should`, () => {
     for (const [stretch, by] of [
       [1.05, 0.09],
       [1.1, 0.05],
@@ -184,7 +184,7 @@ for (const { name, sound, worst } of [
   });
 }
 
-test("undisturbed playing at equal rates is sample for sample what was sent", () => {
+test("undisturbed playback at equal rates reproduces every sample", () => {
   const random = Float32Array.from({ length: 48_000 }, (_, i) => (((i * 7919) % 65_521) / 65_521) * 2 - 1);
   const bench = new Bench({ rate: 48_000, outputRate: 48_000, sound: (index) => random[index] });
   bench.write(0.5);
@@ -204,7 +204,7 @@ test("undisturbed playing at equal rates is sample for sample what was sent", ()
 });
 
 for (const lateMs of [12, 12.25, 12.5, 12.75, 21, 27]) {
-  test(`sound that comes ${lateMs} ms late goes on behind its concealment, in phase`, () => {
+  test(`sound that comes ${lateMs} ms late continues its concealment in phase`, () => {
     const bench = new Bench();
     bench.start(0.2);
     bench.render(bench.held + lateMs / 1000);
@@ -219,7 +219,7 @@ for (const lateMs of [12, 12.25, 12.5, 12.75, 21, 27]) {
   });
 }
 
-test("concealment repeats whole periods, decays to a half in 60 ms, and is silent after 80", () => {
+test("concealment repeats whole periods, falls to half in 60 ms, and is silent after 80 ms", () => {
   const ring = new Ring(1, 4096);
   ring.append(Int16Array.from({ length: 1600 }, (_, i) => Math.round(32_767 * tone(TONE, 16_000)(i))));
   const concealment = new Concealment(ring, 16_000);
@@ -235,7 +235,7 @@ test("concealment repeats whole periods, decays to a half in 60 ms, and is silen
   assert.ok(worstBreak(joined, TONE, 16_000) < 0.02);
 });
 
-test("a longer gap fades to exact silence without a click, and begins again likewise", () => {
+test("a longer gap fades to exact silence without a click, and sound returns without a click", () => {
   const bench = new Bench();
   bench.start(0.2);
   bench.render(0.5);
@@ -245,7 +245,7 @@ test("a longer gap fades to exact silence without a click, and begins again like
   bench.render(0.1);
   assert.ok(
     bench.heard.slice(-4800).every((sample) => sample === 0),
-    "it waits until it is told to start",
+    "the renderer waits for the order to start",
   );
   bench.obey({ type: "start", inSeconds: 0.05 });
   const again = bench.render(0.1);
@@ -254,7 +254,7 @@ test("a longer gap fades to exact silence without a click, and begins again like
   assert.ok(worstBreak(bench.heard, TONE, 48_000) < CLICK);
 });
 
-test("the end of a speech only fades, and is no underrun", () => {
+test("the end of a speech fades out, and is no underrun", () => {
   const bench = new Bench();
   bench.start(0.2);
   bench.steer({ expecting: false });
@@ -265,7 +265,7 @@ test("the end of a speech only fades, and is no underrun", () => {
   assert.ok(worstBreak(bench.heard, TONE, 48_000) < CLICK);
 });
 
-test("clear ends the sound within 20 ms, without a click", () => {
+test("clear ends the sound within 20 ms without a click", () => {
   for (const held of [0.5, 0.11, 0.101]) {
     const bench = new Bench();
     bench.start(held);
@@ -285,7 +285,7 @@ test("a pause lasts as long as it should", () => {
   assert.ok(Math.abs(longestSilence(bench.heard.slice(0, 0.5 * 48_000), 48_000) - 0.25) < 0.004);
 });
 
-test("silence is shortened before speech is", () => {
+test("silence is shortened before speech", () => {
   const speechAndPause = (index) => (index % 16_000 < 8000 ? tone(TONE, 16_000)(index) : 0);
   const bench = new Bench({ sound: speechAndPause });
   bench.start(1);
@@ -298,7 +298,7 @@ test("silence is shortened before speech is", () => {
   assert.ok(saved > 0.2, `${saved} s saved in a second that is half silence`);
 });
 
-test("two channels stay in their places", () => {
+test("left and right are not exchanged", () => {
   const bench = new Bench({ rate: 48_000, channels: 2, sound: (_index, channel) => (channel === 0 ? 0.25 : -0.5) });
   bench.write(0.3);
   bench.obey({ type: "start", inSeconds: 0 });
@@ -316,7 +316,7 @@ test("another format takes over without a click", () => {
   assert.equal(bench.renderer.report().heldSeconds, 0);
 });
 
-test("the ring is bounded: too much drops the oldest, and counts it", () => {
+test("the ring is bounded: it drops the oldest sound, and counts it", () => {
   const bench = new Bench({ rate: 8000 });
   bench.write(20);
   const { heldSeconds, lostSeconds } = bench.renderer.report();
@@ -324,7 +324,7 @@ test("the ring is bounded: too much drops the oldest, and counts it", () => {
   assert.ok(Math.abs(lostSeconds - 4) < 0.03);
 });
 
-test("it tells which frame is heard, and how far in it is", () => {
+test("the renderer reports which frame is heard, and how much of it", () => {
   const bench = new Bench();
   bench.write(1);
   bench.obey({ type: "start", inSeconds: 0 });
@@ -334,7 +334,7 @@ test("it tells which frame is heard, and how far in it is", () => {
   assert.equal(newest, 49);
 });
 
-test("a jump where all that came has been heard leads nowhere", () => {
+test("a jump does nothing when all sound has been played", () => {
   const ring = new Ring(1, 4096);
   const playhead = new Playhead(ring, 16_000);
   playhead.write(new Int16Array(1600).fill(1000), false, 0);
@@ -345,7 +345,7 @@ test("a jump where all that came has been heard leads nowhere", () => {
   assert.equal(playhead.place, ring.end);
 });
 
-test("a ring joins two pieces without moving what was there", () => {
+test("a ring joins two pieces and leaves the first one in its place", () => {
   const ring = new Ring(1, 64);
   ring.append(Int16Array.from({ length: 8 }, () => 16_384));
   const seam = ring.end;
@@ -362,7 +362,7 @@ test("a ring joins two pieces without moving what was there", () => {
 });
 
 for (const rate of [8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]) {
-  test(`the resampler keeps a tone from ${rate} Hz`, () => {
+  test(`the resampler preserves a tone from ${rate} Hz`, () => {
     for (const outputRate of [16_000, 44_100, 48_000]) {
       const resampler = new SincResampler({ inputRate: rate, outputRate, channels: 1, capacity: 4096 });
       const sound = tone(TONE, rate);

@@ -1,4 +1,4 @@
-/** Another channel on the same connection, and what may come between the wish and the answer; in virtual time. */
+/** Tests switches to another channel, and what can happen before the relay answers, on a virtual clock. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -10,7 +10,7 @@ const TONE = 997;
 const DEVICE_RATE = 48_000;
 const CLICK = 0.005;
 
-test("a switch goes to the other channel without a new connection or a click", () => {
+test("a switch needs no new connection and makes no click", () => {
   const relay = playing();
   relay.recording = [];
   relay.session.switchChannel("de");
@@ -37,7 +37,7 @@ test("a switch that fails changes nothing", () => {
   assert.equal(relay.told.filter(({ type }) => type === "notice").at(-1).message, "There is no channel xx.");
 });
 
-test("of two quick switches the last one counts, wherever the connection breaks or what fails", () => {
+test("the last of two quick switches counts, even if the first one fails or the connection breaks", () => {
   for (const { first, second, breaksAfterMs } of [
     { first: "de", second: "fr", breaksAfterMs: null },
     { first: "xx", second: "fr", breaksAfterMs: null },
@@ -64,7 +64,7 @@ test("of two quick switches the last one counts, wherever the connection breaks 
   }
 });
 
-test("when the second of two quick switches fails, the first one holds", () => {
+test("when the second of two quick switches fails, the first one counts", () => {
   const relay = playing();
   relay.session.switchChannel("de");
   relay.session.switchChannel("xx");
@@ -73,7 +73,7 @@ test("when the second of two quick switches fails, the first one holds", () => {
   assert.equal(relay.sockets[0].channel, "de");
 });
 
-test("a switch after the end opens nothing", () => {
+test("a switch after the end opens no connection", () => {
   const stopped = playing();
   stopped.session.stop();
   const ended = playing({ latency: "stable" });
@@ -89,7 +89,7 @@ test("a switch after the end opens nothing", () => {
   assert.equal(ended.states.at(-1), "ended");
 });
 
-test("a relay that does not know switches gets a new connection", () => {
+test("the player opens a new connection if the relay does not know switches", () => {
   const relay = playing();
   relay.receive = () => {};
   relay.session.switchChannel("de");
@@ -97,7 +97,7 @@ test("a relay that does not know switches gets a new connection", () => {
   assert.match(relay.attempts[1].address, /\/ev1\/de\?/);
 });
 
-test("a channel that is chosen while a token is waited for does not use up the old one", () => {
+test("a switch while the player waits for a token does not connect with the old token", () => {
   const relay = playing({ token: "old-12345" });
   relay.sockets[0].break(4001);
   relay.run(100);
@@ -105,7 +105,7 @@ test("a channel that is chosen while a token is waited for does not use up the o
   relay.run(1000);
   assert.equal(relay.attempts.length, 1);
   relay.session.setToken("new-12345");
-  // While the new one is on its way, a choice counts as ever.
+  // While the connection with the new token is opening, a switch counts as usual.
   relay.run(3);
   relay.session.switchChannel("main");
   relay.run(1000);

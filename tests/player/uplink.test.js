@@ -1,4 +1,4 @@
-/** The broadcasting page's way to the relay: codecs, what is said in which order, and what happens when one fails. */
+/** Tests how the broadcasting page sends to the relay: codecs, the order of messages, and failures. */
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
@@ -69,7 +69,7 @@ afterEach(() => {
   }
 });
 
-test("Opus is announced with the rate for listeners of PCM, and one packet is one message", async () => {
+test("Opus is announced with a rate for PCM listeners, and each packet is a message", async () => {
   installEncoder();
   const { uplink, rates } = start();
   const [socket] = FakeWebSocket.all;
@@ -84,14 +84,14 @@ test("Opus is announced with the rate for listeners of PCM, and one packet is on
     uplink.push(sound(960));
   }
   await setImmediate();
-  // Nothing from before the relay accepted it.
+  // Frames from before the relay accepted the broadcaster are not sent.
   assert.deepEqual(
     socket.audio.map((data) => data.byteLength),
     [80, 80, 80],
   );
 });
 
-test("it says how many bits of audio a second it makes", async () => {
+test("the uplink reports the bit rate of its audio", async () => {
   for (const [hasOpus, samples, bits] of /** @type {const} */ ([
     [true, 960, 32_000],
     [false, 320, 256_000],
@@ -112,7 +112,7 @@ test("it says how many bits of audio a second it makes", async () => {
   }
 });
 
-test("a relay that takes no Opus gets PCM, and one that takes neither ends it", async () => {
+test("a relay that refuses Opus gets PCM, and one that refuses both ends the uplink", async () => {
   installEncoder();
   const { uplink, news, rates } = start();
   FakeWebSocket.all[0].end(4504);
@@ -121,7 +121,7 @@ test("a relay that takes no Opus gets PCM, and one that takes neither ends it", 
   assert.deepEqual([socket.query.get("codec"), socket.query.get("rate")], ["pcm_s16le", "16000"]);
   assert.deepEqual(rates(), [48_000, 16_000]);
   socket.say(HELLO);
-  uplink.push(sound(960)); // was under way when the rate changed
+  uplink.push(sound(960)); // made before the rate changed
   uplink.push(sound(320));
   assert.deepEqual(
     socket.audio.map((data) => data.length),
@@ -138,7 +138,7 @@ test("a relay that takes no Opus gets PCM, and one that takes neither ends it", 
   );
 });
 
-test("when the encoder fails, PCM goes on in its place on the next connection", async () => {
+test("when the encoder fails, the next connection continues with PCM", async () => {
   mock.timers.enable({ apis: ["setTimeout"] });
   const encoders = installEncoder();
   const { uplink, news, rates } = start();
@@ -156,7 +156,7 @@ test("when the encoder fails, PCM goes on in its place on the next connection", 
   assert.deepEqual(socket.said, [{ type: "mute", on: true }]);
 });
 
-test("the end follows the last packet, which the encoder still had", async () => {
+test("the end follows the last packet, which was still in the encoder", async () => {
   installEncoder();
   const { uplink } = start();
   const [socket] = FakeWebSocket.all;
@@ -169,7 +169,7 @@ test("the end follows the last packet, which the encoder still had", async () =>
   assert.deepEqual(order, ["ping", "audio", "audio", "end"]);
 });
 
-test("silence while it is muted is encoded like any sound", async () => {
+test("silence during a mute is encoded like any sound", async () => {
   installEncoder();
   const { uplink } = start();
   const [socket] = FakeWebSocket.all;

@@ -68,6 +68,7 @@ class Terminal:
             start_new_session=True,
         )
         self._beside: dict[int, tuple[str, Path]] = {}
+        self.run("set -o pipefail")
 
     def _write_recordings(self) -> None:
         """Write the recordings that the page expects, two seconds long."""
@@ -91,7 +92,10 @@ class Terminal:
         return bool(self._beside)
 
     def run(self, command: str) -> tuple[int, str]:
-        """Run a command, and return its exit code and output."""
+        """Run a command, and return its exit code and output.
+
+        A pipe fails if any part of it fails, except for a part that SIGPIPE ended: `head` ends one on purpose.
+        """
         marker = secrets.token_hex(8)
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
@@ -106,7 +110,8 @@ class Terminal:
             read = os.read(self._shell.stdout.fileno(), 65536)
             assert read, f"{command!r} ended the shell:\n{output.decode()}"
             output += read
-        return int(end[1]), output[: end.start()].decode()
+        code = int(end[1])
+        return 0 if code == 128 + signal.SIGPIPE else code, output[: end.start()].decode()
 
     def run_beside(self, command: str) -> Path:
         """Start a command in the background, and return the file with its output.
