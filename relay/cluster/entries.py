@@ -5,7 +5,7 @@ entries of a channel. A node can therefore tell what it has, what it lacks, and 
 replaced.
 
 Invariants: Entries never depend on earlier ones to be read. All times are wall-clock seconds of the home. Nothing here
-reads a clock.
+reads a clock. Audio is a named tuple, because a frozen dataclass takes longer to make, for each frame.
 
 Source: docs/architecture.md, "Several nodes".
 """
@@ -13,7 +13,7 @@ Source: docs/architecture.md, "Several nodes".
 import json
 import struct
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from relay.hub.channel import ENDED
 from relay.hub.listener import Note
@@ -53,8 +53,7 @@ class Snapshot:
     record: str
 
 
-@dataclass(frozen=True, slots=True)
-class Audio:
+class Audio(NamedTuple):
     """A released frame.
 
     Attributes:
@@ -86,8 +85,7 @@ class Farewell:
     """The home sends nothing more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """Accepted audio of pace `speech` that waits for its release.
 
     Attributes:

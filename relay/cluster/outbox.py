@@ -7,11 +7,10 @@ once more, in the same order. Numbers of messages only grow.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message on its way to the bus.
 
     Attributes:

@@ -19,15 +19,18 @@ from tests.support.processes import RelayProcess, relay_process
 CHANNELS, PER_SECOND, FRAME_BYTES = 64, 50, 640
 WARM_UP_SECONDS = 2.0
 
+Arrivals = dict[tuple[int, int], float]
+"""When a listener got each frame, by channel and number."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodesMeasured:
-    """One run.
+    """One run of two nodes, with one listener for each channel at each of them.
 
     Attributes:
         later_ms: For each frame, how much later a listener of another node got it than one of the home.
-        home_us: The home's CPU time for each frame that enters, with one listener for each channel.
-        other_us: The other node's CPU time for each frame that enters, with the same.
+        home_us: The home's CPU time for each frame that enters.
+        other_us: The other node's CPU time for each frame that enters.
         lost: How many frames only one of both listeners got.
     """
 
@@ -40,7 +43,13 @@ class NodesMeasured:
 def measure_nodes(seconds: float) -> NodesMeasured:
     """Send on all channels to one node of two, evenly spread, and listen on both."""
     with on_all_cpus():
-        return asyncio.run(_measure(seconds))
+        return asyncio.run(_measure_nodes(seconds))
+
+
+def measure_alone(seconds: float, listeners: int) -> float:
+    """Do the same with one relay without a cluster. Return its CPU time for each frame that enters, in µs."""
+    with on_all_cpus():
+        return asyncio.run(_measure_alone(seconds, listeners))
 
 
 @contextmanager
@@ -54,32 +63,49 @@ def on_all_cpus() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-async def _measure(seconds: float) -> NodesMeasured:
+async def _measure_nodes(seconds: float) -> NodesMeasured:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory()))
         server = await stack.enter_async_context(nats(directory))
         home, other = [await stack.enter_async_context(relay_process(RELAY_CLUSTER_URL=server.url)) for _ in range(2)]
+        (here, there), (home_us, other_us) = await _carry([home, other], [home, other], seconds)
+    warm = [key for key in here.keys() & there.keys() if key[1] >= WARM_UP_SECONDS * PER_SECOND]
+    later = [(there[key] - here[key]) * 1000 for key in warm]
+    return NodesMeasured(sorted(later), home_us, other_us, len(here.keys() ^ there.keys()))
+
+
+async def _measure_alone(seconds: float, listeners: int) -> float:
+    async with relay_process() as relay:
+        _, (used,) = await _carry([relay], [relay] * listeners, seconds)
+    return used
+
+
+async def _carry(
+    nodes: list[RelayProcess], listened: list[RelayProcess], seconds: float
+) -> tuple[list[Arrivals], list[float]]:
+    """Broadcast all channels to the first node, and listen to all channels at each of those that are listened to.
+
+    Return when each listener got what, and the CPU time of each node for each frame, in µs.
+    """
+    async with AsyncExitStack() as stack:
         sources = [
-            await stack.enter_async_context(_connected(home, f"broadcast/ev1/{channel}?rate=16000"))
+            await stack.enter_async_context(_connected(nodes[0], f"broadcast/ev1/{channel}?rate=16000"))
             for channel in range(CHANNELS)
         ]
-        got: tuple[dict[tuple[int, int], float], ...] = {}, {}
+        got: list[Arrivals] = [{} for _ in listened]
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         listening = []
-        for relay, times in zip((home, other), got, strict=True):
+        for relay, times in zip(listened, got, strict=True):
             for channel in range(CHANNELS):
                 listener = await stack.enter_async_context(_connected(relay, f"listen/ev1/{channel}"))
                 listening.append(tasks.create_task(_listen(listener, channel, times)))
-        used = [cpu_seconds(relay.pid) for relay in (home, other)]
+        before = [cpu_seconds(relay.pid) for relay in nodes]
         count = await _send(sources, seconds + WARM_UP_SECONDS)
         await asyncio.sleep(1)
-        used = [cpu_seconds(relay.pid) - before for relay, before in zip((home, other), used, strict=True)]
+        used = [cpu_seconds(relay.pid) - start for relay, start in zip(nodes, before, strict=True)]
         for each in listening:
             each.cancel()
-    here, there = got
-    warm = [key for key in here.keys() & there.keys() if key[1] >= WARM_UP_SECONDS * PER_SECOND]
-    later = [(there[key] - here[key]) * 1000 for key in warm]
-    return NodesMeasured(sorted(later), used[0] / count * 1e6, used[1] / count * 1e6, len(here.keys() ^ there.keys()))
+    return got, [each / count * 1e6 for each in used]
 
 
 @asynccontextmanager
@@ -92,7 +118,7 @@ async def _connected(relay: RelayProcess, path: str) -> AsyncIterator[ClientConn
         yield connection
 
 
-async def _listen(listener: ClientConnection, channel: int, times: dict[tuple[int, int], float]) -> None:
+async def _listen(listener: ClientConnection, channel: int, times: Arrivals) -> None:
     async for message in listener:
         if isinstance(message, bytes):
             times[channel, Header.unpack(message).seq] = time.perf_counter()

@@ -14,7 +14,7 @@ from tests.bench.beside import LARGE, SMALL, measure_beside
 from tests.bench.bus import PER_SECOND, SUBJECTS, measure_bus
 from tests.bench.measure import Measured
 from tests.bench.nodes import CHANNELS as CHANNELS_OF_NODES
-from tests.bench.nodes import measure_nodes
+from tests.bench.nodes import measure_alone, measure_nodes
 from tests.bench.renditions import CHANNELS, measure_channels
 from tests.bench.report import Spread, ratios
 from tests.bench.servers import Server, relay
@@ -254,17 +254,23 @@ def row_bus(bench: Bench) -> None:
 
 
 def row_nodes(bench: Bench) -> None:
-    """Two nodes of a cluster: how much later the listeners of the other one hear, and what a frame costs there."""
+    """Two nodes of a cluster: how much later the listeners of the other one hear, and what a frame costs both."""
     runs = bench.alternate({"nodes": partial(measure_nodes, bench.seconds)})["nodes"]
+    alone = bench.alternate({str(count): partial(measure_alone, bench.seconds, count) for count in (1, 2)})
     lost = sum(run.lost for run in runs)
     p50 = Spread(tuple(run.later_ms[len(run.later_ms) // 2] for run in runs))
     p99 = Spread(tuple(run.later_ms[len(run.later_ms) * 99 // 100] for run in runs))
     what = f"{CHANNELS_OF_NODES} channels × {PER_SECOND}/s: how much later another node's listeners hear"
     bench.row(what, f"p50 **{p50.text(2)}** ms, lost {lost}", math.inf if lost else p50.median, [], least=1, unit=" ms")
     bench.row(f"{what}, p99", f"**{p99.text(1)}** ms", p99.median, [], least=5, unit=" ms")
-    home, other = Spread(tuple(run.home_us for run in runs)), Spread(tuple(run.other_us for run in runs))
-    figure = f"**{other.text()}** µs, at its home {home.text()} µs"
-    bench.row("CPU of a frame of another node, with a listener", figure, other.median, [], least=60, unit=" µs")
+    one = Spread(tuple(alone["1"]))
+    delivery = Spread(tuple(two - first for two, first in zip(alone["2"], alone["1"], strict=True)))
+    for node, cost, rest, name in (
+        ("at its home", Spread(tuple(run.home_us for run in runs)), one, "a relay without a cluster"),
+        ("at another node", Spread(tuple(run.other_us for run in runs)), delivery, "its delivery to a listener"),
+    ):
+        figure = f"**{cost.text()}** µs, of which {name} takes {rest.text()} µs"
+        bench.row(f"CPU of a frame {node}", figure, cost.median - rest.median, [], least=60, unit=" µs")
 
 
 ROWS: dict[str, Callable[[Bench], None]] = {
