@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -226,11 +226,10 @@ def _find_targets(plan: LoadPlan, addresses: Sequence[ChannelAddress], token: st
     host = reach(name, port)
     tls_name = name if secure else None
     root = f"{parts.path.rstrip('/')}/v1/{Role.LISTENER}"
-    query = {"codec": plan.codec.value} | ({"packet_ms": plan.packet_ms} if plan.packet_ms else {})
     # A stamp of the sender does not survive a conversion.
     expect = Expect.RELAY_V1 if plan.is_converted else Expect.RELAY_V1_STAMPED
     return [
-        Target(host, port, f"{root}/{address}?{urlencode(query)}", parts.netloc, tls_name, expect, token, plan.codec)
+        Target(host, port, f"{root}/{address}?{plan.query}", parts.netloc, tls_name, expect, token, plan.codec)
         for address in addresses
     ]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
+from urllib.parse import urlencode
 
 from relay.loadtest.target import Target
 from relay.vocabulary.audio import Codec
@@ -92,6 +93,11 @@ class LoadPlan:
     def is_converted(self) -> bool:
         """Whether listeners get another codec than the broadcasters send."""
         return self.codec is not self.source_codec
+
+    @property
+    def query(self) -> str:
+        """The query with which a listener asks a relay for its codec and the length of its messages."""
+        return urlencode({"codec": self.codec.value} | ({"packet_ms": self.packet_ms} if self.packet_ms else {}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,8 @@ async def source_at(
         case Speaks.RELAY_V1:
             address = ChannelAddress(session)
             async with relay_source(plan, running.url, [address], None) as source:
-                yield source, replace(target, path=f"/v1/listen/{address}", expect=Expect.RELAY_V1_STAMPED)
+                path = f"/v1/listen/{address}?{plan.query}"
+                yield source, replace(target, path=path, expect=Expect.RELAY_V1_STAMPED, codec=plan.codec)
         case Speaks.NCHAN:
             async with NchanSource(plan, running.url, session) as nchan_source:
                 yield nchan_source, target

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from relay.loadtest.plan import Profile
 from relay.media.transcoding import OpusEncoding
@@ -25,6 +26,8 @@ CPU = "server_cpu_us_per_delivery"
 REFERENCE = "websockets.broadcast()"
 COALESCING = "relay, coalescing 40 ms"
 NEVER = {"RELAY_LISTENER_STALL_LIMIT_SECONDS": "never"}
+
+OPUS = {"source_codec": Codec.OPUS, "codec": Codec.OPUS}
 
 COUNTS = (2000, 4000, 6000, 8000, 10_000)
 LATE_SHARE = 10.0
@@ -222,6 +225,30 @@ def row_quality(bench: Bench) -> None:
             bench.row(what, figure, heard[0].mos, [])
 
 
+def row_opus(bench: Bench) -> None:
+    """Listeners of Opus on one core: their CPU against PCM, their bytes, and 10,000 of them."""
+    asked: dict[str, dict[str, Any]] = {"PCM": {}, "Opus": OPUS}
+    asked |= {f"Opus, {ms} ms a message": {**OPUS, "packet_ms": ms} for ms in (40, 60)}
+    runs = bench.alternate({name: partial(bench.measure, relay(), 4000, **ask) for name, ask in asked.items()})
+    for name in list(asked)[1:]:
+        cost = ratios(figures(runs[name], CPU), figures(runs["PCM"], CPU))
+        figure = (
+            f"**{cost.text(2)}**, {spread(runs[name], CPU).text(1)} µs, lost {max(run.lost for run in runs[name]):g}"
+        )
+        what = f"CPU of a frame for a listener, 4000 × 50/s, against PCM: {name}"
+        bench.row(what, figure, cost.median, [*runs[name], *runs["PCM"]])
+    packed = runs["Opus, 60 ms a message"]
+    size = ratios(figures(packed, "kbps_per_listener"), (8.0,) * len(packed))
+    figure = f"**{size.text(1)}** kB a second, of PCM {spread(runs['PCM'], 'kbps_per_listener').median / 8:.1f} kB"
+    bench.row("bytes of a listener of Opus, 60 ms in a message", figure, size.median, packed, aim=4.5, unit=" kB")
+    crowd = [bench.measure(relay(), 10_000, **OPUS, packet_ms=60) for _ in range(bench.rounds)]
+    lost = max(run.lost for run in crowd)
+    p99 = spread(crowd, "p99_ms")
+    figure = f"p99 **{p99.text()}** ms, {spread(crowd, 'server_cpu_percent').text()} % of the core, lost {lost:g}"
+    what = "10,000 listeners of Opus, 60 ms in a message, on one core"
+    bench.row(what, figure, math.inf if lost else p99.median, crowd, least=250, unit=" ms")
+
+
 def row_renditions(bench: Bench) -> None:
     """64 channels that are encoded at once: CPU of a channel, bytes of a listener, and the lag of the event loop."""
     runs = bench.alternate({codec: partial(measure_channels, bench, codec) for codec in Codec})
@@ -279,6 +306,7 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "joining": row_joining,
     "beside": row_beside,
     "age": row_age,
+    "opus": row_opus,
     "renditions": row_renditions,
     "capacity": row_capacity,
     "encoder": row_encoder,
@@ -288,7 +316,7 @@ ROWS: dict[str, Callable[[Bench], None]] = {
 WITHOUT_SERVERS = frozenset({"bus", "encoder", "nodes", "quality"})
 """Rows that do not measure a server."""
 
-WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age", "renditions"}) | WITHOUT_SERVERS
+WITHOUT_PEERS = frozenset({"stalled", "joining", "beside", "age", "opus", "renditions"}) | WITHOUT_SERVERS
 """Rows that measure only the relay."""
 
 MORE_ROWS: dict[str, Callable[[Bench], None]] = {
