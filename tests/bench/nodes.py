@@ -3,21 +3,24 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from websockets.frames import Frame, Opcode
 
-from relay.protocol.wire import SUBPROTOCOL, Header
+from relay.loadtest.target import Target, upgrade_request
+from relay.protocol.wire import Header
 from tests.support.nats import nats
 from tests.support.processes import RelayProcess, relay_process
 
 CHANNELS, PER_SECOND, FRAME_BYTES = 64, 50, 640
 WARM_UP_SECONDS = 2.0
+EXTENDED_LENGTH = 126
+"""The length in a frame of WebSocket that says that the length follows in two bytes."""
 
 Arrivals = dict[tuple[int, int], float]
 """When a listener got each frame, by channel and number."""
@@ -92,47 +95,96 @@ async def _carry(
             await stack.enter_async_context(_connected(nodes[0], f"broadcast/ev1/{channel}?rate=16000"))
             for channel in range(CHANNELS)
         ]
-        got: list[Arrivals] = [{} for _ in listened]
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        listening = []
-        for relay, times in zip(listened, got, strict=True):
-            for channel in range(CHANNELS):
-                listener = await stack.enter_async_context(_connected(relay, f"listen/ev1/{channel}"))
-                listening.append(tasks.create_task(_listen(listener, channel, times)))
+        listening = [
+            [await stack.enter_async_context(_connected(relay, f"listen/ev1/{channel}")) for channel in range(CHANNELS)]
+            for relay in listened
+        ]
         before = [cpu_seconds(relay.pid) for relay in nodes]
         count = await _send(sources, seconds + WARM_UP_SECONDS)
         await asyncio.sleep(1)
         used = [cpu_seconds(relay.pid) - start for relay, start in zip(nodes, before, strict=True)]
-        for each in listening:
-            each.cancel()
+    got = [
+        {(channel, seq): at for channel, peer in enumerate(peers) for seq, at in peer.times.items()}
+        for peers in listening
+    ]
     return got, [each / count * 1e6 for each in used]
 
 
+class _Peer(asyncio.Protocol):
+    """A client that costs so little that the relays have the CPUs for themselves.
+
+    Attributes:
+        greeted: Done when the relay has said hello.
+        times: When each frame came, by its number.
+    """
+
+    def __init__(self) -> None:
+        self.greeted = asyncio.get_running_loop().create_future()
+        self.times: dict[int, float] = {}
+        self._is_upgraded = False
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        data = self._rest + data
+        if not self._is_upgraded:
+            head, end, data = data.partition(b"\r\n\r\n")
+            if not end:
+                self._rest = head
+                return
+            self._is_upgraded = True
+        at = 0
+        while len(data) >= at + 4:
+            length, start = data[at + 1], at + 2
+            if length == EXTENDED_LENGTH:
+                length, start = int.from_bytes(data[start : start + 2]), start + 2
+            if len(data) < start + length:
+                break
+            self._take(Opcode(data[at] & 0x0F), data[start : start + length], now)
+            at = start + length
+        self._rest = data[at:]
+
+    def _take(self, opcode: Opcode, payload: bytes, now: float) -> None:
+        if opcode is Opcode.BINARY:
+            self.times[Header.unpack(payload).seq] = now
+        elif opcode is Opcode.PING:
+            self.send(Frame(Opcode.PONG, payload).serialize(mask=True))
+        elif not self.greeted.done():
+            self.greeted.set_result(None)
+
+    def send(self, frame: bytes) -> None:
+        self._transport.write(frame)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
 @asynccontextmanager
-async def _connected(relay: RelayProcess, path: str) -> AsyncIterator[ClientConnection]:
-    url = relay.url.replace("http", "ws", 1)
-    async with connect(
-        f"{url}/v1/{path}", subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None, compression=None
-    ) as connection:
-        await connection.recv()
-        yield connection
+async def _connected(relay: RelayProcess, path: str) -> AsyncIterator[_Peer]:
+    address = urlsplit(relay.url)
+    assert address.hostname
+    assert address.port
+    _, peer = await asyncio.get_running_loop().create_connection(_Peer, address.hostname, address.port)
+    peer.send(upgrade_request(Target(address.hostname, address.port, f"/v1/{path}", address.netloc)))
+    try:
+        await peer.greeted
+        yield peer
+    finally:
+        peer.close()
 
 
-async def _listen(listener: ClientConnection, channel: int, times: Arrivals) -> None:
-    async for message in listener:
-        if isinstance(message, bytes):
-            times[channel, Header.unpack(message).seq] = time.perf_counter()
-
-
-async def _send(sources: Iterable[ClientConnection], seconds: float) -> int:
+async def _send(sources: Sequence[_Peer], seconds: float) -> int:
     """Send evenly, and return the number of frames."""
-    frame = bytes(FRAME_BYTES)
-    order = list(sources)
-    interval = 1 / PER_SECOND / len(order)
+    frame = Frame(Opcode.BINARY, bytes(FRAME_BYTES)).serialize(mask=True)
+    interval = 1 / PER_SECOND / len(sources)
     began, count = time.perf_counter(), 0
     while (now := time.perf_counter()) < began + seconds:
         while began + count * interval <= now:
-            await order[count % len(order)].send(frame)
+            sources[count % len(sources)].send(frame)
             count += 1
         await asyncio.sleep(max(0.0, began + count * interval - time.perf_counter()))
     return count
