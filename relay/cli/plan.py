@@ -300,7 +300,7 @@ _ROWS = (
     ("  with machines down", "listeners_per_worker_at_failure", "", 3),
     ("CPU of a worker", "cpu_percent_per_worker", "%", 2),
     ("  with machines down", "cpu_percent_per_worker_at_failure", "%", 2),
-    ("  and for joins, if all join", "join_cpu_percent_per_worker", "%", 2),
+    ("  more, while all listeners join", "join_cpu_percent_per_worker", "%", 2),
     ("joins of a worker, if all join", "joins_per_second_per_worker", "/s", 3),
     ("open files of a worker", "files_per_worker", "", 3),
     ("to listeners", "out_gbps", "Gb/s", 3),

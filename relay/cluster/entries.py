@@ -1,10 +1,10 @@
 """Entries: what a channel's home sends to the other nodes, as bytes.
 
 An entry names the fence of its home and its index, which counts the home's entries from 0. Both together order all
-entries of a channel. A node can therefore tell what it has, what it lacks, and what comes from a home that was
-replaced.
+entries of a channel. From them, a node knows which entries it has, which it lacks, and which come from a replaced
+home.
 
-Invariants: Entries never depend on earlier ones to be read. All times are wall-clock seconds of the home. Nothing here
+Invariants: Each entry can be read without earlier ones. All times are wall-clock seconds of the home. Nothing here
 reads a clock. Audio is a named tuple, because a frozen dataclass takes longer to make, for each frame.
 
 Source: docs/architecture.md, "Several nodes".
@@ -59,7 +59,7 @@ class Audio(NamedTuple):
     Attributes:
         place: Its start.
         due: When it is due.
-        accepted: Ticks accepted from the present broadcaster, this frame included, in pace `live`.
+        accepted: In pace `live`, the ticks accepted from the present broadcaster, including this frame.
         audio: The encoded audio.
     """
 
@@ -90,7 +90,7 @@ class Held(NamedTuple):
 
     Attributes:
         due: When it is due.
-        accepted: Ticks accepted from the present broadcaster, this audio included.
+        accepted: Ticks accepted from the present broadcaster, including this audio.
         audio: The encoded audio.
     """
 
@@ -101,7 +101,7 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Void:
-    """All audio that is held so far was discarded."""
+    """The home discarded all audio held so far."""
 
 
 Body = Fence | Snapshot | Audio | Change | Farewell | Held | Void
@@ -117,7 +117,7 @@ class Entry:
         fence: The fence of its home.
         index: Its number among the home's entries. Held audio has the number of the next entry.
         sent: When it was sent.
-        body: What it says.
+        body: Its content.
     """
 
     fence: int

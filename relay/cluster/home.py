@@ -1,7 +1,7 @@
-"""The home's side of a channel: whatever it releases goes to the other nodes.
+"""The home's side of a channel: it sends everything that the channel releases to the other nodes.
 
-Invariants: Entries leave in the order of their indexes, and never wait for the bus. Nothing leaves after the home was
-replaced.
+Invariants: Entries are sent in the order of their indexes, and never wait for the bus. Once a home knows that it was
+replaced, it sends only its farewell.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from relay.vocabulary.clock import Clock
 
 
 class Home:
-    """Sends a channel's entries. It is a reader of the channel, and keeps the channel's held audio on the bus.
+    """Sends a channel's entries. It reads the channel, and keeps accepted audio on the bus until it is released.
 
     Args:
         channel: The channel, whose home is this node.
@@ -32,9 +32,9 @@ class Home:
         channel: The channel.
         fence: The present fence.
         revision: The revision of the channel's record; None before it was written.
-        is_changed: Whether the record is older than the channel's state.
+        is_changed: Whether the channel's record has to be written.
         is_over: Whether the channel ended or was forgotten.
-        connection: The connection that may claim the channel, and the broadcaster's once it has.
+        connection: The connection that has claimed the channel, and later that of its broadcaster; None without one.
     """
 
     name = "cluster"
@@ -59,7 +59,7 @@ class Home:
         self._held_subject = f"held.{key_of(channel.address)}"
 
     async def void_others(self, fence: int) -> None:
-        """Void what other nodes send for the channel from now on. `begin` comes next.
+        """Void all entries that earlier homes send from now on. Call `begin` next.
 
         Raises:
             BusDownError: The bus did not confirm it.
@@ -68,7 +68,7 @@ class Home:
         await self._bus.publish_stored(self._audio_subject, self._entry(Fence(self._bus.node_id)))
 
     def begin(self, connection: str | None, session_name: str | None) -> None:
-        """Say how the channel stands, and send what it releases from now on."""
+        """Send the state of the channel, then everything that it releases."""
         self.connection, self._accepted = connection, 0
         record = shifted(self.channel.export(session_name), self._wall_offset)
         self._publish(Snapshot(record.to_json()))
@@ -98,7 +98,7 @@ class Home:
         return True
 
     def note_change(self) -> None:
-        """Have the record written soon."""
+        """Request that the record is written soon."""
         self.is_changed = True
         self._tell_change()
 
@@ -118,13 +118,14 @@ class Home:
             self._hold(Held(timed.due + self._wall_offset, accepted, timed.piece.audio))
 
     def discard(self) -> None:
-        """Void the held audio: nobody will hear it."""
+        """Discard the held audio, because nobody will hear it."""
         self._hold(Void())
 
     def hold_again(self, waiting: Sequence[Timed]) -> None:
-        """Keep the audio that still waits with its times by this node's clock, in place of what the last home kept.
+        """Replace the audio that the last home kept by the audio that still waits, with times of this node's clock.
 
-        The next home drops what is due no later than the last frame that it got. Both times must be of one clock.
+        The next home drops audio that is due no later than the last frame that it received, so both times must come
+        from the same clock.
         """
         if waiting:
             self.discard()
@@ -132,7 +133,9 @@ class Home:
                 self._hold(Held(timed.due + self._wall_offset, 0, timed.piece.audio))
 
     async def hand_over(self) -> None:
-        """Wait until the memory of the bus has every entry. The caller has taken the channel away, so this is the last.
+        """Send a farewell, and wait until the memory of the bus has every entry.
+
+        The caller has already taken the channel from this home, so no other entry follows.
 
         Raises:
             BusDownError: The bus did not confirm it.

@@ -1,10 +1,10 @@
-"""Carries messages over whichever link works, to the other nodes and from them.
+"""Carries messages to and from other nodes over the link that works.
 
-One link to one server carries everything. When another one takes over, it has made all subscriptions before; then the
-old one goes. What NATS has not confirmed is sent again over the new link, in order.
+One link to one server carries everything. A new link makes all subscriptions before it takes over. Then the old link
+closes. Messages that NATS has not confirmed are sent again over the new link, in order.
 
-Bounds: `BusOutbox` says what it keeps and drops. Links that are being closed are as many as servers that were stopped
-without dying, because only such a server makes closing wait.
+Bounds: `BusOutbox` says what it keeps and drops. Closing a link waits only for a server that is stopped but not dead.
+Such a server accepts no new link, so closing links do not pile up.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from relay.vocabulary.clock import relay_clock
 logger = logging.getLogger(__name__)
 
 OUTBOX_BYTES = 64 * 1024 * 1024
-"""The most that is kept for NATS: 10 s of 200 channels of PCM, as a browser sends it."""
+"""The bound for unconfirmed messages: 10 s of 200 channels of PCM as browsers send it."""
 
 CONFIRM_INTERVAL_SECONDS = 1.0
-"""How often the carrier finds out what the memory has."""
+"""How often the carrier asks which messages the memory has."""
 
 CLOSE_SECONDS = 1.0
-"""How long the end of the carrier waits for links to close."""
+"""How long `close` waits for the links."""
 
 MESSAGES_PER_TURN = 64
-"""How many messages of a backlog the client gets before the event loop has its turn."""
+"""How many messages of a backlog are handed to the client before the event loop runs other tasks."""
 
 GATHER_SECONDS = 0.0005
 """How long messages that follow others wait for more, so that they share a write here and a read at the other nodes."""
@@ -44,13 +44,13 @@ TakeFrom = Callable[[Link, Received], None]
 
 
 class Standing:
-    """A subscription that each link makes anew.
+    """A subscription that every new link makes again.
 
     Attributes:
         subject: Its subject.
         take: Takes each message.
         parts: The client's subscriptions.
-        has_ended: Whether nobody wants its messages any more.
+        has_ended: Whether it was ended.
     """
 
     def __init__(self, subject: str, take: TakeFrom) -> None:
@@ -66,14 +66,14 @@ class Carrier:
     Attributes:
         link: The link that carries everything now; None before the first one, and after the end. It may have failed.
         outbox: What NATS has not confirmed.
-        replies: Who waits for answers.
+        replies: The requests that wait for answers.
     """
 
     def __init__(self, login: Login, memory: Memory, node_id: str, outbox_seconds: float, tasks: TaskRegistry) -> None:
-        """Connect nothing yet; `replace` opens the first link.
+        """Do not connect yet. `replace` opens the first link.
 
         Args:
-            login: The servers, and how to get in.
+            login: The servers and the credentials.
             memory: Says what is confirmed.
             node_id: The id of this node.
             outbox_seconds: How long a message waits for a server.
@@ -118,7 +118,7 @@ class Carrier:
         """
         link = await self._open_any()
         try:
-            # What is subscribed meanwhile has its turn in the next round.
+            # Subscriptions that are added meanwhile are made in the next round.
             while missing := [each for each in self._standing if link not in each.parts]:
                 await self._bind(missing, link)
         except BaseException:
@@ -187,10 +187,10 @@ class Carrier:
                 await asyncio.sleep(0)
 
     async def _confirm(self) -> None:
-        """Find out what the memory has, and let the outbox forget that, or send it again, forever.
+        """Ask forever which messages the memory has. Let the outbox forget them, or send all again after a failure.
 
-        The stream's answer to a small message says that it has all that was sent before. A message is forgotten at the
-        second such answer: until then it may wait in a server on its way to other nodes, and die with that server.
+        The stream's answer to a small message proves that it has all messages sent before. The outbox forgets a message
+        only at the second such answer, because until then a server may still hold it for other nodes and die with it.
         """
         count, is_doubtful = 0, False
         while True:
@@ -214,7 +214,7 @@ class Carrier:
                 self._forgettable = sent
 
     def send_again(self) -> None:
-        """Send everything again that is not confirmed, because somebody may lack it."""
+        """Send all unconfirmed messages again, because a node or the memory may lack them."""
         self._repeats += 1
         self._forgettable = 0
         self.outbox.rewind(relay_clock())
@@ -229,7 +229,7 @@ class Carrier:
         return standing
 
     async def reach(self, *standing: Standing) -> None:
-        """Make new subscriptions known to the server. If it is out of reach, the next link does so."""
+        """Make new subscriptions at the present server. If it cannot be reached, the next link makes them."""
         link = self.link
         if link is None:
             return
@@ -267,7 +267,7 @@ class Carrier:
         raise error
 
     def _let_go(self, link: Link) -> None:
-        """Close a link beside everything else, because a server that is stopped but not dead makes that wait."""
+        """Close a link in a task of its own, because a server that is stopped but not dead makes closing wait."""
         link.retire()
         for standing in self._standing:
             standing.parts.pop(link, None)

@@ -1,7 +1,8 @@
 """One connection to one NATS server, from its beginning to its end.
 
-A link never reconnects: when its connection fails, `relay.cluster.nats_bus` opens another one. So there is one path for
-all failures, and nothing of a failed client can reach the next one. docs/nats.md names what nats-py does otherwise.
+A link never reconnects: when its connection fails, `relay.cluster.nats_bus` opens another one. All failures therefore
+take the same path, and a failed client cannot affect the next one. docs/nats.md describes what nats-py would do
+instead.
 
 Invariants: a closed link delivers nothing. No method waits for a server longer than its bound. A link that did not
 answer within `REQUEST_SECONDS` raises `BusDownError` and may be used again, because a late answer harms nothing.
@@ -58,15 +59,17 @@ Taker = Callable[[Received], None]
 
 
 class RefusedError(ConfigurationError):
-    """A server refuses this node, and would refuse it again."""
+    """A server refuses this node, and would do so again."""
 
 
 class NobodyListensError(BusDownError):
-    """Nothing at the other end of the bus takes messages of this subject."""
+    """No client subscribes to this subject."""
 
 
 class Replies:
-    """Subjects for answers, and who waits for them. All links of a node share them, so an answer may come by any.
+    """Subjects for answers, and the requests that wait for them.
+
+    All links of a node share them, so an answer may arrive on any link.
 
     Attributes:
         inbox: What these subjects begin with.
@@ -89,7 +92,7 @@ class Replies:
         self._expected.pop(reply, None)
 
     def take(self, message: Received) -> None:
-        """Hand a message to who waits for it, if anybody does."""
+        """Pass a message to the request that waits for it, if there is one."""
         take = self._expected.get(message.subject)
         if take is not None:
             take(message)
@@ -101,8 +104,8 @@ class Link:
     Attributes:
         client: The client.
         address: The server.
-        replies: Who waits for answers.
-        is_retired: Whether another link took over; this one delivers nothing any more.
+        replies: The requests that wait for answers.
+        is_retired: Whether this link has stopped delivering messages.
         last_error: What the client reported last.
     """
 
@@ -115,11 +118,11 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection exists. It may still be dead: `round_trip` finds out."""
+        """Whether the connection exists. Its server may still be dead; `round_trip` checks that."""
         return self.client.is_connected
 
     async def connect(self, login: Login) -> None:
-        """Connect, and check what answers.
+        """Connect, and check the server.
 
         Raises:
             RefusedError: The server does not accept this node, or is too old. The text says what to do.
@@ -159,8 +162,8 @@ class Link:
     async def subscribe(self, subject: str, take: Taker) -> LinkSubscription:
         """Call `take` with each message of a subject, as long as this link lives.
 
-        The client's own limits are off. They would drop the newest messages, and they bound nothing here: `take` ends
-        at once, so that no more than the content of one read waits.
+        The client's own limits are off. They would drop the newest messages, and are not needed: `take` returns at
+        once, so at most the content of one read waits.
         """
 
         async def receive(message: Msg) -> None:
@@ -194,8 +197,8 @@ class Link:
     async def round_trip(self, seconds: float = REQUEST_SECONDS) -> bool:
         """Whether the server answers. It has then done everything that this link sent before.
 
-        A question that nobody hears gets an answer from the server itself. `Client.flush` would not do: it sends its
-        ping ahead of what waits in the client's buffer, and a pong that comes too late ends the client's reading.
+        A request without a receiver is answered by the server itself. `Client.flush` is not an alternative: it sends
+        its ping ahead of what waits in the client's buffer, and a pong that comes too late ends the client's reading.
         """
         try:
             await self.request(f"{self.replies.inbox}.nobody.hears", b"", seconds)
@@ -227,11 +230,11 @@ class Link:
         return answer.data
 
     def retire(self) -> None:
-        """Deliver nothing any more."""
+        """Stop delivering messages."""
         self.is_retired = True
 
     async def close(self) -> None:
-        """Close the connection. While its server is stopped but not dead, this waits: run it beside everything else."""
+        """Close the connection. Run this in a task of its own: a server that is stopped but not dead makes it wait."""
         self.retire()
         try:
             await self.client.close()
@@ -243,7 +246,7 @@ class Link:
         logger.debug("the NATS client reported an error", extra={"reason": str(error)})
 
     def _explain(self, error: Exception) -> Exception:
-        """Return what a failed connection means."""
+        """Return an error that explains why a connection failed."""
         text = str(error).lower()
         if "authorization" in text or "authentication" in text:
             return RefusedError(
@@ -263,7 +266,7 @@ async def open_link(login: Login, address: Address, replies: Replies) -> Link:
     try:
         await link.connect(login)
     except BaseException:
-        # After a TLS handshake that failed, nats-py closes the socket, and then waits for something that never comes.
+        # After a failed TLS handshake, nats-py closes the socket but never returns from `close`.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await link.close()

@@ -1,9 +1,10 @@
-"""Messages that the bus has not confirmed, in order, within a bound of time and bytes.
+"""Holds messages that the bus has not confirmed, in order.
 
-Bound: messages older than `max_seconds` go, and the oldest beyond `max_bytes`. `dropped_messages` counts them.
+Bound: Messages older than `max_seconds` are dropped, and the oldest ones beyond `max_bytes`. `dropped_messages` counts
+them.
 
-Invariants: messages leave in the order in which they came. `rewind` makes those that the bus has not confirmed leave
-once more, in the same order. Numbers of messages only grow.
+Invariants: Messages are sent in the order in which they came. After `rewind`, unconfirmed messages are sent again, in
+the same order. The numbers of messages only grow.
 """
 
 from collections import deque
@@ -30,7 +31,7 @@ class BusOutbox:
     Attributes:
         dropped_messages: How many messages the bus never confirmed within the bound.
         held_bytes: The sum of the messages that are kept.
-        sent: How many messages have left: the number of the next one, counted from the first of all.
+        sent: The number of the next message to send, counted from the first message of all.
     """
 
     def __init__(self, max_seconds: float, max_bytes: int) -> None:
@@ -47,7 +48,7 @@ class BusOutbox:
 
     @property
     def unsent(self) -> int:
-        """How many messages have not left yet."""
+        """The number of messages that are still to be sent."""
         return self._first + len(self._kept) - self.sent
 
     @property
@@ -75,7 +76,7 @@ class BusOutbox:
             self._forget_first()
 
     def rewind(self, now: float) -> None:
-        """Send everything again that is not confirmed and not too old."""
+        """Send all messages again that are neither confirmed nor too old."""
         self.expire(now)
         self.sent = self._first
 
