@@ -82,10 +82,12 @@ class Speaking:
 
 
 @asynccontextmanager
-async def nodes(*addresses: str, **settings: Any) -> AsyncIterator[list[NatsBus]]:
+async def nodes(*addresses: str, history_seconds: float = 20.0, **settings: Any) -> AsyncIterator[list[NatsBus]]:
     async with AsyncExitStack() as stack:
         made = [
-            await stack.enter_async_context(open_bus(cluster_settings(address, history_seconds=20, **settings)))
+            await stack.enter_async_context(
+                open_bus(cluster_settings(address, history_seconds=history_seconds, **settings))
+            )
             for address in addresses
         ]
         await until(lambda: all(len(bus.nodes) == len(made) for bus in made))
@@ -129,6 +131,20 @@ async def test_a_server_that_is_killed_and_starts_empty(tmp_path: Path) -> None:
         assert ups == []
         await server.start()
         await until(lambda: ups == ["up"])
+
+
+async def test_an_outage_that_lasts_as_long_as_the_bound_loses_nothing(tmp_path: Path) -> None:
+    """Coming back takes its time, too, and audio gets older meanwhile."""
+    seconds = 3.0
+    async with (
+        nats(tmp_path) as server,
+        nodes(server.url, server.url, history_seconds=seconds) as (a, b),
+        audio(a, b) as speaking,
+    ):
+        await server.kill()
+        await until(lambda: not a.is_up and not b.is_up)
+        await speaking.for_seconds(seconds)
+        await server.start()
 
 
 @pytest.mark.long
