@@ -210,7 +210,8 @@ class Cluster:
         """Follow a channel, as far as the bus answers in time."""
         try:
             async with asyncio.timeout(JOIN_SECONDS), self._locks[address]:
-                if address not in self._homes:
+                # Of hundreds that come here at once, the first fetches it.
+                if not self._is_here(address):
                     await self._sync(address)
         except (TimeoutError, RelayError) as error:
             logger.warning(
@@ -380,7 +381,7 @@ class Cluster:
                 self._bus,
                 clock=self._clock,
                 wall_offset=self._wall_offset,
-                keep_seconds=self._history_seconds + LATE_SECONDS,
+                history_seconds=self._history_seconds,
                 repair=self._start,
                 ask_home=partial(self._ask_to_repeat, address),
                 tally=self.tally,

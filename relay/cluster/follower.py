@@ -19,7 +19,7 @@ from relay.cluster.ownership import Ownership, key_of, shifted
 from relay.hub.channel import Channel
 from relay.hub.channel_record import ChannelRecord
 from relay.hub.directory import Directory
-from relay.hub.following import Following, Past
+from relay.hub.following import LATE_SECONDS, Following, Past
 from relay.protocol.messages import Goaway
 from relay.vocabulary.audio import Place
 from relay.vocabulary.clock import Clock
@@ -76,7 +76,7 @@ class Follower:
         bus: Brings the entries.
         clock: The relay's clock.
         wall_offset: How much later the time of day is than the relay's clock.
-        keep_seconds: How long a home keeps what the bus did not confirm.
+        history_seconds: How much audio the channel keeps.
         repair: Called with what fetches missing entries, to run it in a task.
         ask_home: Has the home send again what the bus did not confirm. Returns whether the memory then has all of it.
         tally: Counts repairs, and entries that are lost.
@@ -97,7 +97,7 @@ class Follower:
         *,
         clock: Clock,
         wall_offset: float,
-        keep_seconds: float,
+        history_seconds: float,
         repair: Callable[[Coroutine[object, object, None]], None],
         ask_home: Callable[[], Awaitable[bool]],
         tally: ClusterTally,
@@ -112,7 +112,7 @@ class Follower:
         self._bus = bus
         self._clock = clock
         self._wall_offset = wall_offset
-        self._keep_seconds = keep_seconds
+        self._history_seconds = history_seconds
         self._repair_later = repair
         self._ask_home = ask_home
         self._tally = tally
@@ -204,9 +204,11 @@ class Follower:
         return shifted(record, self._difference.seconds)
 
     async def _fetch(self) -> list[Entry]:
-        seconds = self._keep_seconds
-        if self.is_synced and self._in_order_at >= 0:
-            seconds = min(seconds, self._clock() - self._in_order_at)
+        seconds = self._history_seconds
+        if self._in_order_at >= 0:
+            seconds += LATE_SECONDS
+            if self.is_synced:
+                seconds = min(seconds, self._clock() - self._in_order_at)
         since = self._clock() + self._wall_offset - seconds - MARGIN_SECONDS
         entries = []
         for data in await self._bus.fetch(f"audio.{key_of(self.address)}", since):
@@ -306,7 +308,7 @@ class Follower:
                 elif up_since is None:
                     up_since = self._clock()
                 now = self._clock()
-                is_over = now - began >= self._keep_seconds or (
+                is_over = now - began >= self._history_seconds + LATE_SECONDS or (
                     up_since is not None and now - up_since >= PATIENCE_SECONDS
                 )
                 has_all = self._answers >= ANSWERS

@@ -123,6 +123,28 @@ async def test_a_node_that_never_had_a_channel_lets_a_listener_resume(nodes: lis
     assert_exact(there)
 
 
+async def test_listeners_that_come_at_once_fetch_a_channel_once(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, _ = nodes
+    source, _ = await a.claim()
+    here = await a.join()
+    send(a, source, numbered(50))
+    await until(lambda: len(heard(here)) == 50)
+    last, fetched = headers(here)[19], list[str]()
+    fetch = b.bus.fetch
+
+    async def count(subject: str, since: float | None = None) -> list[bytes]:
+        fetched.append(subject)
+        return await fetch(subject, since)
+
+    monkeypatch.setattr(b.bus, "fetch", count)
+    resume = Delivery(resume=Resume(last.epoch, last.seq))
+    ports = await asyncio.gather(*(b.join(f"{number}", resume) for number in range(100)))
+    await until(lambda: all(len(heard(port)) == 30 for port in ports))
+    assert len(fetched) == 1
+
+
 async def test_a_burst_is_the_same_on_a_node_that_never_had_the_channel(nodes: list[ClusterNode]) -> None:
     a, _, c = nodes
     source, _ = await a.claim()
