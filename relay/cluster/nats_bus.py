@@ -55,6 +55,10 @@ leave the server."""
 REPEAT_SECONDS = 1.0
 """The least time between two repetitions that others ask for. Many nodes lack the same after an outage."""
 
+CONFIRM_SECONDS = 4.0
+"""How much longer messages are kept than they are of use, so that none is dropped that NATS is about to confirm. It
+confirms them once a second, twice each, and after an outage three times."""
+
 FAREWELL_SECONDS = 1.0
 """How long a node that stops tries to send its last messages."""
 
@@ -79,8 +83,7 @@ def open_bus(settings: Settings) -> "NatsBus":
         Login.read(cluster, node_id),
         Memory(cluster.prefix, audio_seconds, cluster.replicas),
         Node(node_id, __version__, "", is_draining=False, listeners=0),
-        # When the bus is back, the oldest audio of the outage is older than the outage was long.
-        outbox_seconds=settings.listener.history_seconds + LATE_SECONDS,
+        outbox_seconds=settings.listener.history_seconds + LATE_SECONDS + CONFIRM_SECONDS,
     )
 
 

@@ -1,8 +1,8 @@
 """Channels whose home is another node: their frames and notes come in here, numbered and timed already.
 
 Invariants: A channel here has the numbers of its home, and moves only forward. Its frames chain as at home: each starts
-at the place at which the one before it ended. Audio that came late is never written more than `LATE_SECONDS` beyond a
-listener's bound.
+at the place at which the one before it ended. Audio that was more than `LATE_SECONDS` older than the longest bound of a
+listener when it came is written to nobody.
 """
 
 from collections.abc import Iterable
