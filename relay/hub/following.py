@@ -23,8 +23,8 @@ from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.clock import Clock
 
 LATE_SECONDS = 6.0
-"""How much longer than its bound an outage of the bus may keep audio from a node without a loss. It is what coming back
-takes: NATS servers elect a leader within 5 s, and nodes look for them every 0.5 s."""
+"""How much longer than the longest bound audio may take to a node without being lost. After an outage as long as the
+bound, coming back takes that: NATS servers elect a leader within 5 s, and nodes look for them every 0.5 s."""
 
 LATE_AGE = 0.9
 """How old audio counts that came late, as a share of the longest bound. The rest is the time to write it."""
@@ -93,10 +93,9 @@ class Following:
 
         A frame that the channel has already is ignored. One that doesn't follow leaves a hole, and a gap tells it.
 
-        During an outage of the bus, a frame grows older than it would have at home. Listeners with the longest bound
-        get it nevertheless, so they lose nothing if the outage was as long as that. The bound is there to keep slow
-        listeners from falling behind, and none of them was slow. Those that asked for a smaller bound get what is as
-        young as they want it.
+        During an outage of the bus, a frame grows old on its way. Listeners with the longest bound get it nevertheless,
+        so an outage as long as that loses nothing. The bound keeps slow listeners from falling behind, and none of them
+        was slow. Listeners that asked for a smaller bound get only what is young enough for it.
         """
         present = channel.place
         if place.position < present.position:

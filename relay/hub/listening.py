@@ -118,7 +118,8 @@ class Listening:
 
     Attributes:
         departures: How many listeners have left.
-        late_seconds: How much more than the longest bound of audio may come at once, because it comes from elsewhere.
+        late_seconds: How much more audio than the longest bound may come at once, because it was late on its way from
+            another node; 0 in a single process.
     """
 
     def __init__(
