@@ -72,15 +72,23 @@ class TimelineRecord:
     numbers: NumbersRecord
 
 
-def number(piece: Piece, start: Place, due: float, serialize: Callable[[bytes], bytes]) -> Frame:
-    """Return the frame of a piece of audio that starts at a place and is due at `due`, in seconds of the relay's clock.
+def number(
+    piece: Piece, start: Place, due: float, serialize: Callable[[bytes], bytes], *, ages_from: float | None = None
+) -> Frame:
+    """Return the frame of a piece of audio that starts at a place.
 
-    `serialize` makes the complete WebSocket message of a binary payload.
+    Args:
+        piece: The audio.
+        start: The place.
+        due: When it is due, in seconds of the relay's clock.
+        serialize: Makes the complete WebSocket message of a binary payload.
+        ages_from: From when on its age counts, if not from its due time.
     """
     header = Header(start.epoch, start.seq, start.media_time, wire_milliseconds(due))
     end = Place(start.position + 1, start.epoch, start.seq + 1, start.media_time + piece.ticks)
     wire = serialize(header.pack() + piece.audio)
-    return Frame(piece.audio, due, piece.flicks, start=start, end=end, wire=wire)
+    timestamp = due if ages_from is None else ages_from
+    return Frame(piece.audio, timestamp, piece.flicks, start=start, end=end, wire=wire)
 
 
 class Timeline:
@@ -97,7 +105,8 @@ class Timeline:
         audio_format: The format of the present epoch; None before the first broadcaster.
         place: The place of the next frame.
         over_at: When the last frame is over, in seconds of the relay's clock. The next one is not due earlier.
-        last_due: When the last frame is due; minus infinity before the first, and after a `clear`.
+        last_due: From when on the age of the last frame counts, which is when it is due; minus infinity before the
+            first, and after a `clear`.
         history: The recently released audio.
     """
 

@@ -109,6 +109,14 @@ class Bus(Protocol):
         """
         ...
 
+    async def repeat(self) -> None:
+        """Send what the bus has not confirmed again, in order, and wait until its memory has it.
+
+        Raises:
+            BusDownError: The bus did not confirm it in time.
+        """
+        ...
+
     async def fetch(self, subject: str, since: float | None = None) -> list[bytes]:
         """Return the messages of a subject that the memory has, oldest first.
 

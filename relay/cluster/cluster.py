@@ -18,6 +18,7 @@ import random
 from collections import defaultdict
 from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 
 from relay.audio.ingest import Timed
 from relay.cluster.audience import Audience
@@ -28,6 +29,7 @@ from relay.cluster.ownership import Ownership, RecordError, address_of, key_of, 
 from relay.cluster.succession import brought_up_to_date
 from relay.hub.channel import Channel
 from relay.hub.channel_record import ChannelRecord
+from relay.hub.following import LATE_SECONDS
 from relay.hub.gate import Then, report
 from relay.hub.hub import Hub
 from relay.process.tasks import TaskRegistry
@@ -45,6 +47,9 @@ RECORD_SECONDS = 5.0
 
 HAND_OVER_SECONDS = 0.5
 """How long a new home waits for the old one to stop. After that, it takes the channel over without it."""
+
+REPEAT_SECONDS = 3.0
+"""How long a home may take to send again what the bus has not confirmed."""
 
 JOIN_SECONDS = 2.0
 """How long a listener waits until this node has fetched a channel, and then until the channel reaches the last frame of
@@ -126,10 +131,12 @@ class Cluster:
         bus.on_record = self._learn
         bus.on_up = self._go_on
         hub.gate = self
+        hub.listening.late_seconds = LATE_SECONDS
 
     async def open(self) -> None:
         """Answer other nodes. Call it before the first client is served."""
         await self._bus.answer("release", self._release)
+        await self._bus.answer("repeat", self._repeat)
         await self._audience.hear()
 
     async def run(self) -> None:
@@ -203,7 +210,8 @@ class Cluster:
         """Follow a channel if the bus answers in time."""
         try:
             async with asyncio.timeout(JOIN_SECONDS), self._locks[address]:
-                if address not in self._homes:
+                # Of hundreds that come here at once, the first fetches it.
+                if not self._is_here(address):
                     await self._sync(address)
         except (TimeoutError, RelayError) as error:
             logger.warning(
@@ -377,9 +385,28 @@ class Cluster:
                 wall_offset=self._wall_offset,
                 history_seconds=self._history_seconds,
                 repair=self._start,
+                ask_home=partial(self._ask_to_repeat, address),
                 tally=self.tally,
             )
         return follower
+
+    async def _ask_to_repeat(self, address: ChannelAddress) -> bool:
+        """Ask a channel's home for what the bus may have lost. Return whether the memory has all that the home has."""
+        record = self._records.get(address)
+        if record is None or record[0].home == self._bus.node_id:
+            return False
+        try:
+            return bool(await self._bus.ask_one(record[0].home, "repeat", b"", REPEAT_SECONDS))
+        except BusDownError:
+            return False
+
+    async def _repeat(self, _question: bytes) -> bytes:
+        """Answer a node that lacks entries: send again what the bus has not confirmed."""
+        try:
+            await self._bus.repeat()
+        except BusDownError:
+            return b""
+        return b"stored"
 
     async def _sync(self, address: ChannelAddress, known: Ownership | None = None) -> Follower:
         follower = self._make_follower(address)

@@ -9,7 +9,7 @@ Bound: while entries are fetched, `MAX_WAITING` later ones wait. Drops: the olde
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 
 from relay.cluster.bus import Bus, BusDownError, Subscription
@@ -19,7 +19,7 @@ from relay.cluster.ownership import Ownership, key_of, shifted
 from relay.hub.channel import Channel
 from relay.hub.channel_record import ChannelRecord
 from relay.hub.directory import Directory
-from relay.hub.following import Following, Past
+from relay.hub.following import LATE_SECONDS, Following, Past
 from relay.protocol.messages import Goaway
 from relay.vocabulary.audio import Place
 from relay.vocabulary.clock import Clock
@@ -33,9 +33,13 @@ MARGIN_SECONDS = 3.0
 """How much earlier than needed the fetched entries begin. It is more than a message takes, and than synchronized clocks
 differ."""
 
+ANSWERS = 2
+"""After this many answers of the home that the memory has all that the home has, what is missing is lost. The bus may
+have lost part of what the home sent before the first one, if its memory began to work meanwhile."""
+
 PATIENCE_SECONDS = 3.0
-"""How long missing entries may take to come into the memory of the bus while the bus works. A home sends what the bus
-did not confirm again, at most 2 s after the bus is back."""
+"""How long missing entries may take to come into the memory of the bus while the bus works and the home doesn't
+answer. A home sends what the bus did not confirm again, at most 2 s after the bus is back."""
 
 REPAIR_STEP_SECONDS = 0.2
 
@@ -74,6 +78,7 @@ class Follower:
         wall_offset: How much later the time of day is than the relay's clock.
         history_seconds: How much audio the channel keeps.
         repair: Called with what fetches missing entries, to run it in a task.
+        ask_home: Has the home send again what the bus did not confirm. Returns whether the memory then has all of it.
         tally: Counts repairs, and entries that are lost.
 
     Attributes:
@@ -94,6 +99,7 @@ class Follower:
         wall_offset: float,
         history_seconds: float,
         repair: Callable[[Coroutine[object, object, None]], None],
+        ask_home: Callable[[], Awaitable[bool]],
         tally: ClusterTally,
     ) -> None:
         self.address = address
@@ -108,6 +114,7 @@ class Follower:
         self._wall_offset = wall_offset
         self._history_seconds = history_seconds
         self._repair_later = repair
+        self._ask_home = ask_home
         self._tally = tally
         self._difference = ClockDifference(-wall_offset)
         self._waiting: deque[Entry] | None = deque(maxlen=MAX_WAITING)
@@ -116,7 +123,8 @@ class Follower:
         self._lock = asyncio.Lock()
         self._in_order_at = -1.0
         self._met = 0
-        self._is_repairing = False
+        self._is_repairing = self._is_asking = False
+        self._answers = 0
         self._lost_at: tuple[int, int] | None = None
         self._known: Ownership | None = None
 
@@ -197,8 +205,10 @@ class Follower:
 
     async def _fetch(self) -> list[Entry]:
         seconds = self._history_seconds
-        if self.is_synced and self._in_order_at >= 0:
-            seconds = min(seconds, self._clock() - self._in_order_at)
+        if self._in_order_at >= 0:
+            seconds += LATE_SECONDS
+            if self.is_synced:
+                seconds = min(seconds, self._clock() - self._in_order_at)
         since = self._clock() + self._wall_offset - seconds - MARGIN_SECONDS
         entries = []
         for data in await self._bus.fetch(f"audio.{key_of(self.address)}", since):
@@ -288,8 +298,9 @@ class Follower:
             self._repair_later(self._repair())
 
     async def _repair(self) -> None:
-        """Fetch what is missing, again and again. Go on without it once it is too old, or the bus lacks it for good."""
-        began, up_since = self._clock(), None
+        """Fetch what is missing, again and again. Go on without it once it is too old, or the home lacks it, too."""
+        began, up_since, has_asked = self._clock(), None, False
+        self._answers = 0
         try:
             while not self._is_closed and self._waiting is not None:
                 if not self._bus.is_up:
@@ -297,19 +308,31 @@ class Follower:
                 elif up_since is None:
                     up_since = self._clock()
                 now = self._clock()
-                is_final = now - began >= self._history_seconds or (
+                is_over = now - began >= self._history_seconds + LATE_SECONDS or (
                     up_since is not None and now - up_since >= PATIENCE_SECONDS
                 )
+                has_all = self._answers >= ANSWERS
                 async with self._lock:
                     try:
-                        entries = await self._fetch()
+                        entries = await self._fetch() if up_since is not None else []
                     except BusDownError:
-                        entries = []
-                    if self._waiting is None or self._catch_up(entries, is_final=is_final):
+                        entries, has_all = [], False
+                    if self._waiting is None or self._catch_up(entries, is_final=is_over or has_all):
                         return
+                if not self._is_asking and (up_since is not None or not has_asked):
+                    # Before the memory works, once is enough: what the home sends again comes live.
+                    self._is_asking = has_asked = True
+                    self._repair_later(self._ask())
                 await asyncio.sleep(REPAIR_STEP_SECONDS)
         finally:
             self._is_repairing = False
+
+    async def _ask(self) -> None:
+        """Ask the home once."""
+        try:
+            self._answers += await self._ask_home()
+        finally:
+            self._is_asking = False
 
     def _apply(self, entry: Entry) -> bool:
         """Apply the next entry, or ignore one that is old. Return False if entries before it are missing."""

@@ -20,12 +20,13 @@ from typing import Self
 
 from relay import __version__
 from relay.cluster.bus import BusDownError, Node, Record, Subscription
-from relay.cluster.nats_carrier import Carrier, Standing
+from relay.cluster.nats_carrier import MESSAGES_PER_TURN, Carrier, Standing
 from relay.cluster.nats_link import REQUEST_SECONDS, Link, Received
 from relay.cluster.nats_login import Login
 from relay.cluster.nats_memory import LIFE_KEY, Memory, NoJetStreamError, NoStreamError
 from relay.cluster.presence import Presence, read_node, write_node
 from relay.cluster.record_mirror import Change, RecordMirror
+from relay.hub.following import LATE_SECONDS
 from relay.process.tasks import TaskRegistry
 from relay.settings.settings import Settings
 from relay.vocabulary.clock import relay_clock
@@ -51,7 +52,13 @@ FAILURES_PER_LINK = 5
 """A server that answers, but has no memory, gets this many attempts. An election takes some 5 s: that is no reason to
 leave the server."""
 
-LEAST_OUTBOX_SECONDS = 2.0
+REPEAT_SECONDS = 1.0
+"""The least time between two repetitions that others ask for. Many nodes lack the same after an outage."""
+
+CONFIRM_SECONDS = 4.0
+"""How much longer messages are kept than they are of use, so that none is dropped that NATS is about to confirm. It
+confirms them once a second, twice each, and after an outage three times."""
+
 FAREWELL_SECONDS = 1.0
 """How long a node that stops tries to send its last messages."""
 
@@ -76,7 +83,7 @@ def open_bus(settings: Settings) -> "NatsBus":
         Login.read(cluster, node_id),
         Memory(cluster.prefix, audio_seconds, cluster.replicas),
         Node(node_id, __version__, "", is_draining=False, listeners=0),
-        outbox_seconds=max(settings.listener.history_seconds, LEAST_OUTBOX_SECONDS),
+        outbox_seconds=settings.listener.history_seconds + LATE_SECONDS + CONFIRM_SECONDS,
     )
 
 
@@ -118,6 +125,9 @@ class NatsBus:
         self._answering = TaskRegistry()
         self._is_up = False
         self._hurry = asyncio.Event()
+        self._repeating = asyncio.Lock()
+        self._repeated_at = 0.0
+        self._is_repeated = False
         self._reason = ""
         self.broken = self._tasks.broken
         self.outbox = self._carrier.outbox
@@ -301,6 +311,28 @@ class NatsBus:
             self._carrier.replies.forget(reply)
         if not self._memory.is_stored(answer):
             raise BusDownError("NATS did not store the message.")
+
+    async def repeat(self) -> None:
+        """See `Bus.repeat`. All who ask at the same time get one repetition."""
+        asked_at = relay_clock()
+        async with self._repeating:
+            if self._repeated_at <= asked_at:
+                await asyncio.sleep(self._repeated_at + REPEAT_SECONDS - asked_at)
+                self._repeated_at = relay_clock()
+                self._is_repeated = await self._repeat()
+        if not self._is_repeated:
+            raise BusDownError("NATS did not confirm the messages in time.")
+
+    async def _repeat(self) -> bool:
+        """Send everything again, unless that is under way already. Return whether the memory has it."""
+        if self.outbox.unsent > MESSAGES_PER_TURN:
+            return False
+        self._carrier.send_again()
+        try:
+            await self.publish_stored(self._memory.mark_subject(self.node_id), b"")
+        except BusDownError:
+            return False
+        return True
 
     async def fetch(self, subject: str, since: float | None = None) -> list[bytes]:
         """See `Bus.fetch`."""

@@ -36,6 +36,9 @@ LIFE_KEY = "=life"
 RENEWAL_SECONDS = 1.0
 """How long a server has to accept the renewal of a node's record."""
 
+_FIND_SECONDS = 0.25
+"""How long to wait for the state of a stream before asking again. A server that knows it answers in milliseconds."""
+
 _BATCH_MESSAGES = 500
 _NANOSECONDS = 1_000_000_000
 
@@ -43,6 +46,9 @@ _NO_STREAM, _NO_MESSAGE, _NAME_IN_USE = 10059, 10037, 10058
 _WRONG_REVISION = frozenset({10071, 10164})
 _NO_JETSTREAM = frozenset({10039, 10076})
 """Error codes of the server: nats-server, server/errors.json."""
+
+_NOBODY = "503"
+"""The status with which a server answers a question that nobody hears."""
 
 _EXPECTED, _LIFE = "Nats-Expected-Last-Subject-Sequence", "Nats-TTL"
 _OPERATION, _REASON = "KV-Operation", "Nats-Marker-Reason"
@@ -119,7 +125,12 @@ class Memory:
         Raises:
             BusDownError: The stream did not confirm it.
         """
-        return int((await _api(link, f"{self.prefix}.audio.=mark.{node_id}"))["seq"])
+        return int((await _api(link, f"{self.prefix}.{self.mark_subject(node_id)}"))["seq"])
+
+    @staticmethod
+    def mark_subject(node_id: str) -> str:
+        """Return the subject of small messages whose storage confirms what a node sent before, without the prefix."""
+        return f"audio.=mark.{node_id}"
 
     @staticmethod
     def is_stored(answer: bytes) -> bool:
@@ -283,7 +294,32 @@ async def _api(
         ApiError: It refused.
         BusDownError: It did not answer.
     """
-    answer = await link.request(subject, payload, seconds, headers)
+    return _read(await link.request(subject, payload, seconds, headers))
+
+
+async def _find(link: Link, stream: str) -> Answer:
+    """Return the state of a stream, as `_api` does. Servers without a leader drop the question, so it is repeated."""
+    answered: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
+
+    def take(message: Received) -> None:
+        if not answered.done():
+            answered.set_result(message)
+
+    reply = link.replies.expect(take)
+    try:
+        async with _in_time("the state of a stream"):
+            while not answered.done():
+                await link.publish(f"$JS.API.STREAM.INFO.{stream}", b"", reply)
+                await asyncio.wait([answered], timeout=_FIND_SECONDS)
+    finally:
+        link.replies.forget(reply)
+    message = answered.result()
+    if (message.headers or {}).get(STATUS) == _NOBODY:
+        raise NobodyListensError("NATS did not answer: nobody listens to this subject.")
+    return _read(message.data)
+
+
+def _read(answer: bytes) -> Answer:
     try:
         parsed: Answer = json.loads(answer)
     except ValueError as error:
@@ -300,7 +336,7 @@ async def _ensure(link: Link, config: Answer) -> str:
     payload = json.dumps(config).encode()
     try:
         try:
-            present = await _api(link, f"$JS.API.STREAM.INFO.{name}")
+            present = await _find(link, name)
         except NoStreamError:
             present = await _api(link, f"$JS.API.STREAM.CREATE.{name}", payload)
         if any(present["config"].get(key, 0) != wanted for key, wanted in config.items()):

@@ -21,8 +21,9 @@ from relay.limits.names import Limit
 from relay.media.transcoding import Encoded
 from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, frames_within
 
-MAX_BEHIND_SECONDS = 10.0
-"""How far a feed may fall behind its channel: as much audio as a listener's buffer holds."""
+MAX_BEHIND_SECONDS = 16.0
+"""How far a feed may fall behind its channel. It is more than a cluster brings at once after an outage that was as long
+as the usual bound of a listener, 10 s."""
 
 _MAX_FLICKS = round(MAX_BEHIND_SECONDS * FLICKS_PER_SECOND)
 _MAX_ITEMS = frames_within(MAX_BEHIND_SECONDS)

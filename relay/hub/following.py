@@ -1,12 +1,14 @@
 """Channels whose home is another node: their frames and notes come in here, numbered and timed already.
 
 Invariants: A channel here has the numbers of its home, and moves only forward. Its frames chain as at home: each starts
-at the place at which the one before it ended.
+at the place at which the one before it ended. Audio that was more than `LATE_SECONDS` older than the longest bound of a
+listener when it came is written to nobody.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.audio.ingest import Timed
 from relay.audio.timeline import number
 from relay.hub.broadcasting import Broadcasting
@@ -18,6 +20,14 @@ from relay.hub.listener import Note
 from relay.protocol import messages
 from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState, Silence
+from relay.vocabulary.clock import Clock
+
+LATE_SECONDS = 6.0
+"""How much longer than the longest bound audio may take to a node without being lost. After an outage as long as the
+bound, coming back takes that: NATS servers elect a leader within 5 s, and nodes look for them every 0.5 s."""
+
+LATE_AGE = 0.9
+"""How old audio counts that came late, as a share of the longest bound. The rest is the time to write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +51,24 @@ class Following:
     Args:
         directory: The channels.
         broadcasting: Hands their frames on, and takes over when this node becomes the home.
+        manager: Knows the longest bound of a listener.
+        clock: Returns seconds.
         serialize: Makes the complete WebSocket message of a binary payload.
     """
 
-    def __init__(self, directory: Directory, broadcasting: Broadcasting, serialize: Serialize) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        broadcasting: Broadcasting,
+        manager: AudioBufferManager,
+        *,
+        clock: Clock,
+        serialize: Serialize,
+    ) -> None:
         self._directory = directory
         self._broadcasting = broadcasting
+        self._manager = manager
+        self._clock = clock
         self._serialize = serialize
 
     def open(self, record: ChannelRecord, past: Iterable[Past] = ()) -> Channel:
@@ -70,6 +92,10 @@ class Following:
         """Release a frame that the home numbered. Return False if the format of its epoch isn't known.
 
         A frame that the channel has already is ignored. One that doesn't follow leaves a hole, and a gap tells it.
+
+        During an outage of the bus, a frame grows old on its way. Listeners with the longest bound get it nevertheless,
+        so an outage as long as that loses nothing. The bound keeps slow listeners from falling behind, and none of them
+        was slow. Listeners that asked for a smaller bound get only what is young enough for it.
         """
         present = channel.place
         if place.position < present.position:
@@ -79,9 +105,16 @@ class Following:
         if place.position > present.position:
             channel.skip(place)
         piece = channel.audio_format.measure(audio)
-        # A difference of clocks that becomes smaller must not let due times decrease.
-        due = max(due, channel.timeline.last_due)
-        self._broadcasting.distribute(channel, [number(piece, channel.place, due, self._serialize)])
+        last, ages_from = channel.timeline.last_due, None
+        now, bound_seconds = self._clock(), self._manager.max_buffer_seconds
+        if LATE_AGE * bound_seconds < now - due <= bound_seconds + LATE_SECONDS:
+            ages_from = max(now - LATE_AGE * bound_seconds, last)
+        else:
+            # A difference of clocks that becomes smaller must not let due times decrease.
+            due = max(due, last)
+        self._broadcasting.distribute(
+            channel, [number(piece, channel.place, due, self._serialize, ages_from=ages_from)]
+        )
         return True
 
     def apply(self, channel: Channel, note: Note) -> None:

@@ -133,7 +133,7 @@ class Hub:
             fit_queues=self.listening.fit_queues,
             kept=limits or LimitsInForce(LimitSettings()),
         )
-        self.following = Following(self.directory, self.broadcasting, serialize)
+        self.following = Following(self.directory, self.broadcasting, manager, clock=clock, serialize=serialize)
         self.gate: Gate = OpenGate()
 
     @property

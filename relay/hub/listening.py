@@ -118,6 +118,8 @@ class Listening:
 
     Attributes:
         departures: How many listeners have left.
+        late_seconds: How much more audio than the longest bound may come at once, because it was late on its way from
+            another node; 0 in a single process.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class Listening:
         self._renditions = renditions
         self._lead_seconds = lead_seconds
         self.departures = 0
+        self.late_seconds = 0.0
         self._memberships: dict[Listener, _Membership] = {}
         self._blocked: dict[Listener, None] = {}
 
@@ -390,7 +393,8 @@ class Listening:
     def _queue_seconds(self, bound_seconds: float, pace: Pace) -> float:
         """Return the capacity of a listener's queue: the bound plus one frame, up to the maximum, and early audio."""
         # A frame that arrives while a smaller bound is full must not push out audio that is still in time.
-        late = min(bound_seconds + MAX_FRAME_SECONDS, self._manager.max_buffer_seconds)
+        most = self._manager.max_buffer_seconds
+        late = most + self.late_seconds if bound_seconds >= most else min(bound_seconds + MAX_FRAME_SECONDS, most)
         return late + (self._lead_seconds if pace is Pace.SPEECH else 0.0)
 
     def _start(

@@ -157,11 +157,11 @@ METRICS = (
              "Number of channels that this node took over because their node was gone."),
     _loss("ClusterTally.lost_entries", "relay_cluster_entries_lost", None,
           "Number of times that audio of another node was lost for good, so that listeners got a gap.",
-          "The bus was out of reach for longer than `listener.history_seconds`, or lost its memory."),
+          "The bus was out of reach for more than 6 s longer than `listener.history_seconds`, or lost its memory."),
     _loss("BusOutbox.dropped_messages", "relay_bus_messages_dropped", None,
           "Number of messages for other nodes that the relay gave up.",
-          "NATS did not confirm them in time. It was out of reach for longer than `listener.history_seconds`, or has "
-          "too little memory. Listeners at other nodes lack that audio."),
+          "NATS did not confirm them in time. It was out of reach for more than 6 s longer than "
+          "`listener.history_seconds`, or has too little memory. Listeners at other nodes lack that audio."),
     _loss("OverflowEpisodes.untracked_frames", "relay_frames_dropped_not_logged", None,
           "Number of dropped frames that are missing in the log's lines about lost audio.",
           "More than 1000 sessions lost audio at once. `relay_frames_dropped_total` has all frames."),

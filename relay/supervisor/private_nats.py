@@ -3,14 +3,17 @@
 It listens on a loopback port that it chooses itself, and admits only those who know a random password. Its streams are
 in memory, so they end with it.
 
-Invariants: only this user can read its configuration. When the supervisor dies, the kernel kills the server. A server
-that died comes back at the same address, because the workers know no other.
+Invariants: only this user can read its configuration. When the supervisor dies, the kernel kills the server. Its files
+are then left, and the next private server of this user on the machine removes them. A server that died comes back at
+the same address, because the workers know no other.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
+import os
 import re
 import secrets
 import shutil
@@ -25,7 +28,7 @@ from relay.process.tasks import TaskRegistry
 from relay.supervisor.backoff import Backoff
 from relay.supervisor.leash import leashed
 from relay.supervisor.worker_process import describe_exit
-from relay.vocabulary.clock import relay_clock
+from relay.vocabulary.clock import relay_clock, wall_clock
 from relay.vocabulary.errors import ConfigurationError, RelayError
 
 PROGRAM = "nats-server"
@@ -44,6 +47,10 @@ STOP_SECONDS = 1.0
 LOOK_SECONDS = 0.01
 """Interval at which the supervisor looks for the file with the server's port."""
 
+YOUNG_SECONDS = 60.0
+"""A directory without an owner stays this long: its supervisor may be about to lock it."""
+
+_DIRECTORY_PREFIX = "relay-nats-"
 _ANY_PORT = -1
 _USER = "relay"
 _READY = "Server is ready"
@@ -184,16 +191,40 @@ async def _join_log(lines: asyncio.StreamReader) -> None:
 
 @contextlib.contextmanager
 def _private_directory() -> Iterator[Path]:
-    """Make a directory that only this user can enter, and remove it at the end."""
+    """Make a directory that only this user can enter, lock it, and remove it at the end."""
     try:
-        directory = tempfile.TemporaryDirectory(prefix="relay-nats-", ignore_cleanup_errors=True)
+        _remove_abandoned()
+        directory = tempfile.TemporaryDirectory(prefix=_DIRECTORY_PREFIX, ignore_cleanup_errors=True)
     except OSError as error:
         raise ConfigurationError(
             f"The private nats-server needs a directory for its files, and there is none: {error.strerror}. Let the "
             "relay write to /tmp (with Docker: --tmpfs /tmp), or set TMPDIR or cluster.url."
         ) from error
-    with directory as name:
+    with directory as name, _locked(Path(name)):
         yield Path(name)
+
+
+def _remove_abandoned() -> None:
+    """Remove the directories whose supervisors were killed: the kernel has released their locks."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_DIRECTORY_PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(path) as status:
+            if status.st_uid == os.getuid() and wall_clock() - status.st_mtime > YOUNG_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[os.stat_result]:
+    """Lock a directory, and return its status.
+
+    Raises:
+        OSError: It belongs to somebody else, or a living process has locked it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 async def _find_program() -> str:

@@ -216,7 +216,9 @@ class Place(NamedTuple):
 
 
 class Frame(Chunk):
-    """A chunk with its place in a channel, serialized once for all listeners. Its timestamp is its due time.
+    """A chunk with its place in a channel, serialized once for all listeners.
+
+    Its age counts from its timestamp, which is its due time. It is later only if the audio came late from another node.
 
     Attributes:
         start: The place before the frame; it has the frame's epoch, seq and media time.

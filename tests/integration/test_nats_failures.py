@@ -82,14 +82,26 @@ class Speaking:
 
 
 @asynccontextmanager
-async def nodes(*addresses: str, **settings: Any) -> AsyncIterator[list[NatsBus]]:
+async def nodes(*addresses: str, history_seconds: float = 20.0, **settings: Any) -> AsyncIterator[list[NatsBus]]:
     async with AsyncExitStack() as stack:
         made = [
-            await stack.enter_async_context(open_bus(cluster_settings(address, history_seconds=20, **settings)))
+            await stack.enter_async_context(
+                open_bus(cluster_settings(address, history_seconds=history_seconds, **settings))
+            )
             for address in addresses
         ]
         await until(lambda: all(len(bus.nodes) == len(made) for bus in made))
         yield made
+
+
+async def read(bus: NatsBus, key: str) -> Record | None:
+    """Read a record, once the servers have elected who knows it."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await bus.read(key)
+            except BusDownError:
+                await asyncio.sleep(0.1)
 
 
 async def remembered(bus: NatsBus) -> set[int]:
@@ -129,6 +141,20 @@ async def test_a_server_that_is_killed_and_starts_empty(tmp_path: Path) -> None:
         assert ups == []
         await server.start()
         await until(lambda: ups == ["up"])
+
+
+async def test_an_outage_that_lasts_as_long_as_the_bound_loses_nothing(tmp_path: Path) -> None:
+    """Coming back takes its time, too, and audio gets older meanwhile."""
+    seconds = 3.0
+    async with (
+        nats(tmp_path) as server,
+        nodes(server.url, server.url, history_seconds=seconds) as (a, b),
+        audio(a, b) as speaking,
+    ):
+        await server.kill()
+        await until(lambda: not a.is_up and not b.is_up)
+        await speaking.for_seconds(seconds)
+        await server.start()
 
 
 @pytest.mark.long
@@ -290,7 +316,7 @@ async def test_three_servers_of_which_each_is_killed_once(tmp_path: Path) -> Non
             await speaking.for_seconds(1)
             await until(lambda: a.is_up and b.is_up and c.is_up)
             for bus in (b, c):
-                record = await bus.read("s.c")
+                record = await read(bus, "s.c")
                 assert record == Record(b"%d" % (number + 1), revision)
             revision = await b.write("s.c", b"%d" % (number + 2), revision)
             await server.start()

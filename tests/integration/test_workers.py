@@ -206,6 +206,28 @@ async def test_nothing_is_left_when_the_supervisor_is_killed_not_even_a_stopped_
             await asyncio.gather(sent_away(listeners), until_gone(left))
 
 
+def files_in(folder: Path) -> set[Path]:
+    return set(folder.iterdir())
+
+
+async def test_the_next_relay_removes_the_files_of_one_that_was_killed(tmp_path: Path) -> None:
+    place = {"TMPDIR": str(tmp_path)}
+    async with two_workers(**place), two_workers(**place) as killed:
+        left = descendants(killed.pid)
+        before = files_in(tmp_path)
+        assert len(before) == 2
+        killed.signal(signal.SIGKILL)
+        await until_gone(left)
+        assert files_in(tmp_path) == before
+        for path in before:
+            # As if some time had passed.
+            os.utime(path, (0, 0))
+        async with two_workers(**place):
+            after = files_in(tmp_path)
+            assert len(before & after) == len(after - before) == 1
+    assert not files_in(tmp_path)
+
+
 HANG = """
 import os, sys, time
 

@@ -396,6 +396,10 @@ class MemoryBus:
         """Send a message, and wait until the memory of the bus has it."""
         await self._reach(partial(self._cluster.remember, subject, payload), is_kept=True)
 
+    async def repeat(self) -> None:
+        """Wait until the memory has all that was published. Nothing gets lost between a node and this bus."""
+        await self._reach(lambda: None)
+
     async def fetch(self, subject: str, since: float | None = None) -> list[bytes]:
         """Return the messages of a subject that the memory has, oldest first."""
         return await self._reach(partial(self._cluster.recall, subject, since))

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from relay.cluster import follower
 from relay.cluster.bus import BusDownError
+from relay.cluster.ownership import key_of
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
@@ -119,6 +121,28 @@ async def test_a_node_that_never_had_a_channel_lets_a_listener_resume(nodes: lis
     await until(lambda: len(heard(there)) == 60)
     assert heard(there) == audio[40:]
     assert_exact(there)
+
+
+async def test_listeners_that_come_at_once_fetch_a_channel_once(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, _ = nodes
+    source, _ = await a.claim()
+    here = await a.join()
+    send(a, source, numbered(50))
+    await until(lambda: len(heard(here)) == 50)
+    last, fetched = headers(here)[19], list[str]()
+    fetch = b.bus.fetch
+
+    async def count(subject: str, since: float | None = None) -> list[bytes]:
+        fetched.append(subject)
+        return await fetch(subject, since)
+
+    monkeypatch.setattr(b.bus, "fetch", count)
+    resume = Delivery(resume=Resume(last.epoch, last.seq))
+    ports = await asyncio.gather(*(b.join(f"{number}", resume) for number in range(100)))
+    await until(lambda: all(len(heard(port)) == 30 for port in ports))
+    assert len(fetched) == 1
 
 
 async def test_a_burst_is_the_same_on_a_node_that_never_had_the_channel(nodes: list[ClusterNode]) -> None:
@@ -242,6 +266,58 @@ async def test_speech_that_waits_is_released_by_the_next_home(nodes: list[Cluste
     last, _ = await c.claim(Offer(pace=Pace.SPEECH, takeover=True, resume=again.connection_id))
     send(c, last, numbered(3, 900))
     await until(lambda: heard(there)[-3:] == numbered(3, 900))
+    assert_exact(there)
+
+
+async def test_what_the_home_itself_has_lost_is_not_waited_for(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "PATIENCE_SECONDS", 10 * SECONDS)
+    a, b, _ = nodes
+    source, _ = await a.claim()
+    here, there = await a.join(), await b.join()
+    send(a, source, numbered(10))
+    await until(lambda: len(heard(there)) == 10)
+    b.bus.cut()
+    send(a, source, numbered(20, 10))
+    await until(lambda: len(heard(here)) == 30)
+    memory.lose_memory()
+    b.bus.heal()
+    send(a, source, numbered(5, 30))
+    await until(lambda: len(heard(there)) == 15)
+    assert heard(there) == numbered(10) + numbered(5, 30)
+    assert b.cluster.tally.lost_entries == 1
+    assert_exact(there)
+
+
+async def test_what_the_home_still_has_is_waited_for(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, _ = nodes
+    source, _ = await a.claim()
+    here, there = await a.join(), await b.join()
+    send(a, source, numbered(10))
+    await until(lambda: len(heard(there)) == 10)
+    b.bus.cut()
+    send(a, source, numbered(20, 10))
+    await until(lambda: len(heard(here)) == 30)
+    # The memory gets them again when the home is asked.
+    lost = memory.recall(f"audio.{key_of(ADDRESS)}", None)
+    memory.lose_memory()
+    asked = asyncio.Event()
+
+    async def repeat() -> None:
+        asked.set()
+        for payload in lost:
+            memory.remember(f"audio.{key_of(ADDRESS)}", payload)
+
+    monkeypatch.setattr(a.bus, "repeat", repeat)
+    b.bus.heal()
+    send(a, source, numbered(5, 30))
+    await until(lambda: len(heard(there)) == 35)
+    assert asked.is_set()
+    assert heard(there) == numbered(35)
+    assert b.cluster.tally.lost_entries == 0
     assert_exact(there)
 
 

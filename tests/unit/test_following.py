@@ -1,0 +1,80 @@
+"""Audio of another node that comes late, because the bus was down."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from relay.hub.channel import Channel
+from relay.hub.following import LATE_SECONDS
+from relay.protocol.requests import Delivery
+from relay.vocabulary.audio import FLICKS_PER_SECOND
+from tests.support.hub_bench import FRAME, Bench, FakePort, block, unblock
+
+BOUND_SECONDS = 10.0
+FRAME_SECONDS = 0.02
+
+
+class Node:
+    """A node that follows a channel, and its clock, which the test moves."""
+
+    def __init__(self) -> None:
+        self.bench = Bench(bound_seconds=BOUND_SECONDS)
+        self.bench.hub.listening.late_seconds = LATE_SECONDS
+        home = Bench(bound_seconds=BOUND_SECONDS)
+        source = home.claim()
+        self.channel: Channel = self.bench.hub.following.open(source.channel.export(None))
+
+    async def take_after_outage(self, seconds: float) -> None:
+        """Take the audio of an outage that was so long. It comes all at once."""
+        began = self.bench.now
+        self.bench.now += seconds
+        for index in range(round(seconds / FRAME_SECONDS)):
+            due = began + index * FRAME_SECONDS
+            assert self.bench.hub.following.take(self.channel, self.channel.place, FRAME, due)
+        await self.bench.settle()
+
+
+@pytest_asyncio.fixture
+async def node() -> AsyncIterator[Node]:
+    node = Node()
+    yield node
+    await node.bench.tasks.close()
+
+
+def lost_seconds(port: FakePort) -> float:
+    return float(sum(gap["to_seq"] - gap["from_seq"] + 1 for gap in port.of_type("gap"))) * FRAME_SECONDS
+
+
+async def test_an_outage_as_long_as_the_longest_bound_loses_nothing(node: Node) -> None:
+    port = node.bench.join()
+    began_ms = node.bench.hub.clock_ms
+    await node.take_after_outage(BOUND_SECONDS + LATE_SECONDS - FRAME_SECONDS)
+    assert lost_seconds(port) == 0
+    # The due times are those of the home.
+    dues = [header.due_ms - began_ms for header in port.frames]
+    assert len(dues) == round((BOUND_SECONDS + LATE_SECONDS) / FRAME_SECONDS) - 1
+    assert all(abs(due - index * FRAME_SECONDS * 1000) <= 1 for index, due in enumerate(dues))
+
+
+async def test_a_longer_outage_loses_what_is_older(node: Node) -> None:
+    port = node.bench.join()
+    await node.take_after_outage(BOUND_SECONDS + LATE_SECONDS + 5.0)
+    assert abs(lost_seconds(port) - 5.0) < 2 * FRAME_SECONDS
+
+
+async def test_a_listener_that_wants_younger_audio_gets_no_other(node: Node) -> None:
+    port = node.bench.join(delivery=Delivery(buffer_ms=1000))
+    await node.take_after_outage(8.0)
+    assert abs(lost_seconds(port) - 7.0) < 2 * FRAME_SECONDS
+
+
+async def test_late_audio_waits_for_a_listener_whose_socket_is_full_no_longer_than_other_audio(node: Node) -> None:
+    port = node.bench.join()
+    block(port)
+    await node.take_after_outage(BOUND_SECONDS + 2.0)
+    assert port.listener is not None
+    assert port.listener.buffer.held_flicks == round((BOUND_SECONDS + 2.0) * FLICKS_PER_SECOND)
+    node.bench.now += BOUND_SECONDS
+    unblock(port)
+    await node.bench.settle()
+    assert abs(lost_seconds(port) - BOUND_SECONDS - 2.0) < 0.1
