@@ -36,9 +36,6 @@ CLOSE_SECONDS = 1.0
 MESSAGES_PER_TURN = 64
 """How many messages of a backlog are handed to the client before the event loop runs other tasks."""
 
-GATHER_SECONDS = 0.0005
-"""How long messages that follow others wait for more, so that they share a write here and a read at the other nodes."""
-
 TakeFrom = Callable[[Link, Received], None]
 """Takes a message, and the link that brought it."""
 
@@ -159,26 +156,19 @@ class Carrier:
 
     async def _write(self, link: Link) -> None:
         """Hand the client what is in the outbox, as long as this link is the present one."""
+        in_turn = 0
         while self.link is link:
-            await self._ready.wait()
-            self._ready.clear()
+            message = self.outbox.take()
+            if message is None:
+                in_turn = 0
+                self._ready.clear()
+                await self._ready.wait()
+                continue
             try:
-                await self._hand_over(link)
+                await link.publish(message.subject, message.payload, message.reply)
             except BusDownError:
                 # The next link sends this message again.
                 return
-            await asyncio.sleep(GATHER_SECONDS)
-
-    async def _hand_over(self, link: Link) -> None:
-        """Hand the client what has not left yet.
-
-        Raises:
-            BusDownError: The connection has ended.
-        """
-        in_turn = 0
-        while self.link is link and (message := self.outbox.take()) is not None:
-            try:
-                await link.publish(message.subject, message.payload, message.reply)
             except MessageTooLargeError as error:
                 logger.error("a message is too large for NATS", extra={"reason": str(error)})  # noqa: TRY400 - the reason is enough
             in_turn += 1

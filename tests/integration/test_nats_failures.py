@@ -114,7 +114,8 @@ async def audio(speaker: NatsBus, *listeners: NatsBus) -> AsyncIterator[Speaking
     """Carry audio from a node to others, and check at the end that all of it arrived.
 
     The speaker hears itself through the server, and its link fails and returns for both directions at once. So it hears
-    everything live, and in order. Others may miss what was sent before their own link returned, and ask the memory.
+    everything live. Others may miss what was sent before their own link returned, and ask the memory. Messages may come
+    out of order: a server may get the last ones of the old link after the first ones of the new link.
     """
     own, *others = (Listening(bus) for bus in (speaker, *listeners))
     for each in (own, *others):
@@ -127,7 +128,7 @@ async def audio(speaker: NatsBus, *listeners: NatsBus) -> AsyncIterator[Speaking
     for each in others:
         await each.has_all(speaking.count)
     await until(lambda: len(own.heard) >= speaking.count)
-    assert own.heard == list(range(speaking.count))
+    assert sorted(own.heard) == list(range(speaking.count))
     assert speaker.outbox.dropped_messages == 0
 
 
