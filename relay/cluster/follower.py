@@ -1,7 +1,7 @@
-"""A channel whose home is another node: its entries are put in order, and what is missing is fetched.
+"""Follows a channel whose home is another node: puts its entries in order, and fetches missing ones.
 
-Invariants: An entry is applied once, in the order of its home. What comes from a lower fence than the highest seen is
-dropped. What the memory of the bus doesn't have any more becomes a gap.
+Invariants: Each entry is applied once, in the order of its home. Entries with a lower fence than the highest seen are
+dropped. Entries that the home and the memory of the bus no longer have become a gap.
 
 Bound: while entries are fetched, `MAX_WAITING` later ones wait. Drops: the oldest, which the memory of the bus has.
 """
@@ -27,11 +27,11 @@ from relay.vocabulary.errors import CloseCode, RelayError
 from relay.vocabulary.names import ChannelAddress
 
 MAX_WAITING = 4000
-"""The most frames of ten seconds, as long as a listener's buffer."""
+"""The most frames that ten seconds of audio, the length of a listener's buffer, can have."""
 
 MARGIN_SECONDS = 3.0
-"""How much earlier than needed the fetched entries begin. It is more than a message takes, and than synchronized clocks
-differ."""
+"""How much earlier than necessary a fetch begins. It exceeds the travel time of a message and the difference of
+synchronized clocks."""
 
 ANSWERS = 2
 """After this many answers of the home that the memory has all that the home has, what is missing is lost. The bus may
@@ -44,8 +44,8 @@ answer. A home sends what the bus did not confirm again, at most 2 s after the b
 REPAIR_STEP_SECONDS = 0.2
 
 RECENT_SECONDS = 2.0
-"""How old the audio may be with which a channel begins for listeners who were there before its broadcaster. It is more
-than a node takes to follow a channel."""
+"""When a channel begins for listeners that came before its broadcaster, they hear audio up to this old. A node needs
+less time to follow a channel."""
 
 
 @dataclass(slots=True)
@@ -73,11 +73,11 @@ class Follower:
         address: The channel.
         following: Applies the entries.
         directory: The channels of this node.
-        bus: Brings the entries.
+        bus: Delivers the entries.
         clock: The relay's clock.
         wall_offset: How much later the time of day is than the relay's clock.
         history_seconds: How much audio the channel keeps.
-        repair: Called with what fetches missing entries, to run it in a task.
+        repair: Runs the work that fetches missing entries, in a task.
         ask_home: Has the home send again what the bus did not confirm. Returns whether the memory then has all of it.
         tally: Counts repairs, and entries that are lost.
 
@@ -85,7 +85,7 @@ class Follower:
         next: The fence and the index of the next entry.
         last_due: When the last frame is due, in the home's time of day.
         accepted: The fence of the last frame, and the ticks that were accepted with it.
-        is_synced: Whether it has what the cluster has.
+        is_synced: Whether it is up to date with the cluster.
     """
 
     def __init__(
@@ -134,18 +134,18 @@ class Follower:
         return self._directory.find(self.address)
 
     def close(self) -> None:
-        """Follow no more. What was fetched or comes in later is ignored."""
+        """Stop following. Entries that arrive or are fetched later are ignored."""
         self._is_closed = True
         if self._subscription is not None:
             self._subscription.close()
 
     async def sync(self, known: Ownership | None) -> None:
-        """Bring the channel up to date: from its record, the memory of the bus, and what comes in meanwhile.
+        """Bring the channel up to date from its record, the memory of the bus, and entries that arrive meanwhile.
 
-        A channel that nobody uses here begins anew, with its past.
+        A channel without users here starts again, with its recent audio.
 
         Raises:
-            BusDownError: The bus did not answer. What comes in waits for the next attempt.
+            BusDownError: The bus did not answer. Entries that arrive wait for the next attempt.
         """
         async with self._lock:
             if self._waiting is None:
@@ -158,7 +158,7 @@ class Follower:
                 entries = await self._fetch()
             except (BusDownError, asyncio.CancelledError):
                 if self.is_synced:
-                    # Nobody else would take care of what waits.
+                    # Or the waiting entries would stay there.
                     self._start_repair()
                 raise
             if known is not None and known.as_of > self.next:
@@ -167,7 +167,7 @@ class Follower:
                 self._start_repair()
 
     def learn(self, known: Ownership) -> None:
-        """Take over what a newer record says of the channel: its label, and the state if entries were lost."""
+        """Apply a newer record: its label, and its state if entries were lost."""
         self._known = known
         channel = self.channel
         if channel is None:
@@ -221,8 +221,8 @@ class Follower:
     def _put_in_order(self, entries: Iterable[Entry]) -> list[Entry]:
         """Return each valid entry once, in the order of the home.
 
-        The bus may have entries several times and late, because a home sends what the bus did not confirm again. What
-        came behind a higher fence is void.
+        The bus may deliver entries twice and late, because a home repeats unconfirmed ones. Entries of a lower fence
+        that follow a higher one are void.
         """
         highest = self.next[0]
         valid: dict[tuple[int, int], Entry] = {}
@@ -234,7 +234,7 @@ class Follower:
         return sorted(valid.values(), key=lambda entry: entry.order)
 
     def _begin(self, known: Ownership, entries: Iterable[Entry]) -> None:
-        """Begin with a record and the audio before it, or go on with the record if the channel has users here."""
+        """Begin with a record and the audio before it. If the channel has users here, continue with the record."""
         channel, record = self.channel, self._localized(known.channel)
         past = (
             Past(entry.body.place, self.local_time(entry.body.due), entry.body.audio)
@@ -243,7 +243,7 @@ class Follower:
         )
         if channel is not None and channel.has_subscribers:
             if channel.audio_format is not None:
-                # What lies between is among the entries, or becomes a gap.
+                # The entries between are in the memory, or become a gap.
                 channel.is_home = False
                 return
             # Listeners that wait for the first broadcaster hear it from its first frame on.
@@ -257,9 +257,9 @@ class Follower:
         )
 
     def _catch_up(self, entries: Iterable[Entry], *, is_final: bool = False) -> bool:
-        """Apply what was fetched, then what came in meanwhile.
+        """Apply the fetched entries, then those that arrived meanwhile.
 
-        Return False if something is missing: then the rest waits. If this is final, it is lost.
+        Return False if an entry is missing; the rest then waits. If this is final, missing entries count as lost.
         """
         left = deque(self._put_in_order((*entries, *(self._waiting or ()))))
         self._waiting = None
@@ -298,7 +298,7 @@ class Follower:
             self._repair_later(self._repair())
 
     async def _repair(self) -> None:
-        """Fetch what is missing, again and again. Go on without it once it is too old, or the home lacks it, too."""
+        """Fetch missing entries until they are there, or until they are too old or the home lacks them, too."""
         began, up_since, has_asked = self._clock(), None, False
         self._answers = 0
         try:
@@ -361,7 +361,7 @@ class Follower:
         return True
 
     def _meet(self, fence: int) -> None:
-        """Compare clocks anew with another home. Only entries that come live say how they differ."""
+        """Measure the difference of the clocks anew for a new home. Only live entries show it."""
         if fence > self._met:
             self._met = fence
             self._difference = ClockDifference(self._difference.seconds)
@@ -381,7 +381,7 @@ class Follower:
         return True
 
     def _force(self, entry: Entry) -> None:
-        """Apply an entry although others before it are lost."""
+        """Apply an entry although earlier ones are lost."""
         self._tally.lost_entries += 1
         self._log("entries of the cluster were lost", expected=self.next, got=entry.order)
         body, channel = entry.body, self.channel
@@ -396,11 +396,11 @@ class Follower:
                 self._following.catch_up(channel, self._localized(record))
         self.next = entry.order
         if not self._apply(entry):
-            # The format of this frame isn't known yet. A record will say it.
+            # The format of this frame is not known yet. A later record contains it.
             self.next = entry.fence, entry.index + 1
 
     def _start_over(self, channel: Channel, record: ChannelRecord) -> None:
-        """Begin with other numbers, because this node released frames that the cluster never had."""
+        """Begin the channel with new numbers, because this node released frames that the cluster never received."""
         self._log("a channel begins again, because its home was cut off from the cluster")
         for listener in list(channel.listeners):
             listener.port.send_text(Goaway(0).text())

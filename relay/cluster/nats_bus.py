@@ -1,10 +1,10 @@
-"""The bus on NATS. `relay.cluster.bus` describes what it promises, docs/nats.md how it uses NATS.
+"""The bus on NATS. `relay.cluster.bus` describes its promises, and docs/nats.md describes how it uses NATS.
 
-The keeper renews this node's record. When that fails, it has another link opened, and reads the records again once the
-memory is there. Then the bus counts as up.
+One task, the keeper, renews this node's record. If that fails, it opens another link, waits until the memory is there,
+and reads all records again. Then the bus counts as up.
 
-Bound: at most `QUESTIONS` questions of other nodes are being answered at a time. Beyond that, a question gets no answer
-from this node, as if it were too slow.
+Bound: A node answers at most `QUESTIONS` questions of other nodes at a time. It ignores further ones, as if it were too
+slow.
 """
 
 import asyncio
@@ -43,14 +43,14 @@ SWEEP_INTERVAL_SECONDS = 5.0
 
 RETRY_SECONDS = 0.5
 _LOOK_SECONDS = 0.25
-"""How often the keeper looks whether its connection still exists: nats-py does not always report the end of one."""
+"""How often the keeper checks its connection, because nats-py does not always report when one ends."""
 
 FAILURES_UNTIL_DOWN = 2
-"""With 2 s between renewals, which have 1 s, the bus is down 4 s after a server fell silent."""
+"""A server that falls silent is noticed after 4 s: renewals are 2 s apart, and each may take 1 s."""
 
 FAILURES_PER_LINK = 5
-"""A server that answers, but has no memory, gets this many attempts. An election takes some 5 s: that is no reason to
-leave the server."""
+"""How many failures the keeper accepts from a server that answers but whose memory does not. An election takes about
+5 s, and is no reason to leave the server."""
 
 REPEAT_SECONDS = 1.0
 """The least time between two repetitions that others ask for. Many nodes lack the same after an outage."""
@@ -88,7 +88,7 @@ def open_bus(settings: Settings) -> "NatsBus":
 
 
 class _Subscription:
-    """Standing subscriptions that end together."""
+    """Several standing subscriptions that end together."""
 
     def __init__(self, end: Callable[[Standing], None], *standing: Standing) -> None:
         self._end = end
@@ -104,7 +104,7 @@ class NatsBus:
     """See `Bus` for what is not described here, and `open_bus`.
 
     Attributes:
-        broken: Set when the bus no longer works because of a mistake in it. The log has it.
+        broken: Set when a bug has stopped the bus. The log has the traceback.
         outbox: What NATS has not confirmed. Its counter is one of the metrics.
     """
 
@@ -229,7 +229,7 @@ class NatsBus:
                     await self._look_after_link(link, failures)
 
     async def _pause(self, failures: int) -> None:
-        """Wait until the next attempt. The first failure and the end of a link make it come at once."""
+        """Wait until the next attempt. After a first failure, or when the link ends, it comes at once."""
         link = self._carrier.link
         if failures:
             await asyncio.sleep(0 if failures < FAILURES_UNTIL_DOWN else RETRY_SECONDS)
@@ -258,14 +258,14 @@ class NatsBus:
             self._go_down(error)
 
     def _go_down(self, error: Exception) -> None:
-        """Count as down, and log why: once for each reason."""
+        """Mark the bus as down, and log each reason once."""
         self._is_up = False
         if str(error) != self._reason:
             self._reason = str(error)
             logger.warning("the cluster is out of reach", extra={"reason": self._reason})
 
     async def _come_up(self) -> None:
-        """Make sure that the memory is there, and report what is in it. The bus is up after that.
+        """Make sure that the memory is there, and report its records. Then the bus is up.
 
         Raises:
             ConfigurationError: See `Memory.prepare`.
@@ -275,7 +275,7 @@ class NatsBus:
         is_first = not self._life
         memory = await self._memory.prepare(link)
         if memory != self._known_memory:
-            # What was sent before is not in it.
+            # It lacks everything that was sent before.
             self._known_memory = memory
             self._carrier.send_again()
         await self._renew(link)
@@ -368,7 +368,7 @@ class NatsBus:
         await self._memory.channels.delete(self._carrier.open_link(), key, revision)
 
     async def _sweep(self) -> None:
-        """Read what changed, in case news got lost, and notice that the memory was lost, forever."""
+        """Read changes whose news may have been lost, and notice when the memory is lost. This runs forever."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
             link = self._carrier.link
