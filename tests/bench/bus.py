@@ -10,7 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from relay.cluster.nats_bus import open_bus
-from tests.bench.nodes import cpu_seconds, on_all_cpus
+from tests.bench.nodes import cpu_seconds
+from tests.bench.peer import on_all_cpus
 from tests.support.nats import cluster_settings, nats
 
 SUBJECTS, PER_SECOND, MESSAGE_BYTES = 64, 50, 660

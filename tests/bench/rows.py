@@ -8,14 +8,12 @@ from typing import Any
 from relay.loadtest.plan import Profile
 from relay.media.transcoding import OpusEncoding
 from relay.vocabulary.audio import Codec
-from tests.bench import opus
+from tests.bench import nodes, opus
 from tests.bench.age import ALLOWED_MS, BOUNDS_MS, SPEEDS, measure_ages
 from tests.bench.bench import Bench, figures, spread
 from tests.bench.beside import LARGE, SMALL, measure_beside
 from tests.bench.bus import PER_SECOND, SUBJECTS, measure_bus
 from tests.bench.measure import Measured
-from tests.bench.nodes import CHANNELS as CHANNELS_OF_NODES
-from tests.bench.nodes import measure_alone, measure_nodes
 from tests.bench.renditions import CHANNELS, measure_channels
 from tests.bench.report import Spread, ratios
 from tests.bench.servers import Server, relay
@@ -229,13 +227,13 @@ def row_opus(bench: Bench) -> None:
     """Listeners of Opus on one core: their CPU against PCM, their bytes, and 10,000 of them."""
     asked: dict[str, dict[str, Any]] = {"PCM": {}, "Opus": OPUS}
     asked |= {f"Opus, {ms} ms a message": {**OPUS, "packet_ms": ms} for ms in (40, 60)}
-    runs = bench.alternate({name: partial(bench.measure, relay(), 4000, **ask) for name, ask in asked.items()})
+    runs = bench.alternate({name: partial(bench.measure, relay(), 1000, **ask) for name, ask in asked.items()})
     for name in list(asked)[1:]:
         cost = ratios(figures(runs[name], CPU), figures(runs["PCM"], CPU))
         figure = (
             f"**{cost.text(2)}**, {spread(runs[name], CPU).text(1)} µs, lost {max(run.lost for run in runs[name]):g}"
         )
-        what = f"CPU of a frame for a listener, 4000 × 50/s, against PCM: {name}"
+        what = f"CPU of a frame for a listener, 1000 × 50/s, against PCM: {name}"
         bench.row(what, figure, cost.median, [*runs[name], *runs["PCM"]])
     packed = runs["Opus, 60 ms a message"]
     size = ratios(figures(packed, "kbps_per_listener"), (8.0,) * len(packed))
@@ -282,16 +280,19 @@ def row_bus(bench: Bench) -> None:
 
 def row_nodes(bench: Bench) -> None:
     """Two nodes of a cluster: how much later the listeners of the other one hear, and what a frame costs both."""
-    runs = bench.alternate({"nodes": partial(measure_nodes, bench.seconds)})["nodes"]
-    alone = bench.alternate({str(count): partial(measure_alone, bench.seconds, count) for count in (1, 2)})
-    lost = sum(run.lost for run in runs)
-    p50 = Spread(tuple(run.later_ms[len(run.later_ms) // 2] for run in runs))
-    p99 = Spread(tuple(run.later_ms[len(run.later_ms) * 99 // 100] for run in runs))
-    what = f"{CHANNELS_OF_NODES} channels × {PER_SECOND}/s: how much later another node's listeners hear"
-    bench.row(what, f"p50 **{p50.text(2)}** ms, lost {lost}", math.inf if lost else p50.median, [], least=1, unit=" ms")
-    bench.row(f"{what}, p99", f"**{p99.text(1)}** ms", p99.median, [], least=5, unit=" ms")
+    counts = (nodes.FEW_CHANNELS, nodes.CHANNELS)
+    both = bench.alternate({str(count): partial(nodes.measure_nodes, bench.seconds, count) for count in counts})
+    alone = bench.alternate({str(count): partial(nodes.measure_alone, bench.seconds, count) for count in (1, 2)})
+    for count, runs in both.items():
+        lost = sum(run.lost for run in runs)
+        what = f"{count} channels × {nodes.PER_SECOND}/s: how much later another node's listeners hear"
+        for percent, least in ((50, 1.0), (99, 5.0)):
+            later = Spread(tuple(run.later_ms[len(run.later_ms) * percent // 100] for run in runs))
+            figure = f"p{percent} **{later.text(2)}** ms, lost {lost}"
+            bench.row(what, figure, math.inf if lost else later.median, [], least=least, unit=" ms")
     one = Spread(tuple(alone["1"]))
     delivery = Spread(tuple(two - first for two, first in zip(alone["2"], alone["1"], strict=True)))
+    runs = both[str(nodes.CHANNELS)]
     for node, cost, rest, name in (
         ("at its home", Spread(tuple(run.home_us for run in runs)), one, "a relay without a cluster"),
         ("at another node", Spread(tuple(run.other_us for run in runs)), delivery, "its delivery to a listener"),

@@ -160,8 +160,8 @@ def peers() -> list[Server]:
 
 
 @contextmanager
-def serving(server: Server) -> Iterator[Running]:
-    """Run a server while the block runs.
+def serving(server: Server, cpu: int | None = SERVER_CPU) -> Iterator[Running]:
+    """Run a server on one CPU, or on all that this process may use, while the block runs.
 
     Raises:
         StartError: The server did not start.
@@ -172,7 +172,7 @@ def serving(server: Server) -> Iterator[Running]:
         folder.chmod(0o777)
         with (folder / "output").open("w+b") as output:
             process = subprocess.Popen(
-                ["taskset", "--cpu-list", str(SERVER_CPU), *server.command(port, folder)],
+                [*([] if cpu is None else ["taskset", "--cpu-list", str(cpu)]), *server.command(port, folder)],
                 env={**os.environ, **server.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
