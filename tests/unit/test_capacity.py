@@ -49,8 +49,8 @@ def test_frames_that_are_written_together_share_a_segment() -> None:
 def test_a_million_listeners_of_pcm() -> None:
     found = plan(demand(1_000_000), replace(MACHINES, headroom_percent=40.0, spare=0))
     assert found.out_gbps == pytest.approx(295.2)
-    # listeners × writes per second × µs ÷ 600 000
-    assert found.machines == math.ceil(1_000_000 * 50 * 7.5 / 600_000 / 8)
+    # listeners × writes per second × µs ÷ what 50 frames a second leave of 600 000
+    assert found.machines == math.ceil(1_000_000 * 50 * 7.5 / (600_000 - 50 * 200) / 8)
     assert found.decided_by is Bound.CPU
     assert found.cpu_percent_per_worker_at_failure <= 60
 
