@@ -83,7 +83,7 @@ def test_the_report_of_a_load_test_replaces_published_figures(tmp_path: Path) ->
     assert found["memory of a listener"]["value"] == pytest.approx(10)
     assert found["bytes to a listener"]["value"] == pytest.approx(160_000 / 2 / 20 + 78 * 50 / 3)
     assert found["memory of an idle worker"]["value"] == 60
-    assert found["CPU of a frame taken in"]["source"].startswith("docs/scale.md")
+    assert found["CPU of a frame taken in"]["source"].startswith("docs/nats.md")
 
 
 def test_costs_appear_with_prices() -> None:
