@@ -41,8 +41,8 @@ test: check
 	@$(MAKE) --no-print-directory js
 	@$(RUN) pytest tests/browser -m ear
 	@$(RUN) pytest tests/browser -m pages $(AT_A_TIME)=3
-	@$(RUN) pytest tests/integration tests/reliability -m timed $(AT_A_TIME)=4 -o asyncio_debug=false
-	@$(RUN) pytest tests/integration tests/unit -m 'not timed' $(AT_A_TIME)=4
+	@$(RUN) pytest tests/integration tests/reliability -m timed $(AT_A_TIME)=4
+	@$(RUN) pytest tests/integration tests/unit -m 'not timed' $(AT_A_TIME)=4 -o asyncio_debug=true
 
 # Coverage takes as much CPU time again as the tests, so `make test` goes without it.
 coverage: check
