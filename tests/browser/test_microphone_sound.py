@@ -1,8 +1,9 @@
-"""The broadcasting page's microphone, judged by the bytes that the relay sends."""
+"""The broadcasting page's microphone and files, judged by the bytes that the relay sends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +16,16 @@ from tests.browser.listening import TRIES
 from tests.browser.peers import listen, network
 from tests.support.processes import RelayProcess
 from tests.support.recording import decode_floats
-from tests.support.tone import Samples, from_pcm, is_clean_tone, judge
+from tests.support.tone import Samples, assert_clean_tone, from_pcm, is_clean_tone, judge, sine, write_wav
 
 pytestmark = [pytest.mark.ear, pytest.mark.asyncio(loop_scope="session")]
 
 RATE = 16_000
 SECONDS = 5
+
+TONE, FILE_SECONDS = 997, 3
+ONSET_SAMPLES = 800
+"""A tone that starts abruptly rings in the low-pass filter, so the test judges only what follows."""
 
 REMEMBER_MICROPHONES = """
 globalThis.microphones = [];
@@ -99,3 +104,27 @@ async def test_microphone_is_continuous_up_to_the_bytes_that_the_relay_sends(
         assert not is_clean_tone(given, rate, MICROPHONE_FREQUENCY), verdict
         say("listening again, because the fake microphone stuttered")
     assert np.abs(heard).max() == pytest.approx(0.5, abs=0.05)
+
+
+async def test_a_file_is_continuous_up_to_the_bytes_that_the_relay_sends(
+    tab: Tab, relay: RelayProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "tone.wav"
+    write_wav(file, sine(TONE, 44_100, FILE_SECONDS), 44_100)
+    await tab.open("/broadcast/tone")
+    await tab.page.get_by_role("radio", name="File").check()
+    await tab.page.get_by_label("Audio file").set_input_files(file)
+    for _ in range(TRIES):
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            heard = tasks.create_task(_listen_to_the_end(relay.url))
+            await tab.press("Go live")
+            samples = from_pcm(await heard)
+        await tab.status("You are off the air.")
+        samples = samples[ONSET_SAMPLES : FILE_SECONDS * RATE - ONSET_SAMPLES]
+        if is_clean_tone(samples, RATE, TONE):
+            break
+    assert_clean_tone(samples, RATE, TONE)
+
+
+async def _listen_to_the_end(relay_url: str) -> bytes:
+    return b"".join([payload async for payload in listen(relay_url, "tone")])
