@@ -269,18 +269,24 @@ async def test_speech_that_waits_is_released_by_the_next_home(nodes: list[Cluste
     assert_exact(there)
 
 
+async def cut_off(home: ClusterNode, other: ClusterNode) -> tuple[Any, FakePort, FakePort]:
+    """Broadcast 30 frames at the home, of which the other node gets 10. Return the source, and a listener of each."""
+    source, _ = await home.claim()
+    here, there = await home.join(), await other.join()
+    send(home, source, numbered(10))
+    await until(lambda: len(heard(there)) == 10)
+    other.bus.cut()
+    send(home, source, numbered(20, 10))
+    await until(lambda: len(heard(here)) == 30)
+    return source, here, there
+
+
 async def test_what_the_home_itself_has_lost_is_not_waited_for(
     nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "PATIENCE_SECONDS", 10 * SECONDS)
     a, b, _ = nodes
-    source, _ = await a.claim()
-    here, there = await a.join(), await b.join()
-    send(a, source, numbered(10))
-    await until(lambda: len(heard(there)) == 10)
-    b.bus.cut()
-    send(a, source, numbered(20, 10))
-    await until(lambda: len(heard(here)) == 30)
+    source, _, there = await cut_off(a, b)
     memory.lose_memory()
     b.bus.heal()
     send(a, source, numbered(5, 30))
@@ -294,13 +300,7 @@ async def test_what_the_home_still_has_is_waited_for(
     nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, _ = nodes
-    source, _ = await a.claim()
-    here, there = await a.join(), await b.join()
-    send(a, source, numbered(10))
-    await until(lambda: len(heard(there)) == 10)
-    b.bus.cut()
-    send(a, source, numbered(20, 10))
-    await until(lambda: len(heard(here)) == 30)
+    source, _, there = await cut_off(a, b)
     # The memory gets them again when the home is asked.
     lost = memory.recall(f"audio.{key_of(ADDRESS)}", None)
     memory.lose_memory()
@@ -338,13 +338,7 @@ async def test_what_arrives_twice_late_or_out_of_order_is_heard_once_and_in_orde
 
 async def test_a_link_that_was_cut_is_made_up_for(nodes: list[ClusterNode]) -> None:
     a, b, _c = nodes
-    source, _ = await a.claim()
-    here, there = await a.join(), await b.join()
-    send(a, source, numbered(10))
-    await until(lambda: len(heard(there)) == 10)
-    b.bus.cut()
-    send(a, source, numbered(20, 10))
-    await until(lambda: len(heard(here)) == 30)
+    source, here, there = await cut_off(a, b)
     b.bus.heal()
     send(a, source, numbered(5, 30))
     await until(lambda: len(heard(there)) == 35)
