@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +12,11 @@ import click
 from relay.cli.output import say
 from relay.client import ErrorNotice, Reconnect, Reconnecting
 from relay.client.page_address import PageAddress, read_page_address
-from relay.process.early_signals import let_end
 from relay.settings.configuration import load_settings
 from relay.settings.settings import Settings
 from relay.vocabulary.errors import BadRequestError, NotAllowedError, RelayError, UserError
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 from relay.vocabulary.text import printable
-
-_INTERRUPTED = 130
-"""The exit code that shells use for a program ended by SIGINT: 128 plus the signal's number."""
 
 session_argument = click.argument("session")
 
@@ -118,13 +113,10 @@ def read_address(session: str, channel: str) -> ChannelAddress:
 def run(work: Coroutine[object, object, None], credentials: str = "RELAY_CLIENT_TOKEN") -> None:
     """Run a client until it ends. `credentials` is what a person should check when the relay refuses it.
 
-    Ctrl-C exits with code 130 before the client handles signals. So does a second Ctrl-C while the client stops.
+    Where the client does not handle signals, and while it stops, Ctrl-C ends the process.
     """
-    let_end(signal.SIGINT)
     try:
         asyncio.run(_without_proxy_noise(work))
-    except KeyboardInterrupt:
-        raise click.exceptions.Exit(_INTERRUPTED) from None
     except NotAllowedError as error:
         raise NotAllowedError(f"{error} Check {credentials}.") from error
 

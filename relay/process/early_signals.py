@@ -20,13 +20,13 @@ def keep_signals() -> None:
 
 
 def end_quietly() -> None:
-    """Let SIGINT and SIGTERM end a command that has not begun any work.
+    """Let SIGINT and SIGTERM end a command that does not handle them, at once and without a word.
 
-    Python's own handler of SIGINT raises an exception wherever the program is. During an import, that prints a
-    traceback. Where exceptions are ignored, it has no effect, and the command continues.
+    Python's own handler of SIGINT raises an exception wherever the program is. During an import or in a callback, that
+    prints a traceback. Where exceptions are ignored, it has no effect, and the command continues.
     """
-    signal.signal(signal.SIGINT, _end)
-    let_end(signal.SIGTERM)
+    for number in STOP_SIGNALS:
+        let_end(number)
 
 
 def take_signal(number: int) -> bool:
@@ -38,10 +38,7 @@ def take_signal(number: int) -> bool:
 
 def let_end(number: int) -> None:
     """Let SIGINT or SIGTERM end the process, even process 1, for which the kernel has no default action."""
-    if number == signal.SIGINT:
-        signal.signal(number, signal.default_int_handler)
-    else:
-        signal.signal(number, _end if os.getpid() == 1 else signal.SIG_DFL)
+    signal.signal(number, _end if os.getpid() == 1 else signal.SIG_DFL)
 
 
 def _keep(number: int, _: FrameType | None) -> None:

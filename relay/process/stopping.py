@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from relay.process.early_signals import STOP_SIGNALS, let_end, take_signal
 
@@ -19,8 +20,9 @@ class _StopSignals:
         self._again = again
         self._has_stopped = False
         self._loop = asyncio.get_running_loop()
+        # Not with `add_signal_handler`, whose removal makes SIGINT raise an exception wherever the program is.
         for number in STOP_SIGNALS:
-            self._loop.add_signal_handler(number, self._take, number)
+            signal.signal(number, self._call_soon)
 
     def take_kept(self) -> None:
         """Handle the signals that arrived while the process started."""
@@ -31,8 +33,10 @@ class _StopSignals:
     def forget(self) -> None:
         """Let the signals end the process from now on."""
         for number in STOP_SIGNALS:
-            self._loop.remove_signal_handler(number)
             let_end(number)
+
+    def _call_soon(self, number: int, _: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._take, number)
 
     def _take(self, number: int) -> None:
         stop, self._stop = self._stop, None

@@ -260,7 +260,7 @@ async def test_ctrl_c_while_it_starts_is_quiet(module: str) -> None:
     code = INTERRUPTED_WHILE_IT_IMPORTS.replace("MODULE", module)
     command = (sys.executable, "-c", code, "listen", "ev1", "--url", "ws://127.0.0.1:9", "--no-reconnect")
     finished = await asyncio.to_thread(subprocess.run, command, stdin=DEVNULL, capture_output=True, check=False)
-    assert (finished.returncode, finished.stderr) == (130, b"")
+    assert (finished.returncode, finished.stderr) == (-signal.SIGINT, b"")
 
 
 async def test_ctrl_c_while_connecting_is_quiet(tmp_path: Path) -> None:
@@ -272,8 +272,30 @@ async def test_ctrl_c_while_connecting_is_quiet(tmp_path: Path) -> None:
             connection, _ = await asyncio.get_running_loop().sock_accept(server)
             with connection:
                 process.signal(signal.SIGINT)
-                assert await process.wait() == 130
+                assert await process.wait() == -signal.SIGINT
     assert process.lines == []
+
+
+INTERRUPTED_IN_A_CALLBACK = """
+import os, runpy, signal
+from websockets.asyncio import connection
+
+assemble = connection.Assembler
+
+def interrupt(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    return assemble(*arguments, **options)
+
+connection.Assembler = interrupt
+runpy.run_module("relay", run_name="__main__", alter_sys=True)
+"""
+
+
+async def test_ctrl_c_in_a_callback_of_the_event_loop_is_quiet(tmp_path: Path, relay: RelayProcess) -> None:
+    path = str(write_wav(tmp_path / "a.wav", b"\0\0"))
+    command = (sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK, "broadcast", "ev1", path, "--url", relay.url)
+    finished = await asyncio.to_thread(subprocess.run, command, stdin=DEVNULL, capture_output=True, check=False)
+    assert (finished.returncode, finished.stderr) == (-signal.SIGINT, b"")
 
 
 async def test_what_a_person_copies_from_a_browser_names_relay_session_and_channel(
