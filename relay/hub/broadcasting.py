@@ -7,6 +7,7 @@ none of its audio is dropped.
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -273,6 +274,14 @@ class Broadcasting:
         if channel.departure is not None and channel.ingest.next_release() is None:
             departure, channel.departure = channel.departure, None
             self._finish(channel, departure)
+
+    def end_early(self) -> None:
+        """End now the channels whose broadcasters ended them, and release at once what still waits for its time."""
+        for channel in self._directory:
+            departure, ingest = channel.departure, channel.ingest
+            if departure is not None and departure.farewell is Farewell.END and ingest is not None:
+                self._release(channel, ingest.release(math.inf))
+                self.release_due(channel)
 
     def _depart(self, broadcaster: Broadcaster, farewell: Farewell) -> None:
         channel = broadcaster.channel

@@ -110,6 +110,11 @@ class Directory:
         """Return the latest channel of this address that ended, while it is kept."""
         return self._ended.get(address)
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether listeners of a channel that ended still receive its last audio."""
+        return any(channel.listener_count for channel in self._ended.values())
+
     def forget_ended(self, before: float) -> None:
         """Forget channels that ended before a time in seconds of the relay's clock."""
         for address, channel in list(self._ended.items()):

@@ -155,6 +155,7 @@ class RelayServer:
         plan = self._plan
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.closing):
+                await self._let_sessions_end(plan.ending)
                 await self._see_all_off(plan.window)
                 self._door.cut_off_pending()
                 await self._handshakes.join()
@@ -168,6 +169,18 @@ class RelayServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(plan.cut_off):
                 await self._everybody_has_gone()
+
+    async def _let_sessions_end(self, seconds: float) -> None:
+        """Let listeners of sessions that ended learn so. Otherwise they would come back, and wait for nothing.
+
+        In a cluster, another node continues with the audio that still waits for its time.
+        """
+        if not self._hub.gate.is_shared:
+            self._hub.broadcasting.end_early()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._hub.directory.is_ending:  # noqa: ASYNC110 - leaving listeners share no event
+                    await asyncio.sleep(LEAVING_SECONDS)
 
     async def _see_all_off(self, window_seconds: float) -> None:
         """Ask all clients to leave: listeners first, so that nobody hears silence.

@@ -13,6 +13,12 @@ CUT_OFF_SHARE = 0.1
 MAX_CUT_OFF_SECONDS = 1.0
 """Upper bound of that share. Cutting off waits for no client."""
 
+ENDING_SHARE = 0.1
+"""Share of the total time in which listeners of a session that has just ended get its last audio and the reason."""
+
+MAX_ENDING_SECONDS = 1.0
+"""Upper bound of that share. A listener that needs longer is slow, and is asked to come back like all others."""
+
 FLUSH_SHARE = 0.3
 """Share of the total time for the last metrics: a few requests to a service that responds."""
 
@@ -34,12 +40,14 @@ class ShutdownPlan:
     """How long the parts of stopping may take, in seconds.
 
     Attributes:
+        ending: Sessions that have just ended may take this long to say so.
         window: All clients are asked to leave within this time.
-        closing: Clients may take this long to close. It includes the window.
+        closing: Clients may take this long to close. It includes the ending and the window.
         cut_off: Time for cutting off the remaining clients.
         flush: Time for the last metrics.
     """
 
+    ending: float
     window: float
     closing: float
     cut_off: float
@@ -51,7 +59,8 @@ class ShutdownPlan:
         cut_off = min(MAX_CUT_OFF_SECONDS, CUT_OFF_SHARE * timeout_seconds)
         flush = min(MAX_FLUSH_SECONDS, FLUSH_SHARE * timeout_seconds)
         closing = timeout_seconds - cut_off - flush
-        return cls(min(window_seconds, closing / 2), closing, cut_off, flush)
+        ending = min(MAX_ENDING_SECONDS, ENDING_SHARE * timeout_seconds)
+        return cls(ending, min(window_seconds, closing / 2), closing, cut_off, flush)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,10 @@ from websockets.asyncio.client import connect
 
 from tests.support.ports import free_port
 from tests.support.processes import running
+from tests.support.wire_listener import closing, open_listener
+
+PAGE = "/v1/listen/demo?codec=opus&packet_ms=60"
+"""What the listening page asks for."""
 
 
 async def test_the_voice_is_on_the_air_until_ctrl_c() -> None:
@@ -27,6 +31,11 @@ async def test_the_voice_is_on_the_air_until_ctrl_c() -> None:
                     frame = await listener.recv(decode=False)
                     heard += frame
         assert heard in voice + voice, "not the voice, or with a hole"
-        demo.signal(signal.SIGINT)
+        page = await open_listener(f"http://{url[1]}".removesuffix("/listen/demo"), PAGE)
+        with closing([page]):
+            await page.until(lambda: len(page.frames) >= 5)
+            demo.signal(signal.SIGINT)
+            await page.until_ended()
+            assert page.close_code == 1000, "the page would say that the connection is lost"
         assert await demo.wait() == 0, demo.text
         assert "Traceback" not in demo.text

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from relay.cli.app import running_relay
 from relay.settings.settings import BroadcastSettings, ListenerSettings, ServerSettings, Settings
-from tests.support.live_session import LOOPS, Broadcaster, broadcasting, listen_beside
+from tests.support.live_session import LOOPS, Broadcaster, broadcasting, check_accounts, listen_beside
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, few_at_once, relay_process, running
 from tests.support.wire_listener import SMALL_BUFFER_BYTES, WireListener, closing, open_listener
@@ -75,6 +75,20 @@ async def test_everybody_is_told_when_to_come_back_and_the_broadcaster_goes_last
         assert len(delays_ms) >= 50
         assert min(delays_ms) >= 1000
         assert max(delays_ms) <= 2300
+        assert await relay.wait() == 0
+
+
+async def test_listeners_of_a_session_that_just_ended_are_told_so() -> None:
+    """Listeners that are only asked to come back would wait for a session that is over."""
+    async with relay_process() as relay:
+        listeners = await listen_beside(relay, "ev1", 20)
+        with closing(listeners):
+            async with broadcasting(relay, "ev1", "?pace=speech") as broadcaster:
+                await broadcaster.send(150)
+                await broadcaster.end()
+            relay.signal(signal.SIGTERM)
+            await check_accounts(listeners, broadcaster)
+            assert [listener.told[-1].get("state") for listener in listeners] == ["ended"] * len(listeners)
         assert await relay.wait() == 0
 
 

@@ -377,3 +377,16 @@ test("a session that ended is not reported as waiting, even if the close comes l
   relay.run(1000);
   assert.deepEqual([relay.status.state, relay.status.code], ["ended", 1000]);
 });
+
+for (const code of [1006, 1012]) {
+  test(`a session has ended even if close ${code} is the last that the player hears of the relay`, () => {
+    const relay = playing({ latency: "stable" });
+    relay.sockets[0].tell(JSON.stringify({ type: "state", state: "ended" }));
+    relay.run(10);
+    relay.sockets[0].break(code);
+    relay.run(10_000);
+    assert.equal(relay.attempts.length, 1);
+    assert.ok(!relay.states.includes("reconnecting"), `${relay.states}`);
+    assert.deepEqual([relay.status.state, relay.status.reason], ["ended", "The session has ended."]);
+  });
+}

@@ -14,7 +14,8 @@ def test_the_parts_are_no_longer_than_the_whole(timeout_seconds: float, window_s
     plan = ShutdownPlan.within(timeout_seconds, window_seconds)
     assert plan.closing + plan.cut_off + plan.flush <= timeout_seconds * (1 + 1e-9)
     assert 0 < plan.window <= min(window_seconds, plan.closing / 2)
-    assert min(plan.closing, plan.cut_off, plan.flush) > 0
+    assert plan.ending + plan.window < plan.closing
+    assert min(plan.ending, plan.cut_off, plan.flush) > 0
 
 
 @given(st.integers(0, 3000), st.floats(0.01, 20), st.integers(0, 100))

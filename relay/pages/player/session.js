@@ -6,7 +6,7 @@
  */
 
 import { BitRate } from "./bit-rate.js";
-import { BAD_REQUEST, SESSION_ENDED, TOKEN_EXPIRED } from "./close-codes.js";
+import { BAD_REQUEST, SESSION_ENDED, TOKEN_EXPIRED, closeSentence } from "./close-codes.js";
 import { Conductor } from "./conductor.js";
 import { Delivery } from "./delivery.js";
 import { RelaySocket, WORLD } from "./relay-socket.js";
@@ -462,6 +462,12 @@ export class Session {
 
   /** @param {import("./relay-socket.js").Ending & {retryInMs: number}} ending */
   #lose({ code, sentence, retryInMs }) {
+    if (this.#conductor.channelState === "ended") {
+      // The connection was lost before the relay closed it. There is nothing to come back to.
+      this.#socket.close();
+      this.#end({ code: SESSION_ENDED, sentence: closeSentence(SESSION_ENDED, "") });
+      return;
+    }
     // A listener that never got a `hello` has no connection to lose.
     this.#link = this.#reconnects < 0 ? "connecting" : "down";
     this.#trouble = { reason: sentence, code, retryInMs };
