@@ -117,11 +117,14 @@ def ready(relay: RelayProcess) -> int:
     return connection.getresponse().status
 
 
-async def test_a_second_signal_ends_it_at_once() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_it_at_once(number: signal.Signals) -> None:
     async with relay_process(RELAY_SERVER_SHUTDOWN_TIMEOUT_SECONDS="60", **KEPT) as relay, stalled(relay, 1):
-        relay.signal(signal.SIGTERM)
+        relay.signal(number)
         await relay.event("relay stopping")
-        assert await relay.terminate(30) == -signal.SIGTERM
+        relay.signal(number)
+        assert await relay.wait(30) == -number
+        assert "Traceback" not in relay.text
 
 
 AT_A_MOMENT = """
