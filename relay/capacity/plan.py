@@ -21,7 +21,10 @@ ENTRY_BYTES = 140
 """The most that a message on NATS contains beside audio: 68 bytes of numbers, its subject, and the protocol's line."""
 
 HISTORY_SECONDS = 10
-"""How much of each channel a worker and NATS keep: `listener.history_seconds`."""
+"""How much of each channel a worker keeps: `listener.history_seconds`."""
+
+NATS_SECONDS = 80
+"""How much of each channel NATS keeps: `listener.history_seconds`, `broadcast.queue_seconds`, and 10 s more."""
 
 PORTS = 28_232
 """Connections from one address to one port of another: Linux's `net.ipv4.ip_local_port_range`."""
@@ -245,7 +248,7 @@ def make_plan(demand: Demand, machines: Machines, figures: Figures, prices: Pric
         nats_out_mbps=nats_out * 8 / _MILLION,
         nats_mbps_to_each_region=entries_per_second * entry * 8 / _MILLION * (machines.regions > 1),
         nats_cores=taken_per_second * figures.nats_us.value / _MILLION * is_cluster,
-        nats_memory_mb=HISTORY_SECONDS * entries_per_second * entry / _MILLION * is_cluster,
+        nats_memory_mb=NATS_SECONDS * entries_per_second * entry / _MILLION * is_cluster,
         traffic_cost_per_hour=None if prices.per_gb is None else hourly * prices.per_gb,
         machine_cost_per_hour=None
         if prices.per_core_hour is None

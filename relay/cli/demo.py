@@ -14,7 +14,7 @@ from relay.cli.output import say
 from relay.media import open_audio
 from relay.process.logs import configure_logging
 from relay.settings.configuration import load_settings
-from relay.settings.settings import AccessSettings, Settings
+from relay.settings.settings import AccessSettings, ClusterSettings, ServerSettings, Settings
 from relay.vocabulary.names import DEFAULT_CHANNEL, ChannelAddress
 
 SAMPLE = "counting.wav"
@@ -38,10 +38,15 @@ def demo_command(port: int | None, session: str, config_path: Path | None) -> No
 
 
 def _for_everybody(settings: Settings) -> Settings:
-    """Return settings with which the links work as printed: without tokens, and at an address of this machine."""
-    server = settings.server.model_copy(update={"tls_certificate": None, "tls_key": None})
+    """Return settings with which the links work as printed: without tokens, and on this machine only.
+
+    The demo lets everybody in, so it does not join a cluster either, whose sessions may need a token.
+    """
+    own = ServerSettings()
+    changes = {"host": own.host, "trusted_proxies": own.trusted_proxies, "tls_certificate": None, "tls_key": None}
+    server = settings.server.model_copy(update=changes)
     access = AccessSettings(admin_key=settings.access.admin_key)
-    return settings.model_copy(update={"server": server, "access": access})
+    return settings.model_copy(update={"server": server, "access": access, "cluster": ClusterSettings()})
 
 
 async def _demo(settings: Settings, address: ChannelAddress, sample: Path) -> None:

@@ -379,14 +379,15 @@ def _other_channels(listener: Listener) -> str:
 
 async def _receive(listener: Listener, sink: Sink) -> None:
     connection = ConnectionTeller()
+    told: AudioFormat | None = None
     async for event in listener:
         match event:
             case Audio(payload=payload):
                 await sink.write(payload)
-            case Hello(audio_format=AudioFormat() as audio_format):
-                sink.set_format(audio_format)
-            case FormatChange(audio_format=audio_format):
-                say(f"the audio is {audio_format}")
+            case Hello(audio_format=AudioFormat() as audio_format) | FormatChange(audio_format=audio_format):
+                if audio_format != told:
+                    say(f"the audio is {audio_format}")
+                told = audio_format
                 sink.set_format(audio_format)
             case Reconnecting():
                 connection.lost(event)

@@ -73,8 +73,10 @@ _FINGERPRINT = re.compile(r"/assets/[0-9a-f]{16}(?=/)")
 EXPLAINED = (400, 404, 429, 503)
 """HTTP statuses with an error page: `error.html` with other texts."""
 
+RIGHT_TO_LEFT = ("ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi")
+"""Languages that are written from right to left. `i18n.js` has the same list."""
+
 _ENGLISH = "en"
-_RIGHT_TO_LEFT = ("ar",)
 _MOST_LEVELS = 64
 _MOST_LANGUAGES = 16
 _TEXT = re.compile(r'(?<= data-i18n=")(error[a-z0-9.]+)">[^<]*')
@@ -216,7 +218,7 @@ class Pages:
 
 def _translate(text: str, language: str, words: Mapping[str, str]) -> str:
     text = _TEXT.sub(lambda found: f'{found[1]}">{words[found[1]]}', text)
-    direction = ' dir="rtl"' if language in _RIGHT_TO_LEFT else ""
+    direction = ' dir="rtl"' if language in RIGHT_TO_LEFT else ""
     return text.replace('<html lang="en"', f'<html lang="{language}"{direction}', 1)
 
 

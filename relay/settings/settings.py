@@ -253,7 +253,7 @@ class OpusSettings(_Section):
         9,
         ge=0,
         le=10,
-        description="How much CPU the encoder may take for the same bit rate. 5 takes about two thirds of 9. 0 to 10.",
+        description="How much CPU the encoder may take for the same bit rate. 5 takes about half of 9. 0 to 10.",
     )
     frame_ms: int = Field(
         20,

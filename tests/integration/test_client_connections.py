@@ -79,6 +79,7 @@ async def test_gaps_are_told_and_counted_and_unknown_messages_are_not(
     assert recorded(tmp_path / "out.wav") == (16_000, 1, heard)
     assert capsys.readouterr().err.splitlines() == [
         f"listening to ev1/english at {url} (live)",
+        "the audio is 16000 Hz, mono",
         "lost 1.28 s of audio (overflow)",
         "lost 0.02 s of audio (stale)",
         "the session ended",

@@ -443,7 +443,7 @@ async def test_who_listens_where_nothing_is_said_learns_where_something_is(tmp_p
         assert await lost.wait() == 0
         assert await right.wait() == 0
     assert lost.lines[1] == "the channels of ev1 are de (Deutsch), fr; choose one with --channel"
-    assert len(right.lines) == 2
+    assert "the channels of ev1" not in right.text
 
 
 async def test_a_signal_while_there_is_no_connection_does_not_wait_for_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.pages.files import EXPLAINED
+from relay.pages.files import EXPLAINED, RIGHT_TO_LEFT
 
 PAGES = Path(str(files("relay"))) / "pages"
 LOCALES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (PAGES / "locales").glob("*.json")}
@@ -25,6 +25,12 @@ def test_there_is_a_locale_for_each_language_that_the_chooser_offers() -> None:
     assert found is not None
     assert set(re.findall(r'"(\w+)"', found[1])) == set(LOCALES)
     assert len(LOCALES) >= 6
+
+
+def test_error_pages_and_scripts_write_the_same_languages_from_right_to_left() -> None:
+    found = re.search(r"RIGHT_TO_LEFT = new Set\(\[(.*)\]\)", (PAGES / "i18n.js").read_text(encoding="utf-8"))
+    assert found is not None
+    assert tuple(re.findall(r'"(\w+)"', found[1])) == RIGHT_TO_LEFT
 
 
 @pytest.mark.parametrize("language", LOCALES)
