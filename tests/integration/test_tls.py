@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from relay.protocol.wire import HEADER_BYTES, Header
-from tests.support.certificates import Certificate, make_certificate
+from tests.support.certificates import Certificate, KeyType, make_certificate
 from tests.support.live_session import LOOPS
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process, running
@@ -211,18 +211,24 @@ def serial_number(relay: RelayProcess, context: ssl.SSLContext) -> int | None:
     return int(str((certificate or {})["serialNumber"]), 16)
 
 
-async def test_a_renewed_certificate_is_taken_on_sighup_and_a_broken_one_is_not(tmp_path: Path) -> None:
-    first = make_certificate(tmp_path)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(KeyType.ECDSA, KeyType.ECDSA), (KeyType.ECDSA, KeyType.RSA), (KeyType.RSA, KeyType.ECDSA)],
+)
+async def test_a_renewed_certificate_is_taken_on_sighup_and_a_broken_one_is_not(
+    before: KeyType, after: KeyType, tmp_path: Path
+) -> None:
+    first = make_certificate(tmp_path, key_type=before)
     async with relay_process(**settings(first)) as relay, client(relay, first, "/v1/listen/ev1") as listener:
         assert await asyncio.to_thread(serial_number, relay, first.trusting) == first.serial
         trusting_first = first.trusting
-        second = make_certificate(tmp_path)
+        second = make_certificate(tmp_path, key_type=after)
         relay.signal(signal.SIGHUP)
         await relay.event("configuration reloaded")
         assert await asyncio.to_thread(serial_number, relay, second.trusting) == second.serial
         assert await asyncio.to_thread(serial_number, relay, trusting_first) is None
         trusting_second = second.trusting
-        second.key.write_bytes(make_certificate(tmp_path, "other").key.read_bytes())
+        second.key.write_bytes(make_certificate(tmp_path, "other", after).key.read_bytes())
         relay.signal(signal.SIGHUP)
         told = await relay.event("the configuration was not reloaded; the previous one stays in force")
         assert "must be a certificate and its private key, in PEM: key values mismatch." in told["faults"]
