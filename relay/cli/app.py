@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -78,7 +77,7 @@ class RunningRelay:
         rechecks: Checks open connections against the access rules again.
         limits: Limits for clients.
         door: Admits clients, and knows the trusted proxies.
-        tls: Context for TLS; None without TLS.
+        server: Listens, and has the TLS context for new connections.
         hosts: Addresses to listen on, as of the start.
         broken: Set when the relay no longer works, by a fault of its own that the log names. Stop it then.
     """
@@ -90,7 +89,7 @@ class RunningRelay:
     rechecks: Rechecks
     limits: LimitsInForce
     door: Door
-    tls: ssl.SSLContext | None
+    server: RelayServer
     hosts: tuple[str, ...]
     broken: asyncio.Event
 
@@ -107,7 +106,7 @@ class RunningRelay:
             ConfigurationError: The settings cannot be used here; nothing has changed.
         """
         rules = read_rules(settings, choose_keys(still_on(self.hosts, settings)).kept_from(self.keys))
-        renew_tls(self.tls, settings.server)
+        self.server.tls = renew_tls(self.server.tls, settings.server)
         self.limits.settings = settings.limits
         self.door.allow_connections()
         self.door.trusted = TrustedProxies(settings.server.trusted_proxies)
@@ -222,7 +221,9 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
         if inherited is None:
             store_keys(stack, server.port, keys)
         url = address_for_browsers(settings.server, server.port)
-        yield RunningRelay(hub, url, keys, admission, rechecks, limits, door, tls, settings.server.host, tasks.broken)
+        yield RunningRelay(
+            hub, url, keys, admission, rechecks, limits, door, server, settings.server.host, tasks.broken
+        )
 
 
 def _start_transcoding(

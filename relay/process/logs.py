@@ -28,6 +28,7 @@ import logging
 import math
 import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
@@ -59,6 +60,9 @@ _LIBRARIES = ("websockets", "aiobotocore", "botocore", "asyncio", "py.warnings")
 _PEER_ERRORS = (ConnectionError, EOFError, TimeoutError)
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _TRACEBACK_INDENT = "    "
+_CONSTANT_WORDS = re.compile(r"[^\n(<]*")
+"""The beginning of a message. After it, a message of an event loop names objects and their addresses in memory."""
+
 _OTHERS = "others"
 
 _EventDict = MutableMapping[str, Any]
@@ -260,7 +264,9 @@ class _WriterHandler(logging.Handler):
         """Return whether to write a record, or only to count it."""
         may_repeat = record.__dict__.pop("may_repeat", False)
         if record.exc_info:
-            return self._repeats.admit((record.msg, record.name, record.exc_info[0]), 1, TRACEBACK_SECONDS, now)
+            constant_words = _CONSTANT_WORDS.findall(str(record.msg))[0].rstrip()
+            kind = (constant_words, record.name, record.exc_info[0])
+            return self._repeats.admit(kind, 1, TRACEBACK_SECONDS, now)
         kind = (record.msg, record.name, may_repeat)
         return not may_repeat or self._repeats.admit(kind, MAX_REPEATS, REPEAT_SECONDS, now)
 

@@ -143,14 +143,17 @@ class Http1:
         return self._request if self._has_read_body(most_body_bytes) else None
 
     def answer(self, status: int, reason: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-        """Serialize a response to the request or to unreadable data.
+        """Serialize a response to the request or to unreadable data. The body is left out if the method is HEAD.
 
         If the connection stays open, the next request may follow.
         """
-        encoded = [(name.encode(), value.encode("iso-8859-1")) for name, value in headers]
-        response = h11.Response(status_code=status, reason=reason.encode(), headers=encoded)
-        events = [response, *([h11.Data(data=body)] if body else []), h11.EndOfMessage()]
-        said = b"".join(self._h11.send(event) or b"" for event in events)
+        said = self.begin_answer(status, reason, headers)
+        is_for_head = self._head.startswith(b"HEAD ")
+        if body and not is_for_head:
+            said += self._h11.send(h11.Data(data=body)) or b""
+        # If the request is unreadable, h11 may not know its method and expect a body. The connection ends anyway.
+        if self._request is not None or not is_for_head:
+            said += self._h11.send(h11.EndOfMessage()) or b""
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
             self._begin()

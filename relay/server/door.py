@@ -270,7 +270,7 @@ class Door:
 
 
 def _as_get(request: Request) -> Request:
-    """Convert HEAD to GET. `complete_response` removes the body later."""
+    """Convert HEAD to GET. `Http1.answer` leaves out the body later."""
     if request.method != "HEAD":
         return request
     return Request(request.path, request.headers, "GET", request.protocol)

@@ -34,6 +34,9 @@ KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_PROBES = 3
 """A peer that vanished is noticed within half a minute, even if the relay sends nothing to it."""
 
+_MOST_MS = 0x7FFF_FFFF
+"""The greatest `TCP_USER_TIMEOUT`, about 25 days."""
+
 
 def bound_kernel_buffer(sock: socket.socket, bytes_per_second: int) -> None:
     """Bound what the kernel holds for a listener's socket whose audio has this rate.
@@ -102,7 +105,8 @@ def notice_dead_peers(descriptor: int, unacknowledged_seconds: float | None) -> 
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
         if unacknowledged_seconds is not None:
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_seconds * 1000))
+            most_ms = int(min(unacknowledged_seconds * 1000, _MOST_MS))
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, most_ms)
 
 
 def discard_unsent(sock: socket.socket | None) -> None:

@@ -48,7 +48,7 @@ class SocketPort(BroadcasterPort):
 
     A listener leaves the hub at the very moment when its connection is no longer open (`ServedConnection`).
     Until then, the descriptor belongs to this connection, because event loops report a loss before they close the
-    descriptor.
+    descriptor. Under TLS, the report comes one turn after that, and the transport is closing meanwhile.
 
     Attributes:
         takes_parts: Whether a write may be partial, as with `os.write`.
@@ -82,7 +82,8 @@ class SocketPort(BroadcasterPort):
     def fit_kernel(self, bytes_per_second: int) -> None:
         """Bound what the kernel holds, for audio of this rate."""
         self._bytes_per_second = bytes_per_second
-        bound_kernel_buffer(self._socket, bytes_per_second)
+        if not self._transport.is_closing():
+            bound_kernel_buffer(self._socket, bytes_per_second)
 
     def abort(self, because: str | OSError, limit: Limit | None = None) -> None:
         """Cut the connection off, and count the limit that was the reason."""
@@ -110,7 +111,9 @@ class TlsPort(SocketPort):
     def take(self, wire: bytes) -> int:
         """Write all of the data if the socket accepts any. Otherwise write nothing and return 0."""
         connection = self._connection
-        if connection.is_full or not connection.writable.is_writable(self._descriptor):
+        if connection.is_full or self._transport.is_closing():
+            return 0
+        if not connection.writable.is_writable(self._descriptor):
             return 0
         with connection.telling_later():
             if len(wire) <= room_bytes(self._bytes_per_second):

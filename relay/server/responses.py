@@ -94,5 +94,3 @@ def complete_response(response: Response, request: Request | None, *, is_over_tl
         del response.headers["Content-Length"]
         response.headers["Content-Length"] = str(len(_UNTOLD))
         response.body = _UNTOLD
-    if request is not None and request.method == "HEAD":
-        response.body = b""

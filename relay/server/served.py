@@ -144,7 +144,7 @@ class ServedConnection(GuardedConnection, ABC):
 
     def _go_on(self, action: Callable[[], None], error: RelayError | None) -> None:
         self.hold_messages(on=False)
-        if not self.is_open or self.timers.have_ended:
+        if not self.is_open or self.transport.is_closing():
             return
         if error is not None:
             self.refuse(error)

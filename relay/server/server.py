@@ -74,8 +74,11 @@ logger = logging.getLogger(__name__)
 class RelayServer:
     """Listens and serves clients. It is an async context manager: clients are served inside it.
 
-    `tls` is None for plain HTTP. `plan` says how long stopping may take. `sockets` are bound already, and other
-    processes may accept from them too; without them, the server binds its own.
+    `plan` says how long stopping may take. `sockets` are bound already, and other processes may accept from them too;
+    without them, the server binds its own.
+
+    Attributes:
+        tls: The TLS context for new connections. None for plain HTTP. May be replaced.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class RelayServer:
         self._limits = limits
         self._endings = endings
         self._tasks = tasks
-        self._tls = tls
+        self.tls = tls
         self._plan = plan
         self._settings = server
         self._sockets = sockets
@@ -206,9 +209,9 @@ class RelayServer:
     def _make_protocol(self) -> asyncio.Protocol:
         """Return the protocol of an accepted socket."""
         connect = partial(HttpConnection, self._door, self, self._endings, self._limits, tasks=self._tasks)
-        if self._tls is None:
+        if self.tls is None:
             return connect(self._door)
-        return TlsHandshake(connect, self._tls, self._door, self._limits, self._handshakes)
+        return TlsHandshake(connect, self.tls, self._door, self._limits, self._handshakes)
 
     def take_in_stream(
         self, transport: asyncio.Transport, admitted: Admitted, head: bytes, *, is_chunked: bool

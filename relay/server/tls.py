@@ -1,6 +1,7 @@
 """The relay's own TLS: its certificate and key, and how both are replaced while the relay runs.
 
-Invariants: TLS 1.2 is the minimum. An unusable pair never replaces a usable one.
+Invariants: TLS 1.2 is the minimum. An unusable pair never replaces a usable one. Each pair has a context of its own,
+because OpenSSL keeps one certificate for each type of key, and clients might choose an old one.
 """
 
 import asyncio
@@ -25,20 +26,18 @@ def make_tls(settings: ServerSettings) -> ssl.SSLContext | None:
     return context
 
 
-def renew_tls(context: ssl.SSLContext | None, settings: ServerSettings) -> None:
-    """Reload certificate and key for new connections. Open connections keep the old ones.
+def renew_tls(present: ssl.SSLContext | None, settings: ServerSettings) -> ssl.SSLContext | None:
+    """Read certificate and key again, and return the TLS context for new connections in place of the present one.
 
     Raises:
-        ConfigurationError: They are unusable, or TLS would have to be turned on or off while the relay runs. Nothing
-            was changed.
+        ConfigurationError: They are unusable, or TLS would have to be turned on or off while the relay runs.
     """
-    # An unused context tries the pair first, because a mismatched pair would spoil the context in use.
-    if (make_tls(settings) is None) is not (context is None):
+    renewed = make_tls(settings)
+    if (renewed is None) is not (present is None):
         raise ConfigurationError(
             "server.tls_certificate cannot be set or unset while the relay runs; restart the relay."
         )
-    if context is not None:
-        _load(context, settings)
+    return renewed
 
 
 def bound_tls_buffers(transport: asyncio.Transport) -> None:

@@ -3,7 +3,8 @@
 A transport reports this only while it holds bytes of the connection, which cannot be taken back. So one selector
 watches these sockets beside their transports, and the event loop watches the selector.
 
-Invariant: a socket is reported once, and never after it was forgotten. It is forgotten before it is closed.
+Invariant: a socket is reported once, and never after it was forgotten. It is forgotten before another one with the same
+descriptor is watched.
 """
 
 import asyncio

@@ -46,12 +46,13 @@ def is_allowed_origin(allowed: Sequence[str], origins: Sequence[str], hosts: Seq
 
     Args:
         allowed: Origins, or the words `same-origin` and `*`.
-        origins: The request's Origin headers. A request without any is not from a browser, and is allowed.
+        origins: The request's Origin headers. A request without any is not from a browser, and is allowed. A request
+            with several is malformed, and is not.
         hosts: The request's Host headers. Behind a proxy, the relay cannot know the scheme that the browser used, so
             `same-origin` assumes the scheme of the page.
     """
     if not origins or ANY_ORIGIN in allowed:
-        return True
+        return len(origins) <= 1
     origin = read_origin(origins[0]) if len(origins) == 1 else None
     if origin is None:
         return False

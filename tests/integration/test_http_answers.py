@@ -21,6 +21,10 @@ UNREADABLE = [
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "version"),
     ("GET /listen/é HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400, "target"),
     (b"GET listen HTTP/1.1\r\nHost: x\r\n\r\n", 400, "target"),
+    (b"HEAD listen HTTP/1.1\r\nHost: x\r\n\r\n", 400, "target"),
+    (b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 400, "body"),
+    (b"HEAD / HTTP/1.1\r\nHost: x\r\nBad Name: 1\r\n\r\n", 400, "header"),
+    (b"HEAD / HTTP/2.0\r\n\r\n", 505, "version"),
     (b"hello\r\n", 400, "not_http"),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "not_http"),
     (b"GET /healthz HTTP/1.1\nHost: x\n\n", 400, "not_http"),
@@ -71,12 +75,13 @@ async def answer(relay: RelayProcess, request: bytes) -> tuple[int, dict[str, st
     return int(first.split()[1]), headers, body
 
 
-def check(headers: dict[str, str], body: bytes) -> None:
+def check(request: bytes, headers: dict[str, str], body: bytes) -> None:
     assert "default-src" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Connection"].lower() == "close"
     assert headers["Server"] == "relay"
-    assert int(headers["Content-Length"]) == len(body)
+    length = int(headers["Content-Length"])
+    assert (length > 0, body) == (True, b"") if request.startswith(b"HEAD ") else length == len(body)
 
 
 async def test_a_request_that_can_not_be_read_is_answered_and_counted() -> None:
@@ -84,7 +89,7 @@ async def test_a_request_that_can_not_be_read_is_answered_and_counted() -> None:
         for request, status, _ in UNREADABLE:
             found, headers, body = await answer(relay, request)
             assert found == status, request[:80]
-            check(headers, body)
+            check(request, headers, body)
         async with exchange(relay) as (reader, writer):
             writer.write(GET)
             writer.write_eof()
@@ -109,8 +114,7 @@ async def test_a_request_that_can_be_read_is_answered_whatever_comes_behind_it()
         for request, status in READABLE:
             found, headers, body = await answer(relay, request)
             assert found == status, request[:80]
-            if not request.startswith(b"HEAD"):
-                check(headers, body)
+            check(request, headers, body)
         async with exchange(relay) as (reader, writer):
             writer.write(GET + b"\r\n")
             writer.write_eof()
@@ -119,9 +123,11 @@ async def test_a_request_that_can_be_read_is_answered_whatever_comes_behind_it()
 
 async def test_a_handshake_that_takes_too_long_gets_the_headers_of_every_answer() -> None:
     async with relay_process(RELAY_LIMITS_HANDSHAKE_TIMEOUT_SECONDS="0.5") as relay:
-        status, headers, body = await answer(relay, GET)
-        assert status == 408
-        check(headers, body)
+        for method in (b"GET", b"HEAD"):
+            request = GET.replace(b"GET", method)
+            status, headers, body = await answer(relay, request)
+            assert status == 408
+            check(request, headers, body)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
@@ -182,7 +188,7 @@ async def test_a_person_gets_a_page_in_their_language_where_there_is_none() -> N
                 "text/html; charset=utf-8",
                 "no-store",
             )
-            check(headers, body)
+            check(request.encode(), headers, body)
             for text in texts:
                 assert text in body.decode(), (path, languages)
             assert "default-src 'self'" in headers["Content-Security-Policy"]
@@ -237,6 +243,6 @@ async def test_a_body_is_bounded() -> None:
         ):
             found, headers, body = await answer(relay, request)
             assert found == status, request
-            check(headers, body)
+            check(request, headers, body)
         assert await relay.terminate() == 0
         await relay.event("limits were applied", max_body_bytes=2)

@@ -56,10 +56,14 @@ async def test_a_listener_that_reads_no_messages_gets_its_response_without_any(
         (await join(relay, b"", b"\r\n\r\n")).close()
 
 
-async def test_accepted_sockets_inherit_how_the_kernel_notices_dead_peers() -> None:
-    settings = load_settings(None, {"server.port": 0}, {}).settings
-    stall_limit_seconds = settings.listener.stall_limit_seconds
-    assert stall_limit_seconds is not None
+@pytest.mark.parametrize(
+    ("stall_limit_seconds", "most_ms"), [(15, (15 + DEAD_PEER_SECONDS) * 1000), (3e6, 2**31 - 1), ("never", 0)]
+)
+async def test_accepted_sockets_inherit_how_the_kernel_notices_dead_peers(
+    stall_limit_seconds: float | str, most_ms: float
+) -> None:
+    chosen = {"server.port": 0, "listener.stall_limit_seconds": stall_limit_seconds}
+    settings = load_settings(None, chosen, {}).settings
     async with running_relay(settings) as relay:
         with await join(relay, SUBPROTOCOL, b'"hello"'):
             (connection,) = (each for each in gc.get_objects() if type(each) is RelayConnection)
@@ -70,6 +74,6 @@ async def test_accepted_sockets_inherit_how_the_kernel_notices_dead_peers() -> N
                 KEEPALIVE_IDLE_SECONDS,
                 KEEPALIVE_INTERVAL_SECONDS,
                 KEEPALIVE_PROBES,
-                (stall_limit_seconds + DEAD_PEER_SECONDS) * 1000,
+                most_ms,
             ]
             del connection, accepted

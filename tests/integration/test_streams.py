@@ -299,6 +299,16 @@ async def test_a_stream_is_admitted_like_a_listener() -> None:
         assert listener.status == 200
 
 
+@pytest.mark.parametrize("asked", ["GET /stream/ev1.opus", "OPTIONS /stream/ev1.opus", "GET /v1/listen/ev1"])
+async def test_no_page_has_two_origins(asked: str) -> None:
+    origins = "Origin: https://a.example\nOrigin: https://b.example"
+    async with relay_process(RELAY_ACCESS_ALLOWED_ORIGINS="*") as relay:
+        async with client(relay, f"{asked} HTTP/1.1\n{origins}") as refused:
+            assert refused.status == 403
+        assert await relay.terminate() == 0
+        assert "Traceback" not in relay.text
+
+
 async def test_requests_for_streams_have_the_rate_of_joins() -> None:
     async with relay_process(RELAY_LIMITS_MAX_JOINS_PER_SECOND_PER_ADDRESS="1") as relay, asyncio.timeout(HANG_SECONDS):
         status = 200

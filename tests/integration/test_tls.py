@@ -1,16 +1,19 @@
 """TLS in the relay itself: every guarantee without TLS also holds with TLS."""
 
 import asyncio
+import gc
 import http.client
 import json
 import signal
 import socket
 import ssl
+import struct
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,8 +21,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from relay.cli.app import running_relay
+from relay.hub.gate import Gate, OpenGate, Then
+from relay.process.event_loop import LoopChoice, loop_factory
 from relay.protocol.wire import HEADER_BYTES, Header
-from tests.support.certificates import Certificate, make_certificate
+from relay.server.connection import RelayConnection
+from relay.server.ports import TlsPort
+from relay.server.served import ServedConnection
+from relay.server.stream import StreamConnection
+from relay.settings.configuration import load_settings
+from tests.support.certificates import Certificate, KeyType, make_certificate
 from tests.support.live_session import LOOPS
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process, running
@@ -27,10 +38,18 @@ from tests.support.wire_listener import SMALL_BUFFER_BYTES, milliseconds_between
 
 pytestmark = pytest.mark.timed
 
+Result = TypeVar("Result")
+
 STEREO = "?rate=48000&channels=2"
 STEREO_FRAME = bytes(3840)
 FRAMES_PER_SECOND = 50
 STALLED_FRAMES = 150
+
+REQUESTS = {
+    StreamConnection: b"GET /stream/ev1.wav HTTP/1.1\r\nHost: x\r\n\r\n",
+    RelayConnection: b"GET /v1/listen/ev1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+}
 
 
 def settings(certificate: Certificate, **more: str) -> dict[str, str]:
@@ -199,6 +218,99 @@ async def test_old_versions_of_tls_are_refused(tmp_path: Path) -> None:
             assert (await asyncio.to_thread(serial_number, relay, context) == certificate.serial) is fits
 
 
+class HeldGate(OpenGate):
+    """A gate at which listeners wait, as in a cluster that has to bring the channel here.
+
+    Attributes:
+        held: What each of them does when its channel is ready.
+    """
+
+    def __init__(self) -> None:
+        self.held: list[Then] = []
+
+    def before_join(self, *arguments: object) -> bool:
+        self.held.append(cast("Then", arguments[-1]))
+        return False
+
+
+def only(kind: type[Result]) -> Result:
+    """Return the only object of a type that is in memory."""
+    (found,) = (each for each in gc.get_objects() if type(each) is kind)
+    return found
+
+
+@asynccontextmanager
+async def listener_in_process(request: bytes, certificate: Certificate, gate: Gate) -> AsyncIterator[socket.socket]:
+    """Run a relay in this process with one listener, which has the first bytes of the answer."""
+    options = {
+        "server.port": 0,
+        "server.tls_certificate": str(certificate.certificate),
+        "server.tls_key": str(certificate.key),
+    }
+    async with running_relay(load_settings(None, options, {}).settings) as relay:
+        relay.hub.gate = gate
+        address = ("127.0.0.1", int(relay.url.rpartition(":")[2]))
+        plain = await asyncio.to_thread(socket.create_connection, address)
+        context = certificate.trusting
+        listener = await asyncio.to_thread(context.wrap_socket, plain, server_hostname="127.0.0.1")
+        await asyncio.to_thread(listener.sendall, request)
+        await asyncio.to_thread(listener.recv, 10)
+        yield listener
+
+
+async def reset(listener: socket.socket, connection: ServedConnection) -> None:
+    """Reset a connection. Return in the turn in which its descriptor is closed, but the connection does not know."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    listener.close()
+    async with asyncio.timeout(20):
+        while connection.transport.get_extra_info("socket") is not None:  # noqa: ASYNC110 - an event comes a turn later
+            await asyncio.sleep(0)
+    assert not connection.timers.have_ended
+
+
+async def end_of(connection: ServedConnection) -> None:
+    ended = asyncio.Event()
+    connection.at_end(ended.set)
+    async with asyncio.timeout(20):
+        await ended.wait()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", [RelayConnection, StreamConnection])
+def test_nothing_is_written_to_a_connection_that_was_reset(
+    loop: LoopChoice, kind: type[ServedConnection], tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with listener_in_process(REQUESTS[kind], make_certificate(tmp_path), OpenGate()) as listener:
+            connection, port = only(kind), only(TlsPort)
+            await reset(listener, connection)
+            port.fit_kernel(8000)
+            assert port.take(bytes(100_000)) == 0
+            await end_of(connection)
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(scenario())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", [RelayConnection, StreamConnection])
+def test_a_connection_that_was_reset_joins_no_channel(
+    loop: LoopChoice, kind: type[ServedConnection], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        gate = HeldGate()
+        async with listener_in_process(REQUESTS[kind], make_certificate(tmp_path), gate) as listener:
+            connection = only(kind)
+            await reset(listener, connection)
+            (then,) = gate.held
+            then(None)
+            await end_of(connection)
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(scenario())
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def serial_number(relay: RelayProcess, context: ssl.SSLContext) -> int | None:
     """Return the serial number of the relay's certificate, or None if the handshake fails."""
     address = urlsplit(relay.url)
@@ -211,18 +323,24 @@ def serial_number(relay: RelayProcess, context: ssl.SSLContext) -> int | None:
     return int(str((certificate or {})["serialNumber"]), 16)
 
 
-async def test_a_renewed_certificate_is_taken_on_sighup_and_a_broken_one_is_not(tmp_path: Path) -> None:
-    first = make_certificate(tmp_path)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(KeyType.ECDSA, KeyType.ECDSA), (KeyType.ECDSA, KeyType.RSA), (KeyType.RSA, KeyType.ECDSA)],
+)
+async def test_a_renewed_certificate_is_taken_on_sighup_and_a_broken_one_is_not(
+    before: KeyType, after: KeyType, tmp_path: Path
+) -> None:
+    first = make_certificate(tmp_path, key_type=before)
     async with relay_process(**settings(first)) as relay, client(relay, first, "/v1/listen/ev1") as listener:
         assert await asyncio.to_thread(serial_number, relay, first.trusting) == first.serial
         trusting_first = first.trusting
-        second = make_certificate(tmp_path)
+        second = make_certificate(tmp_path, key_type=after)
         relay.signal(signal.SIGHUP)
         await relay.event("configuration reloaded")
         assert await asyncio.to_thread(serial_number, relay, second.trusting) == second.serial
         assert await asyncio.to_thread(serial_number, relay, trusting_first) is None
         trusting_second = second.trusting
-        second.key.write_bytes(make_certificate(tmp_path, "other").key.read_bytes())
+        second.key.write_bytes(make_certificate(tmp_path, "other", after).key.read_bytes())
         relay.signal(signal.SIGHUP)
         told = await relay.event("the configuration was not reloaded; the previous one stays in force")
         assert "must be a certificate and its private key, in PEM: key values mismatch." in told["faults"]

@@ -4,11 +4,12 @@ import datetime as dt
 import ipaddress
 import ssl
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -32,9 +33,22 @@ class Certificate:
         return ssl.create_default_context(cafile=str(self.certificate))
 
 
-def make_certificate(directory: Path, name: str = "relay") -> Certificate:
+class KeyType(StrEnum):
+    """The types of keys that certificate authorities accept."""
+
+    ECDSA = "ecdsa"
+    RSA = "rsa"
+
+    def generate(self) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+        """Return a new key of this type."""
+        if self is KeyType.RSA:
+            return rsa.generate_private_key(65537, 2048)
+        return ec.generate_private_key(ec.SECP256R1())
+
+
+def make_certificate(directory: Path, name: str = "relay", key_type: KeyType = KeyType.ECDSA) -> Certificate:
     """Create a certificate as `NAME.pem` and `NAME.key`, and replace existing files of those names."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key_type.generate()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay test")])
     now = dt.datetime.now(dt.UTC)
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]

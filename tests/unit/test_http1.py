@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from relay.protocol.http1 import Fault, Http1, RequestHead, UnreadableRequestError
 
 MOST_BYTES = 200
-WORDS = [b"GET", b"POST", b" ", b"/a", b"http://h/p?q", b"HTTP/1.1", b"HTTP/2.0", b"GET /a HTTP/1.1\r\n"]
+WORDS = [b"GET", b"POST", b"HEAD", b" ", b"/a", b"http://h/p?q", b"HTTP/1.1", b"HTTP/2.0", b"GET /a HTTP/1.1\r\n"]
 HEADERS = [b"Host: x", b":", b"Content-Length: 1", b"Transfer-Encoding: chunked", b"x" * 90]
 BODIES = [b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\n{}\r\n", b"0\r\n\r\n", b"f;x=1"]
 PIECES = st.sampled_from([*WORDS, *HEADERS, *BODIES, b"\r\n", b"\n", b"\r", b"\xc3\xa9", b"\x00"])
 CHUNKED = BODIES[0]
-CLOSE = [("Connection", "close"), ("Content-Length", "0")]
+CLOSE = [("Connection", "close"), ("Content-Length", "2")]
 
 
 def read(parts: list[bytes], most_body_bytes: int = 10) -> tuple[RequestHead, bytes] | Fault | None:
@@ -21,7 +21,9 @@ def read(parts: list[bytes], most_body_bytes: int = 10) -> tuple[RequestHead, by
         try:
             found = http.receive(part, MOST_BYTES, most_body_bytes)
         except UnreadableRequestError as error:
-            assert http.answer(error.status, "", CLOSE, b"").startswith(b"HTTP/1.1 ")
+            said = http.answer(error.status, "", CLOSE, b"no")
+            assert said.startswith(b"HTTP/1.1 ")
+            assert said.endswith(b"\r\n\r\n" if b"".join(parts).startswith(b"HEAD ") else b"\r\n\r\nno")
             assert not http.is_open
             return error.fault
         if found is not None:
@@ -33,6 +35,9 @@ def read(parts: list[bytes], most_body_bytes: int = 10) -> tuple[RequestHead, by
 @example(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nbehind")
 @example(b"GET /a HTTP/1.1\r\n\r\n")
 @example(CHUNKED + b"2\r\n{}\r\n0\r\n\r\nbehind")
+@example(b"HEAD a HTTP/1.1\r\n\r\n")
+@example(b"HEAD /a HTTP/1.1\r\nContent-Length: 1\r\n\r\n")
+@example(b"HEAD /a HTTP/2.0\r\n\r\n")
 @example(b"x" * MOST_BYTES)
 def test_the_pieces_make_no_difference(request: bytes) -> None:
     whole = read([request])
@@ -92,5 +97,5 @@ def test_a_client_that_asks_whether_to_send_its_body_is_answered_at_once() -> No
     http = Http1()
     head = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
     assert http.receive(head, MOST_BYTES, 10) is not None
-    http.answer(405, "Method Not Allowed", CLOSE, b"")
+    http.answer(405, "Method Not Allowed", CLOSE, b"no")
     assert not http.is_open

@@ -329,6 +329,31 @@ def test_a_traceback_that_a_peer_can_cause_is_written_once(configure: Configure)
     assert (members[-1]["like"], members[-1]["lines"]) == ("a bug in the relay ended a connection", 999)
 
 
+class Broken(asyncio.Protocol):
+    def data_received(self, data: bytes) -> None:
+        raise RuntimeError(data)
+
+
+async def test_a_traceback_from_the_event_loop_is_written_once_too(configure: Configure) -> None:
+    log = configure(format="json")
+    protocols: list[Broken] = []  # keeps them in memory, so that each has its own address
+
+    def connect() -> Broken:
+        protocols.append(Broken())
+        return protocols[-1]
+
+    async with await asyncio.get_running_loop().create_server(connect, "127.0.0.1", port := free_port()):
+        for number in range(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"%d" % number)
+            assert await reader.read() == b""
+            writer.close()
+    first, left_out = log.members
+    assert first["exception"].endswith("RuntimeError: b'0'")
+    assert first["event"].startswith(f"{left_out['like']}() call failed.")
+    assert left_out["lines"] == 9
+
+
 def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configure) -> None:
     log = configure(format="json")
     for number in range(1000):
