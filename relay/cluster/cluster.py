@@ -25,7 +25,8 @@ from relay.cluster.audience import Audience
 from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
 from relay.cluster.follower import ClusterTally, Follower
 from relay.cluster.home import Home
-from relay.cluster.ownership import Ownership, RecordError, address_of, key_of, shifted
+from relay.cluster.ownership import Ownership, address_of, key_of, shifted
+from relay.cluster.records import Claim, Records
 from relay.cluster.succession import brought_up_to_date
 from relay.hub.channel import Channel
 from relay.hub.channel_record import ChannelRecord
@@ -72,9 +73,6 @@ SETTLE_SECONDS = 5.0
 LEFT_SECONDS = 5.0
 """How long a node remembers the state in which it left a channel, for nodes that claim it at the same time."""
 
-MOST_ATTEMPTS = 5
-"""How often a node tries to claim a channel when others are faster."""
-
 _NOT_REACHED = "The relay can't reach its cluster; try again in a few seconds."
 
 logger = logging.getLogger(__name__)
@@ -115,7 +113,7 @@ class Cluster:
         self._wall_offset = wall_clock() - clock()
         self._history_seconds = history_seconds
         self.tally = ClusterTally()
-        self._records: dict[ChannelAddress, tuple[Ownership, int]] = {}
+        self._records = Records(bus, self._export)
         self._homes: dict[ChannelAddress, Home] = {}
         self._followers: dict[ChannelAddress, Follower] = {}
         self._locks = defaultdict[ChannelAddress, asyncio.Lock](asyncio.Lock)
@@ -174,10 +172,10 @@ class Cluster:
 
         A channel that ended is of use only to a listener that resumes.
         """
-        record, resume = self._records.get(address), delivery.resume
+        record, resume = self._records.find(address), delivery.resume
         if record is None or not self._bus.is_up:
             return True
-        if record[0].has_ended and resume is None:
+        if record.has_ended and resume is None:
             return True
         if self._is_here(address) and (resume is None or not self._hub.listening.awaits(address, resume)):
             return True
@@ -200,8 +198,7 @@ class Cluster:
             raise BusDownError(_NOT_REACHED)
         async with self._locks[address]:
             try:
-                before, after, revision = await self._write_claim(address, connection_id, offer)
-                home = await self._become_home(address, before, after, revision, offer)
+                home = await self._become_home(address, await self._records.claim(address, connection_id, offer))
             except BusDownError as error:
                 raise BusDownError(_NOT_REACHED) from error
             home.note_change()
@@ -225,49 +222,7 @@ class Cluster:
 
     # Becoming the home
 
-    async def _write_claim(
-        self, address: ChannelAddress, connection_id: str | None, offer: Offer | None
-    ) -> tuple[Ownership | None, Ownership, int]:
-        """Enter this node into a channel's record. Return the old record, the new one, and the new revision.
-
-        Without an offer, a node takes only channels whose home is gone.
-
-        Raises:
-            ChannelBusyError: The channel has a broadcaster that the offer does not replace. Without an offer: it has a
-                home.
-            BusDownError: The bus did not answer.
-        """
-        key = key_of(address)
-        for _ in range(MOST_ATTEMPTS):
-            stored = await self._bus.read(key)
-            before = None if stored is None else Ownership.unpack(stored.value)
-            if before is not None:
-                has_home = before.home in self._bus.nodes and not before.has_ended
-                is_taken = has_home if offer is None else before.connection is not None and has_home
-                if is_taken and (offer is None or not offer.takeover):
-                    raise ChannelBusyError(
-                        f"The channel {address} already has a broadcaster; replace it with takeover=1."
-                    )
-            known = self._records.get(address)
-            fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known[0].fence)
-            channel = self._export(address) if before is None or before.has_ended else before.channel
-            as_of, speaker = ((0, 0), None) if before is None else (before.as_of, before.speaker)
-            after = Ownership(fence, self._bus.node_id, connection_id, channel, as_of, speaker)
-            try:
-                revision = await self._bus.write(key, after.pack(), None if stored is None else stored.revision)
-            except ConflictError:
-                continue
-            return before, after, revision
-        raise ChannelBusyError(f"Several broadcasters claim the channel {address} at once; try again.")
-
-    async def _become_home(
-        self,
-        address: ChannelAddress,
-        before: Ownership | None,
-        after: Ownership,
-        revision: int,
-        offer: Offer | None = None,
-    ) -> Home:
+    async def _become_home(self, address: ChannelAddress, claim: Claim) -> Home:
         """Continue a channel where its last home stopped.
 
         A home that does not answer may use the next numbers for its own listeners. Another broadcaster therefore begins
@@ -277,9 +232,10 @@ class Cluster:
         Raises:
             BusDownError: The bus did not answer. The record names this node; a later claim tries again.
         """
+        before, after = claim.before, claim.after
         present = self._homes.get(address)
         if present is not None and not present.is_over:
-            present.revision = revision
+            present.revision = claim.revision
             connection = after.connection or ""
             present.begin_again(after.fence, connection, self._session_name(address))
             return present
@@ -305,12 +261,12 @@ class Cluster:
                 record = brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
             self._check_not_replaced(address, after.fence)
             self._drop_follower(address)
-            is_disputed = last is before and self._is_disputed(last, offer)
+            is_disputed = last is before and self._is_disputed(last, claim.offer)
             self._hub.following.become_home(channel, record, waiting, is_disputed=is_disputed)
             home.hold_again(waiting)
         self._check_not_replaced(address, after.fence)
         channel.is_home = True
-        home.revision = revision
+        home.revision = claim.revision
         self._homes[address] = home
         home.begin(after.connection, self._session_name(address))
         return home
@@ -392,11 +348,11 @@ class Cluster:
 
     async def _ask_to_repeat(self, address: ChannelAddress) -> bool:
         """Ask a channel's home for what the bus may have lost. Return whether the memory has all that the home has."""
-        record = self._records.get(address)
-        if record is None or record[0].home == self._bus.node_id:
+        record = self._records.find(address)
+        if record is None or record.home == self._bus.node_id:
             return False
         try:
-            return bool(await self._bus.ask_one(record[0].home, "repeat", b"", REPEAT_SECONDS))
+            return bool(await self._bus.ask_one(record.home, "repeat", b"", REPEAT_SECONDS))
         except BusDownError:
             return False
 
@@ -410,8 +366,7 @@ class Cluster:
 
     async def _sync(self, address: ChannelAddress, known: Ownership | None = None) -> Follower:
         follower = self._make_follower(address)
-        record = self._records.get(address)
-        await follower.sync(known or (None if record is None else record[0]))
+        await follower.sync(known or self._records.find(address))
         return follower
 
     def _drop_follower(self, address: ChannelAddress) -> None:
@@ -423,15 +378,9 @@ class Cluster:
         """Take in a record that was written or deleted."""
         address = address_of(key)
         if record is None:
-            self._records.pop(address, None)
+            self._records.forget(address)
             self._forget(address)
-            return
-        try:
-            known = Ownership.unpack(record.value)
-        except RecordError as error:
-            logger.warning("a record of the cluster can't be read", extra={"key": key, "reason": str(error)})
-        else:
-            self._records[address] = known, record.revision
+        elif (known := self._records.learn(key, record)) is not None:
             self._apply_record(address, known)
 
     def _apply_record(self, address: ChannelAddress, known: Ownership) -> None:
@@ -495,7 +444,7 @@ class Cluster:
     def _forget_locks(self) -> None:
         """Drop the locks of channels that the cluster doesn't know."""
         for address in [each for each, lock in self._locks.items() if not lock.locked()]:
-            if address not in self._records and address not in self._homes:
+            if self._records.find(address) is None and address not in self._homes:
                 del self._locks[address]
 
     async def _look_after(self, home: Home) -> None:
@@ -540,7 +489,7 @@ class Cluster:
         if known.fence <= home.fence:
             home.revision = stored.revision
         elif self._homes.get(address) is home and not self._locks[address].locked():
-            self._records[address] = known, stored.revision
+            self._records.learn(key_of(address), stored)
             self._resign(home)
             await self._follow(address)
 
@@ -557,11 +506,11 @@ class Cluster:
         """Take over channels whose home is gone. Each node waits a random time, so that usually one of them does it."""
         if self._is_draining or not self._bus.is_up or self._clock() < self._settles_at:
             return
-        for address, (known, _) in list(self._records.items()):
-            if known.home in self._bus.nodes or address in self._homes or address in self._adopting:
+        for address, known in self._records.abandoned():
+            if address in self._homes or address in self._adopting:
                 continue
             if known.has_ended:
-                self._start(self._delete(address))
+                self._start(self._records.delete(address))
             else:
                 self._adopting.add(address)
                 self._start(self._adopt(address))
@@ -573,8 +522,7 @@ class Cluster:
             async with self._locks[address]:
                 if address in self._homes:
                     return
-                before, after, revision = await self._write_claim(address, None, None)
-                home = await self._become_home(address, before, after, revision)
+                home = await self._become_home(address, await self._records.claim(address, None, None))
                 home.is_changed = True
                 self._hub.broadcasting.note_absence(home.channel)
                 self.tally.adoptions += 1
@@ -584,13 +532,6 @@ class Cluster:
             return
         finally:
             self._adopting.discard(address)
-
-    async def _delete(self, address: ChannelAddress) -> None:
-        """Delete the record of a channel that ended. Its home, which should do so, is gone."""
-        known = self._records.pop(address, None)
-        with contextlib.suppress(BusDownError, ConflictError):
-            if known is not None:
-                await self._bus.delete(key_of(address), known[1])
 
     async def leave(self) -> None:
         """Wait until broadcasters have claimed their channels on other nodes, and give up the remaining channels."""

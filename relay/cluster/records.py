@@ -1,0 +1,118 @@
+"""The records of the cluster's channels: what this node knows of them, and how it enters itself as a home.
+
+The bus reports each change of a record, but some time after it happened. A node therefore reads a record before it
+claims the channel.
+
+Source: docs/architecture.md, "Several nodes".
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
+from relay.cluster.ownership import Ownership, RecordError, address_of, key_of
+from relay.hub.channel_record import ChannelRecord
+from relay.protocol.requests import Offer
+from relay.vocabulary.errors import ChannelBusyError
+from relay.vocabulary.names import ChannelAddress
+
+MOST_ATTEMPTS = 5
+"""How often a node tries to claim a channel when others are faster."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A record that this node wrote to become the home of a channel.
+
+    Attributes:
+        before: The record before that; None if there was none.
+        after: The record.
+        revision: Its revision.
+        offer: The offer of the broadcaster that claims the channel; None if its home was gone.
+    """
+
+    before: Ownership | None
+    after: Ownership
+    revision: int
+    offer: Offer | None
+
+
+class Records:
+    """See the module's docstring.
+
+    Args:
+        bus: Keeps the records.
+        export: Returns a channel as this node has it, with wall-clock times.
+    """
+
+    def __init__(self, bus: Bus, export: Callable[[ChannelAddress], ChannelRecord]) -> None:
+        self._bus = bus
+        self._export = export
+        self._known: dict[ChannelAddress, tuple[Ownership, int]] = {}
+
+    def find(self, address: ChannelAddress) -> Ownership | None:
+        """Return what is known of a channel's record; None if there is none."""
+        known = self._known.get(address)
+        return None if known is None else known[0]
+
+    def learn(self, key: str, record: Record) -> Ownership | None:
+        """Take in a record that was written, and return its content; None if this version can't read it."""
+        try:
+            known = Ownership.unpack(record.value)
+        except RecordError as error:
+            logger.warning("a record of the cluster can't be read", extra={"key": key, "reason": str(error)})
+            return None
+        self._known[address_of(key)] = known, record.revision
+        return known
+
+    def forget(self, address: ChannelAddress) -> None:
+        """Take in that a record was deleted."""
+        self._known.pop(address, None)
+
+    def abandoned(self) -> list[tuple[ChannelAddress, Ownership]]:
+        """Return the records whose home is gone."""
+        return [(address, known) for address, (known, _) in self._known.items() if known.home not in self._bus.nodes]
+
+    async def claim(self, address: ChannelAddress, connection_id: str | None, offer: Offer | None) -> Claim:
+        """Enter this node into a channel's record.
+
+        Without an offer, a node takes only channels whose home is gone.
+
+        Raises:
+            ChannelBusyError: The channel has a broadcaster that the offer does not replace. Without an offer: it has a
+                home.
+            BusDownError: The bus did not answer.
+        """
+        key = key_of(address)
+        for _ in range(MOST_ATTEMPTS):
+            stored = await self._bus.read(key)
+            before = None if stored is None else Ownership.unpack(stored.value)
+            if before is not None:
+                has_home = before.home in self._bus.nodes and not before.has_ended
+                is_taken = has_home if offer is None else before.connection is not None and has_home
+                if is_taken and (offer is None or not offer.takeover):
+                    raise ChannelBusyError(
+                        f"The channel {address} already has a broadcaster; replace it with takeover=1."
+                    )
+            known = self.find(address)
+            fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known.fence)
+            channel = self._export(address) if before is None or before.has_ended else before.channel
+            as_of, speaker = ((0, 0), None) if before is None else (before.as_of, before.speaker)
+            after = Ownership(fence, self._bus.node_id, connection_id, channel, as_of, speaker)
+            try:
+                revision = await self._bus.write(key, after.pack(), None if stored is None else stored.revision)
+            except ConflictError:
+                continue
+            return Claim(before, after, revision, offer)
+        raise ChannelBusyError(f"Several broadcasters claim the channel {address} at once; try again.")
+
+    async def delete(self, address: ChannelAddress) -> None:
+        """Delete the record of a channel that ended. Its home, which should do so, is gone."""
+        known = self._known.pop(address, None)
+        with contextlib.suppress(BusDownError, ConflictError):
+            if known is not None:
+                await self._bus.delete(key_of(address), known[1])
