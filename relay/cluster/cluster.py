@@ -260,11 +260,11 @@ class Cluster:
             if last is before:
                 record = brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
             self._check_not_replaced(address, after.fence)
-            self._drop_follower(address)
             is_disputed = last is before and self._is_disputed(last, claim.offer)
             self._hub.following.become_home(channel, record, waiting, is_disputed=is_disputed)
             home.hold_again(waiting)
         self._check_not_replaced(address, after.fence)
+        self._drop_follower(address)
         channel.is_home = True
         home.revision = claim.revision
         self._homes[address] = home
@@ -419,13 +419,15 @@ class Cluster:
     def _forget(self, address: ChannelAddress) -> None:
         """Forget a channel that its home forgot. If it is used here, this node becomes its home."""
         channel = self._hub.directory.find(address)
-        if channel is None or channel.is_home:
+        if channel is None:
+            self._drop_follower(address)
+        elif channel.is_home:
             return
-        if channel.has_subscribers:
+        elif channel.has_subscribers:
             self._start(self._adopt(address))
-            return
-        self._drop_follower(address)
-        self._hub.directory.forget(channel)
+        else:
+            self._drop_follower(address)
+            self._hub.directory.forget(channel)
 
     def _leave_unused(self) -> None:
         """Stop following channels that have had no listener for a while."""

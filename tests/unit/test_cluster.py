@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from relay.cluster import follower
 from relay.cluster.bus import BusDownError
-from relay.cluster.ownership import key_of
+from relay.cluster.ownership import Ownership, key_of
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
@@ -538,6 +538,42 @@ async def test_a_broadcaster_knows_the_listeners_of_all_nodes(nodes: list[Cluste
         for number in range(count):
             await node.join(f"{number}")
     await until(lambda: port.of_type("stats") and port.of_type("stats")[-1]["listeners"] == 6)
+
+
+def record_of(memory: MemoryCluster) -> Ownership | None:
+    """The record of the channel as the bus has it."""
+    record = memory.records.get(key_of(ADDRESS))
+    return None if record is None else Ownership.unpack(record.value)
+
+
+async def end_session(memory: MemoryCluster, home: ClusterNode, other: ClusterNode, frames: int = 5) -> FakePort:
+    """Broadcast at the home, end the session, and wait until its record says so. Return a listener of the other."""
+    source, _ = await home.claim()
+    there = await other.join()
+    send(home, source, numbered(frames))
+    await until(lambda: len(heard(there)) == frames)
+    home.bench.hub.broadcasting.end(source)
+    await until(lambda: there.closed is not None and (record := record_of(memory)) is not None and record.has_ended)
+    return there
+
+
+async def test_a_node_that_followed_a_session_can_be_the_home_of_the_next_one(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    await end_session(memory, a, b)
+    source, _ = await b.claim()
+    here, there = await b.join("here"), await c.join("there")
+    send(b, source, numbered(5, 50))
+    b.bench.hub.broadcasting.mute(source, on=True)
+    await until(lambda: len(heard(there)) == len(heard(here)) == 5 and there.of_type("state"))
+    # A home that follows itself would answer its own entries without end.
+    async with asyncio.timeout(SECONDS):
+        await memory.settle()
+    for port in (here, there):
+        assert heard(port) == numbered(5, 50)
+        assert [message["silence"] for message in port.of_type("state")] == ["muted"]
+        assert port.closed is None
 
 
 async def test_a_channel_that_ended_begins_anew_on_another_node(nodes: list[ClusterNode]) -> None:
