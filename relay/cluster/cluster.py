@@ -113,7 +113,7 @@ class Cluster:
         self._wall_offset = wall_clock() - clock()
         self._history_seconds = history_seconds
         self.tally = ClusterTally()
-        self._records = Records(bus, self._export)
+        self._records = Records(bus, self._export, wall_clock)
         self._homes: dict[ChannelAddress, Home] = {}
         self._followers: dict[ChannelAddress, Follower] = {}
         self._locks = defaultdict[ChannelAddress, asyncio.Lock](asyncio.Lock)

@@ -15,6 +15,7 @@ from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
 from relay.cluster.ownership import Ownership, RecordError, address_of, key_of
 from relay.hub.channel_record import ChannelRecord
 from relay.protocol.requests import Offer
+from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError
 from relay.vocabulary.names import ChannelAddress
 
@@ -47,11 +48,13 @@ class Records:
     Args:
         bus: Keeps the records.
         export: Returns a channel as this node has it, with wall-clock times.
+        wall_clock: The time of day.
     """
 
-    def __init__(self, bus: Bus, export: Callable[[ChannelAddress], ChannelRecord]) -> None:
+    def __init__(self, bus: Bus, export: Callable[[ChannelAddress], ChannelRecord], wall_clock: Clock) -> None:
         self._bus = bus
         self._export = export
+        self._wall_clock = wall_clock
         self._known: dict[ChannelAddress, tuple[Ownership, int]] = {}
 
     def find(self, address: ChannelAddress) -> Ownership | None:
@@ -98,8 +101,9 @@ class Records:
                     raise ChannelBusyError(
                         f"The channel {address} already has a broadcaster; replace it with takeover=1."
                     )
-            known = self.find(address)
-            fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known.fence)
+            fences = [each.fence for each in (before, self.find(address)) if each is not None]
+            # After a record was deleted, the memory of the bus still has its entries. They must have lower fences.
+            fence = 1 + max(fences, default=int(1000 * self._wall_clock()))
             channel = self._export(address) if before is None or before.has_ended else before.channel
             as_of, speaker = ((0, 0), None) if before is None else (before.as_of, before.speaker)
             after = Ownership(fence, self._bus.node_id, connection_id, channel, as_of, speaker)

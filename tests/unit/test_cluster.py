@@ -576,6 +576,28 @@ async def test_a_node_that_followed_a_session_can_be_the_home_of_the_next_one(
         assert port.closed is None
 
 
+async def test_sessions_whose_record_was_deleted_between_do_not_mix(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    for node in nodes:
+        node.cluster.settle_now()
+    await end_session(memory, a, c, frames=100)
+    await a.die()
+    await until(lambda: not memory.records)
+    source, _ = await b.claim()
+    there = await c.join("there")
+    send(b, source, numbered(100, 500))
+    # This node started only now, so it knows the earlier session only from the memory of the bus.
+    async with ClusterNode(memory, "d").running() as d:
+        late = await d.join("late", Delivery(burst_ms=5000))
+        await until(lambda: len(heard(there)) == len(heard(late)) == 100)
+    assert heard(there) == heard(late) == numbered(100, 500)
+    assert there.closed is None
+    assert_exact(there)
+    assert_exact(late)
+
+
 async def test_a_channel_that_ended_begins_anew_on_another_node(nodes: list[ClusterNode]) -> None:
     a, b, c = nodes
     source, _ = await a.claim()
