@@ -37,7 +37,7 @@ from relay.process.tasks import TaskRegistry
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock
-from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError, TakenOverError
+from relay.vocabulary.errors import ChannelBusyError, RelayError, TakenOverError
 from relay.vocabulary.names import ChannelAddress
 
 HOUSEKEEPING_SECONDS = 0.5
@@ -119,7 +119,6 @@ class Cluster:
         self._locks = defaultdict[ChannelAddress, asyncio.Lock](asyncio.Lock)
         self._written_at: dict[ChannelAddress, float] = {}
         self._unused_since: dict[ChannelAddress, float] = {}
-        self._claiming: dict[ChannelAddress, int] = {}
         self._left: dict[ChannelAddress, tuple[Ownership, float]] = {}
         self._adopting: set[ChannelAddress] = set()
         self._settles_at = clock() + SETTLE_SECONDS
@@ -198,7 +197,7 @@ class Cluster:
             raise BusDownError(_NOT_REACHED)
         async with self._locks[address]:
             try:
-                home = await self._become_home(address, await self._records.claim(address, connection_id, offer))
+                home = await self._become_home(await self._records.claim(address, connection_id, offer))
             except BusDownError as error:
                 raise BusDownError(_NOT_REACHED) from error
             home.note_change()
@@ -222,7 +221,7 @@ class Cluster:
 
     # Becoming the home
 
-    async def _become_home(self, address: ChannelAddress, claim: Claim) -> Home:
+    async def _become_home(self, claim: Claim) -> Home:
         """Continue a channel where its last home stopped.
 
         A home that does not answer may use the next numbers for its own listeners. Another broadcaster therefore begins
@@ -230,19 +229,21 @@ class Cluster:
         numbers.
 
         Raises:
-            BusDownError: The bus did not answer. The record names this node; a later claim tries again.
+            BusDownError: The bus did not answer. The claim stays unfinished.
+            TakenOverError: Another node has claimed the channel since.
         """
-        before, after = claim.before, claim.after
+        address, before, after = claim.address, claim.before, claim.after
         present = self._homes.get(address)
         if present is not None and not present.is_over:
             present.revision = claim.revision
             connection = after.connection or ""
             present.begin_again(after.fence, connection, self._session_name(address))
+            self._records.finish(claim)
             return present
-        self._claiming[address] = after.fence
-        last = before
-        if before is not None and before.home != self._bus.node_id:
-            last = await self._ask_to_release(address, after.fence) or before
+        last, is_silent = before, False
+        if before is not None and (before.home != self._bus.node_id or present is None):
+            left = await self._ask_to_release(address, after.fence)
+            last, is_silent = left or before, left is None
         channel = self._hub.directory.open(address)
         home = Home(channel, self._bus, self._clock, self._wall_offset, self._has_changes.set)
         await home.void_others(after.fence)
@@ -259,27 +260,18 @@ class Cluster:
             record = shifted(last.channel, -self._wall_offset)
             if last is before:
                 record = brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
-            self._check_not_replaced(address, after.fence)
-            is_disputed = last is before and self._is_disputed(last, claim.offer)
+            self._records.check(claim)
+            is_disputed = is_silent and _is_disputed(last, claim.offer)
             self._hub.following.become_home(channel, record, waiting, is_disputed=is_disputed)
             home.hold_again(waiting)
-        self._check_not_replaced(address, after.fence)
+        self._records.check(claim)
         self._drop_follower(address)
         channel.is_home = True
         home.revision = claim.revision
         self._homes[address] = home
+        self._records.finish(claim)
         home.begin(after.connection, self._session_name(address))
         return home
-
-    def _is_disputed(self, last: Ownership, offer: Offer | None) -> bool:
-        """Whether a home that did not answer may have released audio that nobody will send again."""
-        if last.home in ("", self._bus.node_id) or last.connection is None:
-            return False
-        return offer is not None and offer.resume not in (last.connection, last.speaker)
-
-    def _check_not_replaced(self, address: ChannelAddress, fence: int) -> None:
-        if self._claiming.get(address) != fence:
-            raise TakenOverError(CloseCode.TAKEN_OVER.reason)
 
     async def _ask_to_release(self, address: ChannelAddress, fence: int) -> Ownership | None:
         """Ask the present home to stop, and other nodes that claim the channel to give up.
@@ -295,8 +287,7 @@ class Cluster:
         """Answer a node that is about to become the home of a channel: stop, and return the state of the channel."""
         asked = json.loads(question)
         address, fence = address_of(asked["key"]), asked["fence"]
-        if self._claiming.get(address, fence) < fence:
-            del self._claiming[address]
+        self._records.give_way(address, fence)
         home = self._homes.get(address)
         if home is not None and home.fence < fence:
             left = self._resign(home)
@@ -505,13 +496,17 @@ class Cluster:
             self._start(self._follow(address))
 
     def _look_for_abandoned(self) -> None:
-        """Take over channels whose home is gone. Each node waits a random time, so that usually one of them does it."""
+        """Take over channels whose home is gone. Each node waits a random time, so that usually one of them does it.
+
+        A channel that this node claimed without success counts as one of them.
+        """
         if self._is_draining or not self._bus.is_up or self._clock() < self._settles_at:
             return
-        for address, known in self._records.abandoned():
-            if address in self._homes or address in self._adopting:
+        for address in self._records.abandoned():
+            if address in self._homes or address in self._adopting or self._locks[address].locked():
                 continue
-            if known.has_ended:
+            known = self._records.find(address)
+            if known is not None and known.has_ended and known.home not in self._bus.nodes:
                 self._start(self._records.delete(address))
             else:
                 self._adopting.add(address)
@@ -524,7 +519,7 @@ class Cluster:
             async with self._locks[address]:
                 if address in self._homes:
                     return
-                home = await self._become_home(address, await self._records.claim(address, None, None))
+                home = await self._become_home(await self._records.claim(address, None, None))
                 home.is_changed = True
                 self._hub.broadcasting.note_absence(home.channel)
                 self.tally.adoptions += 1
@@ -561,3 +556,10 @@ class Cluster:
     def _export(self, address: ChannelAddress) -> ChannelRecord:
         channel = self._hub.directory.open(address)
         return shifted(channel.export(self._session_name(address)), self._wall_offset)
+
+
+def _is_disputed(last: Ownership, offer: Offer | None) -> bool:
+    """Whether a home that did not answer may have released audio that nobody will send again."""
+    if offer is None or last.home == "" or last.connection is None:
+        return False
+    return offer.resume not in (last.connection, last.speaker)

@@ -1,6 +1,7 @@
 """Several nodes on a bus in memory: audio from one to the others, and what becomes of it when nodes and links fail."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -12,13 +13,14 @@ import pytest_asyncio
 from relay.cluster import follower
 from relay.cluster.bus import BusDownError
 from relay.cluster.ownership import Ownership, key_of
+from relay.hub.channel import Broadcaster
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError
 from relay.vocabulary.labels import Label
 from tests.support.cluster_node import SECONDS, ClusterNode
-from tests.support.hub_bench import ADDRESS, FakePort, split
+from tests.support.hub_bench import ADDRESS, FakePort, FakeSourcePort, split
 from tests.support.memory_bus import MemoryCluster
 
 
@@ -41,6 +43,25 @@ async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(SECONDS):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in several nodes
             await asyncio.sleep(0.005)
+
+
+async def no_answer(*_: object) -> Any:
+    raise BusDownError("The bus broke down.")
+
+
+async def claim_in_time(node: ClusterNode) -> tuple[Broadcaster, FakeSourcePort]:
+    """Claim the channel as soon as it is free."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            with contextlib.suppress(ChannelBusyError):
+                return await node.claim()
+            await asyncio.sleep(0.05)
+
+
+def record_of(memory: MemoryCluster) -> Ownership | None:
+    """The record of the channel as the bus has it."""
+    record = memory.records.get(key_of(ADDRESS))
+    return None if record is None else Ownership.unpack(record.value)
 
 
 def numbered(count: int, first: int = 0) -> list[bytes]:
@@ -208,11 +229,8 @@ async def test_a_claim_that_was_not_finished_loses_nothing(
     send(a, source, numbered(30))
     await until(lambda: len(heard(there)) == 30)
 
-    async def fail(*_: object) -> None:
-        raise BusDownError("The bus broke down.")
-
     with monkeypatch.context() as broken:
-        broken.setattr(b.bus, "publish_stored", fail)
+        broken.setattr(b.bus, "publish_stored", no_answer)
         with pytest.raises(RelayError, match="can't reach its cluster"):
             await b.claim(Offer(takeover=True, resume="first"), connection_id="lost")
     again, _ = await c.claim(Offer(takeover=True, resume="first"))
@@ -233,11 +251,8 @@ async def test_a_node_whose_claim_failed_still_follows(
     send(a, source, numbered(30))
     await until(lambda: len(heard(there)) == 30)
 
-    async def fail(*_: object) -> list[bytes]:
-        raise BusDownError("The bus broke down.")
-
     with monkeypatch.context() as broken:
-        broken.setattr(b.bus, "fetch", fail)
+        broken.setattr(b.bus, "fetch", no_answer)
         with pytest.raises(RelayError, match="can't reach its cluster"):
             await b.claim(Offer(takeover=True, resume="first"), connection_id="lost")
     again, _ = await c.claim(Offer(takeover=True, resume="first"))
@@ -245,6 +260,73 @@ async def test_a_node_whose_claim_failed_still_follows(
     await until(lambda: len(heard(there)) == 40)
     assert heard(there) == numbered(40)
     assert_exact(there)
+
+
+async def test_a_claim_that_was_not_finished_does_not_lock_the_channel(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes
+    for node in nodes:
+        node.cluster.settle_now()
+    listener = await c.join()
+    with monkeypatch.context() as broken:
+        broken.setattr(b.bus, "publish_stored", no_answer)
+        with pytest.raises(RelayError, match="can't reach its cluster"):
+            await b.claim(connection_id="lost")
+    # The broadcaster returns to the same node at once, or to another one as soon as the first has taken care of it.
+    source, _ = await b.claim(connection_id="again")
+    send(b, source, numbered(5))
+    await until(lambda: len(heard(listener)) == 5)
+    b.bench.hub.broadcasting.release(source)
+    with monkeypatch.context() as broken:
+        broken.setattr(a.bus, "publish_stored", no_answer)
+        with pytest.raises(RelayError, match="can't reach its cluster"):
+            await a.claim(Offer(takeover=True), connection_id="lost")
+    last, _ = await claim_in_time(c)
+    send(c, last, numbered(5, 5))
+    await until(lambda: len(heard(listener)) == 10)
+    assert heard(listener) == numbered(10)
+    assert_exact(listener)
+
+
+async def test_a_claim_whose_record_was_written_without_an_answer_does_not_lock_the_channel(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, b, c = nodes
+    b.cluster.settle_now()
+    write = b.bus.write
+
+    async def write_without_answer(key: str, value: bytes, revision: int | None) -> int:
+        await write(key, value, revision)
+        raise BusDownError("The answer was lost.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(b.bus, "write", write_without_answer)
+        with pytest.raises(RelayError, match="can't reach its cluster"):
+            await b.claim(connection_id="lost")
+    assert memory.records
+    await claim_in_time(c)
+
+
+async def test_an_adoption_that_fails_is_tried_again(nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c = nodes
+    for node in nodes:
+        node.cluster.settle_now()
+    await a.claim()
+    there = await c.join()
+    failed = asyncio.Event()
+
+    async def fail(*_: object) -> None:
+        failed.set()
+        await no_answer()
+
+    with monkeypatch.context() as broken:
+        for node in (b, c):
+            broken.setattr(node.bus, "publish_stored", fail)
+        await a.die()
+        await until(failed.is_set)
+    await until(lambda: there.of_type("state") and there.of_type("state")[-1]["state"] == "source_lost")
+    assert b.cluster.tally.adoptions + c.cluster.tally.adoptions == 1
 
 
 async def test_speech_that_waits_is_released_by_the_next_home(nodes: list[ClusterNode]) -> None:
@@ -538,12 +620,6 @@ async def test_a_broadcaster_knows_the_listeners_of_all_nodes(nodes: list[Cluste
         for number in range(count):
             await node.join(f"{number}")
     await until(lambda: port.of_type("stats") and port.of_type("stats")[-1]["listeners"] == 6)
-
-
-def record_of(memory: MemoryCluster) -> Ownership | None:
-    """The record of the channel as the bus has it."""
-    record = memory.records.get(key_of(ADDRESS))
-    return None if record is None else Ownership.unpack(record.value)
 
 
 async def end_session(memory: MemoryCluster, home: ClusterNode, other: ClusterNode, frames: int = 5) -> FakePort:
