@@ -244,6 +244,8 @@ class Cluster:
         if before is not None and (before.home != self._bus.node_id or present is None):
             left = await self._ask_to_release(address, after.fence)
             last, is_silent = left or before, left is None
+        if last is not None and last.has_ended:
+            self._forget_ended(address)
         channel = self._hub.directory.open(address)
         home = Home(channel, self._bus, self._clock, self._wall_offset, self._has_changes.set)
         await home.void_others(after.fence)
@@ -369,8 +371,7 @@ class Cluster:
         """Take in a record that was written or deleted."""
         address = address_of(key)
         if record is None:
-            self._records.forget(address)
-            self._forget(address)
+            self._forget(address, self._records.forget(address))
         elif (known := self._records.learn(key, record)) is not None:
             self._apply_record(address, known)
 
@@ -378,7 +379,7 @@ class Cluster:
         """Apply the record of a channel."""
         home = self._homes.get(address)
         if home is not None:
-            if known.fence > home.fence and not self._locks[address].locked():
+            if known.fence > home.fence and not self._is_busy(address):
                 self._resign(home)
                 self._start(self._follow(address))
             return
@@ -387,14 +388,15 @@ class Cluster:
         channel = self._hub.directory.find(address)
         follower = self._followers.get(address)
         if known.has_ended:
-            return
-        if follower is not None:
+            if follower is None and not self._is_busy(address):
+                self._forget_ended(address)
+        elif follower is not None:
             follower.learn(known)
-            if not follower.is_synced and not self._locks[address].locked():
+            if not follower.is_synced and not self._is_busy(address):
                 self._start(self._follow(address))
         elif channel is not None and channel.has_subscribers:
             self._start(self._follow(address))
-        elif known.channel.is_listed:
+        elif known.channel.is_listed and not self._is_busy(address):
             self._list(address, channel, known)
 
     def _list(self, address: ChannelAddress, channel: Channel | None, known: Ownership) -> None:
@@ -407,13 +409,23 @@ class Cluster:
             return
         self._hub.following.open(record)
 
-    def _forget(self, address: ChannelAddress) -> None:
-        """Forget a channel that its home forgot. If it is used here, this node becomes its home."""
+    def _forget_ended(self, address: ChannelAddress) -> None:
+        """Forget a channel that ended elsewhere, unless it is used here."""
+        channel = self._hub.directory.find(address)
+        if channel is not None and not channel.is_home and not channel.has_subscribers:
+            self._hub.directory.forget(channel)
+
+    def _forget(self, address: ChannelAddress, last: Ownership | None) -> None:
+        """Forget a channel whose record was deleted. If it did not end and is used here, this node becomes its home."""
         channel = self._hub.directory.find(address)
         if channel is None:
             self._drop_follower(address)
         elif channel.is_home:
             return
+        elif last is not None and last.has_ended and channel.audio_format is not None:
+            # The end got lost on its way to this node.
+            self._drop_follower(address)
+            self._hub.following.catch_up(channel, shifted(last.channel, -self._wall_offset))
         elif channel.has_subscribers:
             self._start(self._adopt(address))
         else:
@@ -429,7 +441,7 @@ class Cluster:
                 self._unused_since.pop(address, None)
             elif now - self._unused_since.setdefault(address, now) >= UNUSED_SECONDS:
                 del self._unused_since[address]
-                if not self._locks[address].locked():
+                if not self._is_busy(address):
                     self._drop_follower(address)
 
     # Housekeeping
@@ -444,7 +456,7 @@ class Cluster:
         """Write the record of a channel if it changed or is old. Delete it once the channel is forgotten."""
         channel, now = home.channel, self._clock()
         address = channel.address
-        if self._locks[address].locked() or self._homes.get(address) is not home:
+        if self._is_busy(address) or self._homes.get(address) is not home:
             return
         if channel.broadcaster is None and not home.is_over:
             home.connection = None
@@ -481,7 +493,7 @@ class Cluster:
         known = Ownership.unpack(stored.value)
         if known.fence <= home.fence:
             home.revision = stored.revision
-        elif self._homes.get(address) is home and not self._locks[address].locked():
+        elif self._homes.get(address) is home and not self._is_busy(address):
             self._records.learn(key_of(address), stored)
             self._resign(home)
             await self._follow(address)
@@ -503,7 +515,7 @@ class Cluster:
         if self._is_draining or not self._bus.is_up or self._clock() < self._settles_at:
             return
         for address in self._records.abandoned():
-            if address in self._homes or address in self._adopting or self._locks[address].locked():
+            if address in self._homes or address in self._adopting or self._is_busy(address):
                 continue
             known = self._records.find(address)
             if known is not None and known.has_ended and known.home not in self._bus.nodes:
@@ -546,6 +558,11 @@ class Cluster:
                 )
             except (BusDownError, ConflictError):
                 continue
+
+    def _is_busy(self, address: ChannelAddress) -> bool:
+        """Whether this node is about to become the home of a channel, or to fetch it."""
+        lock = self._locks.get(address)
+        return lock is not None and lock.locked()
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         self._tasks.start(work, "cluster")

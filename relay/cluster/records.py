@@ -81,9 +81,10 @@ class Records:
         self.give_way(address, known.fence)
         return known
 
-    def forget(self, address: ChannelAddress) -> None:
-        """Take in that a record was deleted."""
-        self._known.pop(address, None)
+    def forget(self, address: ChannelAddress) -> Ownership | None:
+        """Take in that a record was deleted, and return what was known of it."""
+        known = self._known.pop(address, None)
+        return None if known is None else known[0]
 
     def abandoned(self) -> set[ChannelAddress]:
         """Return the channels whose home is gone, and those that this node claims."""
@@ -149,7 +150,7 @@ class Records:
 
     async def delete(self, address: ChannelAddress) -> None:
         """Delete the record of a channel that ended. Its home, which should do so, is gone."""
-        known = self._known.pop(address, None)
+        known = self._known.get(address)
         with contextlib.suppress(BusDownError, ConflictError):
             if known is not None:
                 await self._bus.delete(key_of(address), known[1])

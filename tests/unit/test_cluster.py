@@ -652,6 +652,49 @@ async def test_a_node_that_followed_a_session_can_be_the_home_of_the_next_one(
         assert port.closed is None
 
 
+async def test_a_node_that_only_lists_a_channel_learns_of_its_end(nodes: list[ClusterNode]) -> None:
+    a, _, c = nodes
+
+    def listed() -> int:
+        return len(c.bench.hub.directory.listed(ADDRESS.session))
+
+    source, _ = await a.claim()
+    send(a, source, numbered(5))
+    await until(lambda: listed() == 1)
+    a.bench.hub.broadcasting.end(source)
+    await until(lambda: listed() == 0)
+    there = await c.join()
+    assert there.hello["state"] == "waiting"
+    again, _ = await c.claim()
+    send(c, again, numbered(5, 50))
+    await until(lambda: len(heard(there)) == 5)
+    assert heard(there) == numbered(5, 50)
+    assert_exact(there)
+
+
+async def test_a_node_that_missed_the_end_of_a_session_does_not_continue_it(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    b.cluster.settle_now()
+    source, _ = await a.claim()
+    there = await c.join()
+    send(a, source, numbered(5))
+    await until(lambda: len(heard(there)) == 5)
+    c.bus.cut()
+    a.bench.hub.broadcasting.end(source)
+    await until(lambda: (record := record_of(memory)) is not None and record.has_ended)
+    records = dict(memory.records)
+    memory.lose_memory()
+    memory.records.update(records)
+    c.bus.heal()
+    await a.die()
+    await until(lambda: there.closed is not None)
+    assert there.closed == (CloseCode.SESSION_ENDED, CloseCode.SESSION_ENDED.reason)
+    assert not memory.records
+    assert b.cluster.tally.adoptions + c.cluster.tally.adoptions == 0
+
+
 async def test_sessions_whose_record_was_deleted_between_do_not_mix(
     nodes: list[ClusterNode], memory: MemoryCluster
 ) -> None:
