@@ -67,6 +67,10 @@ MOVE_SECONDS = 2.0
 
 MOVE_STEP_SECONDS = 0.02
 
+LEAVE_SECONDS = 2.5
+"""How long a node that stops may take to leave its channels. By default, the server sees all clients off within 5.4 s,
+and their goodbyes need up to 2.7 s of it."""
+
 SETTLE_SECONDS = 5.0
 """How long nodes have, after the bus was down, to report that they are alive. Then others take over their channels."""
 
@@ -543,21 +547,33 @@ class Cluster:
             self._adopting.discard(address)
 
     async def leave(self) -> None:
-        """Wait until broadcasters have claimed their channels on other nodes, and give up the remaining channels."""
+        """Wait until broadcasters have claimed their channels on other nodes, and give up the remaining channels.
+
+        While the bus is down, no other node can take them. Then this node serves them until its end.
+        """
         self._is_draining = True
         with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._let_channels_move()
+                if not self._bus.is_up:
+                    return
+                async with asyncio.TaskGroup() as group:
+                    for home in [each for each in self._homes.values() if not each.is_over]:
+                        group.create_task(
+                            self._give_up(home, self._resign(home)), name=f"end of {home.channel.address}"
+                        )
+
+    async def _let_channels_move(self) -> None:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOVE_SECONDS):
-                while not all(home.is_over for home in self._homes.values()):  # noqa: ASYNC110 - other nodes take them
+                while self._bus.is_up and not all(home.is_over for home in self._homes.values()):  # noqa: ASYNC110
                     await asyncio.sleep(MOVE_STEP_SECONDS)
-        for home in [each for each in self._homes.values() if not each.is_over]:
-            left = self._resign(home)
-            try:
-                await home.hand_over()
-                await self._bus.write(
-                    key_of(home.channel.address), replace(left, home="", connection=None).pack(), home.revision
-                )
-            except (BusDownError, ConflictError):
-                continue
+
+    async def _give_up(self, home: Home, left: Ownership) -> None:
+        record = replace(left, home="", connection=None)
+        with contextlib.suppress(BusDownError, ConflictError):
+            await home.hand_over()
+            await self._bus.write(key_of(home.channel.address), record.pack(), home.revision)
 
     def _is_busy(self, address: ChannelAddress) -> bool:
         """Whether this node is about to become the home of a channel, or to fetch it."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from relay.cluster import follower
+from relay.cluster import cluster, follower
 from relay.cluster.bus import BusDownError
 from relay.cluster.ownership import Ownership, key_of
 from relay.hub.channel import Broadcaster
@@ -19,6 +19,7 @@ from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError
 from relay.vocabulary.labels import Label
+from relay.vocabulary.names import ChannelAddress
 from tests.support.cluster_node import SECONDS, ClusterNode
 from tests.support.hub_bench import ADDRESS, FakePort, FakeSourcePort, split
 from tests.support.memory_bus import MemoryCluster
@@ -584,6 +585,76 @@ async def test_a_node_that_leaves_gives_its_channels_up(nodes: list[ClusterNode]
     await a.cluster.leave()
     await until(lambda: len(heard(there)) == 200)
     assert heard(there) == numbered(200)
+    assert_exact(there)
+
+
+CHANNELS = [ChannelAddress("event", f"{number}") for number in range(8)]
+
+
+async def test_a_node_that_leaves_while_the_bus_is_down_serves_its_listeners_on() -> None:
+    memory = MemoryCluster(answer_seconds=10 * SECONDS)
+    async with AsyncExitStack() as stack:
+        a, _ = [await stack.enter_async_context(ClusterNode(memory, name).running()) for name in "ab"]
+        for address in CHANNELS:
+            paused, _ = await a.claim(address=address)
+            a.bench.hub.broadcasting.pause(paused)
+        source, _ = await a.claim()
+        here = await a.join()
+        memory.cut()
+        async with asyncio.timeout(SECONDS):
+            await a.cluster.leave()
+        send(a, source, numbered(5))
+        await until(lambda: len(heard(here)) == 5)
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_a_node_gives_up_its_channels_at_once_and_in_time(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch, is_silent: bool
+) -> None:
+    monkeypatch.setattr(cluster, "MOVE_SECONDS", 0.05)
+    a, _b, _c = nodes
+    for address in CHANNELS:
+        source, _ = await a.claim(address=address)
+        a.bench.hub.broadcasting.pause(source)
+    begun, all_begun, publish_stored = 0, asyncio.Event(), a.bus.publish_stored
+
+    async def publish_together(subject: str, payload: bytes) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == len(CHANNELS) and not is_silent:
+            all_begun.set()
+        await all_begun.wait()
+        await publish_stored(subject, payload)
+
+    monkeypatch.setattr(a.bus, "publish_stored", publish_together)
+    async with asyncio.timeout(SECONDS):
+        await a.cluster.leave()
+    homes = {Ownership.unpack(record.value).home for record in memory.records.values()}
+    assert homes == ({"a"} if is_silent else {""})
+
+
+async def test_another_node_takes_a_channel_of_a_node_that_leaves(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "MOVE_SECONDS", 0.05)
+    a, b, c = nodes
+    for address in (CHANNELS[0], ADDRESS):
+        source, _ = await a.claim(address=address)
+        a.bench.hub.broadcasting.pause(source)
+    there = await c.join()
+    taken, publish_stored = list[Broadcaster](), a.bus.publish_stored
+
+    async def take_another(subject: str, payload: bytes) -> None:
+        if CHANNELS[0].channel in subject:
+            taken.append((await b.claim())[0])
+        await publish_stored(subject, payload)
+
+    monkeypatch.setattr(a.bus, "publish_stored", take_another)
+    await a.cluster.leave()
+    (source,) = taken
+    send(b, source, numbered(5))
+    await until(lambda: len(heard(there)) == 5)
+    await until(lambda: (record := record_of(memory)) is not None and record.home == "b")
     assert_exact(there)
 
 
