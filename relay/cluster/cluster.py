@@ -121,8 +121,6 @@ class Cluster:
         self._homes: dict[ChannelAddress, Home] = {}
         self._followers: dict[ChannelAddress, Follower] = {}
         self._locks = defaultdict[ChannelAddress, asyncio.Lock](asyncio.Lock)
-        self._written_at: dict[ChannelAddress, float] = {}
-        self._unused_since: dict[ChannelAddress, float] = {}
         self._left: dict[ChannelAddress, tuple[Ownership, float]] = {}
         self._adopting: set[ChannelAddress] = set()
         self._settles_at = clock() + SETTLE_SECONDS
@@ -442,11 +440,9 @@ class Cluster:
         for address, follower in list(self._followers.items()):
             channel = follower.channel
             if channel is not None and channel.has_subscribers:
-                self._unused_since.pop(address, None)
-            elif now - self._unused_since.setdefault(address, now) >= UNUSED_SECONDS:
-                del self._unused_since[address]
-                if not self._is_busy(address):
-                    self._drop_follower(address)
+                follower.used_at = now
+            elif now - follower.used_at >= UNUSED_SECONDS and not self._is_busy(address):
+                self._drop_follower(address)
 
     # Housekeeping
 
@@ -466,16 +462,16 @@ class Cluster:
             home.connection = None
             self._hub.broadcasting.note_absence(channel)
         is_ended = channel.state is ChannelState.ENDED
-        written_at = self._written_at.get(address, 0.0)
-        is_old = now - written_at >= RECORD_SECONDS and channel.broadcaster is not None
+        age_seconds = now - home.written_at
+        is_old = age_seconds >= RECORD_SECONDS and channel.broadcaster is not None
         try:
-            if home.is_over and (not is_ended or now - written_at >= self._history_seconds) and not home.is_changed:
+            if home.is_over and (not is_ended or age_seconds >= self._history_seconds) and not home.is_changed:
                 if home.revision is not None:
                     await self._bus.delete(key_of(address), home.revision)
                 del self._homes[address]
             elif home.is_changed or is_old:
                 home.is_changed = False
-                self._written_at[address] = now
+                home.written_at = now
                 record = home.ownership(self._session_name(address))
                 home.revision = await self._bus.write(key_of(address), record.pack(), home.revision)
         except ConflictError:
