@@ -468,7 +468,9 @@ class Cluster:
             if home.is_over and (not is_ended or age_seconds >= self._history_seconds) and not home.is_changed:
                 if home.revision is not None:
                     await self._bus.delete(key_of(address), home.revision)
-                del self._homes[address]
+                # Another node may have taken the channel meanwhile.
+                if self._homes.get(address) is home:
+                    del self._homes[address]
             elif home.is_changed or is_old:
                 home.is_changed = False
                 home.written_at = now

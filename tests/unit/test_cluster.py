@@ -658,6 +658,27 @@ async def test_another_node_takes_a_channel_of_a_node_that_leaves(
     assert_exact(there)
 
 
+async def test_another_node_takes_a_channel_whose_record_is_being_deleted(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, _ = nodes
+    source, _ = await a.claim()
+    taken, delete = list[Broadcaster](), a.bus.delete
+
+    async def take_another(key: str, revision: int) -> None:
+        await delete(key, revision)
+        taken.append((await b.claim())[0])
+
+    monkeypatch.setattr(a.bus, "delete", take_another)
+    a.bench.hub.broadcasting.release(source)
+    a.bench.hub.directory.forget(source.channel)
+    await until(lambda: taken)
+    # The housekeeping of the first node goes on: it writes the state of its next channel.
+    await a.claim(address=CHANNELS[0])
+    key = key_of(CHANNELS[0])
+    await until(lambda: Ownership.unpack(memory.records[key].value).channel.timeline.state == "live")
+
+
 async def test_many_claims_at_once_leave_one_broadcaster(nodes: list[ClusterNode]) -> None:
     listeners = [await node.join() for node in nodes]
     chance = random.Random(5)  # noqa: S311 - no secret
