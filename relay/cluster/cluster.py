@@ -246,16 +246,12 @@ class Cluster:
         if before is not None and (before.home != self._bus.node_id or present is None):
             left = await self._ask_to_release(address, after.fence)
             last, is_silent = left or before, left is None
-        if last is not None and last.has_ended:
-            self._forget_ended(address)
-        channel = self._hub.directory.open(address)
-        home = Home(channel, self._bus, self._clock, self._wall_offset, self._has_changes.set)
+        home = Home(self._hub.directory.open(address), self._bus, self._clock, self._wall_offset, self._has_changes.set)
         await home.void_others(after.fence)
         if last is not None and not last.has_ended:
             follower = await self._sync(address, last)
             held, accepted = await follower.fetch_held()
             channel = follower.channel or self._hub.directory.open(address)
-            home.channel = channel
             waiting = [
                 Timed(channel.audio_format.measure(each.audio), follower.local_time(each.due))
                 for each in held
@@ -268,9 +264,14 @@ class Cluster:
             is_disputed = is_silent and _is_disputed(last, claim.offer)
             self._hub.following.become_home(channel, record, waiting, is_disputed=is_disputed)
             home.hold_again(waiting)
+        else:
+            if last is not None:
+                self._forget_ended(address)
+            channel = self._hub.directory.open(address)
         self._records.check(claim)
         self._drop_follower(address)
         channel.is_home = True
+        home.channel = channel
         home.revision = claim.revision
         self._homes[address] = home
         self._records.finish(claim)
