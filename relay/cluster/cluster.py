@@ -25,7 +25,8 @@ from relay.cluster.audience import Audience
 from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
 from relay.cluster.follower import ClusterTally, Follower
 from relay.cluster.home import Home
-from relay.cluster.ownership import Ownership, RecordError, address_of, key_of, shifted
+from relay.cluster.ownership import Ownership, address_of, key_of, shifted
+from relay.cluster.records import Claim, Records
 from relay.cluster.succession import brought_up_to_date
 from relay.hub.channel import Channel
 from relay.hub.channel_record import ChannelRecord
@@ -36,7 +37,7 @@ from relay.process.tasks import TaskRegistry
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock
-from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError, TakenOverError
+from relay.vocabulary.errors import ChannelBusyError, RelayError, TakenOverError
 from relay.vocabulary.names import ChannelAddress
 
 HOUSEKEEPING_SECONDS = 0.5
@@ -66,14 +67,15 @@ MOVE_SECONDS = 2.0
 
 MOVE_STEP_SECONDS = 0.02
 
+LEAVE_SECONDS = 2.5
+"""How long a node that stops may take to leave its channels. By default, the server sees all clients off within 5.4 s,
+and their goodbyes need up to 2.7 s of it."""
+
 SETTLE_SECONDS = 5.0
 """How long nodes have, after the bus was down, to report that they are alive. Then others take over their channels."""
 
 LEFT_SECONDS = 5.0
 """How long a node remembers the state in which it left a channel, for nodes that claim it at the same time."""
-
-MOST_ATTEMPTS = 5
-"""How often a node tries to claim a channel when others are faster."""
 
 _NOT_REACHED = "The relay can't reach its cluster; try again in a few seconds."
 
@@ -115,13 +117,10 @@ class Cluster:
         self._wall_offset = wall_clock() - clock()
         self._history_seconds = history_seconds
         self.tally = ClusterTally()
-        self._records: dict[ChannelAddress, tuple[Ownership, int]] = {}
+        self._records = Records(bus, self._export, wall_clock)
         self._homes: dict[ChannelAddress, Home] = {}
         self._followers: dict[ChannelAddress, Follower] = {}
         self._locks = defaultdict[ChannelAddress, asyncio.Lock](asyncio.Lock)
-        self._written_at: dict[ChannelAddress, float] = {}
-        self._unused_since: dict[ChannelAddress, float] = {}
-        self._claiming: dict[ChannelAddress, int] = {}
         self._left: dict[ChannelAddress, tuple[Ownership, float]] = {}
         self._adopting: set[ChannelAddress] = set()
         self._settles_at = clock() + SETTLE_SECONDS
@@ -174,10 +173,10 @@ class Cluster:
 
         A channel that ended is of use only to a listener that resumes.
         """
-        record, resume = self._records.get(address), delivery.resume
+        record, resume = self._records.find(address), delivery.resume
         if record is None or not self._bus.is_up:
             return True
-        if record[0].has_ended and resume is None:
+        if record.has_ended and resume is None:
             return True
         if self._is_here(address) and (resume is None or not self._hub.listening.awaits(address, resume)):
             return True
@@ -200,8 +199,7 @@ class Cluster:
             raise BusDownError(_NOT_REACHED)
         async with self._locks[address]:
             try:
-                before, after, revision = await self._write_claim(address, connection_id, offer)
-                home = await self._become_home(address, before, after, revision, offer)
+                home = await self._become_home(await self._records.claim(address, connection_id, offer))
             except BusDownError as error:
                 raise BusDownError(_NOT_REACHED) from error
             home.note_change()
@@ -225,49 +223,7 @@ class Cluster:
 
     # Becoming the home
 
-    async def _write_claim(
-        self, address: ChannelAddress, connection_id: str | None, offer: Offer | None
-    ) -> tuple[Ownership | None, Ownership, int]:
-        """Enter this node into a channel's record. Return the old record, the new one, and the new revision.
-
-        Without an offer, a node takes only channels whose home is gone.
-
-        Raises:
-            ChannelBusyError: The channel has a broadcaster that the offer does not replace. Without an offer: it has a
-                home.
-            BusDownError: The bus did not answer.
-        """
-        key = key_of(address)
-        for _ in range(MOST_ATTEMPTS):
-            stored = await self._bus.read(key)
-            before = None if stored is None else Ownership.unpack(stored.value)
-            if before is not None:
-                has_home = before.home in self._bus.nodes and not before.has_ended
-                is_taken = has_home if offer is None else before.connection is not None and has_home
-                if is_taken and (offer is None or not offer.takeover):
-                    raise ChannelBusyError(
-                        f"The channel {address} already has a broadcaster; replace it with takeover=1."
-                    )
-            known = self._records.get(address)
-            fence = 1 + max(0 if before is None else before.fence, 0 if known is None else known[0].fence)
-            channel = self._export(address) if before is None or before.has_ended else before.channel
-            as_of, speaker = ((0, 0), None) if before is None else (before.as_of, before.speaker)
-            after = Ownership(fence, self._bus.node_id, connection_id, channel, as_of, speaker)
-            try:
-                revision = await self._bus.write(key, after.pack(), None if stored is None else stored.revision)
-            except ConflictError:
-                continue
-            return before, after, revision
-        raise ChannelBusyError(f"Several broadcasters claim the channel {address} at once; try again.")
-
-    async def _become_home(
-        self,
-        address: ChannelAddress,
-        before: Ownership | None,
-        after: Ownership,
-        revision: int,
-        offer: Offer | None = None,
-    ) -> Home:
+    async def _become_home(self, claim: Claim) -> Home:
         """Continue a channel where its last home stopped.
 
         A home that does not answer may use the next numbers for its own listeners. Another broadcaster therefore begins
@@ -275,26 +231,27 @@ class Cluster:
         numbers.
 
         Raises:
-            BusDownError: The bus did not answer. The record names this node; a later claim tries again.
+            BusDownError: The bus did not answer. The claim stays unfinished.
+            TakenOverError: Another node has claimed the channel since.
         """
+        address, before, after = claim.address, claim.before, claim.after
         present = self._homes.get(address)
         if present is not None and not present.is_over:
-            present.revision = revision
+            present.revision = claim.revision
             connection = after.connection or ""
             present.begin_again(after.fence, connection, self._session_name(address))
+            self._records.finish(claim)
             return present
-        self._claiming[address] = after.fence
-        last = before
-        if before is not None and before.home != self._bus.node_id:
-            last = await self._ask_to_release(address, after.fence) or before
-        channel = self._hub.directory.open(address)
-        home = Home(channel, self._bus, self._clock, self._wall_offset, self._has_changes.set)
+        last, is_silent = before, False
+        if before is not None and (before.home != self._bus.node_id or present is None):
+            left = await self._ask_to_release(address, after.fence)
+            last, is_silent = left or before, left is None
+        home = Home(self._hub.directory.open(address), self._bus, self._clock, self._wall_offset, self._has_changes.set)
         await home.void_others(after.fence)
         if last is not None and not last.has_ended:
             follower = await self._sync(address, last)
             held, accepted = await follower.fetch_held()
             channel = follower.channel or self._hub.directory.open(address)
-            home.channel = channel
             waiting = [
                 Timed(channel.audio_format.measure(each.audio), follower.local_time(each.due))
                 for each in held
@@ -303,27 +260,23 @@ class Cluster:
             record = shifted(last.channel, -self._wall_offset)
             if last is before:
                 record = brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
-            self._check_not_replaced(address, after.fence)
-            self._drop_follower(address)
-            is_disputed = last is before and self._is_disputed(last, offer)
+            self._records.check(claim)
+            is_disputed = is_silent and _is_disputed(last, claim.offer)
             self._hub.following.become_home(channel, record, waiting, is_disputed=is_disputed)
             home.hold_again(waiting)
-        self._check_not_replaced(address, after.fence)
+        else:
+            if last is not None:
+                self._forget_ended(address)
+            channel = self._hub.directory.open(address)
+        self._records.check(claim)
+        self._drop_follower(address)
         channel.is_home = True
-        home.revision = revision
+        home.channel = channel
+        home.revision = claim.revision
         self._homes[address] = home
+        self._records.finish(claim)
         home.begin(after.connection, self._session_name(address))
         return home
-
-    def _is_disputed(self, last: Ownership, offer: Offer | None) -> bool:
-        """Whether a home that did not answer may have released audio that nobody will send again."""
-        if last.home in ("", self._bus.node_id) or last.connection is None:
-            return False
-        return offer is not None and offer.resume not in (last.connection, last.speaker)
-
-    def _check_not_replaced(self, address: ChannelAddress, fence: int) -> None:
-        if self._claiming.get(address) != fence:
-            raise TakenOverError(CloseCode.TAKEN_OVER.reason)
 
     async def _ask_to_release(self, address: ChannelAddress, fence: int) -> Ownership | None:
         """Ask the present home to stop, and other nodes that claim the channel to give up.
@@ -339,8 +292,7 @@ class Cluster:
         """Answer a node that is about to become the home of a channel: stop, and return the state of the channel."""
         asked = json.loads(question)
         address, fence = address_of(asked["key"]), asked["fence"]
-        if self._claiming.get(address, fence) < fence:
-            del self._claiming[address]
+        self._records.give_way(address, fence)
         home = self._homes.get(address)
         if home is not None and home.fence < fence:
             left = self._resign(home)
@@ -392,11 +344,11 @@ class Cluster:
 
     async def _ask_to_repeat(self, address: ChannelAddress) -> bool:
         """Ask a channel's home for what the bus may have lost. Return whether the memory has all that the home has."""
-        record = self._records.get(address)
-        if record is None or record[0].home == self._bus.node_id:
+        record = self._records.find(address)
+        if record is None or record.home == self._bus.node_id:
             return False
         try:
-            return bool(await self._bus.ask_one(record[0].home, "repeat", b"", REPEAT_SECONDS))
+            return bool(await self._bus.ask_one(record.home, "repeat", b"", REPEAT_SECONDS))
         except BusDownError:
             return False
 
@@ -410,8 +362,7 @@ class Cluster:
 
     async def _sync(self, address: ChannelAddress, known: Ownership | None = None) -> Follower:
         follower = self._make_follower(address)
-        record = self._records.get(address)
-        await follower.sync(known or (None if record is None else record[0]))
+        await follower.sync(known or self._records.find(address))
         return follower
 
     def _drop_follower(self, address: ChannelAddress) -> None:
@@ -423,22 +374,15 @@ class Cluster:
         """Take in a record that was written or deleted."""
         address = address_of(key)
         if record is None:
-            self._records.pop(address, None)
-            self._forget(address)
-            return
-        try:
-            known = Ownership.unpack(record.value)
-        except RecordError as error:
-            logger.warning("a record of the cluster can't be read", extra={"key": key, "reason": str(error)})
-        else:
-            self._records[address] = known, record.revision
+            self._forget(address, self._records.forget(address))
+        elif (known := self._records.learn(key, record)) is not None:
             self._apply_record(address, known)
 
     def _apply_record(self, address: ChannelAddress, known: Ownership) -> None:
         """Apply the record of a channel."""
         home = self._homes.get(address)
         if home is not None:
-            if known.fence > home.fence and not self._locks[address].locked():
+            if known.fence > home.fence and not self._is_busy(address):
                 self._resign(home)
                 self._start(self._follow(address))
             return
@@ -447,14 +391,15 @@ class Cluster:
         channel = self._hub.directory.find(address)
         follower = self._followers.get(address)
         if known.has_ended:
-            return
-        if follower is not None:
+            if follower is None and not self._is_busy(address):
+                self._forget_ended(address)
+        elif follower is not None:
             follower.learn(known)
-            if not follower.is_synced and not self._locks[address].locked():
+            if not follower.is_synced and not self._is_busy(address):
                 self._start(self._follow(address))
         elif channel is not None and channel.has_subscribers:
             self._start(self._follow(address))
-        elif known.channel.is_listed:
+        elif known.channel.is_listed and not self._is_busy(address):
             self._list(address, channel, known)
 
     def _list(self, address: ChannelAddress, channel: Channel | None, known: Ownership) -> None:
@@ -467,16 +412,28 @@ class Cluster:
             return
         self._hub.following.open(record)
 
-    def _forget(self, address: ChannelAddress) -> None:
-        """Forget a channel that its home forgot. If it is used here, this node becomes its home."""
+    def _forget_ended(self, address: ChannelAddress) -> None:
+        """Forget a channel that ended elsewhere, unless it is used here."""
         channel = self._hub.directory.find(address)
-        if channel is None or channel.is_home:
+        if channel is not None and not channel.is_home and not channel.has_subscribers:
+            self._hub.directory.forget(channel)
+
+    def _forget(self, address: ChannelAddress, last: Ownership | None) -> None:
+        """Forget a channel whose record was deleted. If it did not end and is used here, this node becomes its home."""
+        channel = self._hub.directory.find(address)
+        if channel is None:
+            self._drop_follower(address)
+        elif channel.is_home:
             return
-        if channel.has_subscribers:
+        elif last is not None and last.has_ended and channel.audio_format is not None:
+            # The end got lost on its way to this node.
+            self._drop_follower(address)
+            self._hub.following.catch_up(channel, shifted(last.channel, -self._wall_offset))
+        elif channel.has_subscribers:
             self._start(self._adopt(address))
-            return
-        self._drop_follower(address)
-        self._hub.directory.forget(channel)
+        else:
+            self._drop_follower(address)
+            self._hub.directory.forget(channel)
 
     def _leave_unused(self) -> None:
         """Stop following channels that have had no listener for a while."""
@@ -484,40 +441,40 @@ class Cluster:
         for address, follower in list(self._followers.items()):
             channel = follower.channel
             if channel is not None and channel.has_subscribers:
-                self._unused_since.pop(address, None)
-            elif now - self._unused_since.setdefault(address, now) >= UNUSED_SECONDS:
-                del self._unused_since[address]
-                if not self._locks[address].locked():
-                    self._drop_follower(address)
+                follower.used_at = now
+            elif now - follower.used_at >= UNUSED_SECONDS and not self._is_busy(address):
+                self._drop_follower(address)
 
     # Housekeeping
 
     def _forget_locks(self) -> None:
         """Drop the locks of channels that the cluster doesn't know."""
         for address in [each for each, lock in self._locks.items() if not lock.locked()]:
-            if address not in self._records and address not in self._homes:
+            if self._records.find(address) is None and address not in self._homes:
                 del self._locks[address]
 
     async def _look_after(self, home: Home) -> None:
         """Write the record of a channel if it changed or is old. Delete it once the channel is forgotten."""
         channel, now = home.channel, self._clock()
         address = channel.address
-        if self._locks[address].locked() or self._homes.get(address) is not home:
+        if self._is_busy(address) or self._homes.get(address) is not home:
             return
         if channel.broadcaster is None and not home.is_over:
             home.connection = None
             self._hub.broadcasting.note_absence(channel)
         is_ended = channel.state is ChannelState.ENDED
-        written_at = self._written_at.get(address, 0.0)
-        is_old = now - written_at >= RECORD_SECONDS and channel.broadcaster is not None
+        age_seconds = now - home.written_at
+        is_old = age_seconds >= RECORD_SECONDS and channel.broadcaster is not None
         try:
-            if home.is_over and (not is_ended or now - written_at >= self._history_seconds) and not home.is_changed:
+            if home.is_over and (not is_ended or age_seconds >= self._history_seconds) and not home.is_changed:
                 if home.revision is not None:
                     await self._bus.delete(key_of(address), home.revision)
-                del self._homes[address]
+                # Another node may have taken the channel meanwhile.
+                if self._homes.get(address) is home:
+                    del self._homes[address]
             elif home.is_changed or is_old:
                 home.is_changed = False
-                self._written_at[address] = now
+                home.written_at = now
                 record = home.ownership(self._session_name(address))
                 home.revision = await self._bus.write(key_of(address), record.pack(), home.revision)
         except ConflictError:
@@ -539,8 +496,8 @@ class Cluster:
         known = Ownership.unpack(stored.value)
         if known.fence <= home.fence:
             home.revision = stored.revision
-        elif self._homes.get(address) is home and not self._locks[address].locked():
-            self._records[address] = known, stored.revision
+        elif self._homes.get(address) is home and not self._is_busy(address):
+            self._records.learn(key_of(address), stored)
             self._resign(home)
             await self._follow(address)
 
@@ -554,14 +511,18 @@ class Cluster:
             self._start(self._follow(address))
 
     def _look_for_abandoned(self) -> None:
-        """Take over channels whose home is gone. Each node waits a random time, so that usually one of them does it."""
+        """Take over channels whose home is gone. Each node waits a random time, so that usually one of them does it.
+
+        A channel that this node claimed without success counts as one of them.
+        """
         if self._is_draining or not self._bus.is_up or self._clock() < self._settles_at:
             return
-        for address, (known, _) in list(self._records.items()):
-            if known.home in self._bus.nodes or address in self._homes or address in self._adopting:
+        for address in self._records.abandoned():
+            if address in self._homes or address in self._adopting or self._is_busy(address):
                 continue
-            if known.has_ended:
-                self._start(self._delete(address))
+            known = self._records.find(address)
+            if known is not None and known.has_ended and known.home not in self._bus.nodes:
+                self._start(self._records.delete(address))
             else:
                 self._adopting.add(address)
                 self._start(self._adopt(address))
@@ -573,8 +534,7 @@ class Cluster:
             async with self._locks[address]:
                 if address in self._homes:
                     return
-                before, after, revision = await self._write_claim(address, None, None)
-                home = await self._become_home(address, before, after, revision)
+                home = await self._become_home(await self._records.claim(address, None, None))
                 home.is_changed = True
                 self._hub.broadcasting.note_absence(home.channel)
                 self.tally.adoptions += 1
@@ -585,29 +545,39 @@ class Cluster:
         finally:
             self._adopting.discard(address)
 
-    async def _delete(self, address: ChannelAddress) -> None:
-        """Delete the record of a channel that ended. Its home, which should do so, is gone."""
-        known = self._records.pop(address, None)
-        with contextlib.suppress(BusDownError, ConflictError):
-            if known is not None:
-                await self._bus.delete(key_of(address), known[1])
-
     async def leave(self) -> None:
-        """Wait until broadcasters have claimed their channels on other nodes, and give up the remaining channels."""
+        """Wait until broadcasters have claimed their channels on other nodes, and give up the remaining channels.
+
+        While the bus is down, no other node can take them. Then this node serves them until its end.
+        """
         self._is_draining = True
         with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._let_channels_move()
+                if not self._bus.is_up:
+                    return
+                async with asyncio.TaskGroup() as group:
+                    for home in [each for each in self._homes.values() if not each.is_over]:
+                        group.create_task(
+                            self._give_up(home, self._resign(home)), name=f"end of {home.channel.address}"
+                        )
+
+    async def _let_channels_move(self) -> None:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOVE_SECONDS):
-                while not all(home.is_over for home in self._homes.values()):  # noqa: ASYNC110 - other nodes take them
+                while self._bus.is_up and not all(home.is_over for home in self._homes.values()):  # noqa: ASYNC110
                     await asyncio.sleep(MOVE_STEP_SECONDS)
-        for home in [each for each in self._homes.values() if not each.is_over]:
-            left = self._resign(home)
-            try:
-                await home.hand_over()
-                await self._bus.write(
-                    key_of(home.channel.address), replace(left, home="", connection=None).pack(), home.revision
-                )
-            except (BusDownError, ConflictError):
-                continue
+
+    async def _give_up(self, home: Home, left: Ownership) -> None:
+        record = replace(left, home="", connection=None)
+        with contextlib.suppress(BusDownError, ConflictError):
+            await home.hand_over()
+            await self._bus.write(key_of(home.channel.address), record.pack(), home.revision)
+
+    def _is_busy(self, address: ChannelAddress) -> bool:
+        """Whether this node is about to become the home of a channel, or to fetch it."""
+        lock = self._locks.get(address)
+        return lock is not None and lock.locked()
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         self._tasks.start(work, "cluster")
@@ -618,3 +588,10 @@ class Cluster:
     def _export(self, address: ChannelAddress) -> ChannelRecord:
         channel = self._hub.directory.open(address)
         return shifted(channel.export(self._session_name(address)), self._wall_offset)
+
+
+def _is_disputed(last: Ownership, offer: Offer | None) -> bool:
+    """Whether a home that did not answer may have released audio that nobody will send again."""
+    if offer is None or last.home == "" or last.connection is None:
+        return False
+    return offer.resume not in (last.connection, last.speaker)

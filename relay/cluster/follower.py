@@ -86,6 +86,7 @@ class Follower:
         last_due: When the last frame is due, in the home's time of day.
         accepted: The fence of the last frame, and the ticks that were accepted with it.
         is_synced: Whether it is up to date with the cluster.
+        used_at: When the channel last had a listener here, or when following began.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Follower:
         self.last_due = 0.0
         self.accepted = (0, 0)
         self.is_synced = False
+        self.used_at = clock()
         self._following = following
         self._directory = directory
         self._bus = bus

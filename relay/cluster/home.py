@@ -4,6 +4,7 @@ Invariants: Entries are sent in the order of their indexes, and never wait for t
 replaced, it sends only its farewell.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from relay.audio.ingest import Timed
@@ -33,6 +34,7 @@ class Home:
         fence: The present fence.
         revision: The revision of the channel's record; None before it was written.
         is_changed: Whether the channel's record has to be written.
+        written_at: When it was last written.
         is_over: Whether the channel ended or was forgotten.
         connection: The connection that has claimed the channel, and later that of its broadcaster; None without one.
     """
@@ -47,6 +49,7 @@ class Home:
         self.fence = 0
         self.revision: int | None = None
         self.is_changed = False
+        self.written_at = -math.inf
         self.is_over = False
         self.connection: str | None = None
         self._bus = bus

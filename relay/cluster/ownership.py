@@ -24,7 +24,8 @@ class Ownership:
     """The record of a channel.
 
     Attributes:
-        fence: Grows with each claim. Entries with a lower fence are void.
+        fence: Grows with each claim. Entries with a lower fence are void. The first one is the time of day in
+            milliseconds, so that it exceeds those of an earlier record that was deleted.
         home: The node that numbers the channel's audio; empty if the last one gave the channel up.
         connection: The broadcaster's connection; None while there is none.
         channel: The channel when its home last described it, with wall-clock times.

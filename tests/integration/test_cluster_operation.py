@@ -1,6 +1,7 @@
 """Two real relays on a real NATS server: operators, limits and metrics of the cluster."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from tests.support.cloudwatch import REGION, cloudwatch_endpoint, cloudwatch_reader
 from tests.support.live_session import broadcasting, listen_beside
@@ -79,6 +81,32 @@ async def test_an_operator_sees_and_ends_on_any_node_what_is_on_the_other(tmp_pa
             for listener in (there[1], here):
                 await listener.until_ended()
                 assert (listener.close_code, len(listener.frames)) == (1000, 10)
+
+
+async def test_a_relay_that_stops_while_nats_is_down_says_goodbye_to_its_listeners(tmp_path: Path) -> None:
+    async with (
+        nats(tmp_path) as server,
+        relay_process(RELAY_BROADCAST_OPEN="true", **relay_settings(server.url)) as relay,
+    ):
+        # Channels that wait for their broadcasters. Another node would take them now, one after another.
+        for number in range(4):
+            async with broadcasting(relay, f"ev{number}"):
+                pass
+        listeners = await listen_beside(relay, "ev1", 3)
+        with closing(listeners):
+            await server.kill()
+
+            async def is_refused() -> bool:
+                url = f"{relay.websocket_url}/v1/broadcast/other"
+                async with connect(url, subprotocols=[Subprotocol("relay.v1")], proxy=None) as broadcaster:
+                    return bool(json.loads(await broadcaster.recv())["type"] == "error")
+
+            await until(is_refused)
+            assert await relay.terminate() == 0
+            for listener in listeners:
+                await listener.until_ended()
+                assert listener.told[-1]["type"] == "goaway"
+                assert listener.close_code == 1012
 
 
 async def test_limits_count_the_clients_of_both_nodes(tmp_path: Path) -> None:

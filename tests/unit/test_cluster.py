@@ -1,6 +1,7 @@
 """Several nodes on a bus in memory: audio from one to the others, and what becomes of it when nodes and links fail."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -9,16 +10,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from relay.cluster import follower
+from relay.cluster import cluster, follower
 from relay.cluster.bus import BusDownError
-from relay.cluster.ownership import key_of
+from relay.cluster.ownership import Ownership, key_of
+from relay.hub.channel import Broadcaster
 from relay.protocol.requests import Delivery, Offer, Resume
 from relay.protocol.wire import Header
 from relay.vocabulary.audio import AudioFormat, Pace
 from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError
 from relay.vocabulary.labels import Label
+from relay.vocabulary.names import ChannelAddress
 from tests.support.cluster_node import SECONDS, ClusterNode
-from tests.support.hub_bench import ADDRESS, FakePort, split
+from tests.support.hub_bench import ADDRESS, FakePort, FakeSourcePort, split
 from tests.support.memory_bus import MemoryCluster
 
 
@@ -41,6 +44,25 @@ async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(SECONDS):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in several nodes
             await asyncio.sleep(0.005)
+
+
+async def no_answer(*_: object) -> Any:
+    raise BusDownError("The bus broke down.")
+
+
+async def claim_in_time(node: ClusterNode) -> tuple[Broadcaster, FakeSourcePort]:
+    """Claim the channel as soon as it is free."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            with contextlib.suppress(ChannelBusyError):
+                return await node.claim()
+            await asyncio.sleep(0.05)
+
+
+def record_of(memory: MemoryCluster) -> Ownership | None:
+    """The record of the channel as the bus has it."""
+    record = memory.records.get(key_of(ADDRESS))
+    return None if record is None else Ownership.unpack(record.value)
 
 
 def numbered(count: int, first: int = 0) -> list[bytes]:
@@ -208,11 +230,8 @@ async def test_a_claim_that_was_not_finished_loses_nothing(
     send(a, source, numbered(30))
     await until(lambda: len(heard(there)) == 30)
 
-    async def fail(*_: object) -> None:
-        raise BusDownError("The bus broke down.")
-
     with monkeypatch.context() as broken:
-        broken.setattr(b.bus, "publish_stored", fail)
+        broken.setattr(b.bus, "publish_stored", no_answer)
         with pytest.raises(RelayError, match="can't reach its cluster"):
             await b.claim(Offer(takeover=True, resume="first"), connection_id="lost")
     again, _ = await c.claim(Offer(takeover=True, resume="first"))
@@ -233,11 +252,8 @@ async def test_a_node_whose_claim_failed_still_follows(
     send(a, source, numbered(30))
     await until(lambda: len(heard(there)) == 30)
 
-    async def fail(*_: object) -> list[bytes]:
-        raise BusDownError("The bus broke down.")
-
     with monkeypatch.context() as broken:
-        broken.setattr(b.bus, "fetch", fail)
+        broken.setattr(b.bus, "fetch", no_answer)
         with pytest.raises(RelayError, match="can't reach its cluster"):
             await b.claim(Offer(takeover=True, resume="first"), connection_id="lost")
     again, _ = await c.claim(Offer(takeover=True, resume="first"))
@@ -245,6 +261,73 @@ async def test_a_node_whose_claim_failed_still_follows(
     await until(lambda: len(heard(there)) == 40)
     assert heard(there) == numbered(40)
     assert_exact(there)
+
+
+async def test_a_claim_that_was_not_finished_does_not_lock_the_channel(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes
+    for node in nodes:
+        node.cluster.settle_now()
+    listener = await c.join()
+    with monkeypatch.context() as broken:
+        broken.setattr(b.bus, "publish_stored", no_answer)
+        with pytest.raises(RelayError, match="can't reach its cluster"):
+            await b.claim(connection_id="lost")
+    # The broadcaster returns to the same node at once, or to another one as soon as the first has taken care of it.
+    source, _ = await b.claim(connection_id="again")
+    send(b, source, numbered(5))
+    await until(lambda: len(heard(listener)) == 5)
+    b.bench.hub.broadcasting.release(source)
+    with monkeypatch.context() as broken:
+        broken.setattr(a.bus, "publish_stored", no_answer)
+        with pytest.raises(RelayError, match="can't reach its cluster"):
+            await a.claim(Offer(takeover=True), connection_id="lost")
+    last, _ = await claim_in_time(c)
+    send(c, last, numbered(5, 5))
+    await until(lambda: len(heard(listener)) == 10)
+    assert heard(listener) == numbered(10)
+    assert_exact(listener)
+
+
+async def test_a_claim_whose_record_was_written_without_an_answer_does_not_lock_the_channel(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, b, c = nodes
+    b.cluster.settle_now()
+    write = b.bus.write
+
+    async def write_without_answer(key: str, value: bytes, revision: int | None) -> int:
+        await write(key, value, revision)
+        raise BusDownError("The answer was lost.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(b.bus, "write", write_without_answer)
+        with pytest.raises(RelayError, match="can't reach its cluster"):
+            await b.claim(connection_id="lost")
+    assert memory.records
+    await claim_in_time(c)
+
+
+async def test_an_adoption_that_fails_is_tried_again(nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c = nodes
+    for node in nodes:
+        node.cluster.settle_now()
+    await a.claim()
+    there = await c.join()
+    failed = asyncio.Event()
+
+    async def fail(*_: object) -> None:
+        failed.set()
+        await no_answer()
+
+    with monkeypatch.context() as broken:
+        for node in (b, c):
+            broken.setattr(node.bus, "publish_stored", fail)
+        await a.die()
+        await until(failed.is_set)
+    await until(lambda: there.of_type("state") and there.of_type("state")[-1]["state"] == "source_lost")
+    assert b.cluster.tally.adoptions + c.cluster.tally.adoptions == 1
 
 
 async def test_speech_that_waits_is_released_by_the_next_home(nodes: list[ClusterNode]) -> None:
@@ -505,6 +588,97 @@ async def test_a_node_that_leaves_gives_its_channels_up(nodes: list[ClusterNode]
     assert_exact(there)
 
 
+CHANNELS = [ChannelAddress("event", f"{number}") for number in range(8)]
+
+
+async def test_a_node_that_leaves_while_the_bus_is_down_serves_its_listeners_on() -> None:
+    memory = MemoryCluster(answer_seconds=10 * SECONDS)
+    async with AsyncExitStack() as stack:
+        a, _ = [await stack.enter_async_context(ClusterNode(memory, name).running()) for name in "ab"]
+        for address in CHANNELS:
+            paused, _ = await a.claim(address=address)
+            a.bench.hub.broadcasting.pause(paused)
+        source, _ = await a.claim()
+        here = await a.join()
+        memory.cut()
+        async with asyncio.timeout(SECONDS):
+            await a.cluster.leave()
+        send(a, source, numbered(5))
+        await until(lambda: len(heard(here)) == 5)
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_a_node_gives_up_its_channels_at_once_and_in_time(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch, is_silent: bool
+) -> None:
+    monkeypatch.setattr(cluster, "MOVE_SECONDS", 0.05)
+    a, _b, _c = nodes
+    for address in CHANNELS:
+        source, _ = await a.claim(address=address)
+        a.bench.hub.broadcasting.pause(source)
+    begun, all_begun, publish_stored = 0, asyncio.Event(), a.bus.publish_stored
+
+    async def publish_together(subject: str, payload: bytes) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == len(CHANNELS) and not is_silent:
+            all_begun.set()
+        await all_begun.wait()
+        await publish_stored(subject, payload)
+
+    monkeypatch.setattr(a.bus, "publish_stored", publish_together)
+    async with asyncio.timeout(SECONDS):
+        await a.cluster.leave()
+    homes = {Ownership.unpack(record.value).home for record in memory.records.values()}
+    assert homes == ({"a"} if is_silent else {""})
+
+
+async def test_another_node_takes_a_channel_of_a_node_that_leaves(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "MOVE_SECONDS", 0.05)
+    a, b, c = nodes
+    for address in (CHANNELS[0], ADDRESS):
+        source, _ = await a.claim(address=address)
+        a.bench.hub.broadcasting.pause(source)
+    there = await c.join()
+    taken, publish_stored = list[Broadcaster](), a.bus.publish_stored
+
+    async def take_another(subject: str, payload: bytes) -> None:
+        if CHANNELS[0].channel in subject:
+            taken.append((await b.claim())[0])
+        await publish_stored(subject, payload)
+
+    monkeypatch.setattr(a.bus, "publish_stored", take_another)
+    await a.cluster.leave()
+    (source,) = taken
+    send(b, source, numbered(5))
+    await until(lambda: len(heard(there)) == 5)
+    await until(lambda: (record := record_of(memory)) is not None and record.home == "b")
+    assert_exact(there)
+
+
+async def test_another_node_takes_a_channel_whose_record_is_being_deleted(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, _ = nodes
+    source, _ = await a.claim()
+    taken, delete = list[Broadcaster](), a.bus.delete
+
+    async def take_another(key: str, revision: int) -> None:
+        await delete(key, revision)
+        taken.append((await b.claim())[0])
+
+    monkeypatch.setattr(a.bus, "delete", take_another)
+    a.bench.hub.broadcasting.release(source)
+    a.bench.hub.directory.forget(source.channel)
+    await until(lambda: taken)
+    # The housekeeping of the first node goes on: it writes the state of its next channel.
+    await a.claim(address=CHANNELS[0])
+    key = key_of(CHANNELS[0])
+    await until(lambda: Ownership.unpack(memory.records[key].value).channel.timeline.state == "live")
+
+
 async def test_many_claims_at_once_leave_one_broadcaster(nodes: list[ClusterNode]) -> None:
     listeners = [await node.join() for node in nodes]
     chance = random.Random(5)  # noqa: S311 - no secret
@@ -538,6 +712,101 @@ async def test_a_broadcaster_knows_the_listeners_of_all_nodes(nodes: list[Cluste
         for number in range(count):
             await node.join(f"{number}")
     await until(lambda: port.of_type("stats") and port.of_type("stats")[-1]["listeners"] == 6)
+
+
+async def end_session(memory: MemoryCluster, home: ClusterNode, other: ClusterNode, frames: int = 5) -> FakePort:
+    """Broadcast at the home, end the session, and wait until its record says so. Return a listener of the other."""
+    source, _ = await home.claim()
+    there = await other.join()
+    send(home, source, numbered(frames))
+    await until(lambda: len(heard(there)) == frames)
+    home.bench.hub.broadcasting.end(source)
+    await until(lambda: there.closed is not None and (record := record_of(memory)) is not None and record.has_ended)
+    return there
+
+
+async def test_a_node_that_followed_a_session_can_be_the_home_of_the_next_one(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    await end_session(memory, a, b)
+    source, _ = await b.claim()
+    here, there = await b.join("here"), await c.join("there")
+    send(b, source, numbered(5, 50))
+    b.bench.hub.broadcasting.mute(source, on=True)
+    await until(lambda: len(heard(there)) == len(heard(here)) == 5 and there.of_type("state"))
+    # A home that follows itself would answer its own entries without end.
+    async with asyncio.timeout(SECONDS):
+        await memory.settle()
+    for port in (here, there):
+        assert heard(port) == numbered(5, 50)
+        assert [message["silence"] for message in port.of_type("state")] == ["muted"]
+        assert port.closed is None
+
+
+async def test_a_node_that_only_lists_a_channel_learns_of_its_end(nodes: list[ClusterNode]) -> None:
+    a, _, c = nodes
+
+    def listed() -> int:
+        return len(c.bench.hub.directory.listed(ADDRESS.session))
+
+    source, _ = await a.claim()
+    send(a, source, numbered(5))
+    await until(lambda: listed() == 1)
+    a.bench.hub.broadcasting.end(source)
+    await until(lambda: listed() == 0)
+    there = await c.join()
+    assert there.hello["state"] == "waiting"
+    again, _ = await c.claim()
+    send(c, again, numbered(5, 50))
+    await until(lambda: len(heard(there)) == 5)
+    assert heard(there) == numbered(5, 50)
+    assert_exact(there)
+
+
+async def test_a_node_that_missed_the_end_of_a_session_does_not_continue_it(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    b.cluster.settle_now()
+    source, _ = await a.claim()
+    there = await c.join()
+    send(a, source, numbered(5))
+    await until(lambda: len(heard(there)) == 5)
+    c.bus.cut()
+    a.bench.hub.broadcasting.end(source)
+    await until(lambda: (record := record_of(memory)) is not None and record.has_ended)
+    records = dict(memory.records)
+    memory.lose_memory()
+    memory.records.update(records)
+    c.bus.heal()
+    await a.die()
+    await until(lambda: there.closed is not None)
+    assert there.closed == (CloseCode.SESSION_ENDED, CloseCode.SESSION_ENDED.reason)
+    assert not memory.records
+    assert b.cluster.tally.adoptions + c.cluster.tally.adoptions == 0
+
+
+async def test_sessions_whose_record_was_deleted_between_do_not_mix(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    for node in nodes:
+        node.cluster.settle_now()
+    await end_session(memory, a, c, frames=100)
+    await a.die()
+    await until(lambda: not memory.records)
+    source, _ = await b.claim()
+    there = await c.join("there")
+    send(b, source, numbered(100, 500))
+    # This node started only now, so it knows the earlier session only from the memory of the bus.
+    async with ClusterNode(memory, "d").running() as d:
+        late = await d.join("late", Delivery(burst_ms=5000))
+        await until(lambda: len(heard(there)) == len(heard(late)) == 100)
+    assert heard(there) == heard(late) == numbered(100, 500)
+    assert there.closed is None
+    assert_exact(there)
+    assert_exact(late)
 
 
 async def test_a_channel_that_ended_begins_anew_on_another_node(nodes: list[ClusterNode]) -> None:
