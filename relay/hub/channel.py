@@ -332,13 +332,14 @@ class Channel:
     def restore(self, record: ChannelRecord, past: Sequence[Frame] = ()) -> None:
         """Continue an exported channel. Call it on a new channel before that is used.
 
-        `past` are its latest frames, up to its place.
+        `past` are the latest frames of its present epoch, up to its place.
         """
         self.timeline.restore(record.timeline)
         self.timeline.load(past)
         if self.audio_format is not None:
             stream = self.open_stream(self.audio_format.codec)
-            stream.history.load(past)
+            for frame in past:
+                stream.history.add(frame)
             stream.state = self.state
             self.begin(stream)
         self.describe_as(record)
