@@ -506,8 +506,7 @@ class Channel:
         feed = self._transcoding.open_programme(stream, container, self.audio_format, is_live=is_live)
         stream.begin_programme(feed.audio_format, self.timeline)
         self.streams[container] = stream
-        for frame in frames:
-            feed.put(frame)
+        feed.begin(frames)
 
     def rest(self) -> None:
         """Let programmes have silence while there is no source."""
