@@ -122,6 +122,8 @@ class Broadcasting:
         if not broadcaster.is_present or ingest is None or audio_format is None:
             return 0.0
         now, pieces = self._clock(), split_audio(message, audio_format)
+        if not pieces:
+            return ingest.must_wait(now)
         ticks = sum(piece.ticks for piece in pieces)
         channel.accepted[broadcaster.connection_id] += ticks
         released = ingest.offer(pieces, now)
