@@ -368,6 +368,15 @@ class Channel:
             if stream.feed is None:
                 stream.leave_hole(place)
 
+    def make_room(self, seconds: float) -> None:
+        """Let listeners' queues and feeds hold so much more audio, because it is released before its time."""
+        for listener in self.listeners:
+            buffer = listener.buffer
+            buffer.rebound(buffer.max_buffer_seconds + seconds, buffer.audio_format)
+        for stream in self.streams.values():
+            if stream.feed is not None:
+                stream.feed.make_room(seconds)
+
     def clear_waiting(self, now: float) -> AudioAmount:
         """Discard the audio that waits for its release, and return its amount."""
         if self.held_log is not None:
