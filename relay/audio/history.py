@@ -3,14 +3,14 @@
 Invariants: Frames are held in the order of their release. Cleared and outdated audio is not held. A number is known or
 unknown, never guessed.
 
-Bound: `seconds` of audio, as many frames as such audio has at most (`frames_within`), and the numbers of
-`MAX_STRETCHES` stretches and `MAX_EPOCHS` epochs. Drops: the oldest; a listener that requests it receives one gap
-message.
+Bound: `seconds` of audio, as many frames as such audio has at most (`frames_within`), the numbers of the frames held
+and of at least `MAX_STRETCHES` stretches, and those of `MAX_EPOCHS` epochs. Drops: the oldest; a listener that requests
+it receives one gap message.
 """
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -18,7 +18,10 @@ from relay.protocol.wire import WORD_MASK, serial_difference
 from relay.vocabulary.audio import FLICKS_PER_SECOND, AudioFormat, Codec, Frame, Place, frames_within
 
 MAX_STRETCHES = 256
-"""Remembered changes of frame length. They give the duration of frames that are no longer held."""
+"""Remembered changes of frame length, besides those of the frames held. They give the duration of older frames."""
+
+MAX_EXPORTED_STRETCHES = 4 * MAX_STRETCHES
+"""The most stretches in a record: 10 s of 10 ms frames that all differ, as 60 kB of JSON."""
 
 MAX_EPOCHS = 32
 """Remembered changes of format."""
@@ -98,7 +101,7 @@ class History:
         self._max_frames = frames_within(seconds)
         self._held_flicks = 0
         self._held_bytes = 0
-        self._stretches: deque[_Stretch] = deque(maxlen=MAX_STRETCHES)
+        self._stretches: deque[_Stretch] = deque()
         self._end_position = -1
 
     def begin_epoch(self, audio_format: AudioFormat, before: Place, start: Place) -> None:
@@ -106,14 +109,25 @@ class History:
         self.epochs.append(Epoch(audio_format, before, start))
 
     def add(self, frame: Frame) -> None:
-        """Add a frame of the present epoch that was just released."""
+        """Add the next frame of the present epoch. Its numbers replace what was known from there on."""
         ticks = frame.end.media_time - frame.start.media_time
         epoch, stretches = self.epochs[-1], self._stretches
         is_next = frame.start.position == self._end_position
+        if not is_next:
+            while stretches and stretches[-1].start.position >= frame.start.position:
+                stretches.pop()
         if not is_next or not stretches or stretches[-1].ticks != ticks or stretches[-1].epoch is not epoch:
             stretches.append(_Stretch(epoch, frame.start, ticks))
+            if len(stretches) > MAX_STRETCHES:
+                self._forget_stretches()
         self._end_position = frame.end.position
         self._hold(frame)
+
+    def _forget_stretches(self) -> None:
+        """Forget the oldest stretches of which it holds no frames."""
+        stretches, oldest = self._stretches, self.frames[0].start.position if self.frames else 0
+        while len(stretches) > MAX_STRETCHES and stretches[1].start.position <= oldest:
+            stretches.popleft()
 
     def _hold(self, frame: Frame) -> None:
         self.frames.append(frame)
@@ -123,12 +137,6 @@ class History:
             oldest = self.frames.popleft()
             self._held_flicks -= oldest.duration
             self._held_bytes -= len(oldest.wire) + len(oldest.audio)
-
-    def load(self, frames: Iterable[Frame]) -> None:
-        """Hold frames whose numbers it knows already, oldest first. Call it while it holds none."""
-        for frame in frames:
-            self._hold(frame)
-            self._end_position = frame.end.position
 
     def clear(self) -> None:
         """Drop the audio. Its numbers stay known."""
@@ -175,7 +183,9 @@ class History:
                 if behind <= count:
                     known = stretch.epoch in self.epochs
                     return Known(stretch.place(count - behind), stretch.epoch) if known else None
-        return None
+        # If the first frames of an epoch are lost, no stretch begins with it.
+        begins = (each for each in self.epochs if (epoch, seq) == (each.start.epoch, each.start.seq & WORD_MASK))
+        return next((Known(each.start, each) for each in begins), None)
 
     def find_moment(self, epoch: int, seconds: float, end: Place) -> Known | None:
         """Return the place of the frame that holds a media time of an epoch, or of the first one after it.
@@ -231,6 +241,7 @@ class History:
     def export_numbers(self) -> NumbersRecord:
         """Return the numbers as plain values, without the audio."""
         epochs = list(self.epochs)
+        stretches = [each for each in self._stretches if each.epoch in epochs][-MAX_EXPORTED_STRETCHES:]
         return NumbersRecord(
             tuple(
                 (
@@ -242,9 +253,7 @@ class History:
                 )
                 for each in epochs
             ),
-            tuple(
-                (epochs.index(each.epoch), each.start, each.ticks) for each in self._stretches if each.epoch in epochs
-            ),
+            tuple((epochs.index(each.epoch), each.start, each.ticks) for each in stretches),
         )
 
     def restore_numbers(self, record: NumbersRecord) -> None:

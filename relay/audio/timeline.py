@@ -244,10 +244,10 @@ class Timeline:
             self.audio_format = self.history.epochs[-1].audio_format
 
     def load(self, past: Sequence[Frame]) -> None:
-        """Hold the latest frames of a restored timeline, up to its place."""
-        self.history.load(past)
-        if past:
-            self.place = past[-1].end
+        """Hold the latest frames of a restored timeline, up to its place. They are of its present epoch."""
+        for frame in past:
+            self.history.add(frame)
+            self.place = frame.end
 
     def follow(self, state: ChannelState, silence: Silence | None) -> None:
         """Take over a state that the channel's home decided."""

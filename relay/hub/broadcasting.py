@@ -7,7 +7,6 @@ none of its audio is dropped.
 
 import asyncio
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -31,6 +30,9 @@ from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.errors import ChannelBusyError, CloseCode, RelayError
 from relay.vocabulary.names import ChannelAddress
+
+EARLY_SECONDS = 5.0
+"""How much audio a channel that ends early releases at once. A tap holds twice as much."""
 
 _TAKEN_OVER: Final = (CloseCode.TAKEN_OVER, CloseCode.TAKEN_OVER.reason)
 _STOPPED: Final = (CloseCode.SESSION_ENDED, "The operator ended the session.")
@@ -122,6 +124,8 @@ class Broadcasting:
         if not broadcaster.is_present or ingest is None or audio_format is None:
             return 0.0
         now, pieces = self._clock(), split_audio(message, audio_format)
+        if not pieces:
+            return ingest.must_wait(now)
         ticks = sum(piece.ticks for piece in pieces)
         channel.accepted[broadcaster.connection_id] += ticks
         released = ingest.offer(pieces, now)
@@ -275,13 +279,35 @@ class Broadcasting:
             departure, channel.departure = channel.departure, None
             self._finish(channel, departure)
 
-    def end_early(self) -> None:
-        """End now the channels whose broadcasters ended them, and release at once what still waits for its time."""
-        for channel in self._directory:
-            departure, ingest = channel.departure, channel.ingest
-            if departure is not None and departure.farewell is Farewell.END and ingest is not None:
-                self._release(channel, ingest.release(math.inf))
-                self.release_due(channel)
+    def end_early(self) -> bool:
+        """Release the next audio of channels whose broadcasters ended them before its time, and end them behind it.
+
+        Each call releases `EARLY_SECONDS` of a channel, so that its readers have their turn in between. Listeners and
+        feeds get room for it, so nobody loses any of it.
+
+        Returns:
+            Whether audio still waits. Then call it again, in another turn of the event loop.
+        """
+        for channel in self._awaiting_end():
+            ingest = channel.ingest
+            if ingest is not None and (at := ingest.next_release()) is not None:
+                early = ingest.release(at + EARLY_SECONDS)
+                channel.make_room(sum(timed.piece.seconds for timed in early))
+                self._release(channel, early)
+            self.release_due(channel)
+        return bool(self._awaiting_end())
+
+    def end_now(self) -> None:
+        """End channels whose broadcasters ended them. Discard the audio that waits for its release or in a feed."""
+        for channel in self._awaiting_end():
+            self._throw_away_unreleased(channel)
+            self.release_due(channel)
+        for channel in self._directory.ending:
+            channel.drop_history()
+
+    def _awaiting_end(self) -> list[Channel]:
+        """Return the channels whose broadcasters ended them, and whose last audio waits for its release."""
+        return [each for each in self._directory if each.departure and each.departure.farewell is Farewell.END]
 
     def _depart(self, broadcaster: Broadcaster, farewell: Farewell) -> None:
         channel = broadcaster.channel

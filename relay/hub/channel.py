@@ -332,13 +332,14 @@ class Channel:
     def restore(self, record: ChannelRecord, past: Sequence[Frame] = ()) -> None:
         """Continue an exported channel. Call it on a new channel before that is used.
 
-        `past` are its latest frames, up to its place.
+        `past` are the latest frames of its present epoch, up to its place.
         """
         self.timeline.restore(record.timeline)
         self.timeline.load(past)
         if self.audio_format is not None:
             stream = self.open_stream(self.audio_format.codec)
-            stream.history.load(past)
+            for frame in past:
+                stream.history.add(frame)
             stream.state = self.state
             self.begin(stream)
         self.describe_as(record)
@@ -366,6 +367,15 @@ class Channel:
         for stream in self.streams.values():
             if stream.feed is None:
                 stream.leave_hole(place)
+
+    def make_room(self, seconds: float) -> None:
+        """Let listeners' queues and feeds hold so much more audio, because it is released before its time."""
+        for listener in self.listeners:
+            buffer = listener.buffer
+            buffer.rebound(buffer.max_buffer_seconds + seconds, buffer.audio_format)
+        for stream in self.streams.values():
+            if stream.feed is not None:
+                stream.feed.make_room(seconds)
 
     def clear_waiting(self, now: float) -> AudioAmount:
         """Discard the audio that waits for its release, and return its amount."""
@@ -505,8 +515,7 @@ class Channel:
         feed = self._transcoding.open_programme(stream, container, self.audio_format, is_live=is_live)
         stream.begin_programme(feed.audio_format, self.timeline)
         self.streams[container] = stream
-        for frame in frames:
-            feed.put(frame)
+        feed.begin(frames)
 
     def rest(self) -> None:
         """Let programmes have silence while there is no source."""

@@ -111,9 +111,9 @@ class Directory:
         return self._ended.get(address)
 
     @property
-    def is_ending(self) -> bool:
-        """Whether listeners of a channel that ended still receive its last audio."""
-        return any(channel.listener_count for channel in self._ended.values())
+    def ending(self) -> list[Channel]:
+        """The channels that ended, and whose listeners still receive the last audio."""
+        return [channel for channel in self._ended.values() if channel.listener_count]
 
     def forget_ended(self, before: float) -> None:
         """Forget channels that ended before a time in seconds of the relay's clock."""

@@ -5,8 +5,9 @@ the event loop hands those to the stream. Notes keep their place behind the fram
 
 Invariants: One call at a time works on a feed.
 
-Bound: `MAX_BEHIND_SECONDS` of audio, as many frames as such audio has at most (`frames_within`), and `MAX_NOTES` notes.
-Drops: all frames that wait; with too many notes, the stream and its listeners. Counter: `Tally.unmade_frames`.
+Bound: `MAX_BEHIND_SECONDS` of audio and what a stopping relay releases early (`make_room`), as many frames as such
+audio has at most (`frames_within`), and `MAX_NOTES` notes. Drops: all frames that wait; with too many notes, the stream
+and its listeners. Counter: `Tally.unmade_frames`.
 """
 
 import logging
@@ -24,9 +25,6 @@ from relay.vocabulary.audio import FLICKS_PER_SECOND, Frame, frames_within
 MAX_BEHIND_SECONDS = 16.0
 """How far a feed may fall behind its channel. It is more than a cluster brings at once after an outage that was as long
 as the usual bound of a listener, 10 s."""
-
-_MAX_FLICKS = round(MAX_BEHIND_SECONDS * FLICKS_PER_SECOND)
-_MAX_ITEMS = frames_within(MAX_BEHIND_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +66,8 @@ class Feed(ABC):
         self._items: deque[Item] = deque()
         self._held_flicks = 0
         self._held_notes = 0
+        self._max_seconds, self._max_flicks, self._max_items = 0.0, 0, 0
+        self.make_room(MAX_BEHIND_SECONDS)
         self._is_busy = self._is_stopped = False
 
     @property
@@ -82,7 +82,7 @@ class Feed(ABC):
         if isinstance(item, Note):
             self._put_note(item)
             return
-        if self._held_flicks + item.duration > _MAX_FLICKS or len(self._items) >= _MAX_ITEMS:
+        if self._held_flicks + item.duration > self._max_flicks or len(self._items) >= self._max_items:
             self._fall_behind(sum(isinstance(each, Frame) for each in self._items))
         self._held_flicks += item.duration
         self._add(item)
@@ -125,6 +125,12 @@ class Feed(ABC):
                 self._distribute(each)
         if self._items:
             self._wake(self)
+
+    def make_room(self, seconds: float) -> None:
+        """Hold so much more audio, because it is released before its time."""
+        self._max_seconds += seconds
+        self._max_flicks = round(self._max_seconds * FLICKS_PER_SECOND)
+        self._max_items = frames_within(self._max_seconds)
 
     def drop_frames(self) -> None:
         """Drop the audio that waits. Everything else stays."""

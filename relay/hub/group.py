@@ -143,13 +143,18 @@ class Group:
         for listener in self.lagging:
             listener.add_note(note)
         if note.new_place is not None:
-            self.place = note.new_place
+            self._go_on_at(note.new_place)
 
     def skip(self, place: Place) -> None:
         """Leave a hole: the next frame starts at `place`. A gap will tell each listener."""
         for listener in list(self._in_step):
             self.let_lag(listener)
+        self._go_on_at(place)
+
+    def _go_on_at(self, place: Place) -> None:
+        """Go on at a place that the frames so far do not lead to. All listeners lag, so each queue has its backlog."""
         self.place = place
+        self._backlog.clear()
 
     def let_lag(self, listener: Listener) -> None:
         """Move a listener in step to a queue of its own. A lagging listener stays as it is."""

@@ -44,6 +44,10 @@ class StreamFeed(Protocol):
         """Add a frame or a note of the channel."""
         ...
 
+    def make_room(self, seconds: float) -> None:
+        """Hold so much more audio, because it is released before its time."""
+        ...
+
     def drop_frames(self) -> None:
         """Drop the audio that waits. Notes stay."""
         ...

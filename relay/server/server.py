@@ -62,7 +62,7 @@ STEP_SECONDS = 0.01
 """Clients that a stopping relay asks to leave within this time are asked at once."""
 
 LEAVING_SECONDS = 0.01
-"""Interval at which a stopping relay checks whether all clients have left."""
+"""Interval at which a stopping relay checks how far it is."""
 
 MAX_LISTENER_MESSAGE_BYTES = 16 * 1024
 """A listener's messages may have at most 4 KiB. Longer ones up to this size are still read, so that the relay can
@@ -176,13 +176,19 @@ class RelayServer:
     async def _let_sessions_end(self, seconds: float) -> None:
         """Let listeners of sessions that ended learn so. Otherwise they would come back, and wait for nothing.
 
-        In a cluster, another node continues with the audio that still waits for its time.
+        Audio that still waits for its time is sent in half of the time. What could not even be encoded by then is
+        discarded, so it is the end that is missing. In a cluster, another node continues with that audio.
         """
-        if not self._hub.gate.is_shared:
-            self._hub.broadcasting.end_early()
+        broadcasting, directory, is_shared = self._hub.broadcasting, self._hub.directory, self._hub.gate.is_shared
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._hub.directory.is_ending:  # noqa: ASYNC110 - leaving listeners share no event
+            async with asyncio.timeout(seconds / 2):
+                while (not is_shared and broadcasting.end_early()) or directory.ending:  # noqa: ASYNC110 - as below
+                    await asyncio.sleep(LEAVING_SECONDS)
+        if not is_shared:
+            broadcasting.end_now()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds / 2):
+                while directory.ending:  # noqa: ASYNC110 - leaving listeners share no event
                     await asyncio.sleep(LEAVING_SECONDS)
 
     async def _see_all_off(self, window_seconds: float) -> None:

@@ -13,11 +13,12 @@ CUT_OFF_SHARE = 0.1
 MAX_CUT_OFF_SECONDS = 1.0
 """Upper bound of that share. Cutting off waits for no client."""
 
-ENDING_SHARE = 0.1
+ENDING_SHARE = 0.2
 """Share of the total time in which listeners of a session that has just ended get its last audio and the reason."""
 
-MAX_ENDING_SECONDS = 1.0
-"""Upper bound of that share. A listener that needs longer is slow, and is asked to come back like all others."""
+MAX_ENDING_SECONDS = 2.0
+"""Upper bound of that share. Half of it is enough to encode a minute of speech. A listener that needs longer is slow,
+and is asked to come back like all others."""
 
 FLUSH_SHARE = 0.3
 """Share of the total time for the last metrics: a few requests to a service that responds."""

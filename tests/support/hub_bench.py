@@ -8,7 +8,7 @@ from typing import Any
 
 from relay.audio.audio_buffer_manager import AudioBufferManager
 from relay.hub.channel import Broadcaster
-from relay.hub.drain import Drain
+from relay.hub.drain import SLICE_SECONDS, Drain
 from relay.hub.framing import RELAY_V1, Framing
 from relay.hub.hub import Hub
 from relay.hub.listener import Listener
@@ -268,6 +268,17 @@ def unblock(port: FakePort) -> None:
     assert port.listener is not None
     port.room = 1_000_000
     port.hub.listening.unblock(port.listener)
+
+
+def slow_down(bench: Bench, port: FakePort) -> None:
+    """Let each write to a socket take longer than a slice of the drain, which then yields to the event loop."""
+    send = port.send
+
+    def send_slowly(wire: bytes) -> int:
+        bench.now += 1.5 * SLICE_SECONDS
+        return send(wire)
+
+    port.send = send_slowly
 
 
 def check_account(port: FakePort, published: int) -> None:

@@ -1,14 +1,16 @@
 """Audio of another node that comes late, because the bus was down."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest_asyncio
 
 from relay.hub.channel import Channel
 from relay.hub.following import LATE_SECONDS
 from relay.protocol.requests import Delivery
-from relay.vocabulary.audio import FLICKS_PER_SECOND
-from tests.support.hub_bench import FRAME, Bench, FakePort, block, unblock
+from relay.vocabulary.audio import FLICKS_PER_SECOND, Place
+from tests.support.hub_bench import FRAME, Bench, FakePort, block, check_account, slow_down, unblock
 
 BOUND_SECONDS = 10.0
 FRAME_SECONDS = 0.02
@@ -78,3 +80,31 @@ async def test_late_audio_waits_for_a_listener_whose_socket_is_full_no_longer_th
     unblock(port)
     await node.bench.settle()
     assert abs(lost_seconds(port) - BOUND_SECONDS - 2.0) < 0.1
+
+
+async def test_a_hole_that_is_found_while_a_batch_is_written_is_told_to_all(node: Node) -> None:
+    bench, channel, following = node.bench, node.channel, node.bench.hub.following
+    ports = [bench.join(f"listener {number}") for number in range(100)]
+    following.take(channel, channel.place, FRAME, bench.now)
+    await bench.settle()
+    for port in ports:
+        slow_down(bench, port)
+    following.take(channel, channel.place, FRAME, bench.now)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert 0 < sum(len(port.frames) - 1 for port in ports) < len(ports), "the batch is under way"
+    following.take(channel, channel.place, FRAME, bench.now)
+    record, place = channel.export(None), channel.place
+    later = Place(place.position + 5, place.epoch, place.seq + 5, place.media_time + 5 * 320)
+    following.catch_up(channel, replace(record, timeline=replace(record.timeline, place=later)))
+    for _ in range(3):
+        for _ in ports:
+            await bench.settle()
+        following.take(channel, channel.place, FRAME, bench.now)
+    for _ in ports:
+        await bench.settle()
+    for port in ports:
+        (gap,) = port.of_type("gap")
+        assert (gap["from_seq"], gap["to_seq"], gap["duration_ms"], gap["reason"]) == (3, 7, 100, "missing")
+        check_account(port, channel.place.seq)
+    assert {group.place for group in channel.groups} == {channel.place}

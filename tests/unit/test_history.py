@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.audio.history import MAX_STRETCHES, History
+from relay.audio.history import MAX_EXPORTED_STRETCHES, MAX_STRETCHES, History
 from relay.audio.timeline import Timeline
 from relay.protocol.wire import WORD_MASK
 from relay.vocabulary.audio import EPOCH_STRIDE, FRAMES_PER_SECOND, AudioFormat, Frame, Place
@@ -157,3 +157,58 @@ def test_frames_behind_a_hole_are_found_by_their_places() -> None:
     assert known.place == frames[3].start
     moment = holed.find_moment(first.start.epoch, frames[3].start.media_time / MONO.clock_rate, frames[-1].end)
     assert moment == known
+    del frames[0:2]
+    holed = History(10.0)
+    holed.begin_epoch(first.audio_format, first.before, first.start)
+    holed.add(frames[0])
+    known = holed.find(first.start.epoch, 0, frames[0].end)
+    assert known is not None
+    assert known.place == first.start, "a listener that got nothing yet has a place"
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=MAX_STRETCHES * 4), st.integers(0, MAX_STRETCHES * 3))
+def test_every_frame_that_is_held_is_found(lengths: list[int], cleared_after: int) -> None:
+    channel = Timeline(3, bytes, 10.0)
+    channel.go_live(MONO)
+    for index, length in enumerate(lengths):
+        release(channel, bytes(2 * length), 0.0)
+        if index == cleared_after:
+            channel.clear()
+    history, end = channel.history, channel.place
+    for frame in history.frames:
+        start = frame.start
+        assert place_of(channel, start.epoch, start.seq) == start
+        known = history.find_moment(start.epoch, (start.media_time + 0.5) / MONO.clock_rate, end)
+        assert known is not None
+        assert known.place == start
+    held_from = history.frames[0].start.position if history.frames else end.position
+    covered = sum(
+        max(0, last.position - max(first.position, held_from)) for _, first, last, _ in history.stretches(end)
+    )
+    assert covered == len(history.frames)
+
+
+def test_changes_of_length_are_bounded_by_what_is_held_and_what_is_exported() -> None:
+    channel = channel_with(0, history_seconds=100.0)
+    for number in range(5000):
+        release(channel, FRAME[: 320 + 2 * (number % 2)], 0.0)
+    assert len(channel.history.stretches(channel.place)) == 5000
+    assert len(channel.history.export_numbers().stretches) == MAX_EXPORTED_STRETCHES
+    release(channel, bytes(32_000 * 99), 0.0)
+    release(channel, FRAME, 0.0)
+    assert len(channel.history.stretches(channel.place)) < MAX_STRETCHES + 200
+    channel.history.clear()
+    for number in range(1000):
+        release(channel, FRAME[: 320 + 2 * (number % 2)], 0.0)
+    assert len(channel.history.stretches(channel.place)) <= MAX_STRETCHES + 1000
+
+
+def test_a_restored_history_finds_each_frame_that_it_is_given() -> None:
+    channel = channel_with(0, history_seconds=100.0)
+    for number in range(3 * MAX_EXPORTED_STRETCHES):
+        release(channel, FRAME[: 320 + 2 * (number % 2)], 0.0)
+    restored = Timeline(7, bytes, 100.0)
+    restored.restore(channel.export())
+    restored.load(list(channel.history.frames))
+    assert restored.place is channel.place
+    assert all(place_of(restored, 7, frame.start.seq) == frame.start for frame in channel.history.frames)

@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from relay.access.grants import Grant, TokenRole
 from relay.access.rules import OperatorPermit
-from relay.audio.timeline import Farewell
+from relay.audio.timeline import Farewell, number
 from relay.hub.channel import DISCONNECTED, MAX_KNOWN_CONNECTIONS, Broadcaster
 from relay.hub.channel_record import ChannelRecord
 from relay.hub.lag import LagMeter
@@ -22,11 +22,11 @@ from relay.hub.tap import Tap, TapOverflowError
 from relay.hub.vital_signs import VitalSigns
 from relay.protocol.messages import DeliveryChange
 from relay.protocol.requests import Delivery, Offer, Resume
-from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace
+from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.errors import BadRequestError, ChannelBusyError
 from relay.vocabulary.names import ChannelAddress
-from tests.support.hub_bench import FRAME, Bench, FakePort, split, unpack
+from tests.support.hub_bench import FRAME, Bench, FakePort, serialize, split, unpack
 
 pytestmark = pytest.mark.long
 
@@ -95,10 +95,11 @@ class Account:
 
 
 class Reader:
-    """What a tap delivered, checked as it arrives: every frame since the tap opened, without a break."""
+    """What a tap delivered, checked as it arrives: every frame since the tap opened, without a break but for holes."""
 
-    def __init__(self, live: Any, tap: Tap) -> None:
+    def __init__(self, live: Any, tap: Tap, holes: dict[Place, Place]) -> None:
         self.live = live
+        self.holes = holes
         self.tap = tap
         self.place = tap.start
         self.audio_format = tap.audio_format
@@ -106,6 +107,7 @@ class Reader:
 
     def take(self, item: Frame | Note) -> None:
         assert not self.is_over, "something after the end"
+        self.pass_holes(item.start if isinstance(item, Frame) else item.place)
         if isinstance(item, Frame):
             assert item.start is self.place, "a frame out of order"
             assert self.audio_format is not None
@@ -116,6 +118,10 @@ class Reader:
         if item.new_place is not None:
             self.place, self.audio_format = item.new_place, item.audio_format
         self.is_over = item.close is not None
+
+    def pass_holes(self, place: Place) -> None:
+        while self.place is not place and self.place in self.holes:
+            self.place = self.holes[self.place]
 
 
 class Life(RuleBasedStateMachine):
@@ -128,6 +134,7 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.bench = self.loop.run_until_complete(self._make())
+        self.holes: dict[Place, Place] = {}
         self.accounts: dict[FakePort, Account] = {}
         self.all_sources: list[Broadcaster] = []
         self.published: dict[Broadcaster, int] = {}
@@ -158,6 +165,7 @@ class Life(RuleBasedStateMachine):
             self.loop.close()
 
     def _check_nothing_is_owed(self) -> None:
+        self._release_behind_holes()
         for port in self.accounts:
             if port not in self.gone_ports:
                 self.unblock(port)
@@ -195,6 +203,19 @@ class Life(RuleBasedStateMachine):
             place = rendition.place(place)._replace(seq=account.seq)
         assert (account.epoch, account.seq) == (place.epoch, place.seq), "something is owed and not told"
 
+    def _release_behind_holes(self) -> None:
+        """Release audio behind each hole. A stream that is made of it tells the hole with its next frame."""
+
+        async def release() -> None:
+            for live in self.bench.hub.directory:
+                if live.state is ChannelState.LIVE and live.audio_format and live.place in self.holes.values():
+                    due = max(self.bench.now, live.timeline.last_due)
+                    for _ in range(20):
+                        frame = number(live.audio_format.measure(FRAME), live.place, due, serialize)
+                        self.bench.hub.broadcasting.distribute(live, [frame])
+
+        self.loop.run_until_complete(release())
+
     @rule(
         target=readers,
         channel=st.sampled_from(CHANNELS),
@@ -203,7 +224,7 @@ class Life(RuleBasedStateMachine):
     )
     def open_tap(self, channel: str, max_seconds: float, is_passive: bool) -> Reader:
         live = self.bench.hub.directory.open(ChannelAddress("ev1", channel))
-        reader = Reader(live, live.open_tap(f"tap {len(self.taps)}", max_seconds, is_passive=is_passive))
+        reader = Reader(live, live.open_tap(f"tap {len(self.taps)}", max_seconds, is_passive=is_passive), self.holes)
         self.taps.append(reader)
         return reader
 
@@ -211,6 +232,7 @@ class Life(RuleBasedStateMachine):
         for _ in range(min(most, len(reader.tap))):
             reader.take(self.loop.run_until_complete(anext(reader.tap)))
         if reader.tap.is_open and not len(reader.tap):
+            reader.pass_holes(reader.live.place)
             assert reader.place is reader.live.place, "something was released and not read"
 
     @rule(reader=readers, most=st.integers(1, 60))
@@ -348,6 +370,23 @@ class Life(RuleBasedStateMachine):
         audio_format = source.channel.audio_format
         if source.is_present and audio_format is not None:
             self.published[source] = self.published.get(source, 0) + frames * audio_format.measure(FRAME).ticks
+
+    @rule(channel=st.sampled_from(CHANNELS), frames=st.integers(1, 60))
+    def lose_frames(self, channel: str, frames: int) -> None:
+        """Leave a hole in a channel, like a node that could not get these frames."""
+        live = self.live(channel)
+        if live is not None and live.state is ChannelState.LIVE:
+            place, ticks = live.place, live.audio_format.measure(FRAME).ticks
+            later = Place(place.position + frames, place.epoch, place.seq + frames, place.media_time + frames * ticks)
+            self.holes[place] = later
+            live.skip(later)
+
+    @rule()
+    def end_early(self) -> None:
+        async def end() -> None:
+            self.bench.hub.broadcasting.end_early()
+
+        self.loop.run_until_complete(end())
 
     @rule(source=sources)
     def clear(self, source: Broadcaster) -> None:

@@ -52,6 +52,13 @@ async def rest(bench: Bench, seconds: float) -> None:
         await bench.settle()
 
 
+async def release_and_rest(bench: Bench, seconds: float) -> None:
+    """Let time pass, and release speech that is due meanwhile."""
+    for _ in range(round(seconds / HOUSEKEEPING_SECONDS)):
+        bench.hub.broadcasting.release_due(bench.hub.directory.open(ADDRESS))
+        await rest(bench, HOUSEKEEPING_SECONDS)
+
+
 async def play(bench: Bench, source: Broadcaster, seconds: float, audio: bytes = FRAME) -> None:
     for _ in range(round(seconds / 0.02)):
         bench.now += 0.02
@@ -80,6 +87,57 @@ async def test_a_source_that_is_there_and_sends_nothing_is_waited_for(bench: Ben
     await play(bench, source, 1)
     await rest(bench, 3)
     assert seconds(port) == pytest.approx(1, abs=0.12)
+
+
+async def test_speech_that_is_released_early_is_followed_by_less_silence(bench: Bench) -> None:
+    port, began = join(bench), bench.now
+    for _ in range(5):
+        source = bench.claim(offer=Offer(pace=Pace.SPEECH))
+        bench.publish(source, 250)
+        bench.hub.broadcasting.pause(source)
+        await release_and_rest(bench, 15)
+        assert seconds(port) == pytest.approx(bench.now - began, abs=0.2)
+
+
+async def test_the_end_of_a_grace_period_costs_no_silence(bench: Bench) -> None:
+    port, began = join(bench), bench.now
+    for _ in range(5):
+        source = bench.claim()
+        await play(bench, source, 1)
+        bench.release(source)
+        await rest(bench, 40)
+        assert seconds(port) == pytest.approx(bench.now - began, abs=0.2)
+
+
+async def test_late_audio_of_a_broadcaster_that_came_back_delays_a_programme_only_until_the_next_silence(
+    bench: Bench,
+) -> None:
+    port, began = join(bench), bench.now
+    source = bench.claim()
+    for _ in range(5):
+        await play(bench, source, 5)
+        bench.release(source)
+        await rest(bench, 8)
+        assert seconds(port) == pytest.approx(bench.now - began, abs=0.2)
+        source = bench.claim(offer=Offer(takeover=True))
+        bench.publish(source, 400)
+        await bench.settle()
+        assert seconds(port) == pytest.approx(bench.now - began + 8, abs=0.2), "nothing of it is lost"
+
+
+async def test_a_burst_and_audio_that_was_never_made_shorten_no_silence(bench: Bench) -> None:
+    source = bench.claim()
+    await play(bench, source, 8)
+    port, began = join(bench, burst_ms=3000), bench.now
+    await play(bench, source, 1)
+    for _ in range(round(MAX_BEHIND_SECONDS / 0.02) + 1):
+        bench.now += 0.02
+        bench.publish(source)
+    await bench.settle()
+    assert seconds(port) == pytest.approx(4, abs=0.2)
+    bench.hub.broadcasting.pause(source)
+    await rest(bench, 5)
+    assert seconds(port) == pytest.approx(bench.now - began + 3 - MAX_BEHIND_SECONDS, abs=0.2)
 
 
 async def test_listeners_share_pages_and_a_slow_one_loses_whole_pages(bench: Bench) -> None:

@@ -1,9 +1,10 @@
 """Channels of a session in real life: takeovers, returns, switches, bursts and clears."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from relay.audio.ingest import Timed
 from relay.hub.channel import MAX_KNOWN_CONNECTIONS
 from relay.hub.framing import RAW
 from relay.protocol.requests import Delivery, Offer, Resume
@@ -383,3 +384,38 @@ async def test_a_claim_gives_what_its_greeting_says(bench: Bench) -> None:
     bench.publish(second, 1, bytes(192))
     third = bench.claim(offer=Offer(STEREO, takeover=True, resume="nobody"))
     assert (third.start.seq, third.accepted_before) == (1, None)
+
+
+class CountingLog:
+    """Counts the audio that a cluster would keep until its release."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+
+    def keep(self, pieces: Sequence[Timed]) -> None:
+        self.kept += len(pieces)
+
+    def discard(self) -> None:
+        self.kept = 0
+
+
+async def test_an_empty_message_is_no_audio_of_a_microphone(bench: Bench) -> None:
+    source, port = bench.claim(), bench.join()
+    for _ in range(100):
+        bench.now += FRAME_SECONDS
+        bench.publish(source)
+        await bench.settle()
+    for _ in range(100):
+        bench.now += 0.2
+        bench.publish(source, audio=b"")
+    assert len(port.frames) == 100
+    assert source.arrival_rate is None
+
+
+async def test_an_empty_message_is_no_audio_of_speech_that_is_kept(bench: Bench) -> None:
+    source = bench.claim(offer=SPEECH)
+    source.channel.held_log = log = CountingLog()
+    bench.publish(source, 200)
+    bench.now += 1.0
+    bench.publish(source, audio=b"")
+    assert log.kept == 200

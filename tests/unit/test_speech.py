@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from relay.hub.channel import ENDED
+from relay.hub.tap import TAP_SECONDS, Tap
 from relay.protocol.requests import Delivery, Offer, Resume
-from relay.vocabulary.audio import AudioFormat, Pace
+from relay.vocabulary.audio import AudioFormat, Codec, Pace
 from relay.vocabulary.errors import CloseCode
 from tests.support.hub_bench import FRAME_SECONDS, Bench, block, check_account, unblock
 
@@ -145,3 +147,53 @@ async def test_another_pace_is_told_with_the_state(bench: Bench) -> None:
     await bench.settle()
     told = [(message["state"], message["pace"]) for message in port.of_type("state")]
     assert told == [("live", "live"), ("source_lost", "live"), ("live", "speech")]
+
+
+async def test_a_session_that_ends_early_loses_nothing(bench: Bench) -> None:
+    """A stopping relay does not wait for 40 s of speech. Sockets, encoders and taps take it one after the other."""
+    source = bench.claim(offer=SPEECH)
+    healthy, slow = bench.join("healthy"), bench.join("slow")
+    opus = bench.join("opus", delivery=Delivery(codecs=(Codec.OPUS,)))
+    await bench.settle()
+    read = 0
+    block(slow)
+    with source.channel.open_tap("recorder") as tap:
+        bench.publish(source, 2000)
+        bench.hub.broadcasting.end(source)
+        while bench.hub.broadcasting.end_early():
+            await bench.settle()
+            read += await read_all(tap)
+        await bench.settle()
+        read += await read_all(tap)
+    unblock(slow)
+    await bench.settle()
+    assert read > 2000 > TAP_SECONDS / FRAME_SECONDS
+    for port in (healthy, slow, opus):
+        numbers = [header.seq for header in port.frames]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) == 2000 + (port is opus), "an encoder is late by less than a frame"
+        assert port.of_type("gap") == []
+        assert port.closed == ENDED
+
+
+async def read_all(tap: Tap) -> int:
+    """Return how many frames and notes waited."""
+    return len([await anext(tap) for _ in range(len(tap))])
+
+
+async def test_a_session_that_ends_now_loses_its_end(bench: Bench) -> None:
+    source = bench.claim(offer=SPEECH)
+    port, opus = bench.join(), bench.join("opus", delivery=Delivery(codecs=(Codec.OPUS,)))
+    await bench.settle()
+    bench.publish(source, 2000)
+    bench.hub.broadcasting.end(source)
+    bench.hub.broadcasting.end_early()
+    bench.hub.broadcasting.end_now()
+    await bench.settle()
+    released = source.channel.place.seq
+    assert released == 101 + 251
+    check_account(port, released)
+    assert port.of_type("gap") == []
+    assert opus.told[-2]["type"] == "gap"
+    check_account(opus, released + 1)
+    assert (port.closed, opus.closed) == (ENDED, ENDED)
