@@ -112,7 +112,7 @@ element("broadcast").addEventListener("submit", (event) => {
   if (OFF_AIR.has(broadcaster.state)) {
     goLive((address) => address);
   } else {
-    broadcaster.pause();
+    broadcaster.stop();
   }
 });
 
@@ -129,7 +129,7 @@ element("end").addEventListener("click", () => element("end-question").showModal
 element("end-cancel").addEventListener("click", () => element("end-question").close());
 element("end-confirm").addEventListener("click", () => {
   element("end-question").close();
-  broadcaster.stop();
+  broadcaster.end();
 });
 
 element("take-over").addEventListener("click", () => goLive(withTakeOver));

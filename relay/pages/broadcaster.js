@@ -259,8 +259,11 @@ export class Broadcaster extends Emitter {
     }
   }
 
-  /** Stops for a break. The Worker sends the rest of the sound, then the relay tells the listeners to wait. */
-  pause() {
+  /**
+   * Stops without ending the session. On the air, this is a break: the Worker sends the rest of the sound, then the
+   * relay tells the listeners to wait.
+   */
+  stop() {
     if (this.#state === "live") {
       this.#leave("pause");
     } else {
@@ -270,9 +273,12 @@ export class Broadcaster extends Emitter {
     }
   }
 
-  /** Ends the broadcast. The Worker sends the rest of the sound, then the relay ends the session for the listeners. */
-  stop() {
-    if (this.#state === "live") {
+  /**
+   * Ends the session for the listeners, also during a break. On the air, the Worker first sends the rest of the sound.
+   * If the connection is broken, it waits for the next attempt to connect.
+   */
+  end() {
+    if (this.#state === "live" || this.#state === "reconnecting") {
       this.#leave("end");
     } else if (this.#paused && this.#worker === null && this.#target !== null) {
       this.#openUplink(this.#target);

@@ -18,11 +18,10 @@ class CaptureProcessor extends AudioWorkletProcessor {
     super();
     this.port.onmessage = ({ data }) => {
       this.#sink = data.frames ?? this.#sink;
-      const muted = data.muted ?? this.#frames.muted;
       if (data.rate !== undefined) {
-        this.#frames = this.#makeFrames(data.rate);
+        this.#frames = this.#makeFrames(data.rate, this.#frames.muted);
       }
-      this.#frames.muted = muted;
+      this.#frames.muted = data.muted ?? this.#frames.muted;
     };
   }
 
@@ -33,12 +32,17 @@ class CaptureProcessor extends AudioWorkletProcessor {
     return true;
   }
 
-  /** @param {number} rate Samples per second of the frames. */
-  #makeFrames(rate) {
-    return new FrameMaker(sampleRate, rate, ({ pcm, peak, rms }) => {
+  /**
+   * @param {number} rate Samples per second of the frames.
+   * @param {boolean} [muted]
+   */
+  #makeFrames(rate, muted) {
+    /** @type {ConstructorParameters<typeof FrameMaker>[2]} */
+    const emit = ({ pcm, peak, rms }) => {
       this.#sink?.postMessage(pcm, [pcm.buffer]);
       this.port.postMessage({ peak, rms });
-    });
+    };
+    return new FrameMaker(sampleRate, rate, emit, muted);
   }
 }
 

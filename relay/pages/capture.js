@@ -20,18 +20,19 @@ export class FrameMaker {
   #peak = 0;
   #power = 0;
   #count = 0;
-  #gain = 1;
-
-  /** Makes the frames silent. Their levels still describe the input. */
-  muted = false;
+  #gain;
 
   /**
    * @param {number} inputRate Samples per second of the input.
    * @param {number} outputRate Samples per second of the frames.
    * @param {(frame: {pcm: Int16Array<ArrayBuffer>, peak: number, rms: number}) => void} emit Receives every frame;
    *   `peak` and `rms` describe the input, and 1 is full scale.
+   * @param {boolean} [muted] Whether the frames are silent from the first sample on.
    */
-  constructor(inputRate, outputRate, emit) {
+  constructor(inputRate, outputRate, emit, muted = false) {
+    /** Makes the frames silent. Their levels still describe the input. */
+    this.muted = muted;
+    this.#gain = muted ? 0 : 1;
     this.#emit = emit;
     this.#mix = new MonoMix(inputRate);
     this.#output = [new Float32Array(Math.round(outputRate * FRAME_SECONDS))];

@@ -34,7 +34,7 @@ export class FilePanel {
    */
   open(context) {
     return openFile(context, /** @type {File} */ (this.file), {
-      onEnd: () => this.#broadcaster.stop(),
+      onEnd: () => this.#broadcaster.end(),
       onLost: (error) => this.#broadcaster.abort(error),
     });
   }

@@ -60,6 +60,9 @@ const PLAYS_ON_MS = 4 * 60 * 60 * 1000;
 /** When a session ends, its listeners reconnect spread over this time and not all at once. */
 const RETURN_MS = 8000;
 
+/** A held arrow key chooses many channels. The page watches the one at which it stops for this long. */
+const CHOICE_MS = 300;
+
 /**
  * States in which the broadcaster may have given the reason for silence.
  *
@@ -191,10 +194,27 @@ function tokenOf({ value }) {
 
 chooser.addEventListener("choose", () => {
   picked = true;
-  player.switchChannel(chooser.chosen);
   showAddress();
   picture.clear();
+  if (player.state === "idle") {
+    problem = null;
+    sourceState = chooser.channel?.state ?? null;
+    render();
+  }
+  followChoice(CHOICE_MS);
 });
+
+/**
+ * Plays the chosen channel, or watches it if the page does not play. A watch that stayed with another channel would hear
+ * that one as soon as it is live.
+ *
+ * @param {number} [delayMs] How long to wait before watching.
+ */
+function followChoice(delayMs) {
+  player.switchChannel(chooser.chosen);
+  watch.stop();
+  lookAhead(delayMs);
+}
 
 /** @param {string | null} name */
 function showName(name) {
@@ -212,8 +232,11 @@ function showChannels(channels) {
   chooser.show(channels);
   const listed = channels.some(({ id }) => id === chooser.chosen);
   if (!picked && channels.length > 0 && (player.state === "idle" || !listed)) {
-    chooser.choose(preferredChannel(channels, navigator.languages));
-    player.switchChannel(chooser.chosen);
+    const preferred = preferredChannel(channels, navigator.languages);
+    if (preferred !== chooser.chosen) {
+      chooser.choose(preferred);
+      followChoice();
+    }
   }
 }
 
@@ -325,12 +348,14 @@ function renderStats(stats) {
 /**
  * Watches the session while the page does not play. Before the person presses Play, it watches while the page is
  * visible. After a session ends, it also watches in the background, until the next session begins.
+ *
+ * @param {number} [delayMs] How long to wait before watching an idle page's channel.
  */
-function lookAhead() {
+function lookAhead(delayMs = 0) {
   if (player.state === "ended") {
     watch.start(Math.random() * RETURN_MS);
   } else if (player.state === "idle" && !document.hidden && sourceState !== "live") {
-    watch.start();
+    watch.start(delayMs);
   } else {
     watch.stop();
   }

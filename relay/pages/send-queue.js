@@ -36,7 +36,7 @@ export class SendQueue {
   #given = [];
   #givenBytes = 0;
   #givenTicks = 0;
-  #droppedTicks = 0;
+  #droppedSeconds = 0;
   #movedAt = 0;
 
   /** @param {number} clockRate Ticks per second of the packets. */
@@ -50,7 +50,7 @@ export class SendQueue {
   }
 
   get droppedSeconds() {
-    return this.#droppedTicks / this.#clockRate;
+    return this.#droppedSeconds;
   }
 
   /**
@@ -67,11 +67,24 @@ export class SendQueue {
 
   /** Keeps all packets until the next `connect`. Packets that the old socket may not have sent count as dropped. */
   disconnect() {
-    this.#droppedTicks += this.#givenTicks;
+    this.#droppedSeconds += this.#givenTicks / this.#clockRate;
     this.#given = [];
     this.#givenBytes = 0;
     this.#givenTicks = 0;
     this.#socket = null;
+  }
+
+  /**
+   * Drops all packets and disconnects, because the next packets are in another codec and need another connection.
+   *
+   * @param {number} clockRate Ticks per second of the next packets.
+   */
+  restart(clockRate) {
+    this.disconnect();
+    this.#droppedSeconds += this.#ticks / this.#clockRate;
+    this.#packets = [];
+    this.#ticks = 0;
+    this.#clockRate = clockRate;
   }
 
   /**
@@ -86,7 +99,7 @@ export class SendQueue {
     const hasMoved = this.#lookAtSocket();
     this.#send();
     while (this.#packets.length > 0 && this.waitingSeconds > LIMIT_SECONDS) {
-      this.#droppedTicks += this.#take().ticks;
+      this.#droppedSeconds += this.#take().ticks / this.#clockRate;
     }
     if (hasMoved || this.#packets.length === 0) {
       this.#movedAt = nowMs;

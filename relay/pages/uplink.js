@@ -15,8 +15,11 @@ const REPORT_INTERVAL_MS = 250;
 /** How often a `RelaySocket` pings the relay. When more time has passed since the last pong, the next one is late. */
 const PING_INTERVAL_MS = 2000;
 
-/** How long the relay may take to close the connection after a farewell. */
-const FAREWELL_MS = 3000;
+/** How long the encoder may take for its last packets before a farewell. An encoder that takes longer has hung. */
+const FLUSH_MS = 1000;
+
+/** How long the relay may take to close the connection after a farewell. On a slow network, queued sound comes first. */
+const FAREWELL_MS = 6000;
 
 const SESSION_ENDED = 1000;
 
@@ -186,7 +189,10 @@ export class Uplink {
     }
   }
 
-  /** Sends the queued frames, then ends the session. If there is no connection, waits for the next one to do so. */
+  /**
+   * Sends the queued frames, then ends the session. If there is no connection, waits for the next attempt to connect.
+   * Reports `stopped` with the code "not-ended" if the relay does not confirm the end.
+   */
   end() {
     this.#farewell = "end";
     if (this.#state === "live") {
@@ -202,11 +208,13 @@ export class Uplink {
 
   /** @param {"pause" | "end"} farewell */
   async #sayFarewell(farewell) {
-    await this.#coder.flush();
+    await Promise.race([this.#coder.flush(), new Promise((resolve) => setTimeout(resolve, FLUSH_MS))]);
+    // A late packet must not follow the farewell.
+    this.#coder.close();
     if (this.#socket.accepted) {
       this.#queue.flush();
       this.#socket.send({ type: farewell });
-      setTimeout(() => this.#stop(SESSION_ENDED, ""), FAREWELL_MS);
+      setTimeout(() => this.#stop(farewell === "end" ? "not-ended" : SESSION_ENDED, ""), FAREWELL_MS);
     }
   }
 
@@ -223,11 +231,15 @@ export class Uplink {
   }
 
   /**
-   * Continues with PCM on a new connection, because the encoder failed.
+   * Continues with PCM on a new connection, because the encoder failed. After `pause` or `end`, there is nothing more to
+   * encode, and what waits goes out as Opus.
    *
    * @param {string} sentence The reason.
    */
   #goOnWithPcm(sentence) {
+    if (this.#farewell !== null) {
+      return;
+    }
     this.#usePcm();
     if (!this.#socket.isWaiting) {
       this.#socket.reset(sentence);
@@ -237,7 +249,7 @@ export class Uplink {
   #usePcm() {
     this.#coder.close();
     this.#coder = new PcmCoder(this.#send.bind(this));
-    this.#queue = new SendQueue(this.#coder.clockRate);
+    this.#queue.restart(this.#coder.clockRate);
     this.#measured = [];
     this.#report({ type: "rate", rate: this.#coder.clockRate });
   }

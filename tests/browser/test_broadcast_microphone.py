@@ -5,12 +5,12 @@ from contextlib import aclosing
 
 import numpy as np
 import pytest
-from playwright.async_api import Browser
+from playwright.async_api import Browser, BrowserContext
 
 from tests.browser.conftest import INSECURE_HOST, Tab, open_context, open_tab
 from tests.browser.microphone import RATE, hear_microphone
 from tests.browser.peers import listen
-from tests.support.processes import RelayProcess
+from tests.support.processes import RelayProcess, relay_process
 from tests.support.tone import from_pcm
 
 pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
@@ -200,6 +200,35 @@ async def test_a_test_of_the_microphone_ends_when_the_person_says_so_or_chooses_
     await tab.state("idle")
     assert await tab.page.evaluate("opened.map(({ track }) => track.readyState)") == ["ended", "ended"]
     assert await tab.page.locator("#level").get_attribute("aria-valuetext") == "–"
+
+
+@pytest.mark.parametrize("way", ["the button", "a file", "a new key"])
+async def test_neither_a_test_of_the_microphone_nor_a_new_key_ends_a_session_in_its_break(
+    context: BrowserContext, way: str
+) -> None:
+    key = "correct-horse.battery~staple"
+    async with relay_process(RELAY_BROADCAST_KEY=key) as relay, open_tab(context, relay.url) as tab:
+        await tab.open(f"/broadcast/break#key={key}")
+        await tab.press("Go live")
+        await tab.status("You are live.")
+        await tab.press("Stop")
+        await tab.status("Your listeners wait until you go live again.")
+        if way == "a new key":
+            await tab.page.get_by_text("Channel, language and key").click()
+            await tab.page.get_by_label("Broadcast key").fill("an-expired-key")
+            await tab.press("Go live")
+            await tab.page.get_by_text("The relay did not accept the key").wait_for()
+            await tab.open(f"/broadcast/break#key={key}")
+        else:
+            await tab.press("Test the microphone")
+            await tab.state("rehearsing")
+            if way == "a file":
+                await tab.page.get_by_role("radio", name="File").check()
+            else:
+                await tab.press("End the test")
+        await tab.status("Your listeners wait until you go live again.")
+        await tab.page.get_by_role("button", name="End for everybody…").wait_for()
+        assert await tab.page.evaluate("relayBroadcaster.state") == "idle"
 
 
 async def test_the_chosen_microphone_is_remembered(tab: Tab) -> None:

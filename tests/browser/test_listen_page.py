@@ -4,10 +4,11 @@ import asyncio
 import base64
 import re
 from itertools import groupby
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from playwright.async_api import Browser, BrowserContext
+from playwright.async_api import Browser, BrowserContext, WebSocket
 
 from tests.browser.conftest import INSECURE_HOST, Tab, open_context, open_tab
 from tests.browser.media_elements import hear
@@ -109,6 +110,43 @@ async def test_switches_channel_by_keyboard_and_keeps_the_address(tab: Tab, rela
         await tab.until("relayPlayer.channel === 'fr' && relayPlayer.state === 'playing'")
         rate, left, _ = await record(tab, 2)
         assert hears(left[rate:], rate, OTHER_TONE)
+
+
+async def test_an_idle_page_watches_the_channel_that_it_would_play_and_hears_no_other(browser: Browser) -> None:
+    async with (
+        relay_process(
+            RELAY_BROADCAST_OPEN="true", RELAY_CHANNEL_DECLARED="idle/de de Deutsch;idle/fr fr Français"
+        ) as relay,
+        open_context(browser, locale="de") as context,
+        open_tab(context, relay.url) as tab,
+        broadcasting(relay.url, "idle/main?lang=en", 16_000, MONO_16K),
+    ):
+        sockets: list[WebSocket] = []
+
+        def note(socket: WebSocket) -> None:
+            sockets.append(socket)
+
+        async def watches(path: str) -> None:
+            """Wait until the page has only one connection, and that one is to this channel."""
+            async with asyncio.timeout(60):
+                while [urlsplit(each.url).path for each in sockets if not each.is_closed()] != [f"/v1/listen/{path}"]:
+                    await tab.page.wait_for_timeout(20)
+
+        tab.page.on("websocket", note)
+        await tab.open("/listen/idle")
+        await watches("idle/de")
+        before = len(sockets)
+        # A held arrow key chooses each channel for a moment, and ends at the French one.
+        await tab.page.evaluate("""() => {
+            for (let i = 0; i < 10; i += 1) {
+                document.querySelectorAll("#channels input")[i % 3].click();
+            }
+            document.querySelector("#channels input[value=fr]").click();
+        }""")
+        await watches("idle/fr")
+        assert len(sockets) == before + 1
+        await tab.page.get_by_role("radio", name="English").check()
+        await tab.status("Die Sitzung läuft live.")
 
 
 async def test_a_screen_reader_keeps_its_place_among_the_channels_while_the_state_changes(

@@ -8,7 +8,7 @@ import { Delivery } from "../../relay/pages/player/delivery.js";
 import { RelayClock } from "../../relay/pages/player/relay-clock.js";
 import { TargetDelay } from "../../relay/pages/player/target-delay.js";
 import { longestSilence, worstBreak } from "./support/ear.js";
-import { playing } from "./support/fake-relay.js";
+import { FakeRelay, playing } from "./support/fake-relay.js";
 import { toneDecoder } from "./support/opus.js";
 import { tone } from "./support/simulation.js";
 
@@ -113,6 +113,21 @@ test("a change of preset or of saving data changes the gathering without a recon
   assert.equal(relay.stats.underruns, 0);
   assert.ok(longestSilence(relay.recording, 48_000) < 0.001);
   assert.ok(worstBreak(relay.recording, 997, 48_000) < 0.01);
+});
+
+test("a change while a connection or a switch awaits its answer is asked for afterwards", () => {
+  const connecting = new FakeRelay({ latency: "stable" });
+  connecting.run(3);
+  connecting.session.setLatency("low");
+  connecting.run(1000);
+  assert.equal(connecting.sockets[0].coalesceMs, 0);
+
+  const switching = playing({ latency: "stable" });
+  switching.session.switchChannel("de");
+  switching.run(7);
+  switching.session.setLatency("low");
+  switching.run(1000);
+  assert.equal(switching.sockets[0].coalesceMs, 0);
 });
 
 test("a relay that does not know delivery messages gets none", () => {

@@ -343,6 +343,26 @@ test("clear discards the held sound, and later sound is played", () => {
   assert.ok(worstBreak(simulation.recording.slice(DEVICE_RATE), TONE, DEVICE_RATE) < CLICK);
 });
 
+test("speech after a clear is no underrun, although it is due before the withdrawn speech would have ended", () => {
+  const sentence = (from, dueMs) =>
+    Array.from({ length: 100 }, (_, i) => {
+      const seq = from + i;
+      return { seq, mediaMs: 20 * seq, durationMs: 20, dueMs: dueMs + 20 * i, arrivalMs: dueMs + 10 };
+    });
+  const frames = [...sentence(0, 1000), ...sentence(100, 2000)];
+  const simulation = new Simulation({ frames, pace: "speech", wayMs: 10 }, { record: true, deviceRate: DEVICE_RATE });
+  simulation.run(1500);
+  assert.equal(simulation.conductor.mode, "playing");
+  simulation.say({ type: "clear" });
+  simulation.run(1900);
+  assert.equal(simulation.conductor.mode, "silent");
+  simulation.run(4500);
+  const { underruns, jumps, gaps } = simulation.stats;
+  assert.deepEqual({ underruns, jumps, gaps }, { underruns: 0, jumps: 0, gaps: 0 });
+  assert.equal(pausesIn(simulation.recording, 0.05).length, 1);
+  assert.ok(worstBreak(heardBy(simulation).samples, TONE, DEVICE_RATE) < CLICK);
+});
+
 test("when a session ends, the player plays the rest and is then drained", () => {
   const trace = steadyTrace(5);
   const simulation = listen(trace, { latency: "stable" });

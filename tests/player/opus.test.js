@@ -10,7 +10,7 @@ import { opusTicks } from "../../relay/pages/player/opus-packet.js";
 import { openWasm } from "../../relay/pages/player/wasm-opus.js";
 import { readFrames } from "../../relay/pages/player/wire.js";
 import { levels, longestSilence, worstBreak } from "./support/ear.js";
-import { playing } from "./support/fake-relay.js";
+import { FakeRelay, playing } from "./support/fake-relay.js";
 import { fromHex, toHex } from "./support/hex.js";
 import { opusMessage, packetOf, toneDecoder } from "./support/opus.js";
 import { tone } from "./support/simulation.js";
@@ -247,6 +247,14 @@ for (const [codec, other] of /** @type {const} */ ([
     });
   }
 }
+
+test("a change of codec while the connection opens takes effect on that connection", () => {
+  const relay = new FakeRelay({ codecs: ["opus", "pcm_s16le"], decoders: [toneDecoder({ sound })] });
+  relay.run(3);
+  relay.session.setCodec("pcm_s16le");
+  relay.run(3000);
+  assert.deepEqual([relay.stats.codec, relay.attempts.length], ["pcm_s16le", 1]);
+});
 
 test("when the last decoder fails, the player continues with PCM on the same connection", () => {
   const relay = listening({ decoders: [toneDecoder({ sound, failsAfter: 400 })], latency: "stable" });

@@ -195,6 +195,15 @@ test("after three failed WebSockets, the player plays an HTTP stream and reports
   assert.deepEqual([audio.isPaused, audio.src, player.state], [true, "", "idle"]);
 });
 
+test("the HTTP stream changes to another channel with the next attempt", () => {
+  unreachable({ channel: "de" });
+  const audio = FakeAudio.latest;
+  player.switchChannel("fr");
+  FakeWorker.latest.tell(status("connecting", { code: "unreachable", retryInMs: 900 }));
+  assert.deepEqual([audio.isPaused, audio.src], [true, ""]);
+  assert.match(FakeAudio.latest.src, /\/stream\/ev1\/fr\.opus$/);
+});
+
 test("a WebSocket that connects after all replaces the HTTP stream", () => {
   const told = unreachable();
   const audio = FakeAudio.latest;

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { longestSilence, worstBreak } from "./support/ear.js";
-import { FakeRelay, playing } from "./support/fake-relay.js";
+import { FORMAT, FakeRelay, playing } from "./support/fake-relay.js";
 
 const TONE = 997;
 const DEVICE_RATE = 48_000;
@@ -236,6 +236,60 @@ test("the player plays a session to its end", () => {
   assert.equal(relay.states.at(-1), "ended");
   const heard = relay.recording.filter((sample) => sample !== 0).length / DEVICE_RATE;
   assert.ok(heard > 0.5, `${heard}`);
+});
+
+/** Ends the session right after `seconds` of its sound have arrived at once. */
+function endAfterSpeech(relay, seconds, beforeEnd = () => {}) {
+  relay.state = "waiting";
+  relay.epoch += 1;
+  const [socket] = relay.sockets;
+  const hello = { type: "hello", channel: "main", state: "live", pace: "speech", format: FORMAT, epoch: relay.epoch };
+  socket.tell(JSON.stringify({ ...hello, next_seq: 0, clock_ms: relay.now, resumed: false }));
+  for (let seq = 0; seq < 50 * seconds; seq += 1) {
+    const message = new ArrayBuffer(16 + 640);
+    const header = new DataView(message);
+    header.setUint8(0, 1);
+    header.setUint16(2, relay.epoch);
+    header.setUint32(4, seq);
+    header.setUint32(8, 320 * seq);
+    header.setUint32(12, relay.now + 20 * seq);
+    new Int16Array(message, 16).fill(10_000);
+    socket.tell(message);
+  }
+  socket.tell(JSON.stringify({ type: "state", state: "ended", pace: "speech" }));
+  relay.run(10);
+  relay.recording = [];
+  beforeEnd();
+  socket.break(1000);
+}
+
+test("all speech that arrived before the end of its session is played", () => {
+  const relay = playing();
+  endAfterSpeech(relay, 12);
+  relay.run(11_000);
+  assert.notEqual(relay.status.state, "ended");
+  relay.run(2000);
+  assert.equal(relay.status.state, "ended");
+  const heard = relay.recording.filter((sample) => sample !== 0).length / DEVICE_RATE;
+  assert.ok(heard > 11.9, `${heard}`);
+});
+
+test("a switch that the end of the session left without an answer opens no connection", () => {
+  const relay = playing();
+  endAfterSpeech(relay, 6, () => relay.session.switchChannel("de"));
+  relay.run(8000);
+  assert.deepEqual([relay.attempts.length, relay.status.state], [1, "ended"]);
+});
+
+test("after the end of a session, the player waits 5 s for an audio thread that stands still", () => {
+  const relay = playing();
+  endAfterSpeech(relay, 12);
+  relay.run(7000);
+  relay.standsStill = true;
+  relay.run(4800);
+  assert.notEqual(relay.status.state, "ended");
+  relay.run(400);
+  assert.equal(relay.status.state, "ended");
 });
 
 for (const code of [1006, 1011, 1012, 1013, 4000]) {

@@ -169,6 +169,120 @@ test("the end follows the last packet, which was still in the encoder", async ()
   assert.deepEqual(order, ["ping", "audio", "audio", "end"]);
 });
 
+/** Lets `ms` pass for timers, and runs what waits for them. */
+async function pass(ms) {
+  mock.timers.tick(ms);
+  await setImmediate();
+}
+
+const stops = (news) => news.filter(({ state }) => state === "stopped").map(({ code }) => code);
+
+test("an end that the relay does not confirm is not reported as an end", async () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  for (const [farewell, code] of /** @type {const} */ ([
+    ["end", "not-ended"],
+    ["pause", 1000],
+  ])) {
+    const { uplink, news } = start({ hasOpus: false });
+    const socket = FakeWebSocket.all.at(-1);
+    socket.say(HELLO);
+    uplink[farewell]();
+    await setImmediate();
+    assert.deepEqual(socket.said, [{ type: farewell }]);
+    await pass(5999);
+    assert.deepEqual(stops(news), []);
+    await pass(1);
+    assert.deepEqual(stops(news), [code]);
+  }
+});
+
+test("an encoder that hangs delays the end by a second, and emits nothing after it", async () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const behaviour = { hangs: false };
+  const encoders = installEncoder(behaviour);
+  const { uplink, news } = start();
+  const [socket] = FakeWebSocket.all;
+  socket.say(HELLO);
+  behaviour.hangs = true;
+  uplink.push(sound(960));
+  uplink.end();
+  await pass(999);
+  assert.deepEqual(socket.said, []);
+  await pass(1);
+  behaviour.hangs = false;
+  await encoders[0].flush();
+  assert.deepEqual([socket.said, socket.audio.length], [[{ type: "end" }], 0]);
+  socket.end(1000);
+  assert.deepEqual(stops(news), [1000]);
+});
+
+test("an encoder that fails at the end does not break the connection on which the end goes out", async () => {
+  const behaviour = { hangs: false };
+  const encoders = installEncoder(behaviour);
+  const { uplink, rates } = start();
+  const [socket] = FakeWebSocket.all;
+  socket.say(HELLO);
+  uplink.push(sound(960));
+  await setImmediate();
+  uplink.end();
+  encoders[0].fail("The codec was reclaimed.");
+  await setImmediate();
+  assert.deepEqual([socket.said, socket.audio.length, rates()], [[{ type: "end" }], 1, [48_000]]);
+});
+
+test("an end while the connection is broken follows the queued sound on the next one", async () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const { uplink, news } = start({ hasOpus: false });
+  FakeWebSocket.all[0].say(HELLO);
+  FakeWebSocket.all[0].end(1006);
+  uplink.push(sound(320));
+  uplink.end();
+  uplink.push(sound(320)); // The source has ended, so this is silence.
+  await pass(1000);
+  const [, socket] = FakeWebSocket.all;
+  socket.say(HELLO);
+  await setImmediate();
+  assert.deepEqual([socket.audio.length, socket.said], [1, [{ type: "end" }]]);
+  socket.end(1000);
+  assert.deepEqual(stops(news), [1000]);
+
+  const failing = start({ hasOpus: false });
+  FakeWebSocket.all[2].say(HELLO);
+  FakeWebSocket.all[2].end(1006);
+  failing.uplink.end();
+  await pass(1000);
+  FakeWebSocket.all[3].end(1006);
+  assert.deepEqual(stops(failing.news), ["not-ended"]);
+});
+
+test("sound that waits as Opus when the encoder fails counts as dropped", async () => {
+  let now = 1000;
+  mock.method(performance, "now", () => now);
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const encoders = installEncoder();
+  const { uplink, news } = start();
+  FakeWebSocket.all[0].say(HELLO);
+  FakeWebSocket.all[0].end(1006);
+  const way = async (samples) => {
+    now += 1000;
+    uplink.push(sound(samples));
+    await setImmediate();
+    now += 1000;
+    uplink.push(sound(samples));
+    const { waitingSeconds, droppedSeconds } = news.filter(({ type }) => type === "way").at(-1);
+    return [waitingSeconds.toFixed(2), droppedSeconds.toFixed(2)];
+  };
+  for (let i = 0; i < 98; i += 1) {
+    uplink.push(sound(960));
+    await setImmediate();
+  }
+  assert.deepEqual(await way(960), ["1.50", "0.48"]);
+  await setImmediate();
+  encoders[0].fail("The codec was reclaimed.");
+  assert.deepEqual(await way(320), ["0.04", "2.00"]);
+  mock.restoreAll();
+});
+
 test("silence during a mute is encoded like any sound", async () => {
   installEncoder();
   const { uplink } = start();

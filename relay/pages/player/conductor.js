@@ -227,6 +227,7 @@ export class Conductor {
         this.#counts.noteGap(message);
         break;
       case "clear":
+        this.#intake.interrupt();
         this.#discard();
         break;
       case "delivery":

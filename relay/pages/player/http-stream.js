@@ -23,6 +23,7 @@ export class HttpStream extends EventTarget {
   #audio = new Audio();
   /** @type {StreamState} */
   #state = "opening";
+  #channel;
 
   /**
    * Starts to play.
@@ -36,6 +37,7 @@ export class HttpStream extends EventTarget {
    */
   constructor({ url, session, channel, token, volume }) {
     super();
+    this.#channel = channel;
     const audio = this.#audio;
     for (const [type, state] of Object.entries(STATES)) {
       audio.addEventListener(type, () => this.#enter(state));
@@ -50,6 +52,10 @@ export class HttpStream extends EventTarget {
 
   get state() {
     return this.#state;
+  }
+
+  get channel() {
+    return this.#channel;
   }
 
   /** @param {number} gain 0 to 1. */

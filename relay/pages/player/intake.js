@@ -153,10 +153,15 @@ export class Intake {
    */
   skip({ epoch, to_seq: toSeq }) {
     if (this.#epoch === epoch && (this.#nextSeq === null || ahead(toSeq, this.#nextSeq) >= 0)) {
-      if (this.#next !== null) {
-        this.#next.isHole = true;
-      }
+      this.interrupt();
       this.#nextSeq = (toSeq + 1) >>> 0;
+    }
+  }
+
+  /** Notes that the next frame does not continue the sound before it. */
+  interrupt() {
+    if (this.#next !== null) {
+      this.#next.isHole = true;
     }
   }
 

@@ -440,10 +440,13 @@ export class RelayPlayer extends Emitter {
     }
   }
 
-  /** Plays an HTTP stream while no WebSocket connection is possible. A failed stream restarts with the next attempt. */
+  /**
+   * Plays an HTTP stream while no WebSocket connection is possible. With the next attempt, a failed stream restarts, and
+   * another channel gets its own.
+   */
   #chooseStream() {
     const isUnreachable = this.#status.code === UNREACHABLE;
-    if (!isUnreachable || this.#stream?.state === "failed") {
+    if (!isUnreachable || this.#stream?.state === "failed" || this.#stream?.channel !== this.#wanted) {
       this.#closeStream();
     }
     if (isUnreachable && this.#stream === null) {

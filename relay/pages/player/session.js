@@ -22,11 +22,17 @@ const ASK_AT_MOST_EVERY_MS = 20;
 /** Rare enough to be cheap, and often enough to see when a channel's listeners have trouble. */
 const REPORT_INTERVAL_MS = 5000;
 
+/**
+ * The least time between two switches. A relay allows five in a second (`max_switches_per_second`), and a held arrow key
+ * chooses thirty.
+ */
+const SWITCH_INTERVAL_MS = 200;
+
 /** A relay that does not support `switch` ignores it. After this time, the session opens a new connection instead. */
 const SWITCH_TIMEOUT_MS = 3000;
 
-/** The last sound may play for this long after the session ends, in case the audio thread stands still. */
-const FAREWELL_MS = 5000;
+/** After a session's end, the rest of its sound plays. An audio thread that plays none for this long stands still. */
+const STANDSTILL_MS = 5000;
 
 /** How long a page may take to get a new token. */
 const TOKEN_PATIENCE_MS = 10_000;
@@ -62,8 +68,13 @@ export class Session {
   #conductor;
   #delivery;
   #bitRate = new BitRate();
-  /** The last request to the relay; null if the relay does not support `delivery`. @type {Delivery["wanted"] | null} */
-  #asked = null;
+  /**
+   * The last request to the relay, in an address or a message. A channel that the relay refused counts as not asked.
+   * `delivery` is null if the relay does not support that message.
+   *
+   * @type {{channel: string, codec: string, delivery: Delivery["wanted"] | null}}
+   */
+  #asked = { channel: "", codec: "", delivery: null };
   /** The playable codecs, preferred first; null before they are known. @type {string[] | null} */
   #codecs = null;
   #socket;
@@ -79,21 +90,18 @@ export class Session {
   #silence = null;
   /** @type {string | null} */
   #offeredToken = null;
-  /**
-   * The channel of the last `hello`, and whether it has had a broadcaster since.
-   *
-   * @type {{channel: string | null, hadSource: boolean}}
-   */
-  #greeted = { channel: null, hadSource: false };
+  /** The channel of the last `hello`, and whether it has had a broadcaster since. */
+  #greeted = { channel: "", hadSource: false };
   #reconnects = -1;
   #speakerMs = 0;
+  /** Whether the relay has not answered the last `switch`. */
+  #isSwitching = false;
+  #switchedMs = -Infinity;
   /**
-   * While a switch is pending: the channel before it, the number of missing answers, and the timeout of the last one.
+   * After the session's end: the reason, the sound that is left to play, and since when that has been the same.
    *
-   * @type {{previous: string, unanswered: number, timer: number | null} | null}
+   * @type {{sentence: string, heldMs: number, sinceMs: number} | null}
    */
-  #switching = null;
-  /** @type {{sentence: string, untilMs: number} | null} */
   #farewell = null;
   /** @type {number | null} */
   #timer = null;
@@ -145,7 +153,6 @@ export class Session {
     this.#isOver = true;
     this.#conductor.close();
     this.#world.clearTimer(this.#timer);
-    this.#endSwitching();
     this.#socket.close();
     this.setPort(null);
   }
@@ -217,28 +224,45 @@ export class Session {
 
   /** @param {string} channel */
   switchChannel(channel) {
-    const previous = this.#request.channel;
-    if (channel === previous || this.#isOver || this.#farewell !== null) {
-      return;
-    }
     this.#request.channel = channel;
-    if (this.#socket.accepted) {
-      this.#switch({ channel }, previous);
-    } else if (this.#codecs !== null && !(this.#socket.isWaiting && this.#isTokenAwaited(this.#trouble.code))) {
-      this.#reconnect();
+    this.#switch();
+  }
+
+  /** The chosen channel or else the preferred codecs, if they are not what the session has asked for; otherwise null. */
+  get #choice() {
+    const { channel } = this.#request;
+    const codec = this.#codecs?.join(",");
+    if (channel !== this.#asked.channel) {
+      return { channel };
     }
+    return codec === this.#asked.codec ? null : { codec };
   }
 
   /**
-   * @param {{channel?: string, codec?: string}} wanted
-   * @param {string} previous The channel to return to if the switch fails.
+   * Asks the relay for the latest choice: by a `switch` or, if the next attempt to connect is only scheduled, by that
+   * attempt. A choice that follows too soon waits for a later call, and so does one before the answer to the last one.
    */
-  #switch(wanted, previous) {
-    this.#switching ??= { previous, unanswered: 0, timer: null };
-    this.#switching.unanswered += 1;
-    this.#world.clearTimer(this.#switching.timer);
-    this.#switching.timer = this.#world.setTimer(() => this.#reconnect(), SWITCH_TIMEOUT_MS);
-    this.#socket.send({ type: "switch", ...wanted });
+  #switch() {
+    const nowMs = this.#world.now();
+    if (this.#isSwitching) {
+      if (nowMs - this.#switchedMs >= SWITCH_TIMEOUT_MS) {
+        this.#reconnect();
+      }
+      return;
+    }
+    const choice = this.#choice;
+    if (choice === null || nowMs - this.#switchedMs < SWITCH_INTERVAL_MS) {
+      return;
+    }
+    if (this.#socket.accepted) {
+      this.#switchedMs = nowMs;
+      this.#isSwitching = true;
+      Object.assign(this.#asked, choice);
+      this.#socket.send({ type: "switch", ...choice });
+    } else if (choice.channel !== undefined && !this.#isTokenAwaited(this.#trouble.code) && this.#socket.isWaiting) {
+      this.#switchedMs = nowMs;
+      this.#socket.retryNow();
+    }
   }
 
   /**
@@ -248,13 +272,9 @@ export class Session {
    */
   setCodec(codec) {
     this.#request.codec = codec;
-    const before = this.#codecs;
-    if (before === null) {
-      return;
-    }
-    this.#orderCodecs(before);
-    if (this.#socket.accepted && this.#codecs?.[0] !== before[0]) {
-      this.#switch({ codec: this.#codecs?.join(",") }, this.#request.channel);
+    if (this.#codecs !== null) {
+      this.#orderCodecs(this.#codecs);
+      this.#switch();
     }
   }
 
@@ -267,20 +287,18 @@ export class Session {
   /** Switches to PCM, because no decoder is left. */
   #dropOpus() {
     this.#codecs = [PCM];
-    if (this.#socket.accepted) {
-      this.#switch({ codec: PCM }, this.#request.channel);
-    }
+    this.#switch();
   }
 
   /** Asks the relay to gather frames for as long as the player's delay hides that. */
   #askForDelivery() {
     const { wanted } = this.#delivery;
-    const asked = this.#asked;
+    const asked = this.#asked.delivery;
     if (asked === null || !this.#socket.accepted) {
       return;
     }
     if (asked.coalesce_ms !== wanted.coalesce_ms || asked.packet_ms !== wanted.packet_ms) {
-      this.#asked = wanted;
+      this.#asked.delivery = wanted;
       this.#socket.send({ type: "delivery", ...wanted });
     }
   }
@@ -291,9 +309,11 @@ export class Session {
       () => {
         const { channel } = this.#request;
         const codecs = this.#codecs ?? [PCM];
-        const { coalesce_ms, packet_ms } = this.#delivery.wanted;
+        const delivery = this.#delivery.wanted;
+        this.#asked = { channel, codec: codecs.join(","), delivery };
+        const { coalesce_ms, packet_ms } = delivery;
         const query = {
-          codec: codecs.join(","),
+          codec: this.#asked.codec,
           coalesce_ms,
           ...(codecs.includes(OPUS) ? { packet_ms } : {}),
           ...this.#conductor.connectQuery(channel, this.#world.now()),
@@ -328,7 +348,7 @@ export class Session {
   }
 
   #reconnect() {
-    this.#endSwitching();
+    this.#isSwitching = false;
     this.#socket.close();
     this.#link = "connecting";
     this.#trouble = NO_TROUBLE;
@@ -342,26 +362,32 @@ export class Session {
     if (hello.format && !this.#knows(hello.format.codec)) {
       return;
     }
-    this.#asked = hello.packet_ms === undefined ? null : this.#delivery.wanted;
+    if (hello.packet_ms === undefined) {
+      this.#asked.delivery = null;
+    }
     this.#link = "up";
     this.#trouble = NO_TROUBLE;
     if (hello.channel !== this.#greeted.channel) {
       this.#greeted = { channel: hello.channel, hadSource: false };
     }
     this.#conductor.hello(hello, this.#world.now());
-    this.#reconnects += this.#switching === null ? 1 : 0;
-    if (this.#switching !== null && this.#isSuperseded()) {
-      this.#switching.previous = hello.channel;
-      return;
+    this.#reconnects += this.#isSwitching ? 0 : 1;
+    this.#isSwitching = false;
+    if (this.#request.channel === this.#asked.channel) {
+      this.#asked.channel = hello.channel;
+      this.#setChannel(hello.channel);
     }
-    this.#endSwitching();
-    this.#request.channel = hello.channel;
-    this.#tell({ type: "channel", channel: hello.channel });
     this.#noteSilence(hello.silence);
     if (Array.isArray(hello.channels)) {
       this.#tell({ type: "channels", channels: hello.channels, sessionName: hello.session_name });
     }
     this.#update();
+  }
+
+  /** @param {string} channel The channel that the relay sends. */
+  #setChannel(channel) {
+    this.#request.channel = channel;
+    this.#tell({ type: "channel", channel });
   }
 
   /** @param {import("./messages.js").ControlMessage} message */
@@ -412,34 +438,22 @@ export class Session {
   }
 
   /**
-   * Handles an error. A failed switch changes nothing. Any other error precedes a close with the same code.
+   * Handles an error. A failed switch changes nothing, and is not reported if another choice has followed. Any other
+   * error precedes a close with the same code.
    *
    * @param {import("./messages.js").Complaint} complaint
    */
   #complain({ code, message }) {
-    if (code === BAD_REQUEST && this.#switching !== null) {
-      if (this.#isSuperseded()) {
+    if (code === BAD_REQUEST && this.#isSwitching) {
+      this.#isSwitching = false;
+      const isSuperseded = this.#choice !== null;
+      this.#asked.channel = this.#greeted.channel;
+      if (isSuperseded) {
         return;
       }
-      this.#request.channel = this.#switching.previous;
-      this.#endSwitching();
-      this.#tell({ type: "channel", channel: this.#request.channel });
+      this.#setChannel(this.#greeted.channel);
     }
     this.#tell({ type: "notice", code, message });
-  }
-
-  /** Counts an answer to a switch. Returns whether to ignore the answer, because another switch followed. */
-  #isSuperseded() {
-    if (this.#switching === null) {
-      return false;
-    }
-    this.#switching.unanswered -= 1;
-    return this.#switching.unanswered > 0;
-  }
-
-  #endSwitching() {
-    this.#world.clearTimer(this.#switching?.timer ?? null);
-    this.#switching = null;
   }
 
   /** @param {ArrayBuffer} message */
@@ -471,7 +485,7 @@ export class Session {
     // A listener that never got a `hello` has no connection to lose.
     this.#link = this.#reconnects < 0 ? "connecting" : "down";
     this.#trouble = { reason: sentence, code, retryInMs };
-    this.#endSwitching();
+    this.#isSwitching = false;
     if (code === TOKEN_EXPIRED) {
       this.#tell({ type: "notice", code, message: sentence || "The token has expired; set a new one." });
     }
@@ -481,10 +495,16 @@ export class Session {
   /** @param {import("./relay-socket.js").Ending} ending */
   #end({ code, sentence }) {
     if (code !== SESSION_ENDED) {
-      this.#fail(code, sentence);
+      if (this.#link !== "up" && this.#request.channel !== this.#asked.channel) {
+        // The relay refused a channel that is no longer the chosen one.
+        this.#reconnect();
+      } else {
+        this.#fail(code, sentence);
+      }
       return;
     }
-    this.#farewell = { sentence, untilMs: this.#world.now() + FAREWELL_MS };
+    this.#isSwitching = false;
+    this.#farewell = { sentence, heldMs: this.#conductor.heldMs, sinceMs: this.#world.now() };
     this.#conductor.end();
     this.#update();
   }
@@ -517,6 +537,7 @@ export class Session {
     }
     this.#delivery.follow(this.#conductor.networkMs, nowMs);
     this.#askForDelivery();
+    this.#switch();
     if (nowMs - this.#reportedMs >= REPORT_INTERVAL_MS) {
       this.#reportedMs = nowMs;
       this.#reportToRelay(nowMs);
@@ -562,9 +583,12 @@ export class Session {
     }
     const conductor = this.#conductor;
     if (this.#farewell !== null) {
-      const { sentence, untilMs } = this.#farewell;
-      if (conductor.isDrained || this.#world.now() > untilMs) {
+      const { sentence, heldMs, sinceMs } = this.#farewell;
+      const nowMs = this.#world.now();
+      if (conductor.isDrained || nowMs - sinceMs > STANDSTILL_MS) {
         this.#finish("ended", SESSION_ENDED, sentence);
+      } else if (conductor.heldMs !== heldMs) {
+        this.#farewell = { sentence, heldMs: conductor.heldMs, sinceMs: nowMs };
       }
       return;
     }

@@ -83,6 +83,8 @@ export class FakeRelay {
   /** An error that the browser throws instead of connecting, or null. */
   obstacle = null;
   isSilent = false;
+  /** Whether the audio thread neither plays nor answers. */
+  standsStill = false;
   state = "live";
   silence = null;
   epoch = 300;
@@ -145,6 +147,9 @@ export class FakeRelay {
       close() {},
       postMessage: (order) => {
         this.after(1, () => {
+          if (this.standsStill) {
+            return;
+          }
           if (order.type === "report") {
             const report = this.#renderer.report();
             this.after(1, () => port.onmessage({ data: { id: order.id, report } }));
@@ -364,8 +369,10 @@ export class FakeRelay {
   #renderSome() {
     const begin = this.now - (this.#blocks * 128_000) / DEVICE_RATE;
     for (let block = 0; block < 4; block += 1) {
-      this.#renderer.render(this.#left, this.#right);
-      this.recording.push(...this.#left);
+      if (!this.standsStill) {
+        this.#renderer.render(this.#left, this.#right);
+        this.recording.push(...this.#left);
+      }
       this.#blocks += 1;
     }
     this.after(begin + (this.#blocks * 128_000) / DEVICE_RATE - this.now, () => this.#renderSome());
