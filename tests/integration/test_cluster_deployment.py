@@ -138,8 +138,8 @@ async def answer(cluster: Deployment, request: bytes) -> int:
 
 
 ATTACKS = (
-    # A redirect with a header that is too large for nginx: this is the relay's failure in nginx's eyes.
-    (b"GET /listen/ev1/?" + b"q" * 6000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 502),
+    # A redirect that repeated this query would have a header too large for nginx: a failure of the relay in its eyes.
+    (b"GET /listen/ev1/?" + b"q" * 6000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 308),
     # Bodies, which nginx keeps.
     (b"GET /listen/ev1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 200),
     (b"POST /listen/ev1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 405),
