@@ -42,11 +42,11 @@ def worker_without_webcodecs() -> dict[str, bytes]:
 
 @asynccontextmanager
 async def listening_to_opus(
-    context: BrowserContext, relay: RelayProcess, decoder: str, **options: str
+    context: BrowserContext, relay: RelayProcess, decoder: str, latency: str, save_data: str = ""
 ) -> AsyncIterator[Listening]:
     """Listen with the browser's own decoder (`webcodecs`), or with libopus as WebAssembly (`webassembly`)."""
     files = worker_without_webcodecs() if decoder == "webassembly" else {}
-    async with listening(context, relay, files=files, codec="opus", **options) as here:
+    async with listening(context, relay, files=files, codec="opus", latency=latency, saveData=save_data) as here:
         assert await here.ear.tab.page.evaluate("ear.player.stats.codec") == "opus"
         loaded = [path for path in here.ear.tab.network.requested if path.endswith("/opus-decoder.wasm")]
         assert bool(loaded) == (decoder == "webassembly")
@@ -78,7 +78,7 @@ async def test_messages_of_20_60_and_100_ms_play_as_one_stream(
 ) -> None:
     async def listen() -> Heard:
         save_data = "true" if latency == "balanced" else ""
-        async with listening_to_opus(context, relay, decoder, latency=latency, saveData=save_data) as here:
+        async with listening_to_opus(context, relay, decoder, latency, save_data) as here:
             return await here.hear(5.1)
 
     await judged(listen, lambda heard: assert_unbroken(heard.recording.between(heard.mark, heard.mark + 5)), say)
@@ -89,7 +89,7 @@ async def test_another_codec_goes_on_where_the_one_before_ends(
     context: BrowserContext, relay: RelayProcess, say: Say, decoder: str
 ) -> None:
     async def listen() -> Heard:
-        async with listening_to_opus(context, relay, decoder, latency="balanced") as here:
+        async with listening_to_opus(context, relay, decoder, "balanced") as here:
             for codec in ("pcm_s16le", "opus", "pcm_s16le", "opus"):
                 await use(here, codec)
                 await asyncio.sleep(1)
@@ -103,7 +103,7 @@ async def test_a_killed_socket_is_not_heard(
     context: BrowserContext, relay: RelayProcess, say: Say, decoder: str
 ) -> None:
     async def listen() -> Heard:
-        async with listening_to_opus(context, relay, decoder, latency="stable") as here:
+        async with listening_to_opus(context, relay, decoder, "stable") as here:
             return await here.hear_a_break(5)
 
     def judge(heard: Heard) -> None:
