@@ -146,16 +146,17 @@ class Admission:
 
     def _sharing(self, headers: Headers) -> dict[str, str]:
         """Return the headers with which a page of an allowed origin may read a stream."""
-        origin = headers.get("Origin")
-        if origin is not None:
+        is_for_any = ANY_ORIGIN in self.allowed_origins
+        if "Origin" in headers:
             return {
-                "Access-Control-Allow-Origin": origin,
+                # An origin that the relay has not read may be of any length, which a proxy would not accept.
+                "Access-Control-Allow-Origin": ANY_ORIGIN if is_for_any else headers["Origin"],
                 "Access-Control-Allow-Headers": "Authorization",
                 "Access-Control-Expose-Headers": "icy-name",
                 "Vary": "Origin",
             }
         # A page that plays a stream in an element without `crossorigin` sends no origin.
-        return {"Cross-Origin-Resource-Policy": "cross-origin"} if ANY_ORIGIN in self.allowed_origins else {}
+        return {"Cross-Origin-Resource-Policy": "cross-origin"} if is_for_any else {}
 
     def _permit(self, role: Role, address: ChannelAddress, credential: str | None) -> Permit:
         try:
@@ -165,12 +166,15 @@ class Admission:
             logger.debug("a client was refused", extra={"role": role, "address": address, "reason": error.reason})
             raise
 
-    def _serve_slash(self, path: str, query: str) -> Response | None:
-        """Redirect a page's path with a trailing slash to the path without it. Return None if there is no such page."""
+    def _serve_slash(self, path: str) -> Response | None:
+        """Redirect a page's path with a trailing slash to the path without it. Return None if there is no such page.
+
+        The address has no query. Pages do not read theirs, and with a long one the header would exceed a proxy's limit.
+        """
         with contextlib.suppress(BadRequestError):
             if path.endswith("/") and self._pages.find(path[:-1]) is not None:
                 # A relative address is also right behind a proxy that adds a prefix.
-                target = f"../{path[:-1].rpartition('/')[2]}{query and '?'}{query}"
+                target = f"../{path[:-1].rpartition('/')[2]}"
                 return text_response(
                     HTTPStatus.PERMANENT_REDIRECT,
                     "The page is at this address without the slash at the end.",
@@ -187,7 +191,7 @@ class Admission:
         path, query = split_target(request.path)
         if request.method != "GET":
             return _method_not_allowed()
-        return self._serve_slash(path, query) or self._serve_path(path, query, request.headers, group)
+        return self._serve_slash(path) or self._serve_path(path, query, request.headers, group)
 
     def explain(self, request: Request, response: Response) -> Response:
         """Turn a refusal into a page if the client is a browser."""

@@ -15,6 +15,9 @@ SAME_ORIGIN = "same-origin"
 ANY_ORIGIN = "*"
 """In a list of origins: every origin."""
 
+MAX_ORIGIN_CHARS = len("https://") + 253 + len(".:65535")
+"""Length of the longest origin: a host name has at most 253 characters (RFC 1035, section 2.3.4)."""
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -28,6 +31,8 @@ class Origin(NamedTuple):
 
 def read_origin(text: str) -> Origin | None:
     """Return the origin that a text names; None if it is not a web origin, such as the `null` of a sandboxed page."""
+    if len(text) > MAX_ORIGIN_CHARS:
+        return None
     try:
         parts = urlsplit(text)
         port = parts.port

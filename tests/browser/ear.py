@@ -1,6 +1,6 @@
 """A listener's ear: a page that contains only a player, and a recording of all that it plays."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,18 +51,21 @@ class Ear:
 
 
 @asynccontextmanager
-async def open_ear(context: BrowserContext, relay_url: str, session: str, **options: str) -> AsyncIterator[Ear]:
+async def open_ear(
+    context: BrowserContext, relay_url: str, session: str, files: Mapping[str, bytes] | None = None, **options: str
+) -> AsyncIterator[Ear]:
     """Open a page with a player of a session behind a fault proxy, without pressing Play.
 
     Args:
         context: The browser context of the page.
         relay_url: `http://…`.
         session: The session's id.
+        files: What the page loads instead of the relay's files, by path.
         options: Further options of the player. It plays PCM by default: at the relay's bit rate for speech, Opus
             keeps little of the noise that locates a recording in the signal.
     """
     options = {"codec": "pcm_s16le", **options}
-    async with fault_proxy(relay_url) as faults, network(faults.url, page_files()) as front:
+    async with fault_proxy(relay_url) as faults, network(faults.url, page_files() | dict(files or {})) as front:
         page = await context.new_page()
         tab = Tab(page, front)
         await tab.open("/assets/test-ear.html?" + urlencode({"session": session, **options}))

@@ -1,7 +1,7 @@
 """A player that hears the ruler signal over a faulty network, and a judge that allows for delays of the machine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -92,6 +92,7 @@ async def listening(
     frame_seconds: float = 0.02,
     pace: str = "live",
     through: str | None = None,
+    files: Mapping[str, bytes] | None = None,
     prepare: Callable[[Ear], None] = lambda _: None,
     settled_seconds: float = SETTLED_SECONDS,
     **options: str,
@@ -105,13 +106,14 @@ async def listening(
         frame_seconds: The length of each frame.
         pace: The broadcaster's pace.
         through: Where the player reaches the relay; by default at the relay's own address.
+        files: What the page loads instead of the relay's files, by path.
         prepare: A function that impairs the network before Play is pressed.
         settled_seconds: How long to wait.
         options: The player's options.
     """
     session = f"ruler-{next(_numbers)}"
     async with (
-        open_ear(context, through or relay.url, session, **options) as ear,
+        open_ear(context, through or relay.url, session, files, **options) as ear,
         live(relay.url, session, rate, frame_seconds, pace) as source,
     ):
         prepare(ear)

@@ -99,7 +99,7 @@ class Network:
     def __init__(self, relay_port: int, extra: Mapping[str, bytes]) -> None:
         """Create a network that also serves the files `extra`, by path, as if they came from the relay."""
         self._relay_port = relay_port
-        self._extra = dict(extra)
+        self._extra = extra
         self._writers: set[asyncio.StreamWriter] = set()
         self._generation = 0
         self._broken = False
@@ -125,10 +125,6 @@ class Network:
 
     def repair(self) -> None:
         self._broken = self._blocks_websockets = self._blocks_streams = False
-
-    def replace(self, path: str, body: bytes) -> None:
-        """Serve a file instead of the relay's file at this path."""
-        self._extra[path] = body
 
     def swallow(self) -> None:
         """Forward nothing more on the present connections, but keep them open; new ones work."""

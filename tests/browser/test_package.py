@@ -1,4 +1,7 @@
-"""The player's npm package as users get it: packed, installed in an app, type-checked, built and heard."""
+"""The player's npm package as users get it: packed, installed in an app, type-checked, built and heard.
+
+These are the steps of docs/player.md and relay/pages/player/README.md.
+"""
 
 import asyncio
 import os

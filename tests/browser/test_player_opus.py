@@ -1,18 +1,18 @@
 """Opus in a browser: a tone stays unbroken through changes of codec, lost connections and packed messages.
 
-The change of codec is tested with the browser's own decoder and with libopus as WebAssembly. They play everything else
-alike, so the other tests take turns.
+Changes of the codec and lost connections are tested with the browser's own decoder and with libopus as WebAssembly. The
+sizes of messages take turns.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext
 
 from relay.pages.files import Pages
-from tests.browser.ear import Ear
 from tests.browser.listening import Heard, Listening, judged, listening
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.recording import Piece
@@ -25,23 +25,32 @@ LEVEL_DB = 1.0
 """By how much the level may change. People do not hear a smaller change."""
 
 
-def decoded_by_webassembly(ear: Ear) -> None:
-    """Remove the browser's own decoder from the player's Worker."""
-    path = f"{Pages().assets}/player/worker.js"
-    page = Pages().find(path)
-    assert page is not None
-    ear.tab.network.replace(path, b"globalThis.AudioDecoder = undefined;" + page.body)
-
-
-def decoded_by_the_browser(ear: Ear) -> None:
-    """Leave the player as it is."""
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def relay() -> AsyncIterator[RelayProcess]:
     """A relay whose Opus keeps the noise of the ruler, which is lost at 24 kb/s."""
     async with relay_process(RELAY_OPUS_BITRATE="256000") as process:
         yield process
+
+
+def worker_without_webcodecs() -> dict[str, bytes]:
+    """Return the player's Worker without the browser's own decoder, by its path."""
+    path = f"{Pages().assets}/player/worker.js"
+    page = Pages().find(path)
+    assert page is not None
+    return {path: b"globalThis.AudioDecoder = undefined;" + page.body}
+
+
+@asynccontextmanager
+async def listening_to_opus(
+    context: BrowserContext, relay: RelayProcess, decoder: str, latency: str, save_data: str = ""
+) -> AsyncIterator[Listening]:
+    """Listen with the browser's own decoder (`webcodecs`), or with libopus as WebAssembly (`webassembly`)."""
+    files = worker_without_webcodecs() if decoder == "webassembly" else {}
+    async with listening(context, relay, files=files, codec="opus", latency=latency, saveData=save_data) as here:
+        assert await here.ear.tab.page.evaluate("ear.player.stats.codec") == "opus"
+        loaded = [path for path in here.ear.tab.network.requested if path.endswith("/opus-decoder.wasm")]
+        assert bool(loaded) == (decoder == "webassembly")
+        yield here
 
 
 def assert_unbroken(piece: Piece) -> None:
@@ -62,29 +71,25 @@ async def use(here: Listening, codec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("latency", "prepare"),
-    [("low", decoded_by_webassembly), ("balanced", decoded_by_the_browser), ("stable", decoded_by_webassembly)],
+    ("latency", "decoder"), [("low", "webassembly"), ("balanced", "webcodecs"), ("stable", "webassembly")]
 )
 async def test_messages_of_20_60_and_100_ms_play_as_one_stream(
-    context: BrowserContext, relay: RelayProcess, say: Say, latency: str, prepare: Callable[[Ear], None]
+    context: BrowserContext, relay: RelayProcess, say: Say, latency: str, decoder: str
 ) -> None:
     async def listen() -> Heard:
         save_data = "true" if latency == "balanced" else ""
-        async with listening(
-            context, relay, prepare=prepare, codec="opus", latency=latency, saveData=save_data
-        ) as here:
-            assert await here.ear.tab.page.evaluate("ear.player.stats.codec") == "opus"
+        async with listening_to_opus(context, relay, decoder, latency, save_data) as here:
             return await here.hear(5.1)
 
     await judged(listen, lambda heard: assert_unbroken(heard.recording.between(heard.mark, heard.mark + 5)), say)
 
 
-@pytest.mark.parametrize("prepare", [decoded_by_the_browser, decoded_by_webassembly])
+@pytest.mark.parametrize("decoder", ["webcodecs", "webassembly"])
 async def test_another_codec_goes_on_where_the_one_before_ends(
-    context: BrowserContext, relay: RelayProcess, say: Say, prepare: Callable[[Ear], None]
+    context: BrowserContext, relay: RelayProcess, say: Say, decoder: str
 ) -> None:
     async def listen() -> Heard:
-        async with listening(context, relay, prepare=prepare, codec="opus", latency="balanced") as here:
+        async with listening_to_opus(context, relay, decoder, "balanced") as here:
             for codec in ("pcm_s16le", "opus", "pcm_s16le", "opus"):
                 await use(here, codec)
                 await asyncio.sleep(1)
@@ -93,9 +98,12 @@ async def test_another_codec_goes_on_where_the_one_before_ends(
     await judged(listen, lambda heard: assert_unbroken(heard.recording.between(heard.mark - 1, heard.mark + 6)), say)
 
 
-async def test_a_killed_socket_is_not_heard(context: BrowserContext, relay: RelayProcess, say: Say) -> None:
+@pytest.mark.parametrize("decoder", ["webcodecs", "webassembly"])
+async def test_a_killed_socket_is_not_heard(
+    context: BrowserContext, relay: RelayProcess, say: Say, decoder: str
+) -> None:
     async def listen() -> Heard:
-        async with listening(context, relay, codec="opus", latency="stable") as here:
+        async with listening_to_opus(context, relay, decoder, "stable") as here:
             return await here.hear_a_break(5)
 
     def judge(heard: Heard) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import re
+import shlex
 import signal
+import subprocess
 import wave
 from importlib.resources import files
 
 from websockets.asyncio.client import connect
 
+from tests.support.markdown import ROOT, commands_tested_by
 from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.wire_listener import closing, open_listener
@@ -39,3 +42,9 @@ async def test_the_voice_is_on_the_air_until_ctrl_c() -> None:
             assert page.close_code == 1000, "the page would say that the connection is lost"
         assert await demo.wait() == 0, demo.text
         assert "Traceback" not in demo.text
+
+
+def test_the_command_of_the_readme_starts_it() -> None:
+    (command,) = commands_tested_by(__file__, "README.md")
+    planned = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert planned.stdout.splitlines()[-1] == ".venv/bin/relay demo"

@@ -8,10 +8,11 @@ comment before a code block marks special cases; readers do not see it:
     <!-- ids and numbers vary -->       so may the ids of connections
     <!-- each in its own terminal -->   the commands of the block run in parallel
     <!-- saved as FILE -->              a file that a later command uses
-    <!-- tested by PATH -->             another test runs it
+    <!-- tested by PATH -->             another test runs it, and names the page
     <!-- not run: REASON -->            cannot run here
 
-A comment that begins with "assumed" contains the commands for what the text assumes, such as a running relay.
+A comment that begins with "assumed" contains the commands for what the text assumes, such as a running relay. A command
+with the id `LISTENER` gets that of a real listener.
 """
 
 import itertools
@@ -34,6 +35,9 @@ SEPARATE = "each in its own terminal"
 VARIES = {"numbers vary": False, "ids and numbers vary": True}
 NOTES = ("not run: ", "tested by ", SEPARATE, "saved as ", *VARIES)
 OTHER_COMMENTS = ("begin generated: ", "end generated", "made by ", "end of what is made")
+LISTENER = "0b3eae5d-adfe-47c4-8d45-5642bfe924e4"
+"""The connection of a listener of the session ev1, in all pages."""
+
 REPEAT_SECONDS = 30.0
 """A test types faster than a reader, so it retries for this long a command whose peer is not there yet."""
 
@@ -70,6 +74,9 @@ def run_console(terminal: Terminal, place: str, block: Block) -> None:
     for command, lines in block.commands:
         local = localized(command, terminal)
         shown = [localized(line, terminal) for line in lines]
+        if LISTENER in local:
+            connection = listener_of_ev1(terminal, place)
+            local, *shown = (text.replace(LISTENER, connection) for text in (local, *shown))
         deadline = time.monotonic() + REPEAT_SECONDS  # noqa: TID251 - a time limit, not a clock
         if _LONG_RUNNING.search(local) or block.note == SEPARATE:
             log = terminal.run_beside(local)
@@ -86,6 +93,18 @@ def run_console(terminal: Terminal, place: str, block: Block) -> None:
             expected = "\n".join(shown) or "exit code 0"
             assert may_repeat, f"{place}: {local}\nexpected\n{expected}\nnot {code} and\n{output}\n{terminal.logs()}"
             time.sleep(1)
+
+
+def listener_of_ev1(terminal: Terminal, place: str) -> str:
+    """Wait for a listener of the session ev1, and return the id of its connection."""
+    deadline = time.monotonic() + REPEAT_SECONDS  # noqa: TID251 - a time limit, not a clock
+    while True:
+        code, output = terminal.run("relay sessions show ev1 --json 2>/dev/null")
+        listeners = json.loads(output)["worst_listeners"] if code == 0 else []
+        if listeners:
+            return str(listeners[0]["connection_id"])
+        assert time.monotonic() < deadline, f"{place}: nobody listens to ev1\n{terminal.logs()}"  # noqa: TID251
+        time.sleep(0.1)
 
 
 def localized(text: str, terminal: Terminal) -> str:
@@ -142,7 +161,9 @@ def test_each_block_runs_or_says_why_not(page: str) -> None:
         assert block.language != "console" or list(block.commands), f"{place}: no line begins with '$ '"
         assert block.language != "sh" or not block.is_run, f"{place}: make it a console, or say why it is not run"
         if block.note.startswith("tested by "):
-            assert (ROOT / block.note.removeprefix("tested by ")).exists(), f"{place}: {block.note} is not there"
+            test = ROOT / block.note.removeprefix("tested by ")
+            assert test.exists(), f"{place}: {test} is not there"
+            assert page in test.read_text(encoding="utf-8"), f"{place}: {test} does not name the page"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -138,7 +138,7 @@ async def test_a_page_with_a_slash_at_its_end_leads_to_the_page(method: str) -> 
         )
         assert found == 404, "paths are matched as they are"
         found, headers, _ = await answer(relay, f"{method} /listen/ev1/?x=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        assert (found, headers["Location"]) == (308, "../ev1?x=1")
+        assert (found, headers["Location"]) == (308, "../ev1")
 
 
 async def test_head_is_get_without_the_body() -> None:

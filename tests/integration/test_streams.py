@@ -291,12 +291,12 @@ async def test_a_stream_is_admitted_like_a_listener() -> None:
         async with client(relay, asked) as preflight:
             assert preflight.status == 204
             assert preflight.header("Access-Control-Allow-Headers") == "Authorization"
-    settings |= {"RELAY_ACCESS_TOKEN_IN_QUERY": "true"}
+    settings |= {"RELAY_ACCESS_TOKEN_IN_QUERY": "true", "RELAY_ACCESS_ALLOWED_ORIGINS": "*"}
     async with (
         relay_process(**settings) as relay,
-        client(relay, f"GET {path}?token={token()} HTTP/1.1") as listener,
+        client(relay, f"GET {path}?token={token()} HTTP/1.1\nOrigin: https://elsewhere.example.org") as listener,
     ):
-        assert listener.status == 200
+        assert (listener.status, listener.header("Access-Control-Allow-Origin")) == (200, "*")
 
 
 @pytest.mark.parametrize("asked", ["GET /stream/ev1.opus", "OPTIONS /stream/ev1.opus", "GET /v1/listen/ev1"])

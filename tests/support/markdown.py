@@ -74,6 +74,12 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
+def commands_tested_by(test: str, page: str) -> list[str]:
+    """Return the commands that a page says a test file runs, given the file's `__file__`."""
+    note = f"tested by {Path(test).relative_to(ROOT).as_posix()}"
+    return [command for block in blocks(read(page)) if block.note == note for command, _ in block.commands]
+
+
 def comments(text: str) -> list[str]:
     """Return the comments of a page, without the assumptions that `blocks` returns."""
     outside = re.sub(_FENCE, "", text, flags=re.MULTILINE | re.DOTALL)

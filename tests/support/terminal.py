@@ -23,8 +23,14 @@ FILLED_IN = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 STAND_INS = {
     "arecord": "exec cat sentence.pcm",
-    "ffmpeg": """case " $* " in *" -f opus "*) exec cat talk.opus ;; *) exec cat sentence.pcm ;; esac""",
-    "aplay": "exec cat >heard.pcm",
+    "ffmpeg": """case " $* " in
+    *" -c copy "*) exec curl -sf -o recording.opus "$2" ;;
+    *" -f opus "*) exec cat talk.opus ;;
+    *) exec cat sentence.pcm ;;
+esac""",
+    "mpv": 'exec curl -sf -o heard.opus "$1"',
+    "vlc": 'exec curl -sf -o heard.mp3 "$1"',
+    "aplay": """case " $* " in *" -f "*) ;; *) [ "$(head -c 4)" = RIFF ] || exit 1 ;; esac; exec cat >heard.pcm""",
     "ffplay": "exec cat >heard.pcm",
     "journalctl": "exec cat beside-*.log",
     "sudo": '[ "$1" != -u ] || shift 2; exec "$@"',

@@ -244,6 +244,8 @@ ORIGIN = "https://relay.example.org"
         (["same-origin"], "https://a b", "a b", False),
         (["same-origin"], "https://[::1", "[::1", False),
         (["same-origin"], "https://a:99999", "a:99999", False),
+        (["same-origin"], f"https://{'a' * 253}.:65535", f"{'a' * 253}.:65535", True),
+        (["same-origin"], f"https://{'a' * 254}.:65535", f"{'a' * 254}.:65535", False),
         ([ORIGIN], ORIGIN, "127.0.0.1:8080", True),
         ([ORIGIN], "https://relay.example.org:443", "127.0.0.1:8080", True),
         ([ORIGIN], "http://relay.example.org", "relay.example.org", False),

@@ -19,6 +19,9 @@ NOT_ASKED = ("archaism", "typography")
 """Checks of proselint that raise false alarms: "for ever" in "for everybody", and straight quotes in Markdown."""
 
 
+MAX_README_LINES = 90
+"""A newcomer reads the README in one go. What they do not need at once has a page in docs/."""
+
 MAX_PICTURE_BYTES = 120_000
 IMAGES = ROOT / "docs" / "images"
 
@@ -47,6 +50,10 @@ def test_the_index_lists_every_page() -> None:
     }
     pages = {page for page in PAGES if page.startswith("docs/")} - {"docs/README.md"}
     assert pages <= listed, f"docs/README.md lacks {sorted(pages - listed)}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read("README.md").splitlines()) <= MAX_README_LINES
 
 
 def test_every_picture_is_shown_and_small() -> None:
