@@ -186,7 +186,8 @@ def broadcast(
             finds the key of a relay on this machine that made its own.
         reconnect: How to reconnect after the connection is lost; None never reconnects.
         queue_seconds: Maximum length of the queue of unsent audio, in seconds. Audio that did not arrive when a
-            connection broke is held in addition.
+            connection broke is held in addition. With `late`, up to 20 s wait until it is known whether a source that
+            is ahead of real time is live.
         dropping: What a full queue does. `never`: `send` waits; for a source that can wait, such as a file. `late`: the
             queue drops its oldest audio, and audio that stays late; for a source that cannot wait, such as a
             microphone. `in-cuts`: the queue drops its oldest audio, but only while there is no connection. None is

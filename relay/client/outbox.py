@@ -6,11 +6,16 @@ limit (`LiveIngest`). If a relay sends `backpressure` nevertheless, sending stop
 from then on follows real time. The relay itself schedules audio of pace `speech`: it leaves at once, and waits only
 while the relay has enough.
 
+A live source may begin with a backlog, and a file may come through a pipe. Both bring much audio at once, but only the
+file continues to do so. Therefore up to `READ_AHEAD_SECONDS` of a source that is ahead may wait here. If the source
+then brings audio in real time, it is live, and what waits is late. If it fills the queue, it can wait, and loses
+nothing.
+
 Invariants: messages leave in order. Nothing is dropped if the source can wait. Nothing here reads a clock: time is an
 argument, in seconds.
 """
 
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from math import inf
 from typing import Protocol
 
@@ -33,6 +38,18 @@ FFmpeg's `-re` starts with this much at once, and a sound card's clock differs s
 
 SETTLE_SECONDS = 2.0
 """Audio that waits this long while the connection accepts audio stays late: a live source does not make it up."""
+
+UNEVEN_SHARE = 0.25
+"""A source brings audio in real time while its lead changes by no more than this share of the time.
+
+A download at 1.3 times real time is faster. A stream that comes in pieces of half a second is not.
+"""
+
+READ_AHEAD_SECONDS = 20.0
+"""How much audio of a source that is ahead may wait until it is known whether it is live.
+
+Many radio stations send 64 KiB at once to fill the buffers of their listeners: 16 s at 32 kb/s.
+"""
 
 LAG_SECONDS = 0.2
 """A shorter delay is not a lag, only the jitter of a pipe."""
@@ -61,7 +78,7 @@ class Dropping(StrEnum):
         NEVER: The broadcaster always waits.
         IN_CUTS: The broadcaster waits, except without a connection: then the queue drops the oldest audio.
         LATE: The queue drops the oldest audio, and all audio that stays late. The broadcaster waits only if the relay
-            holds it back or it turns out to be ahead of real time.
+            holds it back, or if its audio comes faster than real time.
     """
 
     NEVER = "never"
@@ -72,7 +89,13 @@ class Dropping(StrEnum):
 class _SendPace(Protocol):
     """When audio may leave."""
 
-    can_wait: bool
+    @property
+    def can_wait(self) -> bool:
+        """Whether the source waits while the queue is full, and loses nothing."""
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether up to `READ_AHEAD_SECONDS` may wait, to find out whether the source is live."""
 
     def begin(self, now: float) -> None:
         """A new connection begins."""
@@ -93,7 +116,7 @@ class _SendPace(Protocol):
         """The source produced more than the queue holds, while there is a connection."""
 
     def surplus_seconds(self, held_seconds: float, now: float) -> float:
-        """Return how much of the waiting audio stays late."""
+        """Return how much of the waiting audio is too late to send."""
 
 
 class Outbox:
@@ -110,10 +133,8 @@ class Outbox:
         self.is_connected = False
         self.is_held_back = False
         self._dropping = dropping
-        can_wait = dropping is Dropping.NEVER
-        self._pace: _SendPace = (
-            _SpeechPace() if pace is Pace.SPEECH else _LivePace(queue.max_seconds, now, dropping, can_wait=can_wait)
-        )
+        self._queue_seconds = queue.max_seconds
+        self._pace: _SendPace = _SpeechPace() if pace is Pace.SPEECH else _LivePace(queue.max_seconds, now, dropping)
         self._late_seconds = 0.0
         self._tell_at = 0.0
 
@@ -153,6 +174,7 @@ class Outbox:
         """Check, if the queue is full, whether the source is ahead of real time. Call this before `has_room`."""
         if self.is_connected and self.queue.is_full:
             self._pace.note_full(self.queue.held_seconds, now)
+            self._limit_queue()
 
     def put(self, piece: Piece, now: float) -> None:
         """Put audio at the end. A full queue drops its oldest audio first."""
@@ -162,6 +184,7 @@ class Outbox:
         self.queue.put(piece)
         if self.is_connected:
             late_seconds = self._pace.surplus_seconds(self.queue.held_seconds, now)
+            self._limit_queue()
             if self._dropping is Dropping.LATE:
                 self.queue.shed(late_seconds)
             if not self._late_seconds:
@@ -193,6 +216,11 @@ class Outbox:
         late_seconds, self._late_seconds = (self._late_seconds, 0.0) if is_over else (0.0, self._late_seconds)
         return late_seconds
 
+    def _limit_queue(self) -> None:
+        seconds = max(self._queue_seconds, READ_AHEAD_SECONDS) if self._pace.reads_ahead else self._queue_seconds
+        if seconds != self.queue.max_seconds:
+            self.queue.limit(seconds)
+
     @property
     def _may_drop(self) -> bool:
         if self._pace.can_wait:
@@ -204,6 +232,7 @@ class _SpeechPace:
     """Pace `speech`: audio leaves at once, but more slowly when the relay nearly has enough."""
 
     can_wait = True
+    reads_ahead = False
 
     def __init__(self) -> None:
         self._full_speed_seconds = FULL_SPEED_SECONDS
@@ -236,30 +265,81 @@ class _SpeechPace:
         return 0.0
 
 
+class _Source(Enum):
+    """What is known of a source of pace `live`."""
+
+    LIVE = auto()
+    """As far as is known, it brings audio in real time and cannot wait."""
+
+    EARLY = auto()
+    """It is ahead of real time. Either it is live and began with a backlog, or it can wait."""
+
+    WAITING = auto()
+    """It can wait."""
+
+
+class _Watch:
+    """What the source and the queue have done since a moment.
+
+    Attributes:
+        least_seconds: The least audio that waited.
+        has_sent: Whether audio left.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.least_seconds = inf
+        self.has_sent = False
+        self._since = now
+        self._least_lead_seconds = inf
+        self._most_lead_seconds = -inf
+
+    def note(self, held_seconds: float, lead_seconds: float) -> None:
+        """Record how much audio waits, and how far the source is ahead of real time."""
+        self.least_seconds = min(self.least_seconds, held_seconds)
+        self._least_lead_seconds = min(self._least_lead_seconds, lead_seconds)
+        self._most_lead_seconds = max(self._most_lead_seconds, lead_seconds)
+
+    def seconds(self, now: float) -> float:
+        """Return the time since that moment."""
+        return now - self._since
+
+    def is_even(self, seconds: float) -> bool:
+        """Whether the lead changed little enough for a source that brought audio in real time during `seconds`."""
+        return self._most_lead_seconds - self._least_lead_seconds <= UNEVEN_SHARE * seconds
+
+
 class _LivePace:
     """Pace `live`: audio leaves in real time, or faster while it is late.
 
     A source that can wait makes up only for its own delay, so an outage moves its schedule.
     """
 
-    def __init__(self, queue_seconds: float, now: float, dropping: Dropping, *, can_wait: bool) -> None:
-        self.can_wait = can_wait
-        # A source that is this far ahead of real time is not live.
+    def __init__(self, queue_seconds: float, now: float, dropping: Dropping) -> None:
+        self._source = _Source.WAITING if dropping is Dropping.NEVER else _Source.LIVE
+        # A source that is this far ahead of real time has a backlog, or is not live.
         self._early_seconds = queue_seconds / 2
         # The audio of a live source starts now. That of another source starts when it is first sent.
-        is_live = dropping is Dropping.LATE
-        self._covered_until = now if is_live else None
+        self._is_live = dropping is Dropping.LATE
+        self._covered_until = now if self._is_live else None
         # A live source makes up for its whole delay. Another source may have paused, so its delay is limited.
-        self._longest_stall_seconds = inf if is_live else CATCH_UP_SECONDS
+        self._longest_stall_seconds = inf if self._is_live else CATCH_UP_SECONDS
         self._free_at = now
         self._is_limited = False
-        self._window_from = now
-        self._least_seconds = 0.0
-        self._has_sent = False
+        self._noted_at = now
+        self._short = _Watch(now)
+        self._long = _Watch(now)
+
+    @property
+    def can_wait(self) -> bool:
+        return self._source is not _Source.LIVE
+
+    @property
+    def reads_ahead(self) -> bool:
+        return self._source is _Source.EARLY
 
     def begin(self, now: float) -> None:
         self._is_limited = False
-        self._begin_window(now)
+        self._watch_anew(now)
 
     def hold(self, now: float, *, on: bool) -> None:  # noqa: ARG002 - the protocol's signature
         # The relay decides: it sees how far ahead the audio is, and it accepts no more than real time.
@@ -274,34 +354,66 @@ class _LivePace:
         self._covered_until = self._covered(now) + seconds
         # This makes up for a timer that fires late.
         self._free_at = max(self._free_at, now - LAG_SECONDS) + seconds / CATCH_UP_SPEED
-        self._has_sent = True
+        self._short.has_sent = self._long.has_sent = True
 
     def wait_seconds(self, now: float) -> float:
         return max(0.0, self._covered(now) - HEAD_START_SECONDS - now, self._free_at - now)
 
     def note_full(self, held_seconds: float, now: float) -> None:
-        if self._covered(now) + held_seconds - now > self._early_seconds:
-            self.can_wait = True
+        match self._source:
+            case _Source.LIVE if self._lead_seconds(held_seconds, now) > self._early_seconds:
+                self._source = _Source.EARLY if self._is_live else _Source.WAITING
+            case _Source.EARLY if self._covered(now) >= now:
+                self._source = _Source.WAITING
+            case _Source.EARLY:
+                # The connection is too slow. While the source waits for it, nobody knows how fast it is.
+                self._watch_anew(now)
 
     def surplus_seconds(self, held_seconds: float, now: float) -> float:
-        self._least_seconds = min(self._least_seconds, held_seconds)
-        if now - self._window_from < SETTLE_SECONDS:
+        if self._source is _Source.WAITING:
             return 0.0
-        least_seconds, has_sent = self._least_seconds, self._has_sent
-        self._begin_window(now)
+        seems_early = self._source is _Source.EARLY or (not self._is_limited and self._covered(now) > now)
+        watch = self._settled(held_seconds, now, must_be_even=seems_early)
         # A connection that accepts nothing is stuck; the queue bounds what waits for it.
-        if self.can_wait or not has_sent or least_seconds <= LAG_SECONDS:
+        if watch is None or not watch.has_sent:
             return 0.0
-        if not self._is_limited and self._covered(now) > now:
-            # The audio waited because it seemed to be ahead. But the source has produced no more, so it is late.
-            self._covered_until = self._covered(now) - least_seconds - HEAD_START_SECONDS
-            return 0.0
-        return least_seconds
+        self._source = _Source.LIVE
+        late_seconds = watch.least_seconds if watch.least_seconds > LAG_SECONDS else 0.0
+        if not late_seconds or self._is_limited or not seems_early:
+            return late_seconds
+        # The audio waited because it seemed to be ahead. But the source brings no more than real time, so it is late.
+        # The relay accepts a little of it at once.
+        kept_seconds = min(late_seconds, MAX_CATCH_UP_SECONDS)
+        self._covered_until = now - kept_seconds
+        return late_seconds - kept_seconds
+
+    def _settled(self, held_seconds: float, now: float, *, must_be_even: bool) -> _Watch | None:
+        """Return a watch that was long enough to judge the audio that waits, and watch anew; None if there is none.
+
+        The short watch begins anew after each burst. The long one judges a source that always comes in bursts.
+        """
+        if now - self._noted_at > SETTLE_SECONDS:
+            # This program or the source stood still, so nobody knows how fast the source is.
+            self._watch_anew(now)
+        self._noted_at = now
+        for watch in (self._short, self._long):
+            watch.note(held_seconds, self._lead_seconds(held_seconds, now))
+        if must_be_even and not self._short.is_even(SETTLE_SECONDS):
+            self._short = _Watch(now)
+        for watch, seconds in ((self._short, SETTLE_SECONDS), (self._long, self._long.seconds(now))):
+            if watch.seconds(now) >= SETTLE_SECONDS and (watch.is_even(seconds) or not must_be_even):
+                self._watch_anew(now)
+                return watch
+        return None
+
+    def _lead_seconds(self, held_seconds: float, now: float) -> float:
+        """Return how far the source is ahead of real time."""
+        return self._covered(now) + held_seconds - now
 
     def _covered(self, now: float) -> float:
         """Return when the audio that was sent ends, on the source's own schedule."""
         covered = now if self._covered_until is None else self._covered_until
         return max(covered, now - (MAX_CATCH_UP_SECONDS if self.can_wait else self._longest_stall_seconds))
 
-    def _begin_window(self, now: float) -> None:
-        self._window_from, self._least_seconds, self._has_sent = now, inf, False
+    def _watch_anew(self, now: float) -> None:
+        self._short, self._long = _Watch(now), _Watch(now)

@@ -33,9 +33,7 @@ class SendQueue:
         self.taken = AudioAmount()
         self.dropped = AudioAmount()
         self.cleared = AudioAmount()
-        self.max_seconds = max_seconds
-        self._max_flicks = round(max_seconds * FLICKS_PER_SECOND)
-        self._max_messages = frames_within(max_seconds)
+        self.limit(max_seconds)
         self._max_messages_under_way = frames_within(max_under_way_seconds)
         self._max_under_way_flicks = round(max_under_way_seconds * FLICKS_PER_SECOND)
         self._messages: deque[Piece] = deque()
@@ -70,6 +68,12 @@ class SendQueue:
         """Whether a message waits, and not too much is under way."""
         has_room = self._under_way_flicks < self._max_under_way_flicks
         return len(self._messages) > 0 and has_room and len(self._under_way) < self._max_messages_under_way
+
+    def limit(self, max_seconds: float) -> None:
+        """Set the duration of audio at which the queue is full. This drops nothing."""
+        self.max_seconds = max_seconds
+        self._max_flicks = round(max_seconds * FLICKS_PER_SECOND)
+        self._max_messages = frames_within(max_seconds)
 
     def put(self, piece: Piece) -> None:
         """Put audio at the end."""

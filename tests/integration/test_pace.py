@@ -6,6 +6,7 @@ of it in pauses, and a busy machine causes only a few.
 """
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ SETTLED_SECONDS = 4.0
 LIVE_AGAIN_SECONDS = 3.0
 FRAME_SECONDS = 0.02
 FRAME_SAMPLES = 320
+PIPE_BYTES = 1 << 20
 LONG_PAUSE_SECONDS = 0.15 + FRAME_SECONDS
 MOST_IN_PAUSES = 0.05
 TRIES = 3
@@ -47,22 +49,26 @@ def numbered(number: int) -> bytes:
     return number.to_bytes(4, "little") * (FRAME_SAMPLES // 2)
 
 
-class LivePipe:
-    """Writes numbered frames into a pipe in real time; after a delay, it writes all overdue frames at once.
+class NumberedPipe:
+    """Writes numbered frames into a pipe, in real time or at once; after a delay, it writes all overdue frames at once.
 
     Attributes:
         reading: The end to read from.
         began: When the first frame began, by the relay's clock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_live: bool = True) -> None:
         self.reading, self._writing = os.pipe()
+        if is_live:
+            # The writer of a live source does not wait for its reader.
+            fcntl.fcntl(self._writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._is_live = is_live
         self.began = relay_clock()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
 
-    def start(self) -> None:
-        self.began = relay_clock()
+    def start(self, backlog_seconds: float = 0.0) -> None:
+        self.began = relay_clock() - backlog_seconds
         self._thread.start()
 
     def close(self) -> None:
@@ -76,7 +82,8 @@ class LivePipe:
         number = 0
         with suppress(BrokenPipeError):
             while not self._is_over.is_set():
-                sleep(max(0.0, self.began + (number + 1) * FRAME_SECONDS - relay_clock()))
+                if self._is_live:
+                    sleep(max(0.0, self.began + (number + 1) * FRAME_SECONDS - relay_clock()))
                 os.write(self._writing, numbered(number))
                 number += 1
 
@@ -87,14 +94,17 @@ class Scenario:
     Attributes:
         name: The name in failure messages.
         got: When each frame was due, and its number.
-        over_at: When the fault was over.
+        over_at: When each fault was over: when the first frame after it was due.
+        began: When a live source began; None if the source can wait.
+        must_be_whole: Whether no frame may be missing.
     """
 
     def __init__(self, name: str, stack: AsyncExitStack) -> None:
         self.name = name
         self.got: list[tuple[float, int]] = []
-        self.over_at = 0.0
+        self.over_at = list[float]()
         self.began: float | None = None
+        self.must_be_whole = False
         self.stack = stack
         self._here = ("--port", str(free_port()))
         self._relays = AsyncExitStack()
@@ -114,13 +124,23 @@ class Scenario:
     async def proxy(self) -> FaultProxy:
         return await self.stack.enter_async_context(fault_proxy(self.relay.url))
 
-    async def pipe(self, url: str) -> Process:
-        pipe = LivePipe()
+    async def pipe(self, url: str, backlog_seconds: float = 0.0) -> Process:
+        """Send from a live pipe, in which so much audio waits at first."""
+        pipe = NumberedPipe()
         self.stack.callback(pipe.close)
         sender = await self.send(url, "-", "--raw", stdin=pipe.reading)
         # Speech during the start of the program is not part of this test.
-        pipe.start()
+        pipe.start(backlog_seconds)
         self.began = pipe.began
+        await self.heard(2)
+        return sender
+
+    async def file_pipe(self, url: str) -> Process:
+        pipe = NumberedPipe(is_live=False)
+        self.stack.callback(pipe.close)
+        self.must_be_whole = True
+        sender = await self.send(url, "-", "--raw", stdin=pipe.reading)
+        pipe.start()
         await self.heard(2)
         return sender
 
@@ -142,25 +162,37 @@ class Scenario:
                 self._news.clear()
                 await self._news.wait()
 
-    async def watch(self) -> None:
-        """Watch the frames after the fault; time begins with the first of them."""
+    async def note_over(self) -> None:
+        """Wait for the first frame after a fault, from which time counts."""
         await self.heard(FRAME_SECONDS)
-        self.over_at = self.got[-1][0]
+        self.over_at.append(self.got[-1][0])
+
+    async def watch(self) -> None:
+        """Watch the frames after the last fault."""
+        if not self.over_at:
+            await self.note_over()
         await asyncio.sleep(WATCHED_SECONDS)
 
     def judge(self) -> None:
-        settled = self.over_at + SETTLED_SECONDS
+        over_at = self.over_at[-1]
+        settled = over_at + SETTLED_SECONDS
         times = [settled, *(due for due, _ in self.got if due >= settled)]
         pauses = [later - earlier for earlier, later in pairwise(times) if later - earlier > LONG_PAUSE_SECONDS]
         span = WATCHED_SECONDS - SETTLED_SECONDS
-        assert times[-1] > self.over_at + WATCHED_SECONDS / 2, f"{self.name}: it stopped"
+        assert times[-1] > over_at + WATCHED_SECONDS / 2, f"{self.name}: it stopped"
         assert sum(pauses) < MOST_IN_PAUSES * span, f"{self.name}: {sum(pauses):.1f} s in pauses, of {pauses[:9]}"
+        if self.must_be_whole:
+            assert not self.missing_seconds, f"{self.name}: {self.missing_seconds:.2f} s are missing"
         if self.began is not None:
-            live_at = self.over_at + LIVE_AGAIN_SECONDS
-            began = self.began
-            lags = [due - began - (number + 1) * FRAME_SECONDS for due, number in self.got if due >= live_at]
-            assert median(lags[: round(5 / FRAME_SECONDS)]) < 1, f"{self.name}: late by {lags[::50]}"
+            for over_at in self.over_at:
+                lags = self.lags(over_at + LIVE_AGAIN_SECONDS)
+                assert median(lags[: round(5 / FRAME_SECONDS)]) < 1, f"{self.name}: late by {lags[::50]}"
             assert median(lags) < 1, f"{self.name}: late by {lags[::50]}"
+
+    def lags(self, after: float) -> list[float]:
+        """Return how late each frame that was due after this moment reached the relay."""
+        assert self.began is not None
+        return [due - self.began - (number + 1) * FRAME_SECONDS for due, number in self.got if due >= after]
 
     async def _listen(self, url: str) -> None:
         async with listen(url, "ev1", reconnect=SOON) as listener:
@@ -220,11 +252,26 @@ async def a_stalled_network(scenario: Scenario, _: Path) -> None:
 async def a_stopped_sender(scenario: Scenario, _: Path) -> None:
     sender = await scenario.pipe(scenario.relay.url)
     await stop_for(sender, 8)
+    await scenario.note_over()
     await scenario.heard(10)
     # How much audio does not fit depends on how fast the backlog is read, but the relay must report all of it.
     async with asyncio.timeout(60):
         while abs(said_seconds(sender) - scenario.missing_seconds) >= FRAME_SECONDS:
             await scenario.heard(1)
+
+
+async def a_stopped_sender_that_began_with_a_backlog(scenario: Scenario, _: Path) -> None:
+    """More audio waits in the pipe than the sender's queue holds. It is live before the next fault, and after it."""
+    sender = await scenario.pipe(scenario.relay.url, backlog_seconds=8)
+    scenario.over_at.append(scenario.got[0][0])
+    await scenario.heard(6)
+    await stop_for(sender, 6)
+    await scenario.note_over()
+
+
+async def a_stopped_sender_of_a_file_in_a_pipe(scenario: Scenario, _: Path) -> None:
+    sender = await scenario.file_pipe(scenario.relay.url)
+    await stop_for(sender, 6)
 
 
 def said_seconds(sender: Process) -> float:
@@ -242,7 +289,7 @@ async def a_take_over_that_is_taken_back(scenario: Scenario, _: Path) -> None:
     proxy = await scenario.proxy()
     await scenario.pipe(proxy.url)
     proxy.cut()
-    silent = LivePipe()
+    silent = NumberedPipe()
     scenario.stack.callback(silent.close)
     async with sending(scenario.relay.url, "-", "--raw", "--takeover", stdin=silent.reading) as other:
         await other.line(lambda line: line.startswith("broadcasting "))
@@ -259,6 +306,8 @@ SCENARIOS: tuple[Any, ...] = (
     a_cut,
     a_stalled_network,
     a_stopped_sender,
+    a_stopped_sender_that_began_with_a_backlog,
+    a_stopped_sender_of_a_file_in_a_pipe,
     a_stopped_relay,
     a_take_over_that_is_taken_back,
 )

@@ -29,6 +29,17 @@ def test_it_is_full_at_its_bound_and_drops_the_oldest_when_asked() -> None:
         queue.take()
 
 
+def test_another_limit_drops_nothing_until_it_is_asked() -> None:
+    queue = a_queue(50, taken=0)
+    assert queue.is_full
+    queue.limit(2)
+    assert not queue.is_full
+    queue.limit(0.5)
+    assert (queue.is_full, len(queue), queue.dropped.chunks) == (True, 50, 0)
+    queue.trim()
+    assert (len(queue), queue.dropped.chunks) == (25, 25)
+
+
 def test_what_is_cleared_is_not_counted_as_dropped() -> None:
     queue = SendQueue(1, 1)
     queue.put(FRAME)
