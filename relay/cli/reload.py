@@ -32,7 +32,7 @@ class Reload:
     def __init__(self, relay: RunningRelay, settings: Settings, read: Callable[[], Settings]) -> None:
         """`read` returns the current settings, or raises ConfigurationError if they cannot be used."""
         self._relay = relay
-        self._settings = settings
+        self._started_with = self._settings = settings
         self._read = read
 
     def __call__(self) -> None:
@@ -44,12 +44,9 @@ class Reload:
             tell_not_reloaded(error)
             return
         set_log_level(settings.log)
-        changed = [name for name in KEYS if _value(settings, name) != _value(self._settings, name)]
-        later = [name for name in changed if not _is_reloaded(name)]
-        logger.info(
-            "configuration reloaded",
-            extra={"changed": [name for name in changed if name not in later], "closing": closed},
-        )
+        changed = [name for name in _differences(self._settings, settings) if _is_reloaded(name)]
+        later = [name for name in _differences(self._started_with, settings) if not _is_reloaded(name)]
+        logger.info("configuration reloaded", extra={"changed": changed, "closing": closed})
         if later:
             logger.warning("these changed settings take effect only after a restart", extra={"settings": later})
         self._settings = settings
@@ -58,6 +55,10 @@ class Reload:
 def tell_not_reloaded(error: ConfigurationError) -> None:
     """Log why the configuration stays as it is. An operator's mistake needs no traceback."""
     logger.error("the configuration was not reloaded; the previous one stays in force", extra={"faults": str(error)})
+
+
+def _differences(before: Settings, after: Settings) -> list[str]:
+    return [name for name in KEYS if _value(before, name) != _value(after, name)]
 
 
 def _value(settings: Settings, name: str) -> object:

@@ -22,7 +22,10 @@ from relay.vocabulary.errors import RelayError
 from relay.vocabulary.names import ChannelAddress
 
 END_TIMEOUT_SECONDS = 10.0
-"""How long it may take to send the queue and to have the end confirmed, beyond the duration of the audio."""
+"""How long it may take to send all audio and to have the end confirmed, beyond the duration of the audio.
+
+An outage may take as long. Then the time begins anew with the next connection, which has to send all of it.
+"""
 
 MAX_EVENTS = 64
 """Bound of the event queue. Beyond it the oldest are dropped, uncounted: the properties hold the current state."""
@@ -109,9 +112,11 @@ class Broadcaster:
         self._owes_clear = False
         self._is_muted = False
         self._farewell: Farewell | None = None
-        self._has_said_farewell = False
+        # The farewell that the present connection, or the last one, has said.
+        self._said: Farewell | None = None
         self._problem: Exception | None = None
         # Each event is set exactly while its condition holds; `_settle` updates them after every change.
+        self._is_outage_over = asyncio.Event()
         self._may_put = asyncio.Event()
         self._may_send = asyncio.Event()
         self._is_over = asyncio.Event()
@@ -134,16 +139,14 @@ class Broadcaster:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave the channel. The session continues without a broadcaster, unless `end` or `pause` was called.
 
-        If the body ended without an error, this first sends what is queued. It waits at most 10 s beyond the audio's
-        duration, then drops and counts the rest.
+        If the body ended without an error, this first sends what is queued, and what may not have arrived. It waits at
+        most 10 s beyond the audio's duration, then drops and counts the rest. Without a connection, it waits as long
+        for one, and then for the audio.
         """
         try:
-            if kind is None and (self.is_connected or self._queue or self._queue.has_under_way):
-                self._farewell = self._farewell or Farewell.NONE
-                self._settle()
+            if kind is None and (self.is_connected or self._queue or self._queue.under_way_seconds):
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(END_TIMEOUT_SECONDS + self._lead_seconds):
-                        await self._is_over.wait()
+                    await self._finish(self._farewell or Farewell.NONE)
         finally:
             await self._tasks.close()
 
@@ -217,7 +220,6 @@ class Broadcaster:
         """
         self._check_open()
         self._outbox.clear(relay_clock())
-        self._owes_clear = True
         self._settle()
         if self._connection is not None:
             await self._send_clear(self._connection)
@@ -238,25 +240,28 @@ class Broadcaster:
     async def pause(self) -> None:
         """Send what is queued and leave, intending to return. Listeners are informed, and wait without a time limit.
 
+        Without a connection, this waits for one as long as for the relay, before it sends.
+
         Raises:
-            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed.
+            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed, or
+                was over before.
         """
         await self._leave(Farewell.PAUSE)
 
     async def end(self) -> None:
         """Send what is queued and end the session. The relay informs listeners and closes the connection.
 
+        Without a connection, this waits for one as long as for the relay, before it sends.
+
         Raises:
-            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed.
+            RelayError: The relay did not confirm within 10 s beyond the audio's duration, or the broadcast failed, or
+                was over before.
         """
         await self._leave(Farewell.END)
 
     async def _leave(self, farewell: Farewell) -> None:
-        self._farewell = farewell
-        self._settle()
         try:
-            async with asyncio.timeout(END_TIMEOUT_SECONDS + self._lead_seconds):
-                await self._is_over.wait()
+            await self._finish(farewell)
         except TimeoutError as error:
             raise RelayError(
                 f"The relay at {self._endpoint.url} did not confirm the {farewell} of {self._address} in time; check "
@@ -264,12 +269,31 @@ class Broadcaster:
             ) from error
         if self._problem is not None:
             raise self._problem
+        if self._said is not farewell:
+            raise RelayError(
+                f"The broadcast to {self._address} was over, so its {farewell} was not sent; connect again to send it."
+            )
+
+    async def _finish(self, farewell: Farewell) -> None:
+        """Send what is left, say farewell, and wait until the broadcast is over.
+
+        Raises:
+            TimeoutError: It took too long to get a connection, or to send and confirm everything on it.
+        """
+        self._farewell = farewell
+        self._settle()
+        for event in (self._is_outage_over, self._is_over):
+            async with asyncio.timeout(END_TIMEOUT_SECONDS + self._lead_seconds):
+                await event.wait()
 
     @property
     def _lead_seconds(self) -> float:
-        """The longest time until the relay reads what is sent next, because it holds back audio ahead of real time."""
+        """The longest time until the relay reads what is sent next.
+
+        It holds back audio ahead of real time. What it has not confirmed may have to be sent again.
+        """
         lead_seconds = 0.0 if self._connection is None else self._connection.lead_seconds
-        return lead_seconds + self._queue.held_seconds
+        return max(lead_seconds, self._queue.under_way_seconds) + self._queue.held_seconds
 
     async def _run(self, connection: BroadcasterConnection) -> None:
         """Serve one connection after another, until the session ends or the connection is lost for good."""
@@ -306,20 +330,21 @@ class Broadcaster:
                 case Backpressure(on=on):
                     self._outbox.hold(relay_clock(), on=on)
             self._tell(event)
-        if not self._has_said_farewell:
+        if self._said is None:
             raise RelayError(f"The relay ended the broadcast to {self._address}.")
 
     async def _send_queued(self, connection: BroadcasterConnection) -> None:
-        await self._send_clear(connection)
+        if self._owes_clear:
+            await self._send_clear(connection)
         if self._is_muted:
             await connection.mute(on=True)
         while connection.is_open:
             await self._may_send.wait()
             # `clear` may have discarded the audio since the event was set.
             if self._owes_farewell:
-                self._has_said_farewell = True
+                self._said = self._farewell or Farewell.NONE
                 self._settle()
-                await connection.leave(self._farewell or Farewell.NONE)
+                await connection.leave(self._said)
             elif wait_seconds := self._outbox.wait_seconds(relay_clock()):
                 await asyncio.sleep(wait_seconds)
             elif self._outbox.has_audio and connection.is_open:
@@ -328,8 +353,9 @@ class Broadcaster:
                 await connection.send_audio(piece)
 
     async def _send_clear(self, connection: BroadcasterConnection) -> None:
-        if self._owes_clear:
-            self._owes_clear = not await connection.clear()
+        # Even if this is cancelled, the clear is on its way. If it gets lost, the next connection owes it.
+        self._owes_clear = False
+        await connection.clear()
 
     async def _reconnect(self, lost: RelayError) -> BroadcasterConnection:
         """Try to connect until it succeeds.
@@ -357,16 +383,15 @@ class Broadcaster:
     def _adopt(self, connection: BroadcasterConnection) -> None:
         self._reconnector.connected(relay_clock())
         self._connection = connection
-        if self._outbox.begin(connection.accepted, relay_clock()):
-            self._owes_clear = True
-        self._has_said_farewell = False
+        self._owes_clear = self._outbox.begin(connection.accepted, relay_clock())
+        self._said = None
         # When this connection breaks, the relay may notice only after the next one has begun.
         self._offer = replace(self._offer, takeover=True, resume=connection.connection_id)
         self._settle()
 
     @property
     def _owes_farewell(self) -> bool:
-        return self._farewell is not None and not self._has_said_farewell and not self._queue
+        return self._farewell is not None and self._said is None and not self._queue
 
     def _tell(self, event: BroadcastingEvent) -> None:
         self._events.append(event)
@@ -380,6 +405,7 @@ class Broadcaster:
 
     def _settle(self) -> None:
         is_over = self._is_over.is_set()
+        _keep(self._is_outage_over, is_over or self._connection is not None)
         may_send = self._connection is not None and (self._outbox.has_audio or self._owes_farewell)
         _keep(self._may_put, is_over or self._outbox.has_room)
         _keep(self._may_send, may_send)

@@ -26,7 +26,7 @@ from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.channel_states import ChannelState, Silence
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.clock_offset import ClockOffset
-from relay.vocabulary.errors import RelayError
+from relay.vocabulary.errors import CloseCode, RelayError
 from relay.vocabulary.names import ChannelAddress
 
 CodecName = Codec | Literal["pcm_s16le", "opus"]
@@ -71,7 +71,9 @@ class Listener:
         self._reception: Reception | None = None
         # Bound: the events of one message, because a step adds events only when there are none.
         self._events: deque[ListeningEvent] = deque()
-        self._wanted: Switch | None = None
+        # The switches that the relay has not answered, in order. Bound: the relay disconnects a client that sends too
+        # many, and the next connection asks for all of them with one.
+        self._unanswered: deque[Switch] = deque()
         self._has_ended = False
         self._clock = ClockOffset()
         self._clock_id: str | None = None
@@ -193,10 +195,10 @@ class Listener:
             raise ValueError("A switch needs a channel or a codec.")
         if channel is not None:
             ChannelAddress(self._address.session, channel)
-        earlier = self._wanted or Switch()
-        asked = None if codec is None else name_codecs(codec)
-        self._wanted = Switch(channel or earlier.channel, asked or earlier.codec)
-        await self._ask_for_wanted()
+        switch = Switch(channel, None if codec is None else name_codecs(codec))
+        self._unanswered.append(switch)
+        if self._connection is not None:
+            await self._connection.tell(switch)
 
     async def set_delivery(self, *, coalesce_ms: int | None = None, packet_ms: int | None = None) -> None:
         """Change how the relay delivers the audio, now and on later connections. No frame is lost or repeated.
@@ -206,7 +208,12 @@ class Listener:
         Args:
             coalesce_ms: How long the relay may hold frames to send them together, in milliseconds; None leaves it.
             packet_ms: How much Opus may share a message, in milliseconds; None leaves it.
+
+        Raises:
+            ValueError: A time is negative.
         """
+        if min(coalesce_ms or 0, packet_ms or 0) < 0:
+            raise ValueError("The times of a delivery must not be negative.")
         change = {"coalesce_ms": coalesce_ms, "packet_ms": packet_ms}
         self._query |= {name: value for name, value in change.items() if value is not None}
         if self._connection is not None:
@@ -241,7 +248,7 @@ class Listener:
             await asyncio.shield(self._trying)
             self._trying = None
             self._events.extend(self._known.resume(self._adopt_outcome()))
-            await self._ask_for_wanted()
+            await self._ask_again()
             return
         event = await self._connection.receive()
         if event is None:
@@ -288,20 +295,25 @@ class Listener:
         self._clock.note(*self._attempt_ms, hello.clock_ms)
         self._asked_ms.clear()
 
-    async def _ask_for_wanted(self) -> None:
-        if self._connection is not None and self._wanted is not None:
-            await self._connection.tell(self._wanted)
+    async def _ask_again(self) -> None:
+        """Ask the present connection for what earlier ones have not answered."""
+        if self._connection is not None and self._unanswered:
+            switch = Switch()
+            while self._unanswered:
+                later = self._unanswered.popleft()
+                switch = Switch(later.channel or switch.channel, later.codec or switch.codec)
+            self._unanswered.append(switch)
+            await self._connection.tell(switch)
 
     def _note(self, event: ListenerEvent) -> None:
-        """Update the state that an answer changes."""
+        """Update the state that an answer changes. The relay answers in order."""
         match event:
-            case Hello() if self._wanted is not None:
+            case Hello():
                 self._address = ChannelAddress(self._address.session, event.channel)
-                if _answers(event, self._wanted):
-                    self._query["codec"] = self._wanted.codec or self._query.get("codec")
-                    self._wanted = None
-            case ErrorNotice():
-                self._wanted = None
+                if self._unanswered:
+                    self._query["codec"] = self._unanswered.popleft().codec or self._query.get("codec")
+            case ErrorNotice(code=CloseCode.BAD_REQUEST | CloseCode.NOT_ALLOWED) if self._unanswered:
+                self._unanswered.popleft()
             case Pong(ping_id=ping_id, clock_ms=clock_ms) if ping_id in self._asked_ms:
                 self._clock.note(self._asked_ms.pop(ping_id), relay_clock() * 1000, clock_ms)
 
@@ -313,10 +325,3 @@ def name_codecs(codec: AskedCodecs) -> str:
         ValueError: There is no such codec.
     """
     return ",".join(Codec(name) for name in ((codec,) if isinstance(codec, str) else codec))
-
-
-def _answers(hello: Hello, wanted: Switch) -> bool:
-    """Return whether this greeting is the answer to the last switch, and not to an earlier one."""
-    if wanted.channel not in (None, hello.channel):
-        return False
-    return wanted.codec is None or hello.audio_format is None or hello.audio_format.codec in wanted.codec.split(",")

@@ -111,12 +111,12 @@ class Reconnector:
             self._lost_at = now
             if now - self._connected_at >= policy.max_seconds:
                 self._attempts = 0
-        if policy.give_up_seconds is not None and now - self._lost_at >= policy.give_up_seconds:
-            raise error
         doubled = policy.first_seconds * 2 ** min(self._attempts, _MOST_DOUBLINGS)
-        self._attempts += 1
         delay_seconds = error.retry_after_seconds + self._random() * min(doubled, policy.max_seconds)
+        if policy.give_up_seconds is not None and now + delay_seconds - self._lost_at > policy.give_up_seconds:
+            raise error
         self._try_at = now + delay_seconds
+        self._attempts += 1
         return Reconnecting(self._attempts, delay_seconds, str(error))
 
     def wait_seconds(self, now: float) -> float:

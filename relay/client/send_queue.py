@@ -59,9 +59,9 @@ class SendQueue:
         return self._held_flicks >= self._max_flicks or len(self._messages) >= self._max_messages
 
     @property
-    def has_under_way(self) -> bool:
-        """Whether any audio is under way."""
-        return len(self._under_way) > 0
+    def under_way_seconds(self) -> float:
+        """Duration of the audio that is under way."""
+        return self._under_way_flicks / FLICKS_PER_SECOND
 
     @property
     def may_take(self) -> bool:

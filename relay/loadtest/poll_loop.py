@@ -94,8 +94,13 @@ class PollLoop:
         self._epoll.register(fileno, select.EPOLLIN)
 
     def call_watcher(self, fileno: int) -> None:
-        """Call the function of a watched file. `serve` does this for files that it does not know."""
-        self._watched[fileno]()
+        """Call the function of a watched file. `serve` does this for files that it does not know.
+
+        Such a file may also be one that was closed after its event had been read. Its event has no effect.
+        """
+        watcher = self._watched.get(fileno)
+        if watcher is not None:
+            watcher()
 
     def close(self) -> None:
         """Close the epoll descriptor."""

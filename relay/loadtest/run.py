@@ -229,8 +229,9 @@ class LoadRun:
         return None if self._probe is None else self._probe.sample(with_uss=with_uss)
 
     def _note_end(self, sentence: str) -> None:
-        """Keep why the test ends early. The first reason explains the others."""
-        self._ended_early = self._ended_early or sentence
+        """Keep why the test ends early. The first reason explains the others, but a signal explains no failure."""
+        if self._ended_early in (None, STOPPED):
+            self._ended_early = sentence
 
 
 def own_report(late_ms: float = 0.0) -> Report:

@@ -5,8 +5,10 @@ stays below the 4 GiB that WAV can declare; then the recording continues in anot
 is ever overwritten, and not before there is audio to replace its contents.
 """
 
+import itertools
 import os
 import wave
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
@@ -88,14 +90,11 @@ class WavRecorder:
 
     def _open_next(self) -> None:
         self._close()
-        number = 2
-        while True:
+        for number in itertools.count(2):
             self.path = self._first_path.with_stem(f"{self._first_path.stem}-{number}")
-            if not self.path.exists():
-                break
-            number += 1
-        with explained(self.path):
-            self._open(self.path.open("xb"))
+            with explained(self.path), suppress(FileExistsError):
+                self._open(self.path.open("xb"))
+                return
 
     def _begin(self) -> wave.Wave_write:
         """Empty the file and write a header in the current format."""
@@ -112,6 +111,9 @@ class WavRecorder:
         return writer
 
     def _close(self) -> None:
+        """Close the file, unless that happened already because no other file could follow it."""
+        if self._file.closed:
+            return
         with explained(self.path), self._file:
             if self._writer is not None:
                 self._writer.close()

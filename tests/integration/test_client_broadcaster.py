@@ -391,6 +391,49 @@ async def test_what_comes_back_after_a_cut_and_what_came_meanwhile_are_no_more_t
     assert broadcaster.stats.dropped.chunks == 2
 
 
+async def test_a_clear_that_was_cancelled_while_the_socket_was_full_is_not_repeated() -> None:
+    may_read, has_returned = asyncio.Event(), asyncio.Event()
+    after = bytes(800) + TENTH
+    first_heard: list[str | bytes] = []
+    heard = Heard()
+
+    async def first(connection: ServerConnection) -> None:
+        await greeted(connection)
+        connection.transport.pause_reading()
+        await may_read.wait()
+        connection.transport.resume_reading()
+        while after not in first_heard:
+            first_heard.append(await connection.recv())
+        await cut(connection)
+
+    async def second(connection: ServerConnection) -> None:
+        audio = b"".join(message for message in first_heard if isinstance(message, bytes))
+        await greeted(connection, accepted=len(audio) // 4)
+        has_returned.set()
+        await heard.read(connection)
+
+    stereo = AudioFormat(rate=48_000, channels=2)
+    async with (
+        scripted(in_turn(first, second)) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", audio_format=stereo, pace="speech", reconnect=SOON, queue_seconds=20) as broadcaster,
+    ):
+        await broadcaster.send(bytes(10 * 48_000 * 4))
+        sent_chunks = -1
+        while broadcaster.stats.sent.chunks > sent_chunks:
+            sent_chunks = broadcaster.stats.sent.chunks
+            await asyncio.sleep(0.3)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await broadcaster.clear()
+        await broadcaster.send(after)
+        may_read.set()
+        await has_returned.wait()
+        await broadcaster.end()
+    assert [message for message in first_heard if isinstance(message, str)] == ['{"type":"clear"}']
+    assert heard.messages == ['{"type":"end"}']
+
+
 async def test_back_pressure_holds_the_audio_where_clear_reaches_it() -> None:
     heard = Heard()
     turns: list[ServerConnection] = []
@@ -555,6 +598,32 @@ async def test_a_relay_that_tells_how_it_does_every_few_seconds_is_not_excused_w
     assert await silent_for(TENTH * 60, {"type": "stats", "listeners": 0, "accepted": 0}) < 3
 
 
+async def test_a_relay_that_is_gone_is_noticed_when_the_socket_accepts_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    impatient(monkeypatch)
+
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        connection.transport.pause_reading()
+        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        # Until the client's socket is full, these messages keep it from sending a ping.
+        for _ in range(50):
+            await say(connection, {"type": "stats", "listeners": 0, "accepted": 0})
+            await asyncio.sleep(0.02)
+        await connection.wait_closed()
+
+    stereo = AudioFormat(rate=48_000, channels=2)
+    async with (
+        scripted(in_turn(script), close_timeout=0.1) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", audio_format=stereo, pace="speech", reconnect=None, queue_seconds=20) as broadcaster,
+    ):
+        await broadcaster.send(bytes(10 * 48_000 * 4))
+        with pytest.raises(ConnectionLostError, match="has not answered for"):
+            await until(broadcaster, Reconnecting)
+
+
 async def test_who_leaves_waits_until_the_relay_has_read_what_was_sent() -> None:
     heard = Heard()
 
@@ -612,6 +681,78 @@ async def test_leaving_without_a_connection_is_over_in_time_and_counts_what_was_
         async with asyncio.timeout(10):
             await broadcaster.__aexit__(None, None, None)
     assert (broadcaster.stats.sent.chunks, broadcaster.stats.dropped.chunks) == (0, 1)
+
+
+TWENTY_SECONDS = TENTH * 200
+TWENTY_SECONDS_MESSAGES = len(TWENTY_SECONDS) // 8_000
+
+
+@pytest.mark.parametrize("is_end", [True, False])
+async def test_leaving_during_an_outage_takes_as_long_as_the_audio_that_has_to_be_sent_again(
+    monkeypatch: pytest.MonkeyPatch, is_end: bool
+) -> None:
+    monkeypatch.setattr(client_broadcaster, "END_TIMEOUT_SECONDS", 0.2)
+    relay = Cut(TWENTY_SECONDS_MESSAGES, arrived=0)
+    async with scripted(in_turn(relay.first, relay.second)) as url, asyncio.timeout(15):
+        broadcaster = broadcast(url, "ev1", pace="speech", reconnect=SOON, queue_seconds=20)
+        async with broadcaster:
+            await broadcaster.send(TWENTY_SECONDS)
+            await until(broadcaster, Reconnecting)
+            leaving = asyncio.ensure_future(broadcaster.end() if is_end else broadcaster.__aexit__(None, None, None))
+            await asyncio.wait([leaving], timeout=1)
+            relay.may_return.set()
+            await leaving
+    again = relay.heard.messages[TWENTY_SECONDS_MESSAGES:]
+    assert b"".join(message for message in again if isinstance(message, bytes)) == TWENTY_SECONDS
+    assert again[TWENTY_SECONDS_MESSAGES:] == (['{"type":"end"}'] if is_end else [])
+    assert broadcaster.stats.dropped.chunks == 0
+
+
+async def test_after_an_outage_an_end_waits_only_for_what_that_connection_has_to_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_broadcaster, "END_TIMEOUT_SECONDS", 0.2)
+    relay = Cut(TWENTY_SECONDS_MESSAGES, arrived=0)
+
+    async def ignore(connection: ServerConnection) -> None:
+        await relay.may_return.wait()
+        await greeted(connection, accepted=200 * 1_600)
+        await connection.wait_closed()
+
+    async with (
+        scripted(in_turn(relay.first, ignore)) as url,
+        asyncio.timeout(15),
+        broadcast(url, "ev1", pace="speech", reconnect=SOON, queue_seconds=20) as broadcaster,
+    ):
+        await broadcaster.send(TWENTY_SECONDS)
+        await until(broadcaster, Reconnecting)
+        ending = asyncio.ensure_future(broadcaster.end())
+        await asyncio.sleep(0)
+        relay.may_return.set()
+        with pytest.raises(RelayError, match="did not confirm the end"):
+            await ending
+
+
+async def test_a_farewell_that_was_not_said_is_told() -> None:
+    is_pausing, may_close = asyncio.Event(), asyncio.Event()
+
+    async def script(connection: ServerConnection) -> None:
+        await greeted(connection)
+        assert await connection.recv() == '{"type":"pause"}'
+        is_pausing.set()
+        await may_close.wait()
+
+    async with scripted(in_turn(script)) as url, asyncio.timeout(15), broadcast(url, "ev1") as broadcaster:
+        pausing = asyncio.ensure_future(broadcaster.pause())
+        await is_pausing.wait()
+        ending = asyncio.ensure_future(broadcaster.end())
+        await asyncio.sleep(0)
+        may_close.set()
+        await pausing
+        await broadcaster.pause()
+        for attempt in (ending, broadcaster.end()):
+            with pytest.raises(RelayError, match=r"^The broadcast to ev1/main was over, so its end was not sent;"):
+                await attempt
 
 
 async def test_an_end_without_a_connection_is_told() -> None:

@@ -1,11 +1,14 @@
 """`relay.client.listen` against a scripted relay: cuts, restarts, switches and silence."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from relay.client import (
@@ -50,6 +53,19 @@ async def listen_to(script: Script, **options: Any) -> list[ListeningEvent]:
     options.setdefault("reconnect", SOON)
     async with scripted(script) as url, asyncio.timeout(15), listen(url, "ev1", **options) as listener:
         return [event async for event in listener]
+
+
+async def in_short_steps(listener: Listener, pause: Callable[[], None] = lambda: None) -> list[ListeningEvent]:
+    """Return all events. Cancel each step after 10 ms, and call `pause` when that happens."""
+    events: list[ListeningEvent] = []
+    while True:
+        try:
+            async with asyncio.timeout(0.01):
+                events.append(await anext(listener))
+        except TimeoutError:
+            pause()
+        except StopAsyncIteration:
+            return events
 
 
 def told(events: list[ListeningEvent]) -> list[object]:
@@ -322,6 +338,88 @@ async def test_a_switch_that_fails_changes_nothing_and_is_not_asked_again() -> N
     assert asked == ['{"type":"ping","id":0}']
 
 
+async def test_each_answer_belongs_to_the_first_switch_that_has_none() -> None:
+    async def first(connection: ServerConnection) -> None:
+        await say(connection, HELLO)
+        assert await connection.recv() == '{"type":"switch","channel":"xx","codec":null}'
+        assert await connection.recv() == '{"type":"switch","channel":"de","codec":null}'
+        assert await connection.recv() == '{"type":"switch","channel":null,"codec":"opus"}'
+        await say(connection, {"type": "error", "code": 4504, "message": "No such channel."})
+        await say(connection, {**HELLO, "channel": "de", "epoch": 5, "next_seq": 70}, frame(70, SAMPLES, 5))
+        await cut(connection)
+
+    async def second(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        assert connection.request.path == "/v1/listen/ev1/de?epoch=5&after=70"
+        await say(connection, {**RESUMED, "channel": "de", "epoch": 5, "next_seq": 71})
+        assert await connection.recv() == '{"type":"switch","channel":null,"codec":"opus"}'
+        await say(connection, {**OPUS_HELLO, "channel": "de", "epoch": 5, "next_seq": 71})
+        await cut(connection)
+
+    async def third(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        assert connection.request.path.startswith("/v1/listen/ev1/de?codec=opus&epoch=5&after=70&")
+        await say(connection, {**OPUS_HELLO, "resumed": True, "channel": "de", "epoch": 5, "next_seq": 71})
+
+    async with (
+        scripted(in_turn(first, second, third)) as url,
+        asyncio.timeout(15),
+        listen(url, "ev1", reconnect=SOON) as listener,
+    ):
+        await listener.switch("xx")
+        await listener.switch("de")
+        await listener.switch(codec="opus")
+        events = [event async for event in listener]
+    back = [Reconnecting, Reconnected(resumed=True)]
+    assert told(events) == [Hello, ErrorNotice(4504, "No such channel."), Hello, 70, *back, Hello, *back]
+
+
+async def test_a_switch_is_asked_again_after_an_error_that_does_not_answer_it() -> None:
+    expired = "The token expired."
+
+    async def first(connection: ServerConnection) -> None:
+        await say(connection, HELLO)
+        await connection.recv()
+        await say(connection, {"type": "error", "code": 4001, "message": expired})
+        await connection.close(4001, expired)
+
+    async def second(connection: ServerConnection) -> None:
+        await say(connection, RESUMED)
+        assert await connection.recv() == '{"type":"switch","channel":"de","codec":null}'
+        await say(connection, {**HELLO, "channel": "de"})
+
+    async with (
+        scripted(in_turn(first, second)) as url,
+        asyncio.timeout(15),
+        listen(url, "ev1", reconnect=SOON) as listener,
+    ):
+        await listener.switch("de")
+        events = [event async for event in listener]
+    assert told(events) == [Hello, ErrorNotice(4001, expired), Reconnecting, Reconnected(resumed=True), Hello]
+
+
+async def test_switches_without_a_connection_become_one() -> None:
+    async def first(connection: ServerConnection) -> None:
+        await say(connection, HELLO)
+        await cut(connection)
+
+    async def second(connection: ServerConnection) -> None:
+        await say(connection, RESUMED)
+        assert await connection.recv() == '{"type":"switch","channel":"fr","codec":"opus"}'
+        await say(connection, {**OPUS_HELLO, "channel": "fr"})
+
+    async with (
+        scripted(in_turn(first, second)) as url,
+        asyncio.timeout(15),
+        listen(url, "ev1", reconnect=SOON) as listener,
+    ):
+        assert [type(await anext(listener)) for _ in range(2)] == [Hello, Reconnecting]
+        await listener.switch("de", codec="opus")
+        await listener.switch("fr")
+        assert told([event async for event in listener]) == [Reconnected(resumed=True), Hello]
+        assert str(listener.address) == "ev1/fr"
+
+
 OPUS = {"codec": "opus", "rate": 48_000, "channels": 1, "clock_rate": 48_000}
 OPUS_HELLO = {**HELLO, "format": OPUS}
 PACKETS = [b"\xf8" + bytes([number]) for number in range(9)]
@@ -388,6 +486,17 @@ async def test_a_change_of_delivery_is_answered_and_kept_over_a_reconnect() -> N
         await listener.set_delivery(coalesce_ms=40)
         events = [event async for event in listener]
     assert events[1] == DeliveryChange(40, 60)
+
+
+async def test_a_delivery_that_can_not_be_is_refused_before_anything_is_sent() -> None:
+    async def script(connection: ServerConnection) -> None:
+        await say(connection, HELLO)
+        with pytest.raises(ConnectionClosed):
+            await connection.recv()
+
+    async with scripted(script) as url, listen(url, "ev1") as listener:
+        with pytest.raises(ValueError, match="must not be negative"):
+            await listener.set_delivery(packet_ms=-1)
 
 
 async def test_a_codec_that_does_not_exist_is_refused_before_anything_is_sent() -> None:
@@ -495,9 +604,16 @@ async def test_a_frame_keeps_its_age_while_a_cancelled_step_connects_to_another_
         assert listener.age_ms(events[1]) > 2_000_000
 
 
-async def test_a_relay_that_is_gone_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_connection, "PING_SECONDS", 0.05)
     monkeypatch.setattr(client_listener, "SILENCE_SECONDS", 0.6)
+
+
+@pytest.mark.parametrize("is_stepwise", [False, True])
+async def test_a_relay_that_is_gone_without_a_word_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, is_stepwise: bool
+) -> None:
+    impatient(monkeypatch)
 
     async def vanish(connection: ServerConnection) -> None:
         await say(connection, HELLO, frame(0, SAMPLES))
@@ -514,10 +630,38 @@ async def test_a_relay_that_is_gone_without_a_word_is_noticed(monkeypatch: pytes
         asyncio.timeout(15),
         listen(url, "ev1", reconnect=SOON) as listener,
     ):
-        events = [event async for event in listener]
+        events = await in_short_steps(listener) if is_stepwise else [event async for event in listener]
     assert told(events) == [Hello, 0, Reconnecting, Reconnected(resumed=True)]
     assert isinstance(events[2], Reconnecting)
     assert "has not answered for " in events[2].reason
+
+
+async def test_a_relay_is_not_taken_for_gone_after_a_time_in_which_the_program_did_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    impatient(monkeypatch)
+    is_asked, may_speak = asyncio.Event(), asyncio.Event()
+
+    async def script(connection: ServerConnection) -> None:
+        await say(connection, HELLO)
+        connection.transport.pause_reading()
+        await is_asked.wait()
+        connection.transport.resume_reading()
+        await may_speak.wait()
+        await say(connection, frame(0, SAMPLES))
+
+    async with (
+        scripted(in_turn(script)) as url,
+        asyncio.timeout(15),
+        listen(url, "ev1", reconnect=SOON) as listener,
+    ):
+        assert isinstance(await anext(listener), Hello)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await anext(listener)
+        is_asked.set()
+        time.sleep(1)  # noqa: ASYNC251 - nothing else may run meanwhile
+        assert told(await in_short_steps(listener, may_speak.set)) == [0]
 
 
 async def test_a_token_is_sent_and_a_function_is_asked_for_a_fresh_one_each_time() -> None:
@@ -566,23 +710,12 @@ async def test_cancelling_a_step_loses_nothing_and_ends_no_try_to_connect() -> N
 
     policy = Reconnect(first_seconds=0.2, max_seconds=0.2)
 
-    async def step_by_step(listener: Listener) -> list[ListeningEvent]:
-        events: list[ListeningEvent] = []
-        while True:
-            try:
-                async with asyncio.timeout(0.01):
-                    events.append(await anext(listener))
-            except TimeoutError:
-                go_on.set()
-            except StopAsyncIteration:
-                return events
-
     async with (
         scripted(in_turn(first, second), process_request=take_time) as url,
         asyncio.timeout(15),
         listen(url, "ev1", reconnect=policy) as listener,
     ):
-        events = await step_by_step(listener)
+        events = await in_short_steps(listener, go_on.set)
     assert told(events) == [Hello, 0, Clear(), Reconnecting, Reconnected(resumed=True), 1]
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -347,14 +348,18 @@ async def test_receiving_processes_end_with_the_main_process_and_not_by_ctrl_c()
         assert (len(workers), alive) == (2, [])
 
 
+def receiving_process() -> psutil.Process:
+    """Return the only receiving process of a load test in this process."""
+    (worker,) = (child for child in psutil.Process().children() if "relay.loadtest.worker" in child.cmdline()[-1])
+    return worker
+
+
 async def test_a_receiving_process_that_hangs_is_reported_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "END_SECONDS", 0.1)
     with pytest.raises(RelayError, match=r"A receiving process did not answer within 0\.1 s"):
         async with processes.running_workers([WorkerPlan([], [])]) as workers:
             assert [report.joining for report in await workers.ask(ReportNow())] == [0]
-            (worker,) = (
-                child for child in psutil.Process().children() if "relay.loadtest.worker" in child.cmdline()[-1]
-            )
+            worker = receiving_process()
             worker.suspend()
             monkeypatch.setattr(processes, "ANSWER_SECONDS", 0.1)
             await workers.ask(ReportNow())
@@ -619,6 +624,24 @@ async def test_who_leaves_says_so() -> None:
     assert result.metrics()["unaccounted_frames"] == 0
 
 
+class Interrupted(AnotherServer):
+    """A source that is interrupted by a signal. The receiving process dies before its last report."""
+
+    async def play(self, begins_at: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await super().play(begins_at)
+
+    async def end(self) -> None:
+        receiving_process().kill()
+
+
+async def test_a_receiving_process_that_dies_after_a_signal_is_reported() -> None:
+    plan = LoadPlan("ws://another", listeners=3, duration_seconds=60.0)
+    result = await measure(Interrupted(plan), plan)
+    assert result.ended_early is not None
+    assert result.ended_early.startswith("A receiving process ended early, with signal 9,")
+
+
 class FarAwayRelay(AnotherServer):
     """A `relay.v1` server whose clock differs from ours, as on another machine, and whose audio is slightly old."""
 
@@ -749,3 +772,37 @@ async def test_a_server_that_never_greets_is_not_waited_for(monkeypatch: pytest.
     os.close(writing)
     assert report.failures == {"no greeting within 0.2 s": 2, "not reached within 0.1 s": 1}
     assert (report.joining, report.connected) == (0, 0)
+
+
+async def test_an_answer_that_arrives_together_with_the_end_of_the_test_is_ignored() -> None:
+    is_held, may_go_on = threading.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    reading, writing = os.pipe()
+
+    def follow() -> None:
+        if os.read(reading, 1) == b"h":
+            is_held.set()
+            may_go_on.wait(END_SECONDS)
+        else:
+            receiver.finish(1.0)
+
+    with socket.create_server(("127.0.0.1", free_port())) as server:
+        server.setblocking(False)
+        target = Target("127.0.0.1", server.getsockname()[1], "/", "slow")
+        receiver = receiver_module.Receiver(WorkerPlan([target], [Visit(0)]))
+        receiver.watch(reading, follow)
+        running = asyncio.create_task(asyncio.to_thread(receiver.run))  # noqa: TID251 - joined below
+        sock, _ = await loop.sock_accept(server)
+        with sock:
+            await loop.sock_recv(sock, 4096)
+            # While the receiver is held, both events become ready, the end first.
+            os.write(writing, b"hf")
+            await asyncio.to_thread(is_held.wait, END_SECONDS)
+            sock.send(b"HTTP/1.1 101 Switching")
+            may_go_on.set()
+            await running
+    report = receiver.report()
+    receiver.close()
+    os.close(reading)
+    os.close(writing)
+    assert report.failures == {"the test was over": 1}

@@ -79,12 +79,20 @@ def test_giving_up_is_counted_from_the_loss() -> None:
     reconnector = Reconnector(Reconnect(give_up_seconds=5.0), lambda: 0.5)
     reconnector.connected(0.0)
     reconnector.lost(GONE, 100.0)
-    reconnector.lost(GONE, 104.9)
+    assert reconnector.lost(GONE, 104.0).delay_seconds == 1.0
     with pytest.raises(ConnectionLostError) as given_up:
         reconnector.lost(GONE, 105.0)
     assert given_up.value is GONE
     reconnector.connected(106.0)
     reconnector.lost(GONE, 110.0)
+
+
+@pytest.mark.parametrize(("asked_seconds", "now"), [(120.0, 100.0), (0.0, 104.6)])
+def test_a_client_gives_up_at_once_if_the_next_try_would_be_too_late(asked_seconds: float, now: float) -> None:
+    reconnector = Reconnector(Reconnect(give_up_seconds=5.0), lambda: 0.5)
+    assert reconnector.lost(GONE, 100.0).delay_seconds == 0.5
+    with pytest.raises(ConnectionLostError):
+        reconnector.lost(ConnectionLostError("Gone.", asked_seconds), now)
 
 
 def test_without_a_policy_there_is_no_try() -> None:

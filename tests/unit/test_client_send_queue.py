@@ -78,12 +78,13 @@ def test_of_a_message_of_which_a_part_arrived_all_comes_back() -> None:
 def test_no_more_is_taken_than_may_be_under_way_until_it_is_known_to_have_arrived() -> None:
     queue = a_queue(4, taken=2, max_under_way_seconds=0.04)
     assert not queue.may_take
+    assert queue.under_way_seconds == pytest.approx(0.04)
     queue.note_accepted(320)
     assert queue.may_take
     queue.take()
     assert not queue.may_take
     queue.note_accepted(3 * 320)
-    assert (queue.may_take, queue.has_under_way) == (True, False)
+    assert (queue.may_take, queue.under_way_seconds) == (True, 0)
     queue.take()
     assert not queue.may_take, "nothing waits"
 
@@ -174,7 +175,7 @@ class Queue(RuleBasedStateMachine):
         assert len(queue) == len(self.model)
         assert queue.held_seconds == pytest.approx(held / MONO.bytes_per_second)
         under_way_seconds = sum(len(audio) for audio, _ in self.sent[self.arrived :]) / MONO.bytes_per_second
-        assert queue.has_under_way == (under_way_seconds > 0)
+        assert queue.under_way_seconds == pytest.approx(under_way_seconds)
         assert queue.may_take == (len(self.model) > 0 and under_way_seconds < 0.5)
         assert under_way_seconds < 0.5 + 4000 / 16_000
 

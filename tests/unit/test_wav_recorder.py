@@ -88,6 +88,25 @@ def test_more_than_a_header_can_declare_goes_to_the_next_file(tmp_path: Path) ->
     assert read(tmp_path / "out-2.wav") == (MONO, b"\2" * 50)
 
 
+@pytest.mark.parametrize("is_name_too_long", [False, True])
+def test_a_next_file_that_can_not_be_written_is_told(tmp_path: Path, is_name_too_long: bool) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    # No name of a file has more than 255 bytes.
+    path = folder / f"{'n' * 251 if is_name_too_long else 'out'}.wav"
+    problem = "File name too long" if is_name_too_long else "No such file or directory"
+    with (
+        pytest.raises(UserError, match=rf"-2\.wav cannot be written: {problem}\.$"),
+        WavRecorder(path, max_data_bytes=100) as recorder,
+    ):
+        recorder.write(b"\1\2" * 50)
+        if not is_name_too_long:
+            path.rename(tmp_path / "out.wav")
+            folder.rmdir()
+        recorder.write(b"\3\4" * 50)
+    assert read(path if is_name_too_long else tmp_path / "out.wav") == (MONO, b"\1\2" * 50)
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

@@ -10,12 +10,20 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidURI, ProxyError
+from websockets.exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidURI,
+    ProxyError,
+)
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
@@ -46,6 +54,9 @@ By default the kernel would buffer megabytes, which are minutes of speech, and n
 
 _MAX_MESSAGE_BYTES = MAX_BROADCAST_BYTES + HEADER_BYTES
 """The longest message that a client accepts. A relay's frames are shorter."""
+
+_PING = b"?"
+"""The content of each ping. The library refuses to send the same ping again before it is answered."""
 
 Token = str | Callable[[], str | Awaitable[str | None] | None]
 """A key or token for the relay. A function is called for a fresh one at every connection."""
@@ -83,6 +94,9 @@ class RelaySocket:
         self.notice: ErrorNotice | None = None
         self._websocket = websocket
         self._silence_seconds = silence_seconds
+        # A call of `receive` may be cancelled at any time, so the next one goes on with these times.
+        self._heard_at = relay_clock()
+        self._check_at = self._heard_at + PING_SECONDS
 
     @property
     def is_open(self) -> bool:
@@ -108,27 +122,48 @@ class RelaySocket:
             ConnectionLostError: The connection ended, and the client may reconnect.
             RelayError: The connection ended, and the client must not reconnect.
         """
-        heard = relay_clock()
-        pong: asyncio.Future[float] | None = None
         try:
             while True:
                 try:
-                    async with asyncio.timeout(PING_SECONDS):
-                        return await self._websocket.recv()
+                    async with asyncio.timeout(max(0.0, self._check_at - relay_clock())):
+                        message = await self._websocket.recv()
                 except TimeoutError:
-                    now = relay_clock()
-                if pong is None or pong.done():
-                    heard = now
-                    pong = asyncio.ensure_future(await self._websocket.ping())
-                elif now - max(heard, self.answers_by) >= self._silence_seconds:
-                    self.abort()
-                    raise ConnectionLostError(
-                        f"The relay at {self.url} has not answered for {now - heard:.0f} s, so the client disconnected."
-                    ) from None
+                    await self._check()
+                else:
+                    self._heard_at = relay_clock()
+                    self._check_at = self._heard_at + PING_SECONDS
+                    return message
         except ConnectionClosed as closed:
             if is_normal(closed):
                 return None
             raise closing_error(self.url, closed, self.notice, self.retry_after_seconds) from closed
+
+    async def _check(self) -> None:
+        """Ping a relay that is silent. Disconnect if it has left the last ping unanswered for too long.
+
+        Raises:
+            ConnectionLostError: It has.
+            ConnectionClosed: The relay closed the connection.
+        """
+        now = relay_clock()
+        late_seconds = max(0.0, now - self._check_at)
+        self._check_at = now + PING_SECONDS
+        try:
+            # If the socket is full, the ping follows the audio. Messages from the relay must not wait for that.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0 if self.is_open else None):
+                    await self._websocket.ping(_PING)
+        except ConcurrencyError:
+            # While the program received nothing, an answer could not be noticed either.
+            self._heard_at += late_seconds
+            if now - max(self._heard_at, self.answers_by) >= self._silence_seconds:
+                self.abort()
+                raise ConnectionLostError(
+                    f"The relay at {self.url} has not answered for {now - self._heard_at:.0f} s, so the client "
+                    "disconnected."
+                ) from None
+        else:
+            self._heard_at = now
 
     async def close(self, patience_seconds: float = 0.0) -> None:
         """Close the connection; a second call does nothing. Cancelling this cuts the connection off.
