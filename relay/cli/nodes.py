@@ -43,7 +43,7 @@ class ClusterNode:
     @property
     def holders(self) -> tuple[object, ...]:
         """The objects with metrics."""
-        return self.cluster.tally, self.bus.outbox, self.seats
+        return self.cluster.tally, self.bus.outbox, self.bus.shares, self.seats
 
     async def share_page(self, metrics: PrometheusMetrics, stack: contextlib.AsyncExitStack) -> GroupMetrics:
         """Return the metrics of all workers of this supervisor. They are shared until `stack` closes."""

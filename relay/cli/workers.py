@@ -58,7 +58,9 @@ async def _supervise(settings: Settings, read: Callable[[], Settings], count: in
             port = int(sockets[0].getsockname()[1])
             environ = dict(os.environ)
             if settings.cluster.url is None:
-                environ[KEYS["cluster.url"].variable] = await stack.enter_async_context(private_nats())
+                environ[KEYS["cluster.url"].variable] = await stack.enter_async_context(
+                    private_nats(settings.cluster.max_audio_bytes)
+                )
             store_keys(stack, port, keys)
             # Workers get the whole command line, so that all of them read the same configuration.
             outfit = Outfit([*sys.argv[1:], "--supervised"], environ, sockets)

@@ -97,8 +97,20 @@ class Bus(Protocol):
         """Send a message to all subscribers, and to the memory of the bus.
 
         The node keeps unconfirmed messages for some seconds, and sends them again after a failure. If there are too
-        many, it drops the oldest.
+        many, it drops the oldest. The second part of the subject names a session. A session that sends much is
+        remembered for a shorter time.
         """
+        ...
+
+    def keep(self, subject: str, payload: bytes) -> None:
+        """Publish a message that is of use only in the memory of the bus.
+
+        The node drops it if its session sends faster than the memory can forget.
+        """
+        ...
+
+    def replace(self, subject: str, payload: bytes) -> None:
+        """Publish a message, and forget the earlier ones of its subject in the memory of the bus."""
         ...
 
     async def publish_stored(self, subject: str, payload: bytes) -> None:

@@ -118,11 +118,11 @@ class Home:
         accepted -= sum(timed.piece.ticks for timed in pieces)
         for timed in pieces:
             accepted += timed.piece.ticks
-            self._hold(Held(timed.due + self._wall_offset, accepted, timed.piece.audio))
+            self._keep(Held(timed.due + self._wall_offset, accepted, timed.piece.audio))
 
     def discard(self) -> None:
         """Discard the held audio, because nobody will hear it."""
-        self._hold(Void())
+        self._bus.replace(self._held_subject, self._entry(Void(), is_next=False))
 
     def hold_again(self, waiting: Sequence[Timed]) -> None:
         """Replace the audio that the last home kept by the audio that still waits, with times of this node's clock.
@@ -133,7 +133,7 @@ class Home:
         if waiting:
             self.discard()
             for timed in waiting:
-                self._hold(Held(timed.due + self._wall_offset, 0, timed.piece.audio))
+                self._keep(Held(timed.due + self._wall_offset, 0, timed.piece.audio))
 
     async def hand_over(self) -> None:
         """Send a farewell, and wait until the memory of the bus has every entry.
@@ -158,8 +158,8 @@ class Home:
     def _publish(self, body: Body) -> None:
         self._bus.publish(self._audio_subject, self._entry(body))
 
-    def _hold(self, body: Body) -> None:
-        self._bus.publish(self._held_subject, self._entry(body, is_next=False))
+    def _keep(self, held: Held) -> None:
+        self._bus.keep(self._held_subject, self._entry(held, is_next=False))
 
     def _entry(self, body: Body, *, is_next: bool = True) -> bytes:
         entry = Entry(self.fence, self._index, self._clock() + self._wall_offset, body)

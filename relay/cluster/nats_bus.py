@@ -23,9 +23,10 @@ from relay.cluster.bus import BusDownError, Node, Record, Subscription
 from relay.cluster.nats_carrier import MESSAGES_PER_TURN, Carrier, Standing
 from relay.cluster.nats_link import REQUEST_SECONDS, Link, Received
 from relay.cluster.nats_login import Login
-from relay.cluster.nats_memory import LIFE_KEY, Memory, NoJetStreamError, NoStreamError
+from relay.cluster.nats_memory import LIFE_KEY, MARGIN_SECONDS, REPLACE, Memory, NoJetStreamError, NoStreamError
 from relay.cluster.presence import Presence, read_node, write_node
 from relay.cluster.record_mirror import Change, RecordMirror
+from relay.cluster.shares import MESSAGE_BYTES, Account, Shares
 from relay.hub.following import LATE_SECONDS
 from relay.process.tasks import TaskRegistry
 from relay.settings.settings import Settings
@@ -81,8 +82,9 @@ def open_bus(settings: Settings) -> "NatsBus":
     audio_seconds = settings.listener.history_seconds + settings.broadcast.queue_seconds
     return NatsBus(
         Login.read(cluster, node_id),
-        Memory(cluster.prefix, audio_seconds, cluster.replicas),
+        Memory(cluster.prefix, audio_seconds, cluster.replicas, cluster.max_audio_bytes),
         Node(node_id, __version__, "", is_draining=False, listeners=0),
+        Shares(cluster.max_audio_bytes, audio_seconds + MARGIN_SECONDS),
         outbox_seconds=settings.listener.history_seconds + LATE_SECONDS + CONFIRM_SECONDS,
     )
 
@@ -106,13 +108,15 @@ class NatsBus:
     Attributes:
         broken: Set when a bug has stopped the bus. The log has the traceback.
         outbox: What NATS has not confirmed. Its counter is one of the metrics.
+        shares: How much of the memory each session has. Its counter is one of the metrics.
     """
 
-    def __init__(self, login: Login, memory: Memory, own: Node, outbox_seconds: float) -> None:
+    def __init__(self, login: Login, memory: Memory, own: Node, shares: Shares, outbox_seconds: float) -> None:
         self.node_id = own.id
         self.on_record: Callable[[str, Record | None], None] = lambda _key, _record: None
         self.on_up: Callable[[], None] = lambda: None
         self.on_nodes: Callable[[], None] = lambda: None
+        self.shares = shares
         self._login = login
         self._memory = memory
         self._tasks = TaskRegistry()
@@ -277,6 +281,7 @@ class NatsBus:
         if memory != self._known_memory:
             # It lacks everything that was sent before.
             self._known_memory = memory
+            self.shares.clear()
             self._carrier.send_again()
         await self._renew(link)
         await self._read_nodes(link)
@@ -290,10 +295,26 @@ class NatsBus:
 
     def publish(self, subject: str, payload: bytes) -> None:
         """See `Bus.publish`."""
+        self._count(subject, payload)
         self._carrier.put(f"{self._memory.prefix}.{subject}", payload)
+
+    def keep(self, subject: str, payload: bytes) -> None:
+        """See `Bus.keep`."""
+        if self._count(subject, payload, is_needed=False):
+            self._carrier.put(f"{self._memory.prefix}.{subject}", payload)
+
+    def replace(self, subject: str, payload: bytes) -> None:
+        """See `Bus.replace`."""
+        self._count(subject, payload)
+        self._carrier.put(f"{self._memory.prefix}.{subject}", payload, headers=REPLACE)
 
     async def publish_stored(self, subject: str, payload: bytes) -> None:
         """See `Bus.publish_stored`."""
+        self._count(subject, payload)
+        await self._store(subject, payload)
+
+    async def _store(self, subject: str, payload: bytes) -> int:
+        """Send a message, and return its number once the memory has it and everything that was published before."""
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def take(message: Received) -> None:
@@ -309,8 +330,39 @@ class NatsBus:
             raise BusDownError("NATS did not confirm the message in time.") from error
         finally:
             self._carrier.replies.forget(reply)
-        if not self._memory.is_stored(answer):
+        number = self._memory.read_number(answer)
+        if number is None:
             raise BusDownError("NATS did not store the message.")
+        return number
+
+    def _count(self, subject: str, payload: bytes, *, is_needed: bool = True) -> bool:
+        """Count a message for its session. Return whether to send it: if it is not needed, only if there is room."""
+        session = subject.split(".", 2)[1]
+        generation_bytes = self.shares.generation_bytes(len(self.nodes))
+        account = self.shares.find(session, relay_clock())
+        if not is_needed and (account.sent_bytes >= 2 * generation_bytes or self.outbox.is_half_full):
+            self.shares.not_kept_messages += 1
+            return False
+        account.sent_bytes += len(self._memory.prefix) + len(subject) + len(payload) + MESSAGE_BYTES
+        if account.sent_bytes >= generation_bytes and not account.is_turning and self._is_up:
+            account.is_turning = True
+            self._tasks.start(self._turn(session, account), "bus: share of a session")
+        return True
+
+    async def _turn(self, session: str, account: Account) -> None:
+        """Begin another generation of a session's audio, and have the memory forget the one before the present one."""
+        ended_bytes = account.sent_bytes
+        try:
+            first = await self._store(self._memory.mark_subject(self.node_id), b"")
+            if account.first:
+                await self._memory.forget(self._carrier.open_link(), session, account.first)
+        except BusDownError as error:
+            logger.debug("a session's share was not cut", extra={"session": session, "reason": str(error)})
+        else:
+            account.first = first
+            account.sent_bytes -= ended_bytes
+        finally:
+            account.is_turning = False
 
     async def repeat(self) -> None:
         """See `Bus.repeat`. All who ask at the same time get one repetition."""
@@ -329,7 +381,7 @@ class NatsBus:
             return False
         self._carrier.send_again()
         try:
-            await self.publish_stored(self._memory.mark_subject(self.node_id), b"")
+            await self._store(self._memory.mark_subject(self.node_id), b"")
         except BusDownError:
             return False
         return True
@@ -371,6 +423,7 @@ class NatsBus:
         """Read changes whose news may have been lost, and notice when the memory is lost. This runs forever."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
+            self.shares.expire(relay_clock())
             link = self._carrier.link
             if link is None or not self._is_up:
                 continue

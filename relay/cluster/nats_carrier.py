@@ -10,7 +10,7 @@ Such a server accepts no new link, so closing links do not pile up.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -143,9 +143,9 @@ class Carrier:
 
     # Sending
 
-    def put(self, subject: str, payload: bytes, reply: str = "") -> None:
+    def put(self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
         """Send a message, now or as soon as there is a link. This neither blocks nor fails."""
-        self.outbox.put(Message(subject, payload, reply), relay_clock())
+        self.outbox.put(Message(subject, payload, reply, headers), relay_clock())
         self._ready.set()
 
     async def send_all(self, link: Link) -> None:
@@ -165,7 +165,7 @@ class Carrier:
                 await self._ready.wait()
                 continue
             try:
-                await link.publish(message.subject, message.payload, message.reply)
+                await link.publish(message.subject, message.payload, message.reply, message.headers)
             except BusDownError:
                 # The next link sends this message again.
                 return

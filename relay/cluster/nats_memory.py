@@ -30,6 +30,9 @@ MARGIN_SECONDS = 10.0
 MARKER_SECONDS = 600
 """How long the mark of a deletion stays, for nodes that were cut off for a while."""
 
+REPLACE: Mapping[str, str] = {"Nats-Rollup": "sub"}
+"""The headers of a message for which the stream forgets all earlier ones of its subject."""
+
 LIFE_KEY = "=life"
 """The key of the record that names the life of a bucket. No channel has this key: in theirs, `=` begins an escape."""
 
@@ -84,13 +87,14 @@ class Memory:
         nodes: The records of nodes.
     """
 
-    def __init__(self, prefix: str, audio_seconds: float, replicas: int) -> None:
+    def __init__(self, prefix: str, audio_seconds: float, replicas: int, max_audio_bytes: int) -> None:
         """Set what the servers should remember.
 
         Args:
             prefix: The prefix of all names.
             audio_seconds: How long the relay needs audio.
             replicas: How many servers keep everything.
+            max_audio_bytes: How much audio the servers keep at most, so that the records always have room.
         """
         self.prefix = prefix
         self.channels = Bucket(f"{prefix}_channels", f"{prefix}.record")
@@ -98,6 +102,7 @@ class Memory:
         self._replicas = replicas
         self._stream = f"{prefix}_audio"
         self._audio_seconds = audio_seconds + MARGIN_SECONDS
+        self._max_audio_bytes = max_audio_bytes
 
     async def prepare(self, link: Link) -> str:
         """Create what is missing, adapt what differs, and return a text that changes when the audio was lost.
@@ -112,6 +117,8 @@ class Memory:
             "subjects": [f"{self.prefix}.audio.>", f"{self.prefix}.held.>"],
             "discard": "old",
             "max_age": int(self._audio_seconds * _NANOSECONDS),
+            "max_bytes": self._max_audio_bytes,
+            "allow_rollup_hdrs": True,
         }
         common = {"storage": "memory", "num_replicas": self._replicas, "allow_direct": True}
         created, *_ = [
@@ -133,12 +140,22 @@ class Memory:
         return f"audio.=mark.{node_id}"
 
     @staticmethod
-    def is_stored(answer: bytes) -> bool:
-        """Whether the stream's answer to a message says that it has it."""
+    def read_number(answer: bytes) -> int | None:
+        """Return the number of a message in the stream, from the stream's answer to it; None if it was not stored."""
         try:
-            return "seq" in json.loads(answer)
+            parsed: Answer = json.loads(answer)
         except ValueError:
-            return False
+            return None
+        return parsed.get("seq")
+
+    async def forget(self, link: Link, session: str, until: int) -> None:
+        """Forget the messages of a session with lower numbers than this one.
+
+        Raises:
+            BusDownError: The server did not answer, or refused.
+        """
+        request = json.dumps({"filter": f"{self.prefix}.*.{session}.>", "seq": until}).encode()
+        await _api(link, f"$JS.API.STREAM.PURGE.{self._stream}", request)
 
     async def fetch(self, link: Link, subject: str, since: float | None) -> list[bytes]:
         """Return the messages of a subject, as `Bus.fetch` does. The subject includes the prefix."""
@@ -358,9 +375,14 @@ async def _ensure(link: Link, config: Answer) -> str:
         if error.status in {400, 500}:
             raise ConfigurationError(
                 f"NATS at {link.address.url} does not accept the stream {name} with cluster.replicas = "
-                f"{config['num_replicas']}: {error}"
+                f"{config['num_replicas']}{_size_of(config)}: {error}"
             ) from error
         raise
+
+
+def _size_of(config: Answer) -> str:
+    size = config.get("max_bytes")
+    return "" if size is None else f" and cluster.max_audio_bytes = {size}"
 
 
 @asynccontextmanager

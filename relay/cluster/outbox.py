@@ -8,6 +8,7 @@ the same order. The numbers of messages only grow.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -18,11 +19,13 @@ class Message(NamedTuple):
         subject: Its subject.
         payload: Its content.
         reply: The subject for the bus's acknowledgement; empty if nobody waits for one.
+        headers: Its headers.
     """
 
     subject: str
     payload: bytes
     reply: str = ""
+    headers: Mapping[str, str] | None = None
 
 
 class BusOutbox:
@@ -50,6 +53,11 @@ class BusOutbox:
     def unsent(self) -> int:
         """The number of messages that are still to be sent."""
         return self._first + len(self._kept) - self.sent
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether it has half of the bytes that it may have."""
+        return self.held_bytes >= self._max_bytes // 2
 
     @property
     def first(self) -> int:

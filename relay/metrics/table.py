@@ -162,6 +162,10 @@ METRICS = (
           "Number of messages for other nodes that the relay gave up.",
           "NATS did not confirm them in time. It was out of reach for more than 6 s longer than "
           "`listener.history_seconds`, or has too little memory. Listeners at other nodes lack that audio."),
+    _loss("Shares.not_kept_messages", "relay_bus_messages_not_kept", None,
+          "Number of messages with audio of pace `speech` that waits, which the relay did not keep in NATS.",
+          "A session sends much faster than in real time, or NATS is out of reach. If the home of its channel fails, "
+          "listeners lack that audio."),
     _loss("OverflowEpisodes.untracked_frames", "relay_frames_dropped_not_logged", None,
           "Number of dropped frames that are missing in the log's lines about lost audio.",
           "More than 1000 sessions lost audio at once. `relay_frames_dropped_total` has all frames."),

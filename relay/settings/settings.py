@@ -499,6 +499,14 @@ class ClusterSettings(_Section):
             "the loss of one. 1 to 5."
         ),
     )
+    max_audio_bytes: int = Field(
+        536_870_912,
+        ge=16_777_216,
+        description=(
+            "How much audio each NATS server keeps at most. Choose less than the server's max_memory_store, so that "
+            "the records have room, too. One session gets at most half of it. Beyond it, NATS forgets the oldest audio."
+        ),
+    )
 
 
 class CloudWatchSettings(_Section):

@@ -35,8 +35,8 @@ PROGRAM = "nats-server"
 OLDEST_VERSION = (2, 11)
 """The first version with batched direct gets, by which a node reads what it missed."""
 
-MAX_MEMORY_BYTES = 512 * 1024 * 1024
-"""Bound of all streams together. 70 s of 64 channels of PCM at 16 kHz take 160 MB."""
+RECORDS_BYTES = 128 * 1024 * 1024
+"""How much memory the server has besides that for audio. The record of a channel takes a few kilobytes."""
 
 START_SECONDS = 20.0
 """How long the server may take to start. It takes 0.2 s on an idle machine."""
@@ -61,8 +61,11 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def private_nats() -> AsyncIterator[str]:
+async def private_nats(max_audio_bytes: int) -> AsyncIterator[str]:
     """Run a private NATS server within the context, and yield its address with user and password.
+
+    Args:
+        max_audio_bytes: How much audio it has to keep.
 
     Raises:
         ConfigurationError: This machine has no suitable server, or no place for its files.
@@ -71,7 +74,7 @@ async def private_nats() -> AsyncIterator[str]:
     program = await _find_program()
     tasks = TaskRegistry()
     with _private_directory() as directory:
-        server = _Server(program, directory, tasks)
+        server = _Server(program, directory, max_audio_bytes + RECORDS_BYTES, tasks)
         try:
             await server.start()
             tasks.start(server.keep(), "private nats-server")
@@ -82,9 +85,10 @@ async def private_nats() -> AsyncIterator[str]:
 
 
 class _Server:
-    def __init__(self, program: str, directory: Path, tasks: TaskRegistry) -> None:
+    def __init__(self, program: str, directory: Path, max_memory_bytes: int, tasks: TaskRegistry) -> None:
         self._program = program
         self._directory = directory
+        self._max_memory_bytes = max_memory_bytes
         self._tasks = tasks
         self._password = secrets.token_hex(24)
         self._port = _ANY_PORT
@@ -164,7 +168,7 @@ class _Server:
             f'listen: "127.0.0.1:{self._port}"\n'
             f"authorization: {{user: {_USER}, password: {self._password}}}\n"
             # The server wants a directory even for streams in memory, and a bound of 0 would mean none.
-            f"jetstream: {{max_memory_store: {MAX_MEMORY_BYTES}, max_file_store: 1, store_dir: {directory}}}\n"
+            f"jetstream: {{max_memory_store: {self._max_memory_bytes}, max_file_store: 1, store_dir: {directory}}}\n"
             f"ports_file_dir: {directory}\n"
             "logtime: false\n"
         )

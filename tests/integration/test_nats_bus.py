@@ -252,6 +252,29 @@ async def test_a_node_that_does_not_answer_is_missing(server: NatsServer, caplog
             await a.ask_one("nobody", "q", b"x", WAIT_SECONDS)
 
 
+async def test_a_node_answers_only_so_many_questions_at_a_time(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_bus, "QUESTIONS", 2)
+    async with buses(server) as (a, b):
+        begun: list[bytes] = []
+        may_end = asyncio.Event()
+
+        async def slow(question: bytes) -> bytes:
+            begun.append(question)
+            await may_end.wait()
+            return question
+
+        await b.answer("q", slow)
+        asking = [asyncio.ensure_future(a.ask_one(b.node_id, "q", name, WAIT_SECONDS)) for name in (b"1", b"2")]
+        await until(lambda: len(begun) == 2)
+        with pytest.raises(BusDownError, match="did not answer"):
+            await a.ask_one(b.node_id, "q", b"3", 0.5)
+        may_end.set()
+        assert await asyncio.gather(*asking) == begun == [b"1", b"2"]
+        assert await a.ask_one(b.node_id, "q", b"4", WAIT_SECONDS) == b"4"
+
+
 async def test_a_slow_answer_delays_no_other(server: NatsServer) -> None:
     async with buses(server) as (a, b):
         begun, may_end = asyncio.Event(), asyncio.Event()

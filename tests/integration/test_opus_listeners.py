@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import urllib.request
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from relay.media.libopus import OpusDecoder, OpusEncoder
 from relay.protocol.messages import describe_format, read_format
 from relay.protocol.wire import Audio, Header, unpack_audio
 from relay.vocabulary.audio import AudioFormat, Codec
+from tests.support.nats import nats, relay_settings
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.tone import from_pcm, is_clean_tone, sine, to_pcm
 
@@ -303,3 +306,50 @@ async def test_what_cannot_be_served_is_refused_with_what_can() -> None:
                 await end(source)
                 await plain.read_all()
     assert b"".join(each.payload for _, each in plain.frames) == tone(0.1)
+
+
+async def test_a_node_that_is_not_the_home_serves_codecs_switches_and_streams(tmp_path: Path) -> None:
+    """Each node makes the renditions of its own listeners. Their frames have the same numbers on all nodes."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        server = await enter(nats(tmp_path))
+        home, other = [await enter(relay_process(**relay_settings(server.url, node=name))) for name in ("one", "two")]
+        english = await enter(broadcasting(home, "ev1/en", f"rate={RATE}"))
+        german = await enter(broadcasting(home, "ev1/de", f"rate={RATE}"))
+        speaking = [asyncio.ensure_future(play(each, pieces(tone(60), 20), 0.02)) for each in (english, german)]
+        here = await enter(listening(home, "ev1/en", "codec=opus"))
+        there = await enter(listening(other, "ev1/en", "codec=opus,pcm_s16le"))
+        reading = asyncio.ensure_future(here.read_all())
+        while len(there.frames) < 50:
+            assert await there.read()
+        first, last = there.frames[0][1].header.seq, there.frames[-1][1].header.seq
+        while here.frames[-1][1].header.seq < last:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        of_home = {each.header.seq: each.header for _, each in here.frames}
+        alike = [each.header for _, each in there.frames if each.header.seq in of_home]
+        assert last - max(first, min(of_home)) + 1 == len(alike) > 20
+        for each in alike:
+            assert (each.epoch, each.media_time) == (of_home[each.seq].epoch, of_home[each.seq].media_time)
+        heard = decode([each.payload for _, each in there.frames])
+        assert is_clean_tone(from_pcm(heard[RATE // 2 :]), RATE, HERTZ)
+        for wanted in ({"channel": "de"}, {"codec": "pcm_s16le"}, {"codec": "opus"}):
+            await there.say(type="switch", **wanted)
+            hello = await there.read_until("hello")
+            count = len(there.frames)
+            while len(there.frames) < count + 25:
+                assert await there.read()
+            since = [each.header.seq for _, each in there.frames[count:]]
+            assert since == list(range(hello["next_seq"], hello["next_seq"] + len(since)))
+        told = [(each["channel"], each["format"]["codec"]) for each in there.of_type("hello")]
+        assert told == [("en", "opus"), ("de", "opus"), ("de", "pcm_s16le"), ("de", "opus")]
+        assert not there.of_type("gap")
+        wav = await asyncio.to_thread(_read_stream, f"{other.url}/stream/ev1/de.wav", 44 + 4 * RATE)
+        assert is_clean_tone(from_pcm(wav[-2 * RATE :]), RATE, HERTZ)
+        for task in (*speaking, reading):
+            task.cancel()
+
+
+def _read_stream(url: str, size: int) -> bytes:
+    with urllib.request.urlopen(url, timeout=HANG_SECONDS) as stream:  # noqa: S310 - the address of a relay
+        data: bytes = stream.read(size)
+    return data

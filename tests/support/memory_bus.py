@@ -102,6 +102,11 @@ class MemoryCluster:
             kept.popleft()
         self.deliver(("message", subject), payload)
 
+    def replace(self, subject: str, payload: bytes) -> None:
+        """Keep a message in place of all earlier ones of its subject."""
+        self._memory.pop(subject, None)
+        self.remember(subject, payload)
+
     def deliver(self, kind: tuple[str, str], payload: bytes) -> None:
         """Send a live message to all nodes."""
         for bus in self.buses.values():
@@ -391,6 +396,14 @@ class MemoryBus:
     def publish(self, subject: str, payload: bytes) -> None:
         """Send a message to all subscribers, and to the memory of the bus."""
         self._leave(partial(self._cluster.remember, subject, payload), is_kept=True)
+
+    def keep(self, subject: str, payload: bytes) -> None:
+        """Publish a message that is of use only in the memory of the bus."""
+        self.publish(subject, payload)
+
+    def replace(self, subject: str, payload: bytes) -> None:
+        """Publish a message, and forget the earlier ones of its subject."""
+        self._leave(partial(self._cluster.replace, subject, payload), is_kept=True)
 
     async def publish_stored(self, subject: str, payload: bytes) -> None:
         """Send a message, and wait until the memory of the bus has it."""

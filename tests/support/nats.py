@@ -243,7 +243,7 @@ def _read(path: Path) -> str:
 
 
 def _jetstream(directory: Path, name: str) -> str:
-    return f'jetstream {{ store_dir: "{directory / name}", max_memory_store: 512MB }}'
+    return f'jetstream {{ store_dir: "{directory / name}", max_memory_store: 2GB }}'
 
 
 def cluster_settings(url: str, *, history_seconds: float = 10.0, **cluster: Any) -> Settings:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -402,6 +403,45 @@ async def test_what_the_home_still_has_is_waited_for(
     assert heard(there) == numbered(35)
     assert b.cluster.tally.lost_entries == 0
     assert_exact(there)
+
+
+async def test_entries_that_wait_are_bounded_and_those_that_were_dropped_are_fetched(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 0
+
+    class Watched(deque[Any]):
+        def append(self, entry: Any) -> None:
+            nonlocal most
+            super().append(entry)
+            most = max(most, len(self))
+
+    monkeypatch.setattr(follower, "deque", Watched)
+    monkeypatch.setattr(follower, "MAX_WAITING", 10)
+    monkeypatch.setattr(follower, "PATIENCE_SECONDS", 10 * SECONDS)
+    a, b, c = nodes
+    source, _, there = await cut_off(a, b)
+    other = await c.join()
+    lost = memory.recall(f"audio.{key_of(ADDRESS)}", None)
+    memory.lose_memory()
+    may_repeat = asyncio.Event()
+
+    async def repeat() -> None:
+        await may_repeat.wait()
+        for payload in lost:
+            memory.remember(f"audio.{key_of(ADDRESS)}", payload)
+
+    monkeypatch.setattr(a.bus, "repeat", repeat)
+    b.bus.heal()
+    await until(lambda: b.bus.is_up)
+    send(a, source, numbered(40, 30))
+    await until(lambda: len(heard(other)) >= 40)
+    await memory.settle()
+    may_repeat.set()
+    await until(lambda: len(heard(there)) == 70)
+    assert heard(there) == numbered(70)
+    assert most == 10
+    assert b.cluster.tally.lost_entries == 0
 
 
 async def test_what_arrives_twice_late_or_out_of_order_is_heard_once_and_in_order() -> None:

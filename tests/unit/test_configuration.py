@@ -96,6 +96,7 @@ VALUES: Mapping[str, tuple[Any, Any, Any]] = {
     "cluster.prefix": ("a", "b-1", "C_2"),
     "cluster.node": ("a", "b-1", "C_2"),
     "cluster.replicas": (2, 3, 5),
+    "cluster.max_audio_bytes": (20_000_000, 30_000_000, 40_000_000),
     "cloudwatch.enabled": (True, False, True),
     "cloudwatch.region": ("eu-west-1", "eu-west-2", "eu-west-3"),
     "cloudwatch.endpoint_url": ("http://127.0.0.1:1", "https://a.example/x", "http://[::1]:3"),

@@ -47,6 +47,18 @@ def test_each_row_names_bounds_that_there_are_and_a_test_that_reaches_them(row: 
     assert function in {each.name for each in defined if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}, test
 
 
+def test_each_module_with_a_bound_is_in_the_table() -> None:
+    bounded = {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in (REPOSITORY / "relay").rglob("*.py")
+        if re.search(r"^Bounds?:", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "", re.MULTILINE)
+    }
+    holders = {name.rpartition(".")[0] for name in names(TABLE) if name.startswith("relay.")}
+    named = {f"{holder.replace('.', '/')}.py" for holder in holders} | set(names(TABLE))
+    assert bounded
+    assert bounded <= named
+
+
 def test_each_limit_is_in_the_table_and_explained() -> None:
     in_table = {name.removeprefix("limits.") for name in names(TABLE) if name.startswith("limits.")}
     assert in_table | TOLD_ELSEWHERE == set(LimitSettings.model_fields)

@@ -33,6 +33,7 @@ READ_ELSEWHERE = {
     "held_bytes": "a level",
     "held_flicks": "a level",
     "sent": "BusOutbox: a position in its queue",
+    "sent_bytes": "Account: a level",
     "value": "a level",
     "counts": "Distribution",
     "total": "Distribution",

@@ -31,5 +31,5 @@ class ElectingServers:
 
 async def test_a_question_that_was_dropped_is_asked_again() -> None:
     servers = ElectingServers()
-    assert await Memory("relay", 10.0, 3).prepare(cast(Link, servers)) == "today"
+    assert await Memory("relay", 10.0, 3, 1_000_000).prepare(cast(Link, servers)) == "today"
     assert set(servers.asked.values()) == {2}

@@ -13,6 +13,8 @@ from relay.supervisor.control import Assignment, News, Report
 from relay.supervisor.worker_process import describe_exit
 from relay.vocabulary.errors import ConfigurationError
 
+MAX_AUDIO_BYTES = 16_777_216
+
 
 def test_each_early_end_doubles_the_time_between_two_starts() -> None:
     backoff = Backoff()
@@ -68,7 +70,7 @@ async def test_a_missing_or_old_nats_server_is_one_sentence(
     if version is not None:
         found = f"{program(tmp_path, version)} is version {version.rpartition('.')[0]}"
     with pytest.raises(ConfigurationError) as caught:
-        async with private_nats.private_nats():
+        async with private_nats.private_nats(MAX_AUDIO_BYTES):
             raise AssertionError("it started")
     sentence = str(caught.value)
     assert sentence.startswith(f"Several workers need nats-server 2.11 or newer, and {found}. ")
@@ -81,7 +83,7 @@ async def test_the_wheels_program_serves_where_that_of_the_system_is_old(
     (tmp_path / "old").mkdir()
     program(tmp_path / "old", "2.9.10")
     monkeypatch.setenv("PATH", str(tmp_path / "old"))
-    async with private_nats.private_nats() as url:
+    async with private_nats.private_nats(MAX_AUDIO_BYTES) as url:
         assert url.startswith("nats://relay:")
 
 
@@ -91,5 +93,5 @@ async def test_a_machine_without_a_place_for_files_is_one_sentence(monkeypatch: 
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
     with pytest.raises(ConfigurationError, match="needs a directory for its files"):
-        async with private_nats.private_nats():
+        async with private_nats.private_nats(MAX_AUDIO_BYTES):
             raise AssertionError("it started")
