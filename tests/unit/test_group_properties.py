@@ -106,7 +106,8 @@ class Group(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        for _ in range(len(self.all_ports) + 1):
+        written = -1
+        while written != (written := sum(len(port.written) for port in self.all_ports)):
             self.loop.run_until_complete(self.bench.settle())
 
 
