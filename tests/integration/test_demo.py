@@ -46,5 +46,11 @@ async def test_the_voice_is_on_the_air_until_ctrl_c() -> None:
 
 def test_the_command_of_the_readme_starts_it() -> None:
     (command,) = commands_tested_by(__file__, "README.md")
-    planned = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True)
+    planned = subprocess.run(
+        [*shlex.split(command), "--dry-run", "--no-print-directory"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert planned.stdout.splitlines()[-1] == ".venv/bin/relay demo"
