@@ -275,7 +275,7 @@ class Broadcaster:
             )
 
     async def _finish(self, farewell: Farewell) -> None:
-        """Send what is left, say farewell, and wait until the broadcast is over.
+        """Send the remaining audio, then `pause` or `end`, and wait until the relay closes the connection.
 
         Raises:
             TimeoutError: It took too long to get a connection, or to send and confirm everything on it.

@@ -565,7 +565,7 @@ class Cluster:
     async def _let_channels_move(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOVE_SECONDS):
-                while self._bus.is_up and not all(home.is_over for home in self._homes.values()):  # noqa: ASYNC110
+                while self._bus.is_up and not all(home.is_over for home in self._homes.values()):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(MOVE_STEP_SECONDS)
 
     async def _give_up(self, home: Home, left: Ownership) -> None:

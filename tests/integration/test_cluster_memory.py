@@ -1,4 +1,4 @@
-"""The memory of a real NATS server: what is kept there of each session, and who has room for it."""
+"""How much of each session a real NATS server keeps in its memory, and that no session takes the room of others."""
 
 import asyncio
 import json
@@ -94,10 +94,10 @@ async def test_audio_that_a_broadcaster_clears_leaves_the_memory(tmp_path: Path)
     ):
         for _ in range(20):
             await source.send(SECOND)
-        while not await kept(bus, Held, "held.ev1.main"):  # noqa: ASYNC110
+        while not await kept(bus, Held, "held.ev1.main"):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.1)
         await source.send('{"type":"clear"}')
-        while await kept(bus, Held, "held.ev1.main"):  # noqa: ASYNC110
+        while await kept(bus, Held, "held.ev1.main"):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.1)
 
 

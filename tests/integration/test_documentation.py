@@ -103,7 +103,7 @@ def listener_of_ev1(terminal: Terminal, place: str) -> str:
         listeners = json.loads(output)["worst_listeners"] if code == 0 else []
         if listeners:
             return str(listeners[0]["connection_id"])
-        assert time.monotonic() < deadline, f"{place}: nobody listens to ev1\n{terminal.logs()}"  # noqa: TID251
+        assert time.monotonic() < deadline, f"{place}: nobody listens to ev1\n{terminal.logs()}"  # noqa: TID251 - as above
         time.sleep(0.1)
 
 

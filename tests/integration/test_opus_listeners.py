@@ -323,7 +323,7 @@ async def test_a_node_that_is_not_the_home_serves_codecs_switches_and_streams(tm
         while len(there.frames) < 50:
             assert await there.read()
         first, last = there.frames[0][1].header.seq, there.frames[-1][1].header.seq
-        while here.frames[-1][1].header.seq < last:  # noqa: ASYNC110
+        while here.frames[-1][1].header.seq < last:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
         of_home = {each.header.seq: each.header for _, each in here.frames}
         alike = [each.header for _, each in there.frames if each.header.seq in of_home]
