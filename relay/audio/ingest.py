@@ -24,6 +24,13 @@ from relay.vocabulary.audio import FLICKS_PER_SECOND, FRAMES_PER_SECOND, Pace, P
 CATCH_UP_SECONDS = 10.0
 """The most audio of pace `live` that may arrive at once after a stall. Older audio is of no use to listeners."""
 
+FORGIVEN_SECONDS = 12.0
+"""The most lead that is forgiven at once: what listeners may have received early, and a stall.
+
+More is forgiven only as time passes, so a broadcaster that clears or returns again and again sends at most twice as
+fast as real time.
+"""
+
 CLOCK_ALLOWANCE = 1.01
 """A sound card whose clock is this much faster than the relay's is not ahead of real time."""
 
@@ -75,12 +82,29 @@ class IngestRecord:
     covered_until: float | None = None
 
 
+class Leniency:
+    """Limits how much lead a channel's broadcasters are forgiven: as much as time passes, and `FORGIVEN_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._spent_until = -math.inf
+
+    def forgive(self, seconds: float, now: float) -> float:
+        """Forgive as many of these seconds of lead as possible, and return how many that are."""
+        spent_until = max(self._spent_until, now)
+        forgiven_seconds = max(0.0, min(seconds, now + FORGIVEN_SECONDS - spent_until))
+        self._spent_until = spent_until + forgiven_seconds
+        return forgiven_seconds
+
+
 class Ingest(ABC):
     """The schedule between a broadcaster and its channel. This base is for a pace in which no audio waits.
 
     Args:
         limits: How far ahead of real time the broadcaster may be.
         not_before: The earliest due time of its audio, in seconds of the relay's clock.
+
+    Attributes:
+        leniency: Limits how much lead is forgiven.
     """
 
     pace: Pace
@@ -88,6 +112,17 @@ class Ingest(ABC):
     def __init__(self, limits: IngestLimits, not_before: float = -math.inf) -> None:
         self._limits = limits
         self._not_before = not_before
+        self.leniency = Leniency()
+
+    def follow(self, before: "Ingest", now: float) -> None:
+        """Continue after the ingest of a broadcaster with another format or pace: lead that it left remains lead."""
+        self.leniency = before.leniency
+        if (lead_seconds := before.lead_seconds(now)) > 0:
+            self._owe(now + lead_seconds)
+
+    @abstractmethod
+    def _owe(self, until: float) -> None:
+        """Count time up to this moment as covered by audio."""
 
     @abstractmethod
     def offer(self, pieces: Sequence[Piece], now: float) -> list[Timed]:
@@ -123,7 +158,7 @@ class Ingest(ABC):
 
     @abstractmethod
     def clear(self, now: float) -> AudioAmount:
-        """Drop the waiting audio, and return its amount. The next audio is due when it arrives."""
+        """Drop the waiting audio, and return its amount. The next audio is due when it arrives, if that is forgiven."""
 
     @abstractmethod
     def lead_seconds(self, now: float) -> float:
@@ -176,14 +211,19 @@ class LiveIngest(Ingest):
     def _used_share(self, now: float) -> float:
         return self.lead_seconds(now) / self._limits.ahead_seconds
 
+    def _owe(self, until: float) -> None:
+        self._covered_until = until
+
     def note_return(self, now: float) -> None:
         """Allow as much catching up as after a stall, even if another broadcaster sent audio in between."""
-        self._covered_until = now - CATCH_UP_SECONDS
+        covered = now if self._covered_until is None else max(self._covered_until, now - CATCH_UP_SECONDS)
+        self._covered_until = covered - self.leniency.forgive(covered + CATCH_UP_SECONDS - now, now)
 
     def clear(self, now: float) -> AudioAmount:
         """Forget the lead and the earlier audio, which nobody will hear."""
         self._not_before = -math.inf
-        self._covered_until = None if self._covered_until is None else min(self._covered_until, now)
+        if self._covered_until is not None:
+            self._covered_until -= self.leniency.forgive(self._covered_until - now, now)
         return AudioAmount()
 
     def lead_seconds(self, now: float) -> float:
@@ -248,14 +288,18 @@ class SpeechIngest(Ingest):
         """How full the queue is, by the bound that is closer."""
         return max(self.queued_seconds(), len(self._queue) / FRAMES_PER_SECOND)
 
+    def _owe(self, until: float) -> None:
+        self._not_before = max(self._not_before, until)
+
     def note_return(self, now: float) -> None:
         """Change nothing: new audio is due after the waiting audio."""
 
     def clear(self, now: float) -> AudioAmount:
         """Drop the queue. The next audio is due when it arrives."""
+        released_until = self._queue[0].due if self._queue else self._not_before
         thrown_away, self._queued = self._queued, AudioAmount()
         self._queue.clear()
-        self._not_before = min(self._not_before, now)
+        self._not_before = released_until - self.leniency.forgive(released_until - now, now)
         return thrown_away
 
     def lead_seconds(self, now: float) -> float:

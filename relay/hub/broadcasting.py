@@ -234,6 +234,8 @@ class Broadcasting:
         if ingest is None or is_changed or channel.audio_format != offer.audio_format:
             self._throw_away_unreleased(channel)
             channel.ingest = ingest_for(offer.pace, self._limits, channel.timeline.over_at)
+            if ingest is not None:
+                channel.ingest.follow(ingest, self._clock())
             self._set_timer(channel)
         if channel.ingest is not None and offer.takeover:
             channel.ingest.note_return(self._clock())

@@ -129,7 +129,7 @@ element("end").addEventListener("click", () => element("end-question").showModal
 element("end-cancel").addEventListener("click", () => element("end-question").close());
 element("end-confirm").addEventListener("click", () => {
   element("end-question").close();
-  broadcaster.end();
+  broadcaster.end(element("key").value.trim());
 });
 
 element("take-over").addEventListener("click", () => goLive(withTakeOver));

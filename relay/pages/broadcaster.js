@@ -84,8 +84,10 @@ export class Broadcaster extends Emitter {
   #heardAt = 0;
   #muted = false;
   #speech = new SpeechWatch();
-  /** @type {Target | null} */
-  #target = null;
+  /** The address of the latest attempt. */
+  #address = "";
+  /** The address of the latest attempt that was live. In a break, `end` ends the session there. */
+  #liveAddress = "";
   /** @type {"pause" | "end" | null} */
   #farewell = null;
   #paused = false;
@@ -156,7 +158,7 @@ export class Broadcaster extends Emitter {
     } else if (!(await this.#open(openSource))) {
       return;
     }
-    this.#target = target;
+    this.#address = target.address;
     this.#openUplink(target);
   }
 
@@ -276,12 +278,14 @@ export class Broadcaster extends Emitter {
   /**
    * Ends the session for the listeners, also during a break. On the air, the Worker first sends the rest of the sound.
    * If the connection is broken, it waits for the next attempt to connect.
+   *
+   * @param {string} [key] The present key. In a break, it takes a new connection to end the session.
    */
-  end() {
+  end(key = "") {
     if (this.#state === "live" || this.#state === "reconnecting") {
       this.#leave("end");
-    } else if (this.#paused && this.#worker === null && this.#target !== null) {
-      this.#openUplink(this.#target);
+    } else if (this.#paused && this.#worker === null) {
+      this.#openUplink({ address: this.#liveAddress, key });
       this.#leave("end");
     } else {
       this.#close("idle");
@@ -367,6 +371,7 @@ export class Broadcaster extends Emitter {
     if (this.#state !== "stopping") {
       if (state === "live") {
         this.#paused = false;
+        this.#liveAddress = this.#address;
         this.#source?.begin();
       }
       this.#setState(state, code === UNREACHABLE ? { code } : null);

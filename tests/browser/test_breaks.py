@@ -9,10 +9,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from relay.protocol.wire import HEADER_BYTES, SUBPROTOCOL
+from relay.vocabulary.errors import CloseCode
 from tests.browser.conftest import Tab, open_tab
 from tests.browser.microphone import hear_microphone
 from tests.browser.peers import broadcasting
-from tests.support.processes import RelayProcess
+from tests.support.processes import RelayProcess, relay_process
 from tests.support.tone import sine, to_pcm
 
 pytestmark = [pytest.mark.pages, pytest.mark.asyncio(loop_scope="session")]
@@ -156,6 +157,28 @@ async def test_the_audience_stays_over_a_break_and_over_an_end_and_nobody_in_it_
         await end_for_everybody(tab)
         await audience.status("The session has ended.")
         assert audience.complaints == []
+
+
+async def test_what_was_live_can_be_ended_in_a_break_after_an_attempt_elsewhere_with_a_wrong_key(
+    context: BrowserContext,
+) -> None:
+    key = "correct-horse.battery~staple"
+    async with relay_process(RELAY_BROADCAST_KEY=key) as guarded, open_tab(context, guarded.url) as tab:
+        await go_live(tab, f"in-a-break#key={key}")
+        await tab.press("Stop")
+        await tab.status("Your listeners wait until you go live again.")
+        async with join(guarded, "in-a-break") as listener:
+            await tab.page.locator("#more > summary").click()
+            await tab.page.locator("#channel").fill("elsewhere")
+            await tab.page.locator("#key").fill("wrong-horse.battery~staple")
+            await tab.press("Go live")
+            await tab.page.locator("#key[aria-invalid=true]").wait_for()
+            await tab.page.locator("#key").fill(key)
+            await end_for_everybody(tab)
+            async with asyncio.timeout(60):
+                await listener.wait_closed()
+            assert listener.close_code == CloseCode.SESSION_ENDED
+        assert tab.complaints == []
 
 
 async def test_a_page_that_nobody_started_says_when_it_begins_and_makes_no_sound(tab: Tab, relay: RelayProcess) -> None:

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.audio.ingest import CATCH_UP_SECONDS, Ingest, IngestLimits, LiveIngest, SpeechIngest, Timed, ingest_for
+from relay.audio.ingest import (
+    CATCH_UP_SECONDS,
+    CLOCK_ALLOWANCE,
+    FORGIVEN_SECONDS,
+    Ingest,
+    IngestLimits,
+    LiveIngest,
+    SpeechIngest,
+    Timed,
+    ingest_for,
+)
 from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Pace, Piece
 
 MONO = AudioFormat()
@@ -128,6 +138,39 @@ def test_clearing_gives_what_was_thrown_away_and_begins_at_once(speech: SpeechIn
     send(live, 10.0, 0.0)
     assert live.clear(0.0).chunks == 0
     assert live.must_wait(0.0) == 0
+
+
+@pytest.mark.parametrize("pace", list(Pace))
+@pytest.mark.parametrize("reset", ["clear", "return", "format"])
+def test_a_broadcaster_that_resets_its_lead_again_and_again_sends_at_most_twice_real_time(
+    pace: Pace, reset: str
+) -> None:
+    minute, released_seconds = 60.0, 0.0
+    ingest = ingest_for(pace, LIMITS)
+    for step in range(240):
+        now = step * minute / 240
+        while not ingest.must_wait(now):
+            released_seconds += sum(timed.piece.seconds for timed in ingest.offer([FRAME], now))
+        if reset == "return":
+            ingest.note_return(now)
+            continue
+        ingest.clear(now)
+        if reset == "format":
+            ingest, before = ingest_for(pace, LIMITS), ingest
+            ingest.follow(before, now)
+    once_seconds = FORGIVEN_SECONDS + LIMITS.ahead_seconds + 1
+    assert released_seconds <= 2 * CLOCK_ALLOWANCE * minute + once_seconds
+
+
+@pytest.mark.parametrize("pace", list(Pace))
+def test_a_speaker_who_interrupts_speech_twice_a_second_is_heard_at_once(pace: Pace) -> None:
+    ingest = ingest_for(pace, LIMITS)
+    for step in range(120):
+        now = step / 2
+        ingest.clear(now)
+        assert ingest.offer([FRAME], now)[0].due == pytest.approx(now)
+        send(ingest, 1.0, now)
+        assert ingest.must_wait(now) == 0
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 3)), max_size=40))
