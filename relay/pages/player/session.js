@@ -6,6 +6,7 @@
  */
 
 import { BitRate } from "./bit-rate.js";
+import { Choice } from "./choice.js";
 import { BAD_REQUEST, SESSION_ENDED, TOKEN_EXPIRED, closeSentence } from "./close-codes.js";
 import { Conductor } from "./conductor.js";
 import { Delivery } from "./delivery.js";
@@ -21,15 +22,6 @@ const ASK_AT_MOST_EVERY_MS = 20;
 
 /** Rare enough to be cheap, and often enough to see when a channel's listeners have trouble. */
 const REPORT_INTERVAL_MS = 5000;
-
-/**
- * The least time between two switches. A relay allows five in a second (`max_switches_per_second`), and a held arrow key
- * chooses thirty.
- */
-const SWITCH_INTERVAL_MS = 200;
-
-/** A relay that does not support `switch` ignores it. After this time, the session opens a new connection instead. */
-const SWITCH_TIMEOUT_MS = 3000;
 
 /** After a session's end, the rest of its sound plays. An audio thread that plays none for this long stands still. */
 const STANDSTILL_MS = 5000;
@@ -68,15 +60,9 @@ export class Session {
   #conductor;
   #delivery;
   #bitRate = new BitRate();
-  /**
-   * The last request to the relay, in an address or a message. A channel that the relay refused counts as not asked.
-   * `delivery` is null if the relay does not support that message.
-   *
-   * @type {{channel: string, codec: string, delivery: Delivery["wanted"] | null}}
-   */
-  #asked = { channel: "", codec: "", delivery: null };
-  /** The playable codecs, preferred first; null before they are known. @type {string[] | null} */
-  #codecs = null;
+  #choice;
+  /** The delivery that was last asked for; null if the relay does not support that. @type {Delivery["wanted"] | null} */
+  #askedDelivery = null;
   #socket;
   /** @type {MessagePort | null} */
   #port = null;
@@ -94,9 +80,6 @@ export class Session {
   #greeted = { channel: "", hadSource: false };
   #reconnects = -1;
   #speakerMs = 0;
-  /** Whether the relay has not answered the last `switch`. */
-  #isSwitching = false;
-  #switchedMs = -Infinity;
   /**
    * After the session's end: the reason, the sound that is left to play, and since when that has been the same.
    *
@@ -121,6 +104,7 @@ export class Session {
     this.#tell = tell;
     this.#world = world;
     this.#reportedMs = world.now();
+    this.#choice = new Choice(request.channel, request.codec);
     this.#delivery = new Delivery(request.latency, request.saveData);
     this.#conductor = new Conductor({
       latency: request.latency,
@@ -145,7 +129,7 @@ export class Session {
       return;
     }
     this.#conductor.setDecoders(decoders);
-    this.#orderCodecs(decoders.length > 0 ? [OPUS, PCM] : [PCM]);
+    this.#choice.setPlayable(decoders.length > 0 ? [OPUS, PCM] : [PCM]);
     this.#socket.open();
   }
 
@@ -224,45 +208,8 @@ export class Session {
 
   /** @param {string} channel */
   switchChannel(channel) {
-    this.#request.channel = channel;
+    this.#choice.setChannel(channel);
     this.#switch();
-  }
-
-  /** The chosen channel or else the preferred codecs, if they are not what the session has asked for; otherwise null. */
-  get #choice() {
-    const { channel } = this.#request;
-    const codec = this.#codecs?.join(",");
-    if (channel !== this.#asked.channel) {
-      return { channel };
-    }
-    return codec === this.#asked.codec ? null : { codec };
-  }
-
-  /**
-   * Asks the relay for the latest choice: by a `switch` or, if the next attempt to connect is only scheduled, by that
-   * attempt. A choice that follows too soon waits for a later call, and so does one before the answer to the last one.
-   */
-  #switch() {
-    const nowMs = this.#world.now();
-    if (this.#isSwitching) {
-      if (nowMs - this.#switchedMs >= SWITCH_TIMEOUT_MS) {
-        this.#reconnect();
-      }
-      return;
-    }
-    const choice = this.#choice;
-    if (choice === null || nowMs - this.#switchedMs < SWITCH_INTERVAL_MS) {
-      return;
-    }
-    if (this.#socket.accepted) {
-      this.#switchedMs = nowMs;
-      this.#isSwitching = true;
-      Object.assign(this.#asked, choice);
-      this.#socket.send({ type: "switch", ...choice });
-    } else if (choice.channel !== undefined && !this.#isTokenAwaited(this.#trouble.code) && this.#socket.isWaiting) {
-      this.#switchedMs = nowMs;
-      this.#socket.retryNow();
-    }
   }
 
   /**
@@ -271,34 +218,39 @@ export class Session {
    * @param {import("./types.js").Codec} codec The codec to prefer, if it can be played.
    */
   setCodec(codec) {
-    this.#request.codec = codec;
-    if (this.#codecs !== null) {
-      this.#orderCodecs(this.#codecs);
-      this.#switch();
-    }
-  }
-
-  /** @param {readonly string[]} playable */
-  #orderCodecs(playable) {
-    const { codec } = this.#request;
-    this.#codecs = [...playable].sort((a, b) => Number(b === codec) - Number(a === codec));
+    this.#choice.setCodec(codec);
+    this.#switch();
   }
 
   /** Switches to PCM, because no decoder is left. */
   #dropOpus() {
-    this.#codecs = [PCM];
+    this.#choice.setPlayable([PCM]);
     this.#switch();
+  }
+
+  /** Asks the relay for the choice, if it is time. If the next attempt to connect is only scheduled, it comes at once. */
+  #switch() {
+    const { accepted, isWaiting } = this.#socket;
+    const mayRetry = isWaiting && !this.#isTokenAwaited(this.#trouble.code);
+    const step = this.#choice.step(accepted ? "open" : mayRetry ? "scheduled" : "opening", this.#world.now());
+    if (step === "reconnect") {
+      this.#reconnect();
+    } else if (step === "retry") {
+      this.#socket.retryNow();
+    } else if (step !== null) {
+      this.#socket.send({ type: "switch", ...step });
+    }
   }
 
   /** Asks the relay to gather frames for as long as the player's delay hides that. */
   #askForDelivery() {
     const { wanted } = this.#delivery;
-    const asked = this.#asked.delivery;
+    const asked = this.#askedDelivery;
     if (asked === null || !this.#socket.accepted) {
       return;
     }
     if (asked.coalesce_ms !== wanted.coalesce_ms || asked.packet_ms !== wanted.packet_ms) {
-      this.#asked.delivery = wanted;
+      this.#askedDelivery = wanted;
       this.#socket.send({ type: "delivery", ...wanted });
     }
   }
@@ -307,13 +259,12 @@ export class Session {
     const { url, session } = this.#request;
     const socket = new RelaySocket(
       () => {
-        const { channel } = this.#request;
-        const codecs = this.#codecs ?? [PCM];
-        const delivery = this.#delivery.wanted;
-        this.#asked = { channel, codec: codecs.join(","), delivery };
-        const { coalesce_ms, packet_ms } = delivery;
+        const { channel } = this.#choice;
+        const codecs = this.#choice.connect();
+        this.#askedDelivery = this.#delivery.wanted;
+        const { coalesce_ms, packet_ms } = this.#askedDelivery;
         const query = {
-          codec: this.#asked.codec,
+          codec: codecs.join(","),
           coalesce_ms,
           ...(codecs.includes(OPUS) ? { packet_ms } : {}),
           ...this.#conductor.connectQuery(channel, this.#world.now()),
@@ -348,7 +299,7 @@ export class Session {
   }
 
   #reconnect() {
-    this.#isSwitching = false;
+    this.#choice.disconnect();
     this.#socket.close();
     this.#link = "connecting";
     this.#trouble = NO_TROUBLE;
@@ -363,7 +314,7 @@ export class Session {
       return;
     }
     if (hello.packet_ms === undefined) {
-      this.#asked.delivery = null;
+      this.#askedDelivery = null;
     }
     this.#link = "up";
     this.#trouble = NO_TROUBLE;
@@ -371,23 +322,15 @@ export class Session {
       this.#greeted = { channel: hello.channel, hadSource: false };
     }
     this.#conductor.hello(hello, this.#world.now());
-    this.#reconnects += this.#isSwitching ? 0 : 1;
-    this.#isSwitching = false;
-    if (this.#request.channel === this.#asked.channel) {
-      this.#asked.channel = hello.channel;
-      this.#setChannel(hello.channel);
+    this.#reconnects += this.#choice.isSwitching ? 0 : 1;
+    if (this.#choice.grant(hello.channel)) {
+      this.#tell({ type: "channel", channel: hello.channel });
     }
     this.#noteSilence(hello.silence);
     if (Array.isArray(hello.channels)) {
       this.#tell({ type: "channels", channels: hello.channels, sessionName: hello.session_name });
     }
     this.#update();
-  }
-
-  /** @param {string} channel The channel that the relay sends. */
-  #setChannel(channel) {
-    this.#request.channel = channel;
-    this.#tell({ type: "channel", channel });
   }
 
   /** @param {import("./messages.js").ControlMessage} message */
@@ -444,14 +387,12 @@ export class Session {
    * @param {import("./messages.js").Complaint} complaint
    */
   #complain({ code, message }) {
-    if (code === BAD_REQUEST && this.#isSwitching) {
-      this.#isSwitching = false;
-      const isSuperseded = this.#choice !== null;
-      this.#asked.channel = this.#greeted.channel;
-      if (isSuperseded) {
+    if (code === BAD_REQUEST && this.#choice.isSwitching) {
+      const { channel } = this.#greeted;
+      if (!this.#choice.refuse(channel)) {
         return;
       }
-      this.#setChannel(this.#greeted.channel);
+      this.#tell({ type: "channel", channel });
     }
     this.#tell({ type: "notice", code, message });
   }
@@ -485,7 +426,7 @@ export class Session {
     // A listener that never got a `hello` has no connection to lose.
     this.#link = this.#reconnects < 0 ? "connecting" : "down";
     this.#trouble = { reason: sentence, code, retryInMs };
-    this.#isSwitching = false;
+    this.#choice.disconnect();
     if (code === TOKEN_EXPIRED) {
       this.#tell({ type: "notice", code, message: sentence || "The token has expired; set a new one." });
     }
@@ -495,7 +436,7 @@ export class Session {
   /** @param {import("./relay-socket.js").Ending} ending */
   #end({ code, sentence }) {
     if (code !== SESSION_ENDED) {
-      if (this.#link !== "up" && this.#request.channel !== this.#asked.channel) {
+      if (this.#link !== "up" && this.#choice.isElsewhere) {
         // The relay refused a channel that is no longer the chosen one.
         this.#reconnect();
       } else {
@@ -503,7 +444,7 @@ export class Session {
       }
       return;
     }
-    this.#isSwitching = false;
+    this.#choice.disconnect();
     this.#farewell = { sentence, heldMs: this.#conductor.heldMs, sinceMs: this.#world.now() };
     this.#conductor.end();
     this.#update();
