@@ -5,31 +5,28 @@ a frame.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from relay.audio.amounts import AudioAmount
 from relay.audio.arrival_rate import ArrivalRate
-from relay.audio.history import Epoch, Known
 from relay.audio.ingest import Ingest, Timed
 from relay.audio.timeline import Farewell, Timeline
 from relay.hub.channel_record import ChannelRecord
 from relay.hub.group import Group
 from relay.hub.listener import Listener, Note
 from relay.hub.port import Port
-from relay.hub.programme_feed import ProgrammeFeed
 from relay.hub.rendition import Kind
 from relay.hub.stream import Stream
+from relay.hub.streams import Streams
 from relay.hub.tap import TAP_SECONDS, Reader, Tap
 from relay.hub.transcoding import Transcoding
 from relay.metrics.vitals import Tally
 from relay.protocol import messages
 from relay.protocol.requests import Offer
-from relay.vocabulary.audio import AudioFormat, Codec, Frame, Pace, Place
+from relay.vocabulary.audio import AudioFormat, Frame, Pace, Place
 from relay.vocabulary.channel_states import ChannelState
-from relay.vocabulary.containers import Container
 from relay.vocabulary.errors import CloseCode
 from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
@@ -144,10 +141,6 @@ class Departure:
     at: float
 
 
-def _format_note(epoch: Epoch) -> Note:
-    return Note(epoch.before, audio_format=epoch.audio_format, new_place=epoch.start)
-
-
 class Channel:
     """A channel and the connections that use it.
 
@@ -158,8 +151,7 @@ class Channel:
     Attributes:
         address: Its session and name.
         timeline: The state and the numbering of what its broadcaster sends.
-        streams: What its listeners receive: the stream of the source's own codec, those in other codecs, and programmes
-            for HTTP.
+        streams: What its listeners receive.
         broadcaster: The connection that publishes to it; None while there is none.
         ingest: Holds audio between the broadcaster and the channel; None before the first broadcaster. It stays, with
             its waiting audio, when a broadcaster leaves.
@@ -198,14 +190,17 @@ class Channel:
         self.accepted: dict[str, int] = {}
         self.idle_since: float | None = None
         self.tally = Tally()
-        self.streams: dict[Kind, Stream] = {}
+        self.streams = Streams(
+            timeline,
+            lambda kind, place: make_stream(kind, place, self.tally),
+            transcoding,
+            lambda: self._state_note(ENDED if self.state is ChannelState.ENDED else None),
+        )
         self.is_home = True
         self.listeners_elsewhere = 0
         self.readers: dict[Reader, None] = {}
         self.held_log: HeldLog | None = None
         self.observers: list[Callable[[bool], None]] = []
-        self._make_stream = make_stream
-        self._transcoding = transcoding
 
     @property
     def state(self) -> ChannelState:
@@ -235,13 +230,16 @@ class Channel:
     @property
     def kept_bytes(self) -> int:
         """Bytes of audio that it holds itself: unreleased audio, its history, and that of streams with other frames."""
-        made = sum(each.history.held_bytes + each.feed.held_bytes for each in self.streams.values() if each.feed)
-        return self.timeline.history.held_bytes + made + (0 if self.ingest is None else self.ingest.queued_bytes())
+        return (
+            self.timeline.history.held_bytes
+            + self.streams.made_bytes
+            + (0 if self.ingest is None else self.ingest.queued_bytes())
+        )
 
     @property
     def listener_count(self) -> int:
         """The number of its listeners."""
-        return sum(stream.listener_count for stream in self.streams.values())
+        return self.streams.listener_count
 
     @property
     def listeners(self) -> Iterator[Listener]:
@@ -251,7 +249,7 @@ class Channel:
     @property
     def groups(self) -> Iterator[Group]:
         """The groups of its listeners, in all streams."""
-        return (group for stream in self.streams.values() for group in stream.groups.values())
+        return self.streams.groups
 
     @property
     def has_subscribers(self) -> bool:
@@ -337,11 +335,11 @@ class Channel:
         self.timeline.restore(record.timeline)
         self.timeline.load(past)
         if self.audio_format is not None:
-            stream = self.open_stream(self.audio_format.codec)
+            stream = self.streams.open(self.audio_format.codec)
             for frame in past:
                 stream.history.add(frame)
             stream.state = self.state
-            self.begin(stream)
+            self.streams.begin(stream)
         self.describe_as(record)
 
     def describe_as(self, record: ChannelRecord) -> bool:
@@ -450,11 +448,11 @@ class Channel:
     def tell(self, note: Note) -> None:
         """Send a note to all listeners and taps, after the frames so far."""
         if note.audio_format is not None:
-            self._change_codec(note.audio_format.codec)
+            self.streams.change_codec(note.audio_format.codec)
         for stream in self.streams.values():
             stream.put(note)
         if note.audio_format is not None and note.audio_format.codec not in self.streams:
-            self.begin(self.open_stream(note.audio_format.codec))
+            self.streams.begin(self.streams.open(note.audio_format.codec))
         if self.readers:
             self._put_into_readers(note)
         if note.close is not None:
@@ -492,109 +490,6 @@ class Channel:
         had_subscribers = self.has_subscribers
         stream.remove(listener, group)
         self._tell_observers(had_subscribers)
-
-    def open_stream(self, kind: Kind) -> Stream:
-        """Return the stream of a codec or container.
-
-        A new one has no audio. That of a codec knows the numbers of the audio that the channel knows. `begin` starts
-        it, and `begin_programme` that of a container.
-        """
-        stream = self.streams.get(kind)
-        if stream is not None and not stream.is_over:
-            return stream
-        if isinstance(kind, Container):
-            return self._make_stream(kind, Place(0, self.place.epoch, 0, 0), self.tally)
-        stream = self._make_stream(kind, self.place, self.tally)
-        stream.imitate(self.timeline, self._transcoding.renditions)
-        return stream
-
-    def begin_programme(self, stream: Stream, container: Container, oldest: float) -> None:
-        """Start a new programme with the recent audio that is due at `oldest` or later, in the present format."""
-        frames = [each for each in self.timeline.history.since_due(oldest) if each.start.epoch == self.place.epoch]
-        is_live = self.state is ChannelState.LIVE
-        feed = self._transcoding.open_programme(stream, container, self.audio_format, is_live=is_live)
-        stream.begin_programme(feed.audio_format, self.timeline)
-        self.streams[container] = stream
-        feed.begin(frames)
-
-    def rest(self) -> None:
-        """Let programmes have silence while there is no source."""
-        for stream in self.streams.values():
-            if isinstance(stream.feed, ProgrammeFeed):
-                stream.feed.rest()
-
-    def begin(self, stream: Stream, known: Known | None = None) -> None:
-        """Start a new stream: now, or at a place that it knows, with the audio that the channel still has from there.
-
-        If that audio is gone, the stream begins as close to the place as it can.
-        """
-        self.streams[stream.codec] = stream
-        if self.audio_format is None or (known is None and stream.codec is self.audio_format.codec):
-            return
-        history = self.timeline.history
-        if known is not None:
-            stream.go_back(known)
-        epoch = next(each for each in reversed(history.epochs) if each.start.epoch == stream.place.epoch)
-        feed = self._transcoding.open_feed(stream, epoch.audio_format)
-        later = deque(history.epochs_after(epoch))
-        end = later[0].before if later else self.place
-        frames = [frame for frame in history.since(epoch.start.position) if feed.needs(frame)]
-        feed.begin_at(frames[0].start if frames and frames[0].start.position < end.position else end)
-        for frame in frames:
-            while later and later[0].start.position <= frame.start.position:
-                feed.put(_format_note(later.popleft()))
-            feed.put(frame)
-        for each in later:
-            feed.put(_format_note(each))
-        if self.state is not ChannelState.LIVE:
-            close = ENDED if self.state is ChannelState.ENDED else None
-            feed.put(self._state_note(close))
-
-    def find_due(self, stream: Stream, oldest: float) -> Known | None:
-        """Return the place in a stream of the first frame of its epoch that is due at `oldest` or later.
-
-        `oldest` is in seconds of the relay's clock. A stream that has not begun can have what the channel has.
-        """
-        has_begun = self.streams.get(stream.codec) is stream
-        history = stream.history if has_begun else self.timeline.history
-        frame = next((each for each in history.since_due(oldest) if each.start.epoch == stream.place.epoch), None)
-        if frame is None:
-            return None
-        if has_begun or self.audio_format is None:
-            return Known(frame.start, stream.history.epochs[-1])
-        rendition = self._transcoding.renditions.find(self.audio_format, stream.codec)
-        return None if rendition is None else Known(rendition.place(frame.start), stream.history.epochs[-1])
-
-    def drop_unheard(self, now: float, seconds: float) -> None:
-        """Drop the streams that had no listener for some time, except that of the source's codec."""
-        for codec, stream in list(self.streams.items()):
-            if stream.groups:
-                continue
-            if stream.unheard_since is None:
-                stream.unheard_since = now
-            is_needed = self.audio_format is not None and codec is self.audio_format.codec
-            if stream.is_over or (not is_needed and now - stream.unheard_since >= seconds):
-                self._drop(stream)
-
-    def stop_feeds(self) -> None:
-        """Stop to make streams, because the channel is forgotten."""
-        for stream in self.streams.values():
-            if stream.feed is not None:
-                stream.feed.stop()
-
-    def _change_codec(self, codec: Codec) -> None:
-        """Let feeds make the streams that the channel fed directly, before it changes to another codec."""
-        for stream in list(self.streams.values()):
-            if stream.feed is None and stream.codec is not codec:
-                if stream.groups:
-                    self._transcoding.open_feed(stream, stream.audio_format)
-                else:
-                    self._drop(stream)
-
-    def _drop(self, stream: Stream) -> None:
-        del self.streams[stream.codec]
-        if stream.feed is not None:
-            stream.feed.stop()
 
     def log(self, event: str, level: int = logging.INFO, **fields: object) -> None:
         """Log an event of the channel, with its names and the number of listeners."""

@@ -62,7 +62,7 @@ class Directory:
         """Remove a channel. A later channel with the same address is a new one."""
         self._take_out(channel)
         channel.dismiss_readers()
-        channel.stop_feeds()
+        channel.streams.stop()
 
     def _take_out(self, channel: Channel) -> None:
         channels = self._sessions[channel.address.session]

@@ -154,8 +154,8 @@ class Hub:
         self.directory.forget_ended(now - self._history_seconds)
         for channel in self.directory:
             self.broadcasting.look_after(channel, now)
-            channel.rest()
-            channel.drop_unheard(now, self._history_seconds)
+            channel.streams.rest()
+            channel.streams.drop_unheard(now, self._history_seconds)
             self._forget_idle(channel, now)
         self.broadcasting.tell_lists()
         for report in self.overflows.due(now):

@@ -355,13 +355,13 @@ class Listening:
         """
         ended = self._directory.ended(address)
         if ended is not None and delivery.resume is not None:
-            stream = ended.open_stream(self._choose(ended, delivery))
+            stream = ended.streams.open(self._choose(ended, delivery))
             if _find_resumed(stream, delivery.resume) is not None:
                 return ended, stream, self._start(ended, stream, delivery, bound_seconds, None)
         codec = self._choose(self._directory.find(address), delivery)
         channel = self._directory.open(address)
         channel.idle_since = None
-        stream = channel.open_stream(codec)
+        stream = channel.streams.open(codec)
         return channel, stream, self._start(channel, stream, delivery, bound_seconds, moment)
 
     def _choose(self, channel: Channel | None, delivery: Delivery) -> Kind:
@@ -409,9 +409,9 @@ class Listening:
             known = stream.history.find_moment(moment.epoch, moment.seconds, stream.place)
         elif known is None and delivery.burst_ms:
             oldest = self._clock() - min(delivery.burst_ms / 1000, bound_seconds)
-            known = channel.find_due(stream, oldest)
+            known = channel.streams.find_due(stream, oldest)
         if channel.streams.get(stream.codec) is not stream:
-            channel.begin(stream, known)
+            channel.streams.begin(stream, known)
         if known is None:
             return _Start(stream.place, stream.audio_format, [], [])
         frames = stream.history.since(known.place.position)
@@ -424,7 +424,7 @@ class Listening:
         """Find where a listener begins in a programme. Begin the programme if nobody listens to it yet."""
         oldest = self._clock() - min(delivery.burst_ms / 1000, bound_seconds) if delivery.burst_ms else math.inf
         if channel.streams.get(container) is not stream:
-            channel.begin_programme(stream, container, oldest)
+            channel.streams.begin_programme(stream, container, oldest)
             return _Start(stream.place, stream.audio_format, [], [])
         frames = stream.history.since_due(oldest)
         return _Start(frames[0].start if frames else stream.place, stream.audio_format, frames, [])
