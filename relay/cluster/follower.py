@@ -236,18 +236,21 @@ class Follower:
         return sorted(valid.values(), key=lambda entry: entry.order)
 
     def _begin(self, known: Ownership, entries: Iterable[Entry]) -> None:
-        """Begin with a record and the audio before it. If the channel has users here, continue with the record."""
+        """Begin with a record and the audio before it. If the channel has users here, continue with the record.
+
+        Those who wait for the first broadcaster of a channel go on waiting if the record is of one that ended.
+        """
         channel, record = self.channel, self._localized(known.channel)
         past = (
             Past(entry.body.place, self.local_time(entry.body.due), entry.body.audio)
             for entry in entries
             if isinstance(entry.body, Audio)
         )
-        if channel is not None and channel.has_subscribers:
-            if channel.audio_format is not None:
-                # The entries between are in the memory, or become a gap.
-                channel.is_home = False
-                return
+        if channel is not None and channel.has_subscribers and channel.audio_format is not None:
+            # The entries between are in the memory, or become a gap.
+            channel.is_home = False
+            return
+        if channel is not None and channel.has_subscribers and not known.has_ended:
             # Listeners that wait for the first broadcaster hear it from its first frame on.
             recent = self._clock() - RECENT_SECONDS
             self._following.catch_up(channel, record, (each for each in past if each.due >= recent))

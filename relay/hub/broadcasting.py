@@ -348,12 +348,22 @@ class Broadcasting:
         if self._directory.find(record.address) is not None:
             raise RelayError(f"The channel {record.address} cannot be restored, because it is in use here.")
         channel = self._directory.open(record.address)
-        channel.restore(record, past)
-        if record.ingest is not None:
-            channel.ingest = ingest_for(Pace(record.ingest.pace), self._limits, channel.timeline.over_at)
+        self._restore(channel, record, past)
         self._directory.name_session(record.session, record.session_name)
         self._directory.note_change(record.session)
         return channel
+
+    def open_ended(self, record: ChannelRecord, past: Sequence[Frame]) -> Channel:
+        """Create a channel that another process ended, for listeners that come back for its last audio."""
+        channel = self._directory.open_ended(record.address)
+        self._restore(channel, record, past)
+        channel.idle_since = self._clock()
+        return channel
+
+    def _restore(self, channel: Channel, record: ChannelRecord, past: Sequence[Frame]) -> None:
+        channel.restore(record, past)
+        if record.ingest is not None:
+            channel.ingest = ingest_for(Pace(record.ingest.pace), self._limits, channel.timeline.over_at)
 
     def continue_here(self, channel: Channel, record: ChannelRecord, waiting: Iterable[Timed]) -> None:
         """Schedule and release a channel's audio from now on, where another process did so before."""

@@ -79,6 +79,16 @@ class Directory:
     def retire(self, channel: Channel) -> None:
         """Remove a channel that ended. Listeners that reconnect can still find it."""
         self._take_out(channel)
+        self._keep_ended(channel)
+
+    def open_ended(self, address: ChannelAddress) -> Channel:
+        """Create a channel that ended elsewhere. Listeners that reconnect can find it, and one in use stays."""
+        channel = self._make(address, self.declared(address), False)
+        channel.count_in(self.forgotten)
+        self._keep_ended(channel)
+        return channel
+
+    def _keep_ended(self, channel: Channel) -> None:
         self._abandoned.pop(self._ended.get(channel.address, channel), None)
         self._ended[channel.address] = channel
         self.abandon(channel)

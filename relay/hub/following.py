@@ -74,18 +74,19 @@ class Following:
     def open(self, record: ChannelRecord, past: Iterable[Past] = ()) -> Channel:
         """Follow a channel from what its home exported, and from the frames before that.
 
-        A channel with this address that has no users here is replaced.
+        A channel with this address that has no users here is replaced. One that has users stays beside a channel that
+        ended.
 
         Raises:
-            RelayError: It has users here.
+            RelayError: The channel has users here, and did not end.
         """
         present = self._directory.find(record.address)
         if present is not None and not present.has_subscribers and present.broadcaster is None:
             self._directory.forget(present)
-        channel = self._broadcasting.open(record, self._number_past(record, past))
+        has_ended = record.timeline.state == ChannelState.ENDED
+        make = self._broadcasting.open_ended if has_ended else self._broadcasting.open
+        channel = make(record, self._number_past(record, past))
         channel.is_home = False
-        if channel.state is ChannelState.ENDED:
-            self._directory.retire(channel)
         return channel
 
     def take(self, channel: Channel, place: Place, audio: bytes, due: float) -> bool:

@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from math import inf
 from typing import Any
 
 import pytest
@@ -847,6 +848,29 @@ async def test_sessions_whose_record_was_deleted_between_do_not_mix(
     assert there.closed is None
     assert_exact(there)
     assert_exact(late)
+
+
+async def test_a_listener_that_comes_back_for_the_rest_of_a_session_ends_nothing_for_those_who_wait_for_the_next(
+    nodes: list[ClusterNode],
+) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim()
+    there = await c.join()
+    send(a, source, numbered(5))
+    a.bench.hub.broadcasting.end(source)
+    await until(lambda: there.closed is not None)
+    waiting = await b.join("waiting")
+    last = headers(there)[2]
+    resumed = await b.join("resumed", Delivery(resume=Resume(last.epoch, last.seq)))
+    await until(lambda: resumed.closed is not None)
+    assert heard(resumed) == numbered(2, 3)
+    assert waiting.closed is None
+    again, _ = await c.claim()
+    send(c, again, numbered(5, 50))
+    await until(lambda: len(heard(waiting)) == 5)
+    assert heard(waiting) == numbered(5, 50)
+    b.bench.hub.directory.forget_ended(before=inf)
+    assert b.bench.hub.directory.ended(ADDRESS) is None
 
 
 async def test_a_channel_that_ended_begins_anew_on_another_node(nodes: list[ClusterNode]) -> None:
