@@ -42,7 +42,14 @@ test("a timestamp slightly ahead of the context's clock is no error", () => {
 
 test("the latency of another device is believed as soon as it is stable", () => {
   const told = looks((now) => ({ outputLatency: now < 4 ? 0.04 : 0.3, baseLatency: 0.01 }), 7);
-  assert.deepEqual(told, [10, 40, 40, 40, 10, 300, 300]);
+  assert.deepEqual(told, [10, 40, 40, 40, 40, 300, 300]);
+});
+
+test("a single reading that is far off changes nothing", () => {
+  const told = looks((now) => ({ outputLatency: now === 5 ? 0.2 : 0.04, baseLatency: 0.01 }));
+  assert.deepEqual(new Set(told.slice(1)), new Set([40]));
+  const stamped = looks((now) => ({ baseLatency: 0.01, getOutputTimestamp: () => stamp(now, now === 5 ? 0.2 : 0.04) }));
+  assert.ok(stamped.slice(1).every((ms) => Math.abs(ms - 40) < 1));
 });
 
 const WRONG = {

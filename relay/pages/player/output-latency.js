@@ -35,7 +35,9 @@ const FREEZES_WHEN_ASKED = /X11;.*Firefox\//;
 export class OutputLatency {
   #mayAsk;
   #seen = { atMs: -Infinity, renderedMs: -Infinity, told: NaN, stamped: NaN };
-  #believedMs = 0;
+  /** The latest plausible reading; null before the first. @type {number | null} */
+  #measuredMs = null;
+  #baseMs = 0;
 
   /** @param {string} userAgent The browser's name. In a browser that may freeze, only `baseLatency` is read. */
   constructor(userAgent = "") {
@@ -43,8 +45,8 @@ export class OutputLatency {
   }
 
   /**
-   * Returns the latency in ms: the best plausible reading, or 0. Call it a few times a second, because a reading is
-   * plausible only if the one before it agrees.
+   * Returns the latency in ms: the latest plausible reading, or `baseLatency` before there is one. Call it a few times a
+   * second, because a reading is plausible only if the one before it agrees.
    *
    * @param {Output} output
    * @param {number} nowMs The page's `performance.now()`.
@@ -53,16 +55,17 @@ export class OutputLatency {
     const before = this.#seen;
     const renderedMs = output.currentTime * 1000;
     if (Math.min(nowMs - before.atMs, renderedMs - before.renderedMs) < LOOK_INTERVAL_MS) {
-      return this.#believedMs;
+      return this.#measuredMs ?? this.#baseMs;
     }
     const told = this.#mayAsk ? toldMs(output) : NaN;
     const stamped = this.#mayAsk ? stampedMs(output, nowMs) : NaN;
     const seen = { atMs: nowMs, renderedMs, told, stamped };
     const baseMs = (output.baseLatency ?? NaN) * 1000;
     this.#seen = seen;
-    this.#believedMs =
-      plausible(seen.told, before.told) ?? plausible(seen.stamped, before.stamped) ?? plausible(baseMs, baseMs) ?? 0;
-    return this.#believedMs;
+    // On a busy machine, a single reading may be far off.
+    this.#measuredMs = plausible(seen.told, before.told) ?? plausible(seen.stamped, before.stamped) ?? this.#measuredMs;
+    this.#baseMs = plausible(baseMs, baseMs) ?? 0;
+    return this.#measuredMs ?? this.#baseMs;
   }
 }
 
