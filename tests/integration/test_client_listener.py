@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -292,6 +292,22 @@ async def test_a_switch_is_answered_by_a_greeting_and_kept_over_a_reconnect() ->
     assert told(events) == [Hello, 0, Hello, 70, Reconnecting, Reconnected(resumed=True), 71]
 
 
+async def resume_and_switch(connection: ServerConnection) -> None:
+    await say(connection, RESUMED)
+    assert await connection.recv() == '{"type":"switch","channel":"de","codec":null}'
+    await say(connection, {**HELLO, "channel": "de"})
+
+
+async def told_after_a_switch(*scripts: Callable[[ServerConnection], Awaitable[None]]) -> list[object]:
+    async with (
+        scripted(in_turn(*scripts)) as url,
+        asyncio.timeout(15),
+        listen(url, "ev1", reconnect=SOON) as listener,
+    ):
+        await listener.switch("de")
+        return told([event async for event in listener])
+
+
 async def test_a_switch_that_was_lost_on_the_way_is_asked_again() -> None:
     async def first(connection: ServerConnection) -> None:
         await say(connection, HELLO)
@@ -301,17 +317,9 @@ async def test_a_switch_that_was_lost_on_the_way_is_asked_again() -> None:
     async def second(connection: ServerConnection) -> None:
         assert connection.request is not None
         assert connection.request.path == "/v1/listen/ev1/main?epoch=1&after=4294967295"
-        await say(connection, RESUMED)
-        assert await connection.recv() == '{"type":"switch","channel":"de","codec":null}'
-        await say(connection, {**HELLO, "channel": "de"})
+        await resume_and_switch(connection)
 
-    async with (
-        scripted(in_turn(first, second)) as url,
-        asyncio.timeout(15),
-        listen(url, "ev1", reconnect=SOON) as listener,
-    ):
-        await listener.switch("de")
-        assert told([event async for event in listener]) == [Hello, Reconnecting, Reconnected(resumed=True), Hello]
+    assert await told_after_a_switch(first, second) == [Hello, Reconnecting, Reconnected(resumed=True), Hello]
 
 
 async def test_a_switch_that_fails_changes_nothing_and_is_not_asked_again() -> None:
@@ -383,19 +391,13 @@ async def test_a_switch_is_asked_again_after_an_error_that_does_not_answer_it() 
         await say(connection, {"type": "error", "code": 4001, "message": expired})
         await connection.close(4001, expired)
 
-    async def second(connection: ServerConnection) -> None:
-        await say(connection, RESUMED)
-        assert await connection.recv() == '{"type":"switch","channel":"de","codec":null}'
-        await say(connection, {**HELLO, "channel": "de"})
-
-    async with (
-        scripted(in_turn(first, second)) as url,
-        asyncio.timeout(15),
-        listen(url, "ev1", reconnect=SOON) as listener,
-    ):
-        await listener.switch("de")
-        events = [event async for event in listener]
-    assert told(events) == [Hello, ErrorNotice(4001, expired), Reconnecting, Reconnected(resumed=True), Hello]
+    assert await told_after_a_switch(first, resume_and_switch) == [
+        Hello,
+        ErrorNotice(4001, expired),
+        Reconnecting,
+        Reconnected(resumed=True),
+        Hello,
+    ]
 
 
 async def test_switches_without_a_connection_become_one() -> None:

@@ -850,15 +850,21 @@ async def test_sessions_whose_record_was_deleted_between_do_not_mix(
     assert_exact(late)
 
 
+async def broadcast_and_end(home: ClusterNode, other: ClusterNode) -> FakePort:
+    """Broadcast 5 frames at the home, end the session, and return a listener that has heard that at the other node."""
+    source, _ = await home.claim()
+    there = await other.join()
+    send(home, source, numbered(5))
+    home.bench.hub.broadcasting.end(source)
+    await until(lambda: there.closed is not None)
+    return there
+
+
 async def test_a_listener_that_comes_back_for_the_rest_of_a_session_ends_nothing_for_those_who_wait_for_the_next(
     nodes: list[ClusterNode],
 ) -> None:
     a, b, c = nodes
-    source, _ = await a.claim()
-    there = await c.join()
-    send(a, source, numbered(5))
-    a.bench.hub.broadcasting.end(source)
-    await until(lambda: there.closed is not None)
+    there = await broadcast_and_end(a, c)
     waiting = await b.join("waiting")
     last = headers(there)[2]
     resumed = await b.join("resumed", Delivery(resume=Resume(last.epoch, last.seq)))
@@ -875,11 +881,7 @@ async def test_a_listener_that_comes_back_for_the_rest_of_a_session_ends_nothing
 
 async def test_a_channel_that_ended_begins_anew_on_another_node(nodes: list[ClusterNode]) -> None:
     a, b, c = nodes
-    source, _ = await a.claim()
-    there = await c.join()
-    send(a, source, numbered(5))
-    a.bench.hub.broadcasting.end(source)
-    await until(lambda: there.closed is not None)
+    there = await broadcast_and_end(a, c)
     assert heard(there) == numbered(5)
     # A listener that was away when it ended hears the rest, and that it ended.
     last = headers(there)[2]
