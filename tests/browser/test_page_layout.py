@@ -148,7 +148,7 @@ async def test_the_logo_leads_nowhere_while_there_is_sound(tab: Tab, relay: Rela
         place = await tab.page.locator(".brand").bounding_box()
         assert place is not None
         await tab.page.mouse.click(place["x"] + 10, place["y"] + 10)
-        assert await tab.page.evaluate("relayPlayer.state") == "playing"
+        await tab.state("playing")
         assert tab.page.url.endswith("/listen/logo")
         await tab.press("Stop")
         await tab.page.locator(".brand").click()
