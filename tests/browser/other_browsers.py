@@ -36,6 +36,14 @@ PREFERENCES = {
 }
 """Firefox's settings: its microphone hears a tone."""
 
+CLICKS = 10
+"""A page that still loads may move a button away from the pointer, so the first click may miss it."""
+
+WATCH_CLICKS = """button => {
+    button.wasClicked = false;
+    button.addEventListener("click", () => { button.wasClicked = true; }, { once: true });
+}"""
+
 
 class Page(ABC):
     """A tab of a browser.
@@ -65,7 +73,9 @@ class Page(ABC):
         clock = asyncio.get_running_loop()
         latest = clock.time() + STEP_SECONDS
         while not await self.ask(condition):
-            assert clock.time() < latest, f"not true within {STEP_SECONDS:.0f} s: {condition}"
+            if clock.time() >= latest:
+                shown = await self.ask("document.body.innerText")
+                raise AssertionError(f"not true within {STEP_SECONDS:.0f} s: {condition}; the page shows: {shown}")
             await asyncio.sleep(0.05)
 
     @abstractmethod
@@ -101,12 +111,17 @@ class FirefoxPage(Page):
         found = await self._do("browsingContext.locateNodes", context=self._tab, locator=_named(button, "type"))
         (node,) = found["nodes"]
         element = {"sharedId": node["sharedId"]}
+        await self._call(element, WATCH_CLICKS)
+        for _ in range(CLICKS):
+            await self._click(element)
+            if await self._call(element, "button => button.wasClicked"):
+                return
+        raise AssertionError(f"{button} was not hit by {CLICKS} clicks")
+
+    async def _click(self, element: Mapping[str, str]) -> None:
+        """Click where an element is."""
         # The pointer cannot reach an element below the bottom of the window.
-        scroll = "button => button.scrollIntoView({ behavior: 'instant', block: 'center' })"
-        target = {"context": self._tab}
-        await self._do(
-            "script.callFunction", functionDeclaration=scroll, arguments=[element], target=target, awaitPromise=False
-        )
+        await self._call(element, "button => button.scrollIntoView({ behavior: 'instant', block: 'center' })")
         there = {"type": "element", "element": element}
         click = [
             {"type": "pointerMove", "x": 0, "y": 0, "origin": there},
@@ -115,6 +130,14 @@ class FirefoxPage(Page):
         ]
         mouse = {"type": "pointer", "id": "mouse", "actions": click}
         await self._do("input.performActions", context=self._tab, actions=[mouse])
+
+    async def _call(self, element: Mapping[str, str], function: str) -> Any:
+        """Return what a function returns for an element."""
+        target = {"context": self._tab}
+        answer = await self._do(
+            "script.callFunction", functionDeclaration=function, arguments=[element], target=target, awaitPromise=False
+        )
+        return answer["result"].get("value")
 
     async def _evaluate(self, expression: str) -> str:
         target = {"context": self._tab}
