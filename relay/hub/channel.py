@@ -190,12 +190,7 @@ class Channel:
         self.accepted: dict[str, int] = {}
         self.idle_since: float | None = None
         self.tally = Tally()
-        self.streams = Streams(
-            timeline,
-            lambda kind, place: make_stream(kind, place, self.tally),
-            transcoding,
-            lambda: self._state_note(ENDED if self.state is ChannelState.ENDED else None),
-        )
+        self.streams = Streams(timeline, self.tally, make_stream, transcoding)
         self.is_home = True
         self.listeners_elsewhere = 0
         self.readers: dict[Reader, None] = {}
@@ -339,7 +334,7 @@ class Channel:
             for frame in past:
                 stream.history.add(frame)
             stream.state = self.state
-            self.streams.begin(stream)
+            self.streams.begin(stream, self.state_note)
         self.describe_as(record)
 
     def describe_as(self, record: ChannelRecord) -> bool:
@@ -442,8 +437,7 @@ class Channel:
         """Add the counts of its frames to another tally, and use that one from now on."""
         tally += self.tally
         self.tally = tally
-        for stream in self.streams.values():
-            stream.count_in(tally)
+        self.streams.count_in(tally)
 
     def tell(self, note: Note) -> None:
         """Send a note to all listeners and taps, after the frames so far."""
@@ -452,7 +446,7 @@ class Channel:
         for stream in self.streams.values():
             stream.put(note)
         if note.audio_format is not None and note.audio_format.codec not in self.streams:
-            self.streams.begin(self.streams.open(note.audio_format.codec))
+            self.streams.begin(self.streams.open(note.audio_format.codec), self.state_note)
         if self.readers:
             self._put_into_readers(note)
         if note.close is not None:
@@ -466,6 +460,11 @@ class Channel:
     def tell_state(self, close: tuple[CloseCode, str] | None = None) -> None:
         """Send the state to all listeners. With `close`, their connections end after it."""
         self.tell(self._state_note(close))
+
+    @property
+    def state_note(self) -> Note:
+        """The note that describes the present state. If the channel ended, connections end after it."""
+        return self._state_note(ENDED if self.state is ChannelState.ENDED else None)
 
     def _state_note(self, close: tuple[CloseCode, str] | None = None) -> Note:
         timeline = self.timeline

@@ -411,7 +411,7 @@ class Listening:
             oldest = self._clock() - min(delivery.burst_ms / 1000, bound_seconds)
             known = channel.streams.find_due(stream, oldest)
         if channel.streams.get(stream.codec) is not stream:
-            channel.streams.begin(stream, known)
+            channel.streams.begin(stream, channel.state_note, known)
         if known is None:
             return _Start(stream.place, stream.audio_format, [], [])
         frames = stream.history.since(known.place.position)

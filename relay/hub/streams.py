@@ -14,6 +14,7 @@ from relay.hub.programme_feed import ProgrammeFeed
 from relay.hub.rendition import Kind
 from relay.hub.stream import Stream
 from relay.hub.transcoding import Transcoding
+from relay.metrics.vitals import Tally
 from relay.vocabulary.audio import Codec, Place
 from relay.vocabulary.channel_states import ChannelState
 from relay.vocabulary.containers import Container
@@ -24,23 +25,23 @@ class Streams(dict[Kind, Stream]):
 
     Args:
         timeline: The numbering of the channel's audio.
+        tally: Counts of the channel's frames.
         make_stream: Creates a stream that begins at a place.
         transcoding: Makes the streams whose codec is not the source's.
-        state_note: Returns the note that tells the channel's present state.
     """
 
     def __init__(
         self,
         timeline: Timeline,
-        make_stream: Callable[[Kind, Place], Stream],
+        tally: Tally,
+        make_stream: Callable[[Kind, Place, Tally], Stream],
         transcoding: Transcoding,
-        state_note: Callable[[], Note],
     ) -> None:
         super().__init__()
         self._timeline = timeline
+        self._tally = tally
         self._make_stream = make_stream
         self._transcoding = transcoding
-        self._state_note = state_note
 
     @property
     def listener_count(self) -> int:
@@ -67,8 +68,8 @@ class Streams(dict[Kind, Stream]):
         if stream is not None and not stream.is_over:
             return stream
         if isinstance(kind, Container):
-            return self._make_stream(kind, Place(0, self._timeline.place.epoch, 0, 0))
-        stream = self._make_stream(kind, self._timeline.place)
+            return self._make_stream(kind, Place(0, self._timeline.place.epoch, 0, 0), self._tally)
+        stream = self._make_stream(kind, self._timeline.place, self._tally)
         stream.imitate(self._timeline, self._transcoding.renditions)
         return stream
 
@@ -88,10 +89,11 @@ class Streams(dict[Kind, Stream]):
             if isinstance(stream.feed, ProgrammeFeed):
                 stream.feed.rest()
 
-    def begin(self, stream: Stream, known: Known | None = None) -> None:
+    def begin(self, stream: Stream, state_note: Note, known: Known | None = None) -> None:
         """Start a new stream: now, or at a place that it knows, with the audio that the channel still has from there.
 
-        If that audio is gone, the stream begins as close to the place as it can.
+        If that audio is gone, the stream begins as close to the place as it can. `state_note` tells the channel's
+        present state.
         """
         self[stream.codec] = stream
         if self._source_codec is None or (known is None and stream.codec is self._source_codec):
@@ -112,7 +114,7 @@ class Streams(dict[Kind, Stream]):
         for each in later:
             feed.put(_format_note(each))
         if self._timeline.state is not ChannelState.LIVE:
-            feed.put(self._state_note())
+            feed.put(state_note)
 
     def find_due(self, stream: Stream, oldest: float) -> Known | None:
         """Return the place in a stream of the first frame of its epoch that is due at `oldest` or later.
@@ -128,6 +130,12 @@ class Streams(dict[Kind, Stream]):
             return Known(frame.start, stream.history.epochs[-1])
         rendition = self._transcoding.renditions.find(audio_format, stream.codec)
         return None if rendition is None else Known(rendition.place(frame.start), stream.history.epochs[-1])
+
+    def count_in(self, tally: Tally) -> None:
+        """Use another tally from now on."""
+        self._tally = tally
+        for stream in self.values():
+            stream.count_in(tally)
 
     def drop_unheard(self, now: float, seconds: float) -> None:
         """Drop the streams that had no listener for some time, except that of the source's codec."""

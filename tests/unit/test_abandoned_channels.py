@@ -1,5 +1,7 @@
 """What the relay keeps after a broadcaster leaves: limited in channels and bytes, per session and overall."""
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -110,6 +112,24 @@ async def test_a_channel_that_has_a_broadcaster_again_is_not_touched() -> None:
         for number in range(5):
             come_and_go(bench, f"channel-{number}")
         assert source.channel.kept_bytes > 1_900_000
+
+
+async def test_a_forgotten_channel_is_freed_without_a_garbage_collection() -> None:
+    """The relay delays full collections, and a channel may keep megabytes."""
+    async with a_bench() as bench:
+        gc.collect()
+        gc.disable()
+        try:
+            source = bench.claim()
+            bench.publish(source, 10)
+            bench.release(source)
+            bench.hub.directory.forget(source.channel)
+            bench.source_ports.clear()
+            channel = weakref.ref(source.channel)
+            del source
+            assert channel() is None
+        finally:
+            gc.enable()
 
 
 async def test_audio_that_waits_to_be_transcoded_is_kept_audio_too() -> None:
