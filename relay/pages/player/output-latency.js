@@ -9,8 +9,13 @@
 /** No real latency is larger. Bluetooth takes about 0.3 s, and AirPlay 2 s. */
 const MOST_MS = 3000;
 
-/** Two readings of the same latency differ by less than this. A reading that grows with time differs by more. */
+/** Readings of the same latency are this close to their median. Readings that grow with time are not. */
 const STEADY_MS = 100;
+
+/** Two seconds. On a busy machine, some readings are far off, and two wrong ones may agree by chance. */
+const READINGS = 8;
+
+const LEAST_READINGS = 3;
 
 /** Minimum time between readings by both clocks, because a busy machine runs timers and renders sound in bursts. */
 const LOOK_INTERVAL_MS = 200;
@@ -34,10 +39,11 @@ const FREEZES_WHEN_ASKED = /X11;.*Firefox\//;
 
 export class OutputLatency {
   #mayAsk;
-  #seen = { atMs: -Infinity, renderedMs: -Infinity, told: NaN, stamped: NaN };
-  /** The latest plausible reading; null before the first. @type {number | null} */
-  #measuredMs = null;
-  #baseMs = 0;
+  #lookedMs = -Infinity;
+  #renderedMs = -Infinity;
+  #told = new Readings();
+  #stamped = new Readings();
+  #latencyMs = 0;
 
   /** @param {string} userAgent The browser's name. In a browser that may freeze, only `baseLatency` is read. */
   constructor(userAgent = "") {
@@ -45,40 +51,56 @@ export class OutputLatency {
   }
 
   /**
-   * Returns the latency in ms: the latest plausible reading, or `baseLatency` before there is one. Call it a few times a
-   * second, because a reading is plausible only if the one before it agrees.
+   * Returns the latency in ms: what most of the latest readings agree on, or `baseLatency` if they do not agree. Call it a
+   * few times a second.
    *
    * @param {Output} output
    * @param {number} nowMs The page's `performance.now()`.
    */
   read(output, nowMs) {
-    const before = this.#seen;
     const renderedMs = output.currentTime * 1000;
-    if (Math.min(nowMs - before.atMs, renderedMs - before.renderedMs) < LOOK_INTERVAL_MS) {
-      return this.#measuredMs ?? this.#baseMs;
+    if (Math.min(nowMs - this.#lookedMs, renderedMs - this.#renderedMs) < LOOK_INTERVAL_MS) {
+      return this.#latencyMs;
     }
-    const told = this.#mayAsk ? toldMs(output) : NaN;
-    const stamped = this.#mayAsk ? stampedMs(output, nowMs) : NaN;
-    const seen = { atMs: nowMs, renderedMs, told, stamped };
+    this.#lookedMs = nowMs;
+    this.#renderedMs = renderedMs;
+    if (this.#mayAsk) {
+      this.#told.add(toldMs(output));
+      this.#stamped.add(stampedMs(output, nowMs));
+    }
     const baseMs = (output.baseLatency ?? NaN) * 1000;
-    this.#seen = seen;
-    // On a busy machine, a single reading may be far off.
-    this.#measuredMs = plausible(seen.told, before.told) ?? plausible(seen.stamped, before.stamped) ?? this.#measuredMs;
-    this.#baseMs = plausible(baseMs, baseMs) ?? 0;
-    return this.#measuredMs ?? this.#baseMs;
+    this.#latencyMs = this.#told.agreedMs ?? this.#stamped.agreedMs ?? possible(baseMs) ?? 0;
+    return this.#latencyMs;
+  }
+}
+
+/** The latest readings of a latency. */
+class Readings {
+  /** @type {number[]} */
+  #latest = [];
+
+  /** @param {number} ms NaN if it is unknown. */
+  add(ms) {
+    this.#latest = [...this.#latest, ms].slice(-READINGS);
+  }
+
+  /** The median of the readings if it is possible and most of them agree on it, else null. */
+  get agreedMs() {
+    const known = this.#latest.filter(Number.isFinite).sort((a, b) => a - b);
+    const median = known[known.length >> 1];
+    const agreeing = known.filter((ms) => Math.abs(ms - median) <= STEADY_MS).length;
+    return agreeing >= LEAST_READINGS && agreeing > this.#latest.length / 2 ? possible(median) : null;
   }
 }
 
 /**
- * Returns a reading if it is plausible, else null.
+ * Returns a latency if it is possible, else null.
  *
  * @param {number} ms
- * @param {number} beforeMs
  */
-function plausible(ms, beforeMs) {
-  const isSteady = Math.abs(ms - beforeMs) <= STEADY_MS;
+function possible(ms) {
   // The two clocks are read one after the other, so a small latency may appear negative.
-  return isSteady && ms >= -STEADY_MS && ms <= MOST_MS ? Math.max(0, ms) : null;
+  return ms >= -STEADY_MS && ms <= MOST_MS ? Math.max(0, ms) : null;
 }
 
 /** @param {Output} output */
