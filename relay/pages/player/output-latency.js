@@ -51,8 +51,8 @@ export class OutputLatency {
   }
 
   /**
-   * Returns the latency in ms: what most of the latest readings agree on, or `baseLatency` if they do not agree. Call it a
-   * few times a second.
+   * Returns the latency in ms: what most of the latest readings agree on, or else `baseLatency`. Call it a few times a
+   * second.
    *
    * @param {Output} output
    * @param {number} nowMs The page's `performance.now()`.
