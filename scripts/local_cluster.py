@@ -25,6 +25,8 @@ from typing import Any
 
 import yaml
 
+from relay.process.children import signal_child
+
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "config" / "cluster" / "compose.yaml"
 READY_SECONDS = 90.0
@@ -177,11 +179,11 @@ class LocalCluster:
         """Signal a service, and wait until it has ended. A service that has ended is left alone."""
         process = self.processes.pop(service)
         if process.returncode is None:
-            process.send_signal(number)
+            signal_child(process, number)
             try:
                 await asyncio.wait_for(process.wait(), STOP_SECONDS)
             except TimeoutError:
-                process.kill()
+                signal_child(process, signal.SIGKILL)
                 await process.wait()
 
     def log(self, service: str) -> Path:

@@ -5,6 +5,7 @@ process handles; a process that ends by itself is an error of the test, reported
 """
 
 import asyncio
+import signal
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
@@ -14,6 +15,7 @@ from multiprocessing.connection import Connection, Pipe
 from relay.loadtest.account import Report
 from relay.loadtest.plan import WorkerPlan
 from relay.loadtest.worker import Finish, Question
+from relay.process.children import signal_child
 from relay.vocabulary.errors import RelayError
 
 ANSWER_SECONDS = 30.0
@@ -59,7 +61,7 @@ class _Worker:
             async with asyncio.timeout(END_SECONDS):
                 await self._process.wait()
         except TimeoutError:
-            self._process.kill()
+            signal_child(self._process, signal.SIGKILL)
             await self._process.wait()
 
     async def _ended(self) -> RelayError:

@@ -24,6 +24,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from relay.process.children import signal_child
 from relay.process.tasks import TaskRegistry
 from relay.supervisor.backoff import Backoff
 from relay.supervisor.leash import leashed
@@ -150,14 +151,12 @@ class _Server:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        signal_child(process, signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            signal_child(process, signal.SIGKILL)
             await process.wait()
 
     def _write_configuration(self) -> Path:

@@ -14,6 +14,7 @@ from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from relay.process.children import signal_child
 from relay.supervisor.control import Assignment, News, Report
 from relay.supervisor.leash import leashed
 
@@ -106,22 +107,18 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Ask the worker to stop in an orderly way."""
-        self._send(signal.SIGTERM)
+        signal_child(self._process, signal.SIGTERM)
 
     def reload(self) -> None:
         """Make the worker read its configuration again, once it is ready. Until then, the signal might end it."""
         if self._is_ready:
-            self._send(signal.SIGHUP)
+            signal_child(self._process, signal.SIGHUP)
         else:
             self._reload_when_ready = True
 
     def kill(self) -> None:
         """End the process at once."""
-        self._send(signal.SIGKILL)
-
-    def _send(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+        signal_child(self._process, signal.SIGKILL)
 
     def _check(self) -> None:
         self._silent_checks += 1

@@ -18,6 +18,7 @@ from typing import Any
 
 import nkeys
 
+from relay.process.children import signal_child
 from relay.settings.settings import Settings
 from tests.support.ports import free_port
 
@@ -97,14 +98,13 @@ class NatsServer:
     async def kill(self) -> None:
         """Kill it with SIGKILL, so that everything in it is lost."""
         if self._process is not None:
-            if self.is_running:
-                self._process.kill()
+            signal_child(self._process, signal.SIGKILL)
             await self._process.wait()
 
     async def terminate(self) -> None:
         """End it in order with SIGTERM."""
         assert self._process is not None
-        self._process.terminate()
+        signal_child(self._process, signal.SIGTERM)
         await self._process.wait()
 
     async def restart(self) -> None:

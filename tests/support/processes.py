@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
+from relay.process.children import signal_child
 from tests.support.ports import free_port
 
 Result = TypeVar("Result")
@@ -48,7 +49,7 @@ class Process:
         return "\n".join(self.lines)
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        signal_child(self._process, number)
 
     async def line(self, matches: Callable[[str], bool], seconds: float = START_SECONDS) -> str:
         """Wait for a line of standard error. If it does not come, the failure shows all lines."""
@@ -94,8 +95,7 @@ class Process:
 
     async def kill(self) -> None:
         """Kill the process; do nothing if it has exited."""
-        if self.returncode is None:
-            self._process.kill()
+        self.signal(signal.SIGKILL)
         await self._process.wait()
         await asyncio.wait([self._reader])
 
