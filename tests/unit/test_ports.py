@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from subprocess import PIPE
 
@@ -19,15 +20,19 @@ def test_no_port_is_given_twice() -> None:
 
 
 def test_processes_have_ports_of_their_own() -> None:
-    program = "from tests.support.ports import free_port; print(*(free_port() for _ in range(300)))"
-    others = [
-        subprocess.Popen([sys.executable, "-c", program + "; input()"], stdin=PIPE, stdout=PIPE) for _ in range(3)
-    ]
-    ports = [free_port() for _ in range(300)]
-    for other in others:
-        with other:
+    program = "from tests.support.ports import free_port as f; print(*(f() for _ in range(300)), flush=True); input()"
+    # A process that ends frees its blocks, so all live until each has its ports.
+    with ExitStack() as stack:
+        others = [
+            stack.enter_context(subprocess.Popen([sys.executable, "-c", program], stdin=PIPE, stdout=PIPE, text=True))
+            for _ in range(3)
+        ]
+        ports = [free_port() for _ in range(300)]
+        for other in others:
             assert other.stdout is not None
             ports += map(int, other.stdout.readline().split())
+        for other in others:
+            other.communicate("\n")
     assert len(set(ports)) == len(ports) == 1200
 
 
