@@ -17,8 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from relay.cli.app import running_relay
-from relay.settings.configuration import resolve
 from relay.settings.settings import Settings
+from tests.support.in_process import settings_with
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, environment, relay_process, running
 from tests.support.tokens import ED25519_KEY, SECRET, public_pem, seconds_from_now, token, write_keys
@@ -271,9 +271,11 @@ class TestOpenConnections:
             for kid in ("old", "new")
         )
 
-        def settings(*keys: Path, **access: Any) -> Settings:
-            files = {"token_key_files": [str(path) for path in keys], "open_sessions": ["public"], **access}
-            return resolve({"server": {"port": 0}, "access": files}, "test", {}, {}).settings
+        port = free_port()
+
+        def settings(*keys: Path, **options: object) -> Settings:
+            access = {"token_key_files": [str(path) for path in keys], "open_sessions": ["public"], **options}
+            return settings_with({"server.port": port, **{f"access.{name}": value for name, value in access.items()}})
 
         async with running_relay(settings(old)) as relay, contextlib.AsyncExitStack() as stack:
 
@@ -297,8 +299,8 @@ class TestOpenConnections:
             assert (await closing(staying))[0] == 4001
 
     async def test_settings_that_can_not_be_used_change_nothing(self, tmp_path: Path) -> None:
-        settings = resolve({"server": {"port": 0}, "access": {"token_secret": SECRET}}, "test", {}, {}).settings
-        broken = resolve({"access": {"token_key_files": [str(tmp_path / "no.pem")]}}, "test", {}, {}).settings
+        settings = settings_with({"access.token_secret": SECRET})
+        broken = settings_with({"access.token_key_files": [str(tmp_path / "no.pem")]})
         async with running_relay(settings) as relay, client(relay.url, "/v1/broadcast/ev1", token(role="broadcast")):
             with pytest.raises(Exception, match="cannot be read"):
                 relay.replace(broken)

@@ -8,7 +8,7 @@ import pytest
 from relay.cli.app import RunningRelay, running_relay
 from relay.server.connection import RelayConnection
 from relay.server.http import HttpConnection
-from relay.settings.configuration import load_settings
+from tests.support.in_process import settings_with
 
 HANDSHAKE = (
     "GET /v1/{target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -34,8 +34,7 @@ def connections() -> int:
 @pytest.mark.parametrize("target", ["listen/ev1", "broadcast/ev1", "listen/%20"])
 @pytest.mark.parametrize("ending", ["close frame", "end of the stream", "reset"])
 async def test_nothing_of_a_connection_waits_for_the_collector(target: str, ending: str) -> None:
-    settings = load_settings(None, {"server.port": 0, "broadcast.open": True}, {}).settings
-    async with running_relay(settings) as relay:
+    async with running_relay(settings_with({"broadcast.open": True})) as relay:
         gc.collect()
         gc.disable()
         try:

@@ -13,7 +13,7 @@ from relay.cli.app import RunningRelay, running_relay
 from relay.limits.names import Limit
 from relay.server.connection import RelayConnection
 from relay.server.http import HttpConnection
-from relay.settings.configuration import load_settings
+from tests.support.in_process import settings_with
 
 UPGRADE = (
     b"GET /v1/listen/ev1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -73,13 +73,11 @@ async def test_evictions_resets_and_time_outs_leave_nothing_taken(
     most_pending: int, timeout_seconds: float, limit: Limit
 ) -> None:
     options = {
-        "server.port": 0,
         "broadcast.open": True,
         "limits.max_pending_handshakes": most_pending,
         "limits.handshake_timeout_seconds": timeout_seconds,
-        "limits.max_lag_ms": None,
     }
-    async with running_relay(load_settings(None, options, {}).settings) as relay:
+    async with running_relay(settings_with(options)) as relay:
         seed = random.randrange(2**32)  # noqa: S311 - not a secret
         chances = [random.Random(seed + number) for number in range(6)]  # noqa: S311 - not a secret
         await asyncio.gather(*(attack(port_of(relay), chance) for chance in chances))
@@ -91,13 +89,16 @@ async def test_evictions_resets_and_time_outs_leave_nothing_taken(
 
 
 async def test_a_request_that_completes_in_the_turn_of_its_deadline_is_served() -> None:
-    options = {"server.port": 0, "broadcast.open": True, "limits.handshake_timeout_seconds": 0.5}
-    async with running_relay(load_settings(None, options, {}).settings) as relay:
+    options = {
+        "broadcast.open": True,
+        "limits.handshake_timeout_seconds": 2.0,
+    }
+    async with running_relay(settings_with(options)) as relay:
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(relay))
         writer.write(UPGRADE[:50])
         await asyncio.sleep(0.1)
         writer.write(UPGRADE[50:])
-        time.sleep(0.8)  # noqa: ASYNC251 - the loop must see the request and the deadline in one iteration
+        time.sleep(2.5)  # noqa: ASYNC251 - the loop must see the request and the deadline in one iteration
         said = b""
         async with asyncio.timeout(20):
             while b'"hello"' not in said:

@@ -12,7 +12,7 @@ from relay.cli.app import RunningRelay, running_relay
 from relay.server.connection import RelayConnection
 from relay.server.kernel import KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES
 from relay.server.server import DEAD_PEER_SECONDS
-from relay.settings.configuration import load_settings
+from tests.support.in_process import settings_with
 
 HANDSHAKE = (
     b"GET /v1/listen/ev1 HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -39,8 +39,7 @@ async def join(relay: RunningRelay, headers: bytes, last: bytes) -> socket.socke
 
 
 async def test_the_response_and_the_greeting_leave_in_one_system_call() -> None:
-    settings = load_settings(None, {"server.port": 0}, {}).settings
-    async with running_relay(settings) as relay:
+    async with running_relay(settings_with({})) as relay:
         with await join(relay, SUBPROTOCOL, b'"hello"') as client:
             info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, DATA_SEGMENTS.size)
     assert DATA_SEGMENTS.unpack(info) == (1,)
@@ -51,8 +50,7 @@ async def test_a_listener_that_reads_no_messages_gets_its_response_without_any(
 ) -> None:
     # A ping would flush the response with it.
     monkeypatch.setattr("relay.server.keepalive.ASK_AFTER_SECONDS", math.inf)
-    settings = load_settings(None, {"server.port": 0}, {}).settings
-    async with running_relay(settings) as relay:
+    async with running_relay(settings_with({})) as relay:
         (await join(relay, b"", b"\r\n\r\n")).close()
 
 
@@ -62,9 +60,7 @@ async def test_a_listener_that_reads_no_messages_gets_its_response_without_any(
 async def test_accepted_sockets_inherit_how_the_kernel_notices_dead_peers(
     stall_limit_seconds: float | str, most_ms: float
 ) -> None:
-    chosen = {"server.port": 0, "listener.stall_limit_seconds": stall_limit_seconds}
-    settings = load_settings(None, chosen, {}).settings
-    async with running_relay(settings) as relay:
+    async with running_relay(settings_with({"listener.stall_limit_seconds": stall_limit_seconds})) as relay:
         with await join(relay, SUBPROTOCOL, b'"hello"'):
             (connection,) = (each for each in gc.get_objects() if type(each) is RelayConnection)
             accepted = connection.transport.get_extra_info("socket")

@@ -29,8 +29,8 @@ from relay.server.connection import RelayConnection
 from relay.server.ports import TlsPort
 from relay.server.served import ServedConnection
 from relay.server.stream import StreamConnection
-from relay.settings.configuration import load_settings
 from tests.support.certificates import Certificate, KeyType, make_certificate
+from tests.support.in_process import settings_with
 from tests.support.live_session import LOOPS
 from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process, running
@@ -243,11 +243,10 @@ def only(kind: type[Result]) -> Result:
 async def listener_in_process(request: bytes, certificate: Certificate, gate: Gate) -> AsyncIterator[socket.socket]:
     """Run a relay in this process with one listener, which has the first bytes of the answer."""
     options = {
-        "server.port": 0,
         "server.tls_certificate": str(certificate.certificate),
         "server.tls_key": str(certificate.key),
     }
-    async with running_relay(load_settings(None, options, {}).settings) as relay:
+    async with running_relay(settings_with(options)) as relay:
         relay.hub.gate = gate
         address = ("127.0.0.1", int(relay.url.rpartition(":")[2]))
         plain = await asyncio.to_thread(socket.create_connection, address)

@@ -22,8 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from relay.cli.app import RunningRelay, running_relay
 from relay.limits.names import Limit
 from relay.limits.tls_faults import TlsFault
-from relay.settings.configuration import load_settings
 from tests.support.certificates import Certificate, make_certificate
+from tests.support.in_process import settings_with
 from tests.support.live_session import LOOPS, applied_limits
 from tests.support.processes import RelayProcess, relay_process
 
@@ -189,13 +189,11 @@ async def test_a_handshake_that_fails_is_counted_and_told_by_its_reason(loop: st
 
 def in_process(certificate: Certificate, most_pending: int = 1000, timeout_seconds: float = 10) -> dict[str, object]:
     return {
-        "server.port": 0,
         "server.tls_certificate": str(certificate.certificate),
         "server.tls_key": str(certificate.key),
         "broadcast.open": True,
         "limits.max_pending_handshakes": most_pending,
         "limits.handshake_timeout_seconds": timeout_seconds,
-        "limits.max_lag_ms": None,
     }
 
 
@@ -270,7 +268,7 @@ async def test_evictions_resets_and_time_outs_leave_nothing_taken(
 ) -> None:
     certificate = make_certificate(tmp_path)
     options = in_process(certificate, most_pending, timeout_seconds)
-    async with running_relay(load_settings(None, options, {}).settings) as relay:
+    async with running_relay(settings_with(options)) as relay:
         before = open_files()
         seed = random.randrange(2**32)  # noqa: S311 - not a secret
         chances = [random.Random(seed + number) for number in range(4)]  # noqa: S311 - not a secret
@@ -286,7 +284,7 @@ async def test_evictions_resets_and_time_outs_leave_nothing_taken(
 async def test_nothing_of_a_handshake_waits_for_the_collector(ending: str, tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
     options = in_process(certificate, 1, 1 if ending == "time-out" else 600)
-    async with running_relay(load_settings(None, options, {}).settings) as relay:
+    async with running_relay(settings_with(options)) as relay:
         hello = client_hello(certificate)[2]
         gc.collect()
         gc.disable()

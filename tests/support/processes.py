@@ -123,9 +123,12 @@ async def few_at_once(calls: Iterable[Coroutine[Any, Any, Result]]) -> list[Resu
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment with these settings in place of its own."""
+    """Return this process's environment with these settings in place of its own.
+
+    Unless they limit the lag, a relay admits listeners even on a busy machine.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "AWS_"))}
-    return {**inherited, "AWS_EC2_METADATA_DISABLED": "true", **settings}
+    return {**inherited, "AWS_EC2_METADATA_DISABLED": "true", "RELAY_LIMITS_MAX_LAG_MS": "never", **settings}
 
 
 @asynccontextmanager
@@ -204,11 +207,9 @@ async def relay_process(*arguments: str, module: str = "relay", **settings: str)
         arguments: Further options of `relay serve`.
         module: The module to run instead of `relay`.
         settings: Environment variables such as `RELAY_BROADCAST_KEY`. Unless they set access, anyone may broadcast.
-            Unless they limit the lag, the relay admits listeners even on a busy machine.
     """
     if not any(name.startswith(("RELAY_BROADCAST_KEY", "RELAY_BROADCAST_OPEN", "RELAY_ACCESS_")) for name in settings):
         settings["RELAY_BROADCAST_OPEN"] = "true"
-    settings.setdefault("RELAY_LIMITS_MAX_LAG_MS", "never")
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -29,8 +29,6 @@ from tests.support.kernel_queues import KernelQueues
 SMALL_BUFFER_BYTES = 4096
 """The receive buffer of a listener that should hold little itself; Linux opens a window of about this size."""
 
-JOIN_SECONDS = 20.0
-
 HANG_SECONDS = 60.0
 """A relay that takes longer hangs; the limit does not judge speed."""
 
@@ -308,7 +306,7 @@ async def open_listener(
         if rest:
             listener.take(rest)
         listener.resume()
-        await listener.until(lambda: bool(listener.events), JOIN_SECONDS)
+        await listener.until(lambda: bool(listener.events))
     except BaseException:
         listener.close()
         raise
@@ -330,7 +328,7 @@ async def upgrade(
         sock.setblocking(False)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        async with asyncio.timeout(JOIN_SECONDS):
+        async with asyncio.timeout(HANG_SECONDS):
             await loop.sock_connect(sock, (address.hostname, address.port))
             await loop.sock_sendall(sock, b"".join(protocol.data_to_send()))
             received = b""

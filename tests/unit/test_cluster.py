@@ -738,9 +738,12 @@ async def test_many_claims_at_once_leave_one_broadcaster(nodes: list[ClusterNode
         for number in range(20):
             for node in nodes:
                 tasks.create_task(race(node, number))
-    await asyncio.sleep(0.1)
-    channels = [node.bench.hub.directory.find(ADDRESS) for node in nodes]
-    assert [channel is not None and channel.broadcaster is not None for channel in channels].count(True) == 1
+
+    def broadcasters() -> int:
+        channels = [node.bench.hub.directory.find(ADDRESS) for node in nodes]
+        return sum(channel is not None and channel.broadcaster is not None for channel in channels)
+
+    await until(lambda: broadcasters() == 1)
     await until(lambda: len({tuple(heard(each)) for each in listeners}) == 1)
     for each in listeners:
         assert_exact(each)

@@ -10,7 +10,7 @@ from subprocess import PIPE
 from tests.support.ports import BLOCKS, FIRST_PORT, PORTS_PER_BLOCK, free_port
 
 TESTS = Path(__file__).parent.parent
-FROM_THE_KERNEL = re.compile(r'(\.0\.0\.1"|"localhost"), 0\b|"--port", "0"|\bport=0\b')
+FROM_THE_KERNEL = re.compile(r'(\.0\.0\.1"|"localhost"), 0\b|"--port", "0"|--port 0\b|port"?[=:] ?0\b')
 """Matches every form in which a test can ask the kernel for a port to listen on."""
 
 
