@@ -42,6 +42,11 @@ RENEWAL_SECONDS = 1.0
 _FIND_SECONDS = 0.25
 """How long to wait for the state of a stream before asking again. A server that knows it answers in milliseconds."""
 
+_CREATION_SECONDS = 2.0
+"""How long a server may take to create a stream for another node. It takes milliseconds on an idle machine."""
+
+_LOOK_SECONDS = 0.05
+
 _BATCH_MESSAGES = 500
 _NANOSECONDS = 1_000_000_000
 
@@ -355,7 +360,7 @@ async def _ensure(link: Link, config: Answer) -> str:
         try:
             present = await _find(link, name)
         except NoStreamError:
-            present = await _api(link, f"$JS.API.STREAM.CREATE.{name}", payload)
+            present = await _create(link, name, payload)
         if any(present["config"].get(key, 0) != wanted for key, wanted in config.items()):
             await _api(link, f"$JS.API.STREAM.UPDATE.{name}", payload)
         return str(present["created"])
@@ -366,7 +371,7 @@ async def _ensure(link: Link, config: Answer) -> str:
         ) from error
     except ApiError as error:
         if error.number == _NAME_IN_USE:
-            # Another node with other settings was faster. The next attempt adapts them.
+            # Another node was faster, and no server tells of its stream yet. The next attempt finds it.
             raise BusDownError(str(error)) from error
         if error.number in _NO_JETSTREAM:
             raise ConfigurationError(
@@ -378,6 +383,23 @@ async def _ensure(link: Link, config: Answer) -> str:
                 f"{config['num_replicas']}{_size_of(config)}: {error}"
             ) from error
         raise
+
+
+async def _create(link: Link, name: str, payload: bytes) -> Answer:
+    """Create a stream, or return it if another node is faster.
+
+    While a server creates it for one node, it refuses it to another: its memory is reserved already.
+    """
+    try:
+        return await _api(link, f"$JS.API.STREAM.CREATE.{name}", payload)
+    except ApiError as refusal:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CREATION_SECONDS):
+                while True:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    with suppress(NoStreamError):
+                        return await _find(link, name)
+        raise refusal from None
 
 
 def _size_of(config: Answer) -> str:

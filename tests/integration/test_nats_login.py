@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 from relay.cluster import nats_bus
 from relay.cluster.nats_bus import open_bus
+from relay.settings.settings import Settings
 from relay.vocabulary.errors import ConfigurationError
 from tests.support.certificates import make_certificate
 from tests.support.nats import ask_server, cluster_settings, nats, nkey_of, operator_mode, until, user_seed
@@ -199,10 +200,21 @@ async def test_nodes_that_begin_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     # On a busy machine, eight nodes that each want another history take long to agree.
     monkeypatch.setattr(nats_bus, "START_SECONDS", 120.0)
     async with nats(tmp_path) as server:
-        several = [open_bus(cluster_settings(server.url, history_seconds=number)) for number in range(1, 9)]
-        await asyncio.gather(*(bus.__aenter__() for bus in several))
-        await until(lambda: all(len(bus.nodes) == len(several) for bus in several))
-        await asyncio.gather(*(bus.__aexit__(None, None, None) for bus in several))
+        await begin_at_once([cluster_settings(server.url, history_seconds=number) for number in range(1, 9)])
+
+
+async def test_nodes_that_begin_at_once_where_the_audio_has_room_only_once(tmp_path: Path) -> None:
+    """While the server creates the stream for one node, it refuses to create it for another."""
+    memory = f'jetstream {{ store_dir: "{tmp_path / "store"}", max_memory_store: 640MiB }}'
+    async with nats(tmp_path, memory, jetstream=False) as server:
+        await begin_at_once([cluster_settings(server.url) for _ in range(8)])
+
+
+async def begin_at_once(nodes: Sequence[Settings]) -> None:
+    several = [open_bus(settings) for settings in nodes]
+    await asyncio.gather(*(bus.__aenter__() for bus in several))
+    await until(lambda: all(len(bus.nodes) == len(several) for bus in several))
+    await asyncio.gather(*(bus.__aexit__(None, None, None) for bus in several))
 
 
 async def test_a_relay_on_its_own_imports_nothing_of_nats() -> None:
