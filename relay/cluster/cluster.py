@@ -259,11 +259,11 @@ class Cluster:
             ]
             record = shifted(last.channel, -self._wall_offset)
             if last is before:
-                record = brought_up_to_date(record, last, channel, waiting, max(accepted, follower.accepted))
+                accepted = max(accepted, follower.accepted)
+                record = brought_up_to_date(record, last, channel, waiting, accepted=accepted, begun=follower.begun)
             self._records.check(claim)
             is_disputed = is_silent and _is_disputed(last, claim.offer)
             self._hub.following.become_home(channel, record, waiting, is_disputed=is_disputed)
-            home.hold_again(waiting)
         else:
             if last is not None:
                 self._forget_ended(address)
@@ -276,6 +276,7 @@ class Cluster:
         self._homes[address] = home
         self._records.finish(claim)
         home.begin(after.connection, self._session_name(address))
+        home.hold_again()
         return home
 
     async def _ask_to_release(self, address: ChannelAddress, fence: int) -> Ownership | None:

@@ -59,7 +59,7 @@ class Audio(NamedTuple):
     Attributes:
         place: Its start.
         due: When it is due.
-        accepted: In pace `live`, the ticks accepted from the present broadcaster, including this frame.
+        accepted: The ticks accepted from the present broadcaster, including this frame.
         audio: The encoded audio.
     """
 

@@ -9,7 +9,7 @@ Bound: while entries are fetched, `MAX_WAITING` later ones wait. Drops: the olde
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 
 from relay.cluster.bus import Bus, BusDownError, Subscription
@@ -83,8 +83,9 @@ class Follower:
 
     Attributes:
         next: The fence and the index of the next entry.
-        last_due: When the last frame is due, in the home's time of day.
+        last_due: The fence of the last frame, and when that is due, in its home's time of day.
         accepted: The fence of the last frame, and the ticks that were accepted with it.
+        begun: The fence with which a home last began, and the ticks accepted from each connection until then.
         is_synced: Whether it is up to date with the cluster.
         used_at: When the channel last had a listener here, or when following began.
     """
@@ -105,8 +106,9 @@ class Follower:
     ) -> None:
         self.address = address
         self.next = (0, 0)
-        self.last_due = 0.0
+        self.last_due = (0, 0.0)
         self.accepted = (0, 0)
+        self.begun: tuple[int, Mapping[str, int]] = (0, {})
         self.is_synced = False
         self.used_at = clock()
         self._following = following
@@ -184,19 +186,23 @@ class Follower:
     async def fetch_held(self) -> tuple[list[Held], tuple[int, int]]:
         """Return the accepted audio that is not released yet, and the fence and ticks of the last that was accepted.
 
+        A home keeps all audio that waits again before it releases any. What it kept is therefore released up to its own
+        last frame. The due times of different homes can't be compared, because their clocks differ.
+
         Raises:
             BusDownError: The bus did not answer.
         """
-        held: list[Held] = []
+        held: list[tuple[int, Held]] = []
         accepted = (0, 0)
         for data in await self._bus.fetch(f"held.{key_of(self.address)}"):
             entry = Entry.unpack(data)
             if isinstance(entry.body, Void):
                 held.clear()
             elif isinstance(entry.body, Held):
-                held.append(entry.body)
+                held.append((entry.fence, entry.body))
                 accepted = entry.fence, entry.body.accepted
-        return [each for each in held if each.due > self.last_due], accepted
+        last_fence, last_due = self.last_due
+        return [each for fence, each in held if fence > last_fence or each.due > last_due], accepted
 
     def local_time(self, wall: float) -> float:
         """Return the time of this relay's clock at a time of day of the home."""
@@ -258,7 +264,12 @@ class Follower:
             self._following.open(record, past)
         self.next = known.as_of
         self.last_due = max(
-            (each.body.due for each in entries if isinstance(each.body, Audio) and each.order < self.next), default=0.0
+            (
+                (each.fence, each.body.due)
+                for each in entries
+                if isinstance(each.body, Audio) and each.order < self.next
+            ),
+            default=(0, 0.0),
         )
 
     def _catch_up(self, entries: Iterable[Entry], *, is_final: bool = False) -> bool:
@@ -285,7 +296,8 @@ class Follower:
             self._log("an entry of the cluster can't be read", reason=str(error))
             return
         now = self._clock()
-        if entry.fence >= self.next[0]:
+        is_own = isinstance(entry.body, Fence) and entry.body.home == self._bus.node_id
+        if entry.fence >= self.next[0] and not is_own:
             self._meet(entry.fence)
             self._difference.note(entry.sent, now)
         if self._waiting is not None:
@@ -356,11 +368,11 @@ class Follower:
         if channel is not None and isinstance(body, Audio):
             if not self._following.take(channel, body.place, body.audio, self.local_time(body.due)):
                 return False
-            self.last_due = body.due
+            self.last_due = entry.fence, body.due
             self.accepted = entry.fence, body.accepted
         elif channel is not None and isinstance(body, Change):
             if body.note.clears:
-                self.last_due = 0.0
+                self.last_due = entry.fence, 0.0
             self._following.apply(channel, body.note)
         self.next = entry.fence, entry.index + 1
         return True
@@ -382,6 +394,7 @@ class Follower:
             self._start_over(channel, record)
         else:
             self._following.catch_up(channel, record)
+        self.begun = entry.fence, record.accepted
         self.next = entry.fence, entry.index + 1
         return True
 

@@ -72,7 +72,9 @@ class Home:
 
     def begin(self, connection: str | None, session_name: str | None) -> None:
         """Send the state of the channel, then everything that it releases."""
-        self.connection, self._accepted = connection, 0
+        self.connection = connection
+        # What waits came from earlier broadcasters.
+        self._accepted = -sum(timed.piece.ticks for timed in self.channel.waiting)
         record = shifted(self.channel.export(session_name), self._wall_offset)
         self._publish(Snapshot(record.to_json()))
         self.channel.readers[self] = None
@@ -94,7 +96,7 @@ class Home:
         if isinstance(item, Frame):
             start = item.start
             self._accepted += item.end.media_time - start.media_time
-            self._publish(Audio(start, item.timestamp + self._wall_offset, self._accepted, item.audio))
+            self._publish(Audio(start, item.timestamp + self._wall_offset, max(0, self._accepted), item.audio))
         else:
             self._publish(Change(item))
             self.note_change()
@@ -114,26 +116,25 @@ class Home:
         """Keep accepted audio of pace `speech` on the bus, until it is released."""
         if self.channel.pace is not Pace.SPEECH:
             return
-        accepted = 0 if self.connection is None else self.channel.accepted.get(self.connection, 0)
-        accepted -= sum(timed.piece.ticks for timed in pieces)
+        accepted = self._accepted_in_all - sum(timed.piece.ticks for timed in pieces)
         for timed in pieces:
             accepted += timed.piece.ticks
             self._keep(Held(timed.due + self._wall_offset, accepted, timed.piece.audio))
 
     def discard(self) -> None:
         """Discard the held audio, because nobody will hear it."""
-        self._bus.replace(self._held_subject, self._entry(Void(), is_next=False))
+        self._accepted = self._accepted_in_all
+        self._void_held()
 
-    def hold_again(self, waiting: Sequence[Timed]) -> None:
+    def hold_again(self) -> None:
         """Replace the audio that the last home kept by the audio that still waits, with times of this node's clock.
 
-        The next home drops audio that is due no later than the last frame that it received, so both times must come
-        from the same clock.
+        Call it after `begin`, which says how much was accepted, and before audio is released. The next home drops audio
+        that is due no later than the last frame that it received, so both times must come from the same clock.
         """
-        if waiting:
-            self.discard()
-            for timed in waiting:
-                self._keep(Held(timed.due + self._wall_offset, 0, timed.piece.audio))
+        self._void_held()
+        for timed in self.channel.waiting:
+            self._keep(Held(timed.due + self._wall_offset, 0, timed.piece.audio))
 
     async def hand_over(self) -> None:
         """Send a farewell, and wait until the memory of the bus has every entry.
@@ -154,6 +155,14 @@ class Home:
             self.connection = None
         record = shifted(self.channel.export(session_name), self._wall_offset)
         return Ownership(self.fence, self._bus.node_id, self.connection, record, self.next, self.connection)
+
+    @property
+    def _accepted_in_all(self) -> int:
+        """The ticks accepted from the present broadcaster, including those that wait."""
+        return 0 if self.connection is None else self.channel.accepted.get(self.connection, 0)
+
+    def _void_held(self) -> None:
+        self._bus.replace(self._held_subject, self._entry(Void(), is_next=False))
 
     def _publish(self, body: Body) -> None:
         self._bus.publish(self._audio_subject, self._entry(body))

@@ -26,15 +26,20 @@ class ClusterNode:
         cluster: Its part in the cluster.
     """
 
-    def __init__(self, cluster: MemoryCluster, name: str, *, skew_seconds: float = 0.0) -> None:
+    def __init__(
+        self, cluster: MemoryCluster, name: str, *, skew_seconds: float = 0.0, wall_skew_seconds: float = 0.0
+    ) -> None:
         def clock() -> float:
             return relay_clock() + skew_seconds
+
+        def wall() -> float:
+            return wall_clock() + wall_skew_seconds
 
         self.name = name
         self.bench = Bench(bound_seconds=10.0, clock=clock, renditions=None)
         self.bus: MemoryBus = cluster.bus(name)
         self.cluster = Cluster(
-            self.bus, self.bench.hub, self.bench.tasks, clock=clock, wall_clock=wall_clock, history_seconds=10.0
+            self.bus, self.bench.hub, self.bench.tasks, clock=clock, wall_clock=wall, history_seconds=10.0
         )
         self._sources = 0
 

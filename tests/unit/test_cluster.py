@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ import pytest_asyncio
 
 from relay.cluster import cluster, follower
 from relay.cluster.bus import BusDownError
+from relay.cluster.entries import Entry, Held, Snapshot
 from relay.cluster.ownership import Ownership, key_of
 from relay.hub.channel import Broadcaster
 from relay.protocol.requests import Delivery, Offer, Resume
@@ -545,6 +547,122 @@ async def test_speech_that_waits_outlives_one_home_after_another() -> None:
         await until(lambda: len(heard(there)) >= 250)
         assert heard(there) == numbered(250)
         assert_exact(there)
+
+
+@pytest_asyncio.fixture
+async def nodes_with_a_slow_clock(memory: MemoryCluster) -> AsyncIterator[list[ClusterNode]]:
+    """Four nodes. The time of day of the second one is a second behind."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(ClusterNode(memory, name, wall_skew_seconds=skew).running())
+            for name, skew in (("a", 0.0), ("b", -1.0), ("c", 0.0), ("d", 0.0))
+        ]
+
+
+@pytest.mark.parametrize("last_word", [Snapshot, Held])
+async def test_speech_that_waits_outlives_a_home_that_released_none_of_it(
+    nodes_with_a_slow_clock: list[ClusterNode],
+    memory: MemoryCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    last_word: type[Snapshot | Held],
+) -> None:
+    a, b, c, d = nodes_with_a_slow_clock
+    source, _ = await a.claim(Offer(pace=Pace.SPEECH), connection_id="a")
+    # Who follows from the beginning knows how the clocks differ.
+    _, _, there = [await node.join() for node in (b, c, d)]
+    send(a, source, numbered(250))
+    await until(lambda: len(heard(there)) >= 100)
+    await a.die()
+    remember = memory.remember
+
+    def cut_off_after(subject: str, payload: bytes) -> None:
+        remember(subject, payload)
+        body = Entry.unpack(payload).body
+        if isinstance(body, last_word) and (isinstance(body, Snapshot) or body.audio == numbered(1, 249)[0]):
+            b.bus.cut()
+
+    with monkeypatch.context() as first_words:
+        first_words.setattr(memory, "remember", cut_off_after)
+        await b.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="a"), connection_id="b")
+        await until(lambda: not b.bus.is_up)
+    await b.die()
+    # The greeting of this home was lost, too.
+    again, _ = await c.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="a"))
+    assert again.accepted_before == 250 * 320
+    await until(lambda: len(heard(there)) >= 250)
+    assert heard(there) == numbered(250)
+    assert_exact(there)
+
+
+async def test_speech_that_waits_is_not_late_at_a_home_with_another_clock(
+    nodes_with_a_slow_clock: list[ClusterNode],
+) -> None:
+    a, b, _, _ = nodes_with_a_slow_clock
+    source, _ = await a.claim(Offer(pace=Pace.SPEECH), connection_id="a")
+    there = await b.join()
+    send(a, source, numbered(250))
+    await until(lambda: len(heard(there)) >= 100)
+    await a.die()
+    await b.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="a"))
+    await until(lambda: len(heard(there)) >= 150)
+    due = [each.due_ms for each in headers(there)]
+    assert max(after - before for before, after in itertools.pairwise(due)) < 500
+
+
+async def test_speech_that_was_released_is_not_released_again(nodes_with_a_slow_clock: list[ClusterNode]) -> None:
+    a, b, c, d = nodes_with_a_slow_clock
+    source, _ = await a.claim(Offer(pace=Pace.SPEECH), connection_id="a")
+    # Who follows from the beginning knows how the clocks differ.
+    _, _, there = [await node.join() for node in (b, c, d)]
+    send(a, source, numbered(90))
+    await until(lambda: len(heard(there)) == 90)
+    await a.die()
+    again, _ = await b.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="a"), connection_id="b")
+    send(b, again, numbered(1, 90))
+    await until(lambda: len(heard(there)) == 91)
+    await b.die()
+    last, _ = await c.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="b"))
+    send(c, last, numbered(1, 91))
+    await until(lambda: len(heard(there)) >= 92)
+    assert heard(there) == numbered(92)
+    assert_exact(there)
+
+
+async def test_speech_of_an_earlier_broadcaster_does_not_count_as_accepted(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim(Offer(pace=Pace.SPEECH), connection_id="a")
+    there = await c.join()
+    send(a, source, numbered(250))
+    await until(lambda: len(heard(there)) >= 100)
+    await a.die()
+    again, _ = await b.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="a"), connection_id="b")
+    send(b, again, numbered(2, 250))
+    await until(lambda: (record := record_of(memory)) is not None and record.speaker == "b")
+    released = len(heard(there))
+    await until(lambda: len(heard(there)) >= released + 10)
+    await b.die()
+    last, _ = await c.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="b"))
+    assert last.accepted_before == 2 * 320
+
+
+async def test_what_a_home_accepted_before_its_first_record_counts(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim(connection_id="a")
+    there = await c.join()
+    send(a, source, numbered(10))
+    await until(lambda: len(heard(there)) == 10)
+    await a.die()
+    again, _ = await b.claim(Offer(takeover=True, resume="a"), connection_id="b")
+    monkeypatch.setattr(b.bus, "write", no_answer)
+    send(b, again, numbered(5, 10))
+    await until(lambda: len(heard(there)) == 15)
+    await b.die()
+    last, _ = await c.claim(Offer(takeover=True, resume="b"))
+    assert last.accepted_before == 5 * 320
 
 
 async def test_claims_are_refused_while_the_bus_is_down_and_audio_goes_on(
