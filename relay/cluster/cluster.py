@@ -257,7 +257,7 @@ class Cluster:
                 for each in held
                 if channel.audio_format is not None
             ]
-            record = shifted(last.channel, -self._wall_offset)
+            record = follower.localized(last.channel)
             if last is before:
                 accepted = max(accepted, follower.accepted)
                 record = brought_up_to_date(record, last, channel, waiting, accepted=accepted, begun=follower.begun)

@@ -181,7 +181,7 @@ class Follower:
         self._directory.name_session(self.address.session, known.channel.session_name)
         if self._lost_at is not None and known.as_of >= self._lost_at:
             self._lost_at = None
-            self._following.catch_up(channel, self._localized(known.channel))
+            self._following.catch_up(channel, self.localized(known.channel))
 
     async def fetch_held(self) -> tuple[list[Held], tuple[int, int]]:
         """Return the accepted audio that is not released yet, and the fence and ticks of the last that was accepted.
@@ -208,7 +208,8 @@ class Follower:
         """Return the time of this relay's clock at a time of day of the home."""
         return wall + self._difference.seconds
 
-    def _localized(self, record: ChannelRecord) -> ChannelRecord:
+    def localized(self, record: ChannelRecord) -> ChannelRecord:
+        """Return a record of the home with times of this relay's clock."""
         return shifted(record, self._difference.seconds)
 
     async def _fetch(self) -> list[Entry]:
@@ -246,7 +247,7 @@ class Follower:
 
         Those who wait for the first broadcaster of a channel go on waiting if the record is of one that ended.
         """
-        channel, record = self.channel, self._localized(known.channel)
+        channel, record = self.channel, self.localized(known.channel)
         past = (
             Past(entry.body.place, self.local_time(entry.body.due), entry.body.audio)
             for entry in entries
@@ -384,7 +385,7 @@ class Follower:
             self._difference = ClockDifference(self._difference.seconds)
 
     def _take_snapshot(self, entry: Entry, body: Snapshot, *, is_forced: bool = False) -> bool:
-        record = self._localized(ChannelRecord.from_json(body.record))
+        record = self.localized(ChannelRecord.from_json(body.record))
         channel, place = self.channel, Place(*record.timeline.place)
         if channel is None:
             self._following.open(record)
@@ -411,7 +412,7 @@ class Follower:
         if isinstance(body, Audio) and channel is not None and known is not None:
             record = known.channel
             if record.timeline.place[1] == body.place.epoch != channel.place.epoch:
-                self._following.catch_up(channel, self._localized(record))
+                self._following.catch_up(channel, self.localized(record))
         self.next = entry.order
         if not self._apply(entry):
             # The format of this frame is not known yet. A later record contains it.

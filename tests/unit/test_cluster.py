@@ -609,6 +609,21 @@ async def test_speech_that_waits_is_not_late_at_a_home_with_another_clock(
     assert max(after - before for before, after in itertools.pairwise(due)) < 500
 
 
+async def test_new_speech_follows_what_waits_at_a_home_with_another_clock(
+    nodes_with_a_slow_clock: list[ClusterNode],
+) -> None:
+    a, b, _, _ = nodes_with_a_slow_clock
+    source, _ = await a.claim(Offer(pace=Pace.SPEECH), connection_id="a")
+    there = await b.join()
+    send(a, source, numbered(1000))
+    await until(lambda: len(heard(there)) >= 100)
+    again, _ = await b.claim(Offer(pace=Pace.SPEECH, takeover=True, resume="a"))
+    send(b, again, numbered(10, 1000))
+    due = [each.due for each in again.channel.waiting]
+    steps = [after - before for before, after in itertools.pairwise(due)]
+    assert max(abs(step - 0.02) for step in steps) < 0.5
+
+
 async def test_speech_that_was_released_is_not_released_again(nodes_with_a_slow_clock: list[ClusterNode]) -> None:
     a, b, c, d = nodes_with_a_slow_clock
     source, _ = await a.claim(Offer(pace=Pace.SPEECH), connection_id="a")
