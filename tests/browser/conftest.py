@@ -4,11 +4,12 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import TimeoutError as PageTimeoutError
 
 from tests.browser.peers import Network, network
 from tests.support.processes import RelayProcess, relay_process
@@ -56,11 +57,18 @@ class Tab:
 
     async def status(self, sentence: str) -> None:
         """Wait until the page shows a status."""
-        await self.page.get_by_role("status").filter(has_text=sentence).wait_for()
+        await self._says("status", sentence)
 
     async def warning(self, sentence: str) -> None:
         """Wait until the page shows a warning."""
-        await self.page.get_by_role("alert").filter(has_text=sentence).wait_for()
+        await self._says("alert", sentence)
+
+    async def _says(self, role: Literal["status", "alert"], sentence: str) -> None:
+        places = self.page.get_by_role(role)
+        try:
+            await places.filter(has_text=sentence).wait_for()
+        except PageTimeoutError:
+            pytest.fail(f"The page should say {sentence!r}, but it says {await places.all_inner_texts()}.")
 
     async def until(self, condition: str) -> None:
         """Wait until a JavaScript expression is true."""
