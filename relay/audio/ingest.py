@@ -323,11 +323,16 @@ class SpeechIngest(Ingest):
         """Return the audio that waits of the latest `count` frames, oldest first."""
         return [self._queue[index] for index in range(-min(count, len(self._queue)), 0)]
 
-    def restore(self, waiting: Iterable[Timed]) -> None:
-        """Add waiting audio as it was scheduled."""
+    def restore(self, waiting: Iterable[Timed], now: float) -> None:
+        """Add waiting audio as it was scheduled. If some is overdue, all of it moves, because nobody heard it."""
+        not_before = now
         for timed in waiting:
-            self._queue.append(timed)
+            due = max(timed.due, not_before)
+            not_before = due + timed.piece.seconds
+            self._queue.append(Timed(timed.piece, due))
             self._queued += _amount(timed.piece)
+        if self._queue:
+            self._not_before = max(self._not_before, not_before)
 
 
 def ingest_for(pace: Pace, limits: IngestLimits, not_before: float = -math.inf) -> Ingest:
@@ -335,15 +340,15 @@ def ingest_for(pace: Pace, limits: IngestLimits, not_before: float = -math.inf) 
     return (SpeechIngest if pace is Pace.SPEECH else LiveIngest)(limits, not_before)
 
 
-def restore_ingest(record: IngestRecord, limits: IngestLimits, waiting: Iterable[Timed] = ()) -> Ingest:
-    """Continue an exported ingest, with the audio that waited there."""
+def restore_ingest(record: IngestRecord, limits: IngestLimits, waiting: Iterable[Timed], now: float) -> Ingest:
+    """Continue an exported ingest at `now`, with the audio that waited there."""
     not_before = -math.inf if record.not_before is None else record.not_before
     if record.pace == Pace.LIVE:
         live = LiveIngest(limits, not_before)
         live.restore(record.covered_until)
         return live
     speech = SpeechIngest(limits, not_before)
-    speech.restore(waiting)
+    speech.restore(waiting, now)
     return speech
 
 

@@ -249,7 +249,7 @@ class Cluster:
         home = Home(self._hub.directory.open(address), self._bus, self._clock, self._wall_offset, self._has_changes.set)
         await home.void_others(after.fence)
         if last is not None and not last.has_ended:
-            follower = await self._sync(address, last)
+            follower = await self._sync(address, last, is_final=True)
             held, accepted = await follower.fetch_held()
             channel = follower.channel or self._hub.directory.open(address)
             waiting = [
@@ -361,9 +361,11 @@ class Cluster:
             return b""
         return b"stored"
 
-    async def _sync(self, address: ChannelAddress, known: Ownership | None = None) -> Follower:
+    async def _sync(
+        self, address: ChannelAddress, known: Ownership | None = None, *, is_final: bool = False
+    ) -> Follower:
         follower = self._make_follower(address)
-        await follower.sync(known or self._records.find(address))
+        await follower.sync(known or self._records.find(address), is_final=is_final)
         return follower
 
     def _drop_follower(self, address: ChannelAddress) -> None:

@@ -82,7 +82,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Farewell:
-    """The home sends nothing more."""
+    """The home sends nothing more with this fence, so what comes before the next fence is complete."""
 
 
 class Held(NamedTuple):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from relay.cluster.bus import Bus, BusDownError, Subscription
 from relay.cluster.clock_difference import ClockDifference
-from relay.cluster.entries import Audio, Change, Entry, EntryError, Fence, Held, Snapshot, Void
+from relay.cluster.entries import Audio, Change, Entry, EntryError, Farewell, Fence, Held, Snapshot, Void
 from relay.cluster.ownership import Ownership, key_of, shifted
 from relay.hub.channel import Channel
 from relay.hub.channel_record import ChannelRecord
@@ -53,7 +53,7 @@ class ClusterTally:
     """What happened to this node's part in the cluster since it started.
 
     Attributes:
-        repairs: How often entries of a channel were missing and were fetched.
+        repairs: How often entries of a channel were missing, or may have been, and were fetched.
         lost_entries: How often entries were missing for good.
         adoptions: How often this node took over a channel whose home was gone.
     """
@@ -126,6 +126,7 @@ class Follower:
         self._is_closed = False
         self._lock = asyncio.Lock()
         self._in_order_at = -1.0
+        self._is_complete = False
         self._met = 0
         self._is_repairing = self._is_asking = False
         self._answers = 0
@@ -143,15 +144,17 @@ class Follower:
         if self._subscription is not None:
             self._subscription.close()
 
-    async def sync(self, known: Ownership | None) -> None:
+    async def sync(self, known: Ownership | None, *, is_final: bool = False) -> None:
         """Bring the channel up to date from its record, the memory of the bus, and entries that arrive meanwhile.
 
-        A channel without users here starts again, with its recent audio.
+        A channel without users here starts again, with its recent audio. If no home will send more, this is final:
+        entries that the memory lacks count as lost.
 
         Raises:
             BusDownError: The bus did not answer. Entries that arrive wait for the next attempt.
         """
         async with self._lock:
+            self._known = known or self._known
             if self._waiting is None:
                 self._waiting = deque(maxlen=MAX_WAITING)
             if self._subscription is None:
@@ -159,7 +162,7 @@ class Follower:
                 if self._is_closed:
                     self.close()
             try:
-                entries = await self._fetch()
+                entries = await self._fetch(is_final=is_final)
             except (BusDownError, asyncio.CancelledError):
                 if self.is_synced:
                     # Or the waiting entries would stay there.
@@ -167,7 +170,7 @@ class Follower:
                 raise
             if known is not None and known.as_of > self.next:
                 self._begin(known, entries)
-            if not self._catch_up(entries):
+            if not self._catch_up(entries, is_final=is_final):
                 self._start_repair()
 
     def learn(self, known: Ownership) -> None:
@@ -212,13 +215,8 @@ class Follower:
         """Return a record of the home with times of this relay's clock."""
         return shifted(record, self._difference.seconds)
 
-    async def _fetch(self) -> list[Entry]:
-        seconds = self._history_seconds
-        if self._in_order_at >= 0:
-            seconds += LATE_SECONDS
-            if self.is_synced:
-                seconds = min(seconds, self._clock() - self._in_order_at)
-        since = self._clock() + self._wall_offset - seconds - MARGIN_SECONDS
+    async def _fetch(self, *, is_final: bool = False) -> list[Entry]:
+        since = self._oldest_missing(is_final=is_final) + self._wall_offset - MARGIN_SECONDS
         entries = []
         for data in await self._bus.fetch(f"audio.{key_of(self.address)}", since):
             try:
@@ -226,6 +224,20 @@ class Follower:
             except EntryError as error:
                 self._log("an entry of the cluster can't be read", reason=str(error))
         return self._put_in_order(entries)
+
+    def _oldest_missing(self, *, is_final: bool) -> float:
+        """Return when the oldest entry that may be missing was sent, in seconds of this relay's clock.
+
+        A home numbers the next audio, so its last word is needed however old it is. Others need only what is of use to
+        a listener.
+        """
+        since = self._clock() - self._history_seconds
+        if self._in_order_at < 0:
+            return since if self._known is None else min(since, self._known.described_at - self._wall_offset)
+        if is_final:
+            return self._in_order_at
+        since -= LATE_SECONDS
+        return max(since, self._in_order_at) if self.is_synced else since
 
     def _put_in_order(self, entries: Iterable[Entry]) -> list[Entry]:
         """Return each valid entry once, in the order of the home.
@@ -301,13 +313,18 @@ class Follower:
         if entry.fence >= self.next[0] and not is_own:
             self._meet(entry.fence)
             self._difference.note(entry.sent, now)
+        before = self.next
         if self._waiting is not None:
             self._waiting.append(entry)
-        elif self._apply(entry):
-            self._in_order_at = now
-        else:
+        elif self._may_hide_loss(entry) or not self._apply(entry):
             self._waiting = deque((entry,), maxlen=MAX_WAITING)
             self._start_repair()
+        elif self.next != before:
+            self._in_order_at = now
+
+    def _may_hide_loss(self, entry: Entry) -> bool:
+        """Whether another home begins, and the last one may have sent more than arrived here."""
+        return isinstance(entry.body, Fence) and entry.fence > self.next[0] > 0 and not self._is_complete
 
     def _start_repair(self) -> None:
         if not self._is_repairing:
@@ -360,6 +377,7 @@ class Follower:
         if isinstance(body, Fence):
             self._meet(entry.fence)
             self.next = entry.fence, 1
+            self._is_complete = False
             return True
         if entry.order != self.next:
             return False
@@ -376,6 +394,7 @@ class Follower:
                 self.last_due = entry.fence, 0.0
             self._following.apply(channel, body.note)
         self.next = entry.fence, entry.index + 1
+        self._is_complete = isinstance(body, Farewell)
         return True
 
     def _meet(self, fence: int) -> None:

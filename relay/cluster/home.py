@@ -82,6 +82,7 @@ class Home:
 
     def begin_again(self, fence: int, connection: str, session_name: str | None) -> None:
         """Begin another fence, because another broadcaster claims the channel on this node."""
+        self._publish(Farewell())
         self.fence, self._index = fence, 0
         self._publish(Fence(self._bus.node_id))
         self.begin(connection, session_name)
@@ -154,7 +155,8 @@ class Home:
         elif self.is_over:
             self.connection = None
         record = shifted(self.channel.export(session_name), self._wall_offset)
-        return Ownership(self.fence, self._bus.node_id, self.connection, record, self.next, self.connection)
+        now = self._clock() + self._wall_offset
+        return Ownership(self.fence, self._bus.node_id, self.connection, record, self.next, self.connection, now)
 
     @property
     def _accepted_in_all(self) -> int:

@@ -32,6 +32,7 @@ class Ownership:
         as_of: The fence and the index of the first entry after that description. A node that is about to become the
             home keeps the description of the last home.
         speaker: The broadcaster's connection at that time; None if there was none.
+        described_at: The home's time of day at that time.
     """
 
     fence: int
@@ -40,6 +41,7 @@ class Ownership:
     channel: ChannelRecord
     as_of: tuple[int, int]
     speaker: str | None
+    described_at: float
 
     @property
     def has_ended(self) -> bool:
@@ -55,6 +57,7 @@ class Ownership:
             "channel": self.channel.to_json(),
             "as_of": self.as_of,
             "speaker": self.speaker,
+            "described_at": self.described_at,
         }
         return json.dumps(members, separators=(",", ":")).encode()
 
@@ -74,6 +77,7 @@ class Ownership:
                 ChannelRecord.from_json(members["channel"]),
                 (int(members["as_of"][0]), int(members["as_of"][1])),
                 members["speaker"],
+                float(members["described_at"]),
             )
         except (ValueError, LookupError, TypeError) as error:
             raise RecordError(f"A record of the cluster can't be read: {error}.") from error

@@ -13,7 +13,7 @@ Source: docs/architecture.md, "Several nodes".
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.cluster.bus import Bus, BusDownError, ConflictError, Record
 from relay.cluster.ownership import Ownership, RecordError, address_of, key_of
@@ -112,8 +112,9 @@ class Records:
             # After a record was deleted, the memory of the bus still has its entries. They must have lower fences.
             fence = 1 + max(fences, default=int(1000 * self._wall_clock()))
             channel = self._export(address) if before is None or before.has_ended else before.channel
-            as_of, speaker = ((0, 0), None) if before is None else (before.as_of, before.speaker)
-            after = Ownership(fence, self._bus.node_id, connection_id, channel, as_of, speaker)
+            after = Ownership(fence, self._bus.node_id, connection_id, channel, (0, 0), None, self._wall_clock())
+            if before is not None:
+                after = replace(after, as_of=before.as_of, speaker=before.speaker, described_at=before.described_at)
             self._claiming[address] = fence
             try:
                 revision = await self._bus.write(key, after.pack(), None if stored is None else stored.revision)

@@ -371,7 +371,9 @@ class Broadcasting:
         channel.departure = None
         if record.farewell is not None:
             channel.departure = Departure(Farewell(record.farewell), record.departed_at)
-        channel.ingest = None if record.ingest is None else restore_ingest(record.ingest, self._limits, waiting)
+        channel.ingest = None
+        if record.ingest is not None:
+            channel.ingest = restore_ingest(record.ingest, self._limits, waiting, self._clock())
         self._set_timer(channel)
 
     def note_absence(self, channel: Channel) -> None:

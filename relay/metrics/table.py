@@ -152,7 +152,7 @@ METRICS = (
           "Number of taps that were closed because their readers were too slow.",
           "A recorder or an encoder cannot keep up. Its recording or stream ends there."),
     _counter("ClusterTally.repairs", "relay_cluster_repairs", None,
-             "Number of times that audio of another node was missing and was fetched from the bus."),
+             "Number of times that audio of another node was missing, or may have been, and was fetched from the bus."),
     _counter("ClusterTally.adoptions", "relay_cluster_adoptions", None,
              "Number of channels that this node took over because their node was gone."),
     _loss("ClusterTally.lost_entries", "relay_cluster_entries_lost", None,

@@ -30,12 +30,13 @@ class ClusterNode:
         self, cluster: MemoryCluster, name: str, *, skew_seconds: float = 0.0, wall_skew_seconds: float = 0.0
     ) -> None:
         def clock() -> float:
-            return relay_clock() + skew_seconds
+            return relay_clock() + skew_seconds + self._passed_seconds
 
         def wall() -> float:
-            return wall_clock() + wall_skew_seconds
+            return wall_clock() + wall_skew_seconds + self._passed_seconds
 
         self.name = name
+        self._passed_seconds = 0.0
         self.bench = Bench(bound_seconds=10.0, clock=clock, renditions=None)
         self.bus: MemoryBus = cluster.bus(name)
         self.cluster = Cluster(
@@ -54,6 +55,10 @@ class ClusterNode:
             finally:
                 await self.bench.tasks.close()
                 self.bench.hub.broadcasting.close()
+
+    def let_pass(self, seconds: float) -> None:
+        """Move its clock and its time of day, as if this time had passed in between."""
+        self._passed_seconds += seconds
 
     async def die(self) -> None:
         """End as a process that is killed: nothing is said, and nothing leaves any more."""

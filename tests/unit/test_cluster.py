@@ -368,6 +368,47 @@ async def cut_off(home: ClusterNode, other: ClusterNode) -> tuple[Any, FakePort,
     return source, here, there
 
 
+async def test_a_node_that_was_cut_off_and_becomes_the_home_has_what_the_last_one_sent(
+    nodes: list[ClusterNode],
+) -> None:
+    a, b, c = nodes
+    elsewhere = await b.join()
+    _, _, there = await cut_off(a, c)
+    await until(lambda: len(heard(elsewhere)) == 30)
+    await a.die()
+    c.bus.heal()
+    again, _ = await c.claim(Offer(takeover=True, resume="source 1 of a"))
+    assert again.accepted_before == 30 * 320
+    send(c, again, numbered(10, 30))
+    await until(lambda: len(heard(there)) == len(heard(elsewhere)) == 40)
+    for port in (there, elsewhere):
+        assert heard(port) == numbered(40)
+        assert_exact(port)
+
+
+async def test_a_new_home_continues_behind_what_the_cluster_lost(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes
+    elsewhere = await b.join()
+    _, _, there = await cut_off(a, c)
+    await until(lambda: len(heard(elsewhere)) == 30)
+    await a.die()
+    fetch = c.bus.fetch
+
+    async def fetch_some(subject: str, since: float | None = None) -> list[bytes]:
+        return [each for each in await fetch(subject, since) if Entry.unpack(each).index not in range(15, 20)]
+
+    monkeypatch.setattr(c.bus, "fetch", fetch_some)
+    c.bus.heal()
+    again, _ = await c.claim(Offer(takeover=True, resume="source 1 of a"))
+    send(c, again, numbered(10, 30))
+    await until(lambda: heard(elsewhere)[-10:] == heard(there)[-10:] == numbered(10, 30))
+    assert heard(elsewhere) == numbered(40)
+    assert_exact(elsewhere)
+    assert_exact(there)
+
+
 async def test_what_the_home_itself_has_lost_is_not_waited_for(
     nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -618,6 +659,44 @@ async def test_new_speech_follows_what_waits_at_a_home_with_another_clock(
     due = [each.due for each in again.channel.waiting]
     steps = [after - before for before, after in itertools.pairwise(due)]
     assert max(abs(step - 0.02) for step in steps) < 0.5
+
+
+async def test_speech_that_waits_longer_for_its_next_home_than_listeners_keep_audio_is_heard(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    there = await speak(a, c, frames=500)
+    await b.die()
+    memory.expiry_seconds = 10 * SECONDS
+    await a.die()
+    c.let_pass(16.0)
+    memory.expire("a")
+    await until(lambda: len(heard(there)) >= 200)
+    assert heard(there) == numbered(len(heard(there)))
+    assert_exact(there)
+
+
+async def test_a_node_that_takes_over_late_a_channel_that_it_never_had_continues_its_numbers(
+    nodes: list[ClusterNode], memory: MemoryCluster
+) -> None:
+    a, b, c = nodes
+    source, _ = await a.claim()
+    there = await c.join()
+    await until(lambda: record_of(memory) is not None)
+    send(a, source, numbered(10))
+    await until(lambda: len(heard(there)) == 10)
+    memory.expiry_seconds = 10 * SECONDS
+    await a.die()
+    # For the other one, it is too early to look for channels without a home.
+    b.cluster.settle_now()
+    b.let_pass(16.0)
+    memory.expire("a")
+    await until(lambda: b.cluster.tally.adoptions == 1)
+    again, _ = await b.claim()
+    send(b, again, numbered(10, 10))
+    await until(lambda: len(heard(there)) == 20)
+    assert heard(there) == numbered(20)
+    assert_exact(there)
 
 
 async def test_speech_that_was_released_is_not_released_again(nodes_with_a_slow_clock: list[ClusterNode]) -> None:

@@ -16,6 +16,7 @@ from relay.audio.ingest import (
     SpeechIngest,
     Timed,
     ingest_for,
+    restore_ingest,
 )
 from relay.vocabulary.audio import FRAMES_PER_SECOND, AudioFormat, Pace, Piece
 
@@ -107,6 +108,21 @@ def test_nothing_is_due_before_what_another_left_is_over(pace: Pace) -> None:
     cleared = ingest_for(pace, LIMITS, not_before=6.0)
     cleared.clear(5.0)
     assert [timed.due for timed in cleared.offer([FRAME], 5.0)] == [5.0]
+
+
+@pytest.mark.parametrize(("now", "late_seconds"), [(1.0, 0.0), (20.0, 18.0)])
+def test_speech_that_is_overdue_where_it_continues_moves_with_what_follows(
+    speech: SpeechIngest, now: float, late_seconds: float
+) -> None:
+    send(speech, 5.0, 0.0)
+    speech.release(0.99)
+    waiting = speech.waiting
+    assert waiting[0].due == pytest.approx(2.0)
+    continued = restore_ingest(speech.export(), LIMITS, waiting, now)
+    assert [each.piece for each in continued.waiting] == [each.piece for each in waiting]
+    assert [each.due for each in continued.waiting] == pytest.approx([each.due + late_seconds for each in waiting])
+    continued.offer([FRAME], now)
+    assert continued.latest(1)[0].due == pytest.approx(5.0 + late_seconds)
 
 
 def test_a_pause_of_the_speaker_moves_the_schedule(speech: SpeechIngest) -> None:
