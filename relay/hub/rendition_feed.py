@@ -50,7 +50,11 @@ class RenditionFeed(Feed):
         return end.position + self._rendition.warm_up_frames > self.stream.place.position
 
     def begin_at(self, kept_from: Place) -> None:
-        """Let a new stream begin where the channel's audio begins, if its own place is before that."""
+        """Let a new stream begin where the channel's audio begins, if its own place is before that.
+
+        What the channel leaves out from there on is missing in the stream.
+        """
+        self._stopped_at = kept_from
         if self._rendition is not None:
             place = self._rendition.place(kept_from)
             if place.epoch == self.stream.place.epoch and place.position > self.stream.place.position:

@@ -310,6 +310,19 @@ async def test_audio_that_cannot_be_made_is_a_gap(bench: Bench, caplog: pytest.L
     check_account(port, 13)
 
 
+async def test_a_hole_before_the_first_frame_is_told_when_the_audio_stops(bench: Bench) -> None:
+    source = bench.claim(offer=Offer(OPUS_SOURCE))
+    plain, pcm_port = join(bench, "plain"), join(bench, "pcm", PCM)
+    place, ticks = source.start, OPUS_SOURCE.measure(PACKET).ticks
+    source.channel.skip(Place(place.position + 5, place.epoch, 5, 5 * ticks))
+    bench.hub.broadcasting.end(source)
+    await bench.settle()
+    for port in (plain, pcm_port):
+        (gap,) = port.of_type("gap")
+        assert (gap["from_seq"], gap["to_seq"]) == (0, 4)
+        assert port.closed is not None
+
+
 async def test_a_feed_that_falls_too_far_behind_begins_anew(bench: Bench) -> None:
     source = bench.claim()
     port = join(bench, "opus")
