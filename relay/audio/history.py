@@ -230,6 +230,16 @@ class History:
             self._stretches.append(_Stretch(self.epochs[-1], start, ticks))
             self._end_position = end.position
 
+    def know_hole(self, start: Place, end: Place) -> None:
+        """Know the numbers of frames that are lost, between two places of the present epoch.
+
+        Nobody knows how long each was. They count as long as the frames before them, or as equally long at the
+        beginning of an epoch.
+        """
+        ticks = (end.media_time - start.media_time) // max(1, end.position - start.position)
+        if ticks > 0 and self.epochs and start == self.epochs[-1].start:
+            self.know(start, end, ticks)
+
     def stretches(self, end: Place) -> list[tuple[Epoch, Place, Place, int]]:
         """Return the known stretches of equal frames, oldest first: epoch, start, end, and ticks of a frame.
 

@@ -356,6 +356,7 @@ class Channel:
 
     def skip(self, place: Place) -> None:
         """Go on at a later place of the same epoch. The frames up to it are lost; a gap tells each listener."""
+        self.timeline.history.know_hole(self.timeline.place, place)
         self.timeline.place = place
         for stream in self.streams.values():
             if stream.feed is None:

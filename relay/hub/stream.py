@@ -204,6 +204,7 @@ class Stream:
         missing = place.position - self.place.position
         self._tally.unmade_frames += missing
         self._tally.dropped_frames += missing * self.listener_count
+        self.history.know_hole(self.place, place)
         self.skip(place)
 
     def skip(self, place: Place) -> None:

@@ -145,6 +145,18 @@ def test_what_is_due_since_a_moment_is_found_without_looking_at_all() -> None:
         assert len(channel.history.since_due(oldest)) == count
 
 
+def test_lost_frames_at_the_beginning_of_an_epoch_have_places() -> None:
+    channel = channel_with(0)
+    start, channel.place = channel.place, Place(4, 7, 4, 4 * 320)
+    channel.history.know_hole(start, channel.place)
+    release(channel, bytes(320), 0.0)
+    restored = Timeline(7, bytes)
+    restored.restore(channel.export())
+    for each in (channel, restored):
+        found = [place_of(each, 7, seq) for seq in (0, 3, 4, 5)]
+        assert found == [(0, 7, 0, 0), (3, 7, 3, 960), (4, 7, 4, 1280), (5, 7, 5, 1440)]
+
+
 def test_frames_behind_a_hole_are_found_by_their_places() -> None:
     whole = channel_with(8).history
     holed = History(10.0)
