@@ -127,6 +127,10 @@ class Home:
         self._accepted = self._accepted_in_all
         self._void_held()
 
+    def note_departure(self) -> None:
+        """Have the record say how the broadcaster left."""
+        self.note_change()
+
     def hold_again(self) -> None:
         """Replace the audio that the last home kept by the audio that still waits, with times of this node's clock.
 

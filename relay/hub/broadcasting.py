@@ -321,6 +321,8 @@ class Broadcasting:
             event = "broadcaster paused" if farewell is Farewell.PAUSE else "channel waits for its broadcaster"
             channel.log(event, connection=broadcaster.connection_id)
         self._finish_in_time(channel, departure)
+        if channel.departure is not None and channel.held_log is not None:
+            channel.held_log.note_departure()
 
     def restore(self, record: ChannelRecord, waiting: Iterable[Timed] = ()) -> Channel:
         """Continue a channel that another process exported.

@@ -127,6 +127,10 @@ class HeldLog(Protocol):
         """Forget everything: nobody will hear it."""
         ...
 
+    def note_departure(self) -> None:
+        """Keep how the broadcaster left, too, because what waits is its last audio."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Departure:

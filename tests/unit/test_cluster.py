@@ -699,6 +699,27 @@ async def test_a_node_that_takes_over_late_a_channel_that_it_never_had_continues
     assert_exact(there)
 
 
+@pytest.mark.parametrize("farewell", ["end", "pause"])
+async def test_how_a_broadcaster_left_outlives_its_home_while_its_speech_waits(
+    nodes: list[ClusterNode], memory: MemoryCluster, farewell: str
+) -> None:
+    a, b, c = nodes
+    c.cluster.settle_now()
+    there = await speak(a, b, c)
+    # Notes of the beginning have the record written, too.
+    await until(lambda: there.of_type("channels") and record_of(memory) is not None)
+    (channel,) = a.bench.hub.directory
+    assert channel.broadcaster is not None
+    getattr(a.bench.hub.broadcasting, farewell)(channel.broadcaster)
+    await until(lambda: (record := record_of(memory)) is not None and record.channel.farewell == farewell)
+    await a.die()
+    await until(lambda: len(heard(there)) >= 250)
+    assert heard(there) == numbered(250)
+    await until(lambda: there.of_type("state")[-1]["state"] != "live")
+    told = there.of_type("state")[-1]
+    assert (told["state"], told["silence"]) == (("ended", None) if farewell == "end" else ("waiting", "paused"))
+
+
 async def test_speech_that_was_released_is_not_released_again(nodes_with_a_slow_clock: list[ClusterNode]) -> None:
     a, b, c, d = nodes_with_a_slow_clock
     there = await speak(a, b, c, d, frames=90)

@@ -398,6 +398,9 @@ class CountingLog:
     def discard(self) -> None:
         self.kept = 0
 
+    def note_departure(self) -> None:
+        raise AssertionError("nobody left")
+
 
 async def test_an_empty_message_is_no_audio_of_a_microphone(bench: Bench) -> None:
     source, port = bench.claim(), bench.join()
