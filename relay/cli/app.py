@@ -79,6 +79,7 @@ class RunningRelay:
         door: Admits clients, and knows the trusted proxies.
         server: Listens, and has the TLS context for new connections.
         hosts: Addresses to listen on, as of the start.
+        node_id: Its name as a node of the cluster; empty without a cluster.
         broken: Set when the relay no longer works, by a fault of its own that the log names. Stop it then.
     """
 
@@ -91,6 +92,7 @@ class RunningRelay:
     door: Door
     server: RelayServer
     hosts: tuple[str, ...]
+    node_id: str
     broken: asyncio.Event
 
     def replace(self, settings: Settings) -> int:
@@ -222,7 +224,17 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
             store_keys(stack, server.port, keys)
         url = address_for_browsers(settings.server, server.port)
         yield RunningRelay(
-            hub, url, keys, admission, rechecks, limits, door, server, settings.server.host, tasks.broken
+            hub=hub,
+            url=url,
+            keys=keys,
+            admission=admission,
+            rechecks=rechecks,
+            limits=limits,
+            door=door,
+            server=server,
+            hosts=settings.server.host,
+            node_id="" if node is None else node.bus.node_id,
+            broken=tasks.broken,
         )
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from relay.access.local_key import LocalKey
 from relay.cli.access import RelayKeys, choose_keys, read_rules
@@ -21,12 +22,15 @@ from relay.process.tasks import TaskRegistry
 from relay.server.addresses import open_sockets
 from relay.server.tls import make_tls
 from relay.settings.configuration import KEYS
-from relay.settings.settings import ServerSettings, Settings
+from relay.settings.settings import ClusterSettings, ServerSettings, Settings
 from relay.supervisor.private_nats import private_nats
 from relay.supervisor.supervisor import GRACE_SECONDS, Supervisor
 from relay.supervisor.worker import SupervisedWorker
 from relay.supervisor.worker_process import Outfit
-from relay.vocabulary.errors import ConfigurationError, UserError
+from relay.vocabulary.errors import ConfigurationError, RelayError, UserError
+
+GOODBYE_SECONDS = 5.0
+"""How long the supervisor tries to tell the others that a worker has ended. They find out after 15 s without it."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +60,17 @@ async def _supervise(settings: Settings, read: Callable[[], Settings], count: in
         async with contextlib.AsyncExitStack() as stack:
             sockets = open_sockets(settings.server.host, settings.server.port)
             port = int(sockets[0].getsockname()[1])
-            environ = dict(os.environ)
-            if settings.cluster.url is None:
-                environ[KEYS["cluster.url"].variable] = await stack.enter_async_context(
-                    private_nats(settings.cluster.max_audio_bytes)
-                )
+            environ, cluster = dict(os.environ), settings.cluster
+            if cluster.url is None:
+                nats_url = await stack.enter_async_context(private_nats(cluster.max_audio_bytes))
+                environ[KEYS["cluster.url"].variable] = nats_url
+                cluster = ClusterSettings.model_validate({**dict(cluster), "url": nats_url})
             store_keys(stack, port, keys)
             # Workers get the whole command line, so that all of them read the same configuration.
             outfit = Outfit([*sys.argv[1:], "--supervised"], environ, sockets)
-            supervisor = Supervisor(outfit, keys.of_own_making, count, _stop_seconds(settings.server))
+            stop_seconds = _stop_seconds(settings.server)
+            goodbye = partial(_say_goodbye, cluster)
+            supervisor = Supervisor(outfit, keys.of_own_making, count, stop_seconds, goodbye)
             url = address_for_browsers(settings.server, port)
 
             def tell_ready() -> None:
@@ -75,6 +81,18 @@ async def _supervise(settings: Settings, read: Callable[[], Settings], count: in
             with reload_signal(lambda: _reload(read, settings.server.host, supervisor)):
                 await supervisor.run(asked, tell_ready)
     logger.info("relay stopped")
+
+
+async def _say_goodbye(cluster: ClusterSettings, node_id: str) -> None:
+    """Tell the other workers, and the nodes of the cluster, that a worker has ended."""
+    try:
+        from relay.cluster.nats_bus import say_goodbye  # noqa: PLC0415 - optional
+
+        async with asyncio.timeout(GOODBYE_SECONDS):
+            await say_goodbye(cluster, node_id)
+    except (RelayError, TimeoutError) as error:
+        reason = str(error) or "It took too long."
+        logger.warning("the others learn late that a worker ended", extra={"node": node_id, "reason": reason})
 
 
 def _check(settings: Settings) -> RelayKeys:
@@ -137,7 +155,7 @@ async def _work(settings: Settings, read: Callable[[], Settings], worker: Superv
             async with running_relay(settings, Inherited(worker.sockets(), made)) as relay:
                 with reload_signal(Reload(relay, settings, read)):
                     logger.info("worker ready", extra={"pid": os.getpid()})
-                    worker.report_ready()
+                    worker.report_ready(relay.node_id)
                     await first_of(asked, relay.broken)
     finally:
         await tasks.close()

@@ -9,7 +9,6 @@ Such a server accepts no new link, so closing links do not pile up.
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -113,7 +112,7 @@ class Carrier:
             BusDownError: No server was reached.
             ConfigurationError: A server refuses this node.
         """
-        link = await self._open_any()
+        link = await open_link(self._login, self.replies)
         try:
             # Subscriptions that are added meanwhile are made in the next round.
             while missing := [each for each in self._standing if link not in each.parts]:
@@ -245,16 +244,6 @@ class Carrier:
             raise BusDownError(f"NATS at {link.address.url} does not answer.")
 
     # Links
-
-    async def _open_any(self) -> Link:
-        """Connect to one of the servers, in random order, so that nodes spread."""
-        error = BusDownError("There is no server.")
-        for address in random.sample(self._login.addresses, len(self._login.addresses)):
-            try:
-                return await open_link(self._login, address, self.replies)
-            except BusDownError as failure:
-                error = failure
-        raise error
 
     def _let_go(self, link: Link) -> None:
         """Close a link in a task of its own, because a server that is stopped but not dead makes closing wait."""

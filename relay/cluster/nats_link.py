@@ -11,6 +11,7 @@ answer within `REQUEST_SECONDS` raises `BusDownError` and may be used again, bec
 import asyncio
 import logging
 import os
+import random
 import secrets
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -256,12 +257,22 @@ class Link:
         return BusDownError(f"NATS at {self.address.url} was not reached: {_reason(self.last_error or error)}.")
 
 
-async def open_link(login: Login, address: Address, replies: Replies) -> Link:
-    """Connect to a server.
+async def open_link(login: Login, replies: Replies) -> Link:
+    """Connect to one of the servers, in random order, so that nodes spread.
 
     Raises:
         RefusedError, NotEncryptedError, BusDownError: See `Link.connect`.
     """
+    error = BusDownError("There is no server.")
+    for address in random.sample(login.addresses, len(login.addresses)):
+        try:
+            return await _open(login, address, replies)
+        except BusDownError as failure:
+            error = failure
+    raise error
+
+
+async def _open(login: Login, address: Address, replies: Replies) -> Link:
     link = Link(address, replies)
     try:
         await link.connect(login)

@@ -103,7 +103,7 @@ class Memory:
         """
         self.prefix = prefix
         self.channels = Bucket(f"{prefix}_channels", f"{prefix}.record")
-        self.nodes = Bucket(f"{prefix}_nodes", f"{prefix}.alive", LIFE_SECONDS)
+        self.nodes = nodes_bucket(prefix)
         self._replicas = replicas
         self._stream = f"{prefix}_audio"
         self._audio_seconds = audio_seconds + MARGIN_SECONDS
@@ -301,6 +301,11 @@ class Bucket:
             if error.number in _WRONG_REVISION:
                 raise ConflictError(f"Another node wrote the record {key} first.") from error
             raise
+
+
+def nodes_bucket(prefix: str) -> Bucket:
+    """Return the bucket with the records of the nodes that are alive."""
+    return Bucket(f"{prefix}_nodes", f"{prefix}.alive", LIFE_SECONDS)
 
 
 async def _api(

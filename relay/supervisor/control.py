@@ -57,7 +57,12 @@ class News(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report of a worker. Only a fault has a text: the sentence for the operator."""
+    """A report of a worker.
+
+    Attributes:
+        news: What it reports.
+        text: Of a fault, the sentence for the operator. Of `READY`, the worker's name as a node of the cluster.
+    """
 
     news: News
     text: str = ""

@@ -8,7 +8,7 @@ workers stop by themselves (`relay.supervisor.worker`).
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 from relay.access.local_key import LocalKey
 from relay.process.stopping import first_of
@@ -22,17 +22,35 @@ from relay.vocabulary.errors import ConfigurationError, RelayError
 GRACE_SECONDS = 0.5
 """How much longer than `stop_seconds` a worker may take to stop, because its interpreter has to exit, too."""
 
+ORDERLY = describe_exit(0)
+
 logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Runs workers. `stop_seconds` is how long a worker may take to stop."""
+    """Runs workers.
 
-    def __init__(self, outfit: Outfit, keys: Mapping[LocalKey, str], count: int, stop_seconds: float) -> None:
+    Args:
+        outfit: What the workers have in common.
+        keys: The keys that the relay made for all workers.
+        count: How many workers.
+        stop_seconds: How long a worker may take to stop.
+        say_goodbye: Tells the cluster that a node has ended, when its worker could not do so itself.
+    """
+
+    def __init__(
+        self,
+        outfit: Outfit,
+        keys: Mapping[LocalKey, str],
+        count: int,
+        stop_seconds: float,
+        say_goodbye: Callable[[str], Coroutine[object, object, None]],
+    ) -> None:
         self._outfit = outfit
         self._keys = keys
         self._count = count
         self._stop_seconds = stop_seconds
+        self._say_goodbye = say_goodbye
         self._tasks = TaskRegistry()
         self._workers: dict[int, WorkerProcess] = {}
         self._not_ready = set(range(1, count + 1))
@@ -88,7 +106,7 @@ class Supervisor:
             lived = relay_clock() - started
             wait = backoff.wait_seconds(lived)
             logger.log(
-                logging.INFO if how == describe_exit(0) else logging.ERROR,
+                logging.INFO if how == ORDERLY else logging.ERROR,
                 "a worker ended and is started again",
                 extra={
                     "worker": number,
@@ -112,6 +130,8 @@ class Supervisor:
             how = await worker.until_ended()
         finally:
             del self._workers[number]
+        if worker.node_id and how != ORDERLY and not self._stopping.is_set():
+            self._tasks.start(self._say_goodbye(worker.node_id), f"goodbye of worker {number}")
         if worker.fault is None:
             return how
         if not self._all_ready.is_set():

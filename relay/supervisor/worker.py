@@ -42,9 +42,9 @@ class SupervisedWorker:
             self._report(Report(News.ALIVE))
             await asyncio.sleep(BEAT_SECONDS)
 
-    def report_ready(self) -> None:
-        """Report that this worker serves clients."""
-        self._report(Report(News.READY))
+    def report_ready(self, node_id: str) -> None:
+        """Report that this worker serves clients, as this node of the cluster."""
+        self._report(Report(News.READY, node_id))
 
     def report_fault(self, text: str) -> None:
         """Report why this worker cannot start, before it exits."""

@@ -52,6 +52,7 @@ class WorkerProcess:
 
     Attributes:
         fault: Why it could not start; None if no mistake in its configuration is known.
+        node_id: Its name as a node of the cluster; empty until it is ready.
     """
 
     def __init__(self, number: int, process: Process, control: socket.socket, on_ready: Callable[[], None]) -> None:
@@ -64,6 +65,7 @@ class WorkerProcess:
         self._unread = b""
         self._silent_checks = 0
         self.fault: str | None = None
+        self.node_id = ""
         asyncio.get_running_loop().add_reader(control, self._read)
 
     @classmethod
@@ -156,6 +158,7 @@ class WorkerProcess:
             self.fault = report.text
         elif report.news is News.READY:
             self._is_ready = True
+            self.node_id = report.text
             if self._reload_when_ready:
                 self.reload()
             self._on_ready()

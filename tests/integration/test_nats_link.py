@@ -22,7 +22,7 @@ async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
 @asynccontextmanager
 async def link_to(server: NatsServer) -> AsyncIterator[Link]:
     login = Login.read(cluster_settings(server.url).cluster, "test")
-    link = await open_link(login, login.addresses[0], Replies())
+    link = await open_link(login, Replies())
     try:
         yield link
     finally:

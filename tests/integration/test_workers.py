@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.live_session import LOOPS, broadcasting, listen_beside
+from tests.support.nats import nats
 from tests.support.operator import ask
 from tests.support.ports import free_port
 from tests.support.process_tree import descendants, environment_of, is_running, stop, until_gone
@@ -194,6 +195,40 @@ async def test_a_worker_that_hangs_is_replaced_and_new_clients_do_not_wait_for_i
         check_in_time(probes.slowest_ms, 5000, "the slowest answer")
 
 
+@pytest.mark.timed
+@best_of_three
+async def test_speech_that_waits_in_a_worker_that_is_killed_is_heard_without_a_pause() -> None:
+    async with two_workers() as relay:
+        pids = await pids_of(relay)
+        async with broadcasting(relay, "ev1", "?pace=speech") as source:
+            home = pids[(await relay.event("broadcaster joined", session="ev1"))["worker"] - 1]
+            # The other one has to take the listener.
+            await stop(home)
+            (listener,) = await listen_beside(relay, "ev1", 1)
+            os.kill(home, signal.SIGCONT)
+            with closing([listener]):
+                await source.send(500)
+                await source.end()
+                # 2 s are released early. A worker takes no channels over in its first 5 s.
+                await listener.until(lambda: len(listener.frames) >= 350)
+                os.kill(home, signal.SIGKILL)
+                await listener.until(lambda: listener.close_code is not None)
+        assert listener.close_code == 1000
+        assert [frame.number for frame in listener.frames] == list(range(500))
+        due_ms = [frame.due_ms for frame in listener.frames]
+        check_in_time(due_ms[-1] - due_ms[0], 499 * 20 + 100, "the speech")
+
+
+async def test_a_worker_that_ends_without_its_cluster_costs_one_line(tmp_path: Path) -> None:
+    async with nats(tmp_path) as server, two_workers(RELAY_CLUSTER_URL=server.url) as relay:
+        pid = await worker_pid(relay, 1)
+        await server.kill()
+        os.kill(pid, signal.SIGKILL)
+        late = await relay.event("the others learn late that a worker ended")
+        assert late["node"] == (await relay.event("worker ready", worker=1))["node"]
+        assert f"127.0.0.1:{urlsplit(server.url).port}" in late["reason"]
+
+
 async def test_nothing_is_left_when_the_supervisor_is_killed_not_even_a_stopped_worker() -> None:
     async with two_workers(RELAY_SERVER_SHUTDOWN_TIMEOUT_SECONDS="30") as relay:
         left = descendants(relay.pid)
@@ -236,8 +271,8 @@ if "--supervised" in sys.orig_argv:
 
     ready = SupervisedWorker.report_ready
 
-    def report_and_hang(self):
-        ready(self)
+    def report_and_hang(self, node_id):
+        ready(self, node_id)
         time.sleep(600)
 
     SupervisedWorker.report_ready = report_and_hang
