@@ -285,16 +285,17 @@ class Follower:
             default=(0, 0.0),
         )
 
-    def _catch_up(self, entries: Iterable[Entry], *, is_final: bool = False) -> bool:
-        """Apply the fetched entries, then those that arrived meanwhile.
+    def _catch_up(self, entries: Iterable[Entry] | None, *, is_final: bool = False) -> bool:
+        """Apply the fetched entries, if the memory of the bus gave them, then those that arrived meanwhile.
 
         Return False if an entry is missing; the rest then waits. If this is final, missing entries count as lost.
         """
-        left = deque(self._put_in_order((*entries, *(self._waiting or ()))))
+        left = deque(self._put_in_order((*(entries or ()), *(self._waiting or ()))))
         self._waiting = None
         self.is_synced = True
         while left:
-            if not self._apply(left[0]):
+            hides_loss = entries is None and not is_final and self._may_hide_loss(left[0])
+            if hides_loss or not self._apply(left[0]):
                 if not is_final:
                     self._waiting = deque(left, maxlen=MAX_WAITING)
                     return False
@@ -349,9 +350,9 @@ class Follower:
                 has_all = self._answers >= ANSWERS
                 async with self._lock:
                     try:
-                        entries = await self._fetch() if up_since is not None else []
+                        entries = None if up_since is None else await self._fetch()
                     except BusDownError:
-                        entries, has_all = [], False
+                        entries, has_all = None, False
                     if self._waiting is None or self._catch_up(entries, is_final=is_over or has_all):
                         return
                 if not self._is_asking and (up_since is not None or not has_asked):

@@ -26,7 +26,7 @@ from relay.vocabulary.labels import Label
 from relay.vocabulary.names import ChannelAddress
 from tests.support.cluster_node import SECONDS, ClusterNode
 from tests.support.hub_bench import ADDRESS, FakePort, FakeSourcePort, split
-from tests.support.memory_bus import MemoryCluster
+from tests.support.memory_bus import MemoryBus, MemoryCluster
 
 
 @pytest.fixture
@@ -384,6 +384,27 @@ async def test_a_node_that_was_cut_off_and_becomes_the_home_has_what_the_last_on
     for port in (there, elsewhere):
         assert heard(port) == numbered(40)
         assert_exact(port)
+
+
+async def test_what_a_replaced_home_sent_is_fetched_once_the_memory_works(
+    nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes
+    await b.join()
+    _, _, there = await cut_off(a, c)
+    await a.die()
+    with monkeypatch.context() as early:
+        # Messages arrive before the bus counts as up.
+        early.setattr(MemoryBus, "is_up", property(lambda bus: bus is not c.bus))
+        early.setattr(c.bus, "on_up", lambda: None)
+        c.bus.heal()
+        again, _ = await b.claim(Offer(takeover=True, resume="source 1 of a"))
+        send(b, again, numbered(10, 30))
+        await memory.settle()
+    c.bus.on_up()
+    await until(lambda: len(heard(there)) >= 40)
+    assert heard(there) == numbered(40)
+    assert_exact(there)
 
 
 async def test_a_new_home_continues_behind_what_the_cluster_lost(
