@@ -287,7 +287,7 @@ async def test_links_that_were_cut_for_three_seconds(tmp_path: Path) -> None:
 
 async def test_a_node_on_a_dead_link_changes_to_another_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not wait for the old connection to close, which takes until the server goes on."""
-    monkeypatch.setattr("relay.cluster.nats_carrier.random.sample", lambda servers, _: list(servers))
+    monkeypatch.setattr("relay.cluster.nats_link.random.sample", lambda servers, _: list(servers))
     async with (
         nats_cluster(tmp_path) as servers,
         nodes(urls(servers), urls(servers), replicas=3) as (a, b),
