@@ -49,14 +49,14 @@ class RenditionFeed(Feed):
         end = self._rendition.place(frame.end)
         return end.position + self._rendition.warm_up_frames > self.stream.place.position
 
-    def begin_at(self, kept_from: Place) -> None:
+    def begin_at(self, kept_from: Place, *, is_over: bool = False) -> None:
         """Let a new stream begin where the channel's audio begins, if its own place is before that.
 
-        What the channel leaves out from there on is missing in the stream.
+        What the channel leaves out from there on is missing in the stream. `is_over` says that the audio stops there.
         """
         self._stopped_at = kept_from
         if self._rendition is not None:
-            place = self._rendition.place(kept_from)
+            place = self._rendition.end(kept_from) if is_over else self._rendition.place(kept_from)
             if place.epoch == self.stream.place.epoch and place.position > self.stream.place.position:
                 self.stream.skip(place)
 

@@ -106,7 +106,10 @@ class Streams(dict[Kind, Stream]):
         later = deque(history.epochs_after(epoch))
         end = later[0].before if later else self._timeline.place
         frames = [frame for frame in history.since(epoch.start.position) if feed.needs(frame)]
-        feed.begin_at(frames[0].start if frames and frames[0].start.position < end.position else end)
+        if frames and frames[0].start.position < end.position:
+            feed.begin_at(frames[0].start)
+        else:
+            feed.begin_at(end, is_over=bool(later) or self._timeline.state is not ChannelState.LIVE)
         for frame in frames:
             while later and later[0].start.position <= frame.start.position:
                 feed.put(_format_note(later.popleft()))

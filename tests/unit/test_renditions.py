@@ -323,6 +323,22 @@ async def test_a_hole_before_the_first_frame_is_told_when_the_audio_stops(bench:
         assert port.closed is not None
 
 
+async def test_a_stream_that_begins_behind_lost_audio_has_the_numbers_of_one_that_was_there(bench: Bench) -> None:
+    source = bench.claim()
+    join(bench, "opus")
+    place = source.start
+    source.channel.skip(Place(place.position + 1, place.epoch, 1, 320))
+    bench.hub.broadcasting.disconnect(source)
+    await bench.settle()
+    expected = join(bench, "late").hello["next_seq"]
+    source.channel.streams.stop()
+    source.channel.streams.clear()
+    back = join(bench, "back", resume=Resume(place.epoch, -1, Codec.OPUS))
+    await bench.settle()
+    (gap,) = back.of_type("gap")
+    assert gap["to_seq"] + 1 == expected
+
+
 async def test_a_feed_that_falls_too_far_behind_begins_anew(bench: Bench) -> None:
     source = bench.claim()
     port = join(bench, "opus")
