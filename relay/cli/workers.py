@@ -86,7 +86,7 @@ async def _supervise(settings: Settings, read: Callable[[], Settings], count: in
 async def _say_goodbye(cluster: ClusterSettings, node_id: str) -> None:
     """Tell the other workers, and the nodes of the cluster, that a worker has ended."""
     try:
-        from relay.cluster.nats_bus import say_goodbye  # noqa: PLC0415 - optional
+        from relay.cluster.nats_memory import say_goodbye  # noqa: PLC0415 - optional
 
         async with asyncio.timeout(GOODBYE_SECONDS):
             await say_goodbye(cluster, node_id)

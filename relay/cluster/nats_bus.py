@@ -21,23 +21,15 @@ from typing import Self
 from relay import __version__
 from relay.cluster.bus import BusDownError, Node, Record, Subscription
 from relay.cluster.nats_carrier import MESSAGES_PER_TURN, Carrier, Standing
-from relay.cluster.nats_link import REQUEST_SECONDS, Link, Received, Replies, open_link
+from relay.cluster.nats_link import REQUEST_SECONDS, Link, Received
 from relay.cluster.nats_login import Login
-from relay.cluster.nats_memory import (
-    LIFE_KEY,
-    MARGIN_SECONDS,
-    REPLACE,
-    Memory,
-    NoJetStreamError,
-    NoStreamError,
-    nodes_bucket,
-)
+from relay.cluster.nats_memory import LIFE_KEY, MARGIN_SECONDS, REPLACE, Memory, NoJetStreamError, NoStreamError
 from relay.cluster.presence import Presence, read_node, write_node
 from relay.cluster.record_mirror import Change, RecordMirror
 from relay.cluster.shares import MESSAGE_BYTES, Account, Shares
 from relay.hub.following import LATE_SECONDS
 from relay.process.tasks import TaskRegistry
-from relay.settings.settings import ClusterSettings, Settings
+from relay.settings.settings import Settings
 from relay.vocabulary.clock import relay_clock
 from relay.vocabulary.errors import ConfigurationError
 
@@ -95,20 +87,6 @@ def open_bus(settings: Settings) -> "NatsBus":
         Shares(cluster.max_audio_bytes, audio_seconds + MARGIN_SECONDS),
         outbox_seconds=settings.listener.history_seconds + LATE_SECONDS + CONFIRM_SECONDS,
     )
-
-
-async def say_goodbye(cluster: ClusterSettings, node_id: str) -> None:
-    """Say goodbye for a node that ended without doing so. Others then take over its channels at once.
-
-    Raises:
-        BusDownError: NATS was not reached. The others find out after `LIFE_SECONDS`.
-        ConfigurationError: NATS refuses this process, or the settings are unusable.
-    """
-    link = await open_link(Login.read(cluster, node_id), Replies())
-    try:
-        await nodes_bucket(cluster.prefix).leave(link, node_id)
-    finally:
-        await link.close()
 
 
 class _Subscription:

@@ -5,8 +5,8 @@ time. A record is the last message of its subject in a stream of the form that N
 it. Its revision is its sequence number there. The server republishes each record once it is stored, because a
 subscription to the bucket's own subjects would also receive writes that the server rejects.
 
-Invariants: nothing waits longer than `REQUEST_SECONDS`. A failure or a missing answer of the servers becomes a
-`BusDownError` or a `ConflictError`.
+Invariants: nothing but `say_goodbye` waits longer than `REQUEST_SECONDS`. A failure or a missing answer of the servers
+becomes a `BusDownError` or a `ConflictError`.
 """
 
 import asyncio
@@ -19,9 +19,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay.cluster.bus import BusDownError, ConflictError
-from relay.cluster.nats_link import REQUEST_SECONDS, STATUS, Link, NobodyListensError, Received
+from relay.cluster.nats_link import REQUEST_SECONDS, STATUS, Link, NobodyListensError, Received, Replies, open_link
+from relay.cluster.nats_login import Login
 from relay.cluster.presence import LIFE_SECONDS
 from relay.cluster.record_mirror import Change
+from relay.settings.settings import ClusterSettings
 from relay.vocabulary.errors import ConfigurationError
 
 MARGIN_SECONDS = 10.0
@@ -103,7 +105,7 @@ class Memory:
         """
         self.prefix = prefix
         self.channels = Bucket(f"{prefix}_channels", f"{prefix}.record")
-        self.nodes = nodes_bucket(prefix)
+        self.nodes = _nodes_bucket(prefix)
         self._replicas = replicas
         self._stream = f"{prefix}_audio"
         self._audio_seconds = audio_seconds + MARGIN_SECONDS
@@ -303,7 +305,21 @@ class Bucket:
             raise
 
 
-def nodes_bucket(prefix: str) -> Bucket:
+async def say_goodbye(cluster: ClusterSettings, node_id: str) -> None:
+    """Say goodbye for a node that ended without doing so. Others then take over its channels at once.
+
+    Raises:
+        BusDownError: NATS was not reached. The others find out after `LIFE_SECONDS`.
+        ConfigurationError: NATS refuses this process, or the settings are unusable.
+    """
+    link = await open_link(Login.read(cluster, node_id), Replies())
+    try:
+        await _nodes_bucket(cluster.prefix).leave(link, node_id)
+    finally:
+        await link.close()
+
+
+def _nodes_bucket(prefix: str) -> Bucket:
     """Return the bucket with the records of the nodes that are alive."""
     return Bucket(f"{prefix}_nodes", f"{prefix}.alive", LIFE_SECONDS)
 
