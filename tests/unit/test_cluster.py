@@ -368,14 +368,20 @@ async def cut_off(home: ClusterNode, other: ClusterNode) -> tuple[Any, FakePort,
     return source, here, there
 
 
+async def lose_home(home: ClusterNode, other: ClusterNode, behind: ClusterNode) -> tuple[FakePort, FakePort]:
+    """Let a home die. Of its 30 frames, one node has all, and one that is cut off has 10. Return a listener of each."""
+    elsewhere = await other.join()
+    _, _, there = await cut_off(home, behind)
+    await until(lambda: len(heard(elsewhere)) == 30)
+    await home.die()
+    return elsewhere, there
+
+
 async def test_a_node_that_was_cut_off_and_becomes_the_home_has_what_the_last_one_sent(
     nodes: list[ClusterNode],
 ) -> None:
     a, b, c = nodes
-    elsewhere = await b.join()
-    _, _, there = await cut_off(a, c)
-    await until(lambda: len(heard(elsewhere)) == 30)
-    await a.die()
+    elsewhere, there = await lose_home(a, b, c)
     c.bus.heal()
     again, _ = await c.claim(Offer(takeover=True, resume="source 1 of a"))
     assert again.accepted_before == 30 * 320
@@ -390,9 +396,7 @@ async def test_what_a_replaced_home_sent_is_fetched_once_the_memory_works(
     nodes: list[ClusterNode], memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, c = nodes
-    await b.join()
-    _, _, there = await cut_off(a, c)
-    await a.die()
+    _, there = await lose_home(a, b, c)
     with monkeypatch.context() as early:
         # Messages arrive before the bus counts as up.
         early.setattr(MemoryBus, "is_up", property(lambda bus: bus is not c.bus))
@@ -411,10 +415,7 @@ async def test_a_new_home_continues_behind_what_the_cluster_lost(
     nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, c = nodes
-    elsewhere = await b.join()
-    _, _, there = await cut_off(a, c)
-    await until(lambda: len(heard(elsewhere)) == 30)
-    await a.die()
+    elsewhere, there = await lose_home(a, b, c)
     fetch = c.bus.fetch
 
     async def fetch_some(subject: str, since: float | None = None) -> list[bytes]:
