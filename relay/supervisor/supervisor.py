@@ -23,6 +23,7 @@ GRACE_SECONDS = 0.5
 """How much longer than `stop_seconds` a worker may take to stop, because its interpreter has to exit, too."""
 
 ORDERLY = describe_exit(0)
+"""How a worker ends that stopped by itself. It has said goodbye to the cluster."""
 
 logger = logging.getLogger(__name__)
 
