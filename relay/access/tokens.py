@@ -199,7 +199,7 @@ def read_key_file(path: Path) -> list[TokenKey]:
         ConfigurationError: The file cannot be read, or has an unusable key. The message does not show the key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -53,7 +53,7 @@ from relay.vocabulary.audio import AudioFormat, Codec
 from relay.vocabulary.clock import relay_clock, wall_clock
 from relay.vocabulary.containers import Container
 from relay.vocabulary.errors import UserError
-from relay.vocabulary.hosts import reachable_host
+from relay.vocabulary.hosts import public_host, reachable_host
 from relay.vocabulary.labels import Declaration
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ async def running_relay(settings: Settings, inherited: Inherited | None = None) 
             if settings.prometheus.enabled
             else None,
             allowed_origins=settings.access.allowed_origins,
+            is_private=public_host(settings.server.host) is None,
             token_in_query=settings.access.token_in_query,
         )
         operators = OperatorApi(operations if node is None else node.operations, access)

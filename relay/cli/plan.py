@@ -188,7 +188,7 @@ def _delivery(codec: Codec, bitrate: int | None, frame_ms: int, packet_ms: int =
 
 def _read_report(path: Path) -> Measurement:
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"--measured {path} cannot be read: {error.strerror}.") from error
     except ValueError:

@@ -32,7 +32,7 @@ from relay.server.credentials import offered_subprotocols, read_credential
 from relay.server.responses import make_response, not_modified_response, stream_response, text_response
 from relay.vocabulary.errors import BadRequestError, NotServedError, RelayError
 from relay.vocabulary.names import ChannelAddress
-from relay.vocabulary.origins import ANY_ORIGIN, is_allowed_origin
+from relay.vocabulary.origins import ANY_ORIGIN, is_allowed_origin, is_own_host
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class Admitted:
 class Admission:
     """Answers opening handshakes.
 
-    `metrics` creates the page `/metrics`, at once or later. None disables that path.
+    `metrics` creates the page `/metrics`, at once or later. None disables that path. `is_private` says whether the
+    relay listens on loopback only.
 
     Attributes:
         allowed_origins: The origins whose pages may connect, see `relay.vocabulary.origins`. May be replaced.
@@ -76,6 +77,7 @@ class Admission:
         *,
         metrics: Page | None,
         allowed_origins: Sequence[str],
+        is_private: bool,
         token_in_query: bool,
     ) -> None:
         self._hub = hub
@@ -84,6 +86,7 @@ class Admission:
         self._access = access
         self._limits = limits
         self._metrics = metrics
+        self._is_private = is_private
         self.allowed_origins = allowed_origins
         self.token_in_query = token_in_query
 
@@ -116,7 +119,7 @@ class Admission:
     def admit_stream(self, request: Request, client: Client) -> Response | Admitted:
         """Answer a request for an HTTP stream, or admit it. HEAD gets the head of the stream."""
         headers = request.headers
-        if not self._allows_origin(headers):
+        if not self._allows_origin(headers) or not self._knows_host(headers):
             return _foreign_origin()
         if request.method == "OPTIONS" and "Origin" in headers:
             return stream_response(HTTPStatus.NO_CONTENT, self._sharing(headers))
@@ -142,7 +145,24 @@ class Admission:
         return Admitted(Role.LISTENER, client, wanted.address, (wanted, permit), opening)
 
     def _allows_origin(self, headers: Headers) -> bool:
-        return is_allowed_origin(self.allowed_origins, headers.get_all("Origin"), headers.get_all("Host"))
+        return is_allowed_origin(
+            self.allowed_origins,
+            headers.get_all("Origin"),
+            headers.get_all("Host"),
+            is_private=self._is_reached_privately(headers),
+        )
+
+    def _knows_host(self, headers: Headers) -> bool:
+        """Return whether a request without an origin can be for this relay. A page sends none for its own address."""
+        return (
+            "Origin" in headers
+            or not self._is_reached_privately(headers)
+            or is_own_host(self.allowed_origins, headers.get_all("Host"))
+        )
+
+    def _is_reached_privately(self, headers: Headers) -> bool:
+        # A proxy makes a relay on loopback known by other names.
+        return self._is_private and "X-Forwarded-For" not in headers
 
     def _sharing(self, headers: Headers) -> dict[str, str]:
         """Return the headers with which a page of an allowed origin may read a stream."""

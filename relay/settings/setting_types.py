@@ -5,7 +5,9 @@ do. An environment variable holds a list as text.
 """
 
 import re
-from ipaddress import ip_network
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -21,13 +23,28 @@ from pydantic import (
 )
 
 from relay.vocabulary.errors import BadRequestError
-from relay.vocabulary.hosts import LOOPBACK
+from relay.vocabulary.hosts import EVERY_HOST, LOOPBACK
 from relay.vocabulary.labels import Declaration
 from relay.vocabulary.names import is_pattern
-from relay.vocabulary.origins import ANY_ORIGIN, SAME_ORIGIN, read_origin
+from relay.vocabulary.origins import check_allowed_origin
 
 NEVER = "never"
 """The value that disables a limit."""
+
+_HOST_WITH_PORT = re.compile(r"([a-z]+://)?(\[.*\]|[^:/\[\]]+):(?P<port>[0-9]{1,5})/?")
+
+_KEY_CHARACTERS = "A-Za-z0-9._~-"
+
+_UNSEEN = {
+    " ": "a space",
+    "\t": "a tab",
+    "\n": "a line break",
+    "\r": "a carriage return",
+    "\ufeff": "a byte-order mark",
+    '"': "a double quote",
+    "'": "a single quote",
+}
+"""Names of characters that a person may overlook in a key."""
 
 
 def _never_is_none(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -63,22 +80,31 @@ def _no_count_is_never(value: int | None) -> int | str:
     return NEVER if value is None else value
 
 
-def _key(secret: SecretStr) -> SecretStr:
-    if re.fullmatch(r"[A-Za-z0-9._~-]{8,256}", secret.get_secret_value()) is None:
-        raise ValueError("must have 8 to 256 characters, only A-Z a-z 0-9 . _ ~ -")
-    return secret
+def _secret(characters: str, least: int, most: int, described: str) -> Callable[[SecretStr], SecretStr]:
+    """Return the check of a secret. One line end behind it is left out, because files and shells add it."""
+
+    def check(secret: SecretStr) -> SecretStr:
+        text = re.sub(r"\r?\n\Z", "", secret.get_secret_value())
+        wrong = re.search(f"[^{characters}]", text)
+        if wrong is not None or not least <= len(text) <= most:
+            found = "" if wrong is None else f"; {_place(wrong.start(), len(text))} is {_described(wrong[0])}"
+            raise ValueError(f"must have {least} to {most} characters, only {described}{found}")
+        return SecretStr(text)
+
+    return check
 
 
-def _token_secret(secret: SecretStr) -> SecretStr:
-    if re.fullmatch(r"[!-~]{32,512}", secret.get_secret_value()) is None:
-        raise ValueError("must have 32 to 512 characters, only printable ASCII without spaces")
-    return secret
+def _place(at: int, length: int) -> str:
+    if at in (0, length - 1):
+        return "the first one" if at == 0 else "the last one"
+    return f"number {at + 1}"
 
 
-def _token(secret: SecretStr) -> SecretStr:
-    if re.fullmatch(r"[A-Za-z0-9._~-]{8,4096}", secret.get_secret_value()) is None:
-        raise ValueError("must have 8 to 4096 characters, only A-Z a-z 0-9 . _ ~ -")
-    return secret
+def _described(character: str) -> str:
+    """Describe one character, which may be invisible."""
+    if character in _UNSEEN:
+        return _UNSEEN[character]
+    return character if character.isprintable() else f"U+{ord(character):04X}"
 
 
 def _split_words(value: object) -> object:
@@ -92,14 +118,6 @@ def _pattern(text: str) -> str:
     if not is_pattern(text):
         raise ValueError(
             "must be a list of names with the characters A-Z a-z 0-9 . _ ~ -, in which * matches any characters"
-        )
-    return text
-
-
-def _origin(text: str) -> str:
-    if text not in {SAME_ORIGIN, ANY_ORIGIN} and read_origin(text) is None:
-        raise ValueError(
-            f'must be a list of origins such as "https://relay.example.org", "{SAME_ORIGIN}", or "*" for any origin'
         )
     return text
 
@@ -155,12 +173,24 @@ def _one_alone(hosts: tuple[str, ...]) -> str | tuple[str, ...]:
 
 
 def _host(text: str) -> str:
+    with suppress(ValueError):
+        ip_address(text)
+        return text
+    if text == EVERY_HOST or _is_name(text):
+        return text
+    if (with_port := _HOST_WITH_PORT.fullmatch(text)) is not None:
+        raise ValueError(f"must be a host without a port; set server.port (--port) to {with_port['port']}")
+    if set(text) & set("/[]"):
+        raise ValueError("must be a host name or an address, without a scheme, a path or brackets")
+    raise ValueError("must be a host name or an address")
+
+
+def _is_name(text: str) -> bool:
     try:
-        # The system does this before it resolves a name. An address passes.
-        text.encode("idna")
-    except UnicodeError as error:
-        raise ValueError("must be a host name or an address") from error
-    return text
+        # The system does this before it resolves a name.
+        return re.fullmatch(r"[A-Za-z0-9._-]+", text.encode("idna").decode()) is not None
+    except UnicodeError:
+        return False
 
 
 def _web_address(text: str) -> str:
@@ -200,16 +230,16 @@ SecondsOrNever = Annotated[Seconds | None, WrapValidator(_never_is_none), PlainS
 Count = Annotated[int, Field(gt=0)]
 CountOrNever = Annotated[Count | None, WrapValidator(_never_counts), PlainSerializer(_no_count_is_never)]
 CountOrAuto = Annotated[Annotated[int, Field(ge=1, le=128)] | Literal["auto"], WrapValidator(_cores_or_count)]
-Key = Annotated[SecretStr, AfterValidator(_key)]
-TokenSecret = Annotated[SecretStr, AfterValidator(_token_secret)]
-Token = Annotated[SecretStr, AfterValidator(_token)]
+Key = Annotated[SecretStr, AfterValidator(_secret(_KEY_CHARACTERS, 8, 256, "A-Z a-z 0-9 . _ ~ -"))]
+TokenSecret = Annotated[SecretStr, AfterValidator(_secret("!-~", 32, 512, "printable ASCII without spaces"))]
+Token = Annotated[SecretStr, AfterValidator(_secret(_KEY_CHARACTERS, 8, 4096, "A-Z a-z 0-9 . _ ~ -"))]
 NamePatterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(_split_words)]
 Declarations = Annotated[
     tuple[Annotated[str, AfterValidator(_declaration)], ...],
     BeforeValidator(_split_lines),
     AfterValidator(_each_channel_once),
 ]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split_words)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(check_allowed_origin)], ...], BeforeValidator(_split_words)]
 FileNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_words)]
 Hosts = Annotated[
     tuple[Annotated[str, Field(min_length=1), AfterValidator(_host)], ...],

@@ -155,9 +155,9 @@ class AccessSettings(_Section):
     allowed_origins: Origins = Field(
         (SAME_ORIGIN,),
         description=(
-            'The origins of the pages that may connect, such as "https://relay.example.org" or '
-            '"https://*.example.org". "same-origin" is the address that the request was sent to. "*" means '
-            "any origin."
+            'The origins of the pages that may connect, such as "https://relay.example.org", "https://*.example.org" '
+            '(one label) or "capacitor://localhost" (an app). "same-origin" is the address that the request was sent '
+            'to. "*" means any origin.'
         ),
     )
     admin_key: Key | None = Field(

@@ -16,8 +16,11 @@ _REACHABLE = {EVERY_HOST: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # n
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a server that listens on `host`."""
-    if host == "localhost":
+    """Return whether only this machine can reach a server that listens on `host`.
+
+    Source: RFC 6761, section 6.3: every name under `localhost` is loopback.
+    """
+    if host.lower().endswith(".localhost") or host.lower() == "localhost":
         return True
     try:
         return ip_address(host).is_loopback

@@ -12,6 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from playwright.async_api import TimeoutError as PageTimeoutError
 
 from tests.browser.peers import Network, network
+from tests.support.ports import free_port
 from tests.support.processes import RelayProcess, relay_process
 from tests.support.tone import sine, write_wav
 
@@ -150,11 +151,11 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 
 @asynccontextmanager
-async def open_tab(context: BrowserContext, relay_url: str) -> AsyncIterator[Tab]:
-    """Open an empty page that has its own network to a relay."""
+async def open_tab(context: BrowserContext, relay_url: str, port: int | None = None) -> AsyncIterator[Tab]:
+    """Open an empty page that has its own network to a relay, at `port` or a free one."""
     # The recorder is served as if it came from the relay, because the pages allow no script of another origin.
     recorder = {"/assets/test-recorder.js": (FOLDER / "recorder.js").read_bytes()}
-    async with network(relay_url, recorder) as between:
+    async with network(relay_url, recorder, port) as between:
         page = await context.new_page()
         yield Tab(page, between)
         await page.close()
@@ -167,4 +168,19 @@ async def tab(context: BrowserContext, relay: RelayProcess) -> AsyncIterator[Tab
         yield tab
         if tab.network.was_disturbed:
             tab.forgive_break()
+        assert tab.complaints == []
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def insecure_tab(context: BrowserContext) -> AsyncIterator[tuple[Tab, RelayProcess]]:
+    """A page at an address that the browser trusts as little as one in the local network, and its relay."""
+    port = free_port()
+    url = f"http://{INSECURE_HOST}:{port}"
+    async with (
+        relay_process(RELAY_BROADCAST_OPEN="true", RELAY_ACCESS_ALLOWED_ORIGINS=url) as relay,
+        open_tab(context, relay.url, port) as tab,
+    ):
+        tab.network.url = url
+        yield tab, relay
+        tab.forgive("Cross-Origin-Opener-Policy")
         assert tab.complaints == []

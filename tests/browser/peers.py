@@ -193,11 +193,12 @@ def _response(path: str, body: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def network(relay_url: str, extra: Mapping[str, bytes]) -> AsyncIterator[Network]:
-    """Run a `Network` in front of a relay, and end all its connections with the block."""
+async def network(relay_url: str, extra: Mapping[str, bytes], port: int | None = None) -> AsyncIterator[Network]:
+    """Run a `Network` in front of a relay, at `port` or a free one, and end all its connections with the block."""
     between = Network(int(relay_url.rpartition(":")[2]), extra)
-    server = await asyncio.start_server(between.serve, "127.0.0.1", free_port())
-    between.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    port = port or free_port()
+    server = await asyncio.start_server(between.serve, "127.0.0.1", port)
+    between.url = f"http://127.0.0.1:{port}"
     try:
         yield between
     finally:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Browser, BrowserContext, WebSocket
 
-from tests.browser.conftest import INSECURE_HOST, Tab, open_context, open_tab
+from tests.browser.conftest import Tab, open_context, open_tab
 from tests.browser.media_elements import hear
 from tests.browser.peers import broadcasting, claimed
 from tests.support.operator import ask
@@ -469,13 +469,12 @@ async def test_goes_on_at_a_press_when_a_telephone_call_keeps_the_sound(tab: Tab
         await tab.state("playing")
 
 
-async def test_plays_on_plain_http_too(tab: Tab, relay: RelayProcess) -> None:
-    tab.network.url = tab.network.url.replace("127.0.0.1", INSECURE_HOST)
+async def test_plays_on_plain_http_too(insecure_tab: tuple[Tab, RelayProcess]) -> None:
+    tab, relay = insecure_tab
     async with broadcasting(relay.url, "insecure", 16_000, MONO_16K):
         await tab.open("/listen/insecure")
         await tab.press("Play")
         await tab.state("playing")
-    tab.forgive("Cross-Origin-Opener-Policy")
 
 
 async def test_an_id_that_is_no_name_gets_the_sentence(tab: Tab) -> None:

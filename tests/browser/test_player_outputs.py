@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.async_api import ElementHandle
 
-from tests.browser.conftest import INSECURE_HOST, Tab
+from tests.browser.conftest import Tab
 from tests.browser.peers import broadcasting
 from tests.support.processes import RelayProcess
 from tests.support.tone import assert_clean_tone, is_clean_tone, sine, to_pcm
@@ -198,8 +198,10 @@ async def hear_tone(tab: Tab) -> None:
     assert_clean_tone(samples, rate, TONE)
 
 
-async def test_plain_http_of_another_machine_is_played_from_scheduled_buffers(tab: Tab, relay: RelayProcess) -> None:
-    tab.network.url = tab.network.url.replace("127.0.0.1", INSECURE_HOST)
+async def test_plain_http_of_another_machine_is_played_from_scheduled_buffers(
+    insecure_tab: tuple[Tab, RelayProcess],
+) -> None:
+    tab, relay = insecure_tab
     await insert(tab, src="/listen/plain")
     assert await tab.page.evaluate("[isSecureContext, globalThis.AudioWorklet]") == [False, None]
     async with broadcasting(relay.url, "plain", 16_000, MONO_16K):

@@ -79,6 +79,18 @@ async def answer(url: str, target: str, shown: str | None = None, **options: Any
         return refused.response.status_code, refused.response.body.decode()
 
 
+async def stream_status(port: int, host: str, *headers: str) -> int:
+    """Return the HTTP status of the stream of `ev1`, which is requested as that of `host`."""
+    lines = (f"HEAD /stream/ev1.wav HTTP/1.1\r\nHost: {host}", *headers, "Connection: close")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(10):
+        writer.write("\r\n".join((*lines, "", "")).encode())
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+        await writer.wait_closed()
+    return status
+
+
 def two_seconds(folder: Path) -> Path:
     """Write an audio file of two seconds."""
     path = folder / "tone.wav"
@@ -331,6 +343,37 @@ class TestOrigin:
             assert (await answer(relay.url, "/v1/listen/ev1", origin=good))[0] == 101
             assert (await answer(relay.url, "/v1/listen/ev1", origin=Origin(relay.url)))[0] == 403
             assert (await answer(relay.url, "/v1/listen/ev1"))[0] == 101, "not a browser"
+
+    async def test_subdomains_and_apps(self) -> None:
+        allowed = "https://*.example.org capacitor://localhost"
+        async with relay_process(RELAY_BROADCAST_OPEN="true", RELAY_ACCESS_ALLOWED_ORIGINS=allowed) as relay:
+            for origin, status in (
+                ("https://a.example.org", 101),
+                ("capacitor://localhost", 101),
+                ("https://example.org", 403),
+                ("https://a.b.example.org", 403),
+                ("http://localhost", 403),
+            ):
+                assert (await answer(relay.url, "/v1/listen/ev1", origin=Origin(origin)))[0] == status, origin
+
+    async def test_a_strangers_name_that_leads_to_loopback_is_not_the_relays_own(self) -> None:
+        """The page of `http://evil.example:PORT` may not listen after its name leads to this machine."""
+        port = free_port()
+        urls = {host: f"http://{host}:{port}" for host in ("evil.example", "mine.example", "relay.localhost")}
+        allowed = f"same-origin {urls['mine.example']}"
+        settings = {"RELAY_BROADCAST_OPEN": "true", "RELAY_ACCESS_ALLOWED_ORIGINS": allowed}
+        async with relay_process("--port", str(port), **settings):
+            for name, status in (("evil.example", 403), ("mine.example", 101), ("relay.localhost", 101)):
+                options: dict[str, Any] = {"origin": Origin(urls[name]), "host": "127.0.0.1", "port": port}
+                for target in ("/v1/listen/ev1", "/v1/broadcast/ev1"):
+                    assert (await answer(urls[name], target, **options))[0] == status, (name, target)
+                # A page sends no origin when it reads from its own address.
+                assert await stream_status(port, f"{name}:{port}") == (200 if status == 101 else status), name
+            # A proxy may use any name.
+            options = {"origin": Origin("https://relay.example.org"), "host": "127.0.0.1", "port": port}
+            options["additional_headers"] = {"X-Forwarded-For": "198.51.100.7"}
+            assert (await answer("http://relay.example.org", "/v1/listen/ev1", **options))[0] == 101
+            assert await stream_status(port, "relay.example.org", "X-Forwarded-For: 198.51.100.7") == 200
 
     async def test_pages_and_health_are_for_every_origin(self) -> None:
         async with relay_process() as relay:

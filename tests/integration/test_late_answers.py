@@ -99,6 +99,7 @@ class House:
             self.bench.limits,
             metrics=metrics,
             allowed_origins=(),
+            is_private=True,
             token_in_query=False,
         )
         self.endings = Endings()

@@ -11,7 +11,7 @@ from relay.access.grants import Grant, Reason, RefusedError, TokenRole, matches,
 from relay.access.rules import Access, AccessRules
 from relay.vocabulary.errors import TokenExpiredError
 from relay.vocabulary.names import ChannelAddress
-from relay.vocabulary.origins import is_allowed_origin
+from relay.vocabulary.origins import check_allowed_origin, is_allowed_origin, is_own_host
 
 EV1 = ChannelAddress("ev1")
 NOW = 1_000_000.0
@@ -250,6 +250,20 @@ ORIGIN = "https://relay.example.org"
         ([ORIGIN], "https://relay.example.org:443", "127.0.0.1:8080", True),
         ([ORIGIN], "http://relay.example.org", "relay.example.org", False),
         ([ORIGIN], "https://127.0.0.1:8080", "127.0.0.1:8080", False),
+        (["https://*.example.org"], "https://a.example.org", "127.0.0.1:8080", True),
+        (["https://*.example.org"], "https://A.example.org:443", "127.0.0.1:8080", True),
+        (["https://*.example.org:8443"], "https://a.example.org:8443", "127.0.0.1:8080", True),
+        (["https://*.example.org"], "https://a.example.org:8443", "127.0.0.1:8080", False),
+        (["https://*.example.org"], "http://a.example.org", "127.0.0.1:8080", False),
+        (["https://*.example.org"], "https://example.org", "127.0.0.1:8080", False),
+        (["https://*.example.org"], "https://.example.org", "127.0.0.1:8080", False),
+        (["https://*.example.org"], "https://a.b.example.org", "127.0.0.1:8080", False),
+        (["https://*.example.org"], "https://evilexample.org", "127.0.0.1:8080", False),
+        (["https://*.example.org"], "https://a.example.org.evil.example", "127.0.0.1:8080", False),
+        (["capacitor://localhost"], "capacitor://localhost", "relay.example.org", True),
+        (["capacitor://localhost"], "ionic://localhost", "relay.example.org", False),
+        (["capacitor://localhost"], "http://localhost", "relay.example.org", False),
+        (["http://[0:0:0:0:0:0:0:1]"], "http://[::1]", "relay.example.org", True),
         (["*"], "https://evil.example", "relay.example.org", True),
         (["*"], "null", "relay.example.org", True),
         ([], ORIGIN, "relay.example.org", False),
@@ -257,6 +271,93 @@ ORIGIN = "https://relay.example.org"
 )
 def test_origin(allowed: list[str], origin: str, host: str, is_allowed: bool) -> None:
     assert is_allowed_origin(allowed, [origin], [host]) is is_allowed
+
+
+APPS = (
+    "capacitor://localhost",
+    "ionic://localhost",
+    "tauri://localhost",
+    "http://tauri.localhost",
+    "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+)
+"""Where Capacitor, Ionic, Tauri (macOS and Windows) and extensions of browsers show their pages."""
+
+
+@pytest.mark.parametrize("entry", [ORIGIN, "https://*.example.org:8443", "http://[::1]:80", "same-origin", "*", *APPS])
+def test_an_origin_that_a_page_can_have_may_be_allowed(entry: str) -> None:
+    assert check_allowed_origin(entry) == entry
+    host = entry.replace("*", "a")
+    assert entry in ("same-origin", "*") or is_allowed_origin([entry], [host], ["relay.example.org"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ("https://ex*mple.org", "only as the first label"),
+        ("https://*", "only as the first label"),
+        ("https://*.*.example.org", "only as the first label"),
+        ("https://a.*.example.org", "only as the first label"),
+        ("https://*example.org", "only as the first label"),
+        ("*.example.org", "only as the first label"),
+        ("*://relay.example.org", "only as the first label"),
+        ("https://relay.example.org:*", "only as the first label"),
+        ("https://*.0.0.1", "only as the first label"),
+        ("https://*.127.0.0.1", "only as the first label"),
+        ("https://*.[::1]", "only as the first label"),
+        ("wss://relay.example.org", "the scheme of the page"),
+        ("WS://relay.example.org", "the scheme of the page"),
+        ("https://relay.example.org/", "without a path"),
+        ("https://relay.example.org/listen/ev1", "without a path"),
+        ("https://bücher.example", "as browsers send them"),
+        ("https://127.1", "a list of origins such as"),
+        ("https://0x7f000001", "a list of origins such as"),
+        ("https://[::1%eth0]", "a list of origins such as"),
+        ("https://[127.0.0.1]", "a list of origins such as"),
+        ("https://a b", "a list of origins such as"),
+        ("https://a%20b", "a list of origins such as"),
+        ("https://user@relay.example.org", "a list of origins such as"),
+        ("https://relay.example.org:99999", "a list of origins such as"),
+        ("https://relay.example.org?a", "a list of origins such as"),
+        ("relay.example.org", "a list of origins such as"),
+        ("file://", "a list of origins such as"),
+        ("null", "a list of origins such as"),
+        ("", "a list of origins such as"),
+    ],
+)
+def test_an_origin_that_no_page_can_have_is_refused(entry: str, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        check_allowed_origin(entry)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [
+        ("127.0.0.1:8080", True),
+        ("127.0.0.2", True),
+        ("[::1]:8080", True),
+        ("LOCALHOST:8080", True),
+        ("ev1.localhost:8080", True),
+        ("evil.example:8080", False),
+        ("localhost.evil.example:8080", False),
+        ("127.0.0.1.evil.example:8080", False),
+        ("192.0.2.1:8080", False),
+        ("[2001:db8::1]:8080", False),
+    ],
+)
+def test_on_loopback_only_its_names_are_the_relays_own(host: str, is_own: bool) -> None:
+    origin = f"http://{host}"
+    assert is_allowed_origin(["same-origin"], [origin], [host], is_private=True) is is_own
+    assert is_allowed_origin(["same-origin"], [origin], [host])
+    assert is_allowed_origin(["same-origin", origin], [origin], [host], is_private=True), "the operator knows the name"
+    assert is_own_host(["same-origin"], [host]) is is_own
+    assert is_own_host([], [host]) is is_own
+    assert is_own_host([origin], [host])
+    assert is_own_host(["*"], [host])
+
+
+def test_a_request_without_a_host_is_no_browsers() -> None:
+    assert is_own_host(["same-origin"], [])
+    assert not is_own_host(["same-origin"], ["127.0.0.1", "evil.example"])
 
 
 def test_two_origins_or_hosts_are_none_and_no_origin_is_no_browser() -> None:

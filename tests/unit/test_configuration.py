@@ -251,6 +251,37 @@ def test_fault_in_the_file_is_one_sentence(document: Mapping[str, object], sente
     assert faults(document=document) == [sentence]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:9000", "localhost:9000", "[::1]:9000", "*:9000", "http://127.0.0.1:9000/"])
+def test_a_host_with_a_port_names_the_setting_of_the_port(host: str) -> None:
+    (sentence,) = faults(overrides={"server.host": host})
+    problem = "must be a host without a port; set server.port (--port) to 9000"
+    assert sentence == f'server.host (from --host) {problem}, not "{host}".'
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("[::1]", ", without a scheme, a path or brackets"),
+        ("https://relay.example.org", ", without a scheme, a path or brackets"),
+        ("127.0.0.1/relay", ", without a scheme, a path or brackets"),
+        ("::1::2", ""),
+        ("*.example.org", ""),
+        ("a;b", ""),
+    ],
+)
+def test_a_host_is_a_name_or_an_address(host: str, problem: str) -> None:
+    (sentence,) = faults(environ={"RELAY_SERVER_HOST": host})
+    problem = f"must be a host name or an address{problem}"
+    assert sentence == f'server.host (from RELAY_SERVER_HOST) {problem}, not "{host}".'
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "::1", "fe80::1%eth0", "*", "localhost", "my_box", "bücher.example", "a."]
+)
+def test_every_kind_of_host_is_one(host: str) -> None:
+    assert resolve({}, "", {"RELAY_SERVER_HOST": host}, {}).settings.server.host == (host,)
+
+
 @pytest.mark.parametrize("value", [0, -1, "soon", True, float("inf"), float("nan")])
 def test_a_limit_is_a_positive_number_or_never(value: object) -> None:
     (sentence,) = faults(document={"listener": {"stall_limit_seconds": value}})
@@ -383,6 +414,45 @@ def test_a_file_that_is_not_toml_says_where(tmp_path: Path, content: bytes, sent
     with pytest.raises(ConfigurationError) as caught:
         load_settings(path, {}, {})
     assert str(caught.value) == f"{path} {sentence}"
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    path.write_bytes(b"\xef\xbb\xbf[server]\r\nport = 9000\r\n")
+    assert load_settings(path, {}, {}).settings.server.port == 9000
+
+
+@pytest.mark.parametrize("variable", ["RELAY_BROADCAST_KEY", "RELAY_ACCESS_TOKEN_SECRET", "RELAY_CLIENT_TOKEN"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_one_line_end_behind_a_secret_is_left_out(variable: str, end: str) -> None:
+    secret = "k" * 40
+    section, name = next(key for key in KEYS if KEYS[key].variable == variable).split(".")
+    for loaded in (
+        resolve({}, "", {variable: secret + end}, {}),
+        resolve({section: {name: secret + end}}, FILE, {}, {}),
+    ):
+        assert plain(loaded, f"{section}.{name}") == secret
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("key-of-relay\n\n", "the last one is a line break"),
+        ("key-of\r\nrelay", "number 7 is a carriage return"),
+        ("key-of-relay\r", "the last one is a carriage return"),
+        ('"key-of-relay"', "the first one is a double quote"),
+        ("key-of-relay'", "the last one is a single quote"),
+        ("key of relay", "number 4 is a space"),
+        ("\ufeffkey-of-relay", "the first one is a byte-order mark"),
+        ("key-of-reläy", "number 11 is ä"),
+        ("key-of-relay\x7f", "the last one is U+007F"),
+        ("key-of-relay\udcff", "the last one is U+DCFF"),
+    ],
+)
+def test_a_character_that_a_key_cannot_have_is_named(key: str, what: str) -> None:
+    (sentence,) = faults(environ={"RELAY_BROADCAST_KEY": key})
+    form = "broadcast.key (from RELAY_BROADCAST_KEY) must have 8 to 256 characters, only A-Z a-z 0-9 . _ ~ -"
+    assert sentence == f"{form}; {what}."
 
 
 def test_a_missing_file_and_a_directory_are_one_sentence(tmp_path: Path) -> None:

@@ -183,6 +183,15 @@ def test_any_header_and_claims_are_a_token_or_refused(header: bytes, payload: by
         verifier.verify(".".join(parts))
 
 
+@pytest.mark.parametrize("content", [json.dumps(key_set(private=False)), public_pem(ED25519_KEY)])
+def test_a_key_file_may_begin_with_a_byte_order_mark(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "key.pem"
+    path.write_text(content, encoding="utf-8")
+    expected = [key.fingerprint for key in read_key_file(path)]
+    path.write_text(content, encoding="utf-8-sig")
+    assert [key.fingerprint for key in read_key_file(path)] == expected
+
+
 def test_key_set(tmp_path: Path) -> None:
     for private in (False, True):
         path = tmp_path / "keys.json"
