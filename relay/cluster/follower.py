@@ -9,7 +9,7 @@ Bound: while entries are fetched, `MAX_WAITING` later ones wait. Drops: the olde
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.cluster.bus import Bus, BusDownError, Subscription
@@ -254,17 +254,15 @@ class Follower:
                 valid[entry.order] = entry
         return sorted(valid.values(), key=lambda entry: entry.order)
 
-    def _begin(self, known: Ownership, entries: Iterable[Entry]) -> None:
+    def _begin(self, known: Ownership, entries: Sequence[Entry]) -> None:
         """Begin with a record and the audio before it. If the channel has users here, continue with the record.
 
         Those who wait for the first broadcaster of a channel go on waiting if the record is of one that ended.
         """
         channel, record = self.channel, self.localized(known.channel)
-        past = (
-            Past(entry.body.place, self.local_time(entry.body.due), entry.body.audio)
-            for entry in entries
-            if isinstance(entry.body, Audio)
-        )
+        cleared = max((each.order for each in entries if _clears(each) and each.order < known.as_of), default=(0, 0))
+        frames = [(each.order, each.body) for each in entries if isinstance(each.body, Audio) and each.order > cleared]
+        past = (Past(frame.place, self.local_time(frame.due), frame.audio) for _, frame in frames)
         if channel is not None and channel.has_subscribers and channel.audio_format is not None:
             # The entries between are in the memory, or become a gap.
             channel.is_home = False
@@ -276,14 +274,7 @@ class Follower:
         else:
             self._following.open(record, past)
         self.next = known.as_of
-        self.last_due = max(
-            (
-                (each.fence, each.body.due)
-                for each in entries
-                if isinstance(each.body, Audio) and each.order < self.next
-            ),
-            default=(0, 0.0),
-        )
+        self.last_due = max(((order[0], frame.due) for order, frame in frames if order < self.next), default=(0, 0.0))
 
     def _catch_up(self, entries: Iterable[Entry] | None, *, is_final: bool = False) -> bool:
         """Apply the fetched entries, if the memory of the bus gave them, then those that arrived meanwhile.
@@ -453,6 +444,10 @@ class Follower:
     def _log(self, event: str, **fields: object) -> None:
         names = {"session": self.address.session, "channel": self.address.channel}
         logger.warning(event, extra={**names, "may_repeat": True, **fields})
+
+
+def _clears(entry: Entry) -> bool:
+    return isinstance(entry.body, Change) and entry.body.note.clears
 
 
 def _begins_behind(record: ChannelRecord) -> int:

@@ -182,6 +182,24 @@ async def test_a_burst_is_the_same_on_a_node_that_never_had_the_channel(nodes: l
     assert heard(there) == numbered(20)
 
 
+@pytest.mark.parametrize("is_recorded", [True, False])
+async def test_what_was_cleared_is_not_heard_on_a_node_that_never_had_the_channel(
+    nodes: list[ClusterNode], memory: MemoryCluster, is_recorded: bool
+) -> None:
+    a, _, c = nodes
+    source, _ = await a.claim()
+    send(a, source, numbered(20))
+    a.bench.hub.broadcasting.clear(source)
+    if is_recorded:
+        await until(lambda: (record := record_of(memory)) is not None and record.as_of[1] > 20)
+    send(a, source, numbered(5, 20))
+    there = await c.join(delivery=Delivery(burst_ms=5000))
+    send(a, source, numbered(1, 25))
+    await until(lambda: numbered(1, 25)[0] in heard(there))
+    assert heard(there) == numbered(6, 20)
+    assert_exact(there)
+
+
 async def test_a_channel_is_claimed_once_in_the_cluster(nodes: list[ClusterNode]) -> None:
     a, b, _ = nodes
     await a.claim()
