@@ -212,14 +212,9 @@ class Cluster:
                 if not self._is_here(address):
                     await self._sync(address)
         except (TimeoutError, RelayError) as error:
-            logger.warning(
-                "a channel of the cluster could not be fetched",
-                extra={
-                    "session": address.session,
-                    "channel": address.channel,
-                    "reason": str(error) or "It took too long.",
-                },
-            )
+            place, reason = {"session": address.session, "channel": address.channel}, str(error) or "It took too long."
+            event = "a channel of the cluster could not be fetched"
+            logger.warning(event, extra={**place, "reason": reason, "may_repeat": True})
 
     # Becoming the home
 

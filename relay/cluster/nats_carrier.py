@@ -169,7 +169,8 @@ class Carrier:
                 # The next link sends this message again.
                 return
             except MessageTooLargeError as error:
-                logger.error("a message is too large for NATS", extra={"reason": str(error)})  # noqa: TRY400 - the reason is enough
+                told = {"reason": str(error), "may_repeat": True}
+                logger.error("a message is too large for NATS", extra=told)  # noqa: TRY400 - the reason is enough
             in_turn += 1
             if in_turn >= MESSAGES_PER_TURN:
                 in_turn = 0

@@ -496,9 +496,14 @@ class Channel:
         self._tell_observers(had_subscribers)
 
     def log(self, event: str, level: int = logging.INFO, **fields: object) -> None:
-        """Log an event of the channel, with its names and the number of listeners."""
+        """Log an event of the channel, with its names and the number of listeners.
+
+        Its broadcaster may cause it as often as it likes, so the log has only some of many. At `debug` it has all.
+        """
         if logger.isEnabledFor(level):
-            logger.log(level, event, extra={**self._names, "listeners": self.listener_count, **fields})
+            is_ordinary = level > logging.DEBUG
+            told = {**self._names, "listeners": self.listener_count, "is_ordinary": is_ordinary, **fields}
+            logger.log(level, event, extra=told)
 
     @property
     def _names(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
+from relay.hub.channel import Channel
 from relay.hub.hub import Hub
 from relay.hub.lag import LagMeter
 from relay.metrics.distribution import Distribution
@@ -18,12 +19,16 @@ from relay.metrics.vitals import Tally, Vitals
 from relay.vocabulary.audio import Codec
 from relay.vocabulary.clock import Clock
 from relay.vocabulary.containers import Container
+from relay.vocabulary.names import ChannelAddress
 
 SAMPLE_SECONDS = 5.0
 """How often the lag of all listeners is measured. Each lagging listener takes a fraction of a microsecond."""
 
 SAMPLES_FOR_A_SUMMARY = 2
 """Samples between two log entries of listeners' reports: ten seconds, as with overflows."""
+
+MAX_TOLD_CHANNELS = 100
+"""Channels that a summary of listeners' reports names, those with the most reports. No event has more languages."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +63,22 @@ class VitalSigns:
                 group.note_lag(self._listener_lag_ms, now)
 
     def tell_reports(self) -> None:
-        """Log what the listeners of each channel reported since the last time. Skip channels without reports."""
-        for address, heard in self._hub.reports.take():
-            place = {"session": address.session, "channel": address.channel}
+        """Log what the listeners of each channel reported since the last time. Skip channels without reports.
+
+        Without a broadcaster there is nothing to report, whatever a listener says.
+        """
+        told = [(channel, heard) for address, heard in self._hub.reports.take() if (channel := self._heard(address))]
+        told.sort(key=lambda each: -len(each[1].buffer_ms))
+        for channel, heard in told[:MAX_TOLD_CHANNELS]:
+            place = {"session": channel.address.session, "channel": channel.address.channel}
             logger.info("listeners reported", extra={**place, **heard.fields()})
+        if left_out := len(told[MAX_TOLD_CHANNELS:]):
+            logger.info("listeners of more channels reported", extra={"channels": left_out})
+
+    def _heard(self, address: ChannelAddress) -> Channel | None:
+        """Return a channel if it has or had audio."""
+        channel = self._hub.directory.find(address)
+        return None if channel is None or channel.audio_format is None else channel
 
     def look(self) -> Vitals:
         """Return all current figures."""

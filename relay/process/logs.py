@@ -16,7 +16,9 @@ Invariants:
   dropped, and their number is logged as soon as lines can be written again.
 - A peer cannot flood the log. Of lines with a traceback, one of each kind is written in `TRACEBACK_SECONDS`; of lines
   with `may_repeat` in their `extra`, `MAX_REPEATS` in `REPEAT_SECONDS`. `may_repeat` is True, or a text that separates
-  kinds of the same sentence. The number of omitted lines is logged before the next line, and at the end.
+  kinds of the same sentence. Lines of an ordinary life have `is_ordinary`: `MAX_ORDINARY` in `ORDINARY_SECONDS` leave
+  room for an event with many channels that begins or ends. The number of omitted lines is logged before the next line,
+  and at the end.
 - A peer's mistake never shows a traceback. Libraries that log much, or that would log headers and so keys, are held one
   level above the relay's own.
 """
@@ -48,6 +50,8 @@ MAX_WAITING_LINES = 10_000
 TRACEBACK_SECONDS = 60.0
 REPEAT_SECONDS = 10.0
 MAX_REPEATS = 10
+ORDINARY_SECONDS = 100.0
+MAX_ORDINARY = 100
 
 MAX_KINDS = 1000
 """Kinds of repeated lines that are remembered, some hundred bytes each. Beyond them, all others count as one kind. The
@@ -263,12 +267,15 @@ class _WriterHandler(logging.Handler):
     def _is_wanted(self, record: logging.LogRecord, now: float) -> bool:
         """Return whether to write a record, or only to count it."""
         may_repeat = record.__dict__.pop("may_repeat", False)
+        is_ordinary = record.__dict__.pop("is_ordinary", False)
         if record.exc_info:
             constant_words = _CONSTANT_WORDS.findall(str(record.msg))[0].rstrip()
             kind = (constant_words, record.name, record.exc_info[0])
             return self._repeats.admit(kind, 1, TRACEBACK_SECONDS, now)
         kind = (record.msg, record.name, may_repeat)
-        return not may_repeat or self._repeats.admit(kind, MAX_REPEATS, REPEAT_SECONDS, now)
+        if may_repeat:
+            return self._repeats.admit(kind, MAX_REPEATS, REPEAT_SECONDS, now)
+        return not is_ordinary or self._repeats.admit(kind, MAX_ORDINARY, ORDINARY_SECONDS, now)
 
     def _tell_repeats(self, now: float) -> None:
         for kind, left_out in self._repeats.over(now):

@@ -320,8 +320,9 @@ def _settle_in(connection: RelayConnection, request: ConnectRequest) -> None:
 
 
 def _tell_opening(connection: ServedConnection, request: ConnectRequest) -> None:
+    is_listener = request.role is Role.LISTENER
     logger.log(
-        logging.DEBUG if request.role is Role.LISTENER else logging.INFO,
+        logging.DEBUG if is_listener else logging.INFO,
         "connection opened",
         extra={
             "connection": connection.id,
@@ -329,6 +330,7 @@ def _tell_opening(connection: ServedConnection, request: ConnectRequest) -> None
             "role": request.role,
             "session": request.address.session,
             "channel": request.address.channel,
+            "is_ordinary": not is_listener,
         },
     )
 

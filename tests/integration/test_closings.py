@@ -5,6 +5,7 @@ import itertools
 import json
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.frames import Close, Frame, Opcode
 from websockets.typing import Subprotocol
 
-from relay.process.logs import MAX_REPEATS
+from relay.process.logs import MAX_ORDINARY, MAX_REPEATS
 from tests.support.live_session import broadcasting, on_both_loops
 from tests.support.operator import ask
 from tests.support.processes import RelayProcess, relay_process
@@ -233,3 +234,25 @@ async def test_of_many_only_few_lines_are_written_and_metrics_have_them_all() ->
         assert MAX_REPEATS <= written < many
         assert written + sum(line["lines"] for line in left_out) == many
         assert {line["like"] for line in left_out} == {"connection closed"}
+
+
+async def test_a_broadcaster_cannot_fill_the_log() -> None:
+    many = 2 * MAX_ORDINARY
+    limits = {"RELAY_LIMITS_MAX_TEXTS_PER_SECOND": "never", "RELAY_LIMITS_MAX_JOINS_PER_SECOND_PER_ADDRESS": "never"}
+    async with relay_process(**limits) as relay:
+        for number in range(many):
+            target = f"{relay.url.replace('http', 'ws')}{BROADCAST}?rate=16000&takeover=1"
+            async with connect(target, subprotocols=[Subprotocol("relay.v1")], compression=None, proxy=None) as source:
+                await source.recv()
+                if number == 0:
+                    for _ in range(many):
+                        await source.send('{"type": "clear"}')
+                    await source.send('{"type": "ping", "id": 1}')
+                    while json.loads(await source.recv(decode=True))["type"] != "pong":
+                        pass
+        assert await relay.terminate() == 0
+    written = Counter(line["event"] for line in relay.log)
+    left_out = {line["like"]: line["lines"] for line in relay.log if line["event"] == "similar log lines were left out"}
+    for event in ("audio cleared", "connection opened"):
+        assert (written[event], left_out[event]) == (MAX_ORDINARY, many - MAX_ORDINARY)
+    assert max(written.values()) <= MAX_ORDINARY

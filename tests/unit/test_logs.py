@@ -23,7 +23,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from relay.process.logs import MAX_REPEATS, add_log_fields, configure_logging
+from relay.process.logs import MAX_ORDINARY, MAX_REPEATS, add_log_fields, configure_logging
 from relay.settings.settings import LogSettings
 from relay.vocabulary.names import ChannelAddress
 from tests.support.ports import free_port
@@ -367,6 +367,19 @@ def test_lines_of_which_a_peer_can_cause_many_are_summarised(configure: Configur
     }
     assert log.members[-1]["lines"] == 1000 - MAX_REPEATS
     assert "may_repeat" not in log.text
+
+
+def test_an_ordinary_life_has_room_for_an_event_with_many_channels_but_not_for_more(configure: Configure) -> None:
+    log = configure(format="json")
+    for number in range(1000):
+        logger.info("broadcaster joined", extra={"channel": number, "is_ordinary": True})
+        logger.debug("listener joined", extra={"is_ordinary": False})
+    assert [each["event"] for each in log.members] == [
+        *["broadcaster joined"] * MAX_ORDINARY,
+        "similar log lines were left out",
+    ]
+    assert log.members[-1]["lines"] == 1000 - MAX_ORDINARY
+    assert "is_ordinary" not in log.text
 
 
 def test_in_a_cluster_each_line_has_the_node(configure: Configure) -> None:

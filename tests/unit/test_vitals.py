@@ -5,11 +5,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.hub.lag import LagMeter
-from relay.hub.vital_signs import VitalSigns
+from relay.hub.vital_signs import MAX_TOLD_CHANNELS, VitalSigns
 from relay.limits.names import Limit
 from relay.metrics.metrics import MetricBatch
 from relay.metrics.prometheus import PrometheusMetrics
 from relay.metrics.table import METRICS
+from relay.vocabulary.names import ChannelAddress
 from tests.support.hub_bench import ADDRESS, Bench, block, unblock
 
 REPORT = {"type": "stats", "buffer_ms": 90, "playout_ms": 140, "underruns": 2, "jumps": 1}
@@ -183,6 +184,7 @@ async def test_what_its_source_sends_to_cloudwatch_is_not_sent_twice() -> None:
 async def test_the_log_has_what_listeners_reported(caplog: pytest.LogCaptureFixture) -> None:
     bench = Watched()
     caplog.set_level(logging.INFO)
+    bench.claim()
     bench.hub.reports.note(ADDRESS, REPORT, None)
     bench.signs.tell_reports()
     bench.signs.tell_reports()
@@ -190,6 +192,34 @@ async def test_the_log_has_what_listeners_reported(caplog: pytest.LogCaptureFixt
     told = vars(record)
     assert (told["session"], told["channel"], told["reports"]) == ("ev1", "main", 1)
     assert (told["underruns"], told["playout_p50_ms"]) == (2, 150.0)
+    await bench.tasks.close()
+
+
+async def test_listeners_alone_put_no_lines_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody can invent sessions, and report what nobody heard."""
+    bench = Watched()
+    caplog.set_level(logging.INFO)
+    for number in range(50):
+        address = ChannelAddress(f"invented-{number}", "main")
+        bench.join(f"{number}", session=address.session)
+        bench.hub.reports.note(address, REPORT, None)
+    bench.signs.tell_reports()
+    assert not caplog.records
+    await bench.tasks.close()
+
+
+async def test_the_log_names_the_channels_with_the_most_reports(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Watched()
+    caplog.set_level(logging.INFO)
+    for number in range(MAX_TOLD_CHANNELS + 5):
+        address = ChannelAddress("ev1", f"{number}")
+        bench.claim(channel=address.channel)
+        for _ in range(1 + number // 5):
+            bench.hub.reports.note(address, REPORT, None)
+    bench.signs.tell_reports()
+    *told, others = [vars(record) for record in caplog.records if "reported" in record.message]
+    assert {each["channel"] for each in told} == {str(number) for number in range(5, MAX_TOLD_CHANNELS + 5)}
+    assert (others["message"], others["channels"]) == ("listeners of more channels reported", 5)
     await bench.tasks.close()
 
 
