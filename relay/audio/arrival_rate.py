@@ -60,7 +60,8 @@ _STRETCH_SECONDS = 0.1
 _LONGEST_CLUMP_SECONDS = 0.25
 """The most audio in a clump; more is a burst."""
 
-_MAX_EVENTS = round(JUDGED_SECONDS / _EVENT_SECONDS)
+MAX_EVENTS = round(JUDGED_SECONDS / _EVENT_SECONDS)
+"""The most arrivals that are kept of a broadcaster."""
 
 _LEAST_RAMP_SECONDS = 0.25
 """A source that is held back earlier than this has sent a burst."""
@@ -157,7 +158,7 @@ class ArrivalRate:
     def _begin(self, now: float) -> None:
         """Start a new measurement, unrelated to what came before."""
         self._event_at = now
-        self._events = deque[_Event](maxlen=_MAX_EVENTS)
+        self._events = deque[_Event](maxlen=MAX_EVENTS)
         self._level = self._top = 0.0
         self._cells = deque[tuple[float, float]](maxlen=_CELLS + 1)
         self._begin_cell(now)

@@ -122,7 +122,7 @@ class Door:
         if len(self._pending) > min(self._limits.settings.max_pending_handshakes, files_left):
             leaving = self._pending.oldest_of_most()
             self._pending.discard(leaving)
-            self._limits.applied(Limit.PENDING_HANDSHAKES)
+            self._limits.applied(Limit.PENDING_HANDSHAKES, leaving.peer_address)
             leaving.cut_off()
 
     @property
@@ -152,7 +152,6 @@ class Door:
                 return text_response(
                     HTTPStatus.UPGRADE_REQUIRED, "This address is for WebSockets.", Upgrade="websocket"
                 )
-            self._limits.charge(JOINS, client.group)
             refusal = self._refuse_cheaply(role, client)
             return refusal or self._admit(self._admission.admit(request, role, client), client)
         except LimitReachedError as error:
@@ -181,19 +180,25 @@ class Door:
 
     def _answer_stream(self, request: Request, client: Client) -> Response | Admitted:
         """Answer a request for an HTTP stream by the rules for a WebSocket of a listener."""
-        self._limits.charge(JOINS, client.group)
         refusal = self._refuse_cheaply(Role.LISTENER, client)
         answer = refusal or self._admit(self._admission.admit_stream(request, client), client)
         return self._admission.explain(request, answer) if isinstance(answer, Response) else answer
 
     def _admit(self, found: Response | Admitted, client: Client) -> Response | Admitted:
-        """Admit or refuse a client. An address with too many failures is refused only if this request fails, too."""
+        """Admit or refuse a client. An address with too many failures is refused only if this request fails, too.
+
+        Those that are refused for it take nothing from the joins of the address, which others may share.
+
+        Raises:
+            LimitReachedError: There are too many joins.
+        """
         if isinstance(found, Response):
             refused: int | None = found.status_code
         else:
             refused = found.found.http_status if isinstance(found.found, RelayError) else None
         if refused in _FAILURES and (turned_away := self._note_failure(client)) is not None:
             return turned_away
+        self._limits.charge(JOINS, client.group)
         if isinstance(found, Response):
             return found
         limit = self._seats.full(_seat(found), self._limits.most)

@@ -235,14 +235,14 @@ class HttpConnection(GuardedConnection):
 
     def _end_request(self) -> None:
         """Time out a request that is late."""
-        self.limits.applied(Limit.HANDSHAKE_SECONDS)
+        self.limits.applied(Limit.HANDSHAKE_SECONDS, self.peer_address)
         self._write_last(
             text_response(HTTPStatus.REQUEST_TIMEOUT, "The request took longer than limits.handshake_timeout_seconds.")
         )
 
     def _end_answer(self) -> None:
         """Cut off a peer that does not read its response."""
-        self.limits.applied(Limit.HANDSHAKE_SECONDS)
+        self.limits.applied(Limit.HANDSHAKE_SECONDS, self.peer_address)
         self.cut_off()
 
     def _write_last(self, response: Response) -> None:

@@ -86,7 +86,7 @@ class TlsHandshake(asyncio.Protocol):
             self._socket.shutdown(socket.SHUT_RD)
 
     def _end_handshake(self) -> None:
-        self._limits.applied(Limit.HANDSHAKE_SECONDS)
+        self._limits.applied(Limit.HANDSHAKE_SECONDS, self.peer_address)
         self.cut_off()
 
     async def _shake_hands(self, most_seconds: float) -> None:

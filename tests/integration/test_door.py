@@ -171,6 +171,20 @@ async def test_an_address_that_fails_too_often_is_asked_to_wait_and_no_other() -
         assert "sesame" not in relay.text
 
 
+async def test_failures_take_no_joins_from_others_behind_the_same_address() -> None:
+    limits = {"RELAY_LIMITS_MAX_FAILURES_PER_MINUTE": "3", "RELAY_LIMITS_MAX_JOINS_PER_SECOND_PER_ADDRESS": "1"}
+    async with relay_process(RELAY_BROADCAST_KEY="open-sesame", **limits) as relay:
+        for path in (b"/v1/broadcast/ev1", b"/stream/no%20name.wav"):
+            guess = UPGRADE.replace(b"/v1/listen/ev1", path) + b"X-Forwarded-For: 198.51.100.7\r\n\r\n"
+            answers = [(await say(relay, guess))[:13] for _ in range(30)]
+            assert answers[-1] == b"HTTP/1.1 429 "
+        async with client(relay, "/v1/broadcast/ev1", "198.51.100.7", ["relay.v1", "relay.token.open-sesame"]) as valid:
+            assert "hello" in str(await valid.recv())
+        await relay.terminate()
+        await relay.event("an address was refused", client="198.51.100.7", reason="max_failures_per_minute")
+        assert "max_joins_per_second" not in relay.text
+
+
 async def test_a_handshake_that_is_too_slow_or_too_large_is_told_so() -> None:
     settings = {"RELAY_LIMITS_HANDSHAKE_TIMEOUT_SECONDS": "0.5", "RELAY_LIMITS_MAX_HANDSHAKE_BYTES": "5000"}
     async with relay_process(**settings) as relay:
@@ -179,6 +193,11 @@ async def test_a_handshake_that_is_too_slow_or_too_large_is_told_so() -> None:
         assert (await say(relay, UPGRADE + header * 3)).startswith(b"HTTP/1.1 431 ")
         assert (await say(relay, UPGRADE + header + b"\r\n")).startswith(b"HTTP/1.1 101 ")
         assert await applied_limits(relay) == {"handshake_timeout_seconds": 1, "max_handshake_bytes": 1}
+        refused = [line for line in relay.log if line["event"] == "an address was refused"]
+        assert {(line["client"], line["reason"]) for line in refused} == {
+            ("127.0.0.1", "handshake_timeout_seconds"),
+            ("127.0.0.1", "max_handshake_bytes"),
+        }
 
 
 async def say(relay: RelayProcess, words: bytes) -> bytes:

@@ -81,6 +81,9 @@ async def test_of_too_many_idle_ones_the_oldest_go_and_others_get_in(loop: str, 
             assert await asyncio.to_thread(is_served, sockets[-1], certificate)
             assert await asyncio.to_thread(lambda: all(map(is_cut_off, sockets[:30])))
         assert await applied_limits(relay) == {"max_pending_handshakes": 30}
+        assert await relay.event(
+            "an address was refused", client="127.0.0.1", reason="max_pending_handshakes", count=30
+        )
 
 
 @pytest.mark.parametrize("by_tls", [True, False])
@@ -114,6 +117,7 @@ async def test_an_idle_one_has_the_time_that_holds_now(loop: str, tmp_path: Path
                 assert await asyncio.to_thread(lambda: all(map(is_cut_off, late)))
             assert await asyncio.to_thread(is_served, early, certificate)
         assert await applied_limits(relay) == {"handshake_timeout_seconds": 3}
+        assert await relay.event("an address was refused", client="127.0.0.1", reason="handshake_timeout_seconds")
 
 
 async def test_what_is_no_tls_is_cut_off_in_silence(tmp_path: Path) -> None:

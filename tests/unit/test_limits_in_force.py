@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from relay.limits.in_force import LimitsInForce
+from relay.limits.in_force import MAX_COUNTED_ADDRESSES, MAX_TOLD_ADDRESSES, LimitsInForce
 from relay.limits.names import COSTLY, JOINS, REQUESTS, SWITCHES, Limit, LimitReachedError, Rate
 from relay.settings.settings import LimitSettings
 
@@ -73,6 +73,22 @@ def test_what_can_not_be_refused_waits_its_turn() -> None:
 def test_a_limit_that_is_never_is_none() -> None:
     limits, _ = limits_with(max_joins_per_second_per_address=None, max_joins_per_second=None)
     assert how_often(limits, JOINS, HALL, 100_000) == 100_000
+
+
+def test_a_summary_counts_only_so_many_addresses(caplog: pytest.LogCaptureFixture) -> None:
+    limits, _ = limits_with()
+    for number in range(MAX_COUNTED_ADDRESSES):
+        limits.applied(Limit.PENDING_HANDSHAKES, f"address {number}")
+    for _ in range(50):
+        limits.applied(Limit.PENDING_HANDSHAKES, "one more")
+        limits.applied(Limit.PENDING_HANDSHAKES, "address 7")
+    with caplog.at_level(logging.WARNING):
+        limits.tell()
+    applied, *refused = map(vars, caplog.records)
+    assert applied["max_pending_handshakes"] == MAX_COUNTED_ADDRESSES + 100
+    assert [each["client"] for each in refused][:1] == ["address 7"]
+    assert len(refused) == MAX_TOLD_ADDRESSES
+    assert "one more" not in caplog.text
 
 
 def test_the_log_names_the_addresses_that_were_limited(caplog: pytest.LogCaptureFixture) -> None:
