@@ -1,6 +1,7 @@
 """The bus on a real NATS server: each promise of `relay.cluster.bus`, while the server works."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -147,20 +148,22 @@ async def test_a_write_that_lost_is_reported_to_nobody(server: NatsServer) -> No
 async def test_of_fifty_that_write_at_once_each_counts(server: NatsServer) -> None:
     async with buses(server, 3) as made:
 
-        async def count(bus: NatsBus) -> None:
+        async def add(bus: NatsBus, name: bytes) -> None:
+            """Add a name to the record. On a busy machine an answer may be late, and the write counts or does not."""
             while True:
-                record = await bus.read("s.c")
-                value, revision = (0, None) if record is None else (int(record.value), record.revision)
-                try:
-                    await bus.write("s.c", b"%d" % (value + 1), revision)
-                except ConflictError:
-                    continue
-                return
+                with contextlib.suppress(ConflictError, BusDownError):
+                    record = await bus.read("s.c")
+                    names, revision = ([], None) if record is None else (record.value.split(), record.revision)
+                    if name in names:
+                        return
+                    await bus.write("s.c", b" ".join([*names, name]), revision)
 
-        await asyncio.gather(*(count(made[number % 3]) for number in range(50)))
+        names = [b"%d" % number for number in range(50)]
+        async with asyncio.timeout(WAIT_SECONDS):
+            await asyncio.gather(*(add(made[number % 3], name) for number, name in enumerate(names)))
         record = await made[0].read("s.c")
         assert record is not None
-        assert record.value == b"50"
+        assert sorted(record.value.split()) == sorted(names)
 
 
 async def test_a_new_node_gets_all_records(server: NatsServer) -> None:
