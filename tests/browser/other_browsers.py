@@ -36,13 +36,21 @@ PREFERENCES = {
 }
 """Firefox's settings: its microphone hears a tone."""
 
-CLICKS = 10
-"""A page that still loads may move a button away from the pointer, so the first click may miss it."""
+AGAIN_SECONDS = 1.0
+"""When to click again. A page that still loads may move a button away from the pointer, so a click may miss it."""
 
 WATCH_CLICKS = """button => {
     button.wasClicked = false;
     button.addEventListener("click", () => { button.wasClicked = true; }, { once: true });
 }"""
+
+
+IN_THE_WAY = """button => {
+    const { x, y, width, height } = button.getBoundingClientRect();
+    const top = document.elementFromPoint(x + width / 2, y + height / 2);
+    return `${top?.outerHTML.slice(0, 200)} in a page that is ${document.visibilityState}`;
+}"""
+"""What is where a button should be."""
 
 
 class Page(ABC):
@@ -62,7 +70,7 @@ class Page(ABC):
 
     @abstractmethod
     async def press(self, button: str) -> None:
-        """Click a button as a person does."""
+        """Click a button as a person does, once it is enabled."""
 
     async def ask(self, expression: str) -> Any:
         """Return the value of a JavaScript expression, or of its promise."""
@@ -112,11 +120,17 @@ class FirefoxPage(Page):
         (node,) = found["nodes"]
         element = {"sharedId": node["sharedId"]}
         await self._call(element, WATCH_CLICKS)
-        for _ in range(CLICKS):
-            await self._click(element)
-            if await self._call(element, "button => button.wasClicked"):
-                return
-        raise AssertionError(f"{button} was not hit by {CLICKS} clicks")
+        clock = asyncio.get_running_loop()
+        latest, again = clock.time() + STEP_SECONDS, 0.0
+        while not await self._call(element, "button => button.wasClicked"):
+            if clock.time() >= latest:
+                there = await self._call(element, IN_THE_WAY)
+                raise AssertionError(f"{button} was not hit within {STEP_SECONDS:.0f} s; there is {there}")
+            # A person waits, too, until a button is enabled.
+            if clock.time() >= again and not await self._call(element, "button => button.disabled"):
+                await self._click(element)
+                again = clock.time() + AGAIN_SECONDS
+            await asyncio.sleep(0.02)
 
     async def _click(self, element: Mapping[str, str]) -> None:
         """Click where an element is."""
