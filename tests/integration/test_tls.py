@@ -46,8 +46,8 @@ FRAMES_PER_SECOND = 50
 STALLED_FRAMES = 150
 
 REQUESTS = {
-    StreamConnection: b"GET /stream/ev1.wav HTTP/1.1\r\nHost: x\r\n\r\n",
-    RelayConnection: b"GET /v1/listen/ev1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    StreamConnection: b"GET /stream/ev1.wav HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    RelayConnection: b"GET /v1/listen/ev1 HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
 }
 
