@@ -119,8 +119,8 @@ class Admission:
     def admit_stream(self, request: Request, client: Client) -> Response | Admitted:
         """Answer a request for an HTTP stream, or admit it. HEAD gets the head of the stream."""
         headers = request.headers
-        if not self._allows_origin(headers) or not self._knows_host(headers):
-            return _foreign_origin()
+        if (refusal := self._refuse_stranger(headers)) is not None:
+            return refusal
         if request.method == "OPTIONS" and "Origin" in headers:
             return stream_response(HTTPStatus.NO_CONTENT, self._sharing(headers))
         if request.method not in ("GET", "HEAD"):
@@ -152,12 +152,17 @@ class Admission:
             is_private=self._is_reached_privately(headers),
         )
 
-    def _knows_host(self, headers: Headers) -> bool:
-        """Return whether a request without an origin can be for this relay. A page sends none for its own address."""
-        return (
-            "Origin" in headers
-            or not self._is_reached_privately(headers)
-            or is_own_host(self.allowed_origins, headers.get_all("Host"))
+    def _refuse_stranger(self, headers: Headers) -> Response | None:
+        """Refuse what a page may not read. A page sends no origin when it reads from its own address."""
+        if not self._allows_origin(headers):
+            return _foreign_origin()
+        is_private = "Origin" not in headers and self._is_reached_privately(headers)
+        if not is_private or is_own_host(self.allowed_origins, headers.get_all("Host")):
+            return None
+        return text_response(
+            HTTPStatus.FORBIDDEN,
+            "The relay listens on loopback and does not know this name of itself; its operator can add the address's "
+            "origin to access.allowed_origins.",
         )
 
     def _is_reached_privately(self, headers: Headers) -> bool:

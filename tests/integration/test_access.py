@@ -81,11 +81,13 @@ async def answer(url: str, target: str, shown: str | None = None, **options: Any
 
 async def stream_status(port: int, host: str, *headers: str) -> int:
     """Return the HTTP status of the stream of `ev1`, which is requested as that of `host`."""
-    lines = (f"HEAD /stream/ev1.wav HTTP/1.1\r\nHost: {host}", *headers, "Connection: close")
+    lines = (f"GET /stream/ev1.wav HTTP/1.1\r\nHost: {host}", *headers, "Connection: close")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     async with asyncio.timeout(10):
         writer.write("\r\n".join((*lines, "", "")).encode())
         status = int((await reader.readline()).split()[1])
+        if status != 200:
+            assert b"does not know this name" in await reader.read()
         writer.close()
         await writer.wait_closed()
     return status
