@@ -25,6 +25,8 @@ export class MicrophonePanel {
   #broadcaster;
   #replaced = false;
   #lastChange = Promise.resolve();
+  /** The settings with which the microphone was opened, as text. */
+  #opened = "";
 
   /** @param {import("./broadcaster.js").Broadcaster} broadcaster */
   constructor(broadcaster) {
@@ -75,6 +77,7 @@ export class MicrophonePanel {
         throw error;
       }
       if (isCurrent()) {
+        this.#opened = JSON.stringify(options);
         this.#showGranted(source.granted);
         return source;
       }
@@ -171,7 +174,17 @@ export class MicrophonePanel {
   }
 
   async #reopen() {
-    const { source, state } = this.#broadcaster;
+    const broadcaster = this.#broadcaster;
+    let isLate = false;
+    // The page may still load the audio module after the microphone is open. The broadcaster takes both at once.
+    while (broadcaster.source === null && broadcaster.state === "starting") {
+      isLate = true;
+      await new Promise((resolve) => broadcaster.addEventListener("statechange", resolve, { once: true }));
+    }
+    if (isLate && JSON.stringify(this.#options) === this.#opened) {
+      return;
+    }
+    const { source, state } = broadcaster;
     if (source !== null && state !== "stopping") {
       await this.#broadcaster.changeSource((context) => this.open(context));
     }

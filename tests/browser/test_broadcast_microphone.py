@@ -251,6 +251,26 @@ async def test_the_chosen_microphone_is_remembered(tab: Tab) -> None:
     assert await tab.page.evaluate("opened.map(({ device }) => device)") == [chosen]
 
 
+async def test_a_change_while_the_page_still_loads_counts(tab: Tab) -> None:
+    await tab.page.add_init_script(WATCHED_MICROPHONES)
+    await tab.page.add_init_script(
+        """
+        const mayLoad = new Promise((resolve) => { window.letLoad = resolve; });
+        const add = AudioWorklet.prototype.addModule;
+        AudioWorklet.prototype.addModule = async function (module) {
+          await mayLoad;
+          return add.call(this, module);
+        };
+        """
+    )
+    await tab.open("/broadcast/slow")
+    await tab.press("Test the microphone")
+    await tab.until("opened.length === 1")
+    await tab.page.get_by_role("switch", name="Noise suppression").check()
+    await tab.page.evaluate("letLoad()")
+    await tab.until("opened.length === 2 && relayBroadcaster.source?.granted.noiseSuppression === true")
+
+
 async def test_another_microphone_stands_in_for_a_remembered_one_that_is_not_there(tab: Tab) -> None:
     await tab.page.add_init_script(WATCHED_MICROPHONES)
     await tab.page.add_init_script(
